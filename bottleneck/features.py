@@ -1,0 +1,208 @@
+"""An image set's labels joined to a bank's rows by digest: X, y, groups and splits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.images import ImageSet
+
+__all__ = ["Features", "Selection", "load_features", "select_features"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One layer of one image set in the cache.
+
+    Attributes
+    ----------
+    image_set, model, weights, layer, bank, fingerprint : str
+        As the run's record names them; `layer` is torchvision's name.
+    weights_random : bool
+        The weights were never trained.
+    alias : str or None
+        Keras' name of the layer.
+    """
+
+    image_set: str
+    model: str
+    weights: str
+    weights_random: bool
+    layer: str
+    alias: str | None
+    bank: str
+    fingerprint: str
+
+    @property
+    def layer_name(self) -> str:
+        """The layer's alias if it has one, else its own name."""
+        return self.alias or self.layer
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features with labels, row by row.
+
+    Attributes
+    ----------
+    X : np.ndarray
+        float32 of shape (n_samples, n_features), flattened in C, H, W order.
+    y : np.ndarray or None
+        Labels, strings of shape (n_samples,); None in an unlabelled set.
+    digests : np.ndarray
+        SHA-256 of each image, hexadecimal: images with the same one belong together in a split.
+    splits : np.ndarray
+        ``"train"``, ``"val"`` or ``"test"`` for each row.
+    paths : np.ndarray
+        Where each image was at extraction.
+    images : ImageSet
+        The whole set, for its digests.
+    selection : Selection
+        Where the features came from.
+    """
+
+    X: np.ndarray
+    y: np.ndarray | None
+    digests: np.ndarray
+    splits: np.ndarray
+    paths: np.ndarray
+    images: ImageSet
+    selection: Selection
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels; `DataError` where the set has none."""
+        if self.y is None:
+            raise DataError(
+                f"image set {self.images.name!r} has no labels; expected one folder per class, or "
+                f"a manifest with labels: extract such a set"
+            )
+        return self.y
+
+    def split(self, name: str) -> Self:
+        """Return the rows of one split, of which there may be none."""
+        rows = self.splits == name
+        return replace(
+            self,
+            X=self.X[rows],
+            y=None if self.y is None else self.y[rows],
+            digests=self.digests[rows],
+            splits=self.splits[rows],
+            paths=self.paths[rows],
+        )
+
+
+def select_features(
+    cache: Cache,
+    *,
+    model: str | None = None,
+    layer: str | None = None,
+    image_set: str | None = None,
+) -> Selection:
+    """Choose a layer from the cache's last extraction, or from the last one that matches.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where to look.
+    model, layer, image_set : str, optional
+        What the extraction must be of; a layer is named either way.
+
+    Raises
+    ------
+    DataError
+        The cache has no extraction.
+    UnknownNameError
+        No extraction matches.
+    UsageError
+        The last matching extraction has several layers and none was chosen.
+    """
+    runs = cache.runs()
+    if not runs:
+        raise DataError(
+            f"no extraction in the cache folder {str(cache.root)!r}; run 'bottleneck extract' "
+            f"first, or name another folder with --cache"
+        )
+    candidates = [
+        [found for found in _selections(run) if _matches(found, model, layer, image_set)]
+        for run in reversed(runs)
+    ]
+    chosen = next((found for found in candidates if found), None)
+    if chosen is None:
+        raise UnknownNameError(_no_match(runs, model, layer, image_set))
+    if len(chosen) > 1:
+        names = ", ".join(found.layer_name for found in chosen)
+        raise UsageError(
+            f"the last extraction of {chosen[0].image_set!r} by {chosen[0].model} has "
+            f"{len(chosen)} layers: {names}; choose one with --layer"
+        )
+    return chosen[0]
+
+
+def load_features(cache: Cache, selection: Selection) -> Features:
+    """Read the features of a selection and join the labels by digest.
+
+    Raises
+    ------
+    CacheError
+        A row is missing from the bank, or a part is damaged.
+    """
+    images = ImageSet.read_csv(cache.set_file(selection.image_set))
+    bank = cache.bank(selection.model, selection.fingerprint)
+    stored = bank.read(selection.layer, [item.digest for item in images.items])
+    return Features(
+        X=stored.reshape(len(stored), -1).astype(np.float32),
+        y=np.array([item.label for item in images.items]) if images.labelled else None,
+        digests=np.array([item.digest for item in images.items]),
+        splits=np.array([item.split or "" for item in images.items]),
+        paths=np.array([item.path for item in images.items]),
+        images=images,
+        selection=selection,
+    )
+
+
+def _selections(run: dict[str, Any]) -> list[Selection]:
+    shared = {key: run[key] for key in ("image_set", "model", "weights", "weights_random")}
+    return [
+        Selection(**shared, **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint")})
+        for layer in run["layers"]
+    ]
+
+
+def _matches(
+    found: Selection, model: str | None, layer: str | None, image_set: str | None
+) -> bool:
+    return (
+        model in (None, found.model)
+        and layer in (None, found.layer, found.alias)
+        and image_set in (None, found.image_set)
+    )
+
+
+def _no_match(
+    runs: Sequence[dict[str, Any]], model: str | None, layer: str | None, image_set: str | None
+) -> str:
+    found = [selection for run in runs for selection in _selections(run)]
+    asked = {"model": model, "layer": layer, "set": image_set}
+    known = {
+        "model": {selection.model for selection in found},
+        "layer": {name for each in found for name in (each.layer, each.alias) if name},
+        "set": {selection.image_set for selection in found},
+    }
+    wanted = ", ".join(f"{key} {value!r}" for key, value in asked.items() if value)
+    hints = [
+        did_you_mean(value, known[key])
+        for key, value in asked.items()
+        if value and value not in known[key]
+    ]
+    there = sorted({f"{each.model} {each.layer_name} of {each.image_set!r}" for each in found})
+    return (
+        f"no extraction with {wanted} in the cache{next(filter(None, hints), '')}; there are "
+        f"{'; '.join(there)}: choose one of them, or run 'bottleneck extract'"
+    )

@@ -1,0 +1,498 @@
+"""Image sets: find, digest, label, split and decode images. They hold no features."""
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from bottleneck.errors import BadImageError, DataError, PathMissingError, UsageError
+from bottleneck.files import atomic_write
+
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageItem", "ImageSet", "RejectedImage", "decode"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+)
+SPLITS = ("train", "val", "test")
+_SPLIT_OF_NAME = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_SET_COLUMNS = ("path", "digest", "label", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """One image file of a set.
+
+    Attributes
+    ----------
+    path : str
+        As found, with forward slashes.
+    digest : str
+        SHA-256 of the file's bytes, 64 hexadecimal digits.
+    label : str or None
+        Its class; None in an unlabelled set.
+    split : str or None
+        ``"train"``, ``"val"`` or ``"test"``; None in an unlabelled set.
+    """
+
+    path: str
+    digest: str
+    label: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedImage:
+    """An image that could not be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with their labels and splits.
+
+    Attributes
+    ----------
+    name : str
+        Names the file under ``cache/sets/``.
+    items : tuple of ImageItem
+        In the order in which they were found.
+    rejected : tuple of RejectedImage
+        Files with an image's ending that could not be read at all.
+    ignored : tuple of str
+        Files left out: another ending, or outside the class folders.
+    """
+
+    name: str
+    items: tuple[ImageItem, ...]
+    rejected: tuple[RejectedImage, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, source: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
+        """Read an image set from a folder or, where `source` is a file, from a CSV manifest."""
+        if Path(source).is_file():
+            return cls.from_manifest(source, name=name, seed=seed)
+        return cls.from_folder(source, name=name, seed=seed)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
+        """Read the images of a folder.
+
+        Understood are ``FOLDER/<class>/*`` (split here, see `with_splits`),
+        ``FOLDER/{train,val|valid|validation,test}/<class>/*`` (the splits are kept) and a folder
+        that holds images only (unlabelled). Class folders may have subfolders. Hidden files are
+        passed over.
+
+        Parameters
+        ----------
+        folder : str or Path
+            The images' folder.
+        name : str, optional
+            The set's name; the folder's own by default.
+        seed : int
+            Seed of the split.
+
+        Raises
+        ------
+        PathMissingError
+            There is no such folder.
+        DataError
+            The folder has no images, one class only, a class too small to split, or its layout
+            can be read in two ways.
+        """
+        root = Path(folder)
+        if not root.is_dir():
+            raise PathMissingError(
+                f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
+                f"or a CSV manifest, with --data"
+            )
+        found = _find(root)
+        if not found.files:
+            raise DataError(
+                f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
+                f"of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        items, rejected = _digest_all(found.files)
+        built = cls(name or root.resolve().name, items, rejected, tuple(found.ignored))
+        return built._completed(str(root), seed)
+
+    @classmethod
+    def from_manifest(cls, file: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
+        """Read the images that a CSV file with the columns ``path,label[,split]`` lists.
+
+        Paths are relative to the manifest's folder. Other columns are passed over. Without a
+        ``split`` column, or with an empty one, the set is split here, see `with_splits`.
+
+        Raises
+        ------
+        PathMissingError
+            The manifest, or an image that it lists, does not exist.
+        UsageError
+            A column is missing, or a cell is empty or not a split.
+        DataError
+            See `from_folder`.
+        """
+        manifest = Path(file)
+        if not manifest.is_file():
+            raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
+        files = list(_read_manifest(manifest))
+        missing = [found for found in files if not os.path.lexists(found.path)]
+        if missing:
+            raise PathMissingError(
+                f"{len(missing)} of {len(files)} images listed in {str(manifest)!r} do not exist, "
+                f"first {str(missing[0].path)!r}; correct the paths, which are relative to the "
+                f"manifest's folder"
+            )
+        items, rejected = _digest_all(files)
+        built = cls(name or manifest.resolve().stem, items, rejected)
+        return built._completed(str(manifest), seed)
+
+    @classmethod
+    def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
+        """Read unlabelled images: files as given, folders with all images below them.
+
+        Raises
+        ------
+        PathMissingError
+            One of the paths does not exist.
+        DataError
+            No image is found.
+        """
+        files: list[_Found] = []
+        ignored: list[str] = []
+        for path in map(Path, paths):
+            if not os.path.lexists(path):
+                raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
+            if path.is_dir():
+                candidates, others = _walk(path)
+                files.extend(_Found(candidate) for candidate in candidates)
+                ignored.extend(others)
+            else:
+                files.append(_Found(path))
+        if not files:
+            raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
+        items, rejected = _digest_all(files)
+        return cls(name, items, rejected, tuple(ignored))
+
+    @classmethod
+    def read_csv(cls, file: str | Path) -> Self:
+        """Read a set as `write_csv` wrote it, without touching the images."""
+        path = Path(file)
+        with path.open(newline="", encoding="utf-8") as stream:
+            items = tuple(
+                ImageItem(row["path"], row["digest"], row["label"] or None, row["split"] or None)
+                for row in csv.DictReader(stream)
+            )
+        return cls(path.stem, items)
+
+    def write_csv(self, file: str | Path) -> None:
+        """Write ``path,digest,label,split``, one row per image, whole or not at all."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_SET_COLUMNS)
+        for item in self.items:
+            writer.writerow((item.path, item.digest, item.label or "", item.split or ""))
+        atomic_write(Path(file), text.getvalue())
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return bool(self.items) and self.items[0].label is not None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels, sorted."""
+        return tuple(sorted({item.label for item in self.items if item.label is not None}))
+
+    @property
+    def leaks(self) -> tuple[str, ...]:
+        """Digests of images whose very bytes stand in more than one split, sorted."""
+        return self._digests_with_several("split")
+
+    @property
+    def conflicts(self) -> tuple[str, ...]:
+        """Digests of images whose very bytes carry more than one label, sorted."""
+        return self._digests_with_several("label")
+
+    def _digests_with_several(self, attribute: str) -> tuple[str, ...]:
+        values: dict[str, set[str | None]] = defaultdict(set)
+        for item in self.items:
+            values[item.digest].add(getattr(item, attribute))
+        return tuple(sorted(digest for digest, seen in values.items() if len(seen) > 1))
+
+    def without(self, rejected: Iterable[RejectedImage]) -> Self:
+        """Return the set without the images rejected, which join its own rejected ones."""
+        rejected = tuple(rejected)
+        gone = {image.path for image in rejected}
+        kept = tuple(item for item in self.items if item.path not in gone)
+        return replace(self, items=kept, rejected=self.rejected + rejected)
+
+    def with_splits(self, *, test_share: float = 0.2, seed: int = 0) -> Self:
+        """Return the set split into train and test, stratified by class.
+
+        Within a class the images are ranked by the SHA-256 of seed and digest; the first
+        `test_share` of the ranks (at least one image) are the test images. So the split depends on
+        the images' bytes and the seed alone: not on names, order or machine. Identical images fall
+        into the same split even where their labels differ.
+
+        Raises
+        ------
+        DataError
+            A class has fewer than two different images.
+        """
+        digests_of_class: dict[str, set[str]] = defaultdict(set)
+        for item in self.items:
+            digests_of_class[item.label or ""].add(item.digest)
+        split_of: dict[str, str] = {}
+        for label in sorted(digests_of_class):
+            digests = digests_of_class[label]
+            if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to test on
+                raise DataError(
+                    f"class {label!r} has 1 image; at least 2 different ones are needed, one to "
+                    f"train on and one to test on: add images or remove the class"
+                )
+            ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
+            wanted = max(1, round(test_share * len(ranked)))
+            wanted -= sum(split_of.get(digest) == "test" for digest in ranked)
+            for digest in ranked:
+                if digest not in split_of:
+                    split_of[digest] = "test" if wanted > 0 else "train"
+                    wanted -= 1
+        items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
+        return replace(self, items=items)
+
+    def digest_of(self, *splits: str) -> str:
+        """Return the SHA-256 over digests and labels of the splits named (of all, if none is).
+
+        Paths and order do not count: a renamed or moved image changes nothing.
+        """
+        rows = sorted(
+            f"{item.digest} {item.split} {item.label}\n"
+            for item in self.items
+            if not splits or item.split in splits
+        )
+        return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+    def _completed(self, source: str, seed: int) -> Self:
+        if not self.labelled:
+            return self
+        if len(self.classes) == 1:
+            raise DataError(
+                f"{source!r} has one class only, {self.classes[0]!r}; a classifier needs at least "
+                f"two: add a folder (or label) per class, or give the folder of the images itself "
+                f"to extract without labels"
+            )
+        if any(item.split for item in self.items):
+            return self
+        return self.with_splits(seed=seed)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode the bytes of an image file to upright 8-bit RGB.
+
+    The EXIF orientation is applied, the first frame of an animation is taken, transparent pixels
+    are laid on white, and 16-bit greys are scaled (Pillow's own conversion would clip them).
+
+    Parameters
+    ----------
+    data : bytes
+        A JPEG, PNG, WebP, BMP, TIFF or GIF file.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode ``RGB``.
+
+    Raises
+    ------
+    BadImageError
+        The bytes are not an image, are cut off, or declare an absurd size.
+    """
+    if not data:
+        raise BadImageError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError:
+        raise BadImageError("not an image in a known format") from None
+    except BadImageError:
+        raise
+    except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
+        raise BadImageError(str(error).partition("\n")[0] or type(error).__name__) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise BadImageError("32-bit float pixels have no defined range; convert to 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _grey16_to_rgb(np.asarray(image))
+    if image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey16_to_rgb(grey: np.ndarray) -> Image.Image:
+    highest = 65535
+    if grey.size and (grey.min() < 0 or grey.max() > highest):
+        raise BadImageError("32-bit pixels have no defined range; convert to 8 or 16 bits")
+    scaled = (grey.astype(np.uint32) * 255 + highest // 2) // highest
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: Path
+    label: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    files: list[_Found] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+    def add(self, folder: Path, label: str | None, split: str | None) -> None:
+        candidates, others = _walk(folder)
+        self.files.extend(_Found(path, label, split) for path in candidates)
+        self.ignored.extend(others)
+
+
+def _find(root: Path) -> _Finding:
+    finding = _Finding()
+    folders = _subfolders(root)
+    if not folders:
+        finding.add(root, None, None)
+        return finding
+    split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
+    with_classes = [folder for folder in split_folders if _subfolders(folder)]
+    if split_folders == folders and not with_classes:
+        raise DataError(
+            f"{str(root)!r} has the splits {', '.join(f.name for f in folders)} but no class "
+            f"folders in them; expected {str(folders[0] / 'CLASS' / 'IMAGE')!r}"
+        )
+    if with_classes and split_folders != folders:
+        other = next(folder.name for folder in folders if folder not in split_folders)
+        raise DataError(
+            f"{str(root)!r} mixes the split folder {with_classes[0].name!r} with the folder "
+            f"{other!r}; use either ROOT/CLASS/IMAGE or ROOT/{{train,val,test}}/CLASS/IMAGE"
+        )
+    finding.ignored.extend(_loose_files(root))
+    if not with_classes:
+        for folder in folders:
+            finding.add(folder, folder.name, None)
+        return finding
+    for folder in folders:
+        finding.ignored.extend(_loose_files(folder))
+        for class_folder in _subfolders(folder):
+            finding.add(class_folder, class_folder.name, _SPLIT_OF_NAME[folder.name.lower()])
+    return finding
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _has_image_suffix(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir() and not _has_image_suffix(path)]
+
+
+def _loose_files(folder: Path) -> list[str]:
+    subfolders = set(_subfolders(folder))
+    return [path.as_posix() for path in _visible(folder) if path not in subfolders]
+
+
+def _walk(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files below `folder` with an image's ending, and the others.
+
+    Anything with an image's ending counts, so that a folder named ``x.jpg`` or a dangling link is
+    reported as a bad image. Linked subfolders are not followed: they may form a loop.
+    """
+    images: list[Path] = []
+    others: list[str] = []
+    for path in _visible(folder):
+        if _has_image_suffix(path):
+            images.append(path)
+        elif path.is_dir() and not path.is_symlink():
+            below, other = _walk(path)
+            images.extend(below)
+            others.extend(other)
+        else:
+            others.append(path.as_posix())
+    return images, others
+
+
+def _digest_all(
+    files: Sequence[_Found],
+) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        results = list(pool.map(_digest, files))
+    items = tuple(result for result in results if isinstance(result, ImageItem))
+    rejected = tuple(result for result in results if isinstance(result, RejectedImage))
+    return items, rejected
+
+
+def _digest(found: _Found) -> ImageItem | RejectedImage:
+    path = found.path.as_posix()
+    try:
+        with found.path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        return RejectedImage(path, error.strerror or str(error))
+    return ImageItem(path, digest, found.label, found.split)
+
+
+def _rank(seed: int, digest: str) -> str:
+    return hashlib.sha256(f"{seed} {digest}".encode()).hexdigest()
+
+
+def _read_manifest(manifest: Path) -> Iterator[_Found]:
+    with manifest.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        columns = reader.fieldnames or []
+        lacking = [column for column in ("path", "label") if column not in columns]
+        if lacking:
+            raise UsageError(
+                f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
+                f"expected the header path,label or path,label,split, found "
+                f"{','.join(columns) or 'an empty file'}"
+            )
+        rows = [(reader.line_num, row) for row in reader]
+    if not rows:
+        raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
+    filled = Counter(bool(row.get("split")) for _, row in rows)
+    for line, row in rows:
+        for column in ("path", "label"):
+            if not row[column]:
+                raise UsageError(
+                    f"manifest {str(manifest)!r} has an empty {column} in line {line}; fill it in"
+                )
+        split = row.get("split") or ""
+        if filled[True] and split.lower() not in _SPLIT_OF_NAME:
+            raise UsageError(
+                f"manifest {str(manifest)!r} has the split {split!r} in line {line}; expected "
+                f"train, val or test in every row, or in none"
+            )
+        path = manifest.parent / row["path"]
+        yield _Found(path, row["label"], _SPLIT_OF_NAME.get(split.lower()))
