@@ -1,3 +1,53 @@
-"""Run a frozen pretrained network over images once, keep its activations, train heads in seconds."""
+"""Run a frozen pretrained network over images once, keep its activations, train heads in seconds.
+
+The names below load on first use, so that ``import bottleneck`` itself loads neither torch nor
+scikit-learn.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bottleneck.bases import FrozenBase as FrozenBase
+    from bottleneck.cache import Cache as Cache
+    from bottleneck.evaluate import evaluate as evaluate
+    from bottleneck.evaluate import features_of as features_of
+    from bottleneck.extract import extract as extract
+    from bottleneck.features import load_features as load_features
+    from bottleneck.features import select_features as select_features
+    from bottleneck.heads import Head as Head
+    from bottleneck.heads import fit_head as fit_head
+    from bottleneck.images import ImageSet as ImageSet
+    from bottleneck.predict import load_base as load_base
+    from bottleneck.predict import predict as predict
 
 __version__ = "2026.11.0"
+
+_MODULE_OF = {
+    "Cache": "cache",
+    "FrozenBase": "bases",
+    "Head": "heads",
+    "ImageSet": "images",
+    "evaluate": "evaluate",
+    "extract": "extract",
+    "features_of": "evaluate",
+    "fit_head": "heads",
+    "load_base": "predict",
+    "load_features": "features",
+    "predict": "predict",
+    "select_features": "features",
+}
+
+__all__ = ["__version__", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,10 +19,10 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from bottleneck.errors import CacheError, FeatureOverflowError
+from bottleneck.errors import CacheError, FeatureOverflowError, UnknownNameError, did_you_mean
 from bottleneck.files import atomic_write, fsync_folder
 
-__all__ = ["Bank", "Cache", "PartWriter", "store"]
+__all__ = ["Bank", "Cache", "PartWriter", "slug", "store"]
 
 PART_BYTES = 256 * 2**20
 PART_SECONDS = 60.0
@@ -68,11 +68,31 @@ class Cache:
 
     def bank(self, model: str, fingerprint: str) -> "Bank":
         """Return the bank of a fingerprint, which need not exist yet."""
-        return Bank(self.root / f"{_slug(model)}-{fingerprint[:12]}")
+        return Bank(self.root / f"{slug(model)}-{fingerprint[:12]}")
 
     def banks(self) -> tuple["Bank", ...]:
         """Return all banks, by name."""
         return tuple(Bank(path.parent) for path in sorted(self.root.glob("*/bank.json")))
+
+    def find_bank(self, name: str) -> "Bank":
+        """Return the bank whose name begins so.
+
+        Raises
+        ------
+        UnknownNameError
+            There is none, or more than one.
+        """
+        names = [bank.name for bank in self.banks()]
+        found = [each for each in names if each == name] or [
+            each for each in names if each.startswith(name)
+        ]
+        if len(found) != 1:
+            problem = f"{len(found)} banks whose names begin with" if found else "no bank"
+            raise UnknownNameError(
+                f"{problem} {name!r} in {str(self.root)!r}{did_you_mean(name, names)}; expected "
+                f"one of {', '.join(names) or 'none, as the cache is empty'}"
+            )
+        return Bank(self.root / found[0])
 
     def set_file(self, name: str) -> Path:
         """Return the path of an image set's CSV file."""
@@ -473,7 +493,8 @@ def _row_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
     return int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize or 1
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """Return a name with what does not belong into a file's name replaced by ``-``."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 

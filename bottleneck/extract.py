@@ -69,6 +69,8 @@ class Extraction:
         As the user named the one, and where the other came from.
     weights_random : bool
         The weights were never trained: the features serve to try the plumbing only.
+    dtype : str
+        ``float16`` or ``float32``: how the features are stored.
     layers : list of ExtractedLayer
         In the order of computation.
     images, computed, cached : int
@@ -85,6 +87,7 @@ class Extraction:
     model: str
     weights: str
     weights_random: bool
+    dtype: str
     layers: list[ExtractedLayer]
     images: int
     computed: int
@@ -193,6 +196,7 @@ def extract(
         model=base.model,
         weights=base.weights_name,
         weights_random=base.weights_random,
+        dtype=dtype,
         layers=[
             ExtractedLayer(
                 layer=layer,

@@ -1,14 +1,14 @@
 """An image set's labels joined to a bank's rows by digest: X, y, groups and splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
-from bottleneck.cache import Cache
+from bottleneck.cache import Cache, slug
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.images import ImageSet
+from bottleneck.images import SPLITS, ImageSet
 
 __all__ = ["Features", "Selection", "load_features", "select_features"]
 
@@ -19,7 +19,7 @@ class Selection:
 
     Attributes
     ----------
-    image_set, model, weights, layer, bank, fingerprint : str
+    image_set, model, weights, dtype, layer, bank, fingerprint : str
         As the run's record names them; `layer` is torchvision's name.
     weights_random : bool
         The weights were never trained.
@@ -31,6 +31,7 @@ class Selection:
     model: str
     weights: str
     weights_random: bool
+    dtype: str
     layer: str
     alias: str | None
     bank: str
@@ -40,6 +41,11 @@ class Selection:
     def layer_name(self) -> str:
         """The layer's alias if it has one, else its own name."""
         return self.alias or self.layer
+
+    @property
+    def slug(self) -> str:
+        """Model and layer as part of a file's name."""
+        return slug(f"{self.model}-{self.layer_name}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,12 @@ class Features:
                 f"a manifest with labels: extract such a set"
             )
         return self.y
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What a head must know of the features that it was fitted on, as JSON holds it."""
+        splits = {name: self.images.digest_of(name) for name in SPLITS}
+        return {**asdict(self.selection), "split_digests": splits}
 
     def split(self, name: str) -> Self:
         """Return the rows of one split, of which there may be none."""
@@ -168,7 +180,8 @@ def load_features(cache: Cache, selection: Selection) -> Features:
 
 
 def _selections(run: dict[str, Any]) -> list[Selection]:
-    shared = {key: run[key] for key in ("image_set", "model", "weights", "weights_random")}
+    kept = ("image_set", "model", "weights", "weights_random", "dtype")
+    shared = {key: run[key] for key in kept}
     return [
         Selection(**shared, **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint")})
         for layer in run["layers"]

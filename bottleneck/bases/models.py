@@ -16,7 +16,7 @@ from torch import nn
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import MissingExtraError, UnknownNameError, WeightsError, did_you_mean
 
-__all__ = ["Model", "PretrainedWeights", "StateDict", "find_model", "model_names"]
+__all__ = ["Model", "PretrainedWeights", "StateDict", "find_model", "model_names", "timm_names"]
 
 StateDict = dict[str, torch.Tensor]
 _TIMM = "timm:"
@@ -74,6 +74,11 @@ def model_names() -> tuple[str, ...]:
     return tuple(sorted({*_PACKAGED, *torchvision.models.list_models(torchvision.models)}))
 
 
+def timm_names() -> tuple[str, ...]:
+    """Return the names of timm's architectures, without ``timm:``."""
+    return tuple(timm.list_models())
+
+
 def find_model(name: str) -> Model:
     """Return the model of a name.
 
@@ -92,7 +97,7 @@ def find_model(name: str) -> Model:
     if name.startswith(_TIMM):
         return _from_timm(name)
     if name not in model_names():
-        known = (*model_names(), *(f"{_TIMM}{other}" for other in timm.list_models()))
+        known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_names()))
         raise UnknownNameError(
             f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"
         )
@@ -122,8 +127,8 @@ def _from_torchvision(name: str) -> Model:
 
 def _from_timm(name: str) -> Model:
     wanted = name.removeprefix(_TIMM)
-    if wanted not in timm.list_models() and wanted not in timm.list_pretrained():
-        near = did_you_mean(wanted, timm.list_models())
+    if wanted not in timm_names() and wanted not in timm.list_pretrained():
+        near = did_you_mean(wanted, timm_names())
         raise UnknownNameError(
             f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
         )

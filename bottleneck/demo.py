@@ -1,0 +1,64 @@
+"""The demo's images: photographs that scikit-image carries, as a labelled image folder."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bottleneck.errors import MissingExtraError, UsageError
+
+__all__ = ["DEMO_CLASSES", "write_demo_images"]
+
+DEMO_CLASSES = ("face", "no_face")
+_IMAGES_PER_CLASS = 100
+
+
+def write_demo_images(folder: str | Path) -> int:
+    """Write 200 small photographs as PNG files into two class folders.
+
+    They are scikit-image's ``lfw_subset``: 100 faces and 100 other crops of Labeled Faces in the
+    Wild (Huang et al. 2007), 25 x 25 grey pixels each.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Must be absent, empty, or written by this function before.
+
+    Returns
+    -------
+    int
+        Files written: 0 where they are all there already.
+
+    Raises
+    ------
+    UsageError
+        The folder holds something else.
+    MissingExtraError
+        scikit-image is not installed.
+    """
+    try:
+        from skimage.data import lfw_subset  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError(
+            "the demo's images are in scikit-image, which is not installed; "
+            "pip install 'bottleneck-features[demo]' brings it"
+        ) from None
+    root = Path(folder)
+    photographs = np.round(lfw_subset() * 255).astype(np.uint8)
+    files = {
+        root / DEMO_CLASSES[index // _IMAGES_PER_CLASS] / f"{index % _IMAGES_PER_CLASS:03d}.png": (
+            pixels
+        )
+        for index, pixels in enumerate(photographs)
+    }
+    strange = [path for path in root.rglob("*") if path.is_file() and path not in files]
+    if strange:
+        raise UsageError(
+            f"folder {str(root)!r} holds other files, such as {str(strange[0])!r}; give the demo "
+            f"an empty folder with --data"
+        )
+    missing = {path: pixels for path, pixels in files.items() if not path.exists()}
+    for path, pixels in missing.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return len(missing)

@@ -1,0 +1,173 @@
+"""Metrics of a head on held-out features, with confidence intervals."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError
+from bottleneck.features import Features, Selection, load_features
+from bottleneck.files import atomic_write
+from bottleneck.heads import Head
+
+__all__ = ["ClassMetrics", "Evaluation", "evaluate", "features_of"]
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """One class's share in an evaluation.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    images : int
+        Images that carry the label.
+    precision, recall : float or None
+        None where no image was given the label, or none carries it.
+    """
+
+    label: str
+    images: int
+    precision: float | None
+    recall: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a head does on a split.
+
+    Attributes
+    ----------
+    split : str
+        ``test``, ``val`` or ``train``.
+    images : int
+        Images evaluated.
+    accuracy : float
+        Share of images given their own label.
+    accuracy_interval : tuple of float
+        95% score interval of the accuracy (Wilson 1927, Probable Inference, the Law of Succession,
+        and Statistical Inference).
+    balanced_accuracy : float
+        Mean recall of the classes that have images.
+    log_loss : float
+        Mean negative log of the probability given to an image's own label, in nats.
+    classes : list of ClassMetrics
+        In the head's order.
+    confusion : list of list of int
+        Row: the label carried; column: the label given.
+    """
+
+    split: str
+    images: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    balanced_accuracy: float
+    log_loss: float
+    classes: list[ClassMetrics]
+    confusion: list[list[int]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the evaluation as JSON holds it."""
+        return asdict(self)
+
+    def save(self, file: str | Path) -> None:
+        """Write the evaluation as JSON, whole or not at all."""
+        atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
+
+
+def features_of(head: Head, cache: Cache) -> Features:
+    """Load the features of the layer and image set that a head was fitted on.
+
+    Raises
+    ------
+    DataError
+        The training images, or their labels, are not those that the head was fitted on: some of
+        the images held out now may have been trained on.
+    CacheError
+        The cache lacks rows, or a part is damaged.
+    """
+    source = dict(head.source)
+    digests = source.pop("split_digests")
+    selection = Selection(**source)
+    if not cache.set_file(selection.image_set).exists():
+        raise DataError(
+            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
+            f"the cache that the head was fitted on with --cache"
+        )
+    features = load_features(cache, selection)
+    if features.images.digest_of("train") != digests["train"]:
+        raise DataError(
+            f"the training images of {selection.image_set!r} have changed since the head was "
+            f"fitted; fit it again, so that no image is both trained on and held out"
+        )
+    return features
+
+
+def evaluate(head: Head, features: Features, split: str = "test") -> Evaluation:
+    """Evaluate a head on the images of one split.
+
+    Parameters
+    ----------
+    head : Head
+        Fitted on the same layer.
+    features : Features
+        As `features_of` loads them.
+    split : str
+        ``test``; or ``val`` or ``train``, whose scores are too good to quote.
+
+    Raises
+    ------
+    DataError
+        The split has no images, or a class that the head does not know.
+    """
+    held = features.split(split)
+    if not len(held):
+        there = sorted(set(features.splits) - {""})
+        raise DataError(
+            f"image set {features.images.name!r} has no {split} images, only "
+            f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder and extract and fit "
+            f"again, or name another with --split"
+        )
+    strange = sorted(set(held.labels) - set(head.classes))
+    if strange:
+        raise DataError(
+            f"the {split} images have the class {str(strange[0])!r} that the head was not fitted "
+            f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
+        )
+    targets = np.searchsorted(head.classes, held.labels)
+    probabilities = head.predict_proba(held.X)
+    given = head.decision_function(held.X).argmax(axis=1)
+    confusion = confusion_matrix(targets, given, labels=range(len(head.classes)))
+    return _summarise(split, head.classes, confusion, probabilities[np.arange(len(held)), targets])
+
+
+def _summarise(
+    split: str, labels: tuple[str, ...], confusion: np.ndarray, own: np.ndarray
+) -> Evaluation:
+    right, carried, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    classes = [
+        ClassMetrics(label, int(n), _share(hits, called), _share(hits, n))
+        for label, hits, n, called in zip(labels, right, carried, given, strict=True)
+    ]
+    interval = binomtest(int(right.sum()), int(carried.sum())).proportion_ci(method="wilson")
+    recalls = [found.recall for found in classes if found.recall is not None]
+    return Evaluation(
+        split=split,
+        images=int(carried.sum()),
+        accuracy=float(right.sum() / carried.sum()),
+        accuracy_interval=(float(interval.low), float(interval.high)),
+        balanced_accuracy=float(np.mean(recalls)),
+        log_loss=float(-np.log(np.maximum(own, np.finfo(own.dtype).tiny)).mean()),
+        classes=classes,
+        confusion=confusion.tolist(),
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None

@@ -1,0 +1,110 @@
+"""From image files to classes: the base and a head in one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import store
+from bottleneck.errors import WeightsError
+from bottleneck.extract import Progress, feature_batches
+from bottleneck.heads import Head
+from bottleneck.images import ImageSet, RejectedImage
+
+__all__ = ["Prediction", "load_base", "predict"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a head says of one image.
+
+    Attributes
+    ----------
+    path : str
+        The image file.
+    label : str
+        The class with the highest score.
+    scores, probabilities : dict of str to float
+        By class.
+    """
+
+    path: str
+    label: str
+    scores: dict[str, float]
+    probabilities: dict[str, float]
+
+
+def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
+    """Load the base that computed a head's features.
+
+    Parameters
+    ----------
+    head : Head
+        As fitted.
+    weights : str, optional
+        Where the weights are now, if not where they were.
+
+    Raises
+    ------
+    WeightsError
+        The base does not compute what the head was fitted on.
+    """
+    source = head.source
+    base = FrozenBase(source["model"], [source["layer"]], weights=weights or source["weights"])
+    if base.fingerprint(source["layer"], source["dtype"]) != source["fingerprint"]:
+        raise WeightsError(
+            f"{source['model']} with weights {base.weights_name!r} is not the base that this head "
+            f"was fitted on; expected the weights that were {source['weights']!r} then: name them "
+            f"with --weights, or extract and fit again"
+        )
+    return base
+
+
+def predict(
+    head: Head,
+    base: FrozenBase,
+    images: ImageSet,
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Iterator[Prediction | RejectedImage]:
+    """Predict the class of image files.
+
+    Features are rounded as the cache rounds them, so that the scores are those of cached features.
+
+    Parameters
+    ----------
+    head : Head
+        As fitted.
+    base : FrozenBase
+        As `load_base` gives it.
+    images : ImageSet
+        Labels do not matter.
+    batch_size : int
+        Images per call of the base.
+    progress : callable, optional
+        Called with ``"predict"``, the images done and the images to do.
+
+    Yields
+    ------
+    Prediction or RejectedImage
+        Batch by batch in the set's order; the images rejected come first or after their batch.
+    """
+    layer, dtype = head.source["layer"], head.source["dtype"]
+    yield from images.rejected
+    done = 0
+    for batch in feature_batches(base, images.items, batch_size=batch_size):
+        if batch.items:
+            stored = store(batch.features[layer], dtype, layer).reshape(len(batch.items), -1)
+            X = stored.astype("float32")
+            scores, probabilities = head.decision_function(X), head.predict_proba(X)
+            for item, own_scores, own in zip(batch.items, scores, probabilities, strict=True):
+                yield Prediction(
+                    item.path,
+                    head.classes[own_scores.argmax()],
+                    dict(zip(head.classes, map(float, own_scores), strict=True)),
+                    dict(zip(head.classes, map(float, own), strict=True)),
+                )
+        yield from batch.rejected
+        done += len(batch.items) + len(batch.rejected)
+        if progress:
+            progress("predict", done, len(images.items))

@@ -1,0 +1,69 @@
+"""Pictures of results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottleneck.errors import MissingExtraError
+from bottleneck.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_confusion_matrix"]
+
+
+def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) -> Path:
+    """Draw a confusion matrix as a picture.
+
+    Colours show the share of a row, numbers count images.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        k classes.
+    title : str
+        Stands above the matrix, with the accuracy below it.
+    file : str or Path
+        ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError(
+            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
+        ) from None
+    labels = [found.label for found in evaluation.classes]
+    side = max(4.0, 0.45 * len(labels) + 2.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    _fill(axes, evaluation.confusion)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)  # noqa: PLR2004 - more would overlap
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    low, high = evaluation.accuracy_interval
+    axes.set_title(
+        f"{title}\naccuracy {evaluation.accuracy:.3f} (95% {low:.3f}-{high:.3f}), "
+        f"{evaluation.images} {evaluation.split} images",
+        fontsize=10,
+    )
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _fill(axes: "Axes", confusion: list[list[int]]) -> None:
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, counts in enumerate(confusion):
+        for column, count in enumerate(counts):
+            dark = shares[row][column] > 0.5  # noqa: PLR2004 - half of the colour scale
+            axes.text(
+                column, row, str(count), ha="center", va="center", color="white" if dark else "black"
+            )
