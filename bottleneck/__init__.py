@@ -38,7 +38,21 @@ _MODULE_OF = {
     "select_features": "features",
 }
 
-__all__ = ["__version__", *sorted(_MODULE_OF)]
+__all__ = [
+    "Cache",
+    "FrozenBase",
+    "Head",
+    "ImageSet",
+    "__version__",
+    "evaluate",
+    "extract",
+    "features_of",
+    "fit_head",
+    "load_base",
+    "load_features",
+    "predict",
+    "select_features",
+]
 
 
 def __getattr__(name: str) -> Any:

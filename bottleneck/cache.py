@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -299,9 +299,7 @@ class _Part:
         """The layers that every row holds."""
         return self._header[1]
 
-    def read(
-        self, layer: str, rows: Sequence[int]
-    ) -> Iterator[tuple[np.ndarray, range]]:
+    def read(self, layer: str, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, range]]:
         """Yield the values of ascending rows in blocks, with each block's places in `rows`."""
         with _errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
             data = file[f"features/{layer}"]
@@ -368,12 +366,12 @@ class PartWriter:
         CacheError
             The disk is full or the folder cannot be written; the part begun is removed.
         """
-        stored = {layer: store(values, self._dtype, layer) for layer, values in features.items()}
-        keys = {
-            "digest": np.array([list(bytes.fromhex(digest)) for digest in digests], np.uint8),
-            "view": np.zeros(len(digests), np.uint16),
+        columns: dict[str, np.ndarray] = {
+            f"features/{layer}": store(values, self._dtype, layer)
+            for layer, values in features.items()
         }
-        columns = keys | {f"features/{layer}": values for layer, values in stored.items()}
+        columns["digest"] = np.array([list(bytes.fromhex(each)) for each in digests], np.uint8)
+        columns["view"] = np.zeros(len(digests), np.uint16)
         try:
             with _errors_of(self._path):
                 if self._file is None:
@@ -433,10 +431,8 @@ class PartWriter:
 
     def _discard(self) -> None:
         if self._file is not None:
-            try:
+            with suppress(OSError, RuntimeError):  # closing flushes, which fails on a full disk
                 self._file.close()
-            except (OSError, RuntimeError):  # closing flushes, which fails on a full disk
-                pass
             self._file = None
         if self._path.name.endswith(".partial"):
             self._path.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ def write_demo_images(folder: str | Path) -> int:
             "pip install 'bottleneck-features[demo]' brings it"
         ) from None
     root = Path(folder)
-    photographs = np.round(lfw_subset() * 255).astype(np.uint8)
+    photographs: np.ndarray = np.round(lfw_subset() * 255).astype(np.uint8)
     files = {
         root / DEMO_CLASSES[index // _IMAGES_PER_CLASS] / f"{index % _IMAGES_PER_CLASS:03d}.png": (
             pixels

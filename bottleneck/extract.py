@@ -170,9 +170,7 @@ def extract(
         raise UsageError(f"a batch of {batch_size} images cannot be; give --batch-size 1 or more")
     started = time.monotonic()
     cache.check_writable()
-    banks = {
-        layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers
-    }
+    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     distinct = {bank.name: bank for bank in banks.values()}.values()
     size_before = sum(bank.size for bank in distinct)
     missing = _missing(images, banks)
@@ -253,9 +251,7 @@ def feature_batches(
             pool.shutdown(cancel_futures=True)
 
 
-def _compute(
-    base: FrozenBase, taken: Sequence[tuple[ImageItem, Future[torch.Tensor]]]
-) -> Batch:
+def _compute(base: FrozenBase, taken: Sequence[tuple[ImageItem, Future[torch.Tensor]]]) -> Batch:
     items, tensors, rejected = [], [], []
     for item, future in taken:
         try:
@@ -280,9 +276,7 @@ def _load(base: FrozenBase, item: ImageItem) -> torch.Tensor:
     return base.transform(decode(data))
 
 
-def _missing(
-    images: ImageSet, banks: Mapping[str, Bank]
-) -> dict[tuple[str, ...], list[ImageItem]]:
+def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
     """Return the images to compute, once each, grouped by the layers that they lack."""
     known = {layer: bank.known(layer) for layer, bank in banks.items()}
     groups: dict[tuple[str, ...], list[ImageItem]] = {}
@@ -379,4 +373,3 @@ def _check_canary(
         f"computes now ({difference}); another version of a library computes differently: use "
         f"another --cache, or remove {str(bank.path)!r} to compute it anew"
     )
-

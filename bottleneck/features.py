@@ -183,14 +183,14 @@ def _selections(run: dict[str, Any]) -> list[Selection]:
     kept = ("image_set", "model", "weights", "weights_random", "dtype")
     shared = {key: run[key] for key in kept}
     return [
-        Selection(**shared, **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint")})
+        Selection(
+            **shared, **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint")}
+        )
         for layer in run["layers"]
     ]
 
 
-def _matches(
-    found: Selection, model: str | None, layer: str | None, image_set: str | None
-) -> bool:
+def _matches(found: Selection, model: str | None, layer: str | None, image_set: str | None) -> bool:
     return (
         model in (None, found.model)
         and layer in (None, found.layer, found.alias)

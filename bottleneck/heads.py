@@ -127,7 +127,8 @@ class Head:
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the label with the highest score for each row, shape (n_samples,)."""
-        return np.array(self.classes)[self.decision_function(X).argmax(axis=1)]
+        best = self.decision_function(X).argmax(axis=1)
+        return np.array([self.classes[place] for place in best])
 
     def to_module(self) -> "nn.Module":
         """Return the head as a `torch.nn.Linear` whose outputs are the scores."""
@@ -183,26 +184,27 @@ class Head:
         try:
             metadata = json.loads((path / "head.json").read_text())
             tensors = load_file(path / "head.safetensors")
-            weight, bias = tensors["weight"], tensors["bias"]
-            expected = (len(metadata["classes"]), metadata["n_features"])
-            if metadata["weights_sha256"] != _digest(path / "head.safetensors"):
-                raise ValueError("head.safetensors is not the file that head.json describes")
-            if weight.shape != expected or bias.shape != expected[:1]:
-                raise ValueError(f"weights of shape {weight.shape}, expected {expected}")
-            return cls(
+            head = cls(
                 clf=metadata["clf"],
                 classes=tuple(metadata["classes"]),
-                weight=weight,
-                bias=bias,
+                weight=tensors["weight"],
+                bias=tensors["bias"],
                 C=metadata["C"],
                 temperature=metadata["temperature"],
                 scores=metadata["scores"],
                 source=metadata["source"],
             )
+            same_file = metadata["weights_sha256"] == _digest(path / "head.safetensors")
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise DataError(
-                f"the head in {str(path)!r} cannot be used ({error}); fit it again"
+                f"the head in {str(path)!r} cannot be read ({error}); fit it again"
             ) from error
+        if not same_file or head.bias.shape != (len(head.classes),):
+            raise DataError(
+                f"head.safetensors in {str(path)!r} is not the file that head.json describes; fit "
+                f"the head again"
+            )
+        return head
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the weights, as JSON holds it."""
@@ -318,7 +320,7 @@ def fit_head(
             f"the training images have {len(classes)} class; a classifier needs at least two: "
             f"add images of another"
         )
-    folds = _held_out_rows(X, classes, targets, groups, validation, seed)
+    folds = _held_out_rows(X, classes, targets, groups, validation, seed=seed)
     if folds is None and C is None:
         rarest = classes[np.bincount(targets).argmin()]
         raise DataError(
@@ -362,6 +364,7 @@ def _held_out_rows(
     targets: np.ndarray,
     groups: Sequence[str] | np.ndarray | None,
     validation: tuple[np.ndarray, np.ndarray] | None,
+    *,
     seed: int,
 ) -> Iterator[_Holdout] | None:
     """Return what to choose `C` on; None where a class is too small for folds."""
@@ -386,11 +389,7 @@ def _held_out_rows(
 
 
 def _choose(
-    holdouts: Iterator[_Holdout],
-    clf: str,
-    grid: Sequence[float],
-    n_classes: int,
-    seed: int,
+    holdouts: Iterator[_Holdout], clf: str, grid: Sequence[float], n_classes: int, seed: int
 ) -> tuple[float, float, dict[str, Any]]:
     """Return the best `C`, its temperature and the candidates' held-out metrics."""
     with warnings.catch_warnings():
@@ -465,10 +464,8 @@ def _probabilities(clf: str, scores: np.ndarray, temperature: float) -> np.ndarr
     if clf == "logreg":
         each = expit(scores)
         total = each.sum(axis=1, keepdims=True)
-        probabilities: np.ndarray = each / np.maximum(total, np.finfo(each.dtype).tiny)
-        return probabilities
-    probabilities = softmax(scores / temperature, axis=1)
-    return probabilities
+        return np.asarray(each / np.maximum(total, np.finfo(each.dtype).tiny))
+    return np.asarray(softmax(scores / temperature, axis=1))
 
 
 def _temperature(scores: np.ndarray, targets: np.ndarray) -> float:

@@ -38,7 +38,7 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
             "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
         ) from None
     labels = [found.label for found in evaluation.classes]
-    side = max(4.0, 0.45 * len(labels) + 2.5)
+    side = max(5.0, 0.45 * len(labels) + 2.5)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     _fill(axes, evaluation.confusion)
@@ -47,9 +47,9 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     low, high = evaluation.accuracy_interval
-    axes.set_title(
-        f"{title}\naccuracy {evaluation.accuracy:.3f} (95% {low:.3f}-{high:.3f}), "
-        f"{evaluation.images} {evaluation.split} images",
+    figure.suptitle(
+        f"{title}, {evaluation.images} {evaluation.split} images\n"
+        f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
         fontsize=10,
     )
     path = Path(file)
@@ -65,5 +65,10 @@ def _fill(axes: "Axes", confusion: list[list[int]]) -> None:
         for column, count in enumerate(counts):
             dark = shares[row][column] > 0.5  # noqa: PLR2004 - half of the colour scale
             axes.text(
-                column, row, str(count), ha="center", va="center", color="white" if dark else "black"
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                color="white" if dark else "black",
             )

@@ -64,9 +64,7 @@ class FrozenBase:
     torch.Size([1, 512, 7, 7])
     """
 
-    def __init__(
-        self, model: str, layers: Iterable[str] = (), *, weights: str = "default"
-    ) -> None:
+    def __init__(self, model: str, layers: Iterable[str] = (), *, weights: str = "default") -> None:
         self._model = find_model(model)
         self.network = Network(model, self._model.build)
         self.layers = self.network.in_order(layers or (self.network.default_layer,))
@@ -122,7 +120,7 @@ class FrozenBase:
         other = object.__new__(FrozenBase)
         other.__dict__ |= self.__dict__
         other.layers = layers
-        other._compute = self.network.cut(layers, self._tensors)  # noqa: SLF001 - one's own class
+        other._compute = self.network.cut(layers, self._tensors)
         return other
 
     def weights_digest(self, layer: str) -> str:
@@ -183,9 +181,7 @@ def _canary_images() -> list[Image.Image]:
         [x * y // 7, x * x // 5, y * y // 3],
         [(x // 16 + y // 16) % 2 * 255, x // 32 * 32, 255 - y],
     ]
-    return [
-        Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)) for channels in patterns
-    ]
+    return [Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)) for channels in patterns]
 
 
 def _sample(values: np.ndarray) -> list[float]:

@@ -132,7 +132,7 @@ def _from_timm(name: str) -> Model:
         raise UnknownNameError(
             f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
         )
-    config = timm.get_pretrained_cfg(wanted).to_dict()
+    config: dict[str, Any] = timm.get_pretrained_cfg(wanted).to_dict()
     pretrained = PretrainedWeights(
         partial(_load_timm, wanted),
         Transform.from_timm(resolve_data_config(pretrained_cfg=config)),
@@ -199,4 +199,4 @@ def _load_efficientnet_lite0(build: Callable[[], nn.Module]) -> StateDict:
     return dict(zip(wanted, carried.values(), strict=True))
 
 
-_PACKAGED: dict[str, Callable[[], Any]] = {"efficientnet_lite0": _efficientnet_lite0}
+_PACKAGED: dict[str, Callable[[], Model]] = {"efficientnet_lite0": _efficientnet_lite0}

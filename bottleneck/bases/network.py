@@ -48,7 +48,9 @@ class Network:
             # Values that no state dict holds: the model's own constructor has to compute them.
             root = build()
             self._graph, names = _trace(root)
-        self.constants = {key: value.clone() for key, value in _constants(root, self._graph).items()}
+        self.constants = {
+            key: value.clone() for key, value in _constants(root, self._graph).items()
+        }
         self._root = root.to("meta")
         for constant in self.constants:
             _assign(self._root, constant, self.constants[constant].to("meta"))

@@ -108,8 +108,8 @@ def check_weights(
         shown = 3
         more = f" and {len(misfits) - shown} more" if len(misfits) > shown else ""
         raise WeightsError(
-            f"weights {weights.name!r} do not fit {model.name}: {'; '.join(misfits[:shown])}{more}; "
-            f"give a state dict of {model.name}, or name the model that these weights belong to"
+            f"weights {weights.name!r} do not fit {model.name}: {'; '.join(misfits[:shown])}{more}"
+            f"; give a state dict of {model.name}, or name the model that these weights belong to"
         )
 
 
@@ -118,7 +118,7 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(memoryview(tensor.detach().cpu().contiguous().flatten().numpy()))
+        total.update(tensor.detach().contiguous().flatten().numpy().data)
     return total.hexdigest()
 
 

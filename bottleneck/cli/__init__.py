@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from bottleneck.cli import demo, look, work  # noqa: F401 - their commands join the app
 from bottleneck.cli.app import app
 from bottleneck.errors import BottleneckError, UsageError
 

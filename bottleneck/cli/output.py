@@ -1,4 +1,4 @@
-"""What the command line prints: results on standard output, notes and progress on standard error."""
+"""What is printed: results on standard output, notes and progress on standard error."""
 
 import json
 import sys

@@ -1,0 +1,122 @@
+"""The commands that only look: models, layers, cache ls, cache info."""
+
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bottleneck.cli.app import app
+from bottleneck.cli.options import AsJson, CacheFolder
+from bottleneck.cli.output import note, print_json, print_table
+
+__all__ = ["cache_info", "cache_ls", "layers", "models"]
+
+cache_app = typer.Typer(no_args_is_help=True, help="Look into the feature cache.")
+app.add_typer(cache_app, name="cache")
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(help="The base.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """List a base's layers with their aliases, shapes and floats per image."""
+    from bottleneck.bases import Network, find_model
+
+    found = find_model(model)
+    network = Network(model, found.build)
+    shapes = network.output_shapes(found.transform.crop)
+    rows = [
+        {
+            "layer": layer,
+            "alias": network.alias(layer),
+            "shape": shape,
+            "floats per image": prod(shape),
+        }
+        for layer, shape in shapes.items()
+    ]
+    height, width = found.transform.crop
+    print_table(rows, title=f"{model} at {height} x {width} pixels", as_json=as_json)
+    if not as_json:
+        note(f"default layer: {network.default_layer}")
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the bases by name."""
+    from bottleneck.bases import find_model, model_names, timm_names
+
+    rows = []
+    for name in model_names():
+        found = find_model(name)
+        rows.append(
+            {
+                "model": name,
+                "architecture": found.architecture,
+                "input": found.transform.crop,
+                "weights": ", ".join(found.weights),
+            }
+        )
+    print_table(rows, as_json=as_json)
+    if not as_json:
+        note(f"and {len(timm_names())} models of timm as timm:NAME, such as timm:resnet50d")
+
+
+@cache_app.command("ls")
+def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> None:
+    """List the banks."""
+    from bottleneck.cache import Cache
+
+    rows = [
+        {
+            "bank": bank.name,
+            "model": info["model"],
+            "weights": info["weights_name"],
+            "layers": ", ".join(
+                details["alias"] or layer for layer, details in info["layers"].items()
+            ),
+            "images": max((len(bank.known(layer)) for layer in info["layers"]), default=0),
+            "parts": len(bank.parts()),
+            "megabytes": round(bank.size / 1e6, 3),
+        }
+        for bank in Cache(cache).banks()
+        for info in [bank.info]
+    ]
+    if not rows and not as_json:
+        print(f"no banks in {cache}; 'bottleneck extract' makes them")
+        return
+    print_table(rows, as_json=as_json)
+
+
+@cache_app.command("info")
+def cache_info(
+    bank: Annotated[str, typer.Argument(help="Name of a bank, or how it begins.")],
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Show a bank's provenance."""
+    from bottleneck.cache import Cache
+
+    found = Cache(cache).find_bank(bank)
+    info = found.info
+    for details in info["layers"].values():
+        details.pop("canary")
+    for layer, details in info["layers"].items():
+        details["images"] = len(found.known(layer))
+    if as_json:
+        print_json({"bank": found.name, **info})
+        return
+    layer_rows = info.pop("layers")
+    print_table([{"key": key, "value": value} for key, value in _flat(info)], title=found.name)
+    print_table([{"layer": layer, **details} for layer, details in layer_rows.items()])
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            pairs.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
