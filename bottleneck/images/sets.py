@@ -1,35 +1,22 @@
-"""Image sets: find, digest, label, split and decode images. They hold no features."""
+"""Image sets: images with their digests, labels and splits."""
 
 import csv
 import hashlib
 import io
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from bottleneck.errors import BadImageError, DataError, PathMissingError, UsageError
+from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
+from bottleneck.images.find import IMAGE_SUFFIXES, FoundFile, find_files, read_manifest, walk
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageItem", "ImageSet", "RejectedImage", "decode"]
+__all__ = ["ImageItem", "ImageSet", "RejectedImage"]
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-)
-SPLITS = ("train", "val", "test")
-_SPLIT_OF_NAME = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 _SET_COLUMNS = ("path", "digest", "label", "split")
 
 
@@ -123,7 +110,7 @@ class ImageSet:
                 f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
                 f"or a CSV manifest, with --data"
             )
-        found = _find(root)
+        found = find_files(root)
         if not found.files:
             raise DataError(
                 f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
@@ -152,7 +139,7 @@ class ImageSet:
         manifest = Path(file)
         if not manifest.is_file():
             raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
-        files = list(_read_manifest(manifest))
+        files = list(read_manifest(manifest))
         missing = [found for found in files if not os.path.lexists(found.path)]
         if missing:
             raise PathMissingError(
@@ -175,17 +162,17 @@ class ImageSet:
         DataError
             No image is found.
         """
-        files: list[_Found] = []
+        files: list[FoundFile] = []
         ignored: list[str] = []
         for path in map(Path, paths):
             if not os.path.lexists(path):
                 raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
             if path.is_dir():
-                candidates, others = _walk(path)
-                files.extend(_Found(candidate) for candidate in candidates)
+                candidates, others = walk(path)
+                files.extend(FoundFile(candidate) for candidate in candidates)
                 ignored.extend(others)
             else:
-                files.append(_Found(path))
+                files.append(FoundFile(path))
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         items, rejected = _digest_all(files)
@@ -304,147 +291,8 @@ class ImageSet:
         return self.with_splits(seed=seed)
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode the bytes of an image file to upright 8-bit RGB.
-
-    The EXIF orientation is applied, the first frame of an animation is taken, transparent pixels
-    are laid on white, and 16-bit greys are scaled (Pillow's own conversion would clip them).
-
-    Parameters
-    ----------
-    data : bytes
-        A JPEG, PNG, WebP, BMP, TIFF or GIF file.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode ``RGB``.
-
-    Raises
-    ------
-    BadImageError
-        The bytes are not an image, are cut off, or declare an absurd size.
-    """
-    if not data:
-        raise BadImageError("the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened))
-    except UnidentifiedImageError:
-        raise BadImageError("not an image in a known format") from None
-    except BadImageError:
-        raise
-    except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
-        raise BadImageError(str(error).partition("\n")[0] or type(error).__name__) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadImageError("32-bit float pixels have no defined range; convert to 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey16_to_rgb(np.asarray(image))
-    if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey16_to_rgb(grey: np.ndarray) -> Image.Image:
-    highest = 65535
-    if grey.size and (grey.min() < 0 or grey.max() > highest):
-        raise BadImageError("32-bit pixels have no defined range; convert to 8 or 16 bits")
-    scaled = (grey.astype(np.uint32) * 255 + highest // 2) // highest
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    path: Path
-    label: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    files: list[_Found] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    def add(self, folder: Path, label: str | None, split: str | None) -> None:
-        candidates, others = _walk(folder)
-        self.files.extend(_Found(path, label, split) for path in candidates)
-        self.ignored.extend(others)
-
-
-def _find(root: Path) -> _Finding:
-    finding = _Finding()
-    folders = _subfolders(root)
-    if not folders:
-        finding.add(root, None, None)
-        return finding
-    split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
-    with_classes = [folder for folder in split_folders if _subfolders(folder)]
-    if split_folders == folders and not with_classes:
-        raise DataError(
-            f"{str(root)!r} has the splits {', '.join(f.name for f in folders)} but no class "
-            f"folders in them; expected {str(folders[0] / 'CLASS' / 'IMAGE')!r}"
-        )
-    if with_classes and split_folders != folders:
-        other = next(folder.name for folder in folders if folder not in split_folders)
-        raise DataError(
-            f"{str(root)!r} mixes the split folder {with_classes[0].name!r} with the folder "
-            f"{other!r}; use either ROOT/CLASS/IMAGE or ROOT/{{train,val,test}}/CLASS/IMAGE"
-        )
-    finding.ignored.extend(_loose_files(root))
-    if not with_classes:
-        for folder in folders:
-            finding.add(folder, folder.name, None)
-        return finding
-    for folder in folders:
-        finding.ignored.extend(_loose_files(folder))
-        for class_folder in _subfolders(folder):
-            finding.add(class_folder, class_folder.name, _SPLIT_OF_NAME[folder.name.lower()])
-    return finding
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _has_image_suffix(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir() and not _has_image_suffix(path)]
-
-
-def _loose_files(folder: Path) -> list[str]:
-    subfolders = set(_subfolders(folder))
-    return [path.as_posix() for path in _visible(folder) if path not in subfolders]
-
-
-def _walk(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the files below `folder` with an image's ending, and the others.
-
-    Anything with an image's ending counts, so that a folder named ``x.jpg`` or a dangling link is
-    reported as a bad image. Linked subfolders are not followed: they may form a loop.
-    """
-    images: list[Path] = []
-    others: list[str] = []
-    for path in _visible(folder):
-        if _has_image_suffix(path):
-            images.append(path)
-        elif path.is_dir() and not path.is_symlink():
-            below, other = _walk(path)
-            images.extend(below)
-            others.extend(other)
-        else:
-            others.append(path.as_posix())
-    return images, others
-
-
 def _digest_all(
-    files: Sequence[_Found],
+    files: Sequence[FoundFile],
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
     with ThreadPoolExecutor(max_workers=4) as pool:
         results = list(pool.map(_digest, files))
@@ -453,7 +301,7 @@ def _digest_all(
     return items, rejected
 
 
-def _digest(found: _Found) -> ImageItem | RejectedImage:
+def _digest(found: FoundFile) -> ImageItem | RejectedImage:
     path = found.path.as_posix()
     try:
         with found.path.open("rb") as stream:
@@ -465,34 +313,3 @@ def _digest(found: _Found) -> ImageItem | RejectedImage:
 
 def _rank(seed: int, digest: str) -> str:
     return hashlib.sha256(f"{seed} {digest}".encode()).hexdigest()
-
-
-def _read_manifest(manifest: Path) -> Iterator[_Found]:
-    with manifest.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        lacking = [column for column in ("path", "label") if column not in columns]
-        if lacking:
-            raise UsageError(
-                f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
-                f"expected the header path,label or path,label,split, found "
-                f"{','.join(columns) or 'an empty file'}"
-            )
-        rows = [(reader.line_num, row) for row in reader]
-    if not rows:
-        raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
-    filled = Counter(bool(row.get("split")) for _, row in rows)
-    for line, row in rows:
-        for column in ("path", "label"):
-            if not row[column]:
-                raise UsageError(
-                    f"manifest {str(manifest)!r} has an empty {column} in line {line}; fill it in"
-                )
-        split = row.get("split") or ""
-        if filled[True] and split.lower() not in _SPLIT_OF_NAME:
-            raise UsageError(
-                f"manifest {str(manifest)!r} has the split {split!r} in line {line}; expected "
-                f"train, val or test in every row, or in none"
-            )
-        path = manifest.parent / row["path"]
-        yield _Found(path, row["label"], _SPLIT_OF_NAME.get(split.lower()))

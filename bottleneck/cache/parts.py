@@ -1,0 +1,259 @@
+"""Parts: the immutable HDF5 files of a bank."""
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+
+from bottleneck.errors import CacheError, FeatureOverflowError
+from bottleneck.files import fsync_folder
+
+__all__ = ["HDF5_FORMAT", "Part", "PartWriter", "errors_of", "part_files", "store"]
+
+PART_BYTES = 256 * 2**20
+PART_SECONDS = 60.0
+HDF5_FORMAT = ("v110", "v110")
+"""The first HDF5 with virtual datasets, so that old tools can read the files."""
+_CHUNK_BYTES = 2**20
+
+
+def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
+    """Convert activations to the type in which they are stored.
+
+    Raises
+    ------
+    FeatureOverflowError
+        A value is not finite, before or after the conversion.
+    """
+    if not np.isfinite(values).all():
+        raise FeatureOverflowError(
+            f"layer {layer!r} gives nan or inf; expected finite activations: check the weights, or "
+            f"take an earlier layer"
+        )
+    with np.errstate(over="ignore"):
+        stored = values.astype(dtype, copy=False)
+    if not np.isfinite(stored).all():
+        raise FeatureOverflowError(
+            f"layer {layer!r} reaches {np.abs(values).max():.4g}, more than {dtype} can hold "
+            f"({np.finfo(dtype).max:.4g}); store it with --dtype float32"
+        )
+    return stored
+
+
+@dataclass(frozen=True)
+class Part:
+    """One immutable file of a bank."""
+
+    path: Path
+
+    @cached_property
+    def _header(self) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+        with errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
+            digests = [bytes(row).hex() for row in file["digest"][:]]
+            keys = list(zip(digests, map(int, file["view"][:]), strict=True))
+            return keys, tuple(file["features"])
+
+    @property
+    def keys(self) -> list[tuple[str, int]]:
+        """The (digest, view) of each row."""
+        return self._header[0]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that every row holds."""
+        return self._header[1]
+
+    def read(self, layer: str, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, range]]:
+        """Yield the values of ascending rows in blocks, with each block's places in `rows`."""
+        with errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
+            data = file[f"features/{layer}"]
+            step = max(1, 16 * _CHUNK_BYTES // row_bytes(data.shape, data.dtype))
+            step = max(1, step // data.chunks[0]) * data.chunks[0]
+            done = 0
+            while done < len(rows):
+                start = rows[done] // step * step
+                stop = int(np.searchsorted(rows, start + step))
+                block = data[start : start + step]
+                yield block[np.asarray(rows[done:stop]) - start], range(done, stop)
+                done = stop
+
+
+class PartWriter:
+    """Appends rows to a bank; every 256 MiB or 60 s of them become a part.
+
+    A part is written as ``*.partial``, closed, synced to disk and then renamed, so that whatever
+    has a part's name is whole. When the work ends early, the rows appended so far are kept unless
+    writing itself failed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the parts go.
+    attributes : mapping of str to Any
+        Written into each part.
+    dtype : str
+        ``float16`` or ``float32``.
+    """
+
+    def __init__(self, folder: Path, attributes: Mapping[str, Any], dtype: str) -> None:
+        self._folder = folder
+        self._attributes = dict(attributes)
+        self._dtype = dtype
+        self._file: h5py.File | None = None
+        self._path = folder
+        self._started = 0.0
+        self.rows = 0
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, CacheError):
+            self._discard()
+        else:
+            self._commit()
+
+    def append(self, digests: Sequence[str], features: Mapping[str, np.ndarray]) -> None:
+        """Add rows of view 0.
+
+        Parameters
+        ----------
+        digests : sequence of str
+            n digests.
+        features : mapping of str to np.ndarray
+            Layer to activations of shape (n, ...).
+
+        Raises
+        ------
+        FeatureOverflowError
+            See `store`; none of these rows is added.
+        CacheError
+            The disk is full or the folder cannot be written; the part begun is removed.
+        """
+        columns: dict[str, np.ndarray] = {
+            f"features/{layer}": store(values, self._dtype, layer)
+            for layer, values in features.items()
+        }
+        columns["digest"] = np.array([list(bytes.fromhex(each)) for each in digests], np.uint8)
+        columns["view"] = np.zeros(len(digests), np.uint16)
+        try:
+            with errors_of(self._path):
+                if self._file is None:
+                    self._begin(columns)
+                for name, values in columns.items():
+                    _extend(self._file[name], values)  # type: ignore[index]
+        except BaseException:
+            self._discard()
+            raise
+        self.rows += len(digests)
+        self.bytes += sum(values.nbytes for values in columns.values())
+        if self._part_bytes() >= PART_BYTES or time.monotonic() - self._started >= PART_SECONDS:
+            self._commit()
+
+    def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        final = _next_part(self._folder)
+        self._path = final.with_name(f"{final.name}.partial")
+        self._file = h5py.File(self._path, "w", libver=HDF5_FORMAT, locking=False)
+        self._file.attrs.update(self._attributes)
+        self._started = time.monotonic()
+        for name, values in columns.items():
+            shape = values.shape[1:]
+            rows = max(1, min(1024, _CHUNK_BYTES // row_bytes(values.shape, values.dtype)))
+            dataset = self._file.create_dataset(
+                name,
+                shape=(0, *shape),
+                maxshape=(None, *shape),
+                chunks=(rows, *shape),
+                dtype=values.dtype,
+                fletcher32=True,
+            )
+            if name.startswith("features/"):
+                dataset.attrs["layer"] = name.removeprefix("features/")
+                dataset.attrs["shape"] = shape
+
+    def _part_bytes(self) -> int:
+        if self._file is None:
+            return 0
+        return sum(data.nbytes for data in self._file["features"].values())
+
+    def _commit(self) -> None:
+        if self._file is None:
+            return
+        try:
+            with errors_of(self._path):
+                self._file.close()
+                self._file = None
+                with self._path.open("rb+") as written:
+                    os.fsync(written.fileno())
+                self._path.rename(self._path.with_suffix(""))
+                fsync_folder(self._path.parent)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            with suppress(OSError, RuntimeError):  # closing flushes, which fails on a full disk
+                self._file.close()
+            self._file = None
+        if self._path.name.endswith(".partial"):
+            self._path.unlink(missing_ok=True)
+
+
+def part_files(folder: Path) -> list[Path]:
+    """Return the parts in a folder, oldest first."""
+    return sorted(folder.glob("*.h5"))
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Turn HDF5's and the system's errors into one sentence about a file."""
+    try:
+        yield
+    except CacheError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if "checksum" in reason or "Fletcher32" in reason:
+            reason = "a block's checksum does not match: the file is damaged"
+        remedy = (
+            "move it away and extract again: its rows will be computed anew"
+            if path.suffix == ".h5"
+            else "see to the space and the rights there, then extract again: what was committed is "
+            "kept"
+        )
+        raise CacheError(f"{str(path)!r} failed ({reason}); {remedy}") from error
+    except KeyError as error:
+        raise CacheError(
+            f"{str(path)!r} is not a part of a bank ({error.args[0]}); move it away and extract "
+            f"again: its rows will be computed anew"
+        ) from error
+
+
+def _next_part(folder: Path) -> Path:
+    """Return an unused path; two writers never get the same."""
+    numbers = [int(path.name.partition("-")[0]) for path in part_files(folder)]
+    return folder / f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}.h5"
+
+
+def _extend(data: h5py.Dataset, values: np.ndarray) -> None:
+    before = data.shape[0]
+    data.resize(before + len(values), axis=0)
+    data[before:] = values
+
+
+def row_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize or 1

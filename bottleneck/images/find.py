@@ -1,0 +1,155 @@
+"""Where images are, with their classes and splits: folders and manifests."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bottleneck.errors import DataError, UsageError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "Finding",
+    "FoundFile",
+    "find_files",
+    "read_manifest",
+    "walk",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+)
+SPLITS = ("train", "val", "test")
+_SPLIT_OF_NAME = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """A file that should be an image, with what its place says of it."""
+
+    path: Path
+    label: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a folder holds: files that should be images, and the paths left out."""
+
+    files: list[FoundFile] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+    def add(self, folder: Path, label: str | None, split: str | None) -> None:
+        """Take in all that is below a folder."""
+        candidates, others = walk(folder)
+        self.files.extend(FoundFile(path, label, split) for path in candidates)
+        self.ignored.extend(others)
+
+
+def find_files(root: Path) -> Finding:
+    """Read the layout of an image folder, see `ImageSet.from_folder`."""
+    finding = Finding()
+    folders = _subfolders(root)
+    if not folders:
+        finding.add(root, None, None)
+        return finding
+    split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
+    with_classes = [folder for folder in split_folders if _subfolders(folder)]
+    if split_folders == folders and not with_classes:
+        raise DataError(
+            f"{str(root)!r} has the splits {', '.join(f.name for f in folders)} but no class "
+            f"folders in them; expected {str(folders[0] / 'CLASS' / 'IMAGE')!r}"
+        )
+    if with_classes and split_folders != folders:
+        other = next(folder.name for folder in folders if folder not in split_folders)
+        raise DataError(
+            f"{str(root)!r} mixes the split folder {with_classes[0].name!r} with the folder "
+            f"{other!r}; use either ROOT/CLASS/IMAGE or ROOT/{{train,val,test}}/CLASS/IMAGE"
+        )
+    finding.ignored.extend(_loose_files(root))
+    if not with_classes:
+        for folder in folders:
+            finding.add(folder, folder.name, None)
+        return finding
+    for folder in folders:
+        finding.ignored.extend(_loose_files(folder))
+        for class_folder in _subfolders(folder):
+            finding.add(class_folder, class_folder.name, _SPLIT_OF_NAME[folder.name.lower()])
+    return finding
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _has_image_suffix(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir() and not _has_image_suffix(path)]
+
+
+def _loose_files(folder: Path) -> list[str]:
+    subfolders = set(_subfolders(folder))
+    return [path.as_posix() for path in _visible(folder) if path not in subfolders]
+
+
+def walk(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the files below `folder` with an image's ending, and the others.
+
+    Anything with an image's ending counts, so that a folder named ``x.jpg`` or a dangling link is
+    reported as a bad image. Linked subfolders are not followed: they may form a loop.
+    """
+    images: list[Path] = []
+    others: list[str] = []
+    for path in _visible(folder):
+        if _has_image_suffix(path):
+            images.append(path)
+        elif path.is_dir() and not path.is_symlink():
+            below, other = walk(path)
+            images.extend(below)
+            others.extend(other)
+        else:
+            others.append(path.as_posix())
+    return images, others
+
+
+def read_manifest(manifest: Path) -> Iterator[FoundFile]:
+    """Yield what a CSV manifest lists, see `ImageSet.from_manifest`."""
+    with manifest.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        columns = reader.fieldnames or []
+        lacking = [column for column in ("path", "label") if column not in columns]
+        if lacking:
+            raise UsageError(
+                f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
+                f"expected the header path,label or path,label,split, found "
+                f"{','.join(columns) or 'an empty file'}"
+            )
+        rows = [(reader.line_num, row) for row in reader]
+    if not rows:
+        raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
+    filled = Counter(bool(row.get("split")) for _, row in rows)
+    for line, row in rows:
+        for column in ("path", "label"):
+            if not row[column]:
+                raise UsageError(
+                    f"manifest {str(manifest)!r} has an empty {column} in line {line}; fill it in"
+                )
+        split = row.get("split") or ""
+        if filled[True] and split.lower() not in _SPLIT_OF_NAME:
+            raise UsageError(
+                f"manifest {str(manifest)!r} has the split {split!r} in line {line}; expected "
+                f"train, val or test in every row, or in none"
+            )
+        path = manifest.parent / row["path"]
+        yield FoundFile(path, row["label"], _SPLIT_OF_NAME.get(split.lower()))
