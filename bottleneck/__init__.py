@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from bottleneck.bases import FrozenBase as FrozenBase
     from bottleneck.cache import Cache as Cache
     from bottleneck.evaluate import evaluate as evaluate
-    from bottleneck.evaluate import features_of as features_of
     from bottleneck.extract import extract as extract
+    from bottleneck.features import features_of as features_of
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
     from bottleneck.heads import Head as Head
@@ -30,7 +30,7 @@ _MODULE_OF = {
     "ImageSet": "images",
     "evaluate": "evaluate",
     "extract": "extract",
-    "features_of": "evaluate",
+    "features_of": "features",
     "fit_head": "heads",
     "load_base": "predict",
     "load_features": "features",

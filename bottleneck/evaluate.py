@@ -9,13 +9,12 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from bottleneck.cache import Cache
 from bottleneck.errors import DataError
-from bottleneck.features import Features, Selection, load_features
+from bottleneck.features import Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 
-__all__ = ["ClassMetrics", "Evaluation", "evaluate", "features_of"]
+__all__ = ["ClassMetrics", "Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -81,34 +80,6 @@ class Evaluation:
         atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
 
 
-def features_of(head: Head, cache: Cache) -> Features:
-    """Load the features of the layer and image set that a head was fitted on.
-
-    Raises
-    ------
-    DataError
-        The training images, or their labels, are not those that the head was fitted on: some of
-        the images held out now may have been trained on.
-    CacheError
-        The cache lacks rows, or a part is damaged.
-    """
-    source = dict(head.source)
-    digests = source.pop("split_digests")
-    selection = Selection(**source)
-    if not cache.set_file(selection.image_set).exists():
-        raise DataError(
-            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
-            f"the cache that the head was fitted on with --cache"
-        )
-    features = load_features(cache, selection)
-    if features.images.digest_of("train") != digests["train"]:
-        raise DataError(
-            f"the training images of {selection.image_set!r} have changed since the head was "
-            f"fitted; fit it again, so that no image is both trained on and held out"
-        )
-    return features
-
-
 def evaluate(head: Head, features: Features, split: str = "test") -> Evaluation:
     """Evaluate a head on the images of one split.
 
@@ -117,7 +88,7 @@ def evaluate(head: Head, features: Features, split: str = "test") -> Evaluation:
     head : Head
         Fitted on the same layer.
     features : Features
-        As `features_of` loads them.
+        As `bottleneck.features.features_of` loads them for the head.
     split : str
         ``test``; or ``val`` or ``train``, whose scores are too good to quote.
 

@@ -1,6 +1,6 @@
 """An image set's labels joined to a bank's rows by digest: X, y, groups and splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from bottleneck.cache import Cache, slug
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.images import SPLITS, ImageSet
 
-__all__ = ["Features", "Selection", "load_features", "select_features"]
+__all__ = ["Features", "Selection", "features_of", "load_features", "select_features"]
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,39 @@ def load_features(cache: Cache, selection: Selection) -> Features:
         images=images,
         selection=selection,
     )
+
+
+def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
+    """Load the features of the layer and image set that a head was fitted on.
+
+    Parameters
+    ----------
+    source : mapping
+        The head's `source`, which is the `provenance` of the features that it was fitted on.
+    cache : Cache
+        Where they are.
+
+    Raises
+    ------
+    DataError
+        The training images, or their labels, are not those that the head was fitted on: some of
+        the images held out now may have been trained on.
+    CacheError
+        The cache lacks rows, or a part is damaged.
+    """
+    selection = Selection(**{key: source[key] for key in Selection.__dataclass_fields__})
+    if not cache.set_file(selection.image_set).exists():
+        raise DataError(
+            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
+            f"the cache that the head was fitted on with --cache"
+        )
+    features = load_features(cache, selection)
+    if features.images.digest_of("train") != source["split_digests"]["train"]:
+        raise DataError(
+            f"the training images of {selection.image_set!r} have changed since the head was "
+            f"fitted; fit it again, so that no image is both trained on and held out"
+        )
+    return features
 
 
 def _selections(run: dict[str, Any]) -> list[Selection]:

@@ -18,14 +18,14 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes | memoryview) -> None:
     """Write `content` to `path` so that readers see the old file or the new one, never a part.
 
     Parameters
     ----------
     path : Path
         Its folder is made if need be.
-    content : str or bytes
+    content : str, bytes or memoryview
         Text is written as UTF-8.
 
     Raises

@@ -1,8 +1,11 @@
 """The cache folder and its banks."""
 
+import io
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from bottleneck.files import atomic_write
 __all__ = ["Bank", "Cache", "slug"]
 
 _VIEW_FILE = "features.h5"
+_STALE_SECONDS = 3600.0
 
 
 class Cache:
@@ -199,6 +203,7 @@ class Bank:
 
     def writer(self, dtype: str) -> PartWriter:
         """Return a writer of new parts; use it as a context manager."""
+        _remove_stale(self.path / "parts")
         info = self.info
         attributes = {key: info[key] for key in ("schema", "fingerprint")}
         return PartWriter(self.path / "parts", attributes, dtype)
@@ -216,22 +221,19 @@ class Bank:
         """
         parts = self.parts()
         layers = sorted({layer for part in parts for layer in part.layers})
-        temporary = self.path / f".features.{secrets.token_hex(4)}.partial"
-        try:
-            with errors_of(self.path), h5py.File(temporary, "w", libver=HDF5_FORMAT) as file:
-                for layer in layers:
-                    holders = [part for part in parts if layer in part.layers]
-                    for group, source in (
-                        ("features", f"features/{layer}"),
-                        ("digest", "digest"),
-                        ("view", "view"),
-                    ):
-                        file.create_virtual_dataset(
-                            f"{group}/{layer}", _stack(holders, source, self.path)
-                        )
-            temporary.replace(self.path / _VIEW_FILE)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = io.BytesIO()
+        with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
+            for layer in layers:
+                holders = [part for part in parts if layer in part.layers]
+                for group, source in (
+                    ("features", f"features/{layer}"),
+                    ("digest", "digest"),
+                    ("view", "view"),
+                ):
+                    layout = _stack(holders, source, self.path)
+                    file.create_virtual_dataset(f"{group}/{layer}", layout)
+        with errors_of(self.path):
+            atomic_write(self.path / _VIEW_FILE, content.getbuffer())
 
     def _part_files(self) -> list[Path]:
         return part_files(self.path / "parts")
@@ -251,6 +253,14 @@ def _stack(parts: Sequence[Part], source: str, folder: Path) -> h5py.VirtualLayo
         layout[start : start + each.shape[0]] = each
         start += each.shape[0]
     return layout
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed writers left; a live one is done with its file within seconds."""
+    for path in folder.glob(".*.partial"):
+        with suppress(FileNotFoundError):  # another writer removes it, too
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink()
 
 
 def slug(name: str) -> str:

@@ -1,10 +1,10 @@
 """Parts: the immutable HDF5 files of a bank."""
 
-import os
+import io
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from bottleneck.errors import CacheError, FeatureOverflowError
-from bottleneck.files import fsync_folder
+from bottleneck.files import atomic_write
 
 __all__ = ["HDF5_FORMAT", "Part", "PartWriter", "errors_of", "part_files", "store"]
 
@@ -90,9 +90,10 @@ class Part:
 class PartWriter:
     """Appends rows to a bank; every 256 MiB or 60 s of them become a part.
 
-    A part is written as ``*.partial``, closed, synced to disk and then renamed, so that whatever
-    has a part's name is whole. When the work ends early, the rows appended so far are kept unless
-    writing itself failed.
+    A part is put together in memory and written at once: to a ``*.partial`` file, synced to disk
+    and then renamed, so that whatever has a part's name is whole. (HDF5 itself does not survive a
+    disk that fills up while it writes.) When the work ends early, for whatever reason but a failed
+    write, the rows appended so far are kept.
 
     Parameters
     ----------
@@ -108,11 +109,10 @@ class PartWriter:
         self._folder = folder
         self._attributes = dict(attributes)
         self._dtype = dtype
+        self._buffer = io.BytesIO()
         self._file: h5py.File | None = None
-        self._path = folder
+        self._bytes = 0
         self._started = 0.0
-        self.rows = 0
-        self.bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -120,9 +120,7 @@ class PartWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if isinstance(error, OSError) and not isinstance(error, CacheError):
-            self._discard()
-        else:
+        if not isinstance(error, CacheError):
             self._commit()
 
     def append(self, digests: Sequence[str], features: Mapping[str, np.ndarray]) -> None:
@@ -140,7 +138,7 @@ class PartWriter:
         FeatureOverflowError
             See `store`; none of these rows is added.
         CacheError
-            The disk is full or the folder cannot be written; the part begun is removed.
+            The part cannot be written: the disk is full, say.
         """
         columns: dict[str, np.ndarray] = {
             f"features/{layer}": store(values, self._dtype, layer)
@@ -148,31 +146,24 @@ class PartWriter:
         }
         columns["digest"] = np.array([list(bytes.fromhex(each)) for each in digests], np.uint8)
         columns["view"] = np.zeros(len(digests), np.uint16)
-        try:
-            with errors_of(self._path):
-                if self._file is None:
-                    self._begin(columns)
-                for name, values in columns.items():
-                    _extend(self._file[name], values)  # type: ignore[index]
-        except BaseException:
-            self._discard()
-            raise
-        self.rows += len(digests)
-        self.bytes += sum(values.nbytes for values in columns.values())
-        if self._part_bytes() >= PART_BYTES or time.monotonic() - self._started >= PART_SECONDS:
+        if self._file is None:
+            self._file = self._begin(columns)
+        for name, values in columns.items():
+            _extend(self._file[name], values)
+            self._bytes += values.nbytes
+        if self._bytes >= PART_BYTES or time.monotonic() - self._started >= PART_SECONDS:
             self._commit()
 
-    def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        final = _next_part(self._folder)
-        self._path = final.with_name(f"{final.name}.partial")
-        self._file = h5py.File(self._path, "w", libver=HDF5_FORMAT, locking=False)
-        self._file.attrs.update(self._attributes)
+    def _begin(self, columns: Mapping[str, np.ndarray]) -> h5py.File:
+        self._buffer = io.BytesIO()
+        self._bytes = 0
         self._started = time.monotonic()
+        file = h5py.File(self._buffer, "w", libver=HDF5_FORMAT)
+        file.attrs.update(self._attributes)
         for name, values in columns.items():
             shape = values.shape[1:]
             rows = max(1, min(1024, _CHUNK_BYTES // row_bytes(values.shape, values.dtype)))
-            dataset = self._file.create_dataset(
+            dataset = file.create_dataset(
                 name,
                 shape=(0, *shape),
                 maxshape=(None, *shape),
@@ -183,34 +174,16 @@ class PartWriter:
             if name.startswith("features/"):
                 dataset.attrs["layer"] = name.removeprefix("features/")
                 dataset.attrs["shape"] = shape
-
-    def _part_bytes(self) -> int:
-        if self._file is None:
-            return 0
-        return sum(data.nbytes for data in self._file["features"].values())
+        return file
 
     def _commit(self) -> None:
         if self._file is None:
             return
-        try:
-            with errors_of(self._path):
-                self._file.close()
-                self._file = None
-                with self._path.open("rb+") as written:
-                    os.fsync(written.fileno())
-                self._path.rename(self._path.with_suffix(""))
-                fsync_folder(self._path.parent)
-        except BaseException:
-            self._discard()
-            raise
-
-    def _discard(self) -> None:
-        if self._file is not None:
-            with suppress(OSError, RuntimeError):  # closing flushes, which fails on a full disk
-                self._file.close()
-            self._file = None
-        if self._path.name.endswith(".partial"):
-            self._path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
+        with errors_of(self._folder):
+            atomic_write(_next_part(self._folder), self._buffer.getbuffer())
+        self._buffer = io.BytesIO()
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -227,8 +200,8 @@ def errors_of(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if "checksum" in reason or "Fletcher32" in reason:
-            reason = "a block's checksum does not match: the file is damaged"
+        if "filter returned failure" in reason:  # the only filter is the checksum
+            reason = "a block's checksum does not match"
         remedy = (
             "move it away and extract again: its rows will be computed anew"
             if path.suffix == ".h5"

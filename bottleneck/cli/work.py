@@ -163,12 +163,12 @@ def evaluate(
     """Evaluate a head on the untouched test images."""
     from bottleneck.cache import Cache
     from bottleneck.evaluate import evaluate as evaluate_head
-    from bottleneck.evaluate import features_of
+    from bottleneck.features import features_of
     from bottleneck.heads import find_head
     from bottleneck.report import draw_confusion_matrix
 
     name, fitted = find_head(heads, head)
-    evaluation = evaluate_head(fitted, features_of(fitted, Cache(cache)), split)
+    evaluation = evaluate_head(fitted, features_of(fitted.source, Cache(cache)), split)
     evaluation.save(heads / name / f"evaluation-{split}.json")
     if picture:
         draw_confusion_matrix(evaluation, name, picture)

@@ -1,0 +1,99 @@
+"""Fixtures: real photographs, real weights, and the command line run in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from bottleneck import Cache, FrozenBase, ImageSet, extract
+from bottleneck.cli import main
+from bottleneck.demo import write_demo_images
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Run every test in a folder of its own, with no weights cached and no way to a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory) -> Path:
+    """The demo's 200 photographs in two class folders; not to be changed."""
+    folder = tmp_path_factory.mktemp("demo") / "data"
+    write_demo_images(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lite0() -> FrozenBase:
+    """EfficientNet-Lite0 with its ImageNet weights."""
+    return FrozenBase("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def faces_cache(faces, lite0, tmp_path_factory) -> Cache:
+    """A cache with the faces' features; not to be changed."""
+    cache = Cache(tmp_path_factory.mktemp("cache"))
+    extract(ImageSet.from_folder(faces), lite0, cache)
+    return cache
+
+
+def crops(count: int, *, size: int = 48, seed: int = 0) -> list[Image.Image]:
+    """Random crops of scikit-image's colour photographs, all different."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        photograph = getattr(data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])()
+        top = generator.integers(photograph.shape[0] - size)
+        left = generator.integers(photograph.shape[1] - size)
+        found.append(Image.fromarray(photograph[top : top + size, left : left + size]))
+    return found
+
+
+@pytest.fixture
+def make_images() -> Callable[..., Path]:
+    """Write class folders of different crops: ``make_images("data", cat=3, dog=4)``."""
+
+    def make(folder: str | Path = "data", *, seed: int = 0, **counts: int) -> Path:
+        images = iter(crops(sum(counts.values()), seed=seed))
+        for label, count in counts.items():
+            target = Path(folder) / label
+            target.mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                next(images).save(target / f"{number:03d}.png")
+        return Path(folder)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def bottleneck(capsys) -> Callable[..., Finished]:
+    """Run a command in this process: ``bottleneck("extract", "--model", "resnet18")``."""
+
+    def run(*arguments: object) -> Finished:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        code = stopped.value.code
+        return Finished(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run

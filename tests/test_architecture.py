@@ -1,0 +1,101 @@
+"""Who may import whom, and what a plain import loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bottleneck
+
+PACKAGE = Path(bottleneck.__file__).parent
+LEAVES = {"errors", "files"}
+ALLOWED = {
+    "errors": set(),
+    "files": set(),
+    "images": LEAVES,
+    "bases": LEAVES,
+    "cache": LEAVES,
+    "solvers": LEAVES,
+    "demo": LEAVES,
+    "extract": LEAVES | {"images", "bases", "cache"},
+    "features": LEAVES | {"images", "cache"},
+    "heads": LEAVES | {"solvers"},
+    "evaluate": LEAVES | {"features", "heads"},
+    "predict": LEAVES | {"images", "bases", "cache", "extract", "heads"},
+    "report": LEAVES | {"evaluate"},
+}
+
+
+def imported_by(module: str) -> set[str]:
+    """Names of our modules that a module, or a package's files, import."""
+    files = [PACKAGE / f"{module}.py", *(PACKAGE / module).glob("*.py")]
+    found = set()
+    for file in filter(Path.exists, files):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bottleneck."):
+                found.add(node.module.split(".")[1])
+    return found - {module}
+
+
+@pytest.mark.parametrize("module", sorted(ALLOWED))
+def test_a_module_imports_only_what_the_design_allows(module):
+    assert imported_by(module) <= ALLOWED[module]
+
+
+def test_the_table_names_every_module():
+    modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert (modules | packages) - {"__init__"} == {*ALLOWED, "cli"}
+
+
+def run_python(code: str, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *options, "-c", code], capture_output=True, text=True, check=False
+    )
+
+
+def test_plain_import_and_help_load_neither_torch_nor_scikit_learn():
+    code = """
+import sys, bottleneck
+from bottleneck.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+loaded = {"torch", "torchvision", "timm", "sklearn", "h5py", "numpy", "PIL"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    finished = run_python(code)
+    assert finished.returncode == 0, finished.stderr
+    assert "extract" in finished.stdout
+
+
+def test_cache_and_heads_keep_to_their_libraries():
+    """No torch is loaded by the cache, and neither torch nor h5py by the heads."""
+    cache = "import sys, bottleneck.cache; assert 'torch' not in sys.modules"
+    heads = "import sys, bottleneck.heads; assert not {'torch', 'h5py'} & set(sys.modules)"
+    for code in (cache, heads):
+        finished = run_python(code)
+        assert finished.returncode == 0, finished.stderr
+
+
+def test_pandas_works_beside_this_package():
+    """Pandas looks for another package of the same import name; ours must not upset it."""
+    code = """
+import bottleneck
+import pandas
+frame = pandas.DataFrame({"a": [1.0, None, 4.0]})
+assert frame["a"].mean() == 2.5 and frame["a"].sum() == 5.0
+"""
+    finished = run_python(code, "-W", "error")
+    assert finished.returncode == 0, finished.stderr
+    assert not finished.stderr
+
+
+def test_every_public_name_resolves():
+    for name in bottleneck.__all__:
+        assert getattr(bottleneck, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nansum'"):
+        bottleneck.nansum  # noqa: B018 - the access itself is tested

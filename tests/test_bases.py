@@ -1,0 +1,327 @@
+"""Frozen bases: models, layers, transforms, weights, fingerprints."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+from skimage import data
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from bottleneck import FrozenBase
+from bottleneck.bases import Network, Transform, find_model, model_names
+from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, WeightsError
+
+
+def seeded(name: str, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return find_model(name).build()
+
+
+def saved(model: nn.Module, file: str) -> str:
+    torch.save(model.state_dict(), file)
+    return file
+
+
+# Seconds of work for each, so one of each kind of graph: chains, sums, concatenations, tokens.
+FAMILIES = {
+    "vgg11_bn": ("features.0", "features.14", "features.28"),
+    "resnet18": ("conv1", "layer2.0.add", "layer4"),
+    "densenet121": ("features.conv0", "features.denseblock2", "features.norm5"),
+    "googlenet": ("conv1.bn", "inception4a", "inception5b"),
+    "mobilenet_v2": ("features.0", "features.9.add", "features.18"),
+    "vit_b_32": ("conv_proj", "encoder.layers.encoder_layer_5", "encoder.ln"),
+    "swin_t": ("features.0", "features.3.1.add_1", "flatten"),
+}
+
+
+def hooked(model: nn.Module, path: str, batch: torch.Tensor) -> torch.Tensor:
+    """The activation of a module of the unmodified model, copied the moment it is computed."""
+    found = []
+    handle = model.get_submodule(path).register_forward_hook(
+        lambda _module, _inputs, output: found.append(output.clone())
+    )
+    with torch.inference_mode():
+        model.eval()(batch)
+    handle.remove()
+    return found[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_equal_a_plain_forward_of_the_unmodified_model(name):
+    """Also where a later operation works in place, and with all layers in one pass."""
+    plain = seeded(name)
+    base = FrozenBase(name, FAMILIES[name], weights=saved(plain, "weights.pth"))
+    batch = torch.randn(2, 3, *base.transform.crop, generator=torch.Generator().manual_seed(1))
+    features = base(batch)
+    for asked, layer in zip(FAMILIES[name], base.layers, strict=True):
+        if any(path == asked for path, _ in plain.named_modules()):
+            expected = hooked(plain, asked, batch)
+        else:
+            extractor = create_feature_extractor(
+                plain.eval(), [asked], suppress_diff_warning=True
+            ).eval()
+            with torch.inference_mode():
+                expected = extractor(batch)[asked]
+        magnitude = float(expected.abs().max())
+        torch.testing.assert_close(features[layer], expected, rtol=1e-4, atol=1e-5 * magnitude)
+        assert base.shapes[layer] == tuple(expected.shape[1:])
+
+
+def test_a_base_is_frozen():
+    """Evaluation mode: running statistics stay, dropout does nothing, no gradients."""
+    base = FrozenBase("vgg11_bn", ["classifier.5"], weights="random")
+    batch = torch.randn(4, 3, 224, 224)
+    before = copy.deepcopy(base._tensors)
+    first, second = base(batch), base(batch)
+    assert torch.equal(first["classifier.5"], second["classifier.5"])
+    assert not first["classifier.5"].requires_grad
+    assert all(torch.equal(before[name], base._tensors[name]) for name in before)
+
+
+def test_features_do_not_depend_on_the_neighbours():
+    base = FrozenBase("resnet18", ["layer4"], weights="random")
+    batch = torch.randn(5, 3, 224, 224)
+    together = base(batch)["layer4.1.relu_1"]
+    alone = torch.cat([base(batch[place : place + 1])["layer4.1.relu_1"] for place in range(5)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_behind_the_deepest_layer_is_computed_or_kept():
+    base = FrozenBase("vgg16", ["block3_pool"], weights="random")
+    held = [name for name, _ in base._compute.named_parameters()]
+    assert max(int(name.split(".")[1]) for name in held) == 14
+    assert sum(parameter.numel() for parameter in base._compute.parameters()) < 2e6
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("vgg16", 3), ("vgg19", 4), ("vgg16_bn", 3)])
+def test_keras_aliases_of_vgg(name, blocks):
+    """Keras counts an activation into its convolution."""
+    network = Network(name, find_model(name).build)
+    convolutions = {1: 2, 2: 2, 3: blocks, 4: blocks, 5: blocks}
+    expected = [
+        alias
+        for block, count in convolutions.items()
+        for alias in (*(f"block{block}_conv{n + 1}" for n in range(count)), f"block{block}_pool")
+    ]
+    assert [alias for alias in network.aliases if alias.startswith("block")] == expected
+    for alias, layer in network.aliases.items():
+        module = network._root.get_submodule(layer)
+        if alias.endswith("_pool"):
+            assert isinstance(module, nn.MaxPool2d)
+        elif alias != "predictions":
+            assert isinstance(module, nn.ReLU)
+
+
+def test_layers_by_alias_by_name_and_by_module():
+    network = Network("resnet50", find_model("resnet50").build)
+    assert network.resolve("layer4") == "layer4.2.relu_2"
+    assert network.resolve("layer4.2.relu_2") == "layer4.2.relu_2"
+    vgg = Network("vgg16", find_model("vgg16").build)
+    assert vgg.in_order(["block5_pool", "features.4", "block1_pool"]) == (
+        "features.4",
+        "features.30",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "shape"),
+    [
+        ("vgg16", "features.30", (512, 7, 7)),
+        ("resnet50", "flatten", (2048,)),
+        ("efficientnet_lite0", "global_pool.flatten", (1280,)),
+        ("mobilenet_v2", "flatten", (1280,)),
+        ("timm:mobilenetv3_small_100", "flatten", (1024,)),
+    ],
+)
+def test_default_layers(name, default, shape):
+    network = Network(name, find_model(name).build)
+    assert network.default_layer == default
+    assert network.output_shapes((224, 224))[default] == shape
+
+
+def test_misspelled_names_come_with_a_suggestion():
+    with pytest.raises(UnknownNameError, match="no model 'resnet5'; did you mean 'resnet50'"):
+        FrozenBase("resnet5")
+    with pytest.raises(UnknownNameError, match="no model 'resnet50dd' in timm; did you mean"):
+        FrozenBase("timm:resnet50dd")
+    with pytest.raises(UnknownNameError, match="'block5_pol' in vgg16; did you mean 'block5_pool'"):
+        FrozenBase("vgg16", ["block5_pol"], weights="random")
+    with pytest.raises(UnknownNameError, match="did you mean 'IMAGENET1K_V1'"):
+        FrozenBase("vgg16", weights="IMAGENET1K_V11")
+
+
+def test_every_torchvision_classifier_is_offered():
+    offered = set(model_names())
+    assert set(torchvision.models.list_models(torchvision.models)) <= offered
+    assert len(offered) > 80
+
+
+@pytest.mark.parametrize("name", ["vgg16", "inception_v3", "efficientnet_b3", "vit_b_16"])
+def test_the_transform_is_that_of_the_weights(name):
+    """Pixel for pixel what torchvision's own preset gives."""
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    transform = find_model(name).transform
+    for photograph in (data.chelsea(), data.rocket(), data.lfw_subset()[0]):
+        pixels = photograph if photograph.dtype == np.uint8 else np.uint8(photograph * 255)
+        image = Image.fromarray(pixels).convert("RGB")
+        assert torch.equal(transform(image), preset(image))
+
+
+@pytest.mark.parametrize("name", ["resnet50d", "vit_base_patch16_224", "convnextv2_atto"])
+def test_timms_transform_is_timms(name):
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    theirs = timm.data.create_transform(**config)
+    image = Image.fromarray(data.chelsea())
+    assert torch.allclose(find_model(f"timm:{name}").transform(image), theirs(image), atol=1e-6)
+
+
+def test_real_weights_know_a_cat():
+    """EfficientNet-Lite0's tensors, mapped onto timm's names, do what ImageNet taught them."""
+    base = FrozenBase("efficientnet_lite0", ["classifier"])
+    categories = torchvision.models.EfficientNet_B0_Weights.DEFAULT.meta["categories"]
+    expected = {
+        "chelsea": {"tabby", "tiger cat", "Egyptian cat"},
+        "coffee": {"espresso", "cup"},
+        "rocket": {"missile", "projectile"},
+    }
+    for photograph, classes in expected.items():
+        image = Image.fromarray(getattr(data, photograph)())
+        scores = base(base.transform(image)[None])["classifier"][0]
+        found = {categories[place] for place in scores.topk(3).indices}
+        assert categories[scores.argmax()] in classes
+        assert classes & found == classes
+
+
+def test_weights_from_files_of_either_kind():
+    model = seeded("resnet18", seed=3)
+    torch.save(model.state_dict(), "plain.pth")
+    torch.save({"epoch": 1, "state_dict": model.state_dict()}, "wrapped.pth")
+    torch.save({f"module.{k}": v for k, v in model.state_dict().items()}, "parallel.pth")
+    save_file(model.state_dict(), "plain.safetensors")
+    files = ("plain.pth", "wrapped.pth", "parallel.pth", "plain.safetensors")
+    prints = {FrozenBase("resnet18", weights=file).fingerprint("flatten") for file in files}
+    assert len(prints) == 1
+
+
+def test_half_precision_weights_are_computed_in_float32():
+    model = seeded("resnet18").half()
+    base = FrozenBase("resnet18", weights=saved(model, "half.pth"))
+    assert base(torch.zeros(1, 3, 224, 224))["flatten"].dtype == torch.float32
+
+
+def test_a_network_with_another_top_serves():
+    """Only the tensors that the cut uses have to fit."""
+    model = seeded("resnet18")
+    model.fc = nn.Linear(512, 7)
+    whole = FrozenBase("resnet18", weights=saved(model, "seven.pth"))
+    bare = {name: tensor for name, tensor in model.state_dict().items() if "fc." not in name}
+    torch.save(bare, "bare.pth")
+    assert whole.fingerprint("flatten") == FrozenBase("resnet18", weights="bare.pth").fingerprint(
+        "flatten"
+    )
+    with pytest.raises(
+        WeightsError, match=r"fc.weight has shape \(7, 512\), expected \(1000, 512\)"
+    ):
+        FrozenBase("resnet18", ["fc"], weights="seven.pth")
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "sentence"),
+    [
+        ("resnet18", "resnet34", "layer1.2.conv1.weight is not known"),
+        ("resnet50", "resnet101", "layer3.6.conv1.weight is not known"),
+        ("vgg16", "resnet18", "features.0.bias is missing"),
+    ],
+)
+def test_weights_of_another_architecture(model, other, sentence):
+    """Even where all that the cut needs is there and fits, as with resnet101 for resnet50."""
+    file = saved(seeded(other), "other.pth")
+    with pytest.raises(WeightsError, match=f"do not fit {model}: .*") as caught:
+        FrozenBase(model, weights=file)
+    assert sentence in str(caught.value)
+
+
+def test_files_that_are_no_weights():
+    Path("text.pth").write_text("hello")
+    Path("empty.safetensors").write_bytes(b"")
+    torch.save([1, 2], "list.pth")
+    torch.save(nn.Linear(2, 2), "module.pth")
+    for file in ("text.pth", "empty.safetensors", "module.pth"):
+        with pytest.raises(WeightsError, match="cannot be read as plain tensors"):
+            FrozenBase("resnet18", weights=file)
+    with pytest.raises(WeightsError, match="holds a list"):
+        FrozenBase("resnet18", weights="list.pth")
+    with pytest.raises(PathMissingError, match=r"no weights file 'gone.pth'"):
+        FrozenBase("resnet18", weights="gone.pth")
+
+
+class Exploit:
+    """Pickled code, which loading must not run."""
+
+    def __reduce__(self):
+        return (Path("exploited").touch, ())
+
+
+def test_loading_weights_runs_no_code():
+    torch.save({"conv1.weight": Exploit()}, "evil.pth")
+    with pytest.raises(WeightsError, match="cannot be read as plain tensors"):
+        FrozenBase("resnet18", weights="evil.pth")
+    assert not Path("exploited").exists()
+
+
+def test_weights_that_are_nowhere():
+    """One sentence: where they were looked for, and what helps."""
+    for model, place in (("vgg16", "checkpoints"), ("resnet18", "checkpoints")):
+        with pytest.raises(WeightsError) as caught:
+            FrozenBase(model)
+        sentence = str(caught.value)
+        for part in (place, "cannot be downloaded", "--weights FILE", "--weights random"):
+            assert part in sentence
+
+
+def test_random_weights_are_seeded_and_say_so():
+    one, same, other = (
+        FrozenBase("resnet18", weights=choice) for choice in ("random", "random:0", "random:1")
+    )
+    assert one.fingerprint("flatten") == same.fingerprint("flatten")
+    assert one.fingerprint("flatten") != other.fingerprint("flatten")
+    assert one.weights_random
+    assert one.weights_name == "random:0"
+
+
+def test_the_fingerprint_covers_what_decides_a_value():
+    """Weights up to the layer, transform, storage and architecture; and nothing behind the cut."""
+    model = seeded("resnet18")
+    base = FrozenBase("resnet18", weights=saved(model, "a.pth"))
+    original = base.fingerprint("flatten")
+    assert base.fingerprint("flatten", "float32") != original
+    model.fc.weight.data += 1
+    assert FrozenBase("resnet18", weights=saved(model, "b.pth")).fingerprint("flatten") == original
+    model.layer4[1].bn2.running_mean += 1e-3
+    changed = FrozenBase("resnet18", ["layer3", "flatten"], weights=saved(model, "c.pth"))
+    assert changed.fingerprint("flatten") != original
+    shallow = FrozenBase("resnet18", ["layer3"], weights="a.pth")
+    assert changed.fingerprint(changed.layers[0]) == shallow.fingerprint(shallow.layers[0])
+    base.transform = Transform(256, (224, 224), "bicubic", base.transform.mean, base.transform.std)
+    assert base.fingerprint("flatten") != original
+
+
+def test_a_node_that_is_no_activation():
+    with pytest.raises(UsageError, match="'getitem' of vit_b_32 is not an activation"):
+        FrozenBase("vit_b_32", ["getitem"], weights="random")
+
+
+def test_a_base_cut_again_keeps_its_weights():
+    base = FrozenBase("resnet18", ["layer2", "layer4"], weights="random")
+    batch = torch.randn(1, 3, 224, 224)
+    shallow = base.cut(["layer2"])
+    assert shallow.layers == base.layers[:1]
+    assert torch.equal(shallow(batch)[shallow.layers[0]], base(batch)[shallow.layers[0]])
+    assert base.cut(base.layers) is base

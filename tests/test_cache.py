@@ -1,0 +1,316 @@
+"""Banks and parts: order, durability, integrity."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bottleneck.cache import Bank, Cache, parts, store
+from bottleneck.errors import CacheError, FeatureOverflowError, UnknownNameError
+
+FINGERPRINT = "ab" * 32
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+def row(number: int, width: int = 6) -> np.ndarray:
+    return np.arange(width, dtype=np.float32) + number
+
+
+@pytest.fixture
+def bank(tmp_path) -> Bank:
+    made = Cache(tmp_path / "cache").bank("vgg16", FINGERPRINT)
+    made.describe_layer({"schema": 1, "fingerprint": FINGERPRINT}, "features.30", {"shape": [6]})
+    return made
+
+
+def fill(bank: Bank, numbers, *, layer: str = "features.30", width: int = 6) -> None:
+    with bank.writer("float16") as writer:
+        rows = np.stack([row(number, width) for number in numbers])
+        writer.append([digest(number) for number in numbers], {layer: rows})
+
+
+def test_rows_come_back_in_the_order_asked_for(bank):
+    """From several parts, with repeats."""
+    fill(bank, range(10))
+    fill(bank, range(10, 15))
+    asked = [12, 3, 3, 0, 14, 9]
+    found = bank.read("features.30", [digest(number) for number in asked])
+    assert found.dtype == np.float16
+    assert np.array_equal(found, np.stack([row(number) for number in asked]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_random_appends_and_reads_agree_with_a_dict(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp("bank")
+    bank = Cache(root).bank("m", FINGERPRINT)
+    bank.describe_layer({"schema": 1, "fingerprint": FINGERPRINT}, "a", {})
+    expected: dict[int, np.ndarray] = {}
+    for numbers in data.draw(st.lists(st.lists(st.integers(0, 40), unique=True, min_size=1))):
+        new = [number for number in numbers if number not in expected]
+        if new:
+            fill(bank, new, layer="a", width=3)
+            expected |= {number: row(number, 3) for number in new}
+    assert bank.known("a") == {(digest(number), 0) for number in expected}
+    if expected:
+        asked = data.draw(st.lists(st.sampled_from(sorted(expected)), min_size=1))
+        found = bank.read("a", [digest(number) for number in asked])
+        assert np.array_equal(found, np.stack([expected[number] for number in asked]))
+
+
+def test_a_part_closes_at_its_size_or_age(bank, monkeypatch):
+    monkeypatch.setattr(parts, "PART_BYTES", 100)
+    with bank.writer("float16") as writer:
+        for number in range(30):
+            writer.append([digest(number)], {"features.30": row(number)[None]})
+    assert len(bank.parts()) == 10
+    monkeypatch.setattr(parts, "PART_SECONDS", 0.0)
+    with bank.writer("float16") as writer:
+        for number in range(30, 33):
+            writer.append([digest(number)], {"features.30": row(number)[None]})
+    assert len(bank.parts()) == 13
+    assert len(bank.known("features.30")) == 33
+
+
+def test_parts_hold_what_the_format_says(bank):
+    fill(bank, range(5))
+    (file,) = (bank.path / "parts").iterdir()
+    assert file.name.startswith("000001-")
+    assert file.suffix == ".h5"
+    with h5py.File(file) as part:
+        assert part.attrs["schema"] == 1
+        assert part.attrs["fingerprint"] == FINGERPRINT
+        assert part["digest"].shape == (5, 32)
+        assert part["digest"].dtype == np.uint8
+        assert part["view"].dtype == np.uint16
+        data = part["features/features.30"]
+        assert data.dtype == np.float16
+        assert data.attrs["layer"] == "features.30"
+        assert list(data.attrs["shape"]) == [6]
+        for dataset in (data, part["digest"], part["view"]):
+            assert dataset.fletcher32
+
+
+def test_features_h5_shows_all_parts_also_after_a_move(bank, tmp_path):
+    fill(bank, range(4))
+    fill(bank, range(4, 6))
+    bank.rebuild_view_file()
+    shutil.move(tmp_path / "cache", tmp_path / "elsewhere")
+    (file,) = (tmp_path / "elsewhere").glob("*/features.h5")
+    with h5py.File(file) as view:
+        assert np.array_equal(view["features/features.30"][:, 0], np.arange(6))
+        assert [bytes(each).hex() for each in view["digest/features.30"]] == [
+            digest(number) for number in range(6)
+        ]
+        assert view["view/features.30"][:].tolist() == [0] * 6
+    assert not list(file.parent.glob(".*"))
+
+
+def test_a_flipped_bit_is_found_on_read_and_never_returned(bank):
+    """Anywhere in the values or the digests: an error that names the part."""
+    fill(bank, range(50))
+    (file,) = (bank.path / "parts").iterdir()
+    whole = file.read_bytes()
+    expected = np.stack([row(number) for number in range(50)])
+    values = whole.index(expected.astype(np.float16).tobytes())
+    digests = whole.index(bytes.fromhex(digest(1)))
+    for place in (values, values + 333, digests + 31):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        file.write_bytes(damaged)
+        with pytest.raises(CacheError, match="checksum does not match") as caught:
+            bank.read("features.30", [digest(number) for number in range(50)])
+        assert file.name in str(caught.value)
+
+
+def test_what_is_not_a_part_is_named(bank):
+    fill(bank, range(3))
+    (file,) = (bank.path / "parts").iterdir()
+    file.write_bytes(b"hello")
+    with pytest.raises(CacheError, match=file.name):
+        bank.known("features.30")
+
+
+def test_a_missing_row_is_an_error(bank):
+    fill(bank, range(3))
+    with pytest.raises(CacheError, match=r"1 of 2 images have no 'features.30'"):
+        bank.read("features.30", [digest(0), digest(7)])
+
+
+def test_float16_stores_neither_inf_nor_nan(bank):
+    huge = np.array([[1.0, 7e4]], np.float32)
+    with pytest.raises(
+        FeatureOverflowError, match=r"'block5_pool' reaches 7e\+04.*--dtype float32"
+    ):
+        store(huge, "float16", "block5_pool")
+    assert store(huge, "float32", "block5_pool").dtype == np.float32
+    for bad in (np.nan, np.inf):
+        with pytest.raises(FeatureOverflowError, match="gives nan or inf"):
+            store(np.array([bad], np.float32), "float32", "block5_pool")
+    with pytest.raises(FeatureOverflowError), bank.writer("float16") as writer:
+        writer.append([digest(0)], {"features.30": row(0)[None]})
+        writer.append([digest(1)], {"features.30": huge})
+    assert bank.known("features.30") == {(digest(0), 0)}
+
+
+def test_rows_before_an_interruption_are_kept(bank):
+    with pytest.raises(KeyboardInterrupt), bank.writer("float16") as writer:
+        writer.append([digest(0)], {"features.30": row(0)[None]})
+        raise KeyboardInterrupt
+    assert bank.known("features.30") == {(digest(0), 0)}
+    assert not list(bank.path.rglob("*.partial"))
+
+
+WRITER = """
+import sys
+import numpy as np
+from bottleneck.cache import Bank, parts
+from pathlib import Path
+parts.PART_BYTES = 20_000
+bank = Bank(Path(sys.argv[1]))
+with bank.writer("float16") as writer:
+    for number in range(int(sys.argv[2]), 10**6):
+        values = np.arange(6, dtype=np.float32) + number % 1000
+        writer.append([f"{number:064x}"], {"features.30": values[None]})
+        print(number, flush=True)
+"""
+
+
+def test_a_killed_writer_loses_at_most_one_part(bank):
+    """SIGKILL at any moment: the bank opens, and every part that has its name is whole."""
+    start = 0
+    for round_ in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(bank.path), str(start)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(900 * (round_ + 1)):
+            process.stdout.readline()
+        time.sleep(0.003 * round_)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        keys = sorted(int(key, 16) for key, _ in bank.known("features.30"))
+        assert keys == list(range(len(keys)))
+        found = bank.read("features.30", [digest(number) for number in keys])
+        assert np.array_equal(found[:, 0], np.array(keys) % 1000)
+        start = len(keys)
+    assert start > 2000
+
+
+def test_what_a_killed_writer_left_is_removed_once_it_is_old(bank):
+    fill(bank, range(3))
+    young, old = (bank.path / f"parts/.{name}.h5.partial" for name in ("young", "old"))
+    for path in (young, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    bank.writer("float16")
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_two_writers_lose_and_double_nothing(bank):
+    """Both write overlapping rows; a reader sees each once."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(bank.path), str(first)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (0, 500)
+    ]
+    for process in processes:
+        for _ in range(2500):
+            process.stdout.readline()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    known = sorted(int(key, 16) for key, _ in bank.known("features.30"))
+    assert {*range(2000)} <= set(known)
+    found = bank.read("features.30", [digest(number) for number in known])
+    assert np.array_equal(found[:, 0], np.array(known) % 1000)
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(tmp_path):
+    """A limit on the file size stands for the disk; what was committed stays readable."""
+    code = """
+import resource, signal, sys
+import numpy as np
+from bottleneck.cache import Bank, parts
+from bottleneck.errors import CacheError
+from pathlib import Path
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+bank = Bank(Path(sys.argv[1]))
+bank.describe_layer({"schema": 1, "fingerprint": "ab" * 32}, "a", {})
+with bank.writer("float16") as writer:
+    writer.append([f"{0:064x}"], {"a": np.ones((1, 1000), np.float32)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+try:
+    with bank.writer("float16") as writer:
+        for number in range(1, 10000):
+            writer.append([f"{number:064x}"], {"a": np.ones((1, 1000), np.float32)})
+except CacheError as error:
+    print("refused:", error)
+assert bank.known("a") == {(f"{0:064x}", 0)}
+assert bank.read("a", [f"{0:064x}"]).sum() == 1000
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "cache/m-1")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "refused:" in finished.stdout
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_an_unwritable_cache_folder(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CacheError, match="cannot write to the cache folder .*--cache"):
+        Cache(tmp_path / "file").check_writable()
+    with pytest.raises(CacheError, match="cannot write"):
+        Cache("/proc/cache").check_writable()
+    Cache(tmp_path / "new").check_writable()
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_banks_are_found_by_how_their_names_begin(tmp_path):
+    cache = Cache(tmp_path)
+    for model in ("vgg16", "vgg19"):
+        bank = cache.bank(model, FINGERPRINT)
+        bank.describe_layer({"schema": 1, "fingerprint": FINGERPRINT}, "a", {})
+    assert cache.find_bank("vgg16").name == "vgg16-abababababab"
+    with pytest.raises(UnknownNameError, match="2 banks whose names begin with 'vgg'"):
+        cache.find_bank("vgg")
+    with pytest.raises(UnknownNameError, match="no bank 'resnet'"):
+        cache.find_bank("resnet")
+
+
+def test_a_damaged_bank_json_is_named(bank):
+    (bank.path / "bank.json").write_text("{")
+    with pytest.raises(CacheError, match=r"bank.json' cannot be read"):
+        _ = bank.info
+
+
+def test_run_records_keep_their_order(tmp_path):
+    cache = Cache(tmp_path)
+    for number in range(5):
+        cache.record_run({"number": number})
+    assert [run["number"] for run in cache.runs()] == list(range(5))
+    assert json.loads(min((tmp_path / "runs").iterdir()).read_text()) == {"number": 0}
+    assert {path.suffix for path in Path(tmp_path / "runs").iterdir()} == {".json"}
