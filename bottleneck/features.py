@@ -141,11 +141,8 @@ def select_features(
             f"no extraction in the cache folder {str(cache.root)!r}; run 'bottleneck extract' "
             f"first, or name another folder with --cache"
         )
-    candidates = [
-        [found for found in _selections(run) if _matches(found, model, layer, image_set)]
-        for run in reversed(runs)
-    ]
-    chosen = next((found for found in candidates if found), None)
+    candidates = (_matching(run, model, layer, image_set) for run in reversed(runs))
+    chosen = next(filter(None, candidates), None)
     if chosen is None:
         raise UnknownNameError(_no_match(runs, model, layer, image_set))
     if len(chosen) > 1:
@@ -223,12 +220,17 @@ def _selections(run: dict[str, Any]) -> list[Selection]:
     ]
 
 
-def _matches(found: Selection, model: str | None, layer: str | None, image_set: str | None) -> bool:
-    return (
-        model in (None, found.model)
-        and layer in (None, found.layer, found.alias)
-        and image_set in (None, found.image_set)
-    )
+def _matching(
+    run: dict[str, Any], model: str | None, layer: str | None, image_set: str | None
+) -> list[Selection]:
+    """Return what a run has to offer; a module's name stands for the last layer in it."""
+    if model not in {None, run["model"]} or image_set not in {None, run["image_set"]}:
+        return []
+    found = _selections(run)
+    if layer is None:
+        return found
+    exact = [each for each in found if layer in {each.layer, each.alias}]
+    return exact or [each for each in found if each.layer.startswith(f"{layer}.")][-1:]
 
 
 def _no_match(

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_confusion_matrix"]
 
+_CHARACTERS_PER_INCH = 12
+
 
 def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) -> Path:
     """Draw a confusion matrix as a picture.
@@ -42,7 +44,9 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     _fill(axes, evaluation.confusion)
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0)  # noqa: PLR2004 - more would overlap
+    crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(range(len(labels)), labels, **slant)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
@@ -54,7 +58,7 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     )
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
     return path
 
 

@@ -131,7 +131,7 @@ def test_a_flipped_bit_is_found_on_read_and_never_returned(bank):
         damaged = bytearray(whole)
         damaged[place] ^= 4
         file.write_bytes(damaged)
-        with pytest.raises(CacheError, match="checksum does not match") as caught:
+        with pytest.raises(CacheError, match="checksum") as caught:
             bank.read("features.30", [digest(number) for number in range(50)])
         assert file.name in str(caught.value)
 
@@ -261,7 +261,7 @@ with bank.writer("float16") as writer:
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
 try:
     with bank.writer("float16") as writer:
-        for number in range(1, 10000):
+        for number in range(1, 1500):
             writer.append([f"{number:064x}"], {"a": np.ones((1, 1000), np.float32)})
 except CacheError as error:
     print("refused:", error)

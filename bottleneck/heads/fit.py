@@ -111,7 +111,7 @@ def fit_head(
         )
     folds = _held_out_rows(X, classes, targets, groups, validation, seed=seed)
     if folds is None and C is None:
-        rarest = classes[np.bincount(targets).argmin()]
+        rarest = str(classes[np.bincount(targets).argmin()])
         raise DataError(
             f"class {rarest!r} has 1 training image; cross-validation needs 2 different ones to "
             f"choose C: add images, or give --C"

@@ -114,7 +114,10 @@ class Head:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
-            save_file({"weight": self.weight, "bias": self.bias}, temporary / "head.safetensors")
+            # safetensors writes an array's memory as it lies, whatever its strides.
+            tensors = {"weight": self.weight, "bias": self.bias}
+            tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+            save_file(tensors, temporary / "head.safetensors")
             (temporary / "head.json").write_text(json.dumps(self._metadata(temporary), indent=2))
             previous = target.with_name(f".{target.name}.previous")
             shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""Metrics against scikit-learn and textbook values; refusals."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import metrics
+
+from bottleneck import evaluate, fit_head, load_features, select_features
+from bottleneck.errors import DataError
+from bottleneck.evaluate import _summarise
+from bottleneck.heads import Head
+from bottleneck.report import draw_confusion_matrix
+
+
+@pytest.fixture(scope="module")
+def features(faces_cache):
+    return load_features(faces_cache, select_features(faces_cache))
+
+
+@pytest.fixture(scope="module")
+def head(features) -> Head:
+    """A head that errs now and then: strong penalty, twenty features."""
+    train = features.split("train")
+    weak = fit_head(train.X[:, :20], train.labels, C=1e-3)
+    weight = np.zeros((2, features.X.shape[1]), np.float32)
+    weight[:, :20] = weak.weight
+    return replace(weak, weight=weight)
+
+
+def test_metrics_equal_scikit_learns(head, features):
+    found = evaluate(head, features)
+    test = features.split("test")
+    given, shares = head.predict(test.X), head.predict_proba(test.X)
+    assert found.images == 40
+    assert 0.5 < found.accuracy < 1
+    assert found.accuracy == metrics.accuracy_score(test.labels, given)
+    assert found.balanced_accuracy == pytest.approx(
+        metrics.balanced_accuracy_score(test.labels, given)
+    )
+    assert found.log_loss == pytest.approx(metrics.log_loss(test.labels, shares), rel=1e-5)
+    assert found.confusion == metrics.confusion_matrix(test.labels, given).tolist()
+    precision, recall, _, support = metrics.precision_recall_fscore_support(test.labels, given)
+    for row, *expected in zip(found.classes, precision, recall, support, strict=True):
+        assert [row.precision, row.recall, row.images] == pytest.approx(expected)
+
+
+def test_wilsons_interval():
+    """81 of 263: 0.2553 to 0.3662, as Newcombe 1998 (Statistics in Medicine 17) prints it."""
+    confusion = np.array([[81, 182], [0, 0]])
+    low, high = _summarise("test", ("a", "b"), confusion, np.ones(263)).accuracy_interval
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+def test_classes_that_are_not_there_have_no_shares():
+    confusion = np.array([[3, 0, 0], [1, 1, 0], [0, 0, 0]])
+    found = _summarise("test", ("a", "b", "c"), confusion, np.full(5, 0.5))
+    assert found.classes[2].recall is None
+    assert found.classes[2].precision is None
+    assert found.balanced_accuracy == pytest.approx((1 + 0.5) / 2)
+    assert found.log_loss == pytest.approx(np.log(2))
+
+
+def test_the_split_must_be_there(head, features):
+    with pytest.raises(DataError, match="has no val images, only test, train.*--split"):
+        evaluate(head, features, "val")
+
+
+def test_strange_classes_are_refused(head, features):
+    other = replace(features, y=np.where(features.labels == "face", "face", "stranger"))
+    with pytest.raises(DataError, match="have the class 'stranger' that the head was not fitted"):
+        evaluate(head, other)
+
+
+def test_saved_as_json(head, features):
+    found = evaluate(head, features)
+    found.save("out/evaluation.json")
+    saved = json.loads(Path("out/evaluation.json").read_text())
+    assert saved["accuracy"] == found.accuracy
+    assert saved["classes"][0]["label"] == "face"
+
+
+@pytest.mark.parametrize("classes", [2, 12])
+def test_the_picture_is_drawn_within_its_frame(classes):
+    """Nothing but background at the picture's edge: no label is cut off."""
+    labels = tuple(f"a rather long class name {number}" for number in range(classes))
+    confusion = np.eye(classes, dtype=int) * 7
+    found = _summarise("test", labels, confusion, np.ones(7 * classes))
+    draw_confusion_matrix(found, "a head with quite a long name-softmax", "out/confusion.png")
+    pixels = np.asarray(Image.open("out/confusion.png").convert("L"))
+    assert min(pixels.shape) > 400
+    assert pixels.std() > 20
+    for edge in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
+        assert edge.min() == 255

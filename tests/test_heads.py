@@ -1,0 +1,250 @@
+"""Heads: the arithmetic against scikit-learn, the choice of C, saving and loading."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from bottleneck import Head, fit_head, load_features, select_features
+from bottleneck.errors import DataError, UnknownNameError, UsageError
+from bottleneck.heads import C_GRID, RECIPES, find_head, head_names
+from bottleneck.solvers import span_basis
+
+PLAIN = {
+    "softmax": lambda C: LogisticRegression(C=C, max_iter=10_000, tol=1e-8),
+    "logreg": lambda C: OneVsRestClassifier(LogisticRegression(C=C, max_iter=10_000, tol=1e-8)),
+    "svm": lambda C: LinearSVC(C=C, max_iter=100_000, tol=1e-8, dual="auto"),
+}
+
+
+def problem(classes: int, features: int, samples: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    X, y = make_classification(
+        n_samples=samples,
+        n_features=features,
+        n_informative=min(features, 8),
+        n_redundant=0,
+        n_classes=classes,
+        class_sep=0.7,
+        random_state=0,
+    )
+    scale = np.geomspace(0.1, 10, features)
+    return (X * scale + 3).astype(np.float32), np.array([f"class {label}" for label in y])
+
+
+@pytest.mark.parametrize("clf", RECIPES)
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("features", [10, 300])
+def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
+    """With fewer and with more features than samples; standardisation folded in."""
+    X, y = problem(classes, features)
+    head = fit_head(X, y, clf, C=0.03)
+    plain = make_pipeline(StandardScaler(), PLAIN[clf](0.03)).fit(X.astype(np.float64), y)
+    theirs = plain.decision_function(X.astype(np.float64))
+    ours = head.decision_function(X)
+    assert ours.shape == (120, classes)
+    if classes == 2:
+        ours = ours[:, 1] - ours[:, 0] if clf == "softmax" else ours[:, 1]
+    assert np.abs(ours - theirs).max() < 1e-2 * max(1, np.abs(theirs).max())
+    assert np.mean(head.predict(X) == plain.predict(X.astype(np.float64))) > 0.99
+    if clf != "svm":
+        expected = plain.predict_proba(X.astype(np.float64))
+        assert np.abs(head.predict_proba(X) - expected).max() < 5e-3
+    assert np.allclose(head.predict_proba(X).sum(axis=1), 1)
+
+
+def test_c_is_chosen_as_a_grid_search_would():
+    """Highest held-out accuracy; among equals, the lowest log loss."""
+    X, y = problem(3, 40, samples=200)
+    head = fit_head(X, y, "softmax", seed=3)
+    folds = StratifiedKFold(5, shuffle=True, random_state=3)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000)),
+        {"logisticregression__C": C_GRID},
+        cv=folds,
+        scoring={"accuracy": "accuracy", "log_loss": "neg_log_loss"},
+        refit=False,
+    ).fit(X.astype(np.float64), y)
+    accuracy = search.cv_results_["mean_test_accuracy"]
+    losses = -search.cv_results_["mean_test_log_loss"]
+    for candidate, expected, loss in zip(head.scores["candidates"], accuracy, losses, strict=True):
+        assert candidate["accuracy"] == pytest.approx(expected, abs=1e-9)
+        assert candidate["log_loss"] == pytest.approx(loss, rel=2e-2)
+    best = max(head.scores["candidates"], key=lambda found: (found["accuracy"], -found["log_loss"]))
+    assert best["C"] == head.C
+    assert head.scores["held_out"] == "5 folds"
+
+
+def test_validation_images_choose_c_and_are_not_trained_on():
+    X, y = problem(3, 20, samples=300)
+    head = fit_head(X[:150], y[:150], validation=(X[150:], y[150:]))
+    assert head.scores["held_out"] == "validation images"
+    alone = fit_head(X[:150], y[:150], C=head.C)
+    assert np.array_equal(alone.weight, head.weight)
+    with pytest.raises(DataError, match="have the class 'unheard'"):
+        fit_head(X, y, validation=(X[:1], np.array(["unheard"])))
+
+
+def test_groups_stay_in_one_fold():
+    """Rows with random labels that stand there twice cannot be recognised."""
+    generator = np.random.default_rng(0)
+    X = np.repeat(generator.normal(size=(60, 200)).astype(np.float32), 2, axis=0)
+    y = np.repeat(generator.choice(["a", "b"], 60), 2)
+    groups = np.repeat(np.arange(60), 2)
+    known = fit_head(X, y, C=1.0).scores["accuracy"]
+    honest = fit_head(X, y, C=1.0, groups=groups).scores["accuracy"]
+    assert known > 0.9
+    assert honest < 0.75
+
+
+def test_real_features_reach_the_reference(faces_cache):
+    """5-fold logistic regression on the pooled features: 0.995 was measured elsewhere."""
+    features = load_features(faces_cache, select_features(faces_cache))
+    head = fit_head(features.X, features.labels, "softmax", groups=features.digests)
+    assert head.scores["accuracy"] >= 0.985
+    plain = cross_val_score(
+        make_pipeline(StandardScaler(), LogisticRegression(C=head.C, max_iter=1000)),
+        features.X,
+        features.labels,
+        cv=5,
+    )
+    assert head.scores["accuracy"] == pytest.approx(plain.mean(), abs=0.015)
+
+
+def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):
+    """Margins of an SVM are no log odds; at the temperature they nearly are."""
+    features = load_features(faces_cache, select_features(faces_cache))
+    train, test = features.split("train"), features.split("test")
+    head = fit_head(train.X, train.labels, "svm")
+    calibrated = log_loss(test.labels, head.predict_proba(test.X), labels=head.classes)
+    scores = head.decision_function(test.X).astype(np.float64)
+    softmax = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    assert calibrated < 0.5 * log_loss(test.labels, softmax, labels=head.classes)
+
+
+@pytest.mark.parametrize("clf", RECIPES)
+def test_saved_and_loaded_heads_are_the_same(clf):
+    X, y = problem(3, 12)
+    head = fit_head(X, y, clf, source={"model": "none"})
+    head.save("heads/one")
+    assert sorted(path.name for path in Path("heads/one").iterdir()) == [
+        "head.json",
+        "head.safetensors",
+    ]
+    loaded = Head.load("heads/one")
+    assert np.array_equal(loaded.decision_function(X), head.decision_function(X))
+    assert np.array_equal(loaded.predict_proba(X), head.predict_proba(X))
+    assert loaded.as_dict() == head.as_dict()
+    assert [path.name for path in Path("heads").iterdir()] == ["one"]
+    fit_head(X, y, clf, C=1e-4).save("heads/one")
+    assert Head.load("heads/one").C == 1e-4
+    assert [path.name for path in Path("heads").iterdir()] == ["one"]
+
+
+def test_a_head_is_one_torch_module():
+    X, y = problem(3, 12)
+    head = fit_head(X, y)
+    with torch.inference_mode():
+        scores = head.to_module()(torch.from_numpy(X)).numpy()
+    assert np.allclose(scores, head.decision_function(X), atol=1e-4)
+
+
+def test_a_head_loads_without_torch(tmp_path):
+    X, y = problem(2, 4)
+    fit_head(X, y).save(tmp_path / "head")
+    code = (
+        "import sys; from bottleneck import Head;"
+        f"Head.load({str(tmp_path / 'head')!r}); assert 'torch' not in sys.modules"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], check=False)
+    assert finished.returncode == 0
+
+
+def test_damaged_heads_are_refused():
+    X, y = problem(2, 4)
+    fit_head(X, y).save("heads/a")
+    fit_head(X, y, C=9.0).save("heads/b")
+    Path("heads/b/head.safetensors").write_bytes(Path("heads/a/head.safetensors").read_bytes())
+    with pytest.raises(DataError, match="is not the file that head.json describes"):
+        Head.load("heads/b")
+    Path("heads/a/head.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        Head.load("heads/a")
+    metadata = json.loads(Path("heads/b/head.json").read_text())
+    del metadata["C"]
+    Path("heads/b/head.json").write_text(json.dumps(metadata))
+    with pytest.raises(DataError, match="cannot be read"):
+        Head.load("heads/b")
+
+
+def test_finding_heads():
+    X, y = problem(2, 4)
+    with pytest.raises(DataError, match="no heads in 'heads'"):
+        find_head("heads")
+    fit_head(X, y, "svm").save("heads/first")
+    assert find_head("heads")[0] == "first"
+    fit_head(X, y, "softmax").save("heads/second")
+    assert head_names("heads") == ["first", "second"]
+    with pytest.raises(UsageError, match="has 2 heads: first, second; choose one with --head"):
+        find_head("heads")
+    assert find_head("heads", "first")[1].clf == "svm"
+    with pytest.raises(UnknownNameError, match="no head 'frist' in 'heads'; did you mean 'first'"):
+        find_head("heads", "frist")
+
+
+def test_bad_arguments():
+    X, y = problem(2, 4)
+    with pytest.raises(UnknownNameError, match="no classifier 'smv'; did you mean 'svm'"):
+        fit_head(X, y, "smv")
+    for C in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="expected a number above 0"):
+            fit_head(X, y, C=C)
+    with pytest.raises(DataError, match="have 1 class"):
+        fit_head(X, np.full(len(X), "one"))
+    lonely = y.copy()
+    lonely[:] = "many"
+    lonely[0] = "once"
+    with pytest.raises(DataError, match="class 'once' has 1 training image.*--C"):
+        fit_head(X, lonely)
+    assert fit_head(X, lonely, C=1.0).classes == ("many", "once")
+    with pytest.raises(UsageError, match=r"features of shape \(2, 5\) do not fit this head"):
+        fit_head(X, y).predict(np.zeros((2, 5)))
+
+
+def test_constant_features_do_no_harm():
+    X, y = problem(2, 6)
+    X[:, 2] = 5.0
+    head = fit_head(X, y)
+    assert np.isfinite(head.weight).all()
+    assert head.weight[0, 2] == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_the_span_basis_keeps_every_inner_product(data):
+    """Orthonormal columns that reproduce the rows, also where those are dependent."""
+    n_samples = data.draw(st.integers(1, 6))
+    n_features = data.draw(st.integers(1, 12))
+    values = st.floats(-100, 100).map(lambda value: round(value, 3))
+    Z = data.draw(arrays(np.float64, (n_samples, n_features), elements=values))
+    basis = span_basis(Z)
+    if n_features <= n_samples:
+        assert basis is None
+        return
+    assert basis.shape == (n_features, n_samples)
+    assert np.allclose(basis.T @ basis, np.eye(n_samples), atol=1e-9)
+    assert np.allclose(Z @ basis @ basis.T, Z, atol=1e-8)
