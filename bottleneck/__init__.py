@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bottleneck.bases import FrozenBase as FrozenBase
     from bottleneck.cache import Cache as Cache
-    from bottleneck.evaluate import evaluate as evaluate
-    from bottleneck.extract import extract as extract
+    from bottleneck.evaluate import evaluate_head as evaluate_head
+    from bottleneck.extract import extract_features as extract_features
     from bottleneck.features import features_of as features_of
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bottleneck.heads import fit_head as fit_head
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import load_base as load_base
-    from bottleneck.predict import predict as predict
+    from bottleneck.predict import predict_images as predict_images
 
 __version__ = "2026.11.0"
 
@@ -28,13 +28,13 @@ _MODULE_OF = {
     "FrozenBase": "bases",
     "Head": "heads",
     "ImageSet": "images",
-    "evaluate": "evaluate",
-    "extract": "extract",
+    "evaluate_head": "evaluate",
+    "extract_features": "extract",
     "features_of": "features",
     "fit_head": "heads",
     "load_base": "predict",
     "load_features": "features",
-    "predict": "predict",
+    "predict_images": "predict",
     "select_features": "features",
 }
 
@@ -44,13 +44,13 @@ __all__ = [
     "Head",
     "ImageSet",
     "__version__",
-    "evaluate",
-    "extract",
+    "evaluate_head",
+    "extract_features",
     "features_of",
     "fit_head",
     "load_base",
     "load_features",
-    "predict",
+    "predict_images",
     "select_features",
 ]
 

@@ -14,7 +14,7 @@ from bottleneck.features import Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 
-__all__ = ["ClassMetrics", "Evaluation", "evaluate"]
+__all__ = ["ClassMetrics", "Evaluation", "evaluate_head"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Evaluation:
         atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
 
 
-def evaluate(head: Head, features: Features, split: str = "test") -> Evaluation:
+def evaluate_head(head: Head, features: Features, split: str = "test") -> Evaluation:
     """Evaluate a head on the images of one split.
 
     Parameters

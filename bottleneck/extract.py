@@ -24,7 +24,7 @@ from bottleneck.cache import Bank, Cache, PartWriter
 from bottleneck.errors import BadImageError, CacheError, DataError, UsageError
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, decode
 
-__all__ = ["Batch", "Extraction", "Progress", "extract", "feature_batches"]
+__all__ = ["Batch", "Extraction", "Progress", "extract_features", "feature_batches"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the images done and the images in all."""
@@ -120,7 +120,7 @@ class Batch:
     rejected: list[RejectedImage]
 
 
-def extract(
+def extract_features(
     images: ImageSet,
     base: FrozenBase,
     cache: Cache,

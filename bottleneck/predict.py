@@ -10,7 +10,7 @@ from bottleneck.extract import Progress, feature_batches
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet, RejectedImage
 
-__all__ = ["Prediction", "load_base", "predict"]
+__all__ = ["Prediction", "load_base", "predict_images"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
     return base
 
 
-def predict(
+def predict_images(
     head: Head,
     base: FrozenBase,
     images: ImageSet,

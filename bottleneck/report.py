@@ -1,7 +1,7 @@
 """Pictures of results."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.errors import MissingExtraError
 from bottleneck.evaluate import Evaluation
@@ -45,7 +45,9 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     axes = figure.subplots()
     _fill(axes, evaluation.confusion)
     crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
-    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    slant: dict[str, Any] = (
+        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    )
     axes.set_xticks(range(len(labels)), labels, **slant)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted class")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from bottleneck import Cache, FrozenBase, ImageSet, extract
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cli import main
 from bottleneck.demo import write_demo_images
 
@@ -43,7 +43,7 @@ def lite0() -> FrozenBase:
 def faces_cache(faces, lite0, tmp_path_factory) -> Cache:
     """A cache with the faces' features; not to be changed."""
     cache = Cache(tmp_path_factory.mktemp("cache"))
-    extract(ImageSet.from_folder(faces), lite0, cache)
+    extract_features(ImageSet.from_folder(faces), lite0, cache)
     return cache
 
 

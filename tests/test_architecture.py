@@ -47,7 +47,7 @@ def test_a_module_imports_only_what_the_design_allows(module):
 def test_the_table_names_every_module():
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert (modules | packages) - {"__init__"} == {*ALLOWED, "cli"}
+    assert (modules | packages) - {"__init__", "__main__"} == {*ALLOWED, "cli"}
 
 
 def run_python(code: str, *options: str) -> subprocess.CompletedProcess:
@@ -99,3 +99,9 @@ def test_every_public_name_resolves():
         assert getattr(bottleneck, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nansum'"):
         bottleneck.nansum  # noqa: B018 - the access itself is tested
+
+
+def test_public_names_are_not_hidden_by_modules():
+    """Importing a module of a package sets its name there, over anything of the same name."""
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert not modules & set(bottleneck.__all__)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from bottleneck import evaluate, fit_head, load_features, select_features
+from bottleneck import evaluate_head, fit_head, load_features, select_features
 from bottleneck.errors import DataError
 from bottleneck.evaluate import _summarise
 from bottleneck.heads import Head
@@ -32,7 +32,7 @@ def head(features) -> Head:
 
 
 def test_metrics_equal_scikit_learns(head, features):
-    found = evaluate(head, features)
+    found = evaluate_head(head, features)
     test = features.split("test")
     given, shares = head.predict(test.X), head.predict_proba(test.X)
     assert found.images == 40
@@ -66,17 +66,17 @@ def test_classes_that_are_not_there_have_no_shares():
 
 def test_the_split_must_be_there(head, features):
     with pytest.raises(DataError, match="has no val images, only test, train.*--split"):
-        evaluate(head, features, "val")
+        evaluate_head(head, features, "val")
 
 
 def test_strange_classes_are_refused(head, features):
     other = replace(features, y=np.where(features.labels == "face", "face", "stranger"))
     with pytest.raises(DataError, match="have the class 'stranger' that the head was not fitted"):
-        evaluate(head, other)
+        evaluate_head(head, other)
 
 
 def test_saved_as_json(head, features):
-    found = evaluate(head, features)
+    found = evaluate_head(head, features)
     found.save("out/evaluation.json")
     saved = json.loads(Path("out/evaluation.json").read_text())
     assert saved["accuracy"] == found.accuracy

@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from bottleneck import Cache, FrozenBase, ImageSet, extract, load_features, select_features
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features, select_features
 from bottleneck.bases import find_model
 from bottleneck.errors import CacheError, DataError, FeatureOverflowError, UsageError
 
@@ -52,7 +52,9 @@ def test_cached_features_equal_a_plain_forward(make_images, name, layer):
     torch.save(plain.state_dict(), "weights.pth")
     folder = make_images(cat=4, dog=4)
     cache = Cache("cache")
-    extract(ImageSet.from_folder(folder), FrozenBase(name, [layer], weights="weights.pth"), cache)
+    extract_features(
+        ImageSet.from_folder(folder), FrozenBase(name, [layer], weights="weights.pth"), cache
+    )
     features = load_features(cache, select_features(cache))
 
     node = {"block5_pool": "features.30"}.get(layer, layer)
@@ -73,13 +75,13 @@ def test_cached_features_equal_a_plain_forward(make_images, name, layer):
 def test_a_second_run_computes_nothing(faces, lite0, tmp_path, calls):
     """Zero calls of the base's forward, and quick."""
     cache = Cache(tmp_path / "cache")
-    first = extract(ImageSet.from_folder(faces), lite0, cache)
+    first = extract_features(ImageSet.from_folder(faces), lite0, cache)
     assert first.computed == 200
     assert sum(calls) == 200 + CANARY
     parts = sorted(cache.root.rglob("*.h5"))
     stamps = [path.stat().st_mtime_ns for path in parts]
     calls.clear()
-    second = extract(ImageSet.from_folder(faces), lite0, cache)
+    second = extract_features(ImageSet.from_folder(faces), lite0, cache)
     assert not calls
     assert (second.computed, second.cached, second.bytes_written) == (0, 200, 0)
     assert [path.stat().st_mtime_ns for path in sorted(cache.root.rglob("*.h5"))] == stamps
@@ -88,14 +90,14 @@ def test_a_second_run_computes_nothing(faces, lite0, tmp_path, calls):
 def test_renamed_moved_relabelled_and_doubled_images_cost_nothing(make_images, tiny, calls):
     folder = make_images(cat=6, dog=6)
     cache = Cache("cache")
-    extract(ImageSet.from_folder(folder), tiny, cache)
+    extract_features(ImageSet.from_folder(folder), tiny, cache)
     calls.clear()
     (folder / "cat/000.png").rename(folder / "cat/renamed.png")
     (folder / "cat/001.png").rename(folder / "dog/relabelled.png")
     shutil.copy(folder / "dog/000.png", folder / "dog/doubled.png")
     shutil.move(folder, "moved")
     images = ImageSet.from_folder("moved")
-    extraction = extract(images, tiny, cache)
+    extraction = extract_features(images, tiny, cache)
     assert not calls
     assert (extraction.images, extraction.cached) == (13, 12)
     features = load_features(cache, select_features(cache, layer="features.12"))
@@ -108,7 +110,7 @@ def test_identical_images_are_computed_once(make_images, tiny, calls):
     folder = make_images(cat=3, dog=3)
     for number in range(5):
         shutil.copy(folder / "dog/000.png", folder / f"dog/copy{number}.png")
-    extraction = extract(ImageSet.from_folder(folder), tiny, Cache("cache"))
+    extraction = extract_features(ImageSet.from_folder(folder), tiny, Cache("cache"))
     assert sum(calls) == 6 + CANARY
     assert (extraction.images, extraction.computed) == (11, 6)
 
@@ -118,10 +120,10 @@ def test_only_new_images_and_layers_are_computed(make_images, calls):
     cache = Cache("cache")
     deep = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     both = FrozenBase("squeezenet1_1", ["features.3", "features.12"], weights="random")
-    extract(ImageSet.from_folder(folder), deep, cache)
+    extract_features(ImageSet.from_folder(folder), deep, cache)
     calls.clear()
     make_images(fish=4, seed=5)
-    added = extract(ImageSet.from_folder(folder), both, cache)
+    added = extract_features(ImageSet.from_folder(folder), both, cache)
     assert added.computed == 12
     assert sum(calls) == 12 + 2 * CANARY
     info = {bank.name: set(bank.info["layers"]) for bank in cache.banks()}
@@ -132,14 +134,14 @@ def test_only_new_images_and_layers_are_computed(make_images, calls):
         assert sum(len(part.keys) for part in bank.parts()) == 12
     calls.clear()
     shallow = FrozenBase("squeezenet1_1", ["features.3"], weights="random")
-    assert extract(ImageSet.from_folder(folder), shallow, cache).cached == 12
+    assert extract_features(ImageSet.from_folder(folder), shallow, cache).cached == 12
     assert not calls
 
 
 def test_layers_of_equal_weights_share_a_bank(make_images):
     base = FrozenBase("vgg11", ["features.19", "features.20"], weights="random")
     cache = Cache("cache")
-    extract(ImageSet.from_folder(make_images(cat=2, dog=2)), base, cache)
+    extract_features(ImageSet.from_folder(make_images(cat=2, dog=2)), base, cache)
     (bank,) = cache.banks()
     assert set(bank.info["layers"]) == {"features.19", "features.20"}
     assert bank.info["layers"]["features.20"]["alias"] == "block5_pool"
@@ -168,7 +170,7 @@ def test_bad_images_among_good_ones(make_images, tiny, calls):
     cache = Cache("cache")
     for expected in (12 + CANARY, 0):
         calls.clear()
-        extraction = extract(ImageSet.from_folder(folder), tiny, cache, batch_size=5)
+        extraction = extract_features(ImageSet.from_folder(folder), tiny, cache, batch_size=5)
         assert sum(calls) == expected
         assert extraction.images == 12
         found = {bad.path: bad.reason for bad in extraction.rejected}
@@ -185,7 +187,7 @@ def test_only_bad_images(make_images, tiny):
     for path in folder.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:60] + path.name.encode())
     with pytest.raises(DataError, match="none of the 6 images of 'data' could be used"):
-        extract(ImageSet.from_folder(folder), tiny, Cache("cache"))
+        extract_features(ImageSet.from_folder(folder), tiny, Cache("cache"))
     assert not Cache("cache").banks()
 
 
@@ -193,7 +195,7 @@ def test_an_image_that_changes_meanwhile_is_not_stored_under_its_old_digest(make
     folder = make_images(cat=3, dog=3)
     images = ImageSet.from_folder(folder)
     shutil.copy(folder / "dog/000.png", folder / "cat/000.png")
-    extraction = extract(images, tiny, Cache("cache"))
+    extraction = extract_features(images, tiny, Cache("cache"))
     assert [bad.path for bad in extraction.rejected] == ["data/cat/000.png"]
     assert "changed" in extraction.rejected[0].reason
 
@@ -202,7 +204,7 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny):
     """What another library version, or a lie about the weights, would do."""
     folder = make_images(cat=3, dog=3)
     cache = Cache("cache")
-    extract(ImageSet.from_folder(folder), tiny, cache)
+    extract_features(ImageSet.from_folder(folder), tiny, cache)
     make_images(fish=3, seed=8)
     for bank in cache.banks():
         info = bank.info
@@ -210,7 +212,7 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny):
             details["canary"][1][0] *= 1.01
         (bank.path / "bank.json").write_text(json.dumps(info))
     with pytest.raises(CacheError, match="are not what the base computes now"):
-        extract(ImageSet.from_folder(folder), tiny, cache)
+        extract_features(ImageSet.from_folder(folder), tiny, cache)
 
 
 def test_a_layer_that_overflows_float16(make_images):
@@ -223,8 +225,8 @@ def test_a_layer_that_overflows_float16(make_images):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     base = FrozenBase("squeezenet1_1", ["features.1"], weights="huge.pth")
     with pytest.raises(FeatureOverflowError, match="'features.1' reaches .*--dtype float32"):
-        extract(images, base, Cache("cache"))
-    extract(images, base, Cache("cache"), dtype="float32")
+        extract_features(images, base, Cache("cache"))
+    extract_features(images, base, Cache("cache"), dtype="float32")
     features = load_features(Cache("cache"), select_features(Cache("cache")))
     assert features.X.max() > 7e4
 
@@ -240,14 +242,14 @@ def test_every_kind_of_file_gets_a_row(tiny):
         noise.convert(mode).save(folder / f"{mode}.png")
     noise.convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(np.arange(2000, dtype=np.uint16).reshape(40, 50) * 30).save(folder / "16.png")
-    extraction = extract(ImageSet.from_folder(folder), tiny, Cache("cache"))
+    extraction = extract_features(ImageSet.from_folder(folder), tiny, Cache("cache"))
     assert not extraction.rejected
     assert extraction.images == 13
 
 
 def test_progress_is_reported(make_images, tiny):
     reports = []
-    extract(
+    extract_features(
         ImageSet.from_folder(make_images(cat=5, dog=5)),
         tiny,
         Cache("cache"),
@@ -260,18 +262,18 @@ def test_progress_is_reported(make_images, tiny):
 def test_bad_arguments(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     with pytest.raises(UsageError, match="no dtype 'float8'; expected one of float16, float32"):
-        extract(images, tiny, Cache("cache"), dtype="float8")
+        extract_features(images, tiny, Cache("cache"), dtype="float8")
     with pytest.raises(UsageError, match="batch of 0 images"):
-        extract(images, tiny, Cache("cache"), batch_size=0)
+        extract_features(images, tiny, Cache("cache"), batch_size=0)
 
 
 def test_a_killed_extraction_goes_on(faces, lite0, tmp_path):
     """SIGKILL after the first parts: what was committed is kept, and the end result is the same."""
     code = f"""
-from bottleneck import Cache, FrozenBase, ImageSet, extract
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cache import parts
 parts.PART_BYTES = 50_000
-extract(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_lite0"),
+extract_features(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_lite0"),
         Cache({str(tmp_path / "killed")!r}), batch_size=4)
 """
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -284,9 +286,9 @@ extract(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_lite0"),
     (bank,) = Cache(folder).banks()
     kept = len(bank.known("global_pool.flatten"))
     assert 0 < kept < 200
-    resumed = extract(ImageSet.from_folder(faces), lite0, Cache(folder), batch_size=4)
+    resumed = extract_features(ImageSet.from_folder(faces), lite0, Cache(folder), batch_size=4)
     assert (resumed.computed, resumed.cached) == (200 - kept, kept)
     undisturbed = Cache(tmp_path / "whole")
-    extract(ImageSet.from_folder(faces), lite0, undisturbed, batch_size=4)
+    extract_features(ImageSet.from_folder(faces), lite0, undisturbed, batch_size=4)
     one, other = (load_features(c, select_features(c)) for c in (Cache(folder), undisturbed))
     assert np.allclose(one.X, other.X, rtol=2e-3, atol=1e-4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bottleneck import Cache, FrozenBase, ImageSet, extract, load_features, select_features
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features, select_features
 from bottleneck.errors import CacheError, DataError, UnknownNameError, UsageError
 from bottleneck.features import features_of
 
@@ -11,7 +11,7 @@ from bottleneck.features import features_of
 def extracted(folder, *layers, model="squeezenet1_1", name=None) -> Cache:
     cache = Cache("cache")
     base = FrozenBase(model, layers, weights="random")
-    extract(ImageSet.from_folder(folder, name=name), base, cache)
+    extract_features(ImageSet.from_folder(folder, name=name), base, cache)
     return cache
 
 
@@ -24,7 +24,7 @@ def test_rows_and_labels_belong_together(make_images):
     for row, path, label in zip(features.X, features.paths, features.labels, strict=True):
         assert path.split("/")[1] == label
         alone = Cache("alone")
-        extract(ImageSet.from_paths([path]), base, alone)
+        extract_features(ImageSet.from_paths([path]), base, alone)
         own = load_features(alone, select_features(alone)).X[0]
         assert np.allclose(row, own, rtol=2e-3, atol=1e-4)
 

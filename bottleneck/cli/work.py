@@ -60,7 +60,7 @@ def extract(
     """
     from bottleneck.bases import FrozenBase
     from bottleneck.cache import Cache
-    from bottleneck.extract import extract as extract_features
+    from bottleneck.extract import extract_features
     from bottleneck.images import ImageSet
 
     images = ImageSet.open(data, name=image_set, seed=seed)
@@ -162,7 +162,7 @@ def evaluate(
 ) -> Any:
     """Evaluate a head on the untouched test images."""
     from bottleneck.cache import Cache
-    from bottleneck.evaluate import evaluate as evaluate_head
+    from bottleneck.evaluate import evaluate_head
     from bottleneck.features import features_of
     from bottleneck.heads import find_head
     from bottleneck.report import draw_confusion_matrix
@@ -210,8 +210,7 @@ def predict(
     """
     from bottleneck.heads import find_head
     from bottleneck.images import ImageSet, RejectedImage
-    from bottleneck.predict import load_base
-    from bottleneck.predict import predict as predict_images
+    from bottleneck.predict import load_base, predict_images
 
     _, fitted = find_head(heads, head)
     found = ImageSet.from_paths(images)

@@ -1,0 +1,5 @@
+"""``python -m bottleneck`` is the command line."""
+
+from bottleneck.cli import main
+
+main()

@@ -1,0 +1,337 @@
+"""The commands: what they print, what they leave, and one sentence for each mistake."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from bottleneck import Cache
+from bottleneck.bases import find_model
+from bottleneck.cli import app
+
+TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+
+
+@pytest.fixture
+def _extracted(bottleneck, make_images):
+    """A folder with data/ and an extraction of it."""
+    make_images(cat=8, dog=8)
+    assert bottleneck("extract", *TINY).code == 0
+
+
+def commands(group=None, prefix=()):
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*prefix, name))
+        else:
+            yield (*prefix, name), command
+
+
+def test_every_command_and_option_has_help():
+    found = dict(commands())
+    assert set(found) == {
+        ("extract",),
+        ("fit-head",),
+        ("evaluate",),
+        ("predict",),
+        ("layers",),
+        ("models",),
+        ("demo",),
+        ("cache", "ls"),
+        ("cache", "info"),
+    }
+    for name, command in found.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_every_command_that_prints_a_table_prints_json():
+    for name, command in commands():
+        if name != ("demo",):
+            assert "as_json" in {parameter.name for parameter in command.params}, name
+
+
+def test_the_version(bottleneck):
+    assert bottleneck("--version").out.strip() == "2026.11.0"
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_the_whole_way(bottleneck):
+    """Extract, fit, evaluate, predict; each time as text and as JSON."""
+    again = bottleneck("extract", *TINY, "--json")
+    record = json.loads(again.out)
+    assert (record["images"], record["computed"], record["cached"]) == (16, 0, 16)
+    assert record["weights_random"]
+    assert "weights are random" in again.err
+
+    fitted = bottleneck("fit-head", "--clf", "svm")
+    assert fitted.code == 0
+    assert "saved as heads/squeezenet1_1-features.12.cat-svm" in fitted.out
+    metadata = json.loads(bottleneck("fit-head", "--clf", "svm", "--json").out)
+    assert metadata["classes"] == ["cat", "dog"]
+    assert metadata["source"]["weights"] == "random:0"
+
+    evaluated = bottleneck("evaluate", "--picture", "confusion.png")
+    assert "95% interval" in evaluated.out
+    assert Path("confusion.png").stat().st_size > 5000
+    metrics = json.loads(bottleneck("evaluate", "--json").out)
+    assert metrics["images"] == 4
+    head = Path("heads/squeezenet1_1-features.12.cat-svm")
+    assert json.loads((head / "evaluation-test.json").read_text())["images"] == 4
+
+    predicted = bottleneck("predict", "data/cat", "data/dog/000.png")
+    rows = list(csv.reader(io.StringIO(predicted.out)))
+    assert rows[0] == ["path", "class", "p(cat)", "p(dog)"]
+    assert len(rows) == 10
+    lines = bottleneck("predict", "--json", "data/cat").out.splitlines()
+    first = json.loads(lines[0])
+    assert first["class"] == max(first["probabilities"], key=first["probabilities"].get)
+    assert sum(first["probabilities"].values()) == pytest.approx(1)
+
+
+def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
+    """In a folder that holds data/, with torchvision's weights in torch's own cache."""
+    make_images(cat=4, dog=4)
+    checkpoints = tmp_path / "torch/hub/checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(find_model("vgg16").build().state_dict(), checkpoints / "vgg16-397923af.pth")
+    for command in (
+        "bottleneck extract --model vgg16 --layer block5_pool",
+        "bottleneck fit-head --clf svm",
+    ):
+        finished = subprocess.run(
+            command,
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        )
+        assert finished.returncode == 0, finished.stderr
+        assert "Traceback" not in finished.stderr
+    assert Path("heads/vgg16-block5_pool-svm/head.safetensors").exists()
+    record = json.loads(next(Path("cache/runs").iterdir()).read_text())
+    assert record["weights"] == "IMAGENET1K_V1"
+    assert not record["weights_random"]
+
+
+def test_weights_that_are_nowhere(bottleneck, make_images):
+    make_images(cat=3, dog=3)
+    finished = bottleneck("extract", "--model", "vgg16", "--layer", "block5_pool")
+    assert finished.code == 1
+    (line,) = finished.err.strip().splitlines()
+    for part in ("torch/hub/checkpoints", "--weights FILE", ".safetensors", "--weights random"):
+        assert part in line
+    assert not Path("cache").exists()
+
+
+def test_bad_images_are_named_and_the_exit_code_says_so(bottleneck, make_images):
+    make_images(cat=4, dog=4)
+    Path("data/cat/cut.png").write_bytes(Path("data/cat/000.png").read_bytes()[:500])
+    finished = bottleneck("extract", *TINY)
+    assert finished.code == 1
+    assert "8 images of 'data'" in finished.out
+    assert "1 images could not be used" in finished.err
+    assert "data/cat/cut.png: image file is truncated" in finished.err
+    assert bottleneck("fit-head", "--C", "1").code == 0
+    predicted = bottleneck("predict", "data/cat")
+    assert predicted.code == 1
+    assert len(predicted.out.splitlines()) == 5
+    assert "data/cat/cut.png" in predicted.err
+    lines = [
+        json.loads(line) for line in bottleneck("predict", "--json", "data/cat").out.splitlines()
+    ]
+    assert [line["path"] for line in lines if "error" in line] == ["data/cat/cut.png"]
+
+
+def test_leaks_conflicts_and_strangers_are_reported(bottleneck, make_images):
+    make_images("data/train", cat=4, dog=4)
+    make_images("data/test", cat=2, dog=2, seed=3)
+    shutil.copy("data/train/cat/000.png", "data/test/cat/leak.png")
+    shutil.copy("data/train/cat/001.png", "data/train/dog/conflict.png")
+    Path("data/train/cat/notes.txt").touch()
+    finished = bottleneck("extract", *TINY)
+    assert finished.code == 0
+    assert "warning: leak: 1 identical images" in finished.err
+    assert "data/train/cat/001.png = data/train/dog/conflict.png" in finished.err
+    assert "1 .txt" in finished.err
+    assert "warning: leak" in bottleneck("fit-head", "--C", "1").err
+
+
+def test_layers_and_models(bottleneck):
+    printed = bottleneck("layers", "vgg16")
+    line = next(line for line in printed.out.splitlines() if "block5_pool" in line)
+    assert line.split() == ["features.30", "block5_pool", "512", "x", "7", "x", "7", "25088"]
+    rows = json.loads(bottleneck("layers", "resnet18", "--json").out)
+    assert {"layer": "flatten", "alias": None, "shape": [512], "floats per image": 512} in rows
+    names = {row["model"] for row in json.loads(bottleneck("models", "--json").out)}
+    assert {"vgg16", "resnet50", "efficientnet_lite0", "vit_b_16"} <= names
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_looking_into_the_cache(bottleneck):
+    (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
+    assert row["model"] == "squeezenet1_1"
+    assert row["weights"] == "random:0"
+    assert (row["images"], row["parts"]) == (16, 1)
+    assert row["bank"] in bottleneck("cache", "ls").out
+    info = json.loads(bottleneck("cache", "info", "squeeze", "--json").out)
+    assert info["layers"]["features.12.cat"]["images"] == 16
+    assert info["transform"]["crop"] == [224, 224]
+    assert "precision.storage" in bottleneck("cache", "info", row["bank"]).out
+    assert "no banks" in bottleneck("cache", "ls", "--cache", "empty").out
+    assert json.loads(bottleneck("cache", "ls", "--cache", "empty", "--json").out) == []
+
+
+def test_several_candidates_are_listed_with_the_option_that_chooses(bottleneck, make_images):
+    make_images(cat=6, dog=6)
+    bottleneck("extract", *TINY, "--layer", "features.3")
+    finished = bottleneck("fit-head", "--clf", "svm")
+    assert finished.code == 2
+    assert "features.3.cat, features.12.cat; choose one with --layer" in finished.err
+    assert bottleneck("fit-head", "--clf", "svm", "--layer", "features.12").code == 0
+    assert bottleneck("fit-head", "--layer", "features.3").code == 0
+    finished = bottleneck("evaluate")
+    assert finished.code == 2
+    assert "has 2 heads" in finished.err
+    assert "--head" in finished.err
+
+
+def only_folder(_make_images):
+    Path("data").mkdir()
+
+
+def one_class(make_images):
+    make_images(cat=3)
+
+
+def lonely_class(make_images):
+    make_images(cat=3, dog=1)
+
+
+def two_classes(make_images):
+    make_images(cat=3, dog=3)
+
+
+def no_columns(make_images):
+    make_images(cat=3, dog=3)
+    Path("list.csv").write_text("file,class\ndata/cat/000.png,cat\n")
+
+
+def missing_files(make_images):
+    make_images(cat=3, dog=3)
+    Path("list.csv").write_text("path,label\ndata/cat/000.png,cat\ndata/gone.png,dog\n")
+
+
+def other_weights(make_images):
+    make_images(cat=3, dog=3)
+    torch.save(find_model("resnet18").build().state_dict(), "resnet18.pth")
+
+
+def cache_in_the_way(make_images):
+    make_images(cat=3, dog=3)
+    Path("cache").write_text("a file")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "code", "sentence"),
+    [
+        (None, ("extract", *TINY), 2, "no folder 'data'; give a folder"),
+        (None, ("extract", *TINY, "--data", "x.csv"), 2, "no folder 'x.csv'"),
+        (only_folder, ("extract", *TINY), 1, "no images in 'data'; expected 'data/CLASS/IMAGE'"),
+        (one_class, ("extract", *TINY), 1, "'data' has one class only, 'cat'"),
+        (lonely_class, ("extract", *TINY), 1, "class 'dog' has 1 image"),
+        (two_classes, ("extract", "--model", "resnet5"), 2, "did you mean 'resnet50'?"),
+        (
+            two_classes,
+            ("extract", "--model", "vgg16", "--layer", "block5_pol", "--weights", "random"),
+            2,
+            "no layer 'block5_pol' in vgg16; did you mean 'block5_pool'?; 'bottleneck layers",
+        ),
+        (no_columns, ("extract", *TINY, "--data", "list.csv"), 2, "has no column path and no"),
+        (missing_files, ("extract", *TINY, "--data", "list.csv"), 2, "1 of 2 images listed"),
+        (
+            other_weights,
+            ("extract", "--model", "vgg16", "--weights", "resnet18.pth"),
+            1,
+            "weights 'resnet18.pth' do not fit vgg16",
+        ),
+        (
+            two_classes,
+            ("extract", "--model", "vgg16", "--weights", "gone.pth"),
+            2,
+            "no weights file 'gone.pth'",
+        ),
+        (cache_in_the_way, ("extract", *TINY), 1, "cannot write to the cache folder 'cache'"),
+        (two_classes, ("extract", *TINY, "--cache", "/proc/x"), 1, "cannot write to the cache"),
+        (two_classes, ("extract", *TINY, "--dtype", "int8"), 2, "no dtype 'int8'"),
+        (None, ("fit-head",), 1, "no extraction in the cache folder 'cache'"),
+        (None, ("evaluate",), 1, "no heads in 'heads'"),
+        (None, ("evaluate", "--head", "x"), 2, "no head 'x' in 'heads'"),
+        (None, ("predict", "x.png"), 1, "no heads in 'heads'"),
+        (None, ("layers", "vgg61"), 2, "no model 'vgg61'; did you mean 'vgg"),
+        (None, ("cache", "info", "x"), 2, "no bank 'x' in 'cache'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(  # noqa: PLR0917 - a table's columns
+    bottleneck, make_images, prepare, arguments, code, sentence
+):
+    """No traceback, the right exit code, and nothing half-written."""
+    if prepare:
+        prepare(make_images)
+    before = sorted(path for path in Path().rglob("*"))
+    finished = bottleneck(*arguments)
+    assert finished.code == code
+    assert not finished.out
+    (line,) = finished.err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert sentence in line
+    assert sorted(path for path in Path().rglob("*")) == before
+
+
+def test_unknown_options_are_bad_usage(bottleneck):
+    finished = bottleneck("extract", "--modle", "vgg16")
+    assert finished.code == 2
+    assert "No such option" in finished.err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
+    bottleneck("fit-head", "--C", "1")
+    make_images(cow=4, seed=9)
+    bottleneck("extract", *TINY)
+    finished = bottleneck("evaluate")
+    assert finished.code == 1
+    assert "training images of 'data' have changed since the head was fitted" in finished.err
+
+
+def test_an_interrupted_extraction_keeps_what_it_has(faces):
+    """Control-C: no traceback, no half-written file, and the rows so far are in the cache."""
+    command = [sys.executable, "-m", "bottleneck", "extract", "--data", str(faces), *TINY]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "1"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(Path().glob("cache/*/bank.json")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert not list(Path("cache").rglob("*.partial"))
+    (bank,) = Cache("cache").banks()
+    assert 0 < len(bank.known("features.12.cat")) < 200

@@ -1,0 +1,90 @@
+"""From image files to classes: the same as from cached features."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bottleneck import (
+    Cache,
+    FrozenBase,
+    ImageSet,
+    extract_features,
+    fit_head,
+    load_base,
+    load_features,
+    predict_images,
+    select_features,
+)
+from bottleneck.bases import find_model
+from bottleneck.errors import PathMissingError, WeightsError
+from bottleneck.heads import RECIPES
+from bottleneck.images import RejectedImage
+from bottleneck.predict import Prediction
+
+
+def fitted(cache: Cache, clf: str = "softmax"):
+    features = load_features(cache, select_features(cache))
+    train = features.split("train")
+    return features, fit_head(train.X, train.labels, clf, source=features.provenance)
+
+
+def assert_agree(features, head) -> None:
+    """The same class for every test image, and scores within 1e-2."""
+    test = features.split("test")
+    images = ImageSet.from_paths(list(test.paths))
+    found = list(predict_images(head, load_base(head), images, batch_size=7))
+    assert [prediction.path for prediction in found] == list(test.paths)
+    assert [prediction.label for prediction in found] == list(head.predict(test.X))
+    scores = np.array([list(prediction.scores.values()) for prediction in found])
+    assert np.abs(scores - head.decision_function(test.X)).max() < 1e-2
+    shares = np.array([list(prediction.probabilities.values()) for prediction in found])
+    assert np.abs(shares - head.predict_proba(test.X)).max() < 1e-2
+
+
+@pytest.mark.parametrize("clf", RECIPES)
+def test_cached_and_end_to_end_scores_agree(faces_cache, clf):
+    features, head = fitted(faces_cache, clf)
+    assert len(features.split("test")) == 40
+    assert_agree(features, head)
+
+
+def test_they_agree_on_a_flattened_map_of_three_classes(make_images):
+    base = FrozenBase("vgg11", ["block5_pool"], weights="random")
+    cache = Cache("cache")
+    extract_features(ImageSet.from_folder(make_images(cat=10, cow=10, dog=10)), base, cache)
+    assert_agree(*fitted(cache))
+
+
+def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
+    _, head = fitted(faces_cache)
+    folder = Path("new images")
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(faces / f"face/00{number}.png", folder)
+    (folder / "cut.png").write_bytes((folder / "000.png").read_bytes()[:200])
+    (folder / "empty.jpg").touch()
+    (folder / "folder.png").mkdir()
+    found = list(predict_images(head, load_base(head), ImageSet.from_paths([folder])))
+    rejected = {Path(bad.path).name for bad in found if isinstance(bad, RejectedImage)}
+    assert rejected == {"cut.png", "empty.jpg", "folder.png"}
+    assert [one.label for one in found if isinstance(one, Prediction)] == ["face"] * 3
+
+
+def test_the_base_must_be_the_one_fitted_on(make_images):
+    """Weights that moved are named anew; other weights are refused."""
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(find_model("resnet18").build().state_dict(), f"{seed}.pth")
+    cache = Cache("cache")
+    base = FrozenBase("resnet18", weights="0.pth")
+    extract_features(ImageSet.from_folder(make_images(cat=6, dog=6)), base, cache)
+    _, head = fitted(cache)
+    Path("0.pth").rename("moved.pth")
+    with pytest.raises(PathMissingError, match="no weights file '0.pth'"):
+        load_base(head)
+    assert load_base(head, weights="moved.pth").weights_name == "moved.pth"
+    with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
+        load_base(head, weights="1.pth")
