@@ -43,25 +43,23 @@ class Cache:
         """Return all banks, by name."""
         return tuple(Bank(path.parent) for path in sorted(self.root.glob("*/bank.json")))
 
-    def find_bank(self, name: str) -> "Bank":
-        """Return the bank whose name begins so.
+    def find_banks(self, name: str) -> tuple["Bank", ...]:
+        """Return the banks whose names begin so: a model's name finds all of its banks.
 
         Raises
         ------
         UnknownNameError
-            There is none, or more than one.
+            There is none.
         """
-        names = [bank.name for bank in self.banks()]
-        found = [each for each in names if each == name] or [
-            each for each in names if each.startswith(name)
-        ]
-        if len(found) != 1:
-            problem = f"{len(found)} banks whose names begin with" if found else "no bank"
+        banks = self.banks()
+        found = tuple(bank for bank in banks if bank.name.startswith(name))
+        if not found:
+            names = [bank.name for bank in banks]
             raise UnknownNameError(
-                f"{problem} {name!r} in {str(self.root)!r}{did_you_mean(name, names)}; expected "
-                f"one of {', '.join(names) or 'none, as the cache is empty'}"
+                f"no bank {name!r} in {str(self.root)!r}{did_you_mean(name, names)}; expected one "
+                f"of {', '.join(names) or 'none, as the cache is empty'}"
             )
-        return Bank(self.root / found[0])
+        return found
 
     def set_file(self, name: str) -> Path:
         """Return the path of an image set's CSV file."""

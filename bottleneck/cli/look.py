@@ -2,13 +2,16 @@
 
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bottleneck.cli.app import app
 from bottleneck.cli.options import AsJson, CacheFolder
 from bottleneck.cli.output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from bottleneck.cache import Bank
 
 __all__ = ["cache_info", "cache_ls", "layers", "models"]
 
@@ -91,25 +94,31 @@ def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> Non
 
 @cache_app.command("info")
 def cache_info(
-    bank: Annotated[str, typer.Argument(help="Name of a bank, or how it begins.")],
+    bank: Annotated[str, typer.Argument(help="A bank's name, or how it begins: a model.")],
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
 ) -> None:
-    """Show a bank's provenance."""
+    """Show where banks came from."""
     from bottleneck.cache import Cache
 
-    found = Cache(cache).find_bank(bank)
-    info = found.info
-    for details in info["layers"].values():
-        details.pop("canary")
-    for layer, details in info["layers"].items():
-        details["images"] = len(found.known(layer))
+    found = [{"bank": each.name, **_described(each)} for each in Cache(cache).find_banks(bank)]
     if as_json:
-        print_json({"bank": found.name, **info})
+        print_json(found)
         return
-    layer_rows = info.pop("layers")
-    print_table([{"key": key, "value": value} for key, value in _flat(info)], title=found.name)
-    print_table([{"layer": layer, **details} for layer, details in layer_rows.items()])
+    for info in found:
+        layer_rows = info.pop("layers")
+        title = info.pop("bank")
+        print_table([{"key": key, "value": value} for key, value in _flat(info)], title=title)
+        print_table([{"layer": layer, **details} for layer, details in layer_rows.items()])
+
+
+def _described(bank: "Bank") -> dict[str, Any]:
+    """Return a bank's provenance with the number of images of each layer, without the canary."""
+    info = bank.info
+    for layer, details in info["layers"].items():
+        del details["canary"]
+        details["images"] = len(bank.known(layer))
+    return info
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,0 +1,116 @@
+"""The README, the notebook and the demo do what they say."""
+
+import re
+import shlex
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def demo(bottleneck):
+    return bottleneck("demo")
+
+
+def test_the_demo(demo):
+    """Progress, every command as it ran, a closing table, one picture, and a way on."""
+    assert demo.code == 0, demo.err
+    assert "extract: 200 of 200 images" in demo.err
+    ran = re.findall(r"^\$ (bottleneck .*)", demo.out, re.MULTILINE)
+    assert [command.split()[1] for command in ran] == [
+        "extract",
+        "fit-head",
+        "evaluate",
+        "fit-head",
+        "evaluate",
+    ]
+    for command in ran:
+        assert f"  {command}" in demo.out.partition("The commands were:")[2]
+    closing = re.findall(r"^demo-(softmax|svm) +\S+ +(\S+) +40 +(\S+)", demo.out, re.MULTILINE)
+    assert [clf for clf, _, _ in closing] == ["softmax", "svm"]
+    assert all(float(accuracy) >= 0.95 for row in closing for accuracy in row[1:])
+    assert Path("confusion_matrix.png").stat().st_size > 5000
+    assert len(list(Path("data").glob("*/*.png"))) == 200
+
+
+def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):
+    make_images(cat=2, dog=2)
+    refused = bottleneck("demo")
+    assert refused.code == 2
+    assert "holds other files" in refused.err
+    assert not Path("cache").exists()
+
+
+def test_the_readmes_commands(bottleneck, demo):
+    """All but the installations and the ones for one's own images run on what the demo left."""
+    assert demo.code == 0
+    own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
+    assert own.splitlines()[:2] == [
+        "bottleneck extract --model vgg16 --layer block5_pool",
+        "bottleneck fit-head --clf svm",
+    ]
+    for line in after_demo.splitlines():
+        finished = bottleneck(*shlex.split(line)[1:])
+        assert finished.code == 0, (line, finished.err)
+        assert finished.out or finished.err
+    assert Path("mine.png").exists()
+
+
+def test_the_readmes_installations_are_one_line_each():
+    lines = [block.strip() for block in blocks("") if block.startswith("pip")]
+    assert lines == [
+        "pip install -e '.[demo]' && bottleneck demo",
+        "pip install -e '.[test]' && pytest",
+    ]
+
+
+def test_the_readmes_python(demo, capsys):
+    assert demo.code == 0
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "data/face/000.png face {'face': 0.9" in printed
+    assert Path("heads/from-python/head.json").exists()
+
+
+def test_links_in_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for target in re.findall(r"`(notebooks/\S+)`", README):
+        assert (ROOT / target).exists(), target
+
+
+def words(cell) -> list[str]:
+    """What a cell prints or shows, word by word; warnings of other libraries left out."""
+    shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+    texts = [output.get("text") or output["data"].get("text/plain", "") for output in shown]
+    return re.split(r"[\s,()%]+", " ".join(texts))
+
+
+def test_the_notebook(tmp_path):
+    """Executed from top to bottom, it prints what it was saved with."""
+    saved = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
+    fresh = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
+    client = NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    codes = [
+        (old, new)
+        for old, new in zip(saved.cells, fresh.cells, strict=True)
+        if old.cell_type == "code"
+    ]
+    assert sum(bool(old.outputs) for old, _ in codes) >= 7
+    for old, new in codes:
+        for one, other in zip(words(old), words(new), strict=True):
+            if re.fullmatch(r"\d\.\d+", one):
+                assert float(other) == pytest.approx(float(one), abs=0.03)
+            else:
+                assert one == other
