@@ -1,11 +1,13 @@
 """The demo's images: photographs that scikit-image carries, as a labelled image folder."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bottleneck.errors import MissingExtraError, UsageError
+from bottleneck.files import atomic_write
 
 __all__ = ["DEMO_CLASSES", "write_demo_images"]
 
@@ -51,14 +53,17 @@ def write_demo_images(folder: str | Path) -> int:
         )
         for index, pixels in enumerate(photographs)
     }
-    strange = [path for path in root.rglob("*") if path.is_file() and path not in files]
+    strange = [path for path in root.rglob("[!.]*") if path.is_file() and path not in files]
     if strange:
         raise UsageError(
             f"folder {str(root)!r} holds other files, such as {str(strange[0])!r}; give the demo "
             f"an empty folder with --data"
         )
-    missing = {path: pixels for path, pixels in files.items() if not path.exists()}
-    for path, pixels in missing.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    return len(missing)
+    written = 0
+    for path, pixels in files.items():
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        if not path.exists() or path.read_bytes() != content.getvalue():
+            atomic_write(path, content.getvalue())
+            written += 1
+    return written

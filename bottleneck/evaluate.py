@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from bottleneck.errors import DataError
-from bottleneck.features import Features
+from bottleneck.errors import DataError, UsageError
+from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 
@@ -94,9 +94,13 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
 
     Raises
     ------
+    UsageError
+        There is no such split.
     DataError
         The split has no images, or a class that the head does not know.
     """
+    if split not in SPLITS:
+        raise UsageError(f"no split {split!r}; expected one of {', '.join(SPLITS)}")
     held = features.split(split)
     if not len(held):
         there = sorted(set(features.splits) - {""})
@@ -134,7 +138,7 @@ def _summarise(
         accuracy=float(right.sum() / carried.sum()),
         accuracy_interval=(float(interval.low), float(interval.high)),
         balanced_accuracy=float(np.mean(recalls)),
-        log_loss=float(-np.log(np.maximum(own, np.finfo(own.dtype).tiny)).mean()),
+        log_loss=float(np.abs(np.log(np.maximum(own, np.finfo(own.dtype).tiny))).mean()),
         classes=classes,
         confusion=confusion.tolist(),
     )

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from bottleneck.bases import FrozenBase
-from bottleneck.cache import Bank, Cache, PartWriter
+from bottleneck.cache import Bank, Cache, PartWriter, store
 from bottleneck.errors import BadImageError, CacheError, DataError, UsageError
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, decode
 
@@ -63,8 +64,8 @@ class Extraction:
 
     Attributes
     ----------
-    image_set : str
-        Name of the CSV file under ``cache/sets/``.
+    image_set, image_set_digest : str
+        Name of the CSV file under ``cache/sets/``, and the digest of its images and labels.
     model, weights : str
         As the user named the one, and where the other came from.
     weights_random : bool
@@ -77,13 +78,16 @@ class Extraction:
         Usable images, and how many different ones were computed and found in the cache.
     rejected : list of RejectedImage
         Images that could not be used, with the reason.
+    leaks, conflicts : list of str
+        Digests of images that stand in several splits, and under several labels.
     bytes_written : int
-        Bytes of the rows added.
+        Bytes of the features added.
     seconds : float
         Wall time.
     """
 
     image_set: str
+    image_set_digest: str
     model: str
     weights: str
     weights_random: bool
@@ -93,6 +97,8 @@ class Extraction:
     computed: int
     cached: int
     rejected: list[RejectedImage]
+    leaks: list[str]
+    conflicts: list[str]
     bytes_written: int
     seconds: float
 
@@ -172,17 +178,21 @@ def extract_features(
     cache.check_writable()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     distinct = {bank.name: bank for bank in banks.values()}.values()
-    size_before = sum(bank.size for bank in distinct)
     missing = _missing(images, banks)
     work = sum(len(items) for items in missing.values())
-    done = 0
+    done = written = 0
     bad: dict[str, str] = {}
     for layers, items in missing.items():
+        row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
         for batch in _store(base.cut(layers), items, banks, dtype, batch_size):
             bad |= {image.path: image.reason for image in batch.rejected}
+            written += len(batch.items) * row_bytes
             done += len(batch.items) + len(batch.rejected)
             if progress:
                 progress("extract", done, work)
+    undescribed = [layer for layer, bank in banks.items() if not bank.describes(layer)]
+    if undescribed and work < len({item.digest for item in images.items}):
+        _prepare_banks(base.cut(undescribed), banks, dtype)
     usable = _usable(images, bad)
     computed = work - len(bad)
     for bank in distinct:
@@ -191,6 +201,7 @@ def extract_features(
     usable.write_csv(cache.set_file(images.name))
     extraction = Extraction(
         image_set=images.name,
+        image_set_digest=usable.digest_of(),
         model=base.model,
         weights=base.weights_name,
         weights_random=base.weights_random,
@@ -209,7 +220,9 @@ def extract_features(
         computed=computed,
         cached=len({item.digest for item in usable.items}) - computed,
         rejected=list(usable.rejected),
-        bytes_written=sum(bank.size for bank in distinct) - size_before,
+        leaks=list(usable.leaks),
+        conflicts=list(usable.conflicts),
+        bytes_written=written,
         seconds=round(time.monotonic() - started, 3),
     )
     cache.record_run(extraction.as_dict())
@@ -302,9 +315,12 @@ def _store(
         writers: dict[str, PartWriter] = {}
         for batch in feature_batches(base, items, batch_size=batch_size):
             if batch.items and not writers:
+                for layer, values in batch.features.items():
+                    store(values, dtype, layer)  # a bank is made only for what can be stored
                 _prepare_banks(base, banks, dtype)
                 for name, (first, *_) in layers_of.items():
-                    writers[name] = stack.enter_context(banks[first].writer(dtype))
+                    writer = banks[first].writer(dtype, share=len(layers_of))
+                    writers[name] = stack.enter_context(writer)
             if batch.items:
                 digests = [item.digest for item in batch.items]
                 for name, layers in layers_of.items():
@@ -316,11 +332,18 @@ def _store(
 def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     """Return the set without the bad images, given by path, and without their duplicates."""
     reasons = {item.digest: bad[item.path] for item in images.items if item.path in bad}
-    usable = images.without(
+    rejected = [
         RejectedImage(item.path, reasons[item.digest])
         for item in images.items
         if item.digest in reasons
-    )
+    ]
+    try:
+        usable = images.without(rejected)
+    except DataError as error:
+        raise DataError(
+            f"{error}; {len(rejected)} of the images could not be used, first "
+            f"{rejected[0].path!r} ({rejected[0].reason})"
+        ) from error
     if not usable.items:
         first = usable.rejected[0]
         raise DataError(
@@ -335,9 +358,9 @@ def _prepare_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str) -> N
     canary = base.canary()
     for layer in base.layers:
         bank = banks[layer]
-        known = bank.info["layers"] if bank.exists else {}
-        if layer in known:
-            _check_canary(bank, layer, known[layer]["canary"], canary[layer])
+        if bank.describes(layer):
+            stored = bank.info["layers"][layer]["canary"]
+            _check_canary(bank, layer, stored, canary[layer])
             continue
         versions = {"python": platform.python_version()}
         provenance = {

@@ -6,11 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from bottleneck.cache import Cache, slug
+from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.files import slug
 from bottleneck.images import SPLITS, ImageSet
 
-__all__ = ["Features", "Selection", "features_of", "load_features", "select_features"]
+__all__ = ["SPLITS", "Features", "Selection", "features_of", "load_features", "select_features"]
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def select_features(
     Raises
     ------
     DataError
-        The cache has no extraction.
+        The cache has no extraction, or the image set is another one since.
     UnknownNameError
         No extraction matches.
     UsageError
@@ -141,10 +142,18 @@ def select_features(
             f"no extraction in the cache folder {str(cache.root)!r}; run 'bottleneck extract' "
             f"first, or name another folder with --cache"
         )
-    candidates = (_matching(run, model, layer, image_set) for run in reversed(runs))
-    chosen = next(filter(None, candidates), None)
-    if chosen is None:
+    for run in reversed(runs):
+        if chosen := _matching(run, model, layer, image_set):
+            digest = run["image_set_digest"]
+            break
+    else:
         raise UnknownNameError(_no_match(runs, model, layer, image_set))
+    if ImageSet.read_csv(cache.set_file(chosen[0].image_set)).digest_of() != digest:
+        raise DataError(
+            f"image set {chosen[0].image_set!r} has been extracted from other images or labels "
+            f"since {chosen[0].model} saw it; extract it again, and tell sets of one name apart "
+            f"with --set"
+        )
     if len(chosen) > 1:
         names = ", ".join(found.layer_name for found in chosen)
         raise UsageError(
@@ -189,7 +198,7 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
     Raises
     ------
     DataError
-        The training images, or their labels, are not those that the head was fitted on: some of
+        The training or validation images are not those that the head was fitted on: some of
         the images held out now may have been trained on.
     CacheError
         The cache lacks rows, or a part is damaged.
@@ -201,7 +210,8 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
             f"the cache that the head was fitted on with --cache"
         )
     features = load_features(cache, selection)
-    if features.images.digest_of("train") != source["split_digests"]["train"]:
+    now = features.provenance["split_digests"]
+    if any(now[split] != source["split_digests"][split] for split in ("train", "val")):
         raise DataError(
             f"the training images of {selection.image_set!r} have changed since the head was "
             f"fitted; fit it again, so that no image is both trained on and held out"

@@ -1,10 +1,10 @@
-"""Small files that are either whole or absent."""
+"""Files: their names, and small ones that are either whole or absent."""
 
 import os
 import secrets
 from pathlib import Path
 
-__all__ = ["atomic_write", "fsync_folder"]
+__all__ = ["atomic_write", "fsync_folder", "slug"]
 
 
 def fsync_folder(folder: Path) -> None:
@@ -45,3 +45,8 @@ def atomic_write(path: Path, content: str | bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def slug(name: str) -> str:
+    """Return a name with what does not belong into a file's name replaced by ``-``."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)

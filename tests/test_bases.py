@@ -1,6 +1,7 @@
 """Frozen bases: models, layers, transforms, weights, fingerprints."""
 
 import copy
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, We
 
 def seeded(name: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return find_model(name).build()
+    return find_model(name).default.build()
 
 
 def saved(model: nn.Module, file: str) -> str:
@@ -103,7 +104,7 @@ def test_nothing_behind_the_deepest_layer_is_computed_or_kept():
 @pytest.mark.parametrize(("name", "blocks"), [("vgg16", 3), ("vgg19", 4), ("vgg16_bn", 3)])
 def test_keras_aliases_of_vgg(name, blocks):
     """Keras counts an activation into its convolution."""
-    network = Network(name, find_model(name).build)
+    network = Network(name, find_model(name).default.build)
     convolutions = {1: 2, 2: 2, 3: blocks, 4: blocks, 5: blocks}
     expected = [
         alias
@@ -120,10 +121,10 @@ def test_keras_aliases_of_vgg(name, blocks):
 
 
 def test_layers_by_alias_by_name_and_by_module():
-    network = Network("resnet50", find_model("resnet50").build)
+    network = Network("resnet50", find_model("resnet50").default.build)
     assert network.resolve("layer4") == "layer4.2.relu_2"
     assert network.resolve("layer4.2.relu_2") == "layer4.2.relu_2"
-    vgg = Network("vgg16", find_model("vgg16").build)
+    vgg = Network("vgg16", find_model("vgg16").default.build)
     assert vgg.in_order(["block5_pool", "features.4", "block1_pool"]) == (
         "features.4",
         "features.30",
@@ -141,7 +142,7 @@ def test_layers_by_alias_by_name_and_by_module():
     ],
 )
 def test_default_layers(name, default, shape):
-    network = Network(name, find_model(name).build)
+    network = Network(name, find_model(name).default.build)
     assert network.default_layer == default
     assert network.output_shapes((224, 224))[default] == shape
 
@@ -167,7 +168,7 @@ def test_every_torchvision_classifier_is_offered():
 def test_the_transform_is_that_of_the_weights(name):
     """Pixel for pixel what torchvision's own preset gives."""
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    transform = find_model(name).transform
+    transform = find_model(name).default.transform
     for photograph in (data.chelsea(), data.rocket(), data.lfw_subset()[0]):
         pixels = photograph if photograph.dtype == np.uint8 else np.uint8(photograph * 255)
         image = Image.fromarray(pixels).convert("RGB")
@@ -179,7 +180,9 @@ def test_timms_transform_is_timms(name):
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     theirs = timm.data.create_transform(**config)
     image = Image.fromarray(data.chelsea())
-    assert torch.allclose(find_model(f"timm:{name}").transform(image), theirs(image), atol=1e-6)
+    assert torch.allclose(
+        find_model(f"timm:{name}").default.transform(image), theirs(image), atol=1e-6
+    )
 
 
 def test_real_weights_know_a_cat():
@@ -246,6 +249,80 @@ def test_weights_of_another_architecture(model, other, sentence):
     with pytest.raises(WeightsError, match=f"do not fit {model}: .*") as caught:
         FrozenBase(model, weights=file)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "other"),
+    [("resnet101", "layer2", "resnet50"), ("resnet34", "layer1.1", "resnet18")],
+)
+def test_weights_of_another_architecture_for_a_shallow_layer(model, layer, other):
+    """What the layer needs would be there; what is missing behind it tells."""
+    with pytest.raises(WeightsError, match=f"do not fit {model}: .* is missing"):
+        FrozenBase(model, [layer], weights=saved(seeded(other), "other.pth"))
+
+
+@pytest.mark.parametrize(
+    ("model", "today", "published"),
+    [
+        ("densenet121", r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2."),
+        ("vit_b_32", r"\.mlp\.0\.", ".mlp.linear_1."),
+        ("vit_b_32", r"\.mlp\.3\.", ".mlp.linear_2."),
+        ("resnet18", r"^", "_orig_mod.module."),
+    ],
+)
+def test_names_as_in_published_files(model, today, published):
+    """torchvision's own files have names that it changes while it loads them."""
+    state = seeded(model).state_dict()
+    renamed = {re.sub(today, published, name): tensor for name, tensor in state.items()}
+    assert renamed.keys() != state.keys()
+    torch.save(renamed, "published.pth")
+    torch.save(state, "today.pth")
+    one, other = (FrozenBase(model, weights=f"{name}.pth") for name in ("published", "today"))
+    assert one.fingerprint(one.layers[0]) == other.fingerprint(other.layers[0])
+
+
+@pytest.mark.parametrize("model", ["inception_v3", "googlenet"])
+def test_inputs_are_transformed_as_torchvision_does_for_its_weights(model):
+    """Its own builder sets `transform_input` wherever it loads trained weights."""
+    torch.manual_seed(0)
+    plain = torchvision.models.get_model(
+        model, weights=None, init_weights=False, transform_input=True
+    )
+    base = FrozenBase(model, weights=saved(plain, "weights.pth"))
+    batch = torch.randn(2, 3, *base.transform.crop)
+    expected = hooked(plain, "avgpool", batch).flatten(1)
+    torch.testing.assert_close(base(batch)["flatten"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_under_its_published_name_gets_its_own_transform():
+    state = seeded("resnet50").state_dict()
+    for file, size in (("resnet50-0676ba61.pth", 256), ("mine.pth", 232)):
+        torch.save(state, file)
+        assert FrozenBase("resnet50", weights=file).transform.resize == size
+
+
+def test_networks_are_built_for_the_size_of_their_weights():
+    """vit_h_14's default weights want 518 pixels, and vit_b_16 has weights for 224 and for 384."""
+    huge = Network("vit_h_14", find_model("vit_h_14").default.build)
+    assert huge.output_shapes((518, 518))[huge.default_layer] == (1280,)
+    model = find_model("vit_b_16")
+    larger = model.weights["IMAGENET1K_SWAG_E2E_V1"]
+    torch.save(larger.build().state_dict(), larger.file)
+    base = FrozenBase("vit_b_16", weights=larger.file)
+    assert base.transform.crop == (384, 384)
+    assert base(torch.zeros(1, 3, 384, 384))[base.layers[0]].shape == (1, 768)
+
+
+def test_operations_on_weights_alone_are_no_layers():
+    """Their first dimension may be anything, but it does not count images."""
+    layer = "blocks.0.layers.1.layers.window_attention.attn_layer.1.contiguous"
+    with pytest.raises(UsageError, match="is not an activation with a row per image"):
+        FrozenBase("maxvit_t", [layer], weights="random")
+
+
+def test_models_that_cannot_be_traced_are_told_in_one_sentence():
+    with pytest.raises(UsageError, match="cannot be traced as a graph of layers"):
+        FrozenBase("timm:hiera_base_224", weights="random")
 
 
 def test_files_that_are_no_weights():

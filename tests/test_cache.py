@@ -174,6 +174,44 @@ def test_rows_before_an_interruption_are_kept(bank):
     assert not list(bank.path.rglob("*.partial"))
 
 
+def test_an_interruption_between_two_columns_tears_nothing(bank, monkeypatch):
+    """The rows before it are kept whole, its own are not."""
+    with pytest.raises(KeyboardInterrupt), bank.writer("float16") as writer:
+        writer.append([digest(0)], {"features.30": row(0)[None]})
+        extend, calls = parts._extend, []
+
+        def interrupted(*arguments):
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            extend(*arguments)
+
+        monkeypatch.setattr(parts, "_extend", interrupted)
+        writer.append([digest(1)], {"features.30": row(1)[None]})
+    assert bank.known("features.30") == {(digest(0), 0)}
+    assert np.array_equal(bank.read("features.30", [digest(0)]), row(0)[None])
+
+
+def test_rows_must_match_their_digests(bank):
+    with pytest.raises(CacheError, match="has 1 rows, expected one for each of 2 images"):
+        bank.writer("float16").append([digest(0), digest(1)], {"features.30": row(0)[None]})
+
+
+def test_a_part_of_another_bank_is_refused(bank, tmp_path):
+    fill(bank, range(3))
+    other = Cache(tmp_path / "cache").bank("vgg16", "cd" * 32)
+    shutil.copytree(bank.path, other.path)
+    with pytest.raises(CacheError, match="has the fingerprint of another bank"):
+        other.known("features.30")
+
+
+def test_strangers_among_the_parts_are_passed_over(bank):
+    fill(bank, range(3))
+    (bank.path / "parts/copy.h5").write_bytes(b"")
+    fill(bank, range(3, 5))
+    assert len(bank.known("features.30")) == 5
+
+
 WRITER = """
 import sys
 import numpy as np
@@ -269,7 +307,7 @@ assert bank.known("a") == {(f"{0:064x}", 0)}
 assert bank.read("a", [f"{0:064x}"]).sum() == 1000
 """
     finished = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "cache/m-1")],
+        [sys.executable, "-c", code, str(tmp_path / "cache/m-abababababab")],
         capture_output=True,
         text=True,
         check=False,
@@ -309,7 +347,7 @@ def test_a_damaged_bank_json_is_named(bank):
 def test_run_records_keep_their_order(tmp_path):
     cache = Cache(tmp_path)
     for number in range(5):
-        cache.record_run({"number": number})
-    assert [run["number"] for run in cache.runs()] == list(range(5))
-    assert json.loads(min((tmp_path / "runs").iterdir()).read_text()) == {"number": 0}
+        cache.record_run({"image_set": "data", "model": number, "layers": []})
+    assert [run["model"] for run in cache.runs()] == list(range(5))
+    assert json.loads(min((tmp_path / "runs").iterdir()).read_text())["model"] == 0
     assert {path.suffix for path in Path(tmp_path / "runs").iterdir()} == {".json"}

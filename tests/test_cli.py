@@ -107,7 +107,7 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     checkpoints = tmp_path / "torch/hub/checkpoints"
     checkpoints.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(find_model("vgg16").build().state_dict(), checkpoints / "vgg16-397923af.pth")
+    torch.save(find_model("vgg16").default.build().state_dict(), checkpoints / "vgg16-397923af.pth")
     for command in (
         "bottleneck extract --model vgg16 --layer block5_pool",
         "bottleneck fit-head --clf svm",
@@ -238,7 +238,24 @@ def missing_files(make_images):
 
 def other_weights(make_images):
     make_images(cat=3, dog=3)
-    torch.save(find_model("resnet18").build().state_dict(), "resnet18.pth")
+    torch.save(find_model("resnet18").default.build().state_dict(), "resnet18.pth")
+
+
+def other_run(make_images):
+    make_images(cat=3, dog=3)
+    Path("cache/runs").mkdir(parents=True)
+    Path("cache/runs/1.json").write_text("{}")
+
+
+def other_set(make_images):
+    make_images(cat=3, dog=3)
+    Path("cache/runs").mkdir(parents=True)
+    Path("cache/sets").mkdir(parents=True)
+    Path("cache/sets/data.csv").write_text("a,b\n1,2\n")
+    layer = {"layer": "a", "alias": None, "bank": "b", "fingerprint": "c"}
+    run = {"image_set": "data", "image_set_digest": "", "model": "m", "weights": "w"}
+    record = {**run, "weights_random": False, "dtype": "float16", "layers": [layer]}
+    Path("cache/runs/1.json").write_text(json.dumps(record))
 
 
 def cache_in_the_way(make_images):
@@ -253,7 +270,7 @@ def cache_in_the_way(make_images):
         (None, ("extract", *TINY, "--data", "x.csv"), 2, "no folder 'x.csv'"),
         (only_folder, ("extract", *TINY), 1, "no images in 'data'; expected 'data/CLASS/IMAGE'"),
         (one_class, ("extract", *TINY), 1, "'data' has one class only, 'cat'"),
-        (lonely_class, ("extract", *TINY), 1, "class 'dog' has 1 image"),
+        (lonely_class, ("extract", *TINY), 1, "class 'dog' has 1 usable image"),
         (two_classes, ("extract", "--model", "resnet5"), 2, "did you mean 'resnet50'?"),
         (
             two_classes,
@@ -278,6 +295,19 @@ def cache_in_the_way(make_images):
         (cache_in_the_way, ("extract", *TINY), 1, "cannot write to the cache folder 'cache'"),
         (two_classes, ("extract", *TINY, "--cache", "/proc/x"), 1, "cannot write to the cache"),
         (two_classes, ("extract", *TINY, "--dtype", "int8"), 2, "no dtype 'int8'"),
+        (two_classes, ("extract", *TINY, "--data", "data/cat/000.png"), 2, "cannot be read as a"),
+        (two_classes, ("extract", *TINY, "--set", "../x"), 2, "'../x' cannot be a name"),
+        (
+            two_classes,
+            ("extract", "--model", "vgg16", "--weights", "random:" + "9" * 30),
+            2,
+            "no w",
+        ),
+        (other_set, ("fit-head",), 1, "the image set 'cache/sets/data.csv' cannot be read"),
+        (other_run, ("fit-head",), 1, "cannot be read as JSON with image_set, model, layers"),
+        (two_classes, ("fit-head", "--name", ".."), 2, "'..' cannot be a name"),
+        (two_classes, ("fit-head", "--name", "a/b"), 2, "'a/b' cannot be a name"),
+        (None, ("evaluate", "--head", "../x"), 2, "'../x' cannot be a name"),
         (None, ("fit-head",), 1, "no extraction in the cache folder 'cache'"),
         (None, ("evaluate",), 1, "no heads in 'heads'"),
         (None, ("evaluate", "--head", "x"), 2, "no head 'x' in 'heads'"),
@@ -306,6 +336,70 @@ def test_unknown_options_are_bad_usage(bottleneck):
     finished = bottleneck("extract", "--modle", "vgg16")
     assert finished.code == 2
     assert "No such option" in finished.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("extract", *TINY, "--batch-size", "0"),
+        ("predict", "--batch-size", "-1", "data"),
+        ("extract", *TINY, "--seed", "-1"),
+        ("fit-head", "--seed", "99999999999"),
+    ],
+)
+def test_numbers_out_of_range_are_bad_usage(bottleneck, arguments):
+    finished = bottleneck(*arguments)
+    assert finished.code == 2
+    assert "equal to" in finished.err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_a_head_never_replaces_what_is_no_head(bottleneck):
+    """Whatever folder is named: images, and other people's files, stay."""
+    finished = bottleneck("fit-head", "--C", "1", "--heads", ".", "--name", "data")
+    assert finished.code == 2
+    assert "'data' is there and is no head" in finished.err
+    assert len(list(Path("data").rglob("*.png"))) == 16
+    Path("file").touch()
+    finished = bottleneck("fit-head", "--C", "1", "--heads", "file")
+    assert finished.code == 1
+    assert "cannot be saved as 'file/" in finished.err
+    assert not list(Path().glob("**/.*.partial"))
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_splits_and_pictures_that_do_not_exist(bottleneck):
+    bottleneck("fit-head", "--C", "1")
+    finished = bottleneck("evaluate", "--split", "foo")
+    assert finished.code == 2
+    assert "no split 'foo'; expected one of train, val, test" in finished.err
+    finished = bottleneck("evaluate", "--picture", "a.xyz")
+    assert finished.code == 2
+    assert "expected a name in .png, .svg, .pdf" in finished.err
+
+
+def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, make_images):
+    """C was chosen on it."""
+    for seed, split in enumerate(("train", "val", "test")):
+        make_images(f"data/{split}", cat=4, dog=4, seed=seed)
+    bottleneck("extract", *TINY)
+    assert "chosen on validation images" in bottleneck("fit-head").out
+    Path("data/val/cat/000.png").rename("data/test/cat/moved.png")
+    bottleneck("extract", *TINY)
+    finished = bottleneck("evaluate")
+    assert finished.code == 1
+    assert "have changed since the head was fitted" in finished.err
+
+
+def test_weights_damaged_in_torchs_cache(bottleneck, make_images, tmp_path):
+    make_images(cat=3, dog=3)
+    checkpoints = tmp_path / "torch/hub/checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "resnet18-f37072fd.pth").write_text("garbage")
+    finished = bottleneck("extract", "--model", "resnet18")
+    assert finished.code == 1
+    assert "are damaged" in finished.err
+    assert "delete resnet18-f37072fd.pth there" in finished.err
 
 
 @pytest.mark.usefixtures("_extracted")

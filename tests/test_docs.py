@@ -42,6 +42,16 @@ def test_the_demo(demo):
     assert len(list(Path("data").glob("*/*.png"))) == 200
 
 
+def test_the_demo_mends_its_images(bottleneck, demo):
+    Path("data/face/003.png").write_bytes(b"spoilt")
+    Path("data/.DS_Store").touch()
+    assert demo.code == 0
+    again = bottleneck("demo")
+    assert again.code == 0
+    assert "demo images: 1 written" in again.err
+    assert "0 computed, 200 found in the cache" in again.out
+
+
 def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):
     make_images(cat=2, dog=2)
     refused = bottleneck("demo")

@@ -86,7 +86,7 @@ def test_saved_as_json(head, features):
 @pytest.mark.parametrize("classes", [2, 12])
 def test_the_picture_is_drawn_within_its_frame(classes):
     """Nothing but background at the picture's edge: no label is cut off."""
-    labels = tuple(f"a rather long class name {number}" for number in range(classes))
+    labels = tuple(f"a rather long class $name^$ {number}" for number in range(classes))
     confusion = np.eye(classes, dtype=int) * 7
     found = _summarise("test", labels, confusion, np.ones(7 * classes))
     draw_confusion_matrix(found, "a head with quite a long name-softmax", "out/confusion.png")

@@ -48,7 +48,7 @@ CANARY = 3
 def test_cached_features_equal_a_plain_forward(make_images, name, layer):
     """Weights from a file; torchvision's own transform and graph; equal but for float16."""
     torch.manual_seed(7)
-    plain = find_model(name).build().eval()
+    plain = find_model(name).default.build().eval()
     torch.save(plain.state_dict(), "weights.pth")
     folder = make_images(cat=4, dog=4)
     cache = Cache("cache")
@@ -159,7 +159,7 @@ def corrupt(folder: Path) -> dict[str, str]:
         "data/cat/cut.png": "truncated",
         "data/cat/empty.jpg": "empty",
         "data/dog/text.jpg": "not an image",
-        "data/dog/folder.jpg": "directory",
+        "data/dog/folder.jpg": "folder",
     }
 
 
@@ -218,7 +218,7 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny):
 def test_a_layer_that_overflows_float16(make_images):
     """The error names the layer and the option; that option works."""
     torch.manual_seed(0)
-    model = find_model("squeezenet1_1").build()
+    model = find_model("squeezenet1_1").default.build()
     for parameter in model.features[0].parameters():
         parameter.data *= 1e6
     torch.save(model.state_dict(), "huge.pth")
@@ -229,6 +229,57 @@ def test_a_layer_that_overflows_float16(make_images):
     extract_features(images, base, Cache("cache"), dtype="float32")
     features = load_features(Cache("cache"), select_features(Cache("cache")))
     assert features.X.max() > 7e4
+
+
+def test_weights_that_give_nan_leave_no_bank(make_images):
+    """And the second run says the same as the first."""
+    model = find_model("squeezenet1_1").default.build()
+    model.features[0].bias.data[0] = float("nan")
+    torch.save(model.state_dict(), "nan.pth")
+    images = ImageSet.from_folder(make_images(cat=2, dog=2))
+    base = FrozenBase("squeezenet1_1", ["features.1"], weights="nan.pth")
+    for _ in range(2):
+        with pytest.raises(FeatureOverflowError, match="'features.1' gives nan or inf"):
+            extract_features(images, base, Cache("cache"))
+        assert not Cache("cache").banks()
+
+
+def test_a_lost_bank_json_is_made_again(make_images, tiny):
+    images = ImageSet.from_folder(make_images(cat=3, dog=3))
+    cache = Cache("cache")
+    extract_features(images, tiny, cache)
+    before = [bank.info["layers"] for bank in cache.banks()]
+    for bank in cache.banks():
+        (bank.path / "bank.json").unlink()
+    assert extract_features(images, tiny, cache).cached == 6
+    assert [bank.info["layers"] for bank in cache.banks()] == before
+
+
+def test_the_split_is_made_among_usable_images(make_images, tiny):
+    """A class does not lose its only training image to a corrupt file unnoticed."""
+    folder = make_images(cat=4, dog=3)
+    images = ImageSet.from_folder(folder)
+    spoilt = next(item for item in images.items if (item.label, item.split) == ("dog", "test"))
+    whole = Path(spoilt.path).read_bytes()
+    for number in range(40):
+        Path(spoilt.path).write_bytes(whole[: len(whole) // 2] + bytes([number]))
+        images = ImageSet.from_folder(folder)
+        split = {item.path: item.split for item in images.items}
+        if split[spoilt.path] == "test":
+            break
+    extract_features(images, tiny, Cache("cache"))
+    kept = ImageSet.read_csv(Cache("cache").set_file("data"))
+    assert {(item.label, item.split) for item in kept.items} == {
+        ("cat", "train"),
+        ("cat", "test"),
+        ("dog", "train"),
+        ("dog", "test"),
+    }
+    second = make_images("second", cat=4, dog=3)
+    for number in range(2):
+        (second / f"dog/00{number}.png").write_bytes(bytes([number]) * 300)
+    with pytest.raises(DataError, match="class 'dog' .* 2 of the images could not be used, first"):
+        extract_features(ImageSet.from_folder(second), tiny, Cache("cache"))
 
 
 def test_every_kind_of_file_gets_a_row(tiny):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features, select_features
-from bottleneck.errors import CacheError, DataError, UnknownNameError, UsageError
+from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.features import features_of
 
 
@@ -72,13 +72,13 @@ def test_an_unlabelled_set_has_features_but_no_labels(make_images):
         _ = features.labels
 
 
-def test_another_set_of_the_same_name_lacks_rows(make_images):
+def test_another_set_of_the_same_name_is_noticed(make_images):
     """The features of one model, the image set since extracted by another."""
     cache = extracted(make_images(cat=3, dog=3), "features.12")
     make_images(cow=3, seed=4)
     extracted("data", model="resnet18")
-    with pytest.raises(CacheError, match="3 of 9 images have no 'features.12.cat'"):
-        load_features(cache, select_features(cache, model="squeezenet1_1"))
+    with pytest.raises(DataError, match="'data' has been extracted from other images or labels"):
+        select_features(cache, model="squeezenet1_1")
 
 
 def test_features_of_a_heads_source(make_images):

@@ -179,16 +179,28 @@ def test_damaged_heads_are_refused():
     fit_head(X, y).save("heads/a")
     fit_head(X, y, C=9.0).save("heads/b")
     Path("heads/b/head.safetensors").write_bytes(Path("heads/a/head.safetensors").read_bytes())
-    with pytest.raises(DataError, match="is not the file that head.json describes"):
+    with pytest.raises(DataError, match="do not belong together"):
         Head.load("heads/b")
     Path("heads/a/head.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         Head.load("heads/a")
-    metadata = json.loads(Path("heads/b/head.json").read_text())
-    del metadata["C"]
-    Path("heads/b/head.json").write_text(json.dumps(metadata))
-    with pytest.raises(DataError, match="cannot be read"):
-        Head.load("heads/b")
+    fit_head(X, y).save("heads/b")
+    whole = json.loads(Path("heads/b/head.json").read_text())
+    for change in (
+        {"C": None},
+        {"source": None},
+        {"temperature": "x"},
+        {"temperature": 0},
+        {"classes": ["a"]},
+        {"weights_sha256": ""},
+    ):
+        Path("heads/b/head.json").write_text(json.dumps(whole | change))
+        with pytest.raises(DataError, match="fit .* again"):
+            Head.load("heads/b")
+    for text in ("[]", "null"):
+        Path("heads/b/head.json").write_text(text)
+        with pytest.raises(DataError, match="cannot be read"):
+            Head.load("heads/b")
 
 
 def test_finding_heads():
@@ -210,7 +222,7 @@ def test_bad_arguments():
     X, y = problem(2, 4)
     with pytest.raises(UnknownNameError, match="no classifier 'smv'; did you mean 'svm'"):
         fit_head(X, y, "smv")
-    for C in (0.0, -1.0, float("nan"), float("inf")):
+    for C in (0.0, -1.0, 1e300, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="expected a number above 0"):
             fit_head(X, y, C=C)
     with pytest.raises(DataError, match="have 1 class"):
@@ -223,6 +235,29 @@ def test_bad_arguments():
     assert fit_head(X, lonely, C=1.0).classes == ("many", "once")
     with pytest.raises(UsageError, match=r"features of shape \(2, 5\) do not fit this head"):
         fit_head(X, y).predict(np.zeros((2, 5)))
+
+
+def test_rows_and_labels_must_match():
+    X, y = problem(2, 4)
+    for features, labels in ((X, y[:5]), (X[:0], y[:0]), (X[:, 0], y)):
+        with pytest.raises(UsageError, match="expected one row of features for each label"):
+            fit_head(features, labels)
+    with pytest.raises(UsageError, match="expected one row of features for each label"):
+        fit_head(X, y, validation=(X[:0], y[:0]))
+    X[3, 1] = np.nan
+    with pytest.raises(DataError, match="the features hold nan or inf"):
+        fit_head(X, y)
+
+
+def test_separable_scores_keep_a_sane_temperature():
+    """A perfect score on the folds must not turn a later mistake into an infinite loss."""
+    generator = np.random.default_rng(0)
+    y = np.repeat(["a", "b"], 20)
+    X = (generator.normal(size=(40, 5)) + 20 * (y == "b")[:, None]).astype(np.float32)
+    head = fit_head(X, y, "svm")
+    assert head.scores["accuracy"] == 1
+    wrong = head.predict_proba(X[:1] + 20)[0, 0]
+    assert wrong > 1e-6
 
 
 def test_constant_features_do_no_harm():

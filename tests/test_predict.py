@@ -77,7 +77,7 @@ def test_the_base_must_be_the_one_fitted_on(make_images):
     """Weights that moved are named anew; other weights are refused."""
     for seed in (0, 1):
         torch.manual_seed(seed)
-        torch.save(find_model("resnet18").build().state_dict(), f"{seed}.pth")
+        torch.save(find_model("resnet18").default.build().state_dict(), f"{seed}.pth")
     cache = Cache("cache")
     base = FrozenBase("resnet18", weights="0.pth")
     extract_features(ImageSet.from_folder(make_images(cat=6, dog=6)), base, cache)

@@ -66,12 +66,16 @@ class FrozenBase:
 
     def __init__(self, model: str, layers: Iterable[str] = (), *, weights: str = "default") -> None:
         self._model = find_model(model)
-        self.network = Network(model, self._model.build)
-        self.layers = self.network.in_order(layers or (self.network.default_layer,))
+        self.network = Network(model, self._model.default.build)
+        self.network.in_order(layers)  # a misspelled layer is told before weights are loaded
         loaded = load_weights(self._model, weights)
+        if loaded.entry is not self._model.default:
+            self.network = Network(model, loaded.entry.build)
+        self.layers = self.network.in_order(layers or (self.network.default_layer,))
         used = {name for layer in self.layers for name in self.network.tensors(layer)}
-        check_weights(self._model, loaded, self.network.tensor_shapes, used)
-        self.transform = loaded.transform
+        required = used | set(self.network.tensors(self.network.default_layer))
+        check_weights(model, loaded, self.network.tensor_shapes, required)
+        self.transform = loaded.entry.transform
         self.weights_name = loaded.name
         self.weights_random = loaded.random
         known = loaded.state | self.network.constants
@@ -120,6 +124,7 @@ class FrozenBase:
         other = object.__new__(FrozenBase)
         other.__dict__ |= self.__dict__
         other.layers = layers
+        other.shapes = {layer: self.shapes[layer] for layer in layers}
         other._compute = self.network.cut(layers, self._tensors)
         return other
 

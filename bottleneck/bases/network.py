@@ -4,18 +4,20 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torchvision
 from timm.layers import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torchvision.models.feature_extraction import NodePathTracer
 
-from bottleneck.errors import UnknownNameError, did_you_mean
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
 __all__ = ["Network"]
 
+_PROBE = 13
+"""A batch size that no model has for a dimension of its own."""
 _WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
 
 
@@ -32,6 +34,11 @@ class Network:
     build : callable
         Returns the `torch.nn.Module` with weights of any value.
 
+    Raises
+    ------
+    UsageError
+        The model's code decides by values, so that it has no one graph.
+
     Attributes
     ----------
     aliases : dict of str to str
@@ -42,12 +49,15 @@ class Network:
 
     def __init__(self, name: str, build: Callable[[], nn.Module]) -> None:
         self.name = name
-        root = _on_meta(build)
-        self._graph, names = _trace(root)
-        if _constants(root, self._graph):
-            # Values that no state dict holds: the model's own constructor has to compute them.
-            root = build()
+        try:
+            root = _on_meta(build)
             self._graph, names = _trace(root)
+            if _constants(root, self._graph):
+                # Values that no state dict holds: the model's own constructor computes them.
+                root = build()
+                self._graph, names = _trace(root)
+        except (RuntimeError, TypeError, fx.proxy.TraceError) as error:
+            raise _untraceable(name, error) from error
         self.constants = {
             key: value.clone() for key, value in _constants(root, self._graph).items()
         }
@@ -176,13 +186,20 @@ class Network:
 
         Nothing is computed. Operations whose result is not one tensor are left out.
         """
-        module = fx.GraphModule(self._root, self._graph)
-        ShapeProp(module).propagate(torch.empty(2, 3, *image_size, device="meta"))
+        recorder = _ShapeRecorder(fx.GraphModule(self._root, self._graph))
+        try:
+            recorder.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
+        except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+            raise _untraceable(self.name, error) from error
+        from_images: set[fx.Node] = set()
+        for node in self._graph.nodes:
+            if node.op == "placeholder" or not from_images.isdisjoint(node.all_input_nodes):
+                from_images.add(node)
         shapes = {}
         for name, node in self._nodes.items():
-            meta = node.meta.get("tensor_meta")
-            if isinstance(meta, TensorMetadata) and len(meta.shape) > 1 and meta.shape[0] == 2:  # noqa: PLR2004 - the batch above
-                shapes[name] = tuple(meta.shape[1:])
+            shape = recorder.shapes.get(node, ())
+            if node in from_images and len(shape) > 1 and shape[0] == _PROBE:
+                shapes[name] = shape[1:]
         return shapes
 
     def _module(self, node: fx.Node) -> nn.Module | None:
@@ -190,6 +207,27 @@ class Network:
 
     def _has_weights(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
+
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and keeps the shape of every result that is one tensor."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        result = super().run_node(node)
+        if isinstance(result, torch.Tensor):
+            self.shapes[node] = tuple(result.shape)
+        return result
+
+
+def _untraceable(name: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"{name} cannot be traced as a graph of layers ({type(error).__name__}); choose another "
+        f"model"
+    )
 
 
 def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:

@@ -1,7 +1,10 @@
 """Weights from a library, a file or a seed. Loading never runs pickled code."""
 
 import hashlib
+import pickle
+import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +12,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from bottleneck.bases.models import Model, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.errors import PathMissingError, UnknownNameError, WeightsError, did_you_mean
 
 __all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_RENAMED = (
+    (r"^(module\.|_orig_mod\.)+", ""),
+    (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
+    (r"\.mlp\.linear_1\.", ".mlp.0."),
+    (r"\.mlp\.linear_2\.", ".mlp.3."),
+)
+_SEEDS = 2**63
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,13 @@ class Weights:
         ``random:SEED``, the library's name for them, or the file's path.
     state : dict of str to torch.Tensor
         By the architecture's own tensor names.
-    transform : Transform
-        The preprocessing that belongs to them.
+    entry : PretrainedWeights
+        What the library offers them as, or its default: how to build the network and preprocess.
     """
 
     name: str
     state: StateDict
-    transform: Transform
+    entry: PretrainedWeights
 
     @property
     def random(self) -> bool:
@@ -52,7 +61,9 @@ def load_weights(model: Model, choice: str) -> Weights:
         Whose weights.
     choice : str
         ``default``, the library's name for them, ``random`` or ``random:SEED`` (for trying the
-        plumbing only), or a file: ``.pth`` state dict or ``.safetensors``.
+        plumbing only), or a file: ``.pth`` state dict or ``.safetensors``. A file that has the
+        name under which the library publishes weights is preprocessed for as those are, any other
+        file as the default ones.
 
     Raises
     ------
@@ -64,13 +75,15 @@ def load_weights(model: Model, choice: str) -> Weights:
         The weights can be had neither locally nor from the network, or the file is not one of
         weights.
     """
-    kind, _, seed = choice.partition(":")
-    if kind == "random" and (seed or "0").isdecimal():
-        return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.transform)
     if choice in {"default", *model.weights}:
-        return _pretrained(model, choice)
+        return _pretrained(model, next(iter(model.weights)) if choice == "default" else choice)
+    kind, _, seed = choice.partition(":")
+    if kind == "random" and (seed or "0").isdecimal() and int(seed or 0) < _SEEDS:
+        return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.default)
     if Path(choice).exists() or choice.endswith(_FILE_SUFFIXES):
-        return Weights(str(choice), _read(Path(choice)), model.transform)
+        file = Path(choice)
+        same_name = (entry for entry in model.weights.values() if entry.file == file.name)
+        return Weights(choice, _read(file), next(same_name, model.default))
     known = ("default", *model.weights, "random")
     raise UnknownNameError(
         f"no weights {choice!r} for {model.name}{did_you_mean(choice, known)}; expected one of "
@@ -79,11 +92,11 @@ def load_weights(model: Model, choice: str) -> Weights:
 
 
 def check_weights(
-    model: Model, weights: Weights, shapes: Mapping[str, tuple[int, ...]], used: set[str]
+    model: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]], required: AbstractSet[str]
 ) -> None:
     """Refuse weights of another architecture.
 
-    The tensors that are `used` must be there and fit. Unused ones, such as the classifier's, may be
+    The tensors that are `required` must be there and fit. Others, such as the classifier's, may be
     missing or of another shape, so that a network trained on other classes serves; but a tensor
     that the architecture does not know at all betrays another one.
 
@@ -93,21 +106,22 @@ def check_weights(
         Names the first misfits and counts the others.
     """
     found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+    needed = sorted(name for name in required if name in shapes)
     misfits = [
-        *(f"{name} is missing" for name in sorted(used) if name in shapes and name not in found),
+        *(f"{name} is missing" for name in needed if name not in found),
         *(f"{name} is not known" for name in found if name not in shapes),
         *(
             f"{name} has shape {found[name]}, expected {shapes[name]}"
-            for name in sorted(used)
-            if name in found and name in shapes and found[name] != shapes[name]
+            for name in needed
+            if name in found and found[name] != shapes[name]
         ),
     ]
     if misfits:
         shown = 3
         more = f" and {len(misfits) - shown} more" if len(misfits) > shown else ""
         raise WeightsError(
-            f"weights {weights.name!r} do not fit {model.name}: {'; '.join(misfits[:shown])}{more}"
-            f"; give a state dict of {model.name}, or name the model that these weights belong to"
+            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:shown])}{more}; "
+            f"give a state dict of {model}, or name the model that these weights belong to"
         )
 
 
@@ -123,20 +137,28 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 def _random(model: Model, seed: int) -> StateDict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return dict(model.build().state_dict())
+        return dict(model.default.build().state_dict())
 
 
-def _pretrained(model: Model, choice: str) -> Weights:
-    name = next(iter(model.weights)) if choice == "default" else choice
-    offered = model.weights[name]
+def _pretrained(model: Model, name: str) -> Weights:
+    entry = model.weights[name]
+    remedy = (
+        "give them with --weights FILE (a .pth state dict or .safetensors), or try the plumbing "
+        "with --weights random"
+    )
     try:
-        return Weights(name, offered.load(), offered.transform)
+        return Weights(name, _with_todays_names(entry.load()), entry)
     except OSError as error:  # no network, no such host, refused: urllib's errors are all of these
         reason = str(getattr(error, "reason", error)).partition("\n")[0]
         raise WeightsError(
-            f"weights {name} of {model.name} are not in {offered.place} and cannot be downloaded "
-            f"({reason}); give them with --weights FILE (a .pth state dict or .safetensors), or "
-            f"try the plumbing with --weights random"
+            f"weights {name} of {model.name} are not in {entry.place} and cannot be downloaded "
+            f"({reason}); {remedy}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"weights {name} of {model.name} in {entry.place} are damaged "
+            f"({type(error).__name__}); delete {entry.file or 'them'} there to download them "
+            f"again, or {remedy}"
         ) from error
 
 
@@ -162,8 +184,18 @@ def _read(file: Path) -> StateDict:
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
             f"save it with torch.save(model.state_dict(), FILE)"
         )
-    return {
-        str(name).removeprefix("module."): tensor
-        for name, tensor in content.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    tensors = {str(name): value for name, value in content.items() if torch.is_tensor(value)}
+    return _with_todays_names(tensors)
+
+
+def _with_todays_names(state: StateDict) -> StateDict:
+    """Return a state dict without wrappers' prefixes and with names as torchvision has them now.
+
+    Its published DenseNet and ViT files have older names, which it changes when it loads them.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, replacement in _RENAMED:
+            name = re.sub(pattern, replacement, name)  # noqa: PLW2901 - one name, step by step
+        renamed[name] = tensor
+    return renamed

@@ -3,7 +3,7 @@
 The layout is described in ``cache/README.md``.
 """
 
-from bottleneck.cache.banks import Bank, Cache, slug
+from bottleneck.cache.banks import Bank, Cache
 from bottleneck.cache.parts import PartWriter, store
 
-__all__ = ["Bank", "Cache", "PartWriter", "slug", "store"]
+__all__ = ["Bank", "Cache", "PartWriter", "store"]

@@ -13,11 +13,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from bottleneck.cache import parts
 from bottleneck.cache.parts import HDF5_FORMAT, Part, PartWriter, errors_of, part_files
 from bottleneck.errors import CacheError, UnknownNameError, did_you_mean
-from bottleneck.files import atomic_write
+from bottleneck.files import atomic_write, slug
 
-__all__ = ["Bank", "Cache", "slug"]
+__all__ = ["Bank", "Cache"]
 
 _VIEW_FILE = "features.h5"
 _STALE_SECONDS = 3600.0
@@ -74,7 +75,8 @@ class Cache:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the records of all extractions, oldest first."""
-        return [_read_json(path) for path in sorted((self.root / "runs").glob("*.json"))]
+        files = sorted((self.root / "runs").glob("*.json"))
+        return [_read_json(path, ("image_set", "model", "layers")) for path in files]
 
     def check_writable(self) -> None:
         """Raise `CacheError` unless files can be written into the cache folder."""
@@ -115,7 +117,11 @@ class Bank:
     @property
     def info(self) -> dict[str, Any]:
         """The content of ``bank.json``: provenance, layers and canary."""
-        return _read_json(self._info_file)
+        return _read_json(self._info_file, ("schema", "fingerprint", "layers"))
+
+    def describes(self, layer: str) -> bool:
+        """Whether ``bank.json`` is there and knows a layer."""
+        return self.exists and layer in self.info["layers"]
 
     @property
     def size(self) -> int:
@@ -142,16 +148,15 @@ class Bank:
         CacheError
             A part cannot be read.
         """
-        return [Part(path) for path in self._part_files()]
+        fingerprint = self.name.rpartition("-")[2]
+        return [Part(path, fingerprint) for path in self._part_files()]
 
     def known(self, layer: str) -> set[tuple[str, int]]:
         """Return the (digest, view) keys of the rows that hold a layer."""
         return {key for part in self.parts() if layer in part.layers for key in part.keys}
 
-    def read(
-        self, layer: str, digests: Sequence[str], views: Sequence[int] | None = None
-    ) -> np.ndarray:
-        """Read a layer's features in exactly the order asked for.
+    def read(self, layer: str, digests: Sequence[str]) -> np.ndarray:
+        """Read a layer's features of the plain images in exactly the order asked for.
 
         Every block's checksum is verified.
 
@@ -161,8 +166,6 @@ class Bank:
             The layer's own name, not its alias.
         digests : sequence of str
             May repeat.
-        views : sequence of int, optional
-            One for each digest; 0, the plain image, by default.
 
         Returns
         -------
@@ -175,8 +178,8 @@ class Bank:
             A row is not in the bank, or a part is damaged.
         """
         wanted: dict[tuple[str, int], list[int]] = {}
-        for place, key in enumerate(zip(digests, views or [0] * len(digests), strict=True)):
-            wanted.setdefault(key, []).append(place)
+        for place, digest in enumerate(digests):
+            wanted.setdefault((digest, 0), []).append(place)
         result: np.ndarray | None = None
         for part in self.parts():
             if layer not in part.layers:
@@ -199,12 +202,21 @@ class Bank:
             )
         return result
 
-    def writer(self, dtype: str) -> PartWriter:
-        """Return a writer of new parts; use it as a context manager."""
+    def writer(self, dtype: str, *, share: int = 1) -> PartWriter:
+        """Return a writer of new parts; use it as a context manager.
+
+        Parameters
+        ----------
+        dtype : str
+            ``float16`` or ``float32``.
+        share : int
+            Writers among which the memory for parts is shared.
+        """
         _remove_stale(self.path / "parts")
         info = self.info
         attributes = {key: info[key] for key in ("schema", "fingerprint")}
-        return PartWriter(self.path / "parts", attributes, dtype)
+        part_bytes = parts.PART_BYTES // share
+        return PartWriter(self.path / "parts", attributes, dtype, part_bytes=part_bytes)
 
     @property
     def has_view_file(self) -> bool:
@@ -217,12 +229,12 @@ class Bank:
         For each layer there are ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``,
         with one row per stored row. The parts are named relative to the bank, which may be moved.
         """
-        parts = self.parts()
-        layers = sorted({layer for part in parts for layer in part.layers})
+        found = self.parts()
+        layers = sorted({layer for part in found for layer in part.layers})
         content = io.BytesIO()
         with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
             for layer in layers:
-                holders = [part for part in parts if layer in part.layers]
+                holders = [part for part in found if layer in part.layers]
                 for group, source in (
                     ("features", f"features/{layer}"),
                     ("digest", "digest"),
@@ -261,26 +273,24 @@ def _remove_stale(folder: Path) -> None:
                 path.unlink()
 
 
-def slug(name: str) -> str:
-    """Return a name with what does not belong into a file's name replaced by ``-``."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     with errors_of(path):
-        atomic_write(path, json.dumps(content, indent=2) + "\n")
+        atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        whole = isinstance(content, dict) and set(keys) <= content.keys()
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
         raise CacheError(
-            f"{str(path)!r} cannot be read ({error}); restore it, or remove its folder and extract "
-            f"again"
-        ) from error
+            f"{str(path)!r} cannot be read as JSON with {', '.join(keys)}; restore it, or move it "
+            f"away and extract again"
+        )
     return content

@@ -51,13 +51,19 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Part:
-    """One immutable file of a bank."""
+    """One immutable file of a bank, whose fingerprint begins as given."""
 
     path: Path
+    fingerprint: str
 
     @cached_property
     def _header(self) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
         with errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
+            if not file.attrs["fingerprint"].startswith(self.fingerprint):
+                raise CacheError(
+                    f"{str(self.path)!r} has the fingerprint of another bank; expected "
+                    f"{self.fingerprint}: move it to where it belongs"
+                )
             digests = [bytes(row).hex() for row in file["digest"][:]]
             keys = list(zip(digests, map(int, file["view"][:]), strict=True))
             return keys, tuple(file["features"])
@@ -103,12 +109,23 @@ class PartWriter:
         Written into each part.
     dtype : str
         ``float16`` or ``float32``.
+    part_bytes : int
+        What a part holds at most, in memory and then on disk.
     """
 
-    def __init__(self, folder: Path, attributes: Mapping[str, Any], dtype: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        attributes: Mapping[str, Any],
+        dtype: str,
+        *,
+        part_bytes: int,
+    ) -> None:
         self._folder = folder
         self._attributes = dict(attributes)
         self._dtype = dtype
+        self._part_bytes = part_bytes
+        self._rows = 0
         self._buffer = io.BytesIO()
         self._file: h5py.File | None = None
         self._bytes = 0
@@ -149,14 +166,19 @@ class PartWriter:
         if self._file is None:
             self._file = self._begin(columns)
         for name, values in columns.items():
-            _extend(self._file[name], values)
+            if len(values) != len(digests):
+                raise CacheError(
+                    f"{name} has {len(values)} rows, expected one for each of {len(digests)} images"
+                )
+            _extend(self._file[name], values, self._rows)
             self._bytes += values.nbytes
-        if self._bytes >= PART_BYTES or time.monotonic() - self._started >= PART_SECONDS:
+        self._rows += len(digests)
+        if self._bytes >= self._part_bytes or time.monotonic() - self._started >= PART_SECONDS:
             self._commit()
 
     def _begin(self, columns: Mapping[str, np.ndarray]) -> h5py.File:
         self._buffer = io.BytesIO()
-        self._bytes = 0
+        self._bytes = self._rows = 0
         self._started = time.monotonic()
         file = h5py.File(self._buffer, "w", libver=HDF5_FORMAT)
         file.attrs.update(self._attributes)
@@ -179,8 +201,14 @@ class PartWriter:
     def _commit(self) -> None:
         if self._file is None:
             return
+        # An interruption may have come between two columns of the last rows.
+        file = self._file
+        for dataset in (file["digest"], file["view"], *file["features"].values()):
+            dataset.resize(self._rows, axis=0)
         self._file.close()
         self._file = None
+        if not self._rows:
+            return
         with errors_of(self._folder):
             atomic_write(_next_part(self._folder), self._buffer.getbuffer())
         self._buffer = io.BytesIO()
@@ -188,7 +216,7 @@ class PartWriter:
 
 def part_files(folder: Path) -> list[Path]:
     """Return the parts in a folder, oldest first."""
-    return sorted(folder.glob("*.h5"))
+    return sorted(folder.glob("[0-9]*-*.h5"))
 
 
 @contextmanager
@@ -209,10 +237,10 @@ def errors_of(path: Path) -> Iterator[None]:
             "kept"
         )
         raise CacheError(f"{str(path)!r} failed ({reason}); {remedy}") from error
-    except KeyError as error:
+    except (KeyError, IndexError, ValueError) as error:
         raise CacheError(
-            f"{str(path)!r} is not a part of a bank ({error.args[0]}); move it away and extract "
-            f"again: its rows will be computed anew"
+            f"{str(path)!r} is not a whole part of a bank ({error.args[0]}); move it away and "
+            f"extract again: its rows will be computed anew"
         ) from error
 
 
@@ -222,8 +250,7 @@ def _next_part(folder: Path) -> Path:
     return folder / f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}.h5"
 
 
-def _extend(data: h5py.Dataset, values: np.ndarray) -> None:
-    before = data.shape[0]
+def _extend(data: h5py.Dataset, values: np.ndarray, before: int) -> None:
     data.resize(before + len(values), axis=0)
     data[before:] = values
 

@@ -24,5 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        place = f"{error.filename!r} cannot be used" if error.filename else "the system refused"
+        print(
+            f"error: {place} ({error.strerror or error}); check the path and your rights there",
+            file=sys.stderr,
+        )
         sys.exit(1)

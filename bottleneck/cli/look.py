@@ -28,8 +28,8 @@ def layers(
     from bottleneck.bases import Network, find_model
 
     found = find_model(model)
-    network = Network(model, found.build)
-    shapes = network.output_shapes(found.transform.crop)
+    network = Network(model, found.default.build)
+    shapes = network.output_shapes(found.default.transform.crop)
     rows = [
         {
             "layer": layer,
@@ -39,7 +39,7 @@ def layers(
         }
         for layer, shape in shapes.items()
     ]
-    height, width = found.transform.crop
+    height, width = found.default.transform.crop
     print_table(rows, title=f"{model} at {height} x {width} pixels", as_json=as_json)
     if not as_json:
         note(f"default layer: {network.default_layer}")
@@ -57,7 +57,7 @@ def models(as_json: AsJson = False) -> None:
             {
                 "model": name,
                 "architecture": found.architecture,
-                "input": found.transform.crop,
+                "input": found.default.transform.crop,
                 "weights": ", ".join(found.weights),
             }
         )

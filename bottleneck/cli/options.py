@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from bottleneck.errors import UsageError
+from bottleneck.files import slug
+
 __all__ = [
     "AsJson",
     "BatchSize",
@@ -13,9 +16,22 @@ __all__ = [
     "HeadName",
     "HeadsFolder",
     "Model",
+    "NewHeadName",
     "Seed",
+    "SetName",
     "Weights",
 ]
+
+
+def _plain(name: str | None) -> str | None:
+    """Refuse a name that would lead to another folder."""
+    if name is not None and (name != slug(name) or name.startswith(".")):
+        raise UsageError(
+            f"{name!r} cannot be a name; expected letters, digits and the marks . _ - only, not "
+            f"beginning with a dot"
+        )
+    return name
+
 
 Model = Annotated[
     str,
@@ -39,9 +55,22 @@ Data = Annotated[
 ]
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Folder of the feature cache.")]
 HeadsFolder = Annotated[Path, typer.Option("--heads", help="Folder of the fitted heads.")]
-HeadName = Annotated[
-    str | None, typer.Option("--head", help="Name of the head; needed where there are several.")
+SetName = Annotated[
+    str | None,
+    typer.Option("--set", callback=_plain, help="Name of the image set; the folder's by default."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Images per call of the base.")]
+NewHeadName = Annotated[
+    str | None,
+    typer.Option("--name", callback=_plain, help="Name of the head; MODEL-LAYER-CLF by default."),
+]
+HeadName = Annotated[
+    str | None,
+    typer.Option(
+        "--head", callback=_plain, help="Name of the head; needed where there are several."
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per call of the base.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of splits, folds and solvers.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of splits, folds and solvers.")
+]

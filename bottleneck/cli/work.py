@@ -19,7 +19,9 @@ from bottleneck.cli.options import (
     HeadName,
     HeadsFolder,
     Model,
+    NewHeadName,
     Seed,
+    SetName,
     Weights,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
@@ -44,9 +46,7 @@ def extract(
     data: Data = Path("data"),
     weights: Weights = "default",
     cache: CacheFolder = Path("cache"),
-    image_set: Annotated[
-        str | None, typer.Option("--set", help="Name of the image set; the folder's by default.")
-    ] = None,
+    image_set: SetName = None,
     dtype: Annotated[
         str, typer.Option("--dtype", help="How features are stored: float16 or float32.")
     ] = "float16",
@@ -101,9 +101,7 @@ def fit_head(
     image_set: Annotated[
         str | None, typer.Option("--set", help="Choose among extractions by image set.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the head; MODEL-LAYER-CLF by default.")
-    ] = None,
+    name: NewHeadName = None,
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
     seed: Seed = 0,
@@ -168,11 +166,13 @@ def evaluate(
     from bottleneck.report import draw_confusion_matrix
 
     name, fitted = find_head(heads, head)
-    evaluation = evaluate_head(fitted, features_of(fitted.source, Cache(cache)), split)
+    features = features_of(fitted.source, Cache(cache))
+    evaluation = evaluate_head(fitted, features, split)
     evaluation.save(heads / name / f"evaluation-{split}.json")
     if picture:
         draw_confusion_matrix(evaluation, name, picture)
         note(f"confusion matrix drawn to {picture}")
+    _note_image_set(features.images)
     _note_random(fitted.source["weights_random"])
     if as_json:
         print_json({"head": name, **evaluation.as_dict()})

@@ -21,6 +21,7 @@ from bottleneck.solvers import span_basis
 
 __all__ = ["C_GRID", "RECIPES", "fit_head"]
 
+_C_BOUNDS = (1e-10, 1e10)
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _FOLDS = 5
 _MAX_ITER = 10_000
@@ -92,7 +93,7 @@ def fit_head(
     UnknownNameError
         There is no such recipe.
     UsageError
-        `C` is not above zero.
+        `C` is not above zero, or features and labels are not of the same, positive number.
     DataError
         There are fewer than two classes, or too few images to choose `C`.
     """
@@ -101,8 +102,13 @@ def fit_head(
             f"no classifier {clf!r}{did_you_mean(clf, RECIPES)}; expected one of "
             f"{', '.join(RECIPES)}"
         )
-    if C is not None and not 0 < C < np.inf:
-        raise UsageError(f"C is {C}, expected a number above 0; give another --C, or none")
+    if C is not None and not _C_BOUNDS[0] <= C <= _C_BOUNDS[1]:
+        raise UsageError(
+            f"C is {C}, expected a number above 0, from {_C_BOUNDS[0]:g} to {_C_BOUNDS[1]:g}; "
+            f"give another --C, or none"
+        )
+    for features, labels in [(X, y)] + ([validation] if validation else []):
+        _check_rows(features, labels)
     classes, targets = np.unique(y, return_inverse=True)
     if len(classes) < 2:  # noqa: PLR2004 - a classifier tells at least two apart
         raise DataError(
@@ -135,6 +141,16 @@ def fit_head(
         scores=scores,
         source=dict(source or {}),
     )
+
+
+def _check_rows(X: np.ndarray, y: np.ndarray) -> None:
+    if X.ndim != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
+        raise UsageError(
+            f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
+            f"each label, and at least one"
+        )
+    if not np.isfinite(X).all():
+        raise DataError("the features hold nan or inf; expected finite numbers: extract again")
 
 
 @dataclass(frozen=True)
@@ -250,11 +266,20 @@ def _affine(estimator: Any, clf: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _temperature(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Return the temperature with the lowest log loss, between 1/100 and 100."""
+    """Return the temperature with the lowest log loss, between 1/100 and 100.
+
+    Scores that separate the classes would have it at 0. So a class's own share in the targets is
+    less than 1 by what a uniform prior makes of its count (Platt 1999, Probabilistic Outputs for
+    Support Vector Machines, section 2.2).
+    """
+    n_classes = scores.shape[1]
+    counts = np.bincount(targets, minlength=n_classes)[targets]
+    shares = np.repeat(1 / (counts[:, None] + n_classes), n_classes, axis=1)
+    shares[np.arange(len(targets)), targets] *= counts + 1
 
     def log_loss(log_temperature: float) -> float:
         scaled = log_softmax(scores / np.exp(log_temperature), axis=1)
-        return float(-scaled[np.arange(len(targets)), targets].mean())
+        return float(-(shares * scaled).sum(axis=1).mean())
 
     widest = np.log(100.0)
     found = minimize_scalar(log_loss, bounds=(-widest, widest), method="bounded")

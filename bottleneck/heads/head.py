@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Head", "find_head", "head_names", "probabilities"]
 
 _SCHEMA_VERSION = 1
+_WEIGHTS_FILE = "head.safetensors"
+_METADATA_FILE = "head.json"
+_ONE_VS_REST = "logreg"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,24 +111,38 @@ class Head:
         """Save as ``head.safetensors`` and ``head.json``, whole or not at all.
 
         A head that is already in `folder` is replaced.
+
+        Raises
+        ------
+        UsageError
+            `folder` is there and is no head.
+        DataError
+            The folder cannot be written.
         """
         target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
+        if target.exists() and not (target / _METADATA_FILE).is_file():
+            raise UsageError(
+                f"{str(target)!r} is there and is no head; choose another name for the head"
+            )
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
         try:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             # safetensors writes an array's memory as it lies, whatever its strides.
             tensors = {"weight": self.weight, "bias": self.bias}
             tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-            save_file(tensors, temporary / "head.safetensors")
-            (temporary / "head.json").write_text(json.dumps(self._metadata(temporary), indent=2))
-            previous = target.with_name(f".{target.name}.previous")
-            shutil.rmtree(previous, ignore_errors=True)
+            new = temporary / "new"
+            new.mkdir()
+            save_file(tensors, new / _WEIGHTS_FILE)
+            text = json.dumps(self._metadata(new), indent=2, allow_nan=False)
+            (new / _METADATA_FILE).write_text(text)
             if target.exists():
-                target.rename(previous)
-            temporary.rename(target)
-            shutil.rmtree(previous, ignore_errors=True)
+                target.rename(temporary / "previous")
+            (temporary / "new").rename(target)
+        except OSError as error:
+            raise DataError(
+                f"the head cannot be saved as {str(target)!r} ({error.strerror}); choose another "
+                f"folder with --heads"
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
@@ -141,34 +159,35 @@ class Head:
             Its files are damaged, or do not belong together.
         """
         path = Path(folder)
-        if not (path / "head.json").is_file():
+        if not (path / _METADATA_FILE).is_file():
             near = did_you_mean(path.name, head_names(path.parent))
             raise UnknownNameError(
                 f"no head {path.name!r} in {str(path.parent)!r}{near}; 'bottleneck fit-head' makes "
                 f"one"
             )
         try:
-            metadata = json.loads((path / "head.json").read_text())
-            tensors = load_file(path / "head.safetensors")
+            metadata = json.loads((path / _METADATA_FILE).read_text())
+            tensors = load_file(path / _WEIGHTS_FILE)
             head = cls(
-                clf=metadata["clf"],
-                classes=tuple(metadata["classes"]),
+                clf=str(metadata["clf"]),
+                classes=tuple(map(str, metadata["classes"])),
                 weight=tensors["weight"],
                 bias=tensors["bias"],
-                C=metadata["C"],
-                temperature=metadata["temperature"],
-                scores=metadata["scores"],
-                source=metadata["source"],
+                C=float(metadata["C"]),
+                temperature=float(metadata["temperature"]),
+                scores=dict(metadata["scores"]),
+                source=dict(metadata["source"]),
             )
-            same_file = metadata["weights_sha256"] == _digest(path / "head.safetensors")
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            same_file = metadata["weights_sha256"] == _digest(path / _WEIGHTS_FILE)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(
-                f"the head in {str(path)!r} cannot be read ({error}); fit it again"
+                f"the head in {str(path)!r} cannot be read ({type(error).__name__}); fit it again"
             ) from error
-        if not same_file or head.bias.shape != (len(head.classes),):
+        shapes = (head.weight.shape[:1], head.bias.shape)
+        if not same_file or shapes != ((len(head.classes),),) * 2 or not head.temperature > 0:
             raise DataError(
-                f"head.safetensors in {str(path)!r} is not the file that head.json describes; fit "
-                f"the head again"
+                f"{_WEIGHTS_FILE} and {_METADATA_FILE} in {str(path)!r} do not belong together; "
+                f"fit the head again"
             )
         return head
 
@@ -189,13 +208,13 @@ class Head:
             "schema": _SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **self.as_dict(),
-            "weights_sha256": _digest(folder / "head.safetensors"),
+            "weights_sha256": _digest(folder / _WEIGHTS_FILE),
         }
 
 
 def head_names(folder: str | Path) -> list[str]:
     """Return the names of the heads saved in a folder."""
-    return sorted(path.parent.name for path in Path(folder).glob("[!.]*/head.json"))
+    return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
 
 
 def find_head(folder: str | Path, name: str | None = None) -> tuple[str, Head]:
@@ -225,7 +244,7 @@ def find_head(folder: str | Path, name: str | None = None) -> tuple[str, Head]:
 
 def probabilities(clf: str, scores: np.ndarray, temperature: float) -> np.ndarray:
     """Turn scores into probabilities: one-vs-rest sigmoids for ``logreg``, else a softmax."""
-    if clf == "logreg":
+    if clf == _ONE_VS_REST:
         each = expit(scores)
         total = each.sum(axis=1, keepdims=True)
         return np.asarray(each / np.maximum(total, np.finfo(each.dtype).tiny))

@@ -9,6 +9,9 @@ from bottleneck.errors import BadImageError
 
 __all__ = ["decode"]
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow knows more, some of which start other programs on the bytes."""
+
 
 def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file to upright 8-bit RGB.
@@ -34,7 +37,7 @@ def decode(data: bytes) -> Image.Image:
     if not data:
         raise BadImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             return _to_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
         raise BadImageError("not an image in a known format") from None

@@ -125,17 +125,23 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
 
 def read_manifest(manifest: Path) -> Iterator[FoundFile]:
     """Yield what a CSV manifest lists, see `ImageSet.from_manifest`."""
-    with manifest.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        lacking = [column for column in ("path", "label") if column not in columns]
-        if lacking:
-            raise UsageError(
-                f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
-                f"expected the header path,label or path,label,split, found "
-                f"{','.join(columns) or 'an empty file'}"
-            )
-        rows = [(reader.line_num, row) for row in reader]
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{str(manifest)!r} cannot be read as a manifest ({error}); expected a folder, or a "
+            f"CSV file in UTF-8 with the header path,label or path,label,split"
+        ) from error
+    lacking = [column for column in ("path", "label") if column not in columns]
+    if lacking:
+        raise UsageError(
+            f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
+            f"expected the header path,label or path,label,split, found "
+            f"{','.join(columns) or 'an empty file'}"
+        )
     if not rows:
         raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
     filled = Counter(bool(row.get("split")) for _, row in rows)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,12 +65,15 @@ class ImageSet:
         Files with an image's ending that could not be read at all.
     ignored : tuple of str
         Files left out: another ending, or outside the class folders.
+    split_seed : int or None
+        Seed of the split that was made here; None where the splits were given.
     """
 
     name: str
     items: tuple[ImageItem, ...]
     rejected: tuple[RejectedImage, ...] = ()
     ignored: tuple[str, ...] = ()
+    split_seed: int | None = None
 
     @classmethod
     def open(cls, source: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
@@ -182,11 +186,20 @@ class ImageSet:
     def read_csv(cls, file: str | Path) -> Self:
         """Read a set as `write_csv` wrote it, without touching the images."""
         path = Path(file)
-        with path.open(newline="", encoding="utf-8") as stream:
-            items = tuple(
-                ImageItem(row["path"], row["digest"], row["label"] or None, row["split"] or None)
-                for row in csv.DictReader(stream)
-            )
+        try:
+            with path.open(newline="", encoding="utf-8") as stream:
+                items = tuple(
+                    ImageItem(
+                        row["path"], row["digest"], row["label"] or None, row["split"] or None
+                    )
+                    for row in csv.DictReader(stream)
+                )
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+            raise DataError(
+                f"the image set {str(path)!r} cannot be read ({error}); extract it again"
+            ) from error
+        if not items:
+            raise DataError(f"the image set {str(path)!r} is empty; extract it again")
         return cls(path.stem, items)
 
     def write_csv(self, file: str | Path) -> None:
@@ -225,11 +238,22 @@ class ImageSet:
         return tuple(sorted(digest for digest, seen in values.items() if len(seen) > 1))
 
     def without(self, rejected: Iterable[RejectedImage]) -> Self:
-        """Return the set without the images rejected, which join its own rejected ones."""
+        """Return the set without the images rejected, which join its own rejected ones.
+
+        A split that was made here is made anew, for the images that are left.
+
+        Raises
+        ------
+        DataError
+            See `with_splits`.
+        """
         rejected = tuple(rejected)
         gone = {image.path for image in rejected}
         kept = tuple(item for item in self.items if item.path not in gone)
-        return replace(self, items=kept, rejected=self.rejected + rejected)
+        smaller = replace(self, items=kept, rejected=self.rejected + rejected)
+        if self.split_seed is None or not gone:
+            return smaller
+        return smaller.with_splits(seed=self.split_seed)
 
     def with_splits(self, *, test_share: float = 0.2, seed: int = 0) -> Self:
         """Return the set split into train and test, stratified by class.
@@ -242,7 +266,7 @@ class ImageSet:
         Raises
         ------
         DataError
-            A class has fewer than two different images.
+            A class has fewer than two different images, or none that is not also under another.
         """
         digests_of_class: dict[str, set[str]] = defaultdict(set)
         for item in self.items:
@@ -252,8 +276,8 @@ class ImageSet:
             digests = digests_of_class[label]
             if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to test on
                 raise DataError(
-                    f"class {label!r} has 1 image; at least 2 different ones are needed, one to "
-                    f"train on and one to test on: add images or remove the class"
+                    f"class {label!r} has 1 usable image; at least 2 different ones are needed, "
+                    f"one to train on and one to test on: add images or remove the class"
                 )
             ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
             wanted = max(1, round(test_share * len(ranked)))
@@ -262,8 +286,13 @@ class ImageSet:
                 if digest not in split_of:
                     split_of[digest] = "test" if wanted > 0 else "train"
                     wanted -= 1
+            if len({split_of[digest] for digest in digests}) == 1:
+                raise DataError(
+                    f"class {label!r} cannot be split, as its images stand under other classes as "
+                    f"well; correct the labels or add images"
+                )
         items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
-        return replace(self, items=items)
+        return replace(self, items=items, split_seed=seed)
 
     def digest_of(self, *splits: str) -> str:
         """Return the SHA-256 over digests and labels of the splits named (of all, if none is).
@@ -304,8 +333,15 @@ def _digest_all(
 def _digest(found: FoundFile) -> ImageItem | RejectedImage:
     path = found.path.as_posix()
     try:
+        path.encode()
+        mode = found.path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return RejectedImage(path, "a folder" if stat.S_ISDIR(mode) else "not a regular file")
         with found.path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="replace").decode()
+        return RejectedImage(shown, "the file's name is not UTF-8")
     except OSError as error:
         return RejectedImage(path, error.strerror or str(error))
     return ImageItem(path, digest, found.label, found.split)
