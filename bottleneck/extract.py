@@ -190,9 +190,9 @@ def extract_features(
             done += len(batch.items) + len(batch.rejected)
             if progress:
                 progress("extract", done, work)
-    undescribed = [layer for layer, bank in banks.items() if not bank.describes(layer)]
-    if undescribed and work < len({item.digest for item in images.items}):
-        _prepare_banks(base.cut(undescribed), banks, dtype)
+    lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
+    if lost:
+        _prepare_banks(base.cut(lost), banks, dtype)
     usable = _usable(images, bad)
     computed = work - len(bad)
     for bank in distinct:

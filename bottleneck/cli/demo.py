@@ -52,7 +52,7 @@ def demo(
             {
                 "head": name,
                 "C": fitted.C,
-                "cross-validated accuracy": fitted.scores["accuracy"],
+                "5-fold accuracy": fitted.scores["accuracy"],
                 "test images": result.images,
                 "test accuracy": result.accuracy,
                 "95% interval": f"{low:.3f} to {high:.3f}",
