@@ -1,8 +1,10 @@
 """Who may import whom, and what a plain import loads."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,15 @@ def test_public_names_are_not_hidden_by_modules():
     """Importing a module of a package sets its name there, over anything of the same name."""
     modules = {path.stem for path in PACKAGE.iterdir()}
     assert not modules & set(bottleneck.__all__)
+
+
+def test_the_minimum_versions_are_those_promised():
+    root = PACKAGE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    floors = dict(one.split(">=") for one in wanted if ">=" in one)
+    pinned = dict(
+        re.findall(r"^([\w-]+)==(\S+)$", (root / "tests/minimum.txt").read_text(), re.MULTILINE)
+    )
+    for name, floor in floors.items():
+        assert re.fullmatch(rf"{re.escape(floor)}(\.0)*", pinned[name]), name
