@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,8 @@ def test_public_names_are_not_hidden_by_modules():
 def test_the_minimum_versions_are_those_promised():
     root = PACKAGE.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *chain.from_iterable(extras)]
     floors = dict(one.split(">=") for one in wanted if ">=" in one)
     pinned = dict(
         re.findall(r"^([\w-]+)==(\S+)$", (root / "tests/minimum.txt").read_text(), re.MULTILINE)
