@@ -59,8 +59,7 @@ def test_every_command_and_option_has_help():
 
 def test_every_command_that_prints_a_table_prints_json():
     for name, command in commands():
-        if name != ("demo",):
-            assert "as_json" in {parameter.name for parameter in command.params}, name
+        assert "as_json" in {parameter.name for parameter in command.params}, name
 
 
 def test_the_version(bottleneck):

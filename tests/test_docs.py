@@ -1,5 +1,6 @@
 """The README, the notebook and the demo do what they say."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -50,6 +51,9 @@ def test_the_demo_mends_its_images(bottleneck, demo):
     assert again.code == 0
     assert "demo images: 1 written" in again.err
     assert "0 computed, 200 found in the cache" in again.out
+    found = json.loads(bottleneck("demo", "--json").out)
+    assert [row["head"] for row in found["heads"]] == ["demo-softmax", "demo-svm"]
+    assert len(found["commands"]) == 5
 
 
 def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):

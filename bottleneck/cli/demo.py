@@ -1,14 +1,16 @@
 """The demo: real commands on real photographs."""
 
 import shlex
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.options import CacheFolder, HeadsFolder
-from bottleneck.cli.output import note, print_table
+from bottleneck.cli.options import AsJson, CacheFolder, HeadsFolder
+from bottleneck.cli.output import note, print_json, print_table
 
 __all__ = ["demo"]
 
@@ -23,6 +25,7 @@ def demo(
     picture: Annotated[
         Path, typer.Option("--picture", help="File to draw the confusion matrix to.")
     ] = Path("confusion_matrix.png"),
+    as_json: AsJson = False,
 ) -> None:
     """Show the whole way on 200 photographs: extract, fit two heads, evaluate them."""
     from bottleneck.demo import write_demo_images
@@ -35,8 +38,9 @@ def demo(
     def run(*arguments: object) -> Any:
         words = [str(argument) for argument in arguments]
         commands.append(shlex.join(["bottleneck", *words]))
-        print(f"\n$ {commands[-1]}", flush=True)
-        return app(words, standalone_mode=False)
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            print(f"\n$ {commands[-1]}", flush=True)
+            return app(words, standalone_mode=False)
 
     stores = ("--cache", cache) if cache != Path("cache") else ()
     shelves = ("--heads", heads) if heads != Path("heads") else ()
@@ -59,6 +63,9 @@ def demo(
                 "log loss": result.log_loss,
             }
         )
+    if as_json:
+        print_json({"heads": rows, "commands": commands})
+        return
     print()
     print_table(rows, title=f"Heads on the features of {model}, {data}")
     print("\nThe commands were:")
