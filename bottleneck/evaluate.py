@@ -1,7 +1,7 @@
 """Metrics of a head on held-out features, with confidence intervals."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Evaluation:
         ``test``, ``val`` or ``train``.
     images : int
         Images evaluated.
+    leaks : int
+        Those among them whose very bytes stand in another split as well.
     accuracy : float
         Share of images given their own label.
     accuracy_interval : tuple of float
@@ -64,6 +66,7 @@ class Evaluation:
 
     split: str
     images: int
+    leaks: int
     accuracy: float
     accuracy_interval: tuple[float, float]
     balanced_accuracy: float
@@ -119,7 +122,9 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     probabilities = head.predict_proba(held.X)
     given = head.decision_function(held.X).argmax(axis=1)
     confusion = confusion_matrix(targets, given, labels=range(len(head.classes)))
-    return _summarise(split, head.classes, confusion, probabilities[np.arange(len(held)), targets])
+    own = probabilities[np.arange(len(held)), targets]
+    leaks = int(np.isin(held.digests, features.images.leaks).sum())
+    return replace(_summarise(split, head.classes, confusion, own), leaks=leaks)
 
 
 def _summarise(
@@ -135,6 +140,7 @@ def _summarise(
     return Evaluation(
         split=split,
         images=int(carried.sum()),
+        leaks=0,
         accuracy=float(right.sum() / carried.sum()),
         accuracy_interval=(float(interval.low), float(interval.high)),
         balanced_accuracy=float(np.mean(recalls)),

@@ -359,6 +359,10 @@ def _prepare_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str) -> N
     for layer in base.layers:
         bank = banks[layer]
         if bank.describes(layer):
+            if bank.info["fingerprint"] != base.fingerprint(layer, dtype):
+                raise CacheError(
+                    f"bank {bank.name} has another fingerprint than its name says; move it away"
+                )
             stored = bank.info["layers"][layer]["canary"]
             _check_canary(bank, layer, stored, canary[layer])
             continue

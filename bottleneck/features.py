@@ -148,7 +148,8 @@ def select_features(
             break
     else:
         raise UnknownNameError(_no_match(runs, model, layer, image_set))
-    if ImageSet.read_csv(cache.set_file(chosen[0].image_set)).digest_of() != digest:
+    images = ImageSet.read_csv(cache.set_file(chosen[0].image_set))
+    if images.digest_of() != digest:
         raise DataError(
             f"image set {chosen[0].image_set!r} has been extracted from other images or labels "
             f"since {chosen[0].model} saw it; extract it again, and tell sets of one name apart "
@@ -210,6 +211,12 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
             f"the cache that the head was fitted on with --cache"
         )
     features = load_features(cache, selection)
+    runs = [run for run in cache.runs() if run["image_set"] == selection.image_set]
+    if runs and runs[-1]["image_set_digest"] != features.images.digest_of():
+        raise DataError(
+            f"{str(cache.set_file(selection.image_set))!r} is not as its last extraction wrote it; "
+            f"extract again"
+        )
     now = features.provenance["split_digests"]
     if any(now[split] != source["split_digests"][split] for split in ("train", "val")):
         raise DataError(

@@ -1,10 +1,14 @@
 """Files: their names, and small ones that are either whole or absent."""
 
+import hashlib
+import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["atomic_write", "fsync_folder", "slug"]
+__all__ = ["atomic_write", "fsync_folder", "read_json", "slug", "write_json"]
 
 
 def fsync_folder(folder: Path) -> None:
@@ -45,6 +49,36 @@ def atomic_write(path: Path, content: str | bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as JSON, whole or not at all, with a digest of itself as ``sha256``.
+
+    Raises
+    ------
+    ValueError
+        The content holds nan or inf, which JSON does not have.
+    """
+    sealed = {**content, "sha256": _seal(content)}
+    atomic_write(path, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without the digest.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged or has been edited.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop("sha256", None) != _seal(content):
+        raise ValueError("its content does not match its digest")
+    return content
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def slug(name: str) -> str:

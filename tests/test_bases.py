@@ -206,10 +206,15 @@ def test_weights_from_files_of_either_kind():
     model = seeded("resnet18", seed=3)
     torch.save(model.state_dict(), "plain.pth")
     torch.save({"epoch": 1, "state_dict": model.state_dict()}, "wrapped.pth")
-    torch.save({f"module.{k}": v for k, v in model.state_dict().items()}, "parallel.pth")
+    parallel = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save(parallel, "parallel.pth")
+    torch.save({"n_averaged": torch.tensor(3), **parallel}, "averaged.pth")
+    lightning = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": lightning, "epoch": 3}, "lightning.pth")
     save_file(model.state_dict(), "plain.safetensors")
-    files = ("plain.pth", "wrapped.pth", "parallel.pth", "plain.safetensors")
-    prints = {FrozenBase("resnet18", weights=file).fingerprint("flatten") for file in files}
+    files = ("plain", "wrapped", "parallel", "averaged", "lightning")
+    names = [*(f"{file}.pth" for file in files), "plain.safetensors"]
+    prints = {FrozenBase("resnet18", weights=name).fingerprint("flatten") for name in names}
     assert len(prints) == 1
 
 

@@ -349,5 +349,9 @@ def test_run_records_keep_their_order(tmp_path):
     for number in range(5):
         cache.record_run({"image_set": "data", "model": number, "layers": []})
     assert [run["model"] for run in cache.runs()] == list(range(5))
-    assert json.loads(min((tmp_path / "runs").iterdir()).read_text())["model"] == 0
+    first = min((tmp_path / "runs").iterdir())
+    assert json.loads(first.read_text())["model"] == 0
+    first.write_text(first.read_text().replace("data", "date"))
+    with pytest.raises(CacheError, match="does not match its digest"):
+        cache.runs()
     assert {path.suffix for path in Path(tmp_path / "runs").iterdir()} == {".json"}

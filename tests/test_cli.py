@@ -18,6 +18,7 @@ import typer
 from bottleneck import Cache
 from bottleneck.bases import find_model
 from bottleneck.cli import app
+from bottleneck.files import write_json
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
 
@@ -254,7 +255,7 @@ def other_set(make_images):
     layer = {"layer": "a", "alias": None, "bank": "b", "fingerprint": "c"}
     run = {"image_set": "data", "image_set_digest": "", "model": "m", "weights": "w"}
     record = {**run, "weights_random": False, "dtype": "float16", "layers": [layer]}
-    Path("cache/runs/1.json").write_text(json.dumps(record))
+    write_json(Path("cache/runs/1.json"), record)
 
 
 def cache_in_the_way(make_images):
@@ -303,9 +304,10 @@ def cache_in_the_way(make_images):
             "no w",
         ),
         (other_set, ("fit-head",), 1, "the image set 'cache/sets/data.csv' cannot be read"),
-        (other_run, ("fit-head",), 1, "cannot be read as JSON with image_set, model, layers"),
+        (other_run, ("fit-head",), 1, "does not match its digest"),
         (two_classes, ("fit-head", "--name", ".."), 2, "'..' cannot be a name"),
         (two_classes, ("fit-head", "--name", "a/b"), 2, "'a/b' cannot be a name"),
+        (None, ("evaluate", "--head", ""), 2, "'' cannot be a name"),
         (None, ("evaluate", "--head", "../x"), 2, "'../x' cannot be a name"),
         (None, ("fit-head",), 1, "no extraction in the cache folder 'cache'"),
         (None, ("evaluate",), 1, "no heads in 'heads'"),
@@ -388,6 +390,66 @@ def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, mak
     finished = bottleneck("evaluate")
     assert finished.code == 1
     assert "have changed since the head was fitted" in finished.err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_a_damaged_image_set_or_record_is_not_used(bottleneck):
+    """One flipped letter in a split, a label or a record."""
+    bottleneck("fit-head", "--C", "1")
+    file = Path("cache/sets/data.csv")
+    whole = file.read_text()
+    for old, new in (('"test"', '"tEst"'), ('"cat","test"', '"dog","test"'), ('"test"', '"val"')):
+        assert old in whole
+        file.write_text(whole.replace(old, new, 1))
+        finished = bottleneck("evaluate")
+        assert finished.code == 1
+        assert "extract" in finished.err
+        assert not finished.out
+    file.write_text(whole)
+    (record,) = Path("cache/runs").iterdir()
+    record.write_text(record.read_text().replace("squeezenet1_1", "squeezenet1_0", 1))
+    finished = bottleneck("fit-head")
+    assert finished.code == 1
+    assert "does not match its digest" in finished.err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_predicting_overlapping_folders_with_strangers(bottleneck):
+    bottleneck("fit-head", "--C", "1")
+    Path("data/cat/notes.txt").touch()
+    finished = bottleneck("predict", "data/cat", "data/cat/000.png", "data")
+    assert len(finished.out.splitlines()) == 17
+    assert "1 .txt" in finished.err
+
+
+def test_leaks_are_recorded_with_the_evaluation(bottleneck, make_images):
+    make_images("data/train", cat=4, dog=4)
+    make_images("data/test", cat=2, dog=2, seed=3)
+    shutil.copy("data/train/cat/000.png", "data/test/cat/leak.png")
+    assert len(json.loads(bottleneck("extract", *TINY, "--json").out)["leaks"]) == 1
+    bottleneck("fit-head", "--C", "1")
+    finished = bottleneck("evaluate", "--json")
+    assert json.loads(finished.out)["leaks"] == 1
+    assert "warning: leak" in finished.err
+
+
+def test_odd_names_come_back_from_the_cache(bottleneck, make_images):
+    """Line breaks, quotes and commas in names and labels."""
+    make_images("data", **{"a,b": 4, 'c"\r': 4})
+    Path("data/a,b/000.png").rename("data/a,b/x\ry.png")
+    assert bottleneck("extract", *TINY).code == 0
+    fitted = bottleneck("fit-head", "--C", "1", "--json")
+    assert json.loads(fitted.out)["classes"] == ["a,b", 'c"\r']
+    rows = list(csv.reader(io.StringIO(bottleneck("predict", "data").out, newline="")))
+    assert {len(row) for row in rows} == {4}
+    assert len(rows) == 9
+
+
+def test_a_set_name_too_long_is_told_before_any_work(bottleneck, make_images):
+    make_images("n" * 240, cat=3, dog=3)
+    finished = bottleneck("extract", *TINY, "--data", "n" * 240)
+    assert finished.code == 2
+    assert "give another with --set" in finished.err
 
 
 def test_weights_damaged_in_torchs_cache(bottleneck, make_images, tmp_path):

@@ -1,6 +1,5 @@
 """Extraction: right to the last digit of float16, computed once, safe with bad images."""
 
-import json
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features, select_features
 from bottleneck.bases import find_model
 from bottleneck.errors import CacheError, DataError, FeatureOverflowError, UsageError
+from bottleneck.files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +210,22 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny):
         info = bank.info
         for details in info["layers"].values():
             details["canary"][1][0] *= 1.01
-        (bank.path / "bank.json").write_text(json.dumps(info))
+        write_json(bank.path / "bank.json", info)
     with pytest.raises(CacheError, match="are not what the base computes now"):
         extract_features(ImageSet.from_folder(folder), tiny, cache)
+
+
+def test_a_bank_whose_fingerprint_is_not_its_names_gets_no_rows(make_images, tiny):
+    folder = make_images(cat=3, dog=3)
+    cache = Cache("cache")
+    extract_features(ImageSet.from_folder(folder), tiny, cache)
+    make_images(fish=3, seed=8)
+    for bank in cache.banks():
+        write_json(bank.path / "bank.json", {**bank.info, "fingerprint": "0" * 64})
+    parts = sorted(cache.root.rglob("parts/*"))
+    with pytest.raises(CacheError, match="has another fingerprint than its name says"):
+        extract_features(ImageSet.from_folder(folder), tiny, cache)
+    assert sorted(cache.root.rglob("parts/*")) == parts
 
 
 def test_a_layer_that_overflows_float16(make_images):

@@ -1,6 +1,5 @@
 """Heads: the arithmetic against scikit-learn, the choice of C, saving and loading."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +161,24 @@ def test_saved_and_loaded_heads_are_the_same(clf):
     assert [path.name for path in Path("heads").iterdir()] == ["one"]
 
 
+def test_saving_leaves_other_files_alone():
+    """A head that is replaced loses its evaluations, and nothing else."""
+    X, y = problem(2, 4)
+    folder = fit_head(X, y).save("heads/one")
+    (folder / "thesis.txt").write_text("mine")
+    (folder / "evaluation-test.json").write_text("{}")
+    fit_head(X, y, C=9.0).save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "head.json",
+        "head.safetensors",
+        "thesis.txt",
+    ]
+    assert Head.load(folder).C == 9
+    Path("heads/dangling").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="'heads/dangling' is there and is no head"):
+        fit_head(X, y).save("heads/dangling")
+
+
 def test_a_head_is_one_torch_module():
     X, y = problem(3, 12)
     head = fit_head(X, y)
@@ -192,17 +209,11 @@ def test_damaged_heads_are_refused():
     with pytest.raises(DataError, match="cannot be read"):
         Head.load("heads/a")
     fit_head(X, y).save("heads/b")
-    whole = json.loads(Path("heads/b/head.json").read_text())
-    for change in (
-        {"C": None},
-        {"source": None},
-        {"temperature": "x"},
-        {"temperature": 0},
-        {"classes": ["a"]},
-        {"weights_sha256": ""},
-    ):
-        Path("heads/b/head.json").write_text(json.dumps(whole | change))
-        with pytest.raises(DataError, match="fit .* again"):
+    whole = Path("heads/b/head.json").read_text()
+    for part, other in (('"C": ', '"C": 1'), ('"temperature": 1', '"temperature": 7'), ("{", "")):
+        assert part in whole
+        Path("heads/b/head.json").write_text(whole.replace(part, other, 1))
+        with pytest.raises(DataError, match="cannot be read .*fit it again"):
             Head.load("heads/b")
     for text in ("[]", "null"):
         Path("heads/b/head.json").write_text(text)
@@ -237,8 +248,11 @@ def test_bad_arguments():
     lonely = y.copy()
     lonely[:] = "many"
     lonely[0] = "once"
-    with pytest.raises(DataError, match="class 'once' has 1 training image.*--C"):
+    with pytest.raises(DataError, match="class 'once' has 1 different training image.*--C"):
         fit_head(X, lonely)
+    copies = np.where(np.arange(len(X)) < 3, "copied", "many")
+    with pytest.raises(DataError, match="class 'copied' has 1 different training image"):
+        fit_head(X, copies, groups=np.maximum(np.arange(len(X)), 2))
     assert fit_head(X, lonely, C=1.0).classes == ("many", "once")
     with pytest.raises(UsageError, match=r"features of shape \(2, 5\) do not fit this head"):
         fit_head(X, y).predict(np.zeros((2, 5)))

@@ -276,7 +276,11 @@ def test_manifest_with_splits(make_images):
         ("", UsageError, "an empty file"),
         ("path,label\n", DataError, "lists no images"),
         ("path,label\nnowhere.png,x\n", PathMissingError, "1 of 1 images listed"),
-        ("path,label\ndata/cat/000.png,\n", UsageError, "empty label in line 2"),
+        (
+            "path,label\ndata/cat/000.png,\n",
+            UsageError,
+            "empty label, or a NUL",
+        ),
         ("path,label,split\ndata/cat/000.png,x,dev\n", UsageError, "the split 'dev' in line 2"),
         (
             "path,label,split\ndata/cat/000.png,x,train\ndata/cat/001.png,x,\n",

@@ -18,9 +18,10 @@ from bottleneck.errors import PathMissingError, UnknownNameError, WeightsError, 
 __all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
+_AVERAGING_COUNTER = "n_averaged"
+_PREFIXES = ("model.", "_orig_mod.", "module.")
 _RENAMED = (
-    (r"^(module\.|_orig_mod\.)+", ""),
     (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
     (r"\.mlp\.linear_1\.", ".mlp.0."),
     (r"\.mlp\.linear_2\.", ".mlp.3."),
@@ -184,12 +185,19 @@ def _read(file: Path) -> StateDict:
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
             f"save it with torch.save(model.state_dict(), FILE)"
         )
-    tensors = {str(name): value for name, value in content.items() if torch.is_tensor(value)}
+    tensors = {
+        str(name): value
+        for name, value in content.items()
+        if torch.is_tensor(value) and name != _AVERAGING_COUNTER
+    }
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return _with_todays_names(tensors)
 
 
 def _with_todays_names(state: StateDict) -> StateDict:
-    """Return a state dict without wrappers' prefixes and with names as torchvision has them now.
+    """Return a state dict with names as torchvision has them now.
 
     Its published DenseNet and ViT files have older names, which it changes when it loads them.
     """

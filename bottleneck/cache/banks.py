@@ -1,7 +1,6 @@
 """The cache folder and its banks."""
 
 import io
-import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from bottleneck.cache import parts
 from bottleneck.cache.parts import HDF5_FORMAT, Part, PartWriter, errors_of, part_files
 from bottleneck.errors import CacheError, UnknownNameError, did_you_mean
-from bottleneck.files import atomic_write, slug
+from bottleneck.files import atomic_write, read_json, slug, write_json
 
 __all__ = ["Bank", "Cache"]
 
@@ -70,13 +69,13 @@ class Cache:
         """Keep what an extraction did, under ``runs/``."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
-        _write_json(path, record)
+        _write(path, record)
         return path
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the records of all extractions, oldest first."""
         files = sorted((self.root / "runs").glob("*.json"))
-        return [_read_json(path, ("image_set", "model", "layers")) for path in files]
+        return [_read(path) for path in files]
 
     def check_writable(self) -> None:
         """Raise `CacheError` unless files can be written into the cache folder."""
@@ -117,7 +116,7 @@ class Bank:
     @property
     def info(self) -> dict[str, Any]:
         """The content of ``bank.json``: provenance, layers and canary."""
-        return _read_json(self._info_file, ("schema", "fingerprint", "layers"))
+        return _read(self._info_file)
 
     def describes(self, layer: str) -> bool:
         """Whether ``bank.json`` is there and knows a layer."""
@@ -138,7 +137,7 @@ class Bank:
         """Make the bank if need be, and add or replace what ``bank.json`` says of a layer."""
         info = self.info if self.exists else {**provenance, "created": _now(), "layers": {}}
         info["layers"][layer] = dict(details)
-        _write_json(self._info_file, info)
+        _write(self._info_file, info)
 
     def parts(self) -> list[Part]:
         """Return the parts, oldest first.
@@ -277,20 +276,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     with errors_of(path):
-        atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_json(path, content)
 
 
-def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        whole = isinstance(content, dict) and set(keys) <= content.keys()
-    except (OSError, ValueError):
-        whole = False
-    if not whole:
+        return read_json(path)
+    except (OSError, ValueError) as error:
         raise CacheError(
-            f"{str(path)!r} cannot be read as JSON with {', '.join(keys)}; restore it, or move it "
-            f"away and extract again"
-        )
-    return content
+            f"{str(path)!r} cannot be read ({error}); restore it, or move it away and extract again"
+        ) from error

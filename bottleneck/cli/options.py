@@ -25,7 +25,7 @@ __all__ = [
 
 def _plain(name: str | None) -> str | None:
     """Refuse a name that would lead to another folder."""
-    if name is not None and (name != slug(name) or name.startswith(".")):
+    if name is not None and (name != slug(name) or not name.strip(".") or name.startswith(".")):
         raise UsageError(
             f"{name!r} cannot be a name; expected letters, digits and the marks . _ - only, not "
             f"beginning with a dot"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -25,12 +26,15 @@ from bottleneck.cli.options import (
     Weights,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
+from bottleneck.errors import UsageError
 
 if TYPE_CHECKING:
     from bottleneck.extract import Extraction
     from bottleneck.images import ImageSet, RejectedImage
 
 __all__ = ["evaluate", "extract", "fit_head", "predict"]
+
+_LONGEST_NAME = 200
 
 
 @app.command()
@@ -64,6 +68,10 @@ def extract(
     from bottleneck.images import ImageSet
 
     images = ImageSet.open(data, name=image_set, seed=seed)
+    if len(os.fsencode(images.name)) > _LONGEST_NAME:
+        raise UsageError(
+            f"the image set's name {images.name!r} is too long for a file; give another with --set"
+        )
     base = FrozenBase(model, layer or (), weights=weights)
     with progress_shown() as progress:
         extraction = extract_features(
@@ -216,7 +224,8 @@ def predict(
     found = ImageSet.from_paths(images)
     base = load_base(fitted, weights=weights)
     _note_random(base.weights_random)
-    table = csv.writer(sys.stdout, lineterminator="\n")
+    _note_image_set(found)
+    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if not as_json:
         table.writerow(["path", "class", *(f"p({label})" for label in fitted.classes)])
     rejected = []
@@ -230,7 +239,7 @@ def predict(
                 line = {"path": result.path, "class": result.label}
                 print(json.dumps(line | {"probabilities": result.probabilities}))
             else:
-                shares = (f"{share:.6f}" for share in result.probabilities.values())
+                shares = (round(share, 6) for share in result.probabilities.values())
                 table.writerow([result.path, result.label, *shares])
     _note_rejected(rejected)
     if rejected:
@@ -267,7 +276,7 @@ def _note_image_set(images: "ImageSet") -> None:
     if images.ignored:
         endings = Counter(Path(path).suffix or "no ending" for path in images.ignored)
         listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
-        note(f"note: {len(images.ignored)} files are no images of a class, left out: {listed}")
+        note(f"note: {len(images.ignored)} files are no images, or of no class, left out: {listed}")
     if images.leaks:
         note(f"warning: leak: {_example(images, images.leaks)} stand in more than one split")
     if images.conflicts:

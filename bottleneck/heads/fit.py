@@ -118,10 +118,9 @@ def fit_head(
         )
     folds = _held_out_rows(X, classes, targets, groups, validation, seed=seed)
     if folds is None and C is None:
-        rarest = str(classes[np.bincount(targets).argmin()])
         raise DataError(
-            f"class {rarest!r} has 1 training image; cross-validation needs 2 different ones to "
-            f"choose C: add images, or give --C"
+            f"class {_rarest(classes, targets, groups)[0]!r} has 1 different training image; "
+            f"cross-validation needs 2 to choose C: add images, or give --C"
         )
     grid = C_GRID if C is None else (C,)
     temperature, scores = 1.0, dict[str, Any]()
@@ -185,13 +184,23 @@ def _held_out_rows(
         return iter([_Holdout(X, targets, X_held, np.searchsorted(classes, y_held))])
     members = np.arange(len(X)) if groups is None else np.asarray(groups)
     _, first, member_of_row = np.unique(members, return_index=True, return_inverse=True)
-    smallest = int(np.bincount(targets[first], minlength=len(classes)).min())
+    _, smallest = _rarest(classes, targets, groups)
     if smallest < 2:  # noqa: PLR2004 - one to fit on, one to hold out
         return None
     folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
     parts = folds.split(first, targets[first])
     held = (np.isin(member_of_row, rows) for _, rows in parts)
     return (_Holdout(X[~rows], targets[~rows], X[rows], targets[rows]) for rows in held)
+
+
+def _rarest(
+    classes: np.ndarray, targets: np.ndarray, groups: Sequence[str] | np.ndarray | None
+) -> tuple[str, int]:
+    """Return the class with the fewest groups, and how many it has."""
+    members = np.arange(len(targets)) if groups is None else np.asarray(groups)
+    _, first = np.unique(members, return_index=True)
+    counts = np.bincount(targets[first], minlength=len(classes))
+    return str(classes[counts.argmin()]), int(counts.min())
 
 
 def _choose(

@@ -1,20 +1,18 @@
 """The fitted head: predict, save, load. Loading one runs no code."""
 
 import hashlib
-import json
-import secrets
-import shutil
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 from scipy.special import expit, softmax
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,9 +106,11 @@ class Head:
         return module
 
     def save(self, folder: str | Path) -> Path:
-        """Save as ``head.safetensors`` and ``head.json``, whole or not at all.
+        """Save as ``head.safetensors`` and ``head.json``.
 
-        A head that is already in `folder` is replaced.
+        A head that is already in `folder` is replaced and its evaluations are removed; other files
+        stay. Each file is written whole or not at all, and `load` notices two that do not belong
+        together.
 
         Raises
         ------
@@ -120,31 +120,30 @@ class Head:
             The folder cannot be written.
         """
         target = Path(folder)
-        if target.exists() and not (target / _METADATA_FILE).is_file():
+        own = (target / _METADATA_FILE, target / _WEIGHTS_FILE)
+        if os.path.lexists(target) and not any(path.is_file() for path in own):
             raise UsageError(
                 f"{str(target)!r} is there and is no head; choose another name for the head"
             )
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+        # safetensors writes an array's memory as it lies, whatever its strides.
+        tensors = {"weight": self.weight, "bias": self.bias}
+        content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        metadata = {
+            "schema": _SCHEMA_VERSION,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **self.as_dict(),
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+        }
         try:
-            temporary.mkdir(parents=True)
-            # safetensors writes an array's memory as it lies, whatever its strides.
-            tensors = {"weight": self.weight, "bias": self.bias}
-            tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-            new = temporary / "new"
-            new.mkdir()
-            save_file(tensors, new / _WEIGHTS_FILE)
-            text = json.dumps(self._metadata(new), indent=2, allow_nan=False)
-            (new / _METADATA_FILE).write_text(text)
-            if target.exists():
-                target.rename(temporary / "previous")
-            (temporary / "new").rename(target)
+            for evaluation in target.glob("evaluation-*.json"):
+                evaluation.unlink()
+            atomic_write(target / _WEIGHTS_FILE, content)
+            write_json(target / _METADATA_FILE, metadata)
         except OSError as error:
             raise DataError(
                 f"the head cannot be saved as {str(target)!r} ({error.strerror}); choose another "
                 f"folder with --heads"
             ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     @classmethod
@@ -166,30 +165,28 @@ class Head:
                 f"one"
             )
         try:
-            metadata = json.loads((path / _METADATA_FILE).read_text())
-            tensors = load_file(path / _WEIGHTS_FILE)
-            head = cls(
-                clf=str(metadata["clf"]),
-                classes=tuple(map(str, metadata["classes"])),
-                weight=tensors["weight"],
-                bias=tensors["bias"],
-                C=float(metadata["C"]),
-                temperature=float(metadata["temperature"]),
-                scores=dict(metadata["scores"]),
-                source=dict(metadata["source"]),
-            )
-            same_file = metadata["weights_sha256"] == _digest(path / _WEIGHTS_FILE)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            metadata = read_json(path / _METADATA_FILE)
+            content = (path / _WEIGHTS_FILE).read_bytes()
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"the head in {str(path)!r} cannot be read ({type(error).__name__}); fit it again"
+                f"the head in {str(path)!r} cannot be read ({error}); fit it again"
             ) from error
-        shapes = (head.weight.shape[:1], head.bias.shape)
-        if not same_file or shapes != ((len(head.classes),),) * 2 or not head.temperature > 0:
+        if metadata["weights_sha256"] != hashlib.sha256(content).hexdigest():
             raise DataError(
                 f"{_WEIGHTS_FILE} and {_METADATA_FILE} in {str(path)!r} do not belong together; "
                 f"fit the head again"
             )
-        return head
+        tensors = load(content)
+        return cls(
+            clf=metadata["clf"],
+            classes=tuple(metadata["classes"]),
+            weight=tensors["weight"],
+            bias=tensors["bias"],
+            C=metadata["C"],
+            temperature=metadata["temperature"],
+            scores=metadata["scores"],
+            source=metadata["source"],
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the weights, as JSON holds it."""
@@ -201,14 +198,6 @@ class Head:
             "temperature": self.temperature,
             "scores": self.scores,
             "source": self.source,
-        }
-
-    def _metadata(self, folder: Path) -> dict[str, Any]:
-        return {
-            "schema": _SCHEMA_VERSION,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **self.as_dict(),
-            "weights_sha256": _digest(folder / _WEIGHTS_FILE),
         }
 
 
@@ -249,7 +238,3 @@ def probabilities(clf: str, scores: np.ndarray, temperature: float) -> np.ndarra
         total = each.sum(axis=1, keepdims=True)
         return np.asarray(each / np.maximum(total, np.finfo(each.dtype).tiny))
     return np.asarray(softmax(scores / temperature, axis=1))
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

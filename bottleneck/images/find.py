@@ -147,9 +147,10 @@ def read_manifest(manifest: Path) -> Iterator[FoundFile]:
     filled = Counter(bool(row.get("split")) for _, row in rows)
     for line, row in rows:
         for column in ("path", "label"):
-            if not row[column]:
+            if not row[column] or "\0" in row[column]:
                 raise UsageError(
-                    f"manifest {str(manifest)!r} has an empty {column} in line {line}; fill it in"
+                    f"manifest {str(manifest)!r} has an empty {column}, or a NUL in it, in line "
+                    f"{line}; fill it in"
                 )
         split = row.get("split") or ""
         if filled[True] and split.lower() not in _SPLIT_OF_NAME:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,14 @@ from typing import Self
 
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
-from bottleneck.images.find import IMAGE_SUFFIXES, FoundFile, find_files, read_manifest, walk
+from bottleneck.images.find import (
+    IMAGE_SUFFIXES,
+    SPLITS,
+    FoundFile,
+    find_files,
+    read_manifest,
+    walk,
+)
 
 __all__ = ["ImageItem", "ImageSet", "RejectedImage"]
 
@@ -179,8 +187,8 @@ class ImageSet:
                 files.append(FoundFile(path))
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        items, rejected = _digest_all(files)
-        return cls(name, items, rejected, tuple(ignored))
+        items, rejected = _digest_all(list(dict.fromkeys(files)))
+        return cls(name, items, rejected, tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
@@ -198,14 +206,18 @@ class ImageSet:
             raise DataError(
                 f"the image set {str(path)!r} cannot be read ({error}); extract it again"
             ) from error
-        if not items:
-            raise DataError(f"the image set {str(path)!r} is empty; extract it again")
+        whole = (
+            re.fullmatch("[0-9a-f]{64}", item.digest) and item.split in {*SPLITS, None}
+            for item in items
+        )
+        if not items or not all(whole):
+            raise DataError(f"the image set {str(path)!r} is empty or damaged; extract it again")
         return cls(path.stem, items)
 
     def write_csv(self, file: str | Path) -> None:
         """Write ``path,digest,label,split``, one row per image, whole or not at all."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(_SET_COLUMNS)
         for item in self.items:
             writer.writerow((item.path, item.digest, item.label or "", item.split or ""))
@@ -297,14 +309,14 @@ class ImageSet:
     def digest_of(self, *splits: str) -> str:
         """Return the SHA-256 over digests and labels of the splits named (of all, if none is).
 
-        Paths and order do not count: a renamed or moved image changes nothing.
+        Paths, order and copies do not count: a renamed or moved image changes nothing.
         """
-        rows = sorted(
+        rows = {
             f"{item.digest} {item.split} {item.label}\n"
             for item in self.items
             if not splits or item.split in splits
-        )
-        return hashlib.sha256("".join(rows).encode()).hexdigest()
+        }
+        return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
     def _completed(self, source: str, seed: int) -> Self:
         if not self.labelled:
