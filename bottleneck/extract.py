@@ -4,7 +4,6 @@ The only joiner of images, bases and cache.
 """
 
 import hashlib
-import os
 import platform
 import time
 from collections import deque
@@ -17,6 +16,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 
@@ -155,10 +155,6 @@ def extract_features(
     progress : callable, optional
         Called with ``"extract"``, the images done and the images to do.
 
-    Returns
-    -------
-    Extraction
-
     Raises
     ------
     UsageError
@@ -173,7 +169,7 @@ def extract_features(
     if dtype not in _DTYPES:
         raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
     if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} images cannot be; give --batch-size 1 or more")
+        raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
     started = time.monotonic()
     cache.check_writable()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
@@ -248,7 +244,7 @@ def feature_batches(
     Batch
         The usable images among the next `batch_size`, and those rejected.
     """
-    workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    workers = min(8, joblib.cpu_count())
     waiting: deque[tuple[ImageItem, Future[torch.Tensor]]] = deque()
     remaining = iter(items)
     with ThreadPoolExecutor(workers) as pool:

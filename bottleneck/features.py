@@ -204,6 +204,11 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
     CacheError
         The cache lacks rows, or a part is damaged.
     """
+    if not source:
+        raise DataError(
+            "the head does not say which features it belongs to; fit it with the source that "
+            "features.provenance gives"
+        )
     selection = Selection(**{key: source[key] for key in Selection.__dataclass_fields__})
     if not cache.set_file(selection.image_set).exists():
         raise DataError(

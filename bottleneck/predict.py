@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
-from bottleneck.errors import WeightsError
+from bottleneck.errors import DataError, WeightsError
 from bottleneck.extract import Progress, feature_batches
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet, RejectedImage
@@ -45,10 +45,17 @@ def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
 
     Raises
     ------
+    DataError
+        The head does not say which base it belongs to.
     WeightsError
         The base does not compute what the head was fitted on.
     """
     source = head.source
+    if not source:
+        raise DataError(
+            "the head does not say which base it belongs to; fit it with the source that "
+            "features.provenance gives"
+        )
     base = FrozenBase(source["model"], [source["layer"]], weights=weights or source["weights"])
     if base.fingerprint(source["layer"], source["dtype"]) != source["fingerprint"]:
         raise WeightsError(

@@ -174,6 +174,8 @@ def test_saving_leaves_other_files_alone():
         "thesis.txt",
     ]
     assert Head.load(folder).C == 9
+    Path("heads/empty").mkdir()
+    fit_head(X, y).save("heads/empty")
     Path("heads/dangling").symlink_to("nowhere")
     with pytest.raises(UsageError, match="'heads/dangling' is there and is no head"):
         fit_head(X, y).save("heads/dangling")

@@ -12,6 +12,7 @@ from bottleneck import (
     FrozenBase,
     ImageSet,
     extract_features,
+    features_of,
     fit_head,
     load_base,
     load_features,
@@ -19,7 +20,7 @@ from bottleneck import (
     select_features,
 )
 from bottleneck.bases import find_model
-from bottleneck.errors import PathMissingError, WeightsError
+from bottleneck.errors import DataError, PathMissingError, WeightsError
 from bottleneck.heads import RECIPES
 from bottleneck.images import RejectedImage
 from bottleneck.predict import Prediction
@@ -71,6 +72,15 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
     rejected = {Path(bad.path).name for bad in found if isinstance(bad, RejectedImage)}
     assert rejected == {"cut.png", "empty.jpg", "folder.png"}
     assert [one.label for one in found if isinstance(one, Prediction)] == ["face"] * 3
+
+
+def test_a_head_that_knows_no_base(faces_cache):
+    features, head = fitted(faces_cache)
+    bare = fit_head(features.X, features.labels, C=head.C)
+    with pytest.raises(DataError, match="does not say which base it belongs to"):
+        load_base(bare)
+    with pytest.raises(DataError, match="does not say which features it belongs to"):
+        features_of(bare.source, faces_cache)
 
 
 def test_the_base_must_be_the_one_fitted_on(make_images):

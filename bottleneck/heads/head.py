@@ -121,7 +121,8 @@ class Head:
         """
         target = Path(folder)
         own = (target / _METADATA_FILE, target / _WEIGHTS_FILE)
-        if os.path.lexists(target) and not any(path.is_file() for path in own):
+        empty = target.is_dir() and not any(target.iterdir())
+        if os.path.lexists(target) and not empty and not any(path.is_file() for path in own):
             raise UsageError(
                 f"{str(target)!r} is there and is no head; choose another name for the head"
             )
