@@ -119,8 +119,8 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
         )
     targets = np.searchsorted(head.classes, held.labels)
-    probabilities = head.predict_proba(held.X)
-    given = head.decision_function(held.X).argmax(axis=1)
+    scores = head.decision_function(held.X)
+    probabilities, given = head.probabilities(scores), scores.argmax(axis=1)
     confusion = confusion_matrix(targets, given, labels=range(len(head.classes)))
     own = probabilities[np.arange(len(held)), targets]
     leaks = int(np.isin(held.digests, features.images.leaks).sum())

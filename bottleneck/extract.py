@@ -158,7 +158,7 @@ def extract_features(
     Raises
     ------
     UsageError
-        `dtype` or `batch_size` cannot be right.
+        `dtype` or `batch_size` cannot be right, or the set's name is too long for a file.
     DataError
         Not one image could be used.
     CacheError
@@ -171,6 +171,7 @@ def extract_features(
     if batch_size < 1:
         raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
     started = time.monotonic()
+    set_file = cache.set_file(images.name)
     cache.check_writable()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     distinct = {bank.name: bank for bank in banks.values()}.values()
@@ -194,7 +195,7 @@ def extract_features(
     for bank in distinct:
         if computed or not bank.has_view_file:
             bank.rebuild_view_file()
-    usable.write_csv(cache.set_file(images.name))
+    usable.write_csv(set_file)
     extraction = Extraction(
         image_set=images.name,
         image_set_digest=usable.digest_of(),
@@ -354,11 +355,11 @@ def _prepare_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str) -> N
     canary = base.canary()
     for layer in base.layers:
         bank = banks[layer]
+        if bank.exists and bank.info["fingerprint"] != base.fingerprint(layer, dtype):
+            raise CacheError(
+                f"bank {bank.name} has another fingerprint than its name says; move it away"
+            )
         if bank.describes(layer):
-            if bank.info["fingerprint"] != base.fingerprint(layer, dtype):
-                raise CacheError(
-                    f"bank {bank.name} has another fingerprint than its name says; move it away"
-                )
             stored = bank.info["layers"][layer]["canary"]
             _check_canary(bank, layer, stored, canary[layer])
             continue

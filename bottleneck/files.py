@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_write", "fsync_folder", "read_json", "slug", "write_json"]
+__all__ = ["atomic_write", "read_json", "slug", "write_json"]
 
 
-def fsync_folder(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     """Make the names in `folder` survive a power cut, where the system can do so."""
     if os.name != "posix":
         return
@@ -48,7 +48,7 @@ def atomic_write(path: Path, content: str | bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_folder(path.parent)
+    _fsync_folder(path.parent)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -103,7 +103,8 @@ def predict_images(
         if batch.items:
             stored = store(batch.features[layer], dtype, layer).reshape(len(batch.items), -1)
             X = stored.astype("float32")
-            scores, probabilities = head.decision_function(X), head.predict_proba(X)
+            scores = head.decision_function(X)
+            probabilities = head.probabilities(scores)
             for item, own_scores, own in zip(batch.items, scores, probabilities, strict=True):
                 yield Prediction(
                     item.path,

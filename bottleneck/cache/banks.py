@@ -1,6 +1,7 @@
 """The cache folder and its banks."""
 
 import io
+import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,13 @@ import numpy as np
 
 from bottleneck.cache import parts
 from bottleneck.cache.parts import HDF5_FORMAT, Part, PartWriter, errors_of, part_files
-from bottleneck.errors import CacheError, UnknownNameError, did_you_mean
+from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import atomic_write, read_json, slug, write_json
 
 __all__ = ["Bank", "Cache"]
 
 _VIEW_FILE = "features.h5"
+_LONGEST_NAME = 200
 _STALE_SECONDS = 3600.0
 
 
@@ -62,7 +64,17 @@ class Cache:
         return found
 
     def set_file(self, name: str) -> Path:
-        """Return the path of an image set's CSV file."""
+        """Return the path of an image set's CSV file.
+
+        Raises
+        ------
+        UsageError
+            The name is too long for a file.
+        """
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise UsageError(
+                f"the image set's name {name!r} is too long for a file; give another with --set"
+            )
         return self.root / "sets" / f"{name}.csv"
 
     def record_run(self, record: Mapping[str, Any]) -> Path:

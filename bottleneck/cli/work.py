@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -26,15 +25,12 @@ from bottleneck.cli.options import (
     Weights,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
-from bottleneck.errors import UsageError
 
 if TYPE_CHECKING:
     from bottleneck.extract import Extraction
     from bottleneck.images import ImageSet, RejectedImage
 
 __all__ = ["evaluate", "extract", "fit_head", "predict"]
-
-_LONGEST_NAME = 200
 
 
 @app.command()
@@ -68,10 +64,6 @@ def extract(
     from bottleneck.images import ImageSet
 
     images = ImageSet.open(data, name=image_set, seed=seed)
-    if len(os.fsencode(images.name)) > _LONGEST_NAME:
-        raise UsageError(
-            f"the image set's name {images.name!r} is too long for a file; give another with --set"
-        )
     base = FrozenBase(model, layer or (), weights=weights)
     with progress_shown() as progress:
         extraction = extract_features(

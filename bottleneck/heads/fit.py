@@ -116,16 +116,26 @@ def fit_head(
             f"the training images have {len(classes)} class; a classifier needs at least two: "
             f"add images of another"
         )
-    folds = _held_out_rows(X, classes, targets, groups, validation, seed=seed)
-    if folds is None and C is None:
+    members = np.arange(len(X)) if groups is None else np.asarray(groups)
+    _, first, group_of_row = np.unique(members, return_index=True, return_inverse=True)
+    sizes = np.bincount(targets[first], minlength=len(classes))
+    holdouts: Iterator[_Holdout] | None = None
+    if validation is not None:
+        holdouts = iter([_validation_holdout(X, classes, targets, *validation)])
+    elif sizes.min() > 1:
+        n_folds = min(_FOLDS, int(sizes.min()))
+        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        held = (np.isin(group_of_row, rows) for _, rows in folds.split(first, targets[first]))
+        holdouts = (_Holdout(X[~rows], targets[~rows], X[rows], targets[rows]) for rows in held)
+    elif C is None:
         raise DataError(
-            f"class {_rarest(classes, targets, groups)[0]!r} has 1 different training image; "
+            f"class {str(classes[sizes.argmin()])!r} has 1 different training image; "
             f"cross-validation needs 2 to choose C: add images, or give --C"
         )
     grid = C_GRID if C is None else (C,)
     temperature, scores = 1.0, dict[str, Any]()
-    if folds is not None:
-        C, temperature, scores = _choose(folds, clf, grid, len(classes), seed)
+    if holdouts is not None:
+        C, temperature, scores = _choose(holdouts, clf, grid, len(classes), seed)
     assert C is not None  # noqa: S101 - given or chosen
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
@@ -163,44 +173,16 @@ class _Holdout:
     targets_held: np.ndarray
 
 
-def _held_out_rows(
-    X: np.ndarray,
-    classes: np.ndarray,
-    targets: np.ndarray,
-    groups: Sequence[str] | np.ndarray | None,
-    validation: tuple[np.ndarray, np.ndarray] | None,
-    *,
-    seed: int,
-) -> Iterator[_Holdout] | None:
-    """Return what to choose `C` on; None where a class is too small for folds."""
-    if validation is not None:
-        X_held, y_held = validation
-        strange = sorted(set(map(str, y_held)) - set(map(str, classes)))
-        if strange:
-            raise DataError(
-                f"the validation images have the class {strange[0]!r} that no training image has; "
-                f"add training images of it, or remove it"
-            )
-        return iter([_Holdout(X, targets, X_held, np.searchsorted(classes, y_held))])
-    members = np.arange(len(X)) if groups is None else np.asarray(groups)
-    _, first, member_of_row = np.unique(members, return_index=True, return_inverse=True)
-    _, smallest = _rarest(classes, targets, groups)
-    if smallest < 2:  # noqa: PLR2004 - one to fit on, one to hold out
-        return None
-    folds = StratifiedKFold(min(_FOLDS, smallest), shuffle=True, random_state=seed)
-    parts = folds.split(first, targets[first])
-    held = (np.isin(member_of_row, rows) for _, rows in parts)
-    return (_Holdout(X[~rows], targets[~rows], X[rows], targets[rows]) for rows in held)
-
-
-def _rarest(
-    classes: np.ndarray, targets: np.ndarray, groups: Sequence[str] | np.ndarray | None
-) -> tuple[str, int]:
-    """Return the class with the fewest groups, and how many it has."""
-    members = np.arange(len(targets)) if groups is None else np.asarray(groups)
-    _, first = np.unique(members, return_index=True)
-    counts = np.bincount(targets[first], minlength=len(classes))
-    return str(classes[counts.argmin()]), int(counts.min())
+def _validation_holdout(
+    X: np.ndarray, classes: np.ndarray, targets: np.ndarray, X_held: np.ndarray, y_held: np.ndarray
+) -> _Holdout:
+    strange = sorted(set(map(str, y_held)) - set(map(str, classes)))
+    if strange:
+        raise DataError(
+            f"the validation images have the class {strange[0]!r} that no training image has; "
+            f"add training images of it, or remove it"
+        )
+    return _Holdout(X, targets, X_held, np.searchsorted(classes, y_held))
 
 
 def _choose(

@@ -88,7 +88,11 @@ class Head:
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities of shape (n_samples, k) whose rows sum to 1."""
-        return probabilities(self.clf, self.decision_function(X), self.temperature)
+        return self.probabilities(self.decision_function(X))
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Turn scores of shape (n_samples, k) into probabilities of the same shape."""
+        return probabilities(self.clf, scores, self.temperature)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the label with the highest score for each row, shape (n_samples,)."""
