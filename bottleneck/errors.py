@@ -15,6 +15,7 @@ __all__ = [
     "FeatureOverflowError",
     "MissingExtraError",
     "PathMissingError",
+    "PluginError",
     "UnknownNameError",
     "UsageError",
     "WeightsError",
@@ -60,6 +61,10 @@ class FeatureOverflowError(BottleneckError, OverflowError):
 
 class MissingExtraError(BottleneckError, ImportError):
     """A package that only an extra installs."""
+
+
+class PluginError(BottleneckError, ImportError):
+    """A package that brings a model and does not keep to what is expected of it."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import slug
 from bottleneck.images import SPLITS, ImageSet
+from bottleneck.pooling import POOLS, check_pool
+from bottleneck.pooling import pool as pool_rows
 
 __all__ = ["SPLITS", "Features", "Selection", "features_of", "load_features", "select_features"]
 
@@ -24,8 +26,14 @@ class Selection:
         As the run's record names them; `layer` is torchvision's name.
     weights_random : bool
         The weights were never trained.
+    adjustments : dict
+        How the preprocessing differs from that of the weights: arguments of `FrozenBase`.
     alias : str or None
         Keras' name of the layer.
+    stored_pool, axes : str
+        How the rows in the bank are pooled, and what their axes are.
+    pool : str
+        How the features are pooled: `stored_pool`, or another where rows are stored unpooled.
     """
 
     image_set: str
@@ -33,10 +41,30 @@ class Selection:
     weights: str
     weights_random: bool
     dtype: str
+    adjustments: dict[str, Any]
     layer: str
     alias: str | None
     bank: str
     fingerprint: str
+    stored_pool: str
+    axes: str
+    pool: str
+
+    @classmethod
+    def of_head(cls, source: Mapping[str, Any]) -> Self:
+        """Return the selection that a head was fitted on, from its `source`.
+
+        Raises
+        ------
+        DataError
+            The head does not say it.
+        """
+        if not source:
+            raise DataError(
+                "the head does not say which features it belongs to; fit it with the source that "
+                "features.provenance gives"
+            )
+        return cls(**{key: source[key] for key in cls.__dataclass_fields__})
 
     @property
     def layer_name(self) -> str:
@@ -45,8 +73,16 @@ class Selection:
 
     @property
     def slug(self) -> str:
-        """Model and layer as part of a file's name."""
-        return slug(f"{self.model}-{self.layer_name}")
+        """Model, layer and pooling as part of a file's name."""
+        pooled = "" if self.pool == "none" else f"-{self.pool}"
+        return slug(f"{self.model}-{self.layer_name}{pooled}")
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Turn rows as the bank stores them into features, float32 of shape (n, d)."""
+        values = rows.astype(np.float32)
+        if self.pool != self.stored_pool:
+            values = pool_rows(values, self.pool, self.axes)
+        return values.reshape(len(values), -1)
 
 
 @dataclass(frozen=True)
@@ -56,7 +92,7 @@ class Features:
     Attributes
     ----------
     X : np.ndarray
-        float32 of shape (n_samples, n_features), flattened in C, H, W order.
+        float32 of shape (n_samples, n_features); an unpooled map is flattened in its own order.
     y : np.ndarray or None
         Labels, strings of shape (n_samples,); None in an unlabelled set.
     digests : np.ndarray
@@ -117,6 +153,7 @@ def select_features(
     model: str | None = None,
     layer: str | None = None,
     image_set: str | None = None,
+    pool: str | None = None,
 ) -> Selection:
     """Choose a layer from the cache's last extraction, or from the last one that matches.
 
@@ -125,7 +162,10 @@ def select_features(
     cache : Cache
         Where to look.
     model, layer, image_set : str, optional
-        What the extraction must be of; a layer is named either way.
+        What the extraction must be of; a layer is named as it was at extraction or as it is there.
+    pool : str, optional
+        How the features are to be pooled: as they are stored, or from stored maps or tokens. As
+        they are stored, if not given.
 
     Raises
     ------
@@ -134,7 +174,8 @@ def select_features(
     UnknownNameError
         No extraction matches.
     UsageError
-        The last matching extraction has several layers and none was chosen.
+        The last matching extraction has several layers and none was chosen, or the layer cannot be
+        pooled so.
     """
     runs = cache.runs()
     if not runs:
@@ -143,11 +184,11 @@ def select_features(
             f"first, or name another folder with --cache"
         )
     for run in reversed(runs):
-        if chosen := _matching(run, model, layer, image_set):
+        if chosen := _pooled(_matching(run, model, layer, image_set), pool):
             digest = run["image_set_digest"]
             break
     else:
-        raise UnknownNameError(_no_match(runs, model, layer, image_set))
+        raise UnknownNameError(_no_match(runs, model, layer, image_set, pool))
     images = ImageSet.read_csv(cache.set_file(chosen[0].image_set))
     if images.digest_of() != digest:
         raise DataError(
@@ -161,6 +202,7 @@ def select_features(
             f"the last extraction of {chosen[0].image_set!r} by {chosen[0].model} has "
             f"{len(chosen)} layers: {names}; choose one with --layer"
         )
+    check_pool(chosen[0].pool, chosen[0].axes, chosen[0].layer_name)
     return chosen[0]
 
 
@@ -174,11 +216,11 @@ def load_features(cache: Cache, selection: Selection) -> Features:
     """
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
     bank = cache.bank(selection.model, selection.fingerprint)
-    stored = bank.read(selection.layer, [item.digest for item in images.items])
+    digests = [item.digest for item in images.items]
     return Features(
-        X=stored.reshape(len(stored), -1).astype(np.float32),
+        X=bank.read(selection.layer, digests, convert=selection.vectors),
         y=np.array([item.label for item in images.items]) if images.labelled else None,
-        digests=np.array([item.digest for item in images.items]),
+        digests=np.array(digests),
         splits=np.array([item.split or "" for item in images.items]),
         paths=np.array([item.path for item in images.items]),
         images=images,
@@ -204,12 +246,7 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
     CacheError
         The cache lacks rows, or a part is damaged.
     """
-    if not source:
-        raise DataError(
-            "the head does not say which features it belongs to; fit it with the source that "
-            "features.provenance gives"
-        )
-    selection = Selection(**{key: source[key] for key in Selection.__dataclass_fields__})
+    selection = Selection.of_head(source)
     if not cache.set_file(selection.image_set).exists():
         raise DataError(
             f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
@@ -232,11 +269,14 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
 
 
 def _selections(run: dict[str, Any]) -> list[Selection]:
-    kept = ("image_set", "model", "weights", "weights_random", "dtype")
+    kept = ("image_set", "model", "weights", "weights_random", "dtype", "adjustments")
     shared = {key: run[key] for key in kept}
     return [
         Selection(
-            **shared, **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint")}
+            **shared,
+            **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint", "axes")},
+            stored_pool=layer["pool"],
+            pool=layer["pool"],
         )
         for layer in run["layers"]
     ]
@@ -251,19 +291,44 @@ def _matching(
     found = _selections(run)
     if layer is None:
         return found
-    exact = [each for each in found if layer in {each.layer, each.alias}]
+    exact = [
+        each
+        for each, details in zip(found, run["layers"], strict=True)
+        if layer in {each.layer, *details["aliases"]}
+    ]
     return exact or [each for each in found if each.layer.startswith(f"{layer}.")][-1:]
 
 
+def _pooled(selections: Sequence[Selection], pool: str | None) -> list[Selection]:
+    """Return those that are pooled so, or can be: what is stored unpooled, and vectors."""
+    if pool is None:
+        return list(selections)
+    return [
+        replace(each, pool=each.stored_pool if each.axes == "C" else pool)
+        for each in selections
+        if each.stored_pool in {pool, "none"}
+    ]
+
+
 def _no_match(
-    runs: Sequence[dict[str, Any]], model: str | None, layer: str | None, image_set: str | None
+    runs: Sequence[dict[str, Any]],
+    model: str | None,
+    layer: str | None,
+    image_set: str | None,
+    pool: str | None,
 ) -> str:
     found = [selection for run in runs for selection in _selections(run)]
-    asked = {"model": model, "layer": layer, "set": image_set}
+    asked = {"model": model, "layer": layer, "set": image_set, "pooling": pool}
     known = {
         "model": {selection.model for selection in found},
-        "layer": {name for each in found for name in (each.layer, each.alias) if name},
+        "layer": {
+            name
+            for run in runs
+            for each in run["layers"]
+            for name in (each["layer"], *each["aliases"])
+        },
         "set": {selection.image_set for selection in found},
+        "pooling": set(POOLS),
     }
     wanted = ", ".join(f"{key} {value!r}" for key, value in asked.items() if value)
     hints = [
@@ -271,7 +336,13 @@ def _no_match(
         for key, value in asked.items()
         if value and value not in known[key]
     ]
-    there = sorted({f"{each.model} {each.layer_name} of {each.image_set!r}" for each in found})
+    there = sorted(
+        {
+            f"{each.model} {each.layer_name}"
+            f"{'' if each.pool == 'none' else f' pooled by {each.pool}'} of {each.image_set!r}"
+            for each in found
+        }
+    )
     return (
         f"no extraction with {wanted} in the cache{next(filter(None, hints), '')}; there are "
         f"{'; '.join(there)}: choose one of them, or run 'bottleneck extract'"

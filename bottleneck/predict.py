@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
-from bottleneck.errors import DataError, WeightsError
+from bottleneck.errors import WeightsError
 from bottleneck.extract import Progress, feature_batches
+from bottleneck.features import Selection
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet, RejectedImage
 
@@ -50,17 +51,18 @@ def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
     WeightsError
         The base does not compute what the head was fitted on.
     """
-    source = head.source
-    if not source:
-        raise DataError(
-            "the head does not say which base it belongs to; fit it with the source that "
-            "features.provenance gives"
-        )
-    base = FrozenBase(source["model"], [source["layer"]], weights=weights or source["weights"])
-    if base.fingerprint(source["layer"], source["dtype"]) != source["fingerprint"]:
+    source = Selection.of_head(head.source)
+    base = FrozenBase(
+        source.model,
+        [source.layer],
+        weights=weights or source.weights,
+        pool=source.stored_pool,
+        **source.adjustments,
+    )
+    if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
         raise WeightsError(
-            f"{source['model']} with weights {base.weights_name!r} is not the base that this head "
-            f"was fitted on; expected the weights that were {source['weights']!r} then: name them "
+            f"{source.model} with weights {base.weights_name!r} is not the base that this head "
+            f"was fitted on; expected the weights that were {source.weights!r} then: name them "
             f"with --weights, or extract and fit again"
         )
     return base
@@ -96,14 +98,13 @@ def predict_images(
     Prediction or RejectedImage
         Batch by batch in the set's order; the images rejected come first or after their batch.
     """
-    layer, dtype = head.source["layer"], head.source["dtype"]
+    source = Selection.of_head(head.source)
     yield from images.rejected
     done = 0
     for batch in feature_batches(base, images.items, batch_size=batch_size):
         if batch.items:
-            stored = store(batch.features[layer], dtype, layer).reshape(len(batch.items), -1)
-            X = stored.astype("float32")
-            scores = head.decision_function(X)
+            rows = store(batch.features[source.layer], source.dtype, source.layer)
+            scores = head.decision_function(source.vectors(rows))
             probabilities = head.probabilities(scores)
             for item, own_scores, own in zip(batch.items, scores, probabilities, strict=True):
                 yield Prediction(

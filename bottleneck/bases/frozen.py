@@ -2,21 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from bottleneck.bases.models import find_model
 from bottleneck.bases.network import Network
+from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
-from bottleneck.errors import UsageError
+from bottleneck.bases.zoo import find_model
+from bottleneck.pooling import check_pool, pool, pooled_shape
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _CANARY_SAMPLES = 32
 
 
@@ -28,21 +30,33 @@ class FrozenBase:
     Parameters
     ----------
     model : str
-        A torchvision classification model, ``efficientnet_lite0`` or ``timm:NAME``.
+        One of `model_names`, such as a torchvision classifier, or ``timm:NAME``.
     layers : iterable of str
-        Layers by torchvision's node names or their Keras aliases; the model's default layer if
-        none is given.
+        Layers by torchvision's node names, their Keras aliases, words (``penultimate``), patterns
+        (``block*_pool``) or ``all-blocks``; the model's default layer if none is given.
     weights : str
         ``default``, the library's name for them, ``random`` or ``random:SEED``, or a file.
+    image_size : (int, int), optional
+        Height and width in pixels of what the network sees, if not those of the weights.
+    interpolation, squash : str, bool, optional
+        Other preprocessing than that of the weights, see `Transform.adjusted`.
+    pool : str
+        How each layer is pooled, see `bottleneck.pooling.pool`; vectors stay as they are.
 
     Attributes
     ----------
     layers : tuple of str
         torchvision's node names, in the order of computation.
     shapes : dict of str to tuple of int
-        Layer to the shape of one image's activation.
+        Layer to the shape of one image's pooled activation.
+    axes : dict of str to str
+        Layer to what the axes of its shape are, see `bottleneck.pooling.pool`.
+    pools : dict of str to str
+        Layer to how it is pooled: ``none`` for vectors.
     transform : Transform
-        The preprocessing that belongs to the weights.
+        The preprocessing.
+    adjustments : dict
+        The arguments `image_size`, `interpolation` and `squash` that were given.
     weights_name : str
         The library's name for the weights, ``random:SEED`` or the file's path.
     weights_random : bool
@@ -51,9 +65,10 @@ class FrozenBase:
     Raises
     ------
     UnknownNameError
-        No such model, layer or weights.
+        No such model, layer, weights, interpolation or pooling.
     UsageError
-        A layer that is not an activation with a row per image.
+        A layer that is not an activation with a row per image, cannot be computed of images of
+        that size, or cannot be pooled so.
     WeightsError
         The weights cannot be had, or belong to another architecture.
 
@@ -64,18 +79,33 @@ class FrozenBase:
     torch.Size([1, 512, 7, 7])
     """
 
-    def __init__(self, model: str, layers: Iterable[str] = (), *, weights: str = "default") -> None:
+    def __init__(
+        self,
+        model: str,
+        layers: Iterable[str] = (),
+        *,
+        weights: str = "default",
+        image_size: Sequence[int] | None = None,
+        interpolation: str | None = None,
+        squash: bool | None = None,
+        pool: str = "none",
+    ) -> None:
         self._model = find_model(model)
-        self.network = Network(model, self._model.default.build)
-        self.network.in_order(layers)  # a misspelled layer is told before weights are loaded
+        layers = tuple(layers) or (self._model.default_layer,)
+        given: dict[str, Any] = {
+            "image_size": None if image_size is None else (image_size[0], image_size[1]),
+            "interpolation": interpolation,
+            "squash": squash,
+        }
+        self.adjustments = {key: value for key, value in given.items() if value is not None}
+        self._plan(self._model.transform, layers, pool)  # mistakes are told before weights load
         loaded = load_weights(self._model, weights)
-        if loaded.entry is not self._model.default:
-            self.network = Network(model, loaded.entry.build)
-        self.layers = self.network.in_order(layers or (self.network.default_layer,))
+        if loaded.transform != self._model.transform:
+            self._plan(loaded.transform, layers, pool)
         used = {name for layer in self.layers for name in self.network.tensors(layer)}
-        required = used | set(self.network.tensors(self.network.default_layer))
-        check_weights(model, loaded, self.network.tensor_shapes, required)
-        self.transform = loaded.entry.transform
+        default = self.network.in_order([self._model.default_layer])
+        required = {name for layer in default for name in self.network.tensors(layer)}
+        check_weights(model, loaded, self.network.tensor_shapes, used, required)
         self.weights_name = loaded.name
         self.weights_random = loaded.random
         known = loaded.state | self.network.constants
@@ -84,15 +114,28 @@ class FrozenBase:
             for name in used
         }
         self._compute = self.network.cut(self.layers, self._tensors)
-        shapes = self.network.output_shapes(self.transform.crop)
-        for layer in self.layers:
-            if layer not in shapes:
-                raise UsageError(
-                    f"layer {layer!r} of {model} is not an activation with a row per image; "
-                    f"'bottleneck layers {model}' lists those that are"
-                )
-        self.shapes = {layer: shapes[layer] for layer in self.layers}
         self._digests: dict[str, str] = {}
+
+    def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
+        """Choose layers and preprocessing for weights that come with a transform."""
+        build = partial(self._model.build, transform.crop)
+        self.network = Network(self.model, build, transform.crop)
+        self.transform = transform.adjusted(**self.adjustments)
+        self.layers = self.network.in_order(layers)
+        self._unpooled = self.network.sized(self.transform.crop, self.layers)
+        for name, layer in self._unpooled.items():
+            check_pool(how, layer.axes, self.network.alias(name) or name)
+        self.pools = {
+            name: "none" if layer.axes == "C" else how for name, layer in self._unpooled.items()
+        }
+        self.axes = {
+            name: layer.axes if self.pools[name] == "none" else "C"
+            for name, layer in self._unpooled.items()
+        }
+        self.shapes = {
+            name: pooled_shape(layer.shape, self.pools[name], layer.axes)
+            for name, layer in self._unpooled.items()
+        }
 
     @property
     def model(self) -> str:
@@ -110,11 +153,14 @@ class FrozenBase:
         Returns
         -------
         dict of str to torch.Tensor
-            Layer to activations, float32 of shape (n, ...).
+            Layer to pooled activations, float32 of shape (n, ...).
         """
         with torch.inference_mode():
-            activations: dict[str, torch.Tensor] = self._compute(batch)
-        return activations
+            activations = self._compute(batch)
+            return {
+                layer: pool(values, self.pools[layer], self._unpooled[layer].axes)
+                for layer, values in activations.items()
+            }
 
     def cut(self, layers: Iterable[str]) -> "FrozenBase":
         """Return a base with the same weights that computes only some of this one's layers."""
@@ -150,6 +196,7 @@ class FrozenBase:
             "architecture": self._model.architecture,
             "weights": self.weights_digest(layer),
             "transform": self.transform.as_dict(),
+            "pool": self.pools[layer],
             "precision": {"compute": "fp32", "storage": storage},
         }
 

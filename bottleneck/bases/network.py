@@ -1,31 +1,47 @@
 """A network as a graph of named layers that can be cut at any of them."""
 
 import copy
-import inspect
-import math
+import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 import torchvision
-from timm.layers import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
-from torchvision.models.feature_extraction import NodePathTracer
 
+from bottleneck.bases.aliases import keras_aliases
+from bottleneck.bases.layers import (
+    WORDS,
+    Layer,
+    Measured,
+    ancestors,
+    axes_of,
+    block_ends,
+    last_conv,
+    last_inside,
+    measure,
+)
+from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
 __all__ = ["Network"]
 
-_PROBE = 13
-"""A batch size that no model has for a dimension of its own."""
+_ALL_BLOCKS = "all-blocks"
+_TOKENS = 2
 _WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
 
 
 class Network:
     """The traced graph of a model in evaluation mode. It holds names and shapes, no weights.
 
-    Layers are named as `torchvision.models.feature_extraction.get_graph_node_names` names them;
-    a module's name stands for the last operation in it (``layer4`` for ``layer4.2.relu_2``).
+    Layers are named as `torchvision.models.feature_extraction.get_graph_node_names` names them,
+    except that it takes a convolution with its normalisation and activation for one layer, and this
+    for three. A module's name stands for the last layer in it (``layer4`` for ``layer4.2.relu_2``).
+    Three words name a layer of every network:
+
+    - ``penultimate``: the input of the last weighted layer, which is the classifier;
+    - ``last_conv``: the last map before it, or the last tokens, that is not a pooled one;
+    - ``logits``: the output.
 
     Parameters
     ----------
@@ -33,6 +49,8 @@ class Network:
         The model's name, for messages.
     build : callable
         Returns the `torch.nn.Module` with weights of any value.
+    image_size : (int, int)
+        Height and width in pixels of the images that the model was made for.
 
     Raises
     ------
@@ -41,83 +59,91 @@ class Network:
 
     Attributes
     ----------
+    image_size : (int, int)
+        As given.
+    layers : dict of str to Layer
+        The activations with a row per image, in the order of computation, by name.
     aliases : dict of str to str
-        Keras name to layer.
+        Keras name or word to layer.
+    blocks : tuple of str
+        The last layer of each block: what ``all-blocks`` stands for.
     constants : dict of str to torch.Tensor
         Tensors that the architecture itself computes and no state dict holds.
     """
 
-    def __init__(self, name: str, build: Callable[[], nn.Module]) -> None:
+    def __init__(
+        self, name: str, build: Callable[[], nn.Module], image_size: tuple[int, int]
+    ) -> None:
         self.name = name
+        self.image_size = image_size
         try:
-            root = _on_meta(build)
-            self._graph, names = _trace(root)
-            if _constants(root, self._graph):
+            root = on_meta(build)
+            self._graph, names = trace(root)
+            if constants(root, self._graph):
                 # Values that no state dict holds: the model's own constructor computes them.
                 root = build()
-                self._graph, names = _trace(root)
+                self._graph, names = trace(root)
         except (RuntimeError, TypeError, fx.proxy.TraceError) as error:
             raise _untraceable(name, error) from error
-        self.constants = {
-            key: value.clone() for key, value in _constants(root, self._graph).items()
-        }
+        self.constants = {key: value.clone() for key, value in constants(root, self._graph).items()}
         self._root = root.to("meta")
         for constant in self.constants:
-            _assign(self._root, constant, self.constants[constant].to("meta"))
+            assign(self._root, constant, self.constants[constant].to("meta"))
         self._nodes: dict[str, fx.Node] = {
             path: node for node, path in names.items() if node.op != "placeholder"
         }
-        self.aliases = _aliases(self._root, self._nodes)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The names of all layers, in the order in which they are computed."""
-        return tuple(self._nodes)
-
-    @property
-    def default_layer(self) -> str:
-        """The flattened or pooled activation that the classifier at the top sees.
-
-        For networks in VGG's manner, the last pooled map of the conv base.
-        """
-        if "block5_pool" in self.aliases:
-            return self.aliases["block5_pool"]
-        names = {node: name for name, node in self._nodes.items()}
-        classifier = next(node for node in reversed(self._graph.nodes) if self._has_weights(node))
-        node = classifier.all_input_nodes[0]
-        while isinstance(self._module(node), nn.Dropout | nn.Identity):
-            node = node.all_input_nodes[0]
-        return names[node]
+        measured = self._measure(image_size)
+        if measured.error:
+            raise _untraceable(name, measured.error)
+        self._describe(measured)
 
     def alias(self, layer: str) -> str | None:
         """Return the Keras alias of a layer, if it has one."""
-        return next((alias for alias, name in self.aliases.items() if name == layer), None)
+        first = next(iter(self.layers[layer].aliases), None)
+        return None if first in WORDS else first
 
-    def resolve(self, layer: str) -> str:
-        """Return the layer's own name for a name, an alias or a module's name.
+    def resolve(self, wanted: str) -> tuple[str, ...]:
+        """Return the layers that a name stands for, in the order of computation.
+
+        Parameters
+        ----------
+        wanted : str
+            A layer, an alias, a module, a pattern such as ``block*_pool``, or ``all-blocks``.
 
         Raises
         ------
         UnknownNameError
             The network has no such layer.
+        UsageError
+            The name is that of an operation that has no row per image.
         """
-        if layer in self.aliases:
-            return self.aliases[layer]
-        if layer in self._nodes:
-            return layer
-        inside = [name for name in self._nodes if name.startswith(f"{layer}.")]
-        if inside:
-            return inside[-1]
-        hint = did_you_mean(layer, (*self.aliases, *self._nodes))
+        if wanted == _ALL_BLOCKS:
+            return self.blocks
+        if wanted in self.aliases:
+            return (self.aliases[wanted],)
+        if wanted in self.layers:
+            return (wanted,)
+        if wanted in self._nodes:
+            raise UsageError(
+                f"layer {wanted!r} of {self.name} is not an activation with a row per image; "
+                f"'bottleneck layers {self.name}' lists those that are"
+            )
+        if wanted in self._modules:
+            return (self._modules[wanted],)
+        for known in ({**self.aliases, **{name: name for name in self.layers}}, self._modules):
+            matching = {known[name] for name in fnmatch.filter(known, wanted)}
+            if matching:
+                return tuple(name for name in self.layers if name in matching)
+        hint = did_you_mean(wanted, (_ALL_BLOCKS, *self.aliases, *self.layers, *self._modules))
         raise UnknownNameError(
-            f"no layer {layer!r} in {self.name}{hint}; 'bottleneck layers {self.name}' lists them "
+            f"no layer {wanted!r} in {self.name}{hint}; 'bottleneck layers {self.name}' lists them "
             f"all"
         )
 
     def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """Resolve names and return them once each, in the order of computation."""
-        wanted = {self.resolve(layer) for layer in layers}
-        return tuple(name for name in self._nodes if name in wanted)
+        """Resolve names and return the layers once each, in the order of computation."""
+        wanted = {layer for name in layers for layer in self.resolve(name)}
+        return tuple(name for name in self.layers if name in wanted)
 
     def tensors(self, layer: str) -> tuple[str, ...]:
         """Return the names of the parameters and buffers that decide a layer's value, sorted.
@@ -126,12 +152,12 @@ class Network:
         """
         prefixes = []
         names = set()
-        for node in _ancestors([self._nodes[layer]]):
+        for node in ancestors([self._nodes[layer]]):
             if node.op == "call_module":
                 prefixes.append(f"{node.target}.")
             elif node.op == "get_attr":
                 names.add(str(node.target))
-        for name in _tensors(self._root):
+        for name in tensors_of(self._root):
             if name.startswith(tuple(prefixes)) and not name.endswith("num_batches_tracked"):
                 names.add(name)
         return tuple(sorted(names))
@@ -140,6 +166,11 @@ class Network:
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all tensors that a state dict of this architecture holds."""
         return {name: tuple(tensor.shape) for name, tensor in self._root.state_dict().items()}
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the model has."""
+        return sum(parameter.numel() for parameter in self._root.parameters())
 
     def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
         """Return the part of the network that computes `layers`, and nothing behind them.
@@ -158,7 +189,7 @@ class Network:
             evaluation mode and without gradients.
         """
         outputs = [self._nodes[layer] for layer in layers]
-        wanted = _ancestors(outputs)
+        wanted = ancestors(outputs)
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         result: dict[str, fx.Node] = {}
@@ -174,53 +205,121 @@ class Network:
                 )
         graph.output(result)
         module = copy.deepcopy(fx.GraphModule(self._root, graph))
-        for name in _tensors(module):
+        for name in tensors_of(module):
             if name in tensors:
-                _assign(module, name, tensors[name])
+                assign(module, name, tensors[name])
         module.eval().requires_grad_(requires_grad=False)
         # The same arithmetic in the order that convolutions on processors read fastest.
         return module.to(memory_format=torch.channels_last)
 
-    def output_shapes(self, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        """Return each layer's output shape for one image of (height, width) pixels.
+    def sized(self, image_size: tuple[int, int], layers: Iterable[str] = ()) -> dict[str, Layer]:
+        """Return the layers for images of another size. Nothing is computed.
 
-        Nothing is computed. Operations whose result is not one tensor are left out.
+        Parameters
+        ----------
+        image_size : (int, int)
+            Height and width in pixels.
+        layers : iterable of str
+            Names as `resolve` returns them; all that can be computed at that size by default.
+
+        Raises
+        ------
+        UsageError
+            A layer cannot be computed at that size.
         """
-        recorder = _ShapeRecorder(fx.GraphModule(self._root, self._graph))
-        try:
-            recorder.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
-        except (RuntimeError, AttributeError, TypeError, ValueError) as error:
-            raise _untraceable(self.name, error) from error
-        from_images: set[fx.Node] = set()
+        if image_size == self.image_size:
+            found = self.layers
+        else:
+            measured = self._measure(image_size)
+            costs = self._costs(measured)
+            found = {
+                name: replace(layer, shape=measured.shapes[node], multiply_adds=costs[node])
+                for name, layer in self.layers.items()
+                if (node := self._nodes[name]) in measured.shapes
+            }
+        wanted = tuple(layers)
+        for layer in wanted:
+            if layer not in found:
+                raise UsageError(
+                    f"{self.name} cannot compute {self.alias(layer) or layer!r} of images of "
+                    f"{_pixels(image_size)} pixels; {self._accepted(layer)}"
+                )
+        return {name: found[name] for name in wanted} if wanted else dict(found)
+
+    def _describe(self, measured: Measured) -> None:
+        names = {node: name for name, node in self._nodes.items()}
+        output = next(node for node in self._graph.nodes if node.op == "output")
+        classifier = next(node for node in reversed(self._graph.nodes) if self._has_weights(node))
+        penultimate = classifier.all_input_nodes[0]
+        while isinstance(self._module(penultimate), nn.Dropout | nn.Identity):
+            penultimate = penultimate.all_input_nodes[0]
+        below = ancestors([penultimate])
+        before = {name: node for name, node in self._nodes.items() if node in below}
+        convolved = last_conv(self._root, list(before.values()), measured.shapes)
+        meant = zip(WORDS, (convolved, penultimate, *output.all_input_nodes), strict=False)
+        words = {word: names[node] for word, node in meant if node in measured.shapes}
+        shapes = {
+            name: measured.shapes[node]
+            for name, node in self._nodes.items()
+            if node in measured.shapes
+        }
+        self._modules = last_inside(shapes)
+        targets = {
+            alias: self._modules.get(target, target)
+            for alias, target in keras_aliases(self._root).items()
+        }
+        self.aliases = {
+            **{alias: layer for alias, layer in targets.items() if layer in shapes},
+            **words,
+        }
+        tokens = None
+        if convolved is not None and len(measured.shapes[convolved]) == _TOKENS:
+            tokens = measured.shapes[convolved][0]
+        axes = axes_of(shapes, tokens, _class_tokens(self._root))
+        costs = self._costs(measured)
+        aliases: dict[str, list[str]] = {name: [] for name in shapes}
+        for alias, layer in self.aliases.items():
+            aliases[layer].append(alias)
+        self.layers = {
+            name: Layer(name, tuple(aliases[name]), shape, axes[name], costs[self._nodes[name]])
+            for name, shape in shapes.items()
+        }
+        ends = block_ends(self._root, before, last_inside(before))
+        self.blocks = tuple(name for name in self.layers if name in ends)
+
+    def _measure(self, image_size: tuple[int, int]) -> Measured:
+        return measure(fx.GraphModule(self._root, self._graph), image_size)
+
+    def _costs(self, measured: Measured) -> dict[fx.Node, int]:
+        """Return the multiply-adds of the base cut at each node that was measured."""
+        needed: dict[fx.Node, frozenset[fx.Node]] = {}
+        costs = {}
         for node in self._graph.nodes:
-            if node.op == "placeholder" or not from_images.isdisjoint(node.all_input_nodes):
-                from_images.add(node)
-        shapes = {}
-        for name, node in self._nodes.items():
-            shape = recorder.shapes.get(node, ())
-            if node in from_images and len(shape) > 1 and shape[0] == _PROBE:
-                shapes[name] = shape[1:]
-        return shapes
+            if node in measured.multiply_adds:
+                own = {node} if measured.multiply_adds[node] else set()
+                inherited = (needed[each] for each in node.all_input_nodes)
+                needed[node] = frozenset(own.union(*inherited))
+                costs[node] = sum(measured.multiply_adds[each] for each in needed[node])
+        return costs
+
+    def _accepted(self, layer: str) -> str:
+        """Say which images a layer can be computed of."""
+        node = self._nodes[layer]
+        native = max(self.image_size)
+        if node not in self._measure((native + 1, native + 1)).shapes:
+            return f"it takes images of {_pixels(self.image_size)} pixels: leave out --image-size"
+        low, high = 0, native
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = node in self._measure((middle, middle)).shapes
+            low, high = (low, middle) if fits else (middle, high)
+        return f"it takes images of {high} x {high} pixels or more: give another --image-size"
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self._root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def _has_weights(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
-
-
-class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and keeps the shape of every result that is one tensor."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-
-    def run_node(self, node: fx.Node) -> Any:
-        result = super().run_node(node)
-        if isinstance(result, torch.Tensor):
-            self.shapes[node] = tuple(result.shape)
-        return result
 
 
 def _untraceable(name: str, error: Exception) -> UsageError:
@@ -230,81 +329,12 @@ def _untraceable(name: str, error: Exception) -> UsageError:
     )
 
 
-def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build without spending time on initial weights, where the model allows it."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except (RuntimeError, NotImplementedError):  # the constructor looks at values
-        return build().to("meta")
+def _class_tokens(root: nn.Module) -> int | None:
+    """Return how many tokens precede those of the patches, None where there are no tokens."""
+    if isinstance(root, torchvision.models.VisionTransformer):
+        return 1
+    return getattr(root, "num_prefix_tokens", None)
 
 
-def _trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
-    """Return the graph of a model in evaluation mode, and torchvision's names of its nodes."""
-    tracer = NodePathTracer(
-        autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=tuple(get_notrace_functions()),
-        leaf_modules=_leaf_modules(),
-    )
-    return tracer.trace(root.eval()), dict(tracer.node_to_qualname)
-
-
-def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
-    """Return the tensors that a graph reads and a state dict does not hold."""
-    held = root.state_dict()
-    found = {name: tensor for name, tensor in root.named_buffers() if name not in held}
-    for node in graph.nodes:
-        if node.op == "get_attr" and node.target not in held:
-            path, _, attribute = node.target.rpartition(".")
-            found[node.target] = getattr(root.get_submodule(path), attribute)
-    return found
-
-
-def _leaf_modules() -> tuple[type, ...]:
-    """Return what torchvision treats as one layer, and what timm does."""
-    operations = [item for _, item in inspect.getmembers(torchvision.ops, inspect.isclass)]
-    blocks = [item for item in operations if issubclass(item, nn.Module)]
-    return (*blocks, *get_notrace_modules())
-
-
-def _ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found
-
-
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    path, _, attribute = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if isinstance(getattr(owner, attribute), nn.Parameter):
-        tensor = nn.Parameter(tensor, requires_grad=False)
-    setattr(owner, attribute, tensor)
-
-
-def _aliases(model: nn.Module, layers: Mapping[str, fx.Node]) -> dict[str, str]:
-    """Return the Keras names of a VGG's layers.
-
-    In Keras a convolution includes its activation, so ``block1_conv1`` is the ReLU's output.
-    """
-    if not isinstance(model, torchvision.models.VGG):
-        return {}
-    aliases = {}
-    block, convolution = 1, 0
-    for index, module in model.features.named_children():
-        if isinstance(module, nn.ReLU):
-            convolution += 1
-            aliases[f"block{block}_conv{convolution}"] = f"features.{index}"
-        elif isinstance(module, nn.MaxPool2d):
-            aliases[f"block{block}_pool"] = f"features.{index}"
-            block, convolution = block + 1, 0
-    aliases |= {"fc1": "classifier.1", "fc2": "classifier.4", "predictions": "classifier.6"}
-    return {alias: layer for alias, layer in aliases.items() if layer in layers}
+def _pixels(image_size: tuple[int, int]) -> str:
+    return f"{image_size[0]} x {image_size[1]}"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -10,7 +10,11 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F  # noqa: N812 - the field's name for it
 
-__all__ = ["Transform"]
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+
+__all__ = ["INTERPOLATIONS", "Transform"]
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -19,28 +23,32 @@ class Transform:
 
     Attributes
     ----------
-    resize : int or (int, int)
-        Length of the shorter side in pixels, or height and width to squash to.
+    resize : (int, int)
+        Height and width in pixels of the box that the resized image covers, or fills.
     crop : (int, int)
-        Height and width of the centre crop, in pixels.
+        Height and width in pixels of the centre crop, which is what the base sees.
+    squash : bool
+        Fill the box whatever becomes of the image's proportions. Otherwise they are kept, and the
+        image covers the box: for a square one, its shorter side becomes the box's side.
     interpolation : str
-        ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ...: a `torchvision` interpolation mode.
+        One of `INTERPOLATIONS`.
     mean, std : tuple of float
         Per channel, on the scale [0, 1].
     """
 
-    resize: int | tuple[int, int]
+    resize: tuple[int, int]
     crop: tuple[int, int]
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    squash: bool = False
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> Self:
         """Take over the preset that a torchvision weights entry carries."""
         (resize,), (crop,) = preset.resize_size, preset.crop_size
         return cls(
-            resize=resize,
+            resize=(resize, resize),
             crop=(crop, crop),
             interpolation=preset.interpolation.value,
             mean=tuple(preset.mean),
@@ -51,14 +59,66 @@ class Transform:
     def from_timm(cls, config: Mapping[str, Any]) -> Self:
         """Take over a data configuration as `timm.data.resolve_data_config` gives it."""
         _, height, width = config["input_size"]
-        scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
+        share = config["crop_pct"]
         return cls(
-            resize=scaled if config["crop_mode"] == "squash" else min(scaled),
+            resize=(math.floor(height / share), math.floor(width / share)),
             crop=(height, width),
             interpolation=config["interpolation"],
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
+            squash=config["crop_mode"] == "squash",
         )
+
+    def adjusted(
+        self,
+        *,
+        image_size: tuple[int, int] | None = None,
+        interpolation: str | None = None,
+        squash: bool | None = None,
+    ) -> Self:
+        """Return the transform with some settings of one's own.
+
+        Parameters
+        ----------
+        image_size : (int, int), optional
+            Height and width in pixels of what the base sees. The share of the image that the
+            centre crop keeps stays as it was.
+        interpolation : str, optional
+            One of `INTERPOLATIONS`.
+        squash : bool, optional
+            True resizes the whole image to the size that the base sees, whatever its proportions;
+            False keeps them and crops the centre.
+
+        Raises
+        ------
+        UsageError
+            A size below 1.
+        UnknownNameError
+            There is no such interpolation.
+        """
+        changed = self
+        if image_size is not None:
+            if min(image_size) < 1:
+                raise UsageError(
+                    f"images of {image_size[0]} x {image_size[1]} pixels cannot be; give 1 or more"
+                )
+            scaled = [
+                round(box * new / old)
+                for box, new, old in zip(self.resize, image_size, self.crop, strict=True)
+            ]
+            changed = replace(changed, resize=(scaled[0], scaled[1]), crop=image_size)
+        if interpolation is not None:
+            if interpolation not in INTERPOLATIONS:
+                raise UnknownNameError(
+                    f"no interpolation {interpolation!r}"
+                    f"{did_you_mean(interpolation, INTERPOLATIONS)}; expected one of "
+                    f"{', '.join(INTERPOLATIONS)}"
+                )
+            changed = replace(changed, interpolation=interpolation)
+        if squash is not None and squash != changed.squash:
+            resize = changed.crop if squash else changed.resize
+            changed = replace(changed, resize=resize, squash=squash)
+        return changed
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Preprocess one RGB image.
@@ -68,8 +128,8 @@ class Transform:
         torch.Tensor
             float32 of shape (3, height, width), the size of `crop`.
         """
-        size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
-        resized = F.resize(image, size, interpolation=InterpolationMode(self.interpolation))
+        size = self.resize if self.squash else self._covering(image.height, image.width)
+        resized = F.resize(image, list(size), interpolation=InterpolationMode(self.interpolation))
         cropped = F.center_crop(resized, list(self.crop))
         scaled = F.convert_image_dtype(F.pil_to_tensor(cropped), torch.float32)
         normalised: torch.Tensor = F.normalize(scaled, list(self.mean), list(self.std))
@@ -81,3 +141,10 @@ class Transform:
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
         }
+
+    def _covering(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size at which an image just covers the box, rounded as torchvision rounds."""
+        box_height, box_width = self.resize
+        if height * box_width >= width * box_height:  # the image is the taller one
+            return int(box_width * height / width), box_width
+        return box_height, int(box_height * width / height)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from bottleneck.bases.models import Model, PretrainedWeights, StateDict
+from bottleneck.bases.models import Model, StateDict
+from bottleneck.bases.transforms import Transform
 from bottleneck.errors import PathMissingError, UnknownNameError, WeightsError, did_you_mean
 
 __all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
@@ -27,6 +28,10 @@ _RENAMED = (
     (r"\.mlp\.linear_2\.", ".mlp.3."),
 )
 _SEEDS = 2**63
+_REMEDY = (
+    "give them with --weights FILE (a .pth state dict or .safetensors), or try the plumbing with "
+    "--weights random"
+)
 
 
 @dataclass(frozen=True)
@@ -39,13 +44,13 @@ class Weights:
         ``random:SEED``, the library's name for them, or the file's path.
     state : dict of str to torch.Tensor
         By the architecture's own tensor names.
-    entry : PretrainedWeights
-        What the library offers them as, or its default: how to build the network and preprocess.
+    transform : Transform
+        The preprocessing that belongs to them, or to the model's default weights.
     """
 
     name: str
     state: StateDict
-    entry: PretrainedWeights
+    transform: Transform
 
     @property
     def random(self) -> bool:
@@ -76,16 +81,18 @@ def load_weights(model: Model, choice: str) -> Weights:
         The weights can be had neither locally nor from the network, or the file is not one of
         weights.
     """
+    if choice == "default" and not model.weights:
+        raise WeightsError(f"{model.library} has no weights for {model.name}; {_REMEDY}")
     if choice in {"default", *model.weights}:
         return _pretrained(model, next(iter(model.weights)) if choice == "default" else choice)
     kind, _, seed = choice.partition(":")
     if kind == "random" and (seed or "0").isdecimal() and int(seed or 0) < _SEEDS:
-        return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.default)
+        return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.transform)
     if Path(choice).exists() or choice.endswith(_FILE_SUFFIXES):
         file = Path(choice)
-        same_name = (entry for entry in model.weights.values() if entry.file == file.name)
-        return Weights(choice, _read(file), next(same_name, model.default))
-    known = ("default", *model.weights, "random")
+        same_name = (each.transform for each in model.weights.values() if each.file == file.name)
+        return Weights(choice, _read(file), next(same_name, model.transform))
+    known = (*(("default", *model.weights) if model.weights else ()), "random")
     raise UnknownNameError(
         f"no weights {choice!r} for {model.name}{did_you_mean(choice, known)}; expected one of "
         f"{', '.join(known)}, random:SEED or a .pth or .safetensors file"
@@ -93,13 +100,18 @@ def load_weights(model: Model, choice: str) -> Weights:
 
 
 def check_weights(
-    model: str, weights: Weights, shapes: Mapping[str, tuple[int, ...]], required: AbstractSet[str]
+    model: str,
+    weights: Weights,
+    shapes: Mapping[str, tuple[int, ...]],
+    used: AbstractSet[str],
+    required: AbstractSet[str],
 ) -> None:
     """Refuse weights of another architecture.
 
-    The tensors that are `required` must be there and fit. Others, such as the classifier's, may be
-    missing or of another shape, so that a network trained on other classes serves; but a tensor
-    that the architecture does not know at all betrays another one.
+    The tensors that are `used` or `required` must be there and fit, and those that are used must
+    hold finite numbers. Others, such as the classifier's, may be missing or of another shape, so
+    that a network trained on other classes serves; but a tensor that the architecture does not know
+    at all betrays another one.
 
     Raises
     ------
@@ -107,7 +119,7 @@ def check_weights(
         Names the first misfits and counts the others.
     """
     found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
-    needed = sorted(name for name in required if name in shapes)
+    needed = sorted(name for name in used | required if name in shapes)
     misfits = [
         *(f"{name} is missing" for name in needed if name not in found),
         *(f"{name} is not known" for name in found if name not in shapes),
@@ -124,6 +136,12 @@ def check_weights(
             f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:shown])}{more}; "
             f"give a state dict of {model}, or name the model that these weights belong to"
         )
+    for name in sorted(used & weights.state.keys()):
+        if not weights.state[name].isfinite().all():
+            raise WeightsError(
+                f"weights {weights.name!r} of {model} hold nan or inf in {name}; choose a layer "
+                f"that does not depend on it, or other weights"
+            )
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -138,28 +156,24 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 def _random(model: Model, seed: int) -> StateDict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return dict(model.default.build().state_dict())
+        return dict(model.build(model.transform.crop).state_dict())
 
 
 def _pretrained(model: Model, name: str) -> Weights:
     entry = model.weights[name]
-    remedy = (
-        "give them with --weights FILE (a .pth state dict or .safetensors), or try the plumbing "
-        "with --weights random"
-    )
     try:
-        return Weights(name, _with_todays_names(entry.load()), entry)
+        return Weights(name, _with_todays_names(entry.load()), entry.transform)
     except OSError as error:  # no network, no such host, refused: urllib's errors are all of these
         reason = str(getattr(error, "reason", error)).partition("\n")[0]
         raise WeightsError(
             f"weights {name} of {model.name} are not in {entry.place} and cannot be downloaded "
-            f"({reason}); {remedy}"
+            f"({reason}); {_REMEDY}"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"weights {name} of {model.name} in {entry.place} are damaged "
             f"({type(error).__name__}); delete {entry.file or 'them'} there to download them "
-            f"again, or {remedy}"
+            f"again, or {_REMEDY}"
         ) from error
 
 

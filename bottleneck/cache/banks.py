@@ -4,7 +4,7 @@ import io
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = ["Bank", "Cache"]
 _VIEW_FILE = "features.h5"
 _LONGEST_NAME = 200
 _STALE_SECONDS = 3600.0
+_RUN_SCHEMA = 2
 
 
 class Cache:
@@ -81,13 +82,14 @@ class Cache:
         """Keep what an extraction did, under ``runs/``."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
-        _write(path, record)
+        _write(path, {"schema": _RUN_SCHEMA, **record})
         return path
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return the records of all extractions, oldest first."""
+        """Return the records of all extractions, oldest first; not those of other versions."""
         files = sorted((self.root / "runs").glob("*.json"))
-        return [_read(path) for path in files]
+        records = [_read(path) for path in files]
+        return [record for record in records if record.pop("schema", None) == _RUN_SCHEMA]
 
     def check_writable(self) -> None:
         """Raise `CacheError` unless files can be written into the cache folder."""
@@ -166,7 +168,13 @@ class Bank:
         """Return the (digest, view) keys of the rows that hold a layer."""
         return {key for part in self.parts() if layer in part.layers for key in part.keys}
 
-    def read(self, layer: str, digests: Sequence[str]) -> np.ndarray:
+    def read(
+        self,
+        layer: str,
+        digests: Sequence[str],
+        *,
+        convert: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Read a layer's features of the plain images in exactly the order asked for.
 
         Every block's checksum is verified.
@@ -177,11 +185,14 @@ class Bank:
             The layer's own name, not its alias.
         digests : sequence of str
             May repeat.
+        convert : callable, optional
+            Takes some rows (m, ...) as stored and returns what to keep of them (m, ...), so that
+            what is pooled need not fit into memory whole.
 
         Returns
         -------
         np.ndarray
-            Shape (n, ...), in the type stored.
+            Shape (n, ...), in the type stored or converted to.
 
         Raises
         ------
@@ -201,7 +212,8 @@ class Bank:
                 if key in wanted:
                     rows.append(row)
                     places.append(wanted.pop(key))
-            for values, block in part.read(layer, rows):
+            for stored, block in part.read(layer, rows):
+                values = convert(stored) if convert else stored
                 if result is None:
                     result = np.empty((len(digests), *values.shape[1:]), values.dtype)
                 for value, index in zip(values, block, strict=True):

@@ -17,13 +17,28 @@ import numpy as np
 from bottleneck.errors import CacheError, FeatureOverflowError
 from bottleneck.files import atomic_write
 
-__all__ = ["HDF5_FORMAT", "Part", "PartWriter", "errors_of", "part_files", "store"]
+__all__ = [
+    "HDF5_FORMAT",
+    "PART_BYTES",
+    "PART_SECONDS",
+    "Part",
+    "PartWriter",
+    "errors_of",
+    "part_files",
+    "part_sizes",
+    "store",
+]
 
 PART_BYTES = 256 * 2**20
 PART_SECONDS = 60.0
 HDF5_FORMAT = ("v110", "v110")
 """The first HDF5 with virtual datasets, so that old tools can read the files."""
 _CHUNK_BYTES = 2**20
+_CHECKSUM_BYTES = 4
+_KEY_WIDTHS = (32, 2)
+"""Bytes of a row's digest and view."""
+_EMPTY_BYTES = 4096
+"""What HDF5 takes for a file's structure, about."""
 
 
 def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
@@ -184,7 +199,7 @@ class PartWriter:
         file.attrs.update(self._attributes)
         for name, values in columns.items():
             shape = values.shape[1:]
-            rows = max(1, min(1024, _CHUNK_BYTES // row_bytes(values.shape, values.dtype)))
+            rows = _chunk_rows(row_bytes(values.shape, values.dtype))
             dataset = file.create_dataset(
                 name,
                 shape=(0, *shape),
@@ -212,6 +227,29 @@ class PartWriter:
         with errors_of(self._folder):
             atomic_write(_next_part(self._folder), self._buffer.getbuffer())
         self._buffer = io.BytesIO()
+
+
+def part_sizes(rows: int, widths: Sequence[int], *, rows_per_part: int) -> list[int]:
+    """Return the bytes on disk of the parts that some rows take.
+
+    Parameters
+    ----------
+    rows : int
+        How many.
+    widths : sequence of int
+        Bytes of a row in each dataset of features.
+    rows_per_part : int
+        How many a part holds.
+    """
+    sizes = []
+    for start in range(0, rows, rows_per_part):
+        held = min(rows_per_part, rows - start)
+        chunks = [
+            (-(-held // _chunk_rows(width)), _chunk_rows(width) * width + _CHECKSUM_BYTES)
+            for width in (*widths, *_KEY_WIDTHS)
+        ]
+        sizes.append(_EMPTY_BYTES + sum(count * size for count, size in chunks))
+    return sizes
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -253,6 +291,11 @@ def _next_part(folder: Path) -> Path:
 def _extend(data: h5py.Dataset, values: np.ndarray, before: int) -> None:
     data.resize(before + len(values), axis=0)
     data[before:] = values
+
+
+def _chunk_rows(width: int) -> int:
+    """Return how many rows of so many bytes are stored, checked and read together."""
+    return max(1, min(1024, _CHUNK_BYTES // width))
 
 
 def row_bytes(shape: Sequence[int], dtype: np.dtype) -> int:

@@ -1,5 +1,6 @@
 """The commands that only look: models, layers, cache ls, cache info."""
 
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.options import AsJson, CacheFolder
+from bottleneck.cli.options import AsJson, CacheFolder, ImageSize, image_size_of
 from bottleneck.cli.output import note, print_json, print_table
+from bottleneck.errors import PluginError
 
 if TYPE_CHECKING:
     from bottleneck.cache import Bank
 
 __all__ = ["cache_info", "cache_ls", "layers", "models"]
+
+_BYTES = 2
+"""Of a float16."""
 
 cache_app = typer.Typer(no_args_is_help=True, help="Look into the feature cache.")
 app.add_typer(cache_app, name="cache")
@@ -22,46 +27,76 @@ app.add_typer(cache_app, name="cache")
 @app.command()
 def layers(
     model: Annotated[str, typer.Argument(help="The base.", show_default=False)],
+    image_size: ImageSize = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a base's layers with their aliases, shapes and floats per image."""
+    """List a base's layers with their aliases, shapes, sizes and costs.
+
+    A layer's cost is the share of all multiply-adds that a base cut there needs.
+    """
     from bottleneck.bases import Network, find_model
 
     found = find_model(model)
-    network = Network(model, found.default.build)
-    shapes = network.output_shapes(found.default.transform.crop)
+    size = image_size_of(image_size) or found.transform.crop
+    network = Network(model, partial(found.build, found.transform.crop), found.transform.crop)
+    sized = network.sized(size)
+    logits = network.aliases["logits"]
+    if logits not in sized:
+        network.sized(size, [logits])  # says what is wrong
+    total = sized[logits].multiply_adds
     rows = [
         {
-            "layer": layer,
-            "alias": network.alias(layer),
-            "shape": shape,
-            "floats per image": prod(shape),
+            "layer": layer.name,
+            "aliases": layer.aliases,
+            "shape": layer.shape,
+            "floats per image": prod(layer.shape),
+            "MB per 1,000": _BYTES * prod(layer.shape) / 1e3,
+            "multiply-adds %": 100 * layer.multiply_adds / total,
         }
-        for layer, shape in shapes.items()
+        for layer in sized.values()
     ]
-    height, width = found.default.transform.crop
-    print_table(rows, title=f"{model} at {height} x {width} pixels", as_json=as_json)
+    height, width = size
+    print_table(
+        rows,
+        title=f"{model} at {height} x {width} pixels, {total / 1e9:.3f} G multiply-adds; "
+        f"megabytes per 1,000 images at float16",
+        as_json=as_json,
+    )
     if not as_json:
-        note(f"default layer: {network.default_layer}")
+        note(f"default layer: {found.default_layer}")
 
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the bases by name."""
+def models(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the bases by name.
+
+    The top-1 accuracy on ImageNet, in percent, is what the source of the default weights publishes.
+    """
     from bottleneck.bases import find_model, model_names, timm_names
 
     rows = []
     for name in model_names():
-        found = find_model(name)
+        try:
+            found = find_model(name)
+        except PluginError as error:
+            note(f"note: {error}")
+            continue
+        best = next(iter(found.weights.values()), None)
         rows.append(
             {
                 "model": name,
-                "architecture": found.architecture,
-                "input": found.default.transform.crop,
-                "weights": ", ".join(found.weights),
+                "library": found.library,
+                "parameters": found.parameters,
+                "input": found.transform.crop,
+                "weights": list(found.weights),
+                "default layer": found.default_layer,
+                "top-1": best.top1 if best else None,
             }
         )
-    print_table(rows, as_json=as_json)
+    print_table(rows, as_json=as_json, markdown=markdown)
     if not as_json:
         note(f"and {len(timm_names())} models of timm as timm:NAME, such as timm:resnet50d")
 

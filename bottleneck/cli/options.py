@@ -15,11 +15,15 @@ __all__ = [
     "Data",
     "HeadName",
     "HeadsFolder",
+    "ImageSize",
+    "Interpolation",
     "Model",
     "NewHeadName",
     "Seed",
     "SetName",
+    "Squash",
     "Weights",
+    "image_size_of",
 ]
 
 
@@ -31,6 +35,19 @@ def _plain(name: str | None) -> str | None:
             f"beginning with a dot"
         )
     return name
+
+
+def image_size_of(text: str | None) -> tuple[int, int] | None:
+    """Return height and width from ``150`` or ``150x200``."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):  # noqa: PLR2004
+        raise UsageError(
+            f"--image-size {text!r} cannot be; expected pixels as SIDE or HEIGHTxWIDTH, such as "
+            f"150 or 150x200"
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 Model = Annotated[
@@ -73,4 +90,28 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of splits, folds and solvers.")
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="SIDE|HEIGHTxWIDTH",
+        help="Pixels that the base sees; those of the weights by default.",
+    ),
+]
+Interpolation = Annotated[
+    str | None,
+    typer.Option(
+        "--interpolation",
+        help="nearest, bilinear, bicubic, box, hamming or lanczos; that of the weights by default.",
+    ),
+]
+Squash = Annotated[
+    bool | None,
+    typer.Option(
+        "--squash/--crop",
+        help="Resize the whole image whatever its proportions, or keep them and crop the centre; "
+        "as the weights have it by default.",
+        show_default=False,
+    ),
 ]

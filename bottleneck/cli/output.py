@@ -23,16 +23,22 @@ def print_json(content: Any) -> None:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]], *, title: str = "", as_json: bool = False
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    as_json: bool = False,
+    markdown: bool = False,
 ) -> None:
-    """Print rows of the same columns: drawn on a terminal, aligned elsewhere, or as JSON."""
+    """Print rows of the same columns: drawn on a terminal, aligned elsewhere, or as asked for."""
     if as_json:
         print_json(rows)
         return
     columns = list(rows[0]) if rows else []
     cells = [[_text(row[column]) for column in columns] for row in rows]
-    right = [all(isinstance(row[column], int | float) for row in rows) for column in columns]
-    if sys.stdout.isatty():
+    right = [all(isinstance(row[column], int | float | None) for row in rows) for column in columns]
+    if markdown:
+        _mark_down(columns, cells, right)
+    elif sys.stdout.isatty():
         _draw(title, columns, cells, right)
     else:
         _align(title, columns, cells, right)
@@ -56,7 +62,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return " x ".join(map(str, value))
+        return (", " if isinstance(next(iter(value), ""), str) else " x ").join(map(str, value))
     return str(value)
 
 
@@ -74,6 +80,13 @@ def _draw(
     for row in cells:
         table.add_row(*map(escape, row))
     Console().print(table)
+
+
+def _mark_down(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
+) -> None:
+    for row in (columns, ["---:" if number else "---" for number in right], *cells):
+        print(f"| {' | '.join(row)} |")
 
 
 def _align(

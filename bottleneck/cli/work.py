@@ -18,16 +18,20 @@ from bottleneck.cli.options import (
     Data,
     HeadName,
     HeadsFolder,
+    ImageSize,
+    Interpolation,
     Model,
     NewHeadName,
     Seed,
     SetName,
+    Squash,
     Weights,
+    image_size_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
 
 if TYPE_CHECKING:
-    from bottleneck.extract import Extraction
+    from bottleneck.extract import Extraction, Forecast
     from bottleneck.images import ImageSet, RejectedImage
 
 __all__ = ["evaluate", "extract", "fit_head", "predict"]
@@ -40,11 +44,23 @@ def extract(
         list[str] | None,
         typer.Option(
             "--layer",
-            help="Layer or Keras alias; may repeat. The model's default layer if not given.",
+            help="A layer by any of its names, a pattern such as 'block*_pool', or all-blocks; may "
+            "repeat. The model's default layer if not given.",
         ),
     ] = None,
     data: Data = Path("data"),
     weights: Weights = "default",
+    image_size: ImageSize = None,
+    interpolation: Interpolation = None,
+    squash: Squash = None,
+    pool: Annotated[
+        str,
+        typer.Option(
+            "--pool",
+            help="How maps and tokens are pooled before they are stored: none, avg, max, gem, spp, "
+            "or cls for class tokens. fit-head can pool what is stored unpooled.",
+        ),
+    ] = "none",
     cache: CacheFolder = Path("cache"),
     image_set: SetName = None,
     dtype: Annotated[
@@ -52,6 +68,10 @@ def extract(
     ] = "float16",
     batch_size: BatchSize = 16,
     seed: Seed = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only tell what it would take, from a short trial."),
+    ] = False,
     as_json: AsJson = False,
 ) -> Any:
     """Compute the features that the cache lacks and store them.
@@ -60,11 +80,30 @@ def extract(
     """
     from bottleneck.bases import FrozenBase
     from bottleneck.cache import Cache
-    from bottleneck.extract import extract_features
+    from bottleneck.extract import extract_features, forecast_extraction
     from bottleneck.images import ImageSet
 
     images = ImageSet.open(data, name=image_set, seed=seed)
-    base = FrozenBase(model, layer or (), weights=weights)
+    base = FrozenBase(
+        model,
+        layer or (),
+        weights=weights,
+        image_size=image_size_of(image_size),
+        interpolation=interpolation,
+        squash=squash,
+        pool=pool,
+    )
+    if dry_run:
+        with progress_shown(quiet=not sys.stderr.isatty()) as progress:
+            forecast = forecast_extraction(
+                images, base, Cache(cache), dtype=dtype, batch_size=batch_size, progress=progress
+            )
+        _note_image_set(images)
+        if as_json:
+            print_json(forecast.as_dict())
+        else:
+            _print_forecast(forecast)
+        return forecast
     with progress_shown() as progress:
         extraction = extract_features(
             images, base, Cache(cache), dtype=dtype, batch_size=batch_size, progress=progress
@@ -101,6 +140,14 @@ def fit_head(
     image_set: Annotated[
         str | None, typer.Option("--set", help="Choose among extractions by image set.")
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            "--pool",
+            help="Pool stored maps and tokens: avg, max, gem, spp, or cls for class tokens; or "
+            "choose among extractions by pooling.",
+        ),
+    ] = None,
     name: NewHeadName = None,
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
@@ -113,7 +160,7 @@ def fit_head(
     from bottleneck.heads import fit_head as fit
 
     store = Cache(cache)
-    selection = select_features(store, model=model, layer=layer, image_set=image_set)
+    selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
     features = load_features(store, selection)
     train, validation = features.split("train"), features.split("val")
     head = fit(
@@ -135,6 +182,7 @@ def fit_head(
     print(
         f"{clf} on {len(train)} images of {selection.image_set!r}, {train.X.shape[1]} features of "
         f"{selection.model} {selection.layer_name}"
+        f"{'' if selection.pool == 'none' else f' pooled by {selection.pool}'}"
     )
     chosen = f"chosen on {head.scores['held_out']}, " if C is None else ""
     if "accuracy" in head.scores:
@@ -246,10 +294,30 @@ def _print_extraction(extraction: "Extraction", cache: Path) -> None:
     )
     print_table(
         [
-            {"layer": found.alias or found.layer, "shape": found.shape, "bank": cache / found.bank}
+            {
+                "layer": found.alias or found.layer,
+                "pool": found.pool,
+                "shape": found.shape,
+                "bank": cache / found.bank,
+            }
             for found in extraction.layers
         ]
     )
+
+
+def _print_forecast(forecast: "Forecast") -> None:
+    memory = forecast.peak_memory
+    rows = {
+        "images found": str(forecast.images),
+        "images missing from the cache": str(forecast.missing),
+        "seconds": f"{forecast.seconds:.1f}",
+        "megabytes on disk": f"{forecast.bytes_on_disk / 1e6:.1f}",
+        "megabytes of memory at most": "unknown" if memory is None else f"{memory / 1e6:.0f}",
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name.ljust(width)}  {value}")
+    note(f"from a trial of {forecast.trial} images; nothing of it is kept")
 
 
 def _note_random(random: bool) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "find_head", "head_names", "probabilities"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _WEIGHTS_FILE = "head.safetensors"
 _METADATA_FILE = "head.json"
 _ONE_VS_REST = "logreg"

@@ -1,34 +1,23 @@
-"""Extraction: compute what is missing and stream it into the cache.
+"""Extraction: compute what is missing and stream it into the cache."""
 
-The only joiner of images, bases and cache.
-"""
-
-import hashlib
 import platform
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import prod
-from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
-import torch
 
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, PartWriter, store
-from bottleneck.errors import BadImageError, CacheError, DataError, UsageError
-from bottleneck.images import ImageItem, ImageSet, RejectedImage, decode
+from bottleneck.errors import CacheError, DataError, UsageError
+from bottleneck.extract.batches import Batch, Progress, feature_batches
+from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
-__all__ = ["Batch", "Extraction", "Progress", "extract_features", "feature_batches"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the images done and the images in all."""
+__all__ = ["Extraction", "check_arguments", "extract_features", "missing_rows", "stored_batches"]
 
 _DTYPES = ("float16", "float32")
 _CANARY_TOLERANCE = 1e-3
@@ -43,18 +32,25 @@ class ExtractedLayer:
     ----------
     layer, alias : str, str or None
         torchvision's name and Keras'.
+    aliases : list of str
+        All names by which the layer can be asked for, beside its own.
     bank : str
         Name of the bank's folder.
     fingerprint : str
         64 hexadecimal digits.
+    pool, axes : str
+        How the activations are pooled, and what the axes of what is stored are.
     shape : list of int
-        Of one image's activation.
+        Of one image's pooled activation.
     """
 
     layer: str
     alias: str | None
+    aliases: list[str]
     bank: str
     fingerprint: str
+    pool: str
+    axes: str
     shape: list[int]
 
 
@@ -70,6 +66,8 @@ class Extraction:
         As the user named the one, and where the other came from.
     weights_random : bool
         The weights were never trained: the features serve to try the plumbing only.
+    adjustments : dict
+        How the preprocessing differs from that of the weights: arguments of `FrozenBase`.
     dtype : str
         ``float16`` or ``float32``: how the features are stored.
     layers : list of ExtractedLayer
@@ -91,6 +89,7 @@ class Extraction:
     model: str
     weights: str
     weights_random: bool
+    adjustments: dict[str, Any]
     dtype: str
     layers: list[ExtractedLayer]
     images: int
@@ -105,25 +104,6 @@ class Extraction:
     def as_dict(self) -> dict[str, Any]:
         """Return the record as JSON holds it."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Activations of a few images.
-
-    Attributes
-    ----------
-    items : list of ImageItem
-        n images.
-    features : dict of str to np.ndarray
-        Layer to float32 of shape (n, ...); empty where no image of the batch could be used.
-    rejected : list of RejectedImage
-        Images met on the way that could not be used.
-    """
-
-    items: list[ImageItem]
-    features: dict[str, np.ndarray]
-    rejected: list[RejectedImage]
 
 
 def extract_features(
@@ -166,22 +146,19 @@ def extract_features(
     FeatureOverflowError
         A layer does not fit into `dtype`.
     """
-    if dtype not in _DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    if batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
+    check_arguments(dtype, batch_size)
     started = time.monotonic()
     set_file = cache.set_file(images.name)
     cache.check_writable()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     distinct = {bank.name: bank for bank in banks.values()}.values()
-    missing = _missing(images, banks)
+    missing = missing_rows(images, banks)
     work = sum(len(items) for items in missing.values())
     done = written = 0
     bad: dict[str, str] = {}
     for layers, items in missing.items():
         row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
-        for batch in _store(base.cut(layers), items, banks, dtype, batch_size):
+        for batch in stored_batches(base.cut(layers), items, banks, dtype, batch_size):
             bad |= {image.path: image.reason for image in batch.rejected}
             written += len(batch.items) * row_bytes
             done += len(batch.items) + len(batch.rejected)
@@ -202,13 +179,17 @@ def extract_features(
         model=base.model,
         weights=base.weights_name,
         weights_random=base.weights_random,
+        adjustments=base.adjustments,
         dtype=dtype,
         layers=[
             ExtractedLayer(
                 layer=layer,
                 alias=base.network.alias(layer),
+                aliases=list(base.network.layers[layer].aliases),
                 bank=bank.name,
                 fingerprint=base.fingerprint(layer, dtype),
+                pool=base.pools[layer],
+                axes=base.axes[layer],
                 shape=list(base.shapes[layer]),
             )
             for layer, bank in banks.items()
@@ -226,67 +207,17 @@ def extract_features(
     return extraction
 
 
-def feature_batches(
-    base: FrozenBase, items: Sequence[ImageItem], *, batch_size: int = 16
-) -> Iterator[Batch]:
-    """Decode, preprocess and compute, a few batches ahead of the reader.
-
-    Parameters
-    ----------
-    base : FrozenBase
-        Computes its `layers`.
-    items : sequence of ImageItem
-        In this order. An image whose bytes no longer have the digest is rejected.
-    batch_size : int
-        Images per call of the base.
-
-    Yields
-    ------
-    Batch
-        The usable images among the next `batch_size`, and those rejected.
-    """
-    workers = min(8, joblib.cpu_count())
-    waiting: deque[tuple[ImageItem, Future[torch.Tensor]]] = deque()
-    remaining = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            while True:
-                while len(waiting) < 3 * batch_size and (item := next(remaining, None)):
-                    waiting.append((item, pool.submit(_load, base, item)))
-                if not waiting:
-                    return
-                taken = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
-                yield _compute(base, taken)
-        finally:
-            pool.shutdown(cancel_futures=True)
+def check_arguments(dtype: str, batch_size: int) -> None:
+    """Raise `UsageError` unless features can be stored so, and batches be of that size."""
+    if dtype not in _DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    if batch_size < 1:
+        raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
 
 
-def _compute(base: FrozenBase, taken: Sequence[tuple[ImageItem, Future[torch.Tensor]]]) -> Batch:
-    items, tensors, rejected = [], [], []
-    for item, future in taken:
-        try:
-            tensors.append(future.result())
-            items.append(item)
-        except BadImageError as error:
-            rejected.append(RejectedImage(item.path, str(error)))
-    if not items:
-        return Batch([], {}, rejected)
-    activations = base(torch.stack(tensors))
-    features = {layer: values.numpy() for layer, values in activations.items()}
-    return Batch(items, features, rejected)
-
-
-def _load(base: FrozenBase, item: ImageItem) -> torch.Tensor:
-    try:
-        data = Path(item.path).read_bytes()
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error
-    if hashlib.sha256(data).hexdigest() != item.digest:
-        raise BadImageError("the file changed while it was being extracted")
-    return base.transform(decode(data))
-
-
-def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
+def missing_rows(
+    images: ImageSet, banks: Mapping[str, Bank]
+) -> dict[tuple[str, ...], list[ImageItem]]:
     """Return the images to compute, once each, grouped by the layers that they lack."""
     known = {layer: bank.known(layer) for layer, bank in banks.items()}
     groups: dict[tuple[str, ...], list[ImageItem]] = {}
@@ -297,13 +228,13 @@ def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...
     return groups
 
 
-def _store(
+def stored_batches(
     base: FrozenBase,
     items: Sequence[ImageItem],
     banks: Mapping[str, Bank],
     dtype: str,
     batch_size: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Compute the base's layers of some images; yield each batch once it is appended."""
     layers_of: dict[str, list[str]] = {}
     for layer in base.layers:

@@ -1,0 +1,164 @@
+"""The names by which the literature knows a network's layers: Keras' own.
+
+An alias stands for a layer or for a module, which is the last layer in it. Where Keras has one
+layer for an operation and its activation, the alias is the activation's output.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torchvision
+from timm.models.vgg import VGG as TimmVGG  # noqa: N811 - torchvision has one, too
+from timm.models.xception import Xception
+from torch import nn
+
+__all__ = ["keras_aliases"]
+
+_Pairs = Iterator[tuple[str, str]]
+_CONVOLUTION = ("conv", "bn", "relu")
+
+
+def keras_aliases(model: nn.Module) -> dict[str, str]:
+    """Return alias to layer or module; some may not be in the model's graph.
+
+    The names are those of `keras.applications`.
+    """
+    for kinds, pairs in _FAMILIES.items():
+        if isinstance(model, kinds):
+            return dict(pairs(model))
+    return {}
+
+
+def _vgg(model: Any) -> _Pairs:
+    """Name ``block1_conv1``, ``block1_pool``, ..., ``fc1``; a convolution includes its ReLU."""
+    block, convolution = 1, 0
+    for index, module in model.features.named_children():
+        if isinstance(module, nn.ReLU):
+            convolution += 1
+            yield f"block{block}_conv{convolution}", f"features.{index}"
+        elif isinstance(module, nn.MaxPool2d):
+            yield f"block{block}_pool", f"features.{index}"
+            block, convolution = block + 1, 0
+    if isinstance(model, torchvision.models.VGG):
+        yield from {"fc1": "classifier.1", "fc2": "classifier.4"}.items()
+        yield "predictions", "classifier.6"
+
+
+def _resnet(model: Any) -> _Pairs:
+    """Name ``conv1_relu``, ``conv2_block1_out``, ...; stages are counted from 2."""
+    yield from {"conv1_conv": "conv1", "conv1_bn": "bn1", "conv1_relu": "relu"}.items()
+    yield "pool1_pool", "maxpool"
+    for stage in range(1, 5):
+        for index, block in enumerate(getattr(model, f"layer{stage}")):
+            theirs, ours = f"conv{stage + 1}_block{index + 1}", f"layer{stage}.{index}"
+            convolutions = 3 if hasattr(block, "conv3") else 2
+            yield f"{theirs}_0_conv", f"{ours}.downsample.0"
+            yield f"{theirs}_0_bn", f"{ours}.downsample.1"
+            for number in range(1, convolutions + 1):
+                yield f"{theirs}_{number}_conv", f"{ours}.conv{number}"
+                yield f"{theirs}_{number}_bn", f"{ours}.bn{number}"
+            # One ReLU module serves the whole block; its calls are counted.
+            relus = [f"{ours}.relu", *(f"{ours}.relu_{n}" for n in range(1, convolutions))]
+            for number, relu in enumerate(relus[:-1], start=1):
+                yield f"{theirs}_{number}_relu", relu
+            yield f"{theirs}_add", f"{ours}.add"
+            yield f"{theirs}_out", relus[-1]
+    yield from {"avg_pool": "flatten", "predictions": "fc"}.items()
+
+
+def _inception_v3(_: Any) -> _Pairs:
+    """Name ``mixed0``, ..., ``mixed10``: the concatenations at the blocks' ends."""
+    blocks = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+    for number, block in enumerate(blocks):
+        yield f"mixed{number}", f"Mixed_{block}"
+    yield from {"avg_pool": "flatten", "predictions": "fc"}.items()
+
+
+def _densenet(model: Any) -> _Pairs:
+    """Name ``conv2_block1_concat``, ...: what a dense layer passes on, its input included."""
+    for keras, layer in zip(_CONVOLUTION, ("conv0", "norm0", "relu0"), strict=True):
+        yield f"conv1_{keras}", f"features.{layer}"
+    yield "pool1", "features.pool0"
+    stages = [name for name, _ in model.features.named_children() if "denseblock" in name]
+    for stage in range(1, len(stages) + 1):
+        block = f"features.denseblock{stage}"
+        count = len(getattr(model.features, f"denseblock{stage}"))
+        for index in range(1, count + 1):
+            theirs, ours = f"conv{stage + 1}_block{index}", f"{block}.denselayer{index}"
+            yield f"{theirs}_0_bn", f"{ours}.norm1"
+            yield f"{theirs}_0_relu", f"{ours}.relu1"
+            yield f"{theirs}_1_conv", f"{ours}.conv1"
+            yield f"{theirs}_1_bn", f"{ours}.norm2"
+            yield f"{theirs}_1_relu", f"{ours}.relu2"
+            yield f"{theirs}_2_conv", f"{ours}.conv2"
+            # The next dense layer concatenates what this one passes on; the block does it last.
+            after = f".denselayer{index + 1}" if index < count else ""
+            yield f"{theirs}_concat", f"{block}{after}.cat"
+        for part in ("bn", "relu", "conv", "pool"):
+            ours = f"features.transition{stage}.{'norm' if part == 'bn' else part}"
+            yield f"pool{stage + 1}_{part}", ours
+    yield from {"bn": "features.norm5", "relu": "relu", "avg_pool": "flatten"}.items()
+    yield "predictions", "classifier"
+
+
+def _mobilenet_v2(model: Any) -> _Pairs:
+    """Name ``Conv1``, ``expanded_conv_project``, ``block_1_expand``, ..., ``out_relu``."""
+    last = len(model.features) - 1
+    for theirs, ours, activation in (
+        ("Conv1", 0, "Conv1_relu"),
+        ("Conv_1", last, "out_relu"),
+    ):
+        yield theirs, f"features.{ours}.0"
+        yield f"bn_{theirs}" if ours == 0 else f"{theirs}_bn", f"features.{ours}.1"
+        yield activation, f"features.{ours}.2"
+    for number in range(1, last):
+        block = "expanded_conv" if number == 1 else f"block_{number - 1}"
+        steps = ["depthwise"] if number == 1 else ["expand", "depthwise"]
+        for place, step in enumerate(steps):
+            for part, suffix in enumerate(("", "_BN", "_relu")):
+                yield f"{block}_{step}{suffix}", f"features.{number}.conv.{place}.{part}"
+        yield f"{block}_project", f"features.{number}.conv.{len(steps)}"
+        yield f"{block}_project_BN", f"features.{number}.conv.{len(steps) + 1}"
+        yield f"{block}_add", f"features.{number}.add"
+    yield "predictions", "classifier.1"
+
+
+def _xception(model: Any) -> _Pairs:
+    """Name ``block1_conv1``, ``block2_sepconv1``, ..., ``block14_sepconv2_act``.
+
+    The block that Keras counts as the second is the first one here.
+    """
+    for number in (1, 2):
+        yield f"block1_conv{number}", f"conv{number}"
+        yield f"block1_conv{number}_bn", f"bn{number}"
+        yield f"block1_conv{number}_act", f"act{number}"
+    blocks = [name for name, _ in model.named_children() if name.startswith("block")]
+    for place, name in enumerate(blocks):
+        block, number = f"block{place + 2}", 0
+        steps = list(getattr(model, name).rep.named_children())
+        for (index, step), before in zip(steps, [None, *steps], strict=False):
+            if isinstance(step, nn.MaxPool2d):
+                yield f"{block}_pool", f"{name}.rep.{index}"
+            elif isinstance(step, nn.BatchNorm2d):
+                yield f"{block}_sepconv{number}_bn", f"{name}.rep.{index}"
+            elif not isinstance(step, nn.ReLU):
+                number += 1
+                yield f"{block}_sepconv{number}", f"{name}.rep.{index}"
+                if before is not None:
+                    yield f"{block}_sepconv{number}_act", f"{name}.rep.{before[0]}"
+    for number in (1, 2):
+        ours, theirs = number + 2, f"block{len(blocks) + 2}_sepconv{number}"
+        yield theirs, f"conv{ours}"
+        yield f"{theirs}_bn", f"bn{ours}"
+        yield f"{theirs}_act", f"act{ours}"
+    yield from {"avg_pool": "global_pool.flatten", "predictions": "fc"}.items()
+
+
+_FAMILIES: Mapping[tuple[type[nn.Module], ...], Callable[[Any], _Pairs]] = {
+    (torchvision.models.VGG, TimmVGG): _vgg,
+    (torchvision.models.ResNet,): _resnet,
+    (torchvision.models.Inception3,): _inception_v3,
+    (torchvision.models.DenseNet,): _densenet,
+    (torchvision.models.MobileNetV2,): _mobilenet_v2,
+    (Xception,): _xception,
+}

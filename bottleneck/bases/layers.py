@@ -1,0 +1,252 @@
+"""What a network's layers are: shapes, costs, and the words that name one on every base."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = [
+    "WORDS",
+    "Layer",
+    "Measured",
+    "ancestors",
+    "axes_of",
+    "block_ends",
+    "last_conv",
+    "last_inside",
+    "measure",
+]
+
+WORDS = ("last_conv", "penultimate", "logits")
+"""Names that every base has: see `Network`."""
+
+_PROBE = 13
+"""A batch size that no model has for a dimension of its own."""
+_POOLING = (
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.Dropout,
+    nn.Identity,
+)
+_MAP, _TOKENS = 3, 2
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named activation with a row per image.
+
+    Attributes
+    ----------
+    name : str
+        torchvision's name of the node.
+    aliases : tuple of str
+        Keras' names for it, and words that every base knows, such as ``penultimate``.
+    shape : tuple of int
+        Of one image's activation.
+    axes : str
+        What the axes of `shape` are, as `bottleneck.pooling.pool` takes them; empty where that
+        cannot be told.
+    multiply_adds : int
+        Multiply-adds per image of the base cut there.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: str
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run of a graph without values has shown.
+
+    Attributes
+    ----------
+    shapes : dict of fx.Node to tuple of int
+        Of one image's activation, for the nodes that are one tensor with a row per image.
+    multiply_adds : dict of fx.Node to int
+        Per image, of the node alone.
+    error : Exception or None
+        What stopped the run: the nodes before it have been measured.
+    """
+
+    shapes: dict[fx.Node, tuple[int, ...]]
+    multiply_adds: dict[fx.Node, int]
+    error: Exception | None
+
+
+def measure(module: fx.GraphModule, image_size: tuple[int, int]) -> Measured:
+    """Run a graph on the meta device, where nothing is computed, for images of a size."""
+    with FlopCounterMode(display=False) as counter:
+        recorder = _Recorder(module, counter)
+        try:
+            recorder.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
+        except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
+            recorder.error = error
+    return Measured(_of_images(module, recorder.shapes), recorder.multiply_adds, recorder.error)
+
+
+def axes_of(
+    shapes: Mapping[str, tuple[int, ...]], tokens: int | None, class_tokens: int | None
+) -> dict[str, str]:
+    """Tell what the axes of activations of square images are.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Layer to shape.
+    tokens : int, optional
+        How many tokens the transformer's last block has, class tokens included.
+    class_tokens : int, optional
+        How many of them stand for the whole image, before those of the patches.
+    """
+    found = {}
+    for name, shape in shapes.items():
+        axes = ""
+        if len(shape) == 1:
+            axes = "C"
+        elif len(shape) == _MAP and shape[1] == shape[2]:
+            axes = "CHW"
+        elif len(shape) == _MAP and shape[0] == shape[1]:
+            axes = "HWC"
+        elif len(shape) == _TOKENS and tokens is not None and class_tokens is not None:
+            if shape[0] == tokens:
+                axes = f"{class_tokens}+TC" if class_tokens else "TC"
+            elif shape[0] == tokens - class_tokens:
+                axes = "TC"
+        found[name] = axes
+    return found
+
+
+def last_conv(
+    root: nn.Module,
+    candidates: Sequence[fx.Node],
+    shapes: Mapping[fx.Node, tuple[int, ...]],
+) -> fx.Node | None:
+    """Return the last activation with positions: a map, or tokens, that is not a pooled one.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        Of the graph.
+    candidates : sequence of fx.Node
+        The nodes up to the classifier, in the order of computation.
+    shapes : mapping of fx.Node to tuple of int
+        Of one image's activations.
+    """
+    for node in reversed(candidates):
+        shape = shapes.get(node, ())
+        pooled = node.op == "call_module" and isinstance(
+            root.get_submodule(str(node.target)), _POOLING
+        )
+        is_map = len(shape) == _MAP and sorted(shape)[1] > 1
+        if (is_map or len(shape) == _TOKENS) and not pooled:
+            return node
+    return None
+
+
+def last_inside(layers: Iterable[str]) -> dict[str, str]:
+    """Return module to the last of the layers in it."""
+    last = {}
+    for layer in layers:
+        parts = layer.split(".")
+        for depth in range(1, len(parts)):
+            last[".".join(parts[:depth])] = layer
+    return last
+
+
+def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node], last: Mapping[str, str]) -> list[str]:
+    """Return the last layer of each block, or of each pooling where a network has no blocks.
+
+    A block is a module that combines at least two weighted modules and holds no smaller blocks in a
+    row: a residual, dense, inception, inverted residual or transformer block.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        Of the graph.
+    nodes : mapping of str to fx.Node
+        Layer to node, in the order of computation, up to the classifier.
+    last : mapping of str to str
+        Module to the last of these layers in it.
+    """
+    found = [last[path] for path in _blocks(root, "", last, nodes)]
+    if len(found) > 1:
+        return found
+    return [
+        name
+        for name, node in nodes.items()
+        if node.op == "call_module"
+        and isinstance(root.get_submodule(str(node.target)), nn.MaxPool2d)
+    ]
+
+
+def _blocks(
+    module: nn.Module, path: str, last: Mapping[str, str], nodes: Mapping[str, fx.Node]
+) -> Iterator[str]:
+    inner = [
+        found
+        for name, child in module.named_children()
+        for found in _blocks(child, f"{path}.{name}".lstrip("."), last, nodes)
+    ]
+    weighted = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in module.modules())
+    if path not in last or weighted < 2 or isinstance(module, nn.Sequential | nn.ModuleList):  # noqa: PLR2004 - one convolution is no block
+        yield from inner
+        return
+    end = last[path]
+    # A sum or a concatenation of its own at the end makes the whole more than its parts in a row.
+    combines = nodes[end].op != "call_module" and end.rpartition(".")[0] == path
+    yield from [path] if combines or len(inner) < 2 else inner  # noqa: PLR2004 - likewise
+
+
+def _of_images(
+    module: fx.GraphModule, shapes: Mapping[fx.Node, tuple[int, ...]]
+) -> dict[fx.Node, tuple[int, ...]]:
+    """Return the shapes that have a row per image, without that axis."""
+    from_images: set[fx.Node] = set()
+    found = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or not from_images.isdisjoint(node.all_input_nodes):
+            from_images.add(node)
+            shape = shapes.get(node, ())
+            if len(shape) > 1 and shape[0] == _PROBE:
+                found[node] = shape[1:]
+    return found
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a graph and keeps the shape and the cost of every result that is one tensor."""
+
+    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+        super().__init__(module)
+        self._counter = counter
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.multiply_adds: dict[fx.Node, int] = {}
+        self.error: Exception | None = None
+
+    def run_node(self, node: fx.Node) -> Any:
+        before = self._counter.get_total_flops()
+        result = super().run_node(node)
+        flops = self._counter.get_total_flops() - before
+        self.multiply_adds[node] = flops // (2 * _PROBE)
+        if isinstance(result, torch.Tensor):
+            self.shapes[node] = tuple(result.shape)
+        return result
+
+
+def ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """Return nodes and all that they are computed from."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found

@@ -1,0 +1,160 @@
+"""The models of torchvision and timm."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from huggingface_hub.constants import HF_HUB_CACHE
+from timm.data import resolve_data_config
+from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
+from torch import nn
+
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict
+from bottleneck.bases.transforms import Transform
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+
+__all__ = ["TEXTBOOK_NAMES", "from_timm", "from_torchvision", "timm_names", "torchvision_names"]
+
+TEXTBOOK_NAMES = {
+    "inception_resnet_v2": "inception_resnet_v2",
+    "mobilenet": "mobilenetv1_100",
+    "nasnet_large": "nasnetalarge",
+    "resnet50v2": "resnetv2_50",
+    "resnet101v2": "resnetv2_101",
+    "resnet152v2": "resnetv2_152",
+    "xception": "legacy_xception",
+}
+"""Networks that textbooks list and torchvision lacks, with timm's names for them."""
+
+# From results/results-imagenet.csv of timm's repository, for MobileNet from its README (August
+# 2024): the images have 224 pixels for MobileNet, 288 for the two ResNets, else what timm uses.
+_TIMM_TOP1 = {
+    "inception_resnet_v2.tf_in1k": 80.462,
+    "inception_resnet_v2.tf_ens_adv_in1k": 79.978,
+    "legacy_xception.tf_in1k": 79.040,
+    "mobilenetv1_100.ra4_e3600_r224_in1k": 75.382,
+    "nasnetalarge.tf_in1k": 82.626,
+    "resnetv2_50.a1h_in1k": 81.398,
+    "resnetv2_101.a1h_in1k": 83.002,
+}
+_TIMM_PARAMETERS = {
+    "inception_resnet_v2": 55_843_464,
+    "legacy_xception": 22_855_952,
+    "mobilenetv1_100": 4_231_976,
+    "nasnetalarge": 88_753_150,
+    "resnetv2_50": 25_549_352,
+    "resnetv2_101": 44_541_480,
+    "resnetv2_152": 60_185_128,
+}
+
+
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's classifiers."""
+    return torchvision.models.list_models(torchvision.models)  # type: ignore[no-any-return]
+
+
+def timm_names() -> list[str]:
+    """Return timm's names of its architectures."""
+    return timm.list_models()  # type: ignore[no-any-return]
+
+
+def from_torchvision(name: str) -> Model:
+    """Return a torchvision classifier with the weights that torchvision offers for it."""
+    place = str(Path(torch.hub.get_dir()) / "checkpoints")
+    offered = torchvision.models.get_model_weights(name)
+    weights = {}
+    for entry in sorted(offered, key=lambda entry: entry is not offered.DEFAULT):
+        top1 = entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        weights[entry.name] = PretrainedWeights(
+            partial(entry.get_state_dict, progress=False, check_hash=True, weights_only=True),
+            Transform.from_torchvision(entry.transforms()),
+            place,
+            entry.url.rpartition("/")[2],
+            None if math.isnan(top1) else top1,
+        )
+    return Model(
+        name=name,
+        architecture=f"torchvision:{name}",
+        build=partial(_build_torchvision, name),
+        transform=weights[offered.DEFAULT.name].transform,
+        weights=weights,
+        default_layer="block5_pool" if name.startswith("vgg") else "penultimate",
+        parameters=offered.DEFAULT.meta["num_params"],
+    )
+
+
+def from_timm(wanted: str, name: str) -> Model:
+    """Return a timm model.
+
+    Parameters
+    ----------
+    wanted : str
+        timm's name of the architecture, or ``ARCHITECTURE.TAG`` for certain weights.
+    name : str
+        What the user types.
+
+    Raises
+    ------
+    UnknownNameError
+        timm has no such model.
+    UsageError
+        The model's preprocessing is none that `Transform` can do.
+    """
+    architecture = wanted.partition(".")[0]
+    known = architecture in timm.list_models()
+    offered = get_arch_pretrained_cfgs(architecture) if known else {}
+    if not known or ("." in wanted and wanted not in offered):
+        near = did_you_mean(wanted, (*timm.list_models(), *offered))
+        raise UnknownNameError(
+            f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
+        )
+    default = timm.get_pretrained_cfg(wanted)
+    if default.crop_mode == "border":
+        raise UsageError(
+            f"{name} pads its images with a border, which is not supported; choose another model"
+        )
+    weights = {
+        config.tag or "pretrained": PretrainedWeights(
+            partial(_load_timm, f"{architecture}.{config.tag}" if config.tag else architecture),
+            _transform_of(config),
+            str(HF_HUB_CACHE),
+            top1=_TIMM_TOP1.get(f"{architecture}.{config.tag}"),
+        )
+        for config in sorted(offered.values(), key=lambda config: config.tag != default.tag)
+        if config.has_weights and config.crop_mode != "border"
+    }
+    return Model(
+        name=name,
+        # The tag behind the dot names weights, which have a digest of their own.
+        architecture=f"timm:{architecture}",
+        build=lambda _: timm.create_model(wanted, pretrained=False),
+        transform=_transform_of(default),
+        weights=weights,
+        parameters=_TIMM_PARAMETERS.get(architecture),
+    )
+
+
+def _build_torchvision(name: str, image_size: tuple[int, int]) -> nn.Module:
+    """Build a network as torchvision builds it for its own weights."""
+    options: dict[str, Any] = {}
+    if name in {"googlenet", "inception_v3"}:
+        options = {"transform_input": True, "init_weights": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": image_size[0]}
+    module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return module
+
+
+def _transform_of(config: PretrainedCfg) -> Transform:
+    return Transform.from_timm(resolve_data_config(pretrained_cfg=config.to_dict()))
+
+
+def _load_timm(name: str) -> StateDict:
+    try:
+        return dict(timm.create_model(name, pretrained=True).state_dict())
+    except RuntimeError as error:  # timm's way to say that there are no weights for this model
+        raise OSError(str(error)) from error

@@ -1,0 +1,68 @@
+"""From a model to its graph of named nodes, and to the tensors in it."""
+
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+import torchvision
+from timm.layers import get_notrace_functions, get_notrace_modules
+from torch import fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+__all__ = ["assign", "constants", "on_meta", "tensors_of", "trace"]
+
+
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build without spending time on initial weights, where the model allows it."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, NotImplementedError):  # the constructor looks at values
+        return build().to("meta")
+
+
+def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
+    """Return the graph of a model in evaluation mode, and torchvision's names of its nodes."""
+    tracer = NodePathTracer(
+        autowrap_modules=(math, torchvision.ops),
+        autowrap_functions=tuple(get_notrace_functions()),
+        leaf_modules=_leaf_modules(),
+    )
+    return tracer.trace(root.eval()), dict(tracer.node_to_qualname)
+
+
+def constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
+    """Return the tensors that a graph reads and a state dict does not hold."""
+    held = root.state_dict()
+    found = {name: tensor for name, tensor in root.named_buffers() if name not in held}
+    for node in graph.nodes:
+        if node.op == "get_attr" and node.target not in held:
+            path, _, attribute = node.target.rpartition(".")
+            found[node.target] = getattr(root.get_submodule(path), attribute)
+    return found
+
+
+def _leaf_modules() -> tuple[type, ...]:
+    """Return what torchvision treats as one layer, and what timm does.
+
+    But a convolution with its normalisation and activation is three layers here, as in Keras.
+    """
+    operations = [item for _, item in inspect.getmembers(torchvision.ops, inspect.isclass)]
+    blocks = [item for item in operations if issubclass(item, nn.Module)]
+    three = (torchvision.ops.Conv2dNormActivation, torchvision.ops.Conv3dNormActivation)
+    return (*(item for item in blocks if item not in three), *get_notrace_modules())
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all parameters and buffers, by name."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer."""
+    path, _, attribute = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if isinstance(getattr(owner, attribute), nn.Parameter):
+        tensor = nn.Parameter(tensor, requires_grad=False)
+    setattr(owner, attribute, tensor)

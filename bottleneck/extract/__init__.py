@@ -1,0 +1,18 @@
+"""Extraction: compute what is missing and stream it into the cache.
+
+The only joiner of images, bases and cache.
+"""
+
+from bottleneck.extract.batches import Batch, Progress, feature_batches
+from bottleneck.extract.forecast import Forecast, forecast_extraction
+from bottleneck.extract.run import Extraction, extract_features
+
+__all__ = [
+    "Batch",
+    "Extraction",
+    "Forecast",
+    "Progress",
+    "extract_features",
+    "feature_batches",
+    "forecast_extraction",
+]

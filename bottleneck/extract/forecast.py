@@ -1,0 +1,212 @@
+"""What an extraction will take, told before it begins: from a short timed trial."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from math import ceil, prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_sizes
+from bottleneck.extract.batches import Progress
+from bottleneck.extract.run import check_arguments, missing_rows, stored_batches
+from bottleneck.files import atomic_write
+from bottleneck.images import ImageItem, ImageSet
+
+__all__ = ["Forecast", "forecast_extraction"]
+
+_WARM_UP_BATCHES = 2
+_TIMED_BATCHES = 4
+_TRIAL_SECONDS = 4.0
+_PROBE_BYTES = 2**25
+_BUFFER_GROWTH = 1.125
+"""Python's `io.BytesIO`, in which a part is put together, asks for an eighth more than it needs."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an extraction would do and take.
+
+    Attributes
+    ----------
+    image_set, model : str
+        Of what, and by what.
+    images : int
+        Images found.
+    missing : int
+        Different images of which the cache lacks a layer.
+    trial : int
+        How many of them the trial has computed. Nothing of it is kept.
+    seconds : float
+        Wall time, as the extraction will report it.
+    bytes_on_disk : int
+        What the cache will grow by.
+    peak_memory : int or None
+        Bytes of memory that the process will hold at most; None where the system does not tell.
+    """
+
+    image_set: str
+    model: str
+    images: int
+    missing: int
+    trial: int
+    seconds: float
+    bytes_on_disk: int
+    peak_memory: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the forecast as JSON holds it."""
+        return asdict(self)
+
+
+def forecast_extraction(
+    images: ImageSet,
+    base: FrozenBase,
+    cache: Cache,
+    *,
+    dtype: str = "float16",
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Forecast:
+    """Extract a few batches into a folder that is then removed, and tell what all will take.
+
+    The cache is not touched. The first two batches warm up; the next ones, at least four of them
+    and four seconds, give the time per image. Up to there the time counts as it was.
+
+    Parameters
+    ----------
+    images, base, cache, dtype, batch_size
+        As for `extract_features`.
+    progress : callable, optional
+        Called with ``"trial"``, the images done and the images to do at most.
+
+    Raises
+    ------
+    UsageError, FeatureOverflowError
+        As `extract_features` would.
+    """
+    check_arguments(dtype, batch_size)
+    started = time.monotonic()
+    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
+    missing = missing_rows(images, banks)
+    seconds = time.monotonic() - started
+    tried = bytes_on_disk = growth = 0
+    for layers, items in missing.items():
+        names = {layer: banks[layer].name for layer in layers}
+        plan = _Plan(base.cut(layers), names, dtype, batch_size)
+        trial = _try(plan, items, cache, progress or _silent)
+        sizes = plan.part_sizes(len(items), trial.seconds_per_image)
+        tried += trial.images
+        seconds += trial.seconds + (len(items) - trial.images) * (
+            trial.seconds_per_image + trial.seconds_per_byte * sum(plan.widths)
+        )
+        bytes_on_disk += sum(map(sum, sizes))
+        buffered = plan.part_sizes(trial.images, trial.seconds_per_image)
+        growth = max(growth, sum(map(max, sizes)) - sum(map(max, buffered)))
+    peak = _peak_memory()
+    return Forecast(
+        image_set=images.name,
+        model=base.model,
+        images=len(images.items),
+        missing=sum(map(len, missing.values())),
+        trial=tried,
+        seconds=round(seconds, 3),
+        bytes_on_disk=bytes_on_disk,
+        peak_memory=None if peak is None else peak + int(_BUFFER_GROWTH * growth),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A base's layers, the bank of each, and how they are stored."""
+
+    base: FrozenBase
+    banks: Mapping[str, str]
+    dtype: str
+    batch_size: int
+
+    @property
+    def widths(self) -> list[int]:
+        """Bytes of a row in each layer."""
+        return [self._width(layer) for layer in self.banks]
+
+    def part_sizes(self, rows: int, seconds_per_image: float) -> list[list[int]]:
+        """Return for each bank the bytes of its parts."""
+        banks: dict[str, list[int]] = {}
+        for layer, bank in self.banks.items():
+            banks.setdefault(bank, []).append(self._width(layer))
+        sizes = []
+        for widths in banks.values():
+            of_size = PART_BYTES // len(banks) / sum(widths)
+            of_time = PART_SECONDS / seconds_per_image
+            batches = max(1, ceil(min(of_size, of_time) / self.batch_size))
+            sizes.append(part_sizes(rows, widths, rows_per_part=batches * self.batch_size))
+        return sizes
+
+    def _width(self, layer: str) -> int:
+        return np.dtype(self.dtype).itemsize * prod(self.base.shapes[layer])
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Images tried and the time that they took; then the time of each further one."""
+
+    images: int
+    seconds: float
+    seconds_per_image: float
+    seconds_per_byte: float
+
+
+def _try(plan: _Plan, items: Sequence[ImageItem], cache: Cache, report: Progress) -> _Trial:
+    folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.is_dir())
+    least = (_WARM_UP_BATCHES + _TIMED_BATCHES) * plan.batch_size
+    done = warmed = 0
+    with TemporaryDirectory(prefix=".forecast-", dir=folder) as place:
+        scratch = Cache(place)
+        banks = {
+            layer: scratch.bank(plan.base.model, plan.base.fingerprint(layer, plan.dtype))
+            for layer in plan.banks
+        }
+        started = warm = time.monotonic()
+        batches = stored_batches(plan.base, items, banks, plan.dtype, plan.batch_size)
+        with closing(batches):
+            for number, batch in enumerate(batches, start=1):
+                done += len(batch.items) + len(batch.rejected)
+                now = time.monotonic()
+                if number == _WARM_UP_BATCHES:
+                    warm, warmed = now, done
+                report("trial", min(done, least), min(len(items), least))
+                if done >= least and now - warm >= _TRIAL_SECONDS:
+                    break
+        elapsed = time.monotonic() - started
+        timed = done - warmed
+        per_image = (now - warm) / timed if timed else elapsed / done
+        return _Trial(done, elapsed, per_image, _seconds_per_byte(Path(place)))
+
+
+def _seconds_per_byte(folder: Path) -> float:
+    """Time the writing of a file that is synced to disk."""
+    content = np.random.default_rng(0).bytes(_PROBE_BYTES)
+    started = time.monotonic()
+    atomic_write(folder / "probe", content)
+    return (time.monotonic() - started) / _PROBE_BYTES
+
+
+def _peak_memory() -> int | None:
+    """Return the most bytes of memory that this process has held."""
+    if sys.platform == "win32":
+        return None
+    import resource  # noqa: PLC0415 - Windows has none
+
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    pass

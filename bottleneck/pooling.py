@@ -1,0 +1,122 @@
+"""Pooling: one vector from the map or the tokens of an image. Works on NumPy arrays and tensors."""
+
+import sys
+from typing import Any, TypeVar
+
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+
+__all__ = ["POOLS", "check_pool", "pool", "pooled_shape"]
+
+POOLS = ("none", "avg", "max", "gem", "spp", "cls")
+
+_GEM_POWER = 3.0
+_GEM_FLOOR = 1e-6
+_PYRAMID = (1, 2, 4)
+
+Array = TypeVar("Array")
+
+
+def check_pool(how: str, axes: str, layer: str) -> None:
+    """Refuse a pooling that a layer has no meaning for.
+
+    Parameters
+    ----------
+    how : str
+        One of `POOLS`.
+    axes : str
+        As `pool` takes them.
+    layer : str
+        The layer's name, for the message.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such pooling.
+    UsageError
+        The layer cannot be pooled so.
+    """
+    if how not in POOLS:
+        raise UnknownNameError(
+            f"no pooling {how!r}{did_you_mean(how, POOLS)}; expected one of {', '.join(POOLS)}"
+        )
+    possible = ["none", *_possible(axes)]
+    if how not in possible and axes != "C":
+        raise UsageError(
+            f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
+            f"choose another --pool or --layer"
+        )
+
+
+def pool(features: Array, how: str, axes: str) -> Array:
+    """Pool the activations of n images.
+
+    Parameters
+    ----------
+    features : np.ndarray or torch.Tensor
+        Floating point, of shape (n, ...).
+    how : str
+        - ``none``: as they are.
+        - ``avg``, ``max``: over the positions of a map, or over the patch tokens.
+        - ``gem``: generalised mean with power 3 (Radenovic et al. 2018, Fine-tuning CNN Image
+          Retrieval with No Human Annotation, section 3.3); activations below 1e-6 count as 1e-6.
+        - ``spp``: the maxima over 1 x 1, 2 x 2 and 4 x 4 bins of a map, one after the other, C
+          values each: 21 C in all (He et al. 2014, Spatial Pyramid Pooling in Deep Convolutional
+          Networks for Visual Recognition, section 2.2).
+        - ``cls``: the class token.
+    axes : str
+        What the axes behind n are: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC``
+        for one class token before them (``2+TC``: two such tokens, the first is the class's),
+        ``C`` for a vector, which stays as it is.
+
+    Returns
+    -------
+    np.ndarray or torch.Tensor
+        Of shape (n, C), or (n, 21 C) for ``spp``.
+    """
+    if how == "none" or axes == "C":
+        return features
+    xp = sys.modules[type(features).__module__]  # numpy or torch: what follows is called alike
+    extra, _, kind = axes.rpartition("+")
+    values: Any = features
+    if how == "cls":
+        return values[:, 0]  # type: ignore[no-any-return]
+    if kind == "TC":
+        values = values[:, int(extra or 0) :, :].swapaxes(1, 2)
+    elif kind == "HWC":
+        values = values.swapaxes(2, 3).swapaxes(1, 2)
+    positions = tuple(range(2, values.ndim))
+    if how == "avg":
+        return xp.mean(values, positions)  # type: ignore[no-any-return]
+    if how == "max":
+        return xp.amax(values, positions)  # type: ignore[no-any-return]
+    if how == "gem":
+        powers = xp.clip(values, _GEM_FLOOR, None) ** _GEM_POWER
+        return xp.mean(powers, positions) ** (1 / _GEM_POWER)  # type: ignore[no-any-return]
+    bins = [
+        xp.amax(values[:, :, top:bottom, left:right], (2, 3))
+        for count in _PYRAMID
+        for top, bottom in _bins(values.shape[2], count)
+        for left, right in _bins(values.shape[3], count)
+    ]
+    return xp.concatenate(bins, 1)  # type: ignore[no-any-return]
+
+
+def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]:
+    """Return the shape of one image's pooled activation."""
+    if how == "none" or axes == "C":
+        return shape
+    channels = shape[0] if axes == "CHW" else shape[-1]
+    return (channels * sum(count**2 for count in _PYRAMID),) if how == "spp" else (channels,)
+
+
+def _possible(axes: str) -> tuple[str, ...]:
+    if axes in {"CHW", "HWC"}:
+        return ("avg", "max", "gem", "spp")
+    if axes == "TC":
+        return ("avg", "max", "gem")
+    return ("avg", "max", "gem", "cls") if axes.endswith("+TC") else ()
+
+
+def _bins(size: int, count: int) -> list[tuple[int, int]]:
+    """Return where each bin begins and ends; bins overlap by one where they do not divide."""
+    return [(place * size // count, -(-(place + 1) * size // count)) for place in range(count)]
