@@ -18,7 +18,6 @@ import typer
 from bottleneck import Cache
 from bottleneck.bases import find_model
 from bottleneck.cli import app
-from bottleneck.files import write_json
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
 
@@ -107,7 +106,9 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     checkpoints = tmp_path / "torch/hub/checkpoints"
     checkpoints.mkdir(parents=True)
     torch.manual_seed(0)
-    torch.save(find_model("vgg16").default.build().state_dict(), checkpoints / "vgg16-397923af.pth")
+    torch.save(
+        find_model("vgg16").build((224, 224)).state_dict(), checkpoints / "vgg16-397923af.pth"
+    )
     for command in (
         "bottleneck extract --model vgg16 --layer block5_pool",
         "bottleneck fit-head --clf svm",
@@ -174,11 +175,27 @@ def test_leaks_conflicts_and_strangers_are_reported(bottleneck, make_images):
 def test_layers_and_models(bottleneck):
     printed = bottleneck("layers", "vgg16")
     line = next(line for line in printed.out.splitlines() if "block5_pool" in line)
-    assert line.split() == ["features.30", "block5_pool", "512", "x", "7", "x", "7", "25088"]
+    assert line.split()[:5] == ["features.30", "block5_pool", "512", "x", "7"]
+    assert line.split()[-3:] == ["25088", "50.18", "99.2"]
     rows = json.loads(bottleneck("layers", "resnet18", "--json").out)
-    assert {"layer": "flatten", "alias": None, "shape": [512], "floats per image": 512} in rows
-    names = {row["model"] for row in json.loads(bottleneck("models", "--json").out)}
-    assert {"vgg16", "resnet50", "efficientnet_lite0", "vit_b_16"} <= names
+    (row,) = (row for row in rows if row["layer"] == "flatten")
+    assert row["aliases"] == ["avg_pool", "penultimate"]
+    assert row["shape"] == [512]
+    assert row["floats per image"] == 512
+    assert row["MB per 1,000"] == 1.024
+    assert row["multiply-adds %"] == pytest.approx(100 * (1 - 512 * 1000 / 1.814e9), abs=1e-3)
+    rows = {row["model"]: row for row in json.loads(bottleneck("models", "--json").out)}
+    assert {"vgg16", "resnet50", "efficientnet_lite0", "vit_b_16", "xception"} <= set(rows)
+    assert rows["resnet50"] == {
+        "model": "resnet50",
+        "library": "torchvision",
+        "parameters": 25557032,
+        "input": [224, 224],
+        "weights": ["IMAGENET1K_V2", "IMAGENET1K_V1"],
+        "default layer": "penultimate",
+        "top-1": 80.858,
+    }
+    assert rows["resnet152v2"]["weights"] == []
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -238,7 +255,7 @@ def missing_files(make_images):
 
 def other_weights(make_images):
     make_images(cat=3, dog=3)
-    torch.save(find_model("resnet18").default.build().state_dict(), "resnet18.pth")
+    torch.save(find_model("resnet18").build((224, 224)).state_dict(), "resnet18.pth")
 
 
 def other_run(make_images):
@@ -252,10 +269,11 @@ def other_set(make_images):
     Path("cache/runs").mkdir(parents=True)
     Path("cache/sets").mkdir(parents=True)
     Path("cache/sets/data.csv").write_text("a,b\n1,2\n")
-    layer = {"layer": "a", "alias": None, "bank": "b", "fingerprint": "c"}
+    names = {"layer": "a", "alias": None, "aliases": [], "bank": "b", "fingerprint": "c"}
+    layer = {**names, "pool": "none", "axes": "C"}
     run = {"image_set": "data", "image_set_digest": "", "model": "m", "weights": "w"}
-    record = {**run, "weights_random": False, "dtype": "float16", "layers": [layer]}
-    write_json(Path("cache/runs/1.json"), record)
+    settings = {"weights_random": False, "adjustments": {}, "dtype": "float16"}
+    Cache("cache").record_run({**run, **settings, "layers": [layer]})
 
 
 def cache_in_the_way(make_images):

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -48,7 +49,7 @@ CANARY = 3
 def test_cached_features_equal_a_plain_forward(make_images, name, layer):
     """Weights from a file; torchvision's own transform and graph; equal but for float16."""
     torch.manual_seed(7)
-    plain = find_model(name).default.build().eval()
+    plain = find_model(name).build((224, 224)).eval()
     torch.save(plain.state_dict(), "weights.pth")
     folder = make_images(cat=4, dog=4)
     cache = Cache("cache")
@@ -215,6 +216,36 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny):
         extract_features(ImageSet.from_folder(folder), tiny, cache)
 
 
+def test_weights_swapped_behind_the_caches_back(make_images):
+    """A bank that lies about its weights is found out before a row is added to it."""
+    folder = make_images(cat=3, dog=3)
+    cache = Cache("cache")
+
+    def base_with(seed: int) -> FrozenBase:
+        torch.manual_seed(seed)
+        torch.save(find_model("squeezenet1_1").build((224, 224)).state_dict(), "mine.pth")
+        return FrozenBase("squeezenet1_1", ["features.3"], weights="mine.pth")
+
+    honest = base_with(0)
+    (layer,) = extract_features(ImageSet.from_folder(folder), honest, cache).layers
+    swapped = base_with(1)
+    bank = cache.bank(swapped.model, swapped.fingerprint(layer.layer))
+    assert not bank.exists  # by itself, another file under the same name is another fingerprint
+    shutil.move(cache.bank(honest.model, layer.fingerprint).path, bank.path)
+    lie = {"fingerprint": swapped.fingerprint(layer.layer)}
+    write_json(
+        bank.path / "bank.json", {**bank.info, **lie, **swapped.provenance(layer.layer, "float16")}
+    )
+    for path in bank.path.glob("parts/*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs.update(lie)
+    make_images(fish=3, seed=8)
+    parts = sorted(cache.root.rglob("parts/*"))
+    with pytest.raises(CacheError, match="are not what the base computes now"):
+        extract_features(ImageSet.from_folder(folder), swapped, cache)
+    assert sorted(cache.root.rglob("parts/*")) == parts
+
+
 def test_a_bank_whose_fingerprint_is_not_its_names_gets_no_rows(make_images, tiny):
     folder = make_images(cat=3, dog=3)
     cache = Cache("cache")
@@ -231,7 +262,7 @@ def test_a_bank_whose_fingerprint_is_not_its_names_gets_no_rows(make_images, tin
 def test_a_layer_that_overflows_float16(make_images):
     """The error names the layer and the option; that option works."""
     torch.manual_seed(0)
-    model = find_model("squeezenet1_1").default.build()
+    model = find_model("squeezenet1_1").build((224, 224))
     for parameter in model.features[0].parameters():
         parameter.data *= 1e6
     torch.save(model.state_dict(), "huge.pth")
@@ -246,11 +277,11 @@ def test_a_layer_that_overflows_float16(make_images):
 
 def test_weights_that_give_nan_leave_no_bank(make_images):
     """And the second run says the same as the first."""
-    model = find_model("squeezenet1_1").default.build()
-    model.features[0].bias.data[0] = float("nan")
-    torch.save(model.state_dict(), "nan.pth")
+    model = find_model("squeezenet1_1").build((224, 224))
+    model.features[0].weight.data *= 1e38
+    torch.save(model.state_dict(), "inf.pth")
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
-    base = FrozenBase("squeezenet1_1", ["features.1"], weights="nan.pth")
+    base = FrozenBase("squeezenet1_1", ["features.1"], weights="inf.pth")
     for _ in range(2):
         with pytest.raises(FeatureOverflowError, match="'features.1' gives nan or inf"):
             extract_features(images, base, Cache("cache"))

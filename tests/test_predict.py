@@ -77,7 +77,7 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
 def test_a_head_that_knows_no_base(faces_cache):
     features, head = fitted(faces_cache)
     bare = fit_head(features.X, features.labels, C=head.C)
-    with pytest.raises(DataError, match="does not say which base it belongs to"):
+    with pytest.raises(DataError, match="does not say which features it belongs to"):
         load_base(bare)
     with pytest.raises(DataError, match="does not say which features it belongs to"):
         features_of(bare.source, faces_cache)
@@ -87,7 +87,7 @@ def test_the_base_must_be_the_one_fitted_on(make_images):
     """Weights that moved are named anew; other weights are refused."""
     for seed in (0, 1):
         torch.manual_seed(seed)
-        torch.save(find_model("resnet18").default.build().state_dict(), f"{seed}.pth")
+        torch.save(find_model("resnet18").build((224, 224)).state_dict(), f"{seed}.pth")
     cache = Cache("cache")
     base = FrozenBase("resnet18", weights="0.pth")
     extract_features(ImageSet.from_folder(make_images(cat=6, dog=6)), base, cache)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -118,8 +117,7 @@ class FrozenBase:
 
     def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
         """Choose layers and preprocessing for weights that come with a transform."""
-        build = partial(self._model.build, transform.crop)
-        self.network = Network(self.model, build, transform.crop)
+        self.network = Network(self._model, transform.crop)
         self.transform = transform.adjusted(**self.adjustments)
         self.layers = self.network.in_order(layers)
         self._unpooled = self.network.sized(self.transform.crop, self.layers)

@@ -142,11 +142,8 @@ def last_conv(
     """
     for node in reversed(candidates):
         shape = shapes.get(node, ())
-        pooled = node.op == "call_module" and isinstance(
-            root.get_submodule(str(node.target)), _POOLING
-        )
         is_map = len(shape) == _MAP and sorted(shape)[1] > 1
-        if (is_map or len(shape) == _TOKENS) and not pooled:
+        if (is_map or len(shape) == _TOKENS) and not _is(root, node, _POOLING):
             return node
     return None
 
@@ -176,15 +173,12 @@ def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node], last: Mapping[str,
     last : mapping of str to str
         Module to the last of these layers in it.
     """
-    found = [last[path] for path in _blocks(root, "", last, nodes)]
+    ends = [last[path] for path in _blocks(root, "", last, nodes)]
+    # A bare convolution at the end makes two of them in a row, before their normalisation.
+    found = [name for name in ends if not _is(root, nodes[name], nn.Conv2d)]
     if len(found) > 1:
         return found
-    return [
-        name
-        for name, node in nodes.items()
-        if node.op == "call_module"
-        and isinstance(root.get_submodule(str(node.target)), nn.MaxPool2d)
-    ]
+    return [name for name, node in nodes.items() if _is(root, node, nn.MaxPool2d)]
 
 
 def _blocks(
@@ -203,6 +197,11 @@ def _blocks(
     # A sum or a concatenation of its own at the end makes the whole more than its parts in a row.
     combines = nodes[end].op != "call_module" and end.rpartition(".")[0] == path
     yield from [path] if combines or len(inner) < 2 else inner  # noqa: PLR2004 - likewise
+
+
+def _is(root: nn.Module, node: fx.Node, kinds: type | tuple[type, ...]) -> bool:
+    """Whether a node calls a module of some kind."""
+    return node.op == "call_module" and isinstance(root.get_submodule(str(node.target)), kinds)
 
 
 def _of_images(

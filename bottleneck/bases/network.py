@@ -2,8 +2,9 @@
 
 import copy
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torchvision
@@ -21,6 +22,7 @@ from bottleneck.bases.layers import (
     last_inside,
     measure,
 )
+from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
@@ -45,12 +47,11 @@ class Network:
 
     Parameters
     ----------
-    name : str
-        The model's name, for messages.
-    build : callable
-        Returns the `torch.nn.Module` with weights of any value.
-    image_size : (int, int)
-        Height and width in pixels of the images that the model was made for.
+    model : Model
+        Which.
+    image_size : (int, int), optional
+        Height and width in pixels of the images that its weights were trained on, if not those of
+        the default ones.
 
     Raises
     ------
@@ -60,7 +61,7 @@ class Network:
     Attributes
     ----------
     image_size : (int, int)
-        As given.
+        As given, or as the default weights have it.
     layers : dict of str to Layer
         The activations with a row per image, in the order of computation, by name.
     aliases : dict of str to str
@@ -71,11 +72,10 @@ class Network:
         Tensors that the architecture itself computes and no state dict holds.
     """
 
-    def __init__(
-        self, name: str, build: Callable[[], nn.Module], image_size: tuple[int, int]
-    ) -> None:
-        self.name = name
-        self.image_size = image_size
+    def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
+        self.name = model.name
+        self.image_size = image_size or model.transform.crop
+        build = partial(model.build, self.image_size)
         try:
             root = on_meta(build)
             self._graph, names = trace(root)
@@ -84,7 +84,7 @@ class Network:
                 root = build()
                 self._graph, names = trace(root)
         except (RuntimeError, TypeError, fx.proxy.TraceError) as error:
-            raise _untraceable(name, error) from error
+            raise _untraceable(self.name, error) from error
         self.constants = {key: value.clone() for key, value in constants(root, self._graph).items()}
         self._root = root.to("meta")
         for constant in self.constants:
@@ -92,9 +92,9 @@ class Network:
         self._nodes: dict[str, fx.Node] = {
             path: node for node, path in names.items() if node.op != "placeholder"
         }
-        measured = self._measure(image_size)
+        measured = self._measure(self.image_size)
         if measured.error:
-            raise _untraceable(name, measured.error)
+            raise _untraceable(self.name, measured.error)
         self._describe(measured)
 
     def alias(self, layer: str) -> str | None:

@@ -1,6 +1,5 @@
 """The commands that only look: models, layers, cache ls, cache info."""
 
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +37,7 @@ def layers(
 
     found = find_model(model)
     size = image_size_of(image_size) or found.transform.crop
-    network = Network(model, partial(found.build, found.transform.crop), found.transform.crop)
+    network = Network(found)
     sized = network.sized(size)
     logits = network.aliases["logits"]
     if logits not in sized:

@@ -1,0 +1,124 @@
+"""One base of each family, with random weights, gives what the unmodified model gives."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from bottleneck import FrozenBase
+from bottleneck.bases import find_model
+
+# The shallowest, a middle and the deepest layer, as modules to hook.
+FAMILIES = {
+    "alexnet": ("features.0", "features.8", "classifier.6"),
+    "vgg11": ("features.0", "features.10", "classifier.6"),
+    "vgg11_bn": ("features.0", "features.14", "classifier.6"),
+    "googlenet": ("conv1", "inception4a", "fc"),
+    "inception_v3": ("Conv2d_1a_3x3", "Mixed_6c", "fc"),
+    "resnet18": ("conv1", "layer2", "fc"),
+    "resnet50": ("conv1", "layer3.2", "fc"),
+    "wide_resnet50_2": ("conv1", "layer2", "fc"),
+    "resnext50_32x4d": ("conv1", "layer2", "fc"),
+    "densenet121": ("features.conv0", "features.denseblock2", "classifier"),
+    "mobilenet_v2": ("features.0", "features.9", "classifier.1"),
+    "mobilenet_v3_small": ("features.0", "features.6", "classifier.3"),
+    "squeezenet1_1": ("features.0", "features.7", "classifier.3"),
+    "shufflenet_v2_x0_5": ("conv1", "stage3", "fc"),
+    "mnasnet0_5": ("layers.0", "layers.10", "classifier.1"),
+    "efficientnet_b0": ("features.0", "features.4", "classifier.1"),
+    "efficientnet_v2_s": ("features.0", "features.3", "classifier.1"),
+    "convnext_tiny": ("features.0", "features.3", "classifier.2"),
+    "regnet_x_400mf": ("stem", "trunk_output.block3", "fc"),
+    "regnet_y_400mf": ("stem", "trunk_output.block3", "fc"),
+    "vit_b_32": ("conv_proj", "encoder.layers.encoder_layer_5", "heads.head"),
+    "swin_t": ("features.0", "features.3", "head"),
+    "swin_v2_t": ("features.0", "features.3", "head"),
+    "maxvit_t": ("stem", "blocks.1", "classifier.5"),
+    "xception": ("conv1", "block6", "fc"),
+    "inception_resnet_v2": ("conv2d_1a", "repeat", "classif"),
+    "nasnet_large": ("conv0", "cell_6", "last_linear"),
+    "resnet50v2": ("stem.conv", "stages.1", "head.fc"),
+    "mobilenet": ("conv_stem", "blocks.2", "classifier"),
+    "efficientnet_lite0": ("conv_stem", "blocks.3", "classifier"),
+    "timm:vit_tiny_patch16_224": ("patch_embed", "blocks.5", "head"),
+}
+BATCH = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A base, the unmodified model with the same weights, and images for both."""
+
+    base: FrozenBase
+    plain: nn.Module
+    modules: tuple[str, ...]
+    images: torch.Tensor
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def subject(request, tmp_path_factory) -> Subject:
+    model = find_model(request.param)
+    torch.manual_seed(0)
+    plain = model.build(model.transform.crop)
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):  # statistics that batches would not reproduce
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for parameter in plain.parameters():
+        if not parameter.any():  # biases, and torchvision's classifiers on transformers
+            nn.init.normal_(parameter, std=0.02)
+    file = tmp_path_factory.mktemp("weights") / "plain.pth"
+    torch.save(plain.state_dict(), file)
+    base = FrozenBase(request.param, FAMILIES[request.param], weights=str(file))
+    file.unlink()
+    images = torch.randn(BATCH, 3, *base.transform.crop)
+    return Subject(base, plain.eval(), FAMILIES[request.param], images)
+
+
+def assert_same(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    magnitude = float(expected.abs().max())
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=2e-5 * magnitude)
+
+
+def test_features_equal_a_plain_forward_of_the_unmodified_model(subject):
+    """Also where a later operation works in place, and with all layers in one pass."""
+    expected = {}
+
+    def keep(path: str):
+        def hook(_module, _inputs, output) -> None:
+            expected[path] = output.clone()
+
+        return hook
+
+    for path in subject.modules:
+        subject.plain.get_submodule(path).register_forward_hook(keep(path))
+    with torch.inference_mode():
+        subject.plain(subject.images)
+    features = subject.base(subject.images)
+    for path, layer in zip(subject.modules, subject.base.layers, strict=True):
+        assert subject.base.shapes[layer] == tuple(expected[path].shape[1:])
+        assert float(expected[path].std()) > 0
+        assert_same(features[layer], expected[path])
+
+
+def test_a_base_is_frozen(subject):
+    """Running statistics stay, dropout does nothing, there are no gradients."""
+    before = copy.deepcopy(subject.base._tensors)
+    first, second = subject.base(subject.images), subject.base(subject.images)
+    for layer, values in first.items():
+        assert torch.equal(values, second[layer])
+        assert not values.requires_grad
+    held = dict(subject.base._compute.state_dict())
+    assert all(torch.equal(before[name], held[name]) for name in before if name in held)
+    assert not any(module.training for module in subject.base._compute.modules())
+
+
+def test_features_depend_neither_on_the_neighbours_nor_on_the_batch_size(subject):
+    together = subject.base(subject.images)
+    reversed_order = subject.base(subject.images.flip(0))
+    alone = [subject.base(image[None]) for image in subject.images]
+    for layer, values in together.items():
+        assert_same(reversed_order[layer].flip(0), values)
+        assert_same(torch.cat([each[layer] for each in alone]), values)

@@ -1,0 +1,94 @@
+"""The forecast of an extraction: what it says, and that it leaves nothing behind.
+
+How near it comes is shown by ``tests/benchmarks/forecast.py``: times are not for tests.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.cache import part_sizes, parts
+from bottleneck.errors import UsageError
+from bottleneck.extract import forecast_extraction
+
+
+@pytest.fixture
+def tiny() -> FrozenBase:
+    return FrozenBase("squeezenet1_1", ["features.3", "penultimate"], weights="random")
+
+
+def parts_on_disk(cache: Cache) -> int:
+    return sum(path.stat().st_size for path in cache.root.glob("*/parts/*.h5"))
+
+
+def test_it_counts_and_leaves_nothing_behind(make_images, tiny):
+    images = ImageSet.from_folder(make_images(cat=9, dog=9))
+    before = sorted(Path().rglob("*"))
+    cache = Cache("cache")
+    forecast = forecast_extraction(images, tiny, cache, batch_size=2)
+    assert sorted(Path().rglob("*")) == before
+    assert (forecast.images, forecast.missing) == (18, 18)
+    assert forecast.trial == 18
+    assert forecast.seconds > 0
+    extract_features(images, tiny, cache, batch_size=2)
+    assert forecast.bytes_on_disk == pytest.approx(parts_on_disk(cache), rel=0.02)
+    assert forecast.peak_memory > 50e6
+
+
+def test_it_tells_what_the_cache_lacks(make_images, tiny):
+    folder = make_images(cat=5, dog=5)
+    cache = Cache("cache")
+    extract_features(ImageSet.from_folder(folder), tiny, cache)
+    extracted = sorted(Path("cache").rglob("*"))
+    nothing = forecast_extraction(ImageSet.from_folder(folder), tiny, cache)
+    assert (nothing.images, nothing.missing, nothing.trial) == (10, 0, 0)
+    assert nothing.bytes_on_disk == 0
+    make_images(fish=4, seed=7)
+    more = forecast_extraction(ImageSet.from_folder(folder), tiny, cache)
+    assert (more.images, more.missing) == (14, 4)
+    assert sorted(Path("cache").rglob("*")) == extracted
+
+
+def test_many_parts(make_images, tiny, monkeypatch):
+    """The bytes of each part are those that HDF5 takes."""
+    monkeypatch.setattr(parts, "PART_BYTES", 2**20)
+    monkeypatch.setattr("bottleneck.extract.forecast.PART_BYTES", 2**20)
+    images = ImageSet.from_folder(make_images(cat=9, dog=9))
+    forecast = forecast_extraction(images, tiny, Cache("cache"), batch_size=2)
+    extract_features(images, tiny, Cache("cache"), batch_size=2)
+    assert len(list(Path("cache").glob("*/parts/*.h5"))) > 4
+    assert forecast.bytes_on_disk == pytest.approx(parts_on_disk(Cache("cache")), rel=0.02)
+
+
+@pytest.mark.parametrize(("rows", "widths"), [(1, [2000]), (700, [2560, 12]), (40, [3 * 2**20])])
+def test_the_size_of_a_part(rows, widths, tmp_path):
+    (size,) = part_sizes(rows, widths, rows_per_part=rows)
+    features = {
+        f"layer{place}": np.ones((rows, width // 2), np.float32)
+        for place, width in enumerate(widths)
+    }
+    with parts.PartWriter(tmp_path, {"fingerprint": "0"}, "float16", part_bytes=2**40) as writer:
+        writer.append([f"{row:064x}" for row in range(rows)], features)
+    (path,) = tmp_path.glob("*.h5")
+    assert size == pytest.approx(path.stat().st_size, rel=0.02)
+
+
+def test_from_the_command_line(bottleneck, make_images):
+    make_images(cat=6, dog=6)
+    arguments = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--dry-run")
+    finished = bottleneck(*arguments)
+    assert finished.code == 0
+    assert [line.split()[-1] for line in finished.out.splitlines()[:2]] == ["12", "12"]
+    assert not Path("cache").exists()
+    printed = json.loads(bottleneck(*arguments, "--json").out)
+    assert printed["missing"] == 12
+    assert printed["bytes_on_disk"] > 0
+
+
+def test_what_extract_would_refuse(make_images, tiny):
+    images = ImageSet.from_folder(make_images(cat=2, dog=2))
+    with pytest.raises(UsageError, match="no dtype 'float8'"):
+        forecast_extraction(images, tiny, Cache("cache"), dtype="float8")

@@ -1,0 +1,245 @@
+"""Layers by every name: Keras' aliases, words, patterns; image sizes and what accepts them."""
+
+import pytest
+import torch
+from timm.models.xception import SeparableConv2d
+from torch import nn
+
+from bottleneck import FrozenBase
+from bottleneck.bases import Network, find_model
+from bottleneck.bases.layers import WORDS
+from bottleneck.errors import UnknownNameError, UsageError
+
+
+def network(name: str) -> Network:
+    return Network(find_model(name))
+
+
+# Shapes as keras.applications documents them for its own default sizes, here as C, H, W.
+KERAS = {
+    "vgg16": {"block1_conv1": (64, 224, 224), "block5_pool": (512, 7, 7), "fc2": (4096,)},
+    "vgg19": {"block5_conv4": (512, 14, 14), "block4_pool": (512, 14, 14)},
+    "resnet50": {
+        "conv1_conv": (64, 112, 112),
+        "pool1_pool": (64, 56, 56),
+        "conv2_block1_0_conv": (256, 56, 56),
+        "conv2_block1_1_relu": (64, 56, 56),
+        "conv2_block1_out": (256, 56, 56),
+        "conv3_block4_out": (512, 28, 28),
+        "conv4_block6_2_relu": (256, 14, 14),
+        "conv4_block6_out": (1024, 14, 14),
+        "conv5_block3_3_bn": (2048, 7, 7),
+        "conv5_block3_add": (2048, 7, 7),
+        "conv5_block3_out": (2048, 7, 7),
+        "avg_pool": (2048,),
+        "predictions": (1000,),
+    },
+    "resnet152": {"conv4_block36_out": (1024, 14, 14), "conv3_block8_out": (512, 28, 28)},
+    "inception_v3": {
+        "mixed0": (256, 35, 35),
+        "mixed2": (288, 35, 35),
+        "mixed3": (768, 17, 17),
+        "mixed7": (768, 17, 17),
+        "mixed8": (1280, 8, 8),
+        "mixed10": (2048, 8, 8),
+        "avg_pool": (2048,),
+    },
+    "densenet121": {
+        "conv1_relu": (64, 112, 112),
+        "pool1": (64, 56, 56),
+        "conv2_block1_concat": (96, 56, 56),
+        "conv2_block6_concat": (256, 56, 56),
+        "pool2_conv": (128, 56, 56),
+        "pool2_pool": (128, 28, 28),
+        "conv3_block12_concat": (512, 28, 28),
+        "conv4_block24_concat": (1024, 14, 14),
+        "conv5_block16_concat": (1024, 7, 7),
+        "conv5_block16_2_conv": (32, 7, 7),
+        "relu": (1024, 7, 7),
+        "avg_pool": (1024,),
+    },
+    "mobilenet_v2": {
+        "Conv1": (32, 112, 112),
+        "Conv1_relu": (32, 112, 112),
+        "expanded_conv_depthwise_relu": (32, 112, 112),
+        "expanded_conv_project_BN": (16, 112, 112),
+        "block_1_expand": (96, 112, 112),
+        "block_1_expand_relu": (96, 112, 112),
+        "block_1_depthwise": (96, 56, 56),
+        "block_2_add": (24, 56, 56),
+        "block_13_expand_relu": (576, 14, 14),
+        "block_16_project": (320, 7, 7),
+        "out_relu": (1280, 7, 7),
+    },
+    "xception": {
+        "block1_conv1_act": (32, 149, 149),
+        "block2_sepconv2": (128, 147, 147),
+        "block2_pool": (128, 74, 74),
+        "block3_sepconv1_act": (128, 74, 74),
+        "block4_sepconv2_bn": (728, 37, 37),
+        "block8_sepconv3_bn": (728, 19, 19),
+        "block13_pool": (1024, 10, 10),
+        "block14_sepconv1_act": (1536, 10, 10),
+        "block14_sepconv2_act": (2048, 10, 10),
+    },
+}
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_names_have_the_shapes_that_keras_documents(name):
+    found = network(name)
+    assert {alias: found.layers[found.aliases[alias]].shape for alias in KERAS[name]} == KERAS[name]
+
+
+KINDS = {
+    "_conv": nn.Conv2d,
+    "_bn": nn.BatchNorm2d,
+    "_relu": nn.ReLU,
+    "_act": nn.ReLU,
+    "_expand": nn.Conv2d,
+    "_BN": nn.BatchNorm2d,
+    "_depthwise": nn.Conv2d,
+    "_project": nn.Conv2d,
+    "_pool": (nn.MaxPool2d, nn.AvgPool2d),
+}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet169", "mobilenet_v2"])
+def test_a_keras_name_ends_in_what_the_layer_is(name):
+    """Every alias whose name says it, not a sample."""
+    found = network(name)
+    checked = 0
+    for alias, layer in found.aliases.items():
+        node = found._nodes[layer]
+        if alias in WORDS:
+            continue
+        kind = next((kind for end, kind in KINDS.items() if alias.endswith(end)), None)
+        if kind and node.op == "call_module":
+            module = found._root.get_submodule(node.target)
+            relu = (nn.ReLU, nn.ReLU6) if kind is nn.ReLU else kind
+            assert isinstance(module, relu), alias
+            checked += 1
+    assert checked > 40
+
+
+def test_xceptions_separable_convolutions_are_counted_as_in_keras():
+    found = network("xception")
+    ends = [a for a in found.aliases if a.startswith("block") and a[-1].isdigit() and "sep" in a]
+    assert len(ends) == 34  # as many as Keras' SeparableConv2D layers
+    for alias in ends:
+        path = found.aliases[alias].rpartition(".")[0]
+        assert isinstance(found._root.get_submodule(path), SeparableConv2d)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "first", "last"),
+    [
+        ("vgg16", 5, "features.4", "features.30"),
+        ("alexnet", 3, "features.2", "features.12"),
+        ("resnet50", 16, "layer1.0.relu_2", "layer4.2.relu_2"),
+        ("inception_v3", 11, "Mixed_5b.cat", "Mixed_7c.cat_2"),
+        ("densenet121", 4, "features.denseblock1.cat", "features.denseblock4.cat"),
+        ("mobilenet_v2", 17, "features.1.conv.2", "features.17.conv.3"),
+        ("vit_b_16", 12, "encoder.layers.encoder_layer_0.add_1", None),
+        ("swin_t", 12, "features.1.0.add_1", "features.7.1.add_1"),
+        ("timm:vit_tiny_patch16_224", 12, "blocks.0.add_1", "blocks.11.add_1"),
+    ],
+)
+def test_all_blocks(name, count, first, last):
+    blocks = network(name).in_order(["all-blocks"])
+    assert len(blocks) == count
+    assert blocks[0] == first
+    assert last in {None, blocks[-1]}
+
+
+def test_patterns():
+    vgg = network("vgg16")
+    pools = ("features.4", "features.9", "features.16", "features.23", "features.30")
+    assert vgg.resolve("block*_pool") == pools
+    assert vgg.in_order(["block[45]_pool", "block5_*", "fc2"]) == (
+        "features.23",
+        "features.25",
+        "features.27",
+        "features.29",
+        "features.30",
+        "classifier.4",
+    )
+    resnet = network("resnet50")
+    outs = [f"conv{stage}_block{n}_out" for stage, n in ((2, 3), (3, 4), (4, 6), (5, 3))]
+    assert resnet.resolve("layer?") == resnet.in_order(outs)
+    with pytest.raises(UnknownNameError, match="no layer 'block\\*_pol' in vgg16; did you mean"):
+        vgg.resolve("block*_pol")
+
+
+def test_many_layers_in_one_pass():
+    """The base computes all of them together, each as alone."""
+    base = FrozenBase("efficientnet_lite0", ["all-blocks", "last_conv", "logits"])
+    assert len(base.layers) == 18
+    images = torch.randn(2, 3, 224, 224)
+    together = base(images)
+    for layer in (base.layers[0], base.layers[9], base.layers[-1]):
+        alone = FrozenBase("efficientnet_lite0", [layer])(images)[layer]
+        torch.testing.assert_close(together[layer], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "size", "shape"),
+    [
+        ("vgg16", "block5_pool", (150, 150), (512, 4, 4)),
+        ("vgg16", "block5_pool", (64, 160), (512, 2, 5)),
+        ("resnet18", "last_conv", (97, 161), (512, 4, 6)),
+        ("mobilenet_v2", "out_relu", (96, 96), (1280, 3, 3)),
+        ("inception_v3", "mixed10", (75, 75), (2048, 1, 1)),
+        ("swin_t", "last_conv", (224, 320), (768, 7, 10)),
+        ("vgg16", "block1_pool", (20, 20), (64, 10, 10)),
+    ],
+)
+def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, shape):
+    """The shape told beforehand is the shape computed."""
+    base = FrozenBase(model, [layer], weights="random", image_size=size)
+    ((name, values),) = base(torch.randn(1, 3, *size)).items()
+    assert base.shapes[name] == shape
+    assert tuple(values.shape) == (1, *shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "size", "sentence"),
+    [
+        ("inception_v3", "mixed10", (74, 74), "'mixed10' of images of 74 x 74 .* 75 x 75 pixels or"),
+        ("vgg16", "block5_pool", (31, 31), "32 x 32 pixels or more"),
+        ("vit_b_16", "penultimate", (150, 150), "it takes images of 224 x 224 pixels: leave out"),
+        ("timm:vit_tiny_patch16_224", "cls", (96, 96), "no layer 'cls'"),
+        ("timm:vit_tiny_patch16_224", "logits", (96, 96), "it takes images of 224 x 224 pixels"),
+        ("vgg16", "block5_pool", (0, 150), "images of 0 x 150 pixels cannot be"),
+    ],
+)  # fmt: skip
+def test_image_sizes_that_a_base_does_not_accept(model, layer, size, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        FrozenBase(model, [layer], weights="random", image_size=size)
+
+
+def test_the_cost_of_a_cut_is_that_of_the_layers_before_it():
+    """Parallel branches that a layer does not need are not counted."""
+    found = network("inception_v3")
+    cost = {name: layer.multiply_adds for name, layer in found.layers.items()}
+    branch = cost["Mixed_7c.branch1x1.conv"] - cost["Mixed_7b.cat_2"]
+    assert branch == 320 * 8 * 8 * 2048
+    assert cost["Mixed_7c.cat_2"] > cost["Mixed_7b.cat_2"] + branch
+    assert cost["fc"] == max(cost.values())
+    vgg = network("vgg16").layers
+    assert vgg["features.1"].multiply_adds == 224 * 224 * 64 * 27
+
+
+def test_what_the_axes_are():
+    vit = network("vit_b_16").layers
+    assert vit["conv_proj"].axes == "CHW"
+    assert vit["reshape"].axes == ""  # channels before tokens
+    assert vit["permute"].axes == "TC"  # no class token yet
+    assert vit["encoder.ln"].axes == "1+TC"
+    assert vit["heads.head"].axes == "C"
+    swin = network("swin_t").layers
+    assert swin["norm"].axes == "HWC"
+    assert swin["permute"].axes == "CHW"
+    distilled = network("timm:deit_tiny_distilled_patch16_224").layers
+    assert distilled["blocks.3.add_1"].axes == "2+TC"
+    assert network("timm:vit_base_patch16_gap_224").layers["blocks.3.add_1"].axes == "TC"

@@ -1,0 +1,73 @@
+"""The zoo: names, shapes, aliases and costs of every model, pinned in ``zoo.json``.
+
+``python tests/test_zoo.py`` writes that file anew. Look at its diff before you commit it.
+"""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torchvision
+
+from bottleneck.bases import Network, find_model, model_names
+
+GOLDEN = Path(__file__).with_name("zoo.json")
+PINNED = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+
+
+@cache
+def traced(name: str) -> Network:
+    return Network(find_model(name))
+
+
+def describe(name: str) -> dict:
+    """What is pinned of a model; the digest covers all names, shapes, axes, aliases and costs."""
+    model, network = find_model(name), traced(name)
+
+    def shown(layer: str) -> str:
+        return f"{layer} {'x'.join(map(str, network.layers[layer].shape))}"
+
+    lines = [
+        f"{layer.name} {layer.shape} {layer.axes} {layer.aliases} {layer.multiply_adds}"
+        for layer in network.layers.values()
+    ]
+    words = ("last_conv", "penultimate", "logits")
+    return {
+        "architecture": model.architecture,
+        "input": "x".join(map(str, network.image_size)),
+        "parameters": network.parameters,
+        "weights": {weights: found.top1 for weights, found in model.weights.items()},
+        "default": [shown(layer) for layer in network.in_order([model.default_layer])],
+        "words": {word: shown(network.aliases[word]) for word in words},
+        "blocks": [shown(layer) for layer in network.blocks],
+        "aliases": len(network.aliases),
+        "layers": len(network.layers),
+        "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+    }
+
+
+def test_every_model_is_pinned():
+    assert sorted(PINNED) == sorted(model_names())
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_a_model_is_as_pinned(name):
+    assert describe(name) == PINNED[name]
+
+
+@pytest.mark.parametrize("name", torchvision.models.list_models(torchvision.models))
+def test_multiply_adds_and_parameters_are_those_that_torchvision_publishes(name):
+    meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+    network = traced(name)
+    counted = network.layers[network.aliases["logits"]].multiply_adds
+    # Published to a thousandth of a giga; its count of shifted windows differs by 0.3%.
+    assert counted / 1e9 == pytest.approx(meta["_ops"], rel=0.005, abs=6e-4)
+    if name != "googlenet":  # published without its auxiliary classifiers
+        assert network.parameters == meta["num_params"]
+
+
+if __name__ == "__main__":
+    described = {name: describe(name) for name in model_names()}
+    GOLDEN.write_text(json.dumps(described, indent=1) + "\n")
