@@ -3,11 +3,16 @@
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
+import torchvision
 from nbclient import NotebookClient
+
+from bottleneck.bases import Network
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -128,3 +133,23 @@ def test_the_notebook(tmp_path):
                 assert float(other) == pytest.approx(float(one), abs=0.03)
             else:
                 assert one == other
+
+
+def test_the_table_of_models_is_what_the_command_prints(bottleneck):
+    """`bottleneck models --markdown > docs/models.md` writes it anew."""
+    assert (ROOT / "docs" / "models.md").read_text() == bottleneck("models", "--markdown").out
+
+
+def test_the_example_of_a_base_of_ones_own(monkeypatch):
+    """The code on the page runs, and its names are those of the library."""
+    page = (ROOT / "docs" / "bases.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    package = ModuleType("my_package")
+    package.MyNet = torchvision.models.squeezenet1_1
+    package.MyNet.state_dict_of_release_1 = lambda: package.MyNet().state_dict()
+    monkeypatch.setitem(sys.modules, "my_package", package)
+    names: dict = {}
+    exec(code, names)
+    model = names["my_net"]()
+    assert Network(model).in_order([model.default_layer]) == ("features.12.cat",)
+    assert model.library == "my_package"

@@ -205,7 +205,7 @@ def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, s
 @pytest.mark.parametrize(
     ("model", "layer", "size", "sentence"),
     [
-        ("inception_v3", "mixed10", (74, 74), "'mixed10' of images of 74 x 74 .* 75 x 75 pixels or"),
+        ("inception_v3", "mixed10", (74, 74), "'mixed10' of images of 74 x 74 .* 75 x 75 pixels"),
         ("vgg16", "block5_pool", (31, 31), "32 x 32 pixels or more"),
         ("vit_b_16", "penultimate", (150, 150), "it takes images of 224 x 224 pixels: leave out"),
         ("timm:vit_tiny_patch16_224", "cls", (96, 96), "no layer 'cls'"),
