@@ -22,8 +22,9 @@ from bottleneck.images import ImageItem, ImageSet
 __all__ = ["Forecast", "forecast_extraction"]
 
 _WARM_UP_BATCHES = 2
+_WARM_UP_SECONDS = 1.0
 _TIMED_BATCHES = 4
-_TRIAL_SECONDS = 4.0
+_TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
 _BUFFER_GROWTH = 1.125
 """Python's `io.BytesIO`, in which a part is put together, asks for an eighth more than it needs."""
@@ -76,8 +77,8 @@ def forecast_extraction(
 ) -> Forecast:
     """Extract a few batches into a folder that is then removed, and tell what all will take.
 
-    The cache is not touched. The first two batches warm up; the next ones, at least four of them
-    and four seconds, give the time per image. Up to there the time counts as it was.
+    The cache is not touched. The first batches warm up, for at least two of them and a second; the
+    next ones, at least four of them and four seconds, give the time per image.
 
     Parameters
     ----------
@@ -179,13 +180,14 @@ def _try(plan: _Plan, items: Sequence[ImageItem], cache: Cache, report: Progress
             for number, batch in enumerate(batches, start=1):
                 done += len(batch.items) + len(batch.rejected)
                 now = time.monotonic()
-                if number == _WARM_UP_BATCHES:
-                    warm, warmed = now, done
                 report("trial", min(done, least), min(len(items), least))
-                if done >= least and now - warm >= _TRIAL_SECONDS:
+                if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
+                    warm, warmed = now, done
+                timed = done - warmed if warmed else 0
+                enough = timed >= _TIMED_BATCHES * plan.batch_size
+                if enough and now - warm >= _TIMED_SECONDS:
                     break
         elapsed = time.monotonic() - started
-        timed = done - warmed
         per_image = (now - warm) / timed if timed else elapsed / done
         return _Trial(done, elapsed, per_image, _seconds_per_byte(Path(place)))
 
