@@ -181,9 +181,9 @@ def test_layers_and_models(bottleneck):
     (row,) = (row for row in rows if row["layer"] == "flatten")
     assert row["aliases"] == ["avg_pool", "penultimate"]
     assert row["shape"] == [512]
-    assert row["floats per image"] == 512
-    assert row["MB per 1,000"] == 1.024
-    assert row["multiply-adds %"] == pytest.approx(100 * (1 - 512 * 1000 / 1.814e9), abs=1e-3)
+    assert row["floats"] == 512
+    assert row["MB/1000"] == 1.024
+    assert row["cost %"] == pytest.approx(100 * (1 - 512 * 1000 / 1.814e9), abs=1e-3)
     rows = {row["model"]: row for row in json.loads(bottleneck("models", "--json").out)}
     assert {"vgg16", "resnet50", "efficientnet_lite0", "vit_b_16", "xception"} <= set(rows)
     assert rows["resnet50"] == {

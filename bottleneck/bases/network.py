@@ -117,7 +117,7 @@ class Network:
         UsageError
             The name is that of an operation that has no row per image.
         """
-        if wanted == _ALL_BLOCKS:
+        if wanted == _ALL_BLOCKS and self.blocks:
             return self.blocks
         if wanted in self.aliases:
             return (self.aliases[wanted],)
@@ -134,7 +134,8 @@ class Network:
             matching = {known[name] for name in fnmatch.filter(known, wanted)}
             if matching:
                 return tuple(name for name in self.layers if name in matching)
-        hint = did_you_mean(wanted, (_ALL_BLOCKS, *self.aliases, *self.layers, *self._modules))
+        words = [_ALL_BLOCKS] if self.blocks else []
+        hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self._modules))
         raise UnknownNameError(
             f"no layer {wanted!r} in {self.name}{hint}; 'bottleneck layers {self.name}' lists them "
             f"all"

@@ -31,37 +31,36 @@ def layers(
 ) -> None:
     """List a base's layers with their aliases, shapes, sizes and costs.
 
-    A layer's cost is the share of all multiply-adds that a base cut there needs.
+    The sizes are floats per image, and megabytes per 1,000 images at float16. The cost is the share
+    of all multiply-adds that a base cut there needs.
     """
     from bottleneck.bases import Network, find_model
 
     found = find_model(model)
     size = image_size_of(image_size) or found.transform.crop
     network = Network(found)
+    network.sized(size, network.in_order(["logits"]))  # says so where the base takes no such image
     sized = network.sized(size)
-    logits = network.aliases["logits"]
-    if logits not in sized:
-        network.sized(size, [logits])  # says what is wrong
-    total = sized[logits].multiply_adds
+    total = max(layer.multiply_adds for layer in sized.values())
     rows = [
         {
             "layer": layer.name,
             "aliases": layer.aliases,
             "shape": layer.shape,
-            "floats per image": prod(layer.shape),
-            "MB per 1,000": _BYTES * prod(layer.shape) / 1e3,
-            "multiply-adds %": 100 * layer.multiply_adds / total,
+            "floats": prod(layer.shape),
+            "MB/1000": _BYTES * prod(layer.shape) / 1e3,
+            "cost %": 100 * layer.multiply_adds / total,
         }
         for layer in sized.values()
     ]
     height, width = size
     print_table(
         rows,
-        title=f"{model} at {height} x {width} pixels, {total / 1e9:.3f} G multiply-adds; "
-        f"megabytes per 1,000 images at float16",
+        title=f"{model} at {height} x {width} pixels, {total / 1e9:.3f} G multiply-adds",
         as_json=as_json,
     )
     if not as_json:
+        note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
         note(f"default layer: {found.default_layer}")
 
 
