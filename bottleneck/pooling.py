@@ -12,6 +12,7 @@ POOLS = ("none", "avg", "max", "gem", "spp", "cls")
 _GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
 _PYRAMID = (1, 2, 4)
+_PATCHES = len("TC")
 
 Array = TypeVar("Array")
 
@@ -66,7 +67,8 @@ def pool(features: Array, how: str, axes: str) -> Array:
     axes : str
         What the axes behind n are: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC``
         for one class token before them (``2+TC``: two such tokens, the first is the class's),
-        ``C`` for a vector, which stays as it is.
+        ``4-TC`` for four tokens before them none of which is the class's, ``C`` for a vector, which
+        stays as it is.
 
     Returns
     -------
@@ -76,13 +78,13 @@ def pool(features: Array, how: str, axes: str) -> Array:
     if how == "none" or axes == "C":
         return features
     xp = sys.modules[type(features).__module__]  # numpy or torch: what follows is called alike
-    extra, _, kind = axes.rpartition("+")
+    extra, kind = axes[:-_PATCHES], axes[-_PATCHES:]
     values: Any = features
     if how == "cls":
         return values[:, 0]  # type: ignore[no-any-return]
     if kind == "TC":
-        values = values[:, int(extra or 0) :, :].swapaxes(1, 2)
-    elif kind == "HWC":
+        values = values[:, int(extra[:-1] or 0) :, :].swapaxes(1, 2)
+    elif axes == "HWC":
         values = values.swapaxes(2, 3).swapaxes(1, 2)
     positions = tuple(range(2, values.ndim))
     if how == "avg":
@@ -112,9 +114,9 @@ def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]
 def _possible(axes: str) -> tuple[str, ...]:
     if axes in {"CHW", "HWC"}:
         return ("avg", "max", "gem", "spp")
-    if axes == "TC":
-        return ("avg", "max", "gem")
-    return ("avg", "max", "gem", "cls") if axes.endswith("+TC") else ()
+    if axes.endswith("TC"):
+        return ("avg", "max", "gem", *(["cls"] if "+" in axes else []))
+    return ()
 
 
 def _bins(size: int, count: int) -> list[tuple[int, int]]:

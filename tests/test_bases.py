@@ -153,6 +153,19 @@ def test_weights_from_files_of_either_kind():
     assert len(prints) == 1
 
 
+@pytest.mark.parametrize("wrappers", [("state_dict",), ("model",), ("model", "state_dict")])
+def test_wrapped_weights(wrappers):
+    content = seeded("resnet18").state_dict()
+    torch.save(content, "plain.pth")
+    for wrapper in wrappers:
+        content = {wrapper: content, "epoch": 3}
+    torch.save(content, "wrapped.pth")
+    plain, wrapped = (
+        FrozenBase("resnet18", weights=f"{name}.pth") for name in ("plain", "wrapped")
+    )
+    assert plain.fingerprint("flatten") == wrapped.fingerprint("flatten")
+
+
 def test_half_precision_weights_are_computed_in_float32():
     model = seeded("resnet18").half()
     base = FrozenBase("resnet18", weights=saved(model, "half.pth"))
@@ -208,6 +221,7 @@ def test_weights_of_another_architecture_for_a_shallow_layer(model, layer, other
         ("vit_b_32", r"\.mlp\.0\.", ".mlp.linear_1."),
         ("vit_b_32", r"\.mlp\.3\.", ".mlp.linear_2."),
         ("resnet18", r"^", "_orig_mod.module."),
+        ("resnet18", r"^", "module._orig_mod.model."),
     ],
 )
 def test_names_as_in_published_files(model, today, published):

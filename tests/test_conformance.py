@@ -43,6 +43,8 @@ FAMILIES = {
     "mobilenet": ("conv_stem", "blocks.2", "classifier"),
     "efficientnet_lite0": ("conv_stem", "blocks.3", "classifier"),
     "timm:vit_tiny_patch16_224": ("patch_embed", "blocks.5", "head"),
+    "timm:swin_tiny_patch4_window7_224": ("patch_embed", "layers.1", "head.fc"),
+    "timm:nfnet_l0": ("stem", "stages.1", "head.fc"),
 }
 BATCH = 3
 
@@ -69,6 +71,8 @@ def subject(request, tmp_path_factory) -> Subject:
     for parameter in plain.parameters():
         if not parameter.any():  # biases, and torchvision's classifiers on transformers
             nn.init.normal_(parameter, std=0.02)
+        elif parameter.abs().max() < 1e-3:  # ConvNeXt's layer scale, which hides its blocks
+            nn.init.uniform_(parameter, 0.5, 1.5)
     file = tmp_path_factory.mktemp("weights") / "plain.pth"
     torch.save(plain.state_dict(), file)
     base = FrozenBase(request.param, FAMILIES[request.param], weights=str(file))
@@ -101,6 +105,26 @@ def test_features_equal_a_plain_forward_of_the_unmodified_model(subject):
         assert subject.base.shapes[layer] == tuple(expected[path].shape[1:])
         assert float(expected[path].std()) > 0
         assert_same(features[layer], expected[path])
+
+
+def test_the_deepest_layer_depends_on_the_middle_of_the_network(subject):
+    """Else the comparison above would prove nothing about it."""
+    deepest = subject.base.layers[-1]
+    before = subject.base(subject.images)[deepest]
+    middle = subject.modules[1]
+    held = [
+        parameter
+        for name, parameter in subject.base._compute.named_parameters()
+        if name.startswith(f"{middle}.") and parameter.dim() > 1
+    ]
+    assert held
+    for parameter in held:
+        parameter.data *= 1.1
+    after = subject.base(subject.images)[deepest]
+    for parameter in held:
+        parameter.data /= 1.1
+    with pytest.raises(AssertionError, match="not close"):
+        assert_same(after, before)
 
 
 def test_a_base_is_frozen(subject):

@@ -32,7 +32,12 @@ KERAS = {
         "conv5_block3_add": (2048, 7, 7),
         "conv5_block3_out": (2048, 7, 7),
         "avg_pool": (2048,),
-        "predictions": (1000,),
+    },
+    "resnet50v2": {
+        "conv2_block1_out": (256, 56, 56),
+        "conv4_block5_out": (1024, 14, 14),
+        "conv5_block3_out": (2048, 7, 7),
+        "post_relu": (2048, 7, 7),
     },
     "resnet152": {"conv4_block36_out": (1024, 14, 14), "conv3_block8_out": (512, 28, 28)},
     "inception_v3": {
@@ -211,6 +216,8 @@ def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, s
         ("timm:vit_tiny_patch16_224", "cls", (96, 96), "no layer 'cls'"),
         ("timm:vit_tiny_patch16_224", "logits", (96, 96), "it takes images of 224 x 224 pixels"),
         ("vgg16", "block5_pool", (0, 150), "images of 0 x 150 pixels cannot be"),
+        ("timm:hrnet_w18_small", "logits", (117, 117), "images of 160 x 160, 192 x 192, .* say"),
+        ("timm:mvitv2_tiny", "logits", (256, 192), "cannot compute images of 256 x 192 pixels"),
     ],
 )  # fmt: skip
 def test_image_sizes_that_a_base_does_not_accept(model, layer, size, sentence):
@@ -230,6 +237,59 @@ def test_the_cost_of_a_cut_is_that_of_the_layers_before_it():
     assert vgg["features.1"].multiply_adds == 224 * 224 * 64 * 27
 
 
+def test_keras_names_of_a_residual_block_are_in_keras_order():
+    """Each names another layer, and what Keras computes later is computed later here."""
+    found = network("resnet50")
+    steps = ("1_conv", "1_bn", "1_relu", "2_conv", "2_bn", "2_relu", "3_conv", "3_bn")
+    steps += ("0_conv", "0_bn", "add", "out")
+    order = list(found.layers)
+    for stage in range(2, 6):
+        layers = [found.aliases[f"conv{stage}_block1_{step}"] for step in steps]
+        places = [order.index(layer) for layer in layers]
+        assert places == list(range(places[0], places[0] + len(steps)))
+    dense = network("densenet121")
+    steps = ("0_bn", "0_relu", "1_conv", "1_bn", "1_relu", "2_conv", "concat")
+    order = list(dense.layers)
+    for block in (1, 5, 6):
+        places = [order.index(dense.aliases[f"conv2_block{block}_{step}"]) for step in steps]
+        assert places == list(range(places[0], places[0] + len(steps)))
+
+
+@pytest.mark.parametrize(
+    ("name", "last_conv", "penultimate"),
+    [
+        ("vit_small_patch16_224.dino", "norm.layer_norm", "head"),  # no classifier
+        ("eva02_tiny_patch14_224", "getitem_1", "head"),
+        ("beit_base_patch16_224", "getitem_1", "fc_norm.layer_norm"),
+        ("deit_tiny_distilled_patch16_224", "norm.layer_norm", "getitem_2"),  # two classifiers
+        ("mixer_s32_224", "norm", "mean"),
+        ("volo_d1_224", "norm", "getitem_7"),  # an auxiliary classifier
+        ("resnet50", "layer4.2.act3", "global_pool.flatten"),
+        ("vgg16", "features.29", "head.global_pool.flatten"),
+        ("convnext_tiny", "stages.3.blocks.2.add", "head.flatten"),
+    ],
+)
+def test_words_on_timms_models(name, last_conv, penultimate):
+    aliases = network(f"timm:{name}").aliases
+    assert (aliases["last_conv"], aliases["penultimate"]) == (last_conv, penultimate)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "last"),
+    [
+        ("nfnet_l0", 12, "stages.3.2"),  # each block one layer
+        ("efficientvit_b0", 14, "stages.3.blocks.2.local_module.add"),  # and no head
+        ("repvgg_a2", 21, "stages.3.0.act"),  # and no stem
+        ("pvt_v2_b0", 8, "stages.3.blocks.1.add_1"),  # not its four stages
+        ("swin_tiny_patch4_window7_224", 12, "layers.3.blocks.1.reshape_1"),
+        ("vit_small_patch16_224.dino", 12, "blocks.11.add_1"),
+    ],
+)
+def test_all_blocks_of_timms_models(name, count, last):
+    blocks = network(f"timm:{name}").blocks
+    assert (len(blocks), blocks[-1]) == (count, last)
+
+
 def test_what_the_axes_are():
     vit = network("vit_b_16").layers
     assert vit["conv_proj"].axes == "CHW"
@@ -242,4 +302,10 @@ def test_what_the_axes_are():
     assert swin["permute"].axes == "CHW"
     distilled = network("timm:deit_tiny_distilled_patch16_224").layers
     assert distilled["blocks.3.add_1"].axes == "2+TC"
+    registers = network("timm:vit_medium_patch16_reg4_gap_256").layers
+    assert registers["blocks.3.add_1"].axes == "4-TC"
+    late = network("timm:cait_xxs24_224").layers  # the class token comes in late
+    assert (late["blocks.3.add_1"].axes, late["norm"].axes) == ("TC", "1+TC")
+    beit = network("timm:beit_base_patch16_224").layers
+    assert (beit["blocks.3.add_1"].axes, beit["getitem_1"].axes) == ("1+TC", "TC")
     assert network("timm:vit_base_patch16_gap_224").layers["blocks.3.add_1"].axes == "TC"

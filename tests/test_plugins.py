@@ -8,7 +8,7 @@ import torch
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.bases import find_model, model_names
-from bottleneck.errors import PluginError
+from bottleneck.errors import PluginError, UsageError, WeightsError
 
 MODULE = """
 from torch import nn
@@ -30,6 +30,22 @@ def tiny():
 
 def raising():
     raise OSError("no such file")
+
+def unbuildable():
+    return Model("unbuildable", "tiny:x", lambda _: {}["x"], TRANSFORM)
+
+def weightless():
+    flat = nn.Sequential(nn.ReLU(), nn.Flatten())
+    return Model("weightless", "tiny:x", lambda _: flat, TRANSFORM)
+
+def unloadable():
+    broken = {name: PretrainedWeights(load, TRANSFORM, "tiny-bases") for name, load in LOADERS}
+    return Model("unloadable", "tiny:tiny", network, TRANSFORM, broken, default_layer="3")
+
+def no_module():
+    import no_such_module
+
+LOADERS = [("import", no_module), ("module", lambda: network(None))]
 
 def no_model():
     return "tiny"
@@ -106,6 +122,19 @@ def test_a_broken_package_is_told_and_breaks_nothing_else(
     assert f"note: model '{name}'" in finished.err
     assert "resnet50 " in finished.out
     assert find_model("resnet50").name == "resnet50"
+
+
+def test_networks_and_weights_that_break(installed):
+    """What a package's own code raises later is one sentence, too."""
+    names = ("unbuildable", "weightless", "unloadable")
+    installed(**{name: f"tiny_bases:{name}" for name in names})
+    with pytest.raises(UsageError, match="unbuildable cannot be traced .*KeyError: 'x'"):
+        FrozenBase("unbuildable", weights="random")
+    base = FrozenBase("weightless", weights="random")
+    assert base.shapes == {"1": (3 * 32 * 32,)}
+    for weights in ("import", "module"):
+        with pytest.raises(WeightsError, match=f"weights {weights} of unloadable in tiny-bases"):
+            FrozenBase("unloadable", weights=weights)
 
 
 def test_two_packages_with_a_model_of_one_name(installed):

@@ -64,6 +64,7 @@ def test_tokens():
     torch.testing.assert_close(pool(TOKENS, "avg", "2+TC"), patches.mean(1))
     torch.testing.assert_close(pool(TOKENS, "max", "2+TC"), patches.amax(1))
     torch.testing.assert_close(pool(TOKENS.numpy(), "avg", "TC"), TOKENS.mean(1).numpy())
+    torch.testing.assert_close(pool(TOKENS, "avg", "2-TC"), patches.mean(1))
     for how in ("avg", "max", "gem", "cls"):
         assert pooled_shape((9, 5), how, "1+TC") == (5,)
 
@@ -79,6 +80,7 @@ def test_vectors_stay_as_they_are():
         ("cls", "CHW", "'x' cannot be pooled by 'cls'; expected one of none, avg, max, gem, spp"),
         ("spp", "1+TC", "'x' cannot be pooled by 'spp'; expected one of none, avg, max, gem, cls"),
         ("cls", "TC", "expected one of none, avg, max, gem:"),
+        ("cls", "4-TC", "expected one of none, avg, max, gem:"),
         ("avg", "", "expected one of none:"),
         ("avgg", "CHW", "no pooling 'avgg'; did you mean 'avg'"),
     ],

@@ -51,6 +51,10 @@ def test_squash_sees_the_whole_image():
     image = photograph()
     torch.testing.assert_close(squashed(image), normalised(functional.resize(image, [150, 100])))
     assert squashed.adjusted(squash=True) == squashed
+    half = find_model("timm:dm_nfnet_f0").transform  # squashes, and crops of that
+    assert half.squash
+    assert half.resize > half.crop
+    assert half.adjusted(squash=True).resize == half.crop
 
 
 def test_crop_of_weights_that_squash():

@@ -1,13 +1,15 @@
 """The names by which the literature knows a network's layers: Keras' own.
 
 An alias stands for a layer or for a module, which is the last layer in it. Where Keras has one
-layer for an operation and its activation, the alias is the activation's output.
+layer for an operation and its activation, the alias is the activation's output. Keras'
+``predictions`` are probabilities, which these networks do not compute: that name is left out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torchvision
+from timm.models.resnetv2 import ResNetV2
 from timm.models.vgg import VGG as TimmVGG  # noqa: N811 - torchvision has one, too
 from timm.models.xception import Xception
 from torch import nn
@@ -41,7 +43,6 @@ def _vgg(model: Any) -> _Pairs:
             block, convolution = block + 1, 0
     if isinstance(model, torchvision.models.VGG):
         yield from {"fc1": "classifier.1", "fc2": "classifier.4"}.items()
-        yield "predictions", "classifier.6"
 
 
 def _resnet(model: Any) -> _Pairs:
@@ -63,7 +64,19 @@ def _resnet(model: Any) -> _Pairs:
                 yield f"{theirs}_{number}_relu", relu
             yield f"{theirs}_add", f"{ours}.add"
             yield f"{theirs}_out", relus[-1]
-    yield from {"avg_pool": "flatten", "predictions": "fc"}.items()
+    yield "avg_pool", "flatten"
+
+
+def _resnet_v2(model: Any) -> _Pairs:
+    """Name ``conv2_block1_out``, ..., ``post_relu``, where the two libraries' networks agree.
+
+    Keras halves the resolution in the last block of a stage, this one in the first of the next.
+    """
+    stages = [len(stage.blocks) for stage in model.stages]
+    for stage, count in enumerate(stages):
+        for index in range(count if stage == len(stages) - 1 else count - 1):
+            yield f"conv{stage + 2}_block{index + 1}_out", f"stages.{stage}.blocks.{index}.add"
+    yield from {"post_relu": "norm", "avg_pool": "head.global_pool.pool"}.items()
 
 
 def _inception_v3(_: Any) -> _Pairs:
@@ -71,7 +84,7 @@ def _inception_v3(_: Any) -> _Pairs:
     blocks = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
     for number, block in enumerate(blocks):
         yield f"mixed{number}", f"Mixed_{block}"
-    yield from {"avg_pool": "flatten", "predictions": "fc"}.items()
+    yield "avg_pool", "flatten"
 
 
 def _densenet(model: Any) -> _Pairs:
@@ -98,7 +111,6 @@ def _densenet(model: Any) -> _Pairs:
             ours = f"features.transition{stage}.{'norm' if part == 'bn' else part}"
             yield f"pool{stage + 1}_{part}", ours
     yield from {"bn": "features.norm5", "relu": "relu", "avg_pool": "flatten"}.items()
-    yield "predictions", "classifier"
 
 
 def _mobilenet_v2(model: Any) -> _Pairs:
@@ -120,7 +132,6 @@ def _mobilenet_v2(model: Any) -> _Pairs:
         yield f"{block}_project", f"features.{number}.conv.{len(steps)}"
         yield f"{block}_project_BN", f"features.{number}.conv.{len(steps) + 1}"
         yield f"{block}_add", f"features.{number}.add"
-    yield "predictions", "classifier.1"
 
 
 def _xception(model: Any) -> _Pairs:
@@ -151,12 +162,13 @@ def _xception(model: Any) -> _Pairs:
         yield theirs, f"conv{ours}"
         yield f"{theirs}_bn", f"bn{ours}"
         yield f"{theirs}_act", f"act{ours}"
-    yield from {"avg_pool": "global_pool.flatten", "predictions": "fc"}.items()
+    yield "avg_pool", "global_pool.flatten"
 
 
 _FAMILIES: Mapping[tuple[type[nn.Module], ...], Callable[[Any], _Pairs]] = {
     (torchvision.models.VGG, TimmVGG): _vgg,
     (torchvision.models.ResNet,): _resnet,
+    (ResNetV2,): _resnet_v2,
     (torchvision.models.Inception3,): _inception_v3,
     (torchvision.models.DenseNet,): _densenet,
     (torchvision.models.MobileNetV2,): _mobilenet_v2,

@@ -13,6 +13,7 @@ from bottleneck.bases.network import Network
 from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
 from bottleneck.bases.zoo import find_model
+from bottleneck.errors import UsageError
 from bottleneck.pooling import check_pool, pool, pooled_shape
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
@@ -114,6 +115,20 @@ class FrozenBase:
         }
         self._compute = self.network.cut(self.layers, self._tensors)
         self._digests: dict[str, str] = {}
+        if image_size is not None:
+            self._check_size()
+
+    def _check_size(self) -> None:
+        """Compute one image: what can be traced for a size need not run on it."""
+        try:
+            self(torch.zeros(1, 3, *self.transform.crop))
+        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+            height, width = self.transform.crop
+            reason = str(error).partition("\n")[0]
+            raise UsageError(
+                f"{self.model} cannot compute images of {height} x {width} pixels ({reason}); give "
+                f"another --image-size, or none"
+            ) from error
 
     def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
         """Choose layers and preprocessing for weights that come with a transform."""

@@ -1,10 +1,12 @@
 """What a network's layers are: shapes, costs, and the words that name one on every base."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torchvision
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +17,7 @@ __all__ = [
     "ancestors",
     "axes_of",
     "block_ends",
+    "has_positions",
     "last_conv",
     "last_inside",
     "measure",
@@ -34,6 +37,11 @@ _POOLING = (
     nn.Identity,
 )
 _MAP, _TOKENS = 3, 2
+_COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "add", "add_")
+_RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
+_NO_BODY = ("stem", "patch_embed", "head")
+_SEVERAL = 2
+_POOLS = ("attn_pool", "global_pool")
 
 
 @dataclass(frozen=True)
@@ -92,42 +100,52 @@ def measure(module: fx.GraphModule, image_size: tuple[int, int]) -> Measured:
     return Measured(_of_images(module, recorder.shapes), recorder.multiply_adds, recorder.error)
 
 
-def axes_of(
-    shapes: Mapping[str, tuple[int, ...]], tokens: int | None, class_tokens: int | None
-) -> dict[str, str]:
-    """Tell what the axes of activations of square images are.
+def axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:
+    """Tell what the axes of activations are, as `Layer` has it.
+
+    Tokens are known by their number: there is one for each position of a map, and perhaps some for
+    the whole image before them.
 
     Parameters
     ----------
-    shapes : mapping of str to tuple of int
-        Layer to shape.
-    tokens : int, optional
-        How many tokens the transformer's last block has, class tokens included.
-    class_tokens : int, optional
-        How many of them stand for the whole image, before those of the patches.
+    root : torch.nn.Module
+        Of the graph.
+    shapes : mapping of fx.Node to tuple of int
+        Activations of one square image: of a map, two sides have one length.
     """
-    found = {}
-    for name, shape in shapes.items():
-        axes = ""
-        if len(shape) == 1:
-            axes = "C"
-        elif len(shape) == _MAP and shape[1] == shape[2]:
-            axes = "CHW"
-        elif len(shape) == _MAP and shape[0] == shape[1]:
-            axes = "HWC"
-        elif len(shape) == _TOKENS and tokens is not None and class_tokens is not None:
-            if shape[0] == tokens:
-                axes = f"{class_tokens}+TC" if class_tokens else "TC"
-            elif shape[0] == tokens - class_tokens:
-                axes = "TC"
-        found[name] = axes
-    return found
+    axes = {node: _axes_of_map(shape) for node, shape in shapes.items()}
+    grids = {shapes[node][1] ** 2 for node, found in axes.items() if len(found) == _MAP}
+    prefix, classed = _prefix_tokens(root)
+    before = f"{prefix}{'+' if classed else '-'}" if prefix else ""
+    for node, shape in shapes.items():
+        if len(shape) == _TOKENS and shape[0] in grids:
+            axes[node] = "TC"
+        elif len(shape) == _TOKENS and shape[0] - prefix in grids:
+            axes[node] = f"{before}TC"
+    return axes
+
+
+def _axes_of_map(shape: tuple[int, ...]) -> str:
+    if len(shape) == _MAP and shape[1] == shape[2]:
+        return "CHW"
+    if len(shape) == _MAP and shape[0] == shape[1]:
+        return "HWC"
+    return "C" if len(shape) == 1 else ""
+
+
+def _prefix_tokens(root: nn.Module) -> tuple[int, bool]:
+    """Return how many tokens precede those of patches, and whether the first is the class token."""
+    if isinstance(root, torchvision.models.VisionTransformer):
+        return 1, True
+    classed = getattr(root, "cls_token", None) is not None
+    return getattr(root, "num_prefix_tokens", int(classed)), classed
 
 
 def last_conv(
     root: nn.Module,
-    candidates: Sequence[fx.Node],
+    candidates: Mapping[str, fx.Node],
     shapes: Mapping[fx.Node, tuple[int, ...]],
+    axes: Mapping[fx.Node, str],
 ) -> fx.Node | None:
     """Return the last activation with positions: a map, or tokens, that is not a pooled one.
 
@@ -135,17 +153,21 @@ def last_conv(
     ----------
     root : torch.nn.Module
         Of the graph.
-    candidates : sequence of fx.Node
-        The nodes up to the classifier, in the order of computation.
-    shapes : mapping of fx.Node to tuple of int
+    candidates : mapping of str to fx.Node
+        Layer to node, in the order of computation, up to the classifier.
+    shapes, axes : mapping of fx.Node to tuple of int, to str
         Of one image's activations.
     """
-    for node in reversed(candidates):
-        shape = shapes.get(node, ())
-        is_map = len(shape) == _MAP and sorted(shape)[1] > 1
-        if (is_map or len(shape) == _TOKENS) and not _is(root, node, _POOLING):
+    for name, node in reversed(list(candidates.items())):
+        known = axes.get(node, "") not in {"", "C"} and has_positions(shapes[node])
+        if known and not name.startswith(_POOLS) and not _is(root, node, _POOLING):
             return node
     return None
+
+
+def has_positions(shape: tuple[int, ...]) -> bool:
+    """Whether an activation is more than one vector."""
+    return len(shape) > 1 and sorted(shape)[-2] > 1
 
 
 def last_inside(layers: Iterable[str]) -> dict[str, str]:
@@ -158,11 +180,12 @@ def last_inside(layers: Iterable[str]) -> dict[str, str]:
     return last
 
 
-def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node], last: Mapping[str, str]) -> list[str]:
+def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
     """Return the last layer of each block, or of each pooling where a network has no blocks.
 
     A block is a module that combines at least two weighted modules and holds no smaller blocks in a
-    row: a residual, dense, inception, inverted residual or transformer block.
+    row: a residual, dense, inception, inverted residual or transformer block. Stems and heads are
+    none.
 
     Parameters
     ----------
@@ -170,10 +193,9 @@ def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node], last: Mapping[str,
         Of the graph.
     nodes : mapping of str to fx.Node
         Layer to node, in the order of computation, up to the classifier.
-    last : mapping of str to str
-        Module to the last of these layers in it.
     """
-    ends = [last[path] for path in _blocks(root, "", last, nodes)]
+    last = last_inside(nodes)
+    ends = [last.get(path, path) for path in _blocks(root, "", last, nodes)]
     # A bare convolution at the end makes two of them in a row, before their normalisation.
     found = [name for name in ends if not _is(root, nodes[name], nn.Conv2d)]
     if len(found) > 1:
@@ -184,19 +206,29 @@ def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node], last: Mapping[str,
 def _blocks(
     module: nn.Module, path: str, last: Mapping[str, str], nodes: Mapping[str, fx.Node]
 ) -> Iterator[str]:
+    if path.startswith(_NO_BODY):
+        return
     inner = [
         found
         for name, child in module.named_children()
         for found in _blocks(child, f"{path}.{name}".lstrip("."), last, nodes)
     ]
+    last_layer = path if path in nodes else last.get(path)  # a module may be a layer as a whole
     weighted = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in module.modules())
-    if path not in last or weighted < 2 or isinstance(module, nn.Sequential | nn.ModuleList):  # noqa: PLR2004 - one convolution is no block
+    if (
+        last_layer is None
+        or weighted < _SEVERAL
+        or isinstance(module, nn.Sequential | nn.ModuleList)
+    ):
         yield from inner
         return
-    end = last[path]
     # A sum or a concatenation of its own at the end makes the whole more than its parts in a row.
-    combines = nodes[end].op != "call_module" and end.rpartition(".")[0] == path
-    yield from [path] if combines or len(inner) < 2 else inner  # noqa: PLR2004 - likewise
+    end = nodes[last_layer]
+    while end.target in _RESHAPING:
+        end = end.all_input_nodes[0]
+    names = {node: name for name, node in nodes.items()}
+    combines = end.target in _COMBINING and names.get(end, "").rpartition(".")[0] == path
+    yield from [path] if combines or len(inner) < _SEVERAL else inner
 
 
 def _is(root: nn.Module, node: fx.Node, kinds: type | tuple[type, ...]) -> bool:

@@ -5,9 +5,9 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 
 from bottleneck.bases.aliases import keras_aliases
@@ -18,6 +18,7 @@ from bottleneck.bases.layers import (
     ancestors,
     axes_of,
     block_ends,
+    has_positions,
     last_conv,
     last_inside,
     measure,
@@ -29,7 +30,8 @@ from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 __all__ = ["Network"]
 
 _ALL_BLOCKS = "all-blocks"
-_TOKENS = 2
+_IMAGES = 4
+"""Axes of a tensor that convolutions work on."""
 _WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
 
 
@@ -83,7 +85,7 @@ class Network:
                 # Values that no state dict holds: the model's own constructor computes them.
                 root = build()
                 self._graph, names = trace(root)
-        except (RuntimeError, TypeError, fx.proxy.TraceError) as error:
+        except Exception as error:  # whatever a library's or a package's constructor raises
             raise _untraceable(self.name, error) from error
         self.constants = {key: value.clone() for key, value in constants(root, self._graph).items()}
         self._root = root.to("meta")
@@ -208,10 +210,12 @@ class Network:
         module = copy.deepcopy(fx.GraphModule(self._root, graph))
         for name in tensors_of(module):
             if name in tensors:
-                assign(module, name, tensors[name])
+                # The same arithmetic in the order that convolutions on processors read fastest.
+                images = tensors[name].dim() == _IMAGES
+                order = torch.channels_last if images else torch.contiguous_format
+                assign(module, name, tensors[name].contiguous(memory_format=order))
         module.eval().requires_grad_(requires_grad=False)
-        # The same arithmetic in the order that convolutions on processors read fastest.
-        return module.to(memory_format=torch.channels_last)
+        return module
 
     def sized(self, image_size: tuple[int, int], layers: Iterable[str] = ()) -> dict[str, Layer]:
         """Return the layers for images of another size. Nothing is computed.
@@ -243,27 +247,28 @@ class Network:
             if layer not in found:
                 raise UsageError(
                     f"{self.name} cannot compute {self.alias(layer) or layer!r} of images of "
-                    f"{_pixels(image_size)} pixels; {self._accepted(layer)}"
+                    f"{_pixels(image_size)} pixels; {self._accepted(layer, image_size)}"
                 )
         return {name: found[name] for name in wanted} if wanted else dict(found)
 
     def _describe(self, measured: Measured) -> None:
         names = {node: name for name, node in self._nodes.items()}
         output = next(node for node in self._graph.nodes if node.op == "output")
-        classifier = next(node for node in reversed(self._graph.nodes) if self._has_weights(node))
-        penultimate = classifier.all_input_nodes[0]
-        while isinstance(self._module(penultimate), nn.Dropout | nn.Identity):
-            penultimate = penultimate.all_input_nodes[0]
+        (logits, *_) = output.all_input_nodes
+        penultimate = self._penultimate(logits, measured)
         below = ancestors([penultimate])
         before = {name: node for name, node in self._nodes.items() if node in below}
-        convolved = last_conv(self._root, list(before.values()), measured.shapes)
-        meant = zip(WORDS, (convolved, penultimate, *output.all_input_nodes), strict=False)
-        words = {word: names[node] for word, node in meant if node in measured.shapes}
         shapes = {
             name: measured.shapes[node]
             for name, node in self._nodes.items()
             if node in measured.shapes
         }
+        side = max(self.image_size)
+        square = measured if (side, side) == self.image_size else self._measure((side, side))
+        axes = axes_of(self._root, square.shapes)
+        convolved = last_conv(self._root, before, square.shapes, axes)
+        meant = zip(WORDS, (convolved, penultimate, logits), strict=True)
+        words = {word: names[node] for word, node in meant if node in measured.shapes}
         self._modules = last_inside(shapes)
         targets = {
             alias: self._modules.get(target, target)
@@ -273,20 +278,46 @@ class Network:
             **{alias: layer for alias, layer in targets.items() if layer in shapes},
             **words,
         }
-        tokens = None
-        if convolved is not None and len(measured.shapes[convolved]) == _TOKENS:
-            tokens = measured.shapes[convolved][0]
-        axes = axes_of(shapes, tokens, _class_tokens(self._root))
         costs = self._costs(measured)
         aliases: dict[str, list[str]] = {name: [] for name in shapes}
         for alias, layer in self.aliases.items():
             aliases[layer].append(alias)
         self.layers = {
-            name: Layer(name, tuple(aliases[name]), shape, axes[name], costs[self._nodes[name]])
+            name: Layer(name, tuple(aliases[name]), shape, axes.get(node, ""), costs[node])
             for name, shape in shapes.items()
+            for node in [self._nodes[name]]
         }
-        ends = block_ends(self._root, before, last_inside(before))
-        self.blocks = tuple(name for name in self.layers if name in ends)
+        ends = block_ends(self._root, before)
+        self.blocks = tuple(
+            name for name, shape in shapes.items() if name in ends and has_positions(shape)
+        )
+
+    def _penultimate(self, logits: fx.Node, measured: Measured) -> fx.Node:
+        """Return the classifier's input; the output of a network without one."""
+        classifier = None
+        if getattr(self._root, "num_classes", None) != 0:  # so timm says that there is none
+            classifier = self._classifier(measured)
+        if classifier is None:
+            return logits
+        node = classifier.all_input_nodes[0]
+        while isinstance(self._module(node), nn.Dropout | nn.Identity):
+            node = node.all_input_nodes[0]
+        return node
+
+    def _classifier(self, measured: Measured) -> fx.Node | None:
+        """Return the node of timm's classifier, the first if there are two; else the last weights'.
+
+        A linear layer on tokens is none.
+        """
+        weighted: list[fx.Node] = [node for node in self._graph.nodes if self._has_weights(node)]
+        heads: Any = getattr(self._root, "get_classifier", lambda: None)()
+        head = heads[0] if isinstance(heads, tuple | list) else heads
+        inside = set(head.modules()) if isinstance(head, nn.Module) else set()
+        own = [node for node in weighted if self._module(node) in inside]
+        last = next(reversed(own or weighted), None)
+        if last is None or len(measured.shapes.get(last, ())) not in {1, 3}:
+            return None
+        return last
 
     def _measure(self, image_size: tuple[int, int]) -> Measured:
         return measure(fx.GraphModule(self._root, self._graph), image_size)
@@ -303,18 +334,26 @@ class Network:
                 costs[node] = sum(measured.multiply_adds[each] for each in needed[node])
         return costs
 
-    def _accepted(self, layer: str) -> str:
+    def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
         """Say which images a layer can be computed of."""
         node = self._nodes[layer]
+
+        def fits(side: int) -> bool:
+            return node in self._measure((side, side)).shapes
+
         native = max(self.image_size)
-        if node not in self._measure((native + 1, native + 1)).shapes:
+        others = [side for side in (native - 64, native - 32, native + 32, 2 * native) if side > 0]
+        accepted = [side for side in others if fits(side)]
+        if not accepted:
             return f"it takes images of {_pixels(self.image_size)} pixels: leave out --image-size"
         low, high = 0, native
         while high - low > 1:
             middle = (low + high) // 2
-            fits = node in self._measure((middle, middle)).shapes
-            low, high = (low, middle) if fits else (middle, high)
-        return f"it takes images of {high} x {high} pixels or more: give another --image-size"
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        if min(refused) < high and fits(high + 1):
+            return f"it takes images of {high} x {high} pixels or more: give another --image-size"
+        examples = ", ".join(f"{side} x {side}" for side in accepted)
+        return f"it takes images of {examples} pixels, say: give another --image-size"
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self._root.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -324,17 +363,11 @@ class Network:
 
 
 def _untraceable(name: str, error: Exception) -> UsageError:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
     return UsageError(
-        f"{name} cannot be traced as a graph of layers ({type(error).__name__}); choose another "
-        f"model"
+        f"{name} cannot be traced as a graph of layers ({type(error).__name__}: {reason}); choose "
+        f"another model"
     )
-
-
-def _class_tokens(root: nn.Module) -> int | None:
-    """Return how many tokens precede those of the patches, None where there are no tokens."""
-    if isinstance(root, torchvision.models.VisionTransformer):
-        return 1
-    return getattr(root, "num_prefix_tokens", None)
 
 
 def _pixels(image_size: tuple[int, int]) -> str:

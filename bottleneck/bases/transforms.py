@@ -115,7 +115,7 @@ class Transform:
                     f"{', '.join(INTERPOLATIONS)}"
                 )
             changed = replace(changed, interpolation=interpolation)
-        if squash is not None and squash != changed.squash:
+        if squash is not None:
             resize = changed.crop if squash else changed.resize
             changed = replace(changed, resize=resize, squash=squash)
         return changed

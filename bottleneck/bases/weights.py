@@ -1,7 +1,6 @@
 """Weights from a library, a file or a seed. Loading never runs pickled code."""
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -14,7 +13,13 @@ from safetensors.torch import load_file
 
 from bottleneck.bases.models import Model, StateDict
 from bottleneck.bases.transforms import Transform
-from bottleneck.errors import PathMissingError, UnknownNameError, WeightsError, did_you_mean
+from bottleneck.errors import (
+    BottleneckError,
+    PathMissingError,
+    UnknownNameError,
+    WeightsError,
+    did_you_mean,
+)
 
 __all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
 
@@ -121,8 +126,12 @@ def check_weights(
     found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
     needed = sorted(name for name in used | required if name in shapes)
     misfits = [
-        *(f"{name} is missing" for name in needed if name not in found),
-        *(f"{name} is not known" for name in found if name not in shapes),
+        *(f"{name} of shape {shapes[name]} is missing" for name in needed if name not in found),
+        *(
+            f"{name} of shape {shape} is not known"
+            for name, shape in found.items()
+            if name not in shapes
+        ),
         *(
             f"{name} has shape {found[name]}, expected {shapes[name]}"
             for name in needed
@@ -130,7 +139,7 @@ def check_weights(
         ),
     ]
     if misfits:
-        shown = 3
+        shown = 5
         more = f" and {len(misfits) - shown} more" if len(misfits) > shown else ""
         raise WeightsError(
             f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:shown])}{more}; "
@@ -169,7 +178,9 @@ def _pretrained(model: Model, name: str) -> Weights:
             f"weights {name} of {model.name} are not in {entry.place} and cannot be downloaded "
             f"({reason}); {_REMEDY}"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except BottleneckError:
+        raise
+    except Exception as error:  # damaged bytes make the readers raise whatever they meet
         raise WeightsError(
             f"weights {name} of {model.name} in {entry.place} are damaged "
             f"({type(error).__name__}); delete {entry.file or 'them'} there to download them "
@@ -191,9 +202,12 @@ def _read(file: Path) -> StateDict:
             f"({type(error).__name__}); expected a state dict saved by torch.save, or a "
             f".safetensors file"
         ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    while isinstance(content, dict):
+        wrapped = (content[name] for name in _WRAPPERS if isinstance(content.get(name), dict))
+        inner = next(wrapped, None)
+        if inner is None:
+            break
+        content = inner
     if not isinstance(content, dict) or not content:
         raise WeightsError(
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
@@ -204,10 +218,14 @@ def _read(file: Path) -> StateDict:
         for name, value in content.items()
         if torch.is_tensor(value) and name != _AVERAGING_COUNTER
     }
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    while tensors and (prefix := _common_prefix(tensors)):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return _with_todays_names(tensors)
+
+
+def _common_prefix(tensors: StateDict) -> str:
+    """Return what a wrapper has put before every name."""
+    return next((each for each in _PREFIXES if all(name.startswith(each) for name in tensors)), "")
 
 
 def _with_todays_names(state: StateDict) -> StateDict:

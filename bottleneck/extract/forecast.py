@@ -15,7 +15,13 @@ import numpy as np
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_sizes
 from bottleneck.extract.batches import Progress
-from bottleneck.extract.run import check_arguments, missing_rows, stored_batches
+from bottleneck.extract.run import (
+    Canary,
+    check_arguments,
+    check_banks,
+    missing_rows,
+    stored_batches,
+)
 from bottleneck.files import atomic_write
 from bottleneck.images import ImageItem, ImageSet
 
@@ -89,19 +95,21 @@ def forecast_extraction(
 
     Raises
     ------
-    UsageError, FeatureOverflowError
+    UsageError, CacheError, FeatureOverflowError
         As `extract_features` would.
     """
     check_arguments(dtype, batch_size)
     started = time.monotonic()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
+    canary = base.canary()
+    check_banks(base, banks, dtype, canary)
     missing = missing_rows(images, banks)
     seconds = time.monotonic() - started
     tried = bytes_on_disk = growth = 0
     for layers, items in missing.items():
         names = {layer: banks[layer].name for layer in layers}
         plan = _Plan(base.cut(layers), names, dtype, batch_size)
-        trial = _try(plan, items, cache, progress or _silent)
+        trial = _try(plan, items, cache, canary, progress or _silent)
         sizes = plan.part_sizes(len(items), trial.seconds_per_image)
         tried += trial.images
         seconds += trial.seconds + (len(items) - trial.images) * (
@@ -164,7 +172,9 @@ class _Trial:
     seconds_per_byte: float
 
 
-def _try(plan: _Plan, items: Sequence[ImageItem], cache: Cache, report: Progress) -> _Trial:
+def _try(
+    plan: _Plan, items: Sequence[ImageItem], cache: Cache, canary: Canary, report: Progress
+) -> _Trial:
     folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.is_dir())
     least = (_WARM_UP_BATCHES + _TIMED_BATCHES) * plan.batch_size
     done = warmed = 0
@@ -175,7 +185,9 @@ def _try(plan: _Plan, items: Sequence[ImageItem], cache: Cache, report: Progress
             for layer in plan.banks
         }
         started = warm = time.monotonic()
-        batches = stored_batches(plan.base, items, banks, plan.dtype, plan.batch_size)
+        batches = stored_batches(
+            plan.base, items, banks, dtype=plan.dtype, batch_size=plan.batch_size, canary=canary
+        )
         with closing(batches):
             for number, batch in enumerate(batches, start=1):
                 done += len(batch.items) + len(batch.rejected)

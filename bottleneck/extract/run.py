@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,7 +17,17 @@ from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.batches import Batch, Progress, feature_batches
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
-__all__ = ["Extraction", "check_arguments", "extract_features", "missing_rows", "stored_batches"]
+__all__ = [
+    "Extraction",
+    "check_arguments",
+    "check_banks",
+    "extract_features",
+    "missing_rows",
+    "stored_batches",
+]
+
+Canary = Mapping[str, Sequence[Sequence[float]]]
+"""Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
 
 _DTYPES = ("float16", "float32")
 _CANARY_TOLERANCE = 1e-3
@@ -151,22 +161,24 @@ def extract_features(
     set_file = cache.set_file(images.name)
     cache.check_writable()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
+    canary = base.canary()
+    check_banks(base, banks, dtype, canary)
     distinct = {bank.name: bank for bank in banks.values()}.values()
     missing = missing_rows(images, banks)
     work = sum(len(items) for items in missing.values())
     done = written = 0
     bad: dict[str, str] = {}
+    how: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "canary": canary}
     for layers, items in missing.items():
         row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
-        for batch in stored_batches(base.cut(layers), items, banks, dtype, batch_size):
+        for batch in stored_batches(base.cut(layers), items, banks, **how):
             bad |= {image.path: image.reason for image in batch.rejected}
             written += len(batch.items) * row_bytes
             done += len(batch.items) + len(batch.rejected)
             if progress:
                 progress("extract", done, work)
     lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
-    if lost:
-        _prepare_banks(base.cut(lost), banks, dtype)
+    _describe(base, lost, banks, dtype, canary)
     usable = _usable(images, bad)
     computed = work - len(bad)
     for bank in distinct:
@@ -232,8 +244,10 @@ def stored_batches(
     base: FrozenBase,
     items: Sequence[ImageItem],
     banks: Mapping[str, Bank],
+    *,
     dtype: str,
     batch_size: int,
+    canary: Canary,
 ) -> Generator[Batch]:
     """Compute the base's layers of some images; yield each batch once it is appended."""
     layers_of: dict[str, list[str]] = {}
@@ -245,7 +259,7 @@ def stored_batches(
             if batch.items and not writers:
                 for layer, values in batch.features.items():
                     store(values, dtype, layer)  # a bank is made only for what can be stored
-                _prepare_banks(base, banks, dtype)
+                _describe(base, base.layers, banks, dtype, canary)
                 for name, (first, *_) in layers_of.items():
                     writer = banks[first].writer(dtype, share=len(layers_of))
                     writers[name] = stack.enter_context(writer)
@@ -281,18 +295,24 @@ def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     return usable
 
 
-def _prepare_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str) -> None:
-    """Describe new layers in ``bank.json``; check the canary of layers already there."""
-    canary = base.canary()
-    for layer in base.layers:
-        bank = banks[layer]
+def check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary: Canary) -> None:
+    """Raise `CacheError` unless the banks that exist hold what the base computes."""
+    for layer, bank in banks.items():
         if bank.exists and bank.info["fingerprint"] != base.fingerprint(layer, dtype):
             raise CacheError(
                 f"bank {bank.name} has another fingerprint than its name says; move it away"
             )
         if bank.describes(layer):
-            stored = bank.info["layers"][layer]["canary"]
-            _check_canary(bank, layer, stored, canary[layer])
+            _check_canary(bank, layer, bank.info["layers"][layer]["canary"], canary[layer])
+
+
+def _describe(
+    base: FrozenBase, layers: Iterable[str], banks: Mapping[str, Bank], dtype: str, canary: Canary
+) -> None:
+    """Describe layers in ``bank.json`` that are not yet there."""
+    for layer in layers:
+        bank = banks[layer]
+        if bank.describes(layer):
             continue
         versions = {"python": platform.python_version()}
         provenance = {
