@@ -73,9 +73,24 @@ class Selection:
 
     @property
     def slug(self) -> str:
-        """Model, layer and pooling as part of a file's name."""
-        pooled = "" if self.pool == "none" else f"-{self.pool}"
-        return slug(f"{self.model}-{self.layer_name}{pooled}")
+        """Model, layer, pooling and changes to the preprocessing as part of a file's name."""
+        return slug("-".join([self.model, self.layer_name, *self._particulars]))
+
+    def __str__(self) -> str:
+        """Name model and layer, and what is particular about them."""
+        particulars = f" ({', '.join(self._particulars)})" if self._particulars else ""
+        return f"{self.model} {self.layer_name}{particulars}"
+
+    @property
+    def _particulars(self) -> list[str]:
+        size = self.adjustments.get("image_size")
+        squash = self.adjustments.get("squash")
+        return [
+            *([] if size is None else ["x".join(map(str, size))]),
+            *([] if squash is None else ["squash" if squash else "crop"]),
+            *filter(None, [self.adjustments.get("interpolation")]),
+            *([] if self.pool == "none" else [self.pool]),
+        ]
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Turn rows as the bank stores them into features, float32 of shape (n, d)."""
@@ -177,6 +192,8 @@ def select_features(
         The last matching extraction has several layers and none was chosen, or the layer cannot be
         pooled so.
     """
+    if pool is not None:
+        check_pool(pool, "C", "")  # a vector takes any that there is
     runs = cache.runs()
     if not runs:
         raise DataError(
@@ -336,13 +353,7 @@ def _no_match(
         for key, value in asked.items()
         if value and value not in known[key]
     ]
-    there = sorted(
-        {
-            f"{each.model} {each.layer_name}"
-            f"{'' if each.pool == 'none' else f' pooled by {each.pool}'} of {each.image_set!r}"
-            for each in found
-        }
-    )
+    there = sorted({f"{each} of {each.image_set!r}" for each in found})
     return (
         f"no extraction with {wanted} in the cache{next(filter(None, hints), '')}; there are "
         f"{'; '.join(there)}: choose one of them, or run 'bottleneck extract'"

@@ -191,9 +191,9 @@ def test_a_network_with_another_top_serves():
 @pytest.mark.parametrize(
     ("model", "other", "sentence"),
     [
-        ("resnet18", "resnet34", "layer1.2.conv1.weight is not known"),
-        ("resnet50", "resnet101", "layer3.6.conv1.weight is not known"),
-        ("vgg16", "resnet18", "features.0.bias is missing"),
+        ("resnet18", "resnet34", "layer1.2.conv1.weight of shape (64, 64, 3, 3) is not known"),
+        ("resnet50", "resnet101", "layer3.6.conv1.weight of shape (256, 1024, 1, 1) is not known"),
+        ("vgg16", "resnet18", "features.0.bias of shape (64,) is missing"),
     ],
 )
 def test_weights_of_another_architecture(model, other, sentence):

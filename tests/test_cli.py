@@ -199,6 +199,14 @@ def test_layers_and_models(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
+def test_a_head_that_is_replaced_is_told(bottleneck):
+    assert "replaces" not in bottleneck("fit-head").err
+    assert "note: it replaces the head that had that name" in bottleneck("fit-head").err
+    (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
+    assert (row["input"], row["pool"], row["dtype"]) == ([224, 224], "none", "float16")
+
+
+@pytest.mark.usefixtures("_extracted")
 def test_looking_into_the_cache(bottleneck):
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
     assert row["model"] == "squeezenet1_1"

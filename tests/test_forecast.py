@@ -4,6 +4,8 @@ How near it comes is shown by ``tests/benchmarks/forecast.py``: times are not fo
 """
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cache import part_sizes, parts
-from bottleneck.errors import UsageError
+from bottleneck.errors import CacheError, UsageError
 from bottleneck.extract import forecast_extraction
 
 
@@ -92,3 +94,30 @@ def test_what_extract_would_refuse(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     with pytest.raises(UsageError, match="no dtype 'float8'"):
         forecast_extraction(images, tiny, Cache("cache"), dtype="float8")
+    with pytest.raises(UsageError, match="too long for a file"):
+        forecast_extraction(replace(images, name="x" * 220), tiny, Cache("cache"))
+    Path("file").touch()
+    with pytest.raises(CacheError, match="cannot write to the cache folder 'file'"):
+        forecast_extraction(images, tiny, Cache("file"))
+
+
+def test_bad_images_met_in_the_trial_are_told(bottleneck, make_images):
+    folder = make_images(cat=6, dog=6)
+    (folder / "cat/000.png").write_bytes(b"no image")
+    (folder / "dog/001.png").write_bytes((folder / "dog/001.png").read_bytes()[:500])
+    arguments = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--dry-run")
+    finished = bottleneck(*arguments)
+    assert finished.code == 0
+    assert "2 images could not be used" in finished.err
+    assert len(json.loads(bottleneck(*arguments, "--json").out)["rejected"]) == 2
+
+
+def test_what_a_killed_trial_left_is_removed(make_images, tiny):
+    """After an hour, when no trial can be at it any more."""
+    images = ImageSet.from_folder(make_images(cat=2, dog=2))
+    old, new = Path(".bottleneck-forecast-old"), Path(".bottleneck-forecast-new")
+    for folder in (old, new):
+        (folder / "bank").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    forecast_extraction(images, tiny, Cache("cache"))
+    assert (old.exists(), new.exists()) == (False, True)

@@ -255,6 +255,11 @@ def test_keras_names_of_a_residual_block_are_in_keras_order():
         assert places == list(range(places[0], places[0] + len(steps)))
 
 
+def test_a_network_without_blocks_has_none():
+    with pytest.raises(UnknownNameError, match="no layer 'all-blocks' in timm:convmixer_768_32"):
+        network("timm:convmixer_768_32").resolve("all-blocks")
+
+
 @pytest.mark.parametrize(
     ("name", "last_conv", "penultimate"),
     [

@@ -45,6 +45,18 @@ def unloadable():
 def no_module():
     import no_such_module
 
+class Derived(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.doubled = self.conv.weight * 2
+
+    def forward(self, images):
+        return nn.functional.conv2d(images, self.doubled)
+
+def derived():
+    return Model("derived", "tiny:x", lambda _: Derived(), TRANSFORM)
+
 LOADERS = [("import", no_module), ("module", lambda: network(None))]
 
 def no_model():
@@ -126,10 +138,12 @@ def test_a_broken_package_is_told_and_breaks_nothing_else(
 
 def test_networks_and_weights_that_break(installed):
     """What a package's own code raises later is one sentence, too."""
-    names = ("unbuildable", "weightless", "unloadable")
+    names = ("unbuildable", "weightless", "unloadable", "derived")
     installed(**{name: f"tiny_bases:{name}" for name in names})
     with pytest.raises(UsageError, match="unbuildable cannot be traced .*KeyError: 'x'"):
         FrozenBase("unbuildable", weights="random")
+    with pytest.raises(UsageError, match="it keeps doubled, which is computed from weights"):
+        FrozenBase("derived", weights="random")
     base = FrozenBase("weightless", weights="random")
     assert base.shapes == {"1": (3 * 32 * 32,)}
     for weights in ("import", "module"):

@@ -136,6 +136,17 @@ def test_predictions_from_files_agree_with_cached_features(stored, how):
 def test_a_pooling_that_is_neither_stored_nor_possible(stored):
     with pytest.raises(UsageError, match="cannot be pooled by 'cls'"):
         select_features(stored, pool="cls")
+    with pytest.raises(UnknownNameError, match="no pooling 'avgg'; did you mean 'avg'"):
+        select_features(stored, pool="avgg")
+
+
+def test_extractions_of_one_layer_are_told_apart(stored):
+    """In what is printed, in the names of heads and where one is missed."""
+    late = select_features(stored, pool="max")
+    assert str(late) == "efficientnet_lite0 bn2 (96x96, max)"
+    assert late.slug == "efficientnet_lite0-bn2-96x96-max"
+    with pytest.raises(UnknownNameError, match="bn2 \\(96x96\\) of 'data'"):
+        select_features(stored, layer="bn1")
 
 
 def test_the_class_token_of_a_transformer():

@@ -46,6 +46,19 @@ def test_a_crop_never_leaves_the_image(size, image):
     assert torch.equal(tensor, tensor[:, :1, :1].expand_as(tensor))
 
 
+def test_images_too_thin_to_crop_are_rejected_by_name(make_images):
+    """Before they are blown up to gigabytes; squashed they are as good as any."""
+    folder = make_images(cat=3, dog=3)
+    Image.new("RGB", (20_000, 2), "white").save(folder / "cat/thin.png")
+    images = ImageSet.from_folder(folder)
+    base = FrozenBase("squeezenet1_1", ["features.3"], weights="random")
+    (rejected,) = extract_features(images, base, Cache("cache")).rejected
+    assert rejected.path == "data/cat/thin.png"
+    assert "too thin for a centre crop" in rejected.reason
+    squashing = FrozenBase("squeezenet1_1", ["features.3"], weights="random", squash=True)
+    assert not extract_features(images, squashing, Cache("cache")).rejected
+
+
 def test_squash_sees_the_whole_image():
     squashed = OWN.adjusted(image_size=(150, 100), squash=True)
     image = photograph()
@@ -89,6 +102,8 @@ def test_settings_that_cannot_be():
         OWN.adjusted(interpolation="bicubik")
     with pytest.raises(UsageError, match="images of 150 x 0 pixels cannot be"):
         OWN.adjusted(image_size=(150, 0))
+    with pytest.raises(UsageError, match="give sides from 1 to 16384"):
+        OWN.adjusted(image_size=(150, 5_000_000_000))
 
 
 def test_every_setting_is_part_of_the_fingerprint_and_of_the_bank(make_images):

@@ -13,6 +13,17 @@ import torchvision
 
 from bottleneck.bases import Network, find_model, model_names
 
+SPELLED_OUT = (
+    "densenet121",
+    "inception_v3",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet50",
+    "resnet50v2",
+    "vgg16",
+    "xception",
+)
+"""One of each family with Keras' names, and their aliases one by one."""
 GOLDEN = Path(__file__).with_name("zoo.json")
 PINNED = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
 
@@ -42,7 +53,9 @@ def describe(name: str) -> dict:
         "default": [shown(layer) for layer in network.in_order([model.default_layer])],
         "words": {word: shown(network.aliases[word]) for word in words},
         "blocks": [shown(layer) for layer in network.blocks],
-        "aliases": len(network.aliases),
+        "aliases": {alias: shown(layer) for alias, layer in network.aliases.items()}
+        if name in SPELLED_OUT
+        else len(network.aliases),
         "layers": len(network.layers),
         "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
     }

@@ -105,7 +105,7 @@ class FrozenBase:
         used = {name for layer in self.layers for name in self.network.tensors(layer)}
         default = self.network.in_order([self._model.default_layer])
         required = {name for layer in default for name in self.network.tensors(layer)}
-        check_weights(model, loaded, self.network.tensor_shapes, used, required)
+        check_weights(model, loaded, self.network.state, used, required)
         self.weights_name = loaded.name
         self.weights_random = loaded.random
         known = loaded.state | self.network.constants

@@ -41,10 +41,11 @@ class Network:
     Layers are named as `torchvision.models.feature_extraction.get_graph_node_names` names them,
     except that it takes a convolution with its normalisation and activation for one layer, and this
     for three. A module's name stands for the last layer in it (``layer4`` for ``layer4.2.relu_2``).
-    Three words name a layer of every network:
+    Three words name a layer of every network in the field's manner:
 
-    - ``penultimate``: the input of the last weighted layer, which is the classifier;
-    - ``last_conv``: the last map before it, or the last tokens, that is not a pooled one;
+    - ``penultimate``: the classifier's input, or the output of a network without one;
+    - ``last_conv``: the last map before it, or the last tokens, that is not a pooled one (a network
+      without either has no such layer);
     - ``logits``: the output.
 
     Parameters
@@ -88,7 +89,8 @@ class Network:
         except Exception as error:  # whatever a library's or a package's constructor raises
             raise _untraceable(self.name, error) from error
         self.constants = {key: value.clone() for key, value in constants(root, self._graph).items()}
-        self._root = root.to("meta")
+        # Without gradients, what modules keep for later can be copied with them.
+        self._root = root.to("meta").requires_grad_(requires_grad=False)
         for constant in self.constants:
             assign(self._root, constant, self.constants[constant].to("meta"))
         self._nodes: dict[str, fx.Node] = {
@@ -166,9 +168,9 @@ class Network:
         return tuple(sorted(names))
 
     @property
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all tensors that a state dict of this architecture holds."""
-        return {name: tuple(tensor.shape) for name, tensor in self._root.state_dict().items()}
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a state dict of this architecture holds, without values: shapes and types."""
+        return dict(self._root.state_dict())
 
     @property
     def parameters(self) -> int:
@@ -350,7 +352,7 @@ class Network:
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if fits(middle) else (middle, high)
-        if min(refused) < high and fits(high + 1):
+        if min(refused) < high and all(map(fits, (high + 1, high + 17, native + 1, native + 17))):
             return f"it takes images of {high} x {high} pixels or more: give another --image-size"
         examples = ", ".join(f"{side} x {side}" for side in accepted)
         return f"it takes images of {examples} pixels, say: give another --image-size"

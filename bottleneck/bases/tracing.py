@@ -33,13 +33,21 @@ def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
 
 
 def constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
-    """Return the tensors that a graph reads and a state dict does not hold."""
+    """Return the tensors that a graph reads and a state dict does not hold.
+
+    Raises
+    ------
+    TypeError
+        One is computed from weights, which are others than those that will be loaded.
+    """
     held = root.state_dict()
     found = {name: tensor for name, tensor in root.named_buffers() if name not in held}
     for node in graph.nodes:
         if node.op == "get_attr" and node.target not in held:
             path, _, attribute = node.target.rpartition(".")
             found[node.target] = getattr(root.get_submodule(path), attribute)
+            if found[node.target].grad_fn is not None:
+                raise TypeError(f"it keeps {node.target}, which is computed from weights")
     return found
 
 

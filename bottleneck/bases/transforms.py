@@ -10,10 +10,12 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F  # noqa: N812 - the field's name for it
 
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import BadImageError, UnknownNameError, UsageError, did_you_mean
 
 __all__ = ["INTERPOLATIONS", "Transform"]
 
+_LONGEST_SIDE = 16_384
+_MOST_PIXELS = 2**26
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
@@ -98,9 +100,10 @@ class Transform:
         """
         changed = self
         if image_size is not None:
-            if min(image_size) < 1:
+            if min(image_size) < 1 or max(image_size) > _LONGEST_SIDE:
                 raise UsageError(
-                    f"images of {image_size[0]} x {image_size[1]} pixels cannot be; give 1 or more"
+                    f"images of {image_size[0]} x {image_size[1]} pixels cannot be; give sides "
+                    f"from 1 to {_LONGEST_SIDE}"
                 )
             scaled = [
                 round(box * new / old)
@@ -127,8 +130,18 @@ class Transform:
         -------
         torch.Tensor
             float32 of shape (3, height, width), the size of `crop`.
+
+        Raises
+        ------
+        BadImageError
+            The image is so thin that it would be resized to more than 2^26 pixels.
         """
         size = self.resize if self.squash else self._covering(image.height, image.width)
+        if size[0] * size[1] > max(_MOST_PIXELS, self.resize[0] * self.resize[1]):
+            raise BadImageError(
+                f"{image.width} x {image.height} pixels are too thin for a centre crop: they would "
+                f"be resized to {size[1]} x {size[0]}; --squash takes them"
+            )
         resized = F.resize(image, list(size), interpolation=InterpolationMode(self.interpolation))
         cropped = F.center_crop(resized, list(self.crop))
         scaled = F.convert_image_dtype(F.pil_to_tensor(cropped), torch.float32)

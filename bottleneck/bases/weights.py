@@ -91,9 +91,10 @@ def load_weights(model: Model, choice: str) -> Weights:
     if choice in {"default", *model.weights}:
         return _pretrained(model, next(iter(model.weights)) if choice == "default" else choice)
     kind, _, seed = choice.partition(":")
-    if kind == "random" and (seed or "0").isdecimal() and int(seed or 0) < _SEEDS:
+    seeded = (seed or "0").isdecimal() and len(seed) <= len(str(_SEEDS)) and int(seed or 0) < _SEEDS
+    if kind == "random" and seeded:
         return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.transform)
-    if Path(choice).exists() or choice.endswith(_FILE_SUFFIXES):
+    if Path(choice).exists() or choice.lower().endswith(_FILE_SUFFIXES):
         file = Path(choice)
         same_name = (each.transform for each in model.weights.values() if each.file == file.name)
         return Weights(choice, _read(file), next(same_name, model.transform))
@@ -107,7 +108,7 @@ def load_weights(model: Model, choice: str) -> Weights:
 def check_weights(
     model: str,
     weights: Weights,
-    shapes: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, torch.Tensor],
     used: AbstractSet[str],
     required: AbstractSet[str],
 ) -> None:
@@ -124,6 +125,7 @@ def check_weights(
         Names the first misfits and counts the others.
     """
     found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     needed = sorted(name for name in used | required if name in shapes)
     misfits = [
         *(f"{name} of shape {shapes[name]} is missing" for name in needed if name not in found),
@@ -146,7 +148,15 @@ def check_weights(
             f"give a state dict of {model}, or name the model that these weights belong to"
         )
     for name in sorted(used & weights.state.keys()):
-        if not weights.state[name].isfinite().all():
+        given = weights.state[name]
+        numbers = given.layout is torch.strided and not given.is_quantized and not given.is_meta
+        if not numbers or given.is_floating_point() != expected[name].is_floating_point():
+            raise WeightsError(
+                f"weights {weights.name!r} of {model} have {name} as {given.dtype} on "
+                f"{given.device}, {given.layout}; expected plain numbers, as "
+                f"{expected[name].dtype}: give a state dict as the training left it"
+            )
+        if not given.isfinite().all():
             raise WeightsError(
                 f"weights {weights.name!r} of {model} hold nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
@@ -192,7 +202,7 @@ def _read(file: Path) -> StateDict:
     if not file.is_file():
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             content: Any = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)

@@ -1,6 +1,7 @@
 """All models by name: those of the libraries, and those that other packages bring."""
 
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from bottleneck.bases.libraries import (
     TEXTBOOK_NAMES,
@@ -9,7 +10,8 @@ from bottleneck.bases.libraries import (
     timm_names,
     torchvision_names,
 )
-from bottleneck.bases.models import Model
+from bottleneck.bases.models import Model, PretrainedWeights
+from bottleneck.bases.transforms import Transform
 from bottleneck.errors import BottleneckError, PluginError, UnknownNameError, did_you_mean
 
 __all__ = ["PLUGIN_GROUP", "find_model", "model_names"]
@@ -81,7 +83,7 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
     expected = "expected a callable without arguments that returns a bottleneck.bases.Model"
     remedy = f"update or uninstall {packages[0]}"
     try:
-        model = plugins[0].load()()
+        model: Any = plugins[0].load()()
     except BottleneckError:
         raise
     except Exception as error:  # whatever another package's code raises
@@ -89,9 +91,21 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
             f"model {name!r} of {packages[0]} cannot be loaded ({type(error).__name__}: {error}); "
             f"{expected}: {remedy}"
         ) from error
-    if not isinstance(model, Model) or model.name != name:
-        given = f"a model {model.name!r}" if isinstance(model, Model) else type(model).__name__
+    given = _what_is_wrong(model)
+    if given or model.name != name:
+        given = given or f"a model {model.name!r}"
         raise PluginError(
             f"model {name!r} of {packages[0]} is {given}; {expected} of that name: {remedy}"
         )
-    return model
+    return model  # type: ignore[no-any-return]
+
+
+def _what_is_wrong(found: object) -> str:
+    """Return what of a model is of another type than it has to be, ``""`` if nothing is."""
+    if not isinstance(found, Model):
+        return type(found).__name__
+    kinds = {"name": str, "architecture": str, "transform": Transform, "default_layer": str}
+    parts = [(key, getattr(found, key), kind) for key, kind in kinds.items()]
+    parts += [(key, value, PretrainedWeights) for key, value in found.weights.items()]
+    wrong = [(key, value) for key, value, kind in parts if not isinstance(value, kind)]
+    return ", ".join(f"a model with {type(value).__name__} as {key}" for key, value in wrong)

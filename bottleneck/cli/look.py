@@ -9,7 +9,7 @@ import typer
 from bottleneck.cli.app import app
 from bottleneck.cli.options import AsJson, CacheFolder, ImageSize, image_size_of
 from bottleneck.cli.output import note, print_json, print_table
-from bottleneck.errors import PluginError
+from bottleneck.errors import BottleneckError
 
 if TYPE_CHECKING:
     from bottleneck.cache import Bank
@@ -79,7 +79,7 @@ def models(
     for name in model_names():
         try:
             found = find_model(name)
-        except PluginError as error:
+        except BottleneckError as error:
             note(f"note: {error}")
             continue
         best = next(iter(found.weights.values()), None)
@@ -109,6 +109,9 @@ def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> Non
             "bank": bank.name,
             "model": info["model"],
             "weights": info["weights_name"],
+            "input": info["transform"]["crop"],
+            "pool": info["pool"],
+            "dtype": info["precision"]["storage"],
             "layers": ", ".join(
                 details["alias"] or layer for layer, details in info["layers"].items()
             ),

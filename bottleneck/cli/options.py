@@ -42,7 +42,7 @@ def image_size_of(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):  # noqa: PLR2004
+    if len(sides) > 2 or not all(side.isdecimal() and 0 < len(side) < 6 for side in sides):  # noqa: PLR2004
         raise UsageError(
             f"--image-size {text!r} cannot be; expected pixels as SIDE or HEIGHTxWIDTH, such as "
             f"150 or 150x200"

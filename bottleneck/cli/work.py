@@ -103,6 +103,7 @@ def extract(
             print_json(forecast.as_dict())
         else:
             _print_forecast(forecast)
+        _note_rejected(forecast.rejected)
         return forecast
     with progress_shown() as progress:
         extraction = extract_features(
@@ -173,7 +174,9 @@ def fit_head(
         source=features.provenance,
         seed=seed,
     )
-    folder = head.save(heads / (name or f"{selection.slug}-{clf}"))
+    folder = heads / (name or f"{selection.slug}-{clf}")
+    replaced = folder.exists()
+    head.save(folder)
     _note_image_set(features.images)
     _note_random(selection.weights_random)
     if as_json:
@@ -181,8 +184,7 @@ def fit_head(
         return head
     print(
         f"{clf} on {len(train)} images of {selection.image_set!r}, {train.X.shape[1]} features of "
-        f"{selection.model} {selection.layer_name}"
-        f"{'' if selection.pool == 'none' else f' pooled by {selection.pool}'}"
+        f"{selection}"
     )
     chosen = f"chosen on {head.scores['held_out']}, " if C is None else ""
     if "accuracy" in head.scores:
@@ -190,6 +192,8 @@ def fit_head(
     if not head.scores["converged"]:
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")
+    if replaced:
+        note("note: it replaces the head that had that name; --name gives another")
     return head
 
 

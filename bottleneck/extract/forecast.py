@@ -1,5 +1,7 @@
 """What an extraction will take, told before it begins: from a short timed trial."""
 
+import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_sizes
+from bottleneck.errors import CacheError
 from bottleneck.extract.batches import Progress
 from bottleneck.extract.run import (
     Canary,
@@ -23,7 +26,7 @@ from bottleneck.extract.run import (
     stored_batches,
 )
 from bottleneck.files import atomic_write
-from bottleneck.images import ImageItem, ImageSet
+from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
 __all__ = ["Forecast", "forecast_extraction"]
 
@@ -32,6 +35,8 @@ _WARM_UP_SECONDS = 1.0
 _TIMED_BATCHES = 4
 _TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
+_PREFIX = ".bottleneck-forecast-"
+_STALE_SECONDS = 3600.0
 _BUFFER_GROWTH = 1.125
 """Python's `io.BytesIO`, in which a part is put together, asks for an eighth more than it needs."""
 
@@ -56,6 +61,8 @@ class Forecast:
         What the cache will grow by.
     peak_memory : int or None
         Bytes of memory that the process will hold at most; None where the system does not tell.
+    rejected : list of RejectedImage
+        Images met so far that cannot be used; the trial does not look at all.
     """
 
     image_set: str
@@ -66,6 +73,7 @@ class Forecast:
     seconds: float
     bytes_on_disk: int
     peak_memory: int | None
+    rejected: list[RejectedImage]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the forecast as JSON holds it."""
@@ -99,6 +107,7 @@ def forecast_extraction(
         As `extract_features` would.
     """
     check_arguments(dtype, batch_size)
+    cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     canary = base.canary()
@@ -106,12 +115,14 @@ def forecast_extraction(
     missing = missing_rows(images, banks)
     seconds = time.monotonic() - started
     tried = bytes_on_disk = growth = 0
+    rejected: list[RejectedImage] = []
     for layers, items in missing.items():
         names = {layer: banks[layer].name for layer in layers}
         plan = _Plan(base.cut(layers), names, dtype, batch_size)
         trial = _try(plan, items, cache, canary, progress or _silent)
         sizes = plan.part_sizes(len(items), trial.seconds_per_image)
         tried += trial.images
+        rejected += trial.rejected
         seconds += trial.seconds + (len(items) - trial.images) * (
             trial.seconds_per_image + trial.seconds_per_byte * sum(plan.widths)
         )
@@ -128,6 +139,7 @@ def forecast_extraction(
         seconds=round(seconds, 3),
         bytes_on_disk=bytes_on_disk,
         peak_memory=None if peak is None else peak + int(_BUFFER_GROWTH * growth),
+        rejected=[*images.rejected, *rejected],
     )
 
 
@@ -170,15 +182,17 @@ class _Trial:
     seconds: float
     seconds_per_image: float
     seconds_per_byte: float
+    rejected: list[RejectedImage]
 
 
 def _try(
     plan: _Plan, items: Sequence[ImageItem], cache: Cache, canary: Canary, report: Progress
 ) -> _Trial:
-    folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.is_dir())
+    folder = _scratch_folder(cache)
     least = (_WARM_UP_BATCHES + _TIMED_BATCHES) * plan.batch_size
     done = warmed = 0
-    with TemporaryDirectory(prefix=".forecast-", dir=folder) as place:
+    rejected: list[RejectedImage] = []
+    with TemporaryDirectory(prefix=_PREFIX, dir=folder) as place:
         scratch = Cache(place)
         banks = {
             layer: scratch.bank(plan.base.model, plan.base.fingerprint(layer, plan.dtype))
@@ -191,6 +205,7 @@ def _try(
         with closing(batches):
             for number, batch in enumerate(batches, start=1):
                 done += len(batch.items) + len(batch.rejected)
+                rejected += batch.rejected
                 now = time.monotonic()
                 report("trial", min(done, least), min(len(items), least))
                 if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
@@ -201,7 +216,23 @@ def _try(
                     break
         elapsed = time.monotonic() - started
         per_image = (now - warm) / timed if timed else elapsed / done
-        return _Trial(done, elapsed, per_image, _seconds_per_byte(Path(place)))
+        return _Trial(done, elapsed, per_image, _seconds_per_byte(Path(place)), rejected)
+
+
+def _scratch_folder(cache: Cache) -> Path:
+    """Return a folder on the cache's disk, without what killed trials have left there."""
+    if cache.root.exists():
+        cache.check_writable()
+    folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.is_dir())
+    if not os.access(folder, os.W_OK):
+        raise CacheError(
+            f"cannot write the cache folder {str(cache.root)!r} into {str(folder)!r}; choose "
+            f"another with --cache"
+        )
+    for path in folder.glob(f"{_PREFIX}*"):
+        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    return folder
 
 
 def _seconds_per_byte(folder: Path) -> float:
