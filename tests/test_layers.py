@@ -283,7 +283,7 @@ def test_words_on_timms_models(name, last_conv, penultimate):
     ("name", "count", "last"),
     [
         ("nfnet_l0", 12, "stages.3.2"),  # each block one layer
-        ("efficientvit_b0", 14, "stages.3.blocks.2.local_module.add"),  # and no head
+        ("inception_next_tiny", 18, "stages.3.blocks.2.add"),  # and no head
         ("repvgg_a2", 21, "stages.3.0.act"),  # and no stem
         ("pvt_v2_b0", 8, "stages.3.blocks.1.add_1"),  # not its four stages
         ("swin_tiny_patch4_window7_224", 12, "layers.3.blocks.1.reshape_1"),
