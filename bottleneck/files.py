@@ -4,11 +4,15 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_write", "read_json", "slug", "write_json"]
+__all__ = ["atomic_write", "read_json", "slug", "stale_paths", "write_json"]
+
+_STALE_SECONDS = 3600.0
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -84,3 +88,11 @@ def _seal(content: Mapping[str, Any]) -> str:
 def slug(name: str) -> str:
     """Return a name with what does not belong into a file's name replaced by ``-``."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+
+
+def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield what killed processes left in a folder: what has not been touched for an hour."""
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # its owner removes it just now
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                yield path

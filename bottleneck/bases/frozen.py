@@ -91,6 +91,7 @@ class FrozenBase:
         pool: str = "none",
     ) -> None:
         self._model = find_model(model)
+        self.network = Network(self._model)
         layers = tuple(layers) or (self._model.default_layer,)
         given: dict[str, Any] = {
             "image_size": None if image_size is None else (image_size[0], image_size[1]),
@@ -132,10 +133,12 @@ class FrozenBase:
 
     def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
         """Choose layers and preprocessing for weights that come with a transform."""
-        self.network = Network(self._model, transform.crop)
+        if transform.crop != self.network.image_size:
+            self.network = Network(self._model, transform.crop)
         self.transform = transform.adjusted(**self.adjustments)
         self.layers = self.network.in_order(layers)
-        self._unpooled = self.network.sized(self.transform.crop, self.layers)
+        sized = self.network.sized(self.transform.crop, self.layers)
+        self._unpooled = {name: sized[name] for name in self.layers}
         for name, layer in self._unpooled.items():
             check_pool(how, layer.axes, self.network.alias(name) or name)
         self.pools = {

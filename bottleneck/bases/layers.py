@@ -22,6 +22,7 @@ __all__ = [
     "last_conv",
     "last_inside",
     "measure",
+    "module_of",
 ]
 
 WORDS = ("last_conv", "penultimate", "logits")
@@ -172,7 +173,11 @@ def last_conv(
     """
     for name, node in reversed(list(candidates.items())):
         known = axes.get(node, "") not in {"", "C"} and has_positions(shapes[node])
-        if known and not name.startswith(_POOLS) and not _is(root, node, _POOLING):
+        if (
+            known
+            and not name.startswith(_POOLS)
+            and not isinstance(module_of(root, node), _POOLING)
+        ):
             return node
     return None
 
@@ -206,46 +211,42 @@ def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
     nodes : mapping of str to fx.Node
         Layer to node, in the order of computation, up to the classifier.
     """
-    last = last_inside(nodes)
-    ends = [last.get(path, path) for path in _blocks(root, "", last, nodes)]
+    last = last_inside(nodes) | {name: name for name in nodes}  # a module may be a layer as a whole
+    names = {node: name for name, node in nodes.items()}
+
+    def combines(path: str) -> bool:
+        """Whether a module ends in a sum or a concatenation of its own, reshaped or not."""
+        end = nodes[last[path]]
+        while end.target in _RESHAPING:
+            end = end.all_input_nodes[0]
+        return end.target in _COMBINING and names.get(end, "").rpartition(".")[0] == path
+
+    def blocks(module: nn.Module, path: str) -> list[str]:
+        if path.startswith(_NO_BODY):
+            return []
+        inner = [
+            found
+            for name, child in module.named_children()
+            for found in blocks(child, f"{path}.{name}".lstrip("."))
+        ]
+        weighted = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in module.modules())
+        in_a_row = isinstance(module, nn.Sequential | nn.ModuleList)
+        if path not in last or weighted < _SEVERAL or in_a_row:
+            return inner
+        # What combines is more than its parts in a row.
+        return [path] if len(inner) < _SEVERAL or combines(path) else inner
+
+    ends = [last[path] for path in blocks(root, "")]
     # A bare convolution at the end makes two of them in a row, before their normalisation.
-    found = [name for name in ends if not _is(root, nodes[name], nn.Conv2d)]
+    found = [name for name in ends if not isinstance(module_of(root, nodes[name]), nn.Conv2d)]
     if len(found) > 1:
         return found
-    return [name for name, node in nodes.items() if _is(root, node, nn.MaxPool2d)]
+    return [name for name, node in nodes.items() if isinstance(module_of(root, node), nn.MaxPool2d)]
 
 
-def _blocks(
-    module: nn.Module, path: str, last: Mapping[str, str], nodes: Mapping[str, fx.Node]
-) -> Iterator[str]:
-    if path.startswith(_NO_BODY):
-        return
-    inner = [
-        found
-        for name, child in module.named_children()
-        for found in _blocks(child, f"{path}.{name}".lstrip("."), last, nodes)
-    ]
-    last_layer = path if path in nodes else last.get(path)  # a module may be a layer as a whole
-    weighted = sum(isinstance(each, nn.Linear | nn.Conv2d) for each in module.modules())
-    if (
-        last_layer is None
-        or weighted < _SEVERAL
-        or isinstance(module, nn.Sequential | nn.ModuleList)
-    ):
-        yield from inner
-        return
-    # A sum or a concatenation of its own at the end makes the whole more than its parts in a row.
-    end = nodes[last_layer]
-    while end.target in _RESHAPING:
-        end = end.all_input_nodes[0]
-    names = {node: name for name, node in nodes.items()}
-    combines = end.target in _COMBINING and names.get(end, "").rpartition(".")[0] == path
-    yield from [path] if combines or len(inner) < _SEVERAL else inner
-
-
-def _is(root: nn.Module, node: fx.Node, kinds: type | tuple[type, ...]) -> bool:
-    """Whether a node calls a module of some kind."""
-    return node.op == "call_module" and isinstance(root.get_submodule(str(node.target)), kinds)
+def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    """Return the module that a node calls, if it calls one."""
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _of_images(

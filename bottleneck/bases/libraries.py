@@ -105,10 +105,11 @@ def from_timm(wanted: str, name: str) -> Model:
         The model's preprocessing is none that `Transform` can do.
     """
     architecture = wanted.partition(".")[0]
-    known = architecture in timm.list_models()
+    architectures = timm_names()
+    known = architecture in architectures
     offered = get_arch_pretrained_cfgs(architecture) if known else {}
     if not known or ("." in wanted and wanted not in offered):
-        near = did_you_mean(wanted, (*timm.list_models(), *offered))
+        near = did_you_mean(wanted, (*architectures, *offered))
         raise UnknownNameError(
             f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
         )

@@ -22,6 +22,7 @@ from bottleneck.bases.layers import (
     last_conv,
     last_inside,
     measure,
+    module_of,
 )
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace
@@ -82,17 +83,19 @@ class Network:
         try:
             root = on_meta(build)
             self._graph, names = trace(root)
-            if constants(root, self._graph):
+            found = constants(root, self._graph)
+            if found:
                 # Values that no state dict holds: the model's own constructor computes them.
                 root = build()
                 self._graph, names = trace(root)
+                found = constants(root, self._graph)
         except Exception as error:  # whatever a library's or a package's constructor raises
             raise _untraceable(self.name, error) from error
-        self.constants = {key: value.clone() for key, value in constants(root, self._graph).items()}
+        self.constants = {key: value.clone() for key, value in found.items()}
         # Without gradients, what modules keep for later can be copied with them.
         self._root = root.to("meta").requires_grad_(requires_grad=False)
-        for constant in self.constants:
-            assign(self._root, constant, self.constants[constant].to("meta"))
+        for key, value in self.constants.items():
+            assign(self._root, key, value.to("meta"))
         self._nodes: dict[str, fx.Node] = {
             path: node for node, path in names.items() if node.op != "placeholder"
         }
@@ -219,20 +222,20 @@ class Network:
         module.eval().requires_grad_(requires_grad=False)
         return module
 
-    def sized(self, image_size: tuple[int, int], layers: Iterable[str] = ()) -> dict[str, Layer]:
-        """Return the layers for images of another size. Nothing is computed.
+    def sized(self, image_size: tuple[int, int], needed: Iterable[str]) -> dict[str, Layer]:
+        """Return the layers that images of another size have. Nothing is computed.
 
         Parameters
         ----------
         image_size : (int, int)
             Height and width in pixels.
-        layers : iterable of str
-            Names as `resolve` returns them; all that can be computed at that size by default.
+        needed : iterable of str
+            Layers that have to be among them; names as `resolve` returns them.
 
         Raises
         ------
         UsageError
-            A layer cannot be computed at that size.
+            One of these cannot be computed at that size.
         """
         if image_size == self.image_size:
             found = self.layers
@@ -244,14 +247,13 @@ class Network:
                 for name, layer in self.layers.items()
                 if (node := self._nodes[name]) in measured.shapes
             }
-        wanted = tuple(layers)
-        for layer in wanted:
+        for layer in needed:
             if layer not in found:
                 raise UsageError(
                     f"{self.name} cannot compute {self.alias(layer) or layer!r} of images of "
                     f"{_pixels(image_size)} pixels; {self._accepted(layer, image_size)}"
                 )
-        return {name: found[name] for name in wanted} if wanted else dict(found)
+        return found
 
     def _describe(self, measured: Measured) -> None:
         names = {node: name for name, node in self._nodes.items()}
@@ -358,7 +360,7 @@ class Network:
         return f"it takes images of {examples} pixels, say: give another --image-size"
 
     def _module(self, node: fx.Node) -> nn.Module | None:
-        return self._root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        return module_of(self._root, node)
 
     def _has_weights(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED

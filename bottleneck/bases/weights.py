@@ -212,12 +212,7 @@ def _read(file: Path) -> StateDict:
             f"({type(error).__name__}); expected a state dict saved by torch.save, or a "
             f".safetensors file"
         ) from error
-    while isinstance(content, dict):
-        wrapped = (content[name] for name in _WRAPPERS if isinstance(content.get(name), dict))
-        inner = next(wrapped, None)
-        if inner is None:
-            break
-        content = inner
+    content = _unwrapped(content)
     if not isinstance(content, dict) or not content:
         raise WeightsError(
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
@@ -231,6 +226,15 @@ def _read(file: Path) -> StateDict:
     while tensors and (prefix := _common_prefix(tensors)):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return _with_todays_names(tensors)
+
+
+def _unwrapped(content: Any) -> Any:
+    """Return what the dictionaries that training scripts save hold inside."""
+    if isinstance(content, dict):
+        for name in _WRAPPERS:
+            if isinstance(content.get(name), dict):
+                return _unwrapped(content[name])
+    return content
 
 
 def _common_prefix(tensors: StateDict) -> str:

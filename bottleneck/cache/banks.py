@@ -3,9 +3,7 @@
 import io
 import os
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,12 @@ import numpy as np
 from bottleneck.cache import parts
 from bottleneck.cache.parts import HDF5_FORMAT, Part, PartWriter, errors_of, part_files
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import atomic_write, read_json, slug, write_json
+from bottleneck.files import atomic_write, read_json, slug, stale_paths, write_json
 
 __all__ = ["Bank", "Cache"]
 
 _VIEW_FILE = "features.h5"
 _LONGEST_NAME = 200
-_STALE_SECONDS = 3600.0
 _RUN_SCHEMA = 2
 
 
@@ -235,7 +232,8 @@ class Bank:
         share : int
             Writers among which the memory for parts is shared.
         """
-        _remove_stale(self.path / "parts")
+        for path in stale_paths(self.path / "parts", ".*.partial"):
+            path.unlink(missing_ok=True)  # another writer removes it, too
         info = self.info
         attributes = {key: info[key] for key in ("schema", "fingerprint")}
         part_bytes = parts.PART_BYTES // share
@@ -286,14 +284,6 @@ def _stack(parts: Sequence[Part], source: str, folder: Path) -> h5py.VirtualLayo
         layout[start : start + each.shape[0]] = each
         start += each.shape[0]
     return layout
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what killed writers left; a live one is done with its file within seconds."""
-    for path in folder.glob(".*.partial"):
-        with suppress(FileNotFoundError):  # another writer removes it, too
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
 
 
 def _now() -> str:

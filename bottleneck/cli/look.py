@@ -39,8 +39,7 @@ def layers(
     found = find_model(model)
     size = image_size_of(image_size) or found.transform.crop
     network = Network(found)
-    network.sized(size, network.in_order(["logits"]))  # says so where the base takes no such image
-    sized = network.sized(size)
+    sized = network.sized(size, needed=network.in_order(["logits"]))
     total = max(layer.multiply_adds for layer in sized.values())
     rows = [
         {

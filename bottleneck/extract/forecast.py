@@ -21,11 +21,10 @@ from bottleneck.extract.batches import Progress
 from bottleneck.extract.run import (
     Canary,
     check_arguments,
-    check_banks,
-    missing_rows,
+    find_task,
     stored_batches,
 )
-from bottleneck.files import atomic_write
+from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
 __all__ = ["Forecast", "forecast_extraction"]
@@ -36,7 +35,6 @@ _TIMED_BATCHES = 4
 _TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
 _PREFIX = ".bottleneck-forecast-"
-_STALE_SECONDS = 3600.0
 _BUFFER_GROWTH = 1.125
 """Python's `io.BytesIO`, in which a part is put together, asks for an eighth more than it needs."""
 
@@ -109,17 +107,14 @@ def forecast_extraction(
     check_arguments(dtype, batch_size)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
-    canary = base.canary()
-    check_banks(base, banks, dtype, canary)
-    missing = missing_rows(images, banks)
+    task = find_task(images, base, cache, dtype)
     seconds = time.monotonic() - started
     tried = bytes_on_disk = growth = 0
     rejected: list[RejectedImage] = []
-    for layers, items in missing.items():
-        names = {layer: banks[layer].name for layer in layers}
+    for layers, items in task.missing.items():
+        names = {layer: task.banks[layer].name for layer in layers}
         plan = _Plan(base.cut(layers), names, dtype, batch_size)
-        trial = _try(plan, items, cache, canary, progress or _silent)
+        trial = _try(plan, items, cache, task.canary, progress or _silent)
         sizes = plan.part_sizes(len(items), trial.seconds_per_image)
         tried += trial.images
         rejected += trial.rejected
@@ -134,7 +129,7 @@ def forecast_extraction(
         image_set=images.name,
         model=base.model,
         images=len(images.items),
-        missing=sum(map(len, missing.values())),
+        missing=task.images,
         trial=tried,
         seconds=round(seconds, 3),
         bytes_on_disk=bytes_on_disk,
@@ -229,9 +224,8 @@ def _scratch_folder(cache: Cache) -> Path:
             f"cannot write the cache folder {str(cache.root)!r} into {str(folder)!r}; choose "
             f"another with --cache"
         )
-    for path in folder.glob(f"{_PREFIX}*"):
-        if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in stale_paths(folder, f"{_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
     return folder
 
 

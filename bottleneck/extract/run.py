@@ -19,10 +19,10 @@ from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
 __all__ = [
     "Extraction",
+    "Task",
     "check_arguments",
-    "check_banks",
     "extract_features",
-    "missing_rows",
+    "find_task",
     "stored_batches",
 ]
 
@@ -160,27 +160,26 @@ def extract_features(
     started = time.monotonic()
     set_file = cache.set_file(images.name)
     cache.check_writable()
-    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
-    canary = base.canary()
-    check_banks(base, banks, dtype, canary)
+    task = find_task(images, base, cache, dtype)
+    banks = task.banks
     distinct = {bank.name: bank for bank in banks.values()}.values()
-    missing = missing_rows(images, banks)
-    work = sum(len(items) for items in missing.values())
     done = written = 0
     bad: dict[str, str] = {}
-    how: dict[str, Any] = {"dtype": dtype, "batch_size": batch_size, "canary": canary}
-    for layers, items in missing.items():
+    for layers, items in task.missing.items():
         row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
-        for batch in stored_batches(base.cut(layers), items, banks, **how):
+        batches = stored_batches(
+            base.cut(layers), items, banks, dtype=dtype, batch_size=batch_size, canary=task.canary
+        )
+        for batch in batches:
             bad |= {image.path: image.reason for image in batch.rejected}
             written += len(batch.items) * row_bytes
             done += len(batch.items) + len(batch.rejected)
             if progress:
-                progress("extract", done, work)
+                progress("extract", done, task.images)
     lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
-    _describe(base, lost, banks, dtype, canary)
+    _describe(base, lost, banks, dtype, task.canary)
     usable = _usable(images, bad)
-    computed = work - len(bad)
+    computed = task.images - len(bad)
     for bank in distinct:
         if computed or not bank.has_view_file:
             bank.rebuild_view_file()
@@ -227,9 +226,39 @@ def check_arguments(dtype: str, batch_size: int) -> None:
         raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
 
 
-def missing_rows(
-    images: ImageSet, banks: Mapping[str, Bank]
-) -> dict[tuple[str, ...], list[ImageItem]]:
+@dataclass(frozen=True)
+class Task:
+    """What there is to do.
+
+    Attributes
+    ----------
+    banks : dict of str to Bank
+        Layer to where it is stored.
+    canary : dict
+        Of all layers.
+    missing : dict of tuple of str to list of ImageItem
+        The images to compute, once each, grouped by the layers that they lack.
+    """
+
+    banks: dict[str, Bank]
+    canary: Canary
+    missing: dict[tuple[str, ...], list[ImageItem]]
+
+    @property
+    def images(self) -> int:
+        """How many images there are to compute."""
+        return sum(map(len, self.missing.values()))
+
+
+def find_task(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> Task:
+    """Find what the cache lacks; raise `CacheError` where a bank holds what the base does not."""
+    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
+    canary = base.canary()
+    _check_banks(base, banks, dtype, canary)
+    return Task(banks, canary, _missing(images, banks))
+
+
+def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
     """Return the images to compute, once each, grouped by the layers that they lack."""
     known = {layer: bank.known(layer) for layer, bank in banks.items()}
     groups: dict[tuple[str, ...], list[ImageItem]] = {}
@@ -295,7 +324,7 @@ def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     return usable
 
 
-def check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary: Canary) -> None:
+def _check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary: Canary) -> None:
     """Raise `CacheError` unless the banks that exist hold what the base computes."""
     for layer, bank in banks.items():
         if bank.exists and bank.info["fingerprint"] != base.fingerprint(layer, dtype):
