@@ -11,6 +11,7 @@ __all__ = [
     "BadImageError",
     "BottleneckError",
     "CacheError",
+    "DamagedError",
     "DataError",
     "FeatureOverflowError",
     "MissingExtraError",
@@ -53,6 +54,10 @@ class WeightsError(BottleneckError, RuntimeError):
 
 class CacheError(BottleneckError, OSError):
     """A cache that cannot be read, written or trusted."""
+
+
+class DamagedError(CacheError):
+    """A file of the cache that does not hold what was written."""
 
 
 class FeatureOverflowError(BottleneckError, OverflowError):

@@ -4,13 +4,24 @@ import hashlib
 import json
 import os
 import secrets
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-__all__ = ["atomic_write", "read_json", "slug", "stale_paths", "write_json"]
+__all__ = [
+    "atomic_write",
+    "move",
+    "read_json",
+    "signals_held",
+    "slug",
+    "stale_paths",
+    "write_json",
+]
 
 _STALE_SECONDS = 3600.0
 
@@ -26,26 +37,38 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def atomic_write(path: Path, content: str | bytes | memoryview) -> None:
+def _make_folder(folder: Path) -> None:
+    """Make a folder that survives a power cut, and those above it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync_folder(folder.parent)
+
+
+def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
     """Write `content` to `path` so that readers see the old file or the new one, never a part.
+
+    The content is written to a ``*.partial`` file beside it, synced to disk, and renamed.
 
     Parameters
     ----------
     path : Path
         Its folder is made if need be.
-    content : str, bytes or memoryview
-        Text is written as UTF-8.
+    content : str, bytes or iterable of memoryview
+        Text is written as UTF-8; pieces one after the other.
 
     Raises
     ------
     OSError
         The folder cannot be written; no temporary file is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    if isinstance(content, str):
+        content = content.encode()
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -53,6 +76,45 @@ def atomic_write(path: Path, content: str | bytes | memoryview) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _fsync_folder(path.parent)
+
+
+def move(path: Path, target: Path) -> None:
+    """Move a file or folder within a disk, so that it is at one of the two places at any time.
+
+    Raises
+    ------
+    OSError
+        One of the folders cannot be written, or something is at the target.
+    """
+    _make_folder(target.parent)
+    path.rename(target)
+    _fsync_folder(target.parent)
+    _fsync_folder(path.parent)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the block is done.
+
+    What is being committed is then committed whole. In other threads than the main one Python runs
+    no handlers, and there is nothing to hold.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda *arguments: came.append(arguments))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            held[number](number, frame)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -133,7 +133,7 @@ def test_only_new_images_and_layers_are_computed(make_images, calls):
     for bank in cache.banks():
         (layer,) = bank.info["layers"]
         assert len(bank.known(layer)) == 12
-        assert sum(len(part.keys) for part in bank.parts()) == 12
+        assert sum(part.rows for part in bank.parts()) == 12
     calls.clear()
     shallow = FrozenBase("squeezenet1_1", ["features.3"], weights="random")
     assert extract_features(ImageSet.from_folder(folder), shallow, cache).cached == 12
@@ -369,8 +369,8 @@ def test_a_killed_extraction_goes_on(faces, lite0, tmp_path):
     """SIGKILL after the first parts: what was committed is kept, and the end result is the same."""
     code = f"""
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
-from bottleneck.cache import parts
-parts.PART_BYTES = 50_000
+from bottleneck.cache import writer
+writer.PART_BYTES = 50_000
 extract_features(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_lite0"),
         Cache({str(tmp_path / "killed")!r}), batch_size=4)
 """

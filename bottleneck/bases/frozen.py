@@ -18,7 +18,7 @@ from bottleneck.pooling import check_pool, pool, pooled_shape
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _CANARY_SAMPLES = 32
 
 

@@ -3,7 +3,40 @@
 The layout is described in ``cache/README.md``.
 """
 
-from bottleneck.cache.banks import Bank, Cache
-from bottleneck.cache.parts import PART_BYTES, PART_SECONDS, PartWriter, part_sizes, store
+from bottleneck.cache.banks import Bank
+from bottleneck.cache.compact import Compaction, compact_bank, drop_layer
+from bottleneck.cache.folder import Cache
+from bottleneck.cache.layout import (
+    COMPRESSIONS,
+    Dataset,
+    compression_options,
+    hdf5_pieces,
+    part_size,
+)
+from bottleneck.cache.prune import Prunable, find_prunable, prune
+from bottleneck.cache.verify import BankCheck, Damage, Verification, verify_cache
+from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 
-__all__ = ["PART_BYTES", "PART_SECONDS", "Bank", "Cache", "PartWriter", "part_sizes", "store"]
+__all__ = [
+    "COMPRESSIONS",
+    "PART_BYTES",
+    "PART_SECONDS",
+    "Bank",
+    "BankCheck",
+    "Cache",
+    "Compaction",
+    "Damage",
+    "Dataset",
+    "PartWriter",
+    "Prunable",
+    "Verification",
+    "compact_bank",
+    "compression_options",
+    "drop_layer",
+    "find_prunable",
+    "hdf5_pieces",
+    "part_size",
+    "prune",
+    "store",
+    "verify_cache",
+]

@@ -1,109 +1,36 @@
-"""The cache folder and its banks."""
+"""Banks: all features of one fingerprint."""
 
-import io
-import os
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 
-from bottleneck.cache import parts
-from bottleneck.cache.parts import HDF5_FORMAT, Part, PartWriter, errors_of, part_files
-from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import atomic_write, read_json, slug, stale_paths, write_json
+from bottleneck.cache import writer as writers
+from bottleneck.cache.index import RowIndex
+from bottleneck.cache.parts import Part, as_slice, damaged, errors_of, keys_of, part_files
+from bottleneck.cache.views import view_file_pieces
+from bottleneck.cache.writer import PartWriter, digest_rows
+from bottleneck.errors import CacheError, DamagedError
+from bottleneck.files import atomic_write, read_json, stale_paths, write_json
 
-__all__ = ["Bank", "Cache"]
+__all__ = ["Bank", "read_record", "write_record"]
 
 _VIEW_FILE = "features.h5"
-_LONGEST_NAME = 200
-_RUN_SCHEMA = 2
+_ATTEMPTS = 100
+"""How often parts may be replaced while they are being read."""
+_STREAM_BYTES = 2**28
 
-
-class Cache:
-    """The folder of all banks, image sets and run records.
-
-    Parameters
-    ----------
-    root : str or Path
-        Made at the first write.
-    """
-
-    def __init__(self, root: str | Path = "cache") -> None:
-        self.root = Path(root)
-
-    def bank(self, model: str, fingerprint: str) -> "Bank":
-        """Return the bank of a fingerprint, which need not exist yet."""
-        return Bank(self.root / f"{slug(model)}-{fingerprint[:12]}")
-
-    def banks(self) -> tuple["Bank", ...]:
-        """Return all banks, by name."""
-        return tuple(Bank(path.parent) for path in sorted(self.root.glob("*/bank.json")))
-
-    def find_banks(self, name: str) -> tuple["Bank", ...]:
-        """Return the banks whose names begin so: a model's name finds all of its banks.
-
-        Raises
-        ------
-        UnknownNameError
-            There is none.
-        """
-        banks = self.banks()
-        found = tuple(bank for bank in banks if bank.name.startswith(name))
-        if not found:
-            names = [bank.name for bank in banks]
-            raise UnknownNameError(
-                f"no bank {name!r} in {str(self.root)!r}{did_you_mean(name, names)}; expected one "
-                f"of {', '.join(names) or 'none, as the cache is empty'}"
-            )
-        return found
-
-    def set_file(self, name: str) -> Path:
-        """Return the path of an image set's CSV file.
-
-        Raises
-        ------
-        UsageError
-            The name is too long for a file.
-        """
-        if len(os.fsencode(name)) > _LONGEST_NAME:
-            raise UsageError(
-                f"the image set's name {name!r} is too long for a file; give another with --set"
-            )
-        return self.root / "sets" / f"{name}.csv"
-
-    def record_run(self, record: Mapping[str, Any]) -> Path:
-        """Keep what an extraction did, under ``runs/``."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
-        _write(path, {"schema": _RUN_SCHEMA, **record})
-        return path
-
-    def runs(self) -> list[dict[str, Any]]:
-        """Return the records of all extractions, oldest first; not those of other versions."""
-        files = sorted((self.root / "runs").glob("*.json"))
-        records = [_read(path) for path in files]
-        return [record for record in records if record.pop("schema", None) == _RUN_SCHEMA]
-
-    def check_writable(self) -> None:
-        """Raise `CacheError` unless files can be written into the cache folder."""
-        probe = self.root / f".{secrets.token_hex(4)}.partial"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise CacheError(
-                f"cannot write to the cache folder {str(self.root)!r} ({error.strerror}); choose "
-                f"another with --cache"
-            ) from error
+Convert = Callable[[np.ndarray], np.ndarray]
+"""Takes some rows (m, ...) as stored and returns what to keep of them (m, ...)."""
+_T = TypeVar("_T")
 
 
 class Bank:
     """All features that one fingerprint has computed.
+
+    Parts may be added, and replaced by others with the same rows, while it is being read.
 
     Parameters
     ----------
@@ -113,6 +40,8 @@ class Bank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seen: dict[Path, Part] = {}
+        self._indexes: dict[str, tuple[list[Part], RowIndex]] = {}
 
     @property
     def name(self) -> str:
@@ -122,57 +51,87 @@ class Bank:
     @property
     def exists(self) -> bool:
         """Whether the bank has been made."""
-        return self._info_file.exists()
+        return self.info_file.exists()
+
+    @property
+    def info_file(self) -> Path:
+        """``bank.json``."""
+        return self.path / "bank.json"
 
     @property
     def info(self) -> dict[str, Any]:
         """The content of ``bank.json``: provenance, layers and canary."""
-        return _read(self._info_file)
+        return read_record(self.info_file)
 
     def describes(self, layer: str) -> bool:
         """Whether ``bank.json`` is there and knows a layer."""
         return self.exists and layer in self.info["layers"]
 
-    @property
-    def size(self) -> int:
-        """Bytes of all parts."""
-        return sum(path.stat().st_size for path in self._part_files())
-
-    @property
-    def _info_file(self) -> Path:
-        return self.path / "bank.json"
-
     def describe_layer(
         self, provenance: Mapping[str, Any], layer: str, details: Mapping[str, Any]
     ) -> None:
         """Make the bank if need be, and add or replace what ``bank.json`` says of a layer."""
-        info = self.info if self.exists else {**provenance, "created": _now(), "layers": {}}
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        info = self.info if self.exists else {**provenance, "created": created, "layers": {}}
         info["layers"][layer] = dict(details)
-        _write(self._info_file, info)
+        write_record(self.info_file, info)
+
+    def forget_layer(self, layer: str) -> None:
+        """Take a layer out of ``bank.json``."""
+        info = self.info
+        del info["layers"][layer]
+        write_record(self.info_file, info)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return self._settled(
+            lambda: sum(path.stat().st_size for path in part_files(self.path / "parts"))
+        )
 
     def parts(self) -> list[Part]:
-        """Return the parts, oldest first.
+        """Return the parts, oldest first; each is read when it is first asked for something."""
+        fingerprint = self.name.rpartition("-")[2]
+        paths = part_files(self.path / "parts")
+        self._seen = {
+            path: self._seen[path] if path in self._seen else Part(path, fingerprint)
+            for path in paths
+        }
+        return list(self._seen.values())
+
+    def index(self, layer: str) -> RowIndex:
+        """Return which part holds which row of a layer.
 
         Raises
         ------
         CacheError
             A part cannot be read.
         """
-        fingerprint = self.name.rpartition("-")[2]
-        return [Part(path, fingerprint) for path in self._part_files()]
+
+        def build() -> RowIndex:
+            parts = self.parts()
+            known = self._indexes.get(layer)
+            if known is None or known[0] != parts:
+                known = self._indexes[layer] = parts, RowIndex(parts, layer)
+            return known[1]
+
+        return self._settled(build)
 
     def known(self, layer: str) -> set[tuple[str, int]]:
         """Return the (digest, view) keys of the rows that hold a layer."""
-        return {key for part in self.parts() if layer in part.layers for key in part.keys}
+        keys = self.index(layer).keys
+        rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
+        return {(bytes(row[:-2]).hex(), int(row[-2]) << 8 | int(row[-1])) for row in rows}
 
     def read(
         self,
         layer: str,
         digests: Sequence[str],
         *,
-        convert: Callable[[np.ndarray], np.ndarray] | None = None,
+        view: int = 0,
+        convert: Convert | None = None,
     ) -> np.ndarray:
-        """Read a layer's features of the plain images in exactly the order asked for.
+        """Read a layer's features in exactly the order asked for.
 
         Every block's checksum is verified.
 
@@ -182,9 +141,10 @@ class Bank:
             The layer's own name, not its alias.
         digests : sequence of str
             May repeat.
+        view : int
+            0 is the plain image.
         convert : callable, optional
-            Takes some rows (m, ...) as stored and returns what to keep of them (m, ...), so that
-            what is pooled need not fit into memory whole.
+            Applied to some rows at a time, so that what is pooled need not fit into memory whole.
 
         Returns
         -------
@@ -196,33 +156,77 @@ class Bank:
         CacheError
             A row is not in the bank, or a part is damaged.
         """
-        wanted: dict[tuple[str, int], list[int]] = {}
-        for place, digest in enumerate(digests):
-            wanted.setdefault((digest, 0), []).append(place)
+        return self._rows(layer, keys_of(digest_rows(digests), view), convert)
+
+    def stream(
+        self,
+        layer: str,
+        digests: Sequence[str],
+        *,
+        memory: int = _STREAM_BYTES,
+        view: int = 0,
+        convert: Convert | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Read as `read` does, in consecutive blocks.
+
+        Parameters
+        ----------
+        layer, digests, view, convert
+            As for `read`.
+        memory : int
+            Bytes that two blocks take at most: the one just yielded, and the next.
+
+        Yields
+        ------
+        np.ndarray
+            The next rows asked for; at least one.
+
+        Raises
+        ------
+        CacheError
+            A row is not in the bank, or a part is damaged.
+        """
+        wanted = keys_of(digest_rows(digests), view)
+        done, count = 0, 1
+        while done < len(wanted):
+            block = self._rows(layer, wanted[done : done + count], convert)
+            done += len(block)
+            count = max(1, memory // 2 // max(1, block[:1].nbytes))
+            yield block
+
+    def _rows(self, layer: str, keys: np.ndarray, convert: Convert | None) -> np.ndarray:
+        return self._settled(lambda: self._read(self.index(layer), layer, keys, convert))
+
+    def _read(
+        self, index: RowIndex, layer: str, wanted: np.ndarray, convert: Convert | None
+    ) -> np.ndarray:
+        numbers = index.find(wanted)
+        missing = int((numbers < 0).sum())
+        if missing or not len(wanted):
+            raise CacheError(
+                f"{missing} of {len(wanted)} images have no {layer!r} in bank {self.name}; run "
+                f"'bottleneck extract' for them"
+            )
+        order = np.argsort(numbers, kind="stable")
         result: np.ndarray | None = None
-        for part in self.parts():
-            if layer not in part.layers:
-                continue
-            rows: list[int] = []
-            places: list[list[int]] = []
-            for row, key in enumerate(part.keys):
-                if key in wanted:
-                    rows.append(row)
-                    places.append(wanted.pop(key))
-            for stored, block in part.read(layer, rows):
+        for part, rows, among in index.by_part(numbers[order]):
+            places = order[among]
+            for stored, piece in part.read(layer, rows):
                 values = convert(stored) if convert else stored
                 if result is None:
-                    result = np.empty((len(digests), *values.shape[1:]), values.dtype)
-                for value, index in zip(values, block, strict=True):
-                    result[places[index]] = value
-        if wanted or result is None:
-            raise CacheError(
-                f"{len(wanted)} of {len(digests)} images have no {layer!r} in bank {self.name}; "
-                f"run 'bottleneck extract' for them"
-            )
+                    result = np.empty((len(wanted), *values.shape[1:]), values.dtype)
+                result[as_slice(places[piece])] = values
+        assert result is not None  # noqa: S101 - every row was found in a part
         return result
 
-    def writer(self, dtype: str, *, share: int = 1) -> PartWriter:
+    def writer(
+        self,
+        dtype: str,
+        *,
+        share: int = 1,
+        compress: str = "none",
+        part_seconds: float | None = None,
+    ) -> PartWriter:
         """Return a writer of new parts; use it as a context manager.
 
         Parameters
@@ -231,74 +235,82 @@ class Bank:
             ``float16`` or ``float32``.
         share : int
             Writers among which the memory for parts is shared.
+        compress : str
+            ``none``, ``lz4`` or ``zstd``.
+        part_seconds : float, optional
+            How old a part gets before it is written; `PART_SECONDS` by default.
         """
         for path in stale_paths(self.path / "parts", ".*.partial"):
             path.unlink(missing_ok=True)  # another writer removes it, too
-        info = self.info
-        attributes = {key: info[key] for key in ("schema", "fingerprint")}
-        part_bytes = parts.PART_BYTES // share
-        return PartWriter(self.path / "parts", attributes, dtype, part_bytes=part_bytes)
+        return PartWriter(
+            self.path / "parts",
+            self.info["fingerprint"],
+            dtype,
+            compress=compress,
+            part_bytes=writers.PART_BYTES // share,
+            part_seconds=writers.PART_SECONDS if part_seconds is None else part_seconds,
+        )
 
     @property
-    def has_view_file(self) -> bool:
-        """Whether ``features.h5`` has been written."""
-        return (self.path / _VIEW_FILE).exists()
+    def view_file(self) -> Path:
+        """``features.h5``."""
+        return self.path / _VIEW_FILE
 
-    def rebuild_view_file(self) -> None:
+    @property
+    def view_file_is_old(self) -> bool:
+        """Whether parts have come or gone since ``features.h5`` was written."""
+        folder = self.path / "parts"
+        if not folder.is_dir():
+            return False
+        written = self.view_file.stat().st_mtime_ns if self.view_file.exists() else 0
+        return written < folder.stat().st_mtime_ns
+
+    def rebuild_view_file(self, *, without: Sequence[Path] = ()) -> None:
         """Write ``features.h5``: virtual datasets over all parts, for any HDF5 tool.
 
         For each layer there are ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``,
-        with one row per stored row. The parts are named relative to the bank, which may be moved.
+        with one row for each key. The parts are named relative to the bank, which may be moved.
+
+        Parameters
+        ----------
+        without : sequence of Path
+            Parts that are about to be removed.
         """
-        found = self.parts()
-        layers = sorted({layer for part in found for layer in part.layers})
-        content = io.BytesIO()
-        with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
-            for layer in layers:
-                holders = [part for part in found if layer in part.layers]
-                for group, source in (
-                    ("features", f"features/{layer}"),
-                    ("digest", "digest"),
-                    ("view", "view"),
-                ):
-                    layout = _stack(holders, source, self.path)
-                    file.create_virtual_dataset(f"{group}/{layer}", layout)
+        content = self._settled(lambda: self.view_file_content(without=without))
         with errors_of(self.path):
-            atomic_write(self.path / _VIEW_FILE, content.getbuffer())
+            atomic_write(self.view_file, content)
 
-    def _part_files(self) -> list[Path]:
-        return part_files(self.path / "parts")
+    def view_file_content(self, *, without: Sequence[Path] = ()) -> bytes:
+        """Return what ``features.h5`` should hold."""
+        found = [part for part in self.parts() if part.path not in set(without)]
+        return b"".join(view_file_pieces(found))
 
-
-def _stack(parts: Sequence[Part], source: str, folder: Path) -> h5py.VirtualLayout:
-    sources = []
-    for part in parts:
-        with h5py.File(part.path, "r", locking=False) as file:
-            data = file[source]
-            name = part.path.relative_to(folder).as_posix()
-            sources.append(h5py.VirtualSource(name, source, data.shape, data.dtype))
-    total = sum(each.shape[0] for each in sources)
-    layout = h5py.VirtualLayout((total, *sources[0].shape[1:]), sources[0].dtype)
-    start = 0
-    for each in sources:
-        layout[start : start + each.shape[0]] = each
-        start += each.shape[0]
-    return layout
+    def _settled(self, read: Callable[[], _T]) -> _T:
+        """Read again where a part has just been replaced by others with the same rows."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return read()
+            except FileNotFoundError as error:
+                gone = error
+        raise CacheError(
+            f"parts of bank {self.name} vanish while they are read ({gone.filename}); wait until "
+            f"what removes them is done, and run the command again"
+        ) from gone
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that carries its own digest."""
     with errors_of(path):
         write_json(path, content)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote; raise `CacheError` where it is not whole."""
     try:
         return read_json(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise DamagedError(damaged(path, str(error))) from error
+    except OSError as error:
         raise CacheError(
-            f"{str(path)!r} cannot be read ({error}); restore it, or move it away and extract again"
+            f"{str(path)!r} cannot be read ({error.strerror}); restore it, or extract again"
         ) from error

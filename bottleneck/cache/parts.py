@@ -1,255 +1,233 @@
-"""Parts: the immutable HDF5 files of a bank."""
+"""Parts: the immutable HDF5 files of a bank, read with every checksum verified."""
 
-import io
-import secrets
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import h5py
 import numpy as np
+from xxhash import xxh3_64
 
-from bottleneck.errors import CacheError, FeatureOverflowError
-from bottleneck.files import atomic_write
+from bottleneck.cache.layout import (
+    SCHEMA,
+    block_rows,
+    checksums,
+    load_filters,
+    row_bytes,
+    seal_of,
+)
+from bottleneck.errors import BottleneckError, CacheError, DamagedError
 
 __all__ = [
-    "HDF5_FORMAT",
-    "PART_BYTES",
-    "PART_SECONDS",
+    "Layer",
     "Part",
-    "PartWriter",
+    "as_slice",
+    "content_name",
+    "damaged",
     "errors_of",
+    "keys_of",
     "part_files",
-    "part_sizes",
-    "store",
 ]
 
-PART_BYTES = 256 * 2**20
-PART_SECONDS = 60.0
-HDF5_FORMAT = ("v110", "v110")
-"""The first HDF5 with virtual datasets, so that old tools can read the files."""
-_CHUNK_BYTES = 2**20
-_CHECKSUM_BYTES = 4
-_KEY_WIDTHS = (32, 2)
-"""Bytes of a row's digest and view."""
-_EMPTY_BYTES = 4096
-"""What HDF5 takes for a file's structure, about."""
+_KEY_BYTES = 32 + 2
+"""Of a digest and a view."""
+_READ_BYTES = 2**19
+"""What is read, verified and handed on together; it stays in a core's cache meanwhile."""
+_HASH_BYTES = 2**22
+
+_Fill = Callable[[int, np.ndarray], None]
+"""Fills an array with the rows that begin with this one."""
 
 
-def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
-    """Convert activations to the type in which they are stored.
+@dataclass(frozen=True)
+class Layer:
+    """What a part holds of a layer.
 
-    Raises
-    ------
-    FeatureOverflowError
-        A value is not finite, before or after the conversion.
+    Attributes
+    ----------
+    shape, dtype : tuple of int, np.dtype
+        Of all its rows.
+    offset : int or None
+        Where in the file the rows begin; None where they are compressed.
+    sums : np.ndarray
+        uint64 checksums of blocks of rows.
     """
-    if not np.isfinite(values).all():
-        raise FeatureOverflowError(
-            f"layer {layer!r} gives nan or inf; expected finite activations: check the weights, or "
-            f"take an earlier layer"
-        )
-    with np.errstate(over="ignore"):
-        stored = values.astype(dtype, copy=False)
-    if not np.isfinite(stored).all():
-        raise FeatureOverflowError(
-            f"layer {layer!r} reaches {np.abs(values).max():.4g}, more than {dtype} can hold "
-            f"({np.finfo(dtype).max:.4g}); store it with --dtype float32"
-        )
-    return stored
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None
+    sums: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return row_bytes(self.shape, self.dtype)
+
+
+@dataclass(frozen=True)
+class _Header:
+    digests: np.ndarray
+    views: np.ndarray
+    layers: dict[str, Layer]
+    compress: str
 
 
 @dataclass(frozen=True)
 class Part:
-    """One immutable file of a bank, whose fingerprint begins as given."""
+    """One immutable file of a bank, whose fingerprint begins as given.
+
+    What it holds is read once, when it is first asked for. A `FileNotFoundError` means that the
+    part has been replaced by others that hold its rows.
+    """
 
     path: Path
     fingerprint: str
 
     @cached_property
-    def _header(self) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    def _header(self) -> _Header:
         with errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
-            if not file.attrs["fingerprint"].startswith(self.fingerprint):
+            schema = file.attrs["schema"]
+            if schema != SCHEMA:
                 raise CacheError(
+                    f"{str(self.path)!r} has the schema {schema}, expected {SCHEMA}: another "
+                    f"version wrote it; use another --cache, or remove the bank and extract again"
+                )
+            fingerprint = file.attrs["fingerprint"].decode()
+            if not fingerprint.startswith(self.fingerprint):
+                raise DamagedError(
                     f"{str(self.path)!r} has the fingerprint of another bank; expected "
                     f"{self.fingerprint}: move it to where it belongs"
                 )
-            digests = [bytes(row).hex() for row in file["digest"][:]]
-            keys = list(zip(digests, map(int, file["view"][:]), strict=True))
-            return keys, tuple(file["features"])
+            header = _Header(
+                digests=file["digest"][:],
+                views=file["view"][:],
+                layers={name: _layer(file, name) for name in file["features"]},
+                compress=file.attrs["compress"].decode(),
+            )
+            types = {name: (each.shape, each.dtype) for name, each in header.layers.items()}
+            seal = seal_of(fingerprint, types, header.digests, header.views)
+            if seal != file.attrs["seal"].decode():
+                raise DamagedError(damaged(self.path, "its keys do not match their digest"))
+            return header
 
     @property
-    def keys(self) -> list[tuple[str, int]]:
-        """The (digest, view) of each row."""
-        return self._header[0]
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self._header.views)
 
     @property
-    def layers(self) -> tuple[str, ...]:
+    def layers(self) -> Mapping[str, Layer]:
         """The layers that every row holds."""
-        return self._header[1]
+        return self._header.layers
 
-    def read(self, layer: str, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, range]]:
-        """Yield the values of ascending rows in blocks, with each block's places in `rows`."""
-        with errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
-            data = file[f"features/{layer}"]
-            step = max(1, 16 * _CHUNK_BYTES // row_bytes(data.shape, data.dtype))
-            step = max(1, step // data.chunks[0]) * data.chunks[0]
-            done = 0
-            while done < len(rows):
-                start = rows[done] // step * step
-                stop = int(np.searchsorted(rows, start + step))
-                block = data[start : start + step]
-                yield block[np.asarray(rows[done:stop]) - start], range(done, stop)
-                done = stop
+    @property
+    def compress(self) -> str:
+        """How the values are compressed: ``none``, ``lz4`` or ``zstd``."""
+        return self._header.compress
 
+    @property
+    def digests(self) -> np.ndarray:
+        """The image of each row: uint8 of shape (n, 32)."""
+        return self._header.digests
 
-class PartWriter:
-    """Appends rows to a bank; every 256 MiB or 60 s of them become a part.
+    @property
+    def views(self) -> np.ndarray:
+        """The view of each row: uint16 of shape (n,)."""
+        return self._header.views
 
-    A part is put together in memory and written at once: to a ``*.partial`` file, synced to disk
-    and then renamed, so that whatever has a part's name is whole. (HDF5 itself does not survive a
-    disk that fills up while it writes.) When the work ends early, for whatever reason but a failed
-    write, the rows appended so far are kept.
+    def read(self, layer: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
+        """Yield the values of ascending rows in pieces, and each piece's places in `rows`.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the parts go.
-    attributes : mapping of str to Any
-        Written into each part.
-    dtype : str
-        ``float16`` or ``float32``.
-    part_bytes : int
-        What a part holds at most, in memory and then on disk.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        attributes: Mapping[str, Any],
-        dtype: str,
-        *,
-        part_bytes: int,
-    ) -> None:
-        self._folder = folder
-        self._attributes = dict(attributes)
-        self._dtype = dtype
-        self._part_bytes = part_bytes
-        self._rows = 0
-        self._buffer = io.BytesIO()
-        self._file: h5py.File | None = None
-        self._bytes = 0
-        self._started = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        if not isinstance(error, CacheError):
-            self._commit()
-
-    def append(self, digests: Sequence[str], features: Mapping[str, np.ndarray]) -> None:
-        """Add rows of view 0.
-
-        Parameters
-        ----------
-        digests : sequence of str
-            n digests.
-        features : mapping of str to np.ndarray
-            Layer to activations of shape (n, ...).
+        Copy what you keep: the next piece overwrites it.
 
         Raises
         ------
-        FeatureOverflowError
-            See `store`; none of these rows is added.
-        CacheError
-            The part cannot be written: the disk is full, say.
+        DamagedError
+            A block's checksum does not match; nothing of it has been yielded.
         """
-        columns: dict[str, np.ndarray] = {
-            f"features/{layer}": store(values, self._dtype, layer)
-            for layer, values in features.items()
-        }
-        columns["digest"] = np.array([list(bytes.fromhex(each)) for each in digests], np.uint8)
-        columns["view"] = np.zeros(len(digests), np.uint16)
-        if self._file is None:
-            self._file = self._begin(columns)
-        for name, values in columns.items():
-            if len(values) != len(digests):
-                raise CacheError(
-                    f"{name} has {len(values)} rows, expected one for each of {len(digests)} images"
-                )
-            _extend(self._file[name], values, self._rows)
-            self._bytes += values.nbytes
-        self._rows += len(digests)
-        if self._bytes >= self._part_bytes or time.monotonic() - self._started >= PART_SECONDS:
-            self._commit()
+        found = self.layers[layer]
+        per_block = block_rows(found.width)
+        is_first = np.diff(rows // per_block, prepend=-1) != 0
+        blocks = rows[is_first] // per_block
+        places = (np.cumsum(is_first) - 1) * per_block + rows % per_block
+        step = max(1, _READ_BYTES // (per_block * found.width))
+        buffer = np.empty((step * per_block, *found.shape[1:]), found.dtype)
+        with errors_of(self.path), self._opened(layer, found) as fill:
+            done = 0
+            for first in range(0, len(blocks), step):
+                self._load(found, blocks[first : first + step], buffer, fill)
+                stop = int(np.searchsorted(places, (first + step) * per_block))
+                piece = slice(done, stop)
+                yield buffer[as_slice(places[piece] - first * per_block)], piece
+                done = stop
 
-    def _begin(self, columns: Mapping[str, np.ndarray]) -> h5py.File:
-        self._buffer = io.BytesIO()
-        self._bytes = self._rows = 0
-        self._started = time.monotonic()
-        file = h5py.File(self._buffer, "w", libver=HDF5_FORMAT)
-        file.attrs.update(self._attributes)
-        for name, values in columns.items():
-            shape = values.shape[1:]
-            rows = _chunk_rows(row_bytes(values.shape, values.dtype))
-            dataset = file.create_dataset(
-                name,
-                shape=(0, *shape),
-                maxshape=(None, *shape),
-                chunks=(rows, *shape),
-                dtype=values.dtype,
-                fletcher32=True,
-            )
-            if name.startswith("features/"):
-                dataset.attrs["layer"] = name.removeprefix("features/")
-                dataset.attrs["shape"] = shape
-        return file
+    def _load(self, layer: Layer, blocks: np.ndarray, buffer: np.ndarray, fill: _Fill) -> None:
+        """Read blocks one after the other into a buffer, and verify them."""
+        per_block = block_rows(layer.width)
+        ends = [*(np.flatnonzero(np.diff(blocks) != 1) + 1).tolist(), len(blocks)]
+        numbers = blocks.tolist()
+        done = begin = 0
+        for end in ends:  # of a run of consecutive blocks
+            start = numbers[begin] * per_block
+            count = min((end - begin) * per_block, layer.shape[0] - start)
+            fill(start, buffer[done : done + count])
+            done += count
+            begin = end
+        if checksums(buffer[:done], per_block) != layer.sums[blocks].tolist():
+            raise DamagedError(damaged(self.path, "a block's checksum does not match"))
 
-    def _commit(self) -> None:
-        if self._file is None:
+    def check_content(self) -> None:
+        """Raise `DamagedError` unless every byte of the file is as it was written."""
+        found = xxh3_64()
+        with errors_of(self.path), self.path.open("rb") as file:
+            while piece := file.read(_HASH_BYTES):
+                found.update(piece)
+        if content_name(found) != self.path.stem.partition("-")[2]:
+            raise DamagedError(damaged(self.path, "its bytes do not match its name"))
+
+    @contextmanager
+    def _opened(self, layer: str, found: Layer) -> Iterator[_Fill]:
+        if found.offset is None:
+            load_filters()
+            with h5py.File(self.path, "r", locking=False) as file:
+                data = file[f"features/{layer}"]
+
+                def decompress(start: int, target: np.ndarray) -> None:
+                    target[:] = data[start : start + len(target)]
+
+                yield decompress
             return
-        # An interruption may have come between two columns of the last rows.
-        file = self._file
-        for dataset in (file["digest"], file["view"], *file["features"].values()):
-            dataset.resize(self._rows, axis=0)
-        self._file.close()
-        self._file = None
-        if not self._rows:
-            return
-        with errors_of(self._folder):
-            atomic_write(_next_part(self._folder), self._buffer.getbuffer())
-        self._buffer = io.BytesIO()
+        begin, width = found.offset, found.width
+        with self.path.open("rb", buffering=0) as raw:
+
+            def load(start: int, target: np.ndarray) -> None:
+                raw.seek(begin + start * width)
+                rest = target.data.cast("B")
+                while rest:  # a system may give less than it is asked for
+                    got = raw.readinto(rest)
+                    if not got:
+                        raise DamagedError(damaged(self.path, "it is cut off"))
+                    rest = rest[got:]
+
+            yield load
 
 
-def part_sizes(rows: int, widths: Sequence[int], *, rows_per_part: int) -> list[int]:
-    """Return the bytes on disk of the parts that some rows take.
+def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
+    """Return keys that sort and compare, of shape (n,), from digests (n, 32) and views."""
+    keys = np.empty((len(digests), _KEY_BYTES), np.uint8)
+    keys[:, :-2] = digests
+    keys[:, -2] = np.asarray(views) >> 8
+    keys[:, -1] = np.asarray(views) & 255
+    return keys.view(f"S{_KEY_BYTES}").reshape(-1)
 
-    Parameters
-    ----------
-    rows : int
-        How many.
-    widths : sequence of int
-        Bytes of a row in each dataset of features.
-    rows_per_part : int
-        How many a part holds.
-    """
-    sizes = []
-    for start in range(0, rows, rows_per_part):
-        held = min(rows_per_part, rows - start)
-        chunks = [
-            (-(-held // _chunk_rows(width)), _chunk_rows(width) * width + _CHECKSUM_BYTES)
-            for width in (*widths, *_KEY_WIDTHS)
-        ]
-        sizes.append(_EMPTY_BYTES + sum(count * size for count, size in chunks))
-    return sizes
+
+def as_slice(places: np.ndarray) -> slice | np.ndarray:
+    """Return consecutive places as a slice, by which NumPy copies faster, or none at all."""
+    if bool((np.diff(places) == 1).all()):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -257,46 +235,42 @@ def part_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*-*.h5"))
 
 
+def content_name(content: xxh3_64) -> str:
+    """Return what of a file's hash stands in its name."""
+    return str(content.hexdigest())[:8]
+
+
 @contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn HDF5's and the system's errors into one sentence about a file."""
+    """Turn HDF5's and the system's errors into one sentence about a file.
+
+    A file that is not there any more stays a `FileNotFoundError`.
+    """
     try:
         yield
-    except CacheError:
+    except (BottleneckError, FileNotFoundError):
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        if "filter returned failure" in reason:  # the only filter is the checksum
-            reason = "a block's checksum does not match"
-        remedy = (
-            "move it away and extract again: its rows will be computed anew"
-            if path.suffix == ".h5"
-            else "see to the space and the rights there, then extract again: what was committed is "
-            "kept"
-        )
-        raise CacheError(f"{str(path)!r} failed ({reason}); {remedy}") from error
-    except (KeyError, IndexError, ValueError) as error:
+        if error.errno is None:  # HDF5's own
+            raise DamagedError(damaged(path, str(error))) from error
         raise CacheError(
-            f"{str(path)!r} is not a whole part of a bank ({error.args[0]}); move it away and "
-            f"extract again: its rows will be computed anew"
+            f"{str(path)!r} failed ({error.strerror}); see to the space and the rights there, then "
+            f"run the command again: what was committed is kept"
         ) from error
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        raise DamagedError(damaged(path, reason)) from error
 
 
-def _next_part(folder: Path) -> Path:
-    """Return an unused path; two writers never get the same."""
-    numbers = [int(path.name.partition("-")[0]) for path in part_files(folder)]
-    return folder / f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}.h5"
+def damaged(path: Path, reason: str) -> str:
+    """Return the sentence about a damaged file."""
+    return (
+        f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify', which sets it aside, "
+        f"and extract again, which makes anew what it held"
+    )
 
 
-def _extend(data: h5py.Dataset, values: np.ndarray, before: int) -> None:
-    data.resize(before + len(values), axis=0)
-    data[before:] = values
-
-
-def _chunk_rows(width: int) -> int:
-    """Return how many rows of so many bytes are stored, checked and read together."""
-    return max(1, min(1024, _CHUNK_BYTES // width))
-
-
-def row_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
-    return int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize or 1
+def _layer(file: h5py.File, name: str) -> Layer:
+    data = file[f"features/{name}"]
+    offset = None if data.chunks else data.id.get_offset()
+    return Layer(data.shape, data.dtype, offset, file[f"checksums/{name}"][:])

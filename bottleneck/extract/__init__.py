@@ -5,13 +5,14 @@ The only joiner of images, bases and cache.
 
 from bottleneck.extract.batches import Batch, Progress, feature_batches
 from bottleneck.extract.forecast import Forecast, forecast_extraction
-from bottleneck.extract.run import Extraction, extract_features
+from bottleneck.extract.run import Extraction, count_cached, extract_features
 
 __all__ = [
     "Batch",
     "Extraction",
     "Forecast",
     "Progress",
+    "count_cached",
     "extract_features",
     "feature_batches",
     "forecast_extraction",

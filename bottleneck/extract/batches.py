@@ -85,8 +85,10 @@ def _compute(base: FrozenBase, taken: Sequence[tuple[ImageItem, Future[torch.Ten
             rejected.append(RejectedImage(item.path, str(error)))
     if not items:
         return Batch([], {}, rejected)
-    activations = base(torch.stack(tensors))
-    features = {layer: values.numpy() for layer, values in activations.items()}
+    # Some kernels sum in another order for a batch of one, so that an image is never alone.
+    beside = tensors if len(tensors) > 1 else tensors * 2
+    activations = base(torch.stack(beside))
+    features = {layer: values.numpy()[: len(items)] for layer, values in activations.items()}
     return Batch(items, features, rejected)
 
 

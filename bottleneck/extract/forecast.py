@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.bases import FrozenBase
-from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_sizes
+from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
 from bottleneck.extract.batches import Progress
 from bottleneck.extract.run import (
@@ -35,8 +35,6 @@ _TIMED_BATCHES = 4
 _TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
 _PREFIX = ".bottleneck-forecast-"
-_BUFFER_GROWTH = 1.125
-"""Python's `io.BytesIO`, in which a part is put together, asks for an eighth more than it needs."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ def forecast_extraction(
     cache: Cache,
     *,
     dtype: str = "float16",
+    compress: str = "none",
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Forecast:
@@ -94,8 +93,8 @@ def forecast_extraction(
 
     Parameters
     ----------
-    images, base, cache, dtype, batch_size
-        As for `extract_features`.
+    images, base, cache, dtype, compress, batch_size
+        As for `extract_features`. Compressed features take less of the disk than is told here.
     progress : callable, optional
         Called with ``"trial"``, the images done and the images to do at most.
 
@@ -104,7 +103,7 @@ def forecast_extraction(
     UsageError, CacheError, FeatureOverflowError
         As `extract_features` would.
     """
-    check_arguments(dtype, batch_size)
+    check_arguments(dtype, compress, batch_size)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
     task = find_task(images, base, cache, dtype)
@@ -113,7 +112,7 @@ def forecast_extraction(
     rejected: list[RejectedImage] = []
     for layers, items in task.missing.items():
         names = {layer: task.banks[layer].name for layer in layers}
-        plan = _Plan(base.cut(layers), names, dtype, batch_size)
+        plan = _Plan(base.cut(layers), names, dtype, compress, batch_size)
         trial = _try(plan, items, cache, task.canary, progress or _silent)
         sizes = plan.part_sizes(len(items), trial.seconds_per_image)
         tried += trial.images
@@ -133,7 +132,7 @@ def forecast_extraction(
         trial=tried,
         seconds=round(seconds, 3),
         bytes_on_disk=bytes_on_disk,
-        peak_memory=None if peak is None else peak + int(_BUFFER_GROWTH * growth),
+        peak_memory=None if peak is None else peak + growth,
         rejected=[*images.rejected, *rejected],
     )
 
@@ -145,6 +144,7 @@ class _Plan:
     base: FrozenBase
     banks: Mapping[str, str]
     dtype: str
+    compress: str
     batch_size: int
 
     @property
@@ -159,10 +159,12 @@ class _Plan:
             banks.setdefault(bank, []).append(self._width(layer))
         sizes = []
         for widths in banks.values():
-            of_size = PART_BYTES // len(banks) / sum(widths)
-            of_time = PART_SECONDS / seconds_per_image
-            batches = max(1, ceil(min(of_size, of_time) / self.batch_size))
-            sizes.append(part_sizes(rows, widths, rows_per_part=batches * self.batch_size))
+            of_size = PART_BYTES // len(banks) // sum(widths)
+            batches_of_time = ceil(PART_SECONDS / seconds_per_image / self.batch_size)
+            held = max(1, min(of_size, batches_of_time * self.batch_size))
+            full, rest = divmod(rows, held)
+            counts = [held] * full + [rest] * bool(rest)
+            sizes.append([part_size(count, widths) for count in counts])
         return sizes
 
     def _width(self, layer: str) -> int:
@@ -195,7 +197,13 @@ def _try(
         }
         started = warm = time.monotonic()
         batches = stored_batches(
-            plan.base, items, banks, dtype=plan.dtype, batch_size=plan.batch_size, canary=canary
+            plan.base,
+            items,
+            banks,
+            dtype=plan.dtype,
+            compress=plan.compress,
+            batch_size=plan.batch_size,
+            canary=canary,
         )
         with closing(batches):
             for number, batch in enumerate(batches, start=1):

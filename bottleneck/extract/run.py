@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import prod
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.bases import FrozenBase
-from bottleneck.cache import Bank, Cache, PartWriter, store
+from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
 from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.batches import Batch, Progress, feature_batches
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
@@ -21,6 +21,7 @@ __all__ = [
     "Extraction",
     "Task",
     "check_arguments",
+    "count_cached",
     "extract_features",
     "find_task",
     "stored_batches",
@@ -122,6 +123,7 @@ def extract_features(
     cache: Cache,
     *,
     dtype: str = "float16",
+    compress: str = "none",
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Extraction:
@@ -140,6 +142,8 @@ def extract_features(
         Where features are looked for and stored.
     dtype : str
         ``float16`` or ``float32``: how features are stored.
+    compress : str
+        ``none``, ``lz4`` or ``zstd``: how new parts are compressed, without loss.
     batch_size : int
         Images per call of the base.
     progress : callable, optional
@@ -148,7 +152,10 @@ def extract_features(
     Raises
     ------
     UsageError
-        `dtype` or `batch_size` cannot be right, or the set's name is too long for a file.
+        `dtype`, `compress` or `batch_size` cannot be right, or the set's name is too long for a
+        file.
+    MissingExtraError
+        hdf5plugin, which compresses, is not installed.
     DataError
         Not one image could be used.
     CacheError
@@ -156,7 +163,7 @@ def extract_features(
     FeatureOverflowError
         A layer does not fit into `dtype`.
     """
-    check_arguments(dtype, batch_size)
+    check_arguments(dtype, compress, batch_size)
     started = time.monotonic()
     set_file = cache.set_file(images.name)
     cache.check_writable()
@@ -168,20 +175,27 @@ def extract_features(
     for layers, items in task.missing.items():
         row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
         batches = stored_batches(
-            base.cut(layers), items, banks, dtype=dtype, batch_size=batch_size, canary=task.canary
+            base.cut(layers),
+            items,
+            banks,
+            dtype=dtype,
+            compress=compress,
+            batch_size=batch_size,
+            canary=task.canary,
         )
-        for batch in batches:
-            bad |= {image.path: image.reason for image in batch.rejected}
-            written += len(batch.items) * row_bytes
-            done += len(batch.items) + len(batch.rejected)
-            if progress:
-                progress("extract", done, task.images)
+        with closing(batches):  # commits what was appended, whatever ends the work
+            for batch in batches:
+                bad |= {image.path: image.reason for image in batch.rejected}
+                written += len(batch.items) * row_bytes
+                done += len(batch.items) + len(batch.rejected)
+                if progress:
+                    progress("extract", done, task.images)
     lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
     _describe(base, lost, banks, dtype, task.canary)
     usable = _usable(images, bad)
     computed = task.images - len(bad)
     for bank in distinct:
-        if computed or not bank.has_view_file:
+        if bank.view_file_is_old:
             bank.rebuild_view_file()
     usable.write_csv(set_file)
     extraction = Extraction(
@@ -218,8 +232,9 @@ def extract_features(
     return extraction
 
 
-def check_arguments(dtype: str, batch_size: int) -> None:
-    """Raise `UsageError` unless features can be stored so, and batches be of that size."""
+def check_arguments(dtype: str, compress: str, batch_size: int) -> None:
+    """Raise an error unless features can be stored so, and batches be of that size."""
+    compression_options(compress, (1, 1), np.dtype(np.float16))
     if dtype not in _DTYPES:
         raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
     if batch_size < 1:
@@ -258,6 +273,13 @@ def find_task(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> T
     return Task(banks, canary, _missing(images, banks))
 
 
+def count_cached(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> int:
+    """Return how many different images have all of a base's layers in the cache."""
+    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
+    missing = _missing(images, banks)
+    return len({item.digest for item in images.items}) - sum(map(len, missing.values()))
+
+
 def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
     """Return the images to compute, once each, grouped by the layers that they lack."""
     known = {layer: bank.known(layer) for layer, bank in banks.items()}
@@ -275,6 +297,7 @@ def stored_batches(
     banks: Mapping[str, Bank],
     *,
     dtype: str,
+    compress: str,
     batch_size: int,
     canary: Canary,
 ) -> Generator[Batch]:
@@ -290,7 +313,7 @@ def stored_batches(
                     store(values, dtype, layer)  # a bank is made only for what can be stored
                 _describe(base, base.layers, banks, dtype, canary)
                 for name, (first, *_) in layers_of.items():
-                    writer = banks[first].writer(dtype, share=len(layers_of))
+                    writer = banks[first].writer(dtype, share=len(layers_of), compress=compress)
                     writers[name] = stack.enter_context(writer)
             if batch.items:
                 digests = [item.digest for item in batch.items]

@@ -1,0 +1,126 @@
+"""The cache folder: banks, image sets and the records of runs."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bottleneck.cache.banks import Bank, read_record, write_record
+from bottleneck.cache.parts import errors_of
+from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.files import move, slug
+
+__all__ = ["Cache"]
+
+_LONGEST_NAME = 200
+_RUN_SCHEMA = 3
+_QUARANTINE = "quarantine"
+
+
+class Cache:
+    """The folder of all banks, image sets and run records.
+
+    Parameters
+    ----------
+    root : str or Path
+        Made at the first write.
+    """
+
+    def __init__(self, root: str | Path = "cache") -> None:
+        self.root = Path(root)
+
+    def bank(self, model: str, fingerprint: str) -> Bank:
+        """Return the bank of a fingerprint, which need not exist yet."""
+        return Bank(self.root / f"{slug(model)}-{fingerprint[:12]}")
+
+    def banks(self) -> tuple[Bank, ...]:
+        """Return all banks, by name."""
+        return tuple(bank for bank in self.bank_folders() if bank.exists)
+
+    def bank_folders(self) -> tuple[Bank, ...]:
+        """Return all banks, also those whose ``bank.json`` is lost."""
+        folders = {path.parent for path in self.root.glob("[!.]*/bank.json")}
+        folders |= {path.parent for path in self.root.glob("[!.]*/parts")}
+        return tuple(Bank(path) for path in sorted(folders))
+
+    def find_banks(self, name: str) -> tuple[Bank, ...]:
+        """Return the banks whose names begin so: a model's name finds all of its banks.
+
+        Raises
+        ------
+        UnknownNameError
+            There is none.
+        """
+        banks = self.banks()
+        found = tuple(bank for bank in banks if bank.name.startswith(name))
+        if not found:
+            names = [bank.name for bank in banks]
+            raise UnknownNameError(
+                f"no bank {name!r} in {str(self.root)!r}{did_you_mean(name, names)}; expected one "
+                f"of {', '.join(names) or 'none, as the cache is empty'}"
+            )
+        return found
+
+    def set_file(self, name: str) -> Path:
+        """Return the path of an image set's CSV file.
+
+        Raises
+        ------
+        UsageError
+            The name is too long for a file.
+        """
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise UsageError(
+                f"the image set's name {name!r} is too long for a file; give another with --set"
+            )
+        return self.root / "sets" / f"{name}.csv"
+
+    def record_run(self, record: Mapping[str, Any]) -> Path:
+        """Keep what an extraction did, under ``runs/``."""
+        now = datetime.now(UTC)
+        stamp = now.strftime("%Y%m%dT%H%M%S%f")
+        path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
+        time = now.isoformat(timespec="seconds")
+        write_record(path, {"schema": _RUN_SCHEMA, "time": time, **record})
+        return path
+
+    def run_files(self) -> list[Path]:
+        """Return the files of all runs' records, oldest first."""
+        return sorted((self.root / "runs").glob("*.json"))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the records of all extractions, oldest first; not those of other versions."""
+        records = [read_record(path) for path in self.run_files()]
+        return [record for record in records if record.pop("schema", None) == _RUN_SCHEMA]
+
+    def set_aside(self, path: Path, reason: str) -> Path:
+        """Move a damaged file to ``quarantine/``, with the reason beside it; return where to.
+
+        Raises
+        ------
+        CacheError
+            The cache cannot be written.
+        """
+        place = self.root / _QUARANTINE / path.relative_to(self.root)
+        if place.exists():
+            place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
+        with errors_of(path):
+            move(path, place)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_record(place.with_name(f"{place.name}.json"), {"reason": reason, "time": now})
+        return place
+
+    def check_writable(self) -> None:
+        """Raise `CacheError` unless files can be written into the cache folder."""
+        probe = self.root / f".{secrets.token_hex(4)}.partial"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise CacheError(
+                f"cannot write to the cache folder {str(self.root)!r} ({error.strerror}); choose "
+                f"another with --cache"
+            ) from error

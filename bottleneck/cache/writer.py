@@ -1,0 +1,237 @@
+"""Rows in, parts out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from xxhash import xxh3_64
+
+from bottleneck.cache.layout import (
+    SCHEMA,
+    Dataset,
+    block_rows,
+    checksums,
+    compression_options,
+    hdf5_pieces,
+    row_bytes,
+    seal_of,
+)
+from bottleneck.cache.parts import content_name, errors_of, part_files
+from bottleneck.errors import CacheError, FeatureOverflowError
+from bottleneck.files import atomic_write, signals_held
+
+__all__ = ["PART_BYTES", "PART_SECONDS", "PartWriter", "digest_rows", "store"]
+
+PART_BYTES = 256 * 2**20
+PART_SECONDS = 60.0
+
+
+def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
+    """Convert activations to the type in which they are stored.
+
+    Raises
+    ------
+    FeatureOverflowError
+        A value is not finite, before or after the conversion.
+    """
+    if not np.isfinite(values).all():
+        raise FeatureOverflowError(
+            f"layer {layer!r} gives nan or inf; expected finite activations: check the weights, or "
+            f"take an earlier layer"
+        )
+    with np.errstate(over="ignore"):
+        stored = values.astype(dtype, copy=False)
+    if not np.isfinite(stored).all():
+        raise FeatureOverflowError(
+            f"layer {layer!r} reaches {np.abs(values).max():.4g}, more than {dtype} can hold "
+            f"({np.finfo(dtype).max:.4g}); store it with --dtype float32"
+        )
+    return stored
+
+
+def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Return hexadecimal digests as uint8 of shape (n, 32)."""
+    if isinstance(digests, np.ndarray) and digests.dtype == np.uint8:
+        return digests
+    return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
+
+
+class PartWriter:
+    """Appends rows to a bank; every 256 MiB or 60 s of them become a part.
+
+    Rows are held in memory until then. A part is written to a ``*.partial`` file, synced to disk
+    and then renamed, so that whatever has a part's name is whole; its name holds the hash of its
+    bytes. When the work ends early, for whatever reason but a failed write, the rows appended so
+    far are kept, and a signal waits until they are.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the parts go.
+    fingerprint : str
+        Of the bank.
+    dtype : str
+        ``float16`` or ``float32``.
+    compress : str
+        ``none``, ``lz4`` or ``zstd``.
+    part_bytes, part_seconds : int, float
+        What a part holds at most, in memory and then on disk, and how old it gets.
+
+    Attributes
+    ----------
+    written : list of Path
+        The parts so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: str,
+        dtype: str,
+        *,
+        compress: str = "none",
+        part_bytes: int,
+        part_seconds: float,
+    ) -> None:
+        self.written: list[Path] = []
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._dtype = dtype
+        self._compress = compress
+        self._part_bytes = part_bytes
+        self._part_seconds = part_seconds
+        self._columns: dict[str, np.ndarray] = {}
+        self._rows = 0
+        self._capacity = 0
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if not isinstance(error, CacheError):
+            self._commit()
+
+    def append(
+        self,
+        digests: Sequence[str] | np.ndarray,
+        features: Mapping[str, np.ndarray],
+        *,
+        views: int | np.ndarray = 0,
+    ) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        digests : sequence of str, or np.ndarray
+            n digests, hexadecimal or uint8 of shape (n, 32).
+        features : mapping of str to np.ndarray
+            Layer to activations of shape (n, ...).
+        views : int, or np.ndarray
+            Of all rows, or of each.
+
+        Raises
+        ------
+        FeatureOverflowError
+            See `store`; none of these rows is added.
+        CacheError
+            The part cannot be written: the disk is full, say.
+        """
+        columns = {
+            f"features/{layer}": store(values, self._dtype, layer)
+            for layer, values in features.items()
+        }
+        columns["digest"] = digest_rows(digests)
+        columns["view"] = np.broadcast_to(np.asarray(views, np.uint16), len(digests))
+        for name, values in columns.items():
+            if len(values) != len(digests):
+                raise CacheError(
+                    f"{name} has {len(values)} rows, expected one for each of {len(digests)} images"
+                )
+        done = 0
+        while done < len(digests):
+            if not self._columns:
+                self._begin(columns)
+            fits = min(len(digests) - done, self._capacity - self._rows)
+            for name, column in self._columns.items():
+                column[self._rows : self._rows + fits] = columns[name][done : done + fits]
+            self._rows += fits
+            done += fits
+            old = time.monotonic() - self._started >= self._part_seconds
+            if old or self._rows == self._capacity:
+                self._commit()
+
+    def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Make room for a part; the system gives memory only where something is written."""
+        width = sum(row_bytes(values.shape, values.dtype) for values in columns.values())
+        self._capacity = max(1, self._part_bytes // width)
+        self._columns = {
+            name: np.empty((self._capacity, *values.shape[1:]), values.dtype)
+            for name, values in columns.items()
+        }
+        self._rows = 0
+        self._started = time.monotonic()
+
+    def _commit(self) -> None:
+        if not self._columns:
+            return
+        with signals_held():
+            # An interruption may have come between two columns of the last rows.
+            columns = {name: column[: self._rows] for name, column in self._columns.items()}
+            self._columns = {}
+            if not self._rows:
+                return
+            pieces = list(hdf5_pieces(self._datasets(columns), self._attributes(columns)))
+            content = xxh3_64()
+            for piece in pieces:
+                content.update(piece)
+            with errors_of(self._folder):
+                path = _next_part(self._folder, content_name(content))
+                atomic_write(path, pieces)
+            self.written.append(path)
+
+    def _datasets(self, columns: Mapping[str, np.ndarray]) -> dict[str, Dataset]:
+        datasets = {name: Dataset.of(columns[name]) for name in ("digest", "view")}
+        for layer, values in _features(columns).items():
+            per_block = block_rows(row_bytes(values.shape, values.dtype))
+            sums = np.array(checksums(values, per_block), np.uint64)
+            datasets[f"checksums/{layer}"] = Dataset.of(sums, rows_per_block=per_block)
+            datasets[f"features/{layer}"] = Dataset(
+                values.shape,
+                values.dtype,
+                [values],
+                {"layer": layer, "shape": values.shape[1:]},
+                compression_options(self._compress, values.shape, values.dtype),
+            )
+        return datasets
+
+    def _attributes(self, columns: Mapping[str, np.ndarray]) -> dict[str, str | int]:
+        types = {
+            layer: (values.shape, values.dtype) for layer, values in _features(columns).items()
+        }
+        seal = seal_of(self._fingerprint, types, columns["digest"], columns["view"])
+        return {
+            "schema": SCHEMA,
+            "fingerprint": self._fingerprint,
+            "compress": self._compress,
+            "seal": seal,
+        }
+
+
+def _features(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix("features/"): values
+        for name, values in columns.items()
+        if name.startswith("features/")
+    }
+
+
+def _next_part(folder: Path, content: str) -> Path:
+    """Return a part's path; two writers get the same only for the same content."""
+    numbers = [int(path.name.partition("-")[0]) for path in part_files(folder)]
+    return folder / f"{max(numbers, default=0) + 1:06d}-{content}.h5"
