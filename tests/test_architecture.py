@@ -25,6 +25,7 @@ ALLOWED = {
     "demo": LEAVES,
     "extract": LEAVES | {"images", "bases", "cache"},
     "features": LEAVES | {"images", "cache", "pooling"},
+    "exchange": LEAVES | {"images", "cache", "features"},
     "heads": LEAVES | {"solvers"},
     "evaluate": LEAVES | {"features", "heads"},
     "predict": LEAVES | {"images", "bases", "cache", "extract", "features", "heads"},

@@ -48,6 +48,7 @@ def test_every_command_and_option_has_help():
         ("layers",),
         ("models",),
         ("demo",),
+        *((("cache", name)) for name in ("verify", "compact", "prune", "export", "import")),
         ("cache", "ls"),
         ("cache", "info"),
     }
@@ -211,10 +212,10 @@ def test_looking_into_the_cache(bottleneck):
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
     assert row["model"] == "squeezenet1_1"
     assert row["weights"] == "random:0"
-    assert (row["images"], row["parts"]) == (16, 1)
+    assert (row["rows"], row["parts"]) == (16, 1)
     assert row["bank"] in bottleneck("cache", "ls").out
     (info,) = json.loads(bottleneck("cache", "info", "squeeze", "--json").out)
-    assert info["layers"]["features.12.cat"]["images"] == 16
+    assert info["layers"]["features.12.cat"]["rows"] == 16
     assert info["transform"]["crop"] == [224, 224]
     assert "precision.storage" in bottleneck("cache", "info", row["bank"]).out
     assert "no banks" in bottleneck("cache", "ls", "--cache", "empty").out

@@ -123,6 +123,12 @@ class Bank:
         rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
         return {(bytes(row[:-2]).hex(), int(row[-2]) << 8 | int(row[-1])) for row in rows}
 
+    def parts_with(self, layer: str, digests: Sequence[str]) -> list[Path]:
+        """Return the parts in which the plain images' rows of a layer are."""
+        index = self.index(layer)
+        numbers = np.sort(index.find(keys_of(digest_rows(digests), 0)))
+        return [part.path for part, _, _ in index.by_part(numbers)]
+
     def read(
         self,
         layer: str,

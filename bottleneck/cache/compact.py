@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.index import RowIndex
+from bottleneck.cache.layout import compression_options
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError
 
@@ -58,9 +59,12 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
 
     Raises
     ------
+    UsageError, MissingExtraError
+        There is no such compression, or hdf5plugin is not installed.
     CacheError
         A part is damaged, the new ones cannot be written, or another compaction is at work.
     """
+    compression_options(compress or "none", (1, 1), np.dtype(np.float16))
     with _alone(bank):
         parts = bank.parts()
         size = bank.size

@@ -33,7 +33,11 @@ class Cache:
 
     def bank(self, model: str, fingerprint: str) -> Bank:
         """Return the bank of a fingerprint, which need not exist yet."""
-        return Bank(self.root / f"{slug(model)}-{fingerprint[:12]}")
+        return self.named(f"{slug(model)}-{fingerprint[:12]}")
+
+    def named(self, name: str) -> Bank:
+        """Return the bank of a name, which need not exist."""
+        return Bank(self.root / name)
 
     def banks(self) -> tuple[Bank, ...]:
         """Return all banks, by name."""

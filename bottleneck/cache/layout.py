@@ -54,9 +54,9 @@ class Dataset:
     Attributes
     ----------
     shape, dtype : tuple of int, np.dtype
-        Of the whole.
+        Of the whole; one axis at least.
     blocks : iterable of np.ndarray
-        The values, in order, split along the first axis; read once.
+        The values, in order, split along the first axis.
     attributes : mapping of str to Any
         Its HDF5 attributes.
     options : mapping of str to Any

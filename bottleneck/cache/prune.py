@@ -105,7 +105,7 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
     for path in stale_paths(cache.root, f"{_LEFTOVER}*"):
         shutil.rmtree(path, ignore_errors=True)
     for name in dict.fromkeys(each.bank for each in chosen):
-        bank = Bank(cache.root / name)
+        bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}
         if layers >= set(bank.info["layers"]):
             gone = cache.root / f"{_LEFTOVER}{name}-{secrets.token_hex(4)}"

@@ -1,9 +1,19 @@
 """The command line: parse, one library call, print. Nothing of the library imports it."""
 
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-from bottleneck.cli import demo, look, work  # noqa: F401 - their commands join the app
+from bottleneck.cli import (  # noqa: F401 - their commands join the app
+    demo,
+    extract,
+    look,
+    store,
+    work,
+)
 from bottleneck.cli.app import app
 from bottleneck.errors import BottleneckError, UsageError
 
@@ -13,13 +23,16 @@ __all__ = ["app", "main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 2 for bad usage and 1 for failed work, without a traceback.
 
+    SIGINT and SIGTERM end it with 130 and 143, after what is being written has been written.
+
     Parameters
     ----------
     arguments : sequence of str, optional
         Those of the process by default.
     """
     try:
-        app(None if arguments is None else list(arguments))
+        with _signals_end_it():
+            app(None if arguments is None else list(arguments))
     except BottleneckError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
@@ -30,3 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+@contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Turn signals into an orderly exit, which runs what has to be run at the end."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    taken = {number: each for number, each in handlers.items() if each is not signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in taken.items():
+            signal.signal(number, handler)

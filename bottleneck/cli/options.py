@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,17 +14,21 @@ __all__ = [
     "AsJson",
     "BatchSize",
     "CacheFolder",
+    "Compress",
     "Data",
     "HeadName",
     "HeadsFolder",
     "ImageSize",
     "Interpolation",
     "Model",
+    "NearDuplicates",
     "NewHeadName",
     "Seed",
     "SetName",
     "Squash",
     "Weights",
+    "age_of",
+    "bytes_of",
     "image_size_of",
 ]
 
@@ -48,6 +54,27 @@ def image_size_of(text: str | None) -> tuple[int, int] | None:
             f"150 or 150x200"
         )
     return int(sides[0]), int(sides[-1])
+
+
+def bytes_of(text: str | None) -> int | None:
+    """Return how many bytes ``500MB`` or ``20GB`` are."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)B?", text)
+    if not found:
+        raise UsageError(f"{text!r} is no size; expected a number with kB, MB, GB or TB")
+    power: int = " kMGT".index(found[2] or " ")
+    return round(float(found[1]) * 1000.0**power)
+
+
+def age_of(text: str | None) -> timedelta | None:
+    """Return how long ``12h`` or ``30d`` are."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6}) ?([hdw])", text)
+    if not found:
+        raise UsageError(f"{text!r} is no age; expected a number with h, d or w, such as 30d")
+    return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
 
 
 Model = Annotated[
@@ -113,5 +140,20 @@ Squash = Annotated[
         help="Resize the whole image whatever its proportions, or keep them and crop the centre; "
         "as the weights have it by default.",
         show_default=False,
+    ),
+]
+Compress = Annotated[
+    str,
+    typer.Option(
+        "--compress",
+        help="How new parts are compressed, without loss: none, lz4 or zstd. Smaller, and slower "
+        "to read.",
+    ),
+]
+NearDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--near-duplicates",
+        help="Also look for images that stand in two splits and look alike; reads all images.",
     ),
 ]

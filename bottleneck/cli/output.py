@@ -45,15 +45,17 @@ def print_table(
 
 
 @contextmanager
-def progress_shown(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callable for the library to report images done: a bar, or a line now and then."""
+def progress_shown(
+    *, quiet: bool = False, unit: str = "images"
+) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callable for the library to report what is done: a bar, or a line now and then."""
     if quiet:
         yield lambda _stage, _done, _total: None
     elif sys.stderr.isatty():
-        with _bar() as report:
+        with _bar(unit) as report:
             yield report
     else:
-        yield _lines()
+        yield _lines(unit)
 
 
 def _text(value: Any) -> str:
@@ -105,7 +107,7 @@ def _align(
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
+def _bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -120,7 +122,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} images/s"),
+        TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -136,7 +138,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def _lines() -> Callable[[str, int, int], None]:
+def _lines(unit: str) -> Callable[[str, int, int], None]:
     started = last = time.monotonic()
 
     def report(stage: str, done: int, total: int) -> None:
@@ -144,6 +146,6 @@ def _lines() -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if done == total or now - last >= _SECONDS_BETWEEN_LINES:
             last = now
-            note(f"{stage}: {done} of {total} images, {done / max(1e-9, now - started):.1f}/s")
+            note(f"{stage}: {done} of {total} {unit}, {done / max(1e-9, now - started):.1f}/s")
 
     return report

@@ -5,6 +5,7 @@ The only joiner of images, bases and cache.
 
 from bottleneck.extract.batches import Batch, Progress, feature_batches
 from bottleneck.extract.forecast import Forecast, forecast_extraction
+from bottleneck.extract.recheck import Recheck, recheck_bank
 from bottleneck.extract.run import Extraction, count_cached, extract_features
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "Extraction",
     "Forecast",
     "Progress",
+    "Recheck",
     "count_cached",
     "extract_features",
     "feature_batches",
     "forecast_extraction",
+    "recheck_bank",
 ]

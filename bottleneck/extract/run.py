@@ -21,6 +21,7 @@ __all__ = [
     "Extraction",
     "Task",
     "check_arguments",
+    "check_banks",
     "count_cached",
     "extract_features",
     "find_task",
@@ -269,15 +270,24 @@ def find_task(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> T
     """Find what the cache lacks; raise `CacheError` where a bank holds what the base does not."""
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     canary = base.canary()
-    _check_banks(base, banks, dtype, canary)
+    check_banks(base, banks, dtype, canary)
     return Task(banks, canary, _missing(images, banks))
 
 
-def count_cached(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> int:
-    """Return how many different images have all of a base's layers in the cache."""
+def count_cached(
+    images: ImageSet, base: FrozenBase, cache: Cache, dtype: str = "float16"
+) -> tuple[int, int]:
+    """Return how many different images have all of a base's layers in the cache, and of how many.
+
+    Raises
+    ------
+    CacheError
+        A part cannot be read.
+    """
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
-    missing = _missing(images, banks)
-    return len({item.digest for item in images.items}) - sum(map(len, missing.values()))
+    missing = sum(map(len, _missing(images, banks).values()))
+    distinct = len({item.digest for item in images.items})
+    return distinct - missing, distinct
 
 
 def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
@@ -347,7 +357,7 @@ def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     return usable
 
 
-def _check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary: Canary) -> None:
+def check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary: Canary) -> None:
     """Raise `CacheError` unless the banks that exist hold what the base computes."""
     for layer, bank in banks.items():
         if bank.exists and bank.info["fingerprint"] != base.fingerprint(layer, dtype):

@@ -1,7 +1,19 @@
 """Image sets: find, digest, label, split and decode images. They hold no features."""
 
 from bottleneck.images.decode import decode
-from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS
+from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS, read_manifest
+from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
 from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageItem", "ImageSet", "RejectedImage", "decode"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "ImageItem",
+    "ImageSet",
+    "NearDuplicate",
+    "NearDuplicates",
+    "RejectedImage",
+    "decode",
+    "find_near_duplicates",
+    "read_manifest",
+]

@@ -164,6 +164,25 @@ class ImageSet:
         return built._completed(str(manifest), seed)
 
     @classmethod
+    def from_digests(
+        cls, file: str | Path, digests: Sequence[str], *, name: str, seed: int = 0
+    ) -> Self:
+        """Read a manifest whose images need not be at hand, given the digest of each row.
+
+        Raises
+        ------
+        UsageError, DataError
+            See `from_manifest`.
+        """
+        found = read_manifest(Path(file))
+        items = tuple(
+            ImageItem(each.path.as_posix(), digest, each.label, each.split)
+            for each, digest in zip(found, digests, strict=True)
+        )
+        built = cls(name, items)
+        return built._completed(str(file), seed)
+
+    @classmethod
     def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
         """Read unlabelled images: files as given, folders with all images below them.
 

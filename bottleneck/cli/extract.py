@@ -1,0 +1,170 @@
+"""The command that computes features."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottleneck.cli.app import app
+from bottleneck.cli.notes import (
+    note_image_set,
+    note_near_duplicates,
+    note_random,
+    note_rejected,
+)
+from bottleneck.cli.options import (
+    AsJson,
+    BatchSize,
+    CacheFolder,
+    Compress,
+    Data,
+    ImageSize,
+    Interpolation,
+    Model,
+    NearDuplicates,
+    Seed,
+    SetName,
+    Squash,
+    Weights,
+    image_size_of,
+)
+from bottleneck.cli.output import note, print_json, print_table, progress_shown
+
+if TYPE_CHECKING:
+    from bottleneck.extract import Extraction, Forecast
+
+__all__ = ["extract"]
+
+
+@app.command()
+def extract(
+    model: Model,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            help="A layer by any of its names, a pattern such as 'block*_pool', or all-blocks; may "
+            "repeat. The model's default layer if not given.",
+        ),
+    ] = None,
+    data: Data = Path("data"),
+    weights: Weights = "default",
+    image_size: ImageSize = None,
+    interpolation: Interpolation = None,
+    squash: Squash = None,
+    pool: Annotated[
+        str,
+        typer.Option(
+            "--pool",
+            help="How maps and tokens are pooled before they are stored: none, avg, max, gem, spp, "
+            "or cls for class tokens. fit-head can pool what is stored unpooled.",
+        ),
+    ] = "none",
+    cache: CacheFolder = Path("cache"),
+    image_set: SetName = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="How features are stored: float16 or float32.")
+    ] = "float16",
+    compress: Compress = "none",
+    batch_size: BatchSize = 16,
+    near_duplicates: NearDuplicates = False,
+    seed: Seed = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only tell what it would take, from a short trial."),
+    ] = False,
+    as_json: AsJson = False,
+) -> Any:
+    """Compute the features that the cache lacks and store them.
+
+    Exits with 1 where images had to be left out; all others are stored.
+    """
+    from bottleneck.bases import FrozenBase
+    from bottleneck.cache import Cache
+    from bottleneck.extract import count_cached, extract_features, forecast_extraction
+    from bottleneck.images import ImageSet, find_near_duplicates
+
+    images = ImageSet.open(data, name=image_set, seed=seed)
+    base = FrozenBase(
+        model,
+        layer or (),
+        weights=weights,
+        image_size=image_size_of(image_size),
+        interpolation=interpolation,
+        squash=squash,
+        pool=pool,
+    )
+    store = Cache(cache)
+    settings: dict[str, Any] = {"dtype": dtype, "compress": compress, "batch_size": batch_size}
+    if dry_run:
+        with progress_shown(quiet=not sys.stderr.isatty()) as progress:
+            forecast = forecast_extraction(images, base, store, **settings, progress=progress)
+        note_image_set(images)
+        if as_json:
+            print_json(forecast.as_dict())
+        else:
+            _print_forecast(forecast)
+        note_rejected(forecast.rejected)
+        return forecast
+    alike = None
+    try:
+        with progress_shown() as progress:
+            if near_duplicates:
+                alike = find_near_duplicates(images, progress=progress)
+            extraction = extract_features(images, base, store, **settings, progress=progress)
+    except SystemExit:
+        safe, distinct = count_cached(images, base, store, dtype)
+        note(
+            f"stopped: {safe} of {distinct} different images are safe in {cache}; the same command "
+            f"goes on from there"
+        )
+        raise
+    note_image_set(images)
+    if as_json:
+        found = {} if alike is None else {"near_duplicates": asdict(alike)}
+        print_json(extraction.as_dict() | found)
+    else:
+        _print_extraction(extraction, cache)
+    note_random(extraction.weights_random)
+    if alike is not None:
+        note_near_duplicates(alike)
+    note_rejected(extraction.rejected)
+    if extraction.rejected:
+        raise typer.Exit(1)
+    return extraction
+
+
+def _print_extraction(extraction: "Extraction", cache: Path) -> None:
+    print(
+        f"{extraction.images} images of {extraction.image_set!r} by {extraction.model} "
+        f"({extraction.weights}): {extraction.computed} computed, {extraction.cached} found in the "
+        f"cache, {extraction.seconds:.1f} s"
+    )
+    print_table(
+        [
+            {
+                "layer": found.alias or found.layer,
+                "pool": found.pool,
+                "shape": found.shape,
+                "bank": cache / found.bank,
+            }
+            for found in extraction.layers
+        ]
+    )
+
+
+def _print_forecast(forecast: "Forecast") -> None:
+    memory = forecast.peak_memory
+    rows = {
+        "images found": str(forecast.images),
+        "images missing from the cache": str(forecast.missing),
+        "seconds": f"{forecast.seconds:.1f}",
+        "megabytes on disk": f"{forecast.bytes_on_disk / 1e6:.1f}",
+        "megabytes of memory at most": "unknown" if memory is None else f"{memory / 1e6:.0f}",
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name.ljust(width)}  {value}")
+    note(f"from a trial of {forecast.trial} images; nothing of it is kept")

@@ -1,0 +1,64 @@
+"""Notes about images and weights that several commands print."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bottleneck.cli.output import note
+
+if TYPE_CHECKING:
+    from bottleneck.images import ImageSet, NearDuplicates, RejectedImage
+
+__all__ = ["note_image_set", "note_near_duplicates", "note_random", "note_rejected"]
+
+_MOST = 20
+
+
+def note_random(random: bool) -> None:
+    """Say that the weights were never trained."""
+    if random:
+        note("note: the weights are random; the features serve to try the plumbing only")
+
+
+def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
+    """List the images left out."""
+    if rejected:
+        note(f"{len(rejected)} images could not be used:")
+    for image in rejected:
+        note(f"  {image.path}: {image.reason}")
+
+
+def note_image_set(images: "ImageSet") -> None:
+    """Say what is odd about an image set: files left out, leaks, conflicting labels."""
+    if images.ignored:
+        endings = Counter(Path(path).suffix or "no ending" for path in images.ignored)
+        listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
+        note(f"note: {len(images.ignored)} files are no images, or of no class, left out: {listed}")
+    if images.leaks:
+        note(f"warning: leak: {_example(images, images.leaks)} stand in more than one split")
+    if images.conflicts:
+        note(f"warning: {_example(images, images.conflicts)} carry more than one label")
+
+
+def _example(images: "ImageSet", digests: Sequence[str]) -> str:
+    paths = [item.path for item in images.items if item.digest == digests[0]]
+    return f"{len(digests)} identical images (first: {' = '.join(paths)})"
+
+
+def note_near_duplicates(found: "NearDuplicates") -> None:
+    """List the pairs that look alike."""
+    count = len(found.pairs)
+    note(f"{'warning: ' * bool(count)}near-duplicates in different splits: {count} pairs")
+    for pair in found.pairs[:_MOST]:
+        note(
+            f"  {pair.first} ({pair.splits[0]}) ~ {pair.second} ({pair.splits[1]}), "
+            f"{pair.distance} of 64 bits differ"
+        )
+    if count > _MOST:
+        note(f"  and {count - _MOST} more; --json lists them all")
+    if found.unread:
+        first = found.unread[0]
+        note(
+            f"{len(found.unread)} images could not be compared, first {first.path}: {first.reason}"
+        )

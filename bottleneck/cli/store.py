@@ -1,0 +1,324 @@
+"""The commands on the cache: ls, info, verify, compact, prune, export, import."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bottleneck.cli.app import app
+from bottleneck.cli.options import AsJson, CacheFolder, Seed, SetName, age_of, bytes_of
+from bottleneck.cli.output import note, print_json, print_table, progress_shown
+from bottleneck.errors import PathMissingError, UsageError
+
+if TYPE_CHECKING:
+    from bottleneck.cache import Bank, Cache
+    from bottleneck.exchange import Exchange
+
+__all__ = [
+    "cache_compact",
+    "cache_export",
+    "cache_import",
+    "cache_info",
+    "cache_ls",
+    "cache_prune",
+    "cache_verify",
+]
+
+cache_app = typer.Typer(no_args_is_help=True, help="Look into the feature cache and keep it.")
+app.add_typer(cache_app, name="cache")
+
+SomeBanks = Annotated[
+    str | None,
+    typer.Argument(help="A bank's name, or how it begins: a model. All by default."),
+]
+
+
+@cache_app.command("ls")
+def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> None:
+    """List the banks."""
+    from bottleneck.cache import Cache
+
+    rows = [
+        {
+            "bank": bank.name,
+            "model": info["model"],
+            "weights": info["weights_name"],
+            "input": info["transform"]["crop"],
+            "pool": info["pool"],
+            "dtype": info["precision"]["storage"],
+            "layers": ", ".join(
+                details["alias"] or layer for layer, details in info["layers"].items()
+            ),
+            "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),
+            "parts": len(bank.parts()),
+            "megabytes": round(bank.size / 1e6, 3),
+        }
+        for bank in Cache(cache).banks()
+        for info in [bank.info]
+    ]
+    if not rows and not as_json:
+        print(f"no banks in {cache}; 'bottleneck extract' makes them")
+        return
+    print_table(rows, as_json=as_json)
+
+
+@cache_app.command("info")
+def cache_info(
+    bank: Annotated[str, typer.Argument(help="A bank's name, or how it begins: a model.")],
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Show where banks came from."""
+    from bottleneck.cache import Cache
+
+    found = [{"bank": each.name, **_described(each)} for each in Cache(cache).find_banks(bank)]
+    if as_json:
+        print_json(found)
+        return
+    for info in found:
+        layer_rows = info.pop("layers")
+        title = info.pop("bank")
+        print_table([{"key": key, "value": value} for key, value in _flat(info)], title=title)
+        print_table([{"layer": layer, **details} for layer, details in layer_rows.items()])
+
+
+@cache_app.command("verify")
+def cache_verify(
+    bank: SomeBanks = None,
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Also compute a sample of rows again, from their images."),
+    ] = False,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="How many, of each extraction, with --deep.")
+    ] = 16,
+    seed: Seed = 0,
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte against what was written; damaged files are moved to CACHE/quarantine.
+
+    Exits with 1 where something was damaged: extract again, which computes it anew.
+    """
+    from bottleneck.cache import verify_cache
+
+    store = _existing(cache)
+    banks = None if bank is None else store.find_banks(bank)
+    with progress_shown(unit="parts") as progress:
+        result = verify_cache(store, banks=banks, progress=progress)
+    rows = [asdict(each) for each in result.banks]
+    damage = [asdict(each) for each in result.damage]
+    if deep:
+        from bottleneck.extract import recheck_bank
+
+        for row in rows:
+            with progress_shown() as progress:
+                found = recheck_bank(
+                    store.named(row["bank"]), store, images=images, seed=seed, progress=progress
+                )
+            row |= {"recomputed": found.rows, "difference": found.difference}
+            row["damaged"] += len(found.damage)
+            damage += map(asdict, found.damage)
+            if found.skipped:
+                note(f"note: not all of {found.bank} could be computed again: {found.skipped}")
+    if as_json:
+        print_json({"banks": rows, "damage": damage})
+    else:
+        print_table(rows)
+        for each in damage:
+            note(f"damaged: {each['path']} ({each['reason']}), moved to {each['moved_to']}")
+    if damage:
+        note("extract again, which makes anew what they held")
+        raise typer.Exit(1)
+
+
+@cache_app.command("compact")
+def cache_compact(
+    bank: SomeBanks = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            "--compress", help="Bring all parts to none, lz4 or zstd; as they are if not given."
+        ),
+    ] = None,
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Put small parts together and drop rows that stand twice, while others read and write."""
+    from bottleneck.cache import compact_bank
+
+    store = _existing(cache)
+    chosen = store.banks() if bank is None else store.find_banks(bank)
+    done = [asdict(compact_bank(each, compress=compress)) for each in chosen]
+    print_table(done, as_json=as_json)
+
+
+@cache_app.command("prune")
+def cache_prune(
+    model: Annotated[str | None, typer.Option("--model", help="Of this model, or bank.")] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Of this layer, by its name or alias.")
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            "--older-than",
+            metavar="AGE",
+            help="Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w.",
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            "--keep",
+            metavar="SIZE",
+            help="Only as much as makes all banks no bigger than this, the longest unused first: "
+            "500MB, 20GB.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Remove features that meet all conditions given. They can be computed again."""
+    from bottleneck.cache import find_prunable, prune
+
+    store = _existing(cache)
+    chosen = find_prunable(
+        store,
+        model=model,
+        layer=layer,
+        older_than=age_of(older_than),
+        keep_bytes=bytes_of(keep),
+    )
+    if not dry_run:
+        prune(store, chosen)
+    print_table([asdict(each) for each in chosen], as_json=as_json)
+    total = sum(each.bytes for each in chosen) / 1e6
+    note(f"{total:.1f} MB {'would be' if dry_run else 'were'} removed")
+
+
+@cache_app.command("export")
+def cache_export(
+    file: Annotated[Path, typer.Argument(help="Ends in .h5, .hdf5 or .npz.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Choose among extractions by model.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="Choose among extractions by layer or alias.")
+    ] = None,
+    image_set: Annotated[
+        str | None, typer.Option("--set", help="Choose among extractions by image set.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option("--pool", help="Pool stored maps and tokens.")] = None,
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the features of an extraction to one plain file, with paths, labels and splits."""
+    from bottleneck.exchange import export_features
+    from bottleneck.features import select_features
+
+    store = _existing(cache)
+    selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
+    _print_exchange(export_features(store, selection, file), as_json=as_json)
+
+
+@cache_app.command("import")
+def cache_import(
+    file: Annotated[Path, typer.Argument(help="What 'cache export' wrote, or a .npy array.")],
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            help="With an array: a CSV path,label[,split][,digest], with a row for each of its.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="With an array: a name for what computed it.")
+    ] = None,
+    layer: Annotated[
+        str, typer.Option("--layer", help="With an array: a name for the layer.")
+    ] = "features",
+    by_row: Annotated[
+        bool,
+        typer.Option(
+            "--by-row",
+            help="With an array: let rows stand for themselves, where the images are not at hand.",
+        ),
+    ] = False,
+    image_set: SetName = None,
+    seed: Seed = 0,
+    cache: CacheFolder = Path("cache"),
+    as_json: AsJson = False,
+) -> None:
+    """Take features in: an exported file, or an array made elsewhere."""
+    from bottleneck.cache import Cache
+    from bottleneck.exchange import import_array, import_features
+
+    store = Cache(cache)
+    if file.suffix != ".npy":
+        if table or model:
+            raise UsageError(
+                f"--table and --model belong to a .npy array, and {str(file)!r} has the ending "
+                f"{file.suffix!r}; leave them out, or give the array"
+            )
+        _print_exchange(import_features(store, file, image_set=image_set), as_json=as_json)
+        return
+    if table is None or model is None:
+        raise UsageError(
+            f"{str(file)!r} does not say what its rows are; give --table CSV with path,label, and "
+            f"--model NAME"
+        )
+    imported = import_array(
+        store,
+        file,
+        table,
+        model=model,
+        layer=layer,
+        image_set=image_set,
+        by_row=by_row,
+        seed=seed,
+    )
+    _print_exchange(imported, as_json=as_json)
+
+
+def _existing(cache: Path) -> "Cache":
+    from bottleneck.cache import Cache
+
+    if not cache.is_dir():
+        raise PathMissingError(f"no cache folder {str(cache)!r}; name it with --cache")
+    return Cache(cache)
+
+
+def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
+    if as_json:
+        print_json(exchange.as_dict())
+        return
+    shape = " x ".join(map(str, exchange.shape))
+    print(
+        f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, {exchange.model} "
+        f"{exchange.layer}, {shape} {exchange.dtype}; {exchange.added} added to {exchange.bank}"
+        if exchange.added is not None
+        else f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, "
+        f"{exchange.model} {exchange.layer}, {shape} {exchange.dtype}"
+    )
+
+
+def _described(bank: "Bank") -> dict[str, Any]:
+    """Return a bank's provenance with the number of rows of each layer, without the canary."""
+    info = bank.info
+    for layer, details in info["layers"].items():
+        del details["canary"]
+        details["rows"] = len(bank.index(layer))
+    return info
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in content.items():
+        if isinstance(value, dict):
+            pairs.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs

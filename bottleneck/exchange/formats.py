@@ -1,0 +1,213 @@
+"""The plain files, HDF5 and ``.npz``: written in bounded memory, checked when they are read."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any, cast
+
+import h5py
+import numpy as np
+
+from bottleneck.cache import Dataset, hdf5_pieces
+from bottleneck.errors import DataError, UsageError
+from bottleneck.images import ImageItem, ImageSet
+
+__all__ = [
+    "BLOCK_BYTES",
+    "Exchange",
+    "Exported",
+    "blocks_of",
+    "errors_of",
+    "read_exported",
+    "writer_of",
+]
+
+BLOCK_BYTES = 2**24
+_TEXTS = ("paths", "labels", "splits", "digests")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What was exported or imported.
+
+    Attributes
+    ----------
+    file : str
+        The plain file.
+    image_set, model, layer, bank : str
+        What its features are.
+    images : int
+        Rows.
+    added : int or None
+        Different rows that were new to the cache; None for an export.
+    shape : list of int
+        Of a row.
+    dtype : str
+        Of the values.
+    """
+
+    file: str
+    image_set: str
+    model: str
+    layer: str
+    bank: str
+    images: int
+    added: int | None
+    shape: list[int]
+    dtype: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as JSON holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an exported file holds; `blocks` yields the features again at each call."""
+
+    texts: Mapping[str, list[str]]
+    provenance: dict[str, Any]
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+    def images(self, name: str) -> ImageSet:
+        """Return the image set."""
+        columns = (self.texts[key] for key in ("paths", "digests", "labels", "splits"))
+        items = (
+            ImageItem(path, digest, label or None, split or None)
+            for path, digest, label, split in zip(*columns, strict=True)
+        )
+        return ImageSet(name, tuple(items))
+
+
+def writer_of(path: Path) -> Callable[..., Iterator[memoryview]]:
+    """Return what yields a file of that ending; `UsageError` where it is none of ours."""
+    if path.suffix in {".h5", ".hdf5"}:
+        return _hdf5
+    if path.suffix == ".npz":
+        return _npz
+    raise UsageError(f"{str(path)!r} has the ending {path.suffix!r}; expected .h5, .hdf5 or .npz")
+
+
+def _hdf5(
+    features: Dataset, texts: Mapping[str, list[str]], provenance: str
+) -> Iterator[memoryview]:
+    """Yield an HDF5 file, which carries the SHA-256 of its content; reads the features twice."""
+    content = hashlib.sha256(_sealed(texts, provenance))
+    for block in features.blocks:
+        content.update(np.ascontiguousarray(block).data)
+    columns = {key: np.array([text.encode() for text in texts[key]]) for key in _TEXTS}
+    datasets = {
+        "features": features,
+        **{
+            key: Dataset(
+                column.shape, h5py.string_dtype("utf-8", max(1, column.itemsize)), [column]
+            )
+            for key, column in columns.items()
+        },
+    }
+    attributes = {"provenance": provenance, "sha256": content.hexdigest()}
+    yield from hdf5_pieces(datasets, attributes)
+
+
+def _npz(
+    features: Dataset, texts: Mapping[str, list[str]], provenance: str
+) -> Iterator[memoryview]:
+    """Yield a ``.npz`` file, which is a zip of ``.npy`` files with a checksum each."""
+    columns = {key: np.array(texts[key]) for key in _TEXTS}
+    columns["provenance"] = np.array(provenance)
+    datasets = {"features": features}
+    datasets |= {key: Dataset.of(column) for key, column in columns.items()}
+    stream = _Pieces()
+    with zipfile.ZipFile(cast("IO[bytes]", stream), "w") as archive:
+        for name, each in datasets.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                description = {
+                    "descr": np.lib.format.dtype_to_descr(each.dtype),
+                    "fortran_order": False,
+                    "shape": each.shape,
+                }
+                np.lib.format.write_array_header_2_0(entry, description)
+                for block in each.blocks:
+                    entry.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+                    yield from stream.taken()
+    yield from stream.taken()
+
+
+class _Pieces(io.RawIOBase):
+    """A stream that keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def taken(self) -> list[memoryview]:
+        pieces, self._pieces = self._pieces, []
+        return [memoryview(piece) for piece in pieces]
+
+
+def _sealed(texts: Mapping[str, list[str]], provenance: str) -> bytes:
+    return json.dumps([[texts[key] for key in _TEXTS], provenance]).encode()
+
+
+def read_exported(path: Path) -> Exported:
+    """Read a file that `writer_of` wrote; see `errors_of`."""
+    return _read_npz(path) if path.suffix == ".npz" else _read_hdf5(path)
+
+
+def _read_npz(path: Path) -> Exported:
+    with np.load(path, allow_pickle=False) as arrays:
+        features = arrays["features"]
+        texts = {key: arrays[key].tolist() for key in _TEXTS}
+        provenance = json.loads(str(arrays["provenance"]))
+    return Exported(texts, provenance, lambda: blocks_of(features))
+
+
+def _read_hdf5(path: Path) -> Exported:
+    with h5py.File(path, "r", locking=False) as file:
+        texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
+        provenance = file.attrs["provenance"].decode()
+        expected = file.attrs["sha256"].decode()
+
+    def blocks() -> Iterator[np.ndarray]:
+        with h5py.File(path, "r", locking=False) as file:
+            yield from blocks_of(file["features"])
+
+    content = hashlib.sha256(_sealed(texts, provenance))
+    for block in blocks():
+        content.update(block.data)
+    if content.hexdigest() != expected:
+        raise ValueError("its content does not match its digest")
+    return Exported(texts, json.loads(provenance), blocks)
+
+
+def blocks_of(rows: Any) -> Iterator[np.ndarray]:
+    """Yield rows, a few megabytes at a time."""
+    step = max(1, BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
+    for start in range(0, len(rows), step):
+        yield np.ascontiguousarray(rows[start : start + step])
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Turn what a damaged or foreign file raises into one sentence."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        raise DataError(
+            f"{str(path)!r} cannot be read as exported features ({reason}); give a file that "
+            f"'bottleneck cache export' wrote, or a .npy array with --table"
+        ) from error

@@ -1,0 +1,146 @@
+"""Images that look the same, though their bytes differ."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from bottleneck.errors import BadImageError, MissingExtraError
+from bottleneck.images.decode import decode
+from bottleneck.images.find import SPLITS
+from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage
+
+__all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
+
+_PAIRS_AT_A_TIME = 2**22
+_AHEAD = 256
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicate:
+    """Two images of different splits.
+
+    Attributes
+    ----------
+    first, second : str
+        Their paths.
+    splits : tuple of str
+        Where they are.
+    distance : int
+        Bits, of 64, in which their perceptual hashes differ.
+    """
+
+    first: str
+    second: str
+    splits: tuple[str, str]
+    distance: int
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """What was found.
+
+    Attributes
+    ----------
+    pairs : list of NearDuplicate
+        The most alike first.
+    unread : list of RejectedImage
+        Images that could not be looked at.
+    """
+
+    pairs: list[NearDuplicate]
+    unread: list[RejectedImage]
+
+
+def find_near_duplicates(
+    images: ImageSet,
+    *,
+    distance: int = 4,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> NearDuplicates:
+    """Find images that stand in different splits and look alike: resized, recompressed, retouched.
+
+    The measure is ImageHash's ``phash``: the signs of the lowest frequencies of the discrete cosine
+    transform, against their median. Plain images look alike to it: judge the pairs by eye.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Labelled, with splits; its files are read.
+    distance : int
+        Bits, of 64, in which the hashes may differ at most.
+    progress : callable, optional
+        Called with ``"near duplicates"``, the images done and the images to do.
+
+    Raises
+    ------
+    MissingExtraError
+        ImageHash is not installed.
+    """
+    _imagehash()  # says so before any image is read
+    distinct = list({(item.digest, item.split): item for item in images.items}.values())
+    hashes = np.zeros(len(distinct), np.uint64)
+    readable = np.zeros(len(distinct), bool)
+    unread = []
+    for place, found in enumerate(_hashes(distinct)):
+        if isinstance(found, RejectedImage):
+            unread.append(found)
+        else:
+            hashes[place], readable[place] = found, True
+        if progress:
+            progress("near duplicates", place + 1, len(distinct))
+    splits = np.array([item.split or "" for item in distinct])
+    rows = {split: np.flatnonzero(readable & (splits == split)) for split in SPLITS}
+    pairs = [
+        NearDuplicate(distinct[i].path, distinct[j].path, (first, second), bits)
+        for first, second in combinations(SPLITS, 2)
+        for i, j, bits in _close(hashes, rows[first], rows[second], distance)
+        if distinct[i].digest != distinct[j].digest
+    ]
+    pairs.sort(key=lambda pair: (pair.distance, pair.first, pair.second))
+    return NearDuplicates(pairs, unread)
+
+
+def _close(
+    hashes: np.ndarray, rows: np.ndarray, others: np.ndarray, distance: int
+) -> Iterator[tuple[int, int, int]]:
+    """Yield the pairs of two groups whose hashes differ in so few bits, with how many."""
+    step = max(1, _PAIRS_AT_A_TIME // max(1, len(others)))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        bits = np.bitwise_count(hashes[some][:, None] ^ hashes[others][None])
+        for i, j in zip(*np.nonzero(bits <= distance), strict=True):
+            yield int(some[i]), int(others[j]), int(bits[i, j])
+
+
+def _hashes(items: list[ImageItem]) -> Iterator[int | RejectedImage]:
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(items), _AHEAD):
+            yield from pool.map(_hash, items[start : start + _AHEAD])
+
+
+def _hash(item: ImageItem) -> int | RejectedImage:
+    try:
+        image = decode(Path(item.path).read_bytes())
+    except OSError as error:
+        return RejectedImage(item.path, error.strerror or str(error))
+    except BadImageError as error:
+        return RejectedImage(item.path, str(error))
+    bits = np.packbits(_imagehash().phash(image).hash.reshape(-1))
+    return int.from_bytes(bits.tobytes(), "big")
+
+
+def _imagehash() -> ModuleType:
+    try:
+        import imagehash  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError(
+            "near-duplicates need ImageHash; install it with "
+            "pip install 'bottleneck-features[duplicates]'"
+        ) from error
+    module: ModuleType = imagehash
+    return module
