@@ -16,6 +16,16 @@ from bottleneck.demo import write_demo_images
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="Run the fault tests in full.")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig) -> bool:
+    """Whether the fault tests run at their full count."""
+    return pytestconfig.getoption("--full")
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
     """Run every test in a folder of its own, with no weights cached and no way to a network."""

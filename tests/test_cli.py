@@ -500,8 +500,9 @@ def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
     assert "training images of 'data' have changed since the head was fitted" in finished.err
 
 
-def test_an_interrupted_extraction_keeps_what_it_has(faces):
-    """Control-C: no traceback, no half-written file, and the rows so far are in the cache."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_commits_what_there_is(faces, number, code):
+    """No traceback, no half-written file; what is safe is in the cache, and told."""
     base = ("--model", "vgg11", "--layer", "block5_pool", "--weights", "random")
     process = subprocess.Popen(
         [sys.executable, "-m", "bottleneck", "extract", "--data", str(faces), *base],
@@ -513,10 +514,12 @@ def test_an_interrupted_extraction_keeps_what_it_has(faces):
     while not list(Path().glob("cache/*/bank.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in err
     assert not list(Path("cache").rglob("*.partial"))
     (bank,) = Cache("cache").banks()
-    assert 0 < len(bank.known("features.20")) < 200
+    safe = len(bank.known("features.20"))
+    assert 0 < safe < 200
+    assert f"stopped: {safe} of 200 different images are safe in cache" in err

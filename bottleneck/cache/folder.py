@@ -86,8 +86,7 @@ class Cache:
         now = datetime.now(UTC)
         stamp = now.strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
-        time = now.isoformat(timespec="seconds")
-        write_record(path, {"schema": _RUN_SCHEMA, "time": time, **record})
+        write_record(path, {"schema": _RUN_SCHEMA, "time": now.isoformat(), **record})
         return path
 
     def run_files(self) -> list[Path]:

@@ -168,7 +168,7 @@ def read_exported(path: Path) -> Exported:
 
 
 def _read_npz(path: Path) -> Exported:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         features = arrays["features"]
         texts = {key: arrays[key].tolist() for key in _TEXTS}
         provenance = json.loads(str(arrays["provenance"]))

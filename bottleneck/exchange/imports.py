@@ -111,6 +111,8 @@ def import_array(
         The cache cannot be written.
     """
     source, rows = Path(file), _load_array(Path(file))
+    if not Path(table).is_file():
+        raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
     digests = _row_digests(rows) if by_row else _image_digests(Path(table))
     found = len(list(read_manifest(Path(table))))
     if found != len(rows):

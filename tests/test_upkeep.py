@@ -1,0 +1,425 @@
+"""Verification, quarantine, compaction and pruning."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from filelock import FileLock
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.cache import (
+    Bank,
+    compact_bank,
+    drop_layer,
+    find_prunable,
+    prune,
+    verify_cache,
+    writer,
+)
+from bottleneck.errors import CacheError, DamagedError, UsageError
+from bottleneck.extract import recheck_bank
+
+FINGERPRINT = "ab" * 32
+
+
+def digest(number: int) -> str:
+    return f"{number:064x}"
+
+
+def rows_of(numbers) -> np.ndarray:
+    return np.array([[number, number + 1, number + 2] for number in numbers], np.float32)
+
+
+def make_bank(root: Path, model: str = "m", layers=("a",)) -> Bank:
+    bank = Cache(root).bank(model, FINGERPRINT)
+    for layer in layers:
+        info = {"fingerprint": FINGERPRINT, "model": model}
+        bank.describe_layer(info, layer, {"alias": None})
+    return bank
+
+
+def fill(bank: Bank, numbers, *, layers=("a",), compress: str = "none") -> None:
+    numbers = list(numbers)
+    with bank.writer("float16", compress=compress) as made:
+        made.append([digest(number) for number in numbers], dict.fromkeys(layers, rows_of(numbers)))
+
+
+def holds(bank: Bank, numbers, layer: str = "a") -> bool:
+    numbers = list(numbers)
+    same = bank.known(layer) == {(digest(number), 0) for number in numbers}
+    found = bank.read(layer, [digest(number) for number in numbers])
+    return same and np.array_equal(found, rows_of(numbers))
+
+
+class CacheMachine(RuleBasedStateMachine):
+    """Appends, reads, compactions, verifications and reopenings in any order, beside a dict."""
+
+    root: Path
+    count = 0
+
+    def __init__(self):
+        super().__init__()
+        CacheMachine.count += 1
+        self.bank = make_bank(self.root / str(CacheMachine.count), layers=("a", "b"))
+        self.expected: dict[tuple[str, int, int], int] = {}
+
+    @rule(
+        numbers=st.lists(st.integers(0, 60), min_size=1, max_size=12, unique=True),
+        view=st.integers(0, 2),
+        layers=st.sampled_from([("a",), ("b",), ("a", "b")]),
+        compress=st.sampled_from(["none", "none", "lz4", "zstd"]),
+        part_bytes=st.sampled_from([100, 500, 2**20]),
+    )
+    def append(self, numbers, view, layers, compress, part_bytes):
+        """Also rows that are there already, as a writer at work beside this one would."""
+        before, writer.PART_BYTES = writer.PART_BYTES, part_bytes
+        try:
+            with self.bank.writer("float16", compress=compress) as made:
+                rows = rows_of(number + 100 * view for number in numbers)
+                names = [digest(number) for number in numbers]
+                made.append(names, dict.fromkeys(layers, rows), views=view)
+        finally:
+            writer.PART_BYTES = before
+        for layer in layers:
+            self.expected |= {(layer, number, view): number + 100 * view for number in numbers}
+
+    @rule(data=st.data(), view=st.integers(0, 2), layer=st.sampled_from(["a", "b"]))
+    def read(self, data, view, layer):
+        there = sorted(n for found, n, seen in self.expected if (found, seen) == (layer, view))
+        if there:
+            asked = data.draw(st.lists(st.sampled_from(there), min_size=1, max_size=30))
+            digests = [digest(number) for number in asked]
+            rows = rows_of(number + 100 * view for number in asked)
+            assert np.array_equal(self.bank.read(layer, digests, view=view), rows)
+            memory = data.draw(st.integers(1, 200))
+            blocks = list(self.bank.stream(layer, digests, view=view, memory=memory))
+            assert np.array_equal(np.concatenate(blocks), rows)
+        with pytest.raises(CacheError, match=r"1 of \d+ images have no"):
+            self.bank.read(layer, [digest(number) for number in [*there, 99]], view=view)
+
+    @rule(compress=st.sampled_from([None, "none", "lz4", "zstd"]))
+    def compact(self, compress):
+        compact_bank(self.bank, compress=compress)
+        for layer in ("a", "b"):
+            stored = sum(part.rows for part in self.bank.parts() if set(part.layers) == {layer})
+            assert stored <= len(self.bank.known(layer))
+
+    @rule()
+    def verify(self):
+        assert not verify_cache(Cache(self.bank.path.parent)).damage
+
+    @rule()
+    def reopen(self):
+        self.bank = Bank(self.bank.path)
+
+    @invariant()
+    def knows_the_same(self):
+        for layer in ("a", "b"):
+            rows = {(digest(n), view) for found, n, view in self.expected if found == layer}
+            assert self.bank.known(layer) == rows
+
+    def teardown(self):
+        shutil.rmtree(self.bank.path.parent)
+
+
+def test_random_sequences_agree_with_a_dict(tmp_path, full):
+    CacheMachine.root = tmp_path
+    examples = 2000 if full else 60
+    run_state_machine_as_test(
+        CacheMachine,
+        settings=settings(max_examples=examples, deadline=None, stateful_step_count=20),
+    )
+    assert CacheMachine.count >= examples
+
+
+def test_damage_is_set_aside_with_its_reason_and_computed_again(make_images):
+    """Whatever of a part is damaged, and bank.json, and a run's record."""
+    folder = make_images(cat=8, dog=8)
+    base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
+    cache = Cache("cache")
+    extract_features(ImageSet.from_folder(folder), base, cache)
+    (bank,) = cache.banks()
+    (part,) = (bank.path / "parts").iterdir()
+    expected = bank.read("features.12.cat", sorted(d for d, _ in bank.known("features.12.cat")))
+    damages = {
+        "cut off": lambda content: content[: len(content) // 2],
+        "empty": lambda _: b"",
+        "superblock": lambda content: b"?" * 8 + content[8:],
+        "values": lambda content: content[:-9000] + b"?" + content[-8999:],
+        "longer": lambda content: content + b"?",
+    }
+    for number, damage in enumerate(damages.values(), start=1):
+        (part,) = (bank.path / "parts").iterdir()
+        part.write_bytes(damage(part.read_bytes()))
+        result = verify_cache(cache)
+        assert [each.path for each in result.damage] == [str(part)]
+        moved = Path(result.damage[0].moved_to)
+        assert moved.is_relative_to("cache/quarantine")
+        reason = json.loads(moved.with_name(f"{moved.name}.json").read_text())["reason"]
+        assert "is damaged" in reason
+        assert len(list(Path("cache/quarantine").rglob("*.h5"))) == number
+        with h5py.File(bank.view_file) as view:
+            assert not list(view)
+        done = extract_features(ImageSet.from_folder(folder), base, cache)
+        assert (done.computed, done.cached) == (16, 0)
+    found = bank.read("features.12.cat", sorted(d for d, _ in bank.known("features.12.cat")))
+    assert np.array_equal(found, expected)
+    bank.info_file.write_text(bank.info_file.read_text().replace("squeezenet", "squeezenot"))
+    cache.run_files()[0].write_text("{}")
+    assert [row.damaged for row in verify_cache(cache).banks] == [1]
+    assert not bank.exists
+    assert len(cache.runs()) == len(damages)
+    assert extract_features(ImageSet.from_folder(folder), base, cache).computed == 0
+    assert bank.info["model"] == "squeezenet1_1"
+    assert not verify_cache(cache).damage
+
+
+def test_a_reader_is_told_of_damage(tmp_path):
+    bank = make_bank(tmp_path)
+    fill(bank, range(500))
+    (part,) = (bank.path / "parts").iterdir()
+    with part.open("r+b") as file:
+        file.truncate(part.stat().st_size - 2000)
+    with pytest.raises(DamagedError, match=rf"{part.name}' is damaged .*cache verify"):
+        Bank(bank.path).read("a", [digest(499)])
+
+
+def test_verification_mends_features_h5_and_removes_leftovers(tmp_path):
+    bank = make_bank(tmp_path)
+    fill(bank, range(5))
+    bank.rebuild_view_file()
+    content = bank.view_file.read_bytes()
+    bank.view_file.write_bytes(b"?" + content[1:])
+    left = bank.path / "parts/.000002-00000000.h5.1234.partial"
+    left.touch()
+    os.utime(left, (0, 0))
+    assert not verify_cache(Cache(tmp_path)).damage
+    assert bank.view_file.read_bytes() == content
+    assert not left.exists()
+
+
+def test_rows_are_computed_again_to_check_them(make_images):
+    """A part with a wrong value under right checksums is found, and set aside."""
+    folder = make_images(cat=8, dog=8)
+    base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
+    cache = Cache("cache")
+    extract_features(ImageSet.from_folder(folder), base, cache)
+    (bank,) = cache.banks()
+    layer = "features.12.cat"
+    good = recheck_bank(bank, cache, images=8)
+    assert (good.rows, good.damage, good.skipped) == (8, [], None)
+    assert good.difference < 1e-3
+    digests = sorted(found for found, _ in bank.known(layer))
+    rows = bank.read(layer, digests).astype(np.float32)
+    rows[3, 5] += 0.1 * np.abs(rows[3]).max()
+    (part,) = (bank.path / "parts").iterdir()
+    part.unlink()
+    with bank.writer("float16") as made:
+        made.append(digests, {layer: rows})
+    assert not verify_cache(cache).damage
+    bad = recheck_bank(bank, cache)
+    assert bad.difference > 0.05
+    (damage,) = bad.damage
+    assert "differ from what the base computes" in damage.reason
+    assert extract_features(ImageSet.from_folder(folder), base, cache).computed == 16
+    assert not recheck_bank(bank, cache).damage
+    shutil.move("data", "elsewhere")
+    assert "is where its extraction found it" in recheck_bank(bank, cache).skipped
+
+
+def test_compaction_puts_parts_together_and_drops_doubles(tmp_path):
+    bank = make_bank(tmp_path)
+    for start in range(0, 100, 10):
+        fill(bank, range(start, start + 10))
+        fill(bank, range(start, start + 5))
+    assert len(bank.parts()) == 20
+    done = compact_bank(bank)
+    assert (done.parts_before, done.parts_after) == (20, 1)
+    assert done.bytes_after < done.bytes_before
+    assert holds(bank, range(100))
+    assert sum(part.rows for part in bank.parts()) == 100
+    with h5py.File(bank.view_file) as view:
+        assert np.array_equal(view["features/a"][:], rows_of(range(100)))
+    name = [part.path.name for part in bank.parts()]
+    assert compact_bank(bank).parts_after == 1
+    assert [part.path.name for part in bank.parts()] == name
+
+
+def test_big_parts_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "PART_BYTES", 1000)
+    bank = make_bank(tmp_path)
+    fill(bank, range(100))
+    before = {part.path for part in bank.parts()}
+    assert len(before) > 2
+    compact_bank(bank)
+    assert {part.path for part in bank.parts()} == before
+
+
+def test_compaction_changes_the_compression(tmp_path):
+    bank = make_bank(tmp_path)
+    fill(bank, range(10))
+    fill(bank, range(10, 20), compress="lz4")
+    compact_bank(bank)
+    assert sorted(part.compress for part in bank.parts()) == ["lz4", "none"]
+    compact_bank(bank, compress="zstd")
+    assert [part.compress for part in bank.parts()] == ["zstd"]
+    assert holds(bank, range(20))
+
+
+COMPACT = """
+import sys
+from pathlib import Path
+from bottleneck.cache import Bank, compact_bank, writer
+writer.PART_BYTES = 3000
+while True:
+    print("again", flush=True)
+    compact_bank(Bank(Path(sys.argv[1])))
+"""
+
+
+def test_a_killed_compaction_loses_nothing(tmp_path, full):
+    """At any moment; and it is finished by the next one."""
+    bank = make_bank(tmp_path)
+    command = [sys.executable, "-c", COMPACT, str(bank.path)]
+    for number in range(40 if full else 6):
+        for start in range(0, 200, 5):
+            fill(bank, range(start, start + 7))
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        try:
+            process.wait(0.002 * number)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert holds(Bank(bank.path), range(202))
+    assert not verify_cache(Cache(tmp_path)).damage
+    compact_bank(bank)
+    assert sum(part.rows for part in bank.parts()) == 202
+    assert holds(bank, range(202))
+
+
+def test_readers_and_writers_go_on_while_it_compacts(tmp_path):
+    bank = make_bank(tmp_path)
+    fill(bank, range(50))
+    stop = threading.Event()
+    wrong = []
+
+    def read() -> None:
+        mine = Bank(bank.path)
+        while not stop.is_set():
+            found = mine.read("a", [digest(number) for number in range(50)])
+            blocks = list(mine.stream("a", [digest(number) for number in range(50)], memory=100))
+            if (
+                not (found == np.concatenate(blocks)).all()
+                or not (found == rows_of(range(50))).all()
+            ):
+                wrong.append(found)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(50, 110, 2):
+        fill(Bank(bank.path), [number])
+        fill(Bank(bank.path), [number + 1])
+        compact_bank(bank)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert holds(bank, range(110))
+
+
+def test_two_compactions_do_not_meet(tmp_path):
+    bank = make_bank(tmp_path)
+    fill(bank, range(5))
+    with (
+        FileLock(bank.path / ".compact.lock"),
+        pytest.raises(CacheError, match="replaced by another process"),
+    ):
+        compact_bank(bank)
+
+
+def test_compaction_stops_at_damage(tmp_path):
+    bank = make_bank(tmp_path)
+    fill(bank, range(5))
+    fill(bank, range(5, 9))
+    path = bank.parts()[0].path
+    content = bytearray(path.read_bytes())
+    place = content.index(rows_of([0]).astype(np.float16).tobytes())
+    content[place + 3] ^= 8
+    path.write_bytes(content)
+    with pytest.raises(DamagedError, match=path.name):
+        compact_bank(Bank(bank.path))
+    assert path.exists()
+    assert len(bank.parts()) >= 2
+
+
+def test_a_layer_is_dropped_from_the_parts_it_shares(tmp_path):
+    bank = make_bank(tmp_path, layers=("a", "b"))
+    fill(bank, range(10), layers=("a", "b"))
+    fill(bank, range(10, 15), layers=("b",))
+    drop_layer(bank, "b")
+    assert holds(bank, range(10))
+    assert not bank.known("b")
+    assert list(bank.info["layers"]) == ["a"]
+    with h5py.File(bank.view_file) as view:
+        assert list(view["features"]) == ["a"]
+
+
+def record(cache: Cache, bank: Bank, layer: str) -> None:
+    cache.record_run({"layers": [{"bank": bank.name, "layer": layer}]})
+
+
+def test_pruning_by_model_layer_age_and_size(tmp_path):
+    cache = Cache(tmp_path)
+    old, new = make_bank(tmp_path, "old", ("a", "b")), make_bank(tmp_path, "new")
+    for bank in (old, new):
+        fill(bank, range(2000))
+    fill(old, range(10), layers=("b",))
+    record(cache, old, "a")
+    record(cache, new, "a")
+
+    def found(**conditions):
+        return [(each.model, each.layer) for each in find_prunable(cache, **conditions)]
+
+    assert found(model="old") == [("old", "a"), ("old", "b")]
+    assert found(layer="a") == [("new", "a"), ("old", "a")]
+    assert found(model="old", layer="b") == [("old", "b")]
+    assert found(older_than=timedelta(days=1)) == []
+    assert len(found(older_than=timedelta(0))) == 3
+    total = old.size + new.size
+    assert found(keep_bytes=total) == []
+    assert ("old", "a") in found(keep_bytes=total - 50_000)
+    assert len(found(keep_bytes=0)) == 3
+    with pytest.raises(UsageError, match="nothing to prune by"):
+        find_prunable(cache)
+    with pytest.raises(UsageError, match="no layer 'c' in 2 banks"):
+        find_prunable(cache, layer="c")
+
+    prune(cache, find_prunable(cache, model="old", layer="b"))
+    assert (len(old.known("a")), len(old.known("b"))) == (2000, 0)
+    prune(cache, find_prunable(cache, layer="a"))
+    assert cache.banks() == ()
+    assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_what_a_killed_pruning_left_is_removed(tmp_path):
+    left = tmp_path / ".pruned-m-abababababab-12345678"
+    (left / "parts").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    assert Cache(tmp_path).bank_folders() == ()
+    prune(Cache(tmp_path), [])
+    assert not left.exists()
