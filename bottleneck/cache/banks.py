@@ -21,6 +21,8 @@ _VIEW_FILE = "features.h5"
 _ATTEMPTS = 100
 """How often parts may be replaced while they are being read."""
 _STREAM_BYTES = 2**28
+_STREAM_OVERHEAD = 2**22
+"""Buffers, and what Python takes, about."""
 
 Convert = Callable[[np.ndarray], np.ndarray]
 """Takes some rows (m, ...) as stored and returns what to keep of them (m, ...)."""
@@ -180,7 +182,7 @@ class Bank:
         layer, digests, view, convert
             As for `read`.
         memory : int
-            Bytes that two blocks take at most: the one just yielded, and the next.
+            Bytes that are held at most: the block just yielded, the next, and where the rows are.
 
         Yields
         ------
@@ -193,11 +195,12 @@ class Bank:
             A row is not in the bank, or a part is damaged.
         """
         wanted = keys_of(digest_rows(digests), view)
+        spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
         done, count = 0, 1
         while done < len(wanted):
             block = self._rows(layer, wanted[done : done + count], convert)
             done += len(block)
-            count = max(1, memory // 2 // max(1, block[:1].nbytes))
+            count = max(1, spare // 2 // max(1, block[:1].nbytes))
             yield block
 
     def _rows(self, layer: str, keys: np.ndarray, convert: Convert | None) -> np.ndarray:

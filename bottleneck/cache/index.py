@@ -41,6 +41,12 @@ class RowIndex:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def nbytes(self) -> int:
+        """What the index and the keys in its parts take in memory."""
+        own = self.keys.nbytes + self.first.nbytes + self._beginnings.nbytes
+        return own + sum(part.digests.nbytes + part.views.nbytes for part in self._parts)
+
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the number of each key's row; -1 where there is none."""
         if not len(self):

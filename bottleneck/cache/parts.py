@@ -1,6 +1,6 @@
 """Parts: the immutable HDF5 files of a bank, read with every checksum verified."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,8 +37,8 @@ _READ_BYTES = 2**19
 """What is read, verified and handed on together; it stays in a core's cache meanwhile."""
 _HASH_BYTES = 2**22
 
-_Fill = Callable[[int, np.ndarray], None]
-"""Fills an array with the rows that begin with this one."""
+_Fill = Callable[[Iterable[tuple[int, int]], np.ndarray], None]
+"""Fills an array with runs of rows, each given by its first row and its length."""
 
 
 @dataclass(frozen=True)
@@ -166,16 +166,13 @@ class Part:
     def _load(self, layer: Layer, blocks: np.ndarray, buffer: np.ndarray, fill: _Fill) -> None:
         """Read blocks one after the other into a buffer, and verify them."""
         per_block = block_rows(layer.width)
-        ends = [*(np.flatnonzero(np.diff(blocks) != 1) + 1).tolist(), len(blocks)]
-        numbers = blocks.tolist()
-        done = begin = 0
-        for end in ends:  # of a run of consecutive blocks
-            start = numbers[begin] * per_block
-            count = min((end - begin) * per_block, layer.shape[0] - start)
-            fill(start, buffer[done : done + count])
-            done += count
-            begin = end
-        if checksums(buffer[:done], per_block) != layer.sums[blocks].tolist():
+        edges = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
+        starts = blocks[edges] * per_block  # of runs of consecutive blocks
+        lengths = np.diff(edges, append=len(blocks)) * per_block
+        lengths[-1] = min(lengths[-1], layer.shape[0] - starts[-1])
+        rows = int(lengths.sum())
+        fill(zip(starts.tolist(), lengths.tolist(), strict=True), buffer[:rows])
+        if checksums(buffer[:rows], per_block) != layer.sums[blocks].tolist():
             raise DamagedError(damaged(self.path, "a block's checksum does not match"))
 
     def check_content(self) -> None:
@@ -194,22 +191,28 @@ class Part:
             with h5py.File(self.path, "r", locking=False) as file:
                 data = file[f"features/{layer}"]
 
-                def decompress(start: int, target: np.ndarray) -> None:
-                    target[:] = data[start : start + len(target)]
+                def decompress(runs: Iterable[tuple[int, int]], target: np.ndarray) -> None:
+                    done = 0
+                    for start, length in runs:
+                        target[done : done + length] = data[start : start + length]
+                        done += length
 
                 yield decompress
             return
         begin, width = found.offset, found.width
         with self.path.open("rb", buffering=0) as raw:
 
-            def load(start: int, target: np.ndarray) -> None:
-                raw.seek(begin + start * width)
+            def load(runs: Iterable[tuple[int, int]], target: np.ndarray) -> None:
                 rest = target.data.cast("B")
-                while rest:  # a system may give less than it is asked for
-                    got = raw.readinto(rest)
-                    if not got:
-                        raise DamagedError(damaged(self.path, "it is cut off"))
-                    rest = rest[got:]
+                for start, length in runs:
+                    raw.seek(begin + start * width)
+                    wanted = length * width
+                    while wanted:  # a system may give less than it is asked for
+                        got = raw.readinto(rest[:wanted])
+                        if not got:
+                            raise DamagedError(damaged(self.path, "it is cut off"))
+                        rest = rest[got:]
+                        wanted -= got
 
             yield load
 
