@@ -125,6 +125,76 @@ def test_features_h5_shows_all_parts_also_after_a_move(bank, tmp_path):
     assert not list(file.parent.glob(".*"))
 
 
+@pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump comes with hdf5-tools")
+def test_features_h5_reads_with_h5dump_also_after_a_move(bank, tmp_path):
+    fill(bank, range(4))
+    fill(bank, range(2, 6))
+    bank.rebuild_view_file()
+    shutil.move(tmp_path / "cache", tmp_path / "elsewhere")
+    (folder,) = (tmp_path / "elsewhere").iterdir()
+    dump = subprocess.run(
+        ["h5dump", "-y", "-w", "0", "-d", "/features/features.30", str(folder / "features.h5")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    lines = [line.strip(" ,") for line in dump.stdout.partition("DATA {")[2].splitlines()]
+    rows = [list(map(float, line.split(","))) for line in lines if line[:1].isdigit()]
+    assert np.array_equal(np.concatenate(rows).reshape(-1, 6), [row(n) for n in range(6)])
+
+
+def test_a_part_that_is_gone_shows_as_nan_in_features_h5(bank):
+    """Not as zero, which would be a value."""
+    fill(bank, range(4))
+    bank.rebuild_view_file()
+    (part,) = (bank.path / "parts").iterdir()
+    part.unlink()
+    with h5py.File(bank.view_file) as view:
+        assert np.isnan(view["features/features.30"][:]).all()
+
+
+def test_features_h5_is_old_once_parts_come_or_go(bank):
+    fill(bank, range(4))
+    assert bank.view_file_is_old
+    bank.rebuild_view_file()
+    assert not bank.view_file_is_old
+    fill(bank, range(4, 6))
+    assert bank.view_file_is_old
+
+
+@pytest.mark.parametrize("compress", ["none", "lz4", "zstd"])
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5, 5), (600,), (70_000,), (300_000,)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_rows_of_every_width(bank, shape, dtype, compress):
+    """Many rows to a checksum, one row to a checksum, one row to a read and more than that."""
+    rows = np.random.default_rng(0).random((13, *shape), np.float32).astype(dtype)
+    with bank.writer(dtype, compress=compress) as made:
+        made.append([digest(n) for n in range(7)], {"x": rows[:7]})
+        made.append([digest(n) for n in range(7, 13)], {"x": rows[7:]})
+    for asked in (range(13), [12, 0, 5, 5], [3], range(12, -1, -1)):
+        assert np.array_equal(bank.read("x", [digest(n) for n in asked]), rows[list(asked)])
+
+
+def test_a_stream_keeps_to_its_order_and_memory(bank):
+    fill(bank, range(3000), width=512)
+    asked = [digest(n) for n in np.random.default_rng(0).permutation(3000)]
+    memory = 6 * 2**20
+    blocks = list(bank.stream("features.30", asked, memory=memory))
+    assert len(blocks) > 2
+    assert max(block.nbytes for block in blocks) <= memory / 2
+    assert np.array_equal(np.concatenate(blocks), bank.read("features.30", asked))
+    with pytest.raises(CacheError, match="1 of"):
+        list(bank.stream("features.30", [*asked, digest(3001)]))
+
+
+def test_a_part_of_another_schema_is_told_from_a_damaged_one(bank, monkeypatch):
+    monkeypatch.setattr(writer, "SCHEMA", 2)
+    fill(bank, range(3))
+    with pytest.raises(CacheError, match="has the schema 2, expected 3: another version wrote it"):
+        bank.known("features.30")
+
+
 def test_a_flipped_bit_is_found_on_read_and_never_returned(bank):
     """Anywhere in the values or the digests: an error that names the part."""
     fill(bank, range(50))

@@ -84,6 +84,21 @@ def test_the_readmes_commands(bottleneck, demo):
     assert Path("mine.png").exists()
 
 
+def test_the_commands_on_the_cache(bottleneck, demo):
+    """Those of docs/cache.md that work on what the demo left, and its Python."""
+    assert demo.code == 0
+    page = (ROOT / "docs" / "cache.md").read_text()
+    commands, _ = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
+    for line in commands.splitlines():
+        finished = bottleneck(*shlex.split(line)[1:])
+        assert finished.code == 0, (line, finished.err)
+        assert finished.out or finished.err
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert names["X"].shape == (200, 1280)
+
+
 def test_the_readmes_installations_are_one_line_each():
     lines = [block.strip() for block in blocks("") if block.startswith("pip")]
     assert lines == [

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -390,3 +391,17 @@ extract_features(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_
     extract_features(ImageSet.from_folder(faces), lite0, undisturbed, batch_size=4)
     one, other = (load_features(c, select_features(c)) for c in (Cache(folder), undisturbed))
     assert np.allclose(one.X, other.X, rtol=2e-3, atol=1e-4)
+
+
+def test_an_image_has_the_same_features_alone_and_in_company(faces, lite0, tmp_path):
+    """To the last bit, so that a run that is taken up again ends as an undisturbed one."""
+    images = ImageSet.from_folder(faces)
+    layer = "global_pool.flatten"
+    whole, apart = Cache(tmp_path / "whole"), Cache(tmp_path / "apart")
+    extract_features(replace(images, items=images.items[:40]), lite0, whole, dtype="float32")
+    for some in (slice(0, 1), slice(0, 4), slice(2, 37), slice(0, 40)):
+        part = replace(images, items=images.items[some])
+        extract_features(part, lite0, apart, dtype="float32", batch_size=5)
+    digests = [item.digest for item in images.items[:40]]
+    (one,), (other,) = whole.banks(), apart.banks()
+    assert np.array_equal(one.read(layer, digests), other.read(layer, digests))
