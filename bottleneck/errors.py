@@ -57,7 +57,22 @@ class CacheError(BottleneckError, OSError):
 
 
 class DamagedError(CacheError):
-    """A file of the cache that does not hold what was written."""
+    """A file of the cache that does not hold what was written.
+
+    Parameters
+    ----------
+    path : object
+        The file.
+    reason : str
+        What was found.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify', which sets it "
+            f"aside, and extract again, which makes anew what it held"
+        )
 
 
 class FeatureOverflowError(BottleneckError, OverflowError):

@@ -17,8 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bottleneck import files
-from bottleneck.cache import Bank, Cache, store, writer
-from bottleneck.errors import CacheError, DamagedError, FeatureOverflowError, UnknownNameError
+from bottleneck.cache import Bank, Cache, banks, store, writer
+from bottleneck.errors import (
+    CacheError,
+    DamagedError,
+    FeatureOverflowError,
+    UnknownNameError,
+    UsageError,
+)
 
 FINGERPRINT = "ab" * 32
 
@@ -122,7 +128,7 @@ def test_features_h5_shows_all_parts_also_after_a_move(bank, tmp_path):
             digest(number) for number in range(6)
         ]
         assert view["view/features.30"][:].tolist() == [0] * 6
-    assert not list(file.parent.glob(".*"))
+    assert not list(file.parent.rglob("*.partial"))
 
 
 @pytest.mark.skipif(not shutil.which("h5dump"), reason="h5dump comes with hdf5-tools")
@@ -161,6 +167,22 @@ def test_features_h5_is_old_once_parts_come_or_go(bank):
     assert not bank.view_file_is_old
     fill(bank, range(4, 6))
     assert bank.view_file_is_old
+
+
+def test_features_h5_is_written_again_where_parts_came_meanwhile(bank, monkeypatch):
+    """Another writer commits between the plan and the writing."""
+    fill(bank, range(4))
+    write = banks.atomic_write
+
+    def slow(path, content):
+        monkeypatch.setattr(banks, "atomic_write", write)
+        fill(Bank(bank.path), range(4, 9))
+        write(path, content)
+
+    monkeypatch.setattr(banks, "atomic_write", slow)
+    bank.rebuild_view_file()
+    with h5py.File(bank.view_file) as view:
+        assert view["digest/features.30"].shape == (9, 32)
 
 
 @pytest.mark.parametrize("compress", ["none", "lz4", "zstd"])
@@ -280,8 +302,22 @@ def signalling(number):
 
 
 def test_rows_must_match_their_digests(bank):
-    with pytest.raises(CacheError, match="has 1 rows, expected one for each of 2 images"):
-        bank.writer("float16").append([digest(0), digest(1)], {"features.30": row(0)[None]})
+    made = bank.writer("float16")
+    two = [digest(0), digest(1)]
+    with pytest.raises(UsageError, match="has 1 rows, expected one for each of 2 images"):
+        made.append(two, {"features.30": row(0)[None]})
+    rows = {"features.30": np.stack([row(0), row(1)])}
+    with pytest.raises(UsageError, match="a digest has 64 hexadecimal digits"):
+        made.append(["ab" * 31, "cd" * 33], rows)
+    for views in (-1, np.array([0, 2**16])):
+        with pytest.raises(UsageError, match="a view is a number from 0 to 65535"):
+            made.append(two, rows, views=views)
+    made.append(two, rows)
+    for other in ({"features.30": rows["features.30"][:, :1]}, {"other": rows["features.30"]}):
+        with pytest.raises(UsageError, match="do not go with those before"):
+            made.append(two, other)
+    with pytest.raises(UsageError, match="no images were asked for"):
+        bank.read("features.30", [])
 
 
 def test_a_part_of_another_bank_is_refused(bank, tmp_path):
@@ -294,7 +330,8 @@ def test_a_part_of_another_bank_is_refused(bank, tmp_path):
 
 def test_strangers_among_the_parts_are_passed_over(bank):
     fill(bank, range(3))
-    (bank.path / "parts/copy.h5").write_bytes(b"")
+    for name in ("copy.h5", "1copy-of.h5", "000001-4e1f09c2 (copy).h5"):
+        (bank.path / "parts" / name).write_bytes(b"")
     fill(bank, range(3, 5))
     assert len(bank.known("features.30")) == 5
 

@@ -1,6 +1,7 @@
 """Features out of the cache into plain files, and in from them."""
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,11 +14,10 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_featu
 from bottleneck.errors import (
     CacheError,
     DataError,
-    FeatureOverflowError,
     PathMissingError,
     UsageError,
 )
-from bottleneck.exchange import export_features, import_array, import_features
+from bottleneck.exchange import export_features, formats, import_array, import_features
 
 ENDINGS = ["out.h5", "out.npz"]
 
@@ -187,10 +187,112 @@ def test_arrays_and_tables_that_cannot_be(elsewhere):
         import_array(cache, "rows.npy", "gone.csv", model="mine")
     assert not cache.root.exists()
     np.save("nan.npy", np.where(rows > 0.9, np.nan, rows))
-    with pytest.raises(FeatureOverflowError, match="nan or inf"):
+    with pytest.raises(DataError, match="holds nan, inf or more"):
         import_array(cache, "nan.npy", file, model="mine")
     with pytest.raises(UsageError, match="no column label"):
         import_array(cache, "rows.npy", write_table([{"path": "x"}]), model="mine")
+    for names in ({"model": "a/b"}, {"model": ""}, {"model": "m", "layer": ".."}):
+        with pytest.raises(UsageError, match="cannot be a name"):
+            import_array(cache, "rows.npy", write_table(table), **names)
+    with pytest.raises(UsageError, match="leads to|cannot be an image set's name"):
+        import_array(cache, "rows.npy", file, model="mine", image_set="../x")
+    with pytest.raises(UsageError, match="--axes 'CHW' does not fit rows of shape"):
+        import_array(cache, "rows.npy", file, model="mine", axes="CHW")
+    assert not cache.root.exists()
+
+
+def test_a_corrected_table_takes_effect(elsewhere):
+    """The rows go with the table that came with them, not with an earlier one."""
+    rows, table = elsewhere
+    cache = Cache("cache")
+    slid = [{**row, "path": other["path"]} for row, other in zip(table, table[::-1], strict=True)]
+    import_array(cache, "rows.npy", write_table(slid), model="mine", image_set="slid")
+    import_array(cache, "rows.npy", write_table(table), model="mine", image_set="right")
+    features = load_features(cache, select_features(cache, image_set="right"))
+    assert features.paths.tolist() == [row["path"] for row in table]
+    assert np.array_equal(features.X, rows)
+
+
+def test_equal_images_have_equal_rows(elsewhere):
+    rows, table = elsewhere
+    table[9]["path"] = table[0]["path"]
+    with pytest.raises(DataError, match="rows 0 and 9 of 'rows.npy' belong to the same image"):
+        import_array(Cache("cache"), "rows.npy", write_table(table), model="mine")
+    assert not Path("cache").exists()
+    rows[9] = rows[0]
+    np.save("rows.npy", rows)
+    assert import_array(Cache("cache"), "rows.npy", write_table(table), model="mine").added == 11
+
+
+def test_digests_and_files_must_agree(elsewhere):
+    _, table = elsewhere
+    given = [{**row, "digest": ""} for row in table]
+    digest = hashlib.sha256(Path(table[2]["path"]).read_bytes()).hexdigest()
+    given[2]["digest"] = digest.upper()
+    assert import_array(Cache("cache"), "rows.npy", write_table(given), model="mine").added == 12
+    given[3]["digest"] = digest
+    with pytest.raises(UsageError, match="is not the image with the digest"):
+        import_array(Cache("cache"), "rows.npy", write_table(given), model="mine")
+
+
+def test_another_set_of_that_name_is_not_replaced(elsewhere):
+    rows, table = elsewhere
+    cache = Cache("cache")
+    import_array(cache, "rows.npy", write_table(table, "data.csv"), model="mine")
+    table[0]["label"] = "dog"
+    np.save("rows.npy", rows + 1)
+    before = Path("cache/sets/data.csv").read_bytes()
+    with pytest.raises(UsageError, match="has an image set 'data' with other images"):
+        import_array(cache, "rows.npy", write_table(table, "data.csv"), model="mine")
+    assert Path("cache/sets/data.csv").read_bytes() == before
+    import_array(cache, "rows.npy", "data.csv", model="mine", image_set="other")
+    assert Path("cache/sets/data.csv").read_bytes() == before
+
+
+def test_imported_maps_can_be_pooled(elsewhere):
+    _, table = elsewhere
+    maps = np.random.default_rng(0).random((12, 2, 3, 5)).astype(np.float16)
+    np.save("maps.npy", maps)
+    cache = Cache("cache")
+    import_array(cache, "maps.npy", write_table(table), model="keras", axes="HWC")
+    features = load_features(cache, select_features(cache, pool="avg"))
+    assert np.allclose(features.X, maps.astype(np.float32).mean(axis=(1, 2)))
+
+
+def test_what_another_version_computed_is_not_mixed_in(cache):
+    """The canary that came along is compared with the bank's."""
+    export_features(cache, select_features(cache), "out.h5")
+    (bank,) = cache.banks()
+    info = bank.info
+    details = info["layers"].pop("features.12.cat")
+    details["canary"][0][0] *= 2
+    bank.describe_layer(info, "features.12.cat", details)
+    with pytest.raises(CacheError, match="reference features .* are not what is computed now"):
+        import_features(cache, "out.h5")
+
+
+@pytest.mark.parametrize("kind", ["name", "fingerprint", "lengths", "format"])
+def test_an_edited_file_leads_nowhere_else(cache, kind):
+    """Also where its digest was made to match."""
+    export_features(cache, select_features(cache), "out.npz")
+    content = arrays("out.npz")
+    provenance = json.loads(str(content.pop("provenance")))
+    del content["sha256"]
+    if kind == "name":
+        provenance["selection"]["image_set"] = "../../evil"
+    elif kind == "fingerprint":
+        provenance["selection"]["fingerprint"] = "/../../x"
+    elif kind == "format":
+        provenance["format"] = 99
+    else:
+        content["features"] = content["features"][:-2]
+    text = json.dumps(provenance)
+    texts = {key: column.tolist() for key, column in content.items() if key != "features"}
+    seal = formats._seal([content["features"]], texts, text)
+    np.savez("edited.npz", provenance=np.array(text), sha256=np.array(seal), **content)
+    with pytest.raises((DataError, UsageError)):
+        import_features(Cache("deep/other"), "edited.npz")
+    assert not Path("deep").exists()
 
 
 def test_another_array_has_another_bank(elsewhere):

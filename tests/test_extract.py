@@ -217,7 +217,7 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny, mo
             details["canary"][1][0] *= 1.01
         write_json(bank.path / "bank.json", info)
     for extract in (extract_features, forecast_extraction):
-        with pytest.raises(CacheError, match="are not what the base computes now"):
+        with pytest.raises(CacheError, match="are not what is computed now"):
             extract(ImageSet.from_folder(folder), tiny, cache)
 
 
@@ -245,7 +245,7 @@ def test_weights_swapped_behind_the_caches_back(make_images):
         with h5py.File(path, "r+") as file:
             file.attrs.update(lie)
     parts = sorted(cache.root.rglob("parts/*"))
-    with pytest.raises(CacheError, match="are not what the base computes now"):
+    with pytest.raises(CacheError, match="are not what is computed now"):
         extract_features(ImageSet.from_folder(folder), swapped, cache)
     assert sorted(cache.root.rglob("parts/*")) == parts
 

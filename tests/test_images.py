@@ -4,6 +4,7 @@ import io
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from bottleneck.errors import BadImageError, DataError, PathMissingError, UsageError
-from bottleneck.images import ImageItem, ImageSet, decode
+from bottleneck.errors import (
+    BadImageError,
+    DataError,
+    MissingExtraError,
+    PathMissingError,
+    UsageError,
+)
+from bottleneck.images import ImageItem, ImageSet, decode, find_near_duplicates
 
 RED, BLUE = (200, 30, 40), (20, 60, 220)
 
@@ -396,3 +403,51 @@ def test_the_sets_digest_ignores_paths_and_order(make_images):
     )
     assert ImageSet("moved", moved).digest_of("train") == images.digest_of("train")
     assert images.digest_of("train") != images.digest_of("test")
+
+
+def test_near_duplicates_are_pairs_in_different_splits(make_images):
+    """Not in the same split, not identical, not of files that changed; the closest come first."""
+    make_images("data/train", cat=5, dog=5)
+    make_images("data/test", cat=3, dog=3, seed=3)
+    with Image.open("data/train/cat/000.png") as image:
+        image.resize((60, 60)).save("data/train/dog/same-split.png")
+        image.save("data/test/cat/saved-anew.bmp")
+        image.resize((40, 40)).save("data/test/dog/small.jpg", quality=50)
+    shutil.copy("data/train/dog/001.png", "data/test/dog/identical.png")
+    images = ImageSet.from_folder("data")
+    found = find_near_duplicates(images)
+    assert {(Path(pair.first).name, Path(pair.second).name) for pair in found.pairs} == {
+        (first, second)
+        for first in ("000.png", "same-split.png")
+        for second in ("saved-anew.bmp", "small.jpg")
+    }
+    assert found.count == 4
+    assert [pair.distance for pair in found.pairs] == sorted(p.distance for p in found.pairs)
+    assert all(pair.splits == ("train", "test") for pair in found.pairs)
+    Path("data/test/dog/small.jpg").write_bytes(b"changed")
+    found = find_near_duplicates(images)
+    assert [image.reason for image in found.unread] == ["the file changed since its extraction"]
+    assert found.count == 2
+
+
+def test_many_plain_images_are_counted_and_the_closest_listed():
+    for split in ("train", "test"):
+        for label in ("a", "b"):
+            Path("data", split, label).mkdir(parents=True)
+    for number in range(100):
+        color = (number, 100, 200)
+        split = ("train", "test")[number % 2]
+        path = Path("data", split, "ab"[number % 4 // 2], f"{number}.png")
+        Image.new("RGB", (20, 20), color).save(path)
+    found = find_near_duplicates(ImageSet.from_folder("data"))
+    assert found.count == 2500
+    assert len(found.pairs) == 1000
+
+
+def test_near_duplicates_need_splits_and_imagehash(make_images, monkeypatch):
+    make_images(".", flat=3)
+    with pytest.raises(DataError, match="has no splits"):
+        find_near_duplicates(ImageSet.from_folder("flat"))
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    with pytest.raises(MissingExtraError, match=r"bottleneck-features\[duplicates\]"):
+        find_near_duplicates(ImageSet.from_folder("flat"))

@@ -14,7 +14,7 @@ from bottleneck.cache.layout import (
     part_size,
 )
 from bottleneck.cache.prune import Prunable, find_prunable, prune
-from bottleneck.cache.verify import BankCheck, Damage, Verification, verify_cache
+from bottleneck.cache.verify import BankCheck, Damage, Verification, set_aside, verify_cache
 from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "hdf5_pieces",
     "part_size",
     "prune",
+    "set_aside",
     "store",
     "verify_cache",
 ]

@@ -1,18 +1,21 @@
 """Banks: all features of one fingerprint."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from filelock import FileLock
 
 from bottleneck.cache import writer as writers
 from bottleneck.cache.index import RowIndex
-from bottleneck.cache.parts import Part, as_slice, damaged, errors_of, keys_of, part_files
-from bottleneck.cache.views import view_file_pieces
+from bottleneck.cache.parts import Part, as_slice, errors_of, keys_of, part_files
+from bottleneck.cache.views import shows, view_file_content
 from bottleneck.cache.writer import PartWriter, digest_rows
-from bottleneck.errors import CacheError, DamagedError
+from bottleneck.errors import CacheError, DamagedError, UsageError
 from bottleneck.files import atomic_write, read_json, stale_paths, write_json
 
 __all__ = ["Bank", "read_record", "write_record"]
@@ -20,6 +23,8 @@ __all__ = ["Bank", "read_record", "write_record"]
 _VIEW_FILE = "features.h5"
 _ATTEMPTS = 100
 """How often parts may be replaced while they are being read."""
+_PAUSE = 0.001
+_CANARY_TOLERANCE = 1e-3
 _STREAM_BYTES = 2**28
 _STREAM_OVERHEAD = 2**22
 """Buffers, and what Python takes, about."""
@@ -74,15 +79,51 @@ class Bank:
     ) -> None:
         """Make the bank if need be, and add or replace what ``bank.json`` says of a layer."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        info = self.info if self.exists else {**provenance, "created": created, "layers": {}}
-        info["layers"][layer] = dict(details)
-        write_record(self.info_file, info)
+        with self._info_locked():
+            info = self.info if self.exists else {**provenance, "created": created, "layers": {}}
+            info["layers"][layer] = dict(details)
+            write_record(self.info_file, info)
+
+    def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
+        """Compare the reference features of a layer with those computed now.
+
+        Raises
+        ------
+        CacheError
+            They disagree.
+        """
+        expected = np.asarray(self.info["layers"][layer]["canary"])
+        actual = np.asarray(found)
+        if expected.shape == actual.shape:
+            if not expected.size:
+                return  # imported features have none
+            magnitude = expected[:, :1] + np.finfo(np.float32).tiny
+            gap = float((np.abs(expected - actual) / magnitude).max())
+            if gap <= _CANARY_TOLERANCE:
+                return
+            difference = f"they differ by {gap:.2g} of their magnitude"
+        else:
+            difference = f"their shapes are {expected.shape} and {actual.shape}"
+        raise CacheError(
+            f"the reference features of layer {layer!r} in bank {self.name} are not what is "
+            f"computed now ({difference}); another version of a library computes differently: use "
+            f"another --cache, or remove {str(self.path)!r} to compute it anew"
+        )
 
     def forget_layer(self, layer: str) -> None:
         """Take a layer out of ``bank.json``."""
-        info = self.info
-        del info["layers"][layer]
-        write_record(self.info_file, info)
+        with self._info_locked():
+            info = self.info
+            info["layers"].pop(layer, None)
+            write_record(self.info_file, info)
+
+    @contextmanager
+    def _info_locked(self) -> Iterator[None]:
+        """Let one process at a time change ``bank.json``; it takes as long as a rename."""
+        with errors_of(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path / ".bank.json.lock"):
+                yield
 
     @property
     def size(self) -> int:
@@ -182,7 +223,8 @@ class Bank:
         layer, digests, view, convert
             As for `read`.
         memory : int
-            Bytes that are held at most: the block just yielded, the next, and where the rows are.
+            Bytes that are held at most: the block just yielded, the next, and the index of the
+            bank's rows, some 120 bytes each. A block has a row at least, whatever the budget.
 
         Yields
         ------
@@ -195,10 +237,16 @@ class Bank:
             A row is not in the bank, or a part is damaged.
         """
         wanted = keys_of(digest_rows(digests), view)
-        spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
+        index = self.index(layer)
+        spare = memory - 2 * wanted.nbytes - index.nbytes - _STREAM_OVERHEAD
         done, count = 0, 1
         while done < len(wanted):
-            block = self._rows(layer, wanted[done : done + count], convert)
+            keys = wanted[done : done + count]
+            try:
+                block = self._read(index, layer, keys, convert)
+            except FileNotFoundError:  # replaced meanwhile
+                block = self._rows(layer, keys, convert)
+                index = self.index(layer)
             done += len(block)
             count = max(1, spare // 2 // max(1, block[:1].nbytes))
             yield block
@@ -211,7 +259,9 @@ class Bank:
     ) -> np.ndarray:
         numbers = index.find(wanted)
         missing = int((numbers < 0).sum())
-        if missing or not len(wanted):
+        if not len(wanted):
+            raise UsageError(f"no images were asked for; give at least one digest of {self.name}")
+        if missing:
             raise CacheError(
                 f"{missing} of {len(wanted)} images have no {layer!r} in bank {self.name}; run "
                 f"'bottleneck extract' for them"
@@ -267,14 +317,11 @@ class Bank:
 
     @property
     def view_file_is_old(self) -> bool:
-        """Whether parts have come or gone since ``features.h5`` was written."""
-        folder = self.path / "parts"
-        if not folder.is_dir():
-            return False
-        written = self.view_file.stat().st_mtime_ns if self.view_file.exists() else 0
-        return written < folder.stat().st_mtime_ns
+        """Whether ``features.h5`` shows other parts than those that are there."""
+        paths = part_files(self.path / "parts")
+        return bool(paths) and not shows(self.view_file, paths)
 
-    def rebuild_view_file(self, *, without: Sequence[Path] = ()) -> None:
+    def rebuild_view_file(self, *, without: Collection[Path] = ()) -> None:
         """Write ``features.h5``: virtual datasets over all parts, for any HDF5 tool.
 
         For each layer there are ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``,
@@ -282,17 +329,20 @@ class Bank:
 
         Parameters
         ----------
-        without : sequence of Path
+        without : collection of Path
             Parts that are about to be removed.
         """
-        content = self._settled(lambda: self.view_file_content(without=without))
-        with errors_of(self.path):
-            atomic_write(self.view_file, content)
+        while True:  # others may add parts meanwhile
+            content = self._settled(lambda: self.view_file_content(without=without))
+            with errors_of(self.path):
+                atomic_write(self.view_file, content)
+            left = [path for path in part_files(self.path / "parts") if path not in without]
+            if shows(self.view_file, left):
+                return
 
-    def view_file_content(self, *, without: Sequence[Path] = ()) -> bytes:
+    def view_file_content(self, *, without: Collection[Path] = ()) -> bytes:
         """Return what ``features.h5`` should hold."""
-        found = [part for part in self.parts() if part.path not in set(without)]
-        return b"".join(view_file_pieces(found))
+        return view_file_content([part for part in self.parts() if part.path not in without])
 
     def _settled(self, read: Callable[[], _T]) -> _T:
         """Read again where a part has just been replaced by others with the same rows."""
@@ -301,9 +351,10 @@ class Bank:
                 return read()
             except FileNotFoundError as error:
                 gone = error
+                time.sleep(_PAUSE)
         raise CacheError(
-            f"parts of bank {self.name} vanish while they are read ({gone.filename}); wait until "
-            f"what removes them is done, and run the command again"
+            f"parts of bank {self.name} vanish while they are read ({gone}); wait until what "
+            f"removes them is done, and run the command again"
         ) from gone
 
 
@@ -318,7 +369,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except ValueError as error:
-        raise DamagedError(damaged(path, str(error))) from error
+        raise DamagedError(path, str(error)) from error
     except OSError as error:
         raise CacheError(
             f"{str(path)!r} cannot be read ({error.strerror}); restore it, or extract again"

@@ -15,7 +15,7 @@ from bottleneck.cache.layout import compression_options
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError
 
-__all__ = ["Compaction", "compact_bank", "drop_layer"]
+__all__ = ["Compaction", "alone", "compact_bank", "drop_layer"]
 
 _SMALL = 0.5
 """Share of a part's most bytes under which it is put together with others."""
@@ -65,7 +65,7 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
         A part is damaged, the new ones cannot be written, or another compaction is at work.
     """
     compression_options(compress or "none", (1, 1), np.dtype(np.float16))
-    with _alone(bank):
+    with alone(bank):
         parts = bank.parts()
         size = bank.size
         kept = _first_rows(parts)
@@ -81,6 +81,10 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
             ]
             small = [part for part in group if part not in wrong and _is_small(part)]
             chosen = [part for part in group if part in wrong or part in small]
+            if wrong:  # what keeps a row that is dropped here must be whole
+                for part in parts:
+                    if part not in chosen and part.path.exists():
+                        part.check_content()
             if wrong or len(small) > 1:
                 _replace(bank, chosen, kept, layers, target)
         return Compaction(bank.name, len(parts), len(bank.parts()), size, bank.size)
@@ -94,16 +98,16 @@ def drop_layer(bank: Bank, layer: str) -> None:
     CacheError
         As for `compact_bank`.
     """
-    with _alone(bank):
-        if bank.describes(layer):
-            bank.forget_layer(layer)
+    with alone(bank):
         for part in [part for part in bank.parts() if layer in part.layers]:
             others = tuple(name for name in part.layers if name != layer)
             _replace(bank, [part], {part.path: np.arange(part.rows)}, others, part.compress)
+        if bank.describes(layer):
+            bank.forget_layer(layer)
 
 
 @contextmanager
-def _alone(bank: Bank) -> Iterator[None]:
+def alone(bank: Bank) -> Iterator[None]:
     """Keep others from removing parts of this bank; the system ends it with the process."""
     lock = FileLock(bank.path / ".compact.lock", timeout=0)
     try:
@@ -116,8 +120,8 @@ def _alone(bank: Bank) -> Iterator[None]:
         ) from None
     except FileNotFoundError as error:
         raise CacheError(
-            f"{str(error.filename)!r} vanished while bank {bank.name} was being compacted; run the "
-            f"command again"
+            f"{error.filename or 'a part'} vanished while bank {bank.name} was being compacted; "
+            f"run the command again"
         ) from error
 
 

@@ -1,15 +1,17 @@
 """The cache folder: banks, image sets and the records of runs."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bottleneck.cache.banks import Bank, read_record, write_record
 from bottleneck.cache.parts import errors_of
-from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import move, slug
 
 __all__ = ["Cache"]
@@ -17,6 +19,7 @@ __all__ = ["Cache"]
 _LONGEST_NAME = 200
 _RUN_SCHEMA = 3
 _QUARANTINE = "quarantine"
+_SET_DIGEST = "image_set_sha256"
 
 
 class Cache:
@@ -73,8 +76,10 @@ class Cache:
         Raises
         ------
         UsageError
-            The name is too long for a file.
+            The name is too long for a file, or leads to another folder.
         """
+        if not name.strip(".") or any(letter in name for letter in "/\\\0"):
+            raise UsageError(f"{name!r} cannot be an image set's name; give another with --set")
         if len(os.fsencode(name)) > _LONGEST_NAME:
             raise UsageError(
                 f"the image set's name {name!r} is too long for a file; give another with --set"
@@ -82,21 +87,47 @@ class Cache:
         return self.root / "sets" / f"{name}.csv"
 
     def record_run(self, record: Mapping[str, Any]) -> Path:
-        """Keep what an extraction did, under ``runs/``."""
+        """Keep what an extraction did, under ``runs/``, once the image set has been written."""
         now = datetime.now(UTC)
         stamp = now.strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
-        write_record(path, {"schema": _RUN_SCHEMA, "time": now.isoformat(), **record})
+        content = {"schema": _RUN_SCHEMA, "time": now.isoformat(), **record}
+        set_file = self.set_file(record["image_set"])
+        if set_file.exists():
+            content[_SET_DIGEST] = hashlib.sha256(set_file.read_bytes()).hexdigest()
+        write_record(path, content)
         return path
 
     def run_files(self) -> list[Path]:
         """Return the files of all runs' records, oldest first."""
         return sorted((self.root / "runs").glob("*.json"))
 
-    def runs(self) -> list[dict[str, Any]]:
-        """Return the records of all extractions, oldest first; not those of other versions."""
-        records = [read_record(path) for path in self.run_files()]
+    def runs(self, *, damaged_too: bool = True) -> list[dict[str, Any]]:
+        """Return the records of all extractions, oldest first; not those of other versions.
+
+        Parameters
+        ----------
+        damaged_too : bool
+            Whether a damaged record is an error, or is passed over.
+
+        Raises
+        ------
+        DamagedError
+            A record is damaged.
+        """
+        records = []
+        for path in self.run_files():
+            with suppress(*(() if damaged_too else (DamagedError,))):
+                records.append(read_record(path))
         return [record for record in records if record.pop("schema", None) == _RUN_SCHEMA]
+
+    def set_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the file of each image set, as its last run left it."""
+        return {
+            run["image_set"]: run[_SET_DIGEST]
+            for run in self.runs(damaged_too=False)
+            if _SET_DIGEST in run
+        }
 
     def set_aside(self, path: Path, reason: str) -> Path:
         """Move a damaged file to ``quarantine/``, with the reason beside it; return where to.

@@ -1,5 +1,6 @@
 """Parts: the immutable HDF5 files of a bank, read with every checksum verified."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,14 +26,15 @@ __all__ = [
     "Part",
     "as_slice",
     "content_name",
-    "damaged",
     "errors_of",
     "keys_of",
     "part_files",
+    "part_number",
 ]
 
 _KEY_BYTES = 32 + 2
 """Of a digest and a view."""
+_PART_NAME = re.compile(r"[0-9]{6,18}-[0-9a-f]{8}\.h5")
 _READ_BYTES = 2**19
 """What is read, verified and handed on together; it stays in a core's cache meanwhile."""
 _HASH_BYTES = 2**22
@@ -96,9 +98,10 @@ class Part:
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(self.fingerprint):
-                raise DamagedError(
-                    f"{str(self.path)!r} has the fingerprint of another bank; expected "
-                    f"{self.fingerprint}: move it to where it belongs"
+                raise CacheError(
+                    f"{str(self.path)!r} has the fingerprint of another bank; expected one that "
+                    f"begins with {self.fingerprint!r}: move it to where it belongs, and leave the "
+                    f"folders of banks their names"
                 )
             header = _Header(
                 digests=file["digest"][:],
@@ -109,7 +112,7 @@ class Part:
             types = {name: (each.shape, each.dtype) for name, each in header.layers.items()}
             seal = seal_of(fingerprint, types, header.digests, header.views)
             if seal != file.attrs["seal"].decode():
-                raise DamagedError(damaged(self.path, "its keys do not match their digest"))
+                raise DamagedError(self.path, "its keys do not match their digest")
             return header
 
     @property
@@ -173,7 +176,7 @@ class Part:
         rows = int(lengths.sum())
         fill(zip(starts.tolist(), lengths.tolist(), strict=True), buffer[:rows])
         if checksums(buffer[:rows], per_block) != layer.sums[blocks].tolist():
-            raise DamagedError(damaged(self.path, "a block's checksum does not match"))
+            raise DamagedError(self.path, "a block's checksum does not match")
 
     def check_content(self) -> None:
         """Raise `DamagedError` unless every byte of the file is as it was written."""
@@ -182,7 +185,7 @@ class Part:
             while piece := file.read(_HASH_BYTES):
                 found.update(piece)
         if content_name(found) != self.path.stem.partition("-")[2]:
-            raise DamagedError(damaged(self.path, "its bytes do not match its name"))
+            raise DamagedError(self.path, "its bytes do not match its name")
 
     @contextmanager
     def _opened(self, layer: str, found: Layer) -> Iterator[_Fill]:
@@ -210,7 +213,7 @@ class Part:
                     while wanted:  # a system may give less than it is asked for
                         got = raw.readinto(rest[:wanted])
                         if not got:
-                            raise DamagedError(damaged(self.path, "it is cut off"))
+                            raise DamagedError(self.path, "it is cut off")
                         rest = rest[got:]
                         wanted -= got
 
@@ -234,8 +237,14 @@ def as_slice(places: np.ndarray) -> slice | np.ndarray:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """Return the parts in a folder, oldest first."""
-    return sorted(folder.glob("[0-9]*-*.h5"))
+    """Return the parts in a folder, oldest first; what has no part's name is passed over."""
+    found = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (part_number(path), path.name))
+
+
+def part_number(path: Path) -> int:
+    """Return the number with which a part's name begins."""
+    return int(path.name.partition("-")[0])
 
 
 def content_name(content: xxh3_64) -> str:
@@ -255,22 +264,14 @@ def errors_of(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is None:  # HDF5's own
-            raise DamagedError(damaged(path, str(error))) from error
+            raise DamagedError(path, str(error)) from error
         raise CacheError(
             f"{str(path)!r} failed ({error.strerror}); see to the space and the rights there, then "
             f"run the command again: what was committed is kept"
         ) from error
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error.args[0]) if error.args else type(error).__name__
-        raise DamagedError(damaged(path, reason)) from error
-
-
-def damaged(path: Path, reason: str) -> str:
-    """Return the sentence about a damaged file."""
-    return (
-        f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify', which sets it aside, "
-        f"and extract again, which makes anew what it held"
-    )
+        raise DamagedError(path, reason) from error
 
 
 def _layer(file: h5py.File, name: str) -> Layer:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bottleneck.cache.banks import Bank
-from bottleneck.cache.compact import drop_layer
+from bottleneck.cache.compact import alone, drop_layer
 from bottleneck.cache.folder import Cache
-from bottleneck.cache.parts import errors_of
-from bottleneck.errors import UsageError
+from bottleneck.cache.parts import errors_of, part_files
+from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import move, stale_paths
 
 __all__ = ["Prunable", "find_prunable", "prune"]
@@ -24,19 +24,28 @@ class Prunable:
 
     Attributes
     ----------
-    bank, model, layer : str
+    bank, model : str
         What they are.
+    layer, alias : str or None
+        The layer's names; None where a bank cannot be read, so that only all of it can go.
     bytes : int
         What they take on disk.
     last_extracted : str
-        When an extraction last computed or reused them, in ISO format.
+        When an extraction last computed or reused them, or wrote to the bank, in ISO format.
     """
 
     bank: str
     model: str
-    layer: str
+    layer: str | None
+    alias: str | None
     bytes: int
     last_extracted: str
+
+    def is_named(self, layer: str) -> bool:
+        """Return whether the layer goes by this name, or is in this module."""
+        return self.layer is not None and (
+            layer in {self.layer, self.alias} or self.layer.startswith(f"{layer}.")
+        )
 
 
 def find_prunable(
@@ -54,11 +63,11 @@ def find_prunable(
     cache : Cache
         Nothing of it is changed.
     model, layer : str, optional
-        Of this model, or bank; of this layer, by its name or alias.
+        Of the very model, or bank; of this layer, by its name or alias, or of the module.
     older_than : timedelta, optional
         Not extracted, nor reused by an extraction, for so long.
     keep_bytes : int, optional
-        Only as much as makes the banks no bigger than this, the longest unused first.
+        Only as much as makes the banks no bigger than this, what was extracted longest ago first.
 
     Raises
     ------
@@ -72,19 +81,27 @@ def find_prunable(
             "nothing to prune by; give --model, --layer, --older-than or --keep, with --dry-run to "
             "see first what would go"
         )
-    banks = cache.banks() if model is None else cache.find_banks(model)
     known = _last_extracted(cache)
-    found = [each for bank in banks for each in _layers(bank, layer, known)]
+    everything = [each for bank in cache.bank_folders() for each in _layers(bank, known)]
+    models = {each.model for each in everything}
+    if model is not None and model not in models | {each.bank for each in everything}:
+        raise UnknownNameError(
+            f"no bank of the model {model!r}{did_you_mean(model, models)}; 'bottleneck cache ls' "
+            f"lists them"
+        )
+    of_model = [each for each in everything if model in {None, each.model, each.bank}]
+    found = [each for each in of_model if layer is None or each.is_named(layer)]
     if layer is not None and not found:
-        raise UsageError(
-            f"no layer {layer!r} in {len(banks)} banks; 'bottleneck cache ls' lists them"
+        raise UnknownNameError(
+            f"no layer {layer!r} in {len({each.bank for each in of_model})} banks; 'bottleneck "
+            f"cache ls' lists them"
         )
     if older_than is not None:
         limit = datetime.now(UTC) - older_than
         found = [each for each in found if datetime.fromisoformat(each.last_extracted) <= limit]
     if keep_bytes is None:
         return found
-    excess = sum(bank.size for bank in cache.banks()) - keep_bytes
+    excess = sum(bank.size for bank in cache.bank_folders()) - keep_bytes
     chosen = []
     for each in sorted(found, key=lambda each: each.last_extracted):
         if excess <= 0:
@@ -107,29 +124,57 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
     for name in dict.fromkeys(each.bank for each in chosen):
         bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}
-        if layers >= set(bank.info["layers"]):
-            gone = cache.root / f"{_LEFTOVER}{name}-{secrets.token_hex(4)}"
-            with errors_of(bank.path):
-                move(bank.path, gone)
-                shutil.rmtree(gone)
+        if None in layers or layers >= _layers_of(bank):
+            _remove(cache, bank)
         else:
-            for layer in sorted(layers):
+            for layer in sorted(filter(None, layers)):
                 drop_layer(bank, layer)
 
 
-def _layers(bank: Bank, layer: str | None, known: dict[tuple[str, str], str]) -> list[Prunable]:
-    info = bank.info
-    return [
-        Prunable(
-            bank=bank.name,
-            model=info["model"],
-            layer=name,
-            bytes=_bytes_of(bank, name),
-            last_extracted=known.get((bank.name, name), info["created"]),
-        )
-        for name, details in info["layers"].items()
-        if layer in {None, name, details["alias"]}
-    ]
+def _remove(cache: Cache, bank: Bank) -> None:
+    gone = cache.root / f"{_LEFTOVER}{bank.name}-{secrets.token_hex(4)}"
+    with alone(bank), errors_of(bank.path):
+        move(bank.path, gone)
+        shutil.rmtree(gone.resolve())
+        if gone.is_symlink():
+            gone.unlink()
+
+
+def _layers_of(bank: Bank) -> set[str]:
+    """Return the layers that ``bank.json`` or a part knows."""
+    described = set(bank.info["layers"]) if bank.exists else set()
+    return described.union(*(part.layers for part in bank.parts()))
+
+
+def _layers(bank: Bank, known: dict[tuple[str, str], str]) -> list[Prunable]:
+    written = _newest(bank)
+    try:
+        info = bank.info if bank.exists else {"layers": {}}
+        layers = sorted(_layers_of(bank))
+        return [
+            Prunable(
+                bank=bank.name,
+                model=info.get("model", _model_of(bank)),
+                layer=name,
+                alias=info["layers"].get(name, {}).get("alias"),
+                bytes=_bytes_of(bank, name),
+                last_extracted=max(known.get((bank.name, name), ""), written),
+            )
+            for name in layers
+        ]
+    except CacheError:
+        return [Prunable(bank.name, _model_of(bank), None, None, bank.size, written)]
+
+
+def _model_of(bank: Bank) -> str:
+    return bank.name.rpartition("-")[0]
+
+
+def _newest(bank: Bank) -> str:
+    """Return when the newest part was written, in ISO format."""
+    paths = part_files(bank.path / "parts") or [bank.path]
+    newest = max(path.stat().st_mtime for path in paths if path.exists())
+    return datetime.fromtimestamp(newest, UTC).isoformat()
 
 
 def _bytes_of(bank: Bank, layer: str) -> int:
@@ -146,6 +191,6 @@ def _last_extracted(cache: Cache) -> dict[tuple[str, str], str]:
     """Return when each (bank, layer) was last part of an extraction."""
     return {
         (layer["bank"], layer["layer"]): run["time"]
-        for run in cache.runs()
+        for run in cache.runs(damaged_too=False)
         for layer in run["layers"]
     }

@@ -1,19 +1,21 @@
 """Verification: every byte of a cache against what was written."""
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bottleneck.cache.banks import Bank, read_record
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
-from bottleneck.errors import DamagedError
+from bottleneck.errors import CacheError, DamagedError, MissingExtraError
 from bottleneck.files import stale_paths
 
-__all__ = ["BankCheck", "Damage", "Verification", "verify_cache"]
+__all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -24,14 +26,16 @@ class Damage:
 
     Attributes
     ----------
-    path, moved_to : str
-        Where it was, and where it is.
+    path : str
+        Where it was.
+    moved_to : str or None
+        Where it is; None where it was left, as it could not be moved, or not be checked.
     reason : str
-        One sentence.
+        What is wrong with it.
     """
 
     path: str
-    moved_to: str
+    moved_to: str | None
     reason: str
 
 
@@ -46,7 +50,7 @@ class BankCheck:
     parts, rows, bytes : int
         Those that are whole; a row is counted once for each layer.
     damaged : int
-        Files set aside.
+        Files that are damaged, or could not be checked.
     """
 
     bank: str
@@ -65,15 +69,11 @@ class Verification:
     banks : list of BankCheck
         By name.
     damage : list of Damage
-        All that was set aside.
+        All that is damaged, or could not be checked.
     """
 
     banks: list[BankCheck] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as JSON holds it."""
-        return asdict(self)
 
 
 def verify_cache(
@@ -82,77 +82,100 @@ def verify_cache(
     """Check all files, and move damaged ones to ``quarantine/``; what they held is computed again.
 
     Of each part: the hash of all its bytes, the digest of its keys and schema, and every block's
-    checksum. Of ``bank.json`` and the records of runs: their own digests. ``features.h5`` is
-    written again where it does not show the parts that are there.
+    checksum. Of ``bank.json`` and the records of runs: their own digests. Of image sets: the digest
+    in the record of their last run. ``features.h5`` is written again where it does not show the
+    parts that are there.
 
     Parameters
     ----------
     cache : Cache
         Its damaged files are moved.
     banks : sequence of Bank, optional
-        Those to check; all by default, and the records of runs with them.
+        Those to check; all by default, and records and image sets with them.
     progress : callable, optional
         Called with ``"verify"``, the parts checked and the parts to check.
 
     Raises
     ------
     CacheError
-        A file cannot be read or moved, for another reason than that it is damaged.
+        The cache cannot be read at all.
     """
     result = Verification()
     chosen = cache.bank_folders() if banks is None else banks
     total = sum(len(bank.parts()) for bank in chosen)
     done = 0
     for bank in chosen:
-        damaged = _check_record(bank.info_file) if bank.exists else []
-        whole: list[Part] = []
+        before = len(result.damage)
+        if bank.exists:
+            result.damage.extend(
+                _check(cache, bank.info_file, partial(read_record, bank.info_file))
+            )
+        parts = rows = size = 0
         for part in bank.parts():
             try:
-                _check_part(part)
-                whole.append(part)
-            except DamagedError as error:
-                damaged.append((part.path, str(error)))
+                damage = _check(cache, part.path, partial(_check_part, part))
+                if not damage:
+                    parts += 1
+                    rows += part.rows * len(part.layers)
+                    size += part.path.stat().st_size
+                result.damage.extend(damage)
             except FileNotFoundError:
                 pass  # others have its rows since
             done += 1
             if progress:
                 progress("verify", done, total)
-        result.damage.extend(_set_aside(cache, damaged))
         _tidy(bank)
-        rows = sum(part.rows * len(part.layers) for part in whole)
-        size = sum(part.path.stat().st_size for part in whole)
-        result.banks.append(BankCheck(bank.name, len(whole), rows, size, len(damaged)))
-    records = [] if banks else cache.run_files()
-    for path in records:
-        result.damage.extend(_set_aside(cache, _check_record(path)))
+        damaged = len(result.damage) - before
+        result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
+    if banks is None:
+        for path in cache.run_files():
+            result.damage.extend(_check(cache, path, partial(read_record, path)))
+        for name, digest in cache.set_digests().items():
+            path = cache.set_file(name)
+            result.damage.extend(_check(cache, path, partial(_check_set, path, digest)))
     return result
 
 
-def _check_record(path: Path) -> list[tuple[Path, str]]:
+def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
+    """Move a damaged file to ``quarantine/``, where the cache can be written."""
     try:
-        read_record(path)
+        return Damage(str(path), str(cache.set_aside(path, reason)), reason)
+    except (CacheError, FileNotFoundError):
+        return Damage(str(path), None, reason)
+
+
+def _check(cache: Cache, path: Path, check: Callable[[], object]) -> list[Damage]:
+    try:
+        check()
     except DamagedError as error:
-        return [(path, str(error))]
+        return [set_aside(cache, path, error.reason)]
+    except (CacheError, MissingExtraError) as error:  # it may well be whole
+        return [Damage(str(path), None, str(error))]
     return []
 
 
 def _check_part(part: Part) -> None:
     """Raise `DamagedError` unless a part is whole, to the last byte."""
+    layers = part.layers  # first of all, whether it is ours to check
     part.check_content()
-    for layer in part.layers:
+    for layer in layers:
         for _ in part.read(layer, np.arange(part.rows)):
             pass
 
 
-def _set_aside(cache: Cache, damaged: Sequence[tuple[Path, str]]) -> list[Damage]:
-    return [
-        Damage(str(path), str(cache.set_aside(path, reason)), reason) for path, reason in damaged
-    ]
+def _check_set(path: Path, digest: str) -> None:
+    """Raise `DamagedError` unless an image set's file is as its last extraction wrote it."""
+    if not path.exists():
+        return  # removed on purpose: there is nothing that could be wrong
+    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise DamagedError(path, "it is not as its last extraction wrote it")
 
 
 def _tidy(bank: Bank) -> None:
     """Remove what killed writers left, and have ``features.h5`` show the parts that are there."""
-    for path in stale_paths(bank.path, "**/.*.partial"):
-        path.unlink(missing_ok=True)
-    if not bank.view_file.exists() or bank.view_file.read_bytes() != bank.view_file_content():
-        bank.rebuild_view_file()
+    with suppress(CacheError, PermissionError):  # where nothing can be written, nothing is mended
+        for path in stale_paths(bank.path, "**/.*.partial"):
+            path.unlink(missing_ok=True)
+        written = bank.view_file.read_bytes() if bank.view_file.exists() else b""
+        if written != bank.view_file_content():
+            bank.rebuild_view_file()

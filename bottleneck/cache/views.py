@@ -1,6 +1,9 @@
 """``features.h5``: virtual datasets over all parts of a bank."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,16 +12,17 @@ from bottleneck.cache.index import RowIndex
 from bottleneck.cache.layout import HDF5_FORMAT, SparseFile
 from bottleneck.cache.parts import Part
 
-__all__ = ["view_file_pieces"]
+__all__ = ["shows", "view_file_content"]
 
 
-def view_file_pieces(parts: Sequence[Part]) -> Iterator[memoryview]:
-    """Yield the bytes of a file that shows every row of some parts, each key once.
+def view_file_content(parts: Sequence[Part]) -> bytes:
+    """Return the bytes of a file that shows every row of some parts, each key once.
 
-    A part that is not there any more shows as nan, not as zero.
+    A part that cannot be opened shows as nan, not as zero.
     """
     content = SparseFile()
     with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
+        file.attrs["parts"] = _names([part.path for part in parts])
         for layer in sorted({layer for part in parts for layer in part.layers}):
             chosen = _chosen(parts, layer)
             for target, source in (
@@ -27,7 +31,22 @@ def view_file_pieces(parts: Sequence[Part]) -> Iterator[memoryview]:
                 (f"view/{layer}", "view"),
             ):
                 file.create_virtual_dataset(target, _stack(chosen, source), fillvalue=_fill(source))
-    yield from content.pieces(0, content.seek(0, 2))
+    return b"".join(content.pieces(0, content.seek(0, io.SEEK_END)))
+
+
+def shows(file: Path, parts: Sequence[Path]) -> bool:
+    """Return whether a view file was made of exactly these parts."""
+    try:
+        with h5py.File(file, "r", locking=False) as view:
+            return bool(view.attrs["parts"] == _names(parts))
+    except (OSError, KeyError):
+        return False
+
+
+def _names(parts: Sequence[Path]) -> np.bytes_:
+    """Return the SHA-256 over the names of parts."""
+    names = "/".join(path.name for path in parts)
+    return np.bytes_(hashlib.sha256(names.encode()).hexdigest().encode())
 
 
 def _chosen(parts: Sequence[Part], layer: str) -> list[tuple[Part, np.ndarray]]:

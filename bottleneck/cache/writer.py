@@ -19,14 +19,16 @@ from bottleneck.cache.layout import (
     row_bytes,
     seal_of,
 )
-from bottleneck.cache.parts import content_name, errors_of, part_files
-from bottleneck.errors import CacheError, FeatureOverflowError
+from bottleneck.cache.parts import content_name, errors_of, part_files, part_number
+from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 
 __all__ = ["PART_BYTES", "PART_SECONDS", "PartWriter", "digest_rows", "store"]
 
 PART_BYTES = 256 * 2**20
 PART_SECONDS = 60.0
+_DIGEST_LETTERS = 64
+_VIEWS = 2**16
 
 
 def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
@@ -53,9 +55,17 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
 
 
 def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Return hexadecimal digests as uint8 of shape (n, 32)."""
+    """Return hexadecimal digests as uint8 of shape (n, 32).
+
+    Raises
+    ------
+    UsageError
+        One is longer or shorter.
+    """
     if isinstance(digests, np.ndarray) and digests.dtype == np.uint8:
         return digests
+    if any(len(digest) != _DIGEST_LETTERS for digest in digests):
+        raise UsageError(f"a digest has {_DIGEST_LETTERS} hexadecimal digits; check those given")
     return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
 
 
@@ -137,6 +147,8 @@ class PartWriter:
 
         Raises
         ------
+        UsageError
+            A digest or view cannot be; or the layers or their shapes are others than before.
         FeatureOverflowError
             See `store`; none of these rows is added.
         CacheError
@@ -147,12 +159,11 @@ class PartWriter:
             for layer, values in features.items()
         }
         columns["digest"] = digest_rows(digests)
-        columns["view"] = np.broadcast_to(np.asarray(views, np.uint16), len(digests))
-        for name, values in columns.items():
-            if len(values) != len(digests):
-                raise CacheError(
-                    f"{name} has {len(values)} rows, expected one for each of {len(digests)} images"
-                )
+        given = np.broadcast_to(np.asarray(views), len(digests))
+        if ((given < 0) | (given >= _VIEWS)).any():
+            raise UsageError(f"a view is a number from 0 to {_VIEWS - 1}; check those given")
+        columns["view"] = given.astype(np.uint16)
+        self._check(columns, len(digests))
         done = 0
         while done < len(digests):
             if not self._columns:
@@ -165,6 +176,17 @@ class PartWriter:
             old = time.monotonic() - self._started >= self._part_seconds
             if old or self._rows == self._capacity:
                 self._commit()
+
+    def _check(self, columns: Mapping[str, np.ndarray], count: int) -> None:
+        for name, values in columns.items():
+            if len(values) != count:
+                raise UsageError(
+                    f"{name} has {len(values)} rows, expected one for each of {count} images"
+                )
+        shapes = {name: values.shape[1:] for name, values in columns.items()}
+        before = {name: column.shape[1:] for name, column in self._columns.items()}
+        if before and shapes != before:
+            raise UsageError(f"rows of {shapes} do not go with those before, of {before}")
 
     def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
         """Make room for a part; the system gives memory only where something is written."""
@@ -233,5 +255,5 @@ def _features(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _next_part(folder: Path, content: str) -> Path:
     """Return a part's path; two writers get the same only for the same content."""
-    numbers = [int(path.name.partition("-")[0]) for path in part_files(folder)]
+    numbers = [part_number(path) for path in part_files(folder)]
     return folder / f"{max(numbers, default=0) + 1:06d}-{content}.h5"

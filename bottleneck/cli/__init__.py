@@ -15,6 +15,7 @@ from bottleneck.cli import (  # noqa: F401 - their commands join the app
     work,
 )
 from bottleneck.cli.app import app
+from bottleneck.cli.output import stop
 from bottleneck.errors import BottleneckError, UsageError
 
 __all__ = ["app", "main"]
@@ -47,20 +48,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def _signals_end_it() -> Iterator[None]:
-    """Turn signals into an orderly exit, which runs what has to be run at the end."""
+    """Turn the first signal into an orderly exit, and ignore those that follow.
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
+    Python loses what is raised in a handler while it removes an object; then the next report of
+    progress ends the command, or its own end does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     taken = {number: each for number, each in handlers.items() if each is not signal.SIG_IGN}
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in taken:
+            signal.signal(each, signal.SIG_IGN)
+        stop.number = number
+        stop.check()
+
+    stop.number = None
     for number in taken:
         signal.signal(number, end)
     try:
         yield
+        stop.check()
     finally:
-        for number, handler in taken.items():
-            signal.signal(number, handler)
+        if stop.number is None:
+            for number, handler in taken.items():
+                signal.signal(number, handler)

@@ -1,7 +1,7 @@
 """The command that computes features."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,11 +31,15 @@ from bottleneck.cli.options import (
     image_size_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
+from bottleneck.errors import UsageError
 
 if TYPE_CHECKING:
     from bottleneck.extract import Extraction, Forecast
 
 __all__ = ["extract"]
+
+_MANY_PARTS = 500
+"""A program may often open no more than 1,024 files, and `features.h5` opens them all."""
 
 
 @app.command()
@@ -99,6 +103,8 @@ def extract(
     store = Cache(cache)
     settings: dict[str, Any] = {"dtype": dtype, "compress": compress, "batch_size": batch_size}
     if dry_run:
+        if near_duplicates:
+            raise UsageError("--dry-run looks at few images; leave --near-duplicates out")
         with progress_shown(quiet=not sys.stderr.isatty()) as progress:
             forecast = forecast_extraction(images, base, store, **settings, progress=progress)
         note_image_set(images)
@@ -108,12 +114,11 @@ def extract(
             _print_forecast(forecast)
         note_rejected(forecast.rejected)
         return forecast
-    alike = None
     try:
         with progress_shown() as progress:
-            if near_duplicates:
-                alike = find_near_duplicates(images, progress=progress)
             extraction = extract_features(images, base, store, **settings, progress=progress)
+            usable = replace(images, items=ImageSet.read_csv(store.set_file(images.name)).items)
+            alike = find_near_duplicates(usable, progress=progress) if near_duplicates else None
     except SystemExit:
         safe, distinct = count_cached(images, base, store, dtype)
         note(
@@ -121,12 +126,16 @@ def extract(
             f"goes on from there"
         )
         raise
-    note_image_set(images)
+    note_image_set(usable)
     if as_json:
         found = {} if alike is None else {"near_duplicates": asdict(alike)}
         print_json(extraction.as_dict() | found)
     else:
         _print_extraction(extraction, cache)
+    for name in dict.fromkeys(found.bank for found in extraction.layers):
+        parts = len(store.named(name).parts())
+        if parts > _MANY_PARTS:
+            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
     note_random(extraction.weights_random)
     if alike is not None:
         note_near_duplicates(alike)

@@ -48,7 +48,7 @@ def _example(images: "ImageSet", digests: Sequence[str]) -> str:
 
 def note_near_duplicates(found: "NearDuplicates") -> None:
     """List the pairs that look alike."""
-    count = len(found.pairs)
+    count = found.count
     note(f"{'warning: ' * bool(count)}near-duplicates in different splits: {count} pairs")
     for pair in found.pairs[:_MOST]:
         note(
@@ -56,7 +56,7 @@ def note_near_duplicates(found: "NearDuplicates") -> None:
             f"{pair.distance} of 64 bits differ"
         )
     if count > _MOST:
-        note(f"  and {count - _MOST} more; --json lists them all")
+        note(f"  and {count - _MOST} more; --json lists up to 1,000")
     if found.unread:
         first = found.unread[0]
         note(

@@ -30,10 +30,11 @@ __all__ = [
     "age_of",
     "bytes_of",
     "image_size_of",
+    "plain",
 ]
 
 
-def _plain(name: str | None) -> str | None:
+def plain(name: str | None) -> str | None:
     """Refuse a name that would lead to another folder."""
     if name is not None and (name != slug(name) or not name.strip(".") or name.startswith(".")):
         raise UsageError(
@@ -60,10 +61,10 @@ def bytes_of(text: str | None) -> int | None:
     """Return how many bytes ``500MB`` or ``20GB`` are."""
     if text is None:
         return None
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)B?", text)
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", text)
     if not found:
-        raise UsageError(f"{text!r} is no size; expected a number with kB, MB, GB or TB")
-    power: int = " kMGT".index(found[2] or " ")
+        raise UsageError(f"--keep {text!r} is no size; expected a number with kB, MB, GB or TB")
+    power: int = " kMGT".index(found[2].replace("K", "k") or " ")
     return round(float(found[1]) * 1000.0**power)
 
 
@@ -71,9 +72,11 @@ def age_of(text: str | None) -> timedelta | None:
     """Return how long ``12h`` or ``30d`` are."""
     if text is None:
         return None
-    found = re.fullmatch(r"([0-9]{1,6}) ?([hdw])", text)
+    found = re.fullmatch(r"([0-9]{1,4}) ?([hdw])", text)
     if not found:
-        raise UsageError(f"{text!r} is no age; expected a number with h, d or w, such as 30d")
+        raise UsageError(
+            f"--older-than {text!r} is no age; expected a number with h, d or w, such as 30d"
+        )
     return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
 
 
@@ -101,16 +104,16 @@ CacheFolder = Annotated[Path, typer.Option("--cache", help="Folder of the featur
 HeadsFolder = Annotated[Path, typer.Option("--heads", help="Folder of the fitted heads.")]
 SetName = Annotated[
     str | None,
-    typer.Option("--set", callback=_plain, help="Name of the image set; the folder's by default."),
+    typer.Option("--set", callback=plain, help="Name of the image set; the folder's by default."),
 ]
 NewHeadName = Annotated[
     str | None,
-    typer.Option("--name", callback=_plain, help="Name of the head; MODEL-LAYER-CLF by default."),
+    typer.Option("--name", callback=plain, help="Name of the head; MODEL-LAYER-CLF by default."),
 ]
 HeadName = Annotated[
     str | None,
     typer.Option(
-        "--head", callback=_plain, help="Name of the head; needed where there are several."
+        "--head", callback=plain, help="Name of the head; needed where there are several."
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per call of the base.")]

@@ -7,9 +7,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["note", "print_json", "print_table", "progress_shown"]
+__all__ = ["note", "print_json", "print_table", "progress_shown", "stop"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class _Stop:
+    """Which signal has come to end the command."""
+
+    number: int | None = None
+
+    def check(self) -> None:
+        """Exit if one has."""
+        if self.number is not None:
+            sys.exit(128 + self.number)
+
+
+stop = _Stop()
 
 
 def note(text: str) -> None:
@@ -50,7 +64,7 @@ def progress_shown(
 ) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callable for the library to report what is done: a bar, or a line now and then."""
     if quiet:
-        yield lambda _stage, _done, _total: None
+        yield lambda _stage, _done, _total: stop.check()
     elif sys.stderr.isatty():
         with _bar(unit) as report:
             yield report
@@ -130,6 +144,7 @@ def _bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
         started = time.monotonic()
 
         def report(stage: str, done: int, total: int) -> None:
+            stop.check()
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, rate=0.0)
             rate = done / max(1e-9, time.monotonic() - started)
@@ -143,6 +158,7 @@ def _lines(unit: str) -> Callable[[str, int, int], None]:
 
     def report(stage: str, done: int, total: int) -> None:
         nonlocal last
+        stop.check()
         now = time.monotonic()
         if done == total or now - last >= _SECONDS_BETWEEN_LINES:
             last = now

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottleneck.cli.app import app
+from bottleneck.cli.notes import note_image_set
 from bottleneck.cli.options import AsJson, CacheFolder, Seed, SetName, age_of, bytes_of
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
 from bottleneck.errors import PathMissingError, UsageError
@@ -38,25 +39,14 @@ SomeBanks = Annotated[
 def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> None:
     """List the banks."""
     from bottleneck.cache import Cache
+    from bottleneck.errors import CacheError
 
-    rows = [
-        {
-            "bank": bank.name,
-            "model": info["model"],
-            "weights": info["weights_name"],
-            "input": info["transform"]["crop"],
-            "pool": info["pool"],
-            "dtype": info["precision"]["storage"],
-            "layers": ", ".join(
-                details["alias"] or layer for layer, details in info["layers"].items()
-            ),
-            "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),
-            "parts": len(bank.parts()),
-            "megabytes": round(bank.size / 1e6, 3),
-        }
-        for bank in Cache(cache).banks()
-        for info in [bank.info]
-    ]
+    rows = []
+    for bank in Cache(cache).bank_folders():
+        try:
+            rows.append(_summary(bank))
+        except CacheError as error:
+            note(f"note: bank {bank.name} is left out: {error}")
     if not rows and not as_json:
         print(f"no banks in {cache}; 'bottleneck extract' makes them")
         return
@@ -109,6 +99,7 @@ def cache_verify(
         result = verify_cache(store, banks=banks, progress=progress)
     rows = [asdict(each) for each in result.banks]
     damage = [asdict(each) for each in result.damage]
+    skipped: dict[str, str | None] = {}
     if deep:
         from bottleneck.extract import recheck_bank
 
@@ -119,17 +110,23 @@ def cache_verify(
                 )
             row |= {"recomputed": found.rows, "difference": found.difference}
             row["damaged"] += len(found.damage)
+            skipped[found.bank] = found.skipped
             damage += map(asdict, found.damage)
             if found.skipped:
                 note(f"note: not all of {found.bank} could be computed again: {found.skipped}")
     if as_json:
-        print_json({"banks": rows, "damage": damage})
+        print_json({"banks": rows, "damage": damage, "skipped": skipped})
     else:
         print_table(rows)
         for each in damage:
-            note(f"damaged: {each['path']} ({each['reason']}), moved to {each['moved_to']}")
+            place = each["moved_to"]
+            note(
+                f"not as it should be: {each['path']} ({each['reason']}), "
+                f"{f'moved to {place}' if place else 'left where it is'}"
+            )
     if damage:
-        note("extract again, which makes anew what they held")
+        if any(each["moved_to"] for each in damage):
+            note("extract (or import) again, which makes anew what was moved")
         raise typer.Exit(1)
 
 
@@ -173,7 +170,7 @@ def cache_prune(
         typer.Option(
             "--keep",
             metavar="SIZE",
-            help="Only as much as makes all banks no bigger than this, the longest unused first: "
+            help="Only as much as makes all banks no bigger than this, oldest extraction first: "
             "500MB, 20GB.",
         ),
     ] = None,
@@ -238,8 +235,13 @@ def cache_import(
         str | None, typer.Option("--model", help="With an array: a name for what computed it.")
     ] = None,
     layer: Annotated[
-        str, typer.Option("--layer", help="With an array: a name for the layer.")
-    ] = "features",
+        str | None,
+        typer.Option("--layer", help="With an array: a name for the layer; features by default."),
+    ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option("--axes", help="With an array of maps or tokens: CHW, HWC or TC; to pool it."),
+    ] = None,
     by_row: Annotated[
         bool,
         typer.Option(
@@ -255,15 +257,18 @@ def cache_import(
     """Take features in: an exported file, or an array made elsewhere."""
     from bottleneck.cache import Cache
     from bottleneck.exchange import import_array, import_features
+    from bottleneck.images import ImageSet
 
     store = Cache(cache)
-    if file.suffix != ".npy":
-        if table or model:
+    if file.suffix.lower() != ".npy":
+        if table or model or layer or axes or by_row:
             raise UsageError(
-                f"--table and --model belong to a .npy array, and {str(file)!r} has the ending "
-                f"{file.suffix!r}; leave them out, or give the array"
+                f"--table, --model, --layer, --axes and --by-row belong to a .npy array, and "
+                f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
             )
-        _print_exchange(import_features(store, file, image_set=image_set), as_json=as_json)
+        imported = import_features(store, file, image_set=image_set)
+        note_image_set(ImageSet.read_csv(store.set_file(imported.image_set)))
+        _print_exchange(imported, as_json=as_json)
         return
     if table is None or model is None:
         raise UsageError(
@@ -275,11 +280,13 @@ def cache_import(
         file,
         table,
         model=model,
-        layer=layer,
+        layer=layer or "features",
+        axes=axes,
         image_set=image_set,
         by_row=by_row,
         seed=seed,
     )
+    note_image_set(ImageSet.read_csv(store.set_file(imported.image_set)))
     _print_exchange(imported, as_json=as_json)
 
 
@@ -303,6 +310,23 @@ def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
         else f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, "
         f"{exchange.model} {exchange.layer}, {shape} {exchange.dtype}"
     )
+
+
+def _summary(bank: "Bank") -> dict[str, Any]:
+    """Return a bank's row in the list."""
+    info = bank.info
+    return {
+        "bank": bank.name,
+        "model": info["model"],
+        "weights": info["weights_name"],
+        "input": info["transform"]["crop"],
+        "pool": info["pool"],
+        "dtype": info["precision"]["storage"],
+        "layers": ", ".join(details["alias"] or layer for layer, details in info["layers"].items()),
+        "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),
+        "parts": len(bank.parts()),
+        "megabytes": round(bank.size / 1e6, 3),
+    }
 
 
 def _described(bank: "Bank") -> dict[str, Any]:

@@ -99,7 +99,8 @@ def fit_head(
         note_near_duplicates(alike)
     if as_json:
         found = {} if alike is None else {"near_duplicates": asdict(alike)}
-        print_json({"head": folder.name, **head.as_dict(), **found})
+        leaks = {"leaks": features.images.leaks, "conflicts": features.images.conflicts}
+        print_json({"head": folder.name, **head.as_dict(), **leaks, **found})
         return head
     print(
         f"{clf} on {len(train)} images of {selection.image_set!r}, {train.X.shape[1]} features of "

@@ -10,7 +10,7 @@ import numpy as np
 
 from bottleneck.cache import Bank, Cache, Dataset
 from bottleneck.errors import CacheError
-from bottleneck.exchange.formats import BLOCK_BYTES, Exchange, writer_of
+from bottleneck.exchange.formats import BLOCK_BYTES, FORMAT, Exchange, writer_of
 from bottleneck.features import Selection
 from bottleneck.files import atomic_write
 from bottleneck.images import ImageSet
@@ -55,7 +55,11 @@ def export_features(cache: Cache, selection: Selection, file: str | Path) -> Exc
         "splits": [item.split or "" for item in images.items],
         "digests": digests,
     }
-    provenance = {"selection": asdict(selection), "bank": _description(bank, selection.layer)}
+    provenance = {
+        "format": FORMAT,
+        "selection": asdict(selection),
+        "bank": _description(bank, selection.layer),
+    }
     try:
         atomic_write(target, write(features, texts, json.dumps(provenance)))
     except CacheError:

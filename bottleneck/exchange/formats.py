@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
@@ -20,6 +20,7 @@ from bottleneck.images import ImageItem, ImageSet
 
 __all__ = [
     "BLOCK_BYTES",
+    "FORMAT",
     "Exchange",
     "Exported",
     "blocks_of",
@@ -29,7 +30,14 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 2**24
+FORMAT = 1
+"""Raised whenever files of before cannot be read any more."""
 _TEXTS = ("paths", "labels", "splits", "digests")
+
+_Content = tuple[
+    dict[str, list[str]], str, str, tuple[int, ...], Callable[[], Iterator[np.ndarray]]
+]
+"""Texts, provenance, digest, shape and blocks of the features."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class Exported:
 
     texts: Mapping[str, list[str]]
     provenance: dict[str, Any]
+    shape: tuple[int, ...]
     blocks: Callable[[], Iterator[np.ndarray]]
 
     def images(self, name: str) -> ImageSet:
@@ -86,10 +95,12 @@ class Exported:
 
 
 def writer_of(path: Path) -> Callable[..., Iterator[memoryview]]:
-    """Return what yields a file of that ending; `UsageError` where it is none of ours."""
-    if path.suffix in {".h5", ".hdf5"}:
+    """Return what yields a file of that ending; `UsageError` where there is none."""
+    if path.is_dir():
+        raise UsageError(f"{str(path)!r} is a folder; name a file in it")
+    if path.suffix.lower() in {".h5", ".hdf5"}:
         return _hdf5
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _npz
     raise UsageError(f"{str(path)!r} has the ending {path.suffix!r}; expected .h5, .hdf5 or .npz")
 
@@ -97,10 +108,7 @@ def writer_of(path: Path) -> Callable[..., Iterator[memoryview]]:
 def _hdf5(
     features: Dataset, texts: Mapping[str, list[str]], provenance: str
 ) -> Iterator[memoryview]:
-    """Yield an HDF5 file, which carries the SHA-256 of its content; reads the features twice."""
-    content = hashlib.sha256(_sealed(texts, provenance))
-    for block in features.blocks:
-        content.update(np.ascontiguousarray(block).data)
+    """Yield an HDF5 file; the features are read twice, the first time for the digest."""
     columns = {key: np.array([text.encode() for text in texts[key]]) for key in _TEXTS}
     datasets = {
         "features": features,
@@ -111,16 +119,18 @@ def _hdf5(
             for key, column in columns.items()
         },
     }
-    attributes = {"provenance": provenance, "sha256": content.hexdigest()}
+    seal = _seal(features.blocks, texts, provenance)
+    attributes = {"provenance": provenance, "sha256": seal}
     yield from hdf5_pieces(datasets, attributes)
 
 
 def _npz(
     features: Dataset, texts: Mapping[str, list[str]], provenance: str
 ) -> Iterator[memoryview]:
-    """Yield a ``.npz`` file, which is a zip of ``.npy`` files with a checksum each."""
+    """Yield a ``.npz`` file, a zip of ``.npy`` files; the features are read twice, too."""
     columns = {key: np.array(texts[key]) for key in _TEXTS}
     columns["provenance"] = np.array(provenance)
+    columns["sha256"] = np.array(_seal(features.blocks, texts, provenance))
     datasets = {"features": features}
     datasets |= {key: Dataset.of(column) for key, column in columns.items()}
     stream = _Pieces()
@@ -158,39 +168,46 @@ class _Pieces(io.RawIOBase):
         return [memoryview(piece) for piece in pieces]
 
 
-def _sealed(texts: Mapping[str, list[str]], provenance: str) -> bytes:
-    return json.dumps([[texts[key] for key in _TEXTS], provenance]).encode()
+def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenance: str) -> str:
+    """Return the SHA-256 over all that a file holds."""
+    described = [[texts[key] for key in _TEXTS], provenance]
+    content = hashlib.sha256(json.dumps(described).encode())
+    for block in blocks:
+        content.update(np.ascontiguousarray(block).data)
+    return content.hexdigest()
 
 
 def read_exported(path: Path) -> Exported:
-    """Read a file that `writer_of` wrote; see `errors_of`."""
-    return _read_npz(path) if path.suffix == ".npz" else _read_hdf5(path)
+    """Read a file that `writer_of` wrote, and verify its digest; see `errors_of`."""
+    read = _read_npz if path.suffix.lower() == ".npz" else _read_hdf5
+    texts, provenance, seal, shape, blocks = read(path)
+    if seal != _seal(blocks(), texts, provenance):
+        raise ValueError("its content does not match its digest")
+    described = json.loads(provenance)
+    if described["format"] != FORMAT:
+        raise ValueError(f"it has the format {described['format']}, expected {FORMAT}")
+    return Exported(texts, described, shape, blocks)
 
 
-def _read_npz(path: Path) -> Exported:
+def _read_npz(path: Path) -> _Content:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         features = arrays["features"]
         texts = {key: arrays[key].tolist() for key in _TEXTS}
-        provenance = json.loads(str(arrays["provenance"]))
-    return Exported(texts, provenance, lambda: blocks_of(features))
+        provenance, seal = str(arrays["provenance"]), str(arrays["sha256"])
+    return texts, provenance, seal, features.shape, lambda: blocks_of(features)
 
 
-def _read_hdf5(path: Path) -> Exported:
+def _read_hdf5(path: Path) -> _Content:
     with h5py.File(path, "r", locking=False) as file:
         texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
-        provenance = file.attrs["provenance"].decode()
-        expected = file.attrs["sha256"].decode()
+        provenance, seal = (file.attrs[key].decode() for key in ("provenance", "sha256"))
+        shape = file["features"].shape
 
     def blocks() -> Iterator[np.ndarray]:
         with h5py.File(path, "r", locking=False) as file:
             yield from blocks_of(file["features"])
 
-    content = hashlib.sha256(_sealed(texts, provenance))
-    for block in blocks():
-        content.update(block.data)
-    if content.hexdigest() != expected:
-        raise ValueError("its content does not match its digest")
-    return Exported(texts, json.loads(provenance), blocks)
+    return texts, provenance, seal, shape, blocks
 
 
 def blocks_of(rows: Any) -> Iterator[np.ndarray]:

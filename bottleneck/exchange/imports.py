@@ -4,22 +4,32 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
-from bottleneck.cache import Cache
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.cache import Bank, Cache, store
+from bottleneck.errors import (
+    DataError,
+    FeatureOverflowError,
+    PathMissingError,
+    UsageError,
+)
 from bottleneck.exchange.formats import Exchange, blocks_of, errors_of, read_exported
 from bottleneck.features import Selection
+from bottleneck.files import slug
 from bottleneck.images import ImageSet, read_manifest
 
-__all__ = ["import_array", "import_features"]
+__all__ = ["AXES", "import_array", "import_features"]
 
+AXES = {"CHW": 4, "HWC": 4, "TC": 3}
+"""What the axes of a row can be, and how many an array of such rows has."""
 _WEIGHTS = "imported"
+_LONGEST_NAME = 100
 
 
 def import_features(cache: Cache, file: str | Path, *, image_set: str | None = None) -> Exchange:
@@ -40,8 +50,10 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
         There is no such file.
     DataError
         The file is damaged or was not exported, or its features were pooled at export.
+    UsageError
+        The cache has another image set of that name.
     CacheError
-        The cache cannot be written.
+        The cache cannot be written, or the bank holds what another library version computed.
     """
     source = Path(file)
     if not source.is_file():
@@ -50,17 +62,24 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
         exported = read_exported(source)
         selection = Selection(**exported.provenance["selection"])
         images = exported.images(image_set or selection.image_set)
-        info = exported.provenance["bank"]
+        info = dict(exported.provenance["bank"])
         details = info.pop("layers")[selection.layer]
+        if not re.fullmatch("[0-9a-f]{64}", selection.fingerprint) or "/" in selection.layer:
+            raise ValueError("it does not name its bank and layer")
     if selection.pool != selection.stored_pool:
         raise DataError(
             f"{str(source)!r} was pooled by {selection.pool} at export, so that it is not what a "
-            f"bank holds; export it without --pool"
+            f"bank holds; export it without --pool, or save its features by np.save and import "
+            f"them with --table"
+        )
+    if exported.shape != (len(images.items), *details["shape"]):
+        raise DataError(
+            f"{str(source)!r} has features of shape {exported.shape} for {len(images.items)} "
+            f"images and a layer of shape {tuple(details['shape'])}; give one that 'cache export' "
+            f"wrote"
         )
     selection = replace(selection, image_set=images.name)
-    return _take_in(
-        cache, source, selection, images, info=info, details=details, blocks=exported.blocks()
-    )
+    return _take_in(cache, source, selection, images, info, details, exported.blocks)
 
 
 def import_array(
@@ -70,13 +89,14 @@ def import_array(
     *,
     model: str,
     layer: str = "features",
+    axes: str | None = None,
     image_set: str | None = None,
     by_row: bool = False,
     seed: int = 0,
 ) -> Exchange:
     """Take in features made elsewhere: a ``.npy`` array, and a CSV that says what its rows are.
 
-    They have a bank of their own, whose fingerprint is over the file's bytes.
+    They have a bank of their own, whose fingerprint is over the array and the digests of its rows.
 
     Parameters
     ----------
@@ -86,10 +106,12 @@ def import_array(
         An array of shape (n, ...), floating.
     table : str or Path
         A CSV with the columns ``path,label``, perhaps ``split``, and n rows in the array's order. A
-        row belongs to the image with the ``digest`` in that column, or else to the file at `path`,
-        relative to the table.
+        row belongs to the image with the ``digest`` in that column, or, where it is empty, to the
+        file at `path`, relative to the table.
     model, layer : str
         Names for what computed them.
+    axes : str, optional
+        What the axes of a row are, so that it can be pooled: one of `AXES`.
     image_set : str, optional
         Its name; the table's by default.
     by_row : bool
@@ -102,31 +124,33 @@ def import_array(
     PathMissingError
         A file does not exist, or an image where `by_row` is False.
     UsageError
-        Array and table have different lengths, or a column is missing.
+        Array and table have different lengths, a column is missing, a name cannot be, or the cache
+        has another image set of that name.
     DataError
-        The array cannot be read, or has one class only.
-    FeatureOverflowError
-        A value is not finite.
+        The array cannot be read, or not be stored; equal images have unequal rows; there is one
+        class only.
     CacheError
         The cache cannot be written.
     """
-    source, rows = Path(file), _load_array(Path(file))
-    if not Path(table).is_file():
-        raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
-    digests = _row_digests(rows) if by_row else _image_digests(Path(table))
-    found = len(list(read_manifest(Path(table))))
-    if found != len(rows):
+    source = Path(file)
+    for option, name in (("model", model), ("layer", layer)):
+        if not name.strip(".") or name != slug(name) or len(name) > _LONGEST_NAME:
+            raise UsageError(
+                f"--{option} {name!r} cannot be a name; expected letters, digits and the marks "
+                f". _ - only"
+            )
+    rows = _load_array(source)
+    if axes is not None and AXES.get(axes) != rows.ndim:
         raise UsageError(
-            f"{str(table)!r} has {found} rows and {str(source)!r} has {len(rows)}; expected one "
-            f"row of the table for each of the array"
+            f"--axes {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
+            f"maps, TC for tokens"
         )
-    images = ImageSet.from_digests(
-        table, digests, name=image_set or Path(table).resolve().stem, seed=seed
-    )
+    images = _tabled(Path(table), source, rows, image_set, by_row=by_row, seed=seed)
     dtype = "float16" if rows.dtype == np.float16 else "float32"
     with source.open("rb") as stream:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-    identity = json.dumps(["imported", content, model, layer, dtype])
+    digests = [item.digest for item in images.items]
+    identity = json.dumps(["imported", content, digests, model, layer, axes, dtype])
     selection = Selection(
         image_set=images.name,
         model=model,
@@ -139,7 +163,7 @@ def import_array(
         bank="",
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         stored_pool="none",
-        axes="C" if rows.ndim == 2 else "",  # noqa: PLR2004 - rows and channels
+        axes=axes or ("C" if rows.ndim == 2 else ""),  # noqa: PLR2004 - rows and channels
         pool="none",
     )
     info = {
@@ -153,28 +177,79 @@ def import_array(
         "precision": {"storage": dtype},
     }
     details = {"alias": None, "shape": list(rows.shape[1:]), "canary": []}
-    return _take_in(
-        cache, source, selection, images, info=info, details=details, blocks=blocks_of(rows)
-    )
+    return _take_in(cache, source, selection, images, info, details, lambda: blocks_of(rows))
 
 
-def _take_in(
+def _take_in(  # noqa: PLR0917 - two callers, next to it
     cache: Cache,
     source: Path,
     selection: Selection,
     images: ImageSet,
-    *,
     info: Mapping[str, Any],
     details: Mapping[str, Any],
-    blocks: Iterator[np.ndarray],
+    blocks: Callable[[], Iterator[np.ndarray]],
 ) -> Exchange:
     """Add rows, in the order of the images, to their bank; write image set and record."""
     set_file = cache.set_file(images.name)
+    if set_file.exists() and ImageSet.read_csv(set_file).digest_of() != images.digest_of():
+        raise UsageError(
+            f"the cache has an image set {images.name!r} with other images, labels or splits; give "
+            f"this one another name with --set"
+        )
+    _check_rows(source, selection, images, blocks())
     cache.check_writable()
     bank = cache.bank(selection.model, selection.fingerprint)
     selection = replace(selection, bank=bank.name)
-    if not bank.describes(selection.layer):
+    if bank.describes(selection.layer):
+        bank.check_canary(selection.layer, details["canary"])
+    else:
         bank.describe_layer(info, selection.layer, details)
+    added = _append(bank, selection, images, blocks())
+    bank.rebuild_view_file()
+    images.write_csv(set_file)
+    cache.record_run(_record(selection, images, details, source))
+    return Exchange(
+        file=str(source),
+        image_set=images.name,
+        model=selection.model,
+        layer=selection.layer_name,
+        bank=bank.name,
+        images=len(images.items),
+        added=added,
+        shape=list(details["shape"]),
+        dtype=selection.dtype,
+    )
+
+
+def _check_rows(
+    source: Path, selection: Selection, images: ImageSet, blocks: Iterator[np.ndarray]
+) -> None:
+    """Raise `DataError` where a row cannot be stored, or equal images have unequal rows."""
+    first: dict[str, tuple[int, int]] = {}
+    number = 0
+    for block in blocks:
+        try:
+            stored = store(block, selection.dtype, selection.layer)
+        except FeatureOverflowError as error:
+            raise DataError(
+                f"{str(source)!r} holds nan, inf or more than float32 can hold, among its rows "
+                f"{number} to {number + len(block) - 1}; expected finite numbers"
+            ) from error
+        for row in stored:
+            value = xxh3_64_intdigest(np.ascontiguousarray(row).data)
+            earlier, known = first.setdefault(images.items[number].digest, (number, value))
+            if known != value:
+                raise DataError(
+                    f"rows {earlier} and {number} of {str(source)!r} belong to the same image and "
+                    f"differ; correct the table, so that each row has its own image"
+                )
+            number += 1
+
+
+def _append(
+    bank: Bank, selection: Selection, images: ImageSet, blocks: Iterator[np.ndarray]
+) -> int:
+    """Add the rows that the bank lacks, once each; return how many."""
     seen = {digest for digest, view in bank.known(selection.layer) if view == 0}
     before, done = len(seen), 0
     with bank.writer(selection.dtype) as writer:
@@ -188,82 +263,91 @@ def _take_in(
             if rows:
                 writer.append(digests, {selection.layer: block[rows]})
             done += len(block)
-    bank.rebuild_view_file()
-    images.write_csv(set_file)
+    return len(seen) - before
+
+
+def _record(
+    selection: Selection, images: ImageSet, details: Mapping[str, Any], source: Path
+) -> dict[str, Any]:
+    """Return what a run's record says, as far as an import knows it."""
+    shared = ("image_set", "model", "weights", "weights_random", "dtype", "adjustments")
     layer = {
         "layer": selection.layer,
         "alias": selection.alias,
         "aliases": [selection.alias] if selection.alias else [],
-        "bank": bank.name,
+        "bank": selection.bank,
         "fingerprint": selection.fingerprint,
         "pool": selection.stored_pool,
         "axes": selection.axes,
         "shape": details["shape"],
     }
-    shared = ("image_set", "model", "weights", "weights_random", "dtype", "adjustments")
-    record = {key: getattr(selection, key) for key in shared}
-    cache.record_run(
-        {
-            **record,
-            "image_set_digest": images.digest_of(),
-            "imported_from": source.name,
-            "layers": [layer],
-        }
-    )
-    return Exchange(
-        file=str(source),
-        image_set=images.name,
-        model=selection.model,
-        layer=selection.layer_name,
-        bank=bank.name,
-        images=len(images.items),
-        added=len(seen) - before,
-        shape=list(details["shape"]),
-        dtype=selection.dtype,
-    )
+    return {
+        **{key: getattr(selection, key) for key in shared},
+        "image_set_digest": images.digest_of(),
+        "imported_from": source.name,
+        "layers": [layer],
+    }
 
 
 def _load_array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise PathMissingError(f"no file {str(path)!r}; give an array that np.save wrote")
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{str(path)!r} cannot be read as an array ({error}); give one that np.save wrote"
         ) from error
-    if not isinstance(rows, np.ndarray) or rows.dtype.kind != "f" or rows.ndim < 2 or not rows.size:  # noqa: PLR2004 - rows of at least one axis
+    whole = isinstance(rows, np.ndarray) and rows.ndim > 1 and rows.size > 0
+    if not whole or rows.dtype.kind != "f":
         raise DataError(
             f"{str(path)!r} is no array of features; expected floating numbers of shape (n, ...)"
         )
     return rows
 
 
-def _row_digests(rows: np.ndarray) -> list[str]:
-    return [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
-
-
-def _image_digests(table: Path) -> list[str]:
-    """Return the digest of each row's image: the column ``digest``, or that of the file."""
+def _tabled(
+    table: Path, source: Path, rows: np.ndarray, name: str | None, *, by_row: bool, seed: int
+) -> ImageSet:
+    """Return the image set of a table, whose rows go with those of an array."""
+    if not table.is_file():
+        raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
     files = list(read_manifest(table))
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        given = [row.get("digest") or "" for row in csv.DictReader(stream)]
-    if all(given):
-        for digest in given:
-            if not re.fullmatch("[0-9a-f]{64}", digest):
-                raise UsageError(
-                    f"{str(table)!r} has the digest {digest!r}; expected the SHA-256 of the image "
-                    f"file, 64 hexadecimal digits"
-                )
-        return given
-    digests = []
-    for found in files:
-        try:
-            with found.path.open("rb") as stream:
-                digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-        except OSError as error:
-            raise PathMissingError(
-                f"{str(found.path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the "
-                f"images there, add a column digest, or key the rows by themselves with --by-row"
-            ) from error
-    return digests
+    if len(files) != len(rows):
+        raise UsageError(
+            f"{str(table)!r} has {len(files)} rows and {str(source)!r} has {len(rows)}; expected "
+            f"one row of the table for each of the array"
+        )
+    if by_row:
+        digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
+    else:
+        with table.open(newline="", encoding="utf-8-sig") as stream:
+            given = [(row.get("digest") or "").lower() for row in csv.DictReader(stream)]
+        paths = [found.path for found in files]
+        digests = [_digest(table, *each) for each in zip(paths, given, strict=True)]
+    return ImageSet.from_digests(table, digests, name=name or table.resolve().stem, seed=seed)
+
+
+def _digest(table: Path, path: Path, given: str) -> str:
+    """Return an image's digest: as given, or that of the file; where there are both, they agree."""
+    if given and not re.fullmatch("[0-9a-f]{64}", given):
+        raise UsageError(
+            f"{str(table)!r} has the digest {given!r}; expected the SHA-256 of the image file, 64 "
+            f"hexadecimal digits"
+        )
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        if given:
+            return given
+        raise PathMissingError(
+            f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the images "
+            f"there, add a column digest, or key the rows by themselves with --by-row"
+        ) from error
+    if given and given != found:
+        raise UsageError(
+            f"{str(path)!r} is not the image with the digest {given!r} that {str(table)!r} gives "
+            f"it; correct the digest, or leave it empty to take that of the file"
+        )
+    return found

@@ -1,6 +1,7 @@
 """Rows of the cache against what the base computes of their images now."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.bases import FrozenBase
-from bottleneck.cache import Bank, Cache, Damage
+from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BottleneckError, CacheError
 from bottleneck.extract.batches import Progress, feature_batches
 from bottleneck.extract.run import check_banks
@@ -72,17 +73,15 @@ def recheck_bank(
     rows, difference = 0, None
     wrong: set[Path] = set()
     reasons = []
-    for run in _last_runs(bank, cache):
-        layers = [each for each in run["layers"] if each["bank"] == bank.name]
+    for runs in _runs_by_layers(bank, cache):
         try:
-            base = _base(run, layers)
-            check_banks(base, dict.fromkeys(base.layers, bank), run["dtype"], base.canary())
-            found = _at_hand(bank, cache, run["image_set"], base.layers)
+            base = _base(runs[-1], bank.name)
+            check_banks(base, dict.fromkeys(base.layers, bank), runs[-1]["dtype"], base.canary())
+            sets = {run["image_set"] for run in runs}
+            items = _draw(_at_hand(bank, cache, sets, base.layers), images, seed)
         except BottleneckError as error:
             reasons.append(str(error))
             continue
-        chosen = np.random.default_rng(seed).permutation(len(found))[:images]
-        items = [found[place] for place in sorted(chosen)]
         done = 0
         for batch in feature_batches(base, items):
             digests = [item.digest for item in batch.items]
@@ -98,24 +97,25 @@ def recheck_bank(
             if progress:
                 progress(bank.name, done, len(items))
     reason = "rows differ from what the base computes of their images now"
-    damage = [
-        Damage(str(path), str(cache.set_aside(path, reason)), reason) for path in sorted(wrong)
-    ]
+    damage = [set_aside(cache, path, reason) for path in sorted(wrong)]
     if damage:
         bank.rebuild_view_file()
     return Recheck(bank.name, rows, difference, damage, "; ".join(reasons) or None)
 
 
-def _last_runs(bank: Bank, cache: Cache) -> list[dict[str, Any]]:
-    """Return the last run of each set of layers of a bank."""
-    last = {
-        tuple(each["layer"] for each in run["layers"] if each["bank"] == bank.name): run
-        for run in cache.runs()
-    }
-    return [run for layers, run in last.items() if layers]
+def _runs_by_layers(bank: Bank, cache: Cache) -> list[list[dict[str, Any]]]:
+    """Return the runs that used a bank, together where they used the same layers of it."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in cache.runs():
+        layers = tuple(each["layer"] for each in run["layers"] if each["bank"] == bank.name)
+        if layers:
+            groups.setdefault(layers, []).append(run)
+    return list(groups.values())
 
 
-def _base(run: dict[str, Any], layers: Sequence[dict[str, Any]]) -> FrozenBase:
+def _base(run: dict[str, Any], bank: str) -> FrozenBase:
+    """Return the base that computed a run's layers of a bank."""
+    layers = [each for each in run["layers"] if each["bank"] == bank]
     base = FrozenBase(
         run["model"],
         [each["layer"] for each in layers],
@@ -126,30 +126,50 @@ def _base(run: dict[str, Any], layers: Sequence[dict[str, Any]]) -> FrozenBase:
     for each in layers:
         if base.fingerprint(each["layer"], run["dtype"]) != each["fingerprint"]:
             raise CacheError(
-                f"the base of {each['bank']} is not the one that computed it any more; see to the "
-                f"weights {run['weights']!r}"
+                f"the base of {bank} is not the one that computed it any more; see to the weights "
+                f"{run['weights']!r}"
             )
     return base
 
 
-def _at_hand(bank: Bank, cache: Cache, image_set: str, layers: Sequence[str]) -> list[ImageItem]:
-    """Return the different images of a set that the bank holds, and that are where they were."""
+def _at_hand(
+    bank: Bank, cache: Cache, image_sets: Iterable[str], layers: Sequence[str]
+) -> list[ImageItem]:
+    """Return the different images of some sets that the bank holds, and whose files are there."""
     known = set.intersection(*(bank.known(layer) for layer in layers))
-    items = ImageSet.read_csv(cache.set_file(image_set)).items
-    distinct = {item.digest: item for item in items if (item.digest, 0) in known}.values()
-    there = [item for item in distinct if Path(item.path).is_file()]
-    if not there:
+    items = [
+        item
+        for name in sorted(image_sets)
+        for item in ImageSet.read_csv(cache.set_file(name)).items
+        if (item.digest, 0) in known and Path(item.path).is_file()
+    ]
+    return list({item.digest: item for item in items}.values())
+
+
+def _draw(items: Sequence[ImageItem], count: int, seed: int) -> list[ImageItem]:
+    """Return so many images at random, of those whose files have not changed."""
+    drawn: list[ImageItem] = []
+    for place in np.random.default_rng(seed).permutation(len(items)):
+        with Path(items[place].path).open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() == items[place].digest:
+                drawn.append(items[place])
+        if len(drawn) == count:
+            break
+    if not drawn:
         raise CacheError(
-            f"no image of {image_set!r} is where its extraction found it; run the command from the "
-            f"folder of that extraction"
+            "no image is where its extraction found it, and as it was; run the command from the "
+            "folder of that extraction"
         )
-    return there
+    return drawn
 
 
 def _gaps(stored: np.ndarray, computed: np.ndarray) -> list[float]:
-    """Return for each row the largest difference, in parts of the row's largest value."""
+    """Return for each row the largest difference, in parts of the row's largest value.
+
+    What the stored type's smallest number makes of a difference does not count.
+    """
     rows = computed.reshape(len(computed), -1)
-    gaps = np.abs(stored.reshape(len(stored), -1).astype(np.float32) - rows).max(axis=1)
-    largest = np.abs(rows).max(axis=1) + np.finfo(np.float32).tiny
-    found: list[float] = (gaps / largest).tolist()
-    return found
+    found = np.abs(stored.reshape(len(stored), -1).astype(np.float32) - rows).max(axis=1)
+    found = np.maximum(found - 2 * float(np.finfo(stored.dtype).smallest_subnormal), 0)
+    gaps: list[float] = (found / (np.abs(rows).max(axis=1) + np.finfo(np.float32).tiny)).tolist()
+    return gaps

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import prod
@@ -32,7 +32,6 @@ Canary = Mapping[str, Sequence[Sequence[float]]]
 """Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
 
 _DTYPES = ("float16", "float32")
-_CANARY_TOLERANCE = 1e-3
 _PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow")
 
 
@@ -173,31 +172,40 @@ def extract_features(
     distinct = {bank.name: bank for bank in banks.values()}.values()
     done = written = 0
     bad: dict[str, str] = {}
-    for layers, items in task.missing.items():
-        row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
-        batches = stored_batches(
-            base.cut(layers),
-            items,
-            banks,
-            dtype=dtype,
-            compress=compress,
-            batch_size=batch_size,
-            canary=task.canary,
-        )
-        with closing(batches):  # commits what was appended, whatever ends the work
-            for batch in batches:
-                bad |= {image.path: image.reason for image in batch.rejected}
-                written += len(batch.items) * row_bytes
-                done += len(batch.items) + len(batch.rejected)
-                if progress:
-                    progress("extract", done, task.images)
+    try:
+        for layers, items in task.missing.items():
+            row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
+            batches = stored_batches(
+                base.cut(layers),
+                items,
+                banks,
+                dtype=dtype,
+                compress=compress,
+                batch_size=batch_size,
+                canary=task.canary,
+            )
+            with closing(batches):  # commits what was appended, whatever ends the work
+                for batch in batches:
+                    bad |= {image.path: image.reason for image in batch.rejected}
+                    written += len(batch.items) * row_bytes
+                    done += len(batch.items) + len(batch.rejected)
+                    if progress:
+                        progress("extract", done, task.images)
+    except BaseException:
+        with suppress(CacheError):  # what stopped the work may be a full disk
+            _refresh(distinct)
+        raise
     lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
     _describe(base, lost, banks, dtype, task.canary)
     usable = _usable(images, bad)
     computed = task.images - len(bad)
-    for bank in distinct:
-        if bank.view_file_is_old:
-            bank.rebuild_view_file()
+    gone = sum(map(len, _missing(usable, banks).values()))
+    if gone:
+        raise CacheError(
+            f"{gone} of {len(usable.items)} images vanished from the cache while it was being "
+            f"filled, as other commands removed parts; run the command again"
+        )
+    _refresh(distinct)
     usable.write_csv(set_file)
     extraction = Extraction(
         image_set=images.name,
@@ -231,6 +239,13 @@ def extract_features(
     )
     cache.record_run(extraction.as_dict())
     return extraction
+
+
+def _refresh(banks: Iterable[Bank]) -> None:
+    """Have each ``features.h5`` show the parts that are there."""
+    for bank in banks:
+        if bank.view_file_is_old:
+            bank.rebuild_view_file()
 
 
 def check_arguments(dtype: str, compress: str, batch_size: int) -> None:
@@ -365,7 +380,7 @@ def check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary:
                 f"bank {bank.name} has another fingerprint than its name says; move it away"
             )
         if bank.describes(layer):
-            _check_canary(bank, layer, bank.info["layers"][layer]["canary"], canary[layer])
+            bank.check_canary(layer, canary[layer])
 
 
 def _describe(
@@ -391,22 +406,3 @@ def _describe(
             "canary": canary[layer],
         }
         bank.describe_layer(provenance, layer, details)
-
-
-def _check_canary(
-    bank: Bank, layer: str, stored: Sequence[Sequence[float]], found: Sequence[Sequence[float]]
-) -> None:
-    expected, actual = np.asarray(stored), np.asarray(found)
-    magnitude = expected[:, :1] + np.finfo(np.float32).tiny
-    if expected.shape == actual.shape:
-        gap = float((np.abs(expected - actual) / magnitude).max())
-        if gap <= _CANARY_TOLERANCE:
-            return
-        difference = f"they differ by {gap:.2g} of their magnitude"
-    else:
-        difference = f"their shapes are {expected.shape} and {actual.shape}"
-    raise CacheError(
-        f"the reference features of layer {layer!r} in bank {bank.name} are not what the base "
-        f"computes now ({difference}); another version of a library computes differently: use "
-        f"another --cache, or remove {str(bank.path)!r} to compute it anew"
-    )

@@ -1,5 +1,6 @@
 """Images that look the same, though their bytes differ."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from bottleneck.errors import BadImageError, MissingExtraError
+from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS
 from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage
@@ -18,6 +19,7 @@ __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
 
 _PAIRS_AT_A_TIME = 2**22
 _AHEAD = 256
+_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,15 @@ class NearDuplicates:
 
     Attributes
     ----------
+    count : int
+        Pairs in all.
     pairs : list of NearDuplicate
-        The most alike first.
+        The most alike, of which there are 1,000 at most.
     unread : list of RejectedImage
         Images that could not be looked at.
     """
 
+    count: int
     pairs: list[NearDuplicate]
     unread: list[RejectedImage]
 
@@ -80,41 +85,57 @@ def find_near_duplicates(
     ------
     MissingExtraError
         ImageHash is not installed.
+    DataError
+        The images have no splits.
     """
     _imagehash()  # says so before any image is read
+    if not images.labelled:
+        raise DataError(
+            f"image set {images.name!r} has no splits, between which near-duplicates would be; "
+            f"leave --near-duplicates out"
+        )
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
     hashes = np.zeros(len(distinct), np.uint64)
     readable = np.zeros(len(distinct), bool)
     unread = []
-    for place, found in enumerate(_hashes(distinct)):
-        if isinstance(found, RejectedImage):
-            unread.append(found)
+    for place, hashed in enumerate(_hashes(distinct)):
+        if isinstance(hashed, RejectedImage):
+            unread.append(hashed)
         else:
-            hashes[place], readable[place] = found, True
+            hashes[place], readable[place] = hashed, True
         if progress:
             progress("near duplicates", place + 1, len(distinct))
-    splits = np.array([item.split or "" for item in distinct])
+    splits = np.array([item.split for item in distinct])
     rows = {split: np.flatnonzero(readable & (splits == split)) for split in SPLITS}
+    count, closest = 0, np.empty((0, 3), np.int64)
+    for first, second in combinations(SPLITS, 2):
+        for found in _close(hashes, rows[first], rows[second], distance):
+            close = found[[distinct[i].digest != distinct[j].digest for _, i, j in found]]
+            count += len(close)
+            both = np.concatenate([closest, close])
+            closest = both[np.argsort(both[:, 0], kind="stable")[:_MOST]]
     pairs = [
-        NearDuplicate(distinct[i].path, distinct[j].path, (first, second), bits)
-        for first, second in combinations(SPLITS, 2)
-        for i, j, bits in _close(hashes, rows[first], rows[second], distance)
-        if distinct[i].digest != distinct[j].digest
+        NearDuplicate(
+            distinct[i].path,
+            distinct[j].path,
+            (distinct[i].split or "", distinct[j].split or ""),
+            bits,
+        )
+        for bits, i, j in closest.tolist()
     ]
-    pairs.sort(key=lambda pair: (pair.distance, pair.first, pair.second))
-    return NearDuplicates(pairs, unread)
+    return NearDuplicates(count, pairs, unread)
 
 
 def _close(
     hashes: np.ndarray, rows: np.ndarray, others: np.ndarray, distance: int
-) -> Iterator[tuple[int, int, int]]:
-    """Yield the pairs of two groups whose hashes differ in so few bits, with how many."""
+) -> Iterator[np.ndarray]:
+    """Yield the pairs of two groups whose hashes differ in so few bits, (m, 3): bits and places."""
     step = max(1, _PAIRS_AT_A_TIME // max(1, len(others)))
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         bits = np.bitwise_count(hashes[some][:, None] ^ hashes[others][None])
-        for i, j in zip(*np.nonzero(bits <= distance), strict=True):
-            yield int(some[i]), int(others[j]), int(bits[i, j])
+        i, j = np.nonzero(bits <= distance)
+        yield np.stack([bits[i, j].astype(np.int64), some[i], others[j]], axis=1)
 
 
 def _hashes(items: list[ImageItem]) -> Iterator[int | RejectedImage]:
@@ -125,7 +146,10 @@ def _hashes(items: list[ImageItem]) -> Iterator[int | RejectedImage]:
 
 def _hash(item: ImageItem) -> int | RejectedImage:
     try:
-        image = decode(Path(item.path).read_bytes())
+        data = Path(item.path).read_bytes()
+        if hashlib.sha256(data).hexdigest() != item.digest:
+            return RejectedImage(item.path, "the file changed since its extraction")
+        image = decode(data)
     except OSError as error:
         return RejectedImage(item.path, error.strerror or str(error))
     except BadImageError as error:

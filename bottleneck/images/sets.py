@@ -226,7 +226,7 @@ class ImageSet:
                 f"the image set {str(path)!r} cannot be read ({error}); extract it again"
             ) from error
         whole = (
-            re.fullmatch("[0-9a-f]{64}", item.digest) and item.split in {*SPLITS, None}
+            re.fullmatch("[0-9a-f]{64}", item.digest or "") and item.split in {*SPLITS, None}
             for item in items
         )
         if not items or not all(whole):
