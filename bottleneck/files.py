@@ -84,7 +84,7 @@ def move(path: Path, target: Path) -> None:
     Raises
     ------
     OSError
-        One of the folders cannot be written, or something is at the target.
+        One of the folders cannot be written.
     """
     _make_folder(target.parent)
     path.rename(target)

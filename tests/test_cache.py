@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -270,6 +271,35 @@ def test_rows_before_an_interruption_are_kept(bank):
         raise KeyboardInterrupt
     assert bank.known("features.30") == {(digest(0), 0)}
     assert not list(bank.path.rglob("*.partial"))
+
+
+def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monkeypatch):
+    """Whatever line it comes in, no row is committed that was not appended."""
+    monkeypatch.setattr(writer, "PART_BYTES", 100)
+    rows = {"features.30": np.stack([row(0), row(1)])}
+    lines = stop = 0
+
+    def interrupt(frame, event, _argument):
+        nonlocal lines
+        if frame.f_code.co_filename == writer.__file__ and event == "line":
+            lines += 1
+            if lines == stop:
+                raise KeyboardInterrupt
+        return interrupt
+
+    for stop in range(1, 60):  # noqa: B007 - the trace looks at it
+        with suppress(KeyboardInterrupt), bank.writer("float16") as made:
+            made.append([digest(0), digest(1)], rows)
+            lines = 0
+            sys.settrace(interrupt)
+            try:
+                made.append([digest(2), digest(3)], rows)
+            finally:
+                sys.settrace(None)
+        for part in bank.parts():
+            for _, key in zip(range(part.rows), part.digests, strict=True):
+                assert bytes(key).hex() in {digest(number) for number in range(4)}
+            part.path.unlink()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -89,11 +89,6 @@ class PartWriter:
         ``none``, ``lz4`` or ``zstd``.
     part_bytes, part_seconds : int, float
         What a part holds at most, in memory and then on disk, and how old it gets.
-
-    Attributes
-    ----------
-    written : list of Path
-        The parts so far.
     """
 
     def __init__(
@@ -106,7 +101,6 @@ class PartWriter:
         part_bytes: int,
         part_seconds: float,
     ) -> None:
-        self.written: list[Path] = []
         self._folder = folder
         self._fingerprint = fingerprint
         self._dtype = dtype
@@ -192,12 +186,12 @@ class PartWriter:
         """Make room for a part; the system gives memory only where something is written."""
         width = sum(row_bytes(values.shape, values.dtype) for values in columns.values())
         self._capacity = max(1, self._part_bytes // width)
+        self._rows = 0  # before there are columns, should an interruption come between
+        self._started = time.monotonic()
         self._columns = {
             name: np.empty((self._capacity, *values.shape[1:]), values.dtype)
             for name, values in columns.items()
         }
-        self._rows = 0
-        self._started = time.monotonic()
 
     def _commit(self) -> None:
         if not self._columns:
@@ -213,9 +207,7 @@ class PartWriter:
             for piece in pieces:
                 content.update(piece)
             with errors_of(self._folder):
-                path = _next_part(self._folder, content_name(content))
-                atomic_write(path, pieces)
-            self.written.append(path)
+                atomic_write(_next_part(self._folder, content_name(content)), pieces)
 
     def _datasets(self, columns: Mapping[str, np.ndarray]) -> dict[str, Dataset]:
         datasets = {name: Dataset.of(columns[name]) for name in ("digest", "view")}
