@@ -289,16 +289,16 @@ def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monke
 
     for stop in range(1, 60):  # noqa: B007 - the trace looks at it
         with suppress(KeyboardInterrupt), bank.writer("float16") as made:
-            made.append([digest(0), digest(1)], rows)
+            made.append([digest(10), digest(11)], rows)
             lines = 0
             sys.settrace(interrupt)
             try:
-                made.append([digest(2), digest(3)], rows)
+                made.append([digest(12), digest(13)], rows)
             finally:
                 sys.settrace(None)
         for part in bank.parts():
             for _, key in zip(range(part.rows), part.digests, strict=True):
-                assert bytes(key).hex() in {digest(number) for number in range(4)}
+                assert bytes(key).hex() in {digest(number) for number in range(10, 14)}
             part.path.unlink()
 
 
