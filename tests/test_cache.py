@@ -287,9 +287,10 @@ def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monke
                 raise KeyboardInterrupt
         return interrupt
 
-    for stop in range(1, 60):  # noqa: B007 - the trace looks at it
+    for stop in range(1, 250):  # noqa: B007 - the trace looks at it
         with suppress(KeyboardInterrupt), bank.writer("float16") as made:
             made.append([digest(10), digest(11)], rows)
+            first = {part.path for part in bank.parts()}
             lines = 0
             sys.settrace(interrupt)
             try:
@@ -297,8 +298,8 @@ def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monke
             finally:
                 sys.settrace(None)
         for part in bank.parts():
-            for _, key in zip(range(part.rows), part.digests, strict=True):
-                assert bytes(key).hex() in {digest(number) for number in range(10, 14)}
+            stored = {bytes(key).hex() for key in part.digests}
+            assert part.path in first or stored <= {digest(12), digest(13)}
             part.path.unlink()
 
 
