@@ -160,6 +160,10 @@ class Bank:
 
         return self._settled(build)
 
+    def holds(self, layer: str, digests: Sequence[str], *, view: int = 0) -> np.ndarray:
+        """Return for each image whether its row of a layer is there: bool of shape (n,)."""
+        return self.index(layer).find(keys_of(digest_rows(digests), view)) >= 0
+
     def known(self, layer: str) -> set[tuple[str, int]]:
         """Return the (digest, view) keys of the rows that hold a layer."""
         keys = self.index(layer).keys

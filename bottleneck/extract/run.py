@@ -307,10 +307,12 @@ def count_cached(
 
 def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
     """Return the images to compute, once each, grouped by the layers that they lack."""
-    known = {layer: bank.known(layer) for layer, bank in banks.items()}
+    items = list({item.digest: item for item in images.items}.values())
+    digests = [item.digest for item in items]
+    held = {layer: bank.holds(layer, digests) for layer, bank in banks.items()}
     groups: dict[tuple[str, ...], list[ImageItem]] = {}
-    for item in {item.digest: item for item in images.items}.values():
-        lacking = tuple(layer for layer in banks if (item.digest, 0) not in known[layer])
+    for place, item in enumerate(items):
+        lacking = tuple(layer for layer in banks if not held[layer][place])
         if lacking:
             groups.setdefault(lacking, []).append(item)
     return groups

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,12 +12,11 @@ import numpy as np
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS
-from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage
+from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage, in_threads
 
 __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
 
 _PAIRS_AT_A_TIME = 2**22
-_AHEAD = 256
 _MOST = 1000
 
 
@@ -98,7 +96,7 @@ def find_near_duplicates(
     hashes = np.zeros(len(distinct), np.uint64)
     readable = np.zeros(len(distinct), bool)
     unread = []
-    for place, hashed in enumerate(_hashes(distinct)):
+    for place, hashed in enumerate(in_threads(_hash, distinct)):
         if isinstance(hashed, RejectedImage):
             unread.append(hashed)
         else:
@@ -136,12 +134,6 @@ def _close(
         bits = np.bitwise_count(hashes[some][:, None] ^ hashes[others][None])
         i, j = np.nonzero(bits <= distance)
         yield np.stack([bits[i, j].astype(np.int64), some[i], others[j]], axis=1)
-
-
-def _hashes(items: list[ImageItem]) -> Iterator[int | RejectedImage]:
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(items), _AHEAD):
-            yield from pool.map(_hash, items[start : start + _AHEAD])
 
 
 def _hash(item: ImageItem) -> int | RejectedImage:

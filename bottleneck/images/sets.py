@@ -7,11 +7,11 @@ import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
@@ -24,7 +24,11 @@ from bottleneck.images.find import (
     walk,
 )
 
-__all__ = ["ImageItem", "ImageSet", "RejectedImage"]
+__all__ = ["ImageItem", "ImageSet", "RejectedImage", "in_threads"]
+
+_AHEAD = 256
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 _SET_COLUMNS = ("path", "digest", "label", "split")
 
@@ -351,11 +355,17 @@ class ImageSet:
         return self.with_splits(seed=seed)
 
 
+def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
+    """Yield what some work makes of each item, in order; only so many of them wait at a time."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for start in range(0, len(items), _AHEAD):
+            yield from pool.map(work, items[start : start + _AHEAD])
+
+
 def _digest_all(
     files: Sequence[FoundFile],
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        results = list(pool.map(_digest, files))
+    results = list(in_threads(_digest, files))
     items = tuple(result for result in results if isinstance(result, ImageItem))
     rejected = tuple(result for result in results if isinstance(result, RejectedImage))
     return items, rejected
