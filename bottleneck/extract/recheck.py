@@ -106,7 +106,7 @@ def recheck_bank(
 def _runs_by_layers(bank: Bank, cache: Cache) -> list[list[dict[str, Any]]]:
     """Return the runs that used a bank, together where they used the same layers of it."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for run in cache.runs():
+    for run in cache.runs(damaged_too=False):
         layers = tuple(each["layer"] for each in run["layers"] if each["bank"] == bank.name)
         if layers:
             groups.setdefault(layers, []).append(run)
