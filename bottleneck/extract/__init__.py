@@ -6,7 +6,8 @@ The only joiner of images, bases and cache.
 from bottleneck.extract.batches import Batch, Progress, feature_batches
 from bottleneck.extract.forecast import Forecast, forecast_extraction
 from bottleneck.extract.recheck import Recheck, recheck_bank
-from bottleneck.extract.run import Extraction, count_cached, extract_features
+from bottleneck.extract.run import Extraction, extract_features
+from bottleneck.extract.task import count_cached
 
 __all__ = [
     "Batch",

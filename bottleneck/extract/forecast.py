@@ -18,12 +18,8 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
 from bottleneck.extract.batches import Progress
-from bottleneck.extract.run import (
-    Canary,
-    check_arguments,
-    find_task,
-    stored_batches,
-)
+from bottleneck.extract.run import check_arguments, stored_batches
+from bottleneck.extract.task import Canary, find_task
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 

@@ -12,7 +12,7 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BottleneckError, CacheError
 from bottleneck.extract.batches import Progress, feature_batches
-from bottleneck.extract.run import check_banks
+from bottleneck.extract.task import check_banks
 from bottleneck.images import ImageItem, ImageSet
 
 __all__ = ["Recheck", "recheck_bank"]

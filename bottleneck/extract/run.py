@@ -1,11 +1,9 @@
 """Extraction: compute what is missing and stream it into the cache."""
 
-import platform
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from math import prod
 from typing import Any
 
@@ -15,24 +13,12 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
 from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.batches import Batch, Progress, feature_batches
+from bottleneck.extract.task import Canary, describe_layers, find_task, missing_images
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
-__all__ = [
-    "Extraction",
-    "Task",
-    "check_arguments",
-    "check_banks",
-    "count_cached",
-    "extract_features",
-    "find_task",
-    "stored_batches",
-]
-
-Canary = Mapping[str, Sequence[Sequence[float]]]
-"""Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
+__all__ = ["Extraction", "check_arguments", "extract_features", "stored_batches"]
 
 _DTYPES = ("float16", "float32")
-_PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -196,10 +182,10 @@ def extract_features(
             _refresh(distinct)
         raise
     lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
-    _describe(base, lost, banks, dtype, task.canary)
+    describe_layers(base, lost, banks, dtype, task.canary)
     usable = _usable(images, bad)
     computed = task.images - len(bad)
-    gone = sum(map(len, _missing(usable, banks).values()))
+    gone = sum(map(len, missing_images(usable, banks).values()))
     if gone:
         raise CacheError(
             f"{gone} of {len(usable.items)} images vanished from the cache while it was being "
@@ -257,67 +243,6 @@ def check_arguments(dtype: str, compress: str, batch_size: int) -> None:
         raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
 
 
-@dataclass(frozen=True)
-class Task:
-    """What there is to do.
-
-    Attributes
-    ----------
-    banks : dict of str to Bank
-        Layer to where it is stored.
-    canary : dict
-        Of all layers.
-    missing : dict of tuple of str to list of ImageItem
-        The images to compute, once each, grouped by the layers that they lack.
-    """
-
-    banks: dict[str, Bank]
-    canary: Canary
-    missing: dict[tuple[str, ...], list[ImageItem]]
-
-    @property
-    def images(self) -> int:
-        """How many images there are to compute."""
-        return sum(map(len, self.missing.values()))
-
-
-def find_task(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> Task:
-    """Find what the cache lacks; raise `CacheError` where a bank holds what the base does not."""
-    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
-    canary = base.canary()
-    check_banks(base, banks, dtype, canary)
-    return Task(banks, canary, _missing(images, banks))
-
-
-def count_cached(
-    images: ImageSet, base: FrozenBase, cache: Cache, dtype: str = "float16"
-) -> tuple[int, int]:
-    """Return how many different images have all of a base's layers in the cache, and of how many.
-
-    Raises
-    ------
-    CacheError
-        A part cannot be read.
-    """
-    banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
-    missing = sum(map(len, _missing(images, banks).values()))
-    distinct = len({item.digest for item in images.items})
-    return distinct - missing, distinct
-
-
-def _missing(images: ImageSet, banks: Mapping[str, Bank]) -> dict[tuple[str, ...], list[ImageItem]]:
-    """Return the images to compute, once each, grouped by the layers that they lack."""
-    items = list({item.digest: item for item in images.items}.values())
-    digests = [item.digest for item in items]
-    held = {layer: bank.holds(layer, digests) for layer, bank in banks.items()}
-    groups: dict[tuple[str, ...], list[ImageItem]] = {}
-    for place, item in enumerate(items):
-        lacking = tuple(layer for layer in banks if not held[layer][place])
-        if lacking:
-            groups.setdefault(lacking, []).append(item)
-    return groups
-
-
 def stored_batches(
     base: FrozenBase,
     items: Sequence[ImageItem],
@@ -338,7 +263,7 @@ def stored_batches(
             if batch.items and not writers:
                 for layer, values in batch.features.items():
                     store(values, dtype, layer)  # a bank is made only for what can be stored
-                _describe(base, base.layers, banks, dtype, canary)
+                describe_layers(base, base.layers, banks, dtype, canary)
                 for name, (first, *_) in layers_of.items():
                     writer = banks[first].writer(dtype, share=len(layers_of), compress=compress)
                     writers[name] = stack.enter_context(writer)
@@ -372,39 +297,3 @@ def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
             f"{first.path!r} ({first.reason}); check the files"
         )
     return usable
-
-
-def check_banks(base: FrozenBase, banks: Mapping[str, Bank], dtype: str, canary: Canary) -> None:
-    """Raise `CacheError` unless the banks that exist hold what the base computes."""
-    for layer, bank in banks.items():
-        if bank.exists and bank.info["fingerprint"] != base.fingerprint(layer, dtype):
-            raise CacheError(
-                f"bank {bank.name} has another fingerprint than its name says; move it away"
-            )
-        if bank.describes(layer):
-            bank.check_canary(layer, canary[layer])
-
-
-def _describe(
-    base: FrozenBase, layers: Iterable[str], banks: Mapping[str, Bank], dtype: str, canary: Canary
-) -> None:
-    """Describe layers in ``bank.json`` that are not yet there."""
-    for layer in layers:
-        bank = banks[layer]
-        if bank.describes(layer):
-            continue
-        versions = {"python": platform.python_version()}
-        provenance = {
-            "fingerprint": base.fingerprint(layer, dtype),
-            "model": base.model,
-            "weights_name": base.weights_name,
-            "weights_random": base.weights_random,
-            "versions": versions | {package: version(package) for package in _PACKAGES},
-            **base.provenance(layer, dtype),
-        }
-        details = {
-            "alias": base.network.alias(layer),
-            "shape": list(base.shapes[layer]),
-            "canary": canary[layer],
-        }
-        bank.describe_layer(provenance, layer, details)
