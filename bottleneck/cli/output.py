@@ -47,7 +47,9 @@ def print_table(
     if as_json:
         print_json(rows)
         return
-    columns = list(rows[0]) if rows else []
+    if not rows:
+        return
+    columns = list(rows[0])
     cells = [[_text(row[column]) for column in columns] for row in rows]
     right = [all(isinstance(row[column], int | float | None) for row in rows) for column in columns]
     if markdown:
