@@ -340,7 +340,7 @@ def odd_images(folder: Path) -> set[str]:
 
 @contextmanager
 def unprivileged(folder: Path) -> Iterator[None]:
-    """Have a folder's owner, who is not root, do the work: root may read everything."""
+    """Have a folder's owner, who is not root, look at it: root may read everything."""
     if os.geteuid():
         yield
         return
@@ -368,10 +368,11 @@ def test_bad_images(place, full):
     good = {path.as_posix() for path in folder.rglob("*.jpg")} | odd_images(folder)
     bad = bad_images(folder, count)
     base = FrozenBase(MODEL, [LAYER], weights="random", image_size=SIZE)
-    with unprivileged(place):
-        started = time.monotonic()
-        done = extract_features(ImageSet.from_folder(folder), base, Cache(place / "cache"))
-        seconds = time.monotonic() - started
+    with unprivileged(place):  # who need not be able to read the installed packages
+        images = ImageSet.from_folder(folder)
+    started = time.monotonic()
+    done = extract_features(images, base, Cache(place / "cache"))
+    seconds = time.monotonic() - started
     assert {image.path for image in done.rejected} == bad
     assert all(image.reason for image in done.rejected)
     csv = ImageSet.read_csv(place / "cache/sets/data.csv")
