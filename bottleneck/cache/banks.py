@@ -21,7 +21,7 @@ from bottleneck.files import atomic_write, read_json, stale_paths, write_json
 __all__ = ["Bank", "read_record", "write_record"]
 
 _VIEW_FILE = "features.h5"
-_ATTEMPTS = 100
+_ATTEMPTS = 1000
 """How often parts may be replaced while they are being read."""
 _PAUSE = 0.001
 _CANARY_TOLERANCE = 1e-3
@@ -337,16 +337,14 @@ class Bank:
             Parts that are about to be removed.
         """
         while True:  # others may add parts meanwhile
-            content = self._settled(lambda: self.view_file_content(without=without))
+            content = self._settled(
+                lambda: view_file_content([p for p in self.parts() if p.path not in without])
+            )
             with errors_of(self.path):
                 atomic_write(self.view_file, content)
             left = [path for path in part_files(self.path / "parts") if path not in without]
             if shows(self.view_file, left):
                 return
-
-    def view_file_content(self, *, without: Collection[Path] = ()) -> bytes:
-        """Return what ``features.h5`` should hold."""
-        return view_file_content([part for part in self.parts() if part.path not in without])
 
     def _settled(self, read: Callable[[], _T]) -> _T:
         """Read again where a part has just been replaced by others with the same rows."""

@@ -83,8 +83,7 @@ def verify_cache(
 
     Of each part: the hash of all its bytes, the digest of its keys and schema, and every block's
     checksum. Of ``bank.json`` and the records of runs: their own digests. Of image sets: the digest
-    in the record of their last run. ``features.h5`` is written again where it does not show the
-    parts that are there.
+    in the record of their last run. ``features.h5`` is written anew from the parts.
 
     Parameters
     ----------
@@ -172,10 +171,9 @@ def _check_set(path: Path, digest: str) -> None:
 
 
 def _tidy(bank: Bank) -> None:
-    """Remove what killed writers left, and have ``features.h5`` show the parts that are there."""
-    with suppress(CacheError, PermissionError):  # where nothing can be written, nothing is mended
+    """Remove what killed writers left, and write ``features.h5`` anew."""
+    # Where nothing can be written, nothing is mended; where others replace parts, they see to it.
+    with suppress(CacheError, PermissionError, FileNotFoundError):
         for path in stale_paths(bank.path, "**/.*.partial"):
             path.unlink(missing_ok=True)
-        written = bank.view_file.read_bytes() if bank.view_file.exists() else b""
-        if written != bank.view_file_content():
-            bank.rebuild_view_file()
+        bank.rebuild_view_file()
