@@ -99,9 +99,14 @@ def drop_layer(bank: Bank, layer: str) -> None:
         As for `compact_bank`.
     """
     with alone(bank):
-        for part in [part for part in bank.parts() if layer in part.layers]:
-            others = tuple(name for name in part.layers if name != layer)
-            _replace(bank, [part], {part.path: np.arange(part.rows)}, others, part.compress)
+        groups: dict[tuple[tuple[str, ...], str], list[Part]] = {}
+        for part in bank.parts():
+            if layer in part.layers:
+                others = tuple(sorted(name for name in part.layers if name != layer))
+                groups.setdefault((others, part.compress), []).append(part)
+        for (others, compress), group in groups.items():
+            everything = {part.path: np.arange(part.rows) for part in group}
+            _replace(bank, group, everything, others, compress)
         if bank.describes(layer):
             bank.forget_layer(layer)
 

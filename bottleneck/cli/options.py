@@ -13,6 +13,9 @@ from bottleneck.files import slug
 __all__ = [
     "AsJson",
     "BatchSize",
+    "ByLayer",
+    "ByModel",
+    "BySet",
     "CacheFolder",
     "Compress",
     "Data",
@@ -160,3 +163,8 @@ NearDuplicates = Annotated[
         help="Also look for images that stand in two splits and look alike; reads all images.",
     ),
 ]
+ByModel = Annotated[str | None, typer.Option("--model", help="Choose among extractions by model.")]
+ByLayer = Annotated[
+    str | None, typer.Option("--layer", help="Choose among extractions by layer or alias.")
+]
+BySet = Annotated[str | None, typer.Option("--set", help="Choose among extractions by image set.")]

@@ -8,7 +8,17 @@ import typer
 
 from bottleneck.cli.app import app
 from bottleneck.cli.notes import note_image_set
-from bottleneck.cli.options import AsJson, CacheFolder, Seed, SetName, age_of, bytes_of
+from bottleneck.cli.options import (
+    AsJson,
+    ByLayer,
+    ByModel,
+    BySet,
+    CacheFolder,
+    Seed,
+    SetName,
+    age_of,
+    bytes_of,
+)
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
 from bottleneck.errors import PathMissingError, UsageError
 
@@ -199,15 +209,9 @@ def cache_prune(
 @cache_app.command("export")
 def cache_export(
     file: Annotated[Path, typer.Argument(help="Ends in .h5, .hdf5 or .npz.")],
-    model: Annotated[
-        str | None, typer.Option("--model", help="Choose among extractions by model.")
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="Choose among extractions by layer or alias.")
-    ] = None,
-    image_set: Annotated[
-        str | None, typer.Option("--set", help="Choose among extractions by image set.")
-    ] = None,
+    model: ByModel = None,
+    layer: ByLayer = None,
+    image_set: BySet = None,
     pool: Annotated[str | None, typer.Option("--pool", help="Pool stored maps and tokens.")] = None,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,

@@ -19,6 +19,9 @@ from bottleneck.cli.notes import (
 from bottleneck.cli.options import (
     AsJson,
     BatchSize,
+    ByLayer,
+    ByModel,
+    BySet,
     CacheFolder,
     HeadName,
     HeadsFolder,
@@ -42,15 +45,9 @@ def fit_head(
             "held-out training images, or on the val images where there are any.",
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Choose among extractions by model.")
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="Choose among extractions by layer or alias.")
-    ] = None,
-    image_set: Annotated[
-        str | None, typer.Option("--set", help="Choose among extractions by image set.")
-    ] = None,
+    model: ByModel = None,
+    layer: ByLayer = None,
+    image_set: BySet = None,
     pool: Annotated[
         str | None,
         typer.Option(

@@ -69,16 +69,8 @@ def export_features(cache: Cache, selection: Selection, file: str | Path) -> Exc
             f"{str(target)!r} cannot be written ({error.strerror}); see to the space and the "
             f"rights there, or name another file"
         ) from error
-    return Exchange(
-        file=str(target),
-        image_set=selection.image_set,
-        model=selection.model,
-        layer=selection.layer_name,
-        bank=bank.name,
-        images=len(digests),
-        added=None,
-        shape=list(first.shape[1:]),
-        dtype=str(first.dtype),
+    return Exchange.of(
+        selection, target, images=len(digests), shape=first.shape[1:], dtype=str(first.dtype)
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
@@ -16,6 +16,7 @@ import numpy as np
 
 from bottleneck.cache import Dataset, hdf5_pieces
 from bottleneck.errors import DataError, UsageError
+from bottleneck.features import Selection
 from bottleneck.images import ImageItem, ImageSet
 
 __all__ = [
@@ -69,6 +70,30 @@ class Exchange:
     added: int | None
     shape: list[int]
     dtype: str
+
+    @classmethod
+    def of(
+        cls,
+        selection: Selection,
+        file: Path,
+        *,
+        images: int,
+        shape: Sequence[int],
+        dtype: str,
+        added: int | None = None,
+    ) -> "Exchange":
+        """Return what was exported or imported of a selection."""
+        return cls(
+            file=str(file),
+            image_set=selection.image_set,
+            model=selection.model,
+            layer=selection.layer_name,
+            bank=selection.bank,
+            images=images,
+            added=added,
+            shape=list(shape),
+            dtype=dtype,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON holds it."""

@@ -208,16 +208,13 @@ def _take_in(  # noqa: PLR0917 - two callers, next to it
     bank.rebuild_view_file()
     images.write_csv(set_file)
     cache.record_run(_record(selection, images, details, source))
-    return Exchange(
-        file=str(source),
-        image_set=images.name,
-        model=selection.model,
-        layer=selection.layer_name,
-        bank=bank.name,
+    return Exchange.of(
+        selection,
+        source,
         images=len(images.items),
-        added=added,
-        shape=list(details["shape"]),
+        shape=details["shape"],
         dtype=selection.dtype,
+        added=added,
     )
 
 
