@@ -14,6 +14,7 @@ __all__ = [
     "DamagedError",
     "DataError",
     "FeatureOverflowError",
+    "MemoryShortError",
     "MissingExtraError",
     "PathMissingError",
     "PluginError",
@@ -77,6 +78,10 @@ class DamagedError(CacheError):
 
 class FeatureOverflowError(BottleneckError, OverflowError):
     """A layer whose activations cannot be stored as finite numbers."""
+
+
+class MemoryShortError(BottleneckError, MemoryError):
+    """A computation that does not fit into memory, however small its batches."""
 
 
 class MissingExtraError(BottleneckError, ImportError):

@@ -22,7 +22,7 @@ class Selection:
 
     Attributes
     ----------
-    image_set, model, weights, dtype, layer, bank, fingerprint : str
+    image_set, model, weights, precision, dtype, layer, bank, fingerprint : str
         As the run's record names them; `layer` is torchvision's name.
     weights_random : bool
         The weights were never trained.
@@ -40,6 +40,7 @@ class Selection:
     model: str
     weights: str
     weights_random: bool
+    precision: str
     dtype: str
     adjustments: dict[str, Any]
     layer: str
@@ -88,6 +89,7 @@ class Selection:
         return [
             *([] if size is None else ["x".join(map(str, size))]),
             *([] if squash is None else ["squash" if squash else "crop"]),
+            *(key for key in ("keep_aspect", "reduced_decode") if self.adjustments.get(key)),
             *filter(None, [self.adjustments.get("interpolation")]),
             *([] if self.pool == "none" else [self.pool]),
         ]
@@ -286,8 +288,8 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
 
 
 def _selections(run: dict[str, Any]) -> list[Selection]:
-    kept = ("image_set", "model", "weights", "weights_random", "dtype", "adjustments")
-    shared = {key: run[key] for key in kept}
+    kept = ("image_set", "model", "weights", "weights_random", "precision", "dtype")
+    shared = {key: run[key] for key in (*kept, "adjustments")}
     return [
         Selection(
             **shared,

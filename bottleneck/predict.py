@@ -34,7 +34,7 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
+def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -> FrozenBase:
     """Load the base that computed a head's features.
 
     Parameters
@@ -43,6 +43,8 @@ def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
         As fitted.
     weights : str, optional
         Where the weights are now, if not where they were.
+    device : str
+        Where it computes, as for `FrozenBase`.
 
     Raises
     ------
@@ -57,6 +59,8 @@ def load_base(head: Head, *, weights: str | None = None) -> FrozenBase:
         [source.layer],
         weights=weights or source.weights,
         pool=source.stored_pool,
+        precision=source.precision,
+        device=device,
         **source.adjustments,
     )
     if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
@@ -73,7 +77,7 @@ def predict_images(
     base: FrozenBase,
     images: ImageSet,
     *,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Prediction | RejectedImage]:
     """Predict the class of image files.
@@ -88,8 +92,8 @@ def predict_images(
         As `load_base` gives it.
     images : ImageSet
         Labels do not matter.
-    batch_size : int
-        Images per call of the base.
+    batch_size : int, optional
+        Images per call of the base; by default what suits the machine.
     progress : callable, optional
         Called with ``"predict"``, the images done and the images to do.
 

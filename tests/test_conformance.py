@@ -80,7 +80,7 @@ def subject(request, tmp_path_factory) -> Subject:
         plain.train()(torch.randn(2, 3, *model.transform.crop))
     file = tmp_path_factory.mktemp("weights") / "plain.pth"
     torch.save(plain.state_dict(), file)
-    base = FrozenBase(request.param, FAMILIES[request.param], weights=str(file))
+    base = FrozenBase(request.param, FAMILIES[request.param], weights=str(file), precision="fp32")
     file.unlink()
     images = torch.randn(BATCH, 3, *base.transform.crop)
     return Subject(base, plain.eval(), FAMILIES[request.param], images)

@@ -3,13 +3,17 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import fx
 
+from bottleneck.bases.fusing import fuse
 from bottleneck.bases.network import Network
+from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
 from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
 from bottleneck.bases.zoo import find_model
@@ -18,14 +22,14 @@ from bottleneck.pooling import check_pool, pool, pooled_shape
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _CANARY_SAMPLES = 32
 
 
 class FrozenBase:
     """A frozen pretrained network that computes named layers and nothing behind them.
 
-    Evaluation mode, no gradients, float32.
+    Evaluation mode, no gradients, weights as `bottleneck.bases.fusing.fuse` arranges them.
 
     Parameters
     ----------
@@ -38,10 +42,16 @@ class FrozenBase:
         ``default``, the library's name for them, ``random`` or ``random:SEED``, or a file.
     image_size : (int, int), optional
         Height and width in pixels of what the network sees, if not those of the weights.
-    interpolation, squash : str, bool, optional
+    interpolation, squash, keep_aspect, reduced_decode : str, bool, optional
         Other preprocessing than that of the weights, see `Transform.adjusted`.
     pool : str
         How each layer is pooled, see `bottleneck.pooling.pool`; vectors stay as they are.
+    precision : str
+        ``fp32``, ``bf16``, ``fp16`` or ``auto``, see `choose_precision`: the numbers in which
+        weights and activations are held. Sums and pooling are float32 in any case. With ``fp32``
+        images are resized exactly, too, see `Transform`.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or several GPUs, see `find_devices`.
 
     Attributes
     ----------
@@ -56,7 +66,12 @@ class FrozenBase:
     transform : Transform
         The preprocessing.
     adjustments : dict
-        The arguments `image_size`, `interpolation` and `squash` that were given.
+        The arguments `image_size`, `interpolation`, `squash`, `keep_aspect` and `reduced_decode`
+        that were given.
+    precision : str
+        ``fp32``, ``bf16`` or ``fp16``.
+    devices : tuple of torch.device
+        Each holds the weights.
     weights_name : str
         The library's name for the weights, ``random:SEED`` or the file's path.
     weights_random : bool
@@ -65,10 +80,11 @@ class FrozenBase:
     Raises
     ------
     UnknownNameError
-        No such model, layer, weights, interpolation or pooling.
+        No such model, layer, weights, interpolation, pooling or precision.
     UsageError
         A layer that is not an activation with a row per image, cannot be computed of images of
-        that size, or cannot be pooled so.
+        that size, or cannot be pooled so; a device that is not there; images of any proportions
+        for a base or layer that takes but one size.
     WeightsError
         The weights cannot be had, or belong to another architecture.
 
@@ -88,7 +104,11 @@ class FrozenBase:
         image_size: Sequence[int] | None = None,
         interpolation: str | None = None,
         squash: bool | None = None,
+        keep_aspect: bool | None = None,
+        reduced_decode: bool | None = None,
         pool: str = "none",
+        precision: str = "auto",
+        device: str = "auto",
     ) -> None:
         self._model = find_model(model)
         self.network = Network(self._model)
@@ -97,8 +117,12 @@ class FrozenBase:
             "image_size": None if image_size is None else (image_size[0], image_size[1]),
             "interpolation": interpolation,
             "squash": squash,
+            "keep_aspect": keep_aspect or None,
+            "reduced_decode": reduced_decode or None,
         }
         self.adjustments = {key: value for key, value in given.items() if value is not None}
+        self.devices = find_devices(device)
+        self.precision = choose_precision(precision, self.devices[0], dense=self.network.dense)
         self._plan(self._model.transform, layers, pool)  # mistakes are told before weights load
         loaded = load_weights(self._model, weights)
         if loaded.transform != self._model.transform:
@@ -114,15 +138,24 @@ class FrozenBase:
             name: known[name].float() if known[name].is_floating_point() else known[name]
             for name in used
         }
-        self._compute = self.network.cut(self.layers, self._tensors)
+        self._computes = self._cut()
         self._digests: dict[str, str] = {}
-        if image_size is not None:
+        if image_size is not None or keep_aspect:
             self._check_size()
+
+    def _cut(self) -> dict[torch.device, fx.GraphModule]:
+        """Return what computes the layers on each device."""
+        computes = {}
+        for device in self.devices:
+            computes[device] = self.network.cut(self.layers, self._tensors)
+            fuse(computes[device], dtype_of(self.precision), device)
+        return computes
 
     def _check_size(self) -> None:
         """Compute one image: what can be traced for a size need not run on it."""
         try:
-            self(torch.zeros(1, 3, *self.transform.crop))
+            for size in self._sizes():
+                self(torch.zeros(1, 3, *size))
         except (RuntimeError, IndexError, ValueError, AssertionError) as error:
             height, width = self.transform.crop
             reason = str(error).partition("\n")[0]
@@ -135,7 +168,8 @@ class FrozenBase:
         """Choose layers and preprocessing for weights that come with a transform."""
         if transform.crop != self.network.image_size:
             self.network = Network(self._model, transform.crop)
-        self.transform = transform.adjusted(**self.adjustments)
+        adjusted = transform.adjusted(**self.adjustments)
+        self.transform = replace(adjusted, exact=self.precision == "fp32")
         self.layers = self.network.in_order(layers)
         sized = self.network.sized(self.transform.crop, self.layers)
         self._unpooled = {name: sized[name] for name in self.layers}
@@ -152,6 +186,24 @@ class FrozenBase:
             name: pooled_shape(layer.shape, self.pools[name], layer.axes)
             for name, layer in self._unpooled.items()
         }
+        for size in self._sizes():
+            self._check_shapes(size)
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Return the height and width of what the base sees, or of examples."""
+        height, width = self.transform.crop
+        others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
+        return [self.transform.crop, *others]
+
+    def _check_shapes(self, size: tuple[int, int]) -> None:
+        for name, layer in self.network.sized(size, self.layers).items():
+            if name not in self.layers:
+                continue
+            if pooled_shape(layer.shape, self.pools[name], layer.axes) != self.shapes[name]:
+                raise UsageError(
+                    f"layer {self.network.alias(name) or name!r} has another shape for each size "
+                    f"of image, which --keep-aspect gives; pool it with --pool, such as avg"
+                )
 
     @property
     def model(self) -> str:
@@ -164,17 +216,21 @@ class FrozenBase:
         Parameters
         ----------
         batch : torch.Tensor
-            float32 of shape (n, 3, height, width).
+            float32 of shape (n, 3, height, width), on any device.
 
         Returns
         -------
         dict of str to torch.Tensor
-            Layer to pooled activations, float32 of shape (n, ...).
+            Layer to pooled activations, float32 of shape (n, ...), on the batch's device if it is
+            one of `devices`, else on the first of these.
         """
-        with torch.inference_mode():
-            activations = self._compute(batch)
+        device = batch.device if batch.device in self._computes else self.devices[0]
+        # PyTorch would let convolutions on GPUs round float32 to 10 bits of mantissa.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            seen = batch.to(device, dtype_of(self.precision))
+            activations = self._computes[device](seen.contiguous(memory_format=torch.channels_last))
             return {
-                layer: pool(values, self.pools[layer], self._unpooled[layer].axes)
+                layer: pool(values.float(), self.pools[layer], self._unpooled[layer].axes)
                 for layer, values in activations.items()
             }
 
@@ -187,7 +243,7 @@ class FrozenBase:
         other.__dict__ |= self.__dict__
         other.layers = layers
         other.shapes = {layer: self.shapes[layer] for layer in layers}
-        other._compute = self.network.cut(layers, self._tensors)
+        other._computes = other._cut()
         return other
 
     def weights_digest(self, layer: str) -> str:
@@ -213,7 +269,7 @@ class FrozenBase:
             "weights": self.weights_digest(layer),
             "transform": self.transform.as_dict(),
             "pool": self.pools[layer],
-            "precision": {"compute": "fp32", "storage": storage},
+            "precision": {"compute": self.precision, "storage": storage},
         }
 
     def fingerprint(self, layer: str, storage: str = "float16") -> str:
@@ -236,7 +292,7 @@ class FrozenBase:
         """
         batch = torch.stack([self.transform(image) for image in _canary_images()])
         return {
-            layer: [_sample(row.flatten().numpy()) for row in activations]
+            layer: [_sample(row.flatten().cpu().numpy()) for row in activations]
             for layer, activations in self(batch).items()
         }
 

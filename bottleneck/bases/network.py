@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from bottleneck.bases.aliases import keras_aliases
+from bottleneck.bases.fusing import PLAIN_CONVOLUTIONS, SHAPE
 from bottleneck.bases.layers import (
     WORDS,
     Layer,
@@ -31,8 +32,6 @@ from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 __all__ = ["Network"]
 
 _ALL_BLOCKS = "all-blocks"
-_IMAGES = 4
-"""Axes of a tensor that convolutions work on."""
 _WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
 
 
@@ -176,6 +175,15 @@ class Network:
         return dict(self._root.state_dict())
 
     @property
+    def dense(self) -> bool:
+        """Whether all convolutions mix channels, and have their weights as they are stored."""
+        return all(
+            type(module) in PLAIN_CONVOLUTIONS and not module.groups == module.in_channels > 1
+            for module in self._root.modules()
+            if isinstance(module, nn.Conv2d)
+        )
+
+    @property
     def parameters(self) -> int:
         """How many parameters the model has."""
         return sum(parameter.numel() for parameter in self._root.parameters())
@@ -205,6 +213,7 @@ class Network:
             if node not in wanted:
                 continue
             copies[node] = graph.node_copy(node, copies.__getitem__)
+            copies[node].meta[SHAPE] = self._shapes.get(node)
             if node in outputs:
                 # A later operation may work in place: hand out what the layer itself computed.
                 reused = any(user in wanted for user in node.users)
@@ -215,10 +224,10 @@ class Network:
         module = copy.deepcopy(fx.GraphModule(self._root, graph))
         for name in tensors_of(module):
             if name in tensors:
-                # The same arithmetic in the order that convolutions on processors read fastest.
-                images = tensors[name].dim() == _IMAGES
-                order = torch.channels_last if images else torch.contiguous_format
-                assign(module, name, tensors[name].contiguous(memory_format=order))
+                assign(module, name, tensors[name])
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+                norm.num_batches_tracked = None  # it decides nothing, and has no value here
         module.eval().requires_grad_(requires_grad=False)
         return module
 
@@ -256,6 +265,7 @@ class Network:
         return found
 
     def _describe(self, measured: Measured) -> None:
+        self._shapes = measured.shapes
         names = {node: name for name, node in self._nodes.items()}
         output = next(node for node in self._graph.nodes if node.op == "output")
         (logits, *_) = output.all_input_nodes

@@ -24,7 +24,8 @@ _VIEW_FILE = "features.h5"
 _ATTEMPTS = 1000
 """How often parts may be replaced while they are being read."""
 _PAUSE = 0.001
-_CANARY_TOLERANCE = 1e-3
+_CANARY_TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+"""Of an image's magnitude: what another order of summation may do to its largest values."""
 _STREAM_BYTES = 2**28
 _STREAM_OVERHEAD = 2**22
 """Buffers, and what Python takes, about."""
@@ -92,14 +93,15 @@ class Bank:
         CacheError
             They disagree.
         """
-        expected = np.asarray(self.info["layers"][layer]["canary"])
+        info = self.info
+        expected = np.asarray(info["layers"][layer]["canary"])
         actual = np.asarray(found)
         if expected.shape == actual.shape:
             if not expected.size:
                 return  # imported features have none
             magnitude = expected[:, :1] + np.finfo(np.float32).tiny
             gap = float((np.abs(expected - actual) / magnitude).max())
-            if gap <= _CANARY_TOLERANCE:
+            if gap <= _CANARY_TOLERANCES[info["precision"]["compute"]]:
                 return
             difference = f"they differ by {gap:.2g} of their magnitude"
         else:

@@ -17,7 +17,7 @@ from bottleneck.files import move, slug
 __all__ = ["Cache"]
 
 _LONGEST_NAME = 200
-_RUN_SCHEMA = 3
+_RUN_SCHEMA = 4
 _QUARANTINE = "quarantine"
 _SET_DIGEST = "image_set_sha256"
 

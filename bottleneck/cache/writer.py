@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,8 +75,9 @@ class PartWriter:
 
     Rows are held in memory until then. A part is written to a ``*.partial`` file, synced to disk
     and then renamed, so that whatever has a part's name is whole; its name holds the hash of its
-    bytes. When the work ends early, for whatever reason but a failed write, the rows appended so
-    far are kept, and a signal waits until they are.
+    bytes. A thread does that while the next part is filled; one at a time, so that memory holds two
+    parts at most. When the work ends early, for whatever reason but a failed write, the rows
+    appended so far are kept, and a signal waits until they are.
 
     Parameters
     ----------
@@ -111,6 +113,8 @@ class PartWriter:
         self._rows = 0
         self._capacity = 0
         self._started = 0.0
+        self._committer = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -118,8 +122,10 @@ class PartWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if not isinstance(error, CacheError):
-            self._commit()
+        with signals_held(), self._committer:
+            if not isinstance(error, CacheError):
+                self._commit()
+                self._wait()
 
     def append(
         self,
@@ -146,7 +152,7 @@ class PartWriter:
         FeatureOverflowError
             See `store`; none of these rows is added.
         CacheError
-            The part cannot be written: the disk is full, say.
+            The part before cannot be written: the disk is full, say.
         """
         columns = {
             f"features/{layer}": store(values, self._dtype, layer)
@@ -194,20 +200,26 @@ class PartWriter:
         }
 
     def _commit(self) -> None:
-        if not self._columns:
-            return
+        """Have the rows written once those before are."""
+        self._wait()
         with signals_held():
             # An interruption may have come between two columns of the last rows.
             columns = {name: column[: self._rows] for name, column in self._columns.items()}
             self._columns = {}
-            if not self._rows:
-                return
-            pieces = list(hdf5_pieces(self._datasets(columns), self._attributes(columns)))
-            content = xxh3_64()
-            for piece in pieces:
-                content.update(piece)
-            with errors_of(self._folder):
-                atomic_write(_next_part(self._folder, content_name(content)), pieces)
+            if columns and self._rows:
+                self._under_way = self._committer.submit(self._write, columns)
+
+    def _wait(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+
+    def _write(self, columns: Mapping[str, np.ndarray]) -> None:
+        pieces = list(hdf5_pieces(self._datasets(columns), self._attributes(columns)))
+        content = xxh3_64()
+        for piece in pieces:
+            content.update(piece)
+        with errors_of(self._folder):
+            atomic_write(_next_part(self._folder, content_name(content)), pieces)
 
     def _datasets(self, columns: Mapping[str, np.ndarray]) -> dict[str, Dataset]:
         datasets = {name: Dataset.of(columns[name]) for name in ("digest", "view")}

@@ -20,14 +20,19 @@ from bottleneck.cli.options import (
     CacheFolder,
     Compress,
     Data,
+    Device,
     ImageSize,
     Interpolation,
+    KeepAspect,
     Model,
     NearDuplicates,
+    Precision,
+    ReducedDecode,
     Seed,
     SetName,
     Squash,
     Weights,
+    batch_size_of,
     image_size_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
@@ -58,6 +63,8 @@ def extract(
     image_size: ImageSize = None,
     interpolation: Interpolation = None,
     squash: Squash = None,
+    keep_aspect: KeepAspect = False,
+    reduced_decode: ReducedDecode = False,
     pool: Annotated[
         str,
         typer.Option(
@@ -72,7 +79,9 @@ def extract(
         str, typer.Option("--dtype", help="How features are stored: float16 or float32.")
     ] = "float16",
     compress: Compress = "none",
-    batch_size: BatchSize = 16,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    batch_size: BatchSize = "auto",
     near_duplicates: NearDuplicates = False,
     seed: Seed = 0,
     dry_run: Annotated[
@@ -90,6 +99,11 @@ def extract(
     from bottleneck.extract import count_cached, extract_features, forecast_extraction
     from bottleneck.images import ImageSet, find_near_duplicates
 
+    settings: dict[str, Any] = {
+        "dtype": dtype,
+        "compress": compress,
+        "batch_size": batch_size_of(batch_size),
+    }
     images = ImageSet.open(data, name=image_set, seed=seed)
     base = FrozenBase(
         model,
@@ -98,14 +112,17 @@ def extract(
         image_size=image_size_of(image_size),
         interpolation=interpolation,
         squash=squash,
+        keep_aspect=keep_aspect,
+        reduced_decode=reduced_decode,
         pool=pool,
+        precision=precision,
+        device=device,
     )
     store = Cache(cache)
-    settings: dict[str, Any] = {"dtype": dtype, "compress": compress, "batch_size": batch_size}
     if dry_run:
         if near_duplicates:
             raise UsageError("--dry-run looks at few images; leave --near-duplicates out")
-        with progress_shown(quiet=not sys.stderr.isatty()) as progress:
+        with progress_shown(quiet=not sys.stderr.isatty(), as_json=as_json) as progress:
             forecast = forecast_extraction(images, base, store, **settings, progress=progress)
         note_image_set(images)
         if as_json:
@@ -115,7 +132,7 @@ def extract(
         note_rejected(forecast.rejected)
         return forecast
     try:
-        with progress_shown() as progress:
+        with progress_shown(as_json=as_json) as progress:
             extraction = extract_features(images, base, store, **settings, progress=progress)
             usable = replace(images, items=ImageSet.read_csv(store.set_file(images.name)).items)
             alike = find_near_duplicates(usable, progress=progress) if near_duplicates else None
@@ -148,8 +165,8 @@ def extract(
 def _print_extraction(extraction: "Extraction", cache: Path) -> None:
     print(
         f"{extraction.images} images of {extraction.image_set!r} by {extraction.model} "
-        f"({extraction.weights}): {extraction.computed} computed, {extraction.cached} found in the "
-        f"cache, {extraction.seconds:.1f} s"
+        f"({extraction.weights}, {extraction.precision}): {extraction.computed} computed, "
+        f"{extraction.cached} found in the cache, {extraction.seconds:.1f} s"
     )
     print_table(
         [

@@ -19,18 +19,23 @@ __all__ = [
     "CacheFolder",
     "Compress",
     "Data",
+    "Device",
     "HeadName",
     "HeadsFolder",
     "ImageSize",
     "Interpolation",
+    "KeepAspect",
     "Model",
     "NearDuplicates",
     "NewHeadName",
+    "Precision",
+    "ReducedDecode",
     "Seed",
     "SetName",
     "Squash",
     "Weights",
     "age_of",
+    "batch_size_of",
     "bytes_of",
     "image_size_of",
     "plain",
@@ -58,6 +63,15 @@ def image_size_of(text: str | None) -> tuple[int, int] | None:
             f"150 or 150x200"
         )
     return int(sides[0]), int(sides[-1])
+
+
+def batch_size_of(text: str) -> int | None:
+    """Return how many images ``16`` are, and None for ``auto``."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not 0 < len(text) < 6 or int(text) < 1:  # noqa: PLR2004
+        raise UsageError(f"--batch-size {text!r} cannot be; give auto, or images from 1 on")
+    return int(text)
 
 
 def bytes_of(text: str | None) -> int | None:
@@ -119,7 +133,40 @@ HeadName = Annotated[
         "--head", callback=plain, help="Name of the head; needed where there are several."
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images per call of the base.")]
+BatchSize = Annotated[
+    str,
+    typer.Option("--batch-size", help="Images per call of the base; auto: what suits the machine."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32 is exact; bf16 and fp16 are faster where the machine knows them; auto takes "
+        "bf16 where it is native and the network stands it.",
+    ),
+]
+KeepAspect = Annotated[
+    bool,
+    typer.Option(
+        "--keep-aspect",
+        help="Crop nothing: the base sees whole images of any proportions; needs pooled layers.",
+    ),
+]
+ReducedDecode = Annotated[
+    bool,
+    typer.Option(
+        "--reduced-decode",
+        help="Decode large JPEGs at a half, a quarter or an eighth of their size: faster, and "
+        "slightly different.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of splits, folds and solvers.")

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 __all__ = ["note", "print_json", "print_table", "progress_shown", "stop"]
@@ -62,11 +63,17 @@ def print_table(
 
 @contextmanager
 def progress_shown(
-    *, quiet: bool = False, unit: str = "images"
-) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callable for the library to report what is done: a bar, or a line now and then."""
+    *, quiet: bool = False, unit: str = "images", as_json: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Yield a callable for the library to report what is done: a bar, or a line now and then.
+
+    It takes what is being done, how much is done and how much there is in all, and may take other
+    counts by name.
+    """
     if quiet:
-        yield lambda _stage, _done, _total: stop.check()
+        yield lambda *_numbers, **_counts: stop.check()
+    elif as_json:
+        yield _json_lines(unit)
     elif sys.stderr.isatty():
         with _bar(unit) as report:
             yield report
@@ -123,7 +130,7 @@ def _align(
 
 
 @contextmanager
-def _bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+def _bar(unit: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -140,30 +147,69 @@ def _bar(unit: str) -> Iterator[Callable[[str, int, int], None]]:
         MofNCompleteColumn(),
         TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[counts]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, TaskID] = {}
         started = time.monotonic()
 
-        def report(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int, **counts: int) -> None:
             stop.check()
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, rate=0.0)
+                tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="")
             rate = done / max(1e-9, time.monotonic() - started)
-            bar.update(tasks[stage], completed=done, total=total, rate=rate)
+            text = _counted(counts)
+            bar.update(tasks[stage], completed=done, total=total, rate=rate, counts=text)
 
         yield report
 
 
-def _lines(unit: str) -> Callable[[str, int, int], None]:
+def _lines(unit: str) -> Callable[..., None]:
+    def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
+        left = timedelta(seconds=round((total - done) / rate)) if rate else None
+        facts = [f"{rate:.1f}/s", f"{left} left" if done < total else "", _counted(counts)]
+        note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
+
+    return _now_and_then(show)
+
+
+def _json_lines(unit: str) -> Callable[..., None]:
+    def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
+        speed = {f"{unit}_per_second": round(rate, 3)}
+        left = {"seconds_left": round((total - done) / rate, 1) if rate else None}
+        print(
+            json.dumps({"stage": stage, "done": done, "total": total, **speed, **left, **counts}),
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return _now_and_then(show)
+
+
+def _now_and_then(
+    show: Callable[[str, int, int, float, Mapping[str, int]], None],
+) -> Callable[..., None]:
+    """Return a report that is shown every ten seconds and at the end of a stage."""
     started = last = time.monotonic()
 
-    def report(stage: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int, **counts: int) -> None:
         nonlocal last
         stop.check()
         now = time.monotonic()
         if done == total or now - last >= _SECONDS_BETWEEN_LINES:
             last = now
-            note(f"{stage}: {done} of {total} {unit}, {done / max(1e-9, now - started):.1f}/s")
+            show(stage, done, total, done / max(1e-9, now - started), counts)
 
     return report
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Return counts as text: bytes in megabytes, and those above zero only."""
+    texts = {
+        name: f"{count / 1e6:.1f} MB {name.removeprefix('bytes_')}"
+        if name.startswith("bytes_")
+        else f"{count} {name}"
+        for name, count in counts.items()
+        if count
+    }
+    return ", ".join(texts.values())

@@ -23,11 +23,13 @@ from bottleneck.cli.options import (
     ByModel,
     BySet,
     CacheFolder,
+    Device,
     HeadName,
     HeadsFolder,
     NearDuplicates,
     NewHeadName,
     Seed,
+    batch_size_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
 
@@ -170,7 +172,8 @@ def predict(
         str | None, typer.Option("--weights", help="The base's weights, where they have moved.")
     ] = None,
     heads: HeadsFolder = Path("heads"),
-    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    batch_size: BatchSize = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, not CSV.")] = False,
 ) -> None:
     """Print the class and its probability for each image.
@@ -181,9 +184,10 @@ def predict(
     from bottleneck.images import ImageSet, RejectedImage
     from bottleneck.predict import load_base, predict_images
 
+    size = batch_size_of(batch_size)
     _, fitted = find_head(heads, head)
     found = ImageSet.from_paths(images)
-    base = load_base(fitted, weights=weights)
+    base = load_base(fitted, weights=weights, device=device)
     note_random(base.weights_random)
     note_image_set(found)
     table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -191,7 +195,7 @@ def predict(
         table.writerow(["path", "class", *(f"p({label})" for label in fitted.classes)])
     rejected = []
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
-        for result in predict_images(fitted, base, found, batch_size=batch_size, progress=progress):
+        for result in predict_images(fitted, base, found, batch_size=size, progress=progress):
             if isinstance(result, RejectedImage):
                 rejected.append(result)
                 if as_json:

@@ -156,6 +156,7 @@ def import_array(
         model=model,
         weights=_WEIGHTS,
         weights_random=False,
+        precision="",
         dtype=dtype,
         adjustments={},
         layer=layer,
@@ -267,7 +268,7 @@ def _record(
     selection: Selection, images: ImageSet, details: Mapping[str, Any], source: Path
 ) -> dict[str, Any]:
     """Return what a run's record says, as far as an import knows it."""
-    shared = ("image_set", "model", "weights", "weights_random", "dtype", "adjustments")
+    shared = ("image_set", "model", "weights", "weights_random", "precision", "dtype")
     layer = {
         "layer": selection.layer,
         "alias": selection.alias,
@@ -279,7 +280,7 @@ def _record(
         "shape": details["shape"],
     }
     return {
-        **{key: getattr(selection, key) for key in shared},
+        **{key: getattr(selection, key) for key in (*shared, "adjustments")},
         "image_set_digest": images.digest_of(),
         "imported_from": source.name,
         "layers": [layer],

@@ -79,7 +79,7 @@ def forecast_extraction(
     *,
     dtype: str = "float16",
     compress: str = "none",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Forecast:
     """Extract a few batches into a folder that is then removed, and tell what all will take.
@@ -118,7 +118,7 @@ def forecast_extraction(
         )
         bytes_on_disk += sum(map(sum, sizes))
         buffered = plan.part_sizes(trial.images, trial.seconds_per_image)
-        growth = max(growth, sum(map(max, sizes)) - sum(map(max, buffered)))
+        growth = max(growth, sum(map(_held, sizes)) - sum(map(_held, buffered)))
     peak = _peak_memory()
     return Forecast(
         image_set=images.name,
@@ -133,6 +133,11 @@ def forecast_extraction(
     )
 
 
+def _held(sizes: Sequence[int]) -> int:
+    """Return the bytes of the two parts of a bank that memory holds: one filled, one written."""
+    return sum(sorted(sizes)[-2:])
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A base's layers, the bank of each, and how they are stored."""
@@ -141,7 +146,7 @@ class _Plan:
     banks: Mapping[str, str]
     dtype: str
     compress: str
-    batch_size: int
+    batch_size: int | None
 
     @property
     def widths(self) -> list[int]:
@@ -156,8 +161,8 @@ class _Plan:
         sizes = []
         for widths in banks.values():
             of_size = PART_BYTES // len(banks) // sum(widths)
-            batches_of_time = ceil(PART_SECONDS / seconds_per_image / self.batch_size)
-            held = max(1, min(of_size, batches_of_time * self.batch_size))
+            of_time = ceil(PART_SECONDS / seconds_per_image)
+            held = max(1, min(of_size, of_time))
             full, rest = divmod(rows, held)
             counts = [held] * full + [rest] * bool(rest)
             sizes.append([part_size(count, widths) for count in counts])
@@ -182,8 +187,7 @@ def _try(
     plan: _Plan, items: Sequence[ImageItem], cache: Cache, canary: Canary, report: Progress
 ) -> _Trial:
     folder = _scratch_folder(cache)
-    least = (_WARM_UP_BATCHES + _TIMED_BATCHES) * plan.batch_size
-    done = warmed = 0
+    done = warmed = size = 0
     rejected: list[RejectedImage] = []
     with TemporaryDirectory(prefix=_PREFIX, dir=folder) as place:
         scratch = Cache(place)
@@ -206,14 +210,15 @@ def _try(
                 done += len(batch.items) + len(batch.rejected)
                 rejected += batch.rejected
                 now = time.monotonic()
-                report("trial", min(done, least), min(len(items), least))
+                size = size or done
+                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(items))
+                report("trial", min(done, least), least)
                 if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
                     warm, warmed = now, done
                 timed = done - warmed if warmed else 0
-                enough = timed >= _TIMED_BATCHES * plan.batch_size
-                if enough and now - warm >= _TIMED_SECONDS:
+                if timed >= _TIMED_BATCHES * size and now - warm >= _TIMED_SECONDS:
                     break
-        elapsed = time.monotonic() - started
+        elapsed = now - started
         per_image = (now - warm) / timed if timed else elapsed / done
         return _Trial(done, elapsed, per_image, _seconds_per_byte(Path(place)), rejected)
 

@@ -17,8 +17,8 @@ from bottleneck.images import ImageItem, ImageSet
 
 __all__ = ["Recheck", "recheck_bank"]
 
-_TOLERANCE = 2e-3
-"""Of the largest value in a row: two roundings to float16."""
+_TOLERANCES = {"fp32": 2e-3, "fp16": 1e-2, "bf16": 5e-2}
+"""Of the largest value in a row: two roundings to float16, and another order of summation."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,14 @@ def recheck_bank(
         except BottleneckError as error:
             reasons.append(str(error))
             continue
-        done = 0
+        done, tolerance = 0, _TOLERANCES[base.precision]
         for batch in feature_batches(base, items):
             digests = [item.digest for item in batch.items]
             for layer, values in batch.features.items():
                 gaps = _gaps(bank.read(layer, digests), values)
                 rows += len(gaps)
                 difference = max([difference or 0.0, *gaps])
-                bad = [
-                    digest for digest, gap in zip(digests, gaps, strict=True) if gap > _TOLERANCE
-                ]
+                bad = [digest for digest, gap in zip(digests, gaps, strict=True) if gap > tolerance]
                 wrong.update(bank.parts_with(layer, bad))
             done += len(digests)
             if progress:
@@ -121,6 +119,7 @@ def _base(run: dict[str, Any], bank: str) -> FrozenBase:
         [each["layer"] for each in layers],
         weights=run["weights"],
         pool=layers[0]["pool"],
+        precision=run["precision"],
         **run["adjustments"],
     )
     for each in layers:

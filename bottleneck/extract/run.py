@@ -65,8 +65,9 @@ class Extraction:
         The weights were never trained: the features serve to try the plumbing only.
     adjustments : dict
         How the preprocessing differs from that of the weights: arguments of `FrozenBase`.
-    dtype : str
-        ``float16`` or ``float32``: how the features are stored.
+    precision, dtype : str
+        In which numbers the base computed (``fp32``, ``bf16`` or ``fp16``), and how the features
+        are stored (``float16`` or ``float32``).
     layers : list of ExtractedLayer
         In the order of computation.
     images, computed, cached : int
@@ -87,6 +88,7 @@ class Extraction:
     weights: str
     weights_random: bool
     adjustments: dict[str, Any]
+    precision: str
     dtype: str
     layers: list[ExtractedLayer]
     images: int
@@ -110,7 +112,7 @@ def extract_features(
     *,
     dtype: str = "float16",
     compress: str = "none",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Compute the features that the cache lacks and store them.
@@ -130,10 +132,11 @@ def extract_features(
         ``float16`` or ``float32``: how features are stored.
     compress : str
         ``none``, ``lz4`` or ``zstd``: how new parts are compressed, without loss.
-    batch_size : int
-        Images per call of the base.
+    batch_size : int, optional
+        Images per call of the base; by default what suits the machine.
     progress : callable, optional
-        Called with ``"extract"``, the images done and the images to do.
+        Called with ``"extract"``, the images done and the images to do; by name, with how many
+        more were found in the cache, ``cached``, and with ``bytes_written``.
 
     Raises
     ------
@@ -157,6 +160,7 @@ def extract_features(
     banks = task.banks
     distinct = {bank.name: bank for bank in banks.values()}.values()
     done = written = 0
+    found = len({item.digest for item in images.items}) - task.images
     bad: dict[str, str] = {}
     try:
         for layers, items in task.missing.items():
@@ -176,7 +180,7 @@ def extract_features(
                     written += len(batch.items) * row_bytes
                     done += len(batch.items) + len(batch.rejected)
                     if progress:
-                        progress("extract", done, task.images)
+                        progress("extract", done, task.images, cached=found, bytes_written=written)
     except BaseException:
         with suppress(CacheError):  # what stopped the work may be a full disk
             _refresh(distinct)
@@ -200,6 +204,7 @@ def extract_features(
         weights=base.weights_name,
         weights_random=base.weights_random,
         adjustments=base.adjustments,
+        precision=base.precision,
         dtype=dtype,
         layers=[
             ExtractedLayer(
@@ -234,12 +239,12 @@ def _refresh(banks: Iterable[Bank]) -> None:
             bank.rebuild_view_file()
 
 
-def check_arguments(dtype: str, compress: str, batch_size: int) -> None:
+def check_arguments(dtype: str, compress: str, batch_size: int | None) -> None:
     """Raise an error unless features can be stored so, and batches be of that size."""
     compression_options(compress, (1, 1), np.dtype(np.float16))
     if dtype not in _DTYPES:
         raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
 
 
@@ -250,7 +255,7 @@ def stored_batches(
     *,
     dtype: str,
     compress: str,
-    batch_size: int,
+    batch_size: int | None,
     canary: Canary,
 ) -> Generator[Batch]:
     """Compute the base's layers of some images; yield each batch once it is appended."""

@@ -4,11 +4,12 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from operator import itemgetter
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases import FrozenBase, Transform
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import CacheError
-from bottleneck.images import ImageItem, ImageSet
+from bottleneck.images import ImageItem, ImageSet, in_threads, read_size
 
 __all__ = [
     "Canary",
@@ -23,7 +24,7 @@ __all__ = [
 Canary = Mapping[str, Sequence[Sequence[float]]]
 """Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
 
-_PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow")
+_PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow", "simplejpeg")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,16 @@ def find_task(images: ImageSet, base: FrozenBase, cache: Cache, dtype: str) -> T
     banks = {layer: cache.bank(base.model, base.fingerprint(layer, dtype)) for layer in base.layers}
     canary = base.canary()
     check_banks(base, banks, dtype, canary)
-    return Task(banks, canary, missing_images(images, banks))
+    missing = missing_images(images, banks)
+    if base.transform.keep_aspect:
+        missing = {layers: _by_size(items, base.transform) for layers, items in missing.items()}
+    return Task(banks, canary, missing)
+
+
+def _by_size(items: Sequence[ImageItem], transform: Transform) -> list[ImageItem]:
+    """Return images with those together that a base sees at the same size, for full batches."""
+    sizes = in_threads(lambda item: transform.proportions(*read_size(item.path)), items)
+    return [item for _, item in sorted(zip(sizes, items, strict=True), key=itemgetter(0))]
 
 
 def count_cached(

@@ -1,9 +1,9 @@
 """Image sets: find, digest, label, split and decode images. They hold no features."""
 
-from bottleneck.images.decode import decode
+from bottleneck.images.decode import decode, read_size
 from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS, read_manifest
 from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
-from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage
+from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage, in_threads
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -15,5 +15,7 @@ __all__ = [
     "RejectedImage",
     "decode",
     "find_near_duplicates",
+    "in_threads",
     "read_manifest",
+    "read_size",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from PIL import Image
 
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
@@ -146,7 +147,7 @@ def _hash(item: ImageItem) -> int | RejectedImage:
         return RejectedImage(item.path, error.strerror or str(error))
     except BadImageError as error:
         return RejectedImage(item.path, str(error))
-    bits = np.packbits(_imagehash().phash(image).hash.reshape(-1))
+    bits = np.packbits(_imagehash().phash(Image.fromarray(image)).hash.reshape(-1))
     return int.from_bytes(bits.tobytes(), "big")
 
 

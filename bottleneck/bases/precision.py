@@ -1,0 +1,80 @@
+"""In which numbers a base computes, and on what."""
+
+import re
+
+import torch
+
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+
+__all__ = ["PRECISIONS", "choose_precision", "dtype_of", "find_devices"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("auto", *_DTYPES)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return the type of weights and activations."""
+    return _DTYPES[precision]
+
+
+def choose_precision(wanted: str, device: torch.device, *, dense: bool) -> str:
+    """Return the precision that a name stands for.
+
+    ``auto`` is ``bf16`` where the device multiplies bfloat16 natively and the network is dense,
+    else ``fp32``: the few weights of a depthwise convolution are such that their rounding does not
+    average out (docs/performance.md has the figures).
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such precision.
+    """
+    if wanted not in PRECISIONS:
+        raise UnknownNameError(
+            f"no precision {wanted!r}{did_you_mean(wanted, PRECISIONS)}; expected one of "
+            f"{', '.join(PRECISIONS)}"
+        )
+    if wanted != "auto":
+        return wanted
+    return "bf16" if dense and _multiplies_bfloat16(device) else "fp32"
+
+
+def find_devices(wanted: str) -> tuple[torch.device, ...]:
+    """Return the devices that a name stands for.
+
+    Parameters
+    ----------
+    wanted : str
+        ``auto`` (the first GPU if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:N``,
+        or several GPUs as ``cuda:0,cuda:1``.
+
+    Raises
+    ------
+    UsageError
+        There is no such device.
+    """
+    if wanted == "auto":
+        return (torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),)
+    names = list(dict.fromkeys(name.strip() for name in wanted.split(",")))
+    if not all(re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) for name in names):
+        raise UsageError(
+            f"no device {wanted!r}; expected auto, cpu, cuda, cuda:N, or several GPUs such as "
+            f"cuda:0,cuda:1"
+        )
+    if "cpu" in names and len(names) > 1:
+        raise UsageError(f"the processor and a GPU ({wanted!r}) cannot share a run; give either")
+    gpus = torch.cuda.device_count()
+    devices = [torch.device("cuda:0" if name == "cuda" else name) for name in names]
+    for device in devices:
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            here = f"there are {gpus} here" if gpus else "PyTorch finds none here"
+            raise UsageError(f"no GPU {str(device)!r}: {here}; give --device auto")
+    return tuple(dict.fromkeys(devices))
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # PyTorch asks the processor under these names only.
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001

@@ -1,0 +1,165 @@
+"""Where batches are computed: a lane for each core, or two for each GPU."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+
+from bottleneck.bases import FrozenBase
+from bottleneck.errors import MemoryShortError
+
+__all__ = ["Lane", "Lanes", "find_lanes", "largest_that_pays"]
+
+_IMAGES_AT_ONCE = 64
+_PER_CORE = 8
+"""Of 2 to 16, the fastest for VGG16, ResNet-50 and MobileNetV2 together: docs/performance.md."""
+_PER_GPU = 2
+_LARGEST_BATCH = 1024
+_PAYS = 1.05
+_TRIALS = 3
+
+
+class Lane:
+    """Computes one batch after the other on one core, or on one stream of a GPU."""
+
+    def __init__(self, base: FrozenBase, device: torch.device) -> None:
+        self._base = base
+        self._device = device
+        self._stream: Any = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
+        """Compute the layers of some images, in halves where memory is short.
+
+        Parameters
+        ----------
+        pixels : sequence of torch.Tensor
+            n images as `Transform.pixels` gives them, all of one size.
+
+        Returns
+        -------
+        dict of str to np.ndarray
+            Layer to float32 of shape (n, ...).
+
+        Raises
+        ------
+        MemoryShortError
+            Not even two images fit.
+        """
+        try:
+            # Some kernels sum in another order for a batch of one, so that an image is never alone.
+            alone = len(pixels) == 1
+            found = self._compute([*pixels, *pixels] if alone else pixels)
+            return {layer: values[: len(pixels)] for layer, values in found.items()}
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        if len(pixels) <= 3:  # noqa: PLR2004 - a half of them would be alone
+            height, width = pixels[0].shape[-2:]
+            raise MemoryShortError(
+                f"not even {max(2, len(pixels))} images of {height} x {width} pixels fit into the "
+                f"memory of {self._device}; take a shallower layer, a smaller --image-size or "
+                f"another --device"
+            )
+        if self._stream is not None:
+            torch.cuda.empty_cache()
+        half = len(pixels) // 2
+        parts = [self.compute(pixels[:half]), self.compute(pixels[half:])]
+        return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
+
+    def _compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
+        normalise = self._base.transform.normalise
+        if self._stream is None:  # an image at a time stays in the core's own cache
+            batch = torch.stack([normalise(each) for each in pixels])
+            return {layer: values.numpy() for layer, values in self._base(batch).items()}
+        with torch.cuda.stream(self._stream):
+            sent = torch.stack(list(pixels)).pin_memory().to(self._device, non_blocking=True)
+            activations = self._base(normalise(sent))
+            return {layer: values.cpu().numpy() for layer, values in activations.items()}
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How an extraction is spread.
+
+    Attributes
+    ----------
+    all : list of Lane
+        Those that work side by side.
+    batch_size : int
+        Images that a lane takes at a time.
+    loaders : int
+        Threads that work ahead of the lanes.
+    decode_ahead : bool
+        Whether these decode, too, or only read.
+    """
+
+    all: list[Lane]
+    batch_size: int
+    loaders: int
+    decode_ahead: bool
+
+
+def find_lanes(base: FrozenBase, batch_size: int | None = None) -> Lanes:
+    """Spread an extraction over the cores that the process may use, or over its base's GPUs.
+
+    Cores are counted as joblib counts them, by affinity and the limits of containers, and are no
+    more than `torch.get_num_threads`, by which users limit them.
+
+    Parameters
+    ----------
+    base : FrozenBase
+        Computes on its `devices`.
+    batch_size : int, optional
+        Images per call of the base. By default 8 on a core, fewer from nine cores on; on a GPU the
+        largest that is faster than half of it by a twentieth.
+    """
+    cores = min(joblib.cpu_count(), torch.get_num_threads())
+    if base.devices[0].type == "cpu":
+        lanes = [Lane(base, base.devices[0]) for _ in range(cores)]
+        fitting = max(2, min(_PER_CORE, _IMAGES_AT_ONCE // cores))
+        return Lanes(lanes, batch_size or fitting, loaders=2, decode_ahead=False)
+    lanes = [Lane(base, device) for device in base.devices * _PER_GPU]
+    best = batch_size or largest_that_pays(lambda size: _rate(lanes[0], base, size))
+    return Lanes(lanes, best, loaders=cores, decode_ahead=True)
+
+
+def largest_that_pays(rate: Callable[[int], float]) -> int:
+    """Return the batch size from which on doubling brings less than a twentieth.
+
+    Parameters
+    ----------
+    rate : callable
+        Maps a batch size to images per second; raises `RuntimeError` where memory does not suffice.
+    """
+    size, best = 8, 0.0
+    while size <= _LARGEST_BATCH:
+        try:
+            found = rate(size)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            break
+        if found < _PAYS * best:
+            break
+        size, best = 2 * size, found
+    return max(2, size // 2)
+
+
+def _rate(lane: Lane, base: FrozenBase, size: int) -> float:
+    """Time a lane on black images."""
+    pixels = [torch.zeros(3, *base.transform.crop, dtype=torch.uint8)] * size
+    lane._compute(pixels)  # noqa: SLF001 - where memory is short, it shall say so
+    started = time.monotonic()
+    for _ in range(_TRIALS):
+        lane._compute(pixels)  # noqa: SLF001
+    return _TRIALS * size / (time.monotonic() - started)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
