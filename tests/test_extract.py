@@ -27,7 +27,9 @@ from bottleneck.files import write_json
 @pytest.fixture(scope="module")
 def tiny() -> FrozenBase:
     """A small network for arithmetic."""
-    return FrozenBase("squeezenet1_1", ["features.3", "features.12"], weights="random")
+    return FrozenBase(
+        "squeezenet1_1", ["features.3", "features.12"], weights="random", precision="fp32"
+    )
 
 
 @pytest.fixture
@@ -56,7 +58,9 @@ def test_cached_features_equal_a_plain_forward(make_images, name, layer):
     folder = make_images(cat=4, dog=4)
     cache = Cache("cache")
     extract_features(
-        ImageSet.from_folder(folder), FrozenBase(name, [layer], weights="weights.pth"), cache
+        ImageSet.from_folder(folder),
+        FrozenBase(name, [layer], weights="weights.pth", precision="fp32"),
+        cache,
     )
     features = load_features(cache, select_features(cache))
 
@@ -353,9 +357,12 @@ def test_progress_is_reported(make_images, tiny):
         tiny,
         Cache("cache"),
         batch_size=4,
-        progress=lambda *report: reports.append(report),
+        progress=lambda *report, **counts: reports.append((*report, counts)),
     )
-    assert reports == [("extract", 4, 10), ("extract", 8, 10), ("extract", 10, 10)]
+    each = sum(np.prod(shape) for shape in tiny.shapes.values()) * 2
+    assert reports == [
+        ("extract", done, 10, {"cached": 0, "bytes_written": done * each}) for done in (4, 8, 10)
+    ]
 
 
 def test_bad_arguments(make_images, tiny):

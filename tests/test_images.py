@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from bottleneck.errors import (
     BadImageError,
@@ -20,7 +20,7 @@ from bottleneck.errors import (
     PathMissingError,
     UsageError,
 )
-from bottleneck.images import ImageItem, ImageSet, decode, find_near_duplicates
+from bottleneck.images import ImageItem, ImageSet, decode, find_near_duplicates, read_size
 
 RED, BLUE = (200, 30, 40), (20, 60, 220)
 
@@ -38,11 +38,12 @@ def halves(mode: str = "RGB", left=RED, right=BLUE) -> Image.Image:
     return image
 
 
-def assert_shows(image: Image.Image, left, right, *, tolerance: int = 6) -> None:
-    assert image.mode == "RGB"
-    width, height = image.size
+def assert_shows(pixels: np.ndarray, left, right, *, tolerance: int = 6) -> None:
+    assert pixels.dtype == np.uint8
+    height, width, channels = pixels.shape
+    assert channels == 3
     for place, expected in ((width // 4, left), (3 * width // 4, right)):
-        found = np.array(image.getpixel((place, height // 2)), int)
+        found = pixels[height // 2, place].astype(int)
         assert np.abs(found - expected).max() <= tolerance, (found, expected)
 
 
@@ -135,9 +136,15 @@ def test_exif_orientation_is_applied(orientation):
         image = image.transpose(step)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = decode(encoded(image, "PNG", exif=exif))
-    assert upright.size == (40, 20)
-    assert_shows(upright, RED, BLUE)
+    for kind, options in (("PNG", {}), ("JPEG", {"quality": 95, "subsampling": 0})):
+        data = encoded(image, kind, exif=exif, **options)
+        upright = decode(data)
+        assert upright.shape == (20, 40, 3)
+        assert_shows(upright, RED, BLUE)
+        by_pillow = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        assert np.array_equal(upright, np.asarray(by_pillow))
+        Path("image").write_bytes(data)
+        assert read_size("image") == (20, 40)
 
 
 def test_float_pixels_are_refused():

@@ -160,8 +160,9 @@ def test_the_class_token_of_a_transformer():
 
 
 def test_pooling_belongs_to_the_fingerprint_except_of_vectors():
-    plain = FrozenBase("resnet18", ["layer4", "flatten"], weights="random")
-    pooled = FrozenBase("resnet18", ["layer4", "flatten"], weights="random", pool="avg")
+    layers, exact = ["layer4", "flatten"], {"weights": "random", "precision": "fp32"}
+    plain = FrozenBase("resnet18", layers, **exact)
+    pooled = FrozenBase("resnet18", layers, pool="avg", **exact)
     conv, vector = plain.layers
     assert plain.fingerprint(conv) != pooled.fingerprint(conv)
     assert plain.fingerprint(vector) == pooled.fingerprint(vector)

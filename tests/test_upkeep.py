@@ -314,7 +314,7 @@ def test_rows_that_vanish_during_an_extraction_are_told(make_images):
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     cache = Cache("cache")
 
-    def remove(_stage: str, done: int, _total: int) -> None:
+    def remove(_stage: str, done: int, _total: int, **_counts: int) -> None:
         if done == 16:
             for path in Path("cache").glob("*/parts/*.h5"):
                 path.unlink()

@@ -108,7 +108,8 @@ class _PackedConvolution(nn.Module):
         self._settings = (padding, list(conv.stride), list(conv.dilation), conv.groups)
         self._activation = (activation, arguments, "")
         self._bias = conv.bias
-        self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(  # noqa: SLF001
+        functions: Any = torch._C._nn  # noqa: SLF001
+        self._weight = functions.mkldnn_reorder_conv2d_weight(
             conv.weight.to_mkldnn(), *self._settings, size
         )
 

@@ -218,10 +218,10 @@ class Transform:
             float32 of the same shape: (pixels / 255 - mean) / std.
         """
         mean, std = (
-            torch.tensor(values, device=pixels.device).mul_(255)[:, None, None]
+            torch.tensor(values, device=pixels.device)[:, None, None]
             for values in (self.mean, self.std)
         )
-        return pixels.float().sub_(mean).div_(std)
+        return pixels.float().div_(255).sub_(mean).div_(std)
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width that an image is resized to.

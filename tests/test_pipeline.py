@@ -1,0 +1,344 @@
+"""From files to activations: lanes, precision, fused networks, batches of several sizes."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from torch import nn
+
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.bases import find_model
+from bottleneck.bases.fusing import fuse
+from bottleneck.bases.precision import choose_precision, find_devices
+from bottleneck.errors import BottleneckError, UnknownNameError, UsageError
+from bottleneck.extract import feature_batches
+from bottleneck.extract.lanes import find_lanes, largest_that_pays
+from bottleneck.extract.memory import freed_memory_kept
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Twelve photographs of five sizes, two of which are alone with theirs."""
+    folder = tmp_path / "photographs"
+    images = [data.chelsea(), data.coffee(), data.rocket(), data.astronaut()]
+    for number in range(12):
+        image = Image.fromarray(images[number % 4])
+        width = 200 + 40 * (number % 3)
+        height = 300 if number == 11 else 150
+        path = folder / f"{number % 2}/{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.crop((number, 0, number + width, height)).save(path, quality=90)
+    return ImageSet.from_folder(folder)
+
+
+def base(model="squeezenet1_1", layers=("features.12",), **options) -> FrozenBase:
+    return FrozenBase(model, layers, weights="random", **{"precision": "fp32"} | options)
+
+
+def rows(extractor: FrozenBase, images: ImageSet, **options) -> dict[str, np.ndarray]:
+    """Return the features of each image by its digest."""
+    (layer,) = extractor.layers
+    return {
+        item.digest: values
+        for batch in feature_batches(extractor, images.items, **options)
+        for item, values in zip(batch.items, batch.features[layer], strict=True)
+    }
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, None])
+def test_batches_come_in_order_and_their_size_changes_no_bit(photographs, precision, batch_size):
+    extractor = base(precision=precision)
+    order = [
+        item
+        for batch in feature_batches(extractor, photographs.items, batch_size=batch_size)
+        for item in batch.items
+    ]
+    assert order == list(photographs.items)
+    expected = rows(extractor, photographs, batch_size=4)
+    found = rows(extractor, photographs, batch_size=batch_size)
+    assert all(np.array_equal(found[digest], expected[digest]) for digest in expected)
+
+
+def test_threads_of_the_process_are_as_before(photographs):
+    before = torch.get_num_threads()
+    batches = feature_batches(base(), photographs.items, batch_size=2)
+    next(batches)
+    batches.close()
+    assert torch.get_num_threads() == before
+    list(feature_batches(base(), photographs.items))
+    assert torch.get_num_threads() == before
+
+
+def test_a_lane_for_each_core_that_may_be_used(monkeypatch):
+    found = find_lanes(base())
+    assert len(found.all) <= torch.get_num_threads()
+    assert found.batch_size == 8
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # how joblib is told
+    assert len(find_lanes(base()).all) == 1
+    assert find_lanes(base(), 3).batch_size == 3
+
+
+# Networks with batch normalisation before and after convolutions, activations of each kind,
+# convolutions with other paddings, and layers in the middle of what could be put together.
+@pytest.mark.parametrize(
+    ("model", "layer"),
+    [
+        ("resnet18", "layer1.0.conv1"),
+        ("resnet18", "layer1.0.bn1"),
+        ("resnet18", "layer1.0.relu"),
+        ("densenet121", "features.denseblock1"),
+        ("mobilenet_v3_small", "features.4"),
+        ("efficientnet_b0", "features.2"),
+        ("efficientnet_lite0", "blocks.1"),
+    ],
+)
+def test_a_fused_network_computes_the_same(model, layer):
+    torch.manual_seed(3)
+    root = find_model(model).build((96, 96)).eval()
+    for module in root.modules():
+        if isinstance(module, nn.BatchNorm2d):  # fresh ones would hardly do anything
+            nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    torch.save(root.state_dict(), "weights.pth")
+    ours = FrozenBase(model, [layer], weights="weights.pth", precision="fp32", image_size=(96, 96))
+    plain = ours.network.cut(ours.layers, ours._tensors)
+    images = torch.randn(3, 3, 96, 96)
+    with torch.inference_mode():
+        (expected,) = plain(images).values()
+    (found,) = ours(images).values()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_convolutions_take_normalisation_and_activation_along():
+    extractor = base("resnet18", ["layer4"])
+    (compute,) = extractor._computes.values()
+    names = [type(module).__name__ for module in compute.modules()]
+    assert "BatchNorm2d" not in names
+    called = [
+        type(compute.get_submodule(node.target)).__name__
+        for node in compute.graph.nodes
+        if node.op == "call_module"
+    ]
+    assert called.count("ReLU") == 8  # behind the additions; the other nine went along
+    assert "Conv2d" not in names
+
+
+def test_a_module_that_two_nodes_call_stays_as_it_is():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+            self.norms = nn.ModuleList([nn.BatchNorm2d(3), nn.BatchNorm2d(3)])
+            self.norms[1].running_mean += 2
+
+        def forward(self, x):
+            return self.norms[1](self.conv(self.norms[0](self.conv(x))))
+
+    torch.manual_seed(0)
+    module = torch.fx.symbolic_trace(Twice().eval())
+    module.requires_grad_(requires_grad=False)
+    images = torch.randn(2, 3, 8, 8)
+    expected = module(images)
+    fuse(module, torch.float32, CPU)
+    torch.testing.assert_close(module(images), expected)
+
+
+@pytest.mark.parametrize(("model", "dense"), [("vgg11", True), ("mobilenet_v2", False)])
+def test_auto_is_bf16_only_where_it_is_native_and_the_network_stands_it(monkeypatch, model, dense):
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        expected = "bf16" if dense and native else "fp32"
+        assert FrozenBase(model, weights="random").precision == expected
+
+
+def test_precision_is_part_of_the_fingerprint():
+    prints = {
+        base(precision=precision).fingerprint("features.12.cat")
+        for precision in ("fp32", "bf16", "fp16")
+    }
+    assert len(prints) == 3
+    with pytest.raises(UnknownNameError, match="no precision 'bf61'; did you mean 'bf16'"):
+        choose_precision("bf61", CPU, dense=True)
+
+
+@pytest.mark.parametrize("model", ["vgg11", "resnet18", "vit_b_32", "densenet121"])
+def test_half_precision_is_near(photographs, model):
+    layer = "last_conv"
+    exact = rows(base(model, [layer]), photographs)
+    for precision, least in (("bf16", 0.9995), ("fp16", 0.99999)):
+        near = rows(base(model, [layer], precision=precision), photographs)
+        for digest, values in exact.items():
+            ours, theirs = values.ravel(), near[digest].ravel()
+            cosine = ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)
+            assert least < cosine
+        assert any(not np.array_equal(exact[digest], near[digest]) for digest in exact)
+
+
+def test_devices_that_are_not_there():
+    assert find_devices("cpu") == (CPU,)
+    if not torch.cuda.is_available():
+        assert find_devices("auto") == (CPU,)
+        with pytest.raises(UsageError, match="no GPU 'cuda:1': PyTorch finds none here"):
+            find_devices("cuda:1")
+    with pytest.raises(UsageError, match="no device 'gpu'; expected auto, cpu, cuda"):
+        find_devices("gpu")
+    with pytest.raises(UsageError, match="cannot share a run"):
+        find_devices("cpu,cuda:0")
+
+
+def test_the_largest_batch_that_pays():
+    assert largest_that_pays(lambda size: min(size, 64)) == 64
+    assert largest_that_pays(lambda _: 100.0) == 8
+    assert largest_that_pays(float) == 1024
+
+    def short(size: int) -> float:
+        if size > 32:
+            raise torch.OutOfMemoryError
+        return float(size)
+
+    assert largest_that_pays(short) == 32
+    with pytest.raises(RuntimeError, match="broken"):
+        largest_that_pays(lambda _: (_ for _ in ()).throw(RuntimeError("broken")))
+
+
+LIMITED = """
+import resource, sys, torch
+from bottleneck import FrozenBase
+from bottleneck.errors import MemoryShortError
+from bottleneck.extract.lanes import find_lanes
+base = FrozenBase("vgg11", ["features.1"], weights="random", precision="fp32")
+torch.set_num_threads(1)
+lane = find_lanes(base).all[0]
+pixels = list(torch.randint(0, 256, (24, 3, 224, 224), dtype=torch.uint8))
+free = lane.compute(pixels)
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[1]) * 2**20,) * 2)
+try:
+    found = lane.compute(pixels)
+    print(all((found[layer] == free[layer]).all() for layer in free))
+except MemoryShortError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
+@pytest.mark.parametrize(("megabytes", "said"), [(400, "True"), (8, "not even 3 images of 224")])
+def test_memory_that_falls_short_halves_the_batch(megabytes, said):
+    """A real limit on the process: 24 images need some 310 MB for each activation."""
+    command = [sys.executable, "-c", LIMITED, str(megabytes)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith(said), result.stdout + result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of the GNU C library")
+def test_freed_memory_is_kept_and_then_given_back():
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.ones(2**24)  # 64 MB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    usual = faults()
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    with freed_memory_kept():
+        faults()
+        assert faults() < usual / 10
+    held = int(Path("/proc/self/statm").read_text().split()[1])
+    assert held * resource.getpagesize() < before + 2**27
+
+
+@pytest.mark.parametrize("model", ["resnet18", "efficientnet_lite0"])
+def test_whole_images_of_any_proportions(photographs, model):
+    """Grouped by size, back in order, and each as the network sees it by itself."""
+    extractor = base(model, ["penultimate"], keep_aspect=True)
+    found = rows(extractor, photographs)
+    assert len({extractor.transform.size_of(150, width) for width in (200, 240, 280)}) == 3
+    for item in photographs.items:
+        image = Image.open(item.path)
+        seen = extractor.transform(image)
+        assert min(seen.shape[1:]) == 224
+        assert abs(seen.shape[2] / seen.shape[1] - image.width / image.height) < 0.01
+        (expected,) = extractor(torch.stack([seen, seen])).values()
+        assert np.array_equal(found[item.digest], expected[0].numpy())
+
+
+def test_what_whole_images_need(photographs):
+    with pytest.raises(UsageError, match="'features.12.cat' has another shape for each size"):
+        base(keep_aspect=True)
+    with pytest.raises(UsageError, match="keep their proportions and be squashed"):
+        base(pool="avg", keep_aspect=True, squash=True)
+    with pytest.raises(UsageError, match="cannot compute"):
+        base("vit_b_32", ["penultimate"], keep_aspect=True)
+    extractor = base(pool="avg", keep_aspect=True)
+    record = extract_features(photographs, extractor, Cache("cache"))
+    assert (record.computed, record.adjustments) == (12, {"keep_aspect": True})
+    assert extract_features(photographs, extractor, Cache("cache")).computed == 0
+
+
+def test_reduced_decoding_is_another_fingerprint_and_nearly_the_same(tmp_path):
+    photograph = Image.fromarray(data.astronaut()).resize((2048, 2048))
+    photograph.save(tmp_path / "photograph.jpg", quality=95)
+    images = ImageSet.from_paths([tmp_path / "photograph.jpg"])
+    whole, reduced = base(), base(reduced_decode=True)
+    assert whole.fingerprint("features.12.cat") != reduced.fingerprint("features.12.cat")
+    assert reduced.transform.enough(2048, 2048) == (512, 512)
+    assert whole.transform.enough(2048, 2048) == (2048, 2048)
+    (exact,), (near,) = rows(whole, images).values(), rows(reduced, images).values()
+    gap = np.abs(exact - near).max() / np.abs(exact).max()
+    assert 0 < gap < 0.05
+
+
+def test_progress_as_json_lines(photographs):
+    from bottleneck.cli.output import progress_shown  # noqa: PLC0415 - only this test
+
+    folder = str(photographs.items[0].path).rsplit("/", 2)[0]
+    command = [sys.executable, "-m", "bottleneck", "extract", "--model", "squeezenet1_1"]
+    command += ["--weights", "random", "--data", folder, "--json", "--batch-size", "4"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    record = json.loads(result.stdout)
+    lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert lines[-1] | {"images_per_second": 0} == {
+        "stage": "extract",
+        "done": 12,
+        "total": 12,
+        "images_per_second": 0,
+        "seconds_left": 0.0,
+        "cached": 0,
+        "bytes_written": record["bytes_written"],
+    }
+    assert lines[-1]["images_per_second"] > 0
+    with progress_shown(quiet=True) as report:
+        report("extract", 1, 2, cached=3)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--batch-size", "0", "--batch-size '0' cannot be"),
+        ("--batch-size", "many", "--batch-size 'many' cannot be"),
+        ("--device", "tpu", "no device 'tpu'"),
+        ("--precision", "int8", "no precision 'int8'"),
+    ],
+)
+def test_options_that_cannot_be(photographs, option, value, said):
+    folder = str(photographs.items[0].path).rsplit("/", 2)[0]
+    command = [sys.executable, "-m", "bottleneck", "extract", "--model", "squeezenet1_1"]
+    command += ["--weights", "random", "--data", folder, option, value]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert issubclass(UsageError, BottleneckError)
