@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keras")
+    parser.add_argument("--base", action="append", help="some of the bases only; none: decoding")
     arguments = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +78,7 @@ def main() -> None:
         write_large(place / "large", 12)
         results["decode"] = measure_decoding(place, arguments.rounds)
         results["products"] = measure_products(arguments.rounds)
-        for model in BASES:
+        for model in BASES if arguments.base is None else set(arguments.base) & set(BASES):
             results[model] = measure_base(model, place, results["products"], arguments)
     Path("extraction.json").write_text(json.dumps(results, indent=2) + "\n")
 
@@ -105,11 +107,15 @@ def rate(work: Callable[[], object], count: int) -> float:
     return count / (time.monotonic() - started)
 
 
-def on_all_cores(work: Callable[[object], object], tasks: list) -> Callable[[], object]:
+def on_all_cores(
+    work: Callable[[object], object], tasks: list, *, kept: bool = True
+) -> Callable[[], object]:
+    """Return a run of all tasks, with freed memory kept as in an extraction, or as usual."""
+
     def run() -> None:
         threads = torch.get_num_threads()
         with (
-            freed_memory_kept(),
+            freed_memory_kept() if kept else nullcontext(),
             ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
         ):
             list(pool.map(work, tasks))
@@ -131,7 +137,7 @@ def measure_decoding(place: Path, rounds: int) -> dict:
         files = sorted((place / name).rglob("*.jpg"))[:256]
         content = [path.read_bytes() for path in files]
         measures = {
-            way: partial(rate, on_all_cores(work, content), len(content))
+            way: partial(rate, on_all_cores(work, content, kept=way != "pillow"), len(content))
             for way, work in ways.items()
         }
         results[name] = medians(rounds, measures)

@@ -28,7 +28,7 @@ BASES = {
 """Model to its layer, and how many times the number of images it gets."""
 
 
-def write_photographs(folder: Path, count: int) -> None:
+def write_photographs(folder: Path, count: int, size: tuple[int, int] = (500, 375)) -> None:
     generator = np.random.default_rng(0)
     photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
     for number in range(count):
@@ -37,7 +37,7 @@ def write_photographs(folder: Path, count: int) -> None:
         height = min(photograph.height, width * 3 // 4)
         left = int(generator.integers(photograph.width - width + 1))
         top = int(generator.integers(photograph.height - height + 1))
-        crop = photograph.crop((left, top, left + width, top + height)).resize((500, 375))
+        crop = photograph.crop((left, top, left + width, top + height)).resize(size)
         path = folder / str(number % 2) / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         crop.save(path, quality=90)
