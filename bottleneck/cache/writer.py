@@ -26,8 +26,8 @@ from bottleneck.files import atomic_write, signals_held
 
 __all__ = ["PART_BYTES", "PART_SECONDS", "PartWriter", "digest_rows", "store"]
 
-PART_BYTES = 256 * 2**20
-PART_SECONDS = 60.0
+PART_BYTES = 128 * 2**20
+PART_SECONDS = 30.0
 _DIGEST_LETTERS = 64
 _VIEWS = 2**16
 
@@ -71,12 +71,12 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
 
 
 class PartWriter:
-    """Appends rows to a bank; every 256 MiB or 60 s of them become a part.
+    """Appends rows to a bank; every 128 MiB or 30 s of them become a part.
 
     Rows are held in memory until then. A part is written to a ``*.partial`` file, synced to disk
     and then renamed, so that whatever has a part's name is whole; its name holds the hash of its
-    bytes. A thread does that while the next part is filled; one at a time, so that memory holds two
-    parts at most. When the work ends early, for whatever reason but a failed write, the rows
+    bytes. A thread does that while the next part is filled; one at a time, so that two parts at
+    most are held in memory, and can be lost. When the work ends early, for whatever reason but a failed write, the rows
     appended so far are kept, and a signal waits until they are.
 
     Parameters

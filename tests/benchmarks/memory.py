@@ -1,7 +1,7 @@
 """What extraction and streaming hold in memory: ``python tests/benchmarks/memory.py [IMAGES]``.
 
 Extracts 1,000 and then 50,000 images by a tiny base, each in a process of its own, and prints the
-peak of its memory. The rows are small, so that the part being put together, which grows to 256 MiB
+peak of its memory. The rows are small, so that the part being put together, which grows to 128 MiB
 whatever the number of images, does not hide what else grows. Then streams a bank of 2 GB with a
 budget of 64 MB. Writes the figures to ``memory.json``.
 """
