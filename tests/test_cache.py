@@ -1,12 +1,15 @@
 """Banks and parts: order, durability, integrity."""
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -320,6 +323,46 @@ def test_a_signal_waits_until_the_part_is_committed(bank, number, monkeypatch):
         signal.signal(number, before)
     assert came == [number]  # the second one met the end of the work
     assert bank.known("features.30") == {(digest(0), 0)}
+
+
+def test_a_part_is_written_while_the_next_is_filled(bank, monkeypatch):
+    """But no third one is begun before."""
+    written, appended = threading.Event(), threading.Event()
+
+    def slowly(*arguments):
+        assert written.wait(60)
+        files.atomic_write(*arguments)
+
+    monkeypatch.setattr(writer, "atomic_write", slowly)
+    monkeypatch.setattr(writer, "PART_BYTES", 100)  # two rows
+    with bank.writer("float16") as made, ThreadPoolExecutor(1) as other:
+        for number in range(3):
+            made.append([digest(number)], {"features.30": row(number)[None]})
+
+        def go_on():
+            made.append([digest(3)], {"features.30": row(3)[None]})
+            appended.set()
+
+        future = other.submit(go_on)
+        assert not appended.wait(0.3)
+        assert not bank.parts()
+        written.set()
+        future.result(60)
+    assert len(bank.parts()) == 2
+    assert bank.known("features.30") == {(digest(number), 0) for number in range(4)}
+
+
+def test_a_part_that_cannot_be_written_stops_the_next(bank, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer, "atomic_write", fail)
+    monkeypatch.setattr(writer, "PART_BYTES", 100)
+    with pytest.raises(CacheError, match="No space left"), bank.writer("float16") as made:
+        for number in range(10):
+            made.append([digest(number)], {"features.30": row(number)[None]})
+    assert number < 5
+    assert not bank.parts()
 
 
 def signalling(number):

@@ -141,6 +141,17 @@ def test_a_base_is_frozen(subject):
     assert not any(module.training for module in compute.modules())
 
 
+def test_bfloat16_is_near(subject):
+    """Every family computes in it; how near depends on depth, and on weights, here random ones."""
+    half = copy.copy(subject.base)
+    half.precision = "bf16"
+    half._computes = half._cut()
+    exact, near = subject.base(subject.images), half(subject.images)
+    for layer, values in exact.items():
+        cosines = torch.cosine_similarity(values.flatten(1), near[layer].flatten(1))
+        assert float(cosines.min()) > 0.98, layer
+
+
 def test_features_depend_neither_on_the_neighbours_nor_on_the_batch_size(subject):
     together = subject.base(subject.images)
     reversed_order = subject.base(subject.images.flip(0))

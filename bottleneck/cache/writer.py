@@ -76,8 +76,8 @@ class PartWriter:
     Rows are held in memory until then. A part is written to a ``*.partial`` file, synced to disk
     and then renamed, so that whatever has a part's name is whole; its name holds the hash of its
     bytes. A thread does that while the next part is filled; one at a time, so that two parts at
-    most are held in memory, and can be lost. When the work ends early, for whatever reason but a failed write, the rows
-    appended so far are kept, and a signal waits until they are.
+    most are held in memory, and can be lost. When the work ends early, for whatever reason but a
+    failed write, the rows appended so far are kept, and a signal waits until they are.
 
     Parameters
     ----------
