@@ -82,7 +82,7 @@ def test_threads_of_the_process_are_as_before(photographs):
 def test_a_lane_for_each_core_that_may_be_used(monkeypatch):
     found = find_lanes(base())
     assert len(found.all) <= torch.get_num_threads()
-    assert found.batch_size == 8
+    assert found.batch_size == 4
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # how joblib is told
     assert len(find_lanes(base()).all) == 1
     assert find_lanes(base(), 3).batch_size == 3

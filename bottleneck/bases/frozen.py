@@ -146,6 +146,10 @@ class FrozenBase:
     def _cut(self) -> dict[torch.device, fx.GraphModule]:
         """Return what computes the layers on each device."""
         computes = {}
+        if self.precision == "fp32" and self.devices[0].type == "cuda":
+            # PyTorch lets convolutions round float32 to 10 bits of mantissa, unless told otherwise;
+            # for all threads, so that it cannot be told for a call alone.
+            torch.backends.cudnn.allow_tf32 = False
         for device in self.devices:
             computes[device] = self.network.cut(self.layers, self._tensors)
             fuse(computes[device], dtype_of(self.precision), device)
@@ -186,20 +190,20 @@ class FrozenBase:
             name: pooled_shape(layer.shape, self.pools[name], layer.axes)
             for name, layer in self._unpooled.items()
         }
-        for size in self._sizes():
+        for size in self._sizes()[1:]:
             self._check_shapes(size)
 
     def _sizes(self) -> list[tuple[int, int]]:
-        """Return the height and width of what the base sees, or of examples."""
+        """Return the height and width of what the base sees, and other examples if they vary."""
         height, width = self.transform.crop
         others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
         return [self.transform.crop, *others]
 
     def _check_shapes(self, size: tuple[int, int]) -> None:
-        for name, layer in self.network.sized(size, self.layers).items():
-            if name not in self.layers:
-                continue
-            if pooled_shape(layer.shape, self.pools[name], layer.axes) != self.shapes[name]:
+        sized = self.network.sized(size, self.layers)
+        for name in self.layers:
+            shape = pooled_shape(sized[name].shape, self.pools[name], sized[name].axes)
+            if shape != self.shapes[name]:
                 raise UsageError(
                     f"layer {self.network.alias(name) or name!r} has another shape for each size "
                     f"of image, which --keep-aspect gives; pool it with --pool, such as avg"
@@ -225,8 +229,7 @@ class FrozenBase:
             one of `devices`, else on the first of these.
         """
         device = batch.device if batch.device in self._computes else self.devices[0]
-        # PyTorch would let convolutions on GPUs round float32 to 10 bits of mantissa.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode():
             seen = batch.to(device, dtype_of(self.precision))
             activations = self._computes[device](seen.contiguous(memory_format=torch.channels_last))
             return {

@@ -14,7 +14,7 @@ PLAIN_CONVOLUTIONS = {nn.Conv2d, Conv2dSame}
 """Others compute their weights from those that are stored."""
 SHAPE = "shape"
 """Where a node's `meta` has the shape of one image's activation, if that is known."""
-_USUAL_BATCH = 8
+_USUAL_BATCH = 4
 
 _ACTIVATIONS: dict[Any, tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),

@@ -15,7 +15,7 @@ from bottleneck.errors import MemoryShortError
 __all__ = ["Lane", "Lanes", "find_lanes", "largest_that_pays"]
 
 _IMAGES_AT_ONCE = 64
-_PER_CORE = 8
+_PER_CORE = 4
 """Of 2 to 16, the fastest for VGG16, ResNet-50 and MobileNetV2 together: docs/performance.md."""
 _PER_GPU = 2
 _LARGEST_BATCH = 1024
@@ -116,7 +116,7 @@ def find_lanes(base: FrozenBase, batch_size: int | None = None) -> Lanes:
     base : FrozenBase
         Computes on its `devices`.
     batch_size : int, optional
-        Images per call of the base. By default 8 on a core, fewer from nine cores on; on a GPU the
+        Images per call of the base. By default 4 on a core, fewer from 17 cores on; on a GPU the
         largest that is faster than half of it by a twentieth.
     """
     cores = min(joblib.cpu_count(), torch.get_num_threads())
