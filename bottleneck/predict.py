@@ -59,7 +59,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
         [source.layer],
         weights=weights or source.weights,
         pool=source.stored_pool,
-        precision=source.precision,
+        precision=source.precision or "auto",  # imported features do not tell
         device=device,
         **source.adjustments,
     )

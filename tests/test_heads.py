@@ -21,6 +21,7 @@ from sklearn.svm import LinearSVC
 
 from bottleneck import Head, fit_head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
+from bottleneck.files import read_json, write_json
 from bottleneck.heads import C_GRID, RECIPES, find_head, head_names
 from bottleneck.solvers import span_basis
 
@@ -221,6 +222,11 @@ def test_damaged_heads_are_refused():
         Path("heads/b/head.json").write_text(text)
         with pytest.raises(DataError, match="cannot be read"):
             Head.load("heads/b")
+    fit_head(X, y).save("heads/b")
+    metadata = read_json(Path("heads/b/head.json"))
+    write_json(Path("heads/b/head.json"), metadata | {"schema": 1})
+    with pytest.raises(DataError, match="of another version of this package .*; fit it again"):
+        Head.load("heads/b")
 
 
 def test_finding_heads():

@@ -325,6 +325,7 @@ def _summary(bank: "Bank") -> dict[str, Any]:
         "weights": info["weights_name"],
         "input": info["transform"]["crop"],
         "pool": info["pool"],
+        "computed in": info["precision"].get("compute"),
         "dtype": info["precision"]["storage"],
         "layers": ", ".join(details["alias"] or layer for layer, details in info["layers"].items()),
         "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),

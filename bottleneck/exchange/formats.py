@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 2**24
-FORMAT = 1
+FORMAT = 2
 """Raised whenever files of before cannot be read any more."""
 _TEXTS = ("paths", "labels", "splits", "digests")
 

@@ -119,7 +119,7 @@ def _base(run: dict[str, Any], bank: str) -> FrozenBase:
         [each["layer"] for each in layers],
         weights=run["weights"],
         pool=layers[0]["pool"],
-        precision=run["precision"],
+        precision=run["precision"] or "auto",  # imported features do not tell
         **run["adjustments"],
     )
     for each in layers:

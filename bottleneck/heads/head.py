@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "find_head", "head_names", "probabilities"]
 
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _WEIGHTS_FILE = "head.safetensors"
 _METADATA_FILE = "head.json"
 _ONE_VS_REST = "logreg"
@@ -160,7 +160,7 @@ class Head:
         UnknownNameError
             There is no head in `folder`.
         DataError
-            Its files are damaged, or do not belong together.
+            Its files are damaged, do not belong together, or are of another version.
         """
         path = Path(folder)
         if not (path / _METADATA_FILE).is_file():
@@ -180,6 +180,11 @@ class Head:
             raise DataError(
                 f"{_WEIGHTS_FILE} and {_METADATA_FILE} in {str(path)!r} do not belong together; "
                 f"fit the head again"
+            )
+        if metadata["schema"] != _SCHEMA_VERSION:
+            raise DataError(
+                f"the head in {str(path)!r} is of another version of this package (format "
+                f"{metadata['schema']}, expected {_SCHEMA_VERSION}); fit it again"
             )
         tensors = load(content)
         return cls(
