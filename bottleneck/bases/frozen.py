@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,14 +41,14 @@ class FrozenBase:
         ``default``, the library's name for them, ``random`` or ``random:SEED``, or a file.
     image_size : (int, int), optional
         Height and width in pixels of what the network sees, if not those of the weights.
-    interpolation, squash, keep_aspect, reduced_decode : str, bool, optional
-        Other preprocessing than that of the weights, see `Transform.adjusted`.
+    interpolation, squash, keep_aspect, reduced_decode, exact_resize : str, bool, optional
+        Other preprocessing than that of the weights, see `Transform.adjusted`. Images are resized
+        exactly by default where `precision` is ``fp32``, and not with ``auto``, whatever it is.
     pool : str
         How each layer is pooled, see `bottleneck.pooling.pool`; vectors stay as they are.
     precision : str
         ``fp32``, ``bf16``, ``fp16`` or ``auto``, see `choose_precision`: the numbers in which
-        weights and activations are held. Sums and pooling are float32 in any case. With ``fp32``
-        images are resized exactly, too, see `Transform`.
+        weights and activations are held. Sums and pooling are float32 in any case.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or several GPUs, see `find_devices`.
 
@@ -66,8 +65,7 @@ class FrozenBase:
     transform : Transform
         The preprocessing.
     adjustments : dict
-        The arguments `image_size`, `interpolation`, `squash`, `keep_aspect` and `reduced_decode`
-        that were given.
+        Those of the arguments from `image_size` to `exact_resize` that differ from the defaults.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
     devices : tuple of torch.device
@@ -106,6 +104,7 @@ class FrozenBase:
         squash: bool | None = None,
         keep_aspect: bool | None = None,
         reduced_decode: bool | None = None,
+        exact_resize: bool | None = None,
         pool: str = "none",
         precision: str = "auto",
         device: str = "auto",
@@ -119,10 +118,13 @@ class FrozenBase:
             "squash": squash,
             "keep_aspect": keep_aspect or None,
             "reduced_decode": reduced_decode or None,
+            "exact_resize": exact_resize,
         }
-        self.adjustments = {key: value for key, value in given.items() if value is not None}
         self.devices = find_devices(device)
         self.precision = choose_precision(precision, self.devices[0], dense=self.network.dense)
+        if precision == "auto" and self.precision == "fp32" and exact_resize is None:
+            given["exact_resize"] = False
+        self.adjustments = {key: value for key, value in given.items() if value is not None}
         self._plan(self._model.transform, layers, pool)  # mistakes are told before weights load
         loaded = load_weights(self._model, weights)
         if loaded.transform != self._model.transform:
@@ -172,8 +174,8 @@ class FrozenBase:
         """Choose layers and preprocessing for weights that come with a transform."""
         if transform.crop != self.network.image_size:
             self.network = Network(self._model, transform.crop)
-        adjusted = transform.adjusted(**self.adjustments)
-        self.transform = replace(adjusted, exact=self.precision == "fp32")
+        settings = {"exact_resize": self.precision == "fp32", **self.adjustments}
+        self.transform = transform.adjusted(**settings)
         self.layers = self.network.in_order(layers)
         sized = self.network.sized(self.transform.crop, self.layers)
         self._unpooled = {name: sized[name] for name in self.layers}

@@ -53,7 +53,7 @@ class Transform:
     reduced_decode : bool
         A large JPEG is decoded at a half, a quarter or an eighth of its size, at no less than twice
         the size that it is resized to.
-    exact : bool
+    exact_resize : bool
         Resize as Pillow does, bit for bit. Otherwise, where both sides shrink, by the uint8 kernels
         of `torch.nn.functional.interpolate`, which do the same arithmetic in fewer bits and several
         times faster: a value in some hundreds differs by 1 of 255.
@@ -67,7 +67,7 @@ class Transform:
     squash: bool = False
     keep_aspect: bool = False
     reduced_decode: bool = False
-    exact: bool = True
+    exact_resize: bool = True
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> Self:
@@ -103,6 +103,7 @@ class Transform:
         squash: bool | None = None,
         keep_aspect: bool = False,
         reduced_decode: bool = False,
+        exact_resize: bool = True,
     ) -> Self:
         """Return the transform with some settings of one's own.
 
@@ -120,6 +121,8 @@ class Transform:
             Keep the proportions and crop nothing: images of different sizes.
         reduced_decode : bool
             Decode large JPEGs at a fraction of their size.
+        exact_resize : bool
+            Resize as Pillow does, bit for bit.
 
         Raises
         ------
@@ -158,7 +161,7 @@ class Transform:
                     "--squash, and --crop with --keep-aspect where the weights squash"
                 )
             changed = replace(changed, resize=changed.crop, keep_aspect=True)
-        return replace(changed, reduced_decode=reduced_decode)
+        return replace(changed, reduced_decode=reduced_decode, exact_resize=exact_resize)
 
     def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
         """Preprocess one RGB image.
@@ -193,7 +196,7 @@ class Transform:
         size = self.size_of(height, width)
         if size == (height, width):
             resized = torch.from_numpy(np.array(given)).movedim(-1, 0)
-        elif self.exact or not self._has_kernel(height, width, size):
+        elif self.exact_resize or not self._has_kernel(height, width, size):
             filtered = Image.fromarray(given).resize(size[::-1], _FILTERS[self.interpolation])
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
         else:
