@@ -281,7 +281,8 @@ def other_set(make_images):
     names = {"layer": "a", "alias": None, "aliases": [], "bank": "b", "fingerprint": "c"}
     layer = {**names, "pool": "none", "axes": "C"}
     run = {"image_set": "data", "image_set_digest": "", "model": "m", "weights": "w"}
-    settings = {"weights_random": False, "adjustments": {}, "dtype": "float16"}
+    settings = {"weights_random": False, "adjustments": {}}
+    settings |= {"precision": "fp32", "dtype": "float16"}
     Cache("cache").record_run({**run, **settings, "layers": [layer]})
 
 

@@ -118,10 +118,11 @@ def test_the_deepest_layer_depends_on_the_middle_of_the_network(subject):
     before = subject.base(subject.images)[deepest]
     middle = subject.modules[1]
     other = copy.copy(subject.base)
-    other._tensors = {
-        name: 1.5 * tensor if f"{name}.".startswith(f"{middle}.") and tensor.dim() > 1 else tensor
-        for name, tensor in subject.base._tensors.items()
-    }
+    other._tensors = dict(subject.base._tensors)
+    for name, tensor in subject.base._tensors.items():
+        inside = f"{name}.".startswith(f"{middle}.")
+        if inside and tensor.is_floating_point() and tensor.dim() > 1:
+            other._tensors[name] = 1.5 * tensor
     other._computes = other._cut()
     after = other(subject.images)[deepest]
     with pytest.raises(AssertionError, match="not close"):
@@ -149,7 +150,7 @@ def test_bfloat16_is_near(subject):
     exact, near = subject.base(subject.images), half(subject.images)
     for layer, values in exact.items():
         cosines = torch.cosine_similarity(values.flatten(1), near[layer].flatten(1))
-        assert float(cosines.min()) > 0.98, layer
+        assert float(cosines.min()) > 0.95, layer
 
 
 def test_features_depend_neither_on_the_neighbours_nor_on_the_batch_size(subject):

@@ -15,6 +15,8 @@ PLAIN_CONVOLUTIONS = {nn.Conv2d, Conv2dSame}
 SHAPE = "shape"
 """Where a node's `meta` has the shape of one image's activation, if that is known."""
 _USUAL_BATCH = 4
+_IMAGES = 4
+"""Axes of a tensor that convolutions work on."""
 
 _ACTIVATIONS: dict[Any, tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -52,11 +54,14 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     module.to(device=device, dtype=dtype)
     for norm, state in exact:
         norm.float().load_state_dict(state)
-    module.to(memory_format=torch.channels_last)
+    for weight in module.parameters():
+        if weight.dim() == _IMAGES:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     if device.type == "cpu" and _packs(dtype):
         _pack_convolutions(module)
     module.delete_all_unused_submodules()
     module.recompile()
+    module.eval()
 
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
