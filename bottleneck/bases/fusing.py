@@ -1,6 +1,7 @@
 """The same network with fewer and faster operations."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
     modules = _modules_by_node(module)
-    own = _called_once(module)
+    own = _called_once(modules)
     for node, norm in modules.items():
         if type(norm) is not nn.BatchNorm2d and not isinstance(norm, BatchNormAct2d):
             continue
@@ -86,7 +87,7 @@ def _fold_normalisation(module: fx.GraphModule) -> None:
 
 def _pack_convolutions(module: fx.GraphModule) -> None:
     modules = _modules_by_node(module)
-    for node in _called_once(module):
+    for node in _called_once(modules):
         conv = modules[node]
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
             continue
@@ -143,8 +144,7 @@ def _modules_by_node(module: fx.GraphModule) -> dict[fx.Node, nn.Module]:
     return {node: module.get_submodule(node.target) for node in called}
 
 
-def _called_once(module: fx.GraphModule) -> set[fx.Node]:
+def _called_once(modules: Mapping[fx.Node, nn.Module]) -> set[fx.Node]:
     """Return the nodes whose module no other node calls."""
-    called = [node for node in module.graph.nodes if node.op == "call_module"]
-    times = Counter(node.target for node in called)
-    return {node for node in called if times[node.target] == 1}
+    times = Counter(node.target for node in modules)
+    return {node for node in modules if times[node.target] == 1}

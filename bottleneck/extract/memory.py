@@ -1,6 +1,7 @@
 """Memory that batches of one size use again and again."""
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,8 +21,7 @@ def freed_memory_kept() -> Iterator[None]:
     Otherwise the GNU C library gives each large activation back at once, and the system clears all
     its pages anew for the next. Other C libraries are left as they are.
     """
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt"):
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         yield
         return
     try:

@@ -68,7 +68,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path, formats=_FORMATS) as opened:
-            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= _TURNED
+            turned = _orientation(opened) >= _TURNED
             return opened.size if turned else (opened.height, opened.width)
     except Exception:  # noqa: BLE001 - whatever is wrong, decoding will say it
         return 0, 0
@@ -78,7 +78,7 @@ def _decode_jpeg(data: bytes, opened: Image.Image, enough: Enough | None) -> np.
     """Return a JPEG's pixels; None for what Pillow has to decode, or to judge."""
     if opened.format not in {"JPEG", "MPO"} or opened.mode not in {"RGB", "L"}:
         return None
-    orientation = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    orientation = _orientation(opened)
     least = {}
     if enough is not None:
         sides = (opened.height, opened.width)
@@ -90,6 +90,11 @@ def _decode_jpeg(data: bytes, opened: Image.Image, enough: Enough | None) -> np.
     except ValueError:  # also for a mere warning, where Pillow knows better
         return None
     return np.ascontiguousarray(_upright(stored, orientation))
+
+
+def _orientation(opened: Image.Image) -> int:
+    found: int = opened.getexif().get(ExifTags.Base.Orientation, 1)
+    return found
 
 
 def _upright(stored: np.ndarray, orientation: int) -> np.ndarray:
