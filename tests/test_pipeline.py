@@ -17,7 +17,8 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.bases import find_model
 from bottleneck.bases.fusing import fuse
 from bottleneck.bases.precision import choose_precision, find_devices
-from bottleneck.errors import BottleneckError, UnknownNameError, UsageError
+from bottleneck.cli.output import progress_shown
+from bottleneck.errors import UnknownNameError, UsageError
 from bottleneck.extract import feature_batches
 from bottleneck.extract.lanes import find_lanes, largest_that_pays
 from bottleneck.extract.memory import freed_memory_kept
@@ -301,15 +302,12 @@ def test_reduced_decoding_is_another_fingerprint_and_nearly_the_same(tmp_path):
     assert 0 < gap < 0.05
 
 
-def test_progress_as_json_lines(photographs):
-    from bottleneck.cli.output import progress_shown  # noqa: PLC0415 - only this test
-
-    folder = str(photographs.items[0].path).rsplit("/", 2)[0]
-    command = [sys.executable, "-m", "bottleneck", "extract", "--model", "squeezenet1_1"]
-    command += ["--weights", "random", "--data", folder, "--json", "--batch-size", "4"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    record = json.loads(result.stdout)
-    lines = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+def test_progress_as_json_lines(photographs, bottleneck):
+    folder = Path(photographs.items[0].path).parents[1]
+    extract = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data", folder)
+    result = bottleneck(*extract, "--json", "--batch-size", "4")
+    record = json.loads(result.out)
+    lines = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]
     assert lines[-1] | {"images_per_second": 0} == {
         "stage": "extract",
         "done": 12,
@@ -333,12 +331,9 @@ def test_progress_as_json_lines(photographs):
         ("--precision", "int8", "no precision 'int8'"),
     ],
 )
-def test_options_that_cannot_be(photographs, option, value, said):
-    folder = str(photographs.items[0].path).rsplit("/", 2)[0]
-    command = [sys.executable, "-m", "bottleneck", "extract", "--model", "squeezenet1_1"]
-    command += ["--weights", "random", "--data", folder, option, value]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr
-    assert issubclass(UsageError, BottleneckError)
+def test_options_that_cannot_be(photographs, bottleneck, option, value, said):
+    folder = Path(photographs.items[0].path).parents[1]
+    extract = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data", folder)
+    result = bottleneck(*extract, option, value)
+    assert result.code == 2
+    assert said in result.err

@@ -1,10 +1,10 @@
 """Extraction against a tutorial's script and the machine's limits.
 
-``python tests/benchmarks/extraction.py [--images N] [--rounds R] [--keras PYTHON]`` prints each
-figure as it comes, and writes ``extraction.json`` into the current folder. All ratios are of runs
-that alternate in one process, medians of the rounds. Weights are random: they do not change the
-time. ``--keras`` names the interpreter of an environment in which Keras and TensorFlow are
-installed; without it that comparison is left out.
+``python tests/benchmarks/extraction.py [--images N] [--rounds R] [--keras PYTHON] [--base MODEL]``
+prints each figure as it comes, and writes ``extraction.json`` into the current folder. All ratios
+are of runs that alternate in one process, medians of the rounds. Weights are random: they do not
+change the time. ``--keras`` names the interpreter of an environment in which Keras and TensorFlow
+are installed; without it that comparison is left out. ``--base`` measures one base alone.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models.feature_extraction import create_feature_extractor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from forecast import write_photographs
+from common import write_photographs
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.extract.lanes import find_lanes

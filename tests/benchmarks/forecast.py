@@ -8,16 +8,13 @@ change the time.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from skimage import data
+sys.path.insert(0, str(Path(__file__).parent))
+from common import run_process, write_photographs
 
 ROUNDS = 3
 BASES = {
@@ -28,32 +25,10 @@ BASES = {
 """Model to its layer, and how many times the number of images it gets."""
 
 
-def write_photographs(folder: Path, count: int, size: tuple[int, int] = (500, 375)) -> None:
-    generator = np.random.default_rng(0)
-    photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
-    for number in range(count):
-        photograph = Image.fromarray(photographs[number % len(photographs)])
-        width = int(generator.integers(200, photograph.width))
-        height = min(photograph.height, width * 3 // 4)
-        left = int(generator.integers(photograph.width - width + 1))
-        top = int(generator.integers(photograph.height - height + 1))
-        crop = photograph.crop((left, top, left + width, top + height)).resize(size)
-        path = folder / str(number % 2) / f"{number:05d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        crop.save(path, quality=90)
-
-
 def run(*arguments: str) -> tuple[dict, int]:
     """Return what a command prints as JSON, and its peak memory in bytes."""
-    command = [sys.executable, "-m", "bottleneck", *arguments, "--json"]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            sys.exit(f"{' '.join(command)} failed")
-        output.seek(0)
-        scale = 1 if sys.platform == "darwin" else 1024
-        return json.loads(output.read()), usage.ru_maxrss * scale
+    printed, memory = run_process([sys.executable, "-m", "bottleneck", *arguments, "--json"])
+    return json.loads(printed), memory
 
 
 def measure(model: str, layer: str, images: int) -> dict[str, dict[str, float]]:

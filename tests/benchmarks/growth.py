@@ -7,7 +7,6 @@ VGG16's `block5_pool` of 1,000 photographs, the second run against the first.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from forecast import write_photographs
+from common import run_process, write_photographs
 
 ROUNDS = 3
 CODE = """
@@ -57,14 +56,8 @@ def main() -> None:
         first = run(*arguments)[0]
         again = statistics.median(run(*arguments)[0] for _ in range(ROUNDS))
         command = [sys.executable, "-m", "bottleneck", "extract", "--model", "vgg16"]
-        command += [
-            "--weights",
-            "random",
-            "--data",
-            str(arguments[2]),
-            "--cache",
-            str(arguments[3]),
-        ]
+        command += ["--weights", "random", "--data", str(arguments[2])]
+        command += ["--cache", str(arguments[3])]
         whole = []
         for _ in range(ROUNDS):
             started = time.monotonic()
@@ -81,16 +74,11 @@ def main() -> None:
 
 def run(model: str, layer: str, images: Path, cache: Path) -> tuple[float, int, int]:
     """Return seconds, images and peak memory of an extraction, start-up excluded."""
-    command = [sys.executable, "-c", CODE, model, layer, str(images), str(cache)]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            sys.exit("an extraction failed")
-        output.seek(0)
-        seconds, images_done = output.read().split()
-    scale = 1 if sys.platform == "darwin" else 1024
-    return float(seconds), int(images_done), usage.ru_maxrss * scale
+    printed, memory = run_process(
+        [sys.executable, "-c", CODE, model, layer, str(images), str(cache)]
+    )
+    seconds, images_done = printed.split()
+    return float(seconds), int(images_done), memory
 
 
 if __name__ == "__main__":
