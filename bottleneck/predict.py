@@ -105,6 +105,8 @@ def predict_images(
     source = Selection.of_head(head.source)
     yield from images.rejected
     done = 0
+    if progress:
+        progress("predict", 0, len(images.items))
     for batch in feature_batches(base, images.items, batch_size=batch_size):
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)

@@ -1,9 +1,11 @@
 """From files to activations: lanes, precision, fused networks, batches of several sizes."""
 
+import io
 import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,10 @@ from bottleneck.bases.precision import choose_precision, find_devices
 from bottleneck.cli.output import progress_shown
 from bottleneck.errors import UnknownNameError, UsageError
 from bottleneck.extract import feature_batches
+from bottleneck.extract.batches import preprocess
 from bottleneck.extract.lanes import find_lanes, largest_that_pays
 from bottleneck.extract.memory import freed_memory_kept
+from bottleneck.images import decode
 
 CPU = torch.device("cpu")
 
@@ -80,13 +84,34 @@ def test_threads_of_the_process_are_as_before(photographs):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("model", ["alexnet", "mobilenet_v2"])
+def test_features_do_not_depend_on_how_many_images_were_left(photographs, model):
+    """Not even behind linear layers, whose kernels sum in another order for other numbers."""
+    extractor = base(model, ["logits"])
+    expected = rows(extractor, photographs)
+    for left in (1, 2, 3, 5):
+        found = rows(extractor, replace(photographs, items=photographs.items[-left:]))
+        assert all(np.array_equal(found[digest], expected[digest]) for digest in found)
+        assert len(found) == left
+
+
+def test_a_huge_batch_is_shared_by_the_cores():
+    assert find_lanes(base(), 12, 999).batch_size <= 12
+    cores = len(find_lanes(base(), 100).all)
+    assert find_lanes(base(), 100, 999).batch_size == -(-100 // cores)
+
+
 def test_a_lane_for_each_core_that_may_be_used(monkeypatch):
-    found = find_lanes(base())
-    assert len(found.all) <= torch.get_num_threads()
-    assert found.batch_size == 4
+    assert find_lanes(base(), 100).batch_size == 4
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert len(find_lanes(base(), 100).all) == 1
+    finally:
+        torch.set_num_threads(threads)
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # how joblib is told
-    assert len(find_lanes(base()).all) == 1
-    assert find_lanes(base(), 3).batch_size == 3
+    assert len(find_lanes(base(), 100).all) == 1
+    assert find_lanes(base(), 100, 3).batch_size == 3
 
 
 # Networks with batch normalisation before and after convolutions, activations of each kind,
@@ -120,6 +145,30 @@ def test_a_fused_network_computes_the_same(model, layer):
         (expected,) = plain(images).values()
     (found,) = ours(images).values()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("model", "layers"),
+    [
+        ("resnet18", ["conv1", "bn1", "relu", "layer1.0.conv1", "layer1.0.bn1", "layer2.0.bn2"]),
+        ("vgg11", ["features.0", "features.3", "features.6", "features.8"]),
+        ("mobilenet_v3_small", ["features.0.0", "features.4.block.0.1", "features.5.block.0.0"]),
+        ("efficientnet_lite0", ["conv_stem", "bn1", "blocks.1.0.conv_pw", "blocks.1.0.bn1"]),
+        ("densenet121", ["features.norm0", "features.denseblock1.denselayer1.norm2"]),
+        ("resnet50v2", ["stages.0.blocks.0.conv1", "stages.0.blocks.0.norm2"]),
+    ],
+)
+def test_a_layer_is_the_same_whichever_others_are_computed(model, layers, precision):
+    """Inside what is put together, and at its end, on networks cut here or deeper."""
+    options = {"precision": precision, "image_size": (64, 64)}
+    together = base(model, [*layers, "penultimate"], **options)
+    images = torch.randn(4, 3, 64, 64)
+    expected = together(images)
+    assert len(expected) == len(layers) + 1
+    for layer in together.layers:
+        (found,) = base(model, [layer], **options)(images).values()
+        assert torch.equal(found, expected[layer]), layer
 
 
 def test_convolutions_take_normalisation_and_activation_along():
@@ -222,7 +271,7 @@ from bottleneck.errors import MemoryShortError
 from bottleneck.extract.lanes import find_lanes
 base = FrozenBase("vgg11", ["features.1"], weights="random", precision="fp32")
 torch.set_num_threads(1)
-lane = find_lanes(base).all[0]
+lane = find_lanes(base, 24).all[0]
 pixels = list(torch.randint(0, 256, (24, 3, 224, 224), dtype=torch.uint8))
 free = lane.compute(pixels)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -236,7 +285,7 @@ except MemoryShortError as error:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
-@pytest.mark.parametrize(("megabytes", "said"), [(400, "True"), (8, "not even 3 images of 224")])
+@pytest.mark.parametrize(("megabytes", "said"), [(400, "True"), (8, "not even 4 images of 224")])
 def test_memory_that_falls_short_halves_the_batch(megabytes, said):
     """A real limit on the process: 24 images need some 310 MB for each activation."""
     command = [sys.executable, "-c", LIMITED, str(megabytes)]
@@ -302,12 +351,25 @@ def test_reduced_decoding_is_another_fingerprint_and_nearly_the_same(tmp_path):
     assert 0 < gap < 0.05
 
 
+def test_reduced_decoding_changes_no_size():
+    """Not where the reduced sides, which are rounded, would give others."""
+    transform = base(keep_aspect=True, reduced_decode=True, pool="avg").transform
+    for width in range(2000, 2040):
+        stored = io.BytesIO()
+        Image.new("RGB", (width, 679)).save(stored, "JPEG")
+        height, width_there = preprocess(transform, stored.getvalue()).shape[1:]
+        assert (height, width_there) == transform.size_of(679, width)
+        enough = transform.enough(679, width)
+        assert decode(stored.getvalue(), enough=enough).shape[0] < 679
+
+
 def test_progress_as_json_lines(photographs, bottleneck):
     folder = Path(photographs.items[0].path).parents[1]
     extract = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data", folder)
     result = bottleneck(*extract, "--json", "--batch-size", "4")
     record = json.loads(result.out)
     lines = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]
+    assert (lines[0]["done"], lines[0]["total"], lines[0]["seconds_left"]) == (0, 12, None)
     assert lines[-1] | {"images_per_second": 0} == {
         "stage": "extract",
         "done": 12,
@@ -318,6 +380,8 @@ def test_progress_as_json_lines(photographs, bottleneck):
         "bytes_written": record["bytes_written"],
     }
     assert lines[-1]["images_per_second"] > 0
+    again = json.loads(bottleneck(*extract, "--json").err.splitlines()[0])
+    assert (again["total"], again["cached"], again["bytes_written"]) == (0, 12, 0)
     with progress_shown(quiet=True) as report:
         report("extract", 1, 2, cached=3)
 

@@ -34,7 +34,7 @@ class FrozenBase:
     ----------
     model : str
         One of `model_names`, such as a torchvision classifier, or ``timm:NAME``.
-    layers : iterable of str
+    layers : str or iterable of str
         Layers by torchvision's node names, their Keras aliases, words (``penultimate``), patterns
         (``block*_pool``) or ``all-blocks``; the model's default layer if none is given.
     weights : str
@@ -49,7 +49,7 @@ class FrozenBase:
     precision : str
         ``fp32``, ``bf16``, ``fp16`` or ``auto``, see `choose_precision`: the numbers in which
         weights and activations are held. Sums and pooling are float32 in any case.
-    device : str
+    device : str or torch.device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or several GPUs, see `find_devices`.
 
     Attributes
@@ -96,7 +96,7 @@ class FrozenBase:
     def __init__(
         self,
         model: str,
-        layers: Iterable[str] = (),
+        layers: str | Iterable[str] = (),
         *,
         weights: str = "default",
         image_size: Sequence[int] | None = None,
@@ -107,11 +107,12 @@ class FrozenBase:
         exact_resize: bool | None = None,
         pool: str = "none",
         precision: str = "auto",
-        device: str = "auto",
+        device: str | torch.device = "auto",
     ) -> None:
         self._model = find_model(model)
         self.network = Network(self._model)
-        layers = tuple(layers) or (self._model.default_layer,)
+        layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        layers = layers or (self._model.default_layer,)
         given: dict[str, Any] = {
             "image_size": None if image_size is None else (image_size[0], image_size[1]),
             "interpolation": interpolation,

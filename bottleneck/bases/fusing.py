@@ -1,5 +1,6 @@
 """The same network with fewer and faster operations."""
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +10,14 @@ from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["PLAIN_CONVOLUTIONS", "SHAPE", "fuse"]
+__all__ = ["PLAIN_CONVOLUTIONS", "SHAPE", "USERS", "fuse"]
 
 PLAIN_CONVOLUTIONS = {nn.Conv2d, Conv2dSame}
 """Others compute their weights from those that are stored."""
 SHAPE = "shape"
 """Where a node's `meta` has the shape of one image's activation, if that is known."""
+USERS = "users"
+"""Where a node's `meta` has how many others take its result in the whole network."""
 _USUAL_BATCH = 4
 _IMAGES = 4
 """Axes of a tensor that convolutions work on."""
@@ -38,14 +41,18 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     with their activation by oneDNN, on weights laid out for it once; these are the operators that
     PyTorch's own compiler emits.
 
+    What is put together depends on the whole network alone. So a layer's values are the same, to
+    the last bit, whichever other layers are computed beside it.
+
     Parameters
     ----------
     module : torch.fx.GraphModule
-        In evaluation mode, float32. Weights are laid out for activations of the shapes that its
-        nodes have as `SHAPE`; others are computed, too.
+        In evaluation mode, float32. Its nodes have `USERS`. Weights are laid out for activations of
+        the shapes that they have as `SHAPE`; others are computed, too.
     dtype, device : torch.dtype, torch.device
         Of its weights from now on.
     """
+    _compute_inner_layers_apart(module)
     _fold_normalisation(module)
     exact = [
         (norm, norm.state_dict())
@@ -65,6 +72,42 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     module.eval()
 
 
+def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
+    """Compute layers once more that vanish where operations are put together."""
+    modules = _modules_by_node(module)
+    called_once = _called_once(modules)
+    for handed_out in module.graph.find_nodes(op="call_method", target="clone"):
+        (node,) = handed_out.all_input_nodes
+        if not isinstance(modules.get(node), nn.Conv2d | nn.BatchNorm2d):
+            continue
+        users = [user for user in node.users if user is not handed_out]
+        if node.meta[USERS] > 1 or not any(_joins(user, modules) for user in users):
+            continue
+        (before,) = node.all_input_nodes
+        chain = [before, node] if isinstance(modules.get(before), nn.Conv2d) else [node]
+        if not called_once.issuperset(chain):
+            continue
+        result = chain[0].all_input_nodes[0]
+        for each in chain:
+            name = f"{each.target}_for_{node.name}"
+            module.add_submodule(name, copy.deepcopy(modules[each]))
+            with module.graph.inserting_before(handed_out):
+                again = module.graph.call_module(name, (result,))
+            again.meta |= each.meta
+            result = again
+        handed_out.replace_all_uses_with(result)
+        module.graph.erase_node(handed_out)
+
+
+def _joins(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> bool:
+    """Whether an operation is put together with the convolution before it, if it can be."""
+    return isinstance(modules.get(node), nn.BatchNorm2d) or _kind(node, modules) in _ACTIVATIONS
+
+
+def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
+    return type(modules[node]) if node in modules else node.target
+
+
 def _fold_normalisation(module: fx.GraphModule) -> None:
     modules = _modules_by_node(module)
     own = _called_once(modules)
@@ -74,8 +117,9 @@ def _fold_normalisation(module: fx.GraphModule) -> None:
         (before,) = node.all_input_nodes
         conv: Any = modules.get(before)
         plain = type(conv) in PLAIN_CONVOLUTIONS and {before, node} <= own
-        if not plain or len(before.users) > 1:
+        if not plain or before.meta[USERS] > 1:
             continue  # with two users, what the convolution itself gives is asked for
+        before.meta[USERS] = node.meta[USERS]
         module.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
         if isinstance(norm, BatchNormAct2d):
             act: Any = norm.act
@@ -92,8 +136,7 @@ def _pack_convolutions(module: fx.GraphModule) -> None:
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
             continue
         user = next(iter(node.users))
-        kind = type(modules[user]) if user in modules else user.target
-        activation = _ACTIVATIONS.get(kind) if len(node.users) == 1 else None
+        activation = _ACTIVATIONS.get(_kind(user, modules)) if node.meta[USERS] == 1 else None
         shape = node.all_input_nodes[0].meta.get(SHAPE)
         size = [_USUAL_BATCH, *shape] if shape else None
         packed = _PackedConvolution(conv, size, *(activation or ("none", [])))

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from bottleneck.bases.aliases import keras_aliases
-from bottleneck.bases.fusing import PLAIN_CONVOLUTIONS, SHAPE
+from bottleneck.bases.fusing import PLAIN_CONVOLUTIONS, SHAPE, USERS
 from bottleneck.bases.layers import (
     WORDS,
     Layer,
@@ -214,6 +214,7 @@ class Network:
                 continue
             copies[node] = graph.node_copy(node, copies.__getitem__)
             copies[node].meta[SHAPE] = self._shapes.get(node)
+            copies[node].meta[USERS] = len(node.users)
             if node in outputs:
                 # A later operation may work in place: hand out what the layer itself computed.
                 reused = any(user in wanted for user in node.users)
@@ -359,7 +360,10 @@ class Network:
         others = [side for side in (native - 64, native - 32, native + 32, 2 * native) if side > 0]
         accepted = [side for side in others if fits(side)]
         if not accepted:
-            return f"it takes images of {_pixels(self.image_size)} pixels: leave out --image-size"
+            return (
+                f"it takes images of {_pixels(self.image_size)} pixels: leave out --image-size and "
+                f"--keep-aspect"
+            )
         low, high = 0, native
         while high - low > 1:
             middle = (low + high) // 2

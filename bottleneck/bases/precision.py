@@ -39,12 +39,12 @@ def choose_precision(wanted: str, device: torch.device, *, dense: bool) -> str:
     return "bf16" if dense and _multiplies_bfloat16(device) else "fp32"
 
 
-def find_devices(wanted: str) -> tuple[torch.device, ...]:
+def find_devices(wanted: str | torch.device) -> tuple[torch.device, ...]:
     """Return the devices that a name stands for.
 
     Parameters
     ----------
-    wanted : str
+    wanted : str or torch.device
         ``auto`` (the first GPU if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:N``,
         or several GPUs as ``cuda:0,cuda:1``.
 
@@ -53,6 +53,7 @@ def find_devices(wanted: str) -> tuple[torch.device, ...]:
     UsageError
         There is no such device.
     """
+    wanted = str(wanted)
     if wanted == "auto":
         return (torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),)
     names = list(dict.fromkeys(name.strip() for name in wanted.split(",")))

@@ -183,8 +183,17 @@ class Transform:
         """
         return self.normalise(self.pixels(image))
 
-    def pixels(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+    def pixels(
+        self, image: Image.Image | np.ndarray, *, size: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         """Resize and crop one RGB image, as `__call__` does before it scales.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image or np.ndarray
+            uint8 of shape (height, width, 3).
+        size : (int, int), optional
+            Height and width to resize to: `size_of` the whole image, where this is a reduced one.
 
         Returns
         -------
@@ -193,7 +202,7 @@ class Transform:
         """
         given = np.asarray(image)
         height, width = given.shape[:2]
-        size = self.size_of(height, width)
+        size = size or self.size_of(height, width)
         if size == (height, width):
             resized = torch.from_numpy(np.array(given)).movedim(-1, 0)
         elif self.exact_resize or not self._has_kernel(height, width, size):
@@ -240,7 +249,8 @@ class Transform:
         if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
             raise BadImageError(
                 f"{width} x {height} pixels are too thin to keep their proportions: they would be "
-                f"resized to {size[1]} x {size[0]}; --squash takes them"
+                f"resized to {size[1]} x {size[0]}; --squash in place of "
+                f"{'--keep-aspect' if self.keep_aspect else '--crop'} takes them"
             )
         return size
 

@@ -264,6 +264,8 @@ def errors_of(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno is None:  # HDF5's own
+            if not path.exists():  # removed between HDF5's first and second look
+                raise FileNotFoundError(str(path)) from error
             raise DamagedError(path, str(error)) from error
         raise CacheError(
             f"{str(path)!r} failed ({error.strerror}); see to the space and the rights there, then "

@@ -103,6 +103,8 @@ def verify_cache(
     chosen = cache.bank_folders() if banks is None else banks
     total = sum(len(bank.parts()) for bank in chosen)
     done = 0
+    report = progress or (lambda *_: None)
+    report("verify", 0, total)
     for bank in chosen:
         before = len(result.damage)
         if bank.exists:
@@ -121,8 +123,7 @@ def verify_cache(
             except FileNotFoundError:
                 pass  # others have its rows since
             done += 1
-            if progress:
-                progress("verify", done, total)
+            report("verify", done, total)
         _tidy(bank)
         damaged = len(result.damage) - before
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))

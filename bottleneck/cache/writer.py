@@ -42,8 +42,8 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     """
     if not np.isfinite(values).all():
         raise FeatureOverflowError(
-            f"layer {layer!r} gives nan or inf; expected finite activations: check the weights, or "
-            f"take an earlier layer"
+            f"layer {layer!r} gives nan or inf; expected finite activations: compute it with "
+            f"--precision fp32 or bf16 if it was fp16, check the weights, or take an earlier layer"
         )
     with np.errstate(over="ignore"):
         stored = values.astype(dtype, copy=False)

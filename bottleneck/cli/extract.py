@@ -122,7 +122,9 @@ def extract(
     if dry_run:
         if near_duplicates:
             raise UsageError("--dry-run looks at few images; leave --near-duplicates out")
-        with progress_shown(quiet=not sys.stderr.isatty(), as_json=as_json) as progress:
+        with progress_shown(
+            quiet=not (as_json or sys.stderr.isatty()), as_json=as_json
+        ) as progress:
             forecast = forecast_extraction(images, base, store, **settings, progress=progress)
         note_image_set(images)
         if as_json:
@@ -163,9 +165,11 @@ def extract(
 
 
 def _print_extraction(extraction: "Extraction", cache: Path) -> None:
+    exact = extraction.adjustments.get("exact_resize", extraction.precision == "fp32")
     print(
         f"{extraction.images} images of {extraction.image_set!r} by {extraction.model} "
-        f"({extraction.weights}, {extraction.precision}): {extraction.computed} computed, "
+        f"({extraction.weights}, {extraction.precision}{', exact pixels' if exact else ''}): "
+        f"{extraction.computed} computed, "
         f"{extraction.cached} found in the cache, {extraction.seconds:.1f} s"
     )
     print_table(

@@ -70,7 +70,7 @@ def batch_size_of(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or not 0 < len(text) < 6 or int(text) < 1:  # noqa: PLR2004
-        raise UsageError(f"--batch-size {text!r} cannot be; give auto, or images from 1 on")
+        raise UsageError(f"--batch-size {text!r} cannot be; give auto, or 1 to 99999 images")
     return int(text)
 
 

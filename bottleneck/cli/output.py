@@ -151,14 +151,13 @@ def _bar(unit: str) -> Iterator[Callable[..., None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, TaskID] = {}
-        started = time.monotonic()
+        rate_of = _rates()
 
         def report(stage: str, done: int, total: int, **counts: int) -> None:
             stop.check()
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="")
-            rate = done / max(1e-9, time.monotonic() - started)
-            text = _counted(counts)
+            rate, text = rate_of(stage, done), _counted(counts)
             bar.update(tasks[stage], completed=done, total=total, rate=rate, counts=text)
 
         yield report
@@ -168,6 +167,8 @@ def _lines(unit: str) -> Callable[..., None]:
     def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
         left = timedelta(seconds=round((total - done) / rate)) if rate else None
         facts = [f"{rate:.1f}/s", f"{left} left" if done < total else "", _counted(counts)]
+        if not done:
+            return  # a line for the eye can wait until there is something to tell
         note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
 
     return _now_and_then(show)
@@ -189,18 +190,31 @@ def _json_lines(unit: str) -> Callable[..., None]:
 def _now_and_then(
     show: Callable[[str, int, int, float, Mapping[str, int]], None],
 ) -> Callable[..., None]:
-    """Return a report that is shown every ten seconds and at the end of a stage."""
-    started = last = time.monotonic()
+    """Return a report that is shown at the beginning and end of a stage, and every ten seconds."""
+    rate_of = _rates()
+    last = time.monotonic()
 
     def report(stage: str, done: int, total: int, **counts: int) -> None:
         nonlocal last
         stop.check()
         now = time.monotonic()
-        if done == total or now - last >= _SECONDS_BETWEEN_LINES:
+        rate = rate_of(stage, done)
+        if done in {0, total} or now - last >= _SECONDS_BETWEEN_LINES:
             last = now
-            show(stage, done, total, done / max(1e-9, now - started), counts)
+            show(stage, done, total, rate, counts)
 
     return report
+
+
+def _rates() -> Callable[[str, int], float]:
+    """Return what gives the rate of a stage since it was first asked for that."""
+    started: dict[str, float] = {}
+
+    def rate_of(stage: str, done: int) -> float:
+        now = time.monotonic()
+        return done / max(1e-9, now - started.setdefault(stage, now)) if done else 0.0
+
+    return rate_of
 
 
 def _counted(counts: Mapping[str, int]) -> str:

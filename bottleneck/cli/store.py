@@ -326,6 +326,7 @@ def _summary(bank: "Bank") -> dict[str, Any]:
         "input": info["transform"]["crop"],
         "pool": info["pool"],
         "computed in": info["precision"].get("compute"),
+        "resized": "exactly" if info["transform"].get("exact_resize", True) else "fast",
         "dtype": info["precision"]["storage"],
         "layers": ", ".join(details["alias"] or layer for layer, details in info["layers"].items()),
         "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),

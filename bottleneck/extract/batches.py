@@ -1,6 +1,7 @@
 """Images in, activations out, batch by batch, on all cores or on GPUs."""
 
 import hashlib
+import io
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,13 +14,13 @@ from queue import SimpleQueue
 import numpy as np
 import torch
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases import FrozenBase, Transform
 from bottleneck.errors import BadImageError
 from bottleneck.extract.lanes import Lane, find_lanes
 from bottleneck.extract.memory import freed_memory_kept
-from bottleneck.images import ImageItem, RejectedImage, decode
+from bottleneck.images import ImageItem, RejectedImage, decode, read_size
 
-__all__ = ["Batch", "Progress", "feature_batches"]
+__all__ = ["Batch", "Progress", "feature_batches", "preprocess"]
 
 Progress = Callable[..., None]
 """Called with what is being done, the images done and the images in all; other counts by name."""
@@ -74,7 +75,7 @@ def feature_batches(
     MemoryShortError
         Not even two images at a time fit.
     """
-    lanes = find_lanes(base, batch_size)
+    lanes = find_lanes(base, len(items), batch_size)
     load: Callable[[FrozenBase, ImageItem], bytes | torch.Tensor]
     load = _decode_file if lanes.decode_ahead else _read
     threads = torch.get_num_threads()
@@ -146,7 +147,22 @@ def _read(_base: FrozenBase, item: ImageItem) -> bytes:
 def _decode(base: FrozenBase, item: ImageItem, data: bytes) -> torch.Tensor:
     if hashlib.sha256(data).hexdigest() != item.digest:
         raise BadImageError("the file changed while it was being extracted")
-    return base.transform.pixels(decode(data, enough=base.transform.enough))
+    return preprocess(base.transform, data)
+
+
+def preprocess(transform: Transform, data: bytes) -> torch.Tensor:
+    """Decode an image's bytes and bring it to size, as `Transform.pixels` gives it.
+
+    Raises
+    ------
+    BadImageError
+        It cannot be decoded, or is too thin.
+    """
+    whole = read_size(io.BytesIO(data)) if transform.reduced_decode else (0, 0)
+    if not all(whole):
+        return transform.pixels(decode(data))
+    pixels = decode(data, enough=transform.enough(*whole))
+    return transform.pixels(pixels, size=transform.size_of(*whole))
 
 
 def _decode_file(base: FrozenBase, item: ImageItem) -> torch.Tensor:

@@ -17,6 +17,7 @@ __all__ = ["Lane", "Lanes", "find_lanes", "largest_that_pays"]
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
 """Of 2 to 16, the fastest for VGG16, ResNet-50 and MobileNetV2 together: docs/performance.md."""
+_FEWEST = 2
 _PER_GPU = 2
 _LARGEST_BATCH = 1024
 _PAYS = 1.05
@@ -24,11 +25,24 @@ _TRIALS = 3
 
 
 class Lane:
-    """Computes one batch after the other on one core, or on one stream of a GPU."""
+    """Computes one batch after the other on one core, or on one stream of a GPU.
 
-    def __init__(self, base: FrozenBase, device: torch.device) -> None:
+    Parameters
+    ----------
+    base : FrozenBase
+        What computes.
+    device : torch.device
+        One of its `devices`.
+    least : int
+        Images that the base is called with at least, the last one again and again if need be:
+        kernels sum in another order for other numbers, and an image's features shall not depend on
+        how many were left.
+    """
+
+    def __init__(self, base: FrozenBase, device: torch.device, least: int) -> None:
         self._base = base
         self._device = device
+        self._least = least
         self._stream: Any = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -49,20 +63,19 @@ class Lane:
         Raises
         ------
         MemoryShortError
-            Not even two images fit.
+            Not even the least number of images fit.
         """
         try:
-            # Some kernels sum in another order for a batch of one, so that an image is never alone.
-            alone = len(pixels) == 1
-            found = self._compute([*pixels, *pixels] if alone else pixels)
+            lacking = self._least - len(pixels)
+            found = self._compute([*pixels, *[pixels[-1]] * lacking])
             return {layer: values[: len(pixels)] for layer, values in found.items()}
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-        if len(pixels) <= 3:  # noqa: PLR2004 - a half of them would be alone
+        if len(pixels) <= self._least:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
-                f"not even {max(2, len(pixels))} images of {height} x {width} pixels fit into the "
+                f"not even {self._least} images of {height} x {width} pixels fit into the "
                 f"memory of {self._device}; take a shallower layer, a smaller --image-size or "
                 f"another --device"
             )
@@ -105,7 +118,7 @@ class Lanes:
     decode_ahead: bool
 
 
-def find_lanes(base: FrozenBase, batch_size: int | None = None) -> Lanes:
+def find_lanes(base: FrozenBase, images: int, batch_size: int | None = None) -> Lanes:
     """Spread an extraction over the cores that the process may use, or over its base's GPUs.
 
     Cores are counted as joblib counts them, by affinity and the limits of containers, and are no
@@ -115,16 +128,21 @@ def find_lanes(base: FrozenBase, batch_size: int | None = None) -> Lanes:
     ----------
     base : FrozenBase
         Computes on its `devices`.
+    images : int
+        How many there are: each core gets its share, however large the batch.
     batch_size : int, optional
         Images per call of the base. By default 4 on a core, fewer from 17 cores on; on a GPU the
         largest that is faster than half of it by a twentieth.
     """
     cores = min(joblib.cpu_count(), torch.get_num_threads())
     if base.devices[0].type == "cpu":
-        lanes = [Lane(base, base.devices[0]) for _ in range(cores)]
-        fitting = max(2, min(_PER_CORE, _IMAGES_AT_ONCE // cores))
-        return Lanes(lanes, batch_size or fitting, loaders=2, decode_ahead=False)
-    lanes = [Lane(base, device) for device in base.devices * _PER_GPU]
+        fitting = max(_FEWEST, min(_PER_CORE, _IMAGES_AT_ONCE // cores))
+        wanted = batch_size or fitting
+        least = _FEWEST if base.transform.keep_aspect else max(_FEWEST, min(fitting, wanted))
+        lanes = [Lane(base, base.devices[0], least) for _ in range(cores)]
+        share = max(fitting, -(-images // cores))
+        return Lanes(lanes, min(wanted, share), loaders=2, decode_ahead=False)
+    lanes = [Lane(base, device, _FEWEST) for device in base.devices * _PER_GPU]
     best = batch_size or largest_that_pays(lambda size: _rate(lanes[0], base, size))
     return Lanes(lanes, best, loaders=cores, decode_ahead=True)
 
@@ -148,7 +166,7 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
         if found < _PAYS * best:
             break
         size, best = 2 * size, found
-    return max(2, size // 2)
+    return max(_FEWEST, size // 2)
 
 
 def _rate(lane: Lane, base: FrozenBase, size: int) -> float:

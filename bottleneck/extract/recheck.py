@@ -83,6 +83,8 @@ def recheck_bank(
             reasons.append(str(error))
             continue
         done, tolerance = 0, _TOLERANCES[base.precision]
+        if progress:
+            progress(bank.name, 0, len(items))
         for batch in feature_batches(base, items):
             digests = [item.digest for item in batch.items]
             for layer, values in batch.features.items():

@@ -162,6 +162,8 @@ def extract_features(
     done = written = 0
     found = len({item.digest for item in images.items}) - task.images
     bad: dict[str, str] = {}
+    if progress:
+        progress("extract", 0, task.images, cached=found, bytes_written=0)
     try:
         for layers, items in task.missing.items():
             row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
@@ -244,8 +246,8 @@ def check_arguments(dtype: str, compress: str, batch_size: int | None) -> None:
     compression_options(compress, (1, 1), np.dtype(np.float16))
     if dtype not in _DTYPES:
         raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"a batch of {batch_size} images cannot be; give 1 or more")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise UsageError(f"a batch of {batch_size!r} images cannot be; give a number from 1 on")
 
 
 def stored_batches(

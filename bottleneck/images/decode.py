@@ -1,8 +1,8 @@
 """Bytes of an image file to upright RGB pixels."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -10,18 +10,15 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bottleneck.errors import BadImageError
 
-__all__ = ["Enough", "decode", "read_size"]
-
-Enough = Callable[[int, int], tuple[int, int]]
-"""Maps an image's height and width to those that its pixels are needed at."""
+__all__ = ["decode", "read_size"]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """Pillow knows more, some of which start other programs on the bytes."""
-_TURNED = 5
-"""EXIF orientations from here on exchange height and width."""
+_TURNED = range(5, 9)
+"""EXIF orientations that exchange height and width; there are none above."""
 
 
-def decode(data: bytes, *, enough: Enough | None = None) -> np.ndarray:
+def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
     """Decode the bytes of an image file to upright 8-bit RGB.
 
     The EXIF orientation is applied, the first frame of an animation is taken, transparent pixels
@@ -33,9 +30,9 @@ def decode(data: bytes, *, enough: Enough | None = None) -> np.ndarray:
     ----------
     data : bytes
         A JPEG, PNG, WebP, BMP, TIFF or GIF file.
-    enough : callable, optional
-        A JPEG is decoded at the smallest eighth of its size that is no smaller than this says. All
-        of it by default.
+    enough : (int, int), optional
+        Height and width of the upright image that suffice: a JPEG is decoded at the smallest
+        eighth of its size that is no smaller. All of it by default.
 
     Returns
     -------
@@ -61,29 +58,29 @@ def decode(data: bytes, *, enough: Enough | None = None) -> np.ndarray:
         raise BadImageError(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Return the height and width of an upright image from its file's header; 0, 0 if it has none.
+def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
+    """Return the height and width of an upright image from its header; 0, 0 if it has none.
 
     No pixel is decoded; whether they can be is not told.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as opened:
-            turned = _orientation(opened) >= _TURNED
+        with Image.open(file, formats=_FORMATS) as opened:
+            turned = _orientation(opened) in _TURNED
             return opened.size if turned else (opened.height, opened.width)
     except Exception:  # noqa: BLE001 - whatever is wrong, decoding will say it
         return 0, 0
 
 
-def _decode_jpeg(data: bytes, opened: Image.Image, enough: Enough | None) -> np.ndarray | None:
+def _decode_jpeg(
+    data: bytes, opened: Image.Image, enough: tuple[int, int] | None
+) -> np.ndarray | None:
     """Return a JPEG's pixels; None for what Pillow has to decode, or to judge."""
     if opened.format not in {"JPEG", "MPO"} or opened.mode not in {"RGB", "L"}:
         return None
     orientation = _orientation(opened)
     least = {}
     if enough is not None:
-        sides = (opened.height, opened.width)
-        turned = orientation >= _TURNED
-        height, width = reversed(enough(*reversed(sides))) if turned else enough(*sides)
+        height, width = reversed(enough) if orientation in _TURNED else enough
         least = {"min_height": height, "min_width": width}
     try:
         stored: np.ndarray = simplejpeg.decode_jpeg(data, **least)
@@ -103,7 +100,7 @@ def _upright(stored: np.ndarray, orientation: int) -> np.ndarray:
         stored = stored[::-1]
     if orientation in {2, 3, 7, 8}:
         stored = stored[:, ::-1]
-    return stored.swapaxes(0, 1) if orientation >= _TURNED else stored
+    return stored.swapaxes(0, 1) if orientation in _TURNED else stored
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -97,6 +97,8 @@ def find_near_duplicates(
     hashes = np.zeros(len(distinct), np.uint64)
     readable = np.zeros(len(distinct), bool)
     unread = []
+    if progress:
+        progress("near duplicates", 0, len(distinct))
     for place, hashed in enumerate(in_threads(_hash, distinct)):
         if isinstance(hashed, RejectedImage):
             unread.append(hashed)

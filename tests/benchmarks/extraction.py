@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import write_photographs
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
+from bottleneck.extract.batches import preprocess
 from bottleneck.extract.lanes import find_lanes
 from bottleneck.extract.memory import freed_memory_kept
-from bottleneck.images import decode
 
 BASES = {
     "vgg16": ("block5_pool", "features.30", "none", 1.5, 3.0),
@@ -149,7 +149,7 @@ def measure_decoding(place: Path, rounds: int) -> dict:
 
 def ours(precision: str, *, reduced: bool) -> Callable[[bytes], torch.Tensor]:
     base = FrozenBase("vgg11", weights="random", precision=precision, reduced_decode=reduced)
-    return lambda data: base.transform(decode(data, enough=base.transform.enough))
+    return lambda data: base.transform.normalise(preprocess(base.transform, data))
 
 
 def measure_products(rounds: int) -> dict[str, float]:
@@ -199,7 +199,10 @@ def measure_base(
     measures["reference forward"] = lambda: rate(plain_forward, 64 * SHARE[model])
     files = [item.path for item in images.items]
     measures |= {
-        f"decode {name}": lambda base=base: rate(on_all_cores(preprocess(base), files), len(files))
+        f"decode {name}": lambda base=base: rate(
+            on_all_cores(lambda path: preprocess(base.transform, path.read_bytes()), files),
+            len(files),
+        )
         for name, base in bases.items()
     }
     if arguments.keras:
@@ -225,14 +228,9 @@ def measure_base(
     return {"reference workers": workers, "auto is": bases["auto"].precision, **results}
 
 
-def preprocess(base: FrozenBase) -> Callable[[str], torch.Tensor]:
-    transform = base.transform
-    return lambda path: transform.pixels(decode(Path(path).read_bytes(), enough=transform.enough))
-
-
 def forward(base: FrozenBase, batches: int) -> float:
     """Return images per second of all lanes on images in memory."""
-    lanes = find_lanes(base)
+    lanes = find_lanes(base, batches)
     pixels = list(torch.randint(0, 256, (lanes.batch_size, 3, 224, 224), dtype=torch.uint8))
     each = max(1, batches // len(lanes.all))
     work = on_all_cores(lambda lane: [lane.compute(pixels) for _ in range(each)], lanes.all)
