@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -23,12 +20,12 @@ from bottleneck import Head, fit_head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
 from bottleneck.heads import C_GRID, RECIPES, find_head, head_names
-from bottleneck.solvers import span_basis
 
 PLAIN = {
     "softmax": lambda C: LogisticRegression(C=C, max_iter=10_000, tol=1e-8),
     "logreg": lambda C: OneVsRestClassifier(LogisticRegression(C=C, max_iter=10_000, tol=1e-8)),
-    "svm": lambda C: LinearSVC(C=C, max_iter=100_000, tol=1e-8, dual="auto"),
+    # It penalises the intercept, which is the less the larger the column that stands for it is.
+    "svm": lambda C: LinearSVC(C=C, max_iter=10**6, tol=1e-9, dual=False, intercept_scaling=30),
 }
 
 
@@ -73,7 +70,7 @@ def test_c_is_chosen_as_a_grid_search_would():
     head = fit_head(X, y, "softmax", seed=3)
     folds = StratifiedKFold(5, shuffle=True, random_state=3)
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000)),
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, tol=1e-8)),
         {"logisticregression__C": C_GRID},
         cv=folds,
         scoring={"accuracy": "accuracy", "log_loss": "neg_log_loss"},
@@ -294,21 +291,4 @@ def test_constant_features_do_no_harm():
     X[:, 2] = 5.0
     head = fit_head(X, y)
     assert np.isfinite(head.weight).all()
-    assert head.weight[0, 2] == 0
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.data())
-def test_the_span_basis_keeps_every_inner_product(data):
-    """Orthonormal columns that reproduce the rows, also where those are dependent."""
-    n_samples = data.draw(st.integers(1, 6))
-    n_features = data.draw(st.integers(1, 12))
-    values = st.floats(-100, 100).map(lambda value: round(value, 3))
-    Z = data.draw(arrays(np.float64, (n_samples, n_features), elements=values))
-    basis = span_basis(Z)
-    if n_features <= n_samples:
-        assert basis is None
-        return
-    assert basis.shape == (n_features, n_samples)
-    assert np.allclose(basis.T @ basis, np.eye(n_samples), atol=1e-9)
-    assert np.allclose(Z @ basis @ basis.T, Z, atol=1e-8)
+    assert abs(head.weight[0, 2]) < 1e-12

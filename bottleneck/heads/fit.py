@@ -1,50 +1,30 @@
-"""Recipes: fit a head on features with scikit-learn."""
+"""Recipes: fit a linear head on features and choose its penalty on held-out ones."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.heads.head import Head, probabilities
-from bottleneck.solvers import span_basis
+from bottleneck.solvers import Reduction, reduce_rows
 
 __all__ = ["C_GRID", "RECIPES", "fit_head"]
 
 _C_BOUNDS = (1e-10, 1e10)
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _FOLDS = 5
-_MAX_ITER = 10_000
 
-
-def _softmax(C: float, seed: int) -> LogisticRegression:
-    return LogisticRegression(C=C, max_iter=_MAX_ITER, random_state=seed)
-
-
-def _logreg(C: float, seed: int) -> OneVsRestClassifier:
-    return OneVsRestClassifier(_softmax(C, seed))
-
-
-def _svm(C: float, seed: int) -> LinearSVC:
-    return LinearSVC(C=C, max_iter=_MAX_ITER, random_state=seed, dual="auto")
-
-
-RECIPES: Mapping[str, Callable[[float, int], Any]] = {
-    "softmax": _softmax,
-    "logreg": _logreg,
-    "svm": _svm,
+RECIPES: Mapping[str, str] = {
+    "softmax": "softmax",
+    "logreg": "logistic",
+    "svm": "squared_hinge",
 }
-"""Classifiers by name: multinomial and one-vs-rest logistic regression, linear SVM."""
+"""Classifiers by name, with their loss: multinomial and one-vs-rest logistic regression, SVM."""
 
 
 def fit_head(
@@ -55,6 +35,8 @@ def fit_head(
     C: float | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
+    balanced: bool = False,
+    standardize: bool = True,
     source: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Head:
@@ -64,7 +46,8 @@ def fit_head(
     and, on noise, no preference for a strong penalty.) Held out are five stratified folds of the
     training rows, fewer where a class has fewer images, or the validation rows where they are
     given. Either way the head is then fitted on all training rows, and on them alone. Mean and
-    variance come from the rows fitted on.
+    variance come from the rows fitted on. All candidates and folds are fitted at once, see
+    `bottleneck.solvers.path.fit_path`.
 
     Parameters
     ----------
@@ -80,10 +63,15 @@ def fit_head(
         Rows of one group (identical images) stay in one fold.
     validation : tuple of np.ndarray, optional
         Features (m, d) and labels (m,) to choose `C` on, instead of folds.
+    balanced : bool
+        Whether each class counts the same, however many rows it has: a row counts n_samples /
+        (number of classes * rows of its class).
+    standardize : bool
+        Whether each feature is divided by its deviation.
     source : mapping, optional
         Kept with the head, see `Head`.
     seed : int
-        Of the folds and the solver.
+        Of the folds.
 
     Returns
     -------
@@ -116,31 +104,17 @@ def fit_head(
             f"the training images have {len(classes)} class; a classifier needs at least two: "
             f"add images of another"
         )
+    recipe = _Recipe(clf, balanced=balanced, standardize=standardize)
     members = np.arange(len(X)) if groups is None else np.asarray(groups)
-    _, first, group_of_row = np.unique(members, return_index=True, return_inverse=True)
-    sizes = np.bincount(targets[first], minlength=len(classes))
-    holdouts: Iterator[_Holdout] | None = None
     if validation is not None:
-        holdouts = iter([_validation_holdout(X, classes, targets, *validation)])
-    elif sizes.min() > 1:
-        n_folds = min(_FOLDS, int(sizes.min()))
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-        held = (np.isin(group_of_row, rows) for _, rows in folds.split(first, targets[first]))
-        holdouts = (_Holdout(X[~rows], targets[~rows], X[rows], targets[rows]) for rows in held)
-    elif C is None:
-        raise DataError(
-            f"class {str(classes[sizes.argmin()])!r} has 1 different training image; "
-            f"cross-validation needs 2 to choose C: add images, or give --C"
-        )
-    grid = C_GRID if C is None else (C,)
+        held_out = _validation_rows(X, classes, targets, *validation)
+    else:
+        held_out = _folds(X, classes, targets, members, seed, needed=C is None)
     temperature, scores = 1.0, dict[str, Any]()
-    if holdouts is not None:
-        C, temperature, scores = _choose(holdouts, clf, grid, len(classes), seed)
+    if held_out is not None:
+        C, temperature, scores = _choose(recipe, held_out, C_GRID if C is None else (C,))
     assert C is not None  # noqa: S101 - given or chosen
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        ((weight, bias),) = _fit_grid(X, targets, clf, [C], seed)
-    scores["converged"] = not any(w.category is ConvergenceWarning for w in caught)
+    weight, bias, scores["converged"] = recipe.fit(X, targets, C)
     return Head(
         clf=clf,
         classes=tuple(map(str, classes)),
@@ -153,6 +127,87 @@ def fit_head(
     )
 
 
+@dataclass(frozen=True)
+class _Recipe:
+    """How a head is fitted."""
+
+    clf: str
+    balanced: bool
+    standardize: bool
+
+    def fit(
+        self, X: np.ndarray, targets: np.ndarray, C: float
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return weight (k, d) and bias (k,) for all rows, and whether the solver converged."""
+        reduction = reduce_rows(X, standardize=self.standardize)
+        fit = np.ones((len(X), 1), dtype=bool)
+        ((_, [(weight, bias)], converged),) = self._path(reduction, targets, fit, [C])
+        return *reduction.lift(weight, bias, X), converged
+
+    def held_out_scores(self, rows: "_HeldOut", grid: Sequence[float]) -> Iterator[np.ndarray]:
+        """Yield the scores of all held-out rows for each `C`, of shape (m, k)."""
+        found: dict[float, list[np.ndarray]] = {C: [] for C in grid}
+        folds = range(len(rows.fit))
+        # Without deviations, which each fold has of its own, one reduction serves all of them.
+        for some in [[fold] for fold in folds] if self.standardize else [list(folds)]:
+            train = rows.fit[some[0]] if self.standardize else None
+            reduction = reduce_rows(rows.X, train, standardize=self.standardize)
+            fit = np.stack([rows.fit[fold] for fold in some], axis=1)
+            for C, affine, _ in self._path(reduction, rows.targets, fit, grid):
+                for fold, (weight, bias) in zip(some, affine, strict=True):
+                    found[C].append(reduction.rows[rows.held[fold]] @ weight.T + bias)
+        for C in grid:
+            yield np.concatenate(found[C])
+
+    def _path(
+        self, reduction: Reduction, targets: np.ndarray, fit: np.ndarray, grid: Sequence[float]
+    ) -> Iterator[tuple[float, list[tuple[np.ndarray, np.ndarray]], bool]]:
+        """Yield each `C`, with weight (k, r) and bias (k,) of each fold, and if all converged."""
+        from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
+
+        counts = self._weights(targets, fit)
+        for point in fit_path(reduction.rows, targets, counts, grid, RECIPES[self.clf]):
+            affine = [
+                self._both(weight, bias)
+                for weight, bias in zip(point.weight, point.bias, strict=True)
+            ]
+            yield point.C, affine, bool(point.converged.all())
+
+    def _weights(self, targets: np.ndarray, fit: np.ndarray) -> np.ndarray:
+        """Return what each row counts in each fold, shape (n, f)."""
+        counts = fit.astype(np.float64)
+        if self.balanced:
+            members = np.stack([np.bincount(targets, weights=fold) for fold in counts.T], axis=1)
+            counts *= (counts.sum(axis=0) / (len(members) * members))[targets]
+        return counts
+
+    def _both(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights for two classes where one score tells them apart."""
+        if len(weight) > 1:
+            return weight, bias
+        # The softmax of (-s / 2, s / 2) is the sigmoid of s.
+        half = np.array([-0.5, 0.5] if self.clf == "softmax" else [-1.0, 1.0])
+        return half[:, None] * weight, half * bias
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Rows of which some are fitted on and others held out, fold by fold.
+
+    Attributes
+    ----------
+    X, targets : np.ndarray
+        Shapes (n, d) and (n,).
+    fit, held : list of np.ndarray
+        bool of shape (n,) for each fold.
+    """
+
+    X: np.ndarray
+    targets: np.ndarray
+    fit: list[np.ndarray]
+    held: list[np.ndarray]
+
+
 def _check_rows(X: np.ndarray, y: np.ndarray) -> None:
     if X.ndim != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
         raise UsageError(
@@ -163,98 +218,75 @@ def _check_rows(X: np.ndarray, y: np.ndarray) -> None:
         raise DataError("the features hold nan or inf; expected finite numbers: extract again")
 
 
-@dataclass(frozen=True)
-class _Holdout:
-    """Rows to fit on and rows held out."""
-
-    X: np.ndarray
-    targets: np.ndarray
-    X_held: np.ndarray
-    targets_held: np.ndarray
-
-
-def _validation_holdout(
+def _validation_rows(
     X: np.ndarray, classes: np.ndarray, targets: np.ndarray, X_held: np.ndarray, y_held: np.ndarray
-) -> _Holdout:
+) -> _HeldOut | None:
     strange = sorted(set(map(str, y_held)) - set(map(str, classes)))
     if strange:
         raise DataError(
             f"the validation images have the class {strange[0]!r} that no training image has; "
             f"add training images of it, or remove it"
         )
-    return _Holdout(X, targets, X_held, np.searchsorted(classes, y_held))
+    both = np.concatenate([targets, np.searchsorted(classes, y_held)])
+    fit = np.arange(len(both)) < len(targets)
+    return _HeldOut(np.concatenate([X, X_held]), both, [fit], [~fit])
+
+
+def _folds(
+    X: np.ndarray,
+    classes: np.ndarray,
+    targets: np.ndarray,
+    members: np.ndarray,
+    seed: int,
+    *,
+    needed: bool,
+) -> _HeldOut | None:
+    """Return stratified folds of groups of rows; None where there are none, unless `needed`."""
+    _, first, group_of_row = np.unique(members, return_index=True, return_inverse=True)
+    groups = np.bincount(targets[first], minlength=len(classes))
+    if groups.min() > 1:
+        folds = StratifiedKFold(min(_FOLDS, groups.min()), shuffle=True, random_state=seed)
+        held = [np.isin(group_of_row, rows) for _, rows in folds.split(first, targets[first])]
+        if all(len(np.unique(targets[~rows])) == len(classes) for rows in held):
+            return _HeldOut(X, targets, [~rows for rows in held], held)
+        reason = "identical images stand under several classes, which leaves a fold without one"
+        remedy = "correct the labels"
+    else:
+        reason = (
+            f"class {str(classes[groups.argmin()])!r} has 1 different training image; "
+            f"cross-validation needs 2 to choose C"
+        )
+        remedy = "add images"
+    if needed:
+        raise DataError(f"{reason}: {remedy}, or give --C")
+    return None
 
 
 def _choose(
-    holdouts: Iterator[_Holdout], clf: str, grid: Sequence[float], n_classes: int, seed: int
+    recipe: _Recipe, rows: _HeldOut, grid: Sequence[float]
 ) -> tuple[float, float, dict[str, Any]]:
     """Return the best `C`, its temperature and the candidates' held-out metrics."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        held = [_held_out_scores(holdout, clf, grid, n_classes, seed) for holdout in holdouts]
-    targets = np.concatenate([targets for targets, _ in held])
+    targets = np.concatenate([rows.targets[held] for held in rows.held])
     candidates = []
-    for place, C in enumerate(grid):
-        scores = np.concatenate([of_grid[place] for _, of_grid in held])
-        temperature = _temperature(scores, targets) if clf == "svm" else 1.0
-        chosen = probabilities(clf, scores, temperature)[np.arange(len(targets)), targets]
+    for C, scores in zip(grid, recipe.held_out_scores(rows, grid), strict=True):
+        temperature = _temperature(scores, targets) if recipe.clf == "svm" else 1.0
+        own = probabilities(recipe.clf, scores, temperature)[np.arange(len(targets)), targets]
         candidates.append(
             {
                 "C": C,
                 "accuracy": float(np.mean(scores.argmax(axis=1) == targets)),
-                "log_loss": float(-np.log(np.maximum(chosen, np.finfo(float).tiny)).mean()),
+                "log_loss": float(-np.log(np.maximum(own, np.finfo(float).tiny)).mean()),
                 "temperature": temperature,
             }
         )
     best = min(candidates, key=lambda found: found["log_loss"])
     summary = {
-        "held_out": "validation images" if len(held) == 1 else f"{len(held)} folds",
+        "held_out": "validation images" if len(rows.held) == 1 else f"{len(rows.held)} folds",
         "accuracy": best["accuracy"],
         "log_loss": best["log_loss"],
         "candidates": candidates,
     }
     return best["C"], best["temperature"], summary
-
-
-def _held_out_scores(
-    holdout: _Holdout, clf: str, grid: Sequence[float], n_classes: int, seed: int
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    if len(np.unique(holdout.targets)) < n_classes:
-        raise DataError(
-            "identical images stand under several classes, which leaves a fold without one of "
-            "them; correct the labels, or give --C"
-        )
-    fitted = _fit_grid(holdout.X, holdout.targets, clf, grid, seed)
-    return holdout.targets_held, [holdout.X_held @ weight.T + bias for weight, bias in fitted]
-
-
-def _fit_grid(
-    X: np.ndarray, targets: np.ndarray, clf: str, grid: Sequence[float], seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Fit on standardised features for each `C`; return weights and biases for `X` as it is."""
-    scaler = StandardScaler().fit(X.astype(np.float64))
-    Z = scaler.transform(X.astype(np.float64))
-    basis = span_basis(Z)
-    reduced = Z if basis is None else Z @ basis
-    fitted = []
-    for C in grid:
-        weight, bias = _affine(RECIPES[clf](C, seed).fit(reduced, targets), clf)
-        lifted = weight if basis is None else weight @ basis.T
-        folded = lifted / scaler.scale_
-        fitted.append((folded, bias - folded @ scaler.mean_))
-    return fitted
-
-
-def _affine(estimator: Any, clf: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight (k, d) and bias (k,) of a fitted linear classifier, also for two classes."""
-    parts = getattr(estimator, "estimators_", [estimator])
-    weight = np.vstack([part.coef_ for part in parts])
-    bias = np.concatenate([part.intercept_ for part in parts])
-    if len(weight) > 1:
-        return weight, bias
-    # The softmax of (-s / 2, s / 2) is the sigmoid of s.
-    half = 0.5 if clf == "softmax" else 1.0
-    return np.vstack([-half * weight, half * weight]), np.concatenate([-half * bias, half * bias])
 
 
 def _temperature(scores: np.ndarray, targets: np.ndarray) -> float:

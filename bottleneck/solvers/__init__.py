@@ -1,0 +1,8 @@
+"""Linear algebra under the heads: exact reduction, and many classifiers at once. Arrays in and out.
+
+`fit_path` is to be imported from `bottleneck.solvers.path`, as it loads torch.
+"""
+
+from bottleneck.solvers.reduction import Reduction, reduce_rows
+
+__all__ = ["Reduction", "reduce_rows"]

@@ -1,0 +1,425 @@
+"""Many linear classifiers at once: all penalties, folds and classes in the same matrix products.
+
+Minimised is, for each problem, what scikit-learn's `LogisticRegression` and `LinearSVC` minimise,
+
+    C * sum_i c_i loss(y_i, w x_i + b) + |w|^2 / 2,
+
+except that the intercept b is never penalised (`LinearSVC` does that). The method is Newton's with
+inexact steps (Nocedal and Wright 2006, Numerical Optimization, section 7.1): conjugate gradients
+find the step from products with the rows, which all problems share, and are preconditioned by the
+rows' largest singular values (Frangella, Tropp and Udell 2023, Randomized Nyström Preconditioning).
+For the squared hinge the Hessian is a generalised one (Keerthi and DeCoste 2005, A Modified Finite
+Newton Method for Fast Solution of Large Scale Linear SVMs). A problem starts from the solution for
+the next smaller C, and leaves the batch when it has converged.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from bottleneck.solvers.losses import Logistic, Loss, Softmax, SquaredHinge
+
+__all__ = ["LOSSES", "PathPoint", "fit_path"]
+
+LOSSES = ("softmax", "logistic", "squared_hinge")
+
+_RANK = 200
+"""Of the preconditioner; between 50 and 400 the whole takes about as long."""
+_SAMPLE = 8192
+"""Rows that the preconditioner is made of, at most."""
+_WIDTH = 64
+"""Columns up to which a product takes hardly longer than with one: it reads the rows."""
+_FEW = 16
+_BATCH_BYTES = 2**29
+_ARRAYS = 12
+"""As large as the scores, at a time."""
+_NEWTON_STEPS = 200
+_GRADIENT_STEPS = 500
+_HALVINGS = 30
+_TIGHTEST = 1e-6
+"""To which share the residual of a Newton step is brought at most."""
+_DESCENT = 1e-4
+"""Share of the expected descent that a step has to bring (Armijo)."""
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """The solutions for one `C`.
+
+    Attributes
+    ----------
+    C : float
+        Inverse strength of the penalty.
+    weight : np.ndarray
+        Shape (f, k, r): for each fold and class; one class stands for two.
+    bias : np.ndarray
+        Shape (f, k).
+    objective : np.ndarray
+        Shape (f, k), or (f, 1) for softmax, which has one objective for all classes.
+    converged : np.ndarray
+        bool of shape (f,).
+    """
+
+    C: float
+    weight: np.ndarray
+    bias: np.ndarray
+    objective: np.ndarray
+    converged: np.ndarray
+
+
+def fit_path(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    grid: Sequence[float],
+    loss: str,
+    *,
+    tolerance: float = 1e-7,
+    device: str = "cpu",
+) -> list[PathPoint]:
+    """Fit a linear classifier for every `C` and every fold.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Shape (n, r), float32 or float64, in which it is computed.
+    labels : np.ndarray
+        int of shape (n,) from 0 on; or bool of shape (n, k), each column a problem of its own.
+    weights : np.ndarray
+        Shape (n, f): what a row's loss counts in each fold, 0 where it is held out.
+    grid : sequence of float
+        Values of `C`, above 0.
+    loss : str
+        One of `LOSSES`. ``softmax`` is for labels of shape (n,); the others fit a classifier for
+        each class against the rest. Two classes are one problem in any case.
+    tolerance : float
+        A problem has converged when its last step promised to gain less than this share of its
+        objective: half the squared Newton decrement (Boyd and Vandenberghe 2004, Convex
+        Optimization, section 9.5.1).
+    device : str
+        Where it is computed, as PyTorch names it.
+
+    Returns
+    -------
+    list of PathPoint
+        In the order of `grid`.
+    """
+    with torch.inference_mode():
+        matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
+        counts = torch.from_numpy(np.asarray(weights)).to(matrix)
+        base = _problems(labels, counts, loss)
+        found = {
+            C: [matrix.new_empty(matrix.shape[1] + 1, base.size, base.width), *base.nothing()]
+            for C in grid
+        }
+        solver = _Solver(matrix, tolerance)
+        most = _BATCH_BYTES // (_ARRAYS * len(rows) * base.width * matrix.element_size())
+        for start in range(0, base.size, max(1, most)):
+            some = torch.arange(base.size, device=matrix.device)[start : start + max(1, most)]
+            for C, point in solver.path(base.take(some), sorted(set(grid)), most):
+                if C in found:
+                    for kept, own in zip(found[C], point, strict=True):
+                        kept[..., some, :] = own
+    folds = counts.shape[1]
+    return [_point(C, found[C], folds) for C in grid]
+
+
+def _point(C: float, found: Sequence[torch.Tensor], folds: int) -> PathPoint:
+    """Put problems of one fold together."""
+    solution, objective, converged = (each.cpu().numpy() for each in found)
+    by_fold = solution.reshape(len(solution), folds, -1).transpose(1, 2, 0)
+    return PathPoint(
+        C=C,
+        weight=by_fold[..., :-1],
+        bias=by_fold[..., -1],
+        objective=objective.reshape(folds, -1),
+        converged=np.all(converged.reshape(folds, -1), axis=1),
+    )
+
+
+@dataclass(frozen=True)
+class _Problems:
+    """p problems on the same rows, each with k scores per row.
+
+    Attributes
+    ----------
+    loss : Loss
+        Of their scores.
+    weights : torch.Tensor
+        Shape (n, p).
+    width : int
+        k.
+    """
+
+    loss: Loss
+    weights: torch.Tensor
+    width: int
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.weights.shape[1]
+
+    def nothing(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return room for the objectives and whether they converged, of shape (p, 1)."""
+        room = self.weights.new_zeros(self.size, 1, dtype=torch.float64)
+        return room, room.bool()
+
+    def take(self, problems: torch.Tensor) -> "_Problems":
+        """Return some of them."""
+        return replace(self, loss=self.loss.take(problems), weights=self.weights[:, problems])
+
+    def times(self, grid: Sequence[float]) -> "_Problems":
+        """Return them for several C, one after the other."""
+        return replace(
+            self,
+            loss=self.loss.take(torch.arange(self.size).repeat(len(grid))),
+            weights=torch.cat([C * self.weights for C in grid], dim=1),
+        )
+
+    def objective(self, solution: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the objectives as float64 of shape (p,)."""
+        losses = (self.weights * self.loss.value(scores)).double().sum(0)
+        return losses + solution[:-1].double().square().sum((0, 2)) / 2
+
+
+def _problems(labels: np.ndarray, counts: torch.Tensor, loss: str) -> _Problems:
+    """Return a problem for each fold, or for each class of each fold."""
+    folds = counts.shape[1]
+    given = torch.from_numpy(np.asarray(labels)).to(counts.device)
+    if given.dim() == 1:
+        classes = int(given.max()) + 1
+        if loss == "softmax" and classes > 2:  # noqa: PLR2004 - two classes have one score
+            return _Problems(Softmax(given.long()), counts, classes)
+        first = 0 if classes > 2 else 1  # noqa: PLR2004
+        given = given[:, None] == torch.arange(first, max(classes, 2), device=given.device)
+    kind = SquaredHinge if loss == "squared_hinge" else Logistic
+    signs = 2 * given.to(counts.dtype) - 1
+    each = counts.repeat_interleave(signs.shape[1], dim=1)
+    return _Problems(kind(signs.repeat(1, folds)[..., None]), each, 1)
+
+
+class _Solver:
+    """Newton's method on problems that share their rows."""
+
+    def __init__(self, rows: torch.Tensor, tolerance: float) -> None:
+        self._rows = rows
+        self._tolerance = tolerance
+        self._values, self._vectors = _largest(rows)
+
+    def path(
+        self, problems: _Problems, grid: Sequence[float], most: int
+    ) -> Iterator[tuple[float, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
+        """Yield each C, ascending, with solutions, objectives and whether they converged.
+
+        Several C are solved at a time where few problems would leave the products idle; `most`
+        limits how many problems that may be. The squared hinge is solved for one C after the other,
+        and for smaller ones first: far from its solution, its Newton steps say little.
+        """
+        stepwise = isinstance(problems.loss, SquaredHinge)
+        at_once = max(1, min(_WIDTH // problems.width, most) // problems.size)
+        if stepwise:
+            at_once, grid = 1, self._from_afar(grid)
+        size = problems.size
+        last: tuple[float, torch.Tensor, torch.Tensor] | None = None
+        for start in range(0, len(grid), at_once):
+            some = grid[start : start + at_once]
+            batch = problems.times(some)
+            solution, scores = self._start(batch, some, last)
+            eta = 1e-2 if stepwise else 0.25
+            solution, scores, *rest = self._newton(batch, solution, scores, eta)
+            last = some[-1], solution[:, -size:], scores[:, -size:]
+            for place, C in enumerate(some):
+                own = slice(place * size, (place + 1) * size)
+                objective, converged = (each[own, None] for each in rest)
+                yield C, (_settled(solution[:, own]), objective, converged)
+
+    def _from_afar(self, grid: Sequence[float]) -> list[float]:
+        """Return a grid that begins where the penalty rules, and in which no step exceeds 10."""
+        steps = list(grid)
+        easy = 1 / max(float(self._values[-1]), 1e-30)
+        while steps[0] > 10 * easy:
+            steps.insert(0, steps[0] / 10)
+        finer = []
+        for before, after in pairwise(steps):
+            between = int(np.ceil(np.log10(after / before) - 1e-9))
+            finer += [before * (after / before) ** (k / between) for k in range(between)]
+        return [*finer, steps[-1]]
+
+    def _start(
+        self,
+        batch: _Problems,
+        grid: Sequence[float],
+        last: tuple[float, torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the best of some multiples of the last solution, and its scores."""
+        n_samples, n_columns = self._rows.shape
+        if last is None:
+            shape = (batch.size, batch.width)
+            return self._rows.new_zeros(n_columns + 1, *shape), self._rows.new_zeros(
+                n_samples, *shape
+            )
+        before, solution, scores = last
+        size = solution.shape[1]
+        growth = torch.tensor([C / before for C in grid]).repeat_interleave(size).to(scores)
+        solution, scores = solution.repeat(1, len(grid), 1), scores.repeat(1, len(grid), 1)
+        multiples = [growth[:, None] ** power for power in (0, 0.5, 1)]
+        tried = [batch.objective(each * solution, each * scores) for each in multiples]
+        best = torch.stack(tried).argmin(0)
+        multiple = torch.stack(multiples)[best, torch.arange(batch.size, device=best.device)]
+        return multiple * solution, multiple * scores
+
+    def _newton(
+        self, batch: _Problems, solution: torch.Tensor, scores: torch.Tensor, loosest: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return solutions, scores, objectives and whether they converged."""
+        value = batch.objective(solution, scores)
+        ended = [solution.clone(), scores.clone(), value.clone(), torch.zeros_like(value).bool()]
+        eta = torch.full_like(value, loosest)
+        there = torch.arange(batch.size, device=value.device)
+        noise = 4 * torch.finfo(scores.dtype).eps
+        for _ in range(_NEWTON_STEPS):
+            slope, state = batch.loss.slope(scores)
+            gradient = self._backward(batch.weights[..., None] * slope)
+            gradient[:-1] += solution[:-1]
+            step, change = self._step(batch, state, -gradient, eta.to(scores.dtype))
+            descent = -_inner(gradient, step).double()
+            size = torch.ones_like(value)
+            for _ in range(_HALVINGS):
+                factor = size.to(scores.dtype)[:, None]
+                tried = batch.objective(solution + factor * step, scores + factor * change)
+                short = tried > value - _DESCENT * size * descent + noise * value
+                if not short.any():
+                    break
+                size = torch.where(short, size / 2, size)
+            solution, scores = solution + factor * step, scores + factor * change
+            stuck = tried >= value
+            value = tried
+            converged = descent / 2 <= self._tolerance * value
+            for kept, own in zip(ended, (solution, scores, value, converged), strict=True):
+                kept[(slice(None), there) if kept.dim() > 1 else there] = own
+            # Steps that had to be shortened were too inexact; the others may get so as they shrink.
+            nearer = torch.minimum(eta, (descent / value).clamp(min=0).sqrt()).clamp(min=1e-3)
+            eta = torch.where(size < 1, (eta / 10).clamp(min=_TIGHTEST), nearer)
+            left = ~(converged | (stuck & (eta <= _TIGHTEST)))
+            if not left.any():
+                break
+            if not left.all():
+                there, batch = there[left], batch.take(left)
+                solution, scores = solution[:, left], scores[:, left]
+                value, eta = value[left], eta[left]
+        return ended[0], ended[1], ended[2], ended[3]
+
+    def _step(
+        self, batch: _Problems, state: torch.Tensor, residual: torch.Tensor, eta: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Solve Hessian x = residual by conjugate gradients; return x and the scores it gives.
+
+        A problem is done when the preconditioned residual has shrunk to `eta`, and those that are
+        done leave when they are half of all.
+        """
+        curvature = (batch.weights[..., None] * batch.loss.bend_diagonal(state)).sum(0)
+        curvature = curvature.clamp(min=torch.finfo(residual.dtype).tiny)
+        mean = curvature / (batch.weights > 0).sum(0).clamp(min=1)[:, None]
+        step, change = torch.zeros_like(residual), torch.zeros_like(state)
+        ended, there = (step.clone(), change.clone()), torch.arange(batch.size, device=step.device)
+        better = self._precondition(residual, mean, curvature)
+        direction, power = better, _inner(residual, better)
+        goal, live = eta**2 * power, power > 0
+        for _ in range(_GRADIENT_STEPS):
+            scores = self._forward(direction)
+            product = self._backward(batch.weights[..., None] * batch.loss.bend(state, scores))
+            product[:-1] += direction[:-1]
+            length = torch.where(live, power / _inner(direction, product), 0)
+            live &= length.isfinite()
+            length = length.nan_to_num(0, 0, 0)[:, None]
+            step, change = step + length * direction, change + length * scores
+            residual = residual - length * product
+            better = self._precondition(residual, mean, curvature)
+            before, power = power, _inner(residual, better)
+            live &= power > goal
+            if not live.any():
+                break
+            direction = better + (power / before)[:, None].nan_to_num(0, 0, 0) * direction
+            if 2 * int(live.sum()) <= len(there):
+                ended[0][:, there], ended[1][:, there] = step, change
+                there, batch, state = there[live], batch.take(live), state[:, live]
+                step, change, residual = step[:, live], change[:, live], residual[:, live]
+                direction, power, goal = direction[:, live], power[live], goal[live]
+                mean, curvature, live = mean[live], curvature[live], live[live]
+        ended[0][:, there], ended[1][:, there] = step, change
+        return ended
+
+    def _forward(self, solution: torch.Tensor) -> torch.Tensor:
+        """Return scores (n, p, k) of solutions (r + 1, p, k), whose last row is the intercept."""
+        flat = solution.reshape(len(solution), -1)
+        scores = _product(self._rows, flat[:-1]) + flat[-1:]
+        return scores.reshape(-1, *solution.shape[1:])
+
+    def _backward(self, slopes: torch.Tensor) -> torch.Tensor:
+        """Return what slopes of the scores (n, p, k) are for the solutions (r + 1, p, k)."""
+        product = _product(self._rows.T, slopes.reshape(len(slopes), -1))
+        intercepts = slopes.sum(0, keepdim=True)
+        if slopes.shape[2] > 1:
+            # Softmax slopes sum to 0; what rounding leaves of that, no step could remove.
+            intercepts -= intercepts.mean(2, keepdim=True)
+        return torch.cat([product.reshape(-1, *slopes.shape[1:]), intercepts])
+
+    def _precondition(
+        self, residual: torch.Tensor, mean: torch.Tensor, total: torch.Tensor
+    ) -> torch.Tensor:
+        """Divide by what the Hessian would be if all rows bent as much as their mean."""
+        flat = residual[:-1].reshape(len(residual) - 1, -1)
+        inside = (self._vectors.T @ flat).reshape(-1, *residual.shape[1:])
+        largest = 1 / (1 + self._values[:, None, None] * mean)
+        others = 1 / (1 + self._values[0] * mean)
+        corrected = self._vectors @ ((largest - others) * inside).reshape(len(inside), -1)
+        result = torch.empty_like(residual)
+        result[:-1] = others * residual[:-1] + corrected.reshape(residual[:-1].shape)
+        result[-1] = residual[-1] / total
+        return result
+
+
+def _product(matrix: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Multiply; few columns are filled up, as the product takes half the time for 16 of them."""
+    count = columns.shape[1]
+    if 1 < count < _FEW:
+        columns = torch.nn.functional.pad(columns, (0, _FEW - count))
+    return (matrix @ columns)[:, :count]
+
+
+def _settled(solution: torch.Tensor) -> torch.Tensor:
+    """Return solutions whose intercepts sum to 0: the same for all classes changes no softmax."""
+    if solution.shape[2] == 1:
+        return solution
+    intercepts = solution[-1:] - solution[-1:].mean(2, keepdim=True)
+    return torch.cat([solution[:-1], intercepts])
+
+
+def _inner(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the inner product of each problem's own part, shape (p,)."""
+    return (first * second).sum((0, 2))
+
+
+def _largest(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the largest squared singular values, ascending, and their right vectors, nearly.
+
+    One step of subspace iteration from a fixed start (Halko, Martinsson and Tropp 2011, Finding
+    Structure with Randomness, section 4.5).
+    """
+    generator = torch.Generator().manual_seed(0)
+    n_samples, n_columns = rows.shape
+    if not n_columns:  # all rows are alike
+        return rows.new_zeros(1), rows.new_zeros(0, 1)
+    if n_samples > _SAMPLE:
+        chosen = torch.randperm(n_samples, generator=generator)[:_SAMPLE].to(rows.device)
+        rows = rows[chosen] * (n_samples / _SAMPLE) ** 0.5
+    rank = min(_RANK, *rows.shape)
+    start = torch.randn(n_columns, rank, generator=generator, dtype=torch.float64).to(rows)
+    basis = torch.linalg.qr(rows.T @ (rows @ start))[0]
+    inside = (rows @ basis).double()
+    values, turned = torch.linalg.eigh(inside.T @ inside)
+    return values.clamp(min=0).to(rows), basis @ turned.to(rows)

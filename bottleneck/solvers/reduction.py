@@ -1,0 +1,153 @@
+"""Features in as few columns as hold all that a linear head can see of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dpstrf
+
+__all__ = ["Reduction", "reduce_rows"]
+
+_BLOCK_BYTES = 64 * 2**20
+_SMALL = 2**20
+"""Up to so many numbers are kept in float64: it costs nothing that could be noticed."""
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Standardised features in at most as many columns as there are rows.
+
+    The weights of every classifier with an L2 penalty lie in the span of the rows that it is fitted
+    on (the representer theorem: Schölkopf, Herbrich and Smola 2001, A Generalized Representer
+    Theorem). So one that is fitted on `rows` has the scores, for every penalty, loss and subset of
+    the rows, of one that is fitted on the features, and `lift` gives its weights for these.
+
+    Attributes
+    ----------
+    rows : np.ndarray
+        Shape (n, r), float32, or float64 where there are few; their inner products are those of the
+        standardised features.
+    mean, scale : np.ndarray
+        Shape (d,): what was subtracted of the features, and what they were divided by.
+    pivots : np.ndarray or None
+        r rows that span all of them, in whose order `rows` are lower triangular; None where `rows`
+        are the standardised features themselves.
+    """
+
+    rows: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+    pivots: np.ndarray | None
+
+    def lift(
+        self, weight: np.ndarray, bias: np.ndarray, X: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what gives the same scores on features as they are.
+
+        Parameters
+        ----------
+        weight : np.ndarray
+            Shape (k, r), on `rows`.
+        bias : np.ndarray
+            Shape (k,).
+        X : np.ndarray
+            The features that were reduced, of shape (n, d).
+
+        Returns
+        -------
+        weight, bias : np.ndarray
+            float64 of shapes (k, d) and (k,).
+        """
+        lifted = weight.astype(np.float64)
+        if self.pivots is not None:
+            # rows[pivots] = L, and the pivots' features are L Q' with orthonormal Q: weight Q' =
+            # weight L^-1 (L Q').
+            lower = self.rows[self.pivots].astype(np.float64)
+            shares = solve_triangular(lower, lifted.T, lower=True, trans="T").T
+            parts = [
+                shares @ ((block - self.mean[columns]) / self.scale[columns])
+                for columns, block in _blocks(X[self.pivots])
+            ]
+            lifted = np.hstack(parts)
+        folded = lifted / self.scale
+        return folded, bias - folded @ self.mean
+
+
+def reduce_rows(
+    X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
+) -> Reduction:
+    """Standardise features and bring them to as few columns as hold them.
+
+    With more features than rows the Gram matrix of the standardised features is summed in float64,
+    over blocks of columns, and factored by a Cholesky decomposition with complete pivoting (Higham
+    2002, Accuracy and Stability of Numerical Algorithms, section 10.3), which also drops what
+    collinear rows have in common. That takes n^2 d + n^3 / 3 multiply-adds.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        Shape (n, d), of any float type.
+    train : np.ndarray, optional
+        bool of shape (n,): the rows whose mean and deviation standardise; all by default.
+    standardize : bool
+        Divide each feature by its deviation. The mean is subtracted in any case: with an intercept
+        that is not penalised it changes no score.
+
+    Returns
+    -------
+    Reduction
+    """
+    n_samples, n_features = X.shape
+    moments = np.zeros(n_features), np.ones(n_features)
+    blocks = _standardised(X, train, moments, standardize=standardize)
+    if n_features <= n_samples:
+        rows = np.empty(X.shape, _dtype(X.size))
+        for columns, block in blocks:
+            rows[:, columns] = block
+        return Reduction(rows, *moments, None)
+    gram = np.zeros((n_samples, n_samples), order="F")
+    for _, block in blocks:
+        gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
+    factor, pivots, rank, _ = dpstrf(gram, lower=1, overwrite_a=1)
+    pivots = pivots - 1  # LAPACK counts from 1
+    rows = np.empty((n_samples, rank), _dtype(n_samples * rank))
+    rows[pivots] = np.tril(factor[:, :rank])
+    return Reduction(rows, *moments, pivots[:rank])
+
+
+def _dtype(size: int) -> type[np.floating]:
+    return np.float64 if size <= _SMALL else np.float32
+
+
+def _blocks(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield some columns at a time, as float64 of no more than `_BLOCK_BYTES`."""
+    width = max(1, _BLOCK_BYTES // (8 * max(1, len(X))))
+    for start in range(0, X.shape[1], width):
+        columns = slice(start, start + width)
+        yield columns, X[:, columns].astype(np.float64)
+
+
+def _standardised(
+    X: np.ndarray,
+    train: np.ndarray | None,
+    moments: tuple[np.ndarray, np.ndarray],
+    *,
+    standardize: bool,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield some columns at a time less their mean, divided by their deviation; note both.
+
+    What rounding leaves of a constant column's deviation is none: it is divided by 1.
+    """
+    mean, scale = moments
+    for columns, values in _blocks(X):
+        mean[columns] = (values if train is None else values[train]).mean(axis=0)
+        centred = np.subtract(values, mean[columns], out=values)
+        if standardize:
+            fitted = centred if train is None else centred[train]
+            deviation = np.sqrt(np.einsum("ij,ij->j", fitted, fitted) / len(fitted))
+            noise = 10 * np.finfo(np.float64).eps * np.abs(mean[columns])
+            scale[columns] = np.where(deviation <= noise, 1, deviation)
+            centred /= scale[columns]
+        yield columns, centred
