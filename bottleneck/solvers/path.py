@@ -40,7 +40,9 @@ _NEWTON_STEPS = 200
 _GRADIENT_STEPS = 500
 _HALVINGS = 30
 _TIGHTEST = 1e-6
-"""To which share the residual of a Newton step is brought at most."""
+_LOOSEST = {Softmax: 0.25, Logistic: 0.25, SquaredHinge: 1e-2}
+_TIGHTEN = 25
+"""To which share the residual of a Newton step is brought: at first, and how much nearer later."""
 _DESCENT = 1e-4
 """Share of the expected descent that a step has to bring (Armijo)."""
 
@@ -110,13 +112,17 @@ def fit_path(
     with torch.inference_mode():
         matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
         counts = torch.from_numpy(np.asarray(weights)).to(matrix)
-        base = _problems(labels, counts, loss)
+        classes = int(labels.max()) + 1
+        if not (fitted := counts.any(1)).all():
+            matrix, counts = matrix[fitted], counts[fitted]
+            labels = labels[fitted.cpu().numpy()]
+        base = _problems(labels, counts, loss, classes)
         found = {
             C: [matrix.new_empty(matrix.shape[1] + 1, base.size, base.width), *base.nothing()]
             for C in grid
         }
         solver = _Solver(matrix, tolerance)
-        most = _BATCH_BYTES // (_ARRAYS * len(rows) * base.width * matrix.element_size())
+        most = _BATCH_BYTES // (_ARRAYS * len(matrix) * base.width * matrix.element_size())
         for start in range(0, base.size, max(1, most)):
             some = torch.arange(base.size, device=matrix.device)[start : start + max(1, most)]
             for C, point in solver.path(base.take(some), sorted(set(grid)), most):
@@ -186,12 +192,11 @@ class _Problems:
         return losses + solution[:-1].double().square().sum((0, 2)) / 2
 
 
-def _problems(labels: np.ndarray, counts: torch.Tensor, loss: str) -> _Problems:
+def _problems(labels: np.ndarray, counts: torch.Tensor, loss: str, classes: int) -> _Problems:
     """Return a problem for each fold, or for each class of each fold."""
     folds = counts.shape[1]
     given = torch.from_numpy(np.asarray(labels)).to(counts.device)
     if given.dim() == 1:
-        classes = int(given.max()) + 1
         if loss == "softmax" and classes > 2:  # noqa: PLR2004 - two classes have one score
             return _Problems(Softmax(given.long()), counts, classes)
         first = 0 if classes > 2 else 1  # noqa: PLR2004
@@ -229,8 +234,7 @@ class _Solver:
             some = grid[start : start + at_once]
             batch = problems.times(some)
             solution, scores = self._start(batch, some, last)
-            eta = 1e-2 if stepwise else 0.25
-            solution, scores, *rest = self._newton(batch, solution, scores, eta)
+            solution, scores, *rest = self._newton(batch, solution, scores)
             last = some[-1], solution[:, -size:], scores[:, -size:]
             for place, C in enumerate(some):
                 own = slice(place * size, (place + 1) * size)
@@ -273,11 +277,12 @@ class _Solver:
         return multiple * solution, multiple * scores
 
     def _newton(
-        self, batch: _Problems, solution: torch.Tensor, scores: torch.Tensor, loosest: float
+        self, batch: _Problems, solution: torch.Tensor, scores: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return solutions, scores, objectives and whether they converged."""
         value = batch.objective(solution, scores)
         ended = [solution.clone(), scores.clone(), value.clone(), torch.zeros_like(value).bool()]
+        loosest = _LOOSEST[type(batch.loss)]
         eta = torch.full_like(value, loosest)
         there = torch.arange(batch.size, device=value.device)
         noise = 4 * torch.finfo(scores.dtype).eps
@@ -302,7 +307,8 @@ class _Solver:
             for kept, own in zip(ended, (solution, scores, value, converged), strict=True):
                 kept[(slice(None), there) if kept.dim() > 1 else there] = own
             # Steps that had to be shortened were too inexact; the others may get so as they shrink.
-            nearer = torch.minimum(eta, (descent / value).clamp(min=0).sqrt()).clamp(min=1e-3)
+            nearer = torch.minimum(eta, (descent / value).clamp(min=0).sqrt())
+            nearer = nearer.clamp(min=loosest / _TIGHTEN)
             eta = torch.where(size < 1, (eta / 10).clamp(min=_TIGHTEST), nearer)
             left = ~(converged | (stuck & (eta <= _TIGHTEST)))
             if not left.any():
