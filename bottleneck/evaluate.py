@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
-from bottleneck.heads import Head
+from bottleneck.heads import Head, calibration_error
 
 __all__ = ["ClassMetrics", "Evaluation", "evaluate_head"]
 
@@ -58,6 +58,9 @@ class Evaluation:
         Mean recall of the classes that have images.
     log_loss : float
         Mean negative log of the probability given to an image's own label, in nats.
+    calibration_error : float
+        How far the probabilities are from the shares of right labels, see
+        `bottleneck.heads.calibration_error`.
     classes : list of ClassMetrics
         In the head's order.
     confusion : list of list of int
@@ -71,6 +74,7 @@ class Evaluation:
     accuracy_interval: tuple[float, float]
     balanced_accuracy: float
     log_loss: float
+    calibration_error: float
     classes: list[ClassMetrics]
     confusion: list[list[int]]
 
@@ -124,7 +128,9 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     confusion = confusion_matrix(targets, given, labels=range(len(head.classes)))
     own = probabilities[np.arange(len(held)), targets]
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
-    return replace(_summarise(split, head.classes, confusion, own), leaks=leaks)
+    error = calibration_error(probabilities, targets)
+    summary = _summarise(split, head.classes, confusion, own)
+    return replace(summary, leaks=leaks, calibration_error=error)
 
 
 def _summarise(
@@ -145,6 +151,7 @@ def _summarise(
         accuracy_interval=(float(interval.low), float(interval.high)),
         balanced_accuracy=float(np.mean(recalls)),
         log_loss=float(np.abs(np.log(np.maximum(own, np.finfo(own.dtype).tiny))).mean()),
+        calibration_error=0.0,
         classes=classes,
         confusion=confusion.tolist(),
     )

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf
 from sklearn.datasets import make_classification
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -19,13 +21,15 @@ from sklearn.svm import LinearSVC
 from bottleneck import Head, fit_head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
-from bottleneck.heads import C_GRID, RECIPES, find_head, head_names
+from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, head_names
+from bottleneck.heads.head import log_probabilities
 
 PLAIN = {
     "softmax": lambda C: LogisticRegression(C=C, max_iter=10_000, tol=1e-8),
     "logreg": lambda C: OneVsRestClassifier(LogisticRegression(C=C, max_iter=10_000, tol=1e-8)),
     # It penalises the intercept, which is the less the larger the column that stands for it is.
     "svm": lambda C: LinearSVC(C=C, max_iter=10**6, tol=1e-9, dual=False, intercept_scaling=30),
+    "ridge": lambda C: RidgeClassifier(alpha=1 / (2 * C)),
 }
 
 
@@ -43,7 +47,7 @@ def problem(classes: int, features: int, samples: int = 120) -> tuple[np.ndarray
     return (X * scale + 3).astype(np.float32), np.array([f"class {label}" for label in y])
 
 
-@pytest.mark.parametrize("clf", RECIPES)
+@pytest.mark.parametrize("clf", PLAIN)
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("features", [10, 300])
 def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
@@ -58,9 +62,10 @@ def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
         ours = ours[:, 1] - ours[:, 0] if clf == "softmax" else ours[:, 1]
     assert np.abs(ours - theirs).max() < 1e-2 * max(1, np.abs(theirs).max())
     assert np.mean(head.predict(X) == plain.predict(X.astype(np.float64))) > 0.99
-    if clf != "svm":
+    if hasattr(plain, "predict_proba"):
         expected = plain.predict_proba(X.astype(np.float64))
-        assert np.abs(head.predict_proba(X) - expected).max() < 5e-3
+        own = np.exp(log_probabilities(clf, head.decision_function(X), temperature=1.0))
+        assert np.abs(own - expected).max() < 5e-3
     assert np.allclose(head.predict_proba(X).sum(axis=1), 1)
 
 
@@ -129,6 +134,80 @@ def test_real_features_reach_the_reference(faces_cache):
     assert head.scores["accuracy"] == pytest.approx(plain.mean(), abs=0.015)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("features", [10, 300])
+def test_linear_discriminants_of_the_shrunk_covariance(classes, features):
+    """By scikit-learn's estimate of the covariance, in the full width."""
+    X, y = problem(classes, features)
+    head = fit_head(X, y, "lda")
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    means = np.stack([Z[y == label].mean(axis=0) for label in head.classes])
+    apart = Z - means[np.searchsorted(head.classes, y)]
+    covariance, _ = ledoit_wolf(apart, assume_centered=True)
+    weight = np.linalg.solve(covariance, means.T).T
+    shares = np.array([np.mean(y == label) for label in head.classes])
+    expected = Z @ weight.T - (weight * means).sum(axis=1) / 2 + np.log(shares)
+    ours = head.decision_function(X)
+    ours, expected = (each - each.mean(axis=1, keepdims=True) for each in (ours, expected))
+    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("features", [10, 300])
+def test_the_nearest_mean_wins(features):
+    X, y = problem(4, features)
+    head = fit_head(X, y, "centroid")
+    plain = make_pipeline(StandardScaler(), NearestCentroid()).fit(X.astype(np.float64), y)
+    assert np.array_equal(head.predict(X), plain.predict(X.astype(np.float64)))
+    assert head.C is None
+    with pytest.raises(UsageError, match="centroid has no penalty"):
+        fit_head(X, y, "centroid", C=1.0)
+
+
+@pytest.mark.parametrize("clf", RECIPES)
+def test_balanced_classes_count_the_same(clf):
+    """As if the rare class stood there as often; the many images of the other win nothing."""
+    X, y = problem(2, 20, samples=400)
+    kept = np.flatnonzero((y == "class 0") | (np.arange(400) % 8 == 0))
+    plain, balanced = (fit_head(X[kept], y[kept], clf, balanced=each) for each in (False, True))
+    recall = [np.mean(head.predict(X[y == "class 1"]) == "class 1") for head in (plain, balanced)]
+    assert recall[1] >= recall[0]
+    if clf != "centroid":  # a mean has no neighbour that could outweigh it
+        assert recall[1] > recall[0] + 0.05
+
+
+@pytest.mark.parametrize("clf", ["softmax", "svm", "lda"])
+def test_features_may_keep_their_own_scale(clf):
+    X, y = problem(3, 300)
+    head = fit_head(X, y, clf, C=None if clf == "lda" else 0.01, standardize=False)
+    scaled = fit_head(2 * X, y, clf, C=None if clf == "lda" else 0.0025, standardize=False)
+    gap = np.abs(head.decision_function(X) - scaled.decision_function(2 * X)).max()
+    assert gap < 1e-3 * np.abs(head.decision_function(X)).max()
+
+
+def test_the_calibration_error_is_that_of_its_definition():
+    shares = np.array([[0.9, 0.1], [0.92, 0.08], [0.3, 0.7], [1.0, 0.0]])
+    right = np.array([0, 1, 1, 0])
+    # Bins of a fifteenth: 0.9 and 0.92 share one, 0.7 and 1 are alone.
+    assert calibration_error(shares, right) == pytest.approx((abs(1.82 - 1) + 0.3 + 0) / 4)
+
+
+@pytest.mark.parametrize("clf", RECIPES)
+def test_probabilities_are_calibrated(clf):
+    """On images that had no say; and margins are so only by their temperature."""
+    X, y = problem(4, 12, samples=2000)
+    head = fit_head(X[:1000], y[:1000], clf)
+    targets = np.searchsorted(head.classes, y[1000:])
+    scores = head.decision_function(X[1000:])
+    plain = calibration_error(np.exp(log_probabilities(clf, scores, temperature=1.0)), targets)
+    calibrated = calibration_error(head.predict_proba(X[1000:]), targets)
+    assert calibrated < plain + 0.02
+    if clf in {"svm", "ridge"}:
+        assert calibrated < plain / 1.5
+    reported = head.scores
+    assert reported["calibration_error"] == pytest.approx(calibrated, abs=0.05)
+    assert reported["calibration_error_without_temperature"] == pytest.approx(plain, abs=0.05)
+
+
 def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):
     """Margins of an SVM are no log odds; at the temperature they nearly are."""
     features = load_features(faces_cache, select_features(faces_cache))
@@ -154,8 +233,9 @@ def test_saved_and_loaded_heads_are_the_same(clf):
     assert np.array_equal(loaded.predict_proba(X), head.predict_proba(X))
     assert loaded.as_dict() == head.as_dict()
     assert [path.name for path in Path("heads").iterdir()] == ["one"]
-    fit_head(X, y, clf, C=1e-4).save("heads/one")
-    assert Head.load("heads/one").C == 1e-4
+    C = 1e-4 if RECIPES[clf].penalised else None
+    fit_head(X, y, clf, C=C).save("heads/one")
+    assert Head.load("heads/one").C == C
     assert [path.name for path in Path("heads").iterdir()] == ["one"]
 
 

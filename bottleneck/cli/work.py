@@ -38,7 +38,9 @@ __all__ = ["evaluate", "fit_head", "predict"]
 
 @app.command("fit-head")
 def fit_head(
-    clf: Annotated[str, typer.Option("--clf", help="softmax, logreg or svm.")] = "softmax",
+    clf: Annotated[
+        str, typer.Option("--clf", help="softmax, logreg, svm, ridge, lda or centroid.")
+    ] = "softmax",
     C: Annotated[
         float | None,
         typer.Option(
@@ -58,6 +60,17 @@ def fit_head(
             "choose among extractions by pooling.",
         ),
     ] = None,
+    balanced: Annotated[
+        bool,
+        typer.Option("--balanced", help="Let each class count the same, however many images."),
+    ] = False,
+    standardize: Annotated[
+        bool,
+        typer.Option(
+            "--standardize/--no-standardize",
+            help="Divide each feature by its deviation over the images fitted on.",
+        ),
+    ] = True,
     name: NewHeadName = None,
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
@@ -86,6 +99,8 @@ def fit_head(
         C=C,
         groups=train.digests,
         validation=(validation.X, validation.labels) if len(validation) else None,
+        balanced=balanced,
+        standardize=standardize,
         source=features.provenance,
         seed=seed,
     )
@@ -105,9 +120,10 @@ def fit_head(
         f"{clf} on {len(train)} images of {selection.image_set!r}, {train.X.shape[1]} features of "
         f"{selection}"
     )
-    chosen = f"chosen on {head.scores['held_out']}, " if C is None else ""
     if "accuracy" in head.scores:
-        print(f"C = {head.C:g}, {chosen}held-out accuracy {head.scores['accuracy']:.4f}")
+        penalty = [] if head.C is None else [f"C = {head.C:g}"]
+        chosen = [f"chosen on {head.scores['held_out']}"] if penalty and C is None else []
+        print(", ".join([*penalty, *chosen, f"held-out accuracy {head.scores['accuracy']:.4f}"]))
     if not head.scores["converged"]:
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")
@@ -153,6 +169,7 @@ def evaluate(
     print(f"accuracy           {evaluation.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
     print(f"balanced accuracy  {evaluation.balanced_accuracy:.4f}")
     print(f"log loss           {evaluation.log_loss:.4f}")
+    print(f"calibration error  {evaluation.calibration_error:.4f}")
     print_table([vars(found) for found in evaluation.classes])
     labels = [found.label for found in evaluation.classes]
     print_table(

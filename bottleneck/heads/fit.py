@@ -5,26 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.head import Head, probabilities
-from bottleneck.solvers import Reduction, reduce_rows
+from bottleneck.heads.calibration import calibration_error, fit_temperature
+from bottleneck.heads.head import Head, log_probabilities
+from bottleneck.heads.recipes import C_GRID, RECIPES, Recipe
+from bottleneck.solvers import reduce_rows
 
-__all__ = ["C_GRID", "RECIPES", "fit_head"]
+__all__ = ["fit_head"]
 
 _C_BOUNDS = (1e-10, 1e10)
-C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _FOLDS = 5
-
-RECIPES: Mapping[str, str] = {
-    "softmax": "softmax",
-    "logreg": "logistic",
-    "svm": "squared_hinge",
-}
-"""Classifiers by name, with their loss: multinomial and one-vs-rest logistic regression, SVM."""
 
 
 def fit_head(
@@ -91,6 +83,9 @@ def fit_head(
             f"no classifier {clf!r}{did_you_mean(clf, RECIPES)}; expected one of "
             f"{', '.join(RECIPES)}"
         )
+    penalised = RECIPES[clf].penalised
+    if C is not None and not penalised:
+        raise UsageError(f"{clf} has no penalty to give a C for; leave --C out")
     if C is not None and not _C_BOUNDS[0] <= C <= _C_BOUNDS[1]:
         raise UsageError(
             f"C is {C}, expected a number above 0, from {_C_BOUNDS[0]:g} to {_C_BOUNDS[1]:g}; "
@@ -104,17 +99,17 @@ def fit_head(
             f"the training images have {len(classes)} class; a classifier needs at least two: "
             f"add images of another"
         )
-    recipe = _Recipe(clf, balanced=balanced, standardize=standardize)
+    fitter = _Fitter(RECIPES[clf], balanced=balanced, standardize=standardize)
     members = np.arange(len(X)) if groups is None else np.asarray(groups)
     if validation is not None:
         held_out = _validation_rows(X, classes, targets, *validation)
     else:
-        held_out = _folds(X, classes, targets, members, seed, needed=C is None)
+        held_out = _folds(X, classes, targets, members, seed, needed=C is None and penalised)
     temperature, scores = 1.0, dict[str, Any]()
     if held_out is not None:
-        C, temperature, scores = _choose(recipe, held_out, C_GRID if C is None else (C,))
-    assert C is not None  # noqa: S101 - given or chosen
-    weight, bias, scores["converged"] = recipe.fit(X, targets, C)
+        grid = C_GRID if penalised and C is None else (C,)
+        C, temperature, scores = _choose(fitter, clf, held_out, grid)
+    weight, bias, scores["converged"] = fitter.fit(X, targets, C)
     return Head(
         clf=clf,
         classes=tuple(map(str, classes)),
@@ -128,66 +123,46 @@ def fit_head(
 
 
 @dataclass(frozen=True)
-class _Recipe:
+class _Fitter:
     """How a head is fitted."""
 
-    clf: str
+    recipe: Recipe
     balanced: bool
     standardize: bool
 
     def fit(
-        self, X: np.ndarray, targets: np.ndarray, C: float
+        self, X: np.ndarray, targets: np.ndarray, C: float | None
     ) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return weight (k, d) and bias (k,) for all rows, and whether the solver converged."""
         reduction = reduce_rows(X, standardize=self.standardize)
-        fit = np.ones((len(X), 1), dtype=bool)
-        ((_, [(weight, bias)], converged),) = self._path(reduction, targets, fit, [C])
+        counts = self._counts(targets, np.ones((len(X), 1), dtype=bool))
+        ((_, [(weight, bias)], converged),) = self.recipe.fit(reduction, targets, counts, [C])
         return *reduction.lift(weight, bias, X), converged
 
-    def held_out_scores(self, rows: "_HeldOut", grid: Sequence[float]) -> Iterator[np.ndarray]:
+    def held_out_scores(
+        self, rows: "_HeldOut", grid: Sequence[float | None]
+    ) -> Iterator[np.ndarray]:
         """Yield the scores of all held-out rows for each `C`, of shape (m, k)."""
-        found: dict[float, list[np.ndarray]] = {C: [] for C in grid}
+        found: dict[float | None, list[np.ndarray]] = {C: [] for C in grid}
         folds = range(len(rows.fit))
         # Without deviations, which each fold has of its own, one reduction serves all of them.
         for some in [[fold] for fold in folds] if self.standardize else [list(folds)]:
             train = rows.fit[some[0]] if self.standardize else None
             reduction = reduce_rows(rows.X, train, standardize=self.standardize)
-            fit = np.stack([rows.fit[fold] for fold in some], axis=1)
-            for C, affine, _ in self._path(reduction, rows.targets, fit, grid):
+            counts = self._counts(rows.targets, np.stack([rows.fit[fold] for fold in some], axis=1))
+            for C, affine, _ in self.recipe.fit(reduction, rows.targets, counts, grid):
                 for fold, (weight, bias) in zip(some, affine, strict=True):
                     found[C].append(reduction.rows[rows.held[fold]] @ weight.T + bias)
         for C in grid:
             yield np.concatenate(found[C])
 
-    def _path(
-        self, reduction: Reduction, targets: np.ndarray, fit: np.ndarray, grid: Sequence[float]
-    ) -> Iterator[tuple[float, list[tuple[np.ndarray, np.ndarray]], bool]]:
-        """Yield each `C`, with weight (k, r) and bias (k,) of each fold, and if all converged."""
-        from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
-
-        counts = self._weights(targets, fit)
-        for point in fit_path(reduction.rows, targets, counts, grid, RECIPES[self.clf]):
-            affine = [
-                self._both(weight, bias)
-                for weight, bias in zip(point.weight, point.bias, strict=True)
-            ]
-            yield point.C, affine, bool(point.converged.all())
-
-    def _weights(self, targets: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    def _counts(self, targets: np.ndarray, fit: np.ndarray) -> np.ndarray:
         """Return what each row counts in each fold, shape (n, f)."""
         counts = fit.astype(np.float64)
         if self.balanced:
             members = np.stack([np.bincount(targets, weights=fold) for fold in counts.T], axis=1)
             counts *= (counts.sum(axis=0) / (len(members) * members))[targets]
         return counts
-
-    def _both(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights for two classes where one score tells them apart."""
-        if len(weight) > 1:
-            return weight, bias
-        # The softmax of (-s / 2, s / 2) is the sigmoid of s.
-        half = np.array([-0.5, 0.5] if self.clf == "softmax" else [-1.0, 1.0])
-        return half[:, None] * weight, half * bias
 
 
 @dataclass(frozen=True)
@@ -263,48 +238,34 @@ def _folds(
 
 
 def _choose(
-    recipe: _Recipe, rows: _HeldOut, grid: Sequence[float]
-) -> tuple[float, float, dict[str, Any]]:
+    fitter: _Fitter, clf: str, rows: _HeldOut, grid: Sequence[float | None]
+) -> tuple[float | None, float, dict[str, Any]]:
     """Return the best `C`, its temperature and the candidates' held-out metrics."""
     targets = np.concatenate([rows.targets[held] for held in rows.held])
-    candidates = []
-    for C, scores in zip(grid, recipe.held_out_scores(rows, grid), strict=True):
-        temperature = _temperature(scores, targets) if recipe.clf == "svm" else 1.0
-        own = probabilities(recipe.clf, scores, temperature)[np.arange(len(targets)), targets]
+    everyone = np.arange(len(targets))
+    candidates: list[dict[str, Any]] = []
+    best = np.empty(0)
+    for C, scores in zip(grid, fitter.held_out_scores(rows, grid), strict=True):
+        # Margins say nothing about probabilities until they have a temperature.
+        temperature = fit_temperature(clf, scores, targets) if fitter.recipe.margins else 1.0
+        own = log_probabilities(clf, scores, temperature)[everyone, targets]
         candidates.append(
             {
                 "C": C,
                 "accuracy": float(np.mean(scores.argmax(axis=1) == targets)),
-                "log_loss": float(-np.log(np.maximum(own, np.finfo(float).tiny)).mean()),
-                "temperature": temperature,
+                "log_loss": float(-own.mean()),
             }
         )
-    best = min(candidates, key=lambda found: found["log_loss"])
+        if candidates[-1]["log_loss"] == min(found["log_loss"] for found in candidates):
+            best, chosen = scores, candidates[-1]
+    temperature = fit_temperature(clf, best, targets)
+    before, after = (log_probabilities(clf, best, each) for each in (1.0, temperature))
     summary = {
         "held_out": "validation images" if len(rows.held) == 1 else f"{len(rows.held)} folds",
-        "accuracy": best["accuracy"],
-        "log_loss": best["log_loss"],
+        "accuracy": chosen["accuracy"],
+        "log_loss": float(-after[everyone, targets].mean()),
+        "calibration_error": calibration_error(np.exp(after), targets),
+        "calibration_error_without_temperature": calibration_error(np.exp(before), targets),
         "candidates": candidates,
     }
-    return best["C"], best["temperature"], summary
-
-
-def _temperature(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Return the temperature with the lowest log loss, between 1/100 and 100.
-
-    Scores that separate the classes would have it at 0. So a class's own share in the targets is
-    less than 1 by what a uniform prior makes of its count (Platt 1999, Probabilistic Outputs for
-    Support Vector Machines, section 2.2).
-    """
-    n_classes = scores.shape[1]
-    counts = np.bincount(targets, minlength=n_classes)[targets]
-    shares = np.repeat(1 / (counts[:, None] + n_classes), n_classes, axis=1)
-    shares[np.arange(len(targets)), targets] *= counts + 1
-
-    def log_loss(log_temperature: float) -> float:
-        scaled = log_softmax(scores / np.exp(log_temperature), axis=1)
-        return float(-(shares * scaled).sum(axis=1).mean())
-
-    widest = np.log(100.0)
-    found = minimize_scalar(log_loss, bounds=(-widest, widest), method="bounded")
-    return float(np.exp(found.x))
+    return chosen["C"], temperature, summary

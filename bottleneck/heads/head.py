@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from safetensors.numpy import load, save
-from scipy.special import expit, softmax
+from scipy.special import log_expit, log_softmax, logsumexp
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import atomic_write, read_json, write_json
@@ -17,7 +17,7 @@ from bottleneck.files import atomic_write, read_json, write_json
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Head", "find_head", "head_names", "probabilities"]
+__all__ = ["Head", "find_head", "head_names", "log_probabilities"]
 
 _SCHEMA_VERSION = 3
 _WEIGHTS_FILE = "head.safetensors"
@@ -32,21 +32,21 @@ class Head:
     Attributes
     ----------
     clf : str
-        The recipe: ``softmax``, ``logreg`` or ``svm``.
+        The recipe, a key of `bottleneck.heads.RECIPES`.
     classes : tuple of str
         k labels, sorted.
     weight : np.ndarray
         float32 of shape (k, d), standardisation included.
     bias : np.ndarray
         float32 of shape (k,).
-    C : float
-        Inverse strength of the L2 penalty, as in scikit-learn.
+    C : float or None
+        Inverse strength of the L2 penalty, as in scikit-learn; None for a recipe without one.
     temperature : float
-        Divides the scores of an SVM before the softmax that turns them into probabilities; fitted
-        on held-out scores (Guo et al. 2017, On Calibration of Modern Neural Networks, section 4).
-        1 for the other recipes.
+        Divides the scores before they are turned into probabilities; fitted on held-out scores (Guo
+        et al. 2017, On Calibration of Modern Neural Networks, section 4), and 1 without any.
     scores : dict
-        How `C` was chosen: the held-out accuracy and log loss of each candidate.
+        How `C` was chosen: the held-out accuracy and log loss of each candidate; and how far the
+        probabilities of the chosen one were from the truth, with and without its temperature.
     source : dict
         Of which features: model, weights, layer, fingerprint, image set and split digests.
     """
@@ -55,7 +55,7 @@ class Head:
     classes: tuple[str, ...]
     weight: np.ndarray
     bias: np.ndarray
-    C: float
+    C: float | None
     temperature: float = 1.0
     scores: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Head:
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Turn scores of shape (n_samples, k) into probabilities of the same shape."""
-        return probabilities(self.clf, scores, self.temperature)
+        return np.asarray(np.exp(log_probabilities(self.clf, scores, self.temperature)))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the label with the highest score for each row, shape (n_samples,)."""
@@ -241,10 +241,25 @@ def find_head(folder: str | Path, name: str | None = None) -> tuple[str, Head]:
     return name, Head.load(Path(folder) / name)
 
 
-def probabilities(clf: str, scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Turn scores into probabilities: one-vs-rest sigmoids for ``logreg``, else a softmax."""
+def log_probabilities(clf: str, scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return log probabilities: of one-vs-rest sigmoids for ``logreg``, else of a softmax.
+
+    Parameters
+    ----------
+    clf : str
+        The recipe.
+    scores : np.ndarray
+        Shape (n, k).
+    temperature : float
+        Divides the scores.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n, k), float64 if the scores are.
+    """
+    scaled = scores / temperature
     if clf == _ONE_VS_REST:
-        each = expit(scores)
-        total = each.sum(axis=1, keepdims=True)
-        return np.asarray(each / np.maximum(total, np.finfo(each.dtype).tiny))
-    return np.asarray(softmax(scores / temperature, axis=1))
+        each = log_expit(scaled)
+        return np.asarray(each - logsumexp(each, axis=1, keepdims=True))
+    return np.asarray(log_softmax(scaled, axis=1))

@@ -1,0 +1,118 @@
+"""Linear classifiers that need no iteration. Arrays in and out.
+
+Rows count what their weights say. All is solved in float64, with as many unknowns for each class as
+the reduced rows have columns.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+__all__ = ["fit_centroids", "fit_lda", "fit_ridge"]
+
+Affine = tuple[np.ndarray, np.ndarray]
+"""Weight (k, r) and bias (k,)."""
+
+
+def fit_ridge(
+    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, grid: Sequence[float]
+) -> list[Affine]:
+    """Fit 1 for a class and -1 for the others by least squares, for every `C`.
+
+    Minimised is C * sum_i c_i (y_i - w x_i - b)^2 + |w|^2 / 2, which scikit-learn's
+    `RidgeClassifier` does with alpha = 1 / (2 C).
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Shape (n, r).
+    labels : np.ndarray
+        int of shape (n,), from 0 on, without gaps.
+    weights : np.ndarray
+        Shape (n,): what each row counts.
+    grid : sequence of float
+        Values of `C`, above 0.
+
+    Returns
+    -------
+    list of (np.ndarray, np.ndarray)
+        Weight (k, r) and bias (k,) for each `C`.
+    """
+    targets = 2.0 * (labels[:, None] == np.arange(labels.max() + 1)) - 1
+    centre = np.average(rows, axis=0, weights=weights).astype(np.float64)
+    level = np.average(targets, axis=0, weights=weights)
+    roots = np.sqrt(weights)[:, None]
+    weighted = (rows - centre) * roots
+    products, sums = weighted.T @ weighted, weighted.T @ ((targets - level) * roots)
+    diagonal = products.diagonal().copy()
+    fitted = []
+    for C in grid:
+        np.fill_diagonal(products, diagonal + 1 / (2 * C))
+        weight = cho_solve(cho_factor(products, lower=True), sums).T
+        fitted.append((weight, level - weight @ centre))
+    return fitted
+
+
+def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_features: int) -> Affine:
+    """Fit linear discriminants to a shrunk covariance that all classes share.
+
+    The covariance of the rows about their classes' means is drawn towards a multiple of the
+    identity, as far as Ledoit and Wolf say (2004, A Well-Conditioned Estimator for
+    Large-Dimensional Covariance Matrices, section 3). The scores are log posteriors but for a
+    constant.
+
+    Parameters
+    ----------
+    rows, labels, weights
+        As for `fit_ridge`.
+    n_features : int
+        How many features the rows were reduced from: the covariance is of that many.
+
+    Returns
+    -------
+    weight, bias : np.ndarray
+        Shapes (k, r) and (k,).
+    """
+    means, shares = _class_means(rows, labels, weights)
+    total = weights.sum()
+    apart = rows - means[labels]
+    squares = (apart**2).sum(axis=1)
+    covariance = (apart * weights[:, None]).T @ apart / total
+    mean_variance = np.trace(covariance) / n_features or 1.0
+    sum_of_squares = (covariance**2).sum()
+    noise = (weights @ squares**2 / total - sum_of_squares) / (weights > 0).sum()
+    spread = sum_of_squares - n_features * mean_variance**2
+    shrinkage = min(noise / spread, 1.0) if spread > 0 else 1.0
+    covariance *= 1 - shrinkage
+    # What is singular stays solvable: a class's means may lie where nothing varies.
+    least = np.finfo(np.float64).eps * len(covariance)
+    covariance[np.diag_indices_from(covariance)] += max(shrinkage, least) * mean_variance
+    weight = cho_solve(cho_factor(covariance, lower=True), means.T).T
+    return weight, np.log(shares) - (weight * means).sum(axis=1) / 2
+
+
+def fit_centroids(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Affine:
+    """Score each class by how near its mean is: less half the squared distance, but for a constant.
+
+    Parameters
+    ----------
+    rows, labels, weights
+        As for `fit_ridge`.
+
+    Returns
+    -------
+    weight, bias : np.ndarray
+        Shapes (k, r) and (k,).
+    """
+    means, _ = _class_means(rows, labels, weights)
+    return means, -(means**2).sum(axis=1) / 2
+
+
+def _class_means(
+    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each class, and its share in the weights."""
+    members = (labels[:, None] == np.arange(labels.max() + 1)) * weights[:, None]
+    totals = members.sum(axis=0)
+    return (members.T @ rows.astype(np.float64)) / totals[:, None], totals / totals.sum()
