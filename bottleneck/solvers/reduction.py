@@ -11,6 +11,7 @@ from scipy.linalg.lapack import dpstrf
 __all__ = ["Reduction", "reduce_rows"]
 
 _BLOCK_BYTES = 64 * 2**20
+_ROWS = 256
 _SMALL = 2**20
 """Up to so many numbers are kept in float64: it costs nothing that could be noticed."""
 
@@ -112,8 +113,10 @@ def reduce_rows(
         gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
     factor, pivots, rank, _ = dpstrf(gram, lower=1, overwrite_a=1)
     pivots = pivots - 1  # LAPACK counts from 1
-    rows = np.empty((n_samples, rank), _dtype(n_samples * rank))
-    rows[pivots] = np.tril(factor[:, :rank])
+    rows = np.zeros((n_samples, rank), _dtype(n_samples * rank))
+    for start in range(0, n_samples, _ROWS):  # what lies above the diagonal is no part of it
+        stop = start + _ROWS
+        rows[pivots[start:stop], :stop] = np.tril(factor[start:stop, : min(stop, rank)], start)
     return Reduction(rows, *moments, pivots[:rank])
 
 
