@@ -83,6 +83,7 @@ def fit_head(
     from bottleneck.features import load_features, select_features
     from bottleneck.heads import fit_head as fit
     from bottleneck.images import find_near_duplicates
+    from bottleneck.solvers import KeptReductions
 
     store = Cache(cache)
     selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
@@ -91,6 +92,7 @@ def fit_head(
     if near_duplicates:
         with progress_shown() as progress:
             alike = find_near_duplicates(features.images, progress=progress)
+    bank = store.bank(selection.model, selection.fingerprint)
     train, validation = features.split("train"), features.split("val")
     head = fit(
         train.X,
@@ -101,6 +103,7 @@ def fit_head(
         validation=(validation.X, validation.labels) if len(validation) else None,
         balanced=balanced,
         standardize=standardize,
+        reduce=KeptReductions(bank.path / "reductions", bank.size),
         source=features.provenance,
         seed=seed,
     )

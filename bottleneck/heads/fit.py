@@ -1,6 +1,6 @@
 """Recipes: fit a linear head on features and choose its penalty on held-out ones."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_m
 from bottleneck.heads.calibration import calibration_error, fit_temperature
 from bottleneck.heads.head import Head, log_probabilities
 from bottleneck.heads.recipes import C_GRID, RECIPES, Recipe
-from bottleneck.solvers import reduce_rows
+from bottleneck.solvers import Reduction, reduce_rows
 
 __all__ = ["fit_head"]
+
+Reduce = Callable[..., Reduction]
 
 _C_BOUNDS = (1e-10, 1e10)
 _FOLDS = 5
@@ -29,6 +31,7 @@ def fit_head(
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     balanced: bool = False,
     standardize: bool = True,
+    reduce: Reduce = reduce_rows,
     source: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Head:
@@ -60,6 +63,8 @@ def fit_head(
         (number of classes * rows of its class).
     standardize : bool
         Whether each feature is divided by its deviation.
+    reduce : callable
+        `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
     source : mapping, optional
         Kept with the head, see `Head`.
     seed : int
@@ -99,7 +104,7 @@ def fit_head(
             f"the training images have {len(classes)} class; a classifier needs at least two: "
             f"add images of another"
         )
-    fitter = _Fitter(RECIPES[clf], balanced=balanced, standardize=standardize)
+    fitter = _Fitter(RECIPES[clf], reduce, balanced=balanced, standardize=standardize)
     members = np.arange(len(X)) if groups is None else np.asarray(groups)
     if validation is not None:
         held_out = _validation_rows(X, classes, targets, *validation)
@@ -127,6 +132,7 @@ class _Fitter:
     """How a head is fitted."""
 
     recipe: Recipe
+    reduce: Reduce
     balanced: bool
     standardize: bool
 
@@ -134,7 +140,7 @@ class _Fitter:
         self, X: np.ndarray, targets: np.ndarray, C: float | None
     ) -> tuple[np.ndarray, np.ndarray, bool]:
         """Return weight (k, d) and bias (k,) for all rows, and whether the solver converged."""
-        reduction = reduce_rows(X, standardize=self.standardize)
+        reduction = self.reduce(X, standardize=self.standardize)
         counts = self._counts(targets, np.ones((len(X), 1), dtype=bool))
         ((_, [(weight, bias)], converged),) = self.recipe.fit(reduction, targets, counts, [C])
         return *reduction.lift(weight, bias, X), converged
@@ -148,7 +154,7 @@ class _Fitter:
         # Without deviations, which each fold has of its own, one reduction serves all of them.
         for some in [[fold] for fold in folds] if self.standardize else [list(folds)]:
             train = rows.fit[some[0]] if self.standardize else None
-            reduction = reduce_rows(rows.X, train, standardize=self.standardize)
+            reduction = self.reduce(rows.X, train, standardize=self.standardize)
             counts = self._counts(rows.targets, np.stack([rows.fit[fold] for fold in some], axis=1))
             for C, affine, _ in self.recipe.fit(reduction, rows.targets, counts, grid):
                 for fold, (weight, bias) in zip(some, affine, strict=True):

@@ -3,6 +3,7 @@
 `fit_path` is to be imported from `bottleneck.solvers.path`, as it loads torch.
 """
 
+from bottleneck.solvers.kept import KeptReductions
 from bottleneck.solvers.reduction import Reduction, reduce_rows
 
-__all__ = ["Reduction", "reduce_rows"]
+__all__ = ["KeptReductions", "Reduction", "reduce_rows"]
