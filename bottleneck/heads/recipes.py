@@ -1,8 +1,9 @@
 """What classifiers there are, and how each is fitted on reduced rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,127 +33,77 @@ class Fitted(NamedTuple):
     converged: bool
 
 
-class Recipe(Protocol):
-    """How a classifier is fitted."""
-
-    @property
-    def penalised(self) -> bool:
-        """Whether it has a penalty to choose."""
-
-    @property
-    def margins(self) -> bool:
-        """Whether its scores are margins or distances, which a softmax does not fit as they are."""
-
-    def fit(
-        self,
-        reduction: Reduction,
-        targets: np.ndarray,
-        counts: np.ndarray,
-        grid: Sequence[float | None],
-    ) -> Iterator[Fitted]:
-        """Fit for every `C` on every fold.
-
-        Parameters
-        ----------
-        reduction : Reduction
-            n rows.
-        targets : np.ndarray
-            int of shape (n,), from 0 on; every class is in every fold.
-        counts : np.ndarray
-            Shape (n, f): what each row counts in each fold.
-        grid : sequence
-            Values of `C`; one None for a recipe without.
-        """
-
-
 @dataclass(frozen=True)
-class _Iterated:
-    """Minimised by `bottleneck.solvers.path.fit_path`."""
+class Recipe:
+    """How a classifier is fitted.
 
-    loss: str
+    Attributes
+    ----------
+    fit : callable
+        Fits on every fold for every `C`. Takes a `Reduction` of n rows, their targets (int of shape
+        (n,), from 0 on; every class is in every fold), what each row counts in each fold (shape
+        (n, f)), and the values of `C`, of which there is one, None, for a recipe without.
+    penalised : bool
+        Whether it has a penalty to choose.
+    margins : bool
+        Whether its scores are margins or distances, which a softmax does not fit as they are.
+    """
+
+    fit: Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any]], Iterator[Fitted]]
+    penalised: bool
     margins: bool
-    penalised = True
-
-    def fit(
-        self,
-        reduction: Reduction,
-        targets: np.ndarray,
-        counts: np.ndarray,
-        grid: Sequence[float | None],
-    ) -> Iterator[Fitted]:
-        """As `Recipe.fit`."""
-        from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
-
-        chosen = [C for C in grid if C is not None]
-        for point in fit_path(reduction.rows, targets, counts, chosen, self.loss):
-            pairs = zip(point.weight, point.bias, strict=True)
-            affine = [self._for_both(weight, bias) for weight, bias in pairs]
-            yield Fitted(point.C, affine, bool(point.converged.all()))
-
-    def _for_both(self, weight: np.ndarray, bias: np.ndarray) -> Affine:
-        """Return scores for two classes where one tells them apart."""
-        if len(weight) > 1:
-            return weight, bias
-        # The softmax of (-s / 2, s / 2) is the sigmoid of s.
-        half = np.array([-0.5, 0.5] if self.loss == "softmax" else [-1.0, 1.0])
-        return half[:, None] * weight, half * bias
 
 
-class _Ridge:
-    penalised, margins = True, True
+def _iterated(
+    loss: str, reduction: Reduction, targets: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+) -> Iterator[Fitted]:
+    from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
 
-    def fit(
-        self,
-        reduction: Reduction,
-        targets: np.ndarray,
-        counts: np.ndarray,
-        grid: Sequence[float | None],
-    ) -> Iterator[Fitted]:
-        """As `Recipe.fit`."""
-        chosen = [C for C in grid if C is not None]
-        folds = [fit_ridge(reduction.rows, targets, fold, chosen) for fold in counts.T]
-        for place, C in enumerate(chosen):
-            yield Fitted(C, [fold[place] for fold in folds], converged=True)
+    for point in fit_path(reduction.rows, targets, counts, grid, loss):
+        pairs = zip(point.weight, point.bias, strict=True)
+        affine = [_for_both(weight, bias, loss) for weight, bias in pairs]
+        yield Fitted(point.C, affine, bool(point.converged.all()))
 
 
-class _LDA:
-    penalised, margins = False, False
-
-    def fit(
-        self,
-        reduction: Reduction,
-        targets: np.ndarray,
-        counts: np.ndarray,
-        grid: Sequence[float | None],
-    ) -> Iterator[Fitted]:
-        """As `Recipe.fit`."""
-        n_features = len(reduction.mean)
-        folds = [fit_lda(reduction.rows, targets, fold, n_features) for fold in counts.T]
-        yield from (Fitted(C, folds, converged=True) for C in grid)
+def _for_both(weight: np.ndarray, bias: np.ndarray, loss: str) -> Affine:
+    """Return scores for two classes where one tells them apart."""
+    if len(weight) > 1:
+        return weight, bias
+    # The softmax of (-s / 2, s / 2) is the sigmoid of s.
+    half = np.array([-0.5, 0.5] if loss == "softmax" else [-1.0, 1.0])
+    return half[:, None] * weight, half * bias
 
 
-class _Centroid:
-    penalised, margins = False, True
+def _ridge(
+    reduction: Reduction, targets: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+) -> Iterator[Fitted]:
+    folds = [fit_ridge(reduction.rows, targets, fold, grid) for fold in counts.T]
+    for place, C in enumerate(grid):
+        yield Fitted(C, [fold[place] for fold in folds], converged=True)
 
-    def fit(
-        self,
-        reduction: Reduction,
-        targets: np.ndarray,
-        counts: np.ndarray,
-        grid: Sequence[float | None],
-    ) -> Iterator[Fitted]:
-        """As `Recipe.fit`."""
-        folds = [fit_centroids(reduction.rows, targets, fold) for fold in counts.T]
-        yield from (Fitted(C, folds, converged=True) for C in grid)
+
+def _lda(
+    reduction: Reduction, targets: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
+) -> Iterator[Fitted]:
+    n_features = len(reduction.mean)
+    folds = [fit_lda(reduction.rows, targets, fold, n_features) for fold in counts.T]
+    yield Fitted(None, folds, converged=True)
+
+
+def _centroid(
+    reduction: Reduction, targets: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
+) -> Iterator[Fitted]:
+    folds = [fit_centroids(reduction.rows, targets, fold) for fold in counts.T]
+    yield Fitted(None, folds, converged=True)
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "softmax": _Iterated("softmax", margins=False),
-    "logreg": _Iterated("logistic", margins=False),
-    "svm": _Iterated("squared_hinge", margins=True),
-    "ridge": _Ridge(),
-    "lda": _LDA(),
-    "centroid": _Centroid(),
+    "softmax": Recipe(partial(_iterated, "softmax"), penalised=True, margins=False),
+    "logreg": Recipe(partial(_iterated, "logistic"), penalised=True, margins=False),
+    "svm": Recipe(partial(_iterated, "squared_hinge"), penalised=True, margins=True),
+    "ridge": Recipe(_ridge, penalised=True, margins=True),
+    "lda": Recipe(_lda, penalised=False, margins=False),
+    "centroid": Recipe(_centroid, penalised=False, margins=True),
 }
 """Classifiers by name: multinomial and one-vs-rest logistic regression, linear SVM with squared
 hinge, ridge regression, linear discriminants, and the nearest class mean."""
