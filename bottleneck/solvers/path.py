@@ -21,18 +21,14 @@ import numpy as np
 import torch
 
 from bottleneck.solvers.losses import Logistic, Loss, Softmax, SquaredHinge
+from bottleneck.solvers.rows import SharedRows
 
 __all__ = ["LOSSES", "PathPoint", "fit_path"]
 
 LOSSES = ("softmax", "logistic", "squared_hinge")
 
-_RANK = 200
-"""Of the preconditioner; between 50 and 400 the whole takes about as long."""
-_SAMPLE = 8192
-"""Rows that the preconditioner is made of, at most."""
 _WIDTH = 64
 """Columns up to which a product takes hardly longer than with one: it reads the rows."""
-_FEW = 16
 _BATCH_BYTES = 2**29
 _ARRAYS = 12
 """As large as the scores, at a time."""
@@ -211,9 +207,8 @@ class _Solver:
     """Newton's method on problems that share their rows."""
 
     def __init__(self, rows: torch.Tensor, tolerance: float) -> None:
-        self._rows = rows
+        self._rows = SharedRows(rows)
         self._tolerance = tolerance
-        self._values, self._vectors = _largest(rows)
 
     def path(
         self, problems: _Problems, grid: Sequence[float], most: int
@@ -244,7 +239,7 @@ class _Solver:
     def _from_afar(self, grid: Sequence[float]) -> list[float]:
         """Return a grid that begins where the penalty rules, and in which no step exceeds 10."""
         steps = list(grid)
-        easy = 1 / max(float(self._values[-1]), 1e-30)
+        easy = 1 / max(self._rows.largest, 1e-30)
         while steps[0] > 10 * easy:
             steps.insert(0, steps[0] / 10)
         finer = []
@@ -260,12 +255,11 @@ class _Solver:
         last: tuple[float, torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the best of some multiples of the last solution, and its scores."""
-        n_samples, n_columns = self._rows.shape
         if last is None:
+            zeros = self._rows.matrix.new_zeros
+            n_samples, n_columns = self._rows.matrix.shape
             shape = (batch.size, batch.width)
-            return self._rows.new_zeros(n_columns + 1, *shape), self._rows.new_zeros(
-                n_samples, *shape
-            )
+            return zeros(n_columns + 1, *shape), zeros(n_samples, *shape)
         before, solution, scores = last
         size = solution.shape[1]
         growth = torch.tensor([C / before for C in grid]).repeat_interleave(size).to(scores)
@@ -288,7 +282,7 @@ class _Solver:
         noise = 4 * torch.finfo(scores.dtype).eps
         for _ in range(_NEWTON_STEPS):
             slope, state = batch.loss.slope(scores)
-            gradient = self._backward(batch.weights[..., None] * slope)
+            gradient = self._rows.backward(batch.weights[..., None] * slope)
             gradient[:-1] += solution[:-1]
             step, change = self._step(batch, state, -gradient, eta.to(scores.dtype))
             descent = -_inner(gradient, step).double()
@@ -332,19 +326,19 @@ class _Solver:
         mean = curvature / (batch.weights > 0).sum(0).clamp(min=1)[:, None]
         step, change = torch.zeros_like(residual), torch.zeros_like(state)
         ended, there = (step.clone(), change.clone()), torch.arange(batch.size, device=step.device)
-        better = self._precondition(residual, mean, curvature)
+        better = self._rows.precondition(residual, mean, curvature)
         direction, power = better, _inner(residual, better)
         goal, live = eta**2 * power, power > 0
         for _ in range(_GRADIENT_STEPS):
-            scores = self._forward(direction)
-            product = self._backward(batch.weights[..., None] * batch.loss.bend(state, scores))
+            scores = self._rows.forward(direction)
+            product = self._rows.backward(batch.weights[..., None] * batch.loss.bend(state, scores))
             product[:-1] += direction[:-1]
             length = torch.where(live, power / _inner(direction, product), 0)
             live &= length.isfinite()
             length = length.nan_to_num(0, 0, 0)[:, None]
             step, change = step + length * direction, change + length * scores
             residual = residual - length * product
-            better = self._precondition(residual, mean, curvature)
+            better = self._rows.precondition(residual, mean, curvature)
             before, power = power, _inner(residual, better)
             live &= power > goal
             if not live.any():
@@ -359,43 +353,6 @@ class _Solver:
         ended[0][:, there], ended[1][:, there] = step, change
         return ended
 
-    def _forward(self, solution: torch.Tensor) -> torch.Tensor:
-        """Return scores (n, p, k) of solutions (r + 1, p, k), whose last row is the intercept."""
-        flat = solution.reshape(len(solution), -1)
-        scores = _product(self._rows, flat[:-1]) + flat[-1:]
-        return scores.reshape(-1, *solution.shape[1:])
-
-    def _backward(self, slopes: torch.Tensor) -> torch.Tensor:
-        """Return what slopes of the scores (n, p, k) are for the solutions (r + 1, p, k)."""
-        product = _product(self._rows.T, slopes.reshape(len(slopes), -1))
-        intercepts = slopes.sum(0, keepdim=True)
-        if slopes.shape[2] > 1:
-            # Softmax slopes sum to 0; what rounding leaves of that, no step could remove.
-            intercepts -= intercepts.mean(2, keepdim=True)
-        return torch.cat([product.reshape(-1, *slopes.shape[1:]), intercepts])
-
-    def _precondition(
-        self, residual: torch.Tensor, mean: torch.Tensor, total: torch.Tensor
-    ) -> torch.Tensor:
-        """Divide by what the Hessian would be if all rows bent as much as their mean."""
-        flat = residual[:-1].reshape(len(residual) - 1, -1)
-        inside = (self._vectors.T @ flat).reshape(-1, *residual.shape[1:])
-        largest = 1 / (1 + self._values[:, None, None] * mean)
-        others = 1 / (1 + self._values[0] * mean)
-        corrected = self._vectors @ ((largest - others) * inside).reshape(len(inside), -1)
-        result = torch.empty_like(residual)
-        result[:-1] = others * residual[:-1] + corrected.reshape(residual[:-1].shape)
-        result[-1] = residual[-1] / total
-        return result
-
-
-def _product(matrix: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Multiply; few columns are filled up, as the product takes half the time for 16 of them."""
-    count = columns.shape[1]
-    if 1 < count < _FEW:
-        columns = torch.nn.functional.pad(columns, (0, _FEW - count))
-    return (matrix @ columns)[:, :count]
-
 
 def _settled(solution: torch.Tensor) -> torch.Tensor:
     """Return solutions whose intercepts sum to 0: the same for all classes changes no softmax."""
@@ -408,24 +365,3 @@ def _settled(solution: torch.Tensor) -> torch.Tensor:
 def _inner(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return the inner product of each problem's own part, shape (p,)."""
     return (first * second).sum((0, 2))
-
-
-def _largest(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest squared singular values, ascending, and their right vectors, nearly.
-
-    One step of subspace iteration from a fixed start (Halko, Martinsson and Tropp 2011, Finding
-    Structure with Randomness, section 4.5).
-    """
-    generator = torch.Generator().manual_seed(0)
-    n_samples, n_columns = rows.shape
-    if not n_columns:  # all rows are alike
-        return rows.new_zeros(1), rows.new_zeros(0, 1)
-    if n_samples > _SAMPLE:
-        chosen = torch.randperm(n_samples, generator=generator)[:_SAMPLE].to(rows.device)
-        rows = rows[chosen] * (n_samples / _SAMPLE) ** 0.5
-    rank = min(_RANK, *rows.shape)
-    start = torch.randn(n_columns, rank, generator=generator, dtype=torch.float64).to(rows)
-    basis = torch.linalg.qr(rows.T @ (rows @ start))[0]
-    inside = (rows @ basis).double()
-    values, turned = torch.linalg.eigh(inside.T @ inside)
-    return values.clamp(min=0).to(rows), basis @ turned.to(rows)
