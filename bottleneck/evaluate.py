@@ -1,18 +1,19 @@
 """Metrics of a head on held-out features, with confidence intervals."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
-from bottleneck.heads import Head, calibration_error
+from bottleneck.heads import Head
+from bottleneck.heads.scoring import average_precisions, decide, score_metrics
+from bottleneck.labels import Targets
 
 __all__ = ["ClassMetrics", "Evaluation", "evaluate_head"]
 
@@ -29,12 +30,15 @@ class ClassMetrics:
         Images that carry the label.
     precision, recall : float or None
         None where no image was given the label, or none carries it.
+    average_precision : float or None
+        Mean precision over the images that carry the label, ranked by score; None where none does.
     """
 
     label: str
     images: int
     precision: float | None
     recall: float | None
+    average_precision: float | None
 
 
 @dataclass(frozen=True)
@@ -50,21 +54,25 @@ class Evaluation:
     leaks : int
         Those among them whose very bytes stand in another split as well.
     accuracy : float
-        Share of images given their own label.
+        Share of images given their own label: all of their classes, where there may be several.
     accuracy_interval : tuple of float
         95% score interval of the accuracy (Wilson 1927, Probable Inference, the Law of Succession,
         and Statistical Inference).
     balanced_accuracy : float
-        Mean recall of the classes that have images.
+        Mean recall of the classes that have images; where an image may be of several classes, the
+        mean over them of recall and specificity.
+    average_precision : float
+        Mean over the classes that have images.
     log_loss : float
-        Mean negative log of the probability given to an image's own label, in nats.
+        Mean negative log of the probability given to an image's own label, in nats; where there may
+        be several classes, of the right answer about each.
     calibration_error : float
         How far the probabilities are from the shares of right labels, see
         `bottleneck.heads.calibration_error`.
     classes : list of ClassMetrics
         In the head's order.
-    confusion : list of list of int
-        Row: the label carried; column: the label given.
+    confusion : list of list of int or None
+        Row: the label carried; column: the label given. None where there may be several.
     """
 
     split: str
@@ -73,10 +81,11 @@ class Evaluation:
     accuracy: float
     accuracy_interval: tuple[float, float]
     balanced_accuracy: float
+    average_precision: float
     log_loss: float
     calibration_error: float
     classes: list[ClassMetrics]
-    confusion: list[list[int]]
+    confusion: list[list[int]] | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as JSON holds it."""
@@ -116,45 +125,53 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder and extract and fit "
             f"again, or name another with --split"
         )
-    strange = sorted(set(held.labels) - set(head.classes))
-    if strange:
+    try:
+        targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
+    except LookupError as error:
         raise DataError(
-            f"the {split} images have the class {str(strange[0])!r} that the head was not fitted "
+            f"the {split} images have the class {error.args[0]!r} that the head was not fitted "
             f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
-        )
-    targets = np.searchsorted(head.classes, held.labels)
-    scores = head.decision_function(held.X)
-    probabilities, given = head.probabilities(scores), scores.argmax(axis=1)
-    confusion = confusion_matrix(targets, given, labels=range(len(head.classes)))
-    own = probabilities[np.arange(len(held)), targets]
+        ) from error
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
-    error = calibration_error(probabilities, targets)
-    summary = _summarise(split, head.classes, confusion, own)
-    return replace(summary, leaks=leaks, calibration_error=error)
+    scores = head.decision_function(held.X)
+    metrics = score_metrics(head.link, scores, targets, head.temperature)
+    return _evaluated(split, leaks, targets, scores, metrics)
 
 
-def _summarise(
-    split: str, labels: tuple[str, ...], confusion: np.ndarray, own: np.ndarray
+def _evaluated(
+    split: str, leaks: int, targets: Targets, scores: np.ndarray, metrics: dict[str, float]
 ) -> Evaluation:
-    right, carried, given = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    classes = [
-        ClassMetrics(label, int(n), _share(hits, called), _share(hits, n))
-        for label, hits, n, called in zip(labels, right, carried, given, strict=True)
-    ]
-    interval = binomtest(int(right.sum()), int(carried.sum())).proportion_ci(method="wilson")
-    recalls = [found.recall for found in classes if found.recall is not None]
+    right = round(metrics["accuracy"] * len(targets))
+    interval = binomtest(right, len(targets)).proportion_ci(method="wilson")
+    classes = _class_metrics(scores, targets)
+    precisions = [each.average_precision for each in classes if each.average_precision is not None]
     return Evaluation(
         split=split,
-        images=int(carried.sum()),
-        leaks=0,
-        accuracy=float(right.sum() / carried.sum()),
+        images=len(targets),
+        leaks=leaks,
         accuracy_interval=(float(interval.low), float(interval.high)),
-        balanced_accuracy=float(np.mean(recalls)),
-        log_loss=float(np.abs(np.log(np.maximum(own, np.finfo(own.dtype).tiny))).mean()),
-        calibration_error=0.0,
         classes=classes,
-        confusion=confusion.tolist(),
+        confusion=None if targets.multilabel else _confusion(scores, targets),
+        **metrics | {"average_precision": float(np.mean(precisions)) if precisions else 0.0},
     )
+
+
+def _class_metrics(scores: np.ndarray, targets: Targets) -> list[ClassMetrics]:
+    carried, given = targets.indicators, decide(scores, multilabel=targets.multilabel)
+    right, images, called = (each.sum(axis=0) for each in (carried & given, carried, given))
+    return [
+        ClassMetrics(label, int(n), _share(hits, calls), _share(hits, n), precision)
+        for label, n, hits, calls, precision in zip(
+            targets.classes, images, right, called, average_precisions(scores, targets), strict=True
+        )
+    ]
+
+
+def _confusion(scores: np.ndarray, targets: Targets) -> list[list[int]]:
+    k = len(targets.classes)
+    pairs = targets.codes * k + scores.argmax(axis=1)
+    counts: list[list[int]] = np.bincount(pairs, minlength=k * k).reshape(k, k).tolist()
+    return counts
 
 
 def _share(part: int, whole: int) -> float | None:

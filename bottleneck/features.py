@@ -118,6 +118,8 @@ class Features:
         ``"train"``, ``"val"`` or ``"test"`` for each row.
     paths : np.ndarray
         Where each image was at extraction.
+    weights : np.ndarray
+        What each image counts where a head is fitted.
     images : ImageSet
         The whole set, for its digests.
     selection : Selection
@@ -129,6 +131,7 @@ class Features:
     digests: np.ndarray
     splits: np.ndarray
     paths: np.ndarray
+    weights: np.ndarray
     images: ImageSet
     selection: Selection
 
@@ -161,6 +164,7 @@ class Features:
             digests=self.digests[rows],
             splits=self.splits[rows],
             paths=self.paths[rows],
+            weights=self.weights[rows],
         )
 
 
@@ -242,6 +246,7 @@ def load_features(cache: Cache, selection: Selection) -> Features:
         digests=np.array(digests),
         splits=np.array([item.split or "" for item in images.items]),
         paths=np.array([item.path for item in images.items]),
+        weights=np.array([item.weight for item in images.items]),
         images=images,
         selection=selection,
     )

@@ -23,7 +23,7 @@ class Prediction:
     path : str
         The image file.
     label : str
-        The class with the highest score.
+        The class with the highest score; or several, separated by semicolons.
     scores, probabilities : dict of str to float
         By class.
     """
@@ -111,11 +111,13 @@ def predict_images(
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)
             scores = head.decision_function(source.vectors(rows))
-            probabilities = head.probabilities(scores)
-            for item, own_scores, own in zip(batch.items, scores, probabilities, strict=True):
+            answers = zip(
+                batch.items, head.labels(scores), scores, head.probabilities(scores), strict=True
+            )
+            for item, label, own_scores, own in answers:
                 yield Prediction(
                     item.path,
-                    head.classes[own_scores.argmax()],
+                    str(label),
                     dict(zip(head.classes, map(float, own_scores), strict=True)),
                     dict(zip(head.classes, map(float, own), strict=True)),
                 )

@@ -1,5 +1,6 @@
 """Pictures of results."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +9,9 @@ from bottleneck.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["draw_confusion_matrix"]
+__all__ = ["draw_confusion_matrix", "draw_history", "log_history"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
@@ -34,22 +36,19 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     Raises
     ------
     UsageError
-        The file has another ending.
+        The file has another ending, or an image may be of several classes.
     MissingExtraError
         matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
-        ) from None
-    path = Path(file)
-    if path.suffix not in _SUFFIXES:
-        raise UsageError(f"no picture {str(path)!r}; expected a name in {', '.join(_SUFFIXES)}")
+    if evaluation.confusion is None:
+        raise UsageError(
+            f"{title} may give an image several classes, and a confusion matrix is of one each; "
+            f"leave --picture out"
+        )
+    path = _picture(file)
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
     side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = _figure(side, side)
     axes = figure.subplots()
     _fill(axes, evaluation.confusion)
     crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
@@ -66,6 +65,93 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
         f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
         fontsize=10,
     )
+    return _save(figure, path)
+
+
+def draw_history(history: Sequence[Mapping[str, float]], title: str, file: str | Path) -> Path:
+    """Draw how a network's training went: losses and accuracies by epoch.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        ``epoch`` and the metrics of each; those of held-out images begin with ``val_``.
+    title : str
+        Stands above.
+    file : str or Path
+        ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises
+    ------
+    UsageError
+        The file has another ending.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    path = _picture(file)
+    figure = _figure(9.0, 4.0)
+    epochs = [each["epoch"] for each in history]
+    best = min(history, key=lambda each: each["val_loss"])["epoch"]
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [each[metric] for each in history], label="training images")
+        axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
+        axes.axvline(best, color="grey", linestyle=":", label=f"kept: epoch {best}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("log loss (nats)" if metric == "loss" else metric)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend()
+    figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+def log_history(history: Sequence[Mapping[str, float]], folder: str | Path) -> None:
+    """Log how a network's training went for TensorBoard.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        As for `draw_history`.
+    folder : str or Path
+        Of the run's event files.
+
+    Raises
+    ------
+    MissingExtraError
+        tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError(
+            "logs for TensorBoard need tensorboard, which is not installed; 'pip install "
+            "tensorboard' brings it"
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+        for epoch in history:
+            for name, value in epoch.items():
+                if name != "epoch":
+                    split = "validation" if name.startswith("val_") else "train"
+                    tag = f"{name.removeprefix('val_')}/{split}"
+                    writer.add_scalar(tag, value, int(epoch["epoch"]))
+
+
+def _picture(file: str | Path) -> Path:
+    path = Path(file)
+    if path.suffix not in _SUFFIXES:
+        raise UsageError(f"no picture {str(path)!r}; expected a name in {', '.join(_SUFFIXES)}")
+    return path
+
+
+def _figure(width: float, height: float) -> "Figure":
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError(
+            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
     return path

@@ -13,10 +13,11 @@ import pytest
 import bottleneck
 
 PACKAGE = Path(bottleneck.__file__).parent
-LEAVES = {"errors", "files"}
+LEAVES = {"errors", "files", "labels"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
+    "labels": set(),
     "images": LEAVES,
     "pooling": {"errors"},
     "bases": LEAVES | {"pooling"},

@@ -11,8 +11,10 @@ from sklearn import metrics
 
 from bottleneck import evaluate_head, fit_head, load_features, select_features
 from bottleneck.errors import DataError
-from bottleneck.evaluate import _summarise
+from bottleneck.evaluate import Evaluation, _evaluated
 from bottleneck.heads import Head
+from bottleneck.heads.scoring import score_metrics
+from bottleneck.labels import Targets
 from bottleneck.report import draw_confusion_matrix
 
 
@@ -27,8 +29,8 @@ def head(features) -> Head:
     train = features.split("train")
     weak = fit_head(train.X[:, :20], train.labels, C=1e-3)
     weight = np.zeros((2, features.X.shape[1]), np.float32)
-    weight[:, :20] = weak.weight
-    return replace(weak, weight=weight)
+    weight[:, :20] = weak.model.weight
+    return replace(weak, model=replace(weak.model, weight=weight))
 
 
 def test_metrics_equal_scikit_learns(head, features):
@@ -43,25 +45,42 @@ def test_metrics_equal_scikit_learns(head, features):
     )
     assert found.log_loss == pytest.approx(metrics.log_loss(test.labels, shares), rel=1e-5)
     assert found.confusion == metrics.confusion_matrix(test.labels, given).tolist()
+    carried = np.stack([test.labels == label for label in head.classes], axis=1)
+    precisions = [
+        metrics.average_precision_score(own, column)
+        for own, column in zip(carried.T, head.decision_function(test.X).T, strict=True)
+    ]
+    assert [row.average_precision for row in found.classes] == pytest.approx(precisions)
+    assert found.average_precision == pytest.approx(np.mean(precisions))
     precision, recall, _, support = metrics.precision_recall_fscore_support(test.labels, given)
     for row, *expected in zip(found.classes, precision, recall, support, strict=True):
         assert [row.precision, row.recall, row.images] == pytest.approx(expected)
 
 
+def evaluation_of(confusion: np.ndarray, classes: tuple[str, ...]) -> Evaluation:
+    """An evaluation of sure answers, of which so many are of that class and given that one."""
+    codes, given = np.repeat(np.argwhere(confusion >= 0), confusion.ravel(), axis=0).T
+    scores = np.log(np.eye(len(classes)) + 1e-3)[given]
+    targets = Targets(classes, codes)
+    return _evaluated("test", 0, targets, scores, score_metrics("softmax", scores, targets))
+
+
 def test_wilsons_interval():
     """81 of 263: 0.2553 to 0.3662, as Newcombe 1998 (Statistics in Medicine 17) prints it."""
     confusion = np.array([[81, 182], [0, 0]])
-    low, high = _summarise("test", ("a", "b"), confusion, np.ones(263)).accuracy_interval
+    low, high = evaluation_of(confusion, ("a", "b")).accuracy_interval
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
 def test_classes_that_are_not_there_have_no_shares():
     confusion = np.array([[3, 0, 0], [1, 1, 0], [0, 0, 0]])
-    found = _summarise("test", ("a", "b", "c"), confusion, np.full(5, 0.5))
+    found = evaluation_of(confusion, ("a", "b", "c"))
+    assert found.classes[2].average_precision is None
     assert found.classes[2].recall is None
     assert found.classes[2].precision is None
     assert found.balanced_accuracy == pytest.approx((1 + 0.5) / 2)
-    assert found.log_loss == pytest.approx(np.log(2))
+    assert found.log_loss == pytest.approx(np.log(1003) * 1 / 5 + np.log(1003 / 1001) * 4 / 5)
+    assert found.confusion == confusion.tolist()
 
 
 def test_the_split_must_be_there(head, features):
@@ -88,7 +107,7 @@ def test_the_picture_is_drawn_within_its_frame(classes):
     """Nothing but background at the picture's edge: no label is cut off."""
     labels = tuple(f"a rather long class $name^$ {number}" for number in range(classes))
     confusion = np.eye(classes, dtype=int) * 7
-    found = _summarise("test", labels, confusion, np.ones(7 * classes))
+    found = evaluation_of(confusion, labels)
     draw_confusion_matrix(found, "a head with quite a long name-softmax", "out/confusion.png")
     pixels = np.asarray(Image.open("out/confusion.png").convert("L"))
     assert min(pixels.shape) > 400

@@ -76,7 +76,7 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
 
 def test_a_head_that_knows_no_base(faces_cache):
     features, head = fitted(faces_cache)
-    bare = fit_head(features.X, features.labels, C=head.C)
+    bare = fit_head(features.X, features.labels, C=head.hyperparameters["C"])
     with pytest.raises(DataError, match="does not say which features it belongs to"):
         load_base(bare)
     with pytest.raises(DataError, match="does not say which features it belongs to"):

@@ -12,9 +12,11 @@ from bottleneck.files import slug
 
 __all__ = [
     "AsJson",
+    "Balanced",
     "BatchSize",
     "ByLayer",
     "ByModel",
+    "ByPool",
     "BySet",
     "CacheFolder",
     "Compress",
@@ -33,6 +35,7 @@ __all__ = [
     "Seed",
     "SetName",
     "Squash",
+    "Standardize",
     "Weights",
     "age_of",
     "batch_size_of",
@@ -114,7 +117,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         help="Folder DATA/CLASS/IMAGE or DATA/{train,val,test}/CLASS/IMAGE, or a CSV manifest "
-        "path,label[,split].",
+        "path,label[,split][,weight].",
     ),
 ]
 CacheFolder = Annotated[Path, typer.Option("--cache", help="Folder of the feature cache.")]
@@ -213,5 +216,23 @@ NearDuplicates = Annotated[
 ByModel = Annotated[str | None, typer.Option("--model", help="Choose among extractions by model.")]
 ByLayer = Annotated[
     str | None, typer.Option("--layer", help="Choose among extractions by layer or alias.")
+]
+ByPool = Annotated[
+    str | None,
+    typer.Option(
+        "--pool",
+        help="Pool stored maps and tokens: avg, max, gem, spp, or cls for class tokens; or choose "
+        "among extractions by pooling.",
+    ),
+]
+Balanced = Annotated[
+    bool, typer.Option("--balanced", help="Let each class count the same, however many images.")
+]
+Standardize = Annotated[
+    bool,
+    typer.Option(
+        "--standardize/--no-standardize",
+        help="Divide each feature by its deviation over the images fitted on.",
+    ),
 ]
 BySet = Annotated[str | None, typer.Option("--set", help="Choose among extractions by image set.")]

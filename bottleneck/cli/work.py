@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +18,11 @@ from bottleneck.cli.notes import (
 )
 from bottleneck.cli.options import (
     AsJson,
+    Balanced,
     BatchSize,
     ByLayer,
     ByModel,
+    ByPool,
     BySet,
     CacheFolder,
     Device,
@@ -29,9 +31,14 @@ from bottleneck.cli.options import (
     NearDuplicates,
     NewHeadName,
     Seed,
+    Standardize,
     batch_size_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
+from bottleneck.errors import UsageError
+
+if TYPE_CHECKING:
+    from bottleneck.heads import Head
 
 __all__ = ["evaluate", "fit_head", "predict"]
 
@@ -39,7 +46,12 @@ __all__ = ["evaluate", "fit_head", "predict"]
 @app.command("fit-head")
 def fit_head(
     clf: Annotated[
-        str, typer.Option("--clf", help="softmax, logreg, svm, ridge, lda or centroid.")
+        str,
+        typer.Option(
+            "--clf",
+            help="softmax, logreg, svm, ridge, lda, centroid, knn or mlp. For images of several "
+            "classes: logreg, svm, ridge, knn or mlp.",
+        ),
     ] = "softmax",
     C: Annotated[
         float | None,
@@ -49,28 +61,35 @@ def fit_head(
             "held-out training images, or on the val images where there are any.",
         ),
     ] = None,
+    neighbors: Annotated[
+        int | None,
+        typer.Option("--neighbors", help="How many images vote in knn; chosen like C by default."),
+    ] = None,
+    hidden: Annotated[int | None, typer.Option("--hidden", help="Hidden units of mlp.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Share of them left out in a step.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Most epochs of mlp; it stops by itself.")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option("--patience", help="Epochs of mlp without a lower held-out loss, to stop."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Of mlp.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw the epochs of mlp to this file.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option("--tensorboard", help="Log the epochs of mlp to this folder for TensorBoard."),
+    ] = None,
     model: ByModel = None,
     layer: ByLayer = None,
     image_set: BySet = None,
-    pool: Annotated[
-        str | None,
-        typer.Option(
-            "--pool",
-            help="Pool stored maps and tokens: avg, max, gem, spp, or cls for class tokens; or "
-            "choose among extractions by pooling.",
-        ),
-    ] = None,
-    balanced: Annotated[
-        bool,
-        typer.Option("--balanced", help="Let each class count the same, however many images."),
-    ] = False,
-    standardize: Annotated[
-        bool,
-        typer.Option(
-            "--standardize/--no-standardize",
-            help="Divide each feature by its deviation over the images fitted on.",
-        ),
-    ] = True,
+    pool: ByPool = None,
+    balanced: Balanced = False,
+    standardize: Standardize = True,
     name: NewHeadName = None,
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
@@ -81,10 +100,27 @@ def fit_head(
     """Fit a classifier on the features of the cache's last extraction."""
     from bottleneck.cache import Cache
     from bottleneck.features import load_features, select_features
+    from bottleneck.heads import MLP
     from bottleneck.heads import fit_head as fit
     from bottleneck.images import find_near_duplicates
+    from bottleneck.report import draw_history, log_history
     from bottleneck.solvers import KeptReductions
 
+    network: dict[str, Any] = {
+        "hidden": hidden,
+        "dropout": dropout,
+        "epochs": epochs,
+        "patience": patience,
+        "learning_rate": learning_rate,
+    }
+    own = {key: value for key, value in network.items() if value is not None}
+    shown = {"picture": picture, "tensorboard": tensorboard}
+    strange = [*own, *(key for key, value in shown.items() if value)]
+    if strange and clf != "mlp":
+        raise UsageError(
+            f"--{strange[0].replace('_', '-')} is for mlp, not for {clf}; leave it out, or give "
+            f"--clf mlp"
+        )
     store = Cache(cache)
     selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
     features = load_features(store, selection)
@@ -94,22 +130,30 @@ def fit_head(
             alike = find_near_duplicates(features.images, progress=progress)
     bank = store.bank(selection.model, selection.fingerprint)
     train, validation = features.split("train"), features.split("val")
-    head = fit(
-        train.X,
-        train.labels,
-        clf,
-        C=C,
-        groups=train.digests,
-        validation=(validation.X, validation.labels) if len(validation) else None,
-        balanced=balanced,
-        standardize=standardize,
-        reduce=KeptReductions(bank.path / "reductions", bank.size),
-        source=features.provenance,
-        seed=seed,
-    )
+    with progress_shown(unit="epochs") as progress:
+        head = fit(
+            train.X,
+            train.labels,
+            MLP(**own, progress=progress) if clf == "mlp" else clf,
+            C=C,
+            n_neighbors=neighbors,
+            groups=train.digests,
+            sample_weight=train.weights,
+            validation=(validation.X, validation.labels) if len(validation) else None,
+            balanced=balanced,
+            standardize=standardize,
+            reduce=KeptReductions(bank.path / "reductions", bank.size),
+            source=features.provenance,
+            seed=seed,
+        )
     folder = heads / (name or f"{selection.slug}-{clf}")
     replaced = folder.exists()
     head.save(folder)
+    if picture:
+        draw_history(head.scores["history"], folder.name, picture)
+        note(f"epochs drawn to {picture}")
+    if tensorboard:
+        log_history(head.scores["history"], tensorboard / folder.name)
     note_image_set(features.images)
     note_random(selection.weights_random)
     if alike is not None:
@@ -123,16 +167,28 @@ def fit_head(
         f"{clf} on {len(train)} images of {selection.image_set!r}, {train.X.shape[1]} features of "
         f"{selection}"
     )
-    if "accuracy" in head.scores:
-        penalty = [] if head.C is None else [f"C = {head.C:g}"]
-        chosen = [f"chosen on {head.scores['held_out']}"] if penalty and C is None else []
-        print(", ".join([*penalty, *chosen, f"held-out accuracy {head.scores['accuracy']:.4f}"]))
+    print(", ".join(_told(head)))
     if not head.scores["converged"]:
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")
     if replaced:
         note("note: it replaces the head that had that name; --name gives another")
     return head
+
+
+def _told(head: "Head") -> list[str]:
+    """Return what was chosen, on what, and how good it is there."""
+    facts = [f"{name} = {value:g}" for name, value in head.hyperparameters.items()]
+    if "held_out" not in head.scores:
+        return facts
+    if len(head.scores["candidates"]) > 1:
+        facts.append(f"chosen on {head.scores['held_out']}")
+    if history := head.scores.get("history"):
+        best = min(history, key=lambda epoch: epoch["val_loss"])["epoch"]
+        facts.append(f"best epoch {best} of {len(history)}")
+    names = ["average_precision"] if head.multilabel else []
+    shown = [f"{name.replace('_', ' ')} {head.scores[name]:.4f}" for name in [*names, "accuracy"]]
+    return facts + [f"held-out {each}" for each in shown]
 
 
 @app.command()
@@ -173,14 +229,16 @@ def evaluate(
     print(f"balanced accuracy  {evaluation.balanced_accuracy:.4f}")
     print(f"log loss           {evaluation.log_loss:.4f}")
     print(f"calibration error  {evaluation.calibration_error:.4f}")
+    print(f"average precision  {evaluation.average_precision:.4f}")
     print_table([vars(found) for found in evaluation.classes])
-    labels = [found.label for found in evaluation.classes]
-    print_table(
-        [
-            {"true \\ predicted": label, **dict(zip(labels, row, strict=True))}
-            for label, row in zip(labels, evaluation.confusion, strict=True)
-        ],
-    )
+    if evaluation.confusion is not None:
+        labels = [found.label for found in evaluation.classes]
+        print_table(
+            [
+                {"true \\ predicted": label, **dict(zip(labels, row, strict=True))}
+                for label, row in zip(labels, evaluation.confusion, strict=True)
+            ],
+        )
     return evaluation
 
 

@@ -1,33 +1,38 @@
-"""Recipes: fit a linear head on features and choose its penalty on held-out ones."""
+"""Fit a head on features and choose its hyper-parameter on held-out ones."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.heads.calibration import calibration_error, fit_temperature
-from bottleneck.heads.head import Head, log_probabilities
-from bottleneck.heads.recipes import C_GRID, RECIPES, Recipe
-from bottleneck.solvers import Reduction, reduce_rows
+from bottleneck.heads.head import Head
+from bottleneck.heads.mlp import MLP
+from bottleneck.heads.probabilities import link_of, log_probabilities
+from bottleneck.heads.problem import Fitted, Fold, Problem, Reduce
+from bottleneck.heads.recipes import RECIPES, Recipe
+from bottleneck.heads.scoring import score_metrics
+from bottleneck.labels import Targets
+from bottleneck.solvers import reduce_rows
 
-__all__ = ["fit_head"]
-
-Reduce = Callable[..., Reduction]
+__all__ = ["fit_head", "make_problem", "recipe_of"]
 
 _C_BOUNDS = (1e-10, 1e10)
 _FOLDS = 5
+_OPTIONS = {"C": "--C", "n_neighbors": "--neighbors"}
 
 
 def fit_head(
     X: np.ndarray,
     y: np.ndarray,
-    clf: str = "softmax",
+    clf: str | Recipe = "softmax",
     *,
     C: float | None = None,
+    n_neighbors: int | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     balanced: bool = False,
     standardize: bool = True,
@@ -35,29 +40,36 @@ def fit_head(
     source: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Head:
-    """Fit a classifier on standardised features and choose `C` on held-out ones.
+    """Fit a classifier on standardised features and choose its hyper-parameter on held-out ones.
 
-    `C` is the candidate with the lowest held-out log loss. (The accuracy of a few images has ties
-    and, on noise, no preference for a strong penalty.) Held out are five stratified folds of the
-    training rows, fewer where a class has fewer images, or the validation rows where they are
+    Chosen is the candidate with the lowest held-out log loss. (The accuracy of a few images has
+    ties and, on noise, no preference for a strong penalty.) Held out are five stratified folds of
+    the training rows, fewer where a class has fewer images, or the validation rows where they are
     given. Either way the head is then fitted on all training rows, and on them alone. Mean and
     variance come from the rows fitted on. All candidates and folds are fitted at once, see
-    `bottleneck.solvers.path.fit_path`.
+    `bottleneck.solvers.path.fit_path`. A network (`MLP`) is trained once, until the validation rows
+    or the first fold say to stop.
 
     Parameters
     ----------
     X : np.ndarray
         Shape (n_samples, d).
     y : np.ndarray
-        Labels of shape (n_samples,).
-    clf : str
-        A key of `RECIPES`.
+        Labels of shape (n_samples,). Where any text has a semicolon, rows are of several classes
+        each, or of none, which the semicolon separates; likewise with bool of shape (n_samples, k).
+    clf : str or Recipe
+        A key of `RECIPES`, or an `MLP` of other settings.
     C : float, optional
         Inverse strength of the L2 penalty; chosen from `C_GRID` if not given.
+    n_neighbors : int, optional
+        Of ``knn``; chosen if not given.
     groups : sequence of str, optional
         Rows of one group (identical images) stay in one fold.
+    sample_weight : np.ndarray, optional
+        Shape (n_samples,): what a row counts when the head is fitted; 1 by default. Held-out rows
+        count the same each.
     validation : tuple of np.ndarray, optional
-        Features (m, d) and labels (m,) to choose `C` on, instead of folds.
+        Features (m, d) and labels (m,) to choose on, instead of folds.
     balanced : bool
         Whether each class counts the same, however many rows it has: a row counts n_samples /
         (number of classes * rows of its class).
@@ -68,7 +80,7 @@ def fit_head(
     source : mapping, optional
         Kept with the head, see `Head`.
     seed : int
-        Of the folds.
+        Of the folds, and of a network's training.
 
     Returns
     -------
@@ -79,114 +91,170 @@ def fit_head(
     UnknownNameError
         There is no such recipe.
     UsageError
-        `C` is not above zero, or features and labels are not of the same, positive number.
+        A hyper-parameter is out of bounds or of another recipe, or features and labels are not of
+        the same, positive number.
     DataError
-        There are fewer than two classes, or too few images to choose `C`.
+        There are fewer than two classes, or too few images to choose.
     """
-    if clf not in RECIPES:
-        raise UnknownNameError(
-            f"no classifier {clf!r}{did_you_mean(clf, RECIPES)}; expected one of "
-            f"{', '.join(RECIPES)}"
-        )
-    penalised = RECIPES[clf].penalised
-    if C is not None and not penalised:
-        raise UsageError(f"{clf} has no penalty to give a C for; leave --C out")
-    if C is not None and not _C_BOUNDS[0] <= C <= _C_BOUNDS[1]:
-        raise UsageError(
-            f"C is {C}, expected a number above 0, from {_C_BOUNDS[0]:g} to {_C_BOUNDS[1]:g}; "
-            f"give another --C, or none"
-        )
-    for features, labels in [(X, y)] + ([validation] if validation else []):
-        _check_rows(features, labels)
-    classes, targets = np.unique(y, return_inverse=True)
-    if len(classes) < 2:  # noqa: PLR2004 - a classifier tells at least two apart
-        raise DataError(
-            f"the training images have {len(classes)} class; a classifier needs at least two: "
-            f"add images of another"
-        )
-    fitter = _Fitter(RECIPES[clf], reduce, balanced=balanced, standardize=standardize)
-    members = np.arange(len(X)) if groups is None else np.asarray(groups)
-    if validation is not None:
-        held_out = _validation_rows(X, classes, targets, *validation)
-    else:
-        held_out = _folds(X, classes, targets, members, seed, needed=C is None and penalised)
-    temperature, scores = 1.0, dict[str, Any]()
-    if held_out is not None:
-        grid = C_GRID if penalised and C is None else (C,)
-        C, temperature, scores = _choose(fitter, clf, held_out, grid)
-    weight, bias, scores["converged"] = fitter.fit(X, targets, C)
+    recipe = recipe_of(clf)
+    value = _value_of(recipe, C=C, n_neighbors=n_neighbors)
+    problem = make_problem(
+        X,
+        y,
+        recipe,
+        groups=groups,
+        sample_weight=sample_weight,
+        balanced=balanced,
+        standardize=standardize,
+        reduce=reduce,
+        seed=seed,
+    )
+    fitted, choice = _fit(problem, recipe, value, validation)
+    history = {"history": list(fitted.history)} if fitted.history else {}
     return Head(
-        clf=clf,
-        classes=tuple(map(str, classes)),
-        weight=weight.astype(np.float32),
-        bias=bias.astype(np.float32),
-        C=C,
-        temperature=temperature,
-        scores=scores,
+        clf=recipe.name,
+        classes=problem.targets.classes,
+        model=fitted.model,
+        hyperparameters=choice.hyperparameters(recipe),
+        multilabel=problem.targets.multilabel,
+        temperature=choice.temperature,
+        scores=choice.scores | history,
         source=dict(source or {}),
     )
 
 
 @dataclass(frozen=True)
-class _Fitter:
-    """How a head is fitted."""
+class _Choice:
+    """The value chosen for a recipe's parameter, and what is known of it by held-out rows."""
 
-    recipe: Recipe
-    reduce: Reduce
-    balanced: bool
-    standardize: bool
+    value: Any
+    temperature: float = 1.0
+    scores: dict[str, Any] = field(default_factory=dict)
 
-    def fit(
-        self, X: np.ndarray, targets: np.ndarray, C: float | None
-    ) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Return weight (k, d) and bias (k,) for all rows, and whether the solver converged."""
-        reduction = self.reduce(X, standardize=self.standardize)
-        counts = self._counts(targets, np.ones((len(X), 1), dtype=bool))
-        ((_, [(weight, bias)], converged),) = self.recipe.fit(reduction, targets, counts, [C])
-        return *reduction.lift(weight, bias, X), converged
-
-    def held_out_scores(
-        self, rows: "_HeldOut", grid: Sequence[float | None]
-    ) -> Iterator[np.ndarray]:
-        """Yield the scores of all held-out rows for each `C`, of shape (m, k)."""
-        found: dict[float | None, list[np.ndarray]] = {C: [] for C in grid}
-        folds = range(len(rows.fit))
-        # Without deviations, which each fold has of its own, one reduction serves all of them.
-        for some in [[fold] for fold in folds] if self.standardize else [list(folds)]:
-            train = rows.fit[some[0]] if self.standardize else None
-            reduction = self.reduce(rows.X, train, standardize=self.standardize)
-            counts = self._counts(rows.targets, np.stack([rows.fit[fold] for fold in some], axis=1))
-            for C, affine, _ in self.recipe.fit(reduction, rows.targets, counts, grid):
-                for fold, (weight, bias) in zip(some, affine, strict=True):
-                    found[C].append(reduction.rows[rows.held[fold]] @ weight.T + bias)
-        for C in grid:
-            yield np.concatenate(found[C])
-
-    def _counts(self, targets: np.ndarray, fit: np.ndarray) -> np.ndarray:
-        """Return what each row counts in each fold, shape (n, f)."""
-        counts = fit.astype(np.float64)
-        if self.balanced:
-            members = np.stack([np.bincount(targets, weights=fold) for fold in counts.T], axis=1)
-            counts *= (counts.sum(axis=0) / (len(members) * members))[targets]
-        return counts
+    def hyperparameters(self, recipe: Recipe) -> dict[str, Any]:
+        """Return it with the recipe's other settings."""
+        return ({recipe.parameter: self.value} if recipe.parameter else {}) | recipe.settings
 
 
-@dataclass(frozen=True)
-class _HeldOut:
-    """Rows of which some are fitted on and others held out, fold by fold.
+def _fit(
+    problem: Problem,
+    recipe: Recipe,
+    value: Any,
+    validation: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[Fitted, _Choice]:
+    """Choose on held-out rows, where there are any, and fit."""
+    if validation is not None:
+        X, y = validation
+        trained, fold = problem.with_held(X, _validation_targets(problem.targets, X, y))
+        folds, held_out = [fold], "validation images"
+    else:
+        chosen = recipe.parameter is not None and value is None
+        trained, folds = problem, _folds(problem, recipe, needed=chosen or isinstance(recipe, MLP))
+        held_out = f"{len(folds)} folds"
+    choice = _Choice(value)
+    if isinstance(recipe, MLP):
+        if validation is None:
+            held_out = f"one of {held_out}"
+        fitted = recipe.fit_on(trained, folds[0])
+        scores = fitted.model.scores(trained.X[folds[0].held])
+        choice = _choose(recipe, trained.targets, folds[:1], [None], [[scores]])
+    else:
+        if folds:
+            grid = recipe.grid if value is None else [value]
+            candidates = recipe.held_out(trained, folds, grid)
+            choice = _choose(recipe, trained.targets, folds, grid, candidates)
+        fitted = recipe.fit(problem, choice.value)
+    known = {"held_out": held_out} | choice.scores if choice.scores else {}
+    return fitted, replace(choice, scores=known | {"converged": fitted.converged})
 
-    Attributes
-    ----------
-    X, targets : np.ndarray
-        Shapes (n, d) and (n,).
-    fit, held : list of np.ndarray
-        bool of shape (n,) for each fold.
+
+def recipe_of(clf: str | Recipe) -> Recipe:
+    """Return a recipe by its name.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none of that name.
     """
+    if not isinstance(clf, str):
+        return clf
+    if clf not in RECIPES:
+        raise UnknownNameError(
+            f"no classifier {clf!r}{did_you_mean(clf, RECIPES)}; expected one of "
+            f"{', '.join(RECIPES)}"
+        )
+    return RECIPES[clf]
 
-    X: np.ndarray
-    targets: np.ndarray
-    fit: list[np.ndarray]
-    held: list[np.ndarray]
+
+def make_problem(
+    X: np.ndarray,
+    y: np.ndarray,
+    recipe: Recipe,
+    *,
+    groups: Sequence[str] | np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    balanced: bool = False,
+    standardize: bool = True,
+    reduce: Reduce = reduce_rows,
+    seed: int = 0,
+) -> Problem:
+    """Check what a head is to be fitted on; see `fit_head` for what is given and raised."""
+    _check_rows(X, y)
+    targets = Targets.of(np.asarray(y))
+    if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
+        raise DataError(
+            f"the training images have {len(targets.classes)} class; a classifier needs at least "
+            f"two: add images of another"
+        )
+    if targets.multilabel and not recipe.multilabel:
+        able = ", ".join(name for name, each in RECIPES.items() if each.multilabel)
+        raise UsageError(
+            f"{recipe.name} gives each image one class, but the labels name several; choose one of "
+            f"{able}"
+        )
+    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
+        raise UsageError(
+            f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
+            f"row, from 0 on and finite"
+        )
+    members = targets.indicators[weights > 0].sum(axis=0)
+    lacking = members == 0
+    if targets.multilabel:
+        lacking |= members == (weights > 0).sum()
+    if lacking.any():
+        raise DataError(
+            f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
+            f"have it; expected some of it and some others: give weights above 0, or more images"
+        )
+    problem = Problem(
+        X=X,
+        targets=targets,
+        groups=np.arange(len(X)) if groups is None else np.asarray(groups),
+        weights=weights,
+        balanced=balanced,
+        standardize=standardize,
+        reduce=reduce,
+        seed=seed,
+    )
+    return problem if weights.all() else problem.take(weights > 0)
+
+
+def _value_of(recipe: Recipe, **given: float | None) -> Any:
+    """Return the value given for the recipe's hyper-parameter."""
+    for name, value in given.items():
+        if value is not None and name != recipe.parameter:
+            thing = "penalty to give a C for" if name == "C" else f"{name} to give"
+            raise UsageError(f"{recipe.name} has no {thing}; leave {_OPTIONS[name]} out")
+    value = given.get(recipe.parameter or "")
+    if recipe.parameter == "C" and value is not None and not _C_BOUNDS[0] <= value <= _C_BOUNDS[1]:
+        raise UsageError(
+            f"C is {value}, expected a number above 0, from {_C_BOUNDS[0]:g} to {_C_BOUNDS[1]:g}; "
+            f"give another --C, or none"
+        )
+    if recipe.parameter == "n_neighbors" and value is not None and value < 1:
+        raise UsageError(f"n_neighbors is {value}, expected at least 1; give another --neighbors")
+    return value
 
 
 def _check_rows(X: np.ndarray, y: np.ndarray) -> None:
@@ -199,79 +267,57 @@ def _check_rows(X: np.ndarray, y: np.ndarray) -> None:
         raise DataError("the features hold nan or inf; expected finite numbers: extract again")
 
 
-def _validation_rows(
-    X: np.ndarray, classes: np.ndarray, targets: np.ndarray, X_held: np.ndarray, y_held: np.ndarray
-) -> _HeldOut | None:
-    strange = sorted(set(map(str, y_held)) - set(map(str, classes)))
-    if strange:
+def _validation_targets(targets: Targets, X: np.ndarray, y: np.ndarray) -> Targets:
+    _check_rows(X, y)
+    try:
+        return Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
+    except LookupError as error:
         raise DataError(
-            f"the validation images have the class {strange[0]!r} that no training image has; "
+            f"the validation images have the class {error.args[0]!r} that no training image has; "
             f"add training images of it, or remove it"
-        )
-    both = np.concatenate([targets, np.searchsorted(classes, y_held)])
-    fit = np.arange(len(both)) < len(targets)
-    return _HeldOut(np.concatenate([X, X_held]), both, [fit], [~fit])
+        ) from error
 
 
-def _folds(
-    X: np.ndarray,
-    classes: np.ndarray,
-    targets: np.ndarray,
-    members: np.ndarray,
-    seed: int,
-    *,
-    needed: bool,
-) -> _HeldOut | None:
-    """Return stratified folds of groups of rows; None where there are none, unless `needed`."""
-    _, first, group_of_row = np.unique(members, return_index=True, return_inverse=True)
-    groups = np.bincount(targets[first], minlength=len(classes))
-    if groups.min() > 1:
-        folds = StratifiedKFold(min(_FOLDS, groups.min()), shuffle=True, random_state=seed)
-        held = [np.isin(group_of_row, rows) for _, rows in folds.split(first, targets[first])]
-        if all(len(np.unique(targets[~rows])) == len(classes) for rows in held):
-            return _HeldOut(X, targets, [~rows for rows in held], held)
-        reason = "identical images stand under several classes, which leaves a fold without one"
-        remedy = "correct the labels"
-    else:
-        reason = (
-            f"class {str(classes[groups.argmin()])!r} has 1 different training image; "
-            f"cross-validation needs 2 to choose C"
-        )
-        remedy = "add images"
-    if needed:
-        raise DataError(f"{reason}: {remedy}, or give --C")
-    return None
+def _folds(problem: Problem, recipe: Recipe, *, needed: bool) -> list[Fold]:
+    """Return folds to choose on; none where there can be none, unless they are needed."""
+    try:
+        return problem.folds(_FOLDS, fewer=True)
+    except DataError as error:
+        if not needed:
+            return []
+        option = _OPTIONS.get(recipe.parameter or "")
+        remedy = f", or give {option}" if option else ", or val images"
+        raise DataError(f"{error}{remedy}") from error
 
 
 def _choose(
-    fitter: _Fitter, clf: str, rows: _HeldOut, grid: Sequence[float | None]
-) -> tuple[float | None, float, dict[str, Any]]:
-    """Return the best `C`, its temperature and the candidates' held-out metrics."""
-    targets = np.concatenate([rows.targets[held] for held in rows.held])
-    everyone = np.arange(len(targets))
-    candidates: list[dict[str, Any]] = []
+    recipe: Recipe,
+    targets: Targets,
+    folds: Sequence[Fold],
+    grid: Sequence[Any],
+    candidates: Iterable[list[np.ndarray]],
+) -> _Choice:
+    """Choose the value whose scores of the held-out rows have the lowest log loss."""
+    link = link_of(recipe.name, multilabel=targets.multilabel)
+    held = targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in folds]))
+    found: list[dict[str, Any]] = []
     best = np.empty(0)
-    for C, scores in zip(grid, fitter.held_out_scores(rows, grid), strict=True):
+    for value, each in zip(grid, candidates, strict=True):
+        scores = np.concatenate(each)
         # Margins say nothing about probabilities until they have a temperature.
-        temperature = fit_temperature(clf, scores, targets) if fitter.recipe.margins else 1.0
-        own = log_probabilities(clf, scores, temperature)[everyone, targets]
-        candidates.append(
-            {
-                "C": C,
-                "accuracy": float(np.mean(scores.argmax(axis=1) == targets)),
-                "log_loss": float(-own.mean()),
-            }
-        )
-        if candidates[-1]["log_loss"] == min(found["log_loss"] for found in candidates):
-            best, chosen = scores, candidates[-1]
-    temperature = fit_temperature(clf, best, targets)
-    before, after = (log_probabilities(clf, best, each) for each in (1.0, temperature))
-    summary = {
-        "held_out": "validation images" if len(rows.held) == 1 else f"{len(rows.held)} folds",
-        "accuracy": chosen["accuracy"],
-        "log_loss": float(-after[everyone, targets].mean()),
-        "calibration_error": calibration_error(np.exp(after), targets),
-        "calibration_error_without_temperature": calibration_error(np.exp(before), targets),
-        "candidates": candidates,
-    }
-    return chosen["C"], temperature, summary
+        temperature = fit_temperature(link, scores, held) if recipe.margins else 1.0
+        named = {recipe.parameter: value} if recipe.parameter else {}
+        found.append({**named, **score_metrics(link, scores, held, temperature)})
+        if found[-1]["log_loss"] == min(own["log_loss"] for own in found):
+            best, chosen = scores, value
+    temperature = fit_temperature(link, best, held)
+    before = np.exp(log_probabilities(link, best, 1.0))
+    return _Choice(
+        chosen,
+        temperature,
+        {
+            **score_metrics(link, best, held, temperature),
+            "calibration_error_without_temperature": calibration_error(before, held),
+            "candidates": found,
+        },
+    )

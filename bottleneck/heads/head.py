@@ -1,7 +1,10 @@
 """The fitted head: predict, save, load. Loading one runs no code."""
 
+import csv
 import hashlib
+import io
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,25 +12,27 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from safetensors.numpy import load, save
-from scipy.special import log_expit, log_softmax, logsumexp
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import atomic_write, read_json, write_json
+from bottleneck.heads.models import MODELS, Model
+from bottleneck.heads.probabilities import link_of, log_probabilities
+from bottleneck.labels import join_classes
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Head", "find_head", "head_names", "log_probabilities"]
+__all__ = ["Head", "find_head", "head_names"]
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _WEIGHTS_FILE = "head.safetensors"
 _METADATA_FILE = "head.json"
-_ONE_VS_REST = "logreg"
+_HISTORY_FILE = "history.csv"
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """An affine classifier on features.
+    """A classifier on features.
 
     Attributes
     ----------
@@ -35,30 +40,37 @@ class Head:
         The recipe, a key of `bottleneck.heads.RECIPES`.
     classes : tuple of str
         k labels, sorted.
-    weight : np.ndarray
-        float32 of shape (k, d), standardisation included.
-    bias : np.ndarray
-        float32 of shape (k,).
-    C : float or None
-        Inverse strength of the L2 penalty, as in scikit-learn; None for a recipe without one.
+    model : Model
+        What gives the scores of features as they are, standardisation included.
+    hyperparameters : dict
+        What it was fitted with: ``C``, the inverse strength of the L2 penalty, as in scikit-learn;
+        ``n_neighbors``; or those of `bottleneck.heads.MLP`.
+    multilabel : bool
+        Whether an image may be of several classes, or of none.
     temperature : float
         Divides the scores before they are turned into probabilities; fitted on held-out scores (Guo
         et al. 2017, On Calibration of Modern Neural Networks, section 4), and 1 without any.
     scores : dict
-        How `C` was chosen: the held-out accuracy and log loss of each candidate; and how far the
-        probabilities of the chosen one were from the truth, with and without its temperature.
+        How the hyper-parameter was chosen: the held-out metrics of each candidate; how far the
+        probabilities of the chosen one were from the truth, with and without its temperature; and
+        the history of a network's training.
     source : dict
         Of which features: model, weights, layer, fingerprint, image set and split digests.
     """
 
     clf: str
     classes: tuple[str, ...]
-    weight: np.ndarray
-    bias: np.ndarray
-    C: float | None
+    model: Model
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    multilabel: bool = False
     temperature: float = 1.0
     scores: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def link(self) -> str:
+        """How scores become probabilities, see `bottleneck.heads.probabilities.link_of`."""
+        return link_of(self.clf, multilabel=self.multilabel)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the scores of features.
@@ -78,39 +90,41 @@ class Head:
         UsageError
             The features have another length than those that the head was fitted on.
         """
-        if X.ndim != 2 or X.shape[1] != self.weight.shape[1]:  # noqa: PLR2004 - rows and columns
+        if X.ndim != 2 or X.shape[1] != self.model.n_features:  # noqa: PLR2004 - rows and columns
             raise UsageError(
                 f"features of shape {X.shape} do not fit this head; expected "
-                f"(n, {self.weight.shape[1]}): give features of the layer that it was fitted on"
+                f"(n, {self.model.n_features}): give features of the layer that it was fitted on"
             )
-        scores: np.ndarray = X @ self.weight.T + self.bias
-        return scores
+        return self.model.scores(X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities of shape (n_samples, k) whose rows sum to 1."""
+        """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`."""
         return self.probabilities(self.decision_function(X))
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Turn scores of shape (n_samples, k) into probabilities of the same shape."""
-        return np.asarray(np.exp(log_probabilities(self.clf, scores, self.temperature)))
+        return np.asarray(np.exp(log_probabilities(self.link, scores, self.temperature)))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the label with the highest score for each row, shape (n_samples,)."""
-        best = self.decision_function(X).argmax(axis=1)
-        return np.array([self.classes[place] for place in best])
+        """Return the label of each row, shape (n_samples,), see `labels`."""
+        return self.labels(self.decision_function(X))
+
+    def labels(self, scores: np.ndarray) -> np.ndarray:
+        """Return the label that scores give each row, shape (n_samples,).
+
+        It is the class with the highest score; or, if `multilabel`, those with scores above zero,
+        as a manifest names them: separated by semicolons.
+        """
+        if not self.multilabel:
+            return np.asarray(np.array(self.classes)[scores.argmax(axis=1)])
+        return np.array([join_classes(np.compress(row, self.classes)) for row in scores > 0])
 
     def to_module(self) -> "nn.Module":
-        """Return the head as a `torch.nn.Linear` whose outputs are the scores."""
-        import torch  # noqa: PLC0415 - fitting and saving need no torch
-
-        module = torch.nn.Linear(self.weight.shape[1], self.weight.shape[0])
-        module.load_state_dict(
-            {"weight": torch.from_numpy(self.weight), "bias": torch.from_numpy(self.bias)}
-        )
-        return module
+        """Return the head as a module of torch whose outputs are the scores."""
+        return self.model.to_module()
 
     def save(self, folder: str | Path) -> Path:
-        """Save as ``head.safetensors`` and ``head.json``.
+        """Save as ``head.safetensors`` and ``head.json``; a network's history as ``history.csv``.
 
         A head that is already in `folder` is replaced and its evaluations are removed; other files
         stay. Each file is written whole or not at all, and `load` notices two that do not belong
@@ -131,8 +145,7 @@ class Head:
                 f"{str(target)!r} is there and is no head; choose another name for the head"
             )
         # safetensors writes an array's memory as it lies, whatever its strides.
-        tensors = {"weight": self.weight, "bias": self.bias}
-        content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        content = save({name: np.ascontiguousarray(array) for name, array in self._arrays.items()})
         metadata = {
             "schema": _SCHEMA_VERSION,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,8 +153,10 @@ class Head:
             "weights_sha256": hashlib.sha256(content).hexdigest(),
         }
         try:
-            for evaluation in target.glob("evaluation-*.json"):
-                evaluation.unlink()
+            for old in (*target.glob("evaluation-*.json"), *target.glob(_HISTORY_FILE)):
+                old.unlink()
+            if history := self.scores.get("history"):
+                atomic_write(target / _HISTORY_FILE, _as_csv(history))
             atomic_write(target / _WEIGHTS_FILE, content)
             write_json(target / _METADATA_FILE, metadata)
         except OSError as error:
@@ -186,29 +201,40 @@ class Head:
                 f"the head in {str(path)!r} is of another version of this package (format "
                 f"{metadata['schema']}, expected {_SCHEMA_VERSION}); fit it again"
             )
-        tensors = load(content)
-        return cls(
-            clf=metadata["clf"],
-            classes=tuple(metadata["classes"]),
-            weight=tensors["weight"],
-            bias=tensors["bias"],
-            C=metadata["C"],
-            temperature=metadata["temperature"],
-            scores=metadata["scores"],
-            source=metadata["source"],
-        )
+        model = MODELS[metadata["kind"]](**load(content), **metadata["settings"])
+        own = ("clf", "hyperparameters", "multilabel", "temperature", "scores", "source")
+        named = {key: metadata[key] for key in own}
+        return cls(classes=tuple(metadata["classes"]), model=model, **named)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the weights, as JSON holds it."""
         return {
             "clf": self.clf,
             "classes": list(self.classes),
-            "n_features": self.weight.shape[1],
-            "C": self.C,
+            "multilabel": self.multilabel,
+            "kind": self.model.kind,
+            "settings": {
+                key: value for key, value in vars(self.model).items() if key not in self._arrays
+            },
+            "n_features": self.model.n_features,
+            "hyperparameters": self.hyperparameters,
             "temperature": self.temperature,
             "scores": self.scores,
             "source": self.source,
         }
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        fields = vars(self.model).items()
+        return {name: value for name, value in fields if isinstance(value, np.ndarray)}
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def head_names(folder: str | Path) -> list[str]:
@@ -239,27 +265,3 @@ def find_head(folder: str | Path, name: str | None = None) -> tuple[str, Head]:
             )
         name = names[0]
     return name, Head.load(Path(folder) / name)
-
-
-def log_probabilities(clf: str, scores: np.ndarray, temperature: float) -> np.ndarray:
-    """Return log probabilities: of one-vs-rest sigmoids for ``logreg``, else of a softmax.
-
-    Parameters
-    ----------
-    clf : str
-        The recipe.
-    scores : np.ndarray
-        Shape (n, k).
-    temperature : float
-        Divides the scores.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (n, k), float64 if the scores are.
-    """
-    scaled = scores / temperature
-    if clf == _ONE_VS_REST:
-        each = log_expit(scaled)
-        return np.asarray(each - logsumexp(each, axis=1, keepdims=True))
-    return np.asarray(log_softmax(scaled, axis=1))

@@ -1,109 +1,223 @@
-"""What classifiers there are, and how each is fitted on reduced rows."""
+"""What classifiers there are, and how each is fitted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from bottleneck.solvers import Reduction
-from bottleneck.solvers.closed_form import Affine, fit_centroids, fit_lda, fit_ridge
+from bottleneck.heads.mlp import MLP
+from bottleneck.heads.models import Affine, Neighbours
+from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.solvers import Reduction, column_moments
+from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
 
-__all__ = ["C_GRID", "RECIPES", "Fitted", "Recipe"]
+__all__ = ["C_GRID", "RECIPES", "Linear", "Nearest", "Recipe"]
 
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
+_NEIGHBOURS_GRID = (1, 3, 5, 9, 17, 33)
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""Weight (k, r) and bias (k,) on reduced rows, also for two classes."""
+Solve = Callable[
+    [Reduction, np.ndarray, np.ndarray, Sequence[Any]], Iterator[tuple[list[Pair], bool]]
+]
+"""Fits on every fold for every `C`, of which there is one, None, for a recipe without.
+
+Takes a reduction of n rows, the codes of their targets, what each row counts in each fold (see
+`Problem.counts`) and the values of `C`. Yields for each the folds' solutions, and whether all are
+what was looked for.
+"""
 
 
-class Fitted(NamedTuple):
-    """Solutions for one value of the penalty.
-
-    Attributes
-    ----------
-    C : float or None
-        Inverse strength of the penalty; None for a recipe without one.
-    affine : list of (np.ndarray, np.ndarray)
-        Weight (k, r) and bias (k,) of each fold, also for two classes.
-    converged : bool
-        Whether all are what was looked for.
-    """
-
-    C: float | None
-    affine: list[Affine]
-    converged: bool
-
-
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Protocol):
     """How a classifier is fitted.
 
     Attributes
     ----------
-    fit : callable
-        Fits on every fold for every `C`. Takes a `Reduction` of n rows, their targets (int of shape
-        (n,), from 0 on; every class is in every fold), what each row counts in each fold (shape
-        (n, f)), and the values of `C`, of which there is one, None, for a recipe without.
-    penalised : bool
-        Whether it has a penalty to choose.
+    name : str
+        As `RECIPES` has it.
+    parameter : str or None
+        The hyper-parameter that is chosen on held-out rows: ``C`` or ``n_neighbors``.
+    grid : sequence
+        Its candidates; None alone without one.
+    settings : dict
+        Other hyper-parameters.
     margins : bool
-        Whether its scores are margins or distances, which a softmax does not fit as they are.
+        Whether its scores are margins or distances, which no probabilities follow as they are.
+    multilabel : bool
+        Whether it can be told of several classes in a row.
     """
 
-    fit: Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any]], Iterator[Fitted]]
-    penalised: bool
-    margins: bool
+    @property
+    def name(self) -> str: ...  # noqa: D102 - see Attributes
+    @property
+    def parameter(self) -> str | None: ...  # noqa: D102
+    @property
+    def grid(self) -> Sequence[Any]: ...  # noqa: D102
+    @property
+    def settings(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
+    def margins(self) -> bool: ...  # noqa: D102
+    @property
+    def multilabel(self) -> bool: ...  # noqa: D102
+
+    def fit(self, problem: Problem, value: Any) -> Fitted:
+        """Fit on all rows, for one value of the parameter."""
+
+    def held_out(
+        self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
+    ) -> Iterator[list[np.ndarray]]:
+        """Yield for each value the scores (m, k) of each fold's held-out rows."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A classifier whose scores are linear in the features: fitted on reduced rows."""
+
+    name: str
+    solve: Solve
+    penalised: bool = True
+    margins: bool = False
+    multilabel: bool = True
+    settings: ClassVar[dict[str, Any]] = {}
+
+    @property
+    def parameter(self) -> str | None:
+        """As `Recipe.parameter`."""
+        return "C" if self.penalised else None
+
+    @property
+    def grid(self) -> Sequence[float | None]:
+        """As `Recipe.grid`."""
+        return C_GRID if self.penalised else (None,)
+
+    def fit(self, problem: Problem, value: float | None) -> Fitted:
+        """As `Recipe.fit`."""
+        reduction = problem.reduction()
+        counts = problem.counts(np.ones((len(problem.X), 1), dtype=bool))
+        (([pair], converged),) = self.solve(reduction, problem.targets.codes, counts, [value])
+        weight, bias = reduction.lift(*pair, problem.X)
+        return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
+
+    def held_out(
+        self, problem: Problem, folds: Sequence[Fold], grid: Sequence[float | None]
+    ) -> Iterator[list[np.ndarray]]:
+        """As `Recipe.held_out`."""
+        found: list[list[np.ndarray]] = [[] for _ in grid]
+        # Without deviations, which each fold has of its own, one reduction serves all of them.
+        for some in [[fold] for fold in folds] if problem.standardize else [list(folds)]:
+            reduction = problem.reduction(some[0].fit if problem.standardize else None)
+            counts = problem.counts(np.stack([fold.fit for fold in some], axis=1))
+            solutions = self.solve(reduction, problem.targets.codes, counts, grid)
+            for own, (pairs, _) in zip(found, solutions, strict=True):
+                for fold, (weight, bias) in zip(some, pairs, strict=True):
+                    own.append(reduction.rows[fold.held] @ weight.T + bias)
+        yield from found
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Votes of the nearest rows, which reduced rows find as well."""
+
+    name: str = "knn"
+    parameter: ClassVar[str] = "n_neighbors"
+    grid: ClassVar[Sequence[int]] = _NEIGHBOURS_GRID
+    settings: ClassVar[dict[str, Any]] = {}
+    margins: ClassVar[bool] = False
+    multilabel: ClassVar[bool] = True
+
+    def fit(self, problem: Problem, value: int) -> Fitted:
+        """As `Recipe.fit`."""
+        _, scale = column_moments(problem.X, standardize=problem.standardize)
+        everyone = np.ones(len(problem.X), dtype=bool)
+        return Fitted(_neighbours(problem, problem.X, scale, everyone, value))
+
+    def held_out(
+        self, problem: Problem, folds: Sequence[Fold], grid: Sequence[int]
+    ) -> Iterator[list[np.ndarray]]:
+        """As `Recipe.held_out`."""
+        found: list[list[np.ndarray]] = [[] for _ in grid]
+        for fold in folds:
+            rows = problem.reduction(fold.fit).rows
+            model = _neighbours(problem, rows, np.ones(rows.shape[1]), fold.fit, max(grid))
+            nearest = model.nearest(rows[fold.held])
+            for own, value in zip(found, grid, strict=True):
+                own.append(model.scores_of(nearest[:, :value]))
+        yield from found
+
+
+def _neighbours(
+    problem: Problem, rows: np.ndarray, scale: np.ndarray, fit: np.ndarray, n_neighbors: int
+) -> Neighbours:
+    counts = problem.counts(fit[:, None])[fit, 0].astype(np.float32)
+    each = counts if counts.ndim > 1 else counts[:, None]
+    return Neighbours(
+        rows=(rows[fit] / scale).astype(np.float32),
+        votes=problem.targets.indicators[fit] * each,
+        counts=np.ascontiguousarray(
+            np.broadcast_to(each, (len(each), len(problem.targets.classes)))
+        ),
+        scale=scale.astype(np.float32),
+        n_neighbors=n_neighbors,
+        multilabel=problem.targets.multilabel,
+    )
 
 
 def _iterated(
-    loss: str, reduction: Reduction, targets: np.ndarray, counts: np.ndarray, grid: Sequence[float]
-) -> Iterator[Fitted]:
+    loss: str, reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+) -> Iterator[tuple[list[Pair], bool]]:
     from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
 
-    for point in fit_path(reduction.rows, targets, counts, grid, loss):
-        pairs = zip(point.weight, point.bias, strict=True)
-        affine = [_for_both(weight, bias, loss) for weight, bias in pairs]
-        yield Fitted(point.C, affine, bool(point.converged.all()))
+    for point in fit_path(reduction.rows, codes, counts, grid, loss):
+        pairs = list(zip(point.weight, point.bias, strict=True))
+        if codes.ndim == 1 and point.weight.shape[1] == 1:
+            pairs = [_for_both(weight, bias, loss) for weight, bias in pairs]
+        yield pairs, bool(point.converged.all())
 
 
-def _for_both(weight: np.ndarray, bias: np.ndarray, loss: str) -> Affine:
-    """Return scores for two classes where one tells them apart."""
-    if len(weight) > 1:
-        return weight, bias
+def _for_both(weight: np.ndarray, bias: np.ndarray, loss: str) -> Pair:
+    """Return scores for two classes of what tells them apart."""
     # The softmax of (-s / 2, s / 2) is the sigmoid of s.
     half = np.array([-0.5, 0.5] if loss == "softmax" else [-1.0, 1.0])
     return half[:, None] * weight, half * bias
 
 
 def _ridge(
-    reduction: Reduction, targets: np.ndarray, counts: np.ndarray, grid: Sequence[float]
-) -> Iterator[Fitted]:
-    folds = [fit_ridge(reduction.rows, targets, fold, grid) for fold in counts.T]
-    for place, C in enumerate(grid):
-        yield Fitted(C, [fold[place] for fold in folds], converged=True)
+    reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+) -> Iterator[tuple[list[Pair], bool]]:
+    folds = [
+        fit_ridge(reduction.rows, codes, counts[:, fold], grid) for fold in range(counts.shape[1])
+    ]
+    for pairs in zip(*folds, strict=True):
+        yield list(pairs), True
 
 
 def _lda(
-    reduction: Reduction, targets: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
-) -> Iterator[Fitted]:
+    reduction: Reduction, codes: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
+) -> Iterator[tuple[list[Pair], bool]]:
     n_features = len(reduction.mean)
-    folds = [fit_lda(reduction.rows, targets, fold, n_features) for fold in counts.T]
-    yield Fitted(None, folds, converged=True)
+    yield [fit_lda(reduction.rows, codes, fold, n_features) for fold in counts.T], True
 
 
 def _centroid(
-    reduction: Reduction, targets: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
-) -> Iterator[Fitted]:
-    folds = [fit_centroids(reduction.rows, targets, fold) for fold in counts.T]
-    yield Fitted(None, folds, converged=True)
+    reduction: Reduction, codes: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
+) -> Iterator[tuple[list[Pair], bool]]:
+    yield [fit_centroids(reduction.rows, codes, fold) for fold in counts.T], True
 
 
-RECIPES: Mapping[str, Recipe] = {
-    "softmax": Recipe(partial(_iterated, "softmax"), penalised=True, margins=False),
-    "logreg": Recipe(partial(_iterated, "logistic"), penalised=True, margins=False),
-    "svm": Recipe(partial(_iterated, "squared_hinge"), penalised=True, margins=True),
-    "ridge": Recipe(_ridge, penalised=True, margins=True),
-    "lda": Recipe(_lda, penalised=False, margins=False),
-    "centroid": Recipe(_centroid, penalised=False, margins=True),
-}
+_ALL: tuple[Recipe, ...] = (
+    Linear("softmax", partial(_iterated, "softmax"), multilabel=False),
+    Linear("logreg", partial(_iterated, "logistic")),
+    Linear("svm", partial(_iterated, "squared_hinge"), margins=True),
+    Linear("ridge", _ridge, margins=True),
+    Linear("lda", _lda, penalised=False, multilabel=False),
+    Linear("centroid", _centroid, penalised=False, margins=True, multilabel=False),
+    Nearest(),
+    MLP(),
+)
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Classifiers by name: multinomial and one-vs-rest logistic regression, linear SVM with squared
-hinge, ridge regression, linear discriminants, and the nearest class mean."""
+hinge, ridge regression, linear discriminants, the nearest class mean, the nearest neighbours, and
+a network with a hidden layer."""

@@ -2,8 +2,9 @@
 
 from bottleneck.images.decode import decode, read_size
 from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS, read_manifest
+from bottleneck.images.items import ImageItem, RejectedImage, in_threads
 from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
-from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage, in_threads
+from bottleneck.images.sets import ImageSet
 
 __all__ = [
     "IMAGE_SUFFIXES",

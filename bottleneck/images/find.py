@@ -1,6 +1,7 @@
 """Where images are, with their classes and splits: folders and manifests."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class FoundFile:
     path: Path
     label: str | None = None
     split: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +161,18 @@ def read_manifest(manifest: Path) -> Iterator[FoundFile]:
                 f"train, val or test in every row, or in none"
             )
         path = manifest.parent / row["path"]
-        yield FoundFile(path, row["label"], _SPLIT_OF_NAME.get(split.lower()))
+        weight = _weight(manifest, line, row.get("weight"))
+        yield FoundFile(path, row["label"], _SPLIT_OF_NAME.get(split.lower()), weight)
+
+
+def _weight(manifest: Path, line: int, cell: str | None) -> float:
+    try:
+        weight = float(cell) if cell else 1.0
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight < math.inf:
+        raise UsageError(
+            f"manifest {str(manifest)!r} has the weight {cell!r} in line {line}; expected a number "
+            f"from 0 on: correct it, or leave it empty for 1"
+        )
+    return weight

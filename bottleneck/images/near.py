@@ -13,7 +13,8 @@ from PIL import Image
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS
-from bottleneck.images.sets import ImageItem, ImageSet, RejectedImage, in_threads
+from bottleneck.images.items import ImageItem, RejectedImage, in_threads
+from bottleneck.images.sets import ImageSet
 
 __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
 

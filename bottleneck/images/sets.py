@@ -5,13 +5,11 @@ import hashlib
 import io
 import os
 import re
-import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
@@ -23,44 +21,12 @@ from bottleneck.images.find import (
     read_manifest,
     walk,
 )
+from bottleneck.images.items import ImageItem, RejectedImage, digest_all
+from bottleneck.labels import carry_several, classes_of, rarest_classes
 
-__all__ = ["ImageItem", "ImageSet", "RejectedImage", "in_threads"]
-
-_AHEAD = 256
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
+__all__ = ["ImageSet"]
 
 _SET_COLUMNS = ("path", "digest", "label", "split")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageItem:
-    """One image file of a set.
-
-    Attributes
-    ----------
-    path : str
-        As found, with forward slashes.
-    digest : str
-        SHA-256 of the file's bytes, 64 hexadecimal digits.
-    label : str or None
-        Its class; None in an unlabelled set.
-    split : str or None
-        ``"train"``, ``"val"`` or ``"test"``; None in an unlabelled set.
-    """
-
-    path: str
-    digest: str
-    label: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedImage:
-    """An image that could not be used, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -132,23 +98,24 @@ class ImageSet:
                 f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
                 f"of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        items, rejected = _digest_all(found.files)
+        items, rejected = digest_all(found.files)
         built = cls(name or root.resolve().name, items, rejected, tuple(found.ignored))
         return built._completed(str(root), seed)
 
     @classmethod
     def from_manifest(cls, file: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
-        """Read the images that a CSV file with the columns ``path,label[,split]`` lists.
+        """Read the images that a CSV file with the columns ``path,label[,split][,weight]`` lists.
 
-        Paths are relative to the manifest's folder. Other columns are passed over. Without a
-        ``split`` column, or with an empty one, the set is split here, see `with_splits`.
+        Paths are relative to the manifest's folder. Other columns are passed over. Labels may name
+        several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
+        the set is split here, see `with_splits`.
 
         Raises
         ------
         PathMissingError
             The manifest, or an image that it lists, does not exist.
         UsageError
-            A column is missing, or a cell is empty or not a split.
+            A column is missing, or a cell is empty, not a split or not a weight.
         DataError
             See `from_folder`.
         """
@@ -163,7 +130,7 @@ class ImageSet:
                 f"first {str(missing[0].path)!r}; correct the paths, which are relative to the "
                 f"manifest's folder"
             )
-        items, rejected = _digest_all(files)
+        items, rejected = digest_all(files)
         built = cls(name or manifest.resolve().stem, items, rejected)
         return built._completed(str(manifest), seed)
 
@@ -180,7 +147,7 @@ class ImageSet:
         """
         found = read_manifest(Path(file))
         items = tuple(
-            ImageItem(each.path.as_posix(), digest, each.label, each.split)
+            ImageItem(each.path.as_posix(), digest, each.label, each.split, each.weight)
             for each, digest in zip(found, digests, strict=True)
         )
         built = cls(name, items)
@@ -210,7 +177,7 @@ class ImageSet:
                 files.append(FoundFile(path))
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        items, rejected = _digest_all(list(dict.fromkeys(files)))
+        items, rejected = digest_all(list(dict.fromkeys(files)))
         return cls(name, items, rejected, tuple(dict.fromkeys(ignored)))
 
     @classmethod
@@ -221,11 +188,15 @@ class ImageSet:
             with path.open(newline="", encoding="utf-8") as stream:
                 items = tuple(
                     ImageItem(
-                        row["path"], row["digest"], row["label"] or None, row["split"] or None
+                        row["path"],
+                        row["digest"],
+                        row["label"] or None,
+                        row["split"] or None,
+                        float(row.get("weight") or 1),
                     )
                     for row in csv.DictReader(stream)
                 )
-        except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        except (OSError, ValueError, csv.Error, KeyError) as error:
             raise DataError(
                 f"the image set {str(path)!r} cannot be read ({error}); extract it again"
             ) from error
@@ -238,12 +209,18 @@ class ImageSet:
         return cls(path.stem, items)
 
     def write_csv(self, file: str | Path) -> None:
-        """Write ``path,digest,label,split``, one row per image, whole or not at all."""
+        """Write ``path,digest,label,split``, one row per image, whole or not at all.
+
+        A column ``weight`` follows where an image counts another than 1.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writerow(_SET_COLUMNS)
+        columns = (*_SET_COLUMNS, "weight")
+        shown = len(columns) if any(item.weight != 1 for item in self.items) else len(_SET_COLUMNS)
+        writer.writerow(columns[:shown])
         for item in self.items:
-            writer.writerow((item.path, item.digest, item.label or "", item.split or ""))
+            cells = (item.path, item.digest, item.label or "", item.split or "", item.weight)
+            writer.writerow(cells[:shown])
         atomic_write(Path(file), text.getvalue())
 
     @property
@@ -252,9 +229,17 @@ class ImageSet:
         return bool(self.items) and self.items[0].label is not None
 
     @property
+    def multilabel(self) -> bool:
+        """Whether an image may carry several classes: any label has a semicolon."""
+        return carry_several(item.label or "" for item in self.items)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """The labels, sorted."""
-        return tuple(sorted({item.label for item in self.items if item.label is not None}))
+        """The classes that labels name, sorted."""
+        labels = {item.label for item in self.items if item.label is not None}
+        if not self.multilabel:
+            return tuple(sorted(labels))
+        return tuple(sorted({each for label in labels for each in classes_of(label)}))
 
     @property
     def leaks(self) -> tuple[str, ...]:
@@ -303,39 +288,57 @@ class ImageSet:
         DataError
             A class has fewer than two different images, or none that is not also under another.
         """
-        digests_of_class: dict[str, set[str]] = defaultdict(set)
-        for item in self.items:
-            digests_of_class[item.label or ""].add(item.digest)
         split_of: dict[str, str] = {}
-        for label in sorted(digests_of_class):
-            digests = digests_of_class[label]
-            if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to test on
-                raise DataError(
-                    f"class {label!r} has 1 usable image; at least 2 different ones are needed, "
-                    f"one to train on and one to test on: add images or remove the class"
-                )
+        for digests in self._strata().values():
             ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
-            wanted = max(1, round(test_share * len(ranked)))
+            wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
             wanted -= sum(split_of.get(digest) == "test" for digest in ranked)
             for digest in ranked:
                 if digest not in split_of:
                     split_of[digest] = "test" if wanted > 0 else "train"
                     wanted -= 1
+        for label, digests in self._digests_of_classes().items():
+            if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to test on
+                raise DataError(
+                    f"class {label!r} has 1 usable image; at least 2 different ones are needed, "
+                    f"one to train on and one to test on: add images or remove the class"
+                )
             if len({split_of[digest] for digest in digests}) == 1:
                 raise DataError(
                     f"class {label!r} cannot be split, as its images stand under other classes as "
-                    f"well; correct the labels or add images"
+                    f"well; correct the labels or add images, or give each image's split"
                 )
         items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
         return replace(self, items=items, split_seed=seed)
 
+    def _digests_of_classes(self) -> dict[str, set[str]]:
+        """Return the digests of the images that carry each class, classes sorted."""
+        found = {label: set[str]() for label in self.classes}
+        several = self.multilabel
+        for item in self.items:
+            label = item.label or ""
+            for each in classes_of(label) if several else (label,):
+                found[each].add(item.digest)
+        return found
+
+    def _strata(self) -> dict[str, set[str]]:
+        """Return the digests of what is to be split alike: of each class, or rarest class."""
+        if not self.multilabel:
+            return self._digests_of_classes()
+        labels = rarest_classes([item.label or "" for item in self.items])
+        found = {label: set[str]() for label in sorted(set(labels))}
+        for item, label in zip(self.items, labels, strict=True):
+            found[label].add(item.digest)
+        return found
+
     def digest_of(self, *splits: str) -> str:
-        """Return the SHA-256 over digests and labels of the splits named (of all, if none is).
+        """Return the SHA-256 over digests, labels and weights of the splits named, or of all.
 
         Paths, order and copies do not count: a renamed or moved image changes nothing.
         """
         rows = {
-            f"{item.digest} {item.split} {item.label}\n"
+            f"{item.digest} {item.split} {item.label}"
+            f"{'' if item.weight == 1 else f' {item.weight}'}\n"
             for item in self.items
             if not splits or item.split in splits
         }
@@ -344,7 +347,7 @@ class ImageSet:
     def _completed(self, source: str, seed: int) -> Self:
         if not self.labelled:
             return self
-        if len(self.classes) == 1:
+        if len(self.classes) == 1 and not self.multilabel:
             raise DataError(
                 f"{source!r} has one class only, {self.classes[0]!r}; a classifier needs at least "
                 f"two: add a folder (or label) per class, or give the folder of the images itself "
@@ -353,39 +356,6 @@ class ImageSet:
         if any(item.split for item in self.items):
             return self
         return self.with_splits(seed=seed)
-
-
-def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """Yield what some work makes of each item, in order; only so many of them wait at a time."""
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in range(0, len(items), _AHEAD):
-            yield from pool.map(work, items[start : start + _AHEAD])
-
-
-def _digest_all(
-    files: Sequence[FoundFile],
-) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
-    results = list(in_threads(_digest, files))
-    items = tuple(result for result in results if isinstance(result, ImageItem))
-    rejected = tuple(result for result in results if isinstance(result, RejectedImage))
-    return items, rejected
-
-
-def _digest(found: FoundFile) -> ImageItem | RejectedImage:
-    path = found.path.as_posix()
-    try:
-        path.encode()
-        mode = found.path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            return RejectedImage(path, "a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        with found.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except UnicodeEncodeError:
-        shown = path.encode(errors="replace").decode()
-        return RejectedImage(shown, "the file's name is not UTF-8")
-    except OSError as error:
-        return RejectedImage(path, error.strerror or str(error))
-    return ImageItem(path, digest, found.label, found.split)
 
 
 def _rank(seed: int, digest: str) -> str:

@@ -4,6 +4,6 @@
 """
 
 from bottleneck.solvers.kept import KeptReductions
-from bottleneck.solvers.reduction import Reduction, reduce_rows
+from bottleneck.solvers.reduction import Reduction, column_moments, reduce_rows
 
-__all__ = ["KeptReductions", "Reduction", "reduce_rows"]
+__all__ = ["KeptReductions", "Reduction", "column_moments", "reduce_rows"]

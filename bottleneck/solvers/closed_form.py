@@ -28,9 +28,9 @@ def fit_ridge(
     rows : np.ndarray
         Shape (n, r).
     labels : np.ndarray
-        int of shape (n,), from 0 on, without gaps.
+        int of shape (n,), from 0 on, without gaps; or bool of shape (n, k), each column a class.
     weights : np.ndarray
-        Shape (n,): what each row counts.
+        Shape (n,): what each row counts; or (n, k), for each class.
     grid : sequence of float
         Values of `C`, above 0.
 
@@ -39,7 +39,23 @@ def fit_ridge(
     list of (np.ndarray, np.ndarray)
         Weight (k, r) and bias (k,) for each `C`.
     """
-    targets = 2.0 * (labels[:, None] == np.arange(labels.max() + 1)) - 1
+    given = labels if labels.ndim > 1 else labels[:, None] == np.arange(labels.max() + 1)
+    targets = 2.0 * given - 1
+    if weights.ndim == 1:
+        return _least_squares(rows, targets, weights, grid)
+    each = [
+        _least_squares(rows, column[:, None], own, grid)
+        for column, own in zip(targets.T, weights.T, strict=True)
+    ]
+    return [
+        (np.concatenate([weight for weight, _ in some]), np.concatenate([bias for _, bias in some]))
+        for some in zip(*each, strict=True)
+    ]
+
+
+def _least_squares(
+    rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, grid: Sequence[float]
+) -> list[Affine]:
     centre = np.average(rows, axis=0, weights=weights).astype(np.float64)
     level = np.average(targets, axis=0, weights=weights)
     roots = np.sqrt(weights)[:, None]
@@ -64,8 +80,10 @@ def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_feature
 
     Parameters
     ----------
-    rows, labels, weights
-        As for `fit_ridge`.
+    rows, weights
+        As for `fit_ridge`, of which the weights are (n,).
+    labels : np.ndarray
+        int of shape (n,), from 0 on, without gaps.
     n_features : int
         How many features the rows were reduced from: the covariance is of that many.
 
@@ -98,7 +116,7 @@ def fit_centroids(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     Parameters
     ----------
     rows, labels, weights
-        As for `fit_ridge`.
+        As for `fit_lda`.
 
     Returns
     -------

@@ -87,7 +87,8 @@ def fit_path(
     labels : np.ndarray
         int of shape (n,) from 0 on; or bool of shape (n, k), each column a problem of its own.
     weights : np.ndarray
-        Shape (n, f): what a row's loss counts in each fold, 0 where it is held out.
+        Shape (n, f): what a row's loss counts in each fold, 0 where it is held out; or (n, f, k),
+        for each class of labels of shape (n, k).
     grid : sequence of float
         Values of `C`, above 0.
     loss : str
@@ -109,7 +110,7 @@ def fit_path(
         matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
         counts = torch.from_numpy(np.asarray(weights)).to(matrix)
         classes = int(labels.max()) + 1
-        if not (fitted := counts.any(1)).all():
+        if not (fitted := counts.flatten(1).any(1)).all():
             matrix, counts = matrix[fitted], counts[fitted]
             labels = labels[fitted.cpu().numpy()]
         base = _problems(labels, counts, loss, classes)
@@ -199,8 +200,8 @@ def _problems(labels: np.ndarray, counts: torch.Tensor, loss: str, classes: int)
         given = given[:, None] == torch.arange(first, max(classes, 2), device=given.device)
     kind = SquaredHinge if loss == "squared_hinge" else Logistic
     signs = 2 * given.to(counts.dtype) - 1
-    each = counts.repeat_interleave(signs.shape[1], dim=1)
-    return _Problems(kind(signs.repeat(1, folds)[..., None]), each, 1)
+    each = counts if counts.dim() > 2 else counts[..., None].expand(-1, -1, signs.shape[1])  # noqa: PLR2004
+    return _Problems(kind(signs.repeat(1, folds)[..., None]), each.flatten(1), 1)
 
 
 class _Solver:

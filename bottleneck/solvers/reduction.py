@@ -8,7 +8,7 @@ from scipy.linalg import solve_triangular
 from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpstrf
 
-__all__ = ["Reduction", "reduce_rows"]
+__all__ = ["Reduction", "column_moments", "reduce_rows"]
 
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
@@ -118,6 +118,14 @@ def reduce_rows(
         stop = start + _ROWS
         rows[pivots[start:stop], :stop] = np.tril(factor[start:stop, : min(stop, rank)], start)
     return Reduction(rows, *moments, pivots[:rank])
+
+
+def column_moments(X: np.ndarray, *, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `reduce_rows` subtracts of each feature and divides it by, of shape (d,) each."""
+    moments = np.zeros(X.shape[1]), np.ones(X.shape[1])
+    for _ in _standardised(X, None, moments, standardize=standardize):
+        pass
+    return moments
 
 
 def _dtype(size: int) -> type[np.floating]:

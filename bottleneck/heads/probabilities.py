@@ -1,0 +1,74 @@
+"""From scores to probabilities."""
+
+import numpy as np
+from scipy.special import log_expit, log_softmax, logsumexp
+
+from bottleneck.labels import Targets
+
+__all__ = ["link_of", "log_losses", "log_probabilities"]
+
+
+def link_of(clf: str, *, multilabel: bool) -> str:
+    """Return how a classifier's scores become probabilities.
+
+    ``independent``: each class by the sigmoid of its own score, where a row may be of several;
+    ``one_vs_rest``: sigmoids that are divided by their sum, for ``logreg``; else ``softmax``.
+    """
+    if multilabel:
+        return "independent"
+    return "one_vs_rest" if clf == "logreg" else "softmax"
+
+
+def log_probabilities(link: str, scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return log probabilities of shape (n, k).
+
+    Parameters
+    ----------
+    link : str
+        See `link_of`.
+    scores : np.ndarray
+        Shape (n, k).
+    temperature : float
+        Divides the scores.
+    """
+    scaled = scores / temperature
+    if link == "softmax":
+        return np.asarray(log_softmax(scaled, axis=1))
+    each = log_expit(scaled)
+    if link == "independent":
+        return np.asarray(each)
+    return np.asarray(each - logsumexp(each, axis=1, keepdims=True))
+
+
+def log_losses(
+    link: str, scores: np.ndarray, targets: Targets, temperature: float, *, smooth: bool = False
+) -> np.ndarray:
+    """Return each row's negative log probability of its class, in nats, of shape (n,).
+
+    Where a row may be of several classes, it is the mean over all k of being right about each.
+
+    Parameters
+    ----------
+    link, scores, temperature
+        As for `log_probabilities`.
+    targets : Targets
+        n rows.
+    smooth : bool
+        Whether a class's own share in the targets is less than 1 by what a uniform prior makes of
+        its count (Platt 1999, Probabilistic Outputs for Support Vector Machines, section 2.2).
+    """
+    own, classes = log_probabilities(link, scores, temperature), scores.shape[1]
+    indicators = targets.indicators
+    if targets.multilabel:
+        others = log_probabilities(link, -scores, temperature)
+        members = indicators.sum(axis=0)
+        high = (members + 1) / (members + 2) if smooth else 1.0
+        low = 1 / (len(targets) - members + 2) if smooth else 0.0
+        shares = np.where(indicators, high, low)
+        return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
+    if not smooth:
+        return np.asarray(-own[np.arange(len(own)), targets.codes])
+    counts = np.bincount(targets.codes, minlength=classes)[targets.codes]
+    shares = np.repeat(1 / (counts[:, None] + classes), classes, axis=1)
+    shares[indicators] *= counts + 1
+    return np.asarray(-(shares * own).sum(axis=1))

@@ -1,0 +1,188 @@
+"""What a head is fitted on, and which rows of it are held out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from bottleneck.errors import DataError
+from bottleneck.heads.models import Model
+from bottleneck.labels import Targets, join_classes, rarest_classes
+from bottleneck.solvers import Reduction
+
+__all__ = ["Fitted", "Fold", "Problem", "Reduce"]
+
+Reduce = Callable[..., Reduction]
+
+
+class Fitted(NamedTuple):
+    """What was fitted.
+
+    Attributes
+    ----------
+    model : Model
+        Of features as they are.
+    converged : bool
+        Whether it is what was looked for.
+    history : list of dict
+        Metrics of each epoch, where there were any.
+    """
+
+    model: Model
+    converged: bool = True
+    history: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Rows to fit on and rows held out, bool of shape (n,) each."""
+
+    fit: np.ndarray
+    held: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Features with what they are to be told apart by.
+
+    Attributes
+    ----------
+    X : np.ndarray
+        Shape (n, d).
+    targets : Targets
+        n rows.
+    groups : np.ndarray
+        Shape (n,): rows of one group stay in one fold.
+    weights : np.ndarray
+        Shape (n,): what each row counts.
+    balanced : bool
+        Whether each class counts the same, however many rows it has.
+    standardize : bool
+        Whether each feature is divided by its deviation over the rows fitted on.
+    reduce : callable
+        As `bottleneck.solvers.reduce_rows`.
+    seed : int
+        Of folds and of what is random in training.
+    """
+
+    X: np.ndarray
+    targets: Targets
+    groups: np.ndarray
+    weights: np.ndarray
+    balanced: bool
+    standardize: bool
+    reduce: Reduce
+    seed: int
+
+    def reduction(self, fit: np.ndarray | None = None) -> Reduction:
+        """Return the reduced rows, standardised by those that `fit` says, or by all."""
+        return self.reduce(self.X, fit, standardize=self.standardize)
+
+    def counts(self, fit: np.ndarray) -> np.ndarray:
+        """Return what each row counts where it is fitted on.
+
+        Parameters
+        ----------
+        fit : np.ndarray
+            bool of shape (n, f).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n, f), or (n, f, k) where a row's several classes are to count the same each.
+        """
+        counts = fit * self.weights[:, None]
+        if not self.balanced:
+            return np.asarray(counts)
+        total = counts.sum(axis=0)
+        if self.targets.multilabel:
+            indicators = self.targets.codes[:, None, :]
+            members = np.where(indicators, counts[..., None], 0).sum(axis=0)
+            each = np.where(indicators, members, total[:, None] - members)
+            return np.asarray(counts[..., None] * total[:, None] / (2 * each))
+        k = len(self.targets.classes)
+        members = np.stack(
+            [np.bincount(self.targets.codes, weights=fold, minlength=k) for fold in counts.T],
+            axis=1,
+        )
+        return np.asarray(counts * (total / (k * members))[self.targets.codes])
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Return the problem of some rows."""
+        return replace(
+            self,
+            X=self.X[rows],
+            targets=self.targets.take(rows),
+            groups=self.groups[rows],
+            weights=self.weights[rows],
+        )
+
+    def with_held(self, X: np.ndarray, targets: Targets) -> tuple[Self, Fold]:
+        """Return the problem with rows that are held out, and which these are."""
+        number = len(self.X)
+        both = np.concatenate([self.targets.codes, targets.codes])
+        more = replace(
+            self,
+            X=np.concatenate([self.X, X]),
+            targets=replace(self.targets, codes=both),
+            groups=np.arange(len(both)),
+            weights=np.concatenate([self.weights, np.ones(len(X))]),
+        )
+        fit = np.arange(len(both)) < number
+        return more, Fold(fit, ~fit)
+
+    def folds(self, count: int, *, fewer: bool = False, repeat: int = 0) -> list[Fold]:
+        """Split the rows into stratified folds, where groups stay together.
+
+        Where rows may be of several classes, they are stratified by their rarest one.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+        fewer : bool
+            Whether there may be fewer, where a class has fewer groups.
+        repeat : int
+            Other numbers give other folds.
+
+        Raises
+        ------
+        DataError
+            A class has fewer groups than folds are needed, or is missing in one of them.
+        """
+        _, first, group_of_row = np.unique(self.groups, return_index=True, return_inverse=True)
+        groups = self.targets.take(first)
+        most, rarest = _most_folds(groups)
+        needed = 2 if fewer else count
+        if most < needed:
+            raise DataError(
+                f"class {rarest!r} has {most} different training image{'s' * (most != 1)}; "
+                f"{needed} folds need {needed}: add images"
+            )
+        strata = groups.codes
+        if groups.multilabel:
+            named = [join_classes(np.compress(row, groups.classes)) for row in groups.codes]
+            strata = np.unique(rarest_classes(named), return_inverse=True)[1]
+            sizes = np.bincount(strata)
+            strata = np.where(sizes[strata] < min(count, most), sizes.argmax(), strata)
+        split = StratifiedKFold(min(count, most), shuffle=True, random_state=self.seed + repeat)
+        held = [np.isin(group_of_row, rows) for _, rows in split.split(first, strata)]
+        folds = [Fold(~rows, rows) for rows in held]
+        for fold in folds:
+            there = self.targets.take(fold.fit).indicators
+            if not there.any(axis=0).all() or (groups.multilabel and there.all(axis=0).any()):
+                raise DataError(
+                    "identical images stand under several classes, or rare classes stand together, "
+                    "which leaves a fold without one: correct the labels or add images"
+                )
+        return folds
+
+
+def _most_folds(groups: Targets) -> tuple[int, str]:
+    """Return the size of the smallest class (or of what is not of it), and its name."""
+    members = groups.indicators.sum(axis=0)
+    if groups.multilabel:
+        members = np.minimum(members, len(groups) - members)
+    return int(members.min()), groups.classes[int(members.argmin())]

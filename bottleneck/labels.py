@@ -1,0 +1,117 @@
+"""Labels of images, of which one image may carry several, and what classifiers make of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+__all__ = ["SEPARATOR", "Targets", "carry_several", "classes_of", "join_classes", "rarest_classes"]
+
+SEPARATOR = ";"
+
+
+def classes_of(label: str) -> tuple[str, ...]:
+    """Return the classes that a label names, such as ``cat;indoors``; ``;`` alone names none."""
+    if SEPARATOR not in label:
+        return (label,)
+    return tuple(filter(None, map(str.strip, label.split(SEPARATOR))))
+
+
+def join_classes(classes: Iterable[str]) -> str:
+    """Return the label that names some classes; `SEPARATOR` for none."""
+    return SEPARATOR.join(classes) or SEPARATOR
+
+
+def carry_several(labels: Iterable[str]) -> bool:
+    """Return whether the labels are of a set where an image may carry several classes."""
+    return any(SEPARATOR in label for label in labels)
+
+
+def rarest_classes(labels: Sequence[str]) -> list[str]:
+    """Return of each label the class that the fewest labels name; `SEPARATOR` where it names none.
+
+    What is stratified by it spreads the classes of rare images first (the idea of Sechidis,
+    Tsoumakas and Vlahavas 2011, On the Stratification of Multi-label Data, section 3).
+    """
+    named = [classes_of(label) for label in labels]
+    counts: dict[str, int] = {}
+    for classes in named:
+        for each in classes:
+            counts[each] = counts.get(each, 0) + 1
+    return [
+        min(classes, key=lambda each: (counts[each], each), default=SEPARATOR) for classes in named
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Labels as numbers.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        k classes, in their order.
+    codes : np.ndarray
+        int of shape (n,): the class of each row; or bool of shape (n, k), where a row may be of
+        several classes, or of none.
+    """
+
+    classes: tuple[str, ...]
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> Self:
+        """Read labels of shape (n,), of several classes each if any text has a `SEPARATOR`.
+
+        Also understood are indicators, bool of shape (n, k), of classes that go by their numbers.
+        """
+        if labels.ndim > 1:
+            return cls(tuple(map(str, range(labels.shape[1]))), labels.astype(bool))
+        if labels.dtype.kind == "U" and carry_several(labels):
+            named = {each for label in labels for each in classes_of(label)}
+            return cls.among(labels, sorted(named), multilabel=True)
+        classes, codes = np.unique(labels, return_inverse=True)
+        return cls(tuple(map(str, classes)), codes)
+
+    @classmethod
+    def among(cls, labels: np.ndarray, classes: Sequence[str], *, multilabel: bool) -> Self:
+        """Read labels that name some of the `classes`, of which each may name several or one.
+
+        Raises
+        ------
+        LookupError
+            A label names another; it is the error's only argument.
+        """
+        if labels.ndim > 1:
+            return cls(tuple(classes), labels.astype(bool))
+        place = {each: number for number, each in enumerate(classes)}
+        named = [classes_of(str(label)) if multilabel else (str(label),) for label in labels]
+        for each in sorted({each for own in named for each in own}):
+            if each not in place:
+                raise LookupError(each)
+        if not multilabel:
+            return cls(tuple(classes), np.array([place[own] for (own,) in named], dtype=int))
+        codes = np.zeros((len(named), len(place)), dtype=bool)
+        for row, own in enumerate(named):
+            codes[row, [place[each] for each in own]] = True
+        return cls(tuple(classes), codes)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may be of several classes."""
+        return self.codes.ndim > 1
+
+    @property
+    def indicators(self) -> np.ndarray:
+        """Which row is of which class, bool of shape (n, k)."""
+        if self.multilabel:
+            return self.codes
+        return np.asarray(self.codes[:, None] == np.arange(len(self.classes)))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Return some rows, chosen by bool or by place."""
+        return replace(self, codes=self.codes[rows])
