@@ -24,6 +24,7 @@ ALLOWED = {
     "cache": LEAVES,
     "solvers": LEAVES,
     "demo": LEAVES,
+    "experiments": LEAVES,
     "extract": LEAVES | {"images", "bases", "cache"},
     "features": LEAVES | {"images", "cache", "pooling"},
     "exchange": LEAVES | {"images", "cache", "features"},

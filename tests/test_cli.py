@@ -47,6 +47,7 @@ def test_every_command_and_option_has_help():
         ("predict",),
         ("layers",),
         ("models",),
+        ("leaderboard",),
         ("demo",),
         *((("cache", name)) for name in ("verify", "compact", "prune", "export", "import")),
         ("cache", "ls"),

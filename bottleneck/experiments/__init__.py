@@ -1,0 +1,29 @@
+"""The experiment log: what was tried, with what result, and what is better than what."""
+
+from bottleneck.experiments.compare import (
+    LOWER_IS_BETTER,
+    Comparison,
+    Ranked,
+    Score,
+    compare,
+    default_metric,
+    rank,
+    scores,
+)
+from bottleneck.experiments.log import Experiment, ExperimentLog, environment
+from bottleneck.experiments.tracking import log_to_mlflow
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "Comparison",
+    "Experiment",
+    "ExperimentLog",
+    "Ranked",
+    "Score",
+    "compare",
+    "default_metric",
+    "environment",
+    "log_to_mlflow",
+    "rank",
+    "scores",
+]

@@ -1,0 +1,287 @@
+"""The experiment log: an SQLite file, to which experiments are appended and where they stay."""
+
+import hashlib
+import json
+import os
+import platform
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bottleneck import __version__
+from bottleneck.errors import CacheError, DataError, UnknownNameError, UsageError
+
+__all__ = ["Experiment", "ExperimentLog", "environment"]
+
+_APPLICATION = 0x62746C6B
+"""SQLite's application id in the file's header: "btlk"."""
+_VERSION = 1
+"""To be raised when logs of before can no longer be read."""
+_PATIENCE = 60.0
+"""Seconds to wait for other processes that append."""
+_HEADER_BYTES = 100
+_TABLE = """
+CREATE TABLE experiments (
+    number INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    created TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    folds TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    environment TEXT NOT NULL
+)
+"""
+_COLUMNS = "number, created, settings, folds, seconds, environment"
+_PACKAGES = ("torch", "scikit-learn", "numpy", "scipy", "h5py")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cross-validated classifier.
+
+    Attributes
+    ----------
+    number : int
+        Given by the log, from 1.
+    created : str
+        When it was appended, in ISO 8601, UTC.
+    settings : dict
+        All that decides the result.
+    folds : list of dict
+        For each fold its ``repeat`` and ``fold``, the ``images`` held out, and its metrics.
+    seconds : float
+        What it took.
+    environment : dict
+        What it was computed with, see `environment`.
+    """
+
+    number: int
+    created: str
+    settings: dict[str, Any]
+    folds: list[dict[str, float]]
+    seconds: float
+    environment: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the settings as canonical JSON: no other experiment of the log has it."""
+        return _key(_json(self.settings))
+
+
+class ExperimentLog:
+    """Experiments in an SQLite file, each once, appended and never changed.
+
+    Several processes may append at once. One that is killed leaves all that had been appended. The
+    file may lie on a network share, provided that it knows locks.
+
+    Parameters
+    ----------
+    file : str or Path
+        Made with its folder by the first `append`.
+    """
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = Path(file)
+
+    def append(
+        self,
+        settings: Mapping[str, Any],
+        folds: Sequence[Mapping[str, float]],
+        seconds: float,
+        environment: Mapping[str, Any],
+    ) -> Experiment:
+        """Append an experiment; where its settings are there already, return the one that is there.
+
+        Parameters
+        ----------
+        settings : mapping
+            All that decides the result, as JSON can hold it.
+        folds : sequence of mapping
+            See `Experiment`.
+        seconds : float
+            What it took.
+        environment : mapping
+            See `environment`.
+
+        Raises
+        ------
+        UsageError
+            There are no folds, something is not finite or no JSON, or the file is no log of ours.
+        CacheError
+            The file cannot be written.
+        """
+        if not folds:
+            raise UsageError("an experiment without folds has no result; give one fold or more")
+        texts = [_json(each) for each in (settings, folds, seconds, environment)]
+        key = _key(texts[0])
+        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._make()
+        with self._opened() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute(
+                "INSERT INTO experiments (key, created, settings, folds, seconds, environment) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                (key, created, *texts),
+            )
+            (found,) = _select(database, "WHERE key = ?", key)
+        return found
+
+    def find(self, settings: Mapping[str, Any]) -> Experiment | None:
+        """Return the experiment with these settings, or None: the log itself may be missing.
+
+        Raises
+        ------
+        UsageError
+            The settings are not finite or no JSON, or the file is no log of ours.
+        CacheError
+            The file cannot be read.
+        """
+        key = _key(_json(settings))
+        if not self.file.exists():
+            return None
+        found = self._read("WHERE key = ?", key)
+        return found[0] if found else None
+
+    def experiments(self) -> list[Experiment]:
+        """Return all experiments in the order of their numbers.
+
+        Raises
+        ------
+        DataError
+            There is no log.
+        UsageError
+            The file is no log of ours.
+        CacheError
+            The file cannot be read.
+        """
+        if not self.file.exists():
+            raise DataError(f"no experiment log {str(self.file)!r}; 'bottleneck sweep' makes one")
+        return self._read("ORDER BY number")
+
+    def experiment(self, number: int) -> Experiment:
+        """Return the experiment with a number.
+
+        Raises
+        ------
+        UnknownNameError
+            There is none.
+        DataError, UsageError, CacheError
+            See `experiments`.
+        """
+        there = {each.number: each for each in self.experiments()}
+        if number not in there:
+            raise UnknownNameError(
+                f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
+                f"'bottleneck leaderboard' lists them"
+            )
+        return there[number]
+
+    def _make(self) -> None:
+        """Make the table where there is none, before all else, so that the header is never late."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self._opened() as database:
+            database.execute("BEGIN IMMEDIATE")
+            if not _is_made(database):
+                database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute(_TABLE)
+
+    def _read(self, condition: str, *values: object) -> list[Experiment]:
+        with self._opened() as database:
+            return _select(database, condition, *values) if _is_made(database) else []
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection whose transaction is committed at the end, or rolled back."""
+        self._check()
+        try:
+            with (
+                closing(
+                    sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
+                ) as database,
+                database,
+            ):
+                # Syncs the folder too, so that a power cut does not bring a journal back.
+                database.execute("PRAGMA synchronous = EXTRA")
+                yield database
+        except (sqlite3.Error, json.JSONDecodeError) as error:
+            raise CacheError(
+                f"the experiment log {str(self.file)!r} cannot be used ({error}); see to the space "
+                f"and the rights there, or name another file"
+            ) from error
+
+    def _check(self) -> None:
+        """Refuse another's file before SQLite opens it, which might write to it."""
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+        if not header:
+            return
+        # https://www.sqlite.org/fileformat.html#the_database_header
+        user_version, application = (
+            int.from_bytes(header[place : place + 4], "big") for place in (60, 68)
+        )
+        if not header.startswith(b"SQLite format 3\0") or application != _APPLICATION:
+            raise UsageError(f"{str(self.file)!r} is there and is no experiment log; name another")
+        if user_version > _VERSION:
+            raise UsageError(
+                f"the experiment log {str(self.file)!r} has the format {user_version}, and this "
+                f"version knows {_VERSION}; update bottleneck-features, or name another"
+            )
+
+
+def environment() -> dict[str, Any]:
+    """Return what experiments are computed with: versions, platform and number of processors."""
+    found = {"bottleneck-features": __version__}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {
+        **found,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+    }
+
+
+def _is_made(database: sqlite3.Connection) -> bool:
+    """Return whether the table is there: its maker may have been killed before."""
+    (found,) = database.execute("PRAGMA user_version").fetchone()
+    return bool(found)
+
+
+def _select(database: sqlite3.Connection, condition: str, *values: object) -> list[Experiment]:
+    rows = database.execute(f"SELECT {_COLUMNS} FROM experiments {condition}", values)  # noqa: S608 - our own text
+    return [
+        Experiment(
+            number=number,
+            created=created,
+            settings=json.loads(settings),
+            folds=json.loads(folds),
+            seconds=seconds,
+            environment=json.loads(surroundings),
+        )
+        for number, created, settings, folds, seconds, surroundings in rows
+    ]
+
+
+def _json(content: Any) -> str:
+    """Return canonical JSON: the same text for what is equal."""
+    try:
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"an experiment cannot be written as JSON ({error}); give texts, finite numbers, and "
+            f"lists and dictionaries of them"
+        ) from error
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
