@@ -26,7 +26,7 @@ _PATIENCE = 60.0
 """Seconds to wait for other processes that append."""
 _HEADER_BYTES = 100
 _TABLE = """
-CREATE TABLE experiments (
+CREATE TABLE IF NOT EXISTS experiments (
     number INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
     created TEXT NOT NULL,
@@ -120,8 +120,10 @@ class ExperimentLog:
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
         key = _key(texts[0])
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._make()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with self._opened() as database:
+            if not _is_made(database):
+                _make(database)
             database.execute("BEGIN IMMEDIATE")
             database.execute(
                 "INSERT INTO experiments (key, created, settings, folds, seconds, environment) "
@@ -180,16 +182,6 @@ class ExperimentLog:
                 f"'bottleneck leaderboard' lists them"
             )
         return there[number]
-
-    def _make(self) -> None:
-        """Make the table where there is none, before all else, so that the header is never late."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._opened() as database:
-            database.execute("BEGIN IMMEDIATE")
-            if not _is_made(database):
-                database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-                database.execute(_TABLE)
 
     def _read(self, condition: str, *values: object) -> list[Experiment]:
         with self._opened() as database:
@@ -255,6 +247,15 @@ def _is_made(database: sqlite3.Connection) -> bool:
     """Return whether the table is there: its maker may have been killed before."""
     (found,) = database.execute("PRAGMA user_version").fetchone()
     return bool(found)
+
+
+def _make(database: sqlite3.Connection) -> None:
+    """Make the table in a transaction of its own, so that the header comes before all else."""
+    database.execute("BEGIN IMMEDIATE")
+    database.execute(f"PRAGMA application_id = {_APPLICATION}")
+    database.execute(f"PRAGMA user_version = {_VERSION}")
+    database.execute(_TABLE)  # which another process may just have made
+    database.execute("COMMIT")
 
 
 def _select(database: sqlite3.Connection, condition: str, *values: object) -> list[Experiment]:
