@@ -1,7 +1,8 @@
-"""An image set's labels joined to a bank's rows by digest: X, y, groups and splits."""
+"""Which features: one layer of one image set in the cache, pooled in one way."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -9,11 +10,11 @@ import numpy as np
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import slug
-from bottleneck.images import SPLITS, ImageSet
+from bottleneck.images import ImageSet
 from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
 
-__all__ = ["SPLITS", "Features", "Selection", "features_of", "load_features", "select_features"]
+__all__ = ["Selection", "select_features", "select_layers"]
 
 
 @dataclass(frozen=True)
@@ -102,72 +103,6 @@ class Selection:
         return values.reshape(len(values), -1)
 
 
-@dataclass(frozen=True)
-class Features:
-    """Features with labels, row by row.
-
-    Attributes
-    ----------
-    X : np.ndarray
-        float32 of shape (n_samples, n_features); an unpooled map is flattened in its own order.
-    y : np.ndarray or None
-        Labels, strings of shape (n_samples,); None in an unlabelled set.
-    digests : np.ndarray
-        SHA-256 of each image, hexadecimal: images with the same one belong together in a split.
-    splits : np.ndarray
-        ``"train"``, ``"val"`` or ``"test"`` for each row.
-    paths : np.ndarray
-        Where each image was at extraction.
-    weights : np.ndarray
-        What each image counts where a head is fitted.
-    images : ImageSet
-        The whole set, for its digests.
-    selection : Selection
-        Where the features came from.
-    """
-
-    X: np.ndarray
-    y: np.ndarray | None
-    digests: np.ndarray
-    splits: np.ndarray
-    paths: np.ndarray
-    weights: np.ndarray
-    images: ImageSet
-    selection: Selection
-
-    def __len__(self) -> int:
-        return len(self.X)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The labels; `DataError` where the set has none."""
-        if self.y is None:
-            raise DataError(
-                f"image set {self.images.name!r} has no labels; expected one folder per class, or "
-                f"a manifest with labels: extract such a set"
-            )
-        return self.y
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What a head must know of the features that it was fitted on, as JSON holds it."""
-        splits = {name: self.images.digest_of(name) for name in SPLITS}
-        return {**asdict(self.selection), "split_digests": splits}
-
-    def split(self, name: str) -> Self:
-        """Return the rows of one split, of which there may be none."""
-        rows = self.splits == name
-        return replace(
-            self,
-            X=self.X[rows],
-            y=None if self.y is None else self.y[rows],
-            digests=self.digests[rows],
-            splits=self.splits[rows],
-            paths=self.paths[rows],
-            weights=self.weights[rows],
-        )
-
-
 def select_features(
     cache: Cache,
     *,
@@ -198,6 +133,54 @@ def select_features(
         The last matching extraction has several layers and none was chosen, or the layer cannot be
         pooled so.
     """
+    chosen = _last_matching(cache, model, layer, image_set, pool)
+    if len(chosen) > 1:
+        names = ", ".join(found.layer_name for found in chosen)
+        raise UsageError(
+            f"the last extraction of {chosen[0].image_set!r} by {chosen[0].model} has "
+            f"{len(chosen)} layers: {names}; choose one with --layer"
+        )
+    return chosen[0]
+
+
+def select_layers(
+    cache: Cache,
+    *,
+    model: str | None = None,
+    layers: Sequence[str] = (),
+    image_set: str | None = None,
+    pools: Sequence[str] = (),
+) -> list[Selection]:
+    """Choose several layers, each in several poolings.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where to look.
+    model, image_set : str, optional
+        As for `select_features`.
+    layers : sequence of str
+        As its `layer`; all of the last extraction that matches, if empty.
+    pools : sequence of str
+        As its `pool`.
+
+    Raises
+    ------
+    DataError, UnknownNameError, UsageError
+        As for `select_features`.
+    """
+    found: list[Selection] = []
+    every: Sequence[str | None] = layers or [None]
+    for layer, pool in product(every, pools or [None]):
+        each = _last_matching(cache, model, layer, image_set, pool)
+        found += [selection for selection in each if selection not in found]
+    return found
+
+
+def _last_matching(
+    cache: Cache, model: str | None, layer: str | None, image_set: str | None, pool: str | None
+) -> list[Selection]:
+    """Return the layers of the last extraction that matches, pooled as asked for."""
     if pool is not None:
         check_pool(pool, "C", "")  # a vector takes any that there is
     runs = cache.runs()
@@ -219,77 +202,9 @@ def select_features(
             f"since {chosen[0].model} saw it; extract it again, and tell sets of one name apart "
             f"with --set"
         )
-    if len(chosen) > 1:
-        names = ", ".join(found.layer_name for found in chosen)
-        raise UsageError(
-            f"the last extraction of {chosen[0].image_set!r} by {chosen[0].model} has "
-            f"{len(chosen)} layers: {names}; choose one with --layer"
-        )
-    check_pool(chosen[0].pool, chosen[0].axes, chosen[0].layer_name)
-    return chosen[0]
-
-
-def load_features(cache: Cache, selection: Selection) -> Features:
-    """Read the features of a selection and join the labels by digest.
-
-    Raises
-    ------
-    CacheError
-        A row is missing from the bank, or a part is damaged.
-    """
-    images = ImageSet.read_csv(cache.set_file(selection.image_set))
-    bank = cache.bank(selection.model, selection.fingerprint)
-    digests = [item.digest for item in images.items]
-    return Features(
-        X=bank.read(selection.layer, digests, convert=selection.vectors),
-        y=np.array([item.label for item in images.items]) if images.labelled else None,
-        digests=np.array(digests),
-        splits=np.array([item.split or "" for item in images.items]),
-        paths=np.array([item.path for item in images.items]),
-        weights=np.array([item.weight for item in images.items]),
-        images=images,
-        selection=selection,
-    )
-
-
-def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
-    """Load the features of the layer and image set that a head was fitted on.
-
-    Parameters
-    ----------
-    source : mapping
-        The head's `source`, which is the `provenance` of the features that it was fitted on.
-    cache : Cache
-        Where they are.
-
-    Raises
-    ------
-    DataError
-        The training or validation images are not those that the head was fitted on: some of
-        the images held out now may have been trained on.
-    CacheError
-        The cache lacks rows, or a part is damaged.
-    """
-    selection = Selection.of_head(source)
-    if not cache.set_file(selection.image_set).exists():
-        raise DataError(
-            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
-            f"the cache that the head was fitted on with --cache"
-        )
-    features = load_features(cache, selection)
-    runs = [run for run in cache.runs() if run["image_set"] == selection.image_set]
-    if runs and runs[-1]["image_set_digest"] != features.images.digest_of():
-        raise DataError(
-            f"{str(cache.set_file(selection.image_set))!r} is not as its last extraction wrote it; "
-            f"extract again"
-        )
-    now = features.provenance["split_digests"]
-    if any(now[split] != source["split_digests"][split] for split in ("train", "val")):
-        raise DataError(
-            f"the training images of {selection.image_set!r} have changed since the head was "
-            f"fitted; fit it again, so that no image is both trained on and held out"
-        )
-    return features
+    for each in chosen:
+        check_pool(each.pool, each.axes, each.layer_name)
+    return chosen
 
 
 def _selections(run: dict[str, Any]) -> list[Selection]:

@@ -1,0 +1,15 @@
+"""An image set's labels joined to a bank's rows by digest: X, y, groups and splits."""
+
+from bottleneck.features.rows import Features, features_of, load_features
+from bottleneck.features.selection import Selection, select_features, select_layers
+from bottleneck.images import SPLITS
+
+__all__ = [
+    "SPLITS",
+    "Features",
+    "Selection",
+    "features_of",
+    "load_features",
+    "select_features",
+    "select_layers",
+]
