@@ -47,6 +47,21 @@ class Features:
     images: ImageSet
     selection: Selection
 
+    @classmethod
+    def of(cls, images: ImageSet, selection: Selection, X: np.ndarray) -> Self:
+        """Join the labels of images to their rows, which are in the images' order."""
+        items = images.items
+        return cls(
+            X=X,
+            y=np.array([item.label for item in items]) if images.labelled else None,
+            digests=np.array([item.digest for item in items]),
+            splits=np.array([item.split or "" for item in items]),
+            paths=np.array([item.path for item in items]),
+            weights=np.array([item.weight for item in items]),
+            images=images,
+            selection=selection,
+        )
+
     def __len__(self) -> int:
         return len(self.X)
 
@@ -91,16 +106,8 @@ def load_features(cache: Cache, selection: Selection) -> Features:
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
     bank = cache.bank(selection.model, selection.fingerprint)
     digests = [item.digest for item in images.items]
-    return Features(
-        X=bank.read(selection.layer, digests, convert=selection.vectors),
-        y=np.array([item.label for item in images.items]) if images.labelled else None,
-        digests=np.array(digests),
-        splits=np.array([item.split or "" for item in images.items]),
-        paths=np.array([item.path for item in images.items]),
-        weights=np.array([item.weight for item in images.items]),
-        images=images,
-        selection=selection,
-    )
+    X = bank.read(selection.layer, digests, convert=selection.vectors)
+    return Features.of(images, selection, X)
 
 
 def features_of(source: Mapping[str, Any], cache: Cache) -> Features:

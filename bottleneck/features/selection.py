@@ -170,9 +170,8 @@ def select_layers(
         As for `select_features`.
     """
     found: list[Selection] = []
-    every: Sequence[str | None] = layers or [None]
-    for layer, pool in product(every, pools or [None]):
-        each = _last_matching(cache, model, layer, image_set, pool)
+    for layer, pool in product(layers or [""], pools or [""]):
+        each = _last_matching(cache, model, layer or None, image_set, pool or None)
         found += [selection for selection in each if selection not in found]
     return found
 

@@ -1,0 +1,146 @@
+"""The command that tries many classifiers on many layers: sweep."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bottleneck.cli.app import app
+from bottleneck.cli.leaderboard import print_ranked
+from bottleneck.cli.notes import note_image_set, note_random
+from bottleneck.cli.options import (
+    AsJson,
+    Balanced,
+    ByModel,
+    BySet,
+    CacheFolder,
+    Log,
+    Seed,
+    Standardize,
+)
+from bottleneck.cli.output import note, progress_shown
+from bottleneck.errors import UsageError
+
+__all__ = ["sweep"]
+
+
+@app.command()
+def sweep(
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", help="A layer or alias; may repeat. By default all of the last extraction."
+        ),
+    ] = None,
+    pools: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pool",
+            help="Pool stored maps and tokens: avg, max, gem, spp, cls or none; may repeat.",
+        ),
+    ] = None,
+    clfs: Annotated[
+        list[str] | None,
+        typer.Option("--clf", help="A classifier, as for fit-head; may repeat.  [default: softmax]"),
+    ] = None,
+    C: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--C", help="auto, for eight values from 1e-6 to 10; or a value, and may repeat."
+        ),
+    ] = None,
+    cv: Annotated[
+        int | None,
+        typer.Option(
+            "--cv",
+            help="Folds of the training images; by default 5, or the val images where there are "
+            "any.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", help="How often the images are split into folds anew.")
+    ] = 1,
+    model: ByModel = None,
+    image_set: BySet = None,
+    balanced: Balanced = False,
+    standardize: Standardize = True,
+    log: Log = Path("experiments.sqlite"),
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            "--mlflow",
+            metavar="URI",
+            help="Also log to MLflow, such as sqlite:///mlflow.db.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", help="Folds computed at a time; -1 for one on each core.")
+    ] = -1,
+    backend: Annotated[
+        str, typer.Option("--backend", help="joblib's: loky, threading, multiprocessing, ...")
+    ] = "loky",
+    cache: CacheFolder = Path("cache"),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> Any:
+    """Cross-validate classifiers on cached layers, and log what each reaches.
+
+    What the log has already is not computed again.
+    """
+    import joblib
+
+    from bottleneck.cache import Cache
+    from bottleneck.experiments import ExperimentLog, log_to_mlflow
+    from bottleneck.features import select_layers
+    from bottleneck.images import ImageSet
+    from bottleneck.sweep import Sweep, run_sweep
+
+    store, experiments = Cache(cache), ExperimentLog(log)
+    selections = select_layers(
+        store, model=model, layers=layers or (), image_set=image_set, pools=pools or ()
+    )
+    settings = Sweep(
+        clfs=tuple(clfs or ["softmax"]),
+        C=_penalties(C or []),
+        cv=cv,
+        repeats=repeats,
+        balanced=balanced,
+        standardize=standardize,
+        seed=seed,
+    )
+    before = len(experiments.experiments()) if log.exists() else 0
+    with progress_shown(unit="folds") as progress, _joblib(backend, jobs):
+        found = run_sweep(store, selections, experiments, settings, progress=progress)
+    if mlflow:
+        note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
+    for name in dict.fromkeys(each.image_set for each in selections):
+        note_image_set(ImageSet.read_csv(store.set_file(name)))
+    note_random(any(each.weights_random for each in selections))
+    new = len(experiments.experiments()) - before
+    print_ranked(found, as_json=as_json)
+    note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
+    return found
+
+
+def _penalties(texts: list[str]) -> tuple[float, ...]:
+    """Return the values that ``--C`` gives; none for ``auto``."""
+    if texts == ["auto"]:
+        return ()
+    try:
+        return tuple(map(float, texts))
+    except ValueError:
+        raise UsageError(
+            f"--C {' '.join(texts)} cannot be; expected auto alone, or numbers above 0"
+        ) from None
+
+
+def _joblib(backend: str, jobs: int) -> Any:
+    import joblib
+
+    try:
+        return joblib.parallel_config(backend, n_jobs=jobs)
+    except (ValueError, ImportError) as error:
+        raise UsageError(
+            f"joblib has no backend {backend!r} here ({error}); give loky, threading, "
+            f"multiprocessing or one that is installed"
+        ) from error

@@ -1,0 +1,296 @@
+"""Many classifiers on many layers: each cross-validated on cached features, and logged."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+
+from bottleneck.cache import Cache
+from bottleneck.errors import UsageError
+from bottleneck.experiments import Experiment, ExperimentLog, environment
+from bottleneck.features import Features, Selection, load_features
+from bottleneck.heads import cross_validate
+from bottleneck.heads.prepare import check_value, make_problem, recipe_of, with_validation
+from bottleneck.heads.problem import Fold, Problem
+from bottleneck.heads.recipes import Recipe
+from bottleneck.images import ImageSet
+from bottleneck.solvers import KeptReductions
+
+__all__ = ["Sweep", "run_sweep"]
+
+_CV = 5
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is tried on each layer, and how it is judged.
+
+    Attributes
+    ----------
+    clfs : tuple of str or Recipe
+        As `bottleneck.heads.fit_head` takes them.
+    C : tuple of float
+        Penalties to try, for classifiers that have one; those of `bottleneck.heads.C_GRID` if
+        empty.
+    cv : int, optional
+        How many stratified folds of the training images there are. By default five; or the ``val``
+        images are held out, where there are any.
+    repeats : int
+        How often the images are split into folds anew.
+    balanced, standardize : bool
+        As for `bottleneck.heads.fit_head`.
+    seed : int
+        Of folds and of what is random in training.
+    """
+
+    clfs: tuple[str | Recipe, ...] = ("softmax",)
+    C: tuple[float, ...] = ()
+    cv: int | None = None
+    repeats: int = 1
+    balanced: bool = False
+    standardize: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cv is not None and self.cv < 2:  # noqa: PLR2004 - one is fitted on, one held out
+            raise UsageError(f"--cv is {self.cv}, expected at least 2 folds; give another")
+        if self.repeats < 1:
+            raise UsageError(f"--repeats is {self.repeats}, expected at least 1; give another")
+        for recipe in self.recipes:
+            for value in self.grid(recipe):
+                if value is not None:
+                    check_value(recipe, value)
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The classifiers, each once."""
+        return list(dict.fromkeys(recipe_of(clf) for clf in self.clfs))
+
+    def grid(self, recipe: Recipe) -> list[Any]:
+        """Return the values that are tried for a classifier's parameter, each once."""
+        given = recipe.parameter == "C" and self.C
+        return list(dict.fromkeys(map(float, self.C) if given else recipe.grid))
+
+    def folds(self, features: Features, recipe: Recipe, cache: Cache) -> "_Folds":
+        """Return what a classifier is fitted on, and how often."""
+        train, held = features.split("train"), features.split("val")
+        bank = cache.bank(features.selection.model, features.selection.fingerprint)
+        problem = make_problem(
+            train.X,
+            train.labels,
+            recipe,
+            groups=train.digests,
+            sample_weight=train.weights,
+            balanced=self.balanced,
+            standardize=self.standardize,
+            reduce=KeptReductions(bank.path / "reductions", bank.size),
+            seed=self.seed,
+        )
+        if self.cv is None and len(held):
+            problem, fold = with_validation(problem, held.X, held.labels)
+            return _Folds(problem, [[fold]])
+        count = self.cv or _CV
+        return _Folds(problem, [problem.folds(count, repeat=k) for k in range(self.repeats)])
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """A problem, and its folds by repetition."""
+
+    problem: Problem
+    repeats: list[list[Fold]]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A layer in a cache, such as a process of its own can load it."""
+
+    cache: Path
+    selection: str
+    image_set_digest: str
+
+    @classmethod
+    def of(cls, cache: Cache, features: Features) -> "_Source":
+        selection = json.dumps(asdict(features.selection))
+        return cls(cache.root, selection, features.images.digest_of())
+
+
+@lru_cache(maxsize=1)
+def _load(source: _Source) -> Features:
+    return load_features(Cache(source.cache), Selection(**json.loads(source.selection)))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One fold of a classifier on one layer, for all values of its parameter that are missing."""
+
+    trial: int
+    source: _Source
+    recipe: Recipe
+    values: Sequence[Any]
+    sweep: Sweep
+    repeat: int
+    fold: int
+
+    def run(self) -> tuple["_Task", list[dict[str, float]], float]:
+        """Return the metrics for each value, and the seconds that they took."""
+        features = _load(self.source)
+        started = time.perf_counter()
+        folds = self.sweep.folds(features, self.recipe, Cache(self.source.cache))
+        own = folds.repeats[self.repeat][self.fold]
+        found = cross_validate(folds.problem, self.recipe, [own], self.values)
+        place = {"repeat": self.repeat, "fold": self.fold}
+        metrics = [{**place, **each} for (each,) in found]
+        return self, metrics, time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A classifier on one layer: an experiment for each value of its parameter.
+
+    Attributes
+    ----------
+    settings : list of dict
+        Of each experiment.
+    found : list of Experiment or None
+        What the log has of them.
+    tasks : list of _Task
+        What is to be done for the others.
+    """
+
+    settings: list[dict[str, Any]]
+    found: list[Experiment | None]
+    tasks: list[_Task]
+
+
+def run_sweep(
+    cache: Cache,
+    selections: Sequence[Selection],
+    log: ExperimentLog,
+    sweep: Sweep | None = None,
+    *,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> list[Experiment]:
+    """Cross-validate every classifier on every layer, for every value of its parameter.
+
+    An experiment is appended to the log when its last fold is done, with all that is needed to
+    repeat it; what the log has already is not computed again. The test images are not touched.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where the features are.
+    selections : sequence of Selection
+        The layers, each pooled in one way.
+    log : ExperimentLog
+        Where experiments are looked for and appended.
+    sweep : Sweep, optional
+        What is tried.
+    jobs : int, optional
+        Folds that are computed at a time, as joblib has it: its own configuration
+        (`joblib.parallel_config`) says how, and how many by default.
+    progress : callable, optional
+        Called with ``"sweep"``, the folds done and the folds to do.
+
+    Returns
+    -------
+    list of Experiment
+        Those of the log and those new to it: by layer, classifier and value.
+
+    Raises
+    ------
+    DataError
+        A class has fewer images than there are folds, or the features are not as they should be.
+    UsageError
+        A classifier cannot be told of several classes in an image.
+    CacheError
+        The cache lacks rows, or the log cannot be written.
+    """
+    trials = list(_plan(cache, selections, log, sweep or Sweep()))
+    # Folds of one classifier come first, so that reductions are there for the next.
+    tasks = [task for trial in trials for task in trial.tasks]
+    done: dict[int, list[tuple[_Task, list[dict[str, float]], float]]] = {}
+    surroundings = environment()
+    if progress:
+        progress("sweep", 0, len(tasks))
+    for count, result in enumerate(_in_parallel(tasks, jobs), start=1):
+        number = result[0].trial
+        done.setdefault(number, []).append(result)
+        if len(done[number]) == len(trials[number].tasks):
+            _append(log, trials[number], done.pop(number), surroundings)
+        if progress:
+            progress("sweep", count, len(tasks))
+    _load.cache_clear()
+    return [each for trial in trials for each in trial.found if each]
+
+
+def _plan(
+    cache: Cache, selections: Sequence[Selection], log: ExperimentLog, sweep: Sweep
+) -> Iterator[_Trial]:
+    """Yield what is to be done; labels alone say whether it can be."""
+    number = 0
+    for selection in selections:
+        images = ImageSet.read_csv(cache.set_file(selection.image_set))
+        features = Features.of(images, selection, np.empty((len(images.items), 0)))
+        source = _Source.of(cache, features)
+        for recipe in sweep.recipes:
+            repeats = sweep.folds(features, recipe, cache).repeats
+            values = sweep.grid(recipe)
+            settings = [
+                {
+                    **features.provenance,
+                    "clf": recipe.name,
+                    **({recipe.parameter: value} if recipe.parameter else {}),
+                    **recipe.settings,
+                    "balanced": sweep.balanced,
+                    "standardize": sweep.standardize,
+                    "cv": len(repeats[0]),
+                    "repeats": len(repeats),
+                    "seed": sweep.seed,
+                }
+                for value in values
+            ]
+            found = [log.find(each) for each in settings]
+            missing = [value for value, each in zip(values, found, strict=True) if each is None]
+            tasks = [
+                _Task(number, source, recipe, missing, sweep, repeat, fold)
+                for repeat, folds in enumerate(repeats if missing else [])
+                for fold in range(len(folds))
+            ]
+            yield _Trial(settings, found, tasks)
+            number += 1
+
+
+def _in_parallel(
+    tasks: Sequence[_Task], jobs: int | None
+) -> Iterator[tuple[_Task, list[dict[str, float]], float]]:
+    """Yield results as they come, or at the end where joblib's backend knows nothing else."""
+    try:
+        parallel = joblib.Parallel(jobs, return_as="generator_unordered")
+    except ValueError:
+        parallel = joblib.Parallel(jobs)
+    yield from parallel(joblib.delayed(_Task.run)(task) for task in tasks)
+
+
+def _append(
+    log: ExperimentLog,
+    trial: _Trial,
+    results: list[tuple[_Task, list[dict[str, float]], float]],
+    surroundings: dict[str, Any],
+) -> None:
+    """Append what is new; the seconds are divided among experiments that were computed at once."""
+    results.sort(key=lambda result: (result[0].repeat, result[0].fold))
+    missing = [place for place, each in enumerate(trial.found) if each is None]
+    seconds = sum(each for _, _, each in results) / len(missing)
+    for number, place in enumerate(missing):
+        folds = [metrics[number] for _, metrics, _ in results]
+        trial.found[place] = log.append(trial.settings[place], folds, seconds, surroundings)
