@@ -18,7 +18,7 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
 from bottleneck.extract.batches import Progress
-from bottleneck.extract.run import check_arguments, stored_batches
+from bottleneck.extract.fill import check_arguments, stored_batches
 from bottleneck.extract.task import Canary, find_task
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage

@@ -1,24 +1,18 @@
-"""Extraction: compute what is missing and stream it into the cache."""
+"""Extraction: fill the banks, and keep the image set and a record of the run."""
 
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
-import numpy as np
-
 from bottleneck.bases import FrozenBase
-from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
-from bottleneck.errors import CacheError, DataError, UsageError
-from bottleneck.extract.batches import Batch, Progress, feature_batches
-from bottleneck.extract.task import Canary, describe_layers, find_task, missing_images
-from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError
+from bottleneck.extract.batches import Progress
+from bottleneck.extract.fill import check_arguments, fill_banks
+from bottleneck.images import ImageSet, RejectedImage
 
-__all__ = ["Extraction", "check_arguments", "extract_features", "stored_batches"]
-
-_DTYPES = ("float16", "float32")
+__all__ = ["Extraction", "extract_features"]
 
 
 @dataclass(frozen=True)
@@ -156,48 +150,16 @@ def extract_features(
     started = time.monotonic()
     set_file = cache.set_file(images.name)
     cache.check_writable()
-    task = find_task(images, base, cache, dtype)
-    banks = task.banks
-    distinct = {bank.name: bank for bank in banks.values()}.values()
-    done = written = 0
-    found = len({item.digest for item in images.items}) - task.images
-    bad: dict[str, str] = {}
-    if progress:
-        progress("extract", 0, task.images, cached=found, bytes_written=0)
-    try:
-        for layers, items in task.missing.items():
-            row_bytes = np.dtype(dtype).itemsize * sum(prod(base.shapes[layer]) for layer in layers)
-            batches = stored_batches(
-                base.cut(layers),
-                items,
-                banks,
-                dtype=dtype,
-                compress=compress,
-                batch_size=batch_size,
-                canary=task.canary,
-            )
-            with closing(batches):  # commits what was appended, whatever ends the work
-                for batch in batches:
-                    bad |= {image.path: image.reason for image in batch.rejected}
-                    written += len(batch.items) * row_bytes
-                    done += len(batch.items) + len(batch.rejected)
-                    if progress:
-                        progress("extract", done, task.images, cached=found, bytes_written=written)
-    except BaseException:
-        with suppress(CacheError):  # what stopped the work may be a full disk
-            _refresh(distinct)
-        raise
-    lost = [layer for layer, bank in banks.items() if bank.size and not bank.describes(layer)]
-    describe_layers(base, lost, banks, dtype, task.canary)
-    usable = _usable(images, bad)
-    computed = task.images - len(bad)
-    gone = sum(map(len, missing_images(usable, banks).values()))
-    if gone:
-        raise CacheError(
-            f"{gone} of {len(usable.items)} images vanished from the cache while it was being "
-            f"filled, as other commands removed parts; run the command again"
-        )
-    _refresh(distinct)
+    filling = fill_banks(
+        images,
+        base,
+        cache,
+        dtype=dtype,
+        compress=compress,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    usable = _usable(images, filling.bad)
     usable.write_csv(set_file)
     extraction = Extraction(
         image_set=images.name,
@@ -219,67 +181,19 @@ def extract_features(
                 axes=base.axes[layer],
                 shape=list(base.shapes[layer]),
             )
-            for layer, bank in banks.items()
+            for layer, bank in filling.banks.items()
         ],
         images=len(usable.items),
-        computed=computed,
-        cached=len({item.digest for item in usable.items}) - computed,
+        computed=filling.computed,
+        cached=len({item.digest for item in usable.items}) - filling.computed,
         rejected=list(usable.rejected),
         leaks=list(usable.leaks),
         conflicts=list(usable.conflicts),
-        bytes_written=written,
+        bytes_written=filling.bytes_written,
         seconds=round(time.monotonic() - started, 3),
     )
     cache.record_run(extraction.as_dict())
     return extraction
-
-
-def _refresh(banks: Iterable[Bank]) -> None:
-    """Have each ``features.h5`` show the parts that are there."""
-    for bank in banks:
-        if bank.view_file_is_old:
-            bank.rebuild_view_file()
-
-
-def check_arguments(dtype: str, compress: str, batch_size: int | None) -> None:
-    """Raise an error unless features can be stored so, and batches be of that size."""
-    compression_options(compress, (1, 1), np.dtype(np.float16))
-    if dtype not in _DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
-    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-        raise UsageError(f"a batch of {batch_size!r} images cannot be; give a number from 1 on")
-
-
-def stored_batches(
-    base: FrozenBase,
-    items: Sequence[ImageItem],
-    banks: Mapping[str, Bank],
-    *,
-    dtype: str,
-    compress: str,
-    batch_size: int | None,
-    canary: Canary,
-) -> Generator[Batch]:
-    """Compute the base's layers of some images; yield each batch once it is appended."""
-    layers_of: dict[str, list[str]] = {}
-    for layer in base.layers:
-        layers_of.setdefault(banks[layer].name, []).append(layer)
-    with ExitStack() as stack:
-        writers: dict[str, PartWriter] = {}
-        for batch in feature_batches(base, items, batch_size=batch_size):
-            if batch.items and not writers:
-                for layer, values in batch.features.items():
-                    store(values, dtype, layer)  # a bank is made only for what can be stored
-                describe_layers(base, base.layers, banks, dtype, canary)
-                for name, (first, *_) in layers_of.items():
-                    writer = banks[first].writer(dtype, share=len(layers_of), compress=compress)
-                    writers[name] = stack.enter_context(writer)
-            if batch.items:
-                digests = [item.digest for item in batch.items]
-                for name, layers in layers_of.items():
-                    own = {layer: batch.features[layer] for layer in layers}
-                    writers[name].append(digests, own)
-            yield batch
 
 
 def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
