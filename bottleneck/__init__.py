@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import load_base as load_base
     from bottleneck.predict import predict_images as predict_images
+    from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
 __version__ = "2026.11.0"
 
 _MODULE_OF = {
+    "BottleneckFeatures": "transformer",
     "Cache": "cache",
     "FrozenBase": "bases",
     "Head": "heads",
@@ -39,6 +41,7 @@ _MODULE_OF = {
 }
 
 __all__ = [
+    "BottleneckFeatures",
     "Cache",
     "FrozenBase",
     "Head",

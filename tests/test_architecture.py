@@ -34,6 +34,7 @@ ALLOWED = {
     | {"images", "cache", "features", "solvers", "heads", "experiments"},
     "predict": LEAVES | {"images", "bases", "cache", "extract", "features", "heads"},
     "report": LEAVES | {"evaluate"},
+    "transformer": LEAVES | {"images", "pooling", "bases", "cache", "extract"},
 }
 
 

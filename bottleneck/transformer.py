@@ -1,0 +1,318 @@
+"""Features as a scikit-learn transformer: paths of images in, rows of the cache out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from filelock import FileLock
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import Bank, Cache
+from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.extract import check_arguments, fill_banks
+from bottleneck.images import ImageSet
+from bottleneck.pooling import check_pool, pool, pooled_shape
+
+__all__ = ["BottleneckFeatures"]
+
+_ONE_LAYER = "expected one: search over them, or join several transformers by FeatureUnion"
+
+
+class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn paths of image files into the features of one layer of a frozen base.
+
+    What the cache lacks is computed and stored, all else is read: a grid search computes an image
+    once for each base and layer, whatever the folds, and never for a pooling, as maps are stored as
+    they are and pooled when they are read. The network is loaded where an image is missing, and
+    once in a process to know the digest of its weights; it is not kept. Several processes can share
+    a cache: one computes, the others wait for it and read.
+
+    Nothing is learnt from images, so that `transform` needs no `fit`. Neither an image set nor a
+    record of a run is kept; features of an extraction with the same arguments are found, and the
+    other way round.
+
+    Parameters
+    ----------
+    model : str
+        As for `FrozenBase`.
+    layer : str, optional
+        One layer, as for `FrozenBase`; the model's default layer if not given.
+    pool : str, optional
+        How maps and tokens become vectors, see `bottleneck.pooling.pool`; vectors stay as they are.
+        Without pooling they are flattened.
+    weights : str or Path
+        As for `FrozenBase`. A file that has been written anew is loaded anew.
+    image_size : (int, int), optional
+        Height and width in pixels of what the network sees, if not those of the weights.
+    precision : str
+        As for `FrozenBase`.
+    device : str or torch.device
+        As for `FrozenBase`.
+    dtype : str
+        ``float16`` or ``float32``: how features are stored.
+    batch_size : int, optional
+        Images per call of the base; by default what suits the machine.
+    cache : str or Path
+        Folder of the feature cache.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> features = BottleneckFeatures("efficientnet_lite0", layer="last_conv", pool="avg")
+    >>> pipeline = make_pipeline(features, LogisticRegression())
+    """
+
+    def __init__(
+        self,
+        model: str = "vgg16",
+        *,
+        layer: str | None = None,
+        pool: str | None = None,
+        weights: str | Path = "default",
+        image_size: Sequence[int] | None = None,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        dtype: str = "float16",
+        batch_size: int | None = None,
+        cache: str | Path = "cache",
+    ) -> None:
+        self.model = model
+        self.layer = layer
+        self.pool = pool
+        self.weights = weights
+        self.image_size = image_size
+        self.precision = precision
+        self.device = device
+        self.dtype = dtype
+        self.batch_size = batch_size
+        self.cache = cache
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn passes them
+        """Check the parameters.
+
+        Parameters
+        ----------
+        X, y
+            Not looked at.
+
+        Returns
+        -------
+        BottleneckFeatures
+            Itself.
+
+        Raises
+        ------
+        UsageError, WeightsError
+            As `FrozenBase` and `extract_features` do; or `layer` stands for several layers.
+        """
+        self._find_layer()
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the features of images, computing those that the cache lacks.
+
+        Parameters
+        ----------
+        X : array-like of str or Path, of shape (n,) or (n, 1)
+            Image files; a path may repeat. Relative ones start from the working directory.
+
+        Returns
+        -------
+        np.ndarray
+            float32 of shape (n, d): a row for each path, in their order.
+
+        Raises
+        ------
+        UsageError
+            `X` is no list of paths of files, or a parameter cannot be right.
+        PathMissingError
+            A file does not exist.
+        DataError
+            A file is no image that can be used. The features of all others are in the cache then.
+        WeightsError, CacheError, FeatureOverflowError
+            As `FrozenBase` and `extract_features` do.
+        """
+        layer, how = self._find_layer()
+        paths = _paths_of(X)
+        images = ImageSet.from_paths(paths)
+        _refuse({image.path: image.reason for image in images.rejected}, paths)
+        bank = Cache(self.cache).bank(self.model, layer.fingerprint)
+        digest_of = {item.path: item.digest for item in images.items}
+        digests = [digest_of[path.as_posix()] for path in paths]
+        if not bank.holds(layer.name, digests).all():
+            bad = self._fill(bank, images)
+            reasons = {digest_of[path]: reason for path, reason in bad.items()}
+            _refuse({p: reasons[d] for p, d in digest_of.items() if d in reasons}, paths)
+        return bank.read(layer.name, digests, convert=lambda rows: layer.vectors(rows, how))
+
+    def _fill(self, bank: Bank, images: ImageSet) -> dict[str, str]:
+        """Compute what a bank lacks; return the reason for each path that cannot be used."""
+        cache = Cache(self.cache)
+        cache.check_writable()
+        # Folds overlap: processes that begin together would compute the same images.
+        with FileLock(cache.root / f".{bank.name}.lock"):
+            base = self._arguments().load()
+            filling = fill_banks(images, base, cache, dtype=self.dtype, batch_size=self.batch_size)
+        return filling.bad
+
+    def _find_layer(self) -> tuple["_StoredLayer", str]:
+        """Check the parameters; return what there is to read, and how to pool it."""
+        check_arguments(self.dtype, "none", self.batch_size)
+        if not isinstance(self.layer, str | None):
+            raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
+        arguments = self._arguments()
+        layer = _stored_layer(arguments, self.dtype, _stamp(arguments.weights))
+        how = self.pool or "none"
+        check_pool(how, layer.axes, layer.shown)
+        return layer, how
+
+    def _arguments(self) -> "_BaseArguments":
+        return _BaseArguments(
+            self.model,
+            self.layer,
+            str(self.weights),
+            None if self.image_size is None else tuple(self.image_size),
+            self.precision,
+            str(self.device),
+        )
+
+    @property
+    def _n_features_out(self) -> int:
+        """What `get_feature_names_out` counts to."""
+        layer, how = self._find_layer()
+        return prod(pooled_shape(layer.shape, how, layer.axes))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+@dataclass(frozen=True)
+class _BaseArguments:
+    """By what a base is known again within a process."""
+
+    model: str
+    layer: str | None
+    weights: str
+    image_size: tuple[int, ...] | None
+    precision: str
+    device: str
+
+    def load(self) -> FrozenBase:
+        """Load the base; raise `UsageError` where it has several layers."""
+        base = FrozenBase(
+            self.model,
+            () if self.layer is None else self.layer,
+            weights=self.weights,
+            image_size=self.image_size,
+            precision=self.precision,
+            device=self.device,
+        )
+        if len(base.layers) > 1:
+            raise UsageError(
+                f"layer {self.layer!r} of {self.model} stands for {len(base.layers)}; {_ONE_LAYER}"
+            )
+        return base
+
+
+@dataclass(frozen=True)
+class _StoredLayer:
+    """What reading a layer's rows needs.
+
+    Attributes
+    ----------
+    name, shown : str
+        torchvision's name, and Keras' if there is one.
+    fingerprint : str
+        Of the bank.
+    shape : tuple of int
+        Of one image's activation as it is stored.
+    axes : str
+        What its axes are.
+    """
+
+    name: str
+    shown: str
+    fingerprint: str
+    shape: tuple[int, ...]
+    axes: str
+
+    def vectors(self, rows: np.ndarray, how: str) -> np.ndarray:
+        """Turn rows as the bank stores them into features, float32 of shape (n, d)."""
+        return pool(rows.astype(np.float32), how, self.axes).reshape(len(rows), -1)
+
+
+@lru_cache
+def _stored_layer(arguments: _BaseArguments, dtype: str, _stamp: object) -> _StoredLayer:
+    """Return what a base stores; loaded once in a process, as long as its file is as it was."""
+    base = arguments.load()
+    (name,) = base.layers
+    return _StoredLayer(
+        name,
+        base.network.alias(name) or name,
+        base.fingerprint(name, dtype),
+        base.shapes[name],
+        base.axes[name],
+    )
+
+
+def _stamp(weights: str) -> tuple[int, ...] | None:
+    """Return what changes when a file of weights does; None where there is no such file."""
+    try:
+        found = Path(weights).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _paths_of(X: Any) -> list[Path]:
+    """Return the paths of files that exist."""
+    column = np.asarray(X, dtype=object)
+    if column.ndim not in {1, 2} or column.shape[1:] not in {(), (1,)}:
+        raise UsageError(
+            f"images were given as an array of shape {column.shape}; expected paths of shape (n,) "
+            f"or (n, 1): give one column of them, or a list"
+        )
+    given = column.ravel().tolist()
+    odd = [each for each in given if not isinstance(each, str | os.PathLike)]
+    if odd:
+        raise UsageError(
+            f"{len(odd)} of {len(given)} images are not given as paths, first {odd[0]!r}, of type "
+            f"{type(odd[0]).__name__}; expected str or Path: give the paths of their files"
+        )
+    if not given:
+        raise UsageError("no images were given; give the path of at least one")
+    missing = [path for path in given if not os.path.lexists(path)]
+    if missing:
+        raise PathMissingError(
+            f"{len(missing)} of {len(given)} images do not exist, first {str(missing[0])!r}; "
+            f"correct the paths, which are relative to the working directory"
+        )
+    paths = [Path(path) for path in given]
+    folder = next(filter(Path.is_dir, paths), None)
+    if folder is not None:
+        raise UsageError(f"{str(folder)!r} is a folder, expected an image; list the images in it")
+    return paths
+
+
+def _refuse(bad: Mapping[str, str], paths: Sequence[Path]) -> None:
+    """Raise `DataError` where there are images, path to reason, that cannot be used."""
+    if bad:
+        path, reason = next(iter(bad.items()))
+        raise DataError(
+            f"{len(bad)} of {len(set(paths))} images cannot be used, first {path!r} ({reason}); "
+            f"remove them from the paths, as a transformer returns a row for each"
+        )
