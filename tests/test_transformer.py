@@ -1,0 +1,394 @@
+"""The transformer: scikit-learn's conventions, rows of the cache, each computed once."""
+
+import inspect
+import os
+import shutil
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.utils import estimator_checks, get_tags
+
+from bottleneck import (
+    BottleneckFeatures,
+    Cache,
+    FrozenBase,
+    ImageSet,
+    extract_features,
+    load_features,
+    select_features,
+)
+from bottleneck.bases import find_model
+from bottleneck.errors import (
+    CacheError,
+    DataError,
+    PathMissingError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+)
+from bottleneck.files import read_json, write_json
+
+LITE0 = "efficientnet_lite0"
+SMALL = {"model": "squeezenet1_1", "weights": "random", "layer": "features.3"}
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """Images per call of any base's forward."""
+    counted: list[int] = []
+    forward = FrozenBase.__call__
+
+    def counting(self, batch):
+        counted.append(len(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(FrozenBase, "__call__", counting)
+    return counted
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """The model of each base that is built."""
+    counted: list[str] = []
+    build = FrozenBase.__init__
+
+    def counting(self, model, *arguments, **options):
+        counted.append(model)
+        build(self, model, *arguments, **options)
+
+    monkeypatch.setattr(FrozenBase, "__init__", counting)
+    return counted
+
+
+@pytest.fixture
+def paths(make_images) -> list[str]:
+    """Twelve images, the same number of each class."""
+    return [path.as_posix() for path in sorted(make_images(cat=6, dog=6).rglob("*.png"))]
+
+
+def labels_of(paths) -> list[str]:
+    return [Path(path).parent.name for path in paths]
+
+
+def rows_in(cache: Cache) -> int:
+    """Rows of all parts, doubled ones counted twice."""
+    return sum(part.rows for bank in cache.banks() for part in bank.parts())
+
+
+def test_rows_are_those_of_an_extraction(faces_cache):
+    """In any order and as often as asked for; nothing is written."""
+    features = load_features(faces_cache, select_features(faces_cache))
+    before = sorted(faces_cache.root.rglob("*"))
+    order = np.random.default_rng(0).integers(len(features), size=300)
+    found = BottleneckFeatures(LITE0, cache=faces_cache.root).transform(features.paths[order])
+    assert found.dtype == np.float32
+    assert (found == features.X[order]).all()
+    assert sorted(faces_cache.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("pool", [None, "none", "avg", "max", "gem", "spp"])
+def test_an_extraction_finds_its_rows_and_agrees(paths, pool):
+    BottleneckFeatures(**SMALL).fit_transform(paths)
+    cache = Cache()
+    base = FrozenBase("squeezenet1_1", "features.3", weights="random")
+    assert extract_features(ImageSet.from_paths(paths), base, cache).computed == 0
+    expected = load_features(cache, select_features(cache, pool=pool)).X
+    assert (BottleneckFeatures(**SMALL, pool=pool).transform(paths) == expected).all()
+
+
+def test_what_is_there_is_not_computed_again(paths, calls, loads):
+    """The base is loaded to learn where its rows are, and again only for what is missing."""
+    transformer = BottleneckFeatures(LITE0, layer="last_conv", pool="avg")
+    first = transformer.fit_transform(paths[:8])
+    for counted in (calls, loads):
+        counted.clear()
+    for pool in ("avg", "max"):
+        again = BottleneckFeatures(LITE0, layer="last_conv", pool=pool)
+        found = again.fit_transform(paths[:8][::-1])
+        assert (found == first[::-1]).all() == (pool == "avg")
+    assert (calls, loads) == ([], [])
+    assert (transformer.transform(paths)[:8] == first).all()
+    assert loads == [LITE0]
+    assert rows_in(Cache()) == 12
+
+
+def test_no_set_and_no_run_is_kept(paths, faces, lite0):
+    """What the commands take for the last extraction stays the last extraction."""
+    cache = Cache()
+    extract_features(ImageSet.from_folder(faces), lite0, cache)
+    kept = [path for name in ("sets", "runs") for path in (cache.root / name).iterdir()]
+    BottleneckFeatures(**SMALL).fit_transform(paths)
+    assert [path for name in ("sets", "runs") for path in (cache.root / name).iterdir()] == kept
+    assert select_features(cache).model == LITE0
+    assert len(cache.banks()) == 2
+    assert not any(bank.view_file_is_old for bank in cache.banks())
+
+
+def test_weights_written_anew_are_loaded_anew(paths):
+    def features(seed: int) -> np.ndarray:
+        torch.manual_seed(seed)
+        torch.save(find_model("squeezenet1_1").build((224, 224)).state_dict(), "weights.pth")
+        return BottleneckFeatures(**SMALL | {"weights": Path("weights.pth")}).fit_transform(paths)
+
+    first, second, third = map(features, (0, 1, 0))
+    assert (first == third).all()
+    assert not np.allclose(first, second)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda paths: paths,
+        lambda paths: tuple(map(Path, paths)),
+        np.array,
+        lambda paths: np.array(paths).reshape(-1, 1),
+        lambda paths: np.array(list(map(Path, paths)), dtype=object),
+        lambda paths: pd.Series(paths, index=range(7, 7 + len(paths))),
+        lambda paths: pd.DataFrame({"path": paths}),
+        lambda paths: [f"./{path}" for path in paths],
+    ],
+    ids=["list", "Path", "array", "column", "objects", "Series", "DataFrame", "dotted"],
+)
+def test_paths_come_in_many_forms(faces_cache, faces, given):
+    paths = [os.path.relpath(path) for path in sorted(faces.rglob("*.png"))[:5]]
+    transformer = BottleneckFeatures(LITE0, cache=faces_cache.root)
+    assert (transformer.transform(given(paths)) == transformer.transform(paths)).all()
+
+
+def some_faces(faces) -> list[str]:
+    """Fifteen photographs with a face and fifteen without."""
+    return [
+        str(path)
+        for label in ("face", "no_face")
+        for path in sorted((faces / label).iterdir())[:15]
+    ]
+
+
+def test_a_cross_validation_computes_each_image_once(faces):
+    """A copy of an image included; the features are those by which faces are told."""
+    paths = some_faces(faces)
+    copy = Path("face/copy.png")
+    copy.parent.mkdir()
+    shutil.copy(paths[0], copy)
+    every = [*paths, copy]
+    features = BottleneckFeatures(LITE0, cache=Path("elsewhere"))
+    pipeline = Pipeline([("features", features), ("clf", LogisticRegression(C=0.01))])
+    scores = cross_val_score(pipeline, every, labels_of(every), cv=3, error_score="raise")
+    assert (scores >= 0.9).all()
+    assert rows_in(Cache("elsewhere")) == 30
+
+
+def test_processes_that_search_together_compute_each_image_once(faces):
+    """Over layer, pooling and penalty; the best is as good, and predicts, as by hand."""
+    paths = some_faces(faces)
+    labels = labels_of(paths)
+    clf = LogisticRegression(max_iter=500)
+    pipeline = Pipeline([("features", BottleneckFeatures(LITE0)), ("clf", clf)])
+    grid = {
+        "features__layer": ["blocks.2", "last_conv"],
+        "features__pool": ["avg", "max"],
+        "clf__C": [0.001, 1.0],
+    }
+    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise")
+    search.fit(pd.Series(paths), labels)
+    assert rows_in(Cache()) == 2 * 30
+    assert search.best_score_ >= 0.9
+    layer, pool, C = (search.best_params_[key] for key in grid)
+    X = BottleneckFeatures(LITE0, layer=layer, pool=pool).transform(paths)
+    clf = LogisticRegression(C=C, max_iter=500)
+    assert cross_val_score(clf, X, labels, cv=2).mean() == pytest.approx(search.best_score_)
+    assert list(search.predict(paths)) == list(clf.fit(X, labels).predict(X))
+
+
+def test_a_pickled_pipeline_goes_on(paths):
+    """It is small, for it holds neither a network nor features."""
+    features = BottleneckFeatures(LITE0, layer="last_conv", pool="max")
+    pipeline = Pipeline([("features", features), ("clf", LogisticRegression())])
+    pipeline.fit(paths, labels_of(paths))
+    joblib.dump(pipeline, "pipeline.joblib")
+    joblib.dump(features, "features.joblib")
+    assert Path("features.joblib").stat().st_size < 1000
+    restored = joblib.load("pipeline.joblib")
+    assert (restored.predict_proba(paths) == pipeline.predict_proba(paths)).all()
+
+
+def test_a_clone_has_the_same_parameters():
+    given = {
+        "model": "resnet18",
+        "layer": "layer4",
+        "pool": "gem",
+        "weights": Path("weights.pth"),
+        "image_size": [160, 192],
+        "precision": "fp32",
+        "device": "cpu",
+        "dtype": "float32",
+        "batch_size": 8,
+        "cache": Path("elsewhere"),
+    }
+    transformer = BottleneckFeatures(**given)
+    assert transformer.get_params() == given
+    assert all(value is given[key] for key, value in transformer.get_params().items())
+    assert clone(transformer).get_params() == given
+    assert set(inspect.signature(BottleneckFeatures).parameters) == set(given)
+    assert transformer.set_params(pool=None).pool is None
+
+
+def test_the_parameters_are_those_of_the_base(paths):
+    options = {"image_size": (96, 128), "precision": "bf16", "dtype": "float32", "batch_size": 3}
+    found = BottleneckFeatures(**SMALL, **options).transform(paths)
+    base = FrozenBase(
+        SMALL["model"], SMALL["layer"], weights="random", image_size=(96, 128), precision="bf16"
+    )
+    (bank,) = Cache().banks()
+    assert bank.info["fingerprint"] == base.fingerprint("features.3.cat", "float32")
+    assert found.shape == (12, np.prod(base.shapes["features.3.cat"]))
+
+
+# `check_estimator` as a whole feeds arrays of numbers, which are no paths: our tags say so, and it
+# then runs `check_estimator_cloneable` alone. These are its checks that feed nothing.
+CHECKS = (
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_do_not_raise_errors_in_init_or_set_params",
+    "check_mixin_order",
+    "check_parameters_default_constructible",
+    "check_get_params_invariance",
+    "check_set_params",
+)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_scikit_learns_own_checks(check):
+    getattr(estimator_checks, check)("BottleneckFeatures", BottleneckFeatures())
+
+
+@pytest.mark.filterwarnings("ignore:Can't test estimator BottleneckFeatures")
+def test_the_whole_of_its_checks_leaves_out_those_that_feed_numbers():
+    results = estimator_checks.check_estimator(BottleneckFeatures(LITE0))
+    assert {result["status"] for result in results} == {"passed"}
+    tags = get_tags(BottleneckFeatures())
+    assert (tags.requires_fit, tags.input_tags.string, tags.input_tags.two_d_array) == (
+        False,
+        True,
+        False,
+    )
+
+
+def test_features_have_names(faces_cache, faces):
+    """Before a fit, too; a data frame keeps its index."""
+    paths = pd.DataFrame({"path": sorted(map(str, faces.rglob("*.png")))[:3]}, index=[5, 6, 7])
+    transformer = BottleneckFeatures(LITE0, cache=faces_cache.root)
+    names = transformer.get_feature_names_out()
+    assert list(names) == [f"bottleneckfeatures{number}" for number in range(1280)]
+    framed = transformer.set_output(transform="pandas").transform(paths)
+    assert list(framed.columns) == list(names)
+    assert list(framed.index) == [5, 6, 7]
+    assert (framed.dtypes == np.float32).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "pool", "width"),
+    [("features.3", None, 128 * 55 * 55), ("features.3", "spp", 21 * 128), ("logits", "spp", 1000)],
+)
+def test_as_many_names_as_features(paths, layer, pool, width):
+    transformer = BottleneckFeatures(**SMALL | {"layer": layer}, pool=pool)
+    assert len(transformer.get_feature_names_out()) == width
+    assert transformer.transform(paths[:1]).shape == (1, width)
+
+
+def test_bad_images_are_counted_and_the_others_kept(paths):
+    """A copy counts as well; once they are gone, all is in the cache."""
+    Path("data/cat/bad.png").write_bytes(b"no image")
+    shutil.copy("data/cat/bad.png", "data/dog/bad.png")
+    bad = ["data/cat/bad.png", "data/dog/bad.png"]
+    transformer = BottleneckFeatures(**SMALL)
+    sentence = (
+        r"2 of 14 images cannot be used, first 'data/cat/bad.png' \(.+\); remove them from the "
+        r"paths, as a transformer returns a row for each$"
+    )
+    for _ in range(2):
+        with pytest.raises(DataError, match=sentence):
+            transformer.fit_transform([bad[0], *paths, bad[1], bad[0]])
+    assert rows_in(Cache()) == 12
+    with pytest.raises(DataError, match="2 of 2 images cannot be used"):
+        transformer.transform(bad)
+
+
+def test_images_that_cannot_be_read_are_named_before_anything_is_computed(paths, calls):
+    Path("data/cat/link.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"1 of 13 images .+ first 'data/cat/link.png' \(No such"):
+        BottleneckFeatures(**SMALL).transform([*paths, "data/cat/link.png"])
+    assert not calls
+    assert not Path("cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "sentence"),
+    [
+        ([], UsageError, "no images were given; give the path of at least one"),
+        (["data/cat", "no.png"], PathMissingError, "1 of 2 images do not exist, first 'no.png'"),
+        (["data/cat"], UsageError, "'data/cat' is a folder, expected an image"),
+        ("data/cat/000.png", UsageError, r"of shape \(\); expected paths of shape \(n,\)"),
+        ([["a.png", "b.png"]], UsageError, r"of shape \(1, 2\); expected paths"),
+        (np.zeros((3, 1)), UsageError, "3 of 3 images are not given as paths, first 0.0, of type"),
+        (["a\0.png"], PathMissingError, "1 of 1 images do not exist"),
+        (pd.Series(["a.png", None]), UsageError, "1 of 2 images are not given as paths"),
+    ],
+)
+def test_what_are_no_paths_of_images(paths, given, error, sentence):
+    assert paths
+    with pytest.raises(error, match=sentence):
+        BottleneckFeatures(**SMALL).transform(given)
+    assert not Path("cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "sentence"),
+    [
+        ({"model": "squeezenet1_2"}, UnknownNameError, "did you mean 'squeezenet1_1'"),
+        ({"layer": "feature.3"}, UnknownNameError, "no layer 'feature.3'"),
+        ({"layer": "all-blocks"}, UsageError, "'all-blocks' of squeezenet1_1 stands for .+; expec"),
+        ({"layer": ["logits"]}, UsageError, "is no name; expected one: search over them"),
+        ({"pool": "mean"}, UnknownNameError, "no pooling 'mean'"),
+        ({"pool": "cls"}, UsageError, "layer 'features.3.cat' cannot be pooled by 'cls'"),
+        ({"weights": "default"}, WeightsError, "cannot be downloaded"),
+        ({"weights": "gone.pth"}, PathMissingError, "no weights file 'gone.pth'"),
+        ({"precision": "fp8"}, UnknownNameError, "no precision 'fp8'"),
+        ({"device": "tpu"}, UsageError, "no device 'tpu'"),
+        ({"dtype": "int8"}, UsageError, "no dtype 'int8'"),
+        ({"batch_size": 0}, UsageError, "a batch of 0 images cannot be"),
+    ],
+)
+def test_fit_refuses_wrong_parameters(wrong, error, sentence):
+    with pytest.raises(error, match=sentence):
+        BottleneckFeatures(**SMALL | wrong).fit([])
+
+
+def test_a_cache_that_cannot_be_written(paths):
+    Path("cache").write_text("a file")
+    with pytest.raises(CacheError, match="cannot write to the cache folder 'cache'"):
+        BottleneckFeatures(**SMALL).transform(paths)
+
+
+def test_nothing_is_added_to_what_another_library_computed(paths):
+    """The canary is checked before anything is computed, as at an extraction."""
+    transformer = BottleneckFeatures(**SMALL)
+    transformer.transform(paths[:6])
+    (bank,) = Cache().banks()
+    info = read_json(bank.info_file)
+    info["layers"]["features.3.cat"]["canary"][0][0] *= 1.5
+    write_json(bank.info_file, info)
+    assert len(transformer.transform(paths[:6])) == 6
+    with pytest.raises(CacheError, match="are not what is computed now"):
+        transformer.transform(paths)
