@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,8 @@ from bottleneck.pooling import check_pool, pool, pooled_shape
 
 __all__ = ["BottleneckFeatures"]
 
+_ALONE = Lock()
+"""While torch traces a network, it takes what other threads compute for a part of it."""
 _ONE_LAYER = "expected one: search over them, or join several transformers by FeatureUnion"
 
 
@@ -60,7 +63,8 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     batch_size : int, optional
         Images per call of the base; by default what suits the machine.
     cache : str or Path
-        Folder of the feature cache.
+        Folder of the feature cache. Workers that outlive a change of the working directory need an
+        absolute path, for images as well.
 
     Examples
     --------
@@ -158,7 +162,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         cache = Cache(self.cache)
         cache.check_writable()
         # Folds overlap: processes that begin together would compute the same images.
-        with FileLock(cache.root / f".{bank.name}.lock"):
+        with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
             base = self._arguments().load()
             filling = fill_banks(images, base, cache, dtype=self.dtype, batch_size=self.batch_size)
         return filling.bad
@@ -258,7 +262,8 @@ class _StoredLayer:
 @lru_cache
 def _stored_layer(arguments: _BaseArguments, dtype: str, _stamp: object) -> _StoredLayer:
     """Return what a base stores; loaded once in a process, as long as its file is as it was."""
-    base = arguments.load()
+    with _ALONE:
+        base = arguments.load()
     (name,) = base.layers
     return _StoredLayer(
         name,
