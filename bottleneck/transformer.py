@@ -140,7 +140,8 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         PathMissingError
             A file does not exist.
         DataError
-            A file is no image that can be used. The features of all others are in the cache then.
+            A file cannot be read, which is told before anything is computed; or does not decode,
+            which is told once the features of all others are in the cache.
         WeightsError, CacheError, FeatureOverflowError
             As `FrozenBase` and `extract_features` do.
         """
