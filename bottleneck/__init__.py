@@ -11,15 +11,21 @@ if TYPE_CHECKING:
     from bottleneck.bases import FrozenBase as FrozenBase
     from bottleneck.cache import Cache as Cache
     from bottleneck.evaluate import evaluate_head as evaluate_head
+    from bottleneck.experiments import ExperimentLog as ExperimentLog
     from bottleneck.extract import extract_features as extract_features
     from bottleneck.features import features_of as features_of
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
+    from bottleneck.features import select_layers as select_layers
+    from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
+    from bottleneck.heads import HeadClassifier as HeadClassifier
     from bottleneck.heads import fit_head as fit_head
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import load_base as load_base
     from bottleneck.predict import predict_images as predict_images
+    from bottleneck.sweep import Sweep as Sweep
+    from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
 __version__ = "2026.11.0"
@@ -27,9 +33,13 @@ __version__ = "2026.11.0"
 _MODULE_OF = {
     "BottleneckFeatures": "transformer",
     "Cache": "cache",
+    "ExperimentLog": "experiments",
     "FrozenBase": "bases",
     "Head": "heads",
+    "HeadClassifier": "heads",
     "ImageSet": "images",
+    "MLP": "heads",
+    "Sweep": "sweep",
     "evaluate_head": "evaluate",
     "extract_features": "extract",
     "features_of": "features",
@@ -37,15 +47,21 @@ _MODULE_OF = {
     "load_base": "predict",
     "load_features": "features",
     "predict_images": "predict",
+    "run_sweep": "sweep",
     "select_features": "features",
+    "select_layers": "features",
 }
 
 __all__ = [
+    "MLP",
     "BottleneckFeatures",
     "Cache",
+    "ExperimentLog",
     "FrozenBase",
     "Head",
+    "HeadClassifier",
     "ImageSet",
+    "Sweep",
     "__version__",
     "evaluate_head",
     "extract_features",
@@ -54,7 +70,9 @@ __all__ = [
     "load_base",
     "load_features",
     "predict_images",
+    "run_sweep",
     "select_features",
+    "select_layers",
 ]
 
 

@@ -30,8 +30,7 @@ ALLOWED = {
     "exchange": LEAVES | {"images", "cache", "features"},
     "heads": LEAVES | {"solvers"},
     "evaluate": LEAVES | {"features", "heads"},
-    "sweep": LEAVES
-    | {"images", "cache", "features", "solvers", "heads", "experiments"},
+    "sweep": LEAVES | {"images", "cache", "features", "solvers", "heads", "experiments"},
     "predict": LEAVES | {"images", "bases", "cache", "extract", "features", "heads"},
     "report": LEAVES | {"evaluate"},
     "transformer": LEAVES | {"images", "pooling", "bases", "cache", "extract"},

@@ -211,15 +211,12 @@ def test_recipes_of_one_class_refuse_several():
 
 @pytest.mark.parametrize("clf", sorted(set(RECIPES) - {"mlp", "lda"}))
 def test_a_weight_is_so_many_rows(clf):
-    """Without deviations, which count each row once."""
     X, y = moons(60)
     generator = np.random.default_rng(1)
     weights = generator.integers(0, 4, len(X))
     value = {"knn": {"n_neighbors": 500}, "centroid": {}}.get(clf, {"C": 0.5})
-    weighted = fit_head(X, y, clf, sample_weight=weights, standardize=False, **value)
-    repeated = fit_head(
-        np.repeat(X, weights, axis=0), np.repeat(y, weights), clf, standardize=False, **value
-    )
+    weighted = fit_head(X, y, clf, sample_weight=weights, **value)
+    repeated = fit_head(np.repeat(X, weights, axis=0), np.repeat(y, weights), clf, **value)
     ours, theirs = (head.decision_function(X) for head in (weighted, repeated))
     if clf == "softmax":
         ours, theirs = (scores[:, 1] - scores[:, 0] for scores in (ours, theirs))

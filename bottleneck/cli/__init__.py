@@ -13,6 +13,7 @@ from bottleneck.cli import (  # noqa: F401 - their commands join the app
     leaderboard,
     look,
     store,
+    sweep,
     work,
 )
 from bottleneck.cli.app import app

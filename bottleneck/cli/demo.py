@@ -55,7 +55,7 @@ def demo(
         rows.append(
             {
                 "head": name,
-                "C": fitted.C,
+                "C": fitted.hyperparameters["C"],
                 "5-fold accuracy": fitted.scores["accuracy"],
                 "test images": result.images,
                 "test accuracy": result.accuracy,

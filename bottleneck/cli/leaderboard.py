@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.options import AsJson
+from bottleneck.cli.options import AsJson, Log
 from bottleneck.cli.output import note, print_json, print_table
 from bottleneck.errors import UsageError
 
 if TYPE_CHECKING:
     from bottleneck.experiments import Comparison, Experiment, ExperimentLog, Ranked
 
-__all__ = ["leaderboard"]
+__all__ = ["leaderboard", "print_best"]
 
-_ONLY_WHERE_THEY_DIFFER = ("image_set", "model")
+_ONLY_WHERE_THEY_DIFFER = ("image_set", "model", "n_neighbors", "balanced", "standardize")
+_BEST = 10
 
 
 @app.command()
 def leaderboard(
-    log: Annotated[
-        Path, typer.Option("--log", help="The experiment log that 'bottleneck sweep' fills.")
-    ] = Path("experiments.sqlite"),
+    log: Log = Path("experiments.sqlite"),
     sort: Annotated[
         str | None,
         typer.Option(
@@ -85,20 +84,30 @@ def _rank(
     experiments = store.experiments()
     metric = sort or default_metric(experiments)
     ranked = rank(experiments, metric, where)[:top]
-    rows = [_row(each, metric) for each in ranked]
     if as_json:
         print_json([_described(each.experiment) for each in ranked])
     elif as_csv:
-        _print_csv(rows)
-    elif not rows:
+        _print_csv([_row(each, metric) for each in ranked])
+    elif not ranked:
         chosen = " where " + " and ".join(f"{key}={text}" for key, text in where.items())
         print(f"no experiments in {store.file}{chosen if where else ''}")
     else:
-        print_table(_without_what_is_the_same(rows))
-        note(f"mean of {metric} over the folds and its deviation, seconds in all")
+        _print_ranked(ranked, metric)
         without = sum(metric not in scores(each) for each in experiments)
         if without:
             note(f"note: {without} experiments in {store.file} have no {metric}, and are left out")
+
+
+def print_best(experiments: Sequence["Experiment"], *, as_json: bool) -> None:
+    """Print experiments as `leaderboard` does: all of them as JSON, or a table of the best."""
+    from bottleneck.experiments import default_metric, rank
+
+    metric = default_metric(experiments)
+    ranked = rank(experiments, metric)
+    if as_json:
+        print_json([_described(each.experiment) for each in ranked])
+    else:
+        _print_ranked(ranked[:_BEST], metric)
 
 
 def _compare(
@@ -145,13 +154,19 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
         "number": experiment.number,
         "image_set": settings.get("image_set"),
         "model": settings.get("model"),
-        **{key: settings.get(key) for key in ("layer", "pool", "clf", "C")},
+        **{key: settings.get(key) for key in ("layer", "pool", "clf", "C", "n_neighbors")},
+        **{key: settings.get(key) for key in ("balanced", "standardize")},
         metric: ranked.mean,
         "std": ranked.std,
         **({} if metric == "log_loss" else {"log_loss": loss and loss.mean}),
         "folds": len(experiment.folds),
         "seconds": experiment.seconds,
     }
+
+
+def _print_ranked(ranked: Sequence["Ranked"], metric: str) -> None:
+    print_table(_without_what_is_the_same([_row(each, metric) for each in ranked]))
+    note(f"mean of {metric} over the folds and its deviation, seconds in all")
 
 
 def _without_what_is_the_same(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

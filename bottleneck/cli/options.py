@@ -27,6 +27,7 @@ __all__ = [
     "ImageSize",
     "Interpolation",
     "KeepAspect",
+    "Log",
     "Model",
     "NearDuplicates",
     "NewHeadName",
@@ -234,5 +235,8 @@ Standardize = Annotated[
         "--standardize/--no-standardize",
         help="Divide each feature by its deviation over the images fitted on.",
     ),
+]
+Log = Annotated[
+    Path, typer.Option("--log", help="The experiment log that 'bottleneck sweep' fills.")
 ]
 BySet = Annotated[str | None, typer.Option("--set", help="Choose among extractions by image set.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.leaderboard import print_ranked
+from bottleneck.cli.leaderboard import print_best
 from bottleneck.cli.notes import note_image_set, note_random
 from bottleneck.cli.options import (
     AsJson,
@@ -41,7 +41,9 @@ def sweep(
     ] = None,
     clfs: Annotated[
         list[str] | None,
-        typer.Option("--clf", help="A classifier, as for fit-head; may repeat.  [default: softmax]"),
+        typer.Option(
+            "--clf", help="A classifier, as for fit-head; may repeat.  [default: softmax]"
+        ),
     ] = None,
     C: Annotated[
         list[str] | None,
@@ -87,8 +89,6 @@ def sweep(
 
     What the log has already is not computed again.
     """
-    import joblib
-
     from bottleneck.cache import Cache
     from bottleneck.experiments import ExperimentLog, log_to_mlflow
     from bottleneck.features import select_layers
@@ -117,7 +117,7 @@ def sweep(
         note_image_set(ImageSet.read_csv(store.set_file(name)))
     note_random(any(each.weights_random for each in selections))
     new = len(experiments.experiments()) - before
-    print_ranked(found, as_json=as_json)
+    print_best(found, as_json=as_json)
     note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
     return found
 

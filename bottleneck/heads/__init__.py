@@ -6,6 +6,7 @@ safetensors and JSON.
 
 from bottleneck.heads.calibration import calibration_error
 from bottleneck.heads.crossval import cross_validate
+from bottleneck.heads.estimator import HeadClassifier
 from bottleneck.heads.fit import fit_head
 from bottleneck.heads.head import Head, find_head, head_names
 from bottleneck.heads.mlp import MLP
@@ -16,6 +17,7 @@ __all__ = [
     "MLP",
     "RECIPES",
     "Head",
+    "HeadClassifier",
     "calibration_error",
     "cross_validate",
     "find_head",

@@ -10,6 +10,7 @@ from bottleneck.heads.probabilities import link_of
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import score_metrics
+from bottleneck.solvers import threads_for
 
 __all__ = ["cross_validate"]
 
@@ -46,7 +47,8 @@ def cross_validate(
         temperature = fit_temperature(link, scores, held) if recipe.margins else 1.0
         return {"images": len(held), **score_metrics(link, scores, held, temperature)}
 
-    return [
-        [metrics(fold, own) for fold, own in zip(folds, scores, strict=True)]
-        for scores in recipe.held_out(problem, folds, grid)
-    ]
+    with threads_for(problem.X.size):
+        return [
+            [metrics(fold, own) for fold, own in zip(folds, scores, strict=True)]
+            for scores in recipe.held_out(problem, folds, grid)
+        ]

@@ -22,7 +22,7 @@ from bottleneck.heads.problem import Fitted, Fold, Problem, Reduce
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
-from bottleneck.solvers import reduce_rows
+from bottleneck.solvers import reduce_rows, threads_for
 
 __all__ = ["fit_head"]
 
@@ -114,7 +114,8 @@ def fit_head(
         reduce=reduce,
         seed=seed,
     )
-    fitted, choice = _fit(problem, recipe, value, validation)
+    with threads_for(problem.X.size):
+        fitted, choice = _fit(problem, recipe, value, validation)
     history = {"history": list(fitted.history)} if fitted.history else {}
     return Head(
         clf=recipe.name,

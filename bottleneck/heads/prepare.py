@@ -78,6 +78,8 @@ def make_problem(
             f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
             f"row, from 0 on and finite"
         )
+    if not weights.any():
+        raise UsageError("all sample weights are zero; expected some above: give other weights")
     members = targets.indicators[weights > 0].sum(axis=0)
     lacking = members == 0
     if targets.multilabel:

@@ -54,21 +54,20 @@ def log_losses(
     targets : Targets
         n rows.
     smooth : bool
-        Whether a class's own share in the targets is less than 1 by what a uniform prior makes of
-        its count (Platt 1999, Probabilistic Outputs for Support Vector Machines, section 2.2).
+        Whether a row's own class has less than the whole share, as if one row more were wrong: what
+        Laplace's rule of succession makes of n rows that are all told rightly.
     """
     own, classes = log_probabilities(link, scores, temperature), scores.shape[1]
     indicators = targets.indicators
     if targets.multilabel:
         others = log_probabilities(link, -scores, temperature)
-        members = indicators.sum(axis=0)
-        high = (members + 1) / (members + 2) if smooth else 1.0
-        low = 1 / (len(targets) - members + 2) if smooth else 0.0
-        shares = np.where(indicators, high, low)
+        shares = _shares(indicators, 2, smooth=smooth)
         return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
+    return np.asarray(-(_shares(indicators, classes, smooth=smooth) * own).sum(axis=1))
+
+
+def _shares(indicators: np.ndarray, answers: int, *, smooth: bool) -> np.ndarray:
     if not smooth:
-        return np.asarray(-own[np.arange(len(own)), targets.codes])
-    counts = np.bincount(targets.codes, minlength=classes)[targets.codes]
-    shares = np.repeat(1 / (counts[:, None] + classes), classes, axis=1)
-    shares[indicators] *= counts + 1
-    return np.asarray(-(shares * own).sum(axis=1))
+        return indicators
+    total = len(indicators) + answers
+    return np.where(indicators, 1 - (answers - 1) / total, 1 / total)

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from bottleneck.errors import DataError
 from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
-from bottleneck.solvers import Reduction
+from bottleneck.solvers import Reduction, column_moments
 
 __all__ = ["Fitted", "Fold", "Problem", "Reduce"]
 
@@ -78,7 +78,17 @@ class Problem:
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return the reduced rows, standardised by those that `fit` says, or by all."""
-        return self.reduce(self.X, fit, standardize=self.standardize)
+        return self.reduce(self.X, self._counted(fit), standardize=self.standardize)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and scale of the features, of shape (d,) each, by which rows are reduced."""
+        return column_moments(self.X, self._counted(None), standardize=self.standardize)
+
+    def _counted(self, fit: np.ndarray | None) -> np.ndarray | None:
+        """Return what rows count for the moments, or which do where they count the same."""
+        if (self.weights == 1).all():
+            return fit
+        return self.weights if fit is None else self.weights * fit
 
     def counts(self, fit: np.ndarray) -> np.ndarray:
         """Return what each row counts where it is fitted on.
@@ -153,36 +163,47 @@ class Problem:
             A class has fewer groups than folds are needed, or is missing in one of them.
         """
         _, first, group_of_row = np.unique(self.groups, return_index=True, return_inverse=True)
-        groups = self.targets.take(first)
-        most, rarest = _most_folds(groups)
+        most, rarest = self._most_folds(group_of_row)
         needed = 2 if fewer else count
         if most < needed:
             raise DataError(
                 f"class {rarest!r} has {most} different training image{'s' * (most != 1)}; "
                 f"{needed} folds need {needed}: add images"
             )
-        strata = groups.codes
-        if groups.multilabel:
-            named = [join_classes(np.compress(row, groups.classes)) for row in groups.codes]
-            strata = np.unique(rarest_classes(named), return_inverse=True)[1]
-            sizes = np.bincount(strata)
-            strata = np.where(sizes[strata] < min(count, most), sizes.argmax(), strata)
-        split = StratifiedKFold(min(count, most), shuffle=True, random_state=self.seed + repeat)
-        held = [np.isin(group_of_row, rows) for _, rows in split.split(first, strata)]
+        options = {"shuffle": True, "random_state": self.seed + repeat}
+        strata = self._strata(min(count, most))
+        if (strata == strata[first][group_of_row]).all():
+            split = StratifiedKFold(min(count, most), **options).split(first, strata[first])
+            held = [np.isin(group_of_row, rows) for _, rows in split]
+        else:
+            split = StratifiedGroupKFold(min(count, most), **options)
+            places = np.arange(len(strata))
+            held = [np.isin(places, rows) for _, rows in split.split(strata, strata, group_of_row)]
         folds = [Fold(~rows, rows) for rows in held]
         for fold in folds:
             there = self.targets.take(fold.fit).indicators
-            if not there.any(axis=0).all() or (groups.multilabel and there.all(axis=0).any()):
+            alike = self.targets.multilabel and there.all(axis=0).any()
+            if alike or not there.any(axis=0).all():
                 raise DataError(
                     "identical images stand under several classes, or rare classes stand together, "
                     "which leaves a fold without one: correct the labels or add images"
                 )
         return folds
 
+    def _strata(self, folds: int) -> np.ndarray:
+        """Return what the folds are to have equal shares of, int of shape (n,)."""
+        if not self.targets.multilabel:
+            return self.targets.codes
+        named = [join_classes(np.compress(row, self.targets.classes)) for row in self.targets.codes]
+        strata = np.unique(rarest_classes(named), return_inverse=True)[1]
+        sizes = np.bincount(strata)
+        return np.where(sizes[strata] < folds, sizes.argmax(), strata)
 
-def _most_folds(groups: Targets) -> tuple[int, str]:
-    """Return the size of the smallest class (or of what is not of it), and its name."""
-    members = groups.indicators.sum(axis=0)
-    if groups.multilabel:
-        members = np.minimum(members, len(groups) - members)
-    return int(members.min()), groups.classes[int(members.argmin())]
+    def _most_folds(self, group_of_row: np.ndarray) -> tuple[int, str]:
+        """Return of how many groups the rarest class is (or what is not of it), and its name."""
+        indicators = self.targets.indicators
+        each = [len(np.unique(group_of_row[own])) for own in indicators.T]
+        if self.targets.multilabel:
+            others = [len(np.unique(group_of_row[~own])) for own in indicators.T]
+            each = list(map(min, each, others))
+        return min(each), self.targets.classes[int(np.argmin(each))]

@@ -10,7 +10,7 @@ import numpy as np
 from bottleneck.heads.mlp import MLP
 from bottleneck.heads.models import Affine, Neighbours
 from bottleneck.heads.problem import Fitted, Fold, Problem
-from bottleneck.solvers import Reduction, column_moments
+from bottleneck.solvers import Reduction
 from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
 
 __all__ = ["C_GRID", "RECIPES", "Linear", "Nearest", "Recipe"]
@@ -130,7 +130,7 @@ class Nearest:
 
     def fit(self, problem: Problem, value: int) -> Fitted:
         """As `Recipe.fit`."""
-        _, scale = column_moments(problem.X, standardize=problem.standardize)
+        _, scale = problem.moments()
         everyone = np.ones(len(problem.X), dtype=bool)
         return Fitted(_neighbours(problem, problem.X, scale, everyone, value))
 

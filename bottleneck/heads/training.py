@@ -14,7 +14,6 @@ from bottleneck.heads.probabilities import link_of
 from bottleneck.heads.problem import Fitted, Problem
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
-from bottleneck.solvers import column_moments
 
 __all__ = ["train"]
 
@@ -62,7 +61,7 @@ class _Training:
 
     def __init__(self, settings: MLP, problem: Problem) -> None:
         self._settings, self._problem = settings, problem
-        self._mean, self._scale = column_moments(problem.X, standardize=problem.standardize)
+        self._mean, self._scale = problem.moments()
         self._shift = torch.from_numpy(self._mean.astype(np.float32))
         self._factor = torch.from_numpy((1 / self._scale).astype(np.float32))
         self.network = nn.Sequential(

@@ -14,7 +14,7 @@ from bottleneck.solvers.reduction import Reduction, reduce_rows
 
 __all__ = ["KeptReductions"]
 
-_VERSION = b"1"
+_VERSION = b"2"
 """To be raised when `reduce_rows` computes something else."""
 
 
@@ -78,7 +78,7 @@ def _key(X: np.ndarray, train: np.ndarray | None, *, standardize: bool) -> str:
     content.update(f"{X.shape} {X.dtype.str} {standardize}".encode())
     content.update(np.ascontiguousarray(X).data)
     if train is not None:
-        content.update(np.packbits(train).data)
+        content.update(train.dtype.str.encode() + np.ascontiguousarray(train).tobytes())
     return str(content.hexdigest())
 
 

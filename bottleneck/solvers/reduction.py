@@ -91,7 +91,8 @@ def reduce_rows(
     X : np.ndarray
         Shape (n, d), of any float type.
     train : np.ndarray, optional
-        bool of shape (n,): the rows whose mean and deviation standardise; all by default.
+        Shape (n,): the rows whose mean and deviation standardise, as bool or by what they count;
+        all by default.
     standardize : bool
         Divide each feature by its deviation. The mean is subtracted in any case: with an intercept
         that is not penalised it changes no score.
@@ -120,10 +121,12 @@ def reduce_rows(
     return Reduction(rows, *moments, pivots[:rank])
 
 
-def column_moments(X: np.ndarray, *, standardize: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def column_moments(
+    X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Return what `reduce_rows` subtracts of each feature and divides it by, of shape (d,) each."""
     moments = np.zeros(X.shape[1]), np.ones(X.shape[1])
-    for _ in _standardised(X, None, moments, standardize=standardize):
+    for _ in _standardised(X, train, moments, standardize=standardize):
         pass
     return moments
 
@@ -152,12 +155,13 @@ def _standardised(
     What rounding leaves of a constant column's deviation is none: it is divided by 1.
     """
     mean, scale = moments
+    fit = slice(None) if train is None else train > 0
+    counts = None if train is None or train.dtype == bool else train[fit]
     for columns, values in _blocks(X):
-        mean[columns] = (values if train is None else values[train]).mean(axis=0)
+        mean[columns] = np.average(values[fit], axis=0, weights=counts)
         centred = np.subtract(values, mean[columns], out=values)
         if standardize:
-            fitted = centred if train is None else centred[train]
-            deviation = np.sqrt(np.einsum("ij,ij->j", fitted, fitted) / len(fitted))
+            deviation = np.sqrt(np.average(centred[fit] ** 2, axis=0, weights=counts))
             noise = 10 * np.finfo(np.float64).eps * np.abs(mean[columns])
             scale[columns] = np.where(deviation <= noise, 1, deviation)
             centred /= scale[columns]

@@ -1,0 +1,131 @@
+"""Heads as a scikit-learn classifier."""
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from bottleneck.heads.fit import fit_head
+from bottleneck.heads.prepare import recipe_of
+from bottleneck.heads.recipes import Recipe
+
+__all__ = ["HeadClassifier"]
+
+
+class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Fit a head within scikit-learn's pipelines and searches.
+
+    Labels are scikit-learn's: of any type, or an indicator matrix where a row may be of several
+    classes. A head that `fit-head` could have made is in `head_`.
+
+    Parameters
+    ----------
+    clf, C, n_neighbors, balanced, standardize
+        As for `fit_head`; what is not given is chosen on folds of the rows that are fitted on.
+    random_state : int
+        Of the folds, and of a network's training.
+
+    Attributes
+    ----------
+    classes_ : np.ndarray
+        Shape (k,).
+    n_features_in_ : int
+        d.
+    head_ : Head
+        What was fitted.
+    """
+
+    def __init__(
+        self,
+        clf: str | Recipe = "softmax",
+        *,
+        C: float | None = None,
+        n_neighbors: int | None = None,
+        balanced: bool = False,
+        standardize: bool = True,
+        random_state: int = 0,
+    ) -> None:
+        self.clf = clf
+        self.C = C
+        self.n_neighbors = n_neighbors
+        self.balanced = balanced
+        self.standardize = standardize
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+    ) -> Self:
+        """Fit a head.
+
+        Parameters
+        ----------
+        X : array-like
+            Shape (n_samples, d).
+        y : array-like
+            Shape (n_samples,), or (n_samples, k) of 0 and 1.
+        sample_weight : array-like, optional
+            Shape (n_samples,): what each row counts.
+        groups : array-like, optional
+            Shape (n_samples,): rows of one group stay in one fold, where something is chosen.
+
+        Raises
+        ------
+        UnknownNameError, UsageError, DataError
+            As for `fit_head`.
+        """
+        X, y = validate_data(
+            self, X, y, multi_output=True, dtype=[np.float32, np.float64], ensure_min_samples=2
+        )
+        check_classification_targets(y)
+        if type_of_target(y) == "multilabel-indicator":
+            self.classes_, codes = np.arange(y.shape[1]), y.astype(bool)
+        else:
+            self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+        self.head_ = fit_head(
+            X,
+            codes,
+            self.clf,
+            C=self.C,
+            n_neighbors=self.n_neighbors,
+            groups=groups,
+            sample_weight=sample_weight,
+            balanced=self.balanced,
+            standardize=self.standardize,
+            seed=self.random_state,
+        )
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return scores of shape (n_samples, k); of two classes the second's less the first's."""
+        scores = self._scores(X)
+        if self.head_.multilabel or len(self.classes_) > 2:  # noqa: PLR2004 - two have one
+            return scores
+        return np.asarray(scores[:, 1] - scores[:, 0])
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities of shape (n_samples, k), calibrated where rows were held out."""
+        scores = self._scores(X)
+        return self.head_.probabilities(scores)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return labels of shape (n_samples,), or indicators of shape (n_samples, k)."""
+        scores = self._scores(X)
+        if self.head_.multilabel:
+            return (scores > 0).astype(int)
+        return np.asarray(self.classes_[scores.argmax(axis=1)])
+
+    def _scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        return self.head_.decision_function(X)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = recipe_of(self.clf).multilabel
+        return tags

@@ -1,0 +1,73 @@
+"""Heads as scikit-learn's estimators."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import check_estimator
+
+from bottleneck import MLP, BottleneckFeatures, HeadClassifier, fit_head
+from bottleneck.heads import RECIPES
+
+# Weights count like repeated rows for a given C (see test_classifiers.py); but what is chosen or
+# calibrated on folds sees other folds where rows are repeated.
+EXPECTED = {"check_sample_weight_equivalence_on_dense_data": "folds differ"}
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn's own, of checks that are skipped
+@pytest.mark.parametrize("clf", sorted(RECIPES))
+def test_scikit_learns_checks(clf):
+    chosen = MLP(hidden=8, epochs=20, learning_rate=0.05) if clf == "mlp" else clf
+    results = check_estimator(
+        HeadClassifier(chosen), expected_failed_checks=EXPECTED, on_skip=None, on_fail=None
+    )
+    failed = {
+        each["check_name"]: each["exception"] for each in results if each["status"] == "failed"
+    }
+    assert not failed
+    assert sum(each["status"] == "passed" for each in results) > 50
+
+
+def test_it_fits_what_fit_head_fits():
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    head = fit_head(X, names, "svm", seed=3)
+    estimator = HeadClassifier("svm", random_state=3).fit(X, names)
+    assert estimator.head_.hyperparameters == head.hyperparameters
+    assert np.array_equal(estimator.predict_proba(X), head.predict_proba(X))
+    assert np.array_equal(estimator.predict(X), head.predict(X))
+    assert estimator.decision_function(X).shape == (150, 3)
+    two = HeadClassifier(C=1.0).fit(X[:100], y[:100])
+    assert np.array_equal(two.decision_function(X) > 0, two.predict(X) == 1)
+
+
+def test_searches_find_the_best_head():
+    X, y = load_iris(return_X_y=True)
+    search = GridSearchCV(
+        HeadClassifier(), {"clf": ["softmax", "knn", "centroid"], "standardize": [True, False]}
+    ).fit(X, y)
+    assert search.best_score_ > 0.95
+    assert len(set(search.cv_results_["mean_test_score"])) > 1
+    groups = np.arange(150) % 50  # each of all classes
+    scores = cross_val_score(
+        HeadClassifier("ridge"), X, y, groups=groups, cv=GroupKFold(3), params={"groups": groups}
+    )
+    assert scores.mean() > 0.7
+
+
+def test_paths_in_classes_out(faces, faces_cache):
+    """From images to classes in one pipeline, searched over pooling and penalty at once."""
+    paths = sorted(map(str, faces.glob("*/*")))[::4]
+    labels = np.array([path.split("/")[-2] for path in paths])
+    pipeline = make_pipeline(
+        BottleneckFeatures("efficientnet_lite0", cache=faces_cache.root),
+        HeadClassifier(C=0.01),
+    )
+    assert cross_val_score(pipeline, paths, labels, cv=4).mean() > 0.9
+    grid = {"headclassifier__C": [1e-6, 0.1], "headclassifier__clf": ["softmax", "svm"]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(paths, labels)
+    assert search.predict(paths).tolist() == labels.tolist()
+    copy = clone(search.best_estimator_)
+    assert copy.get_params()["headclassifier__C"] == search.best_params_["headclassifier__C"]

@@ -1,0 +1,242 @@
+"""Sweeps: the numbers, what is computed again, and what a kill leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from bottleneck import (
+    Cache,
+    ExperimentLog,
+    FrozenBase,
+    ImageSet,
+    Sweep,
+    extract_features,
+    load_features,
+    run_sweep,
+    select_layers,
+)
+from bottleneck.errors import DataError, UsageError
+from bottleneck.heads import C_GRID
+
+LOG = Path("log/experiments.sqlite")
+
+
+@pytest.fixture
+def layers(faces_cache):
+    return select_layers(faces_cache)
+
+
+@pytest.fixture
+def small(make_images) -> Cache:
+    """Two layers of a few images, of which one is a map; and val images."""
+    for split, count in (("train", 9), ("val", 4), ("test", 3)):
+        make_images(f"data/{split}", seed=count, cat=count, dog=count)
+    base = FrozenBase("efficientnet_lite0", ["blocks.0", "global_pool.flatten"])
+    cache = Cache("cache")
+    extract_features(ImageSet.from_folder("data"), base, cache)
+    return cache
+
+
+def metrics_of(experiments) -> list[list[dict[str, float]]]:
+    return [each.folds for each in experiments]
+
+
+def test_folds_are_scored_as_scikit_learn_does(faces_cache, layers):
+    """On the training images alone, and in every repetition on other folds."""
+    sweep = Sweep(("softmax",), C=(1e-3, 1.0), repeats=2, seed=5)
+    found = run_sweep(faces_cache, layers, ExperimentLog(LOG), sweep)
+    train = load_features(faces_cache, layers[0]).split("train")
+    order = np.argsort(train.digests)  # which decide on the folds, whatever the files' order
+    X, y = train.X[order].astype(np.float64), train.labels[order]
+    assert [each.settings["C"] for each in found] == [1e-3, 1.0]
+    for experiment in found:
+        plain = make_pipeline(
+            StandardScaler(), LogisticRegression(C=experiment.settings["C"], max_iter=10_000)
+        )
+        for repeat in range(2):
+            folds = StratifiedKFold(5, shuffle=True, random_state=5 + repeat)
+            own = [fold for fold in experiment.folds if fold["repeat"] == repeat]
+            assert [fold["fold"] for fold in own] == [0, 1, 2, 3, 4]
+            assert sum(fold["images"] for fold in own) == len(train) == 160
+            for scoring, metric, sign in (
+                ("accuracy", "accuracy", 1),
+                ("neg_log_loss", "log_loss", -1),
+            ):
+                theirs = cross_val_score(plain, X, y, cv=folds, scoring=scoring)
+                assert [fold[metric] for fold in own] == pytest.approx(sign * theirs, abs=2e-3)
+
+
+def test_settings_say_all(faces_cache, layers):
+    (experiment,) = run_sweep(faces_cache, layers, ExperimentLog(LOG), Sweep(("lda",)))
+    settings = experiment.settings
+    assert settings["clf"] == "lda"
+    assert "C" not in settings
+    features = load_features(faces_cache, layers[0])
+    assert {name: settings[name] for name in features.provenance} == features.provenance
+    assert settings["cv"] == 5
+    assert experiment.environment["scikit-learn"]
+
+
+def test_what_the_log_has_is_not_computed_again(faces_cache, layers):
+    log, counts = ExperimentLog(LOG), []
+
+    def tell(_stage: str, _done: int, total: int) -> None:
+        counts.append(total)
+
+    def run(sweep: Sweep) -> list:
+        return run_sweep(faces_cache, layers, log, sweep, progress=tell)
+
+    first = run(Sweep(("ridge", "lda"), C=(0.1, 1.0)))
+    assert counts[-1] == 10
+    counts.clear()
+    assert run(Sweep(("ridge", "lda"), C=(0.1, 1.0))) == first
+    assert counts == [0]
+    more = run(Sweep(("ridge", "lda", "centroid"), C=(0.1, 0.5, 1.0)))
+    assert counts[-1] == 10
+    assert len(more) == 5
+    assert [each for each in more if each in first] == first
+    alone = run_sweep(
+        faces_cache, layers, ExperimentLog("other.sqlite"), Sweep(("ridge",), C=(0.5,))
+    )
+    assert metrics_of(alone) == metrics_of([more[1]])
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_every_backend_finds_the_same(faces_cache, layers, backend):
+    sweep = Sweep(("ridge", "centroid"), C=(0.1,))
+    with joblib.parallel_config(backend, n_jobs=2):
+        found = run_sweep(faces_cache, layers, ExperimentLog(LOG), sweep)
+    alone = run_sweep(faces_cache, layers, ExperimentLog("other.sqlite"), sweep)
+    for ours, theirs in zip(found, alone, strict=True):
+        for fold, other in zip(ours.folds, theirs.folds, strict=True):
+            assert fold == pytest.approx(other, rel=1e-5)
+
+
+def test_layers_and_poolings_are_all_tried(small):
+    selections = select_layers(small, pools=["avg", "max"])
+    assert [(each.layer, each.pool) for each in selections] == [
+        ("blocks.0.0.bn2", "avg"),
+        ("global_pool.flatten", "none"),
+        ("blocks.0.0.bn2", "max"),
+    ]
+    found = run_sweep(small, selections, ExperimentLog(LOG), Sweep(("centroid", "lda"), cv=3))
+    tried = [
+        (each.settings["layer"], each.settings["pool"], each.settings["clf"]) for each in found
+    ]
+    assert tried == [
+        (each.layer, each.pool, clf) for each in selections for clf in ("centroid", "lda")
+    ]
+    assert len({json.dumps(each.folds) for each in found}) > 1
+    assert {fold["images"] for each in found for fold in each.folds} == {6}
+
+
+def test_val_images_are_held_out_where_there_are_any(small):
+    selections = select_layers(small, layers=["global_pool.flatten"])
+    log = ExperimentLog(LOG)
+    (held,) = run_sweep(small, selections, log, Sweep(("lda",), repeats=3))
+    assert [fold["images"] for fold in held.folds] == [8]
+    assert held.settings["cv"] == held.settings["repeats"] == 1
+    (folds,) = run_sweep(small, selections, log, Sweep(("lda",), cv=3))
+    assert [fold["images"] for fold in folds.folds] == [6, 6, 6]
+
+
+def test_what_cannot_be_is_told_before_anything_is_computed(small):
+    log = ExperimentLog(LOG)
+    selections = select_layers(small)
+    with pytest.raises(DataError, match="class 'cat' has 9 different .*; 10 folds need 10"):
+        run_sweep(small, selections, log, Sweep(("lda",), cv=10))
+    for wrong in ({"cv": 1}, {"repeats": 0}, {"C": (0.0,)}, {"C": (float("nan"),)}):
+        with pytest.raises(UsageError, match="expected"):
+            Sweep(**wrong)
+    assert not LOG.exists()
+
+
+KILLED = """
+import sys
+from bottleneck import Cache, ExperimentLog, Sweep, run_sweep, select_layers
+
+def tell(stage, done, total):
+    print(done, flush=True)
+
+cache = Cache(sys.argv[1])
+sweep = Sweep(("lda", "ridge", "centroid", "knn", "softmax"), C=(0.1, 1.0))
+run_sweep(cache, select_layers(cache), ExperimentLog(sys.argv[2]), sweep, jobs=2, progress=tell)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_sweep_that_was_killed_goes_on(faces_cache, layers, number):
+    command = [sys.executable, "-c", KILLED, str(faces_cache.root), str(LOG)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if int(line) == 12:
+                process.send_signal(number)
+                break
+        process.wait(timeout=60)
+    log = ExperimentLog(LOG)
+    before = log.experiments()
+    assert 1 <= len(before) < 12
+    counts = []
+
+    def tell(_stage: str, _done: int, total: int) -> None:
+        counts.append(total)
+
+    sweep = Sweep(("lda", "ridge", "centroid", "knn", "softmax"), C=(0.1, 1.0))
+    found = run_sweep(faces_cache, layers, log, sweep, progress=tell)
+    assert counts[-1] < 25
+    assert [each for each in found if each in before] == sorted(before, key=found.index)
+    whole = run_sweep(faces_cache, layers, ExperimentLog("other.sqlite"), sweep)
+    assert len(found) == len(whole) == 12
+    for ours, theirs in zip(found, whole, strict=True):
+        assert ours.settings == theirs.settings
+        for fold, other in zip(ours.folds, theirs.folds, strict=True):
+            assert fold == pytest.approx(other, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's own use of it
+def test_on_the_command_line(bottleneck, faces_cache):
+    asked = ("--cache", faces_cache.root, "--clf", "ridge", "--clf", "centroid")
+    done = bottleneck("sweep", *asked, "--C", "auto", "--jobs", 1, "--mlflow", "sqlite:///ml.db")
+    assert done.code == 0
+    assert f"{len(C_GRID) + 1} new of {len(C_GRID) + 1} experiments" in done.err
+    assert "9 experiments logged to sqlite:///ml.db" in done.err
+    assert Path("ml.db").exists()
+    assert "centroid" in done.out
+    again = bottleneck("sweep", *asked, "--jobs", 1, "--json")
+    assert "0 new of 9 experiments" in again.err
+    best = json.loads(again.out)[0]
+    table = bottleneck("leaderboard", "--json", "--top", 1)
+    assert json.loads(table.out) == [best]
+    paired = json.loads(bottleneck("leaderboard", "--compare", 1, 9, "--json").out)
+    assert paired["folds"] == 5
+    low, high = paired["interval"]
+    assert low <= paired["difference"] <= high
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--C", "many"), "--C many cannot be; expected auto alone, or numbers above 0"),
+        (("--C", "auto", "--C", "1"), "expected auto alone"),
+        (("--C", "0"), "C is 0.0, expected a number above 0"),
+        (("--clf", "smv"), "no classifier 'smv'; did you mean 'svm'"),
+        (("--cv", "1000"), "1000 folds need 1000: add images"),
+        (("--backend", "loki"), "joblib has no backend 'loki' here"),
+        (("--layer", "block9"), "no extraction with layer 'block9'"),
+    ],
+)
+def test_bad_usage(bottleneck, faces_cache, arguments, sentence):
+    done = bottleneck("sweep", "--cache", faces_cache.root, "--jobs", 1, *arguments)
+    assert done.code in {1, 2}
+    assert sentence in done.err
+    assert "Traceback" not in done.err
