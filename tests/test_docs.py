@@ -99,6 +99,20 @@ def test_the_commands_on_the_cache(bottleneck, demo):
     assert names["X"].shape == (200, 1280)
 
 
+def test_the_commands_and_the_python_of_heads(bottleneck, demo, capsys):
+    """Those of docs/heads.md on what the demo left."""
+    assert demo.code == 0
+    page = (ROOT / "docs" / "heads.md").read_text()
+    (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
+    for line in commands.splitlines():
+        finished = bottleneck(*shlex.split(line)[1:])
+        assert finished.code == 0, (line, finished.err)
+        assert finished.out
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "heads.md", "exec"), {})
+    assert "headclassifier__clf" in capsys.readouterr().out
+
+
 def test_the_readmes_installations_are_one_line_each():
     lines = [block.strip() for block in blocks("") if block.startswith("pip")]
     assert lines == [
