@@ -9,6 +9,7 @@ import numpy as np
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.features.selection import Selection
+from bottleneck.features.streaming import StreamedRows
 from bottleneck.images import SPLITS, ImageSet
 
 __all__ = ["Features", "features_of", "load_features"]
@@ -20,7 +21,7 @@ class Features:
 
     Attributes
     ----------
-    X : np.ndarray
+    X : np.ndarray or StreamedRows
         float32 of shape (n_samples, n_features); an unpooled map is flattened in its own order.
     y : np.ndarray or None
         Labels, strings of shape (n_samples,); None in an unlabelled set.
@@ -38,7 +39,7 @@ class Features:
         Where the features came from.
     """
 
-    X: np.ndarray
+    X: np.ndarray | StreamedRows
     y: np.ndarray | None
     digests: np.ndarray
     splits: np.ndarray
@@ -48,7 +49,7 @@ class Features:
     selection: Selection
 
     @classmethod
-    def of(cls, images: ImageSet, selection: Selection, X: np.ndarray) -> Self:
+    def of(cls, images: ImageSet, selection: Selection, X: np.ndarray | StreamedRows) -> Self:
         """Join the labels of images to their rows, which are in the images' order."""
         items = images.items
         return cls(
@@ -95,8 +96,18 @@ class Features:
         )
 
 
-def load_features(cache: Cache, selection: Selection) -> Features:
+def load_features(cache: Cache, selection: Selection, *, memory: int | None = None) -> Features:
     """Read the features of a selection and join the labels by digest.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where they are.
+    selection : Selection
+        Which they are.
+    memory : int, optional
+        Bytes that they and a copy may take: larger ones are `StreamedRows`, which are read in every
+        pass over them. Without it they are read now, whatever their size.
 
     Raises
     ------
@@ -106,11 +117,18 @@ def load_features(cache: Cache, selection: Selection) -> Features:
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
     bank = cache.bank(selection.model, selection.fingerprint)
     digests = [item.digest for item in images.items]
+    if memory is not None:
+        first = bank.read(selection.layer, digests[:1], convert=selection.vectors)
+        if len(digests) * first.nbytes * 2 > memory:
+            rows = StreamedRows(bank, selection, np.array(digests), first.shape[1], memory)
+            return Features.of(images, selection, rows)
     X = bank.read(selection.layer, digests, convert=selection.vectors)
     return Features.of(images, selection, X)
 
 
-def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
+def features_of(
+    source: Mapping[str, Any], cache: Cache, *, memory: int | None = None
+) -> Features:
     """Load the features of the layer and image set that a head was fitted on.
 
     Parameters
@@ -119,6 +137,8 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
         The head's `source`, which is the `provenance` of the features that it was fitted on.
     cache : Cache
         Where they are.
+    memory : int, optional
+        As for `load_features`.
 
     Raises
     ------
@@ -134,7 +154,7 @@ def features_of(source: Mapping[str, Any], cache: Cache) -> Features:
             f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
             f"the cache that the head was fitted on with --cache"
         )
-    features = load_features(cache, selection)
+    features = load_features(cache, selection, memory=memory)
     runs = [run for run in cache.runs() if run["image_set"] == selection.image_set]
     if runs and runs[-1]["image_set_digest"] != features.images.digest_of():
         raise DataError(

@@ -1,0 +1,86 @@
+"""Features that are read from the cache in blocks, again in every pass over them."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from bottleneck.cache import Bank
+from bottleneck.features.selection import Selection
+
+__all__ = ["StreamedRows", "free_memory"]
+
+_UNKNOWN = 2**32
+"""Taken to be free where the system does not tell."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedRows:
+    """Rows of features, in place of an array of shape (n, d).
+
+    Attributes
+    ----------
+    bank : Bank
+        Where they are.
+    selection : Selection
+        Which they are.
+    digests : np.ndarray
+        SHA-256 of the n images.
+    n_features : int
+        d.
+    memory : int
+        Bytes that whoever works with them may take, the blocks included.
+    """
+
+    bank: Bank
+    selection: Selection
+    digests: np.ndarray
+    n_features: int
+    memory: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        return len(self.digests), self.n_features
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return len(self.digests) * self.n_features
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, rows: np.ndarray) -> Self:
+        """Return some rows, chosen by bool or by place."""
+        return replace(self, digests=self.digests[rows])
+
+    def joined(self, other: Self) -> Self:
+        """Return these rows and then others of the same selection."""
+        return replace(self, digests=np.concatenate([self.digests, other.digests]))
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield consecutive rows (m, d), float16 or float32, in a quarter of the memory."""
+        pooled = self.selection.pool != self.selection.stored_pool
+        convert = self.selection.vectors if pooled else None
+        for block in self.bank.stream(
+            self.selection.layer, self.digests, memory=self.memory // 4, convert=convert
+        ):
+            yield block.reshape(len(block), -1)
+
+
+def free_memory() -> int:
+    """Return how many bytes of memory are free, as far as the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = dict(line.split(":", 1) for line in lines)["MemAvailable"]
+        return int(available.split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return _UNKNOWN
