@@ -14,18 +14,16 @@ the next smaller C, and leaves the batch when it has converged.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 
-from bottleneck.solvers.losses import Logistic, Loss, Softmax, SquaredHinge
-from bottleneck.solvers.rows import SharedRows
+from bottleneck.solvers.losses import Logistic, Softmax, SquaredHinge
+from bottleneck.solvers.problems import LOSSES, PathPoint, Problems, inner, point_of, pose, settled
+from bottleneck.solvers.rows import Preconditioner, SharedRows
 
 __all__ = ["LOSSES", "PathPoint", "fit_path"]
-
-LOSSES = ("softmax", "logistic", "squared_hinge")
 
 _WIDTH = 64
 """Columns up to which a product takes hardly longer than with one: it reads the rows."""
@@ -41,31 +39,6 @@ _TIGHTEN = 25
 """To which share the residual of a Newton step is brought: at first, and how much nearer later."""
 _DESCENT = 1e-4
 """Share of the expected descent that a step has to bring (Armijo)."""
-
-
-@dataclass(frozen=True)
-class PathPoint:
-    """The solutions for one `C`.
-
-    Attributes
-    ----------
-    C : float
-        Inverse strength of the penalty.
-    weight : np.ndarray
-        Shape (f, k, r): for each fold and class; one class stands for two.
-    bias : np.ndarray
-        Shape (f, k).
-    objective : np.ndarray
-        Shape (f, k), or (f, 1) for softmax, which has one objective for all classes.
-    converged : np.ndarray
-        bool of shape (f,).
-    """
-
-    C: float
-    weight: np.ndarray
-    bias: np.ndarray
-    objective: np.ndarray
-    converged: np.ndarray
 
 
 def fit_path(
@@ -113,7 +86,7 @@ def fit_path(
         if not (fitted := counts.flatten(1).any(1)).all():
             matrix, counts = matrix[fitted], counts[fitted]
             labels = labels[fitted.cpu().numpy()]
-        base = _problems(labels, counts, loss, classes)
+        base = pose(labels, counts, loss, classes)
         found = {
             C: [matrix.new_empty(matrix.shape[1] + 1, base.size, base.width), *base.nothing()]
             for C in grid
@@ -127,81 +100,7 @@ def fit_path(
                     for kept, own in zip(found[C], point, strict=True):
                         kept[..., some, :] = own
     folds = counts.shape[1]
-    return [_point(C, found[C], folds) for C in grid]
-
-
-def _point(C: float, found: Sequence[torch.Tensor], folds: int) -> PathPoint:
-    """Put problems of one fold together."""
-    solution, objective, converged = (each.cpu().numpy() for each in found)
-    by_fold = solution.reshape(len(solution), folds, -1).transpose(1, 2, 0)
-    return PathPoint(
-        C=C,
-        weight=by_fold[..., :-1],
-        bias=by_fold[..., -1],
-        objective=objective.reshape(folds, -1),
-        converged=np.all(converged.reshape(folds, -1), axis=1),
-    )
-
-
-@dataclass(frozen=True)
-class _Problems:
-    """p problems on the same rows, each with k scores per row.
-
-    Attributes
-    ----------
-    loss : Loss
-        Of their scores.
-    weights : torch.Tensor
-        Shape (n, p).
-    width : int
-        k.
-    """
-
-    loss: Loss
-    weights: torch.Tensor
-    width: int
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return self.weights.shape[1]
-
-    def nothing(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return room for the objectives and whether they converged, of shape (p, 1)."""
-        room = self.weights.new_zeros(self.size, 1, dtype=torch.float64)
-        return room, room.bool()
-
-    def take(self, problems: torch.Tensor) -> "_Problems":
-        """Return some of them."""
-        return replace(self, loss=self.loss.take(problems), weights=self.weights[:, problems])
-
-    def times(self, grid: Sequence[float]) -> "_Problems":
-        """Return them for several C, one after the other."""
-        return replace(
-            self,
-            loss=self.loss.take(torch.arange(self.size).repeat(len(grid))),
-            weights=torch.cat([C * self.weights for C in grid], dim=1),
-        )
-
-    def objective(self, solution: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the objectives as float64 of shape (p,)."""
-        losses = (self.weights * self.loss.value(scores)).double().sum(0)
-        return losses + solution[:-1].double().square().sum((0, 2)) / 2
-
-
-def _problems(labels: np.ndarray, counts: torch.Tensor, loss: str, classes: int) -> _Problems:
-    """Return a problem for each fold, or for each class of each fold."""
-    folds = counts.shape[1]
-    given = torch.from_numpy(np.asarray(labels)).to(counts.device)
-    if given.dim() == 1:
-        if loss == "softmax" and classes > 2:  # noqa: PLR2004 - two classes have one score
-            return _Problems(Softmax(given.long()), counts, classes)
-        first = 0 if classes > 2 else 1  # noqa: PLR2004
-        given = given[:, None] == torch.arange(first, max(classes, 2), device=given.device)
-    kind = SquaredHinge if loss == "squared_hinge" else Logistic
-    signs = 2 * given.to(counts.dtype) - 1
-    each = counts if counts.dim() > 2 else counts[..., None].expand(-1, -1, signs.shape[1])  # noqa: PLR2004
-    return _Problems(kind(signs.repeat(1, folds)[..., None]), each.flatten(1), 1)
+    return [point_of(C, found[C], folds) for C in grid]
 
 
 class _Solver:
@@ -209,10 +108,11 @@ class _Solver:
 
     def __init__(self, rows: torch.Tensor, tolerance: float) -> None:
         self._rows = SharedRows(rows)
+        self._preconditioner = Preconditioner(rows, len(rows))
         self._tolerance = tolerance
 
     def path(
-        self, problems: _Problems, grid: Sequence[float], most: int
+        self, problems: Problems, grid: Sequence[float], most: int
     ) -> Iterator[tuple[float, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
         """Yield each C, ascending, with solutions, objectives and whether they converged.
 
@@ -235,12 +135,12 @@ class _Solver:
             for place, C in enumerate(some):
                 own = slice(place * size, (place + 1) * size)
                 objective, converged = (each[own, None] for each in rest)
-                yield C, (_settled(solution[:, own]), objective, converged)
+                yield C, (settled(solution[:, own]), objective, converged)
 
     def _from_afar(self, grid: Sequence[float]) -> list[float]:
         """Return a grid that begins where the penalty rules, and in which no step exceeds 10."""
         steps = list(grid)
-        easy = 1 / max(self._rows.largest, 1e-30)
+        easy = 1 / max(self._preconditioner.largest, 1e-30)
         while steps[0] > 10 * easy:
             steps.insert(0, steps[0] / 10)
         finer = []
@@ -251,7 +151,7 @@ class _Solver:
 
     def _start(
         self,
-        batch: _Problems,
+        batch: Problems,
         grid: Sequence[float],
         last: tuple[float, torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -272,7 +172,7 @@ class _Solver:
         return multiple * solution, multiple * scores
 
     def _newton(
-        self, batch: _Problems, solution: torch.Tensor, scores: torch.Tensor
+        self, batch: Problems, solution: torch.Tensor, scores: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return solutions, scores, objectives and whether they converged."""
         value = batch.objective(solution, scores)
@@ -286,7 +186,7 @@ class _Solver:
             gradient = self._rows.backward(batch.weights[..., None] * slope)
             gradient[:-1] += solution[:-1]
             step, change = self._step(batch, state, -gradient, eta.to(scores.dtype))
-            descent = -_inner(gradient, step).double()
+            descent = -inner(gradient, step).double()
             size = torch.ones_like(value)
             for _ in range(_HALVINGS):
                 factor = size.to(scores.dtype)[:, None]
@@ -315,7 +215,7 @@ class _Solver:
         return ended[0], ended[1], ended[2], ended[3]
 
     def _step(
-        self, batch: _Problems, state: torch.Tensor, residual: torch.Tensor, eta: torch.Tensor
+        self, batch: Problems, state: torch.Tensor, residual: torch.Tensor, eta: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Solve Hessian x = residual by conjugate gradients; return x and the scores it gives.
 
@@ -327,20 +227,20 @@ class _Solver:
         mean = curvature / (batch.weights > 0).sum(0).clamp(min=1)[:, None]
         step, change = torch.zeros_like(residual), torch.zeros_like(state)
         ended, there = (step.clone(), change.clone()), torch.arange(batch.size, device=step.device)
-        better = self._rows.precondition(residual, mean, curvature)
-        direction, power = better, _inner(residual, better)
+        better = self._preconditioner(residual, mean, curvature)
+        direction, power = better, inner(residual, better)
         goal, live = eta**2 * power, power > 0
         for _ in range(_GRADIENT_STEPS):
             scores = self._rows.forward(direction)
             product = self._rows.backward(batch.weights[..., None] * batch.loss.bend(state, scores))
             product[:-1] += direction[:-1]
-            length = torch.where(live, power / _inner(direction, product), 0)
+            length = torch.where(live, power / inner(direction, product), 0)
             live &= length.isfinite()
             length = length.nan_to_num(0, 0, 0)[:, None]
             step, change = step + length * direction, change + length * scores
             residual = residual - length * product
-            better = self._rows.precondition(residual, mean, curvature)
-            before, power = power, _inner(residual, better)
+            better = self._preconditioner(residual, mean, curvature)
+            before, power = power, inner(residual, better)
             live &= power > goal
             if not live.any():
                 break
@@ -353,16 +253,3 @@ class _Solver:
                 mean, curvature, live = mean[live], curvature[live], live[live]
         ended[0][:, there], ended[1][:, there] = step, change
         return ended
-
-
-def _settled(solution: torch.Tensor) -> torch.Tensor:
-    """Return solutions whose intercepts sum to 0: the same for all classes changes no softmax."""
-    if solution.shape[2] == 1:
-        return solution
-    intercepts = solution[-1:] - solution[-1:].mean(2, keepdim=True)
-    return torch.cat([solution[:-1], intercepts])
-
-
-def _inner(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return the inner product of each problem's own part, shape (p,)."""
-    return (first * second).sum((0, 2))

@@ -1,8 +1,8 @@
-"""Products with rows that many problems share, and a preconditioner made of them."""
+"""Products with rows that many problems share, and a preconditioner made of some of them."""
 
 import torch
 
-__all__ = ["SharedRows"]
+__all__ = ["Preconditioner", "SharedRows"]
 
 _RANK = 200
 """Of the preconditioner; between 50 and 400 the whole takes about as long."""
@@ -24,12 +24,6 @@ class SharedRows:
 
     def __init__(self, matrix: torch.Tensor) -> None:
         self.matrix = matrix
-        self._values, self._vectors = _largest(matrix)
-
-    @property
-    def largest(self) -> float:
-        """The largest squared singular value, nearly."""
-        return float(self._values[-1])
 
     def forward(self, solution: torch.Tensor) -> torch.Tensor:
         """Return scores (n, p, k) of solutions (r + 1, p, k), whose last row is the intercept."""
@@ -46,10 +40,39 @@ class SharedRows:
             intercepts -= intercepts.mean(2, keepdim=True)
         return torch.cat([product.reshape(-1, *slopes.shape[1:]), intercepts])
 
-    def precondition(
-        self, residual: torch.Tensor, mean: torch.Tensor, total: torch.Tensor
+
+class Preconditioner:
+    """Divides by what the Hessian would be if all rows bent as much as their mean.
+
+    Parameters
+    ----------
+    sample : torch.Tensor
+        Shape (m, r): all rows, or some that were chosen at random.
+    total : int
+        How many rows there are in all.
+    """
+
+    def __init__(self, sample: torch.Tensor, total: int) -> None:
+        self._values, self._vectors = _largest(sample)
+        self._values *= total / max(1, len(sample))
+
+    @property
+    def largest(self) -> float:
+        """The largest squared singular value of all rows, nearly."""
+        return float(self._values[-1])
+
+    def __call__(
+        self, residual: torch.Tensor, mean: torch.Tensor, curvature: torch.Tensor
     ) -> torch.Tensor:
-        """Divide by what the Hessian would be if all rows bent as much as their mean."""
+        """Return residuals divided.
+
+        Parameters
+        ----------
+        residual : torch.Tensor
+            Shape (r + 1, p, k).
+        mean, curvature : torch.Tensor
+            Shape (p, k): how much a row bends on average, and all rows together.
+        """
         flat = residual[:-1].reshape(len(residual) - 1, -1)
         inside = (self._vectors.T @ flat).reshape(-1, *residual.shape[1:])
         largest = 1 / (1 + self._values[:, None, None] * mean)
@@ -57,7 +80,7 @@ class SharedRows:
         corrected = self._vectors @ ((largest - others) * inside).reshape(len(inside), -1)
         result = torch.empty_like(residual)
         result[:-1] = others * residual[:-1] + corrected.reshape(residual[:-1].shape)
-        result[-1] = residual[-1] / total
+        result[-1] = residual[-1] / curvature
         return result
 
 
