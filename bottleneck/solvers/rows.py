@@ -2,11 +2,11 @@
 
 import torch
 
-__all__ = ["Preconditioner", "SharedRows"]
+__all__ = ["SAMPLE", "Preconditioner", "SharedRows"]
 
 _RANK = 200
 """Of the preconditioner; between 50 and 400 the whole takes about as long."""
-_SAMPLE = 8192
+SAMPLE = 8192
 """Rows that the preconditioner is made of, at most."""
 _FEW = 16
 
@@ -102,9 +102,9 @@ def _largest(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     n_samples, n_columns = rows.shape
     if not n_columns:  # all rows are alike
         return rows.new_zeros(1), rows.new_zeros(0, 1)
-    if n_samples > _SAMPLE:
-        chosen = torch.randperm(n_samples, generator=generator)[:_SAMPLE].to(rows.device)
-        rows = rows[chosen] * (n_samples / _SAMPLE) ** 0.5
+    if n_samples > SAMPLE:
+        chosen = torch.randperm(n_samples, generator=generator)[:SAMPLE].to(rows.device)
+        rows = rows[chosen] * (n_samples / SAMPLE) ** 0.5
     rank = min(_RANK, *rows.shape)
     start = torch.randn(n_columns, rank, generator=generator, dtype=torch.float64).to(rows)
     basis = torch.linalg.qr(rows.T @ (rows @ start))[0]

@@ -1,0 +1,115 @@
+"""Means, deviations and a sample of rows, from one pass over them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bottleneck.solvers.rows import SAMPLE
+
+__all__ = ["Moments", "gather_moments"]
+
+_PIECE = 2**20
+"""Numbers that are taken together, in float64."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What one pass over the rows finds.
+
+    Attributes
+    ----------
+    centre : torch.Tensor
+        float32 of shape (d,): the mean of the folds' means.
+    scale : torch.Tensor
+        float32 of shape (d, f): what each fold's features are divided by.
+    counts : torch.Tensor
+        float32 of shape (f,): how many rows each fold is fitted on.
+    sample : torch.Tensor
+        float32 of shape (m, d): rows chosen at random, less the centre, divided by the mean scale.
+    total : int
+        How many rows are fitted on in any fold; the sample is of these.
+    """
+
+    centre: torch.Tensor
+    scale: torch.Tensor
+    counts: torch.Tensor
+    sample: torch.Tensor
+    total: int
+
+
+def gather_moments(
+    blocks: Iterable[torch.Tensor], fitted: np.ndarray, sample_bytes: int, *, standardize: bool
+) -> Moments:
+    """Find what `reduce_rows` would for each fold, to rounding.
+
+    Each piece's moments are taken about its own mean and merged with those before (Chan, Golub and
+    LeVeque 1983, Algorithms for Computing the Sample Variance), in float64.
+
+    Parameters
+    ----------
+    blocks : iterable of torch.Tensor
+        Consecutive rows (m, d) of any float type.
+    fitted : np.ndarray
+        bool of shape (n, f): the rows that each fold is fitted on.
+    sample_bytes : int
+        What the sample may take; it has one row at least, and `SAMPLE` at most.
+    standardize : bool
+        Divide each feature by its deviation.
+    """
+    known = np.flatnonzero(fitted.any(axis=1))
+    chosen, sample = np.empty(0, dtype=np.intp), torch.empty(0, 0)
+    folds: list[_Running] = []
+    start = 0
+    for block in blocks:
+        width = block.shape[1]
+        if not folds:
+            folds = [_Running(width) for _ in range(fitted.shape[1])]
+            chosen = _choose(known, min(SAMPLE, sample_bytes // (4 * width)))
+            sample = torch.empty(len(chosen), width)
+        first, last = np.searchsorted(chosen, [start, start + len(block)])
+        sample[first:last] = block[torch.from_numpy(chosen[first:last] - start)]
+        for piece in torch.split(block, max(1, _PIECE // width)):
+            values = piece.double()
+            members = torch.from_numpy(fitted[start : start + len(piece)])
+            for fold, own in zip(folds, members.T, strict=True):
+                fold.add(values if own.all() else values[own])
+            start += len(piece)
+    centre = torch.stack([fold.mean for fold in folds]).mean(0).float()
+    scale = torch.stack([fold.scale() for fold in folds], dim=1).float()
+    if not standardize:
+        scale = torch.ones_like(scale)
+    sample.sub_(centre).div_(scale.mean(1))
+    counts = torch.tensor([float(fold.count) for fold in folds])
+    return Moments(centre, scale, counts, sample, len(known))
+
+
+def _choose(known: np.ndarray, count: int) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return np.sort(generator.permutation(known)[: max(1, count)])
+
+
+class _Running:
+    """Count, mean and sum of squared deviations of the rows so far."""
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self._squares = torch.zeros(width, dtype=torch.float64)
+
+    def add(self, rows: torch.Tensor) -> None:
+        if not len(rows):
+            return
+        mean = rows.mean(0)
+        apart = mean - self.mean
+        before, self.count = self.count, self.count + len(rows)
+        self.mean += apart * (len(rows) / self.count)
+        self._squares += (rows - mean).square_().sum(0)
+        self._squares += apart**2 * (len(rows) * before / self.count)
+
+    def scale(self) -> torch.Tensor:
+        """Return the deviations, 1 for what rounding leaves of a constant column's."""
+        deviation = (self._squares / max(1, self.count)).sqrt()
+        noise = 10 * torch.finfo(torch.float64).eps * self.mean.abs()
+        return torch.where(deviation <= noise, 1, deviation)
