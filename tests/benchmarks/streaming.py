@@ -1,0 +1,157 @@
+"""Training in passes against training in memory: ``python tests/benchmarks/streaming.py``.
+
+Fills a bank of 200,000 x 4,096 float16 (1.6 GB): features like those behind a ReLU, and ten classes
+that overlap. Fits one softmax in memory and one in passes with 500 MB, each in a process of its own
+after an interpreter that only imports what both use. In memory it is fitted to the tolerance that
+is the default there and to the one of the passes. Prints times, passes, the peaks of memory, and by
+how much the objectives differ, computed for all by the same function in float64. Writes
+``streaming.json`` into the current folder. ``--rows`` and ``--columns`` make it smaller.
+Peaks are read from ``/proc``, so it runs on Linux.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bottleneck.cache import Cache
+
+MEMORY = 500 * 10**6
+IMPORTS = """
+import sys, time
+import numpy as np
+from bottleneck.cache import Cache
+from bottleneck.solvers import reduce_rows
+from bottleneck.solvers.path import fit_path
+from bottleneck.solvers.streamed import stream_path
+"""
+GIVEN = """
+folder, C = sys.argv[1], float(sys.argv[2])
+labels = np.load(f"{folder}/labels.npy")
+bank = Cache(folder).bank("base", "ab" * 32)
+digests = [f"{number:064x}" for number in range(len(labels))]
+counts = np.ones((len(labels), 1))
+"""
+IN_MEMORY = """
+started = time.perf_counter()
+X = bank.read("layer", digests).astype(np.float32)
+reduction = reduce_rows(X)
+prepared = time.perf_counter() - started
+np.save(f"{folder}/scale.npy", reduction.scale)
+for name, options in {"default": {}, "same": {"tolerance": float(sys.argv[3])}}.items():
+    started = time.perf_counter()
+    (point,) = fit_path(reduction.rows, labels, counts, [C], "softmax", **options)
+    weight, bias = reduction.lift(point.weight[0], point.bias[0], X)
+    np.savez(f"{folder}/{name}.npz", weight=weight, bias=bias)
+    print(prepared + time.perf_counter() - started)
+"""
+STREAMED = """
+memory = int(sys.argv[4])
+started = time.perf_counter()
+passes = set()
+(point,) = stream_path(
+    lambda: bank.stream("layer", digests, memory=memory // 4),
+    labels,
+    counts,
+    [C],
+    "softmax",
+    tolerance=float(sys.argv[3]),
+    most_bytes=memory // 2,
+    progress=lambda number, rows: passes.add(number),
+)
+print(time.perf_counter() - started)
+print(len(passes))
+np.savez(f"{folder}/streamed.npz", weight=point.weight[0], bias=point.bias[0])
+"""
+PEAK = """
+from pathlib import Path
+print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024)
+"""
+TOLERANCE = 1e-4
+"""The default of `stream_path`."""
+LATENT = 64
+
+
+def fill(folder: Path, rows: int, columns: int) -> None:
+    generator = np.random.default_rng(0)
+    normal = generator.standard_normal
+    strengths = np.arange(1, LATENT + 1, dtype=np.float32)[:, None] ** -0.5
+    mixing = strengths * normal((LATENT, columns), np.float32)
+    directions = normal((LATENT, 10), np.float32)
+    bank = Cache(folder).bank("base", "ab" * 32)
+    bank.describe_layer({"fingerprint": "ab" * 32}, "layer", {})
+    labels = []
+    with bank.writer("float16") as writer:
+        for start in range(0, rows, 1000):
+            numbers = range(start, min(start + 1000, rows))
+            latent = normal((len(numbers), LATENT), np.float32)
+            X = np.maximum(latent @ mixing + normal((len(numbers), columns), np.float32), 0)
+            scores = latent @ directions
+            labels.append((scores + scores.std() * normal(scores.shape)).argmax(axis=1))
+            writer.append([f"{number:064x}" for number in numbers], {"layer": X})
+    np.save(folder / "labels.npy", np.concatenate(labels))
+
+
+def objective(folder: Path, name: str, C: float) -> float:
+    labels = np.load(folder / "labels.npy")
+    found = np.load(folder / f"{name}.npz")
+    weight, bias = (found[part].astype(np.float64) for part in ("weight", "bias"))
+    total = float(((weight * np.load(folder / "scale.npy")) ** 2).sum()) / 2
+    digests = [f"{number:064x}" for number in range(len(labels))]
+    start = 0
+    for block in Cache(folder).bank("base", "ab" * 32).stream("layer", digests, memory=2**27):
+        scores = block.astype(np.float64) @ weight.T + bias
+        own = scores[np.arange(len(block)), labels[start : start + len(block)]]
+        total += C * float((np.logaddexp.reduce(scores, axis=1) - own).sum())
+        start += len(block)
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--columns", type=int, default=4096)
+    parser.add_argument("--C", type=float, default=0.01)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        fill(folder, given.rows, given.columns)
+        arguments = [name, str(given.C), str(TOLERANCE), str(MEMORY)]
+
+        def run(code: str) -> list[float]:
+            command = [sys.executable, "-c", IMPORTS + code + PEAK, *arguments]
+            finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            return [float(line) for line in finished.stdout.split()]
+
+        (base,) = run("")
+        seconds, passes, streamed = run(GIVEN + STREAMED)
+        default, same, in_memory = run(GIVEN + IN_MEMORY)
+        values = {
+            each: objective(folder, each, given.C) for each in ("default", "same", "streamed")
+        }
+    best = min(values.values())
+    figures = {
+        "streamed, seconds": seconds,
+        "passes": passes,
+        "in memory, seconds": default,
+        "in memory to the same tolerance, seconds": same,
+        "ratio of times, bar 3": seconds / default,
+        "ratio of times to the same tolerance": seconds / same,
+        "objective above the least": values["streamed"] / best - 1,
+        "objective above in memory, bar 1e-3": values["streamed"] / values["default"] - 1,
+        "the same tolerance in memory, above the least": values["same"] / best - 1,
+        "interpreter, MB": base / 1e6,
+        "streamed above the interpreter, MB, bar 500": (streamed - base) / 1e6,
+        "in memory above the interpreter, MB": (in_memory - base) / 1e6,
+    }
+    for key, value in figures.items():
+        print(f"{key:50} {value:.4g}")
+    Path("streaming.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
