@@ -10,7 +10,7 @@ from bottleneck.solvers.rows import SAMPLE
 
 __all__ = ["Moments", "gather_moments"]
 
-_PIECE = 2**20
+_PIECE = 2**18
 """Numbers that are taken together, in float64."""
 
 
