@@ -85,6 +85,14 @@ def test_the_default_tolerance_is_within_a_thousandth():
                 assert np.allclose(point.objective[fold], reference.objective[0], rtol=1e-3)
 
 
+def test_softmax_weights_sum_to_nothing():
+    """However loose the tolerance: what is the same for all classes changes no score."""
+    X, y = problem(4)
+    (point,) = stream_path(reader(X), y, folds_of(500), [1.0], "softmax", tolerance=0.1)
+    assert np.abs(point.weight).max() > 0.1
+    assert np.abs(point.weight.sum(axis=1)).max() < 1e-5
+
+
 def test_scores_are_those_of_scikit_learn():
     X, y = problem(3)
     Z = (X - X.mean(axis=0, dtype=np.float64)) / np.where(X.std(axis=0) < 1e-5, 1, X.std(axis=0))

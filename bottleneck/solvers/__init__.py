@@ -1,6 +1,7 @@
 """Linear algebra under the heads: exact reduction, and many classifiers at once. Arrays in and out.
 
-`fit_path` is to be imported from `bottleneck.solvers.path`, as it loads torch.
+`fit_path` is to be imported from `bottleneck.solvers.path`, and `stream_path` from
+`bottleneck.solvers.streamed`, as they load torch.
 """
 
 from bottleneck.solvers.kept import KeptReductions

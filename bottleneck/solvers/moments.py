@@ -25,7 +25,7 @@ class Moments:
     scale : torch.Tensor
         float32 of shape (d, f): what each fold's features are divided by.
     counts : torch.Tensor
-        float32 of shape (f,): how many rows each fold is fitted on.
+        float32 of shape (f,): how many rows each fold is fitted on, at least 1.
     sample : torch.Tensor
         float32 of shape (m, d): rows chosen at random, less the centre, divided by the mean scale.
     total : int
@@ -81,7 +81,7 @@ def gather_moments(
     if not standardize:
         scale = torch.ones_like(scale)
     sample.sub_(centre).div_(scale.mean(1))
-    counts = torch.tensor([float(fold.count) for fold in folds])
+    counts = torch.tensor([float(max(1, fold.count)) for fold in folds])
     return Moments(centre, scale, counts, sample, len(known))
 
 

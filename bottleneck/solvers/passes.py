@@ -155,6 +155,7 @@ class Passes:
             value += problems.losses(scores)
             gradient += rows.backward(weights * slope)
             curvature += (weights * problems.loss.bend_diagonal(state)).sum(0)
+        curvature.clamp_(min=torch.finfo(curvature.dtype).tiny)
         return Place(solution, self._slope(batch, gradient, solution), value, curvature)
 
     def bend(self, batch: Batch, solution: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
