@@ -164,6 +164,15 @@ def test_steps_that_bring_too_little_are_shortened():
     assert np.allclose(point.objective, reference.objective, rtol=1e-5)
 
 
+def test_rows_beyond_every_margin_do_not_upset_what_bends():
+    """A squared hinge may have no row within its margin, so that its Hessian is the penalty's."""
+    X = np.array([[-1.0], [-1.0], [1.0], [1.0]], dtype=np.float32)
+    y = np.array([0, 0, 1, 1])
+    (point,) = stream_path(reader(X), y, np.ones((4, 1)), [1e6], "squared_hinge", tolerance=1e-6)
+    assert point.converged.all()
+    assert np.allclose(X @ point.weight[0].T + point.bias[0], 2 * y[:, None] - 1, atol=1e-2)
+
+
 def test_progress_tells_passes_and_rows():
     X, y = problem(2)
     seen: list[tuple[int, int]] = []
