@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import SPLITS, Features
+from bottleneck.features import SPLITS, Features, StreamedRows
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, score_metrics
@@ -133,9 +133,15 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
         ) from error
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
-    scores = head.decision_function(held.X)
+    scores = _scores(head, held.X)
     metrics = score_metrics(head.link, scores, targets, head.temperature)
     return _evaluated(split, leaks, targets, scores, metrics)
+
+
+def _scores(head: Head, X: np.ndarray | StreamedRows) -> np.ndarray:
+    if isinstance(X, np.ndarray):
+        return head.decision_function(X)
+    return np.concatenate([head.decision_function(block) for block in X.blocks()])
 
 
 def _evaluated(

@@ -215,6 +215,9 @@ def test_moments_are_those_of_a_reduction():
     assert found.scale[4, 0] == 1
     assert found.counts.tolist() == fit.sum(axis=0).tolist()
     assert found.sample.shape == (1000 // 24, 6)
+    counts = fit * generator.integers(1, 4, (400, 1)).astype(float)
+    found = gather_moments(blocks, counts, 1000, standardize=True)
+    assert np.allclose(found.scale[:, 1].numpy(), reduce_rows(X, counts[:, 1]).scale, rtol=1e-6)
     plain = gather_moments(blocks, fit, 1000, standardize=False)
     assert (plain.scale == 1).all()
 

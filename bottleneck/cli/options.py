@@ -28,6 +28,7 @@ __all__ = [
     "Interpolation",
     "KeepAspect",
     "Log",
+    "Memory",
     "Model",
     "NearDuplicates",
     "NewHeadName",
@@ -42,6 +43,7 @@ __all__ = [
     "batch_size_of",
     "bytes_of",
     "image_size_of",
+    "memory_of",
     "plain",
 ]
 
@@ -78,13 +80,18 @@ def batch_size_of(text: str) -> int | None:
     return int(text)
 
 
-def bytes_of(text: str | None) -> int | None:
+def memory_of(text: str | None) -> int:
+    """Return how many bytes ``500MB`` are; half of what is free, if it is not given."""
+    from bottleneck.features import free_memory
+
+    return free_memory() // 2 if text is None else bytes_of(text, "--memory")
+
+
+def bytes_of(text: str, option: str) -> int:
     """Return how many bytes ``500MB`` or ``20GB`` are."""
-    if text is None:
-        return None
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", text)
     if not found:
-        raise UsageError(f"--keep {text!r} is no size; expected a number with kB, MB, GB or TB")
+        raise UsageError(f"{option} {text!r} is no size; expected a number with kB, MB, GB or TB")
     power: int = " kMGT".index(found[2].replace("K", "k") or " ")
     return round(float(found[1]) * 1000.0**power)
 
@@ -234,6 +241,15 @@ Standardize = Annotated[
     typer.Option(
         "--standardize/--no-standardize",
         help="Divide each feature by its deviation over the images fitted on.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="What the features may take, such as 500MB; half of what is free by default. softmax, "
+        "logreg and svm train in passes over larger ones.",
     ),
 ]
 Log = Annotated[

@@ -197,7 +197,7 @@ def cache_prune(
         model=model,
         layer=layer,
         older_than=age_of(older_than),
-        keep_bytes=bytes_of(keep),
+        keep_bytes=None if keep is None else bytes_of(keep, "--keep"),
     )
     if not dry_run:
         prune(store, chosen)

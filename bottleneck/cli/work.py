@@ -28,11 +28,13 @@ from bottleneck.cli.options import (
     Device,
     HeadName,
     HeadsFolder,
+    Memory,
     NearDuplicates,
     NewHeadName,
     Seed,
     Standardize,
     batch_size_of,
+    memory_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
 from bottleneck.errors import UsageError
@@ -94,6 +96,7 @@ def fit_head(
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
     near_duplicates: NearDuplicates = False,
+    memory: Memory = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> Any:
@@ -123,7 +126,7 @@ def fit_head(
         )
     store = Cache(cache)
     selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
-    features = load_features(store, selection)
+    features = load_features(store, selection, memory=memory_of(memory))
     alike = None
     if near_duplicates:
         with progress_shown() as progress:
@@ -212,7 +215,7 @@ def evaluate(
     from bottleneck.report import draw_confusion_matrix
 
     name, fitted = find_head(heads, head)
-    features = features_of(fitted.source, Cache(cache))
+    features = features_of(fitted.source, Cache(cache), memory=memory_of(None))
     evaluation = evaluate_head(fitted, features, split)
     evaluation.save(heads / name / f"evaluation-{split}.json")
     if picture:

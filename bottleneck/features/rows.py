@@ -126,9 +126,7 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
     return Features.of(images, selection, X)
 
 
-def features_of(
-    source: Mapping[str, Any], cache: Cache, *, memory: int | None = None
-) -> Features:
+def features_of(source: Mapping[str, Any], cache: Cache, *, memory: int | None = None) -> Features:
     """Load the features of the layer and image set that a head was fitted on.
 
     Parameters

@@ -13,6 +13,7 @@ from bottleneck.features.selection import Selection
 
 __all__ = ["StreamedRows", "free_memory"]
 
+_LEAST = 2**24
 _UNKNOWN = 2**32
 """Taken to be free where the system does not tell."""
 
@@ -63,11 +64,17 @@ class StreamedRows:
         return replace(self, digests=np.concatenate([self.digests, other.digests]))
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield consecutive rows (m, d), float16 or float32, in a quarter of the memory."""
+        """Yield consecutive rows (m, d), float16 or float32, in a quarter of the memory.
+
+        They may take 16 MiB in any case: row by row, a pass would take for ever.
+        """
         pooled = self.selection.pool != self.selection.stored_pool
         convert = self.selection.vectors if pooled else None
         for block in self.bank.stream(
-            self.selection.layer, self.digests, memory=self.memory // 4, convert=convert
+            self.selection.layer,
+            self.digests.tolist(),
+            memory=max(_LEAST, self.memory // 4),
+            convert=convert,
         ):
             yield block.reshape(len(block), -1)
 

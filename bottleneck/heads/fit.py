@@ -18,7 +18,7 @@ from bottleneck.heads.prepare import (
     with_validation,
 )
 from bottleneck.heads.probabilities import link_of, log_probabilities
-from bottleneck.heads.problem import Fitted, Fold, Problem, Reduce
+from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Reduce
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
@@ -30,7 +30,7 @@ _FOLDS = 5
 
 
 def fit_head(
-    X: np.ndarray,
+    X: np.ndarray | Blocks,
     y: np.ndarray,
     clf: str | Recipe = "softmax",
     *,
@@ -38,7 +38,7 @@ def fit_head(
     n_neighbors: int | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
     balanced: bool = False,
     standardize: bool = True,
     reduce: Reduce = reduce_rows,
@@ -57,8 +57,10 @@ def fit_head(
 
     Parameters
     ----------
-    X : np.ndarray
-        Shape (n_samples, d).
+    X : np.ndarray or Blocks
+        Shape (n_samples, d). Features that do not fit into memory are read in blocks, as
+        `bottleneck.load_features` gives them: ``softmax``, ``logreg`` and ``svm`` are then trained
+        in passes over them, see `bottleneck.solvers.streamed.stream_path`.
     y : np.ndarray
         Labels of shape (n_samples,). Where any text has a semicolon, rows are of several classes
         each, or of none, which the semicolon separates; likewise with bool of shape (n_samples, k).
@@ -146,7 +148,7 @@ def _fit(
     problem: Problem,
     recipe: Recipe,
     value: Any,
-    validation: tuple[np.ndarray, np.ndarray] | None,
+    validation: tuple[np.ndarray | Blocks, np.ndarray] | None,
 ) -> tuple[Fitted, _Choice]:
     """Choose on held-out rows, where there are any, and fit."""
     if validation is not None:
@@ -162,7 +164,7 @@ def _fit(
         if validation is None:
             held_out = f"one of {held_out}"
         fitted = recipe.fit_on(trained, folds[0])
-        scores = fitted.model.scores(trained.X[folds[0].held])
+        scores = fitted.model.scores(trained.rows[folds[0].held])
         choice = _choose(recipe, trained.targets, folds[:1], [None], [[scores]])
     else:
         if folds:

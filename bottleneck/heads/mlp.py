@@ -54,6 +54,7 @@ class MLP:
     grid: ClassVar[Sequence[None]] = (None,)
     margins: ClassVar[bool] = False
     multilabel: ClassVar[bool] = True
+    streams: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         counts = {"hidden": self.hidden, "epochs": self.epochs, "patience": self.patience}
@@ -83,7 +84,7 @@ class MLP:
         """As `bottleneck.heads.recipes.Recipe.held_out`; what is held out has no say in it."""
         fitted = [self.fit(problem.take(fold.fit), None) for fold in folds]
         yield [
-            each.model.scores(problem.X[fold.held])
+            each.model.scores(problem.rows[fold.held])
             for each, fold in zip(fitted, folds, strict=True)
         ]
 

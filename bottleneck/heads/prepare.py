@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.problem import Fold, Problem, Reduce
+from bottleneck.heads.problem import Blocks, Fold, Problem, Reduce
 from bottleneck.heads.recipes import RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.solvers import reduce_rows
@@ -47,7 +47,7 @@ def check_value(recipe: Recipe, value: float) -> None:
 
 
 def make_problem(
-    X: np.ndarray,
+    X: np.ndarray | Blocks,
     y: np.ndarray,
     recipe: Recipe,
     *,
@@ -71,6 +71,13 @@ def make_problem(
         raise UsageError(
             f"{recipe.name} gives each image one class, but the labels name several; choose one of "
             f"{able}"
+        )
+    if not isinstance(X, np.ndarray) and not recipe.streams:
+        able = ", ".join(name for name, each in RECIPES.items() if each.streams)
+        raise UsageError(
+            f"{recipe.name} needs all features in memory, {X.size * 8 / 1e9:.1f} GB with a copy, "
+            f"but may take {X.memory / 1e9:.1f} GB; choose one of {able}, a --pool that makes "
+            f"fewer features, or more --memory"
         )
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
@@ -102,7 +109,9 @@ def make_problem(
     return problem if weights.all() else problem.take(weights > 0)
 
 
-def with_validation(problem: Problem, X: np.ndarray, y: np.ndarray) -> tuple[Problem, Fold]:
+def with_validation(
+    problem: Problem, X: np.ndarray | Blocks, y: np.ndarray
+) -> tuple[Problem, Fold]:
     """Return a problem with rows that are held out, and which these are.
 
     Raises
@@ -124,11 +133,12 @@ def with_validation(problem: Problem, X: np.ndarray, y: np.ndarray) -> tuple[Pro
     return problem.with_held(X, held)
 
 
-def _check_rows(X: np.ndarray, y: np.ndarray) -> None:
-    if X.ndim != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
+def _check_rows(X: np.ndarray | Blocks, y: np.ndarray) -> None:
+    if len(X.shape) != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
         raise UsageError(
             f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
             f"each label, and at least one"
         )
-    if not np.isfinite(X).all():
+    # What is read in blocks was finite when the cache stored it.
+    if isinstance(X, np.ndarray) and not np.isfinite(X).all():
         raise DataError("the features hold nan or inf; expected finite numbers: extract again")

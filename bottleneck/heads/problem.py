@@ -1,8 +1,8 @@
 """What a head is fitted on, and which rows of it are held out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -12,9 +12,39 @@ from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments
 
-__all__ = ["Fitted", "Fold", "Problem", "Reduce"]
+__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Reduce"]
 
 Reduce = Callable[..., Reduction]
+
+
+class Blocks(Protocol):
+    """Features that are read in blocks, in place of an array, as they do not fit into memory.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and features.
+    size : int
+        How many numbers they are.
+    memory : int
+        Bytes that may be taken, the blocks included.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]: ...  # noqa: D102 - see Attributes
+    @property
+    def size(self) -> int: ...  # noqa: D102
+    @property
+    def memory(self) -> int: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: np.ndarray) -> Self: ...
+
+    def joined(self, other: Self) -> Self:
+        """Return these rows and then others."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield consecutive rows (m, d), float16 or float32."""
 
 
 class Fitted(NamedTuple):
@@ -49,7 +79,7 @@ class Problem:
 
     Attributes
     ----------
-    X : np.ndarray
+    X : np.ndarray or Blocks
         Shape (n, d).
     targets : Targets
         n rows.
@@ -67,7 +97,7 @@ class Problem:
         Of folds and of what is random in training.
     """
 
-    X: np.ndarray
+    X: np.ndarray | Blocks
     targets: Targets
     groups: np.ndarray
     weights: np.ndarray
@@ -76,13 +106,20 @@ class Problem:
     reduce: Reduce
     seed: int
 
+    @property
+    def rows(self) -> np.ndarray:
+        """The features of a problem that fits into memory."""
+        if not isinstance(self.X, np.ndarray):
+            raise TypeError("features that are read in blocks have no array")
+        return self.X
+
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return the reduced rows, standardised by those that `fit` says, or by all."""
-        return self.reduce(self.X, self._counted(fit), standardize=self.standardize)
+        return self.reduce(self.rows, self._counted(fit), standardize=self.standardize)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and scale of the features, of shape (d,) each, by which rows are reduced."""
-        return column_moments(self.X, self._counted(None), standardize=self.standardize)
+        return column_moments(self.rows, self._counted(None), standardize=self.standardize)
 
     def _counted(self, fit: np.ndarray | None) -> np.ndarray | None:
         """Return what rows count for the moments, or which do where they count the same."""
@@ -129,13 +166,13 @@ class Problem:
             weights=self.weights[rows],
         )
 
-    def with_held(self, X: np.ndarray, targets: Targets) -> tuple[Self, Fold]:
+    def with_held(self, X: np.ndarray | Blocks, targets: Targets) -> tuple[Self, Fold]:
         """Return the problem with rows that are held out, and which these are."""
         number = len(self.X)
         both = np.concatenate([self.targets.codes, targets.codes])
         more = replace(
             self,
-            X=np.concatenate([self.X, X]),
+            X=_joined(self.X, X),
             targets=replace(self.targets, codes=both),
             groups=np.arange(len(both)),
             weights=np.concatenate([self.weights, np.ones(len(X))]),
@@ -207,3 +244,10 @@ class Problem:
             others = [len(np.unique(group_of_row[~own])) for own in indicators.T]
             each = list(map(min, each, others))
         return min(each), self.targets.classes[int(np.argmin(each))]
+
+
+def _joined(first: Any, second: Any) -> np.ndarray | Blocks:
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, second])
+    joined: Blocks = first.joined(second)
+    return joined

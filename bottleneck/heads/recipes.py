@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from bottleneck.heads.mlp import MLP
 from bottleneck.heads.models import Affine, Neighbours
 from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.heads.streaming import Pair, pairs_of, stream, stream_scores
 from bottleneck.solvers import Reduction
 from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
 
@@ -18,16 +18,11 @@ __all__ = ["C_GRID", "RECIPES", "Linear", "Nearest", "Recipe"]
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _NEIGHBOURS_GRID = (1, 3, 5, 9, 17, 33)
 
-Pair = tuple[np.ndarray, np.ndarray]
-"""Weight (k, r) and bias (k,) on reduced rows, also for two classes."""
-Solve = Callable[
-    [Reduction, np.ndarray, np.ndarray, Sequence[Any]], Iterator[tuple[list[Pair], bool]]
-]
-"""Fits on every fold for every `C`, of which there is one, None, for a recipe without.
-
-Takes a reduction of n rows, the codes of their targets, what each row counts in each fold (see
-`Problem.counts`) and the values of `C`. Yields for each the folds' solutions, and whether all are
-what was looked for.
+Solved = Iterator[tuple[list[Pair], bool]]
+"""For each `C` the folds' solutions on reduced rows, and whether all are what was looked for."""
+Method = Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any]], Solved]
+"""Takes a reduction of n rows, the codes of their targets, what each row counts in each fold (see
+`Problem.counts`) and the values of `C`, of which there is one, None, for a recipe without.
 """
 
 
@@ -48,6 +43,8 @@ class Recipe(Protocol):
         Whether its scores are margins or distances, which no probabilities follow as they are.
     multilabel : bool
         Whether it can be told of several classes in a row.
+    streams : bool
+        Whether its features may be `Blocks`.
     """
 
     @property
@@ -62,6 +59,8 @@ class Recipe(Protocol):
     def margins(self) -> bool: ...  # noqa: D102
     @property
     def multilabel(self) -> bool: ...  # noqa: D102
+    @property
+    def streams(self) -> bool: ...  # noqa: D102
 
     def fit(self, problem: Problem, value: Any) -> Fitted:
         """Fit on all rows, for one value of the parameter."""
@@ -77,11 +76,12 @@ class Linear:
     """A classifier whose scores are linear in the features: fitted on reduced rows."""
 
     name: str
-    solve: Solve
+    method: Method
     penalised: bool = True
     margins: bool = False
     multilabel: bool = True
     settings: ClassVar[dict[str, Any]] = {}
+    streams: ClassVar[bool] = False
 
     @property
     def parameter(self) -> str | None:
@@ -97,8 +97,8 @@ class Linear:
         """As `Recipe.fit`."""
         reduction = problem.reduction()
         counts = problem.counts(np.ones((len(problem.X), 1), dtype=bool))
-        (([pair], converged),) = self.solve(reduction, problem.targets.codes, counts, [value])
-        weight, bias = reduction.lift(*pair, problem.X)
+        (([pair], converged),) = self.method(reduction, problem.targets.codes, counts, [value])
+        weight, bias = reduction.lift(*pair, problem.rows)
         return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
 
     def held_out(
@@ -110,11 +110,51 @@ class Linear:
         for some in [[fold] for fold in folds] if problem.standardize else [list(folds)]:
             reduction = problem.reduction(some[0].fit if problem.standardize else None)
             counts = problem.counts(np.stack([fold.fit for fold in some], axis=1))
-            solutions = self.solve(reduction, problem.targets.codes, counts, grid)
+            solutions = self.method(reduction, problem.targets.codes, counts, grid)
             for own, (pairs, _) in zip(found, solutions, strict=True):
                 for fold, (weight, bias) in zip(some, pairs, strict=True):
                     own.append(reduction.rows[fold.held] @ weight.T + bias)
         yield from found
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The method that finds solutions for all `C` and folds at once, step by step."""
+
+    loss: str
+
+    def __call__(
+        self, reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+    ) -> Solved:
+        from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
+
+        for point in fit_path(reduction.rows, codes, counts, grid, self.loss):
+            yield pairs_of(point, codes, self.loss), bool(point.converged.all())
+
+
+@dataclass(frozen=True)
+class Iterated(Linear):
+    """A linear classifier that is found step by step, also in passes over features in blocks."""
+
+    method: _Path
+    streams: ClassVar[bool] = True
+
+    def fit(self, problem: Problem, value: float | None) -> Fitted:
+        """As `Recipe.fit`."""
+        X = problem.X
+        if isinstance(X, np.ndarray) or value is None:
+            return super().fit(problem, value)
+        everyone = np.ones((len(X), 1), dtype=bool)
+        ((([weight, bias],), converged),) = stream(problem, X, self.method.loss, everyone, [value])
+        return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
+
+    def held_out(
+        self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
+    ) -> Iterator[list[np.ndarray]]:
+        """As `Recipe.held_out`."""
+        if isinstance(problem.X, np.ndarray):
+            return super().held_out(problem, folds, grid)
+        return stream_scores(problem, problem.X, self.method.loss, folds, grid)
 
 
 @dataclass(frozen=True)
@@ -127,12 +167,13 @@ class Nearest:
     settings: ClassVar[dict[str, Any]] = {}
     margins: ClassVar[bool] = False
     multilabel: ClassVar[bool] = True
+    streams: ClassVar[bool] = False
 
     def fit(self, problem: Problem, value: int) -> Fitted:
         """As `Recipe.fit`."""
         _, scale = problem.moments()
         everyone = np.ones(len(problem.X), dtype=bool)
-        return Fitted(_neighbours(problem, problem.X, scale, everyone, value))
+        return Fitted(_neighbours(problem, problem.rows, scale, everyone, value))
 
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[int]
@@ -165,28 +206,9 @@ def _neighbours(
     )
 
 
-def _iterated(
-    loss: str, reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
-) -> Iterator[tuple[list[Pair], bool]]:
-    from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
-
-    for point in fit_path(reduction.rows, codes, counts, grid, loss):
-        pairs = list(zip(point.weight, point.bias, strict=True))
-        if codes.ndim == 1 and point.weight.shape[1] == 1:
-            pairs = [_for_both(weight, bias, loss) for weight, bias in pairs]
-        yield pairs, bool(point.converged.all())
-
-
-def _for_both(weight: np.ndarray, bias: np.ndarray, loss: str) -> Pair:
-    """Return scores for two classes of what tells them apart."""
-    # The softmax of (-s / 2, s / 2) is the sigmoid of s.
-    half = np.array([-0.5, 0.5] if loss == "softmax" else [-1.0, 1.0])
-    return half[:, None] * weight, half * bias
-
-
 def _ridge(
     reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
-) -> Iterator[tuple[list[Pair], bool]]:
+) -> Solved:
     folds = [
         fit_ridge(reduction.rows, codes, counts[:, fold], grid) for fold in range(counts.shape[1])
     ]
@@ -196,21 +218,21 @@ def _ridge(
 
 def _lda(
     reduction: Reduction, codes: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
-) -> Iterator[tuple[list[Pair], bool]]:
+) -> Solved:
     n_features = len(reduction.mean)
     yield [fit_lda(reduction.rows, codes, fold, n_features) for fold in counts.T], True
 
 
 def _centroid(
     reduction: Reduction, codes: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
-) -> Iterator[tuple[list[Pair], bool]]:
+) -> Solved:
     yield [fit_centroids(reduction.rows, codes, fold) for fold in counts.T], True
 
 
 _ALL: tuple[Recipe, ...] = (
-    Linear("softmax", partial(_iterated, "softmax"), multilabel=False),
-    Linear("logreg", partial(_iterated, "logistic")),
-    Linear("svm", partial(_iterated, "squared_hinge"), margins=True),
+    Iterated("softmax", _Path("softmax"), multilabel=False),
+    Iterated("logreg", _Path("logistic")),
+    Iterated("svm", _Path("squared_hinge"), margins=True),
     Linear("ridge", _ridge, margins=True),
     Linear("lda", _lda, penalised=False, multilabel=False),
     Linear("centroid", _centroid, penalised=False, margins=True, multilabel=False),

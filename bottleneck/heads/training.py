@@ -65,7 +65,7 @@ class _Training:
         self._shift = torch.from_numpy(self._mean.astype(np.float32))
         self._factor = torch.from_numpy((1 / self._scale).astype(np.float32))
         self.network = nn.Sequential(
-            nn.Linear(problem.X.shape[1], settings.hidden),
+            nn.Linear(problem.rows.shape[1], settings.hidden),
             nn.ReLU(),
             nn.Dropout(settings.dropout),
             nn.Linear(settings.hidden, len(problem.targets.classes)),
@@ -73,18 +73,18 @@ class _Training:
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), settings.learning_rate, weight_decay=_WEIGHT_DECAY
         )
-        counts = problem.counts(np.ones((len(problem.X), 1), dtype=bool))[:, 0]
+        counts = problem.counts(np.ones((len(problem.rows), 1), dtype=bool))[:, 0]
         self._weights = torch.from_numpy((counts / counts.mean()).astype(np.float32))
 
     def step_through(self) -> dict[str, float]:
         """Go through the rows once; return loss and accuracy as they were on the way."""
         self.network.train()
         problem = self._problem
-        seen = np.zeros((len(problem.X), len(problem.targets.classes)), dtype=np.float32)
+        seen = np.zeros((len(problem.rows), len(problem.targets.classes)), dtype=np.float32)
         losses = []
-        for rows in torch.split(torch.randperm(len(problem.X)), self._settings.batch_size):
+        for rows in torch.split(torch.randperm(len(problem.rows)), self._settings.batch_size):
             places = rows.numpy()
-            scores = self.network(self._standardised(problem.X[places]))
+            scores = self.network(self._standardised(problem.rows[places]))
             each = _losses(scores, problem.targets.take(places)) * self._weights[rows].reshape(
                 len(rows), -1
             )
@@ -106,7 +106,7 @@ class _Training:
         """Return the log loss and the accuracy of held-out rows, which all count the same."""
         self.network.eval()
         with torch.inference_mode():
-            blocks = [held.X[start : start + _ROWS] for start in range(0, len(held.X), _ROWS)]
+            blocks = [held.rows[start : start + _ROWS] for start in range(0, len(held.rows), _ROWS)]
             scores = [self.network(self._standardised(block)).numpy() for block in blocks]
         metrics = _metrics(np.concatenate(scores), held.targets)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}

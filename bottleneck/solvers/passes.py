@@ -91,6 +91,8 @@ class Passes:
         Begins a pass.
     labels, weights, loss
         As for `bottleneck.solvers.path.fit_path`.
+    members : np.ndarray
+        Shape (n, f): what each row counts for the moments of each fold.
     sample_bytes : int
         What the preconditioner's sample may take.
     standardize : bool
@@ -116,6 +118,7 @@ class Passes:
         weights: np.ndarray,
         loss: str,
         *,
+        members: np.ndarray,
         sample_bytes: int,
         standardize: bool,
         progress: Progress | None,
@@ -125,7 +128,7 @@ class Passes:
         self._progress = progress or (lambda *_: None)
         self._classes = int(labels.max()) + 1
         self.count = 0
-        found = gather_moments(self._blocks(), weights > 0, sample_bytes, standardize=standardize)
+        found = gather_moments(self._blocks(), members, sample_bytes, standardize=standardize)
         self._centre, self._scales, self._counts = found.centre, found.scale, found.counts
         self.preconditioner = Preconditioner(found.sample, found.total)
         nothing = self._pose(slice(0, 0))

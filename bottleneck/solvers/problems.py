@@ -95,7 +95,7 @@ def pose(labels: np.ndarray, counts: torch.Tensor, loss: str, classes: int) -> P
     labels : np.ndarray
         int of shape (n,), or bool of shape (n, k).
     counts : torch.Tensor
-        Shape (n, f): what a row's loss counts in each fold.
+        Shape (n, f): what a row's loss counts in each fold; or (n, f, k), for each class.
     loss : str
         One of `LOSSES`.
     classes : int
@@ -110,8 +110,8 @@ def pose(labels: np.ndarray, counts: torch.Tensor, loss: str, classes: int) -> P
         given = given[:, None] == torch.arange(first, max(classes, 2), device=given.device)
     kind = SquaredHinge if loss == "squared_hinge" else Logistic
     signs = 2 * given.to(counts.dtype) - 1
-    each = counts.repeat_interleave(signs.shape[1], dim=1)
-    return Problems(kind(signs.repeat(1, folds)[..., None]), each, 1)
+    each = counts if counts.dim() > 2 else counts[..., None].expand(-1, -1, signs.shape[1])  # noqa: PLR2004
+    return Problems(kind(signs.repeat(1, folds)[..., None]), each.flatten(1), 1)
 
 
 def point_of(C: float, found: Sequence[torch.Tensor], folds: int) -> PathPoint:

@@ -44,8 +44,9 @@ def stream_path(
     grid: Sequence[float],
     loss: str,
     *,
+    members: np.ndarray | None = None,
     standardize: bool = True,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-5,
     most_bytes: int = _MOST_BYTES,
     progress: Progress | None = None,
 ) -> list[PathPoint]:
@@ -58,9 +59,12 @@ def stream_path(
         of `labels`. It is asked for a block in another thread, while the one before is in use.
     labels, weights, grid, loss
         As for `bottleneck.solvers.path.fit_path`.
+    members : np.ndarray, optional
+        Shape (n, f): what each row counts for the mean and the deviation of each fold; by default
+        rows of a weight above 0 count the same.
     standardize : bool
-        Divide each feature by its deviation in the rows fitted on (weight above 0, each counted
-        once), as `bottleneck.solvers.reduce_rows` does. The mean is subtracted in any case.
+        Divide each feature by its deviation, as `bottleneck.solvers.reduce_rows` does. The mean is
+        subtracted in any case.
     tolerance : float
         A problem has converged when its last step promised to gain less than this share of its
         objective: half the squared Newton decrement (Boyd and Vandenberghe 2004, Convex
@@ -84,6 +88,7 @@ def stream_path(
             labels,
             weights,
             loss,
+            members=_fitted(weights) if members is None else members,
             sample_bytes=most_bytes // 3,
             standardize=standardize,
             progress=progress,
@@ -99,6 +104,11 @@ def stream_path(
                 for kept, own in zip(found[C], point, strict=True):
                     kept[..., some, :] = own
     return [point_of(C, found[C], weights.shape[1]) for C in grid]
+
+
+def _fitted(weights: np.ndarray) -> np.ndarray:
+    """Return which rows count in each fold, bool of shape (n, f)."""
+    return np.asarray((weights > 0).reshape(*weights.shape[:2], -1).any(axis=2))
 
 
 def _nothing(passes: Passes) -> list[torch.Tensor]:

@@ -71,7 +71,7 @@ PEAK = """
 from pathlib import Path
 print(int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024)
 """
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 """The default of `stream_path`."""
 LATENT = 64
 
