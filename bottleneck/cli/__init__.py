@@ -10,6 +10,7 @@ from types import FrameType
 from bottleneck.cli import (  # noqa: F401 - their commands join the app
     demo,
     extract,
+    fit,
     leaderboard,
     look,
     store,
