@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from bottleneck.heads import cross_validate
 from bottleneck.heads.prepare import check_value, make_problem, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
-from bottleneck.images import ImageSet
 from bottleneck.solvers import KeptReductions
 
 __all__ = ["Sweep", "run_sweep"]
@@ -116,16 +115,18 @@ class _Source:
     cache: Path
     selection: str
     image_set_digest: str
+    memory: int | None
 
     @classmethod
-    def of(cls, cache: Cache, features: Features) -> "_Source":
+    def of(cls, cache: Cache, features: Features, memory: int | None) -> "_Source":
         selection = json.dumps(asdict(features.selection))
-        return cls(cache.root, selection, features.images.digest_of())
+        return cls(cache.root, selection, features.images.digest_of(), memory)
 
 
 @lru_cache(maxsize=1)
 def _load(source: _Source) -> Features:
-    return load_features(Cache(source.cache), Selection(**json.loads(source.selection)))
+    selection = Selection(**json.loads(source.selection))
+    return load_features(Cache(source.cache), selection, memory=source.memory)
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def run_sweep(
     sweep: Sweep | None = None,
     *,
     jobs: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> list[Experiment]:
     """Cross-validate every classifier on every layer, for every value of its parameter.
@@ -198,6 +200,8 @@ def run_sweep(
     jobs : int, optional
         Folds that are computed at a time, as joblib has it: its own configuration
         (`joblib.parallel_config`) says how, and how many by default.
+    memory : int, optional
+        Bytes that all jobs together may take for features, see `load_features`.
     progress : callable, optional
         Called with ``"sweep"``, the folds done and the folds to do.
 
@@ -211,11 +215,12 @@ def run_sweep(
     DataError
         A class has fewer images than there are folds, or the features are not as they should be.
     UsageError
-        A classifier cannot be told of several classes in an image.
+        A classifier cannot be told of several classes in an image, or needs more memory.
     CacheError
         The cache lacks rows, or the log cannot be written.
     """
-    trials = list(_plan(cache, selections, log, sweep or Sweep()))
+    share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
+    trials = list(_plan(cache, selections, log, sweep or Sweep(), share))
     # Folds of one classifier come first, so that reductions are there for the next.
     tasks = [task for trial in trials for task in trial.tasks]
     done: dict[int, list[tuple[_Task, list[dict[str, float]], float]]] = {}
@@ -234,14 +239,17 @@ def run_sweep(
 
 
 def _plan(
-    cache: Cache, selections: Sequence[Selection], log: ExperimentLog, sweep: Sweep
+    cache: Cache,
+    selections: Sequence[Selection],
+    log: ExperimentLog,
+    sweep: Sweep,
+    memory: int | None,
 ) -> Iterator[_Trial]:
     """Yield what is to be done; labels alone say whether it can be."""
     number = 0
     for selection in selections:
-        images = ImageSet.read_csv(cache.set_file(selection.image_set))
-        features = Features.of(images, selection, np.empty((len(images.items), 0)))
-        source = _Source.of(cache, features)
+        features = _labels(cache, selection, memory)
+        source = _Source.of(cache, features, memory)
         for recipe in sweep.recipes:
             repeats = sweep.folds(features, recipe, cache).repeats
             values = sweep.grid(recipe)
@@ -268,6 +276,14 @@ def _plan(
             ]
             yield _Trial(settings, found, tasks)
             number += 1
+
+
+def _labels(cache: Cache, selection: Selection, memory: int | None) -> Features:
+    """Return features of no columns, or unread ones where they do not fit into memory."""
+    features = load_features(cache, selection, memory=0)
+    if memory is None or features.bytes_in_memory <= memory:
+        return replace(features, X=np.empty((len(features), 0)))
+    return load_features(cache, selection, memory=memory)
 
 
 def _in_parallel(

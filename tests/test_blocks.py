@@ -1,5 +1,7 @@
 """Heads on features that are read in blocks: the same as on those in memory."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -122,3 +124,17 @@ def test_on_the_command_line(bottleneck, faces_cache):
     assert "choose one of softmax, logreg, svm" in refused.err
     refused = bottleneck("fit-head", *cache, "--memory", "much")
     assert "--memory 'much' is no size" in refused.err
+
+
+def test_sweeps_share_the_memory(bottleneck, faces_cache):
+    cache = ("--cache", faces_cache.root, "--jobs", 1, "--C", 0.01, "--json")
+    passes = bottleneck("sweep", *cache, "--memory", "1200kB", "--log", "passes.sqlite")
+    assert passes.code == 0, passes.err
+    whole = bottleneck("sweep", *cache)
+    (ours,), (theirs,) = (json.loads(each.out) for each in (passes, whole))
+    assert ours["settings"] == theirs["settings"]
+    for fold, expected in zip(ours["folds"], theirs["folds"], strict=True):
+        assert fold == pytest.approx(expected, rel=0.05, abs=0.005)
+    refused = bottleneck("sweep", *cache, "--memory", "1200kB", "--clf", "svm", "--clf", "knn")
+    assert refused.code == 2
+    assert "knn needs all features in memory" in refused.err

@@ -15,8 +15,10 @@ from bottleneck.cli.options import (
     BySet,
     CacheFolder,
     Log,
+    Memory,
     Seed,
     Standardize,
+    memory_of,
 )
 from bottleneck.cli.output import note, progress_shown
 from bottleneck.errors import UsageError
@@ -81,6 +83,7 @@ def sweep(
     backend: Annotated[
         str, typer.Option("--backend", help="joblib's: loky, threading, multiprocessing, ...")
     ] = "loky",
+    memory: Memory = None,
     cache: CacheFolder = Path("cache"),
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -110,7 +113,14 @@ def sweep(
     )
     before = len(experiments.experiments()) if log.exists() else 0
     with progress_shown(unit="folds") as progress, _joblib(backend, jobs):
-        found = run_sweep(store, selections, experiments, settings, progress=progress)
+        found = run_sweep(
+            store,
+            selections,
+            experiments,
+            settings,
+            memory=memory_of(memory),
+            progress=progress,
+        )
     if mlflow:
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
     for name in dict.fromkeys(each.image_set for each in selections):

@@ -67,6 +67,11 @@ class Features:
         return len(self.X)
 
     @property
+    def bytes_in_memory(self) -> int:
+        """What the features take as float32, with a copy."""
+        return 2 * 4 * self.X.size
+
+    @property
     def labels(self) -> np.ndarray:
         """The labels; `DataError` where the set has none."""
         if self.y is None:
@@ -119,9 +124,9 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
     digests = [item.digest for item in images.items]
     if memory is not None:
         first = bank.read(selection.layer, digests[:1], convert=selection.vectors)
-        if len(digests) * first.nbytes * 2 > memory:
-            rows = StreamedRows(bank, selection, np.array(digests), first.shape[1], memory)
-            return Features.of(images, selection, rows)
+        rows = StreamedRows(bank, selection, np.array(digests), first.shape[1], memory)
+        if (found := Features.of(images, selection, rows)).bytes_in_memory > memory:
+            return found
     X = bank.read(selection.layer, digests, convert=selection.vectors)
     return Features.of(images, selection, X)
 
