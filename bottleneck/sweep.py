@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -294,7 +295,10 @@ def _in_parallel(
         parallel = joblib.Parallel(jobs, return_as="generator_unordered")
     except ValueError:
         parallel = joblib.Parallel(jobs)
-    yield from parallel(joblib.delayed(_Task.run)(task) for task in tasks)
+    with warnings.catch_warnings():
+        # A process that has loaded a large layer may be replaced, which is as it should be.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+        yield from parallel(joblib.delayed(_Task.run)(task) for task in tasks)
 
 
 def _append(
