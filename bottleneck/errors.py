@@ -69,11 +69,15 @@ class DamagedError(CacheError):
     """
 
     def __init__(self, path: object, reason: str) -> None:
-        self.reason = reason
+        self.path, self.reason = path, reason
         super().__init__(
             f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify', which sets it "
             f"aside, and extract again, which makes anew what it held"
         )
+
+    def __reduce__(self) -> tuple[type["DamagedError"], tuple[object, str]]:
+        """Let processes hand it to each other."""
+        return type(self), (self.path, self.reason)
 
 
 class FeatureOverflowError(BottleneckError, OverflowError):

@@ -61,15 +61,16 @@ class Targets:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, labels: np.ndarray) -> Self:
+    def of(cls, labels: np.ndarray, *, multilabel: bool = False) -> Self:
         """Read labels of shape (n,), of several classes each if any text has a `SEPARATOR`.
 
-        Also understood are indicators, bool of shape (n, k), of classes that go by their numbers.
+        They are so in any case if `multilabel`: others of the same set may have one. Also
+        understood are indicators, bool of shape (n, k), of classes that go by their numbers.
         """
         if labels.ndim > 1:
             return cls(tuple(map(str, range(labels.shape[1]))), labels.astype(bool))
-        if labels.dtype.kind == "U" and carry_several(labels):
-            named = {each for label in labels for each in classes_of(label)}
+        if multilabel or (labels.dtype.kind in "UO" and carry_several(map(str, labels))):
+            named = {each for label in labels for each in classes_of(str(label))}
             return cls.among(labels, sorted(named), multilabel=True)
         classes, codes = np.unique(labels, return_inverse=True)
         return cls(tuple(map(str, classes)), codes)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_confusion_matrix", "draw_history", "log_history"]
+__all__ = ["check_picture", "draw_confusion_matrix", "draw_history", "log_history"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
@@ -45,7 +45,7 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
             f"{title} may give an image several classes, and a confusion matrix is of one each; "
             f"leave --picture out"
         )
-    path = _picture(file)
+    path = check_picture(file)
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
     side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
     figure = _figure(side, side)
@@ -87,7 +87,7 @@ def draw_history(history: Sequence[Mapping[str, float]], title: str, file: str |
     MissingExtraError
         matplotlib is not installed.
     """
-    path = _picture(file)
+    path = check_picture(file)
     figure = _figure(9.0, 4.0)
     epochs = [each["epoch"] for each in history]
     best = min(history, key=lambda each: each["val_loss"])["epoch"]
@@ -134,7 +134,8 @@ def log_history(history: Sequence[Mapping[str, float]], folder: str | Path) -> N
                     writer.add_scalar(tag, value, int(epoch["epoch"]))
 
 
-def _picture(file: str | Path) -> Path:
+def check_picture(file: str | Path) -> Path:
+    """Return a picture's path; `UsageError` where its ending is none of a picture."""
     path = Path(file)
     if path.suffix not in _SUFFIXES:
         raise UsageError(f"no picture {str(path)!r}; expected a name in {', '.join(_SUFFIXES)}")

@@ -81,7 +81,7 @@ class Sweep:
 
     def folds(self, features: Features, recipe: Recipe, cache: Cache) -> "_Folds":
         """Return what a classifier is fitted on, and how often."""
-        train, held = features.split("train"), features.split("val")
+        train, held = features.training(), features.split("val")
         bank = cache.bank(features.selection.model, features.selection.fingerprint)
         problem = make_problem(
             train.X,
@@ -91,10 +91,16 @@ class Sweep:
             sample_weight=train.weights,
             balanced=self.balanced,
             standardize=self.standardize,
+            multilabel=features.images.multilabel,
             reduce=KeptReductions(bank.path / "reductions", bank.size),
             seed=self.seed,
         )
         if self.cv is None and len(held):
+            if self.repeats > 1:
+                raise UsageError(
+                    f"--repeats is {self.repeats}, but the val images are held out once; give --cv "
+                    f"for folds of the training images"
+                )
             problem, fold = with_validation(problem, held.X, held.labels)
             return _Folds(problem, [[fold]])
         count = self.cv or _CV
@@ -121,7 +127,8 @@ class _Source:
     @classmethod
     def of(cls, cache: Cache, features: Features, memory: int | None) -> "_Source":
         selection = json.dumps(asdict(features.selection))
-        return cls(cache.root, selection, features.images.digest_of(), memory)
+        # Processes of an earlier sweep may have been started in another folder.
+        return cls(cache.root.absolute(), selection, features.images.digest_of(), memory)
 
 
 @lru_cache(maxsize=1)
@@ -225,6 +232,8 @@ def run_sweep(
     # Folds of one classifier come first, so that reductions are there for the next.
     tasks = [task for trial in trials for task in trial.tasks]
     done: dict[int, list[tuple[_Task, list[dict[str, float]], float]]] = {}
+    if tasks:
+        log.make()
     surroundings = environment()
     if progress:
         progress("sweep", 0, len(tasks))
@@ -265,6 +274,7 @@ def _plan(
                     "cv": len(repeats[0]),
                     "repeats": len(repeats),
                     "seed": sweep.seed,
+                    "images": int((features.splits == "train").sum()),
                 }
                 for value in values
             ]

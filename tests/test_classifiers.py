@@ -72,6 +72,21 @@ def test_the_number_of_neighbours_is_chosen():
         assert alone.scores["candidates"] == [candidate]
 
 
+def test_neighbours_are_found_far_from_the_origin():
+    """Where a feature's mean is a thousand times its deviation; and weights have any scale."""
+    X, y = moons()
+    far = X + np.array([0, 300], dtype=np.float32)
+    head = fit_head(far[:300], y[:300], "knn", n_neighbors=5)
+    plain = make_pipeline(StandardScaler(), KNeighborsClassifier(5))
+    plain.fit(far[:300].astype(np.float64), y[:300])
+    assert np.mean(head.predict(far[300:]) == plain.predict(far[300:].astype(np.float64))) > 0.98
+    light, plain = (
+        fit_head(far, y, "knn", sample_weight=np.full(400, weight)) for weight in (1e-4, 1)
+    )
+    assert light.hyperparameters == plain.hyperparameters
+    assert light.scores["log_loss"] == pytest.approx(plain.scores["log_loss"], rel=1e-3)
+
+
 def test_more_neighbours_than_rows_are_all_of_them():
     X, y = moons(20)
     shares = np.exp(fit_head(X, y, "knn", n_neighbors=500).decision_function(X))
@@ -223,6 +238,29 @@ def test_a_weight_is_so_many_rows(clf):
     if clf == "centroid":  # it is known but for a constant, which the mean of all rows changes
         ours, theirs = (scores - scores.mean(axis=1, keepdims=True) for scores in (ours, theirs))
     assert np.abs(ours - theirs).max() < 1e-3 * max(1, np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("clf", PLAIN)
+def test_a_row_that_is_held_out_swallows_no_others(clf):
+    """A feature that is next to constant elsewhere makes it longer than all others together."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(200, 3000)).astype(np.float32)
+    y = np.repeat(["a", "b"], 100)
+    X[y == "b", :30] += 0.5
+    X[:, 0] = 0
+    X[3, 0], X[0, 0] = 6e-8, 2.0
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    plain = make_pipeline(StandardScaler(), PLAIN[clf](1e-4))
+    theirs = cross_val_score(plain, X.astype(np.float64), y, cv=folds).mean()
+    assert fit_head(X, y, clf, C=1e-4).scores["accuracy"] == pytest.approx(theirs, abs=0.006)
+
+
+def test_semicolons_elsewhere_in_the_set_count():
+    X, y = moons(60)
+    head = fit_head(X, y, "logreg", C=1.0, multilabel=True)
+    assert head.multilabel
+    with pytest.raises(UsageError, match="softmax gives each image one class"):
+        fit_head(X, y, multilabel=True)
 
 
 def test_weights_must_be_weights():

@@ -48,6 +48,7 @@ def test_every_command_and_option_has_help():
         ("layers",),
         ("models",),
         ("leaderboard",),
+        ("sweep",),
         ("demo",),
         *((("cache", name)) for name in ("verify", "compact", "prune", "export", "import")),
         ("cache", "ls"),

@@ -38,6 +38,7 @@ def test_it_fits_what_fit_head_fits():
     assert estimator.head_.hyperparameters == head.hyperparameters
     assert np.array_equal(estimator.predict_proba(X), head.predict_proba(X))
     assert np.array_equal(estimator.predict(X), head.predict(X))
+    assert np.array_equal(estimator.head_.predict(X), head.predict(X))
     assert estimator.decision_function(X).shape == (150, 3)
     two = HeadClassifier(C=1.0).fit(X[:100], y[:100])
     assert np.array_equal(two.decision_function(X) > 0, two.predict(X) == 1)

@@ -286,3 +286,15 @@ def test_a_bank_is_read_through_its_stream(tmp_path):
     )
     for point, same in zip(found, stream_path(reader(X), y, ones, GRID, "softmax"), strict=True):
         assert np.allclose(point.objective, same.objective, rtol=1e-4)
+
+
+def test_badly_scaled_columns_are_not_taken_for_solved():
+    """Conjugate gradients that end before they got there say so, and go on."""
+    generator = np.random.default_rng(0)
+    X = (generator.normal(size=(400, 60)) * np.logspace(-2, 2, 60)).astype(np.float32)
+    y = (X[:, 30] / X[:, 30].std() + generator.normal(size=400) > 0).astype(int)
+    ones = np.ones((400, 1))
+    (ours,) = stream_path(reader(X, 200), y, ones, [1.0], "logistic", standardize=False)
+    rows = reduce_rows(X, standardize=False).rows
+    (theirs,) = fit_path(rows.astype(np.float64), y, ones, [1.0], "logistic")
+    assert ours.objective[0, 0] < theirs.objective[0, 0] * (1 + 1e-3)

@@ -25,8 +25,9 @@ from bottleneck import (
     run_sweep,
     select_layers,
 )
-from bottleneck.errors import DataError, UsageError
-from bottleneck.heads import C_GRID
+from bottleneck.errors import DamagedError, DataError, UsageError
+from bottleneck.heads import C_GRID, cross_validate
+from bottleneck.heads.prepare import make_problem, recipe_of
 
 LOG = Path("log/experiments.sqlite")
 
@@ -68,12 +69,23 @@ def test_folds_are_scored_as_scikit_learn_does(faces_cache, layers):
             own = [fold for fold in experiment.folds if fold["repeat"] == repeat]
             assert [fold["fold"] for fold in own] == [0, 1, 2, 3, 4]
             assert sum(fold["images"] for fold in own) == len(train) == 160
-            for scoring, metric, sign in (
-                ("accuracy", "accuracy", 1),
-                ("neg_log_loss", "log_loss", -1),
-            ):
-                theirs = cross_val_score(plain, X, y, cv=folds, scoring=scoring)
-                assert [fold[metric] for fold in own] == pytest.approx(sign * theirs, abs=1e-4)
+            theirs = cross_val_score(plain, X, y, cv=folds)
+            assert [fold["accuracy"] for fold in own] == pytest.approx(theirs.tolist())
+
+
+@pytest.mark.parametrize("clf", ["softmax", "svm", "lda", "centroid", "knn"])
+def test_noise_is_not_told_better_than_chance(clf):
+    """Margins get no advantage by a temperature that knows the answers."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 100)).astype(np.float32)
+    y = np.repeat(["a", "b"], 150)
+    recipe = recipe_of(clf)
+    problem = make_problem(X, y, recipe)
+    value = {"C": 1.0, "n_neighbors": 5}.get(recipe.parameter)
+    (folds,) = cross_validate(problem, recipe, problem.folds(5), [value])
+    losses = [fold["log_loss"] for fold in folds]
+    assert np.mean(losses) == pytest.approx(np.log(2), abs=0.06)
+    assert np.mean(losses) > np.log(2) - 0.005
 
 
 def test_settings_say_all(faces_cache, layers):
@@ -143,7 +155,9 @@ def test_layers_and_poolings_are_all_tried(small):
 def test_val_images_are_held_out_where_there_are_any(small):
     selections = select_layers(small, layers=["global_pool.flatten"])
     log = ExperimentLog(LOG)
-    (held,) = run_sweep(small, selections, log, Sweep(("lda",), repeats=3))
+    (held,) = run_sweep(small, selections, log, Sweep(("lda",)))
+    with pytest.raises(UsageError, match="the val images are held out once; give --cv"):
+        run_sweep(small, selections, log, Sweep(("lda",), repeats=3))
     assert [fold["images"] for fold in held.folds] == [8]
     assert held.settings["cv"] == held.settings["repeats"] == 1
     (folds,) = run_sweep(small, selections, log, Sweep(("lda",), cv=3))
@@ -223,6 +237,23 @@ def test_on_the_command_line(bottleneck, faces_cache):
     assert low <= paired["difference"] <= high
 
 
+def test_damage_is_told_by_workers_too(small):
+    part = max(Path("cache").glob("*/parts/*.h5"), key=lambda path: path.stat().st_size)
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4000] = bytes(4000)
+    part.chmod(0o644)
+    part.write_bytes(content)
+    with pytest.raises(DamagedError, match="is damaged .*; run 'bottleneck cache verify'"):
+        run_sweep(small, select_layers(small), ExperimentLog(LOG), Sweep(("lda",)), jobs=2)
+
+
+def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
+    images = ImageSet.from_folder(make_images("other", cat=4, dog=4))
+    extract_features(images, FrozenBase("efficientnet_lite0", ["blocks.1"]), small)
+    with pytest.raises(UsageError, match="several image sets: data, other; choose one with --set"):
+        select_layers(small, layers=["blocks.1", "blocks.0"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -230,6 +261,9 @@ def test_on_the_command_line(bottleneck, faces_cache):
         (("--C", "auto", "--C", "1"), "expected auto alone"),
         (("--C", "0"), "C is 0.0, expected a number above 0"),
         (("--clf", "smv"), "no classifier 'smv'; did you mean 'svm'"),
+        (("--jobs", "0"), "--jobs is 0, expected a number of processes"),
+        (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),
+        (("--log", "/proc/none/log.sqlite"), "cannot be used"),
         (("--cv", "1000"), "1000 folds need 1000: add images"),
         (("--backend", "loki"), "joblib has no backend 'loki' here"),
         (("--layer", "block9"), "no extraction with layer 'block9'"),

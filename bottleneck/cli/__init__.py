@@ -40,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BottleneckError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except MemoryError as error:
+        print(
+            f"error: not enough memory ({error}); give a smaller --memory, fewer --jobs, or a "
+            f"--pool that makes fewer features",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except OSError as error:
         place = f"{error.filename!r} cannot be used" if error.filename else "the system refused"
         print(

@@ -94,7 +94,7 @@ def fit_head(
     from bottleneck.heads import MLP
     from bottleneck.heads import fit_head as fit
     from bottleneck.images import find_near_duplicates
-    from bottleneck.report import draw_history, log_history
+    from bottleneck.report import check_picture, draw_history, log_history
     from bottleneck.solvers import KeptReductions
 
     network = _given(
@@ -110,6 +110,8 @@ def fit_head(
             f"--{strange[0].replace('_', '-')} is for mlp, not for {clf}; leave it out, or give "
             f"--clf mlp"
         )
+    if picture:
+        check_picture(picture)
     store = Cache(cache)
     selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
     features = load_features(store, selection, memory=memory_of(memory))
@@ -118,7 +120,7 @@ def fit_head(
         with progress_shown() as progress:
             alike = find_near_duplicates(features.images, progress=progress)
     bank = store.bank(selection.model, selection.fingerprint)
-    train, validation = features.split("train"), features.split("val")
+    train, validation = features.training(), features.split("val")
     with progress_shown(unit="epochs") as progress:
         head = fit(
             train.X,
@@ -131,6 +133,7 @@ def fit_head(
             validation=(validation.X, validation.labels) if len(validation) else None,
             balanced=balanced,
             standardize=standardize,
+            multilabel=features.images.multilabel,
             reduce=KeptReductions(bank.path / "reductions", bank.size),
             source=features.provenance,
             seed=seed,

@@ -111,6 +111,8 @@ def sweep(
         standardize=standardize,
         seed=seed,
     )
+    if mlflow:
+        log_to_mlflow((), mlflow)  # what cannot be logged is told before anything is computed
     before = len(experiments.experiments()) if log.exists() else 0
     with progress_shown(unit="folds") as progress, _joblib(backend, jobs):
         found = run_sweep(
@@ -147,6 +149,8 @@ def _penalties(texts: list[str]) -> tuple[float, ...]:
 def _joblib(backend: str, jobs: int) -> Any:
     import joblib
 
+    if not jobs:
+        raise UsageError("--jobs is 0, expected a number of processes, or -1 for one on each core")
     try:
         return joblib.parallel_config(backend, n_jobs=jobs)
     except (ValueError, ImportError) as error:

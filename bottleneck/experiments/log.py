@@ -120,10 +120,8 @@ class ExperimentLog:
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
         key = _key(texts[0])
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.make()
         with self._opened() as database:
-            if not _is_made(database):
-                _make(database)
             database.execute("BEGIN IMMEDIATE")
             database.execute(
                 "INSERT INTO experiments (key, created, settings, folds, seconds, environment) "
@@ -132,6 +130,21 @@ class ExperimentLog:
             )
             (found,) = _select(database, "WHERE key = ?", key)
         return found
+
+    def make(self) -> None:
+        """Make the log, so that it is known whether it can be written.
+
+        Raises
+        ------
+        UsageError
+            The file is no log of ours.
+        CacheError
+            The file cannot be written.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self._opened() as database:
+            if not _is_made(database):
+                _make(database)
 
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
         """Return the experiment with these settings, or None: the log itself may be missing.

@@ -15,6 +15,10 @@ from bottleneck.images import SPLITS, ImageSet
 __all__ = ["Features", "features_of", "load_features"]
 
 
+_BYTES = 16
+"""A number as float32: read, split, standardised, and once more for what works on it."""
+
+
 @dataclass(frozen=True)
 class Features:
     """Features with labels, row by row.
@@ -68,8 +72,8 @@ class Features:
 
     @property
     def bytes_in_memory(self) -> int:
-        """What the features take as float32, with a copy."""
-        return 2 * 4 * self.X.size
+        """What it takes to fit a classifier on the features, about."""
+        return _BYTES * self.X.size
 
     @property
     def labels(self) -> np.ndarray:
@@ -86,6 +90,16 @@ class Features:
         """What a head must know of the features that it was fitted on, as JSON holds it."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return {**asdict(self.selection), "split_digests": splits}
+
+    def training(self) -> Self:
+        """Return the rows of the training images; `DataError` where there are none."""
+        found = self.split("train")
+        if not len(found):
+            raise DataError(
+                f"image set {self.images.name!r} has no train images; expected some to fit a "
+                f"classifier on: add a train folder and extract again"
+            )
+        return found
 
     def split(self, name: str) -> Self:
         """Return the rows of one split, of which there may be none."""
@@ -111,8 +125,8 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
     selection : Selection
         Which they are.
     memory : int, optional
-        Bytes that they and a copy may take: larger ones are `StreamedRows`, which are read in every
-        pass over them. Without it they are read now, whatever their size.
+        Bytes that it may take to fit a classifier on them: larger ones are `StreamedRows`, which
+        are read in every pass over them. Without it they are read now, whatever their size.
 
     Raises
     ------

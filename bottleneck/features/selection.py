@@ -173,6 +173,11 @@ def select_layers(
     for layer, pool in product(layers or [""], pools or [""]):
         each = _last_matching(cache, model, layer or None, image_set, pool or None)
         found += [selection for selection in each if selection not in found]
+    if len(sets := {selection.image_set for selection in found}) > 1:
+        raise UsageError(
+            f"the last extractions of these layers are of several image sets: "
+            f"{', '.join(sorted(sets))}; choose one with --set"
+        )
     return found
 
 

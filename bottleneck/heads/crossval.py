@@ -10,6 +10,7 @@ from bottleneck.heads.probabilities import link_of
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import score_metrics
+from bottleneck.labels import Targets
 from bottleneck.solvers import threads_for
 
 __all__ = ["cross_validate"]
@@ -20,8 +21,8 @@ def cross_validate(
 ) -> list[list[dict[str, float]]]:
     """Fit on each fold for each value of the recipe's parameter, and score what was held out.
 
-    Probabilities are those of the scores as they are; margins, which are none, are scaled by the
-    temperature that suits the fold.
+    Probabilities are calibrated as those of a head are, but on other rows than they are judged on:
+    each half of what a fold holds out is scaled by the temperature of the other half.
 
     Parameters
     ----------
@@ -44,11 +45,23 @@ def cross_validate(
 
     def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
         held = problem.targets.take(fold.held)
-        temperature = fit_temperature(link, scores, held) if recipe.margins else 1.0
-        return {"images": len(held), **score_metrics(link, scores, held, temperature)}
+        plain = score_metrics(link, scores, held)
+        calibrated = score_metrics(link, _calibrated(link, scores, held), held)
+        of_probabilities = {name: calibrated[name] for name in ("log_loss", "calibration_error")}
+        return {"images": len(held), **plain, **of_probabilities}
 
     with threads_for(problem.X.size):
         return [
             [metrics(fold, own) for fold, own in zip(folds, scores, strict=True)]
             for scores in recipe.held_out(problem, folds, grid)
         ]
+
+
+def _calibrated(link: str, scores: np.ndarray, held: Targets) -> np.ndarray:
+    """Return scores divided by temperatures that other rows have given."""
+    half = np.random.default_rng(0).permutation(len(scores)) % 2 == 0
+    scaled = np.array(scores, dtype=np.float64)
+    for own in (half, ~half):
+        if not own.all():
+            scaled[own] /= fit_temperature(link, scores[~own], held.take(~own))
+    return scaled

@@ -1,5 +1,6 @@
 """Heads as a scikit-learn classifier."""
 
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,8 +25,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     clf, C, n_neighbors, balanced, standardize
         As for `fit_head`; what is not given is chosen on folds of the rows that are fitted on.
-    random_state : int
-        Of the folds, and of a network's training.
+    random_state : int, optional
+        Of the folds, and of a network's training; None is 0.
 
     Attributes
     ----------
@@ -45,7 +46,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_neighbors: int | None = None,
         balanced: bool = False,
         standardize: bool = True,
-        random_state: int = 0,
+        random_state: int | None = 0,
     ) -> None:
         self.clf = clf
         self.C = C
@@ -87,7 +88,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_, codes = np.arange(y.shape[1]), y.astype(bool)
         else:
             self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
-        self.head_ = fit_head(
+        head = fit_head(
             X,
             codes,
             self.clf,
@@ -97,8 +98,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sample_weight=sample_weight,
             balanced=self.balanced,
             standardize=self.standardize,
-            seed=self.random_state,
+            seed=self.random_state or 0,
         )
+        self.head_ = replace(head, classes=tuple(map(str, self.classes_)))
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

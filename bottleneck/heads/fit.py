@@ -41,6 +41,7 @@ def fit_head(
     validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
     balanced: bool = False,
     standardize: bool = True,
+    multilabel: bool = False,
     reduce: Reduce = reduce_rows,
     source: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -82,6 +83,8 @@ def fit_head(
         (number of classes * rows of its class).
     standardize : bool
         Whether each feature is divided by its deviation.
+    multilabel : bool
+        Whether rows may be of several classes although no label here has a semicolon.
     reduce : callable
         `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
     source : mapping, optional
@@ -113,6 +116,7 @@ def fit_head(
         sample_weight=sample_weight,
         balanced=balanced,
         standardize=standardize,
+        multilabel=multilabel,
         reduce=reduce,
         seed=seed,
     )

@@ -114,13 +114,14 @@ class Neighbours:
     Attributes
     ----------
     rows : np.ndarray
-        Shape (m, d), divided by `scale`.
+        Shape (m, d), less the `mean` and divided by the `scale`.
     votes : np.ndarray
         Shape (m, k): what each row says for each class.
     counts : np.ndarray
         Shape (m, k): what each row counts, whatever it says.
-    scale : np.ndarray
-        Shape (d,): what features are divided by before distances are taken.
+    mean, scale : np.ndarray
+        Shape (d,): what is subtracted of features, and what they are divided by, before distances
+        are taken.
     n_neighbors : int
         How many vote.
     multilabel : bool
@@ -131,6 +132,7 @@ class Neighbours:
     rows: np.ndarray
     votes: np.ndarray
     counts: np.ndarray
+    mean: np.ndarray
     scale: np.ndarray
     n_neighbors: int
     multilabel: bool
@@ -152,7 +154,8 @@ class Neighbours:
         found = []
         for start in range(0, len(X), at_once):
             # The square of a row of X is the same for all that it is compared with.
-            distances = squares - 2 * (X[start : start + at_once] / self.scale) @ self.rows.T
+            standard = (X[start : start + at_once] - self.mean) / self.scale
+            distances = squares - 2 * standard @ self.rows.T
             last = min(self.n_neighbors, len(self.rows)) - 1
             some = np.argpartition(distances, last, axis=1)[:, : last + 1]
             order = np.argsort(np.take_along_axis(distances, some, axis=1), axis=1, kind="stable")

@@ -56,11 +56,12 @@ def make_problem(
     balanced: bool = False,
     standardize: bool = True,
     reduce: Reduce = reduce_rows,
+    multilabel: bool = False,
     seed: int = 0,
 ) -> Problem:
     """Check what a head is to be fitted on; see `fit_head` for what is given and raised."""
     _check_rows(X, y)
-    targets = Targets.of(np.asarray(y))
+    targets = Targets.of(np.asarray(y), multilabel=multilabel)
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
         raise DataError(
             f"the training images have {len(targets.classes)} class; a classifier needs at least "
@@ -75,8 +76,8 @@ def make_problem(
     if not isinstance(X, np.ndarray) and not recipe.streams:
         able = ", ".join(name for name, each in RECIPES.items() if each.streams)
         raise UsageError(
-            f"{recipe.name} needs all features in memory, {X.size * 8 / 1e9:.1f} GB with a copy, "
-            f"but may take {X.memory / 1e9:.1f} GB; choose one of {able}, a --pool that makes "
+            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with copies, "
+            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a --pool that makes "
             f"fewer features, or more --memory"
         )
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)

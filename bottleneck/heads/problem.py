@@ -169,12 +169,13 @@ class Problem:
     def with_held(self, X: np.ndarray | Blocks, targets: Targets) -> tuple[Self, Fold]:
         """Return the problem with rows that are held out, and which these are."""
         number = len(self.X)
+        groups = np.unique(self.groups, return_inverse=True)[1]
         both = np.concatenate([self.targets.codes, targets.codes])
         more = replace(
             self,
             X=_joined(self.X, X),
             targets=replace(self.targets, codes=both),
-            groups=np.arange(len(both)),
+            groups=np.concatenate([groups, np.arange(len(X)) + number]),
             weights=np.concatenate([self.weights, np.ones(len(X))]),
         )
         fit = np.arange(len(both)) < number
@@ -207,7 +208,7 @@ class Problem:
                 f"class {rarest!r} has {most} different training image{'s' * (most != 1)}; "
                 f"{needed} folds need {needed}: add images"
             )
-        options = {"shuffle": True, "random_state": self.seed + repeat}
+        options = {"shuffle": True, "random_state": (self.seed + repeat) % 2**32}
         strata = self._strata(min(count, most))
         if (strata == strata[first][group_of_row]).all():
             split = StratifiedKFold(min(count, most), **options).split(first, strata[first])

@@ -171,9 +171,8 @@ class Nearest:
 
     def fit(self, problem: Problem, value: int) -> Fitted:
         """As `Recipe.fit`."""
-        _, scale = problem.moments()
         everyone = np.ones(len(problem.X), dtype=bool)
-        return Fitted(_neighbours(problem, problem.rows, scale, everyone, value))
+        return Fitted(_neighbours(problem, problem.rows, problem.moments(), everyone, value))
 
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[int]
@@ -182,7 +181,8 @@ class Nearest:
         found: list[list[np.ndarray]] = [[] for _ in grid]
         for fold in folds:
             rows = problem.reduction(fold.fit).rows
-            model = _neighbours(problem, rows, np.ones(rows.shape[1]), fold.fit, max(grid))
+            alike = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+            model = _neighbours(problem, rows, alike, fold.fit, max(grid))
             nearest = model.nearest(rows[fold.held])
             for own, value in zip(found, grid, strict=True):
                 own.append(model.scores_of(nearest[:, :value]))
@@ -190,17 +190,22 @@ class Nearest:
 
 
 def _neighbours(
-    problem: Problem, rows: np.ndarray, scale: np.ndarray, fit: np.ndarray, n_neighbors: int
+    problem: Problem,
+    rows: np.ndarray,
+    moments: tuple[np.ndarray, np.ndarray],
+    fit: np.ndarray,
+    n_neighbors: int,
 ) -> Neighbours:
+    mean, scale = (each.astype(np.float32) for each in moments)
     counts = problem.counts(fit[:, None])[fit, 0].astype(np.float32)
+    counts /= counts.mean()  # a vote is one vote, whatever the weights' scale
     each = counts if counts.ndim > 1 else counts[:, None]
     return Neighbours(
-        rows=(rows[fit] / scale).astype(np.float32),
+        rows=((rows[fit] - mean) / scale).astype(np.float32, copy=False),
         votes=problem.targets.indicators[fit] * each,
-        counts=np.ascontiguousarray(
-            np.broadcast_to(each, (len(each), len(problem.targets.classes)))
-        ),
-        scale=scale.astype(np.float32),
+        counts=np.repeat(each, len(problem.targets.classes) // each.shape[1], axis=1),
+        mean=mean,
+        scale=scale,
         n_neighbors=n_neighbors,
         multilabel=problem.targets.multilabel,
     )

@@ -90,10 +90,7 @@ class _Training:
             )
             loss = each.mean()
             if not loss.isfinite():
-                raise DataError(
-                    f"the training diverged: its loss is {loss.item()}, expected a finite one; "
-                    f"give a learning rate below {self._settings.learning_rate:g}"
-                )
+                raise self._diverged(f"its loss is {loss.item()}")
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
@@ -108,7 +105,9 @@ class _Training:
         with torch.inference_mode():
             blocks = [held.rows[start : start + _ROWS] for start in range(0, len(held.rows), _ROWS)]
             scores = [self.network(self._standardised(block)).numpy() for block in blocks]
-        metrics = _metrics(np.concatenate(scores), held.targets)
+        if not np.isfinite(found := np.concatenate(scores)).all():
+            raise self._diverged("its scores are not finite")
+        metrics = _metrics(found, held.targets)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def folded(self) -> Perceptron:
@@ -121,6 +120,12 @@ class _Training:
             weight=arrays["3.weight"],
             bias=arrays["3.bias"],
             dropout=self._settings.dropout,
+        )
+
+    def _diverged(self, found: str) -> DataError:
+        return DataError(
+            f"the training diverged: {found}, expected finite numbers; give a learning rate below "
+            f"{self._settings.learning_rate:g}"
         )
 
     def _standardised(self, X: np.ndarray) -> torch.Tensor:

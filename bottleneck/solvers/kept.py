@@ -14,7 +14,7 @@ from bottleneck.solvers.reduction import Reduction, reduce_rows
 
 __all__ = ["KeptReductions"]
 
-_VERSION = b"2"
+_VERSION = b"3"
 """To be raised when `reduce_rows` computes something else."""
 
 

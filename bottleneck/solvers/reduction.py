@@ -112,7 +112,10 @@ def reduce_rows(
     gram = np.zeros((n_samples, n_samples), order="F")
     for _, block in blocks:
         gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
-    factor, pivots, rank, _ = dpstrf(gram, lower=1, overwrite_a=1)
+    # A row that is not fitted on may be far larger than all that are, and must not swallow them.
+    fitted = gram.diagonal() if train is None else gram.diagonal()[train > 0]
+    least = n_samples * np.finfo(np.float64).eps * fitted.max()
+    factor, pivots, rank, _ = dpstrf(gram, tol=least, lower=1, overwrite_a=1)
     pivots = pivots - 1  # LAPACK counts from 1
     rows = np.zeros((n_samples, rank), _dtype(n_samples * rank))
     for start in range(0, n_samples, _ROWS):  # what lies above the diagonal is no part of it

@@ -25,7 +25,7 @@ _ARRAYS = 24
 _WIDTH = 128
 """Columns up to which more of them are cheaper than more passes."""
 _NEWTON_STEPS = 100
-_GRADIENT_STEPS = 50
+_GRADIENT_STEPS = 200
 _LOOSEST, _TIGHTEST = 0.25, 1e-3
 """To which share the residual of a Newton step is brought: at first, and where that is too far."""
 _SHARES = (0.5, 0.25, 0.125)
@@ -173,11 +173,11 @@ class _Solver:
         there = torch.arange(batch.size)
         eta = torch.full((batch.size,), _LOOSEST)
         for _ in range(_NEWTON_STEPS):
-            step = self._step(batch, place, eta)
+            step, reached = self._step(batch, place, eta)
             descent = -inner(place.gradient, step).double()
             before = place.value
             place, size = self._search(batch, place, step, descent)
-            near = descent / 2 <= self._tolerance * place.value
+            near = reached & (descent / 2 <= self._tolerance * place.value)
             ended[:, there], value[there], converged[there] = place.solution, place.value, near
             # Steps that had to be shortened were too inexact.
             eta = torch.where(size < 1, eta / 10, _LOOSEST)
@@ -205,14 +205,16 @@ class _Solver:
             found.put(short, lowest)
             size[short] *= torch.tensor(_SHARES, dtype=size.dtype)[which]
 
-    def _step(self, batch: Batch, place: Place, eta: torch.Tensor) -> torch.Tensor:
-        """Solve Hessian x = -gradient by conjugate gradients.
+    def _step(
+        self, batch: Batch, place: Place, eta: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Solve Hessian x = -gradient by conjugate gradients; tell where they got there.
 
         A problem is done, and leaves, when the preconditioned residual has shrunk to `eta`.
         """
         ended, there = torch.zeros_like(place.solution), torch.arange(batch.size)
         mean, residual = self._passes.mean_curvature(batch, place), -place.gradient
-        step = torch.zeros_like(residual)
+        step, reached = torch.zeros_like(residual), torch.ones(batch.size, dtype=torch.bool)
         direction = self._passes.preconditioner(residual, mean, place.curvature)
         power = inner(residual, direction)
         goal = eta**2 * power
@@ -234,4 +236,6 @@ class _Solver:
                 there, batch, place = there[left], batch.take(left), place.take(left)
                 step, residual, direction = step[:, left], residual[:, left], direction[:, left]
                 power, goal, mean = power[left], goal[left], mean[left]
-        return ended
+        else:
+            reached[there] = False
+        return ended, reached
