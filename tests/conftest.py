@@ -85,6 +85,20 @@ def make_images() -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """Images per call of any base's forward."""
+    counted: list[int] = []
+    forward = FrozenBase.__call__
+
+    def counting(self, batch):
+        counted.append(len(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(FrozenBase, "__call__", counting)
+    return counted
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a command ended."""

@@ -32,20 +32,6 @@ def tiny() -> FrozenBase:
     )
 
 
-@pytest.fixture
-def calls(monkeypatch) -> list[int]:
-    """Images per call of any base's forward."""
-    counted: list[int] = []
-    forward = FrozenBase.__call__
-
-    def counting(self, batch):
-        counted.append(len(batch))
-        return forward(self, batch)
-
-    monkeypatch.setattr(FrozenBase, "__call__", counting)
-    return counted
-
-
 CANARY = 3
 
 

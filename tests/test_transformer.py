@@ -41,20 +41,6 @@ SMALL = {"model": "squeezenet1_1", "weights": "random", "layer": "features.3"}
 
 
 @pytest.fixture
-def calls(monkeypatch) -> list[int]:
-    """Images per call of any base's forward."""
-    counted: list[int] = []
-    forward = FrozenBase.__call__
-
-    def counting(self, batch):
-        counted.append(len(batch))
-        return forward(self, batch)
-
-    monkeypatch.setattr(FrozenBase, "__call__", counting)
-    return counted
-
-
-@pytest.fixture
 def loads(monkeypatch) -> list[str]:
     """The model of each base that is built."""
     counted: list[str] = []

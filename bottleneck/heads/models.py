@@ -144,8 +144,7 @@ class Neighbours:
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
-        nearest = self.nearest(X)
-        return self.scores_of(nearest[:, : self.n_neighbors])
+        return self.scores_of(self.nearest(X))
 
     def nearest(self, X: np.ndarray) -> np.ndarray:
         """Return the places of the `n_neighbors` nearest rows, nearest first."""
