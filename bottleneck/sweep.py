@@ -17,7 +17,13 @@ from bottleneck.errors import UsageError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, Selection, load_features
 from bottleneck.heads import cross_validate
-from bottleneck.heads.prepare import check_value, make_problem, recipe_of, with_validation
+from bottleneck.heads.prepare import (
+    OPTIONS,
+    check_value,
+    make_problem,
+    recipe_of,
+    with_validation,
+)
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
 from bottleneck.solvers import KeptReductions
@@ -40,6 +46,8 @@ class Sweep:
     C : tuple of float
         Penalties to try, for classifiers that have one; those of `bottleneck.heads.C_GRID` if
         empty.
+    n_neighbors : tuple of int
+        Likewise, how many neighbours vote in ``knn``.
     cv : int, optional
         How many stratified folds of the training images there are. By default five; or the ``val``
         images are held out, where there are any.
@@ -53,6 +61,7 @@ class Sweep:
 
     clfs: tuple[str | Recipe, ...] = ("softmax",)
     C: tuple[float, ...] = ()
+    n_neighbors: tuple[int, ...] = ()
     cv: int | None = None
     repeats: int = 1
     balanced: bool = False
@@ -68,6 +77,10 @@ class Sweep:
             for value in self.grid(recipe):
                 if value is not None:
                     check_value(recipe, value)
+        for name, option in OPTIONS.items():
+            if getattr(self, name) and all(name != recipe.parameter for recipe in self.recipes):
+                tried = ", ".join(dict.fromkeys(recipe.name for recipe in self.recipes))
+                raise UsageError(f"{option} is not for {tried}; leave it out, or add a --clf")
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -76,8 +89,8 @@ class Sweep:
 
     def grid(self, recipe: Recipe) -> list[Any]:
         """Return the values that are tried for a classifier's parameter, each once."""
-        given = recipe.parameter == "C" and self.C
-        return list(dict.fromkeys(map(float, self.C) if given else recipe.grid))
+        given = {"C": tuple(map(float, self.C)), "n_neighbors": self.n_neighbors}
+        return list(dict.fromkeys(given.get(recipe.parameter or "", ()) or recipe.grid))
 
     def folds(self, features: Features, recipe: Recipe, cache: Cache) -> "_Folds":
         """Return what a classifier is fitted on, and how often."""

@@ -240,6 +240,15 @@ def test_on_the_command_line(bottleneck, faces_cache):
     assert low <= paired["difference"] <= high
 
 
+def test_neighbours_and_hidden_units_are_given(bottleneck, faces_cache):
+    tried = ("--clf", "knn", "--neighbors", 1, "--neighbors", 5, "--clf", "mlp", "--hidden", 4)
+    where = ("--cache", faces_cache.root, "--cv", 2, "--jobs", 1, "--json")
+    found = json.loads(bottleneck("sweep", *where, *tried, "--hidden", 8).out)
+    values = {(each["settings"]["clf"], each["settings"].get("n_neighbors"),
+               each["settings"].get("hidden")) for each in found}  # fmt: skip
+    assert values == {("knn", 1, None), ("knn", 5, None), ("mlp", None, 4), ("mlp", None, 8)}
+
+
 def test_damage_is_told_by_workers_too(small):
     part = max(Path("cache").glob("*/parts/*.h5"), key=lambda path: path.stat().st_size)
     content = bytearray(part.read_bytes())
@@ -263,6 +272,10 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
         (("--C", "many"), "--C many cannot be; expected auto alone, or numbers above 0"),
         (("--C", "auto", "--C", "1"), "expected auto alone"),
         (("--C", "0"), "C is 0.0, expected a number above 0"),
+        (("--clf", "lda", "--C", "1"), "--C is not for lda; leave it out, or add a --clf"),
+        (("--clf", "knn", "--neighbors", "0"), "n_neighbors is 0, expected at least 1"),
+        (("--neighbors", "3"), "--neighbors is not for softmax; leave it out, or add a --clf"),
+        (("--hidden", "3"), "--hidden is for mlp, not for softmax; add --clf mlp"),
         (("--clf", "smv"), "no classifier 'smv'; did you mean 'svm'"),
         (("--jobs", "0"), "--jobs is 0, expected a number of processes"),
         (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),

@@ -53,6 +53,15 @@ def sweep(
             "--C", help="auto, for eight values from 1e-6 to 10; or a value, and may repeat."
         ),
     ] = None,
+    neighbors: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--neighbors", help="How many images vote in knn; may repeat. By default six from 1 on."
+        ),
+    ] = None,
+    hidden: Annotated[
+        list[int] | None, typer.Option("--hidden", help="Hidden units of mlp; may repeat.")
+    ] = None,
     cv: Annotated[
         int | None,
         typer.Option(
@@ -103,8 +112,9 @@ def sweep(
         store, model=model, layers=layers or (), image_set=image_set, pools=pools or ()
     )
     settings = Sweep(
-        clfs=tuple(clfs or ["softmax"]),
+        clfs=_classifiers(clfs or ["softmax"], hidden or []),
         C=_penalties(C or []),
+        n_neighbors=tuple(neighbors or ()),
         cv=cv,
         repeats=repeats,
         balanced=balanced,
@@ -144,6 +154,16 @@ def _penalties(texts: list[str]) -> tuple[float, ...]:
         raise UsageError(
             f"--C {' '.join(texts)} cannot be; expected auto alone, or numbers above 0"
         ) from None
+
+
+def _classifiers(names: list[str], hidden: list[int]) -> tuple[Any, ...]:
+    """Return what ``--clf`` names; an ``mlp`` for each number of hidden units."""
+    from bottleneck.heads import MLP
+
+    if hidden and MLP.name not in names:
+        raise UsageError(f"--hidden is for mlp, not for {', '.join(names)}; add --clf mlp")
+    networks: list[Any] = [MLP(hidden=units) for units in hidden] or [MLP.name]
+    return tuple(each for name in names for each in (networks if name == MLP.name else [name]))
 
 
 def _joblib(backend: str, jobs: int) -> Any:

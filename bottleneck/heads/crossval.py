@@ -9,7 +9,7 @@ from bottleneck.heads.calibration import fit_temperature
 from bottleneck.heads.probabilities import link_of
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.scoring import score_metrics
+from bottleneck.heads.scoring import decision_metrics, probability_metrics
 from bottleneck.labels import Targets
 from bottleneck.solvers import threads_for
 
@@ -45,10 +45,12 @@ def cross_validate(
 
     def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
         held = problem.targets.take(fold.held)
-        plain = score_metrics(link, scores, held)
-        calibrated = score_metrics(link, _calibrated(link, scores, held), held)
-        of_probabilities = {name: calibrated[name] for name in ("log_loss", "calibration_error")}
-        return {"images": len(held), **plain, **of_probabilities}
+        calibrated = _calibrated(link, scores, held)
+        return {
+            "images": len(held),
+            **decision_metrics(scores, held),
+            **probability_metrics(link, calibrated, held),
+        }
 
     with threads_for(problem.X.size):
         return [
