@@ -17,7 +17,17 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="Run the fault tests in full.")
+    parser.addoption(
+        "--full", action="store_true", help="Run all tests, and the fault tests in full."
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked ``full``, unless asked for."""
+    if not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -516,7 +516,10 @@ def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
     assert "training images of 'data' have changed since the head was fitted" in finished.err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)],
+)
 def test_a_signal_commits_what_there_is(faces, number, code):
     """No traceback, no half-written file; what is safe is in the cache, and told."""
     base = ("--model", "vgg11", "--layer", "block5_pool", "--weights", "random")

@@ -63,7 +63,27 @@ class Subject:
     images: torch.Tensor
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+LARGE = {
+    "vgg11_bn",
+    "wide_resnet50_2",
+    "resnext50_32x4d",
+    "efficientnet_v2_s",
+    "swin_v2_t",
+    "maxvit_t",
+    "xception",
+    "inception_resnet_v2",
+    "nasnet_large",
+    "timm:swin_tiny_patch4_window7_224",
+}
+"""They take half of the time."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.full if name in LARGE else ()) for name in FAMILIES
+    ],
+)
 def subject(request, tmp_path_factory) -> Subject:
     model = find_model(request.param)
     torch.manual_seed(0)

@@ -1,6 +1,6 @@
 """Attempts to break the cache: killed writers, crowds of them, flipped bits, full disks, bad files.
 
-They run at a reduced count by default, and in full by ``pytest tests/test_faults.py --full``.
+They run at a reduced count by default, and in full with ``--full``.
 """
 
 import os

@@ -28,6 +28,7 @@ from bottleneck.extract.memory import freed_memory_kept
 from bottleneck.images import decode
 
 CPU = torch.device("cpu")
+FULL = pytest.mark.full
 
 
 @pytest.fixture
@@ -152,10 +153,12 @@ def test_a_fused_network_computes_the_same(model, layer):
     ("model", "layers"),
     [
         ("resnet18", ["conv1", "bn1", "relu", "layer1.0.conv1", "layer1.0.bn1", "layer2.0.bn2"]),
-        ("vgg11", ["features.0", "features.3", "features.6", "features.8"]),
+        pytest.param("vgg11", ["features.0", "features.3", "features.6", "features.8"], marks=FULL),
         ("mobilenet_v3_small", ["features.0.0", "features.4.block.0.1", "features.5.block.0.0"]),
         ("efficientnet_lite0", ["conv_stem", "bn1", "blocks.1.0.conv_pw", "blocks.1.0.bn1"]),
-        ("densenet121", ["features.norm0", "features.denseblock1.denselayer1.norm2"]),
+        pytest.param(
+            "densenet121", ["features.norm0", "features.denseblock1.denselayer1.norm2"], marks=FULL
+        ),
         ("resnet50v2", ["stages.0.blocks.0.conv1", "stages.0.blocks.0.norm2"]),
     ],
 )
@@ -224,7 +227,13 @@ def test_precision_is_part_of_the_fingerprint():
         choose_precision("bf61", CPU, dense=True)
 
 
-@pytest.mark.parametrize("model", ["vgg11", "resnet18", "vit_b_32", "densenet121"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet18",
+        *(pytest.param(name, marks=FULL) for name in ("vgg11", "vit_b_32", "densenet121")),
+    ],
+)
 def test_half_precision_is_near(photographs, model):
     layer = "last_conv"
     exact = rows(base(model, [layer]), photographs)

@@ -138,7 +138,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 def test_random_sequences_agree_with_a_dict(tmp_path, full):
     CacheMachine.root = tmp_path
-    examples = 2000 if full else 60
+    examples = 2000 if full else 25
     run_state_machine_as_test(
         CacheMachine,
         settings=settings(max_examples=examples, deadline=None, stateful_step_count=20),
