@@ -57,6 +57,8 @@ class Sweep:
         As for `bottleneck.heads.fit_head`.
     seed : int
         Of folds and of what is random in training.
+    device : str
+        As for `bottleneck.heads.fit_head`.
     """
 
     clfs: tuple[str | Recipe, ...] = ("softmax",)
@@ -67,6 +69,7 @@ class Sweep:
     balanced: bool = False
     standardize: bool = True
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.cv is not None and self.cv < 2:  # noqa: PLR2004 - one is fitted on, one held out
@@ -107,6 +110,7 @@ class Sweep:
             multilabel=features.images.multilabel,
             reduce=KeptReductions(bank.path / "reductions", bank.size),
             seed=self.seed,
+            device=self.device,
         )
         if self.cv is None and len(held):
             if self.repeats > 1:

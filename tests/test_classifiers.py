@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import make_moons, make_multilabel_classification
@@ -298,3 +299,14 @@ def test_labels_are_read_as_they_are_written(named):
     counts = {each: sum(each in classes for classes in named) for each in "abcde"}
     for classes, rarest in zip(named, rarest_classes(labels), strict=True):
         assert counts.get(rarest, 0) == min((counts[each] for each in classes), default=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("clf", ["softmax", "logreg", "svm", "mlp"])
+def test_a_gpu_finds_what_the_processor_finds(clf):
+    X, y = tagged(400, 800)[:2]
+    y = np.array([each.partition(";")[0] for each in y])
+    on_processor, on_gpu = (fit_head(X, y, clf, device=device) for device in ("cpu", "cuda"))
+    assert on_gpu.hyperparameters == on_processor.hyperparameters
+    gap = np.abs(on_gpu.decision_function(X) - on_processor.decision_function(X))
+    assert gap.max() < 1e-2 * np.abs(on_processor.decision_function(X)).max()

@@ -127,6 +127,9 @@ def test_options_of_the_network_are_for_the_network(bottleneck, faces_cache):
     assert "knn has no penalty to give a C for; leave --C out" in refused.err
     refused = bottleneck("fit-head", *cache, "--neighbors", 3)
     assert "softmax has no n_neighbors to give; leave --neighbors out" in refused.err
+    refused = bottleneck("fit-head", *cache, "--device", "tpu")
+    assert refused.code == 2
+    assert "no device 'tpu'; expected auto, cpu, cuda" in refused.err
 
 
 def test_epochs_are_told_drawn_and_logged(bottleneck, faces_cache):

@@ -22,6 +22,8 @@ from bottleneck.cli.options import (
     NewHeadName,
     Seed,
     Standardize,
+    TrainingDevice,
+    device_of,
     memory_of,
 )
 from bottleneck.cli.output import note, print_json, progress_shown
@@ -85,6 +87,7 @@ def fit_head(
     heads: HeadsFolder = Path("heads"),
     near_duplicates: NearDuplicates = False,
     memory: Memory = None,
+    device: TrainingDevice = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> Any:
@@ -112,6 +115,7 @@ def fit_head(
         )
     if picture:
         check_picture(picture)
+    trained_on = device_of(device)
     store = Cache(cache)
     selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
     features = load_features(store, selection, memory=memory_of(memory))
@@ -137,6 +141,7 @@ def fit_head(
             reduce=KeptReductions(bank.path / "reductions", bank.size),
             source=features.provenance,
             seed=seed,
+            device=trained_on,
         )
     folder = heads / (name or f"{selection.slug}-{clf}")
     replaced = folder.exists()

@@ -38,10 +38,12 @@ __all__ = [
     "SetName",
     "Squash",
     "Standardize",
+    "TrainingDevice",
     "Weights",
     "age_of",
     "batch_size_of",
     "bytes_of",
+    "device_of",
     "image_size_of",
     "memory_of",
     "plain",
@@ -85,6 +87,16 @@ def memory_of(text: str | None) -> int:
     from bottleneck.features import free_memory
 
     return free_memory() // 2 if text is None else bytes_of(text, "--memory")
+
+
+def device_of(text: str) -> str:
+    """Return the device that ``--device`` names, as PyTorch names it; `UsageError` for several."""
+    from bottleneck.bases.precision import find_devices
+
+    devices = find_devices(text)
+    if len(devices) > 1:
+        raise UsageError(f"--device {text!r} names {len(devices)} devices; give one to train on")
+    return str(devices[0])
 
 
 def bytes_of(text: str, option: str) -> int:
@@ -153,6 +165,13 @@ Device = Annotated[
     typer.Option(
         "--device",
         help="auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.",
+    ),
+]
+TrainingDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.",
     ),
 ]
 Precision = Annotated[

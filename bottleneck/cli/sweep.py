@@ -18,6 +18,8 @@ from bottleneck.cli.options import (
     Memory,
     Seed,
     Standardize,
+    TrainingDevice,
+    device_of,
     memory_of,
 )
 from bottleneck.cli.output import note, progress_shown
@@ -94,6 +96,7 @@ def sweep(
     ] = "loky",
     memory: Memory = None,
     cache: CacheFolder = Path("cache"),
+    device: TrainingDevice = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> Any:
@@ -120,6 +123,7 @@ def sweep(
         balanced=balanced,
         standardize=standardize,
         seed=seed,
+        device=device_of(device),
     )
     if mlflow:
         log_to_mlflow((), mlflow)  # what cannot be logged is told before anything is computed

@@ -45,6 +45,7 @@ def fit_head(
     reduce: Reduce = reduce_rows,
     source: Mapping[str, Any] | None = None,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Head:
     """Fit a classifier on standardised features and choose its hyper-parameter on held-out ones.
 
@@ -91,6 +92,10 @@ def fit_head(
         Kept with the head, see `Head`.
     seed : int
         Of the folds, and of a network's training.
+    device : str
+        What ``softmax``, ``logreg``, ``svm`` and networks are trained on where the features are in
+        memory, as PyTorch names it: a GPU is faster with many classes or features. Its sums have
+        another order, so that the last digits differ.
 
     Returns
     -------
@@ -119,6 +124,7 @@ def fit_head(
         multilabel=multilabel,
         reduce=reduce,
         seed=seed,
+        device=device,
     )
     with threads_for(problem.X.size):
         fitted, choice = _fit(problem, recipe, value, validation)

@@ -58,6 +58,7 @@ def make_problem(
     reduce: Reduce = reduce_rows,
     multilabel: bool = False,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Problem:
     """Check what a head is to be fitted on; see `fit_head` for what is given and raised."""
     _check_rows(X, y)
@@ -106,6 +107,7 @@ def make_problem(
         standardize=standardize,
         reduce=reduce,
         seed=seed,
+        device=device,
     )
     return problem if weights.all() else problem.take(weights > 0)
 

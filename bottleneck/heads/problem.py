@@ -95,6 +95,9 @@ class Problem:
         As `bottleneck.solvers.reduce_rows`.
     seed : int
         Of folds and of what is random in training.
+    device : str
+        What softmax, logreg, svm and mlp are trained on where features are in memory, as PyTorch
+        names it.
     """
 
     X: np.ndarray | Blocks
@@ -105,6 +108,7 @@ class Problem:
     standardize: bool
     reduce: Reduce
     seed: int
+    device: str
 
     @property
     def rows(self) -> np.ndarray:

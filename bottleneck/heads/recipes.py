@@ -20,9 +20,10 @@ _NEIGHBOURS_GRID = (1, 3, 5, 9, 17, 33)
 
 Solved = Iterator[tuple[list[Pair], bool]]
 """For each `C` the folds' solutions on reduced rows, and whether all are what was looked for."""
-Method = Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any]], Solved]
+Method = Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any], str], Solved]
 """Takes a reduction of n rows, the codes of their targets, what each row counts in each fold (see
-`Problem.counts`) and the values of `C`, of which there is one, None, for a recipe without.
+`Problem.counts`), the values of `C`, of which there is one, None, for a recipe without, and the
+device that may be used.
 """
 
 
@@ -97,7 +98,8 @@ class Linear:
         """As `Recipe.fit`."""
         reduction = problem.reduction()
         counts = problem.counts(np.ones((len(problem.X), 1), dtype=bool))
-        (([pair], converged),) = self.method(reduction, problem.targets.codes, counts, [value])
+        codes, device = problem.targets.codes, problem.device
+        (([pair], converged),) = self.method(reduction, codes, counts, [value], device)
         weight, bias = reduction.lift(*pair, problem.rows)
         return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
 
@@ -110,7 +112,8 @@ class Linear:
         for some in [[fold] for fold in folds] if problem.standardize else [list(folds)]:
             reduction = problem.reduction(some[0].fit if problem.standardize else None)
             counts = problem.counts(np.stack([fold.fit for fold in some], axis=1))
-            solutions = self.method(reduction, problem.targets.codes, counts, grid)
+            codes, device = problem.targets.codes, problem.device
+            solutions = self.method(reduction, codes, counts, grid, device)
             for own, (pairs, _) in zip(found, solutions, strict=True):
                 for fold, (weight, bias) in zip(some, pairs, strict=True):
                     own.append(reduction.rows[fold.held] @ weight.T + bias)
@@ -124,11 +127,16 @@ class _Path:
     loss: str
 
     def __call__(
-        self, reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+        self,
+        reduction: Reduction,
+        codes: np.ndarray,
+        counts: np.ndarray,
+        grid: Sequence[float],
+        device: str,
     ) -> Solved:
         from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
 
-        for point in fit_path(reduction.rows, codes, counts, grid, self.loss):
+        for point in fit_path(reduction.rows, codes, counts, grid, self.loss, device=device):
             yield pairs_of(point, codes, self.loss), bool(point.converged.all())
 
 
@@ -212,7 +220,11 @@ def _neighbours(
 
 
 def _ridge(
-    reduction: Reduction, codes: np.ndarray, counts: np.ndarray, grid: Sequence[float]
+    reduction: Reduction,
+    codes: np.ndarray,
+    counts: np.ndarray,
+    grid: Sequence[float],
+    _device: str,
 ) -> Solved:
     folds = [
         fit_ridge(reduction.rows, codes, counts[:, fold], grid) for fold in range(counts.shape[1])
@@ -222,14 +234,22 @@ def _ridge(
 
 
 def _lda(
-    reduction: Reduction, codes: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
+    reduction: Reduction,
+    codes: np.ndarray,
+    counts: np.ndarray,
+    _grid: Sequence[None],
+    _device: str,
 ) -> Solved:
     n_features = len(reduction.mean)
     yield [fit_lda(reduction.rows, codes, fold, n_features) for fold in counts.T], True
 
 
 def _centroid(
-    reduction: Reduction, codes: np.ndarray, counts: np.ndarray, _grid: Sequence[None]
+    reduction: Reduction,
+    codes: np.ndarray,
+    counts: np.ndarray,
+    _grid: Sequence[None],
+    _device: str,
 ) -> Solved:
     yield [fit_centroids(reduction.rows, codes, fold) for fold in counts.T], True
 

@@ -39,7 +39,8 @@ def train(settings: MLP, problem: Problem, held: Problem) -> Fitted:
     DataError
         The training diverged.
     """
-    with torch.random.fork_rng(devices=[]):
+    device = torch.device(problem.device)
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(problem.seed)
         run = _Training(settings, problem)
         history: list[dict[str, Any]] = []
@@ -62,19 +63,20 @@ class _Training:
     def __init__(self, settings: MLP, problem: Problem) -> None:
         self._settings, self._problem = settings, problem
         self._mean, self._scale = problem.moments()
-        self._shift = torch.from_numpy(self._mean.astype(np.float32))
-        self._factor = torch.from_numpy((1 / self._scale).astype(np.float32))
+        self._device = torch.device(problem.device)
+        self._shift = self._moved(self._mean.astype(np.float32))
+        self._factor = self._moved((1 / self._scale).astype(np.float32))
         self.network = nn.Sequential(
             nn.Linear(problem.rows.shape[1], settings.hidden),
             nn.ReLU(),
             nn.Dropout(settings.dropout),
             nn.Linear(settings.hidden, len(problem.targets.classes)),
-        )
+        ).to(self._device)
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), settings.learning_rate, weight_decay=_WEIGHT_DECAY
         )
         counts = problem.counts(np.ones((len(problem.rows), 1), dtype=bool))[:, 0]
-        self._weights = torch.from_numpy((counts / counts.mean()).astype(np.float32))
+        self._weights = self._moved((counts / counts.mean()).astype(np.float32))
 
     def step_through(self) -> dict[str, float]:
         """Go through the rows once; return loss and accuracy as they were on the way."""
@@ -95,7 +97,7 @@ class _Training:
             torch.autograd.backward(loss)
             self._optimizer.step()
             losses.append(each.detach())
-            seen[places] = scores.detach().numpy()
+            seen[places] = scores.detach().cpu().numpy()
         accuracy = _metrics(seen, problem.targets)["accuracy"]
         return {"loss": float(torch.cat(losses).mean()), "accuracy": accuracy}
 
@@ -104,7 +106,7 @@ class _Training:
         self.network.eval()
         with torch.inference_mode():
             blocks = [held.rows[start : start + _ROWS] for start in range(0, len(held.rows), _ROWS)]
-            scores = [self.network(self._standardised(block)).numpy() for block in blocks]
+            scores = [self.network(self._standardised(block)).cpu().numpy() for block in blocks]
         if not np.isfinite(found := np.concatenate(scores)).all():
             raise self._diverged("its scores are not finite")
         metrics = _metrics(found, held.targets)
@@ -112,7 +114,8 @@ class _Training:
 
     def folded(self) -> Perceptron:
         """Return the network for features as they are."""
-        arrays = {name: each.numpy().copy() for name, each in self.network.state_dict().items()}
+        state = self.network.state_dict()
+        arrays = {name: each.cpu().numpy().copy() for name, each in state.items()}
         hidden = arrays["0.weight"] / self._scale
         return Perceptron(
             hidden_weight=hidden.astype(np.float32),
@@ -129,12 +132,15 @@ class _Training:
         )
 
     def _standardised(self, X: np.ndarray) -> torch.Tensor:
-        return (torch.from_numpy(X).float() - self._shift) * self._factor
+        return (self._moved(X).float() - self._shift) * self._factor
+
+    def _moved(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
 
 
 def _losses(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Return the losses of shape (n, 1), or (n, k) where a row may be of several classes."""
-    codes = torch.from_numpy(targets.codes)
+    codes = torch.from_numpy(targets.codes).to(scores.device)
     if targets.multilabel:
         return functional.binary_cross_entropy_with_logits(scores, codes.float(), reduction="none")
     return functional.cross_entropy(scores, codes, reduction="none")[:, None]
