@@ -1,0 +1,162 @@
+"""Does the verdict hold? ``python tests/benchmarks/plateau.py [CLIPART]``.
+
+On 150 images from each of the eight largest folders of Debian's openclipart-png (its folder
+``png``), or on the demo's 200 faces where it is not given: what `advise` says of features of
+EfficientNet-Lite0, and then, for each seed with a split of its own, the accuracy on test images of
+
+- logistic regression on raw pixels, and a small convolutional network trained from scratch;
+- a head on the last features, one on these and eight cached views of each training image, and the
+  network fine-tuned from this head on, from ``blocks.5`` up, on cached activations and views.
+
+Prints a row for each seed, the means with 95% intervals (Student's t over the seeds, each with
+other splits), and the paired gain of each step. Writes ``plateau.json`` into the current folder.
+``--seeds`` and ``--epochs`` make it shorter.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from baselines import raw_pixels, small_convnet
+from bottleneck.advise import advise_on
+from bottleneck.augment import find_policy
+from bottleneck.finetune import FinetuneSettings, finetune
+from precision import clipart
+from scipy.stats import t as student
+
+from bottleneck import (
+    Cache,
+    FrozenBase,
+    Head,
+    ImageSet,
+    evaluate_head,
+    extract_features,
+    features_of,
+    fit_head,
+    load_features,
+    select_features,
+    select_layers,
+)
+from bottleneck.demo import write_demo_images
+
+MODEL, LAYER, EARLIER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.4", "blocks.5"
+VIEWS, AUGMENT = 8, "standard"
+STEPS = ("raw pixels", "small convnet", "head", "head with views", "fine-tuned")
+SHARES = {"test": 0.2, "val": 0.15}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("clipart", type=Path, nargs="?")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if arguments.clipart:
+            images = clipart(arguments.clipart, folder / "clipart.csv")
+        else:
+            write_demo_images(folder / "faces")
+            images = ImageSet.open(folder / "faces")
+        cache = Cache(folder / "cache")
+        rows = [
+            measure(split(images, seed), cache, folder / str(seed), seed, arguments.epochs)
+            for seed in range(arguments.seeds)
+        ]
+    results = {"images": len(images.items), "rows": rows, **summary(rows)}
+    Path("plateau.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+def split(images: ImageSet, seed: int) -> ImageSet:
+    """Hold out images for testing, and of the others some for validation, class by class."""
+    generator = np.random.default_rng(seed)
+    items = []
+    for label in images.classes:
+        own = [item for item in images.items if item.label == label]
+        order = generator.permutation(len(own))
+        ends = np.cumsum([round(share * len(own)) for share in SHARES.values()])
+        for place, number in enumerate(order):
+            names = [name for name, end in zip(SHARES, ends, strict=True) if place < end]
+            items.append(replace(own[number], split=(names or ["train"])[0]))
+    kept = {item.digest: item for item in items}.values()  # the same bytes stand in one split only
+    return replace(images, name=f"{images.name}-{seed}", items=tuple(kept), split_seed=None)
+
+
+def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int) -> dict:
+    """Return the accuracies of one seed, and, for the first one, the verdict."""
+    train, val, test = (
+        [item for item in images.items if item.split == name] for name in ("train", "val", "test")
+    )
+    found: dict = {"seed": seed, "train": len(train), "val": len(val), "test": len(test)}
+    found["raw pixels"] = raw_pixels(train, val, test)
+    found["small convnet"] = small_convnet(train, val, test, seed)
+    extract_features(images, FrozenBase(MODEL, [LAYER, EARLIER], pool="avg"), cache)
+    if not seed:
+        advice = advise_on(cache, select_layers(cache, image_set=images.name))
+        found["verdict"] = advice.verdict.sentence
+        print(advice.verdict.sentence, flush=True)
+    head = fitted(cache, images)
+    found["head"] = tested(head, cache)
+    base = FrozenBase(MODEL, [LAYER], pool="avg")
+    extract_features(images, base, cache, views=VIEWS, policy=find_policy(AUGMENT))
+    head = fitted(cache, images)
+    found["head with views"] = tested(head, cache)
+    started = time.monotonic()
+    settings = FinetuneSettings(
+        UNFROZEN, epochs=epochs, augment=AUGMENT, views=VIEWS, from_cache=True, seed=seed
+    )
+    tuned = finetune(head, images, cache, folder, settings)
+    found["seconds of fine-tuning"] = time.monotonic() - started
+    extract_features(images, FrozenBase(str(folder)), cache)
+    found["fine-tuned"] = tested(tuned.head, cache)
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def fitted(cache: Cache, images: ImageSet) -> Head:
+    selection = select_features(cache, layer=LAYER, image_set=images.name)
+    features = load_features(cache, selection)
+    train, val = features.training(), features.split("val")
+    return fit_head(
+        train.X,
+        train.labels,
+        groups=train.digests,
+        views=train.views,
+        validation=(val.X, val.labels),
+        source=features.provenance,
+    )
+
+
+def tested(head: Head, cache: Cache) -> float:
+    return evaluate_head(head, features_of(cache, head)).accuracy
+
+
+def summary(rows: Sequence[dict]) -> dict:
+    """Return means and paired gains with their intervals."""
+    accuracies = {step: np.array([row[step] for row in rows]) for step in STEPS}
+    means = {step: interval(values) for step, values in accuracies.items()}
+    gains = {
+        f"{after} less {before}": interval(accuracies[after] - accuracies[before])
+        for before, after in pairwise(STEPS[2:])
+    }
+    for name, (mean, low, high) in {**means, **gains}.items():
+        print(f"{name:40} {mean:7.4f}  {low:7.4f} to {high:7.4f}")
+    return {"accuracy": means, "gain": gains}
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return mean, float(mean - half), float(mean + half)
+
+
+if __name__ == "__main__":
+    main()
