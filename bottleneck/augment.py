@@ -8,7 +8,7 @@ from functools import lru_cache
 from inspect import signature
 from math import cos, pi, sin
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import yaml
@@ -81,6 +81,11 @@ class Policy:
 
     name: str
     steps: tuple[Step, ...]
+
+    @classmethod
+    def from_dict(cls, name: str, content: Mapping[str, Any]) -> Self:
+        """Return the policy whose `as_dict` this was."""
+        return cls(name, tuple(pair for step in content["steps"] for pair in step.items()))
 
     @property
     def whole(self) -> bool:

@@ -21,8 +21,7 @@ from bottleneck.bases.fusing import fuse
 from bottleneck.bases.precision import choose_precision, find_devices
 from bottleneck.cli.output import progress_shown
 from bottleneck.errors import UnknownNameError, UsageError
-from bottleneck.extract import feature_batches
-from bottleneck.extract.batches import preprocess
+from bottleneck.extract import feature_batches, preprocess
 from bottleneck.extract.lanes import find_lanes, largest_that_pays
 from bottleneck.extract.memory import freed_memory_kept
 from bottleneck.images import decode

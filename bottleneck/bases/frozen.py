@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
@@ -259,7 +258,9 @@ class FrozenBase:
             self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
         return self._digests[layer]
 
-    def provenance(self, layer: str, storage: str) -> dict[str, Any]:
+    def provenance(
+        self, layer: str, storage: str, augmentation: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return all that decides a layer's stored values, as JSON holds it.
 
         Parameters
@@ -268,8 +269,10 @@ class FrozenBase:
             One of `layers`.
         storage : str
             The type in which features are stored: ``float16`` or ``float32``.
+        augmentation : mapping, optional
+            All that decides the pixels of augmented views, for their features.
         """
-        return {
+        found = {
             "schema": SCHEMA_VERSION,
             "architecture": self._model.architecture,
             "weights": self.weights_digest(layer),
@@ -277,18 +280,31 @@ class FrozenBase:
             "pool": self.pools[layer],
             "precision": {"compute": self.precision, "storage": storage},
         }
+        return found if augmentation is None else {**found, "augmentation": augmentation}
 
-    def fingerprint(self, layer: str, storage: str = "float16") -> str:
+    def fingerprint(
+        self,
+        layer: str,
+        storage: str = "float16",
+        augmentation: Mapping[str, Any] | None = None,
+    ) -> str:
         """Return the SHA-256 of `provenance`.
 
         It covers the weights up to the layer and no others: layers that share them share a bank,
         and a base cut deeper finds the rows that a shallower one has stored.
         """
-        text = json.dumps(self.provenance(layer, storage), sort_keys=True)
+        text = json.dumps(self.provenance(layer, storage, augmentation), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def canary(self) -> dict[str, list[list[float]]]:
+    def canary(
+        self, pixels: Callable[[np.ndarray], torch.Tensor] | None = None
+    ) -> dict[str, list[list[float]]]:
         """Return reference features of three fixed synthetic images.
+
+        Parameters
+        ----------
+        pixels : callable, optional
+            What the base sees of an image, `Transform.pixels` of its preprocessing by default.
 
         Returns
         -------
@@ -296,14 +312,15 @@ class FrozenBase:
             Layer to three lists: the root mean square of an image's activations, then up to 32 of
             them at even distances.
         """
-        batch = torch.stack([self.transform(image) for image in _canary_images()])
+        see = pixels or self.transform.pixels
+        batch = torch.stack([self.transform.normalise(see(each)) for each in _canary_images()])
         return {
             layer: [_sample(row.flatten().cpu().numpy()) for row in activations]
             for layer, activations in self(batch).items()
         }
 
 
-def _canary_images() -> list[Image.Image]:
+def _canary_images() -> list[np.ndarray]:
     side = 256
     y, x = np.mgrid[:side, :side]
     patterns = [
@@ -311,7 +328,7 @@ def _canary_images() -> list[Image.Image]:
         [x * y // 7, x * x // 5, y * y // 3],
         [(x // 16 + y // 16) % 2 * 255, x // 32 * 32, 255 - y],
     ]
-    return [Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)) for channels in patterns]
+    return [np.stack(channels, axis=-1).astype(np.uint8) for channels in patterns]
 
 
 def _sample(values: np.ndarray) -> list[float]:

@@ -172,10 +172,12 @@ class Bank:
         rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
         return {(bytes(row[:-2]).hex(), int(row[-2]) << 8 | int(row[-1])) for row in rows}
 
-    def parts_with(self, layer: str, digests: Sequence[str]) -> list[Path]:
-        """Return the parts in which the plain images' rows of a layer are."""
+    def parts_with(
+        self, layer: str, digests: Sequence[str], *, view: int | np.ndarray = 0
+    ) -> list[Path]:
+        """Return the parts in which the rows of a layer are that `read` would give."""
         index = self.index(layer)
-        numbers = np.sort(index.find(keys_of(digest_rows(digests), 0)))
+        numbers = np.sort(index.find(keys_of(digest_rows(digests), view)))
         return [part.path for part, _, _ in index.by_part(numbers)]
 
     def read(
@@ -183,7 +185,7 @@ class Bank:
         layer: str,
         digests: Sequence[str],
         *,
-        view: int = 0,
+        view: int | np.ndarray = 0,
         convert: Convert | None = None,
     ) -> np.ndarray:
         """Read a layer's features in exactly the order asked for.
@@ -196,8 +198,8 @@ class Bank:
             The layer's own name, not its alias.
         digests : sequence of str
             May repeat.
-        view : int
-            0 is the plain image.
+        view : int, or np.ndarray
+            0 is the plain image; or of each row.
         convert : callable, optional
             Applied to some rows at a time, so that what is pooled need not fit into memory whole.
 
@@ -219,7 +221,7 @@ class Bank:
         digests: Sequence[str],
         *,
         memory: int = _STREAM_BYTES,
-        view: int = 0,
+        view: int | np.ndarray = 0,
         convert: Convert | None = None,
     ) -> Iterator[np.ndarray]:
         """Read as `read` does, in consecutive blocks.

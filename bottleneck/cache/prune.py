@@ -190,7 +190,9 @@ def _bytes_of(bank: Bank, layer: str) -> int:
 def _last_extracted(cache: Cache) -> dict[tuple[str, str], str]:
     """Return when each (bank, layer) was last part of an extraction."""
     return {
-        (layer["bank"], layer["layer"]): run["time"]
+        (layer[bank], layer["layer"]): run["time"]
         for run in cache.runs(damaged_too=False)
         for layer in run["layers"]
+        for bank in ("bank", "view_bank")
+        if layer.get(bank)
     }

@@ -4,8 +4,9 @@ The only joiner of images, bases and cache.
 """
 
 from bottleneck.extract.batches import Batch, Progress, feature_batches
-from bottleneck.extract.fill import check_arguments, fill_banks
+from bottleneck.extract.fill import Filling, check_arguments, check_views, fill_banks
 from bottleneck.extract.forecast import Forecast, forecast_extraction
+from bottleneck.extract.pixels import preprocess
 from bottleneck.extract.recheck import Recheck, recheck_bank
 from bottleneck.extract.run import Extraction, extract_features
 from bottleneck.extract.task import count_cached
@@ -13,14 +14,17 @@ from bottleneck.extract.task import count_cached
 __all__ = [
     "Batch",
     "Extraction",
+    "Filling",
     "Forecast",
     "Progress",
     "Recheck",
     "check_arguments",
+    "check_views",
     "count_cached",
     "extract_features",
     "feature_batches",
     "fill_banks",
     "forecast_extraction",
+    "preprocess",
     "recheck_bank",
 ]

@@ -1,31 +1,33 @@
 """Images in, activations out, batch by batch, on all cores or on GPUs."""
 
 import hashlib
-import io
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
+from math import gcd
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 import torch
 
-from bottleneck.bases import FrozenBase, Transform
+from bottleneck.augment import Policy
+from bottleneck.bases import FrozenBase
 from bottleneck.errors import BadImageError
 from bottleneck.extract.lanes import Lane, find_lanes
 from bottleneck.extract.memory import freed_memory_kept
-from bottleneck.images import ImageItem, RejectedImage, decode, read_size
+from bottleneck.extract.pixels import preprocess_views
+from bottleneck.images import ImageItem, RejectedImage
 
-__all__ = ["Batch", "Progress", "feature_batches", "preprocess"]
+__all__ = ["Batch", "Progress", "feature_batches"]
 
 Progress = Callable[..., None]
 """Called with what is being done, the images done and the images in all; other counts by name."""
 
-_Loaded = tuple[ImageItem, Future[bytes | torch.Tensor]]
+_Loaded = tuple[ImageItem, Future[bytes | list[torch.Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -35,26 +37,40 @@ class Batch:
     Attributes
     ----------
     items : list of ImageItem
-        n images.
+        Of which image each of n rows is; those of one image stand together.
+    views : list of int
+        Which view of it.
     features : dict of str to np.ndarray
         Layer to float32 of shape (n, ...); empty where no image of the batch could be used.
     rejected : list of RejectedImage
         Images met on the way that could not be used.
+    images : int
+        How many images there were, rejected ones included.
     """
 
     items: list[ImageItem]
+    views: list[int]
     features: dict[str, np.ndarray]
     rejected: list[RejectedImage]
+    images: int
 
 
 def feature_batches(
-    base: FrozenBase, items: Sequence[ImageItem], *, batch_size: int | None = None
+    base: FrozenBase,
+    items: Sequence[ImageItem],
+    *,
+    batch_size: int | None = None,
+    policy: Policy | None = None,
+    views: Mapping[str, Sequence[int]] | None = None,
 ) -> Iterator[Batch]:
     """Decode, preprocess and compute, a few batches ahead of the reader.
 
     On a processor each core takes whole batches from the file's bytes to the activations, without
     ever waiting for another core, while a thread beside it reads the next files. For a GPU all
     cores decode, and two batches are under way on it: one is copied while the other is computed.
+
+    An image is read and decoded once for all of its views. The base is called with `batch_size` of
+    them at a time, so that no view's features depend on which others were asked for.
 
     Parameters
     ----------
@@ -64,20 +80,28 @@ def feature_batches(
         In this order. An image whose bytes no longer have the digest is rejected.
     batch_size : int, optional
         Images per call of the base; by default what `find_lanes` thinks best.
+    policy : Policy, optional
+        How views from 1 on are made.
+    views : mapping of str to sequence of int, optional
+        Digest to the views of that image; the plain images by default.
 
     Yields
     ------
     Batch
-        The usable images among the next `batch_size`, and those rejected.
+        The usable images among the next ones, `batch_size` of them where each has one view, and
+        those rejected.
 
     Raises
     ------
     MemoryShortError
         Not even two images at a time fit.
     """
-    lanes = find_lanes(base, len(items), batch_size)
-    load: Callable[[FrozenBase, ImageItem], bytes | torch.Tensor]
-    load = _decode_file if lanes.decode_ahead else _read
+    most = max(map(len, views.values()), default=1) if views else 1
+    lanes = find_lanes(base, most * len(items), batch_size)
+    work = _Work(base, lanes.batch_size, policy, views)
+    load: Callable[[ImageItem], bytes | list[torch.Tensor]]
+    load = work.decode_file if lanes.decode_ahead else _read
+    at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
     threads = torch.get_num_threads()
     free: SimpleQueue[Lane] = SimpleQueue()
     for lane in lanes.all:
@@ -93,42 +117,74 @@ def feature_batches(
         )
         for executor in (ahead, pool):
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
-        while some := list(islice(remaining, lanes.batch_size)):
-            loaded: list[_Loaded] = [(item, ahead.submit(load, base, item)) for item in some]
-            waiting.append(pool.submit(_compute, base, free, loaded))
+        while some := list(islice(remaining, at_once)):
+            loaded: list[_Loaded] = [(item, ahead.submit(load, item)) for item in some]
+            waiting.append(pool.submit(work.compute, free, loaded))
             if len(waiting) > len(lanes.all) + 1:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _compute(base: FrozenBase, free: SimpleQueue[Lane], loaded: Sequence[_Loaded]) -> Batch:
-    """Take one batch the rest of the way."""
-    items: list[ImageItem] = []
-    rejected = []
-    places: dict[torch.Size, list[int]] = {}
-    pixels: list[torch.Tensor] = []
-    for item, future in loaded:
+@dataclass(frozen=True)
+class _Work:
+    """What is computed of each image."""
+
+    base: FrozenBase
+    batch_size: int
+    policy: Policy | None
+    views: Mapping[str, Sequence[int]] | None
+
+    def compute(self, free: SimpleQueue[Lane], loaded: Sequence[_Loaded]) -> Batch:
+        """Take one batch the rest of the way."""
+        items: list[ImageItem] = []
+        views: list[int] = []
+        rejected = []
+        places: dict[torch.Size, list[int]] = {}
+        pixels: list[torch.Tensor] = []
+        for item, future in loaded:
+            try:
+                found = future.result()
+                decoded = found if isinstance(found, list) else self.decode(item, found)
+            except BadImageError as error:
+                rejected.append(RejectedImage(item.path, str(error)))
+                continue
+            for view, seen in zip(self.views_of(item), decoded, strict=True):
+                places.setdefault(seen.shape, []).append(len(items))
+                items.append(item)
+                views.append(view)
+                pixels.append(seen)
+        calls = [
+            rows[start : start + self.batch_size]
+            for rows in places.values()
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        lane = free.get()
         try:
-            found = future.result()
-            decoded = found if isinstance(found, torch.Tensor) else _decode(base, item, found)
-        except BadImageError as error:
-            rejected.append(RejectedImage(item.path, str(error)))
-            continue
-        places.setdefault(decoded.shape, []).append(len(items))
-        items.append(item)
-        pixels.append(decoded)
-    lane = free.get()
-    try:
-        groups = [(rows, lane.compute([pixels[row] for row in rows])) for rows in places.values()]
-    finally:
-        free.put(lane)
-    features = groups[0][1] if len(groups) == 1 else _joined(groups)
-    return Batch(items, features, rejected)
+            groups = [(rows, lane.compute([pixels[row] for row in rows])) for rows in calls]
+        finally:
+            free.put(lane)
+        features = groups[0][1] if len(groups) == 1 else _joined(groups)
+        return Batch(items, views, features, rejected, len(loaded))
+
+    def views_of(self, item: ImageItem) -> Sequence[int]:
+        """Return the views of an image."""
+        return (0,) if self.views is None else self.views[item.digest]
+
+    def decode(self, item: ImageItem, data: bytes) -> list[torch.Tensor]:
+        """Return the pixels of each view."""
+        if hashlib.sha256(data).hexdigest() != item.digest:
+            raise BadImageError("the file changed while it was being extracted")
+        views = self.views_of(item)
+        return preprocess_views(self.base.transform, data, self.policy, item.digest, views)
+
+    def decode_file(self, item: ImageItem) -> list[torch.Tensor]:
+        """Read an image, too."""
+        return self.decode(item, _read(item))
 
 
 def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
-    """Put the rows of images of several sizes back into their order."""
+    """Put the rows of several calls back into their order."""
     order = np.argsort([row for rows, _ in groups for row in rows])
     layers = groups[0][1] if groups else {}
     return {
@@ -137,33 +193,8 @@ def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[s
     }
 
 
-def _read(_base: FrozenBase, item: ImageItem) -> bytes:
+def _read(item: ImageItem) -> bytes:
     try:
         return Path(item.path).read_bytes()
     except OSError as error:
         raise BadImageError(error.strerror or str(error)) from error
-
-
-def _decode(base: FrozenBase, item: ImageItem, data: bytes) -> torch.Tensor:
-    if hashlib.sha256(data).hexdigest() != item.digest:
-        raise BadImageError("the file changed while it was being extracted")
-    return preprocess(base.transform, data)
-
-
-def preprocess(transform: Transform, data: bytes) -> torch.Tensor:
-    """Decode an image's bytes and bring it to size, as `Transform.pixels` gives it.
-
-    Raises
-    ------
-    BadImageError
-        It cannot be decoded, or is too thin.
-    """
-    whole = read_size(io.BytesIO(data)) if transform.reduced_decode else (0, 0)
-    if not all(whole):
-        return transform.pixels(decode(data))
-    pixels = decode(data, enough=transform.enough(*whole))
-    return transform.pixels(pixels, size=transform.size_of(*whole))
-
-
-def _decode_file(base: FrozenBase, item: ImageItem) -> torch.Tensor:
-    return _decode(base, item, _read(base, item))

@@ -4,9 +4,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
-from bottleneck.extract.batches import Progress
-from bottleneck.extract.fill import check_arguments, stored_batches
-from bottleneck.extract.task import Canary, find_task
+from bottleneck.extract.batches import Batch, Progress
+from bottleneck.extract.fill import check_arguments, check_views, stored_batches
+from bottleneck.extract.task import Target, Task, find_task
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
@@ -45,8 +46,10 @@ class Forecast:
         Images found.
     missing : int
         Different images of which the cache lacks a layer.
+    missing_views : int
+        Augmented views of which the cache lacks a layer.
     trial : int
-        How many of them the trial has computed. Nothing of it is kept.
+        Of how many images the trial has computed what is missing. Nothing of it is kept.
     seconds : float
         Wall time, as the extraction will report it.
     bytes_on_disk : int
@@ -61,6 +64,7 @@ class Forecast:
     model: str
     images: int
     missing: int
+    missing_views: int
     trial: int
     seconds: float
     bytes_on_disk: int
@@ -77,6 +81,8 @@ def forecast_extraction(
     base: FrozenBase,
     cache: Cache,
     *,
+    views: int = 0,
+    policy: Policy | None = None,
     dtype: str = "float16",
     compress: str = "none",
     batch_size: int | None = None,
@@ -89,31 +95,36 @@ def forecast_extraction(
 
     Parameters
     ----------
-    images, base, cache, dtype, compress, batch_size
+    images, base, cache, views, policy, dtype, compress, batch_size
         As for `extract_features`. Compressed features take less of the disk than is told here.
     progress : callable, optional
         Called with ``"trial"``, the images done and the images to do at most.
 
     Raises
     ------
-    UsageError, CacheError, FeatureOverflowError
+    UsageError, DataError, CacheError, FeatureOverflowError
         As `extract_features` would.
     """
     check_arguments(dtype, compress, batch_size)
+    check_views(images, views, policy)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    task = find_task(images, base, cache, dtype)
+    tasks = [find_task(images, base, cache, dtype)]
+    if views:
+        tasks.append(find_task(images, base, cache, dtype, views=views, policy=policy))
     seconds = time.monotonic() - started
     tried = bytes_on_disk = growth = 0
-    rejected: list[RejectedImage] = []
-    for layers, items in task.missing.items():
-        names = {layer: task.banks[layer].name for layer in layers}
-        plan = _Plan(base.cut(layers), names, dtype, compress, batch_size)
-        trial = _try(plan, items, cache, task.canary, progress or _silent)
-        sizes = plan.part_sizes(len(items), trial.seconds_per_image)
+    rejected: dict[str, RejectedImage] = {}
+    for plan in [
+        _Plan(base.cut(layers), items, task, layers, compress, batch_size)
+        for task in tasks
+        for layers, items in task.missing.items()
+    ]:
+        trial = _try(plan, cache, progress or _silent)
+        sizes = plan.part_sizes(len(plan.items), trial.seconds_per_image)
         tried += trial.images
-        rejected += trial.rejected
-        seconds += trial.seconds + (len(items) - trial.images) * (
+        rejected |= {image.path: image for image in trial.rejected}
+        seconds += trial.seconds + (len(plan.items) - trial.images) * (
             trial.seconds_per_image + trial.seconds_per_byte * sum(plan.widths)
         )
         bytes_on_disk += sum(map(sum, sizes))
@@ -124,12 +135,13 @@ def forecast_extraction(
         image_set=images.name,
         model=base.model,
         images=len(images.items),
-        missing=task.images,
+        missing=tasks[0].images,
+        missing_views=sum(task.rows(layers) for task in tasks[1:] for layers in task.views),
         trial=tried,
         seconds=round(seconds, 3),
         bytes_on_disk=bytes_on_disk,
         peak_memory=None if peak is None else peak + growth,
-        rejected=[*images.rejected, *rejected],
+        rejected=[*images.rejected, *rejected.values()],
     )
 
 
@@ -140,36 +152,60 @@ def _held(sizes: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A base's layers, the bank of each, and how they are stored."""
+    """Some layers of a base, the images that lack them, and how they are stored."""
 
     base: FrozenBase
-    banks: Mapping[str, str]
-    dtype: str
+    items: Sequence[ImageItem]
+    task: Task
+    layers: tuple[str, ...]
     compress: str
     batch_size: int | None
 
     @property
-    def widths(self) -> list[int]:
-        """Bytes of a row in each layer."""
-        return [self._width(layer) for layer in self.banks]
+    def target(self) -> Target:
+        """Where they will be."""
+        return self.task.target
 
-    def part_sizes(self, rows: int, seconds_per_image: float) -> list[list[int]]:
+    @property
+    def views(self) -> float:
+        """How many views an image lacks, on average."""
+        return self.task.rows(self.layers) / len(self.items)
+
+    @property
+    def widths(self) -> list[float]:
+        """Bytes of an image in each layer, with all of its views."""
+        return [self.views * self._width(layer) for layer in self.layers]
+
+    def part_sizes(self, images: int, seconds_per_image: float) -> list[list[int]]:
         """Return for each bank the bytes of its parts."""
+        rows, seconds_per_row = round(images * self.views), seconds_per_image / self.views
         banks: dict[str, list[int]] = {}
-        for layer, bank in self.banks.items():
-            banks.setdefault(bank, []).append(self._width(layer))
+        for layer in self.layers:
+            banks.setdefault(self.target.banks[layer].name, []).append(self._width(layer))
         sizes = []
         for widths in banks.values():
             of_size = PART_BYTES // len(banks) // sum(widths)
-            of_time = ceil(PART_SECONDS / seconds_per_image)
+            of_time = ceil(PART_SECONDS / seconds_per_row)
             held = max(1, min(of_size, of_time))
             full, rest = divmod(rows, held)
             counts = [held] * full + [rest] * bool(rest)
             sizes.append([part_size(count, widths) for count in counts])
         return sizes
 
+    def batches(self, scratch: Cache) -> Generator[Batch]:
+        """Compute and store them, in the same banks of another cache."""
+        banks = {layer: scratch.named(self.target.banks[layer].name) for layer in self.layers}
+        return stored_batches(
+            self.base,
+            self.items,
+            replace(self.target, banks=banks),
+            views=self.task.views[self.layers],
+            compress=self.compress,
+            batch_size=self.batch_size,
+        )
+
     def _width(self, layer: str) -> int:
-        return np.dtype(self.dtype).itemsize * prod(self.base.shapes[layer])
+        return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
 
 
 @dataclass(frozen=True)
@@ -183,35 +219,19 @@ class _Trial:
     rejected: list[RejectedImage]
 
 
-def _try(
-    plan: _Plan, items: Sequence[ImageItem], cache: Cache, canary: Canary, report: Progress
-) -> _Trial:
+def _try(plan: _Plan, cache: Cache, report: Progress) -> _Trial:
     folder = _scratch_folder(cache)
     done = warmed = size = 0
     rejected: list[RejectedImage] = []
     with TemporaryDirectory(prefix=_PREFIX, dir=folder) as place:
-        scratch = Cache(place)
-        banks = {
-            layer: scratch.bank(plan.base.model, plan.base.fingerprint(layer, plan.dtype))
-            for layer in plan.banks
-        }
         started = warm = time.monotonic()
-        batches = stored_batches(
-            plan.base,
-            items,
-            banks,
-            dtype=plan.dtype,
-            compress=plan.compress,
-            batch_size=plan.batch_size,
-            canary=canary,
-        )
-        with closing(batches):
+        with closing(plan.batches(Cache(place))) as batches:
             for number, batch in enumerate(batches, start=1):
-                done += len(batch.items) + len(batch.rejected)
+                done += batch.images
                 rejected += batch.rejected
                 now = time.monotonic()
                 size = size or done
-                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(items))
+                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(plan.items))
                 report("trial", min(done, least), least)
                 if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
                     warm, warmed = now, done

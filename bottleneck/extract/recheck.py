@@ -1,18 +1,19 @@
 """Rows of the cache against what the base computes of their images now."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BottleneckError, CacheError
 from bottleneck.extract.batches import Progress, feature_batches
-from bottleneck.extract.task import check_banks
+from bottleneck.extract.task import find_target
 from bottleneck.images import ImageItem, ImageSet
 
 __all__ = ["Recheck", "recheck_bank"]
@@ -75,25 +76,27 @@ def recheck_bank(
     reasons = []
     for runs in _runs_by_layers(bank, cache):
         try:
-            base = _base(runs[-1], bank.name)
-            check_banks(base, dict.fromkeys(base.layers, bank), runs[-1]["dtype"], base.canary())
+            policy = _policy(bank)
+            base = _base(runs[-1], bank, policy)
+            find_target(base, cache, runs[-1]["dtype"], policy)  # says so where it differs
             sets = {run["image_set"] for run in runs}
-            items = _draw(_at_hand(bank, cache, sets, base.layers), images, seed)
+            items, views = _draw(*_at_hand(bank, cache, sets, base.layers), images, seed)
         except BottleneckError as error:
             reasons.append(str(error))
             continue
         done, tolerance = 0, _TOLERANCES[base.precision]
         if progress:
             progress(bank.name, 0, len(items))
-        for batch in feature_batches(base, items):
-            digests = [item.digest for item in batch.items]
+        for batch in feature_batches(base, items, policy=policy, views=views):
+            digests = np.array([item.digest for item in batch.items])
+            numbers = np.array(batch.views)
             for layer, values in batch.features.items():
-                gaps = _gaps(bank.read(layer, digests), values)
+                gaps = _gaps(bank.read(layer, digests.tolist(), view=numbers), values)
                 rows += len(gaps)
                 difference = max([difference or 0.0, *gaps])
-                bad = [digest for digest, gap in zip(digests, gaps, strict=True) if gap > tolerance]
-                wrong.update(bank.parts_with(layer, bad))
-            done += len(digests)
+                bad = np.array(gaps) > tolerance
+                wrong.update(bank.parts_with(layer, digests[bad].tolist(), view=numbers[bad]))
+            done += batch.images
             if progress:
                 progress(bank.name, done, len(items))
     reason = "rows differ from what the base computes of their images now"
@@ -103,19 +106,30 @@ def recheck_bank(
     return Recheck(bank.name, rows, difference, damage, "; ".join(reasons) or None)
 
 
+def _layers_in(bank: Bank, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a run says of the layers that it used of a bank."""
+    return [each for each in run["layers"] if bank.name in {each["bank"], each.get("view_bank")}]
+
+
 def _runs_by_layers(bank: Bank, cache: Cache) -> list[list[dict[str, Any]]]:
     """Return the runs that used a bank, together where they used the same layers of it."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in cache.runs(damaged_too=False):
-        layers = tuple(each["layer"] for each in run["layers"] if each["bank"] == bank.name)
+        layers = tuple(each["layer"] for each in _layers_in(bank, run))
         if layers:
             groups.setdefault(layers, []).append(run)
     return list(groups.values())
 
 
-def _base(run: dict[str, Any], bank: str) -> FrozenBase:
+def _policy(bank: Bank) -> Policy | None:
+    """Return how the views in a bank were made; None where they are plain images."""
+    info = bank.info
+    return Policy.from_dict(info["policy"], info["augmentation"]) if "policy" in info else None
+
+
+def _base(run: dict[str, Any], bank: Bank, policy: Policy | None) -> FrozenBase:
     """Return the base that computed a run's layers of a bank."""
-    layers = [each for each in run["layers"] if each["bank"] == bank]
+    layers = _layers_in(bank, run)
     base = FrozenBase(
         run["model"],
         [each["layer"] for each in layers],
@@ -124,33 +138,41 @@ def _base(run: dict[str, Any], bank: str) -> FrozenBase:
         precision=run["precision"] or "auto",  # imported features do not tell
         **run["adjustments"],
     )
+    key, augmentation = "fingerprint", None
+    if policy:
+        key, augmentation = "view_fingerprint", policy.as_dict()
     for each in layers:
-        if base.fingerprint(each["layer"], run["dtype"]) != each["fingerprint"]:
+        if base.fingerprint(each["layer"], run["dtype"], augmentation) != each[key]:
             raise CacheError(
-                f"the base of {bank} is not the one that computed it any more; see to the weights "
-                f"{run['weights']!r}"
+                f"the base of {bank.name} is not the one that computed it any more; see to the "
+                f"weights {run['weights']!r}"
             )
     return base
 
 
 def _at_hand(
     bank: Bank, cache: Cache, image_sets: Iterable[str], layers: Sequence[str]
-) -> list[ImageItem]:
-    """Return the different images of some sets that the bank holds, and whose files are there."""
-    known = set.intersection(*(bank.known(layer) for layer in layers))
+) -> tuple[list[ImageItem], dict[str, list[int]]]:
+    """Return the different images of some sets whose files are there, and views by digest."""
+    views: dict[str, list[int]] = {}
+    for digest, view in sorted(set.intersection(*(bank.known(layer) for layer in layers))):
+        views.setdefault(digest, []).append(view)
     items = [
         item
         for name in sorted(image_sets)
         for item in ImageSet.read_csv(cache.set_file(name)).items
-        if (item.digest, 0) in known and Path(item.path).is_file()
+        if item.digest in views and Path(item.path).is_file()
     ]
-    return list({item.digest: item for item in items}.values())
+    return list({item.digest: item for item in items}.values()), views
 
 
-def _draw(items: Sequence[ImageItem], count: int, seed: int) -> list[ImageItem]:
-    """Return so many images at random, of those whose files have not changed."""
+def _draw(
+    items: Sequence[ImageItem], views: Mapping[str, Sequence[int]], count: int, seed: int
+) -> tuple[list[ImageItem], dict[str, list[int]]]:
+    """Return so many images at random, of files that have not changed, and a view of each."""
+    generator = np.random.default_rng(seed)
     drawn: list[ImageItem] = []
-    for place in np.random.default_rng(seed).permutation(len(items)):
+    for place in generator.permutation(len(items)):
         with Path(items[place].path).open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() == items[place].digest:
                 drawn.append(items[place])
@@ -161,7 +183,7 @@ def _draw(items: Sequence[ImageItem], count: int, seed: int) -> list[ImageItem]:
             "no image is where its extraction found it, and as it was; run the command from the "
             "folder of that extraction"
         )
-    return drawn
+    return drawn, {item.digest: [int(generator.choice(views[item.digest]))] for item in drawn}
 
 
 def _gaps(stored: np.ndarray, computed: np.ndarray) -> list[float]:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.extract.batches import Progress
-from bottleneck.extract.fill import check_arguments, fill_banks
+from bottleneck.extract.fill import check_arguments, check_views, fill_banks
 from bottleneck.images import ImageSet, RejectedImage
 
 __all__ = ["Extraction", "extract_features"]
@@ -33,6 +34,8 @@ class ExtractedLayer:
         How the activations are pooled, and what the axes of what is stored are.
     shape : list of int
         Of one image's pooled activation.
+    view_bank, view_fingerprint : str or None
+        Where the augmented views' features are; None where there are none.
     """
 
     layer: str
@@ -43,6 +46,8 @@ class ExtractedLayer:
     pool: str
     axes: str
     shape: list[int]
+    view_bank: str | None
+    view_fingerprint: str | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,10 @@ class Extraction:
         Bytes of the features added.
     seconds : float
         Wall time.
+    views, views_computed : int
+        Augmented views of each training image, and how many of all were computed.
+    policy, augmentation : str or None, dict or None
+        How they were made: the policy's name, and what of it decides the pixels.
     """
 
     image_set: str
@@ -93,6 +102,10 @@ class Extraction:
     conflicts: list[str]
     bytes_written: int
     seconds: float
+    views: int
+    views_computed: int
+    policy: str | None
+    augmentation: dict[str, Any] | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as JSON holds it."""
@@ -104,6 +117,8 @@ def extract_features(
     base: FrozenBase,
     cache: Cache,
     *,
+    views: int = 0,
+    policy: Policy | None = None,
     dtype: str = "float16",
     compress: str = "none",
     batch_size: int | None = None,
@@ -112,7 +127,8 @@ def extract_features(
     """Compute the features that the cache lacks and store them.
 
     An image is known by its bytes: renamed, moved, relabelled and doubled images cost nothing. The
-    image set is written to ``cache/sets/`` and the run's record to ``cache/runs/``.
+    image set is written to ``cache/sets/`` and the run's record to ``cache/runs/``. Augmented views
+    have banks of their own, one for each policy.
 
     Parameters
     ----------
@@ -122,6 +138,10 @@ def extract_features(
         Computes the layers.
     cache : Cache
         Where features are looked for and stored.
+    views : int
+        Augmented views of each training image, beside the plain one.
+    policy : Policy, optional
+        How they are made, see `bottleneck.augment.find_policy`.
     dtype : str
         ``float16`` or ``float32``: how features are stored.
     compress : str
@@ -130,23 +150,25 @@ def extract_features(
         Images per call of the base; by default what suits the machine.
     progress : callable, optional
         Called with ``"extract"``, the images done and the images to do; by name, with how many
-        more were found in the cache, ``cached``, and with ``bytes_written``.
+        more were found in the cache, ``cached``, and with ``bytes_written``. Then likewise with
+        ``"views"``, where there are any.
 
     Raises
     ------
     UsageError
-        `dtype`, `compress` or `batch_size` cannot be right, or the set's name is too long for a
-        file.
+        `views`, `policy`, `dtype`, `compress` or `batch_size` cannot be right, or the set's name
+        is too long for a file.
     MissingExtraError
         hdf5plugin, which compresses, is not installed.
     DataError
-        Not one image could be used.
+        Not one image could be used, or there are no training images to have views of.
     CacheError
         The cache cannot be written, or a bank's canary disagrees with the base.
     FeatureOverflowError
         A layer does not fit into `dtype`.
     """
     check_arguments(dtype, compress, batch_size)
+    check_views(images, views, policy)
     started = time.monotonic()
     set_file = cache.set_file(images.name)
     cache.check_writable()
@@ -154,6 +176,8 @@ def extract_features(
         images,
         base,
         cache,
+        views=views,
+        policy=policy,
         dtype=dtype,
         compress=compress,
         batch_size=batch_size,
@@ -161,6 +185,7 @@ def extract_features(
     )
     usable = _usable(images, filling.bad)
     usable.write_csv(set_file)
+    augmentation = policy.as_dict() if policy else None
     extraction = Extraction(
         image_set=images.name,
         image_set_digest=usable.digest_of(),
@@ -180,6 +205,8 @@ def extract_features(
                 pool=base.pools[layer],
                 axes=base.axes[layer],
                 shape=list(base.shapes[layer]),
+                view_bank=filling.view_banks[layer].name if views else None,
+                view_fingerprint=base.fingerprint(layer, dtype, augmentation) if views else None,
             )
             for layer, bank in filling.banks.items()
         ],
@@ -191,6 +218,10 @@ def extract_features(
         conflicts=list(usable.conflicts),
         bytes_written=filling.bytes_written,
         seconds=round(time.monotonic() - started, 3),
+        views=views,
+        views_computed=filling.views_computed,
+        policy=policy.name if policy else None,
+        augmentation=augmentation,
     )
     cache.record_run(extraction.as_dict())
     return extraction

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from common import write_photographs
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
-from bottleneck.extract.batches import preprocess
+from bottleneck.extract import preprocess
 from bottleneck.extract.lanes import find_lanes
 from bottleneck.extract.memory import freed_memory_kept
 
