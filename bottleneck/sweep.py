@@ -105,6 +105,7 @@ class Sweep:
             recipe,
             groups=train.digests,
             sample_weight=train.weights,
+            plain=train.views == 0,
             balanced=self.balanced,
             standardize=self.standardize,
             multilabel=features.images.multilabel,
@@ -291,7 +292,7 @@ def _plan(
                     "cv": len(repeats[0]),
                     "repeats": len(repeats),
                     "seed": sweep.seed,
-                    "images": int((features.splits == "train").sum()),
+                    "images": len(features.split("train")),
                 }
                 for value in values
             ]

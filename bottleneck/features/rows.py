@@ -1,7 +1,7 @@
 """Features with labels, groups and splits."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.features.selection import Selection
 from bottleneck.features.streaming import StreamedRows
-from bottleneck.images import SPLITS, ImageSet
+from bottleneck.images import SPLITS, ImageItem, ImageSet
 
 __all__ = ["Features", "features_of", "load_features"]
 
@@ -27,6 +27,8 @@ class Features:
     ----------
     X : np.ndarray or StreamedRows
         float32 of shape (n_samples, n_features); an unpooled map is flattened in its own order.
+        First the plain images, then, where the selection has them, the augmented views of the
+        training images: all first ones, all second ones, and so on.
     y : np.ndarray or None
         Labels, strings of shape (n_samples,); None in an unlabelled set.
     digests : np.ndarray
@@ -37,6 +39,8 @@ class Features:
         Where each image was at extraction.
     weights : np.ndarray
         What each image counts where a head is fitted.
+    views : np.ndarray
+        uint16 of shape (n_samples,): 0 for a plain image, or which view of it a row is.
     images : ImageSet
         The whole set, for its digests.
     selection : Selection
@@ -49,13 +53,14 @@ class Features:
     splits: np.ndarray
     paths: np.ndarray
     weights: np.ndarray
+    views: np.ndarray
     images: ImageSet
     selection: Selection
 
     @classmethod
     def of(cls, images: ImageSet, selection: Selection, X: np.ndarray | StreamedRows) -> Self:
-        """Join the labels of images to their rows, which are in the images' order."""
-        items = images.items
+        """Join the labels of images to their rows, which are in the order of `_rows_of`."""
+        items, views = _rows_of(images, selection)
         return cls(
             X=X,
             y=np.array([item.label for item in items]) if images.labelled else None,
@@ -63,6 +68,7 @@ class Features:
             splits=np.array([item.split or "" for item in items]),
             paths=np.array([item.path for item in items]),
             weights=np.array([item.weight for item in items]),
+            views=views,
             images=images,
             selection=selection,
         )
@@ -89,11 +95,11 @@ class Features:
     def provenance(self) -> dict[str, Any]:
         """What a head must know of the features that it was fitted on, as JSON holds it."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
-        return {**asdict(self.selection), "split_digests": splits}
+        return {**self.selection.as_dict(), "split_digests": splits}
 
     def training(self) -> Self:
-        """Return the rows of the training images; `DataError` where there are none."""
-        found = self.split("train")
+        """Return the rows of the training images, views included; `DataError` if there are none."""
+        found = self._take(self.splits == "train")
         if not len(found):
             raise DataError(
                 f"image set {self.images.name!r} has no train images; expected some to fit a "
@@ -102,8 +108,10 @@ class Features:
         return found
 
     def split(self, name: str) -> Self:
-        """Return the rows of one split, of which there may be none."""
-        rows = self.splits == name
+        """Return the plain images' rows of one split, of which there may be none."""
+        return self._take((self.splits == name) & (self.views == 0))
+
+    def _take(self, rows: np.ndarray) -> Self:
         return replace(
             self,
             X=self.X[rows],
@@ -112,7 +120,16 @@ class Features:
             splits=self.splits[rows],
             paths=self.paths[rows],
             weights=self.weights[rows],
+            views=self.views[rows],
         )
+
+
+def _rows_of(images: ImageSet, selection: Selection) -> tuple[list[ImageItem], np.ndarray]:
+    """Return of which image each row is, and which view of it."""
+    train = [item for item in images.items if item.split == "train"]
+    items = [*images.items, *train * selection.views]
+    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
+    return items, np.concatenate([np.zeros(len(images.items)), numbers]).astype(np.uint16)
 
 
 def load_features(cache: Cache, selection: Selection, *, memory: int | None = None) -> Features:
@@ -134,19 +151,29 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
         A row is missing from the bank, or a part is damaged.
     """
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
+    items, views = _rows_of(images, selection)
     bank = cache.bank(selection.model, selection.fingerprint)
-    digests = [item.digest for item in images.items]
+    view_bank = cache.named(selection.view_bank) if selection.view_bank else bank
+    digests = [item.digest for item in items]
     if memory is not None:
         first = bank.read(selection.layer, digests[:1], convert=selection.vectors)
-        rows = StreamedRows(bank, selection, np.array(digests), first.shape[1], memory)
-        if (found := Features.of(images, selection, rows)).bytes_in_memory > memory:
+        X = StreamedRows(
+            bank, view_bank, selection, np.array(digests), views, first.shape[1], memory
+        )
+        if (found := Features.of(images, selection, X)).bytes_in_memory > memory:
             return found
-    X = bank.read(selection.layer, digests, convert=selection.vectors)
-    return Features.of(images, selection, X)
+    number = len(images.items)
+    plain = bank.read(selection.layer, digests[:number], convert=selection.vectors)
+    if not selection.views:
+        return Features.of(images, selection, plain)
+    more = view_bank.read(
+        selection.layer, digests[number:], view=views[number:], convert=selection.vectors
+    )
+    return Features.of(images, selection, np.concatenate([plain, more]))
 
 
 def features_of(source: Mapping[str, Any], cache: Cache, *, memory: int | None = None) -> Features:
-    """Load the features of the layer and image set that a head was fitted on.
+    """Load the features of the layer and image set that a head was fitted on, without views.
 
     Parameters
     ----------
@@ -165,7 +192,7 @@ def features_of(source: Mapping[str, Any], cache: Cache, *, memory: int | None =
     CacheError
         The cache lacks rows, or a part is damaged.
     """
-    selection = Selection.of_head(source)
+    selection = Selection.of_head(source).with_views(0)
     if not cache.set_file(selection.image_set).exists():
         raise DataError(
             f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "

@@ -1,7 +1,7 @@
 """Which features: one layer of one image set in the cache, pooled in one way."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Self
 
@@ -15,6 +15,8 @@ from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
 
 __all__ = ["Selection", "select_features", "select_layers"]
+
+_OF_VIEWS = ("views", "policy", "view_bank", "view_fingerprint")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Selection:
         How the rows in the bank are pooled, and what their axes are.
     pool : str
         How the features are pooled: `stored_pool`, or another where rows are stored unpooled.
+    views : int
+        How many augmented views of each training image belong to it, beside the plain one.
+    policy, view_bank, view_fingerprint : str or None
+        How they were made, and where they are; None where there are none.
     """
 
     image_set: str
@@ -51,6 +57,10 @@ class Selection:
     stored_pool: str
     axes: str
     pool: str
+    views: int = 0
+    policy: str | None = None
+    view_bank: str | None = None
+    view_fingerprint: str | None = None
 
     @classmethod
     def of_head(cls, source: Mapping[str, Any]) -> Self:
@@ -66,7 +76,19 @@ class Selection:
                 "the head does not say which features it belongs to; fit it with the source that "
                 "features.provenance gives"
             )
-        return cls(**{key: source[key] for key in cls.__dataclass_fields__})
+        optional = {key for key in _OF_VIEWS if key not in source}
+        return cls(**{key: source[key] for key in cls.__dataclass_fields__ if key not in optional})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it; what is of views only where there are any."""
+        left_out = () if self.views else _OF_VIEWS
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
+
+    def with_views(self, views: int) -> Self:
+        """Return it with the first so many views, or with none."""
+        if views:
+            return replace(self, views=views)
+        return replace(self, views=0, policy=None, view_bank=None, view_fingerprint=None)
 
     @property
     def layer_name(self) -> str:
@@ -93,6 +115,7 @@ class Selection:
             *(key for key in ("keep_aspect", "reduced_decode") if self.adjustments.get(key)),
             *filter(None, [self.adjustments.get("interpolation")]),
             *([] if self.pool == "none" else [self.pool]),
+            *([f"{self.views} views {self.policy}"] if self.views else []),
         ]
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
@@ -110,6 +133,8 @@ def select_features(
     layer: str | None = None,
     image_set: str | None = None,
     pool: str | None = None,
+    views: int | None = None,
+    policy: str | None = None,
 ) -> Selection:
     """Choose a layer from the cache's last extraction, or from the last one that matches.
 
@@ -122,6 +147,11 @@ def select_features(
     pool : str, optional
         How the features are to be pooled: as they are stored, or from stored maps or tokens. As
         they are stored, if not given.
+    views : int, optional
+        How many augmented views of each training image are wanted; those of the extraction by
+        default, and 0 leaves them out.
+    policy : str, optional
+        The name of the policy that must have made them.
 
     Raises
     ------
@@ -133,7 +163,7 @@ def select_features(
         The last matching extraction has several layers and none was chosen, or the layer cannot be
         pooled so.
     """
-    chosen = _last_matching(cache, model, layer, image_set, pool)
+    chosen = _last_matching(cache, _Asked(model, layer, image_set, pool, views, policy))
     if len(chosen) > 1:
         names = ", ".join(found.layer_name for found in chosen)
         raise UsageError(
@@ -150,6 +180,8 @@ def select_layers(
     layers: Sequence[str] = (),
     image_set: str | None = None,
     pools: Sequence[str] = (),
+    views: int | None = None,
+    policy: str | None = None,
 ) -> list[Selection]:
     """Choose several layers, each in several poolings.
 
@@ -163,6 +195,8 @@ def select_layers(
         As its `layer`; all of the last extraction that matches, if empty.
     pools : sequence of str
         As its `pool`.
+    views, policy : int, str, optional
+        As for `select_features`.
 
     Raises
     ------
@@ -171,7 +205,8 @@ def select_layers(
     """
     found: list[Selection] = []
     for layer, pool in product(layers or [""], pools or [""]):
-        each = _last_matching(cache, model, layer or None, image_set, pool or None)
+        asked = _Asked(model, layer or None, image_set, pool or None, views, policy)
+        each = _last_matching(cache, asked)
         found += [selection for selection in each if selection not in found]
     if len(sets := {selection.image_set for selection in found}) > 1:
         raise UsageError(
@@ -181,12 +216,26 @@ def select_layers(
     return found
 
 
-def _last_matching(
-    cache: Cache, model: str | None, layer: str | None, image_set: str | None, pool: str | None
-) -> list[Selection]:
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked for."""
+
+    model: str | None
+    layer: str | None
+    image_set: str | None
+    pool: str | None
+    views: int | None
+    policy: str | None
+
+
+def _last_matching(cache: Cache, asked: _Asked) -> list[Selection]:
     """Return the layers of the last extraction that matches, pooled as asked for."""
-    if pool is not None:
-        check_pool(pool, "C", "")  # a vector takes any that there is
+    if asked.pool is not None:
+        check_pool(asked.pool, "C", "")  # a vector takes any that there is
+    if asked.policy is not None and asked.views == 0:
+        raise UsageError(
+            f"no views of {asked.policy!r} cannot be; give another --views, or no --augment"
+        )
     runs = cache.runs()
     if not runs:
         raise DataError(
@@ -194,11 +243,11 @@ def _last_matching(
             f"first, or name another folder with --cache"
         )
     for run in reversed(runs):
-        if chosen := _pooled(_matching(run, model, layer, image_set), pool):
+        if chosen := _pooled(_matching(run, asked), asked.pool):
             digest = run["image_set_digest"]
             break
     else:
-        raise UnknownNameError(_no_match(runs, model, layer, image_set, pool))
+        raise UnknownNameError(_no_match(runs, asked))
     images = ImageSet.read_csv(cache.set_file(chosen[0].image_set))
     if images.digest_of() != digest:
         raise DataError(
@@ -220,18 +269,26 @@ def _selections(run: dict[str, Any]) -> list[Selection]:
             **{key: layer[key] for key in ("layer", "alias", "bank", "fingerprint", "axes")},
             stored_pool=layer["pool"],
             pool=layer["pool"],
+            # Records of earlier versions know no views.
+            views=run.get("views", 0),
+            policy=run.get("policy"),
+            view_bank=layer.get("view_bank"),
+            view_fingerprint=layer.get("view_fingerprint"),
         )
         for layer in run["layers"]
     ]
 
 
-def _matching(
-    run: dict[str, Any], model: str | None, layer: str | None, image_set: str | None
-) -> list[Selection]:
+def _matching(run: dict[str, Any], asked: _Asked) -> list[Selection]:
     """Return what a run has to offer; a module's name stands for the last layer in it."""
-    if model not in {None, run["model"]} or image_set not in {None, run["image_set"]}:
+    if asked.model not in {None, run["model"]} or asked.image_set not in {None, run["image_set"]}:
+        return []
+    if asked.policy not in {None, run.get("policy")} or (asked.views or 0) > run.get("views", 0):
         return []
     found = _selections(run)
+    if asked.views is not None:
+        found = [each.with_views(asked.views) for each in found]
+    layer = asked.layer
     if layer is None:
         return found
     exact = [
@@ -253,15 +310,15 @@ def _pooled(selections: Sequence[Selection], pool: str | None) -> list[Selection
     ]
 
 
-def _no_match(
-    runs: Sequence[dict[str, Any]],
-    model: str | None,
-    layer: str | None,
-    image_set: str | None,
-    pool: str | None,
-) -> str:
+def _no_match(runs: Sequence[dict[str, Any]], asked: _Asked) -> str:
     found = [selection for run in runs for selection in _selections(run)]
-    asked = {"model": model, "layer": layer, "set": image_set, "pooling": pool}
+    given = {
+        "model": asked.model,
+        "layer": asked.layer,
+        "set": asked.image_set,
+        "pooling": asked.pool,
+        "augmentation": asked.policy,
+    }
     known = {
         "model": {selection.model for selection in found},
         "layer": {
@@ -272,11 +329,14 @@ def _no_match(
         },
         "set": {selection.image_set for selection in found},
         "pooling": set(POOLS),
+        "augmentation": {selection.policy for selection in found if selection.policy},
     }
-    wanted = ", ".join(f"{key} {value!r}" for key, value in asked.items() if value)
+    wanted = ", ".join(f"{key} {value!r}" for key, value in given.items() if value)
+    if asked.views:
+        wanted = ", ".join(filter(None, [wanted, f"{asked.views} views"]))
     hints = [
         did_you_mean(value, known[key])
-        for key, value in asked.items()
+        for key, value in given.items()
         if value and value not in known[key]
     ]
     there = sorted({f"{each} of {each.image_set!r}" for each in found})

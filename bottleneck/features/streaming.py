@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -25,11 +26,15 @@ class StreamedRows:
     Attributes
     ----------
     bank : Bank
-        Where they are.
+        Where the plain images' rows are.
+    view_bank : Bank
+        Where those of augmented views are.
     selection : Selection
         Which they are.
     digests : np.ndarray
         SHA-256 of the n images.
+    views : np.ndarray
+        Which view each row is of.
     n_features : int
         d.
     memory : int
@@ -37,8 +42,10 @@ class StreamedRows:
     """
 
     bank: Bank
+    view_bank: Bank
     selection: Selection
     digests: np.ndarray
+    views: np.ndarray
     n_features: int
     memory: int
 
@@ -57,11 +64,15 @@ class StreamedRows:
 
     def __getitem__(self, rows: np.ndarray) -> Self:
         """Return some rows, chosen by bool or by place."""
-        return replace(self, digests=self.digests[rows])
+        return replace(self, digests=self.digests[rows], views=self.views[rows])
 
     def joined(self, other: Self) -> Self:
         """Return these rows and then others of the same selection."""
-        return replace(self, digests=np.concatenate([self.digests, other.digests]))
+        return replace(
+            self,
+            digests=np.concatenate([self.digests, other.digests]),
+            views=np.concatenate([self.views, other.views]),
+        )
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield consecutive rows (m, d), float16 or float32, in a quarter of the memory.
@@ -70,13 +81,17 @@ class StreamedRows:
         """
         pooled = self.selection.pool != self.selection.stored_pool
         convert = self.selection.vectors if pooled else None
-        for block in self.bank.stream(
-            self.selection.layer,
-            self.digests.tolist(),
-            memory=max(_LEAST, self.memory // 4),
-            convert=convert,
-        ):
-            yield block.reshape(len(block), -1)
+        augmented = self.views > 0
+        cuts = np.flatnonzero(np.diff(augmented)) + 1
+        for start, end in pairwise(np.unique([0, *cuts, len(augmented)])):  # rows of one bank
+            for block in (self.view_bank if augmented[start] else self.bank).stream(
+                self.selection.layer,
+                self.digests[start:end].tolist(),
+                view=self.views[start:end],
+                memory=max(_LEAST, self.memory // 4),
+                convert=convert,
+            ):
+                yield block.reshape(len(block), -1)
 
 
 def free_memory() -> int:

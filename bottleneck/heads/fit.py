@@ -38,6 +38,7 @@ def fit_head(
     n_neighbors: int | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
+    plain: np.ndarray | None = None,
     validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
     balanced: bool = False,
     standardize: bool = True,
@@ -77,6 +78,9 @@ def fit_head(
     sample_weight : np.ndarray, optional
         Shape (n_samples,): what a row counts when the head is fitted; 1 by default. Held-out rows
         count the same each.
+    plain : np.ndarray, optional
+        bool of shape (n_samples,): rows that may be held out. All others are augmented views of
+        rows of their group, and only fitted on; there are none by default.
     validation : tuple of np.ndarray, optional
         Features (m, d) and labels (m,) to choose on, instead of folds.
     balanced : bool
@@ -119,6 +123,7 @@ def fit_head(
         recipe,
         groups=groups,
         sample_weight=sample_weight,
+        plain=plain,
         balanced=balanced,
         standardize=standardize,
         multilabel=multilabel,

@@ -53,6 +53,7 @@ def make_problem(
     *,
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
+    plain: np.ndarray | None = None,
     balanced: bool = False,
     standardize: bool = True,
     reduce: Reduce = reduce_rows,
@@ -98,11 +99,13 @@ def make_problem(
             f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
             f"have it; expected some of it and some others: give weights above 0, or more images"
         )
+    own = np.arange(len(X)) if groups is None else np.asarray(groups)
     problem = Problem(
         X=X,
         targets=targets,
-        groups=np.arange(len(X)) if groups is None else np.asarray(groups),
+        groups=own,
         weights=weights,
+        plain=_checked_plain(plain, own),
         balanced=balanced,
         standardize=standardize,
         reduce=reduce,
@@ -110,6 +113,19 @@ def make_problem(
         device=device,
     )
     return problem if weights.all() else problem.take(weights > 0)
+
+
+def _checked_plain(plain: np.ndarray | None, groups: np.ndarray) -> np.ndarray:
+    """Return which rows are plain; a `UsageError` where a group has none."""
+    if plain is None:
+        return np.ones(len(groups), dtype=bool)
+    found = np.asarray(plain, dtype=bool)
+    if found.shape != groups.shape or not np.isin(groups, groups[found]).all():
+        raise UsageError(
+            f"{int(found.sum())} of {len(groups)} rows are plain; expected one at least in each "
+            f"group: give the group of every view, which is that of its image"
+        )
+    return found
 
 
 def with_validation(

@@ -87,6 +87,9 @@ class Problem:
         Shape (n,): rows of one group stay in one fold.
     weights : np.ndarray
         Shape (n,): what each row counts.
+    plain : np.ndarray
+        bool of shape (n,): rows that may be held out. All others are augmented views of rows of
+        their group, which are only fitted on.
     balanced : bool
         Whether each class counts the same, however many rows it has.
     standardize : bool
@@ -104,6 +107,7 @@ class Problem:
     targets: Targets
     groups: np.ndarray
     weights: np.ndarray
+    plain: np.ndarray
     balanced: bool
     standardize: bool
     reduce: Reduce
@@ -168,6 +172,7 @@ class Problem:
             targets=self.targets.take(rows),
             groups=self.groups[rows],
             weights=self.weights[rows],
+            plain=self.plain[rows],
         )
 
     def with_held(self, X: np.ndarray | Blocks, targets: Targets) -> tuple[Self, Fold]:
@@ -181,6 +186,7 @@ class Problem:
             targets=replace(self.targets, codes=both),
             groups=np.concatenate([groups, np.arange(len(X)) + number]),
             weights=np.concatenate([self.weights, np.ones(len(X))]),
+            plain=np.concatenate([self.plain, np.ones(len(X), dtype=bool)]),
         )
         fit = np.arange(len(both)) < number
         return more, Fold(fit, ~fit)
@@ -188,7 +194,8 @@ class Problem:
     def folds(self, count: int, *, fewer: bool = False, repeat: int = 0) -> list[Fold]:
         """Split the rows into stratified folds, where groups stay together.
 
-        Where rows may be of several classes, they are stratified by their rarest one.
+        Where rows may be of several classes, they are stratified by their rarest one. The folds are
+        those of the plain rows alone; views are fitted on where those of their group are.
 
         Parameters
         ----------
@@ -204,24 +211,15 @@ class Problem:
         DataError
             A class has fewer groups than folds are needed, or is missing in one of them.
         """
-        _, first, group_of_row = np.unique(self.groups, return_index=True, return_inverse=True)
-        most, rarest = self._most_folds(group_of_row)
+        most, rarest = self._most_folds()
         needed = 2 if fewer else count
         if most < needed:
             raise DataError(
                 f"class {rarest!r} has {most} different training image{'s' * (most != 1)}; "
                 f"{needed} folds need {needed}: add images"
             )
-        options = {"shuffle": True, "random_state": (self.seed + repeat) % 2**32}
-        strata = self._strata(min(count, most))
-        if (strata == strata[first][group_of_row]).all():
-            split = StratifiedKFold(min(count, most), **options).split(first, strata[first])
-            held = [np.isin(group_of_row, rows) for _, rows in split]
-        else:
-            split = StratifiedGroupKFold(min(count, most), **options)
-            places = np.arange(len(strata))
-            held = [np.isin(places, rows) for _, rows in split.split(strata, strata, group_of_row)]
-        folds = [Fold(~rows, rows) for rows in held]
+        held = [np.isin(self.groups, own) for own in self._held_groups(min(count, most), repeat)]
+        folds = [Fold(~rows, rows & self.plain) for rows in held]
         for fold in folds:
             there = self.targets.take(fold.fit).indicators
             alike = self.targets.multilabel and there.all(axis=0).any()
@@ -232,23 +230,37 @@ class Problem:
                 )
         return folds
 
-    def _strata(self, folds: int) -> np.ndarray:
-        """Return what the folds are to have equal shares of, int of shape (n,)."""
-        if not self.targets.multilabel:
-            return self.targets.codes
-        named = [join_classes(np.compress(row, self.targets.classes)) for row in self.targets.codes]
-        strata = np.unique(rarest_classes(named), return_inverse=True)[1]
-        sizes = np.bincount(strata)
-        return np.where(sizes[strata] < folds, sizes.argmax(), strata)
+    def _held_groups(self, count: int, repeat: int) -> list[np.ndarray]:
+        """Return the groups that each of stratified folds holds out."""
+        options = {"shuffle": True, "random_state": (self.seed + repeat) % 2**32}
+        groups, targets = self.groups[self.plain], self.targets.take(self.plain)
+        names, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
+        strata = _strata(targets, count)
+        if (strata == strata[first][group_of_row]).all():
+            split = StratifiedKFold(count, **options).split(first, strata[first])
+            return [names[own] for _, own in split]
+        split = StratifiedGroupKFold(count, **options).split(strata, strata, group_of_row)
+        return [groups[rows] for _, rows in split]
 
-    def _most_folds(self, group_of_row: np.ndarray) -> tuple[int, str]:
+    def _most_folds(self) -> tuple[int, str]:
         """Return of how many groups the rarest class is (or what is not of it), and its name."""
+        groups = np.unique(self.groups, return_inverse=True)[1]
         indicators = self.targets.indicators
-        each = [len(np.unique(group_of_row[own])) for own in indicators.T]
+        each = [len(np.unique(groups[own])) for own in indicators.T]
         if self.targets.multilabel:
-            others = [len(np.unique(group_of_row[~own])) for own in indicators.T]
+            others = [len(np.unique(groups[~own])) for own in indicators.T]
             each = list(map(min, each, others))
         return min(each), self.targets.classes[int(np.argmin(each))]
+
+
+def _strata(targets: Targets, folds: int) -> np.ndarray:
+    """Return what the folds are to have equal shares of, int of shape (n,)."""
+    if not targets.multilabel:
+        return targets.codes
+    named = [join_classes(np.compress(row, targets.classes)) for row in targets.codes]
+    strata = np.unique(rarest_classes(named), return_inverse=True)[1]
+    sizes = np.bincount(strata)
+    return np.where(sizes[strata] < folds, sizes.argmax(), strata)
 
 
 def _joined(first: Any, second: Any) -> np.ndarray | Blocks:
