@@ -1,15 +1,18 @@
 """From image files to classes: the base and a head in one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
-from bottleneck.extract import Progress, feature_batches
+from bottleneck.extract import Progress, check_policy, feature_batches
 from bottleneck.features import Selection
 from bottleneck.heads import Head
-from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.images import ImageItem, ImageSet, RejectedImage
 
 __all__ = ["Prediction", "load_base", "predict_images"]
 
@@ -23,9 +26,9 @@ class Prediction:
     path : str
         The image file.
     label : str
-        The class with the highest score; or several, separated by semicolons.
+        The class with the highest probability; or several, separated by semicolons.
     scores, probabilities : dict of str to float
-        By class.
+        By class: the means over the plain image and its views, where there are any.
     """
 
     path: str
@@ -77,6 +80,8 @@ def predict_images(
     base: FrozenBase,
     images: ImageSet,
     *,
+    tta: int = 0,
+    policy: Policy | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Prediction | RejectedImage]:
@@ -92,6 +97,11 @@ def predict_images(
         As `load_base` gives it.
     images : ImageSet
         Labels do not matter.
+    tta : int
+        Augmented views of each image that are looked at beside the plain one (test-time
+        augmentation). The probabilities are the mean over all of them, and these decide the label.
+    policy : Policy, optional
+        How the views are made; needed with `tta`.
     batch_size : int, optional
         Images per call of the base; by default what suits the machine.
     progress : callable, optional
@@ -101,27 +111,47 @@ def predict_images(
     ------
     Prediction or RejectedImage
         Batch by batch in the set's order; the images rejected come first or after their batch.
+
+    Raises
+    ------
+    UsageError
+        There cannot be so many views, or no policy makes them.
     """
+    check_policy(tta, policy)
     source = Selection.of_head(head.source)
+    views = {item.digest: range(tta + 1) for item in images.items}
     yield from images.rejected
     done = 0
     if progress:
         progress("predict", 0, len(images.items))
-    for batch in feature_batches(base, images.items, batch_size=batch_size):
+    for batch in feature_batches(
+        base, images.items, batch_size=batch_size, policy=policy, views=views
+    ):
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)
             scores = head.decision_function(source.vectors(rows))
-            answers = zip(
-                batch.items, head.labels(scores), scores, head.probabilities(scores), strict=True
-            )
-            for item, label, own_scores, own in answers:
-                yield Prediction(
-                    item.path,
-                    str(label),
-                    dict(zip(head.classes, map(float, own_scores), strict=True)),
-                    dict(zip(head.classes, map(float, own), strict=True)),
-                )
+            yield from _predictions(head, batch.items[:: tta + 1], scores)
         yield from batch.rejected
-        done += len(batch.items) + len(batch.rejected)
+        done += batch.images
         if progress:
             progress("predict", done, len(images.items))
+
+
+def _predictions(
+    head: Head, items: Sequence[ImageItem], scores: np.ndarray
+) -> Iterator[Prediction]:
+    """Yield what the scores say, which are as many for each image, one after the other."""
+    probabilities = head.probabilities(scores)
+    means, shares = (
+        each.reshape(len(items), -1, len(head.classes)).mean(axis=1)
+        for each in (scores, probabilities)
+    )
+    # Where there may be several classes, those are given that are likelier than not.
+    labels = head.labels(shares - 0.5 if len(scores) > len(items) else scores)
+    for item, label, own_scores, own in zip(items, labels, means, shares, strict=True):
+        yield Prediction(
+            item.path,
+            str(label),
+            dict(zip(head.classes, map(float, own_scores), strict=True)),
+            dict(zip(head.classes, map(float, own), strict=True)),
+        )

@@ -98,7 +98,7 @@ class Sweep:
     def folds(self, features: Features, recipe: Recipe, cache: Cache) -> "_Folds":
         """Return what a classifier is fitted on, and how often."""
         train, held = features.training(), features.split("val")
-        bank = cache.bank(features.selection.model, features.selection.fingerprint)
+        banks = features.selection.banks(cache)
         problem = make_problem(
             train.X,
             train.labels,
@@ -109,7 +109,7 @@ class Sweep:
             balanced=self.balanced,
             standardize=self.standardize,
             multilabel=features.images.multilabel,
-            reduce=KeptReductions(bank.path / "reductions", bank.size),
+            reduce=KeptReductions(banks[0].path / "reductions", sum(bank.size for bank in banks)),
             seed=self.seed,
             device=self.device,
         )

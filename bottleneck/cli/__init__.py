@@ -13,6 +13,7 @@ from bottleneck.cli import (  # noqa: F401 - their commands join the app
     fit,
     leaderboard,
     look,
+    preview,
     store,
     sweep,
     work,

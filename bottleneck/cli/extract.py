@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from bottleneck.cli.notes import (
 )
 from bottleneck.cli.options import (
     AsJson,
+    Augment,
     BatchSize,
     CacheFolder,
     Compress,
@@ -73,6 +75,13 @@ def extract(
             "or cls for class tokens. fit-head can pool what is stored unpooled.",
         ),
     ] = "none",
+    views: Annotated[
+        int,
+        typer.Option(
+            "--views", help="Augmented views of each training image, beside the plain one."
+        ),
+    ] = 0,
+    augment: Augment = None,
     cache: CacheFolder = Path("cache"),
     image_set: SetName = None,
     dtype: Annotated[
@@ -94,12 +103,18 @@ def extract(
 
     Exits with 1 where images had to be left out; all others are stored.
     """
+    from bottleneck.augment import find_policy
     from bottleneck.bases import FrozenBase
     from bottleneck.cache import Cache
     from bottleneck.extract import count_cached, extract_features, forecast_extraction
     from bottleneck.images import ImageSet, find_near_duplicates
 
+    of_views: dict[str, Any] = {
+        "views": views,
+        "policy": None if augment is None else find_policy(augment),
+    }
     settings: dict[str, Any] = {
+        **of_views,
         "dtype": dtype,
         "compress": compress,
         "batch_size": batch_size_of(batch_size),
@@ -139,7 +154,7 @@ def extract(
             usable = replace(images, items=ImageSet.read_csv(store.set_file(images.name)).items)
             alike = find_near_duplicates(usable, progress=progress) if near_duplicates else None
     except SystemExit:
-        safe, distinct = count_cached(images, base, store, dtype)
+        safe, distinct = count_cached(images, base, store, dtype, **of_views)
         note(
             f"stopped: {safe} of {distinct} different images are safe in {cache}; the same command "
             f"goes on from there"
@@ -151,7 +166,8 @@ def extract(
         print_json(extraction.as_dict() | found)
     else:
         _print_extraction(extraction, cache)
-    for name in dict.fromkeys(found.bank for found in extraction.layers):
+    used = [(found.bank, found.view_bank) for found in extraction.layers]
+    for name in dict.fromkeys(filter(None, chain.from_iterable(used))):
         parts = len(store.named(name).parts())
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
@@ -172,6 +188,11 @@ def _print_extraction(extraction: "Extraction", cache: Path) -> None:
         f"{extraction.computed} computed, "
         f"{extraction.cached} found in the cache, {extraction.seconds:.1f} s"
     )
+    if extraction.views:
+        print(
+            f"{extraction.views} views of each training image by {extraction.policy!r}: "
+            f"{extraction.views_computed} computed"
+        )
     print_table(
         [
             {
@@ -179,6 +200,7 @@ def _print_extraction(extraction: "Extraction", cache: Path) -> None:
                 "pool": found.pool,
                 "shape": found.shape,
                 "bank": cache / found.bank,
+                **({"views": cache / found.view_bank} if found.view_bank else {}),
             }
             for found in extraction.layers
         ]
@@ -190,6 +212,7 @@ def _print_forecast(forecast: "Forecast") -> None:
     rows = {
         "images found": str(forecast.images),
         "images missing from the cache": str(forecast.missing),
+        "augmented views missing": str(forecast.missing_views),
         "seconds": f"{forecast.seconds:.1f}",
         "megabytes on disk": f"{forecast.bytes_on_disk / 1e6:.1f}",
         "megabytes of memory at most": "unknown" if memory is None else f"{memory / 1e6:.0f}",

@@ -11,10 +11,12 @@ from bottleneck.cli.notes import note_image_set, note_near_duplicates, note_rand
 from bottleneck.cli.options import (
     AsJson,
     Balanced,
+    ByAugment,
     ByLayer,
     ByModel,
     ByPool,
     BySet,
+    ByViews,
     CacheFolder,
     HeadsFolder,
     Memory,
@@ -80,6 +82,8 @@ def fit_head(
     layer: ByLayer = None,
     image_set: BySet = None,
     pool: ByPool = None,
+    views: ByViews = None,
+    augment: ByAugment = None,
     balanced: Balanced = False,
     standardize: Standardize = True,
     name: NewHeadName = None,
@@ -117,13 +121,21 @@ def fit_head(
         check_picture(picture)
     trained_on = device_of(device)
     store = Cache(cache)
-    selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
+    selection = select_features(
+        store,
+        model=model,
+        layer=layer,
+        image_set=image_set,
+        pool=pool,
+        views=views,
+        policy=augment,
+    )
     features = load_features(store, selection, memory=memory_of(memory))
     alike = None
     if near_duplicates:
         with progress_shown() as progress:
             alike = find_near_duplicates(features.images, progress=progress)
-    bank = store.bank(selection.model, selection.fingerprint)
+    banks = selection.banks(store)
     train, validation = features.training(), features.split("val")
     with progress_shown(unit="epochs") as progress:
         head = fit(
@@ -134,11 +146,12 @@ def fit_head(
             n_neighbors=neighbors,
             groups=train.digests,
             sample_weight=train.weights,
+            plain=train.views == 0,
             validation=(validation.X, validation.labels) if len(validation) else None,
             balanced=balanced,
             standardize=standardize,
             multilabel=features.images.multilabel,
-            reduce=KeptReductions(bank.path / "reductions", bank.size),
+            reduce=KeptReductions(banks[0].path / "reductions", sum(bank.size for bank in banks)),
             source=features.provenance,
             seed=seed,
             device=trained_on,
@@ -161,8 +174,9 @@ def fit_head(
         print_json({"head": folder.name, **head.as_dict(), **leaks, **found})
         return head
     print(
-        f"{clf} on {len(train)} images of {selection.image_set!r}, {train.X.shape[1]} features of "
-        f"{selection}"
+        f"{clf} on {int((train.views == 0).sum())} images"
+        f"{f', {selection.views} views each' if selection.views else ''} of "
+        f"{selection.image_set!r}, {train.X.shape[1]} features of {selection}"
     )
     _print_scores(head)
     print(f"saved as {folder}")

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["leaderboard", "print_best"]
 
-_ONLY_WHERE_THEY_DIFFER = ("image_set", "model", "n_neighbors", "balanced", "standardize")
+_ONLY_WHERE_THEY_DIFFER = (
+    "image_set",
+    "model",
+    "n_neighbors",
+    "balanced",
+    "standardize",
+    "policy",
+    "views",
+)
 _BEST = 10
 
 
@@ -155,7 +163,7 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
         "image_set": settings.get("image_set"),
         "model": settings.get("model"),
         **{key: settings.get(key) for key in ("layer", "pool", "clf", "C", "n_neighbors")},
-        **{key: settings.get(key) for key in ("balanced", "standardize")},
+        **{key: settings.get(key) for key in ("balanced", "standardize", "policy", "views")},
         metric: ranked.mean,
         "std": ranked.std,
         **({} if metric == "log_loss" else {"log_loss": loss and loss.mean}),

@@ -12,12 +12,15 @@ from bottleneck.files import slug
 
 __all__ = [
     "AsJson",
+    "Augment",
     "Balanced",
     "BatchSize",
+    "ByAugment",
     "ByLayer",
     "ByModel",
     "ByPool",
     "BySet",
+    "ByViews",
     "CacheFolder",
     "Compress",
     "Data",
@@ -197,6 +200,14 @@ ReducedDecode = Annotated[
         "slightly different.",
     ),
 ]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        help="How augmented views are made: flip, standard, crop, color, noise, elastic, trivial, "
+        "or a YAML file. See 'bottleneck augment-preview'.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of splits, folds and solvers.")
@@ -275,3 +286,16 @@ Log = Annotated[
     Path, typer.Option("--log", help="The experiment log that 'bottleneck sweep' fills.")
 ]
 BySet = Annotated[str | None, typer.Option("--set", help="Choose among extractions by image set.")]
+ByViews = Annotated[
+    int | None,
+    typer.Option(
+        "--views",
+        min=0,
+        help="Augmented views of each training image to fit on; those of the extraction by "
+        "default, and 0 for none.",
+    ),
+]
+ByAugment = Annotated[
+    str | None,
+    typer.Option("--augment", help="Choose among extractions by the policy of their views."),
+]

@@ -221,7 +221,9 @@ def cache_export(
     from bottleneck.features import select_features
 
     store = _existing(cache)
-    selection = select_features(store, model=model, layer=layer, image_set=image_set, pool=pool)
+    selection = select_features(
+        store, model=model, layer=layer, image_set=image_set, pool=pool, views=0
+    )
     _print_exchange(export_features(store, selection, file), as_json=as_json)
 
 
@@ -328,6 +330,7 @@ def _summary(bank: "Bank") -> dict[str, Any]:
         "computed in": info["precision"].get("compute"),
         "resized": "exactly" if info["transform"].get("exact_resize", True) else "fast",
         "dtype": info["precision"]["storage"],
+        "views": info.get("policy"),
         "layers": ", ".join(details["alias"] or layer for layer, details in info["layers"].items()),
         "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),
         "parts": len(bank.parts()),

@@ -11,8 +11,10 @@ from bottleneck.cli.notes import note_image_set, note_random
 from bottleneck.cli.options import (
     AsJson,
     Balanced,
+    ByAugment,
     ByModel,
     BySet,
+    ByViews,
     CacheFolder,
     Log,
     Memory,
@@ -77,6 +79,8 @@ def sweep(
     ] = 1,
     model: ByModel = None,
     image_set: BySet = None,
+    views: ByViews = None,
+    augment: ByAugment = None,
     balanced: Balanced = False,
     standardize: Standardize = True,
     log: Log = Path("experiments.sqlite"),
@@ -112,7 +116,13 @@ def sweep(
 
     store, experiments = Cache(cache), ExperimentLog(log)
     selections = select_layers(
-        store, model=model, layers=layers or (), image_set=image_set, pools=pools or ()
+        store,
+        model=model,
+        layers=layers or (),
+        image_set=image_set,
+        pools=pools or (),
+        views=views,
+        policy=augment,
     )
     settings = Sweep(
         clfs=_classifiers(clfs or ["softmax"], hidden or []),
@@ -141,6 +151,11 @@ def sweep(
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
     for name in dict.fromkeys(each.image_set for each in selections):
         note_image_set(ImageSet.read_csv(store.set_file(name)))
+    for each in selections:
+        if each.views:
+            note(
+                f"{each}: fitted on {each.views} views of each training image, beside the plain one"
+            )
     note_random(any(each.weights_random for each in selections))
     new = len(experiments.experiments()) - before
     print_best(found, as_json=as_json)

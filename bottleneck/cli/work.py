@@ -16,6 +16,7 @@ from bottleneck.cli.notes import (
 )
 from bottleneck.cli.options import (
     AsJson,
+    Augment,
     BatchSize,
     CacheFolder,
     Device,
@@ -91,6 +92,15 @@ def predict(
         str | None, typer.Option("--weights", help="The base's weights, where they have moved.")
     ] = None,
     heads: HeadsFolder = Path("heads"),
+    tta: Annotated[
+        int,
+        typer.Option(
+            "--tta",
+            min=0,
+            help="Average the probabilities over so many augmented views and the plain image.",
+        ),
+    ] = 0,
+    augment: Augment = None,
     device: Device = "auto",
     batch_size: BatchSize = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines, not CSV.")] = False,
@@ -99,11 +109,18 @@ def predict(
 
     Exits with 1 where images had to be left out; all others are predicted.
     """
+    from bottleneck.augment import find_policy
+    from bottleneck.extract import check_policy
     from bottleneck.heads import find_head
     from bottleneck.images import ImageSet, RejectedImage
     from bottleneck.predict import load_base, predict_images
 
-    size = batch_size_of(batch_size)
+    options: dict[str, Any] = {
+        "tta": tta,
+        "policy": None if augment is None else find_policy(augment),
+        "batch_size": batch_size_of(batch_size),
+    }
+    check_policy(tta, options["policy"])
     _, fitted = find_head(heads, head)
     found = ImageSet.from_paths(images)
     base = load_base(fitted, weights=weights, device=device)
@@ -114,7 +131,7 @@ def predict(
         table.writerow(["path", "class", *(f"p({label})" for label in fitted.classes)])
     rejected = []
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
-        for result in predict_images(fitted, base, found, batch_size=size, progress=progress):
+        for result in predict_images(fitted, base, found, **options, progress=progress):
             if isinstance(result, RejectedImage):
                 rejected.append(result)
                 if as_json:

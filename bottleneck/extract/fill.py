@@ -12,10 +12,24 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
 from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.batches import Batch, Progress, feature_batches
-from bottleneck.extract.task import Target, Task, describe_layers, find_task, missing_views
+from bottleneck.extract.task import (
+    Target,
+    Task,
+    describe_layers,
+    find_task,
+    missing_views,
+    training_items,
+)
 from bottleneck.images import ImageItem, ImageSet
 
-__all__ = ["Filling", "check_arguments", "check_views", "fill_banks", "stored_batches"]
+__all__ = [
+    "Filling",
+    "check_arguments",
+    "check_policy",
+    "check_views",
+    "fill_banks",
+    "stored_batches",
+]
 
 _DTYPES = ("float16", "float32")
 _MOST_VIEWS = 2**16 - 1
@@ -192,31 +206,33 @@ def check_arguments(dtype: str, compress: str, batch_size: int | None) -> None:
         raise UsageError(f"a batch of {batch_size!r} images cannot be; give a number from 1 on")
 
 
+def check_policy(views: int, policy: Policy | None) -> None:
+    """Raise a `UsageError` unless there can be so many views, and a policy that makes them."""
+    if not isinstance(views, int) or not 0 <= views <= _MOST_VIEWS:
+        raise UsageError(f"{views!r} views cannot be; give a number from 0 to {_MOST_VIEWS}")
+    if not views and policy is not None and policy.steps:
+        raise UsageError(
+            f"augmentation {policy.name!r} was given, but no number of views; give one, such as 8"
+        )
+    if views and (policy is None or not policy.steps):
+        raise UsageError(
+            f"{views} views without an augmentation would be {views} copies of the image; name "
+            f"one with --augment, such as standard"
+        )
+
+
 def check_views(images: ImageSet, views: int, policy: Policy | None) -> None:
     """Raise an error unless there can be so many views of a set's training images.
 
     Raises
     ------
     UsageError
-        There cannot be so many, or no policy that changes anything makes them, or one makes none.
+        As `check_policy` does.
     DataError
         There are no training images.
     """
-    if not isinstance(views, int) or not 0 <= views <= _MOST_VIEWS:
-        raise UsageError(f"{views!r} views cannot be; give a number from 0 to {_MOST_VIEWS}")
-    if not views and policy is None:
-        return
-    if policy is None or not policy.steps:
-        raise UsageError(
-            f"{views} views that change nothing would be {views} copies; name a policy with "
-            f"--augment, such as standard"
-        )
-    if not views:
-        raise UsageError(
-            f"augmentation {policy.name!r} was given, but no number of views; give --views, such "
-            f"as 8"
-        )
-    if all(item.split != "train" for item in images.items):
+    check_policy(views, policy)
+    if views and not training_items(images):
         raise DataError(
             f"image set {images.name!r} has no train images, and only these have views; add some, "
             f"or leave --views out"

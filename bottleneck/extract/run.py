@@ -185,7 +185,8 @@ def extract_features(
     )
     usable = _usable(images, filling.bad)
     usable.write_csv(set_file)
-    augmentation = policy.as_dict() if policy else None
+    made = policy if views else None
+    augmentation = made.as_dict() if made else None
     extraction = Extraction(
         image_set=images.name,
         image_set_digest=usable.digest_of(),
@@ -220,7 +221,7 @@ def extract_features(
         seconds=round(time.monotonic() - started, 3),
         views=views,
         views_computed=filling.views_computed,
-        policy=policy.name if policy else None,
+        policy=made.name if made else None,
         augmentation=augmentation,
     )
     cache.record_run(extraction.as_dict())

@@ -152,8 +152,8 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
     """
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
     items, views = _rows_of(images, selection)
-    bank = cache.bank(selection.model, selection.fingerprint)
-    view_bank = cache.named(selection.view_bank) if selection.view_bank else bank
+    bank, *others = selection.banks(cache)
+    view_bank = others[0] if others else bank
     digests = [item.digest for item in items]
     if memory is not None:
         first = bank.read(selection.layer, digests[:1], convert=selection.vectors)

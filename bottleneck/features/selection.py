@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bottleneck.cache import Cache
+from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import slug
 from bottleneck.images import ImageSet
@@ -83,6 +83,11 @@ class Selection:
         """Return it as JSON holds it; what is of views only where there are any."""
         left_out = () if self.views else _OF_VIEWS
         return {key: value for key, value in asdict(self).items() if key not in left_out}
+
+    def banks(self, cache: Cache) -> tuple[Bank, ...]:
+        """Return the bank of the plain images, and that of their views where there are any."""
+        plain = cache.bank(self.model, self.fingerprint)
+        return (plain, cache.named(self.view_bank)) if self.view_bank else (plain,)
 
     def with_views(self, views: int) -> Self:
         """Return it with the first so many views, or with none."""
