@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 from baselines import raw_pixels, small_convnet
 from bottleneck.advise import advise_on
-from bottleneck.augment import find_policy
 from bottleneck.finetune import FinetuneSettings, finetune
 from precision import clipart
 from scipy.stats import t as student
@@ -43,6 +42,7 @@ from bottleneck import (
     select_features,
     select_layers,
 )
+from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
 
 MODEL, LAYER, EARLIER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.4", "blocks.5"
@@ -127,7 +127,7 @@ def fitted(cache: Cache, images: ImageSet) -> Head:
         train.X,
         train.labels,
         groups=train.digests,
-        views=train.views,
+        plain=train.views == 0,
         validation=(val.X, val.labels),
         source=features.provenance,
     )
