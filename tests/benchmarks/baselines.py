@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from bottleneck import fit_head
-from bottleneck.images import ImageItem
+from bottleneck.images import ImageItem, decode
 
 SIDE = 64
 EPOCHS = 40
@@ -30,12 +31,9 @@ def flattened(items: Sequence[ImageItem]) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def thumbnail(path: str, side: int) -> np.ndarray:
-    """Return an image laid on white, resized to a square, as float32 from 0 to 1."""
-    with Image.open(path) as opened:
-        image = opened.convert("RGBA")
-    ground = Image.new("RGBA", image.size, "white")
-    flat = Image.alpha_composite(ground, image).convert("RGB").resize((side, side))
-    return np.asarray(flat, dtype=np.float32) / 255
+    """Return an image resized to a square, as float32 from 0 to 1."""
+    image = Image.fromarray(decode(Path(path).read_bytes()))
+    return np.asarray(image.resize((side, side)), dtype=np.float32) / 255
 
 
 def small_convnet(

@@ -134,7 +134,7 @@ def fitted(cache: Cache, images: ImageSet) -> Head:
 
 
 def tested(head: Head, cache: Cache) -> float:
-    return evaluate_head(head, features_of(cache, head)).accuracy
+    return evaluate_head(head, features_of(head.source, cache)).accuracy
 
 
 def summary(rows: Sequence[dict]) -> dict:
