@@ -34,7 +34,7 @@ STEPS: dict[str, tuple[Step, ...]] = {
         ("ColorJitter", {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}),
     ),
     "noise": (("GaussianNoise", {"sigma": 0.1}),),
-    "elastic": (("EdgeElastic", {"shift": 0.012, "smooth": 0.03}),),
+    "elastic": (("EdgeElastic", {"shift": 0.016, "smooth": 0.08}),),
     "trivial": (("TrivialAugmentWide", {}),),
 }
 POLICIES = tuple(STEPS)
