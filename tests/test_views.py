@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from bottleneck import (
     select_features,
     select_layers,
 )
-from bottleneck.augment import find_policy
+from bottleneck.augment import POLICIES, find_policy
 from bottleneck.cache import compact_bank, find_prunable
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.extract import (
@@ -433,3 +435,21 @@ def test_a_contact_sheet(bottleneck, images):
     assert (sheet[:, :150] < 128).any()  # the names
     assert bottleneck("augment-preview", *options, "--output", "sheet.gif").code == 2
     assert "no number of views" not in bottleneck("augment-preview", *options).err
+
+
+def test_the_page_on_views(bottleneck, capsys):
+    """Its commands, its Python and its YAML do what they say."""
+    write_set(Path("data"), train=3, val=1, test=1)
+    page = (Path(__file__).parents[1] / "docs" / "views.md").read_text()
+    (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
+    for line in commands.splitlines():
+        finished = bottleneck(*shlex.split(line)[1:])
+        assert finished.code == 0, (line, finished.err)
+        assert finished.out
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "views.md", "exec"), {})
+    assert "(54, 1280)" in capsys.readouterr().out
+    (own,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    Path("own.yaml").write_text(own)
+    assert find_policy("own.yaml").whole
+    assert set(POLICIES) <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))

@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 __all__ = ["EdgeAffine", "EdgeElastic"]
 
-_WIDEST = 4
+_WIDEST = 3
 """Deviations at which a Gaussian is cut off."""
 
 
