@@ -50,6 +50,7 @@ def test_every_command_and_option_has_help():
         ("leaderboard",),
         ("sweep",),
         ("demo",),
+        ("augment-preview",),
         *((("cache", name)) for name in ("verify", "compact", "prune", "export", "import")),
         ("cache", "ls"),
         ("cache", "info"),

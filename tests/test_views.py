@@ -434,7 +434,9 @@ def test_a_contact_sheet(bottleneck, images):
         assert np.array_equal(view, first) or np.array_equal(view, first[:, ::-1])
     assert (sheet[:, :150] < 128).any()  # the names
     assert bottleneck("augment-preview", *options, "--output", "sheet.gif").code == 2
-    assert "no number of views" not in bottleneck("augment-preview", *options).err
+    told = json.loads(bottleneck("augment-preview", *options, "--json").out)
+    assert told["picture"] == "augment-preview.png"
+    assert told["steps"] == [{"RandomHorizontalFlip": {"p": 0.5}}]
 
 
 def test_the_page_on_views(bottleneck, capsys):

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.options import Data, Seed
+from bottleneck.cli.options import AsJson, Data, Seed
+from bottleneck.cli.output import print_json
 from bottleneck.errors import UsageError
 
 __all__ = ["augment_preview"]
@@ -30,6 +31,7 @@ def augment_preview(
         Path, typer.Option("--output", help="The picture; its ending is .png.")
     ] = Path("augment-preview.png"),
     seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Draw augmented views of a few training images, beside the plain ones."""
     from bottleneck.augment import find_policy
@@ -44,4 +46,9 @@ def augment_preview(
     content = io.BytesIO()
     sheet.save(content, "PNG")
     atomic_write(output, content.getvalue())
+    if as_json:
+        print_json(
+            {"picture": str(output), "policy": policy.name, "views": views, **policy.as_dict()}
+        )
+        return
     print(f"{views} views by {policy.name!r} drawn to {output}")
