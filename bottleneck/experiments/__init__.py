@@ -7,6 +7,7 @@ from bottleneck.experiments.compare import (
     Score,
     compare,
     default_metric,
+    half_width,
     rank,
     scores,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "compare",
     "default_metric",
     "environment",
+    "half_width",
     "log_to_mlflow",
     "rank",
     "scores",

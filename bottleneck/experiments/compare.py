@@ -21,6 +21,7 @@ __all__ = [
     "Score",
     "compare",
     "default_metric",
+    "half_width",
     "rank",
     "scores",
 ]
@@ -182,7 +183,7 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     pairs = list(zip(_by_fold(first), _by_fold(second), strict=True))
     differences = [one[metric] - other[metric] for one, other in pairs]
     difference = mean(differences)
-    half = _half_width(differences, _held_out_ratio(first))
+    half = half_width(differences, _held_out_ratio(first))
     return Comparison(
         first=first.number,
         second=second.number,
@@ -264,7 +265,18 @@ def _held_out_ratio(experiment: Experiment) -> float:
     return held_out / trained
 
 
-def _half_width(differences: list[float], held_out_ratio: float) -> float:
-    folds = len(differences)
-    quantile = float(stdtrit(folds - 1, (1 + _CONFIDENCE) / 2))
-    return quantile * stdev(differences) * sqrt(1 / folds + held_out_ratio)
+def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int = 1) -> float:
+    """Return half the width of the 95% interval of a mean over folds, as `compare` has it.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Of each fold, two or more.
+    held_out_ratio : float
+        How many images are held out for each that is trained on.
+    comparisons : int
+        How many intervals are to hold at once (Bonferroni).
+    """
+    folds = len(values)
+    quantile = float(stdtrit(folds - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
+    return quantile * stdev(values) * sqrt(1 / folds + held_out_ratio)

@@ -1,0 +1,19 @@
+"""What to do next: more data, another layer, another head, or fine-tuning."""
+
+from bottleneck.advise.advice import Advice, advise_on
+from bottleneck.advise.curve import LearningCurve
+from bottleneck.advise.power_law import PowerLaw, fit_power_law
+from bottleneck.advise.samples import Estimate
+from bottleneck.advise.verdict import Evidence, Verdict, decide
+
+__all__ = [
+    "Advice",
+    "Estimate",
+    "Evidence",
+    "LearningCurve",
+    "PowerLaw",
+    "Verdict",
+    "advise_on",
+    "decide",
+    "fit_power_law",
+]

@@ -1,0 +1,235 @@
+"""From the cached features of some layers to what should be done next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bottleneck.advise.curve import learning_curve
+from bottleneck.advise.evidence import (
+    HEAD_REPEATS,
+    JudgedLayer,
+    confident_error,
+    head_scores,
+    joined_gain,
+    layer_scores,
+    other_heads,
+    rise,
+)
+from bottleneck.advise.network import Depths
+from bottleneck.advise.scoring import Bench, Scored, make_bench, score_sizes
+from bottleneck.advise.subsets import LEAST_PER_CLASS, grid_sizes
+from bottleneck.advise.verdict import Evidence, Verdict, decide
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError, UsageError
+from bottleneck.features import Selection, load_features
+from bottleneck.heads.prepare import recipe_of
+from bottleneck.heads.recipes import Recipe
+
+__all__ = ["Advice", "advise_on"]
+
+_LEAST_SIZES = 3
+"""A power law has as many numbers."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What cached features say about what to do next.
+
+    Attributes
+    ----------
+    image_set, model : str
+        Of the layers.
+    layer, pool : str
+        The last layer, on which the curve and the heads are.
+    clf : str
+        The classifier.
+    held_out : str
+        What the scores are of.
+    evidence : Evidence
+        What was measured.
+    verdict : Verdict
+        What to do.
+    """
+
+    image_set: str
+    model: str
+    layer: str
+    pool: str
+    clf: str
+    held_out: str
+    evidence: Evidence
+    verdict: Verdict
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the advice as JSON holds it."""
+        return asdict(self)
+
+
+def advise_on(
+    cache: Cache,
+    selections: Sequence[Selection],
+    *,
+    clf: str | Recipe = "softmax",
+    repeats: int = 5,
+    cv: int = 5,
+    jobs: int | None = None,
+    memory: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Advice:
+    """Measure what limits a head: the number of images, the layer, the head itself or the labels.
+
+    Heads are fitted on nested subsets of the training images and judged on images that they have
+    not seen: the ``val`` images where there are any, else folds of the training images. The test
+    images are not touched. The rules that lead to the verdict are those of
+    `bottleneck.advise.verdict.decide`.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where the features are.
+    selections : sequence of Selection
+        The layers of one image set, as `bottleneck.select_layers` gives them.
+    clf : str or Recipe
+        The classifier, as for `bottleneck.fit_head`.
+    repeats : int
+        How often subsets and folds are drawn anew.
+    cv : int
+        How many folds there are, or blocks of ``val`` images.
+    jobs : int, optional
+        Fits at a time, as joblib has it: its own configuration says how many by default.
+    memory : int, optional
+        Bytes that the features of a layer may take, see `bottleneck.load_features`.
+    seed : int
+        Of folds, subsets and draws.
+    progress : callable, optional
+        Called with ``"advise"``, the fits done and the fits to do.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such classifier.
+    UsageError
+        There are no layers, folds or repetitions, a layer does not fit into memory, or an image may
+        be of several classes.
+    DataError
+        The set has no labels, no train images or one class only, or too few images for three sizes.
+    CacheError
+        The cache lacks rows, or a part is damaged.
+    """
+    if not selections:
+        raise UsageError(
+            "no layers to advise on; expected at least one: give those of an extraction"
+        )
+    for name, value, least in (("--cv", cv, 2), ("--repeats", repeats, 1)):
+        if value < least:
+            raise UsageError(f"{name} is {value}, expected at least {least}; give another")
+    study = _Study(cache, recipe_of(clf), cv, repeats, jobs, memory, seed, progress)
+    depths = Depths(selections)
+    layers = depths.in_order(selections)
+    last = next(each for each in layers if each.layer == layers[-1].layer)
+    bench = study.bench(last)
+    evidence = _measure(study, bench, depths, layers, last)
+    return Advice(
+        image_set=last.image_set,
+        model=last.model,
+        layer=last.layer_name,
+        pool=last.pool,
+        clf=study.recipe.name,
+        held_out=bench.held_out,
+        evidence=evidence,
+        verdict=decide(evidence),
+    )
+
+
+@dataclass
+class _Study:
+    """How layers are studied, and how far that is."""
+
+    cache: Cache
+    recipe: Recipe
+    cv: int
+    repeats: int
+    jobs: int | None
+    memory: int | None
+    seed: int
+    progress: Progress | None
+    total: int = 0
+    done: int = 0
+
+    def bench(self, selection: Selection) -> Bench:
+        """Load a layer."""
+        features = load_features(self.cache, selection, memory=self.memory)
+        if not isinstance(features.X, np.ndarray):
+            raise UsageError(
+                f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "
+                f"take {(self.memory or 0) / 1e6:.0f} MB; give a --pool that makes fewer features, "
+                f"or more --memory"
+            )
+        return make_bench(features, self.recipe, cv=self.cv, repeats=self.repeats, seed=self.seed)
+
+    def score(self, bench: Bench, recipe: Recipe, sizes: Sequence[int]) -> list[Scored]:
+        """Fit and score heads, and tell how far it is."""
+        return score_sizes(bench, recipe, sizes, jobs=self.jobs, advance=self._advance)
+
+    def expect(self, fits: int) -> None:
+        """Say how many fits there are to do."""
+        self.total, self.done = fits, -1
+        self._advance()
+
+    def _advance(self) -> None:
+        self.done += 1
+        if self.progress:
+            self.progress("advise", self.done, self.total)
+
+
+def _measure(
+    study: _Study, bench: Bench, depths: Depths, layers: Sequence[Selection], last: Selection
+) -> Evidence:
+    """Fit and judge all heads: of each size, of other kinds, and on other layers."""
+    recipe, sizes, others = study.recipe, _sizes(bench), other_heads(study.recipe)
+    briefly = bench.first(HEAD_REPEATS)
+    study.expect(bench.fits * (len(sizes) + len(layers) - 1) + briefly.fits * len(others))
+    curve = study.score(bench, recipe, sizes)
+    heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
+    judged = [
+        JudgedLayer(
+            each,
+            depth,
+            curve[-1] if each is last else study.score(study.bench(each), recipe, sizes[-1:])[0],
+        )
+        for each, depth in zip(layers, depths.shares(layers), strict=True)
+    ]
+    return Evidence(
+        accuracy=bench.accuracy(curve[-1]).estimate(),
+        classes=len(bench.problem.targets.classes),
+        images=bench.images,
+        curve=learning_curve(bench, curve, seed=study.seed),
+        layers=layer_scores(bench, judged, last),
+        heads=head_scores(briefly, heads, curve[-1]),
+        joined=joined_gain(bench, judged, last),
+        rise=rise(bench, judged, last),
+        surest_error=confident_error(bench, curve[-1]),
+        tuning=depths.fine_tuning(
+            last, bench.problem.X.shape[1], len(bench.problem.targets.classes)
+        ),
+    )
+
+
+def _sizes(bench: Bench) -> list[int]:
+    """Return how many rows heads are fitted on; `DataError` where there are too few sizes."""
+    rows = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
+    classes = len(bench.problem.targets.classes)
+    sizes = grid_sizes(rows, classes)
+    if len(sizes) < _LEAST_SIZES:
+        least = LEAST_PER_CLASS * classes * 2 ** (_LEAST_SIZES - 1)
+        raise DataError(
+            f"heads can be fitted on {rows} training images of {classes} classes, and a learning "
+            f"curve of {_LEAST_SIZES} sizes needs {least}; add images"
+        )
+    # Folds differ by a few rows: the largest size is all that each has.
+    return [*sizes[:-1], bench.images]

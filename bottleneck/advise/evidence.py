@@ -1,0 +1,216 @@
+"""What layers, heads and the rows that are told wrongly say beside the learning curve."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from bottleneck.advise.samples import Estimate, Samples
+from bottleneck.advise.scoring import Bench, Scored
+from bottleneck.features import Selection
+from bottleneck.heads import MLP
+from bottleneck.heads.prepare import recipe_of
+from bottleneck.heads.recipes import Recipe
+
+__all__ = [
+    "EARLY",
+    "HEAD_REPEATS",
+    "HeadScore",
+    "JudgedLayer",
+    "LayerScore",
+    "OtherHead",
+    "confident_error",
+    "head_scores",
+    "joined_gain",
+    "layer_scores",
+    "other_heads",
+    "rise",
+]
+
+EARLY = 0.5
+"""An early layer takes at most this share of the multiply-adds of the last."""
+HEAD_REPEATS = 2
+"""Repetitions in which other heads are tried: a network takes its time."""
+_SHARES = (0.25, 0.5, 1.0)
+_SUREST = 4
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """What heads on all images reach on one layer.
+
+    Attributes
+    ----------
+    layer, pool : str
+        The layer by its alias, if it has one, and how it is pooled.
+    depth : float
+        Share of the multiply-adds of the deepest layer here; of the layers, where the network is
+        not known.
+    accuracy, log_loss : Estimate
+        Of held-out images.
+    deviation : float
+        Of the accuracy over the folds.
+    difference : Estimate or None
+        Of the accuracy, less that of the last layer on the same folds, as one of the layers that
+        are all compared with it; None of the last layer itself.
+    """
+
+    layer: str
+    pool: str
+    depth: float
+    accuracy: Estimate
+    log_loss: Estimate
+    deviation: float
+    difference: Estimate | None
+
+    @property
+    def name(self) -> str:
+        """The layer, and how it is pooled if it is."""
+        return self.layer if self.pool == "none" else f"{self.layer} ({self.pool})"
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """What another head reaches on the last layer.
+
+    Attributes
+    ----------
+    clf : str
+        The classifier.
+    richer : bool
+        Whether it can tell apart what the head judged cannot; if not, it is a simpler one.
+    accuracy : Estimate
+        Of held-out images.
+    difference : Estimate
+        Of the accuracy, less that of the head judged on the same folds, as one of several heads
+        that are compared with it.
+    """
+
+    clf: str
+    richer: bool
+    accuracy: Estimate
+    difference: Estimate
+
+
+class OtherHead(NamedTuple):
+    """A head to compare with the one judged, and whether it is richer than that."""
+
+    recipe: Recipe
+    richer: bool
+
+
+class JudgedLayer(NamedTuple):
+    """A layer, its share of the multiply-adds of the deepest, and what heads on it say."""
+
+    selection: Selection
+    depth: float
+    scored: Scored
+
+
+def other_heads(recipe: Recipe) -> list[OtherHead]:
+    """Return heads to compare one with.
+
+    Large steps are as good for a comparison of networks, and faster.
+    """
+    if recipe.name in {"mlp", "knn"}:
+        return [OtherHead(recipe_of(name), richer=False) for name in ("softmax", "lda", "centroid")]
+    richer = [OtherHead(MLP(batch_size=256), richer=True), OtherHead(recipe_of("knn"), richer=True)]
+    simpler = [name for name in ("lda", "centroid") if name != recipe.name]
+    return richer + [OtherHead(recipe_of(name), recipe.name == "centroid") for name in simpler]
+
+
+def head_scores(
+    bench: Bench, heads: Sequence[tuple[OtherHead, Scored]], judged: Scored
+) -> list[HeadScore]:
+    """Compare heads with the one judged, in the bench's repetitions."""
+    own = bench.accuracy(judged)
+    return [
+        HeadScore(
+            clf=other.recipe.name,
+            richer=other.richer,
+            accuracy=bench.accuracy(scored).estimate(),
+            difference=(bench.accuracy(scored) - own).estimate(len(heads)),
+        )
+        for other, scored in heads
+    ]
+
+
+def layer_scores(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> list[LayerScore]:
+    """Compare layers with the last one."""
+    own = _accuracy_of(bench, layers, last)
+    return [
+        LayerScore(
+            layer=selection.layer_name,
+            pool=selection.pool,
+            depth=depth,
+            accuracy=accuracy.estimate(),
+            log_loss=bench.log_loss(scored).estimate(),
+            deviation=accuracy.deviation,
+            difference=None if selection is last else (accuracy - own).estimate(len(layers) - 1),
+        )
+        for selection, depth, scored in layers
+        for accuracy in [bench.accuracy(scored)]
+    ]
+
+
+def rise(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Estimate | None:
+    """Return by how much the last layer is above the best early one, if there is one."""
+    own = _accuracy_of(bench, layers, last)
+    early = [bench.accuracy(each.scored) for each in layers if each.depth <= EARLY]
+    if not early:
+        return None
+    return (own - max(early, key=lambda each: each.mean)).estimate()
+
+
+def _accuracy_of(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Samples:
+    (scored,) = (each.scored for each in layers if each.selection is last)
+    return bench.accuracy(scored)
+
+
+def joined_gain(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Estimate | None:
+    """Return what another layer's head adds to that of the last, in accuracy.
+
+    To the last layer's log probabilities a multiple of another's is added; which layer and which
+    multiple says the log loss of all blocks but the one that is judged. None where there is no
+    other layer.
+    """
+    others = [each.scored for each in layers if each.selection.layer != last.layer]
+    if not others:
+        return None
+    (own,) = (each.scored for each in layers if each.selection is last)
+    gains = np.zeros((len(bench.blocks), len(bench.blocks[0])))
+    for repeat, blocks in enumerate(bench.blocks):
+        said = own.log_probabilities[repeat]
+        joined = [
+            said + share * other.log_probabilities[repeat] for other in others for share in _SHARES
+        ]
+        losses = np.stack([_losses(each, bench.codes) for each in (said, *joined)])
+        right = np.stack([each.argmax(axis=1) == bench.codes for each in (said, *joined)])
+        for number, block in enumerate(blocks):
+            best = np.delete(losses, block, axis=1).mean(axis=1).argmin()
+            gains[repeat, number] = right[best, block].mean() - right[0, block].mean()
+    return bench.by_block(gains).estimate()
+
+
+def _losses(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    highest = scores.max(axis=1, keepdims=True)
+    total = highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=1))
+    return np.asarray(total - scores[np.arange(len(codes)), codes])
+
+
+def confident_error(bench: Bench, scored: Scored) -> Estimate:
+    """Return the share of wrong rows among the quarter of each block that the head is surest of.
+
+    Where classes overlap, rows far from their border are told rightly, and the share is far below
+    that of all rows. Labels that are wrong by chance are so anywhere, and the share is as high.
+    """
+    shares = np.zeros((len(bench.blocks), len(bench.blocks[0])))
+    wrong = scored.log_probabilities.argmax(axis=2) != bench.codes
+    sureness = scored.log_probabilities.max(axis=2)
+    for repeat, blocks in enumerate(bench.blocks):
+        for number, block in enumerate(blocks):
+            most = max(1, len(block) // _SUREST)
+            surest = block[np.argsort(-sureness[repeat, block], kind="stable")[:most]]
+            shares[repeat, number] = wrong[repeat, surest].mean()
+    return bench.by_block(shares).estimate()

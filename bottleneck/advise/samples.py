@@ -1,0 +1,109 @@
+"""What was measured on folds, and the intervals that it gives."""
+
+from dataclasses import dataclass, replace
+from math import hypot
+from typing import Self
+
+import numpy as np
+from scipy.special import stdtrit
+
+from bottleneck.experiments import half_width
+
+__all__ = ["Estimate", "Samples"]
+
+_TWO_SIDED = 0.975
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval.
+
+    Attributes
+    ----------
+    value : float
+        The estimate.
+    low, high : float
+        Of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A metric by repetition and block of held-out images.
+
+    Folds share the images that are trained on, so that they are not independent: intervals are
+    those of the corrected resampled t statistic, see `bottleneck.experiments.compare`.
+
+    Attributes
+    ----------
+    values : np.ndarray
+        Shape (r, b).
+    ratio : float
+        How many images are held out in a block for each that is trained on at the full size.
+        Smaller subsets overlap less, so that their intervals are rather too wide.
+    crossed : bool
+        Whether every repetition holds out the same blocks: those of the ``val`` images.
+    """
+
+    values: np.ndarray
+    ratio: float
+    crossed: bool
+
+    def __sub__(self, other: Self) -> Self:
+        """Pair metrics of the same folds."""
+        return replace(self, values=self.values - other.values)
+
+    def first(self, repeats: int) -> Self:
+        """Return those of the first repetitions."""
+        return replace(self, values=self.values[:repeats])
+
+    @property
+    def mean(self) -> float:
+        """Over all repetitions and blocks."""
+        return float(self.values.mean())
+
+    @property
+    def deviation(self) -> float:
+        """Over all repetitions and blocks."""
+        return float(self.values.std(ddof=1))
+
+    def estimate(self, comparisons: int = 1) -> Estimate:
+        """Return the mean with its interval, one of several that are to hold at once."""
+        if self.crossed:
+            half = half_width(self.values.mean(axis=0).tolist(), self.ratio, comparisons)
+            if len(self.values) > 1:
+                over_subsets = half_width(self.values.mean(axis=1).tolist(), 0, comparisons)
+                half = hypot(half, over_subsets)
+        else:
+            half = half_width(self.values.ravel().tolist(), self.ratio, comparisons)
+        return Estimate(self.mean, self.mean - half, self.mean + half)
+
+    def resampled(self, draws: int, seed: int) -> np.ndarray:
+        """Return what each cell counts in draws with replacement, of shape (draws, r, b).
+
+        Cells are drawn; where repetitions hold out the same blocks, repetitions and blocks.
+        """
+        generator = np.random.default_rng(seed)
+        r, b = self.values.shape
+        if not self.crossed:
+            return generator.multinomial(r * b, [1 / (r * b)] * (r * b), draws).reshape(-1, r, b)
+        repeats = generator.multinomial(r, [1 / r] * r, draws)
+        return repeats[:, :, None] * generator.multinomial(b, [1 / b] * b, draws)[:, None, :]
+
+    @property
+    def widening(self) -> float:
+        """By how much an interval from `resampled` means is too narrow.
+
+        Draws take the cells for independent, and for normal what has a t distribution.
+        """
+        cells = self.values.shape[1] if self.crossed else self.values.size
+        normal = 1.96
+        quantile = float(stdtrit(cells - 1, _TWO_SIDED))
+        return float(quantile / normal * np.sqrt((1 + cells * self.ratio) * cells / (cells - 1)))

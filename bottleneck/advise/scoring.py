@@ -1,0 +1,290 @@
+"""Heads fitted on subsets of a layer's rows, and what they say of the rows held out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+
+from bottleneck.advise.samples import Samples
+from bottleneck.advise.subsets import nested_subsets
+from bottleneck.errors import UsageError
+from bottleneck.features import Features
+from bottleneck.heads import MLP
+from bottleneck.heads.calibration import fit_temperature
+from bottleneck.heads.prepare import make_problem, with_validation
+from bottleneck.heads.probabilities import link_of, log_losses, log_probabilities
+from bottleneck.heads.problem import Fold, Problem
+from bottleneck.heads.recipes import Recipe
+from bottleneck.solvers import threads_for
+
+__all__ = ["Bench", "Scored", "make_bench", "score_sizes"]
+
+_INNER_FOLDS = 3
+
+
+class Scored(NamedTuple):
+    """What heads of one kind and size say of the rows that are judged.
+
+    Attributes
+    ----------
+    log_probabilities : np.ndarray
+        Shape (r, s, k): of each repetition, of heads that had not seen the row.
+    trained : np.ndarray
+        Shape (r, f): rows that each head was fitted on.
+    train_accuracy, train_log_loss : np.ndarray
+        Shape (r, f): on those rows.
+    """
+
+    log_probabilities: np.ndarray
+    trained: np.ndarray
+    train_accuracy: np.ndarray
+    train_log_loss: np.ndarray
+
+
+class _Fit(NamedTuple):
+    """What one head says of the rows held out, and how it does on its own."""
+
+    log_probabilities: np.ndarray
+    trained: int
+    train_accuracy: float
+    train_log_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Rows of a layer, and which of them are held out in each repetition.
+
+    Attributes
+    ----------
+    problem : Problem
+        n rows.
+    repeats : list of list of Fold
+        The heads to fit in each repetition; between them they hold every judged row out once.
+    judged : np.ndarray
+        Places of the s rows that are held out.
+    blocks : list of list of np.ndarray
+        Of each repetition: groups of places among the judged rows, each of which is one sample.
+    """
+
+    problem: Problem
+    repeats: list[list[Fold]]
+    judged: np.ndarray
+    blocks: list[list[np.ndarray]]
+
+    @property
+    def crossed(self) -> bool:
+        """Whether every repetition judges the ``val`` rows."""
+        return len(self.repeats[0]) == 1
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The classes of the judged rows, of shape (s,)."""
+        return np.asarray(self.problem.targets.codes[self.judged])
+
+    @property
+    def images(self) -> int:
+        """How many training images there are: more than folds of them are fitted on."""
+        return int((self.repeats[0][0].fit | (not self.crossed)).sum())
+
+    @property
+    def fits(self) -> int:
+        """How many heads of one kind there are to fit."""
+        return sum(map(len, self.repeats))
+
+    @property
+    def held_out(self) -> str:
+        """What the scores are of, in words."""
+        if self.crossed:
+            return f"{len(self.judged)} val images"
+        folds = f"{len(self.repeats[0])} folds of the training images"
+        return f"{folds}, drawn {len(self.repeats)} times" if len(self.repeats) > 1 else folds
+
+    def first(self, repeats: int) -> "Bench":
+        """Return the first repetitions."""
+        return replace(self, repeats=self.repeats[:repeats], blocks=self.blocks[:repeats])
+
+    def samples(self, values: np.ndarray) -> Samples:
+        """Return the means over blocks of what judged rows have, of shape (r, s)."""
+        means = [
+            [float(own[rows].mean()) for rows in blocks]
+            for own, blocks in zip(values, self.blocks, strict=False)
+        ]
+        return self.by_block(np.array(means))
+
+    def by_block(self, values: np.ndarray) -> Samples:
+        """Return values of shape (r, b) as samples."""
+        trained = float(np.mean([fold.fit.sum() for fold in self.repeats[0]]))
+        ratio = len(self.judged) / len(self.blocks[0]) / trained
+        return Samples(values, ratio, self.crossed)
+
+    def accuracy(self, scored: Scored) -> Samples:
+        """Return the share of rows that got their own class."""
+        return self.samples(scored.log_probabilities.argmax(axis=2) == self.codes)
+
+    def log_loss(self, scored: Scored) -> Samples:
+        """Return the mean negative log probability of the rows' own classes, in nats."""
+        rows = np.arange(len(self.judged))
+        return self.samples(-scored.log_probabilities[:, rows, self.codes])
+
+
+def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, seed: int) -> Bench:
+    """Say which rows are fitted on and which are held out; the test images are neither.
+
+    Held out are stratified folds of the training images, or the ``val`` images where there are any;
+    these are then dealt to as many blocks, which tell how far chance goes.
+
+    Raises
+    ------
+    DataError
+        The set has no labels, no train images, one class, or too few images of one.
+    UsageError
+        An image may be of several classes.
+    """
+    train, held = plain_rows(features.training()), plain_rows(features.split("val"))
+    if features.images.multilabel:
+        raise UsageError(
+            f"image set {features.images.name!r} gives an image several classes, but advise judges "
+            f"one for each; compare layers and classifiers with 'bottleneck sweep'"
+        )
+    problem = make_problem(
+        train.X, train.labels, recipe, groups=train.digests, sample_weight=train.weights, seed=seed
+    )
+    if not len(held):
+        folds = [problem.folds(cv, repeat=repeat) for repeat in range(repeats)]
+        held_out = [[np.flatnonzero(fold.held) for fold in own] for own in folds]
+        return Bench(problem, folds, np.arange(len(problem.X)), held_out)
+    problem, fold = with_validation(problem, held.X, held.labels)
+    judged = np.flatnonzero(fold.held)
+    blocks = _dealt(problem.targets.codes[judged], cv, seed)
+    return Bench(problem, [[fold]] * repeats, judged, [blocks] * repeats)
+
+
+def plain_rows(features: Features) -> Features:
+    """Return the rows that heads are fitted on and judged by here: one for each image."""
+    return features
+
+
+def score_sizes(
+    bench: Bench,
+    recipe: Recipe,
+    sizes: Sequence[int],
+    *,
+    jobs: int | None,
+    advance: Callable[[], None],
+) -> list[Scored]:
+    """Fit heads on nested subsets of each size in every repetition, and score what is held out.
+
+    Parameters
+    ----------
+    bench : Bench
+        The rows.
+    recipe : Recipe
+        The classifier. Its hyper-parameter is chosen on folds of each subset.
+    sizes : sequence of int
+        Rows to fit on; all there are, where there are fewer.
+    jobs : int, optional
+        Fits at a time, as joblib has it.
+    advance : callable
+        Called after each fit.
+    """
+    tasks = [
+        joblib.delayed(_fit)(bench.problem, recipe, Fold(subset, fold.held))
+        for repeat, folds in enumerate(bench.repeats)
+        for fold in folds
+        for subset in nested_subsets(bench.problem, fold.fit, sizes, repeat)
+    ]
+    fits = []
+    for fit in _in_order(tasks, jobs):
+        fits.append(fit)
+        advance()
+    folds = len(bench.repeats[0])
+    return [_joined(bench, fits[number :: len(sizes)], folds) for number in range(len(sizes))]
+
+
+def _joined(bench: Bench, fits: Sequence[_Fit], folds: int) -> Scored:
+    """Put what the folds of each repetition say of their rows together."""
+    shape = (len(fits) // folds, folds)
+    place = np.full(len(bench.problem.X), -1)
+    place[bench.judged] = np.arange(len(bench.judged))
+    said = np.empty((shape[0], len(bench.judged), len(bench.problem.targets.classes)), np.float32)
+    for number, fit in enumerate(fits):
+        repeat, fold = divmod(number, folds)
+        said[repeat, place[bench.repeats[repeat][fold].held]] = fit.log_probabilities
+    numbers = (np.reshape([fit[column] for fit in fits], shape) for column in (1, 2, 3))
+    return Scored(said, *numbers)
+
+
+def _in_order(tasks: Sequence[object], jobs: int | None) -> Iterator[_Fit]:
+    """Yield results in the order of the tasks, as they come where joblib's backend can do so."""
+    try:
+        parallel = joblib.Parallel(jobs, return_as="generator")
+    except ValueError:
+        parallel = joblib.Parallel(jobs)
+    yield from parallel(tasks)
+
+
+def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:
+    """Choose the hyper-parameter on folds of the rows fitted on, fit, and score all rows."""
+    used = fold.fit | fold.held
+    own, fit = problem.take(used), fold.fit[used]
+    with threads_for(own.X.size):
+        own = _standardised(own, recipe, fit)
+        inner = [] if isinstance(recipe, MLP) else _inner_folds(own, fit)
+        everyone = Fold(fit, np.ones_like(fit))
+        candidates = recipe.held_out(own, [*inner, everyone], recipe.grid)
+        link = link_of(recipe.name, multilabel=False)
+        scores, temperature = _chosen(recipe, link, own, inner, candidates)
+    said = log_probabilities(link, scores, temperature)
+    right = scores.argmax(axis=1) == own.targets.codes
+    losses = log_losses(link, scores[fit], own.targets.take(fit), temperature)
+    return _Fit(
+        said[fold.held[used]], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
+    )
+
+
+def _standardised(problem: Problem, recipe: Recipe, fit: np.ndarray) -> Problem:
+    """Standardise once by the rows fitted on, so that all inner folds can be fitted together."""
+    if isinstance(recipe, MLP):
+        return problem
+    return replace(problem, X=problem.reduction(fit).rows, standardize=False)
+
+
+def _inner_folds(problem: Problem, fit: np.ndarray) -> list[Fold]:
+    places = np.flatnonzero(fit)
+    folds = []
+    for inner in problem.take(fit).folds(_INNER_FOLDS, fewer=True):
+        masks = np.zeros((2, len(fit)), dtype=bool)
+        masks[0, places[inner.fit]] = masks[1, places[inner.held]] = True
+        folds.append(Fold(*masks))
+    return folds
+
+
+def _chosen(
+    recipe: Recipe,
+    link: str,
+    problem: Problem,
+    inner: Sequence[Fold],
+    candidates: Iterator[list[np.ndarray]],
+) -> tuple[np.ndarray, float]:
+    """Return the scores of all rows for the value with the lowest inner log loss."""
+    if not inner:
+        ((scores,),) = candidates
+        return scores, 1.0
+    held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in inner]))
+    lowest = np.inf
+    for *each, scores in candidates:
+        inside = np.concatenate(each)
+        temperature = fit_temperature(link, inside, held) if recipe.margins else 1.0
+        loss = log_losses(link, inside, held, temperature).mean()
+        if loss < lowest:
+            lowest, best, chosen = loss, inside, scores
+    return chosen, fit_temperature(link, best, held)
+
+
+def _dealt(codes: np.ndarray, blocks: int, seed: int) -> list[np.ndarray]:
+    """Deal rows to blocks, class by class, as cards are dealt."""
+    shuffled = np.random.default_rng(seed).permutation(len(codes))
+    order = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    return [order[start::blocks] for start in range(blocks)]
