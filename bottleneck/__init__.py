@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bottleneck.advise import advise_on as advise_on
     from bottleneck.bases import FrozenBase as FrozenBase
     from bottleneck.cache import Cache as Cache
     from bottleneck.evaluate import evaluate_head as evaluate_head
@@ -40,6 +41,7 @@ _MODULE_OF = {
     "ImageSet": "images",
     "MLP": "heads",
     "Sweep": "sweep",
+    "advise_on": "advise",
     "evaluate_head": "evaluate",
     "extract_features": "extract",
     "features_of": "features",
@@ -63,6 +65,7 @@ __all__ = [
     "ImageSet",
     "Sweep",
     "__version__",
+    "advise_on",
     "evaluate_head",
     "extract_features",
     "features_of",

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_picture", "draw_confusion_matrix", "draw_history", "log_history"]
+    from bottleneck.advise import Advice
+
+__all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_history", "log_history"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
 _LONGEST_SIDE = 25.0
 _MOST_NUMBERS = 50
+_STEPS = 100
+"""Of the line that a power law is drawn as."""
 
 
 def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) -> Path:
@@ -63,6 +67,38 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     figure.suptitle(
         f"{title}, {evaluation.images} {evaluation.split} images\n"
         f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
+        fontsize=10,
+    )
+    return _save(figure, path)
+
+
+def draw_advice(advice: "Advice", file: str | Path) -> Path:
+    """Draw a learning curve with its forecast, and what each layer reaches.
+
+    Parameters
+    ----------
+    advice : Advice
+        As `bottleneck.advise_on` gives it.
+    file : str or Path
+        ``.png``, ``.svg`` or ``.pdf``.
+
+    Raises
+    ------
+    UsageError
+        The file has another ending.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    path = check_picture(file)
+    layers = advice.evidence.layers
+    figure = _figure(max(11.0, 6.5 + 0.45 * len(layers)), 4.6)
+    ratios = [1.0, max(0.8, 0.08 * len(layers))]
+    left, right = figure.subplots(1, 2, width_ratios=ratios)
+    _draw_curve(left, advice)
+    _draw_layers(right, advice)
+    figure.suptitle(
+        f"{advice.clf} on {advice.model}, {advice.evidence.images} training images of "
+        f"{advice.image_set}: {advice.verdict.kind}".replace("$", r"\$"),
         fontsize=10,
     )
     return _save(figure, path)
@@ -156,6 +192,58 @@ def _save(figure: "Figure", path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
     return path
+
+
+def _draw_curve(axes: "Axes", advice: "Advice") -> None:
+    curve = advice.evidence.curve
+    sizes = [point.images for point in curve.points]
+    accuracies = [point.accuracy for point in curve.points]
+    axes.plot(sizes, [point.train_accuracy for point in curve.points], "^:", label="training")
+    axes.plot(sizes, [each.value for each in accuracies], "o-", color="C1", label="held out")
+    axes.fill_between(
+        sizes,
+        [each.low for each in accuracies],
+        [each.high for each in accuracies],
+        color="C1",
+        alpha=0.2,
+        linewidth=0,
+        label="95% interval",
+    )
+    reach = (sizes[0], curve.forecasts[-1].images)
+    drawn = [reach[0] * (reach[1] / reach[0]) ** (step / _STEPS) for step in range(_STEPS + 1)]
+    law = [1 - curve.law.error(images) for images in drawn]
+    axes.plot(drawn, law, "--", color="grey", label="power law")
+    later = [each.accuracy for each in curve.forecasts]
+    axes.errorbar(
+        [each.images for each in curve.forecasts],
+        [each.value for each in later],
+        [[each.value - each.low for each in later], [each.high - each.value for each in later]],
+        fmt="s",
+        color="C2",
+        capsize=4,
+        label="forecast",
+    )
+    axes.set_xscale("log")
+    ticks = [*sizes, *(each.images for each in curve.forecasts)]
+    axes.set_xticks(ticks, list(map(str, ticks)), rotation=45)
+    axes.minorticks_off()
+    axes.set_xlabel("training images")
+    axes.set_ylabel("accuracy")
+    axes.set_title(f"learning curve of {advice.layer}", fontsize=10)
+    axes.legend(fontsize=8)
+
+
+def _draw_layers(axes: "Axes", advice: "Advice") -> None:
+    layers = advice.evidence.layers
+    places = range(len(layers))
+    values = [each.accuracy.value for each in layers]
+    spread = [each.deviation for each in layers]
+    axes.errorbar(places, values, spread, fmt="o-", capsize=4, color="C0")
+    names = [each.name.replace("$", r"\$") for each in layers]
+    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.margins(x=0.1)
+    axes.set_ylabel("held-out accuracy")
+    axes.set_title("layers, with the deviation over folds", fontsize=10)
 
 
 def _fill(axes: "Axes", confusion: list[list[int]]) -> None:

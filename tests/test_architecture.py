@@ -31,9 +31,10 @@ ALLOWED = {
     "exchange": LEAVES | {"images", "cache", "features"},
     "heads": LEAVES | {"solvers"},
     "evaluate": LEAVES | {"features", "heads"},
+    "advise": LEAVES | {"bases", "cache", "features", "solvers", "heads", "experiments"},
     "sweep": LEAVES | {"images", "cache", "features", "solvers", "heads", "experiments"},
     "predict": LEAVES | {"images", "augment", "bases", "cache", "extract", "features", "heads"},
-    "report": LEAVES | {"evaluate"},
+    "report": LEAVES | {"advise", "evaluate"},
     "transformer": LEAVES | {"images", "pooling", "bases", "cache", "extract"},
 }
 

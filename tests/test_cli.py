@@ -49,6 +49,7 @@ def test_every_command_and_option_has_help():
         ("models",),
         ("leaderboard",),
         ("sweep",),
+        ("advise",),
         ("demo",),
         ("augment-preview",),
         *((("cache", name)) for name in ("verify", "compact", "prune", "export", "import")),

@@ -205,7 +205,7 @@ def _measure(
         for each, depth in zip(layers, depths.shares(layers), strict=True)
     ]
     return Evidence(
-        accuracy=bench.accuracy(curve[-1]).estimate(),
+        accuracy=bench.accuracy(curve[-1]).estimate().share(),
         classes=len(bench.problem.targets.classes),
         images=bench.images,
         curve=learning_curve(bench, curve, seed=study.seed),

@@ -94,7 +94,7 @@ def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> 
     points = [
         CurvePoint(
             images=round(float(each.trained.mean())),
-            accuracy=bench.accuracy(each).estimate(),
+            accuracy=bench.accuracy(each).estimate().share(),
             log_loss=bench.log_loss(each).estimate(),
             train_accuracy=float(each.train_accuracy.mean()),
             train_log_loss=float(each.train_log_loss.mean()),
@@ -120,4 +120,4 @@ def _error(bench: Bench, scored: Scored) -> Samples:
 
 def _one_less(error: Estimate) -> Estimate:
     """Return the accuracy that an error leaves, which is no share above 1 or below 0."""
-    return Estimate(1 - error.value, max(0.0, 1 - error.high), min(1.0, 1 - error.low))
+    return Estimate(1 - error.value, 1 - error.high, 1 - error.low).share()

@@ -129,7 +129,7 @@ def head_scores(
         HeadScore(
             clf=other.recipe.name,
             richer=other.richer,
-            accuracy=bench.accuracy(scored).estimate(),
+            accuracy=bench.accuracy(scored).estimate().share(),
             difference=(bench.accuracy(scored) - own).estimate(len(heads)),
         )
         for other, scored in heads
@@ -144,7 +144,7 @@ def layer_scores(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -
             layer=selection.layer_name,
             pool=selection.pool,
             depth=depth,
-            accuracy=accuracy.estimate(),
+            accuracy=accuracy.estimate().share(),
             log_loss=bench.log_loss(scored).estimate(),
             deviation=accuracy.deviation,
             difference=None if selection is last else (accuracy - own).estimate(len(layers) - 1),
@@ -213,4 +213,4 @@ def confident_error(bench: Bench, scored: Scored) -> Estimate:
             most = max(1, len(block) // _SUREST)
             surest = block[np.argsort(-sureness[repeat, block], kind="stable")[:most]]
             shares[repeat, number] = wrong[repeat, surest].mean()
-    return bench.by_block(shares).estimate()
+    return bench.by_block(shares).estimate().share()

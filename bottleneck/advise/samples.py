@@ -30,6 +30,10 @@ class Estimate:
     low: float
     high: float
 
+    def share(self) -> Self:
+        """Return it with an interval of what is a share: from 0 to 1."""
+        return replace(self, low=max(0.0, self.low), high=min(1.0, self.high))
+
     def __str__(self) -> str:
         return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 

@@ -251,7 +251,7 @@ def _at_most(evidence: Evidence) -> float:
 def _nothing_left(evidence: Evidence) -> str:
     return (
         f"held-out accuracy is {evidence.accuracy.value:.3f} "
-        f"({evidence.accuracy.low:.3f} to {min(1.0, evidence.accuracy.high):.3f}); nothing is left "
+        f"({evidence.accuracy.low:.3f} to {evidence.accuracy.high:.3f}); nothing is left "
         f"to gain that {evidence.images} images could show"
     )
 

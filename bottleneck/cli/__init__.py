@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from bottleneck.cli import (  # noqa: F401 - their commands join the app
+    advise,
     demo,
     extract,
     fit,
