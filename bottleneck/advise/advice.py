@@ -176,6 +176,11 @@ class _Study:
         """Fit and score heads, and tell how far it is."""
         return score_sizes(bench, recipe, sizes, jobs=self.jobs, advance=self._advance)
 
+    def layer(self, selection: Selection, repeats: int, size: int) -> Scored:
+        """Fit and score heads of one size on another layer."""
+        (scored,) = self.score(self.bench(selection).first(repeats), self.recipe, [size])
+        return scored
+
     def expect(self, fits: int) -> None:
         """Say how many fits there are to do."""
         self.total, self.done = fits, -1
@@ -192,28 +197,32 @@ def _measure(
 ) -> Evidence:
     """Fit and judge all heads: of each size, of other kinds, and on other layers."""
     recipe, sizes, others = study.recipe, _sizes(bench), other_heads(study.recipe)
-    briefly = bench.first(HEAD_REPEATS)
-    study.expect(bench.fits * (len(sizes) + len(layers) - 1) + briefly.fits * len(others))
+    # Of all rows before the same val images, repetitions would be the same.
+    whole = bench.first(1) if bench.crossed else bench
+    briefly = whole.first(HEAD_REPEATS)
+    study.expect(
+        bench.fits * len(sizes) + whole.fits * (len(layers) - 1) + briefly.fits * len(others)
+    )
     curve = study.score(bench, recipe, sizes)
     heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
     judged = [
         JudgedLayer(
             each,
             depth,
-            curve[-1] if each is last else study.score(study.bench(each), recipe, sizes[-1:])[0],
+            curve[-1] if each is last else study.layer(each, len(whole.repeats), sizes[-1]),
         )
         for each, depth in zip(layers, depths.shares(layers), strict=True)
     ]
     return Evidence(
-        accuracy=bench.accuracy(curve[-1]).estimate().share(),
+        accuracy=whole.accuracy(curve[-1]).estimate().share(),
         classes=len(bench.problem.targets.classes),
         images=bench.images,
         curve=learning_curve(bench, curve, seed=study.seed),
-        layers=layer_scores(bench, judged, last),
+        layers=layer_scores(whole, judged, last),
         heads=head_scores(briefly, heads, curve[-1]),
-        joined=joined_gain(bench, judged, last),
-        rise=rise(bench, judged, last),
-        surest_error=confident_error(bench, curve[-1]),
+        joined=joined_gain(whole, judged, last),
+        rise=rise(whole, judged, last),
+        surest_error=confident_error(whole, curve[-1]),
         tuning=depths.fine_tuning(
             last, bench.problem.X.shape[1], len(bench.problem.targets.classes)
         ),

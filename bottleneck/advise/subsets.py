@@ -9,7 +9,7 @@ from bottleneck.heads.problem import Problem
 __all__ = ["LEAST_PER_CLASS", "grid_sizes", "nested_subsets"]
 
 LEAST_PER_CLASS = 3
-"""Images of a class in the smallest subset, as far as there are so many."""
+"""Different images of a class in the smallest subset, as far as there are so many."""
 _MOST_SIZES = 6
 
 
@@ -42,7 +42,8 @@ def nested_subsets(
     fit : np.ndarray
         bool of shape (n,): the rows to draw from.
     sizes : sequence of int
-        Rows of each subset, at most: where a group does not fit any more, it is left out.
+        Rows of each subset, at most; but `LEAST_PER_CLASS` groups of each class in any case, as far
+        as there are so many.
     repeat : int
         Other numbers give other subsets.
     """
@@ -62,7 +63,8 @@ def nested_subsets(
     rows_until = np.cumsum(np.bincount(group_of_row)[order])
     subsets = []
     for size in sizes:
-        chosen = order[: max(1, np.searchsorted(rows_until, size, side="right"))]
+        most = int(np.searchsorted(rows_until, size, side="right"))
+        chosen = order[: max(most, int((key < 0).sum()))]
         subset = np.zeros(len(fit), dtype=bool)
         subset[places[np.isin(group_of_row, chosen)]] = True
         subsets.append(subset)

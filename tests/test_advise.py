@@ -1,0 +1,458 @@
+"""Advice: curves, intervals and forecasts, and verdicts on sets whose right answer is known."""
+
+import csv
+import hashlib
+import json
+import re
+import shlex
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck import Cache, advise_on, load_features, select_layers
+from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law
+from bottleneck.advise.network import Depths
+from bottleneck.advise.power_law import forecast_gain
+from bottleneck.advise.samples import Samples
+from bottleneck.advise.scoring import make_bench, score_sizes
+from bottleneck.advise.subsets import grid_sizes, nested_subsets
+from bottleneck.advise.verdict import (
+    CEILING,
+    EARLIER_LAYER,
+    HEAD,
+    MORE_DATA,
+    PLATEAUED,
+    UNDECIDED,
+)
+from bottleneck.errors import DataError, UnknownNameError, UsageError
+from bottleneck.exchange import import_array
+from bottleneck.heads import cross_validate
+from bottleneck.heads.prepare import make_problem, recipe_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def cache_of(layers, y, splits=None, folder="cache") -> Cache:
+    """A cache with one image set, whose layers are arrays of shape (n, d)."""
+    cache = Cache(folder)
+    rows = [
+        {
+            "path": f"{number}.png",
+            "label": label,
+            "split": "train" if splits is None else splits[number],
+            "digest": hashlib.sha256(str(number).encode()).hexdigest(),
+        }
+        for number, label in enumerate(y)
+    ]
+    with Path("table.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    for name, X in layers.items():
+        np.save("features.npy", X.astype(np.float32))
+        import_array(cache, "features.npy", "table.csv", model="made", layer=name, image_set="made")
+    return cache
+
+
+def advice_on(layers, y, splits=None, *, repeats=2, clf="ridge", **settings):
+    cache = cache_of(layers, y, splits)
+    selections = select_layers(cache, layers=list(layers))
+    return advise_on(cache, selections, repeats=repeats, clf=clf, **settings)
+
+
+def blobs(generator, n, classes, d, apart):
+    means = generator.normal(size=(classes, d))
+    means *= apart / np.linalg.norm(means, axis=1, keepdims=True)
+    y = np.arange(n) % classes
+    return means[y] + generator.normal(size=(n, d)), y
+
+
+def flipped_labels(generator):
+    """Four classes far apart, of which a fifth carries another label: the Bayes error is 0.2."""
+    X, y = blobs(generator, 1200, 4, 12, 8)
+    flipped = generator.random(len(y)) < 0.2
+    return {"last": X}, np.where(flipped, (y + generator.integers(1, 4, len(y))) % 4, y)
+
+
+def overlapping(generator):
+    """Two classes that overlap alike in both layers: the Bayes error is 0.159."""
+    n = 1600
+    y = np.arange(n) % 2
+    signal = 2 * y - 1 + generator.normal(size=n)
+    turn = np.linalg.qr(generator.normal(size=(10, 10)))[0]
+    return {
+        name: np.column_stack([signal, 0.5 * generator.normal(size=(n, 9))]) @ turn
+        for name in ("early", "last")
+    }, y
+
+
+def too_few(generator):
+    """Six classes that a linear head can tell apart without error, given enough rows."""
+    X = generator.normal(size=(400, 60))
+    return {"last": X}, (X @ generator.normal(size=(60, 6))).argmax(axis=1)
+
+
+def early_only(generator):
+    """The last layer is little more than noise around what an earlier one has."""
+    X, y = blobs(generator, 400, 4, 12, 4)
+    return {"early": X, "last": 0.35 * X + generator.normal(size=X.shape)}, y
+
+
+def rings(generator):
+    """One class around the other: no linear head tells them apart, and others do."""
+    n = 400
+    y = np.arange(n) % 2
+    radius = np.where(y, 3, 1) + 0.3 * generator.normal(size=n)
+    angle = generator.uniform(0, 2 * np.pi, n)
+    noise = 0.3 * generator.normal(size=(n, 4))
+    return {"last": np.column_stack([radius * np.cos(angle), radius * np.sin(angle), noise])}, y
+
+
+def lost_on_the_way(generator):
+    """A class is two bits; the last layer has one of them clearly and has lost much of the other.
+
+    What an earlier layer has of that is noise of its own.
+    """
+    n = 1200
+    first, second = 2 * generator.integers(0, 2, (2, n)) - 1
+    early = [first + 1.3 * generator.normal(size=n), second + 1.2 * generator.normal(size=n)]
+    last = [3 * first + 0.5 * generator.normal(size=n), second + generator.normal(size=n)]
+    layers = {
+        name: np.column_stack([*bits, generator.normal(size=(n, 6))])
+        for name, bits in (("early", early), ("last", last))
+    }
+    return layers, 2 * (first > 0) + (second > 0)
+
+
+def apart(generator):
+    """Three classes that anything tells apart."""
+    X, y = blobs(generator, 120, 3, 12, 9)
+    return {"last": X}, y
+
+
+def overlapping_in_one_layer(generator):
+    """Nothing here says whether the labels or the network limit it."""
+    layers, y = overlapping(generator)
+    return {"last": layers["last"][:800]}, y[:800]
+
+
+RIGHT = [
+    (flipped_labels, CEILING),
+    (overlapping, CEILING),
+    (too_few, MORE_DATA),
+    (early_only, EARLIER_LAYER),
+    (rings, HEAD),
+    (lost_on_the_way, PLATEAUED),
+    (apart, CEILING),
+    (overlapping_in_one_layer, UNDECIDED),
+]
+
+
+@pytest.fixture(scope="module")
+def advice_of(tmp_path_factory):
+    """Advice on a constructed set, which is computed once: ``advice_of(rings, seed)``."""
+
+    @cache
+    def advice(make, seed):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path_factory.mktemp("made"))
+            return advice_on(*make(np.random.default_rng(seed)))
+
+    return advice
+
+
+@pytest.mark.parametrize(("make", "right"), RIGHT, ids=[make.__name__ for make, _ in RIGHT])
+def test_the_verdict_is_right_where_the_answer_is_known(make, right, advice_of, full):
+    """Over several seeds it may be undecided at times; it is never another one."""
+    found = [advice_of(make, seed).verdict.kind for seed in range(8 if full else 1)]
+    assert set(found) <= {right, UNDECIDED}
+    assert found.count(right) > len(found) / 2
+
+
+def test_subsets_are_nested_and_have_the_classes_shares():
+    """Rows of a group stay together, and every subset has three groups of each class."""
+    y, groups = np.repeat(["a", "b", "c"], [300, 90, 10]), np.arange(400) // 2
+    problem = make_problem(np.zeros((400, 3)), y, recipe_of("lda"), groups=groups)
+    fit = groups % 7 < 6
+    sizes = grid_sizes(int(fit.sum()), 3)
+    subsets = nested_subsets(problem, fit, sizes, repeat=1)
+    assert sizes == [10, 21, 43, 86, 172, 344]
+    assert np.array_equal(subsets[-1], fit)
+    for smaller, larger in pairwise(subsets):
+        assert not (smaller & ~larger).any()
+    for subset, size in zip(subsets, sizes, strict=True):
+        assert subset.sum() == max(18, size - size % 2)
+        assert (subset[::2] == subset[1::2]).all()
+        assert all(subset[y == label].sum() >= 6 for label in "abc")
+    assert [int(subsets[3][y == label].sum()) for label in "abc"] == pytest.approx(
+        [62, 18, 6], abs=4
+    )
+    again, other = (nested_subsets(problem, fit, sizes, repeat=number) for number in (1, 2))
+    assert all(map(np.array_equal, subsets, again))
+    assert not np.array_equal(subsets[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        PowerLaw(0.1, 2.0, 0.7),
+        PowerLaw(0.0, 1.5, 0.3),
+        PowerLaw(0.05, 8.0, 1.2),
+        PowerLaw(0, 4, 0.5),
+    ],
+)
+def test_a_power_law_is_found_again(law):
+    sizes = 40 * 2.0 ** np.arange(6)
+    found = fit_power_law(sizes, np.array([law.error(size) for size in sizes]), np.ones(6))
+    assert found.asymptote == pytest.approx(law.asymptote, abs=2e-3)
+    assert found.exponent == pytest.approx(law.exponent, rel=0.02)
+    assert found.error(1e4) == pytest.approx(law.error(1e4), abs=1e-3)
+
+
+def test_a_forecasts_interval_holds_the_truth():
+    """In nearly all of many curves whose folds are alike in part, as folds are."""
+    law, sizes = PowerLaw(0.1, 2.0, 0.6), 40 * 2.0 ** np.arange(6)
+    true_gain = law.error(1600) - law.error(3200)
+    held = []
+    for seed in range(25):
+        generator = np.random.default_rng(seed)
+        level = 0.01 * generator.normal()
+        curves = [
+            Samples(
+                law.error(n) + level + 0.02 * generator.normal(size=(5, 5)), 0.25, crossed=False
+            )
+            for n in sizes
+        ]
+        _, ((_, gain),) = forecast_gain(sizes, curves, 1600, (2,), seed)
+        assert gain.high - gain.low < 0.1
+        held.append(gain.low <= true_gain <= gain.high)
+    assert sum(held) >= 23
+
+
+def test_intervals_are_those_of_the_corrected_resampled_t():
+    values = np.random.default_rng(0).normal(0.8, 0.02, size=(3, 5))
+    found = Samples(values, 0.25, crossed=False).estimate()
+    half = 2.144787 * values.std(ddof=1) * np.sqrt(1 / 15 + 0.25)
+    assert (found.value, found.high - found.value) == pytest.approx((values.mean(), half))
+    # The same val images again and again are no more of them.
+    once, thrice = (
+        Samples(np.repeat(values[:1], count, axis=0), 0.25, crossed=True).estimate()
+        for count in (1, 3)
+    )
+    assert once.low == pytest.approx(thrice.low)
+    assert Samples(values, 0.25, crossed=False).estimate(4).high > found.high
+
+
+def test_whole_sets_are_scored_as_cross_validation_does(faces_cache):
+    (selection,) = select_layers(faces_cache)
+    features = load_features(faces_cache, selection)
+    bench = make_bench(features, recipe_of("centroid"), cv=4, repeats=2, seed=3)
+    scored = score_sizes(bench, recipe_of("centroid"), [20, 160], jobs=1, advance=lambda: None)
+    problem = bench.problem
+    for repeat in range(2):
+        (own,) = cross_validate(
+            problem, recipe_of("centroid"), problem.folds(4, repeat=repeat), [None]
+        )
+        theirs = [fold["accuracy"] for fold in own]
+        assert bench.accuracy(scored[1]).values[repeat].tolist() == pytest.approx(theirs)
+    assert scored[0].trained.tolist() == [[20] * 4] * 2
+    assert (scored[1].trained == 120).all()
+
+
+@pytest.mark.parametrize("clf", ["softmax", "ridge", "knn", "mlp"])
+def test_what_is_held_out_chooses_nothing(clf):
+    """Heads say the same of rows whose labels are others."""
+    X, y = blobs(np.random.default_rng(1), 120, 3, 6, 2)
+    cache = cache_of({"last": X}, y)
+    features = load_features(cache, *select_layers(cache))
+    recipe = recipe_of(clf)
+    bench = make_bench(features, recipe, cv=3, repeats=1, seed=0)
+    fold = bench.repeats[0][0]
+    codes = bench.problem.targets.codes.copy()
+    codes[fold.held] = (codes[fold.held] + 1) % 3
+    targets = replace(bench.problem.targets, codes=codes)
+    bench = replace(bench, repeats=[[fold]])
+    other = replace(bench, problem=replace(bench.problem, targets=targets))
+    first, second = (
+        score_sizes(each, recipe, [40, 120], jobs=1, advance=lambda: None)
+        for each in (bench, other)
+    )
+    held = fold.held[bench.judged]
+    for one, another in zip(first, second, strict=True):
+        assert np.array_equal(one.log_probabilities[0, held], another.log_probabilities[0, held])
+
+
+def test_val_images_judge_and_test_images_do_not():
+    generator = np.random.default_rng(2)
+    X, y = blobs(generator, 400, 2, 5, 1.5)
+    splits = np.repeat(["train", "val", "test"], [200, 150, 50])
+    counts = []
+
+    def tell(_stage, done, total):
+        counts.append((done, total))
+
+    found = advice_on({"early": X, "last": X}, y, splits, repeats=3, clf="lda", progress=tell)
+    assert found.held_out == "150 val images"
+    assert [point.images for point in found.evidence.curve.points] == [6, 12, 25, 50, 100, 200]
+    assert [each.images for each in found.evidence.curve.forecasts] == [400, 800]
+    assert [done for done, _ in counts] == list(range(counts[-1][1] + 1))
+    other = X.copy()
+    other[350:] += 100
+    changed = np.where(splits == "test", 1 - y, y)
+    cache = cache_of({"early": other, "last": other}, changed, splits, folder="other")
+    again = advise_on(cache, select_layers(cache, layers=["early", "last"]), repeats=3, clf="lda")
+    assert again.as_dict() == found.as_dict()
+
+
+@pytest.fixture
+def evidence(advice_of):
+    """That of two layers."""
+    return advice_of(overlapping, 0).evidence
+
+
+def with_gain(evidence, gain):
+    forecast = replace(evidence.curve.forecasts[0], gain=gain)
+    return replace(evidence, curve=replace(evidence.curve, forecasts=[forecast]))
+
+
+def test_thresholds(evidence):
+    """Each rule on both sides of what it states; an error of 0.1 makes 0.01 worth it."""
+    flat = replace(
+        evidence,
+        accuracy=Estimate(0.9, 0.89, 0.91),
+        heads=[replace(evidence.heads[0], difference=Estimate(0.0, -0.01, 0.01))],
+        layers=[each for each in evidence.layers if not each.difference],
+        joined=None,
+        rise=None,
+        surest_error=Estimate(0.01, 0.0, 0.02),
+    )
+    none = Estimate(0.0, -0.001, 0.001)
+    flat = with_gain(flat, none)
+
+    def kind(**changes):
+        return decide(replace(flat, **changes)).kind
+
+    assert kind() == UNDECIDED
+    assert decide(with_gain(flat, Estimate(0.011, 0.001, 0.03))).kind == MORE_DATA
+    assert decide(with_gain(flat, Estimate(0.009, 0.001, 0.015))).kind == UNDECIDED
+    assert decide(with_gain(flat, Estimate(0.03, -0.001, 0.07))).options[0].state == "open"
+    assert decide(with_gain(flat, Estimate(0.0, -0.01, 0.019))).options[0].state == "ruled out"
+    assert decide(with_gain(flat, Estimate(0.0, -0.01, 0.021))).options[0].state == "open"
+    assert kind(accuracy=Estimate(0.981, 0.97, 0.99)) == CEILING
+    assert kind(surest_error=Estimate(0.08, 0.051, 0.11)) == CEILING
+    assert kind(surest_error=Estimate(0.08, 0.049, 0.11)) == UNDECIDED
+    assert kind(joined=Estimate(0.02, 0.001, 0.04)) == PLATEAUED
+    assert kind(rise=Estimate(0.1, 0.05, 0.15)) == PLATEAUED
+    unclear = Estimate(0.03, 0.0, 0.06)
+    assert kind(rise=Estimate(0.1, 0.05, 0.15), surest_error=unclear) == UNDECIDED
+    early = replace(evidence.layers[0], difference=Estimate(0.0, -0.019, 0.019))
+    layers = [early, *flat.layers]
+    assert kind(layers=layers, joined=none) == CEILING
+    assert kind(layers=[replace(early, depth=0.6), *flat.layers], joined=none) == UNDECIDED
+    weak = replace(flat, accuracy=Estimate(0.7, 0.6, 0.8), surest_error=Estimate(0.3, 0.2, 0.4))
+    assert decide(weak).kind == UNDECIDED
+
+
+def test_the_largest_gain_is_named_and_the_others_kept(evidence):
+    layers = [
+        replace(each, difference=Estimate(0.2, 0.1, 0.3)) if each.difference else each
+        for each in evidence.layers
+    ]
+    found = decide(with_gain(replace(evidence, layers=layers), Estimate(0.05, 0.04, 0.06)))
+    assert found.kind == EARLIER_LAYER
+    assert found.gain == Estimate(0.2, 0.1, 0.3)
+    assert [(each.kind, each.state) for each in found.options][:2] == [
+        (MORE_DATA, "shown"),
+        (EARLIER_LAYER, "shown"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "start"),
+    [
+        ("vgg16", "block5_pool", "features.24"),
+        ("vgg16", "block5_conv2", "features.24"),
+        ("resnet18", "penultimate", "conv5_block2_1_conv"),
+        ("efficientnet_lite0", "penultimate", "blocks.6.0.conv_pw"),
+    ],
+)
+def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
+    """Its layers are gone through forwards and backwards, those below it forwards only."""
+    from bottleneck.bases import Network, find_model  # noqa: PLC0415
+
+    network = Network(find_model(model))
+    (name,) = network.resolve(layer)
+    (made,) = select_layers(faces_cache)
+    selection = replace(made, model=model, layer=name, adjustments={})
+    found = Depths([selection]).fine_tuning(selection, 1280, 2)
+    assert found.layer == start
+    (first,) = network.resolve(start)
+    names = list(network.layers)
+    lower = network.layers[names[names.index(first) - 1]].multiply_adds
+    total = network.layers[name].multiply_adds
+    assert lower < total
+    assert found.multiply_adds == lower + 3 * (total - lower)
+    assert found.extractions == pytest.approx(found.multiply_adds / total)
+
+
+def test_on_the_command_line(bottleneck, faces_cache):
+    """The commands of docs/advise.md, as text with a picture and as JSON."""
+    page = (ROOT / "docs" / "advise.md").read_text()
+    (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
+    asked = ("--cache", faces_cache.root, "--jobs", 1, "--repeats", 1, "--clf", "lda")
+    lines = [line for line in commands.splitlines() if line.startswith("bottleneck advise")]
+    text, as_json = (bottleneck(*shlex.split(line)[1:], *asked) for line in lines)
+    assert text.code == as_json.code == 0, text.err + as_json.err
+    assert "verdict: label noise or a ceiling: held-out accuracy is 0.9" in text.out
+    assert Path("advice.png").stat().st_size > 20_000
+    found = json.loads(as_json.out)
+    assert found["verdict"]["kind"] == CEILING
+    assert found["evidence"]["tuning"]["layer"] == "blocks.6.0.conv_pw"
+    assert len(found["evidence"]["curve"]["points"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "error", "sentence"),
+    [
+        (61, ["a"], DataError, "have 1 class; a classifier needs at least two: add images"),
+        (21, ["a", "b"], DataError, "on 16 training images of 2 classes, .* 3 sizes needs 24; add"),
+        (61, ["a", "b;c"], UsageError, "gives an image several classes, but advise judges one"),
+        (9, ["a", "b"], DataError, "class 'a' has 4 different training images; 5 folds need 5"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(rows, labels, error, sentence):
+    y = [labels[number % len(labels)] for number in range(rows - 1)]
+    X = np.random.default_rng(0).normal(size=(rows, 4))
+    cache = cache_of({"last": X}, [*y, "z"], ["train"] * (rows - 1) + ["test"])
+    with pytest.raises(error, match=sentence):
+        advise_on(cache, select_layers(cache))
+
+
+def test_images_without_labels_are_refused(bottleneck, make_images):
+    images = make_images(cat=6) / "cat"
+    tiny = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+    assert bottleneck("extract", *tiny, "--data", images, "--pool", "avg").code == 0
+    refused = bottleneck("advise", "--jobs", 1)
+    assert refused.code == 1
+    assert "image set 'cat' has no train images; expected some to fit a classifier" in refused.err
+    assert bottleneck("advise", "--jobs", 0).code == 2
+    assert bottleneck("advise", "--picture", "advice.doc").code == 2
+
+
+def test_mistakes_are_told_before_anything_is_computed(faces_cache):
+    selections = select_layers(faces_cache)
+    for wrong, sentence in (
+        ({"cv": 1}, "--cv is 1, expected at least 2; give another"),
+        ({"repeats": 0}, "--repeats is 0, expected at least 1; give another"),
+        ({"memory": 1000}, "needs [0-9]+ MB with copies, but may take 0 MB; give a --pool"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            advise_on(faces_cache, selections, **wrong)
+    with pytest.raises(UnknownNameError, match="no classifier 'softmex'; did you mean 'softmax'"):
+        advise_on(faces_cache, selections, clf="softmex")
+    with pytest.raises(UsageError, match="no layers to advise on"):
+        advise_on(faces_cache, [])
