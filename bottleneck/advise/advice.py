@@ -85,7 +85,7 @@ def advise_on(
 
     Heads are fitted on nested subsets of the training images and judged on images that they have
     not seen: the ``val`` images where there are any, else folds of the training images. The test
-    images are not touched. The rules that lead to the verdict are those of
+    images are not touched, nor are augmented views. The rules that lead to the verdict are those of
     `bottleneck.advise.verdict.decide`.
 
     Parameters
@@ -163,7 +163,7 @@ class _Study:
 
     def bench(self, selection: Selection) -> Bench:
         """Load a layer."""
-        features = load_features(self.cache, selection, memory=self.memory)
+        features = load_features(self.cache, selection.with_views(0), memory=self.memory)
         if not isinstance(features.X, np.ndarray):
             raise UsageError(
                 f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "

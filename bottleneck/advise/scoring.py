@@ -142,7 +142,7 @@ def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, see
     UsageError
         An image may be of several classes.
     """
-    train, held = plain_rows(features.training()), plain_rows(features.split("val"))
+    train, held = features.training(), features.split("val")
     if features.images.multilabel:
         raise UsageError(
             f"image set {features.images.name!r} gives an image several classes, but advise judges "
@@ -159,11 +159,6 @@ def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, see
     judged = np.flatnonzero(fold.held)
     blocks = _dealt(problem.targets.codes[judged], cv, seed)
     return Bench(problem, [[fold]] * repeats, judged, [blocks] * repeats)
-
-
-def plain_rows(features: Features) -> Features:
-    """Return the rows that heads are fitted on and judged by here: one for each image."""
-    return features
 
 
 def score_sizes(

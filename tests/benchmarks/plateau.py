@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 from baselines import raw_pixels, small_convnet
-from bottleneck.advise import advise_on
 from bottleneck.finetune import FinetuneSettings, finetune
 from precision import clipart
 from scipy.stats import t as student
@@ -42,6 +41,7 @@ from bottleneck import (
     select_features,
     select_layers,
 )
+from bottleneck.advise import advise_on
 from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
 
