@@ -162,59 +162,73 @@ def decide(evidence: Evidence) -> Verdict:
         return _verdict(evidence, options, best.kind, text, gain=best.gain)
     if still_open:
         texts = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
-        return _verdict(
-            evidence,
-            options,
-            UNDECIDED,
-            f"the intervals of what could help include no gain and "
-            f"a good one ({texts}); more --repeats or more images would narrow them",
+        text = (
+            f"the intervals of what could help include no gain and a good one ({texts}); more "
+            f"--repeats or more images would narrow them"
         )
+        return _verdict(evidence, options, UNDECIDED, text)
     return _of_a_flat_curve(evidence, options)
 
 
 def _of_a_flat_curve(evidence: Evidence, options: list[Option]) -> Verdict:
     """Say what limits a head that nothing here helps: the labels, the images or the layer."""
-    joined, surest = evidence.joined, evidence.surest_error
     flat = (
         f"held-out accuracy is {evidence.accuracy.value:.3f}, and neither more images nor another "
         f"layer or head moves it"
     )
-    floor = _NOISE_SHARE * evidence.error
+    joined = evidence.joined
     if joined and _state(evidence, joined) == SHOWN:
-        why = f"{flat}, but an earlier layer knows what the last does not: joined to it, it gains"
-        return _plateaued(evidence, options, f"{why} {joined}", joined)
-    if surest.low > floor and evidence.error < _NEAR_CHANCE * (1 - 1 / evidence.classes):
-        return _verdict(
-            evidence,
-            options,
-            CEILING,
-            f"{flat}; even of the quarter of the images that the head "
-            f"is surest of, {surest.value:.3f} ({surest.low:.3f} to {surest.high:.3f}) carry "
-            f"another label, where {evidence.error:.3f} of all do: look through these labels",
-        )
-    unclear = surest.high >= floor
-    level = _level_early_layer(evidence)
-    if level and joined and _state(evidence, joined) == RULED_OUT and not unclear:
-        return _verdict(
-            evidence,
-            options,
-            CEILING,
-            f"{flat}; {level.layer}, at {level.depth:.0%} of the "
-            f"network's cost, reaches the same ({level.difference}), and joining layers adds "
-            f"nothing ({joined}): the images or labels leave the rest undetermined",
-        )
-    if evidence.rise and _state(evidence, evidence.rise) == SHOWN and not unclear:
-        why = f"{flat}; the errors are where the head is unsure, and layers get better with depth:"
-        return _plateaued(
-            evidence, options, f"{why} the last is {evidence.rise} above the best early one", None
-        )
-    return _verdict(
-        evidence,
-        options,
-        UNDECIDED,
-        f"{flat}; these layers do not tell whether the labels or the "
-        f"network limit it: {_how_to_tell(evidence)}",
+        why = f"but an earlier layer knows what the last does not: joined to it, it gains {joined}"
+        return _plateaued(evidence, options, f"{flat}, {why}", joined)
+    if limit := _noisy_labels(evidence) or _depth_does_not_matter(evidence):
+        return _verdict(evidence, options, CEILING, f"{flat}; {limit}")
+    if rises := _depth_matters(evidence):
+        return _plateaued(evidence, options, f"{flat}; {rises}", None)
+    unknown = "these layers do not tell whether the labels or the network limit it"
+    text = f"{flat}; {unknown}: {_how_to_tell(evidence)}"
+    return _verdict(evidence, options, UNDECIDED, text)
+
+
+def _noisy_labels(evidence: Evidence) -> str | None:
+    """Say so where rows are told wrongly wherever they are."""
+    surest, error = evidence.surest_error, evidence.error
+    near_chance = error >= _NEAR_CHANCE * (1 - 1 / evidence.classes)
+    if surest.low <= _NOISE_SHARE * error or near_chance:
+        return None
+    return (
+        f"even of the quarter of the images that the head is surest of, {surest.value:.3f} "
+        f"({surest.low:.3f} to {surest.high:.3f}) carry another label, where {error:.3f} of all "
+        f"do: look through these labels"
     )
+
+
+def _depth_does_not_matter(evidence: Evidence) -> str | None:
+    """Say so where an early layer is as good as the last and has nothing to add to it."""
+    level, joined = _level_early_layer(evidence), evidence.joined
+    if not (level and joined and _unsure_where_wrong(evidence)):
+        return None
+    if _state(evidence, joined) != RULED_OUT:
+        return None
+    return (
+        f"{level.name}, at {level.depth:.0%} of the network's cost, reaches the same "
+        f"({level.difference}), and joining layers adds nothing ({joined}): the images or labels "
+        f"leave the rest undetermined"
+    )
+
+
+def _depth_matters(evidence: Evidence) -> str | None:
+    """Say so where the last layer is better than all early ones."""
+    rise = evidence.rise
+    if not rise or _state(evidence, rise) != SHOWN or not _unsure_where_wrong(evidence):
+        return None
+    return (
+        f"the errors are where the head is unsure, and layers get better with depth: the last is "
+        f"{rise} above the best early one"
+    )
+
+
+def _unsure_where_wrong(evidence: Evidence) -> bool:
+    return evidence.surest_error.high < _NOISE_SHARE * evidence.error
 
 
 def _plateaued(
