@@ -50,7 +50,7 @@ def test_keras_aliases_of_vgg(name, blocks):
     ]
     assert [alias for alias in network.aliases if alias.startswith("block")] == expected
     for alias, layer in network.aliases.items():
-        module = network._root.get_submodule(layer)
+        module = network.root.get_submodule(layer)
         if alias.endswith("_pool"):
             assert isinstance(module, nn.MaxPool2d)
         elif alias not in {"predictions", "logits"}:

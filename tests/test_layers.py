@@ -115,12 +115,12 @@ def test_a_keras_name_ends_in_what_the_layer_is(name):
     found = network(name)
     checked = 0
     for alias, layer in found.aliases.items():
-        node = found._nodes[layer]
+        node = found.nodes[layer]
         if alias in WORDS:
             continue
         kind = next((kind for end, kind in KINDS.items() if alias.endswith(end)), None)
         if kind and node.op == "call_module":
-            module = found._root.get_submodule(node.target)
+            module = found.root.get_submodule(node.target)
             relu = (nn.ReLU, nn.ReLU6) if kind is nn.ReLU else kind
             assert isinstance(module, relu), alias
             checked += 1
@@ -133,7 +133,7 @@ def test_xceptions_separable_convolutions_are_counted_as_in_keras():
     assert len(ends) == 34  # as many as Keras' SeparableConv2D layers
     for alias in ends:
         path = found.aliases[alias].rpartition(".")[0]
-        assert isinstance(found._root.get_submodule(path), SeparableConv2d)
+        assert isinstance(found.root.get_submodule(path), SeparableConv2d)
 
 
 @pytest.mark.parametrize(

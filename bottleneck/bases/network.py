@@ -1,6 +1,5 @@
 """A network as a graph of named layers that can be cut at any of them."""
 
-import copy
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from bottleneck.bases.layers import (
     module_of,
 )
 from bottleneck.bases.models import Model
-from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace
+from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
 __all__ = ["Network"]
@@ -73,6 +72,12 @@ class Network:
         The last layer of each block: what ``all-blocks`` stands for.
     constants : dict of str to torch.Tensor
         Tensors that the architecture itself computes and no state dict holds.
+    root, graph : torch.nn.Module, torch.fx.Graph
+        The model on the meta device, and its operations in the order of computation.
+    nodes : dict of str to torch.fx.Node
+        All operations but the input, by name, also those that are no layers.
+    modules : dict of str to str
+        Module to the last layer in it.
     """
 
     def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
@@ -81,21 +86,21 @@ class Network:
         build = partial(model.build, self.image_size)
         try:
             root = on_meta(build)
-            self._graph, names = trace(root)
-            found = constants(root, self._graph)
+            self.graph, names = trace(root)
+            found = constants(root, self.graph)
             if found:
                 # Values that no state dict holds: the model's own constructor computes them.
                 root = build()
-                self._graph, names = trace(root)
-                found = constants(root, self._graph)
+                self.graph, names = trace(root)
+                found = constants(root, self.graph)
         except Exception as error:  # whatever a library's or a package's constructor raises
             raise _untraceable(self.name, error) from error
         self.constants = {key: value.clone() for key, value in found.items()}
         # Without gradients, what modules keep for later can be copied with them.
-        self._root = root.to("meta").requires_grad_(requires_grad=False)
+        self.root = root.to("meta").requires_grad_(requires_grad=False)
         for key, value in self.constants.items():
-            assign(self._root, key, value.to("meta"))
-        self._nodes: dict[str, fx.Node] = {
+            assign(self.root, key, value.to("meta"))
+        self.nodes: dict[str, fx.Node] = {
             path: node for node, path in names.items() if node.op != "placeholder"
         }
         measured = self._measure(self.image_size)
@@ -129,19 +134,19 @@ class Network:
             return (self.aliases[wanted],)
         if wanted in self.layers:
             return (wanted,)
-        if wanted in self._nodes:
+        if wanted in self.nodes:
             raise UsageError(
                 f"layer {wanted!r} of {self.name} is not an activation with a row per image; "
                 f"'bottleneck layers {self.name}' lists those that are"
             )
-        if wanted in self._modules:
-            return (self._modules[wanted],)
-        for known in ({**self.aliases, **{name: name for name in self.layers}}, self._modules):
+        if wanted in self.modules:
+            return (self.modules[wanted],)
+        for known in ({**self.aliases, **{name: name for name in self.layers}}, self.modules):
             matching = {known[name] for name in fnmatch.filter(known, wanted)}
             if matching:
                 return tuple(name for name in self.layers if name in matching)
         words = [_ALL_BLOCKS] if self.blocks else []
-        hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self._modules))
+        hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self.modules))
         raise UnknownNameError(
             f"no layer {wanted!r} in {self.name}{hint}; 'bottleneck layers {self.name}' lists them "
             f"all"
@@ -159,12 +164,12 @@ class Network:
         """
         prefixes = []
         names = set()
-        for node in ancestors([self._nodes[layer]]):
+        for node in ancestors([self.nodes[layer]]):
             if node.op == "call_module":
                 prefixes.append(f"{node.target}.")
             elif node.op == "get_attr":
                 names.add(str(node.target))
-        for name in tensors_of(self._root):
+        for name in tensors_of(self.root):
             if name.startswith(tuple(prefixes)) and not name.endswith("num_batches_tracked"):
                 names.add(name)
         return tuple(sorted(names))
@@ -172,21 +177,21 @@ class Network:
     @property
     def state(self) -> dict[str, torch.Tensor]:
         """What a state dict of this architecture holds, without values: shapes and types."""
-        return dict(self._root.state_dict())
+        return dict(self.root.state_dict())
 
     @property
     def dense(self) -> bool:
         """Whether all convolutions mix channels, and have their weights as they are stored."""
         return all(
             type(module) in PLAIN_CONVOLUTIONS and not module.groups == module.in_channels > 1
-            for module in self._root.modules()
+            for module in self.root.modules()
             if isinstance(module, nn.Conv2d)
         )
 
     @property
     def parameters(self) -> int:
         """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self._root.parameters())
+        return sum(parameter.numel() for parameter in self.root.parameters())
 
     def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
         """Return the part of the network that computes `layers`, and nothing behind them.
@@ -204,12 +209,12 @@ class Network:
             Maps a batch (n, 3, height, width) to a dict of layer to activation (n, ...), in
             evaluation mode and without gradients.
         """
-        outputs = [self._nodes[layer] for layer in layers]
+        outputs = [self.nodes[layer] for layer in layers]
         wanted = ancestors(outputs)
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         result: dict[str, fx.Node] = {}
-        for node in self._graph.nodes:
+        for node in self.graph.nodes:
             if node not in wanted:
                 continue
             copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -222,15 +227,7 @@ class Network:
                     graph.call_method("clone", (copies[node],)) if reused else copies[node]
                 )
         graph.output(result)
-        module = copy.deepcopy(fx.GraphModule(self._root, graph))
-        for name in tensors_of(module):
-            if name in tensors:
-                assign(module, name, tensors[name])
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-                norm.num_batches_tracked = None  # it decides nothing, and has no value here
-        module.eval().requires_grad_(requires_grad=False)
-        return module
+        return with_tensors(self.root, graph, tensors)
 
     def sized(self, image_size: tuple[int, int], needed: Iterable[str]) -> dict[str, Layer]:
         """Return the layers that images of another size have. Nothing is computed.
@@ -255,7 +252,7 @@ class Network:
             found = {
                 name: replace(layer, shape=measured.shapes[node], multiply_adds=costs[node])
                 for name, layer in self.layers.items()
-                if (node := self._nodes[name]) in measured.shapes
+                if (node := self.nodes[name]) in measured.shapes
             }
         for layer in needed:
             if layer not in found:
@@ -267,27 +264,27 @@ class Network:
 
     def _describe(self, measured: Measured) -> None:
         self._shapes = measured.shapes
-        names = {node: name for name, node in self._nodes.items()}
-        output = next(node for node in self._graph.nodes if node.op == "output")
+        names = {node: name for name, node in self.nodes.items()}
+        output = next(node for node in self.graph.nodes if node.op == "output")
         (logits, *_) = output.all_input_nodes
         penultimate = self._penultimate(logits, measured)
         below = ancestors([penultimate])
-        before = {name: node for name, node in self._nodes.items() if node in below}
+        before = {name: node for name, node in self.nodes.items() if node in below}
         shapes = {
             name: measured.shapes[node]
-            for name, node in self._nodes.items()
+            for name, node in self.nodes.items()
             if node in measured.shapes
         }
         side = max(self.image_size)
         square = measured if (side, side) == self.image_size else self._measure((side, side))
-        axes = axes_of(self._root, square.shapes)
-        convolved = last_conv(self._root, before, square.shapes, axes)
+        axes = axes_of(self.root, square.shapes)
+        convolved = last_conv(self.root, before, square.shapes, axes)
         meant = zip(WORDS, (convolved, penultimate, logits), strict=True)
         words = {word: names[node] for word, node in meant if node in measured.shapes}
-        self._modules = last_inside(shapes)
+        self.modules = last_inside(shapes)
         targets = {
-            alias: self._modules.get(target, target)
-            for alias, target in keras_aliases(self._root).items()
+            alias: self.modules.get(target, target)
+            for alias, target in keras_aliases(self.root).items()
         }
         self.aliases = {
             **{alias: layer for alias, layer in targets.items() if layer in shapes},
@@ -300,9 +297,9 @@ class Network:
         self.layers = {
             name: Layer(name, tuple(aliases[name]), shape, axes.get(node, ""), costs[node])
             for name, shape in shapes.items()
-            for node in [self._nodes[name]]
+            for node in [self.nodes[name]]
         }
-        ends = block_ends(self._root, before)
+        ends = block_ends(self.root, before)
         self.blocks = tuple(
             name for name, shape in shapes.items() if name in ends and has_positions(shape)
         )
@@ -310,7 +307,7 @@ class Network:
     def _penultimate(self, logits: fx.Node, measured: Measured) -> fx.Node:
         """Return the classifier's input; the output of a network without one."""
         classifier = None
-        if getattr(self._root, "num_classes", None) != 0:  # so timm says that there is none
+        if getattr(self.root, "num_classes", None) != 0:  # so timm says that there is none
             classifier = self._classifier(measured)
         if classifier is None:
             return logits
@@ -324,8 +321,8 @@ class Network:
 
         A linear layer on tokens is none.
         """
-        weighted: list[fx.Node] = [node for node in self._graph.nodes if self._has_weights(node)]
-        heads: Any = getattr(self._root, "get_classifier", lambda: None)()
+        weighted: list[fx.Node] = [node for node in self.graph.nodes if self._has_weights(node)]
+        heads: Any = getattr(self.root, "get_classifier", lambda: None)()
         head = heads[0] if isinstance(heads, tuple | list) else heads
         inside = set(head.modules()) if isinstance(head, nn.Module) else set()
         own = [node for node in weighted if self._module(node) in inside]
@@ -335,13 +332,13 @@ class Network:
         return last
 
     def _measure(self, image_size: tuple[int, int]) -> Measured:
-        return measure(fx.GraphModule(self._root, self._graph), image_size)
+        return measure(fx.GraphModule(self.root, self.graph), image_size)
 
     def _costs(self, measured: Measured) -> dict[fx.Node, int]:
         """Return the multiply-adds of the base cut at each node that was measured."""
         needed: dict[fx.Node, frozenset[fx.Node]] = {}
         costs = {}
-        for node in self._graph.nodes:
+        for node in self.graph.nodes:
             if node in measured.multiply_adds:
                 own = {node} if measured.multiply_adds[node] else set()
                 inherited = (needed[each] for each in node.all_input_nodes)
@@ -351,7 +348,7 @@ class Network:
 
     def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
         """Say which images a layer can be computed of."""
-        node = self._nodes[layer]
+        node = self.nodes[layer]
 
         def fits(side: int) -> bool:
             return node in self._measure((side, side)).shapes
@@ -374,7 +371,7 @@ class Network:
         return f"it takes images of {examples} pixels, say: give another --image-size"
 
     def _module(self, node: fx.Node) -> nn.Module | None:
-        return module_of(self._root, node)
+        return module_of(self.root, node)
 
     def _has_weights(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED

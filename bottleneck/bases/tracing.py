@@ -1,8 +1,9 @@
 """From a model to its graph of named nodes, and to the tensors in it."""
 
+import copy
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torchvision
@@ -10,7 +11,7 @@ from timm.layers import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["assign", "constants", "on_meta", "tensors_of", "trace"]
+__all__ = ["assign", "constants", "on_meta", "tensors_of", "trace", "with_tensors"]
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
@@ -74,3 +75,28 @@ def assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
     if isinstance(getattr(owner, attribute), nn.Parameter):
         tensor = nn.Parameter(tensor, requires_grad=False)
     setattr(owner, attribute, tensor)
+
+
+def with_tensors(
+    root: nn.Module, graph: fx.Graph, tensors: Mapping[str, torch.Tensor]
+) -> fx.GraphModule:
+    """Return what computes some of a model's operations, frozen, in evaluation mode.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        The model, on the meta device.
+    graph : torch.fx.Graph
+        The operations.
+    tensors : mapping of str to torch.Tensor
+        Parameters and buffers by the model's names; they are taken as they are, not copied.
+    """
+    module = copy.deepcopy(fx.GraphModule(root, graph))
+    for name in tensors_of(module):
+        if name in tensors:
+            assign(module, name, tensors[name])
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.num_batches_tracked = None  # it decides nothing, and has no value here
+    module.eval().requires_grad_(requires_grad=False)
+    return module

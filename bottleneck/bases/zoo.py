@@ -3,6 +3,7 @@
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
 from bottleneck.bases.libraries import (
     TEXTBOOK_NAMES,
     from_timm,
@@ -33,7 +34,7 @@ def find_model(name: str) -> Model:
     Parameters
     ----------
     name : str
-        One of `model_names`, or ``timm:NAME``.
+        One of `model_names`, or ``timm:NAME``, or the folder of a fine-tuned model.
 
     Raises
     ------
@@ -41,6 +42,8 @@ def find_model(name: str) -> Model:
         There is no such model.
     PluginError
         The package that brings the model is broken, or another one brings a model of that name.
+    WeightsError
+        The folder of a fine-tuned model is damaged.
     """
     plugins = [plugin for plugin in _plugins() if plugin.name == name]
     if plugins:
@@ -49,12 +52,15 @@ def find_model(name: str) -> Model:
         return from_timm(name.removeprefix(_TIMM), name)
     if name in TEXTBOOK_NAMES:
         return from_timm(TEXTBOOK_NAMES[name], name)
-    if name not in torchvision_names():
-        known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_names()))
-        raise UnknownNameError(
-            f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"
-        )
-    return from_torchvision(name)
+    if name in torchvision_names():
+        return from_torchvision(name)
+    if is_finetuned(name):
+        record = read_finetuned(name)
+        return finetuned_model(name, record, find_model(record["base"]))
+    known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_names()))
+    raise UnknownNameError(
+        f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"
+    )
 
 
 def _built_in() -> set[str]:

@@ -28,6 +28,9 @@ _SCHEMA_VERSION = 4
 _WEIGHTS_FILE = "head.safetensors"
 _METADATA_FILE = "head.json"
 _HISTORY_FILE = "history.csv"
+_MODEL_FILE = "model.json"
+"""Of a fine-tuned model, beside its head."""
+_OWN_FOLDER = "."
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,8 @@ class Head:
         probabilities of the chosen one were from the truth, with and without its temperature; and
         the history of a network's training.
     source : dict
-        Of which features: model, weights, layer, fingerprint, image set and split digests.
+        Of which features: model, weights, layer, fingerprint, image set and split digests. A saved
+        head whose model is ``.`` has it beside it; loaded, it names the folder.
     """
 
     clf: str
@@ -138,7 +142,7 @@ class Head:
             The folder cannot be written.
         """
         target = Path(folder)
-        own = (target / _METADATA_FILE, target / _WEIGHTS_FILE)
+        own = [target / name for name in (_METADATA_FILE, _WEIGHTS_FILE, _MODEL_FILE)]
         empty = target.is_dir() and not any(target.iterdir())
         if os.path.lexists(target) and not empty and not any(path.is_file() for path in own):
             raise UsageError(
@@ -204,6 +208,8 @@ class Head:
         model = MODELS[metadata["kind"]](**load(content), **metadata["settings"])
         own = ("clf", "hyperparameters", "multilabel", "temperature", "scores", "source")
         named = {key: metadata[key] for key in own}
+        if named["source"].get("model") == _OWN_FOLDER:
+            named["source"] |= {"model": str(path)}
         return cls(classes=tuple(metadata["classes"]), model=model, **named)
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""Fine-tuned models: a folder with all weights and what belongs to them."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict
+from bottleneck.bases.transforms import Transform
+from bottleneck.errors import WeightsError
+from bottleneck.files import atomic_write, read_json, write_json
+
+__all__ = [
+    "WEIGHTS_NAME",
+    "finetuned_model",
+    "is_finetuned",
+    "read_finetuned",
+    "write_finetuned",
+]
+
+WEIGHTS_NAME = "finetuned"
+"""What the weights of such a model are called."""
+
+_SCHEMA_VERSION = 1
+_RECORD_FILE = "model.json"
+_WEIGHTS_FILE = "model.safetensors"
+
+
+def is_finetuned(folder: str | Path) -> bool:
+    """Whether a path is that of a fine-tuned model."""
+    return (Path(folder) / _RECORD_FILE).is_file()
+
+
+def write_finetuned(
+    folder: str | Path,
+    model: Model,
+    state: StateDict,
+    *,
+    transform: Transform,
+    layer: str,
+    record: Mapping[str, Any],
+) -> None:
+    """Write a fine-tuned model into a folder, each file whole or not at all.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to.
+    model : Model
+        What was fine-tuned; perhaps itself a fine-tuned model.
+    state : dict of str to torch.Tensor
+        All weights of the architecture.
+    transform : Transform
+        The preprocessing that it was trained with.
+    layer : str
+        Up to which layer it was trained.
+    record : mapping
+        What else is to be known of it, as JSON holds it.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written.
+    """
+    base = read_finetuned(model.name)["base"] if is_finetuned(model.name) else model.name
+    content = save({name: tensor.contiguous() for name, tensor in state.items()})
+    path = Path(folder)
+    atomic_write(path / _WEIGHTS_FILE, content)
+    write_json(
+        path / _RECORD_FILE,
+        {
+            "schema": _SCHEMA_VERSION,
+            "base": base,
+            "architecture": model.architecture,
+            "transform": transform.as_dict(),
+            "layer": layer,
+            "weights_sha256": hashlib.sha256(content).hexdigest(),
+            **record,
+        },
+    )
+
+
+def read_finetuned(folder: str | Path) -> dict[str, Any]:
+    """Return what is to be known of a fine-tuned model: ``base``, the model that it was, and more.
+
+    Raises
+    ------
+    WeightsError
+        The record is damaged, or of another version.
+    """
+    path = Path(folder) / _RECORD_FILE
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"the fine-tuned model in {str(folder)!r} cannot be read ({error}); fine-tune it again"
+        ) from error
+    if record["schema"] != _SCHEMA_VERSION:
+        raise WeightsError(
+            f"the fine-tuned model in {str(folder)!r} is of another version of this package "
+            f"(format {record['schema']}, expected {_SCHEMA_VERSION}); fine-tune it again"
+        )
+    return record
+
+
+def finetuned_model(folder: str, record: Mapping[str, Any], base: Model) -> Model:
+    """Return a fine-tuned model, which has the folder's path for a name.
+
+    Parameters
+    ----------
+    folder : str
+        As the user names it.
+    record : mapping
+        As `read_finetuned` returns it.
+    base : Model
+        The model that it was.
+    """
+    given = record["transform"]
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    transform = Transform(**{**given, **lists})
+    return Model(
+        name=folder,
+        architecture=base.architecture,
+        # The network is that of the original's images, whatever the size of those trained on.
+        build=lambda _: base.build(base.transform.crop),
+        transform=transform,
+        weights={
+            WEIGHTS_NAME: PretrainedWeights(
+                partial(_load, folder, record["weights_sha256"]),
+                transform,
+                folder,
+                _WEIGHTS_FILE,
+            )
+        },
+        default_layer=record["layer"],
+        parameters=base.parameters,
+    )
+
+
+def _load(folder: str, sha256: str) -> StateDict:
+    path = Path(folder) / _WEIGHTS_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(
+            f"the weights {str(path)!r} cannot be read ({error.strerror}); fine-tune again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise WeightsError(
+            f"{_WEIGHTS_FILE} and {_RECORD_FILE} in {folder!r} do not belong together; fine-tune "
+            f"again"
+        )
+    return load(content)
