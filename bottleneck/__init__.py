@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
     from bottleneck.features import select_layers as select_layers
+    from bottleneck.finetune import FinetuneSettings as FinetuneSettings
     from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
     from bottleneck.heads import HeadClassifier as HeadClassifier
@@ -35,6 +36,7 @@ _MODULE_OF = {
     "BottleneckFeatures": "transformer",
     "Cache": "cache",
     "ExperimentLog": "experiments",
+    "FinetuneSettings": "finetune",
     "FrozenBase": "bases",
     "Head": "heads",
     "HeadClassifier": "heads",
@@ -59,6 +61,7 @@ __all__ = [
     "BottleneckFeatures",
     "Cache",
     "ExperimentLog",
+    "FinetuneSettings",
     "FrozenBase",
     "Head",
     "HeadClassifier",

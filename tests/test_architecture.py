@@ -34,6 +34,9 @@ ALLOWED = {
     "advise": LEAVES | {"bases", "cache", "features", "solvers", "heads", "experiments"},
     "sweep": LEAVES | {"images", "cache", "features", "solvers", "heads", "experiments"},
     "predict": LEAVES | {"images", "augment", "bases", "cache", "extract", "features", "heads"},
+    "finetune": LEAVES
+    | {"pooling", "images", "augment", "bases", "cache", "extract"}
+    | {"features", "heads", "predict"},
     "report": LEAVES | {"advise", "evaluate"},
     "transformer": LEAVES | {"images", "pooling", "bases", "cache", "extract"},
 }

@@ -12,7 +12,7 @@ import torch
 from bottleneck.bases import FrozenBase
 from bottleneck.errors import MemoryShortError
 
-__all__ = ["Lane", "Lanes", "find_lanes", "largest_that_pays"]
+__all__ = ["Lane", "Lanes", "find_lanes", "is_out_of_memory", "largest_that_pays"]
 
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
@@ -70,7 +70,7 @@ class Lane:
             found = self._compute([*pixels, *[pixels[-1]] * lacking])
             return {layer: values[: len(pixels)] for layer, values in found.items()}
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         if len(pixels) <= self._least:
             height, width = pixels[0].shape[-2:]
@@ -160,7 +160,7 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
         try:
             found = rate(size)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             break
         if found < _PAYS * best:
@@ -179,5 +179,6 @@ def _rate(lane: Lane, base: FrozenBase, size: int) -> float:
     return _TRIALS * size / (time.monotonic() - started)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that memory does not suffice."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

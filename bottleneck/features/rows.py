@@ -132,7 +132,9 @@ def _rows_of(images: ImageSet, selection: Selection) -> tuple[list[ImageItem], n
     return items, np.concatenate([np.zeros(len(images.items)), numbers]).astype(np.uint16)
 
 
-def load_features(cache: Cache, selection: Selection, *, memory: int | None = None) -> Features:
+def load_features(
+    cache: Cache, selection: Selection, *, memory: int | None = None, split: str | None = None
+) -> Features:
     """Read the features of a selection and join the labels by digest.
 
     Parameters
@@ -144,6 +146,8 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
     memory : int, optional
         Bytes that it may take to fit a classifier on them: larger ones are `StreamedRows`, which
         are read in every pass over them. Without it they are read now, whatever their size.
+    split : str, optional
+        Read only the images of this split, if it has any: others need not be in the cache.
 
     Raises
     ------
@@ -151,6 +155,12 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
         A row is missing from the bank, or a part is damaged.
     """
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
+    some = tuple(item for item in images.items if item.split == split)
+    wanted = replace(images, items=some) if split and some else images
+    return replace(_read(cache, selection, wanted, memory), images=images)
+
+
+def _read(cache: Cache, selection: Selection, images: ImageSet, memory: int | None) -> Features:
     items, views = _rows_of(images, selection)
     bank, *others = selection.banks(cache)
     view_bank = others[0] if others else bank
@@ -172,7 +182,13 @@ def load_features(cache: Cache, selection: Selection, *, memory: int | None = No
     return Features.of(images, selection, np.concatenate([plain, more]))
 
 
-def features_of(source: Mapping[str, Any], cache: Cache, *, memory: int | None = None) -> Features:
+def features_of(
+    source: Mapping[str, Any],
+    cache: Cache,
+    *,
+    memory: int | None = None,
+    split: str | None = None,
+) -> Features:
     """Load the features of the layer and image set that a head was fitted on, without views.
 
     Parameters
@@ -181,7 +197,7 @@ def features_of(source: Mapping[str, Any], cache: Cache, *, memory: int | None =
         The head's `source`, which is the `provenance` of the features that it was fitted on.
     cache : Cache
         Where they are.
-    memory : int, optional
+    memory, split : int, str, optional
         As for `load_features`.
 
     Raises
@@ -198,7 +214,7 @@ def features_of(source: Mapping[str, Any], cache: Cache, *, memory: int | None =
             f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
             f"the cache that the head was fitted on with --cache"
         )
-    features = load_features(cache, selection, memory=memory)
+    features = load_features(cache, selection, memory=memory, split=split)
     runs = [run for run in cache.runs() if run["image_set"] == selection.image_set]
     if runs and runs[-1]["image_set_digest"] != features.images.digest_of():
         raise DataError(

@@ -1,0 +1,12 @@
+"""Fine-tuning: train the top of a base, or all of it, from a fitted head on.
+
+From images or from cached activations of the layer below what is trained; the result is a folder
+with a head and a model of its own.
+"""
+
+from bottleneck.finetune.result import fill_split
+from bottleneck.finetune.run import Finetuned, finetune
+from bottleneck.finetune.settings import FinetuneSettings
+from bottleneck.finetune.start import default_images
+
+__all__ = ["FinetuneSettings", "Finetuned", "default_images", "fill_split", "finetune"]

@@ -1,0 +1,274 @@
+"""The training: epochs, the validation after each, and when to stop."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from bottleneck.finetune.data import Activations
+from bottleneck.finetune.network import TunedNetwork
+from bottleneck.finetune.optim import losses, make_optimizer, rate_factor, set_rates
+from bottleneck.finetune.settings import FinetuneSettings
+from bottleneck.heads.problem import Problem
+from bottleneck.heads.scoring import score_metrics
+from bottleneck.labels import Targets
+from bottleneck.solvers import reduce_rows
+
+__all__ = ["Labelled", "State", "Training"]
+
+_STEPS_BETWEEN_CHECKS = 20
+
+
+class DivergedError(Exception):
+    """The loss is no finite number any more."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with what they are to be told apart by.
+
+    Attributes
+    ----------
+    activations : Activations
+        Of n images.
+    targets : Targets
+        n rows.
+    weights : np.ndarray
+        Shape (n,): what each image counts.
+    """
+
+    activations: Activations
+    targets: Targets
+    weights: np.ndarray
+
+    def counts(self, *, balanced: bool) -> torch.Tensor:
+        """Return what each image counts where it is trained on: mean 1, shape (n, 1) or (n, k)."""
+        problem = Problem(
+            X=np.empty((len(self.targets), 0), np.float32),
+            targets=self.targets,
+            groups=np.arange(len(self.targets)),
+            weights=self.weights,
+            plain=np.ones(len(self.targets), dtype=bool),
+            balanced=balanced,
+            standardize=False,
+            reduce=reduce_rows,
+            seed=0,
+        )
+        counts = problem.counts(np.ones((len(self.targets), 1), dtype=bool))[:, 0]
+        scaled = (counts / counts.mean()).astype(np.float32)
+        return torch.from_numpy(scaled.reshape(len(scaled), -1))
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a training has come.
+
+    Attributes
+    ----------
+    history : list of dict
+        ``epoch``, ``loss``, ``accuracy``, ``val_loss``, ``val_accuracy``, ``learning_rate`` (of the
+        head, in the last step) and ``seconds`` of each epoch.
+    start : dict
+        ``val_loss`` and ``val_accuracy`` before the first step.
+    best : dict of str to torch.Tensor
+        What `TunedNetwork.tuned_state` was after the best epoch, or before the first.
+    best_epoch : int
+        The epoch with the lowest validation loss; 0 where none was better than the start.
+    diverged : int or None
+        The epoch in which the loss was no finite number any more.
+    """
+
+    history: list[dict[str, Any]]
+    start: dict[str, float]
+    best: dict[str, torch.Tensor]
+    best_epoch: int = 0
+    diverged: int | None = None
+
+    def is_over(self, settings: FinetuneSettings) -> bool:
+        """Whether there is nothing left to train."""
+        done = len(self.history)
+        waited = done - self.best_epoch >= settings.patience
+        return self.diverged is not None or done >= settings.epochs or waited
+
+
+@dataclass
+class Training:
+    """A network, its optimizer, and the images that it is trained on.
+
+    Attributes
+    ----------
+    fabric : Fabric
+        Launched.
+    network : TunedNetwork
+        As it was before the first step.
+    settings : FinetuneSettings
+        How it is trained.
+    train, val : Labelled
+        The images.
+    link : str
+        How scores become probabilities, see `bottleneck.heads.probabilities.link_of`.
+    temperature : float
+        Divides the scores.
+    progress : callable, optional
+        Called with ``"finetune"``, the images that steps have been made with and the most there
+        may be.
+    """
+
+    fabric: Fabric
+    network: TunedNetwork
+    settings: FinetuneSettings
+    train: Labelled
+    val: Labelled
+    link: str
+    temperature: float
+    progress: Callable[..., None] | None = None
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizer = make_optimizer(self.network, self.settings)
+        self._module, self._stepper = self.fabric.setup(self.network, self.optimizer)
+        self._counts = self.train.counts(balanced=self.settings.balanced)
+        self._codes = torch.from_numpy(self.train.targets.codes)
+
+    def started(self) -> State:
+        """Return the state before the first step."""
+        start = {f"val_{name}": value for name, value in self._validated().items()}
+        return State([], start, self.network.tuned_state())
+
+    def epoch(self, state: State) -> State:
+        """Train for one epoch more, and validate."""
+        number, began = len(state.history) + 1, time.monotonic()
+        try:
+            trained = self._step_through(number)
+            found = {f"val_{name}": value for name, value in self._validated().items()}
+        except DivergedError:
+            return replace(state, diverged=number)
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        seconds = round(time.monotonic() - began, 3)
+        row = {"epoch": number, **trained, **found, "learning_rate": rate, "seconds": seconds}
+        best = min([state.start, *state.history], key=lambda each: each["val_loss"])["val_loss"]
+        better = found["val_loss"] < best
+        return replace(
+            state,
+            history=[*state.history, row],
+            best=self.network.tuned_state() if better else state.best,
+            best_epoch=number if better else state.best_epoch,
+        )
+
+    def scores(self) -> np.ndarray:
+        """Return the scores of the validation images, float32 of shape (n, k)."""
+        fabric, targets = self.fabric, self.val.targets
+        own = np.arange(len(targets))[fabric.global_rank :: fabric.world_size]
+        pieces = np.array_split(own, -(-len(own) // self._rows_at_once)) if len(own) else []
+        seen = torch.zeros(len(targets), len(targets.classes), device=fabric.device)
+        self.network.eval()
+        with torch.no_grad():
+            for rows, activations in self.val.activations.batches(pieces, view=0):
+                # Not by the wrapper, whose processes would wait for as many batches of each other.
+                with fabric.autocast():
+                    found = self.network(activations).float()
+                seen[torch.from_numpy(rows).to(fabric.device)] = found
+        everyone: Any = fabric.all_reduce(seen, reduce_op="sum")
+        return np.asarray(everyone.cpu())
+
+    @property
+    def _rows_at_once(self) -> int:
+        settings = self.settings
+        return max(1, settings.batch_size // (settings.accumulate * self.fabric.world_size))
+
+    def _validated(self) -> dict[str, float]:
+        scores = self.scores()
+        if not np.isfinite(scores).all():
+            raise DivergedError
+        metrics = score_metrics(self.link, scores, self.val.targets, self.temperature)
+        return {"loss": metrics["log_loss"], "accuracy": metrics["accuracy"]}
+
+    def _step_through(self, epoch: int) -> dict[str, float]:
+        """Go through all images once; return loss and accuracy as they were on the way."""
+        settings, total = self.settings, len(self.train.targets)
+        # Each epoch has seeds of its own, so that one that is resumed needs no other state.
+        torch.manual_seed(_seed(settings.seed, epoch, self.fabric.global_rank))
+        order = np.random.default_rng([settings.seed, epoch]).permutation(total)
+        batches = np.array_split(order, -(-total // settings.batch_size))
+        pieces = [self._pieces(batch) for batch in batches]
+        ready = self.train.activations.batches(
+            [rows for some in pieces for rows in some], settings.view(epoch)
+        )
+        sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
+        done = (epoch - 1) * total
+        self._report(done)
+        self.network.train()
+        for place, (batch, some) in enumerate(zip(batches, pieces, strict=True)):
+            step = (epoch - 1) * len(batches) + place
+            factor = rate_factor(settings, step, settings.epochs * len(batches))
+            set_rates(self.optimizer, factor)
+            self._step(len(some), len(batch), ready, sums)
+            if place % _STEPS_BETWEEN_CHECKS == 0 or place == len(batches) - 1:
+                seen = self._checked(sums)
+            done += len(batch)
+            self._report(done)
+        return {"loss": seen[0] / total, "accuracy": seen[1] / total}
+
+    def _pieces(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Return a device's share of a batch in pieces; at least one image, as all must step."""
+        own = batch[self.fabric.global_rank :: self.fabric.world_size]
+        own = own if len(own) else batch[:1]
+        return np.array_split(own, min(self.settings.accumulate, len(own)))
+
+    def _step(
+        self,
+        pieces: int,
+        images: int,
+        ready: Iterator[tuple[np.ndarray, torch.Tensor]],
+        sums: torch.Tensor,
+    ) -> None:
+        """Make one step with the next pieces, and add the losses and the images told rightly."""
+        self._stepper.zero_grad()
+        share = self.fabric.world_size / images
+        idle = images < self.fabric.world_size and self.fabric.global_rank >= images
+        for piece in range(pieces):
+            rows, activations = next(ready)
+            places = torch.from_numpy(rows)
+            with self.fabric.no_backward_sync(self._module, enabled=piece < pieces - 1):
+                scores = self._module(activations)
+                codes, counts = (
+                    each[places].to(self.fabric.device, non_blocking=True)
+                    for each in (self._codes, self._counts)
+                )
+                found = losses(
+                    self.link, scores / self.temperature, codes, self.settings.label_smoothing
+                )
+                each = (found * counts).mean(dim=1) * (not idle)
+                self.fabric.backward(each.sum() * share)
+            sums += torch.stack([each.detach().sum(), _right(scores, codes).sum() * (not idle)])
+        if self.settings.clip < float("inf"):
+            self.fabric.clip_gradients(
+                self._module, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
+            )
+        self._stepper.step()
+
+    def _checked(self, sums: torch.Tensor) -> list[float]:
+        """Return sums over all devices, which diverge together."""
+        everyone: Any = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
+        if not everyone.isfinite().all():
+            raise DivergedError
+        return list(everyone.tolist())
+
+    def _report(self, done: int) -> None:
+        if self.progress:
+            self.progress("finetune", done, self.settings.epochs * len(self.train.targets))
+
+
+def _right(scores: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Return which images got their own class, or all of their classes."""
+    if codes.dim() > 1:
+        return ((scores > 0) == codes).all(dim=1)
+    return scores.argmax(dim=1) == codes
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

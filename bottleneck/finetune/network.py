@@ -1,0 +1,144 @@
+"""The network that is trained: what lies above the boundary, the pooling, and the head."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bottleneck.bases import Split
+from bottleneck.errors import BottleneckError
+from bottleneck.heads import Head
+from bottleneck.heads.models import Affine, Model, Perceptron
+from bottleneck.pooling import pool
+
+__all__ = ["TunedNetwork", "check_start", "head_model"]
+
+_TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
+"""Of the largest score: what another order of summation and these numbers may do to it."""
+
+
+class TunedNetwork(nn.Module):
+    """Scores images by their activations at the boundary.
+
+    Parameters
+    ----------
+    upper : torch.fx.GraphModule
+        As `bottleneck.bases.upper_part` returns it.
+    head : torch.nn.Module
+        Takes pooled features.
+    how, axes : str
+        How the last activations are pooled, see `bottleneck.pooling.pool`.
+    split : Split
+        What is trained.
+    batch_statistics : bool
+        Whether batch normalisation in what is trained takes mean and variance of each batch in
+        training, and updates its own by them; else it keeps those that it has.
+    """
+
+    def __init__(
+        self,
+        upper: fx.GraphModule,
+        head: nn.Module,
+        split: Split,
+        *,
+        how: str,
+        axes: str,
+        batch_statistics: bool,
+    ) -> None:
+        super().__init__()
+        self.upper, self.head = upper, head
+        self._how, self._axes, self._split = how, axes, split
+        self._batch_statistics = batch_statistics
+        self.upper.to(memory_format=torch.channels_last)
+        self.head.requires_grad_(requires_grad=True)
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        """Return scores of shape (n, k) of the boundary's activations (n, ...)."""
+        maps = self.upper(activations).float()
+        scores: torch.Tensor = self.head(pool(maps, self._how, self._axes).flatten(1))
+        return scores
+
+    def train(self, mode: bool = True) -> "TunedNetwork":  # noqa: FBT001, FBT002 - as in torch
+        """Have what is trained behave so; what is frozen stays as in evaluation."""
+        super().train(mode=False)
+        self.training = mode
+        self.head.train(mode)
+        for name in self._split.modules:
+            self.upper.get_submodule(name).train(mode)
+        if not self._batch_statistics:
+            for module in self.upper.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def tuned(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield what training changes, by name: parameters, and buffers of what is trained."""
+        modules = tuple(f"upper.{name}." for name in self._split.modules)
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+        for name, buffer in self.named_buffers():
+            if name.startswith(modules):
+                yield name, buffer
+
+    def tuned_state(self) -> dict[str, torch.Tensor]:
+        """Return copies of what training changes, on the processor."""
+        return {name: each.detach().to("cpu", copy=True) for name, each in self.tuned()}
+
+    def load_tuned(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `tuned_state` returned."""
+        with torch.no_grad():
+            for name, each in self.tuned():
+                each.copy_(state[name])
+
+    def rates(self) -> Iterator[tuple[str, nn.Parameter, int | None]]:
+        """Yield what is trained: name, parameter and depth, as `Split` has it; None in the head."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                place, _, own = name.partition(".")
+                yield name, parameter, self._split.trained[own] if place == "upper" else None
+
+
+def head_model(module: nn.Module, model: Model) -> Model:
+    """Return a head's module as arrays again, as the model of its kind that it came from."""
+    arrays = {name: each.detach().cpu().numpy().copy() for name, each in module.named_parameters()}
+    if isinstance(model, Perceptron):
+        return Perceptron(
+            arrays["0.weight"],
+            arrays["0.bias"],
+            arrays["3.weight"],
+            arrays["3.bias"],
+            model.dropout,
+        )
+    return Affine(arrays["weight"], arrays["bias"])
+
+
+def check_start(head: Head, features: np.ndarray, scores: np.ndarray, precision: str) -> None:
+    """Raise an error unless the network scores images as its head does, before it is trained.
+
+    Parameters
+    ----------
+    head : Head
+        Whose weights the network has taken over.
+    features : np.ndarray
+        Of n images, shape (n, d), as the head's own base computes them.
+    scores : np.ndarray
+        The network's, shape (n, k).
+    precision : str
+        The coarser of those that the two are computed in: ``fp32``, ``fp16`` or ``bf16``.
+
+    Raises
+    ------
+    BottleneckError
+        They differ by more than 1e-3 of the largest score, 2e-2 in fp16, 1e-1 in bf16.
+    """
+    expected = head.decision_function(features)
+    gap = float(np.abs(expected - scores).max() / (np.abs(expected).max() or 1.0))
+    if not gap <= _TOLERANCES[precision]:
+        raise BottleneckError(
+            f"the network to be fine-tuned scores images otherwise than its head (by {gap:.2g} of "
+            f"the largest score), where it must be the same within {_TOLERANCES[precision]:g}; "
+            f"this is a defect of this package: please report it with the command"
+        )

@@ -1,0 +1,153 @@
+"""What is settled before the first step: the images, and the activations in the cache."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bottleneck.augment import find_policy
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import Bank, Cache
+from bottleneck.errors import DataError, UsageError
+from bottleneck.extract import Progress, fill_banks
+from bottleneck.finetune.checkpoints import Checkpoint
+from bottleneck.finetune.data import check_images
+from bottleneck.finetune.settings import PRECISIONS, FinetuneSettings
+from bottleneck.finetune.start import Start, check_classes, check_set, images_to_train
+from bottleneck.heads import head_names
+from bottleneck.images import ImageSet, RejectedImage
+
+__all__ = ["Prepared", "is_first_process", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What there is to train with.
+
+    Attributes
+    ----------
+    images : ImageSet
+        The whole set.
+    chosen : ImageSet
+        The images to train and to validate on.
+    lower : FrozenBase or None
+        The frozen part, if there is one.
+    banks : dict of int to Bank
+        View to where the boundary's activations are; empty where they are not read from the cache.
+    """
+
+    images: ImageSet
+    chosen: ImageSet
+    lower: FrozenBase | None
+    banks: dict[int, Bank]
+
+    @property
+    def rejected(self) -> tuple[RejectedImage, ...]:
+        """The images that cannot be used."""
+        return (*self.images.rejected, *self.chosen.rejected)
+
+
+def is_first_process() -> bool:
+    """Whether this process was not started by another one that trains as well."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def prepare(
+    start: Start,
+    images: ImageSet,
+    cache: Cache,
+    checkpoint: Checkpoint,
+    settings: FinetuneSettings,
+    *,
+    device: str,
+    resume: bool,
+    progress: Progress | None,
+) -> Prepared:
+    """Choose the images, look at each once, and fill the cache if it is to be read from.
+
+    The first process notes in the checkpoint's folder what it has chosen, for the others and for
+    who resumes; see `bottleneck.finetune.finetune` for what is given and raised.
+    """
+    first = is_first_process()
+    if first:
+        _check_folder(checkpoint.folder.parent, checkpoint, resume=resume)
+        images = _known(images, start, cache)
+    bound = start.bound_to(images)
+    if first and resume:
+        checkpoint.check(settings, bound)
+    new = first and not resume
+    if new:
+        chosen = images_to_train(images, start.head, settings)
+        if not settings.from_cache:
+            chosen = _without(chosen, check_images(start.base.transform, chosen.items))
+    else:
+        chosen = checkpoint.images()
+    lower = start.lower(PRECISIONS[settings.precision], device)
+    banks: dict[int, Bank] = {}
+    if settings.from_cache and lower is not None:
+        banks, bad = _fill(lower, chosen, cache, settings, progress)
+        chosen = _without(chosen, bad)
+    if new:
+        check_classes(chosen, start.head)
+        checkpoint.begin(settings, bound, chosen)
+    return Prepared(images, chosen, lower, banks)
+
+
+def _check_folder(folder: Path, checkpoint: Checkpoint, *, resume: bool) -> None:
+    if resume:
+        return
+    if checkpoint.exists:
+        raise UsageError(
+            f"an unfinished run is in {str(folder)!r}; go on with --resume, or remove "
+            f"{str(checkpoint.folder)!r} to begin anew"
+        )
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
+        raise UsageError(
+            f"{str(folder)!r} is there and is no head; choose another name with --name"
+        )
+
+
+def _known(images: ImageSet, start: Start, cache: Cache) -> ImageSet:
+    """Return a set that the cache knows; a new one is looked through, and noted there."""
+    if check_set(images, cache):
+        return images
+    usable = _without(images, check_images(start.base.transform, images.items))
+    usable.write_csv(cache.set_file(images.name))
+    return usable
+
+
+def _fill(
+    lower: FrozenBase,
+    chosen: ImageSet,
+    cache: Cache,
+    settings: FinetuneSettings,
+    progress: Progress | None,
+) -> tuple[dict[int, Bank], list[RejectedImage]]:
+    """Have the cache hold the boundary's activations; return where, and what could not be used."""
+    (layer,) = lower.layers
+    policy = find_policy(settings.augment) if settings.augmented else None
+    views = settings.views or 0
+    filling = fill_banks(
+        chosen, lower, cache, views=views, policy=policy, dtype=settings.dtype, progress=progress
+    )
+    banks = {0: filling.banks[layer]}
+    if views:
+        banks |= dict.fromkeys(range(1, views + 1), filling.view_banks[layer])
+    return banks, [RejectedImage(path, reason) for path, reason in filling.bad.items()]
+
+
+def _without(images: ImageSet, rejected: list[RejectedImage]) -> ImageSet:
+    """Return a set without the images that cannot be used, and without their duplicates."""
+    reasons = {image.path: image.reason for image in rejected}
+    by_digest = {item.digest: reasons[item.path] for item in images.items if item.path in reasons}
+    gone = [
+        RejectedImage(item.path, by_digest[item.digest])
+        for item in images.items
+        if item.digest in by_digest
+    ]
+    if len(gone) == len(images.items):
+        raise DataError(
+            f"none of the {len(gone)} images of {images.name!r} could be used, first "
+            f"{gone[0].path!r} ({gone[0].reason}); check the files"
+        )
+    return images.without(gone)

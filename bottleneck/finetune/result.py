@@ -1,0 +1,209 @@
+"""The result: a model folder with all weights, and the head in it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bottleneck.bases import (
+    WEIGHTS_NAME,
+    FrozenBase,
+    find_model,
+    load_weights,
+    write_finetuned,
+)
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError
+from bottleneck.extract import Progress, fill_banks
+from bottleneck.features import SPLITS
+from bottleneck.finetune.loop import State, Training
+from bottleneck.finetune.network import head_model
+from bottleneck.finetune.start import Start
+from bottleneck.heads import Head, calibration_error
+from bottleneck.heads.calibration import fit_temperature
+from bottleneck.heads.probabilities import log_probabilities
+from bottleneck.heads.scoring import score_metrics
+from bottleneck.images import ImageSet
+from bottleneck.predict import load_base
+
+__all__ = ["fill_split", "write_result"]
+
+_OWN_FOLDER = "."
+"""Where a head's `source` says that its model is the folder it lies in, wherever that is."""
+_NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize")
+
+
+def write_result(
+    folder: Path,
+    start: Start,
+    training: Training,
+    state: State,
+    *,
+    scores: np.ndarray,
+    images: ImageSet,
+) -> None:
+    """Write the model and its head.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made if need be.
+    start : Start
+        What the training started from.
+    training : Training
+        Which is over; its network is as after the best epoch.
+    state : State
+        How it went.
+    scores : np.ndarray
+        Of the validation images, shape (n, k).
+    images : ImageSet
+        The whole set.
+
+    Raises
+    ------
+    UsageError
+        `folder` is there and is no head.
+    DataError
+        It cannot be written.
+    """
+    fitted = _fitted(start.head, training, state, scores.astype(np.float64))
+    source = start.source
+    record = {
+        "settings": training.settings.as_dict(),
+        "boundary": start.split.boundary,
+        "pool": source.pool,
+        "image_set": source.image_set,
+        "split_digests": _split_digests(images),
+        "started_from": dict(start.head.source),
+        "best_epoch": state.best_epoch,
+        "epochs": len(state.history),
+        "validation": {key: fitted.scores[key] for key in ("accuracy", "log_loss")},
+    }
+    try:
+        # The head last: what has one is whole.
+        write_finetuned(
+            folder,
+            find_model(source.model),
+            _all_weights(start, training),
+            transform=start.base.transform,
+            layer=source.layer,
+            record=record,
+        )
+    except OSError as error:
+        raise DataError(
+            f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
+            f"folder with --heads"
+        ) from error
+    provenance = {**_selection(folder, start, images), "split_digests": _split_digests(images)}
+    replace(fitted, source=provenance).save(folder)
+
+
+def _all_weights(start: Start, training: Training) -> dict[str, torch.Tensor]:
+    """Return the weights that the base had, with those trained in their place."""
+    state = load_weights(find_model(start.source.model), start.weights).state
+    trained = {
+        name.removeprefix("upper."): each
+        for name, each in training.network.tuned_state().items()
+        if name.startswith("upper.")
+    }
+    return {
+        name: trained[name].to(tensor.dtype) if name in trained else tensor
+        for name, tensor in state.items()
+    }
+
+
+def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) -> Head:
+    """Return the head as trained, with a temperature fitted on the validation images."""
+    targets = training.val.targets
+    temperature = fit_temperature(head.link, scores, targets)
+    before = np.exp(log_probabilities(head.link, scores, training.temperature))
+    return replace(
+        head,
+        model=head_model(training.network.head, head.model),
+        hyperparameters=training.settings.as_dict(),
+        temperature=temperature,
+        scores={
+            "held_out": "validation images",
+            **score_metrics(head.link, scores, targets, temperature),
+            "calibration_error_without_temperature": calibration_error(before, targets),
+            **{f"start_{name}": value for name, value in state.start.items()},
+            "best_epoch": state.best_epoch,
+            "diverged": state.diverged,
+            "history": state.history,
+        },
+    )
+
+
+def _selection(folder: Path, start: Start, images: ImageSet) -> dict[str, Any]:
+    """Return which features the head belongs to: those of the model beside it."""
+    source = start.source
+    adjustments = {
+        key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM
+    }
+    base = FrozenBase(
+        str(folder),
+        [source.layer],
+        pool=source.stored_pool,
+        precision=source.precision,
+        device=start.base.devices[0],
+        **adjustments,
+    )
+    fingerprint = base.fingerprint(source.layer, source.dtype)
+    found = replace(
+        source,
+        image_set=images.name,
+        model=_OWN_FOLDER,
+        weights=WEIGHTS_NAME,
+        weights_random=False,
+        adjustments=adjustments,
+        bank=Cache().bank(str(folder), fingerprint).name,
+        fingerprint=fingerprint,
+    )
+    return found.with_views(0).as_dict()
+
+
+def _split_digests(images: ImageSet) -> dict[str, str]:
+    return {name: images.digest_of(name) for name in SPLITS}
+
+
+def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
+    """Compute what the cache lacks of the features that a head is to be evaluated on.
+
+    Parameters
+    ----------
+    head : Head
+        Of a fine-tuned model.
+    cache : Cache
+        With the head's image set.
+    split : str
+        ``test``, ``val`` or ``train``.
+    progress : callable, optional
+        As for `bottleneck.extract.extract_features`.
+
+    Raises
+    ------
+    DataError
+        An image cannot be read any more.
+    """
+    file = cache.set_file(head.source["image_set"])
+    if not file.exists():
+        return  # who reads the features says so
+    images = ImageSet.read_csv(file)
+    items = tuple(item for item in images.items if item.split == split)
+    if not items:
+        return
+    filling = fill_banks(
+        replace(images, items=items),
+        load_base(head),
+        cache,
+        dtype=head.source["dtype"],
+        progress=progress,
+    )
+    for path, reason in filling.bad.items():
+        raise DataError(
+            f"{len(filling.bad)} of the {split} images cannot be used any more, first {path!r} "
+            f"({reason}); restore them, or give the images as they are now to 'bottleneck finetune "
+            f"--data'"
+        )

@@ -1,0 +1,302 @@
+"""Fine-tuning from a fitted head to a model folder."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from bottleneck.augment import find_policy
+from bottleneck.bases import FrozenBase, find_devices, find_model, load_weights, upper_part
+from bottleneck.cache import Cache
+from bottleneck.errors import MemoryShortError, UsageError
+from bottleneck.extract import Progress
+from bottleneck.extract.lanes import is_out_of_memory
+from bottleneck.extract.memory import freed_memory_kept
+from bottleneck.finetune.checkpoints import Checkpoint
+from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
+from bottleneck.finetune.loop import Labelled, State, Training
+from bottleneck.finetune.network import TunedNetwork, check_start
+from bottleneck.finetune.prepare import Prepared, prepare
+from bottleneck.finetune.result import write_result
+from bottleneck.finetune.settings import PRECISIONS, FinetuneSettings
+from bottleneck.finetune.start import Start, open_start
+from bottleneck.heads import Head
+from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.labels import Targets
+
+__all__ = ["Finetuned", "finetune"]
+
+_CHECKPOINT = "checkpoint"
+_TRIAL = 4
+"""Images that are scored before the first step."""
+_BY_TOLERANCE = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a fine-tuning has made.
+
+    Attributes
+    ----------
+    folder : Path
+        The model's.
+    head : Head
+        The one in it; its `scores` have the history.
+    train, val : int
+        Images trained on, and images validated on.
+    trained, frozen : int
+        Parameters of the network, up to the head, that were trained and that were not.
+    boundary : str or None
+        Where the trained part begins to be computed apart; None at the image.
+    rejected : tuple of RejectedImage
+        Images that could not be used.
+    """
+
+    folder: Path
+    head: Head
+    train: int
+    val: int
+    trained: int
+    frozen: int
+    boundary: str | None
+    rejected: tuple[RejectedImage, ...]
+
+    @property
+    def diverged(self) -> int | None:
+        """The epoch in which the loss was no finite number any more, if there was one."""
+        found: int | None = self.head.scores["diverged"]
+        return found
+
+
+def finetune(
+    head: Head,
+    images: ImageSet,
+    cache: Cache,
+    folder: str | Path,
+    settings: FinetuneSettings,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    devices: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Finetuned:
+    """Train the top of a head's base, or all of it, from the head on; write a model folder.
+
+    The training and validation images of the set are used, its test images are not. The folder has
+    the fitted head, with the history of the training, and the whole network as ``model.json`` and
+    ``model.safetensors``, so that its path serves as a model's name. After each epoch a checkpoint
+    is written there.
+
+    Parameters
+    ----------
+    head : Head
+        Whose weights become the top of the network.
+    images : ImageSet
+        Of the head's classes; written to ``cache/sets/`` if it is not there.
+    cache : Cache
+        For the image set, and for activations with `FinetuneSettings.from_cache`.
+    folder : str or Path
+        Of the result; a head that is in it is replaced.
+    settings : FinetuneSettings
+        How it is trained.
+    weights : str, optional
+        Where the base's weights are now, if not where they were.
+    device : str
+        As for `FrozenBase`: with several GPUs, each trains on its share of every batch.
+    devices : int, optional
+        How many processes on the processor, or GPUs, share the work. Processes other than the first
+        run the program's own command again.
+    resume : bool
+        Go on where an interrupted run in `folder` has written its last checkpoint.
+    progress : callable, optional
+        Called with ``"extract"`` or ``"finetune"``, the images done and the images to do.
+
+    Returns
+    -------
+    Finetuned
+
+    Raises
+    ------
+    UsageError
+        The head, layer, images or settings do not go together, or the folder is something else.
+    DataError
+        The images do not suffice, or the folder cannot be written.
+    MemoryShortError
+        A step does not fit into memory.
+    """
+    target = Path(folder)
+    checkpoint = Checkpoint(target / _CHECKPOINT)
+    fabric = _fabric(device, devices, settings)
+    start = open_start(head, settings, weights=weights, device=device)
+    ready = prepare(
+        start,
+        images,
+        cache,
+        checkpoint,
+        settings,
+        device=device,
+        resume=resume,
+        progress=progress,
+    )
+    fabric.launch()
+    with _memory_watched(fabric.device, settings), torch.random.fork_rng(), freed_memory_kept():
+        training = _training(fabric, start, ready, settings, progress)
+        state = _trained(training, checkpoint, resume=resume)
+        training.network.load_tuned(state.best)
+        scores = training.scores()
+    if fabric.is_global_zero:
+        write_result(target, start, training, state, scores=scores, images=ready.images)
+        checkpoint.remove()
+    fabric.barrier()
+    trained = sum(each.numel() for _, each, depth in training.network.rates() if depth is not None)
+    return Finetuned(
+        folder=target,
+        head=Head.load(target),
+        train=len(training.train.targets),
+        val=len(training.val.targets),
+        trained=trained,
+        frozen=start.base.network.parameters - trained,
+        boundary=start.split.boundary,
+        rejected=ready.rejected,
+    )
+
+
+def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fabric:
+    """Return what places the training on devices, in numbers of a precision."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    chosen = find_devices(device)
+    kind = chosen[0].type
+    if devices is not None and devices < 1:
+        raise UsageError(f"{devices} devices cannot train; give a number from 1 on with --devices")
+    if kind == "cpu" and settings.precision == "16-mixed":
+        raise UsageError(
+            "16-mixed is a precision of GPUs; give --precision bf16-mixed or 32-true, or another "
+            "--device"
+        )
+    places: int | list[int] = devices or 1
+    if kind == "cuda":
+        if devices is not None:
+            chosen = find_devices(",".join(f"cuda:{number}" for number in range(devices)))
+        places = [each.index for each in chosen]
+    several = devices or len(chosen)
+    return Fabric(
+        accelerator=kind,
+        devices=places,
+        strategy="ddp" if several > 1 else "auto",
+        precision=settings.precision,  # type: ignore[arg-type]
+    )
+
+
+def _training(
+    fabric: Fabric,
+    start: Start,
+    ready: Prepared,
+    settings: FinetuneSettings,
+    progress: Progress | None,
+) -> Training:
+    """Put the network together, see that it scores as the head does, and join the images."""
+    lower = ready.lower
+    if lower is not None and lower.devices != (fabric.device,):
+        lower = start.lower(PRECISIONS[settings.precision], fabric.device)
+    network = _network(start, settings)
+    _check_start(start, network, lower, settings)
+    parts = {
+        split: _labelled(replace(ready, lower=lower), start, split, fabric.device, settings)
+        for split in ("train", "val")
+    }
+    return Training(
+        fabric,
+        network,
+        settings,
+        **parts,
+        link=start.head.link,
+        temperature=start.head.temperature,
+        progress=progress if fabric.is_global_zero else None,
+    )
+
+
+def _network(start: Start, settings: FinetuneSettings) -> TunedNetwork:
+    source, network = start.source, start.base.network
+    weights = load_weights(find_model(source.model), start.weights)
+    upper = upper_part(network, start.split, weights.state | network.constants)
+    axes = network.layers[source.layer].axes
+    how = "none" if axes == "C" else source.pool
+    return TunedNetwork(
+        upper,
+        start.head.to_module(),
+        start.split,
+        how=how,
+        axes=axes,
+        batch_statistics=settings.batch_statistics,
+    )
+
+
+def _check_start(
+    start: Start, network: TunedNetwork, lower: FrozenBase | None, settings: FinetuneSettings
+) -> None:
+    """Score some images of noise before the first step, by the head and by the network."""
+    generator = torch.Generator().manual_seed(0)
+    size = (_TRIAL, 3, *start.base.transform.crop)
+    pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    images = start.base.transform.normalise(pixels)
+    (features,) = start.base(images).values()
+    with torch.no_grad():
+        activations = images if lower is None else next(iter(lower(images).values()))
+        scores = network.eval()(activations.cpu().clone()).numpy()
+    coarser = max(start.base.precision, PRECISIONS[settings.precision], key=_BY_TOLERANCE.index)
+    check_start(start.head, start.source.vectors(features.cpu().numpy()), scores, coarser)
+
+
+def _labelled(
+    ready: Prepared, start: Start, split: str, device: torch.device, settings: FinetuneSettings
+) -> Labelled:
+    """Return the images of a split with their labels."""
+    items = [item for item in ready.chosen.items if item.split == split]
+    head = start.head
+    labels = np.array([item.label for item in items])
+    activations: Activations
+    if ready.banks and start.split.boundary:
+        plain = split == "val" or not settings.augmented
+        banks = {view: bank for view, bank in ready.banks.items() if (view == 0) == plain}
+        digests = [item.digest for item in items]
+        activations = CachedActivations(digests, start.split.boundary, banks, device)
+    else:
+        policy = find_policy(settings.augment)
+        activations = ImageActivations(items, start.base.transform, policy, ready.lower, device)
+    return Labelled(
+        activations,
+        Targets.among(labels, head.classes, multilabel=head.multilabel),
+        np.array([item.weight for item in items]),
+    )
+
+
+def _trained(training: Training, checkpoint: Checkpoint, *, resume: bool) -> State:
+    """Train until the settings say that it is over; keep a checkpoint after each epoch."""
+    state = (checkpoint.load(training) if resume else None) or training.started()
+    while not state.is_over(training.settings):
+        state = training.epoch(state)
+        if training.fabric.is_global_zero and state.diverged is None:
+            checkpoint.save(training, state)
+    return state
+
+
+@contextmanager
+def _memory_watched(device: torch.device, settings: FinetuneSettings) -> Iterator[None]:
+    """Say what helps where memory does not suffice."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise
+        cached = "" if settings.from_cache else ", or --from-cache"
+        raise MemoryShortError(
+            f"a step with {settings.batch_size} images in {settings.accumulate} pieces does not "
+            f"fit into the memory of {device}; give more pieces with --accumulate, a smaller "
+            f"--batch-size, --precision bf16-mixed{cached}"
+        ) from error

@@ -1,0 +1,201 @@
+"""What a fine-tuning starts from: the head, its base, and the images to train and validate on."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bottleneck.bases import ALL, FrozenBase, Split, split_network
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError, UsageError
+from bottleneck.features import Selection
+from bottleneck.finetune.settings import FinetuneSettings
+from bottleneck.heads import Head
+from bottleneck.images import ImageSet
+from bottleneck.predict import load_base
+
+__all__ = [
+    "Start",
+    "check_classes",
+    "check_set",
+    "default_images",
+    "images_to_train",
+    "open_start",
+]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fine-tuning starts from.
+
+    Attributes
+    ----------
+    head : Head
+        Whose weights become the top.
+    source : Selection
+        The features that it was fitted on.
+    base : FrozenBase
+        The base of these.
+    split : Split
+        Of its network.
+    weights : str
+        The base's, as `FrozenBase` takes them.
+    """
+
+    head: Head
+    source: Selection
+    base: FrozenBase
+    split: Split
+    weights: str
+
+    def lower(self, precision: str, device: Any) -> FrozenBase | None:
+        """Return the base cut at the boundary, if that is not the image itself."""
+        if self.split.boundary is None:
+            return None
+        exact = self.base.transform.exact_resize
+        return FrozenBase(
+            self.source.model,
+            [self.split.boundary],
+            weights=self.weights,
+            precision=precision,
+            device=device,
+            **{**self.source.adjustments, "exact_resize": exact},
+        )
+
+    def bound_to(self, images: ImageSet) -> dict[str, Any]:
+        """Return what a run cannot be resumed without, as JSON holds it."""
+        kept = ("train", "val")
+        return {
+            "head": {key: self.head.as_dict()[key] for key in ("clf", "classes", "temperature")},
+            "base": self.source.fingerprint,
+            "image set": {name: images.digest_of(name) for name in kept},
+        }
+
+
+def open_start(
+    head: Head, settings: FinetuneSettings, *, weights: str | None = None, device: str = "auto"
+) -> Start:
+    """Load a head's base and divide its network.
+
+    Raises
+    ------
+    UsageError
+        The head, or the layer to unfreeze, is none that training could start from.
+    DataError, WeightsError
+        As `bottleneck.predict.load_base` does.
+    """
+    source = Selection.of_head(head.source)
+    if head.clf == "knn":
+        raise UsageError(
+            "a knn head has no weights that could be trained; fit another with 'bottleneck "
+            "fit-head --clf softmax'"
+        )
+    if not source.precision:
+        raise UsageError(
+            f"the head was fitted on features of {source.model!r} that were imported, and whose "
+            f"network is not known; extract features here, and fit a head on those"
+        )
+    if source.adjustments.get("keep_aspect"):
+        raise UsageError(
+            "the head's base takes images of any proportions, which do not go into batches; "
+            "extract without --keep-aspect, and fit a head on that"
+        )
+    base = load_base(head, weights=weights, device=device)
+    split = split_network(base.network, settings.unfreeze, source.layer)
+    if settings.from_cache and split.boundary is None:
+        lowest = "" if settings.unfreeze == ALL else f" from {settings.unfreeze!r} on"
+        raise UsageError(
+            f"all layers of {source.model}{lowest} are to be trained, so that there are no frozen "
+            f"activations to cache; leave --from-cache out, or name a later layer with --unfreeze"
+        )
+    return Start(head, source, base, split, weights or source.weights)
+
+
+def check_set(images: ImageSet, cache: Cache) -> bool:
+    """Return whether the cache knows an image set.
+
+    Raises
+    ------
+    UsageError
+        It knows another one by that name.
+    """
+    file = cache.set_file(images.name)
+    if not file.exists():
+        return False
+    if ImageSet.read_csv(file).digest_of() != images.digest_of():
+        raise UsageError(
+            f"the cache has an image set {images.name!r} with other images, labels or splits; give "
+            f"this one another name with --set"
+        )
+    return True
+
+
+def images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -> ImageSet:
+    """Return the images to train on and those to validate on; no others.
+
+    Raises
+    ------
+    DataError
+        There are none of either, or of other classes than the head's.
+    UsageError
+        Some are to be held out although there are validation images.
+    """
+    if not images.labelled:
+        raise DataError(
+            f"image set {images.name!r} has no labels; expected those of the head's classes: give "
+            f"one folder per class, or a manifest with labels, with --data"
+        )
+    train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
+    val = tuple(item for item in images.items if item.split == "val")
+    if not train:
+        raise DataError(
+            f"image set {images.name!r} has no train images; expected some to fine-tune on: add a "
+            f"train folder"
+        )
+    if not val and settings.val_share is None:
+        raise DataError(
+            f"image set {images.name!r} has no validation images, which say when to stop; add a "
+            f"val folder, or hold out some of the training images with --val-share 0.2"
+        )
+    if val and settings.val_share is not None:
+        raise UsageError(
+            f"image set {images.name!r} has {len(val)} validation images already; leave "
+            f"--val-share out"
+        )
+    check_classes(replace(images, items=train + val), head)
+    if settings.val_share is not None:
+        split = replace(images, items=train).with_splits(
+            test_share=settings.val_share, seed=settings.seed
+        )
+        held = {"test": "val", "train": "train"}
+        train = tuple(replace(item, split=held[item.split or ""]) for item in split.items)
+    return replace(images, items=train + val, rejected=(), split_seed=None)
+
+
+def check_classes(images: ImageSet, head: Head) -> None:
+    """Raise `DataError` unless images are of the classes of a head."""
+    several = images.multilabel and not head.multilabel
+    if set(images.classes) == set(head.classes) and not several:
+        return
+    raise DataError(
+        f"the images of {images.name!r} are of the classes {', '.join(images.classes)}"
+        f"{', several at a time' if several else ''}; expected those of the head, "
+        f"{', '.join(head.classes)}: fit a head on this set first, or give the head's own images"
+    )
+
+
+def default_images(head: Head, cache: Cache) -> ImageSet:
+    """Return the image set that a head was fitted on.
+
+    Raises
+    ------
+    DataError
+        The cache does not have it.
+    """
+    name = Selection.of_head(head.source).image_set
+    file: Path = cache.set_file(name)
+    if not file.exists():
+        raise DataError(
+            f"no image set {name!r} in the cache folder {str(cache.root)!r}; name the cache that "
+            f"the head was fitted on with --cache, or give the images with --data"
+        )
+    return ImageSet.read_csv(file)
