@@ -42,6 +42,7 @@ def test_every_command_and_option_has_help():
     found = dict(commands())
     assert set(found) == {
         ("extract",),
+        ("finetune",),
         ("fit-head",),
         ("evaluate",),
         ("predict",),

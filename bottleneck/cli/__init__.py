@@ -11,6 +11,7 @@ from bottleneck.cli import (  # noqa: F401 - their commands join the app
     advise,
     demo,
     extract,
+    finetune,
     fit,
     leaderboard,
     look,

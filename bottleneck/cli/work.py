@@ -47,14 +47,20 @@ def evaluate(
     as_json: AsJson = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
+    from bottleneck.bases import is_finetuned
     from bottleneck.cache import Cache
     from bottleneck.evaluate import evaluate_head
     from bottleneck.features import features_of
+    from bottleneck.finetune import fill_split
     from bottleneck.heads import find_head
     from bottleneck.report import draw_confusion_matrix
 
     name, fitted = find_head(heads, head)
-    features = features_of(fitted.source, Cache(cache), memory=memory_of(None))
+    store = Cache(cache)
+    if is_finetuned(fitted.source["model"]):
+        with progress_shown() as progress:
+            fill_split(fitted, store, split, progress=progress)
+    features = features_of(fitted.source, store, split=split, memory=memory_of(None))
     evaluation = evaluate_head(fitted, features, split)
     evaluation.save(heads / name / f"evaluation-{split}.json")
     if picture:
