@@ -1,0 +1,586 @@
+"""Fine-tuning: from a head on, from images or from the cache, and the model that comes of it."""
+
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import crops
+from safetensors.torch import load_file
+
+from bottleneck import (
+    Cache,
+    FinetuneSettings,
+    FrozenBase,
+    Head,
+    ImageSet,
+    extract_features,
+    features_of,
+    fit_head,
+    load_base,
+    load_features,
+    select_features,
+)
+from bottleneck.bases import Network, find_model, load_weights, split_network, upper_part
+from bottleneck.errors import BottleneckError, DataError, UsageError, WeightsError
+from bottleneck.finetune import default_images, finetune
+from bottleneck.finetune.network import TunedNetwork, check_start
+from bottleneck.finetune.optim import losses, make_optimizer, rate_factor
+
+UNFREEZE = "blocks.6"
+SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def write_images(folder: str = "data", **counts: int) -> Path:
+    """Write ``folder/SPLIT/CLASS`` with crops, of which a class is brightened."""
+    images = iter(crops(2 * sum(counts.values())))
+    for split, count in counts.items():
+        for label in ("dark", "light"):
+            place = Path(folder) / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                shade = 40 if label == "light" else 0
+                next(images).point(lambda value, shade=shade: value * 3 // 4 + shade).save(
+                    place / f"{number}.png"
+                )
+    return Path(folder)
+
+
+def fitted(
+    cache: Cache,
+    images: ImageSet,
+    clf: str = "softmax",
+    *,
+    layer: str = "penultimate",
+    pool: str = "none",
+    **settings,
+) -> Head:
+    """Extract small images and fit a head."""
+    options = {"image_size": (64, 64), "precision": "fp32", **settings}
+    base = FrozenBase("efficientnet_lite0", [layer], pool=pool, **options)
+    extract_features(images, base, cache)
+    features = load_features(cache, select_features(cache))
+    train = features.training()
+    multilabel = images.multilabel
+    return fit_head(train.X, train.labels, clf, source=features.provenance, multilabel=multilabel)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """On one thread, sums have one order, and small images do not wait for busy cores."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Path:
+    """A folder with images and their features, not to be changed: 24 to train on, 8 to validate."""
+    folder = tmp_path_factory.mktemp("prepared")
+    with contextlib.chdir(folder):
+        images = ImageSet.open(write_images(train=12, val=4, test=3))
+        fitted(Cache("cache"), images).save("heads/head")
+    return folder
+
+
+@pytest.fixture
+def started(prepared) -> tuple[Head, ImageSet, Cache]:
+    """A head, its images and cache, in the folder of the test."""
+    for name in ("data", "cache"):
+        shutil.copytree(prepared / name, name)
+    cache = Cache("cache")
+    head = Head.load(prepared / "heads/head")
+    return head, default_images(head, cache), cache
+
+
+def curve(result) -> list[float]:
+    history = result.head.scores["history"]
+    return [value for row in history for value in (row["loss"], row["val_loss"])]
+
+
+# Where a network is divided
+
+
+@pytest.mark.parametrize(
+    ("model", "unfreeze", "layer", "boundary", "first"),
+    [
+        ("vgg16", "block5_conv1", "block5_pool", "features.23", "features.24.weight"),
+        ("vgg16", "features.25", "block5_pool", "features.24", "features.26.weight"),
+        ("vgg16", "fc2", "penultimate", "classifier.2", "classifier.3.weight"),
+        ("resnet18", "layer4", "penultimate", "layer3.1.relu_1", "layer4.0.conv1.weight"),
+        ("resnet18", "layer4.1.conv2", "penultimate", "layer4.0.relu_1", "layer4.1.conv2.weight"),
+        ("densenet121", "features.denseblock4.denselayer3", "penultimate",
+         "features.transition3.pool", "features.denseblock4.denselayer3.norm1.weight"),
+        ("mobilenet_v2", "all", "penultimate", None, "features.0.0.weight"),
+    ],
+)  # fmt: skip
+def test_where_a_network_is_divided(model, unfreeze, layer, boundary, first):
+    """One activation carries all; only what comes at or after the name is trained."""
+    network = Network(find_model(model))
+    split = split_network(network, unfreeze, network.resolve(layer)[0])
+    assert split.boundary == boundary
+    assert next(iter(split.trained)) == first
+
+
+def test_the_two_parts_are_the_whole():
+    for model, unfreeze in (("resnet18", "layer4.0.conv2"), ("mobilenet_v2", "features.16")):
+        known = find_model(model)
+        network = Network(known)
+        (end,) = network.resolve("penultimate")
+        tensors = load_weights(known, "random").state
+        split = split_network(network, unfreeze, end)
+        images = torch.rand(2, 3, 64, 64)
+        with torch.no_grad():
+            below = network.cut([split.boundary], tensors)(images)[split.boundary]
+            whole = network.cut([end], tensors)(images)[end]
+            assert torch.equal(upper_part(network, split, tensors)(below), whole)
+
+
+def tuned(*, batch_statistics: bool, model="resnet18", unfreeze="layer4.1.conv2") -> TunedNetwork:
+    known = find_model(model)
+    network = Network(known)
+    split = split_network(network, unfreeze, network.resolve("penultimate")[0])
+    upper = upper_part(network, split, load_weights(known, "random").state)
+    head = torch.nn.Linear(512, 2)
+    return TunedNetwork(upper, head, split, how="none", axes="C", batch_statistics=batch_statistics)
+
+
+@pytest.mark.parametrize("batch_statistics", [False, True])
+def test_which_statistics_training_moves(batch_statistics):
+    """Never those of frozen layers; those of trained ones only if asked for."""
+    network = tuned(batch_statistics=batch_statistics)
+    assert not any(name.startswith("upper.layer4.1.bn1") for name, _ in network.tuned())
+    names = ("upper.layer4.1.bn1.running_mean", "upper.layer4.1.bn2.running_mean")
+    before = {name: network.state_dict()[name].clone() for name in names}
+    network.train()(torch.rand(4, 512, 7, 7))
+    after = network.state_dict()
+    assert torch.equal(before[names[0]], after[names[0]])
+    assert torch.equal(before[names[1]], after[names[1]]) != batch_statistics
+
+
+def test_the_rate_of_each_block():
+    """A tenth of the head's in the last block, half below, and so on; no decay of biases."""
+    network = tuned(batch_statistics=False, unfreeze="layer3.1")
+    optimizer = make_optimizer(network, FinetuneSettings("layer3.1", learning_rate=1.0))
+    rates = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    found = {
+        name: rates[id(each)] for name, each in network.named_parameters() if id(each) in rates
+    }
+    assert found["head.weight"] == (1.0, 0.01)
+    assert found["head.bias"] == (1.0, 0.0)
+    for name, rate in (
+        ("layer4.1.conv1", 0.1),
+        ("layer4.0.conv1", 0.05),
+        ("layer3.1.conv2", 0.025),
+    ):
+        assert found[f"upper.{name}.weight"] == pytest.approx((rate, 0.01))
+    assert found["upper.layer4.1.bn2.weight"] == pytest.approx((0.1, 0.0))
+    assert len(found) == len(list(network.rates()))
+
+
+def test_the_schedule():
+    cosine = FinetuneSettings("all", warm_up=0.2)
+    factors = [rate_factor(cosine, step, 10) for step in range(10)]
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+    assert factors[6] == pytest.approx(0.5)
+    constant = FinetuneSettings("all", warm_up=0.0, schedule="constant")
+    assert {rate_factor(constant, step, 10) for step in range(10)} == {1.0}
+
+
+def test_losses_are_those_of_the_link():
+    scores, codes = torch.tensor([[2.0, -1.0]]), torch.tensor([0])
+    own = torch.nn.functional.logsigmoid
+    softmax = -torch.log_softmax(scores, 1)[0, 0]
+    assert losses("softmax", scores, codes, 0.0).item() == pytest.approx(softmax.item())
+    each = losses("one_vs_rest", scores, codes, 0.0)
+    assert torch.allclose(each, -torch.stack([own(scores[:, 0]), own(-scores[:, 1])], 1))
+    smooth = losses("independent", scores, torch.tensor([[True, False]]), 0.2)
+    expected = -(0.9 * own(scores[0, 0]) + 0.1 * own(-scores[0, 0]))
+    assert smooth[0, 0].item() == pytest.approx(expected.item())
+
+
+# The trajectory
+
+
+def test_from_the_cache_it_goes_the_same_way(started):
+    """Same seed, three epochs: losses within 1e-3, and no image or frozen layer is touched."""
+    head, images, cache = started
+    plain = finetune(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
+    cached = FinetuneSettings(**SMALL, from_cache=True)
+    first = finetune(head, images, cache, "heads/first", cached)
+    assert len(curve(plain)) == 6
+    assert curve(first) == pytest.approx(curve(plain), abs=1e-3)
+    assert curve(plain)[-2] < curve(plain)[0]
+    shutil.rmtree("data")
+    assert curve(finetune(head, images, cache, "heads/again", cached)) == curve(first)
+
+
+def test_views_in_the_cache_are_those_made_on_the_fly(started):
+    head, images, cache = started
+    settings = {**SMALL, "augment": "standard", "epochs": 2}
+    fly = finetune(head, images, cache, "heads/fly", FinetuneSettings(**settings))
+    stored = FinetuneSettings(**settings, views=2, from_cache=True, dtype="float32")
+    assert curve(finetune(head, images, cache, "heads/stored", stored)) == pytest.approx(
+        curve(fly), abs=1e-4
+    )
+    plain = finetune(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
+    assert curve(plain)[0] != pytest.approx(curve(fly)[0], abs=1e-4)
+
+
+def test_pieces_do_not_change_a_step(started):
+    head, images, cache = started
+    whole = finetune(head, images, cache, "heads/whole", FinetuneSettings(**SMALL))
+    pieces = FinetuneSettings(**SMALL, accumulate=3)
+    found = finetune(head, images, cache, "heads/pieces", pieces)
+    assert curve(found) == pytest.approx(curve(whole), abs=1e-4)
+
+
+@pytest.mark.parametrize("clf", ["mlp", "svm", "logreg"])
+def test_heads_of_all_kinds(started, clf):
+    """Trained by each optimizer; the saved head scores as the network did."""
+    _, images, cache = started
+    layer, pool = {
+        "mlp": ("last_conv", "none"),
+        "svm": ("last_conv", "avg"),
+        "logreg": ("penultimate", "none"),
+    }[clf]
+    head = fitted(cache, images, clf, layer=layer, pool=pool)
+    optimizer = {"mlp": "adamw", "svm": "sgd", "logreg": "rmsprop"}[clf]
+    settings = FinetuneSettings(**{**SMALL, "optimizer": optimizer, "epochs": 1}, balanced=True)
+    result = finetune(head, images, cache, f"heads/{clf}", settings)
+    base = load_base(result.head)
+    extract_features(images, base, cache)
+    val = features_of(result.head.source, cache).split("val")
+    right = float((result.head.predict(val.X) == val.labels).mean())
+    assert right == result.head.scores["accuracy"]
+    assert result.head.clf == clf
+
+
+def test_several_classes_per_image():
+    folder = write_images(train=10, val=3)
+    rows = ["path,label,split"]
+    for path in sorted(folder.rglob("*.png")):
+        label = f"{path.parent.name};{'even' if int(path.stem) % 2 == 0 else ''}"
+        rows.append(f"{path.relative_to(folder)},{label},{path.parent.parent.name}")
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    images, cache = ImageSet.open(folder / "list.csv"), Cache("cache")
+    head = fitted(cache, images, "logreg")
+    assert head.multilabel
+    result = finetune(head, images, cache, "heads/several", FinetuneSettings(**SMALL))
+    assert curve(result)[-2] < curve(result)[0]
+
+
+# What comes of it
+
+
+def test_the_result_is_a_head_and_a_base(bottleneck, started):
+    """`evaluate`, `predict`, `layers`, `extract --model`, and an SVM on the new features."""
+    head, *_ = started
+    head.save("heads/head")
+    done = bottleneck(
+        *("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--epochs", "2", "--name", "tuned"),
+        *("--batch-size", "8", "--picture", "epochs.png", "--tensorboard", "logs"),
+    )
+    assert done.code == 0, done.err
+    assert "saved as heads/tuned, a head and a model" in done.out
+    assert Path("epochs.png").stat().st_size > 5000
+    assert list(Path("logs/tuned").iterdir())
+    names = {path.name for path in Path("heads/tuned").iterdir()}
+    assert names == {
+        "head.json", "head.safetensors", "history.csv", "model.json", "model.safetensors",
+    }  # fmt: skip
+    columns = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds"
+    assert Path("heads/tuned/history.csv").read_text().splitlines()[0] == columns
+    evaluated = bottleneck("evaluate", "--head", "tuned", "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(evaluated.out)["images"] == 6
+    predicted = bottleneck("predict", "--head", "tuned", "data/test/light/0.png")
+    assert predicted.code == 0, predicted.err
+    old = load_base(Head.load("heads/head"))
+    new = FrozenBase("heads/tuned", precision="fp32")
+    assert new.layers == old.layers
+    assert new.transform == old.transform
+    assert new.fingerprint(*new.layers) != old.fingerprint(*old.layers)
+    extracted = bottleneck("extract", "--model", "heads/tuned")
+    assert extracted.code == 0, extracted.err
+    svm = bottleneck("fit-head", "--clf", "svm", "--name", "svm")
+    assert svm.code == 0, svm.err
+    assert Head.load("heads/svm").source["model"] == "heads/tuned"
+    assert bottleneck("evaluate", "--head", "svm").code == 0
+    shutil.move("heads/tuned", "elsewhere")
+    shutil.rmtree("cache")
+    moved = bottleneck("predict", "--head", "elsewhere", "--heads", ".", "data/test/light/0.png")
+    assert moved.out == predicted.out
+
+
+def test_only_what_is_trained_is_changed(started):
+    """And a fine-tuned model can be fine-tuned again."""
+    head, images, cache = started
+    first = finetune(head, images, cache, "heads/first", FinetuneSettings(**SMALL))
+    before = load_weights(find_model("efficientnet_lite0"), "default").state
+    after = load_file("heads/first/model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in changed} == {"blocks", "conv_head", "bn2"}
+    assert {name.split(".")[1] for name in changed if name.startswith("blocks")} == {"6"}
+    again = {**SMALL, "unfreeze": "conv_head"}
+    second = finetune(first.head, images, cache, "heads/second", FinetuneSettings(**again))
+    assert find_model("heads/second").architecture == "timm:tf_efficientnet_lite0"
+    assert json.loads(Path("heads/second/model.json").read_text())["base"] == "efficientnet_lite0"
+    assert second.head.scores["start_val_loss"] == pytest.approx(
+        first.head.scores["log_loss"], abs=1e-3
+    )
+
+
+def test_the_page_on_fine_tuning(bottleneck):
+    """Its commands and its Python run as they stand, on a head of that name."""
+    page = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
+    page = page.replace("HEAD", "demo-softmax")
+    images, cache = ImageSet.open(write_images(train=12, test=2)), Cache("cache")
+    fitted(cache, images).save("heads/demo-softmax")
+    for block in re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            finished = bottleneck(*shlex.split(line)[1:])
+            assert finished.code == 0, (line, finished.err)
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "finetune.md", "exec"), {})
+    assert Path("heads/tuned/model.safetensors").exists()
+
+
+def test_spoilt_weights_are_noticed(started):
+    head, images, cache = started
+    finetune(head, images, cache, "heads/tuned", FinetuneSettings(**{**SMALL, "epochs": 1}))
+    path = Path("heads/tuned/model.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="do not belong together"):
+        FrozenBase("heads/tuned")
+    Path("heads/tuned/model.json").write_text("{}")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        FrozenBase("heads/tuned")
+
+
+def test_the_test_images_are_never_touched(started):
+    head, images, cache = started
+    shutil.rmtree("data/test")
+    result = finetune(head, images, cache, "heads/tuned", FinetuneSettings(**SMALL))
+    assert (result.train, result.val, result.rejected) == (24, 8, ())
+
+
+def test_images_are_held_out_where_there_are_none(bottleneck):
+    """Whole groups of identical images, the same ones each time."""
+    folder = write_images(train=12)
+    shutil.copy(folder / "train/dark/0.png", folder / "train/dark/copy.png")
+    images, cache = ImageSet.open(folder), Cache("cache")
+    fitted(cache, images).save("heads/head")
+    command = ("finetune", "--head", "head", "--unfreeze", "conv_head", "--epochs", "1")
+    refused = bottleneck(*command)
+    assert refused.code == 1
+    assert "no validation images, which say when to stop" in refused.err
+    assert "--val-share 0.2" in refused.err
+    done = bottleneck(*command, "--val-share", "0.25", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["scores"]["held_out"] == "validation images"
+    result = finetune(
+        Head.load("heads/head"), images, cache, "heads/x",
+        FinetuneSettings("conv_head", epochs=1, val_share=0.25),
+    )  # fmt: skip
+    assert result.train + result.val == 25
+    assert result.val in {6, 7}
+
+
+def test_bad_images_are_listed_and_left_out(bottleneck, started):
+    head, _, _ = started
+    head.save("heads/head")
+    shutil.copytree("data", "more")
+    Path("more/train/dark/0.png").write_bytes(b"no image")
+    Path("more/val/light/0.png").write_bytes(Path("data/val/light/0.png").read_bytes()[:200])
+    command = ("finetune", "--head", "head", "--unfreeze", "conv_head", "--epochs", "1")
+    done = bottleneck(*command, "--data", "more", "--name", "tuned")
+    assert done.code == 1
+    assert "2 images could not be used" in done.err
+    assert "trained on 23 images, validated on 7" in done.out
+    assert bottleneck("evaluate", "--head", "tuned").code == 0
+
+
+# What goes wrong
+
+
+def command_of(name: str, *others: object) -> list[str]:
+    given = (
+        "finetune",
+        "--head",
+        "head",
+        "--unfreeze",
+        UNFREEZE,
+        "--batch-size",
+        8,
+        "--name",
+        name,
+    )
+    return [sys.executable, "-m", "bottleneck", *map(str, (*given, *others))]
+
+
+def test_a_killed_run_is_resumed_to_the_same_weights(started):
+    """Killed for real after its first epoch; the resumed one ends with the very same bits."""
+    head, images, cache = started
+    head.save("heads/head")
+    settings = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6)
+    state = Path("heads/killed/checkpoint/state.safetensors")
+    process = subprocess.Popen(command_of("killed", "--epochs", 6))
+    while not state.exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert state.exists()
+    head = Head.load("heads/head")
+    with pytest.raises(UsageError, match="an unfinished run is in 'heads/killed'; go on with --re"):
+        finetune(head, images, cache, "heads/killed", settings)
+    other = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6, learning_rate=1e-4)
+    with pytest.raises(UsageError, match="has learning_rate 0.001, not 0.0001; give the same"):
+        finetune(head, images, cache, "heads/killed", other, resume=True)
+    finetune(head, images, cache, "heads/killed", settings, resume=True)
+    finetune(head, images, cache, "heads/whole", settings)
+    for name in ("model.safetensors", "head.safetensors"):
+        assert Path("heads/killed", name).read_bytes() == Path("heads/whole", name).read_bytes()
+    assert not state.parent.exists()
+    with pytest.raises(UsageError, match="no unfinished run in 'heads/killed'"):
+        finetune(head, images, cache, "heads/killed", settings, resume=True)
+
+
+def test_two_processes_go_the_way_of_one(started):
+    """Real processes over gloo: the same losses at the same number of images in a step."""
+    head, images, cache = started
+    head.save("heads/head")
+    done = subprocess.run(
+        command_of("two", "--epochs", 3, "--devices", 2, "--device", "cpu"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("saved as heads/two") == 1
+    one = finetune(head, images, cache, "heads/one", FinetuneSettings(**SMALL))
+    two = Head.load("heads/two").scores["history"]
+    found = [value for row in two for value in (row["loss"], row["val_loss"])]
+    assert found == pytest.approx(curve(one), abs=1e-4)
+
+
+def test_a_training_that_diverges(bottleneck, started):
+    """It stops, says so, and saves what was best."""
+    head, *_ = started
+    head.save("heads/head")
+    done = bottleneck(
+        *("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--learning-rate", "1e30"),
+        *("--clip", "inf", "--name", "tuned", "--warm-up", "0"),
+    )
+    assert done.code == 1
+    assert "the training diverged in epoch 1" in done.err
+    assert "give a --learning-rate below 1e+30" in done.err
+    weight = Head.load("heads/tuned").model.weight
+    assert np.array_equal(weight, head.model.weight)
+    assert bottleneck("evaluate", "--head", "tuned").code == 0
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from bottleneck.cli import main
+import bottleneck.finetune, timm
+kilobytes = int(Path("/proc/self/status").read_text().partition("VmSize:")[2].split()[0])
+limit = 1024 * kilobytes + 700 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process' memory")
+def test_out_of_memory(started):
+    """A step that really does not fit: one sentence with the options that help."""
+    _, images, cache = started
+    fitted(cache, images, image_size=(448, 448)).save("heads/head")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, "finetune", "--head", "head", "--unfreeze", "all"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for option in ("--accumulate", "--batch-size", "--precision", "--from-cache"):
+        assert option in done.stderr
+    assert not Path("heads/head-finetuned/model.json").exists()
+
+
+def test_a_network_that_scores_otherwise_is_not_trained(started):
+    head, _, _ = started
+    features = np.random.default_rng(0).random((4, 1280), dtype=np.float32)
+    scores = head.decision_function(features)
+    check_start(head, features, scores * 1.0001, "fp32")
+    with pytest.raises(BottleneckError, match="this is a defect of this package"):
+        check_start(head, features, scores * 1.01, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"unfreeze": "blocks.99"}, "no layer 'blocks.99' in efficientnet_lite0"),
+        ({"unfreeze": "classifier"}, "'classifier' of efficientnet_lite0 lies above the head's"),
+        ({"unfreeze": "global_pool"}, "has nothing to train between itself and the head's"),
+        ({"unfreeze": "all", "from_cache": True}, "there are no frozen activations to cache"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a number above 0"),
+        ({"epochs": 0}, "epochs is 0, expected a number from 1 on"),
+        ({"optimizer": "adam"}, "no optimizer 'adam'; did you mean 'adamw'"),
+        ({"precision": "fp16"}, "no precision 'fp16'"),
+        ({"precision": "16-mixed"}, "16-mixed is a precision of GPUs"),
+        ({"augment": "flop"}, "no augmentation 'flop'; did you mean 'flip'"),
+        ({"augment": "flip", "from_cache": True}, "say with --views how many of each image"),
+        ({"views": 3}, "are all the same; name an --augment"),
+        ({"val_share": 0.2}, "has 8 validation images already; leave --val-share out"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(started, settings, message):
+    head, images, cache = started
+    with pytest.raises(BottleneckError) as told:
+        finetune(
+            head, images, cache, "heads/x", FinetuneSettings(**{**SMALL, **settings}), device="cpu"
+        )
+    assert message in str(told.value)
+    assert not Path("heads").exists()
+
+
+def test_heads_and_images_that_do_not_go_together(started, make_images):
+    head, images, cache = started
+    settings = FinetuneSettings(**SMALL)
+    with pytest.raises(UsageError, match="a knn head has no weights that could be trained"):
+        finetune(fitted(cache, images, "knn"), images, cache, "heads/x", settings)
+    others = ImageSet.open(make_images("others", cat=4, dog=4))
+    with pytest.raises(DataError, match="are of the classes cat, dog; expected those of the head"):
+        finetune(head, others, cache, "heads/x", FinetuneSettings(**SMALL, val_share=0.5))
+    Path("heads/x").mkdir(parents=True)
+    Path("heads/x/letter.txt").touch()
+    with pytest.raises(UsageError, match="'heads/x' is there and is no head"):
+        finetune(head, images, cache, "heads/x", settings)
+    renamed = ImageSet.open(make_images("renamed", dark=4, light=4), name=images.name)
+    with pytest.raises(UsageError, match="has an image set 'data' with other images"):
+        finetune(head, renamed, cache, "heads/y", settings)
+    with pytest.raises(DataError, match="no image set 'data' in the cache folder 'nowhere'"):
+        default_images(head, Cache("nowhere"))
