@@ -13,10 +13,9 @@ from bottleneck.finetune.data import Activations
 from bottleneck.finetune.network import TunedNetwork
 from bottleneck.finetune.optim import losses, make_optimizer, rate_factor, set_rates
 from bottleneck.finetune.settings import FinetuneSettings
-from bottleneck.heads.problem import Problem
+from bottleneck.heads.problem import row_counts
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
-from bottleneck.solvers import reduce_rows
 
 __all__ = ["Labelled", "State", "Training"]
 
@@ -47,18 +46,7 @@ class Labelled:
 
     def counts(self, *, balanced: bool) -> torch.Tensor:
         """Return what each image counts where it is trained on: mean 1, shape (n, 1) or (n, k)."""
-        problem = Problem(
-            X=np.empty((len(self.targets), 0), np.float32),
-            targets=self.targets,
-            groups=np.arange(len(self.targets)),
-            weights=self.weights,
-            plain=np.ones(len(self.targets), dtype=bool),
-            balanced=balanced,
-            standardize=False,
-            reduce=reduce_rows,
-            seed=0,
-        )
-        counts = problem.counts(np.ones((len(self.targets), 1), dtype=bool))[:, 0]
+        counts = row_counts(self.targets, self.weights[:, None], balanced=balanced)[:, 0]
         scaled = (counts / counts.mean()).astype(np.float32)
         return torch.from_numpy(scaled.reshape(len(scaled), -1))
 

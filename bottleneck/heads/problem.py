@@ -12,7 +12,7 @@ from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments
 
-__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Reduce"]
+__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Reduce", "row_counts"]
 
 Reduce = Callable[..., Reduction]
 
@@ -148,21 +148,7 @@ class Problem:
         np.ndarray
             Shape (n, f), or (n, f, k) where a row's several classes are to count the same each.
         """
-        counts = fit * self.weights[:, None]
-        if not self.balanced:
-            return np.asarray(counts)
-        total = counts.sum(axis=0)
-        if self.targets.multilabel:
-            indicators = self.targets.codes[:, None, :]
-            members = np.where(indicators, counts[..., None], 0).sum(axis=0)
-            each = np.where(indicators, members, total[:, None] - members)
-            return np.asarray(counts[..., None] * total[:, None] / (2 * each))
-        k = len(self.targets.classes)
-        members = np.stack(
-            [np.bincount(self.targets.codes, weights=fold, minlength=k) for fold in counts.T],
-            axis=1,
-        )
-        return np.asarray(counts * (total / (k * members))[self.targets.codes])
+        return row_counts(self.targets, fit * self.weights[:, None], balanced=self.balanced)
 
     def take(self, rows: np.ndarray) -> Self:
         """Return the problem of some rows."""
@@ -251,6 +237,33 @@ class Problem:
             others = [len(np.unique(groups[~own])) for own in indicators.T]
             each = list(map(min, each, others))
         return min(each), self.targets.classes[int(np.argmin(each))]
+
+
+def row_counts(targets: Targets, counts: np.ndarray, *, balanced: bool) -> np.ndarray:
+    """Return what rows count in each fold, as `Problem.counts` does.
+
+    Parameters
+    ----------
+    targets : Targets
+        n rows.
+    counts : np.ndarray
+        Shape (n, f): what they count where classes may count differently, 0 if not fitted on.
+    balanced : bool
+        Whether each class counts the same in a fold, however many rows it has there.
+    """
+    if not balanced:
+        return np.asarray(counts)
+    total = counts.sum(axis=0)
+    if targets.multilabel:
+        indicators = targets.codes[:, None, :]
+        members = np.where(indicators, counts[..., None], 0).sum(axis=0)
+        each = np.where(indicators, members, total[:, None] - members)
+        return np.asarray(counts[..., None] * total[:, None] / (2 * each))
+    k = len(targets.classes)
+    members = np.stack(
+        [np.bincount(targets.codes, weights=fold, minlength=k) for fold in counts.T], axis=1
+    )
+    return np.asarray(counts * (total / (k * members))[targets.codes])
 
 
 def _strata(targets: Targets, folds: int) -> np.ndarray:
