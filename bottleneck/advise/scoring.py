@@ -184,17 +184,24 @@ def score_sizes(
     advance : callable
         Called after each fit.
     """
-    tasks = [
-        joblib.delayed(_fit)(bench.problem, recipe, Fold(subset, fold.held))
+    wanted = [
+        Fold(subset, fold.held)
         for repeat, folds in enumerate(bench.repeats)
         for fold in folds
         for subset in nested_subsets(bench.problem, fold.fit, sizes, repeat)
     ]
-    fits = []
-    for fit in _in_order(tasks, jobs):
-        fits.append(fit)
-        advance()
-    folds = len(bench.repeats[0])
+    # All rows there are, with the same rows held out, are the same in every repetition.
+    keys = [(fold.fit.tobytes(), fold.held.tobytes()) for fold in wanted]
+    tasks = {
+        key: joblib.delayed(_fit)(bench.problem, recipe, fold)
+        for key, fold in zip(keys, wanted, strict=True)
+    }
+    found = {}
+    for key, fit in zip(tasks, _in_order(list(tasks.values()), jobs), strict=True):
+        found[key] = fit
+        for _ in range(keys.count(key)):
+            advance()
+    fits, folds = [found[key] for key in keys], len(bench.repeats[0])
     return [_joined(bench, fits[number :: len(sizes)], folds) for number in range(len(sizes))]
 
 

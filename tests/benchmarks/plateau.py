@@ -22,9 +22,9 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import joblib
 import numpy as np
 from baselines import raw_pixels, small_convnet
-from bottleneck.finetune import FinetuneSettings, finetune
 from precision import clipart
 from scipy.stats import t as student
 
@@ -44,6 +44,7 @@ from bottleneck import (
 from bottleneck.advise import advise_on
 from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
+from bottleneck.finetune import FinetuneSettings, finetune
 
 MODEL, LAYER, EARLIER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.4", "blocks.5"
 VIEWS, AUGMENT = 8, "standard"
@@ -98,7 +99,8 @@ def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int
     found["small convnet"] = small_convnet(train, val, test, seed)
     extract_features(images, FrozenBase(MODEL, [LAYER, EARLIER], pool="avg"), cache)
     if not seed:
-        advice = advise_on(cache, select_layers(cache, image_set=images.name))
+        with joblib.parallel_config("loky", n_jobs=-1):
+            advice = advise_on(cache, select_layers(cache, image_set=images.name))
         found["verdict"] = advice.verdict.sentence
         print(advice.verdict.sentence, flush=True)
     head = fitted(cache, images)
