@@ -46,7 +46,8 @@ from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
 from bottleneck.finetune import FinetuneSettings, finetune
 
-MODEL, LAYER, EARLIER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.4", "blocks.5"
+MODEL, LAYER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.5"
+EARLIER = ("blocks.2", "blocks.4", "blocks.5")
 VIEWS, AUGMENT = 8, "standard"
 STEPS = ("raw pixels", "small convnet", "head", "head with views", "fine-tuned")
 SHARES = {"test": 0.2, "val": 0.15}
@@ -97,12 +98,10 @@ def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int
     found: dict = {"seed": seed, "train": len(train), "val": len(val), "test": len(test)}
     found["raw pixels"] = raw_pixels(train, val, test)
     found["small convnet"] = small_convnet(train, val, test, seed)
-    extract_features(images, FrozenBase(MODEL, [LAYER, EARLIER], pool="avg"), cache)
     if not seed:
-        with joblib.parallel_config("loky", n_jobs=-1):
-            advice = advise_on(cache, select_layers(cache, image_set=images.name))
-        found["verdict"] = advice.verdict.sentence
-        print(advice.verdict.sentence, flush=True)
+        found["verdict"] = verdict(images, cache)
+        print(found["verdict"], flush=True)
+    extract_features(images, FrozenBase(MODEL, [LAYER], pool="avg"), cache)
     head = fitted(cache, images)
     found["head"] = tested(head, cache)
     base = FrozenBase(MODEL, [LAYER], pool="avg")
@@ -119,6 +118,18 @@ def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int
     found["fine-tuned"] = tested(tuned.head, cache)
     print(json.dumps(found), flush=True)
     return found
+
+
+def verdict(images: ImageSet, cache: Cache) -> str:
+    """Return what `advise` says; the validation images are trained on as well, in folds."""
+    items = [
+        replace(item, split="train" if item.split == "val" else item.split) for item in images.items
+    ]
+    folded = replace(images, name=f"{images.name}-folds", items=tuple(items))
+    extract_features(folded, FrozenBase(MODEL, [*EARLIER, LAYER], pool="avg"), cache)
+    with joblib.parallel_config("loky", n_jobs=-1):
+        advice = advise_on(cache, select_layers(cache, image_set=folded.name))
+    return advice.verdict.sentence
 
 
 def fitted(cache: Cache, images: ImageSet) -> Head:
