@@ -15,11 +15,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from bottleneck.finetune import FinetuneSettings, finetune
-from plateau import AUGMENT, LAYER, MODEL, UNFROZEN, VIEWS, fitted, split, tested
+from plateau import LAYER, MODEL, SETTINGS, UNFROZEN, VIEWS, fitted, split, tested
 from precision import clipart
 
 from bottleneck import Cache, FrozenBase, extract_features
+from bottleneck.finetune import FinetuneSettings, finetune
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     epochs = arguments.epochs
     on_the_fly = FinetuneSettings(
-        UNFROZEN, epochs=epochs, patience=epochs, augment=AUGMENT, seed=arguments.seed
+        UNFROZEN, epochs=epochs, patience=epochs, seed=arguments.seed, **SETTINGS | {"views": None}
     )
     ways = {
         "on the fly": on_the_fly,
