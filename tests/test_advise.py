@@ -308,6 +308,20 @@ def test_val_images_judge_and_test_images_do_not():
     assert again.as_dict() == found.as_dict()
 
 
+def test_few_val_images_are_told():
+    X, y = blobs(np.random.default_rng(2), 100, 2, 5, 1.5)
+    splits = np.repeat(["train", "val"], [97, 3])
+    with pytest.raises(DataError, match="has 3 val images, expected 5 at least, as --cv says"):
+        advice_on({"last": X}, y, splits)
+
+
+def test_blocks_that_are_all_alike_leave_some_doubt():
+    """What a hundred images have not shown may happen to three of a hundred."""
+    alike = Samples(np.ones((2, 5)), 0.25, crossed=False, least=0.03)
+    assert (alike.estimate().low, alike.estimate().high) == (0.97, 1.03)
+    assert (alike - alike).estimate().high == 0.03
+
+
 @pytest.fixture
 def evidence(advice_of):
     """That of two layers."""
@@ -407,7 +421,7 @@ def test_on_the_command_line(bottleneck, faces_cache):
     lines = [line for line in commands.splitlines() if line.startswith("bottleneck advise")]
     text, as_json = (bottleneck(*shlex.split(line)[1:], *asked) for line in lines)
     assert text.code == as_json.code == 0, text.err + as_json.err
-    assert "verdict: label noise or a ceiling: held-out accuracy is 0.9" in text.out
+    assert re.search(r"^verdict: (undecided|label noise or a ceiling): .*0\.\d", text.out, re.M)
     assert Path("advice.png").stat().st_size > 20_000
     found = json.loads(as_json.out)
     assert found["verdict"]["kind"] == CEILING

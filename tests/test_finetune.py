@@ -303,7 +303,8 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert list(Path("logs/tuned").iterdir())
     names = {path.name for path in Path("heads/tuned").iterdir()}
     assert names == {
-        "head.json", "head.safetensors", "history.csv", "model.json", "model.safetensors",
+        "head.json", "head.safetensors", "history.csv",
+        "model.json", "model.safetensors", "seen.txt",
     }  # fmt: skip
     columns = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds"
     assert Path("heads/tuned/history.csv").read_text().splitlines()[0] == columns
@@ -321,6 +322,8 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert extracted.code == 0, extracted.err
     svm = bottleneck("fit-head", "--clf", "svm", "--name", "svm")
     assert svm.code == 0, svm.err
+    assert "32 of the 32 train and val images were trained or validated on when" in svm.err
+    assert "what is measured on them is too good" not in evaluated.err
     assert Head.load("heads/svm").source["model"] == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
@@ -527,16 +530,40 @@ def test_out_of_memory(started):
     assert "Traceback" not in done.stderr
     for option in ("--accumulate", "--batch-size", "--precision", "--from-cache"):
         assert option in done.stderr
-    assert not Path("heads/head-finetuned/model.json").exists()
+    assert not Path("heads/head-finetuned").exists()  # so that the next try meets nothing
+
+
+def test_probabilities_never_get_worse(started):
+    """The temperature is fitted anew only where the validation images' log loss gains by it."""
+    head, images, cache = started
+    for name, rate in (("better", 1e-3), ("unchanged", 1e-9)):
+        settings = FinetuneSettings(**{**SMALL, "learning_rate": rate})
+        scores = finetune(head, images, cache, f"heads/{name}", settings).head.scores
+        best = min([scores["start_val_loss"], *(each["val_loss"] for each in scores["history"])])
+        assert scores["log_loss"] <= best + 1e-6
+
+
+def test_in_fewer_bits_it_starts_as_well(started):
+    head, images, cache = started
+    settings = FinetuneSettings(**{**SMALL, "epochs": 1, "precision": "bf16-mixed"})
+    done = finetune(head, images, cache, "heads/bf16", settings)
+    assert np.isfinite(curve(done)).all()
+
+
+def test_the_start_is_not_replaced(bottleneck, started):
+    started[0].save("heads/head")
+    done = bottleneck("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--name", "head")
+    assert done.code == 2
+    assert "the result would replace 'head', from which it starts; give another --name" in done.err
 
 
 def test_a_network_that_scores_otherwise_is_not_trained(started):
     head, _, _ = started
     features = np.random.default_rng(0).random((4, 1280), dtype=np.float32)
     scores = head.decision_function(features)
-    check_start(head, features, scores * 1.0001, "fp32")
+    check_start(head, features, scores * 1.0001)
     with pytest.raises(BottleneckError, match="this is a defect of this package"):
-        check_start(head, features, scores * 1.01, "fp32")
+        check_start(head, features, scores * 1.01)
 
 
 @pytest.mark.parametrize(

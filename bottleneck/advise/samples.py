@@ -54,11 +54,14 @@ class Samples:
         Smaller subsets overlap less, so that their intervals are rather too wide.
     crossed : bool
         Whether every repetition holds out the same blocks: those of the ``val`` images.
+    least : float
+        What an interval reaches in any case: blocks that are all alike leave some doubt as well.
     """
 
     values: np.ndarray
     ratio: float
     crossed: bool
+    least: float = 0.0
 
     def __sub__(self, other: Self) -> Self:
         """Pair metrics of the same folds."""
@@ -87,6 +90,7 @@ class Samples:
                 half = hypot(half, over_subsets)
         else:
             half = half_width(self.values.ravel().tolist(), self.ratio, comparisons)
+        half = max(half, self.least)
         return Estimate(self.mean, self.mean - half, self.mean + half)
 
     def resampled(self, draws: int, seed: int) -> np.ndarray:

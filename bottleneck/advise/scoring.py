@@ -9,7 +9,7 @@ import numpy as np
 
 from bottleneck.advise.samples import Samples
 from bottleneck.advise.subsets import nested_subsets
-from bottleneck.errors import UsageError
+from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
 from bottleneck.heads import MLP
 from bottleneck.heads.calibration import fit_temperature
@@ -22,6 +22,9 @@ from bottleneck.solvers import threads_for
 __all__ = ["Bench", "Scored", "make_bench", "score_sizes"]
 
 _INNER_FOLDS = 3
+_RULE_OF_THREE = 3
+"""What n images have not shown once happens to less than 3 of n (Hanley and Lippman-Hand 1983, If
+Nothing Goes Wrong, Is Everything All Right?)."""
 
 
 class Scored(NamedTuple):
@@ -121,7 +124,8 @@ class Bench:
 
     def accuracy(self, scored: Scored) -> Samples:
         """Return the share of rows that got their own class."""
-        return self.samples(scored.log_probabilities.argmax(axis=2) == self.codes)
+        samples = self.samples(scored.log_probabilities.argmax(axis=2) == self.codes)
+        return replace(samples, least=_RULE_OF_THREE / len(self.judged))
 
     def log_loss(self, scored: Scored) -> Samples:
         """Return the mean negative log probability of the rows' own classes, in nats."""
@@ -155,6 +159,12 @@ def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, see
         folds = [problem.folds(cv, repeat=repeat) for repeat in range(repeats)]
         held_out = [[np.flatnonzero(fold.held) for fold in own] for own in folds]
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
+    if len(held) < cv:
+        raise DataError(
+            f"image set {features.images.name!r} has {len(held)} val images, expected {cv} at "
+            f"least, as --cv says; add some, or leave them out, and folds of the training images "
+            f"will do"
+        )
     problem, fold = with_validation(problem, held.X, held.labels)
     judged = np.flatnonzero(fold.held)
     blocks = _dealt(problem.targets.codes[judged], cv, seed)

@@ -36,6 +36,8 @@ _NEGLIGIBLE = 2
 """A gain is ruled out where its interval ends below twice that."""
 _NOTHING_LEFT = 0.02
 """An error below which nothing that could be gained would be seen."""
+_AT_MOST_LEFT = 0.05
+"""And what its interval has to stay below."""
 _NOISE_SHARE = 0.5
 """Labels are noisy where the rows that the head is surest of have this share of the error."""
 _NEAR_CHANCE = 0.5
@@ -154,7 +156,7 @@ def decide(evidence: Evidence) -> Verdict:
     options = _options(evidence)
     shown = [each for each in options if each.state == SHOWN]
     still_open = [each for each in options if each.state == OPEN]
-    if evidence.error < _NOTHING_LEFT:
+    if evidence.error < _NOTHING_LEFT and 1 - evidence.accuracy.low < _AT_MOST_LEFT:
         return _verdict(evidence, options, CEILING, _nothing_left(evidence))
     if shown:
         best = max(shown, key=lambda each: each.gain.value)

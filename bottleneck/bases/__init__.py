@@ -1,6 +1,6 @@
 """Frozen bases: models, layers and aliases, transforms, weights, fingerprint."""
 
-from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, write_finetuned
+from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned
 from bottleneck.bases.frozen import SCHEMA_VERSION, FrozenBase
 from bottleneck.bases.layers import Layer
 from bottleneck.bases.libraries import timm_names
@@ -30,6 +30,7 @@ __all__ = [
     "is_finetuned",
     "load_weights",
     "model_names",
+    "seen_digests",
     "split_network",
     "timm_names",
     "upper_part",

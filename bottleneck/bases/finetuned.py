@@ -1,7 +1,7 @@
 """Fine-tuned models: a folder with all weights and what belongs to them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ __all__ = [
     "finetuned_model",
     "is_finetuned",
     "read_finetuned",
+    "seen_digests",
     "write_finetuned",
 ]
 
@@ -27,6 +28,7 @@ WEIGHTS_NAME = "finetuned"
 _SCHEMA_VERSION = 1
 _RECORD_FILE = "model.json"
 _WEIGHTS_FILE = "model.safetensors"
+_SEEN_FILE = "seen.txt"
 
 
 def is_finetuned(folder: str | Path) -> bool:
@@ -42,6 +44,7 @@ def write_finetuned(
     transform: Transform,
     layer: str,
     record: Mapping[str, Any],
+    seen: Collection[str],
 ) -> None:
     """Write a fine-tuned model into a folder, each file whole or not at all.
 
@@ -59,6 +62,8 @@ def write_finetuned(
         Up to which layer it was trained.
     record : mapping
         What else is to be known of it, as JSON holds it.
+    seen : collection of str
+        SHA-256 of the images that it was trained or validated on.
 
     Raises
     ------
@@ -66,8 +71,10 @@ def write_finetuned(
         The folder cannot be written.
     """
     base = read_finetuned(model.name)["base"] if is_finetuned(model.name) else model.name
+    digests = sorted({*seen, *seen_digests(model.name)})
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
     path = Path(folder)
+    atomic_write(path / _SEEN_FILE, "".join(f"{digest}\n" for digest in digests))
     atomic_write(path / _WEIGHTS_FILE, content)
     write_json(
         path / _RECORD_FILE,
@@ -104,6 +111,17 @@ def read_finetuned(folder: str | Path) -> dict[str, Any]:
             f"(format {record['schema']}, expected {_SCHEMA_VERSION}); fine-tune it again"
         )
     return record
+
+
+def seen_digests(model: str) -> frozenset[str]:
+    """Return the images that a model was fine-tuned on, by digest; none of any other model.
+
+    What is measured on them is too good, also by heads that never saw them.
+    """
+    path = Path(model) / _SEEN_FILE
+    if not is_finetuned(model) or not path.is_file():
+        return frozenset()
+    return frozenset(path.read_text().split())
 
 
 def finetuned_model(folder: str, record: Mapping[str, Any], base: Model) -> Model:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.notes import note_image_set, note_random
+from bottleneck.cli.notes import note_image_set, note_random, note_seen
 from bottleneck.cli.options import (
     AsJson,
     ByModel,
@@ -98,8 +98,10 @@ def advise(
     if picture:
         draw_advice(advice, picture)
         note(f"learning curve and layers drawn to {picture}")
-    note_image_set(ImageSet.read_csv(store.set_file(advice.image_set)))
+    images = ImageSet.read_csv(store.set_file(advice.image_set))
+    note_image_set(images)
     note_random(any(each.weights_random for each in selections))
+    note_seen(advice.model, images, ["train", "val"])
     if as_json:
         print_json(advice.as_dict())
     else:

@@ -19,6 +19,7 @@ from bottleneck.cli.options import (
     plain,
 )
 from bottleneck.cli.output import note, print_json, progress_shown
+from bottleneck.errors import UsageError
 
 if TYPE_CHECKING:
     from bottleneck.finetune import Finetuned
@@ -174,10 +175,11 @@ def finetune(
     from bottleneck.cache import Cache
     from bottleneck.finetune import FinetuneSettings, default_images
     from bottleneck.finetune import finetune as train
+    from bottleneck.finetune.checkpoints import Checkpoint
     from bottleneck.finetune.prepare import is_first_process
     from bottleneck.heads import find_head
     from bottleneck.images import ImageSet
-    from bottleneck.report import check_picture, draw_history, log_history
+    from bottleneck.report import check_picture
 
     settings = FinetuneSettings(
         unfreeze=unfreeze,
@@ -211,35 +213,43 @@ def finetune(
     images = (
         ImageSet.open(data, name=image_set, seed=seed) if data else default_images(fitted, store)
     )
-    folder = heads / (name or f"{head_name.removesuffix('-finetuned')}-finetuned")
-    with progress_shown(quiet=not first) as progress:
-        done = train(
-            fitted,
-            images,
-            store,
-            folder,
-            settings,
-            weights=weights,
-            device=device,
-            devices=devices,
-            resume=resume,
-            progress=progress,
+    folder = heads / (name or f"{head_name}-finetuned")
+    if folder.name == head_name:
+        raise UsageError(
+            f"the result would replace {head_name!r}, from which it starts; give another --name"
         )
+    replaced = (folder / "head.json").exists()
+    if first:
+        note_image_set(images)
+    try:
+        with progress_shown(quiet=not first) as progress:
+            done = train(
+                fitted,
+                images,
+                store,
+                folder,
+                settings,
+                weights=weights,
+                device=device,
+                devices=devices,
+                resume=resume,
+                progress=progress,
+            )
+    except SystemExit:
+        if first and Checkpoint(folder / "checkpoint").exists:
+            note("stopped: the same command with --resume goes on after the last whole epoch")
+        raise
     if not first:
         return done
-    history = done.head.scores["history"]
-    if picture and history:
-        draw_history(history, folder.name, picture)
-        note(f"epochs drawn to {picture}")
-    if tensorboard and history:
-        log_history(history, tensorboard / folder.name)
-    note_image_set(images)
     if as_json:
         print_json({"head": folder.name, "model": str(folder), **done.head.as_dict()})
     else:
         _print(done, unfreeze)
+    if replaced:
+        note("note: it replaces the head that had that name; --name gives another")
     _note_end(done, learning_rate)
     note_rejected(done.rejected)
+    _show_history(done, picture, tensorboard)
     if done.rejected or done.diverged:
         raise typer.Exit(1)
     return done
@@ -248,19 +258,27 @@ def finetune(
 def _print(done: "Finetuned", unfreeze: str) -> None:
     """Print what was trained, how it went, and where the result is."""
     scores, source = done.head.scores, done.head.source
-    kept = {"val_accuracy": scores["start_val_accuracy"], "val_loss": scores["start_val_loss"]}
-    if best := scores["best_epoch"]:
-        kept = scores["history"][best - 1]
     print(
         f"{done.trained:,} parameters from {unfreeze!r} to {source['alias'] or source['layer']!r} "
         f"and the {done.head.clf} head, trained on {done.train} images, validated on {done.val}"
     )
     print(
-        f"best epoch {best} of {len(scores['history'])}, validation accuracy "
-        f"{scores['start_val_accuracy']:.4f} before, {kept['val_accuracy']:.4f} after; log loss "
-        f"{scores['start_val_loss']:.4g} before, {kept['val_loss']:.4g} after"
+        f"best epoch {scores['best_epoch']} of {len(scores['history'])}, validation accuracy "
+        f"{scores['start_val_accuracy']:.4f} before, {scores['accuracy']:.4f} after; log loss "
+        f"{scores['start_val_loss']:.4g} before, {scores['log_loss']:.4g} after"
     )
     print(f"saved as {done.folder}, a head and a model")
+
+
+def _show_history(done: "Finetuned", picture: Path | None, tensorboard: Path | None) -> None:
+    from bottleneck.report import draw_history, log_history
+
+    history, name = done.head.scores["history"], done.folder.name
+    if picture and history:
+        draw_history(history, name, picture)
+        note(f"epochs drawn to {picture}")
+    if tensorboard and history:
+        log_history(history, tensorboard / name)
 
 
 def _note_end(done: "Finetuned", learning_rate: float) -> None:

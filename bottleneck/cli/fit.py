@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bottleneck.cli.app import app
-from bottleneck.cli.notes import note_image_set, note_near_duplicates, note_random
+from bottleneck.cli.notes import note_image_set, note_near_duplicates, note_random, note_seen
 from bottleneck.cli.options import (
     AsJson,
     Balanced,
@@ -166,6 +166,7 @@ def fit_head(
         log_history(head.scores["history"], tensorboard / folder.name)
     note_image_set(features.images)
     note_random(selection.weights_random)
+    note_seen(selection.model, features.images, ["train", "val"])
     if alike is not None:
         note_near_duplicates(alike)
     if as_json:

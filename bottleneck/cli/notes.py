@@ -10,7 +10,7 @@ from bottleneck.cli.output import note
 if TYPE_CHECKING:
     from bottleneck.images import ImageSet, NearDuplicates, RejectedImage
 
-__all__ = ["note_image_set", "note_near_duplicates", "note_random", "note_rejected"]
+__all__ = ["note_image_set", "note_near_duplicates", "note_random", "note_rejected", "note_seen"]
 
 _MOST = 20
 
@@ -19,6 +19,20 @@ def note_random(random: bool) -> None:
     """Say that the weights were never trained."""
     if random:
         note("note: the weights are random; the features serve to try the plumbing only")
+
+
+def note_seen(model: str, images: "ImageSet", splits: Sequence[str]) -> None:
+    """Say that something is measured on images that a fine-tuned base knows."""
+    from bottleneck.bases import seen_digests
+
+    seen = seen_digests(model)
+    judged = [item for item in images.items if item.split in splits]
+    known = sum(item.digest in seen for item in judged)
+    if known:
+        note(
+            f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were trained or "
+            f"validated on when {model!r} was fine-tuned; what is measured on them is too good"
+        )
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:

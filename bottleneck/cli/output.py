@@ -208,11 +208,12 @@ def _now_and_then(
 
 def _rates() -> Callable[[str, int], float]:
     """Return what gives the rate of a stage since it was first asked for that."""
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}
 
     def rate_of(stage: str, done: int) -> float:
         now = time.monotonic()
-        return done / max(1e-9, now - started.setdefault(stage, now)) if done else 0.0
+        began, before = started.setdefault(stage, (now, done))
+        return (done - before) / max(1e-9, now - began)
 
     return rate_of
 

@@ -7,7 +7,7 @@ import typer
 
 from bottleneck.cli.app import app
 from bottleneck.cli.leaderboard import print_best
-from bottleneck.cli.notes import note_image_set, note_random
+from bottleneck.cli.notes import note_image_set, note_random, note_seen
 from bottleneck.cli.options import (
     AsJson,
     Balanced,
@@ -149,8 +149,10 @@ def sweep(
         )
     if mlflow:
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
-    for name in dict.fromkeys(each.image_set for each in selections):
-        note_image_set(ImageSet.read_csv(store.set_file(name)))
+    images = ImageSet.read_csv(store.set_file(selections[0].image_set))
+    note_image_set(images)
+    for used in dict.fromkeys(each.model for each in selections):
+        note_seen(used, images, ["train", "val"])
     for each in selections:
         if each.views:
             note(

@@ -13,6 +13,7 @@ from bottleneck.cli.notes import (
     note_image_set,
     note_random,
     note_rejected,
+    note_seen,
 )
 from bottleneck.cli.options import (
     AsJson,
@@ -68,6 +69,7 @@ def evaluate(
         note(f"confusion matrix drawn to {picture}")
     note_image_set(features.images)
     note_random(fitted.source["weights_random"])
+    note_seen(fitted.source["model"], features.images, [split])
     if as_json:
         print_json({"head": name, **evaluation.as_dict()})
         return evaluation

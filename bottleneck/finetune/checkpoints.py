@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
@@ -39,8 +39,8 @@ class Checkpoint:
 
     @property
     def exists(self) -> bool:
-        """Whether there is an unfinished run."""
-        return (self.folder / _PLAN_FILE).is_file()
+        """Whether there is an unfinished run with an epoch that it could go on after."""
+        return (self.folder / _STATE_FILE).is_file()
 
     def begin(self, settings: FinetuneSettings, start: Mapping[str, Any], images: ImageSet) -> None:
         """Note what is going to be trained, how and on which images.
@@ -112,16 +112,14 @@ class Checkpoint:
         content = save(packed, metadata={_FACTS: json.dumps(facts)})
         atomic_write(self.folder / _STATE_FILE, content)
 
-    def load(self, training: Training) -> State | None:
-        """Bring a training to where the unfinished run was; None if that had no epoch.
+    def load(self, training: Training) -> State:
+        """Bring a training to where the unfinished run was.
 
         Raises
         ------
         DataError
             The checkpoint is damaged.
         """
-        if not (self.folder / _STATE_FILE).is_file():
-            return None
         tensors: dict[str, dict[str, torch.Tensor]] = {"tuned": {}, "best": {}, "optimizer": {}}
         try:
             with safe_open(self.folder / _STATE_FILE, "pt") as file:
@@ -143,7 +141,16 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove what the finished run does not need any more."""
-        rmtree(self.folder, ignore_errors=True)
+        for name in (_STATE_FILE, _IMAGES_FILE, _PLAN_FILE):
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with suppress(OSError):  # there is more in it, or it is not there
+                folder.rmdir()
+
+    def forget(self) -> None:
+        """Remove what a run has left that ended before its first epoch did."""
+        if (self.folder / _PLAN_FILE).is_file() and not self.exists:
+            self.remove()
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(

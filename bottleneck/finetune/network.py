@@ -15,8 +15,8 @@ from bottleneck.pooling import pool
 
 __all__ = ["TunedNetwork", "check_start", "head_model"]
 
-_TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
-"""Of the largest score: what another order of summation and these numbers may do to it."""
+_TOLERANCE = 1e-3
+"""Of the largest score: what another order of summation may do to it."""
 
 
 class TunedNetwork(nn.Module):
@@ -115,7 +115,7 @@ def head_model(module: nn.Module, model: Model) -> Model:
     return Affine(arrays["weight"], arrays["bias"])
 
 
-def check_start(head: Head, features: np.ndarray, scores: np.ndarray, precision: str) -> None:
+def check_start(head: Head, features: np.ndarray, scores: np.ndarray) -> None:
     """Raise an error unless the network scores images as its head does, before it is trained.
 
     Parameters
@@ -123,22 +123,20 @@ def check_start(head: Head, features: np.ndarray, scores: np.ndarray, precision:
     head : Head
         Whose weights the network has taken over.
     features : np.ndarray
-        Of n images, shape (n, d), as the head's own base computes them.
+        Of n images, shape (n, d), as the head's own base computes them in float32.
     scores : np.ndarray
         The network's, shape (n, k).
-    precision : str
-        The coarser of those that the two are computed in: ``fp32``, ``fp16`` or ``bf16``.
 
     Raises
     ------
     BottleneckError
-        They differ by more than 1e-3 of the largest score, 2e-2 in fp16, 1e-1 in bf16.
+        They differ by more than 1e-3 of the largest score.
     """
     expected = head.decision_function(features)
     gap = float(np.abs(expected - scores).max() / (np.abs(expected).max() or 1.0))
-    if not gap <= _TOLERANCES[precision]:
+    if not gap <= _TOLERANCE:
         raise BottleneckError(
-            f"the network to be fine-tuned scores images otherwise than its head (by {gap:.2g} of "
-            f"the largest score), where it must be the same within {_TOLERANCES[precision]:g}; "
+            f"the network to be fine-tuned scores images otherwise than its head (by {gap:.3g} of "
+            f"the largest score), where it must be the same within {_TOLERANCE:g}; "
             f"this is a defect of this package: please report it with the command"
         )

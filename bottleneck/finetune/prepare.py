@@ -95,6 +95,7 @@ def prepare(
 def _check_folder(folder: Path, checkpoint: Checkpoint, *, resume: bool) -> None:
     if resume:
         return
+    checkpoint.forget()
     if checkpoint.exists:
         raise UsageError(
             f"an unfinished run is in {str(folder)!r}; go on with --resume, or remove "

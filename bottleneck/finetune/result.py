@@ -1,5 +1,6 @@
 """The result: a model folder with all weights, and the head in it."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from bottleneck.finetune.network import head_model
 from bottleneck.finetune.start import Start
 from bottleneck.heads import Head, calibration_error
 from bottleneck.heads.calibration import fit_temperature
-from bottleneck.heads.probabilities import log_probabilities
+from bottleneck.heads.probabilities import log_losses, log_probabilities
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.images import ImageSet
+from bottleneck.labels import Targets
 from bottleneck.predict import load_base
 
 __all__ = ["fill_split", "write_result"]
@@ -43,6 +45,7 @@ def write_result(
     *,
     scores: np.ndarray,
     images: ImageSet,
+    seen: Collection[str],
 ) -> None:
     """Write the model and its head.
 
@@ -60,6 +63,8 @@ def write_result(
         Of the validation images, shape (n, k).
     images : ImageSet
         The whole set.
+    seen : collection of str
+        SHA-256 of the images trained and validated on.
 
     Raises
     ------
@@ -90,6 +95,7 @@ def write_result(
             transform=start.base.transform,
             layer=source.layer,
             record=record,
+            seen=seen,
         )
     except OSError as error:
         raise DataError(
@@ -115,9 +121,9 @@ def _all_weights(start: Start, training: Training) -> dict[str, torch.Tensor]:
 
 
 def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) -> Head:
-    """Return the head as trained, with a temperature fitted on the validation images."""
+    """Return the head as trained."""
     targets = training.val.targets
-    temperature = fit_temperature(head.link, scores, targets)
+    temperature = _temperature(head, targets, scores) if state.best_epoch else head.temperature
     before = np.exp(log_probabilities(head.link, scores, training.temperature))
     return replace(
         head,
@@ -134,6 +140,12 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
             "history": state.history,
         },
     )
+
+
+def _temperature(head: Head, targets: Targets, scores: np.ndarray) -> float:
+    """Return one fitted on the validation images, or the head's own where that is no better."""
+    found = (head.temperature, fit_temperature(head.link, scores, targets))
+    return min(found, key=lambda each: float(log_losses(head.link, scores, targets, each).mean()))
 
 
 def _selection(folder: Path, start: Start, images: ImageSet) -> dict[str, Any]:

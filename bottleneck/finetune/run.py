@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
 from bottleneck.finetune.loop import Labelled, State, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
-from bottleneck.finetune.prepare import Prepared, prepare
+from bottleneck.finetune.prepare import Prepared, is_first_process, prepare
 from bottleneck.finetune.result import write_result
 from bottleneck.finetune.settings import PRECISIONS, FinetuneSettings
 from bottleneck.finetune.start import Start, open_start
@@ -34,7 +34,6 @@ __all__ = ["Finetuned", "finetune"]
 _CHECKPOINT = "checkpoint"
 _TRIAL = 4
 """Images that are scored before the first step."""
-_BY_TOLERANCE = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -134,24 +133,30 @@ def finetune(
     checkpoint = Checkpoint(target / _CHECKPOINT)
     fabric = _fabric(device, devices, settings)
     start = open_start(head, settings, weights=weights, device=device)
-    ready = prepare(
-        start,
-        images,
-        cache,
-        checkpoint,
-        settings,
-        device=device,
-        resume=resume,
-        progress=progress,
-    )
-    fabric.launch()
-    with _memory_watched(fabric.device, settings), torch.random.fork_rng(), freed_memory_kept():
+    with ExitStack() as stack:
+        if is_first_process():
+            stack.callback(checkpoint.forget)  # what ends before its first epoch leaves nothing
+        ready = prepare(
+            start,
+            images,
+            cache,
+            checkpoint,
+            settings,
+            device=device,
+            resume=resume,
+            progress=progress,
+        )
+        fabric.launch()
+        for context in (_memory_watched(fabric.device, settings), torch.random.fork_rng()):
+            stack.enter_context(context)
+        stack.enter_context(freed_memory_kept())
         training = _training(fabric, start, ready, settings, progress)
         state = _trained(training, checkpoint, resume=resume)
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
-        write_result(target, start, training, state, scores=scores, images=ready.images)
+        seen = {item.digest for item in ready.chosen.items}
+        write_result(target, start, training, state, scores=scores, images=ready.images, seen=seen)
         checkpoint.remove()
     fabric.barrier()
     trained = sum(each.numel() for _, each, depth in training.network.rates() if depth is not None)
@@ -205,7 +210,7 @@ def _training(
     if lower is not None and lower.devices != (fabric.device,):
         lower = start.lower(PRECISIONS[settings.precision], fabric.device)
     network = _network(start, settings)
-    _check_start(start, network, lower, settings)
+    _check_start(start, network, lower)
     parts = {
         split: _labelled(replace(ready, lower=lower), start, split, fabric.device, settings)
         for split in ("train", "val")
@@ -237,20 +242,20 @@ def _network(start: Start, settings: FinetuneSettings) -> TunedNetwork:
     )
 
 
-def _check_start(
-    start: Start, network: TunedNetwork, lower: FrozenBase | None, settings: FinetuneSettings
-) -> None:
-    """Score some images of noise before the first step, by the head and by the network."""
+def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) -> None:
+    """Score some images of noise before the first step, by the head and by the network, in fp32."""
     generator = torch.Generator().manual_seed(0)
     size = (_TRIAL, 3, *start.base.transform.crop)
     pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
     images = start.base.transform.normalise(pixels)
-    (features,) = start.base(images).values()
+    base = start.base if start.base.precision == "fp32" else start.exact()
+    if lower is not None and lower.precision != "fp32":
+        lower = start.lower("fp32", "cpu")
+    (features,) = base(images).values()
     with torch.no_grad():
         activations = images if lower is None else next(iter(lower(images).values()))
         scores = network.eval()(activations.cpu().clone()).numpy()
-    coarser = max(start.base.precision, PRECISIONS[settings.precision], key=_BY_TOLERANCE.index)
-    check_start(start.head, start.source.vectors(features.cpu().numpy()), scores, coarser)
+    check_start(start.head, start.source.vectors(features.cpu().numpy()), scores)
 
 
 def _labelled(
@@ -278,7 +283,7 @@ def _labelled(
 
 def _trained(training: Training, checkpoint: Checkpoint, *, resume: bool) -> State:
     """Train until the settings say that it is over; keep a checkpoint after each epoch."""
-    state = (checkpoint.load(training) if resume else None) or training.started()
+    state = checkpoint.load(training) if resume else training.started()
     while not state.is_over(training.settings):
         state = training.epoch(state)
         if training.fabric.is_global_zero and state.diverged is None:

@@ -172,5 +172,6 @@ class FinetuneSettings:
     def difference(self, others: Mapping[str, Any]) -> str:
         """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``."""
         own = self.as_dict()
-        names = [field.name for field in fields(self)]
+        # In how many pieces a step goes through its images changes no result.
+        names = [field.name for field in fields(self) if field.name != "accumulate"]
         return next((name for name in names if own[name] != others.get(name)), "")

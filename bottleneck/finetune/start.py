@@ -61,6 +61,19 @@ class Start:
             **{**self.source.adjustments, "exact_resize": exact},
         )
 
+    def exact(self) -> FrozenBase:
+        """Return the base as the head has it, in float32."""
+        source = self.source
+        return FrozenBase(
+            source.model,
+            [source.layer],
+            weights=self.weights,
+            pool=source.stored_pool,
+            precision="fp32",
+            device="cpu",
+            **source.adjustments,
+        )
+
     def bound_to(self, images: ImageSet) -> dict[str, Any]:
         """Return what a run cannot be resumed without, as JSON holds it."""
         kept = ("train", "val")
