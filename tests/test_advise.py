@@ -421,10 +421,12 @@ def test_on_the_command_line(bottleneck, faces_cache):
     lines = [line for line in commands.splitlines() if line.startswith("bottleneck advise")]
     text, as_json = (bottleneck(*shlex.split(line)[1:], *asked) for line in lines)
     assert text.code == as_json.code == 0, text.err + as_json.err
-    assert re.search(r"^verdict: (undecided|label noise or a ceiling): .*0\.\d", text.out, re.M)
+    assert re.search(
+        r"^verdict: (undecided|label noise or a ceiling): .*0\.\d", text.out, re.MULTILINE
+    )
     assert Path("advice.png").stat().st_size > 20_000
     found = json.loads(as_json.out)
-    assert found["verdict"]["kind"] == CEILING
+    assert found["verdict"]["kind"] in {CEILING, UNDECIDED}
     assert found["evidence"]["tuning"]["layer"] == "blocks.6.0.conv_pw"
     assert len(found["evidence"]["curve"]["points"]) == 5
 
