@@ -263,7 +263,9 @@ def test_whole_sets_are_scored_as_cross_validation_does(faces_cache):
     assert (scored[1].trained == 120).all()
 
 
-@pytest.mark.parametrize("clf", ["softmax", "ridge", "knn", "mlp"])
+@pytest.mark.parametrize(
+    "clf", ["softmax", "ridge", "knn", pytest.param("mlp", marks=pytest.mark.full)]
+)
 def test_what_is_held_out_chooses_nothing(clf):
     """Heads say the same of rows whose labels are others."""
     X, y = blobs(np.random.default_rng(1), 120, 3, 6, 2)

@@ -73,9 +73,12 @@ LARGE = {
     "xception",
     "inception_resnet_v2",
     "nasnet_large",
+    "resnet50v2",
+    "swin_t",
+    "timm:nfnet_l0",
     "timm:swin_tiny_patch4_window7_224",
 }
-"""They take half of the time."""
+"""They take most of the time."""
 
 
 @pytest.fixture(

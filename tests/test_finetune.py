@@ -251,7 +251,9 @@ def test_pieces_do_not_change_a_step(started):
     assert curve(found) == pytest.approx(curve(whole), abs=1e-4)
 
 
-@pytest.mark.parametrize("clf", ["mlp", "svm", "logreg"])
+@pytest.mark.parametrize(
+    "clf", ["mlp", *(pytest.param(each, marks=pytest.mark.full) for each in ("svm", "logreg"))]
+)
 def test_heads_of_all_kinds(started, clf):
     """Trained by each optimizer; the saved head scores as the network did."""
     _, images, cache = started
@@ -351,6 +353,7 @@ def test_only_what_is_trained_is_changed(started):
     )
 
 
+@pytest.mark.full
 def test_the_page_on_fine_tuning(bottleneck):
     """Its commands and its Python run as they stand, on a head of that name."""
     page = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
