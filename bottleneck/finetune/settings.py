@@ -146,7 +146,7 @@ class FinetuneSettings:
         if self.views is not None:
             bounds["views"] = ("from 1 to 65535", 1 <= self.views <= 65535)  # noqa: PLR2004 - uint16
         if self.val_share is not None:
-            bounds["val_share"] = ("above 0 and below 1", 0 < self.val_share < 1)
+            bounds["val_share"] = ("above 0 and up to 0.5", 0 < self.val_share <= 0.5)  # noqa: PLR2004 - a half
         for name, (expected, kept) in bounds.items():
             if not kept:
                 raise UsageError(
