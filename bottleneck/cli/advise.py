@@ -9,7 +9,9 @@ from bottleneck.cli.app import app
 from bottleneck.cli.notes import note_image_set, note_random, note_seen
 from bottleneck.cli.options import (
     AsJson,
+    ByLayers,
     ByModel,
+    ByPools,
     BySet,
     CacheFolder,
     Memory,
@@ -27,19 +29,8 @@ __all__ = ["advise"]
 
 @app.command()
 def advise(
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer", help="A layer or alias; may repeat. By default all of the last extraction."
-        ),
-    ] = None,
-    pools: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pool",
-            help="Pool stored maps and tokens: avg, max, gem, spp, cls or none; may repeat.",
-        ),
-    ] = None,
+    layers: ByLayers = None,
+    pools: ByPools = None,
     clf: Annotated[
         str, typer.Option("--clf", help="The classifier that is judged, as for fit-head.")
     ] = "softmax",

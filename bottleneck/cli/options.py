@@ -17,8 +17,10 @@ __all__ = [
     "BatchSize",
     "ByAugment",
     "ByLayer",
+    "ByLayers",
     "ByModel",
     "ByPool",
+    "ByPools",
     "BySet",
     "ByViews",
     "CacheFolder",
@@ -261,6 +263,19 @@ ByPool = Annotated[
         "--pool",
         help="Pool stored maps and tokens: avg, max, gem, spp, or cls for class tokens; or choose "
         "among extractions by pooling.",
+    ),
+]
+ByLayers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer", help="A layer or alias; may repeat. By default all of the last extraction."
+    ),
+]
+ByPools = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pool",
+        help="Pool stored maps and tokens: avg, max, gem, spp, cls or none; may repeat.",
     ),
 ]
 Balanced = Annotated[

@@ -12,7 +12,9 @@ from bottleneck.cli.options import (
     AsJson,
     Balanced,
     ByAugment,
+    ByLayers,
     ByModel,
+    ByPools,
     BySet,
     ByViews,
     CacheFolder,
@@ -32,19 +34,8 @@ __all__ = ["sweep"]
 
 @app.command()
 def sweep(
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer", help="A layer or alias; may repeat. By default all of the last extraction."
-        ),
-    ] = None,
-    pools: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pool",
-            help="Pool stored maps and tokens: avg, max, gem, spp, cls or none; may repeat.",
-        ),
-    ] = None,
+    layers: ByLayers = None,
+    pools: ByPools = None,
     clfs: Annotated[
         list[str] | None,
         typer.Option(

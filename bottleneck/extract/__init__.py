@@ -15,7 +15,7 @@ from bottleneck.extract.forecast import Forecast, forecast_extraction
 from bottleneck.extract.pixels import preprocess
 from bottleneck.extract.preview import draw_views
 from bottleneck.extract.recheck import Recheck, recheck_bank
-from bottleneck.extract.run import Extraction, extract_features
+from bottleneck.extract.run import Extraction, extract_features, usable_images
 from bottleneck.extract.task import count_cached
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "forecast_extraction",
     "preprocess",
     "recheck_bank",
+    "usable_images",
 ]

@@ -13,7 +13,7 @@ from bottleneck.extract.batches import Progress
 from bottleneck.extract.fill import check_arguments, check_views, fill_banks
 from bottleneck.images import ImageSet, RejectedImage
 
-__all__ = ["Extraction", "extract_features"]
+__all__ = ["Extraction", "extract_features", "usable_images"]
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def extract_features(
         batch_size=batch_size,
         progress=progress,
     )
-    usable = _usable(images, filling.bad)
+    usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)
     made = policy if views else None
     augmentation = made.as_dict() if made else None
@@ -228,8 +228,21 @@ def extract_features(
     return extraction
 
 
-def _usable(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
-    """Return the set without the bad images, given by path, and without their duplicates."""
+def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
+    """Return a set without bad images and without their duplicates.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The set.
+    bad : mapping of str to str
+        Path to reason.
+
+    Raises
+    ------
+    DataError
+        None is left, or the others cannot be split.
+    """
     reasons = {item.digest: bad[item.path] for item in images.items if item.path in bad}
     rejected = [
         RejectedImage(item.path, reasons[item.digest])

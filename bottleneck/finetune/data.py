@@ -19,7 +19,7 @@ from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract import preprocess
 from bottleneck.features import free_memory
-from bottleneck.images import ImageItem, RejectedImage, in_threads
+from bottleneck.images import ImageItem, in_threads
 
 __all__ = ["Activations", "CachedActivations", "ImageActivations", "check_images", "read_pixels"]
 
@@ -59,8 +59,8 @@ def read_pixels(
     return preprocess(transform, data, policy, item.digest, view)
 
 
-def check_images(transform: Transform, items: Sequence[ImageItem]) -> list[RejectedImage]:
-    """Read all images once, and return those that cannot be used."""
+def check_images(transform: Transform, items: Sequence[ImageItem]) -> dict[str, str]:
+    """Read all images once; return the path and the reason of those that cannot be used."""
 
     def reason(item: ImageItem) -> str:
         try:
@@ -70,7 +70,7 @@ def check_images(transform: Transform, items: Sequence[ImageItem]) -> list[Rejec
         return ""
 
     found = zip(items, in_threads(reason, items), strict=True)
-    return [RejectedImage(item.path, why) for item, why in found if why]
+    return {item.path: why for item, why in found if why}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from bottleneck.augment import find_policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache
-from bottleneck.errors import DataError, UsageError
-from bottleneck.extract import Progress, fill_banks
+from bottleneck.errors import UsageError
+from bottleneck.extract import Progress, fill_banks, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
 from bottleneck.finetune.settings import PRECISIONS, FinetuneSettings
@@ -78,14 +78,14 @@ def prepare(
     if new:
         chosen = images_to_train(images, start.head, settings)
         if not settings.from_cache:
-            chosen = _without(chosen, check_images(start.base.transform, chosen.items))
+            chosen = usable_images(chosen, check_images(start.base.transform, chosen.items))
     else:
         chosen = checkpoint.images()
     lower = start.lower(PRECISIONS[settings.precision], device)
     banks: dict[int, Bank] = {}
     if settings.from_cache and lower is not None:
         banks, bad = _fill(lower, chosen, cache, settings, progress)
-        chosen = _without(chosen, bad)
+        chosen = usable_images(chosen, bad)
     if new:
         check_classes(chosen, start.head)
         checkpoint.begin(settings, bound, chosen)
@@ -112,7 +112,7 @@ def _known(images: ImageSet, start: Start, cache: Cache) -> ImageSet:
     """Return a set that the cache knows; a new one is looked through, and noted there."""
     if check_set(images, cache):
         return images
-    usable = _without(images, check_images(start.base.transform, images.items))
+    usable = usable_images(images, check_images(start.base.transform, images.items))
     usable.write_csv(cache.set_file(images.name))
     return usable
 
@@ -123,7 +123,7 @@ def _fill(
     cache: Cache,
     settings: FinetuneSettings,
     progress: Progress | None,
-) -> tuple[dict[int, Bank], list[RejectedImage]]:
+) -> tuple[dict[int, Bank], dict[str, str]]:
     """Have the cache hold the boundary's activations; return where, and what could not be used."""
     (layer,) = lower.layers
     policy = find_policy(settings.augment) if settings.augmented else None
@@ -134,21 +134,4 @@ def _fill(
     banks = {0: filling.banks[layer]}
     if views:
         banks |= dict.fromkeys(range(1, views + 1), filling.view_banks[layer])
-    return banks, [RejectedImage(path, reason) for path, reason in filling.bad.items()]
-
-
-def _without(images: ImageSet, rejected: list[RejectedImage]) -> ImageSet:
-    """Return a set without the images that cannot be used, and without their duplicates."""
-    reasons = {image.path: image.reason for image in rejected}
-    by_digest = {item.digest: reasons[item.path] for item in images.items if item.path in reasons}
-    gone = [
-        RejectedImage(item.path, by_digest[item.digest])
-        for item in images.items
-        if item.digest in by_digest
-    ]
-    if len(gone) == len(images.items):
-        raise DataError(
-            f"none of the {len(gone)} images of {images.name!r} could be used, first "
-            f"{gone[0].path!r} ({gone[0].reason}); check the files"
-        )
-    return images.without(gone)
+    return banks, filling.bad
