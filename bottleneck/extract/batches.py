@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from math import gcd
-from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
@@ -20,7 +19,7 @@ from bottleneck.errors import BadImageError
 from bottleneck.extract.lanes import Lane, find_lanes
 from bottleneck.extract.memory import freed_memory_kept
 from bottleneck.extract.pixels import preprocess_views
-from bottleneck.images import ImageItem, RejectedImage
+from bottleneck.images import ImageItem, RejectedImage, read_file
 
 __all__ = ["Batch", "Progress", "feature_batches"]
 
@@ -100,7 +99,7 @@ def feature_batches(
     lanes = find_lanes(base, most * len(items), batch_size)
     work = _Work(base, lanes.batch_size, policy, views)
     load: Callable[[ImageItem], bytes | list[torch.Tensor]]
-    load = work.decode_file if lanes.decode_ahead else _read
+    load = work.decode_file if lanes.decode_ahead else read_file
     at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
     threads = torch.get_num_threads()
     free: SimpleQueue[Lane] = SimpleQueue()
@@ -180,7 +179,7 @@ class _Work:
 
     def decode_file(self, item: ImageItem) -> list[torch.Tensor]:
         """Read an image, too."""
-        return self.decode(item, _read(item))
+        return self.decode(item, read_file(item))
 
 
 def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
@@ -191,10 +190,3 @@ def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[s
         layer: np.concatenate([features[layer] for _, features in groups])[order]
         for layer in layers
     }
-
-
-def _read(item: ImageItem) -> bytes:
-    try:
-        return Path(item.path).read_bytes()
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error

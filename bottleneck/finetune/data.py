@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import joblib
@@ -19,7 +18,7 @@ from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract import preprocess
 from bottleneck.features import free_memory
-from bottleneck.images import ImageItem, in_threads
+from bottleneck.images import ImageItem, in_threads, read_file
 
 __all__ = ["Activations", "CachedActivations", "ImageActivations", "check_images", "read_pixels"]
 
@@ -50,10 +49,7 @@ def read_pixels(
     BadImageError
         The file cannot be used, or has other bytes than its digest says.
     """
-    try:
-        data = Path(item.path).read_bytes()
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error
+    data = read_file(item)
     if hashlib.sha256(data).hexdigest() != item.digest:
         raise BadImageError("the file has changed since its digest was taken")
     return preprocess(transform, data, policy, item.digest, view)

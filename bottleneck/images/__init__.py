@@ -2,7 +2,7 @@
 
 from bottleneck.images.decode import decode, read_size
 from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS, read_manifest
-from bottleneck.images.items import ImageItem, RejectedImage, in_threads
+from bottleneck.images.items import ImageItem, RejectedImage, in_threads, read_file
 from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
 from bottleneck.images.sets import ImageSet
 
@@ -17,6 +17,7 @@ __all__ = [
     "decode",
     "find_near_duplicates",
     "in_threads",
+    "read_file",
     "read_manifest",
     "read_size",
 ]

@@ -5,11 +5,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from bottleneck.errors import BadImageError
 from bottleneck.images.find import FoundFile
 
-__all__ = ["ImageItem", "RejectedImage", "digest_all", "in_threads"]
+__all__ = ["ImageItem", "RejectedImage", "digest_all", "in_threads", "read_file"]
 
 _AHEAD = 256
 _In = TypeVar("_In")
@@ -47,6 +49,14 @@ class RejectedImage:
 
     path: str
     reason: str
+
+
+def read_file(item: ImageItem) -> bytes:
+    """Return the bytes of an image's file; `BadImageError` where it cannot be read."""
+    try:
+        return Path(item.path).read_bytes()
+    except OSError as error:
+        raise BadImageError(error.strerror or str(error)) from error
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:

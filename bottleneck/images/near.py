@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import Image
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS
-from bottleneck.images.items import ImageItem, RejectedImage, in_threads
+from bottleneck.images.items import ImageItem, RejectedImage, in_threads, read_file
 from bottleneck.images.sets import ImageSet
 
 __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
@@ -142,12 +141,10 @@ def _close(
 
 def _hash(item: ImageItem) -> int | RejectedImage:
     try:
-        data = Path(item.path).read_bytes()
+        data = read_file(item)
         if hashlib.sha256(data).hexdigest() != item.digest:
             return RejectedImage(item.path, "the file changed since its extraction")
         image = decode(data)
-    except OSError as error:
-        return RejectedImage(item.path, error.strerror or str(error))
     except BadImageError as error:
         return RejectedImage(item.path, str(error))
     bits = np.packbits(_imagehash().phash(Image.fromarray(image)).hash.reshape(-1))
