@@ -15,7 +15,8 @@ import pytest
 
 from bottleneck import Cache, advise_on, load_features, select_layers
 from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law
-from bottleneck.advise.network import Depths
+from bottleneck.advise.evidence import Contrast
+from bottleneck.advise.network import Depths, FineTuning
 from bottleneck.advise.power_law import forecast_gain
 from bottleneck.advise.samples import Samples
 from bottleneck.advise.scoring import make_bench, score_sizes
@@ -335,6 +336,12 @@ def with_gain(evidence, gain):
     return replace(evidence, curve=replace(evidence.curve, forecasts=[forecast]))
 
 
+def contrast(*gain, layer="blocks.2"):
+    """That of a layer, of which training all that follows costs a million multiply-adds."""
+    tuning = FineTuning(f"after {layer}", 1_000_000, 2.0, 100.0)
+    return Contrast(layer, Estimate(*gain), tuning)
+
+
 def test_thresholds(evidence):
     """Each rule on both sides of what it states; an error of 0.1 makes 0.01 worth it."""
     flat = replace(
@@ -346,8 +353,8 @@ def test_thresholds(evidence):
         rise=None,
         surest_error=Estimate(0.01, 0.0, 0.02),
     )
-    none = Estimate(0.0, -0.001, 0.001)
-    flat = with_gain(flat, none)
+    flat = with_gain(flat, Estimate(0.0, -0.001, 0.001))
+    none = contrast(0.0, -0.001, 0.001)
 
     def kind(**changes):
         return decide(replace(flat, **changes)).kind
@@ -361,16 +368,40 @@ def test_thresholds(evidence):
     assert kind(accuracy=Estimate(0.981, 0.97, 0.99)) == CEILING
     assert kind(surest_error=Estimate(0.08, 0.051, 0.11)) == CEILING
     assert kind(surest_error=Estimate(0.08, 0.049, 0.11)) == UNDECIDED
-    assert kind(joined=Estimate(0.02, 0.001, 0.04)) == PLATEAUED
-    assert kind(rise=Estimate(0.1, 0.05, 0.15)) == PLATEAUED
+    assert kind(joined=contrast(0.02, 0.001, 0.04)) == PLATEAUED
+    rise = contrast(0.1, 0.05, 0.15)
+    assert kind(rise=rise) == PLATEAUED
     unclear = Estimate(0.03, 0.0, 0.06)
-    assert kind(rise=Estimate(0.1, 0.05, 0.15), surest_error=unclear) == UNDECIDED
+    assert kind(rise=rise, surest_error=unclear) == UNDECIDED
     early = replace(evidence.layers[0], difference=Estimate(0.0, -0.019, 0.019))
     layers = [early, *flat.layers]
     assert kind(layers=layers, joined=none) == CEILING
     assert kind(layers=[replace(early, depth=0.6), *flat.layers], joined=none) == UNDECIDED
     weak = replace(flat, accuracy=Estimate(0.7, 0.6, 0.8), surest_error=Estimate(0.3, 0.2, 0.4))
     assert decide(weak).kind == UNDECIDED
+
+
+def test_what_is_trained_comes_after_the_layer_that_says_so(evidence):
+    """What joining shows comes before what depth shows."""
+    flat = replace(
+        with_gain(evidence, Estimate(0.0, -0.001, 0.001)),
+        accuracy=Estimate(0.9, 0.89, 0.91),
+        heads=[],
+        layers=[],
+        joined=contrast(0.02, 0.001, 0.04, layer="blocks.1"),
+        rise=contrast(0.1, 0.05, 0.15),
+        surest_error=Estimate(0.01, 0.0, 0.02),
+    )
+    found = decide(flat)
+    assert (found.layer, found.gain) == ("after blocks.1", Estimate(0.02, 0.001, 0.04))
+    assert "fine-tune from after blocks.1: " in found.sentence
+    assert "but blocks.1 knows what the last layer does not" in found.sentence
+    found = decide(replace(flat, joined=contrast(0.0, -0.001, 0.001, layer="blocks.1")))
+    assert (found.layer, found.gain) == ("after blocks.2", None)
+    assert "+0.100 (+0.050 to +0.150) above the best early one, blocks.2" in found.sentence
+    unknown = decide(replace(flat, joined=None, rise=replace(flat.rise, tuning=None)))
+    assert unknown.layer is None
+    assert "fine-tune the layers after that one" in unknown.sentence
 
 
 def test_the_largest_gain_is_named_and_the_others_kept(evidence):
@@ -404,7 +435,7 @@ def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
     (name,) = network.resolve(layer)
     (made,) = select_layers(faces_cache)
     selection = replace(made, model=model, layer=name, adjustments={})
-    found = Depths([selection]).fine_tuning(selection, 1280, 2)
+    found = Depths([selection]).fine_tuning(selection, selection, 1280, 2)
     assert found.layer == start
     (first,) = network.resolve(start)
     names = list(network.layers)
@@ -413,6 +444,21 @@ def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
     assert lower < total
     assert found.multiply_adds == lower + 3 * (total - lower)
     assert found.extractions == pytest.approx(found.multiply_adds / total)
+
+
+def test_what_comes_after_an_early_layer_can_be_trained_instead(faces_cache):
+    from bottleneck.bases import Network, find_model  # noqa: PLC0415
+
+    network = Network(find_model("efficientnet_lite0"))
+    (made,) = select_layers(faces_cache)
+    last, early = (
+        replace(made, layer=network.resolve(name)[0], adjustments={})
+        for name in ("penultimate", "blocks.2")
+    )
+    found = Depths([early, last]).fine_tuning(last, early, 1280, 2)
+    assert found.layer == "blocks.3.0.conv_pw"
+    lower, total = (network.layers[each.layer].multiply_adds for each in (early, last))
+    assert found.multiply_adds == lower + 3 * (total - lower)
 
 
 def test_on_the_command_line(bottleneck, faces_cache):

@@ -205,17 +205,19 @@ def _measure(
     )
     curve = study.score(bench, recipe, sizes)
     heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
+    classes = len(bench.problem.targets.classes)
     judged = [
         JudgedLayer(
             each,
             depth,
+            depths.fine_tuning(last, each, bench.problem.X.shape[1], classes),
             curve[-1] if each is last else study.layer(each, len(whole.repeats), sizes[-1]),
         )
         for each, depth in zip(layers, depths.shares(layers), strict=True)
     ]
     return Evidence(
         accuracy=whole.accuracy(curve[-1]).estimate().share(),
-        classes=len(bench.problem.targets.classes),
+        classes=classes,
         images=bench.images,
         curve=learning_curve(bench, curve, seed=study.seed),
         layers=layer_scores(whole, judged, last),
@@ -223,9 +225,7 @@ def _measure(
         joined=joined_gain(whole, judged, last),
         rise=rise(whole, judged, last),
         surest_error=confident_error(whole, curve[-1]),
-        tuning=depths.fine_tuning(
-            last, bench.problem.X.shape[1], len(bench.problem.targets.classes)
-        ),
+        tuning=next(each.tuning for each in judged if each.selection is last),
     )
 
 

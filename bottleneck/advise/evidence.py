@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bottleneck.advise.network import FineTuning
 from bottleneck.advise.samples import Estimate, Samples
 from bottleneck.advise.scoring import Bench, Scored
 from bottleneck.features import Selection
@@ -16,6 +17,7 @@ from bottleneck.heads.recipes import Recipe
 __all__ = [
     "EARLY",
     "HEAD_REPEATS",
+    "Contrast",
     "HeadScore",
     "JudgedLayer",
     "LayerScore",
@@ -71,6 +73,25 @@ class LayerScore:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """What sets another layer apart from the last one.
+
+    Attributes
+    ----------
+    layer : str
+        The other one, by its alias if it has one.
+    gain : Estimate
+        In accuracy: of the two joined, or of the last one, less that of the weaker.
+    tuning : FineTuning or None
+        That of all layers after it.
+    """
+
+    layer: str
+    gain: Estimate
+    tuning: FineTuning | None
+
+
+@dataclass(frozen=True)
 class HeadScore:
     """What another head reaches on the last layer.
 
@@ -101,11 +122,19 @@ class OtherHead(NamedTuple):
 
 
 class JudgedLayer(NamedTuple):
-    """A layer, its share of the multiply-adds of the deepest, and what heads on it say."""
+    """A layer, its share of the multiply-adds of the deepest, and what heads on it say.
+
+    `tuning` is that of the layers after it, or of the last block where it is the last.
+    """
 
     selection: Selection
     depth: float
+    tuning: FineTuning | None
     scored: Scored
+
+    def contrast(self, gain: Estimate) -> Contrast:
+        """Return a gain in accuracy as one between this layer and the last."""
+        return Contrast(self.selection.layer_name, gain, self.tuning)
 
 
 def other_heads(recipe: Recipe) -> list[OtherHead]:
@@ -152,18 +181,19 @@ def layer_scores(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -
             deviation=accuracy.deviation,
             difference=None if selection is last else (accuracy - own).estimate(len(layers) - 1),
         )
-        for selection, depth, scored in layers
+        for selection, depth, _, scored in layers
         for accuracy in [bench.accuracy(scored)]
     ]
 
 
-def rise(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Estimate | None:
+def rise(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Contrast | None:
     """Return by how much the last layer is above the best early one, if there is one."""
-    own = _accuracy_of(bench, layers, last)
-    early = [bench.accuracy(each.scored) for each in layers if each.depth <= EARLY]
+    early = [each for each in layers if each.depth <= EARLY]
     if not early:
         return None
-    return (own - max(early, key=lambda each: each.mean)).estimate()
+    best = max(early, key=lambda each: bench.accuracy(each.scored).mean)
+    own = _accuracy_of(bench, layers, last)
+    return best.contrast((own - bench.accuracy(best.scored)).estimate())
 
 
 def _accuracy_of(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Samples:
@@ -171,29 +201,34 @@ def _accuracy_of(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -
     return bench.accuracy(scored)
 
 
-def joined_gain(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Estimate | None:
+def joined_gain(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Contrast | None:
     """Return what another layer's head adds to that of the last, in accuracy.
 
     To the last layer's log probabilities a multiple of another's is added; which layer and which
-    multiple says the log loss of all blocks but the one that is judged. None where there is no
-    other layer.
+    multiple says the log loss of all blocks but the one that is judged. The layer named is the one
+    that was chosen most often. None where there is no other layer.
     """
-    others = [each.scored for each in layers if each.selection.layer != last.layer]
+    others = [each for each in layers if each.selection.layer != last.layer]
     if not others:
         return None
     (own,) = (each.scored for each in layers if each.selection is last)
     gains = np.zeros((len(bench.blocks), len(bench.blocks[0])))
+    chosen = np.zeros(len(others), dtype=int)
     for repeat, blocks in enumerate(bench.blocks):
         said = own.log_probabilities[repeat]
         joined = [
-            said + share * other.log_probabilities[repeat] for other in others for share in _SHARES
+            said + share * other.scored.log_probabilities[repeat]
+            for other in others
+            for share in _SHARES
         ]
         losses = np.stack([_losses(each, bench.codes) for each in (said, *joined)])
         right = np.stack([each.argmax(axis=1) == bench.codes for each in (said, *joined)])
         for number, block in enumerate(blocks):
             best = np.delete(losses, block, axis=1).mean(axis=1).argmin()
             gains[repeat, number] = right[best, block].mean() - right[0, block].mean()
-    return bench.by_block(gains).estimate()
+            if best:
+                chosen[(best - 1) // len(_SHARES)] += 1
+    return others[chosen.argmax()].contrast(bench.by_block(gains).estimate())
 
 
 def _losses(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -17,12 +17,12 @@ _BACKWARD = 3
 
 @dataclass(frozen=True)
 class FineTuning:
-    """The cheapest fine-tuning, and its cost.
+    """Where a fine-tuning begins, and its cost.
 
     Attributes
     ----------
     layer : str
-        From which on the network would be trained: the first of the last block.
+        From which on the network would be trained.
     multiply_adds : int
         Of an epoch, for one image: the layers below once, those trained three times.
     extractions : float
@@ -79,14 +79,27 @@ class Depths:
         return [cost / max(1, *costs) for cost in costs]
 
     def fine_tuning(
-        self, selection: Selection, n_features: int, n_classes: int
+        self, last: Selection, after: Selection, n_features: int, n_classes: int
     ) -> FineTuning | None:
-        """Return where to fine-tune below a layer and what it costs; None of an unknown network."""
-        known = self._known[selection.model, selection.layer]
+        """Return what training all that comes after a layer costs; None of an unknown network.
+
+        Parameters
+        ----------
+        last : Selection
+            The layer that the head is on.
+        after : Selection
+            The last layer to stay frozen; where it is `last`, the last block is trained.
+        n_features, n_classes : int
+            The head's.
+        """
+        known = self._known[last.model, last.layer]
         if known is None:
             return None
-        start, lower = _last_block(known, selection.layer)
-        total = known.layers[selection.layer].multiply_adds
+        if after.layer == last.layer:
+            start, lower = _last_block(known, last.layer)
+        else:
+            start, lower = _next(known, after.layer)
+        total = known.layers[last.layer].multiply_adds
         epoch = lower + _BACKWARD * (total - lower)
         return FineTuning(
             layer=known.network.alias(start) or start,
@@ -110,7 +123,13 @@ def _last_block(known: _Known, layer: str) -> tuple[str, int]:
         below = below[:-1]
     if not below:
         return names[0], 0
-    return names[below[-1] + 1], known.layers[names[below[-1]]].multiply_adds
+    return _next(known, names[below[-1]])
+
+
+def _next(known: _Known, layer: str) -> tuple[str, int]:
+    """Return the layer after one, and the cost up to that one."""
+    names = list(known.layers)
+    return names[names.index(layer) + 1], known.layers[layer].multiply_adds
 
 
 def _known(selection: Selection) -> _Known | None:

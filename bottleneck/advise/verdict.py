@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bottleneck.advise.curve import LearningCurve
-from bottleneck.advise.evidence import EARLY, HeadScore, LayerScore
+from bottleneck.advise.evidence import EARLY, Contrast, HeadScore, LayerScore
 from bottleneck.advise.network import FineTuning
 from bottleneck.advise.samples import Estimate
 
@@ -62,14 +62,14 @@ class Evidence:
         In the network's order.
     heads : list of HeadScore
         On the last layer.
-    joined : Estimate or None
+    joined : Contrast or None
         What another layer adds to the last one, see `bottleneck.advise.evidence.joined_gain`.
-    rise : Estimate or None
+    rise : Contrast or None
         By how much the accuracy of the last layer is above that of the best early one.
     surest_error : Estimate
         Of the quarter of the images that the head is surest of.
     tuning : FineTuning or None
-        The cheapest one.
+        The cheapest one, that of the last block.
     """
 
     accuracy: Estimate
@@ -78,8 +78,8 @@ class Evidence:
     curve: LearningCurve
     layers: list[LayerScore]
     heads: list[HeadScore]
-    joined: Estimate | None
-    rise: Estimate | None
+    joined: Contrast | None
+    rise: Contrast | None
     surest_error: Estimate
     tuning: FineTuning | None
 
@@ -179,13 +179,21 @@ def _of_a_flat_curve(evidence: Evidence, options: list[Option]) -> Verdict:
         f"layer or head moves it"
     )
     joined = evidence.joined
-    if joined and _state(evidence, joined) == SHOWN:
-        why = f"but an earlier layer knows what the last does not: joined to it, it gains {joined}"
-        return _plateaued(evidence, options, f"{flat}, {why}", joined)
+    if joined and _state(evidence, joined.gain) == SHOWN:
+        why = (
+            f"but {joined.layer} knows what the last layer does not: joined to it, it gains "
+            f"{joined.gain}"
+        )
+        return _plateaued(evidence, options, f"{flat}, {why}", joined.tuning, gain=joined.gain)
     if limit := _noisy_labels(evidence) or _depth_does_not_matter(evidence):
         return _verdict(evidence, options, CEILING, f"{flat}; {limit}")
-    if rises := _depth_matters(evidence):
-        return _plateaued(evidence, options, f"{flat}; {rises}", None)
+    rise = evidence.rise
+    if rise and _depth_matters(evidence, rise.gain):
+        why = (
+            f"the errors are where the head is unsure, and layers get better with depth: the last "
+            f"is {rise.gain} above the best early one, {rise.layer}"
+        )
+        return _plateaued(evidence, options, f"{flat}; {why}", rise.tuning)
     unknown = "these layers do not tell whether the labels or the network limit it"
     text = f"{flat}; {unknown}: {_how_to_tell(evidence)}"
     return _verdict(evidence, options, UNDECIDED, text)
@@ -209,24 +217,18 @@ def _depth_does_not_matter(evidence: Evidence) -> str | None:
     level, joined = _level_early_layer(evidence), evidence.joined
     if not (level and joined and _unsure_where_wrong(evidence)):
         return None
-    if _state(evidence, joined) != RULED_OUT:
+    if _state(evidence, joined.gain) != RULED_OUT:
         return None
     return (
         f"{level.name}, at {level.depth:.0%} of the network's cost, reaches the same "
-        f"({level.difference}), and joining layers adds nothing ({joined}): the images or labels "
-        f"leave the rest undetermined"
+        f"({level.difference}), and joining layers adds nothing ({joined.gain}): the images or "
+        f"labels leave the rest undetermined"
     )
 
 
-def _depth_matters(evidence: Evidence) -> str | None:
-    """Say so where the last layer is better than all early ones."""
-    rise = evidence.rise
-    if not rise or _state(evidence, rise) != SHOWN or not _unsure_where_wrong(evidence):
-        return None
-    return (
-        f"the errors are where the head is unsure, and layers get better with depth: the last is "
-        f"{rise} above the best early one"
-    )
+def _depth_matters(evidence: Evidence, rise: Estimate) -> bool:
+    """Whether the last layer is better than all early ones, and not at a loss at random."""
+    return _state(evidence, rise) == SHOWN and _unsure_where_wrong(evidence)
 
 
 def _unsure_where_wrong(evidence: Evidence) -> bool:
@@ -234,14 +236,18 @@ def _unsure_where_wrong(evidence: Evidence) -> bool:
 
 
 def _plateaued(
-    evidence: Evidence, options: list[Option], why: str, gain: Estimate | None
+    evidence: Evidence,
+    options: list[Option],
+    why: str,
+    tuning: FineTuning | None,
+    *,
+    gain: Estimate | None = None,
 ) -> Verdict:
-    tuning = evidence.tuning
-    where = f"fine-tune from {tuning.layer}" if tuning else "fine-tune its last block"
+    where = f"fine-tune from {tuning.layer}" if tuning else "fine-tune the layers after that one"
     expected = f"at least {gain.value:.3f}" if gain else "not known before it is tried"
     text = (
         f"{where}: {why}; expected gain: {expected}, at most {_at_most(evidence):.3f}; cost: "
-        f"{_cost(evidence)}"
+        f"{_cost(evidence, tuning)}"
     )
     layer = tuning.layer if tuning else None
     return _verdict(evidence, options, PLATEAUED, text, gain=gain, layer=layer)
@@ -283,15 +289,15 @@ def _level_early_layer(evidence: Evidence) -> LayerScore | None:
 
 
 def _how_to_tell(evidence: Evidence) -> str:
-    start = evidence.tuning.layer if evidence.tuning else "the last block"
-    trial = f"fine-tune from {start} and see, at {_cost(evidence)}"
+    tuning = evidence.tuning
+    start = tuning.layer if tuning else "the last block"
+    trial = f"fine-tune from {start} and see, at {_cost(evidence, tuning)}"
     if any(each.depth <= EARLY for each in evidence.layers):
         return trial
     return f"extract early layers too ('--layer all-blocks --pool avg'), or {trial}"
 
 
-def _cost(evidence: Evidence) -> str:
-    tuning = evidence.tuning
+def _cost(evidence: Evidence, tuning: FineTuning | None) -> str:
     if tuning is None:
         return "the cost of training the network, which is not known here"
     return (

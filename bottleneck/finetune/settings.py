@@ -95,7 +95,7 @@ class FinetuneSettings:
 
     unfreeze: str
     epochs: int = 20
-    patience: int = 5
+    patience: int = 10
     batch_size: int = 32
     accumulate: int = 1
     optimizer: str = "adamw"

@@ -6,7 +6,8 @@ EfficientNet-Lite0, and then, for each seed with a split of its own, the accurac
 
 - logistic regression on raw pixels, and a small convolutional network trained from scratch;
 - a head on the last features, one on these and eight cached views of each training image, and the
-  network fine-tuned from this head on, from ``blocks.5`` up, on cached activations and views.
+  network fine-tuned from this head on, on cached activations and views: from the layer up that the
+  verdict names, or from ``blocks.5`` where it names none.
 
 Prints a row for each seed, the means with 95% intervals (Student's t over the seeds, each with
 other splits), and the paired gain of each step. Writes ``plateau.json`` into the current folder.
@@ -42,7 +43,7 @@ from bottleneck import (
     select_features,
     select_layers,
 )
-from bottleneck.advise import advise_on
+from bottleneck.advise import Verdict, advise_on
 from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
 from bottleneck.finetune import FinetuneSettings, finetune
@@ -53,11 +54,11 @@ VIEWS, AUGMENT = 8, "standard"
 SETTINGS: dict[str, Any] = {
     "augment": AUGMENT,
     "views": VIEWS,
-    "learning_rate": 2e-3,
     "base_share": 0.5,
+    "block_decay": 1.0,
     "label_smoothing": 0.1,
 }
-"""Of a few that were tried, those with the lowest loss on the first seed's validation images."""
+"""Of some that were tried, those with the lowest loss on the first seed's validation images."""
 STEPS = ("raw pixels", "small convnet", "head", "head with views", "fine-tuned")
 SHARES = {"test": 0.2, "val": 0.15}
 
@@ -66,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("clipart", type=Path, nargs="?")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -76,11 +77,26 @@ def main() -> None:
             write_demo_images(folder / "faces")
             images = ImageSet.open(folder / "faces")
         cache = Cache(folder / "cache")
+        verdict = judged(split(images, 0), cache)
+        print(verdict.sentence, flush=True)
+        settings = FinetuneSettings(
+            verdict.layer or UNFROZEN,
+            epochs=arguments.epochs,
+            patience=arguments.epochs,
+            from_cache=True,
+            **SETTINGS,
+        )
         rows = [
-            measure(split(images, seed), cache, folder / str(seed), seed, arguments.epochs)
+            measure(split(images, seed), cache, folder / str(seed), replace(settings, seed=seed))
             for seed in range(arguments.seeds)
         ]
-    results = {"images": len(images.items), "rows": rows, **summary(rows)}
+    results = {
+        "images": len(images.items),
+        "verdict": verdict.sentence,
+        "settings": settings.as_dict(),
+        "rows": rows,
+        **summary(rows),
+    }
     Path("plateau.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
@@ -99,17 +115,14 @@ def split(images: ImageSet, seed: int) -> ImageSet:
     return replace(images, name=f"{images.name}-{seed}", items=tuple(kept), split_seed=None)
 
 
-def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int) -> dict:
-    """Return the accuracies of one seed, and, for the first one, the verdict."""
+def measure(images: ImageSet, cache: Cache, folder: Path, settings: FinetuneSettings) -> dict:
+    """Return the accuracies of one seed."""
     train, val, test = (
         [item for item in images.items if item.split == name] for name in ("train", "val", "test")
     )
-    found: dict = {"seed": seed, "train": len(train), "val": len(val), "test": len(test)}
+    found: dict = {"seed": settings.seed, "train": len(train), "val": len(val), "test": len(test)}
     found["raw pixels"] = raw_pixels(train, val, test)
-    found["small convnet"] = small_convnet(train, val, test, seed)
-    if not seed:
-        found["verdict"] = verdict(images, cache)
-        print(found["verdict"], flush=True)
+    found["small convnet"] = small_convnet(train, val, test, settings.seed)
     extract_features(images, FrozenBase(MODEL, [LAYER], pool="avg"), cache)
     head = fitted(cache, images)
     found["head"] = tested(head, cache)
@@ -118,7 +131,6 @@ def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int
     head = fitted(cache, images)
     found["head with views"] = tested(head, cache)
     started = time.monotonic()
-    settings = FinetuneSettings(UNFROZEN, epochs=epochs, from_cache=True, seed=seed, **SETTINGS)
     tuned = finetune(head, images, cache, folder, settings)
     found["seconds of fine-tuning"] = time.monotonic() - started
     extract_features(images, FrozenBase(str(folder)), cache)
@@ -128,7 +140,7 @@ def measure(images: ImageSet, cache: Cache, folder: Path, seed: int, epochs: int
     return found
 
 
-def verdict(images: ImageSet, cache: Cache) -> str:
+def judged(images: ImageSet, cache: Cache) -> Verdict:
     """Return what `advise` says; the validation images are trained on as well, in folds."""
     items = [
         replace(item, split="train" if item.split == "val" else item.split) for item in images.items
@@ -137,7 +149,7 @@ def verdict(images: ImageSet, cache: Cache) -> str:
     extract_features(folded, FrozenBase(MODEL, [*EARLIER, LAYER], pool="avg"), cache)
     with joblib.parallel_config("loky", n_jobs=-1):
         advice = advise_on(cache, select_layers(cache, image_set=folded.name))
-    return advice.verdict.sentence
+    return advice.verdict
 
 
 def fitted(cache: Cache, images: ImageSet) -> Head:
