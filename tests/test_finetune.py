@@ -35,6 +35,8 @@ from bottleneck.errors import BottleneckError, DataError, UsageError, WeightsErr
 from bottleneck.finetune import default_images, finetune
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.optim import losses, make_optimizer, rate_factor
+from bottleneck.heads.probabilities import log_losses
+from bottleneck.labels import Targets
 
 UNFREEZE = "blocks.6"
 SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
@@ -534,6 +536,23 @@ def test_out_of_memory(started):
     for option in ("--accumulate", "--batch-size", "--precision", "--from-cache"):
         assert option in done.stderr
     assert not Path("heads/head-finetuned").exists()  # so that the next try meets nothing
+
+
+def test_it_stops_when_patience_is_over(started):
+    """Rates far too high make it worse; what was best is kept, the network as it was included."""
+    head, images, cache = started
+    wild = {**SMALL, "learning_rate": 0.3, "base_share": 1.0, "epochs": 9, "patience": 2}
+    done = finetune(head, images, cache, "heads/tuned", FinetuneSettings(**wild))
+    scores = done.head.scores
+    history = [row["val_loss"] for row in scores["history"]]
+    seen = [scores["start_val_loss"], *history]
+    assert len(history) == scores["best_epoch"] + 2 < 9
+    assert seen[scores["best_epoch"]] == min(seen)
+    extract_features(images, load_base(done.head), cache)
+    val = features_of(done.head.source, cache).split("val")
+    targets = Targets.among(val.labels, head.classes, multilabel=False)
+    found = log_losses("softmax", done.head.decision_function(val.X), targets, head.temperature)
+    assert found.mean() == pytest.approx(min(seen), abs=1e-3)
 
 
 def test_probabilities_never_get_worse(started):

@@ -62,7 +62,7 @@ def finetune(
     epochs: Annotated[int, typer.Option("--epochs", help="Most epochs.")] = 20,
     patience: Annotated[
         int, typer.Option("--patience", help="Epochs without a lower validation loss, to stop.")
-    ] = 5,
+    ] = 10,
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Images in a step, over all devices.")
     ] = 32,
