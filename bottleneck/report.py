@@ -1,6 +1,8 @@
 """Pictures of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from bottleneck.advise import Advice
 
-__all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_history", "log_history"]
+__all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_history", "epoch_log"]
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
@@ -104,13 +106,17 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
     return _save(figure, path)
 
 
-def draw_history(history: Sequence[Mapping[str, float]], title: str, file: str | Path) -> Path:
+def draw_history(
+    history: Sequence[Mapping[str, float]], kept: int, title: str, file: str | Path
+) -> Path:
     """Draw how a network's training went: losses and accuracies by epoch.
 
     Parameters
     ----------
     history : sequence of mapping
         ``epoch`` and the metrics of each; those of held-out images begin with ``val_``.
+    kept : int
+        The epoch after which the network is what was saved; 0 where it is none of these.
     title : str
         Stands above.
     file : str or Path
@@ -126,11 +132,11 @@ def draw_history(history: Sequence[Mapping[str, float]], title: str, file: str |
     path = check_picture(file)
     figure = _figure(9.0, 4.0)
     epochs = [each["epoch"] for each in history]
-    best = min(history, key=lambda each: each["val_loss"])["epoch"]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(epochs, [each[metric] for each in history], label="training images")
         axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
-        axes.axvline(best, color="grey", linestyle=":", label=f"kept: epoch {best}")
+        if kept:
+            axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
         axes.set_xlabel("epoch")
         axes.set_ylabel("log loss (nats)" if metric == "loss" else metric)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -139,15 +145,19 @@ def draw_history(history: Sequence[Mapping[str, float]], title: str, file: str |
     return _save(figure, path)
 
 
-def log_history(history: Sequence[Mapping[str, float]], folder: str | Path) -> None:
-    """Log how a network's training went for TensorBoard.
+@contextmanager
+def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yield what logs an epoch of a network's training for TensorBoard, at once.
 
     Parameters
     ----------
-    history : sequence of mapping
-        As for `draw_history`.
     folder : str or Path
         Of the run's event files.
+
+    Yields
+    ------
+    callable
+        Takes an epoch of the history, as `draw_history` has it.
 
     Raises
     ------
@@ -162,29 +172,41 @@ def log_history(history: Sequence[Mapping[str, float]], folder: str | Path) -> N
             "tensorboard' brings it"
         ) from None
     with SummaryWriter(str(folder)) as writer:
-        for epoch in history:
+
+        def log(epoch: Mapping[str, float]) -> None:
             for name, value in epoch.items():
                 if name != "epoch":
                     split = "validation" if name.startswith("val_") else "train"
                     tag = f"{name.removeprefix('val_')}/{split}"
                     writer.add_scalar(tag, value, int(epoch["epoch"]))
+            writer.flush()
+
+        yield log
 
 
 def check_picture(file: str | Path) -> Path:
-    """Return a picture's path; `UsageError` where its ending is none of a picture."""
+    """Return a picture's path.
+
+    Raises
+    ------
+    UsageError
+        Its ending is none of a picture.
+    MissingExtraError
+        matplotlib is not installed.
+    """
     path = Path(file)
     if path.suffix not in _SUFFIXES:
         raise UsageError(f"no picture {str(path)!r}; expected a name in {', '.join(_SUFFIXES)}")
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError(
+            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
+        )
     return path
 
 
 def _figure(width: float, height: float) -> "Figure":
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
-        ) from None
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, which `check_picture` asks for
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -223,6 +245,17 @@ def _draw_curve(axes: "Axes", advice: "Advice") -> None:
         capsize=4,
         label="forecast",
     )
+    others = [each.curve for each in advice.evidence.layers if each.difference]
+    for place, other in enumerate(others):
+        axes.plot(
+            [point.images for point in other.points],
+            [point.accuracy.value for point in other.points],
+            color="C0",
+            alpha=0.4,
+            linewidth=1,
+            zorder=1,
+            label="" if place else "other layers",
+        )
     axes.set_xscale("log")
     ticks = [*sizes, *(each.images for each in curve.forecasts)]
     axes.set_xticks(ticks, list(map(str, ticks)), rotation=45)

@@ -27,6 +27,7 @@ from bottleneck.advise.verdict import (
     HEAD,
     MORE_DATA,
     PLATEAUED,
+    POOLING,
     UNDECIDED,
 )
 from bottleneck.errors import DataError, UnknownNameError, UsageError
@@ -396,6 +397,7 @@ def test_what_is_trained_comes_after_the_layer_that_says_so(evidence):
     assert (found.layer, found.gain) == ("after blocks.1", Estimate(0.02, 0.001, 0.04))
     assert "fine-tune from after blocks.1: " in found.sentence
     assert "but blocks.1 knows what the last layer does not" in found.sentence
+    assert "; expected gain: +0.020 (+0.001 to +0.040); cost: " in found.sentence
     found = decide(replace(flat, joined=contrast(0.0, -0.001, 0.001, layer="blocks.1")))
     assert (found.layer, found.gain) == ("after blocks.2", None)
     assert "+0.100 (+0.050 to +0.150) above the best early one, blocks.2" in found.sentence
@@ -446,6 +448,45 @@ def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
     assert found.extractions == pytest.approx(found.multiply_adds / total)
 
 
+def test_another_pooling_is_no_earlier_layer(evidence):
+    early, last = evidence.layers
+    pooled = replace(early, layer=last.layer, pool="max", difference=Estimate(0.2, 0.1, 0.3))
+    found = decide(replace(evidence, layers=[pooled, last]))
+    assert found.kind == POOLING
+    assert (
+        "another pooling helps: a head on last (max) is expected to gain +0.200" in found.sentence
+    )
+
+
+def test_layers_of_several_models_are_refused(faces_cache):
+    (made,) = select_layers(faces_cache)
+    with pytest.raises(UsageError, match=r"of several models \(efficientnet_lite0, vgg16\); exp"):
+        advise_on(faces_cache, [made, replace(made, model="vgg16")])
+
+
+@pytest.mark.parametrize(
+    ("model", "after", "start"),
+    [
+        ("efficientnet_lite0", "last_conv", "blocks.6.0.conv_pw"),
+        ("resnet18", "layer4", "conv5_block2_1_conv"),
+        ("resnet18", "layer3", "conv5_block1_1_conv"),
+    ],
+)
+def test_what_is_named_can_be_trained(faces_cache, model, after, start):
+    """Nothing to train comes after the last maps: then it is the last block."""
+    from bottleneck.bases import Network, find_model, split_network  # noqa: PLC0415
+
+    network = Network(find_model(model))
+    (made,) = select_layers(faces_cache)
+    last, below = (
+        replace(made, model=model, layer=network.resolve(name)[-1], adjustments={})
+        for name in ("penultimate", after)
+    )
+    found = Depths([below, last]).fine_tuning(last, below, 1280, 2)
+    assert found.layer == start
+    assert split_network(network, found.layer, last.layer).trained
+
+
 def test_what_comes_after_an_early_layer_can_be_trained_instead(faces_cache):
     from bottleneck.bases import Network, find_model  # noqa: PLC0415
 
@@ -477,6 +518,7 @@ def test_on_the_command_line(bottleneck, faces_cache):
     assert found["verdict"]["kind"] in {CEILING, UNDECIDED}
     assert found["evidence"]["tuning"]["layer"] == "blocks.6.0.conv_pw"
     assert len(found["evidence"]["curve"]["points"]) == 5
+    assert found["evidence"]["layers"][-1]["curve"] == found["evidence"]["curve"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from bottleneck.advise.curve import learning_curve
 from bottleneck.advise.evidence import (
     HEAD_REPEATS,
     JudgedLayer,
@@ -121,6 +120,12 @@ def advise_on(
     CacheError
         The cache lacks rows, or a part is damaged.
     """
+    if len({each.model for each in selections}) > 1:
+        names = ", ".join(dict.fromkeys(each.model for each in selections))
+        raise UsageError(
+            f"the layers are of several models ({names}); expected those of one: choose it with "
+            f"--model"
+        )
     if not selections:
         raise UsageError(
             "no layers to advise on; expected at least one: give those of an extraction"
@@ -176,11 +181,6 @@ class _Study:
         """Fit and score heads, and tell how far it is."""
         return score_sizes(bench, recipe, sizes, jobs=self.jobs, advance=self._advance)
 
-    def layer(self, selection: Selection, repeats: int, size: int) -> Scored:
-        """Fit and score heads of one size on another layer."""
-        (scored,) = self.score(self.bench(selection).first(repeats), self.recipe, [size])
-        return scored
-
     def expect(self, fits: int) -> None:
         """Say how many fits there are to do."""
         self.total, self.done = fits, -1
@@ -197,35 +197,33 @@ def _measure(
 ) -> Evidence:
     """Fit and judge all heads: of each size, of other kinds, and on other layers."""
     recipe, sizes, others = study.recipe, _sizes(bench), other_heads(study.recipe)
-    # Of all rows before the same val images, repetitions would be the same.
-    whole = bench.first(1) if bench.crossed else bench
-    briefly = whole.first(HEAD_REPEATS)
-    study.expect(
-        bench.fits * len(sizes) + whole.fits * (len(layers) - 1) + briefly.fits * len(others)
-    )
-    curve = study.score(bench, recipe, sizes)
-    heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
+    briefly = bench.first(HEAD_REPEATS)
+    study.expect(bench.fits * len(sizes) * len(layers) + briefly.fits * len(others))
     classes = len(bench.problem.targets.classes)
     judged = [
         JudgedLayer(
             each,
             depth,
             depths.fine_tuning(last, each, bench.problem.X.shape[1], classes),
-            curve[-1] if each is last else study.layer(each, len(whole.repeats), sizes[-1]),
+            study.score(bench if each is last else study.bench(each), recipe, sizes),
         )
         for each, depth in zip(layers, depths.shares(layers), strict=True)
     ]
+    own = judged[layers.index(last)]
+    heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
+    scores = layer_scores(bench, judged, own, seed=study.seed)
+    (curve,) = (each.curve for each in scores if each.difference is None)
     return Evidence(
-        accuracy=whole.accuracy(curve[-1]).estimate().share(),
+        accuracy=curve.points[-1].accuracy,
         classes=classes,
         images=bench.images,
-        curve=learning_curve(bench, curve, seed=study.seed),
-        layers=layer_scores(whole, judged, last),
-        heads=head_scores(briefly, heads, curve[-1]),
-        joined=joined_gain(whole, judged, last),
-        rise=rise(whole, judged, last),
-        surest_error=confident_error(whole, curve[-1]),
-        tuning=next(each.tuning for each in judged if each.selection is last),
+        curve=curve,
+        layers=scores,
+        heads=head_scores(briefly, heads, own.scored),
+        joined=joined_gain(bench, judged, own),
+        rise=rise(bench, judged, own),
+        surest_error=confident_error(bench, own.scored),
+        tuning=own.tuning,
     )
 
 

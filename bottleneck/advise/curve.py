@@ -26,6 +26,8 @@ class CurvePoint:
         Of held-out images; the log loss in nats.
     train_accuracy, train_log_loss : float
         Of the images fitted on.
+    gap : float
+        By how much their accuracy is above that of those held out.
     """
 
     images: int
@@ -33,11 +35,7 @@ class CurvePoint:
     log_loss: Estimate
     train_accuracy: float
     train_log_loss: float
-
-    @property
-    def gap(self) -> float:
-        """By how much the accuracy of the images fitted on is above that of those held out."""
-        return self.train_accuracy - self.accuracy.value
+    gap: float
 
 
 @dataclass(frozen=True)
@@ -91,16 +89,7 @@ def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> 
     seed : int
         Of the draws that give the forecasts' intervals.
     """
-    points = [
-        CurvePoint(
-            images=round(float(each.trained.mean())),
-            accuracy=bench.accuracy(each).estimate().share(),
-            log_loss=bench.log_loss(each).estimate(),
-            train_accuracy=float(each.train_accuracy.mean()),
-            train_log_loss=float(each.train_log_loss.mean()),
-        )
-        for each in scored
-    ]
+    points = [_point(bench, each) for each in scored]
     errors = [_error(bench, each) for each in scored]
     sizes = np.array([float(each.trained.mean()) for each in scored])
     law, forecasts = forecast_gain(sizes, errors, bench.images, _FACTORS, seed)
@@ -111,6 +100,19 @@ def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> 
             Forecast(factor, factor * bench.images, _one_less(error), gain)
             for factor, (error, gain) in zip(_FACTORS, forecasts, strict=True)
         ],
+    )
+
+
+def _point(bench: Bench, scored: Scored) -> CurvePoint:
+    accuracy = bench.accuracy(scored).estimate().share()
+    train_accuracy = float(scored.train_accuracy.mean())
+    return CurvePoint(
+        images=round(float(scored.trained.mean())),
+        accuracy=accuracy,
+        log_loss=bench.log_loss(scored).estimate(),
+        train_accuracy=train_accuracy,
+        train_log_loss=float(scored.train_log_loss.mean()),
+        gap=train_accuracy - accuracy.value,
     )
 
 

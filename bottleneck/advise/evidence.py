@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bottleneck.advise.curve import LearningCurve, learning_curve
 from bottleneck.advise.network import FineTuning
-from bottleneck.advise.samples import Estimate, Samples
+from bottleneck.advise.samples import Estimate
 from bottleneck.advise.scoring import Bench, Scored
 from bottleneck.features import Selection
 from bottleneck.heads import MLP
@@ -40,7 +41,7 @@ _SUREST = 4
 
 @dataclass(frozen=True)
 class LayerScore:
-    """What heads on all images reach on one layer.
+    """What heads reach on one layer.
 
     Attributes
     ----------
@@ -50,9 +51,11 @@ class LayerScore:
         Share of the multiply-adds of the deepest layer here; of the layers, where the network is
         not known.
     accuracy, log_loss : Estimate
-        Of held-out images.
+        Of held-out images, by heads on all others.
     deviation : float
         Of the accuracy over the folds.
+    curve : LearningCurve
+        By the number of images, the gap to those fitted on, and what more are expected to bring.
     difference : Estimate or None
         Of the accuracy, less that of the last layer on the same folds, as one of the layers that
         are all compared with it; None of the last layer itself.
@@ -64,6 +67,7 @@ class LayerScore:
     accuracy: Estimate
     log_loss: Estimate
     deviation: float
+    curve: LearningCurve
     difference: Estimate | None
 
     @property
@@ -122,15 +126,29 @@ class OtherHead(NamedTuple):
 
 
 class JudgedLayer(NamedTuple):
-    """A layer, its share of the multiply-adds of the deepest, and what heads on it say.
+    """A layer, and what heads on it say.
 
-    `tuning` is that of the layers after it, or of the last block where it is the last.
+    Attributes
+    ----------
+    selection : Selection
+        The layer.
+    depth : float
+        Its share of the multiply-adds of the deepest.
+    tuning : FineTuning or None
+        That of the layers after it, see `bottleneck.advise.network.Depths.fine_tuning`.
+    sizes : list of Scored
+        By the number of images fitted on.
     """
 
     selection: Selection
     depth: float
     tuning: FineTuning | None
-    scored: Scored
+    sizes: list[Scored]
+
+    @property
+    def scored(self) -> Scored:
+        """What heads on all images say."""
+        return self.sizes[-1]
 
     def contrast(self, gain: Estimate) -> Contrast:
         """Return a gain in accuracy as one between this layer and the last."""
@@ -168,54 +186,54 @@ def head_scores(
     ]
 
 
-def layer_scores(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> list[LayerScore]:
-    """Compare layers with the last one."""
-    own = _accuracy_of(bench, layers, last)
-    return [
-        LayerScore(
-            layer=selection.layer_name,
-            pool=selection.pool,
-            depth=depth,
-            accuracy=accuracy.estimate().share(),
-            log_loss=bench.log_loss(scored).estimate(),
-            deviation=accuracy.deviation,
-            difference=None if selection is last else (accuracy - own).estimate(len(layers) - 1),
+def layer_scores(
+    bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer, *, seed: int
+) -> list[LayerScore]:
+    """Compare layers with the last one; the seed is that of `learning_curve`."""
+    own = bench.accuracy(last.scored)
+    found = []
+    for each in layers:
+        accuracy = bench.accuracy(each.scored)
+        curve = learning_curve(bench, each.sizes, seed=seed)
+        found.append(
+            LayerScore(
+                layer=each.selection.layer_name,
+                pool=each.selection.pool,
+                depth=each.depth,
+                accuracy=curve.points[-1].accuracy,
+                log_loss=curve.points[-1].log_loss,
+                deviation=accuracy.deviation,
+                curve=curve,
+                difference=None if each is last else (accuracy - own).estimate(len(layers) - 1),
+            )
         )
-        for selection, depth, _, scored in layers
-        for accuracy in [bench.accuracy(scored)]
-    ]
+    return found
 
 
-def rise(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Contrast | None:
+def rise(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
     """Return by how much the last layer is above the best early one, if there is one."""
     early = [each for each in layers if each.depth <= EARLY]
     if not early:
         return None
     best = max(early, key=lambda each: bench.accuracy(each.scored).mean)
-    own = _accuracy_of(bench, layers, last)
-    return best.contrast((own - bench.accuracy(best.scored)).estimate())
+    gain = bench.accuracy(last.scored) - bench.accuracy(best.scored)
+    return best.contrast(gain.estimate())
 
 
-def _accuracy_of(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Samples:
-    (scored,) = (each.scored for each in layers if each.selection is last)
-    return bench.accuracy(scored)
-
-
-def joined_gain(bench: Bench, layers: Sequence[JudgedLayer], last: Selection) -> Contrast | None:
+def joined_gain(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
     """Return what another layer's head adds to that of the last, in accuracy.
 
     To the last layer's log probabilities a multiple of another's is added; which layer and which
     multiple says the log loss of all blocks but the one that is judged. The layer named is the one
     that was chosen most often. None where there is no other layer.
     """
-    others = [each for each in layers if each.selection.layer != last.layer]
+    others = [each for each in layers if each.selection.layer != last.selection.layer]
     if not others:
         return None
-    (own,) = (each.scored for each in layers if each.selection is last)
     gains = np.zeros((len(bench.blocks), len(bench.blocks[0])))
     chosen = np.zeros(len(others), dtype=int)
     for repeat, blocks in enumerate(bench.blocks):
-        said = own.log_probabilities[repeat]
+        said = last.scored.log_probabilities[repeat]
         joined = [
             said + share * other.scored.log_probabilities[repeat]
             for other in others

@@ -88,18 +88,19 @@ class Depths:
         last : Selection
             The layer that the head is on.
         after : Selection
-            The last layer to stay frozen; where it is `last`, the last block is trained.
+            The last layer to stay frozen. Where it is `last`, or nothing is computed after it that
+            could be trained, that is the last block.
         n_features, n_classes : int
             The head's.
         """
         known = self._known[last.model, last.layer]
         if known is None:
             return None
-        if after.layer == last.layer:
-            start, lower = _last_block(known, last.layer)
-        else:
-            start, lower = _next(known, after.layer)
         total = known.layers[last.layer].multiply_adds
+        if known.layers[after.layer].multiply_adds < total:
+            start, lower = _next(known, after.layer)
+        else:
+            start, lower = _last_block(known, last.layer)
         epoch = lower + _BACKWARD * (total - lower)
         return FineTuning(
             layer=known.network.alias(start) or start,

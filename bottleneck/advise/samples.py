@@ -67,10 +67,6 @@ class Samples:
         """Pair metrics of the same folds."""
         return replace(self, values=self.values - other.values)
 
-    def first(self, repeats: int) -> Self:
-        """Return those of the first repetitions."""
-        return replace(self, values=self.values[:repeats])
-
     @property
     def mean(self) -> float:
         """Over all repetitions and blocks."""

@@ -13,6 +13,7 @@ __all__ = [
     "HEAD",
     "MORE_DATA",
     "PLATEAUED",
+    "POOLING",
     "UNDECIDED",
     "Evidence",
     "Option",
@@ -22,6 +23,7 @@ __all__ = [
 
 MORE_DATA = "more data helps"
 EARLIER_LAYER = "an earlier layer helps"
+POOLING = "another pooling helps"
 HEAD = "regularise or enlarge the head"
 CEILING = "label noise or a ceiling"
 PLATEAUED = "plateaued"
@@ -101,7 +103,7 @@ class Option:
     Attributes
     ----------
     kind : str
-        `MORE_DATA`, `EARLIER_LAYER` or `HEAD`.
+        `MORE_DATA`, `EARLIER_LAYER`, `POOLING` or `HEAD`.
     what : str
         It, in words.
     gain : Estimate
@@ -126,7 +128,7 @@ class Verdict:
     Attributes
     ----------
     kind : str
-        One of the six.
+        One of those above.
     sentence : str
         It, with its evidence, expected gain and cost.
     layer : str or None
@@ -134,7 +136,7 @@ class Verdict:
     gain : Estimate or None
         In accuracy, where one can be expected; its low and high are 95% limits.
     at_most : float
-        What could be gained at all.
+        What the images that the head is surest of leave to be gained.
     options : list of Option
         All that was weighed.
     """
@@ -166,7 +168,7 @@ def decide(evidence: Evidence) -> Verdict:
         texts = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
         text = (
             f"the intervals of what could help include no gain and a good one ({texts}); more "
-            f"--repeats or more images would narrow them"
+            f"images would narrow them"
         )
         return _verdict(evidence, options, UNDECIDED, text)
     return _of_a_flat_curve(evidence, options)
@@ -244,11 +246,8 @@ def _plateaued(
     gain: Estimate | None = None,
 ) -> Verdict:
     where = f"fine-tune from {tuning.layer}" if tuning else "fine-tune the layers after that one"
-    expected = f"at least {gain.value:.3f}" if gain else "not known before it is tried"
-    text = (
-        f"{where}: {why}; expected gain: {expected}, at most {_at_most(evidence):.3f}; cost: "
-        f"{_cost(evidence, tuning)}"
-    )
+    unknown = f"not known before it is tried, at most {_at_most(evidence):.3f}"
+    text = f"{where}: {why}; expected gain: {gain or unknown}; cost: {_cost(evidence, tuning)}"
     layer = tuning.layer if tuning else None
     return _verdict(evidence, options, PLATEAUED, text, gain=gain, layer=layer)
 
@@ -312,9 +311,11 @@ def _options(evidence: Evidence) -> list[Option]:
     more = f"{double.images - evidence.images} more labelled images"
     twice = f"twice the images ({double.images})"
     options = [_option(evidence, MORE_DATA, twice, double.gain, more)]
+    last = [each.layer for each in evidence.layers if not each.difference]
     layers = [
-        _option(evidence, EARLIER_LAYER, f"a head on {each.name}", each.difference, "none: cached")
+        _option(evidence, kind, f"a head on {each.name}", each.difference, "none: cached")
         for each in evidence.layers
+        for kind in [POOLING if each.layer in last else EARLIER_LAYER]
         if each.difference
     ]
     heads = [

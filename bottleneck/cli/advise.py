@@ -86,9 +86,6 @@ def advise(
             seed=seed,
             progress=progress,
         )
-    if picture:
-        draw_advice(advice, picture)
-        note(f"learning curve and layers drawn to {picture}")
     images = ImageSet.read_csv(store.set_file(advice.image_set))
     note_image_set(images)
     note_random(any(each.weights_random for each in selections))
@@ -97,6 +94,9 @@ def advise(
         print_json(advice.as_dict())
     else:
         _print_advice(advice)
+    if picture:
+        draw_advice(advice, picture)
+        note(f"learning curve and layers drawn to {picture}")
     return advice
 
 
@@ -112,6 +112,7 @@ def _print_advice(advice: "Advice") -> None:
             "accuracy": point.accuracy.value,
             "95% interval": _interval(point.accuracy),
             "training": point.train_accuracy,
+            "gap": point.gap,
             "log loss": point.log_loss.value,
         }
         for point in evidence.curve.points
@@ -122,6 +123,7 @@ def _print_advice(advice: "Advice") -> None:
             "accuracy": forecast.accuracy.value,
             "95% interval": _interval(forecast.accuracy),
             "training": None,
+            "gap": None,
             "log loss": None,
         }
         for forecast in evidence.curve.forecasts
@@ -134,7 +136,9 @@ def _print_advice(advice: "Advice") -> None:
                 "pool": each.pool,
                 "accuracy": each.accuracy.value,
                 "std": each.deviation,
+                "gap": each.curve.points[-1].gap,
                 "log loss": each.log_loss.value,
+                "of twice the images": each.curve.forecasts[0].accuracy.value,
                 "less the last": "-" if each.difference is None else str(each.difference),
             }
             for each in evidence.layers

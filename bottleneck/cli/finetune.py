@@ -1,5 +1,7 @@
 """The command that trains a base further: finetune."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +128,8 @@ def finetune(
         int | None,
         typer.Option(
             "--views",
-            help="After how many epochs an image's views come again; needed at --from-cache.",
+            help="After how many epochs an image's views come again; needed at --augment with "
+            "--from-cache.",
         ),
     ] = None,
     from_cache: Annotated[
@@ -222,7 +225,12 @@ def finetune(
     if first:
         note_image_set(images)
     try:
-        with progress_shown(quiet=not first) as progress:
+        with (
+            progress_shown(quiet=not first) as progress,
+            _epochs_shown(
+                epochs, tensorboard / folder.name if tensorboard and first else None
+            ) as watch,
+        ):
             done = train(
                 fitted,
                 images,
@@ -234,9 +242,10 @@ def finetune(
                 devices=devices,
                 resume=resume,
                 progress=progress,
+                watch=watch,
             )
     except SystemExit:
-        if first and Checkpoint(folder / "checkpoint").exists:
+        if first and Checkpoint.of(folder).exists:
             note("stopped: the same command with --resume goes on after the last whole epoch")
         raise
     if not first:
@@ -249,7 +258,7 @@ def finetune(
         note("note: it replaces the head that had that name; --name gives another")
     _note_end(done, learning_rate)
     note_rejected(done.rejected)
-    _show_history(done, picture, tensorboard)
+    _draw(done, picture)
     if done.rejected or done.diverged:
         raise typer.Exit(1)
     return done
@@ -270,15 +279,34 @@ def _print(done: "Finetuned", unfreeze: str) -> None:
     print(f"saved as {done.folder}, a head and a model")
 
 
-def _show_history(done: "Finetuned", picture: Path | None, tensorboard: Path | None) -> None:
-    from bottleneck.report import draw_history, log_history
+@contextmanager
+def _epochs_shown(
+    epochs: int, log_folder: Path | None
+) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Yield what says how an epoch went, and logs it where there is a folder for that."""
+    from bottleneck.report import epoch_log
 
-    history, name = done.head.scores["history"], done.folder.name
-    if picture and history:
-        draw_history(history, name, picture)
+    with epoch_log(log_folder) if log_folder else nullcontext() as log:
+
+        def watch(epoch: Mapping[str, float]) -> None:
+            note(
+                f"epoch {epoch['epoch']} of {epochs}: loss {epoch['loss']:.4g}, accuracy "
+                f"{epoch['accuracy']:.4f}; validation loss {epoch['val_loss']:.4g}, accuracy "
+                f"{epoch['val_accuracy']:.4f}"
+            )
+            if log:
+                log(epoch)
+
+        yield watch
+
+
+def _draw(done: "Finetuned", picture: Path | None) -> None:
+    from bottleneck.report import draw_history
+
+    scores = done.head.scores
+    if picture and scores["history"]:
+        draw_history(scores["history"], scores["best_epoch"], done.folder.name, picture)
         note(f"epochs drawn to {picture}")
-    if tensorboard and history:
-        log_history(history, tensorboard / name)
 
 
 def _note_end(done: "Finetuned", learning_rate: float) -> None:

@@ -101,7 +101,7 @@ def fit_head(
     from bottleneck.heads import MLP
     from bottleneck.heads import fit_head as fit
     from bottleneck.images import find_near_duplicates
-    from bottleneck.report import check_picture, draw_history, log_history
+    from bottleneck.report import check_picture
     from bottleneck.solvers import KeptReductions
 
     network = _given(
@@ -159,11 +159,8 @@ def fit_head(
     folder = heads / (name or f"{selection.slug}-{clf}")
     replaced = folder.exists()
     head.save(folder)
-    if picture:
-        draw_history(head.scores["history"], folder.name, picture)
-        note(f"epochs drawn to {picture}")
-    if tensorboard:
-        log_history(head.scores["history"], tensorboard / folder.name)
+    if clf == "mlp":
+        _show_history(head.scores["history"], folder.name, picture, tensorboard)
     note_image_set(features.images)
     note_random(selection.weights_random)
     note_seen(selection.model, features.images, ["train", "val"])
@@ -184,6 +181,21 @@ def fit_head(
     if replaced:
         note("note: it replaces the head that had that name; --name gives another")
     return head
+
+
+def _show_history(
+    history: list[dict[str, float]], name: str, picture: Path | None, tensorboard: Path | None
+) -> None:
+    from bottleneck.report import draw_history, epoch_log
+
+    if picture:
+        kept = min(history, key=lambda epoch: epoch["val_loss"])["epoch"]
+        draw_history(history, int(kept), name, picture)
+        note(f"epochs drawn to {picture}")
+    if tensorboard:
+        with epoch_log(tensorboard / name) as log:
+            for epoch in history:
+                log(epoch)
 
 
 def _given(**options: Any) -> dict[str, Any]:

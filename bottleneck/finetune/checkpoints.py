@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors import safe_open
@@ -19,6 +19,7 @@ from bottleneck.images import ImageSet
 
 __all__ = ["Checkpoint"]
 
+_FOLDER = "checkpoint"
 _PLAN_FILE = "plan.json"
 _IMAGES_FILE = "images.csv"
 _STATE_FILE = "state.safetensors"
@@ -36,6 +37,11 @@ class Checkpoint:
     """
 
     folder: Path
+
+    @classmethod
+    def of(cls, result: Path) -> Self:
+        """Return that of the run whose result a folder is going to be."""
+        return cls(result / _FOLDER)
 
     @property
     def exists(self) -> bool:

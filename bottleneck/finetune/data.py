@@ -16,7 +16,7 @@ from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase, Transform
 from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract import preprocess
+from bottleneck.extract import Progress, preprocess
 from bottleneck.features import free_memory
 from bottleneck.images import ImageItem, in_threads, read_file
 
@@ -55,7 +55,9 @@ def read_pixels(
     return preprocess(transform, data, policy, item.digest, view)
 
 
-def check_images(transform: Transform, items: Sequence[ImageItem]) -> dict[str, str]:
+def check_images(
+    transform: Transform, items: Sequence[ImageItem], progress: Progress | None = None
+) -> dict[str, str]:
     """Read all images once; return the path and the reason of those that cannot be used."""
 
     def reason(item: ImageItem) -> str:
@@ -65,8 +67,13 @@ def check_images(transform: Transform, items: Sequence[ImageItem]) -> dict[str, 
             return str(error)
         return ""
 
-    found = zip(items, in_threads(reason, items), strict=True)
-    return {item.path: why for item, why in found if why}
+    found = {}
+    for number, (item, why) in enumerate(zip(items, in_threads(reason, items), strict=True), 1):
+        if why:
+            found[item.path] = why
+        if progress:
+            progress("check", number, len(items))
+    return found
 
 
 @dataclass(frozen=True)

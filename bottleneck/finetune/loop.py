@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from bottleneck.errors import DataError
 from bottleneck.finetune.data import Activations
 from bottleneck.finetune.network import TunedNetwork
 from bottleneck.finetune.optim import losses, make_optimizer, rate_factor, set_rates
@@ -123,8 +124,21 @@ class Training:
         self._codes = torch.from_numpy(self.train.targets.codes)
 
     def started(self) -> State:
-        """Return the state before the first step."""
-        start = {f"val_{name}": value for name, value in self._validated().items()}
+        """Return the state before the first step.
+
+        Raises
+        ------
+        DataError
+            Some scores are no finite numbers.
+        """
+        try:
+            start = {f"val_{name}": value for name, value in self._validated().items()}
+        except DivergedError:
+            raise DataError(
+                f"the head's scores of the validation images are no finite numbers in "
+                f"{self.settings.precision}; give --precision 32-true, or check the head with "
+                f"'bottleneck evaluate'"
+            ) from None
         return State([], start, self.network.tuned_state())
 
     def epoch(self, state: State) -> State:

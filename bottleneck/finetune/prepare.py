@@ -70,15 +70,18 @@ def prepare(
     first = is_first_process()
     if first:
         _check_folder(checkpoint.folder.parent, checkpoint, resume=resume)
-        images = _known(images, start, cache)
-    bound = start.bound_to(images)
+    looked_at = first and not check_set(images, cache)
+    if looked_at:
+        images = _usable(images, start, progress)
+        images.write_csv(cache.set_file(images.name))
+    bound = start.bound_to(images, settings.augment)
     if first and resume:
         checkpoint.check(settings, bound)
     new = first and not resume
     if new:
         chosen = images_to_train(images, start.head, settings)
-        if not settings.from_cache:
-            chosen = usable_images(chosen, check_images(start.base.transform, chosen.items))
+        if not settings.from_cache and not looked_at:
+            chosen = _usable(chosen, start, progress)
     else:
         chosen = checkpoint.images()
     lower = start.lower(PRECISIONS[settings.precision], device)
@@ -108,13 +111,9 @@ def _check_folder(folder: Path, checkpoint: Checkpoint, *, resume: bool) -> None
         )
 
 
-def _known(images: ImageSet, start: Start, cache: Cache) -> ImageSet:
-    """Return a set that the cache knows; a new one is looked through, and noted there."""
-    if check_set(images, cache):
-        return images
-    usable = usable_images(images, check_images(start.base.transform, images.items))
-    usable.write_csv(cache.set_file(images.name))
-    return usable
+def _usable(images: ImageSet, start: Start, progress: Progress | None) -> ImageSet:
+    """Look at each image, and leave out those that cannot be used."""
+    return usable_images(images, check_images(start.base.transform, images.items, progress))
 
 
 def _fill(

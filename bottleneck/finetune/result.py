@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bottleneck.augment import find_policy
 from bottleneck.bases import (
     WEIGHTS_NAME,
     FrozenBase,
@@ -77,6 +78,7 @@ def write_result(
     source = start.source
     record = {
         "settings": training.settings.as_dict(),
+        "augmentation": find_policy(training.settings.augment).as_dict(),
         "boundary": start.split.boundary,
         "pool": source.pool,
         "image_set": source.image_set,
@@ -124,7 +126,7 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
     """Return the head as trained."""
     targets = training.val.targets
     temperature = _temperature(head, targets, scores) if state.best_epoch else head.temperature
-    before = np.exp(log_probabilities(head.link, scores, training.temperature))
+    before = np.exp(log_probabilities(head.link, scores, 1.0))
     return replace(
         head,
         model=head_model(training.network.head, head.model),

@@ -1,7 +1,7 @@
 """Fine-tuning from a fitted head to a model folder."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,14 @@ import torch
 from lightning_fabric import Fabric
 
 from bottleneck.augment import find_policy
-from bottleneck.bases import FrozenBase, find_devices, find_model, load_weights, upper_part
+from bottleneck.bases import (
+    FrozenBase,
+    Split,
+    find_devices,
+    find_model,
+    load_weights,
+    upper_part,
+)
 from bottleneck.cache import Cache
 from bottleneck.errors import MemoryShortError, UsageError
 from bottleneck.extract import Progress
@@ -31,7 +38,6 @@ from bottleneck.labels import Targets
 
 __all__ = ["Finetuned", "finetune"]
 
-_CHECKPOINT = "checkpoint"
 _TRIAL = 4
 """Images that are scored before the first step."""
 
@@ -48,8 +54,8 @@ class Finetuned:
         The one in it; its `scores` have the history.
     train, val : int
         Images trained on, and images validated on.
-    trained, frozen : int
-        Parameters of the network, up to the head, that were trained and that were not.
+    trained : int
+        Parameters of the network, without the head, that were trained.
     boundary : str or None
         Where the trained part begins to be computed apart; None at the image.
     rejected : tuple of RejectedImage
@@ -61,7 +67,6 @@ class Finetuned:
     train: int
     val: int
     trained: int
-    frozen: int
     boundary: str | None
     rejected: tuple[RejectedImage, ...]
 
@@ -84,6 +89,7 @@ def finetune(
     devices: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    watch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> Finetuned:
     """Train the top of a head's base, or all of it, from the head on; write a model folder.
 
@@ -114,7 +120,10 @@ def finetune(
     resume : bool
         Go on where an interrupted run in `folder` has written its last checkpoint.
     progress : callable, optional
-        Called with ``"extract"`` or ``"finetune"``, the images done and the images to do.
+        Called with ``"check"``, ``"extract"`` or ``"finetune"``, the images done and the images to
+        do.
+    watch : callable, optional
+        Called after each epoch with what `State` has of it in its history.
 
     Returns
     -------
@@ -130,7 +139,7 @@ def finetune(
         A step does not fit into memory.
     """
     target = Path(folder)
-    checkpoint = Checkpoint(target / _CHECKPOINT)
+    checkpoint = Checkpoint.of(target)
     fabric = _fabric(device, devices, settings)
     start = open_start(head, settings, weights=weights, device=device)
     with ExitStack() as stack:
@@ -147,11 +156,11 @@ def finetune(
             progress=progress,
         )
         fabric.launch()
-        for context in (_memory_watched(fabric.device, settings), torch.random.fork_rng()):
-            stack.enter_context(context)
+        stack.enter_context(_memory_watched(fabric.device, settings, start.split))
+        stack.enter_context(torch.random.fork_rng())
         stack.enter_context(freed_memory_kept())
         training = _training(fabric, start, ready, settings, progress)
-        state = _trained(training, checkpoint, resume=resume)
+        state = _trained(training, checkpoint, watch, resume=resume)
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
@@ -159,14 +168,14 @@ def finetune(
         write_result(target, start, training, state, scores=scores, images=ready.images, seen=seen)
         checkpoint.remove()
     fabric.barrier()
-    trained = sum(each.numel() for _, each, depth in training.network.rates() if depth is not None)
     return Finetuned(
         folder=target,
         head=Head.load(target),
         train=len(training.train.targets),
         val=len(training.val.targets),
-        trained=trained,
-        frozen=start.base.network.parameters - trained,
+        trained=sum(
+            each.numel() for _, each, depth in training.network.rates() if depth is not None
+        ),
         boundary=start.split.boundary,
         rejected=ready.rejected,
     )
@@ -281,27 +290,47 @@ def _labelled(
     )
 
 
-def _trained(training: Training, checkpoint: Checkpoint, *, resume: bool) -> State:
+def _trained(
+    training: Training,
+    checkpoint: Checkpoint,
+    watch: Callable[[Mapping[str, float]], None] | None,
+    *,
+    resume: bool,
+) -> State:
     """Train until the settings say that it is over; keep a checkpoint after each epoch."""
     state = checkpoint.load(training) if resume else training.started()
     while not state.is_over(training.settings):
         state = training.epoch(state)
         if training.fabric.is_global_zero and state.diverged is None:
             checkpoint.save(training, state)
+            if watch:
+                watch(state.history[-1])
     return state
 
 
 @contextmanager
-def _memory_watched(device: torch.device, settings: FinetuneSettings) -> Iterator[None]:
+def _memory_watched(
+    device: torch.device, settings: FinetuneSettings, split: Split
+) -> Iterator[None]:
     """Say what helps where memory does not suffice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
-        cached = "" if settings.from_cache else ", or --from-cache"
+        options = []
+        if settings.accumulate < settings.batch_size:
+            options.append("more pieces with --accumulate")
+        if settings.batch_size > 1:
+            options.append("a smaller --batch-size")
+        if settings.precision == "32-true":
+            options.append("--precision bf16-mixed")
+        if split.boundary and not settings.from_cache:
+            endless = settings.augmented and settings.views is None
+            options.append("--from-cache --views 8" if endless else "--from-cache")
+        options.append("a later layer with --unfreeze")
+        pieces = settings.accumulate
         raise MemoryShortError(
-            f"a step with {settings.batch_size} images in {settings.accumulate} pieces does not "
-            f"fit into the memory of {device}; give more pieces with --accumulate, a smaller "
-            f"--batch-size, --precision bf16-mixed{cached}"
+            f"a step with {settings.batch_size} images in {pieces} piece{'s' * (pieces > 1)} does "
+            f"not fit into the memory of {device}; give {', or '.join(options)}"
         ) from error

@@ -172,6 +172,7 @@ class FinetuneSettings:
     def difference(self, others: Mapping[str, Any]) -> str:
         """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``."""
         own = self.as_dict()
-        # In how many pieces a step goes through its images changes no result.
-        names = [field.name for field in fields(self) if field.name != "accumulate"]
+        names = [field.name for field in fields(self)]
+        if not self.batch_statistics:
+            names.remove("accumulate")  # the pieces of a step change no result but these statistics
         return next((name for name in names if own[name] != others.get(name)), "")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bottleneck.augment import find_policy
 from bottleneck.bases import ALL, FrozenBase, Split, split_network
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
@@ -74,13 +75,14 @@ class Start:
             **source.adjustments,
         )
 
-    def bound_to(self, images: ImageSet) -> dict[str, Any]:
+    def bound_to(self, images: ImageSet, augment: str) -> dict[str, Any]:
         """Return what a run cannot be resumed without, as JSON holds it."""
         kept = ("train", "val")
         return {
             "head": {key: self.head.as_dict()[key] for key in ("clf", "classes", "temperature")},
             "base": self.source.fingerprint,
             "image set": {name: images.digest_of(name) for name in kept},
+            "augmentation": find_policy(augment).as_dict(),
         }
 
 

@@ -298,10 +298,10 @@ class ImageSet:
                     split_of[digest] = "test" if wanted > 0 else "train"
                     wanted -= 1
         for label, digests in self._digests_of_classes().items():
-            if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to test on
+            if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to hold out
                 raise DataError(
                     f"class {label!r} has 1 usable image; at least 2 different ones are needed, "
-                    f"one to train on and one to test on: add images or remove the class"
+                    f"one to train on and one to hold out: add images or remove the class"
                 )
             if len({split_of[digest] for digest in digests}) == 1:
                 raise DataError(
