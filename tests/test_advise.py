@@ -458,6 +458,18 @@ def test_another_pooling_is_no_earlier_layer(evidence):
     )
 
 
+def test_a_simpler_head_can_be_what_helps():
+    """Neighbours are lost among many directions that mean nothing; two means are not."""
+    generator = np.random.default_rng(0)
+    y = np.arange(240) % 2
+    X = generator.normal(size=(240, 60))
+    X[:, :6] += 0.8 * (2 * y[:, None] - 1)
+    found = advice_on({"last": X}, y, clf="knn")
+    assert found.verdict.kind == HEAD
+    assert re.search(r"head: a simpler head \((lda|centroid|softmax)\)", found.verdict.sentence)
+    assert {each.clf for each in found.evidence.heads} == {"softmax", "lda", "centroid"}
+
+
 def test_layers_of_several_models_are_refused(faces_cache):
     (made,) = select_layers(faces_cache)
     with pytest.raises(UsageError, match=r"of several models \(efficientnet_lite0, vgg16\); exp"):
