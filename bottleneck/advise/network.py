@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
-from bottleneck.bases import Layer, Network, find_model
+from bottleneck.bases import Layer, Network, find_model, traced
 from bottleneck.errors import BottleneckError
 from bottleneck.features import Selection
 
@@ -136,13 +135,8 @@ def _next(known: _Known, layer: str) -> tuple[str, int]:
 def _known(selection: Selection) -> _Known | None:
     """Return the network that a layer is of, or None: features may come from elsewhere."""
     try:
-        network = _network(selection.model)
+        network = traced(find_model(selection.model))
         size = selection.adjustments.get("image_size") or network.image_size
         return _Known(network, network.sized(tuple(size), [selection.layer]))
     except BottleneckError:
         return None
-
-
-@lru_cache(maxsize=1)
-def _network(model: str) -> Network:
-    return Network(find_model(model))

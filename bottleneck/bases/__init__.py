@@ -5,7 +5,7 @@ from bottleneck.bases.frozen import SCHEMA_VERSION, FrozenBase
 from bottleneck.bases.layers import Layer
 from bottleneck.bases.libraries import timm_names
 from bottleneck.bases.models import Model, PretrainedWeights
-from bottleneck.bases.network import Network
+from bottleneck.bases.network import Network, traced
 from bottleneck.bases.precision import find_devices
 from bottleneck.bases.splitting import ALL, Split, split_network, upper_part
 from bottleneck.bases.transforms import INTERPOLATIONS, Transform
@@ -33,6 +33,7 @@ __all__ = [
     "seen_digests",
     "split_network",
     "timm_names",
+    "traced",
     "upper_part",
     "write_finetuned",
 ]

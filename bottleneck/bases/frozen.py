@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.network import Network
+from bottleneck.bases.network import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
 from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
@@ -109,7 +109,7 @@ class FrozenBase:
         device: str | torch.device = "auto",
     ) -> None:
         self._model = find_model(model)
-        self.network = Network(self._model)
+        self.network = traced(self._model)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         layers = layers or (self._model.default_layer,)
         given: dict[str, Any] = {
@@ -173,7 +173,7 @@ class FrozenBase:
     def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
         """Choose layers and preprocessing for weights that come with a transform."""
         if transform.crop != self.network.image_size:
-            self.network = Network(self._model, transform.crop)
+            self.network = traced(self._model, transform.crop)
         settings = {"exact_resize": self.precision == "fp32", **self.adjustments}
         self.transform = transform.adjusted(**settings)
         self.layers = self.network.in_order(layers)

@@ -2,8 +2,8 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -28,10 +28,22 @@ from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
-__all__ = ["Network"]
+__all__ = ["Network", "traced"]
 
+_KEPT = 4
+"""Networks that a process remembers."""
 _ALL_BLOCKS = "all-blocks"
 _WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What one network is told from another by: an architecture stands for one graph."""
+
+    name: str
+    architecture: str
+    image_size: tuple[int, int]
+    model: Model = field(compare=False)
 
 
 class Network:
@@ -107,6 +119,7 @@ class Network:
         if measured.error:
             raise _untraceable(self.name, measured.error)
         self._describe(measured)
+        self._sized = {self.image_size: self.layers}
 
     def alias(self, layer: str) -> str | None:
         """Return the Keras alias of a layer, if it has one."""
@@ -244,16 +257,15 @@ class Network:
         UsageError
             One of these cannot be computed at that size.
         """
-        if image_size == self.image_size:
-            found = self.layers
-        else:
+        if image_size not in self._sized:
             measured = self._measure(image_size)
             costs = self._costs(measured)
-            found = {
+            self._sized[image_size] = {
                 name: replace(layer, shape=measured.shapes[node], multiply_adds=costs[node])
                 for name, layer in self.layers.items()
                 if (node := self.nodes[name]) in measured.shapes
             }
+        found = self._sized[image_size]
         for layer in needed:
             if layer not in found:
                 raise UsageError(
@@ -375,6 +387,24 @@ class Network:
 
     def _has_weights(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
+
+
+def traced(model: Model, image_size: tuple[int, int] | None = None) -> Network:
+    """Return a model's network, which this process may have traced before.
+
+    Parameters
+    ----------
+    model, image_size
+        As for `Network`, which see for the errors, too.
+    """
+    return _traced(
+        _Wanted(model.name, model.architecture, image_size or model.transform.crop, model)
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _traced(wanted: _Wanted) -> Network:
+    return Network(wanted.model, wanted.image_size)
 
 
 def _untraceable(name: str, error: Exception) -> UsageError:
