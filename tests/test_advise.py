@@ -30,6 +30,7 @@ from bottleneck.advise.verdict import (
     POOLING,
     UNDECIDED,
 )
+from bottleneck.bases import Network, find_model, split_network
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate
@@ -420,6 +421,14 @@ def test_the_largest_gain_is_named_and_the_others_kept(evidence):
     ]
 
 
+def layers_of(cache, model, *names):
+    """A network, and selections as those of the cache but of its layers."""
+    network = Network(find_model(model))
+    (made,) = select_layers(cache)
+    layers = [layer for name in names for (layer,) in [network.resolve(name)]]
+    return network, *(replace(made, model=model, layer=each, adjustments={}) for each in layers)
+
+
 @pytest.mark.parametrize(
     ("model", "layer", "start"),
     [
@@ -431,18 +440,13 @@ def test_the_largest_gain_is_named_and_the_others_kept(evidence):
 )
 def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
     """Its layers are gone through forwards and backwards, those below it forwards only."""
-    from bottleneck.bases import Network, find_model  # noqa: PLC0415
-
-    network = Network(find_model(model))
-    (name,) = network.resolve(layer)
-    (made,) = select_layers(faces_cache)
-    selection = replace(made, model=model, layer=name, adjustments={})
+    network, selection = layers_of(faces_cache, model, layer)
     found = Depths([selection]).fine_tuning(selection, selection, 1280, 2)
     assert found.layer == start
     (first,) = network.resolve(start)
     names = list(network.layers)
     lower = network.layers[names[names.index(first) - 1]].multiply_adds
-    total = network.layers[name].multiply_adds
+    total = network.layers[selection.layer].multiply_adds
     assert lower < total
     assert found.multiply_adds == lower + 3 * (total - lower)
     assert found.extractions == pytest.approx(found.multiply_adds / total)
@@ -486,28 +490,14 @@ def test_layers_of_several_models_are_refused(faces_cache):
 )
 def test_what_is_named_can_be_trained(faces_cache, model, after, start):
     """Nothing to train comes after the last maps: then it is the last block."""
-    from bottleneck.bases import Network, find_model, split_network  # noqa: PLC0415
-
-    network = Network(find_model(model))
-    (made,) = select_layers(faces_cache)
-    last, below = (
-        replace(made, model=model, layer=network.resolve(name)[-1], adjustments={})
-        for name in ("penultimate", after)
-    )
+    network, last, below = layers_of(faces_cache, model, "penultimate", after)
     found = Depths([below, last]).fine_tuning(last, below, 1280, 2)
     assert found.layer == start
     assert split_network(network, found.layer, last.layer).trained
 
 
 def test_what_comes_after_an_early_layer_can_be_trained_instead(faces_cache):
-    from bottleneck.bases import Network, find_model  # noqa: PLC0415
-
-    network = Network(find_model("efficientnet_lite0"))
-    (made,) = select_layers(faces_cache)
-    last, early = (
-        replace(made, layer=network.resolve(name)[0], adjustments={})
-        for name in ("penultimate", "blocks.2")
-    )
+    network, last, early = layers_of(faces_cache, "efficientnet_lite0", "penultimate", "blocks.2")
     found = Depths([early, last]).fine_tuning(last, early, 1280, 2)
     assert found.layer == "blocks.3.0.conv_pw"
     lower, total = (network.layers[each.layer].multiply_adds for each in (early, last))

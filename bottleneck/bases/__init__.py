@@ -2,10 +2,11 @@
 
 from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned
 from bottleneck.bases.frozen import SCHEMA_VERSION, FrozenBase
+from bottleneck.bases.graphs import traced
 from bottleneck.bases.layers import Layer
 from bottleneck.bases.libraries import timm_names
 from bottleneck.bases.models import Model, PretrainedWeights
-from bottleneck.bases.network import Network, traced
+from bottleneck.bases.network import Network
 from bottleneck.bases.precision import find_devices
 from bottleneck.bases.splitting import ALL, Split, split_network, upper_part
 from bottleneck.bases.transforms import INTERPOLATIONS, Transform

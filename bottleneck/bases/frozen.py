@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.network import traced
+from bottleneck.bases.graphs import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
 from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights

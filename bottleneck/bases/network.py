@@ -2,8 +2,8 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,22 +28,10 @@ from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
-__all__ = ["Network", "traced"]
+__all__ = ["Network"]
 
-_KEPT = 4
-"""Networks that a process remembers."""
 _ALL_BLOCKS = "all-blocks"
 _WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What one network is told from another by: an architecture stands for one graph."""
-
-    name: str
-    architecture: str
-    image_size: tuple[int, int]
-    model: Model = field(compare=False)
 
 
 class Network:
@@ -387,24 +375,6 @@ class Network:
 
     def _has_weights(self, node: fx.Node) -> bool:
         return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
-
-
-def traced(model: Model, image_size: tuple[int, int] | None = None) -> Network:
-    """Return a model's network, which this process may have traced before.
-
-    Parameters
-    ----------
-    model, image_size
-        As for `Network`, which see for the errors, too.
-    """
-    return _traced(
-        _Wanted(model.name, model.architecture, image_size or model.transform.crop, model)
-    )
-
-
-@lru_cache(maxsize=_KEPT)
-def _traced(wanted: _Wanted) -> Network:
-    return Network(wanted.model, wanted.image_size)
 
 
 def _untraceable(name: str, error: Exception) -> UsageError:
