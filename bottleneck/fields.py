@@ -1,0 +1,266 @@
+"""Settings: each value declared once, with its type, its default and a sentence about it.
+
+Their checks, the command line's options, the keys of ``bottleneck.toml`` and the reference are
+derived from the declaration.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from annotated_doc import Doc
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.fields import FieldInfo
+
+from bottleneck.errors import BottleneckError, UnknownNameError, UsageError, did_you_mean
+
+__all__ = ["Declared", "Option", "check", "declared", "expected", "made", "settings"]
+
+_T = TypeVar("_T")
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
+_BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """How a field appears on the command line, where its name and type do not say it.
+
+    Attributes
+    ----------
+    name : str, optional
+        Such as ``--set``, or ``--squash/--crop``; the field's own by default.
+    metavar : str, optional
+        What stands for its value in the help.
+    words : tuple of str
+        Values to offer for completion, where others are allowed, too.
+    argument : bool
+        It is positional.
+    hidden : bool
+        There is no such option.
+    """
+
+    name: str | None = None
+    metavar: str | None = None
+    words: tuple[str, ...] = ()
+    argument: bool = False
+    hidden: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """One declared value.
+
+    Attributes
+    ----------
+    name : str
+        The parameter's.
+    annotation : Any
+        Its type, with what is annotated.
+    default : Any
+        `dataclasses.MISSING` if it has to be given.
+    group : str
+        The title of the settings that declare it.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    group: str = ""
+
+    @property
+    def type(self) -> Any:
+        """The type alone."""
+        return get_args(self.annotation)[0]
+
+    @property
+    def doc(self) -> str:
+        """The sentence about it."""
+        return next(each.documentation for each in self._notes if isinstance(each, Doc))
+
+    @property
+    def option(self) -> Option:
+        """How it appears on the command line."""
+        return next((each for each in self._notes if isinstance(each, Option)), Option())
+
+    @property
+    def flag(self) -> str:
+        """The option's name, without its opposite."""
+        return (self.option.name or f"--{self.name.replace('_', '-')}").partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        """The name in ``bottleneck.toml``: the option's."""
+        return self.flag[2:].replace("-", "_")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it may be, or that are known."""
+        return self.option.words or _words(self.type)
+
+    @property
+    def parsed(self) -> bool:
+        """Whether a text of its own form stands for it."""
+        return any(isinstance(each, BeforeValidator) for each in self._notes)
+
+    @property
+    def _notes(self) -> tuple[Any, ...]:
+        return get_args(self.annotation)[1:]
+
+
+@dataclass_transform(frozen_default=True)
+def settings(title: str) -> Callable[[type[_T]], type[_T]]:
+    """Make a class of `Annotated` fields a frozen dataclass that checks its values.
+
+    A value that cannot be right is a `UsageError` that names the parameter, or an
+    `UnknownNameError`; all that are wrong are named together.
+
+    Parameters
+    ----------
+    title : str
+        Of the group of options that the fields make.
+    """
+
+    def make(cls: type[_T]) -> type[_T]:
+        cls.__group__ = title  # type: ignore[attr-defined]
+        done: Any = pydantic_dataclass(cls, frozen=True, config=_CONFIG)
+        validate = done.__init__
+
+        @wraps(validate)
+        def init(self: Any, *positional: Any, **given: Any) -> None:
+            try:
+                validate(self, *positional, **given)
+            except ValidationError as error:
+                fields = {each.name: each for each in declared(done)}
+                raise _refusal(error.errors(), fields) from None
+
+        done.__init__ = init
+        return done  # type: ignore[no-any-return]
+
+    return make
+
+
+def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
+    """Return settings that are given whole, or as keyword arguments.
+
+    Raises
+    ------
+    UsageError
+        They are given in both ways, or a value cannot be right.
+    """
+    if given is None:
+        return kind(**options)
+    if options:
+        raise UsageError(
+            f"`{next(iter(options))}` was given beside {type(given).__name__}; give it in there"
+        )
+    return given
+
+
+def declared(kind: type) -> list[Declared]:
+    """Return the fields of settings, in their order."""
+    hints = get_type_hints(kind, include_extras=True)
+    found = []
+    for field in dataclasses.fields(kind):
+        default = field.default
+        if isinstance(default, FieldInfo):
+            default = default.default
+        group = next(
+            vars(cls)["__group__"]
+            for cls in reversed(kind.__mro__)
+            if field.name in vars(cls).get("__annotations__", {})
+        )
+        found.append(Declared(field.name, hints[field.name], default, group))
+    return found
+
+
+def check(value: Any, field: Declared) -> Any:
+    """Return a value of a field that belongs to no settings, as its type has it.
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        It cannot be right.
+    """
+    try:
+        return TypeAdapter(
+            field.annotation, config=ConfigDict(arbitrary_types_allowed=True)
+        ).validate_python(value)
+    except ValidationError as error:
+        found = [{**each, "loc": (field.name, *each["loc"])} for each in error.errors()]
+        raise _refusal(found, {field.name: field}) from None
+
+
+def expected(annotation: Any) -> str:
+    """Return in words what a type takes, such as ``auto or a whole number of at least 1``."""
+    if get_origin(annotation) is Annotated:
+        kind, *notes = get_args(annotation)
+        if said := next((each.description for each in _field_infos(notes) if each.description), ""):
+            return said
+        bounds = [each for note in _field_infos(notes) for each in note.metadata]
+        limits = [
+            f"{words} {getattr(bound, name):g}"
+            for name, words in _BOUNDS
+            for bound in bounds
+            if hasattr(bound, name)
+        ]
+        return " ".join([expected(kind), " and ".join(limits)]).strip()
+    if get_origin(annotation) in {Union, UnionType}:
+        kinds = [expected(each) for each in get_args(annotation) if each is not NoneType]
+        return " or ".join(kinds)
+    if get_origin(annotation) is Literal:
+        *words, last = map(str, get_args(annotation))
+        return f"{', '.join(words)} or {last}" if words else last
+    if get_origin(annotation) is tuple:
+        return f"a list, each {expected(get_args(annotation)[0])}"
+    return _TYPES.get(annotation, "a text")
+
+
+def _field_infos(notes: Iterable[Any]) -> Iterator[FieldInfo]:
+    return (each for each in notes if isinstance(each, FieldInfo))
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """Return the words among what a type takes."""
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    inner = [each for each in get_args(annotation) if get_origin(each) or isinstance(each, type)]
+    return tuple(word for each in inner for word in _words(each))
+
+
+def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
+    """Return what says in a sentence what is wrong with some values."""
+    told: dict[str, str] = {}
+    kind: type[BottleneckError] = UsageError
+    for error in errors:
+        name, given = str(next(iter(error["loc"]), "")), error["input"]
+        own = error.get("ctx", {}).get("error")
+        if isinstance(own, BottleneckError):  # a check of ours has said it
+            if len(errors) == 1:
+                return own
+            told[name] = str(own)
+        elif name not in fields:
+            near = did_you_mean(name, fields)
+            told[name] = f"there is no `{name}`{near}"
+        elif error["type"] == "missing":
+            told[name] = f"`{name}` is missing; give {expected(fields[name].annotation)}"
+        elif name not in told:
+            field = fields[name]
+            near = did_you_mean(given, field.choices) if isinstance(given, str) else ""
+            if error["type"] == "literal_error" and len(errors) == 1:
+                kind = UnknownNameError
+            told[name] = f"`{name}` must be {expected(field.annotation)}, got {given!r:.80}{near}"
+    return kind("; ".join(told.values()))

@@ -1,0 +1,596 @@
+"""The settings of every stage: the library, the command line and ``bottleneck.toml`` read these."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_doc import Doc
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.fields import Option, settings
+from bottleneck.files import slug
+
+__all__ = [
+    "AUGMENTATIONS",
+    "AdviseSettings",
+    "BaseSettings",
+    "ExtractSettings",
+    "FeatureSettings",
+    "FinetuneSettings",
+    "FitSettings",
+    "ImageSettings",
+    "LayerSettings",
+    "MLPSettings",
+    "PredictSettings",
+    "StoreSettings",
+    "SweepFeatures",
+    "SweepSettings",
+    "ViewSettings",
+    "check_views",
+]
+
+AUGMENTATIONS = ("none", "flip", "standard", "crop", "color", "noise", "elastic", "trivial")
+
+Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "knn", "mlp"]
+Dtype = Literal["float16", "float32"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+Pool = Literal["none", "avg", "max", "gem", "spp", "cls"]
+
+Count = Annotated[int, Field(ge=1)]
+Folds = Annotated[int, Field(ge=2)]
+Penalty = Annotated[float, Field(ge=1e-10, le=1e10)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
+
+_MOST_PIXELS = 99_999
+
+
+def _pixels(given: Any) -> Any:
+    """Return height and width from ``150`` or ``150x200``."""
+    sides = given.lower().split("x") if isinstance(given, str) else given
+    if isinstance(given, int):
+        sides = [given]
+    try:
+        found = [int(side) for side in sides]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) not in {1, 2} or not all(0 < side <= _MOST_PIXELS for side in found):
+        raise UsageError(
+            f"`image_size` must be pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200, got "
+            f"{given!r}"
+        )
+    return found[0], found[-1]
+
+
+def _bytes(given: Any) -> Any:
+    """Return how many bytes ``500MB`` or ``20GB`` are."""
+    if not isinstance(given, str):
+        return given
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", given)
+    if not found:
+        raise UsageError(f"{given!r} is no size; expected a number with kB, MB, GB or TB")
+    power: int = " kMGT".index(found[2].replace("K", "k") or " ")
+    return round(float(found[1]) * 1000.0**power)
+
+
+def _policy(given: str) -> str:
+    """Refuse what names no augmentation; a file is read when it is used."""
+    if Path(given).suffix in {".yaml", ".yml"}:
+        if not Path(given).is_file():
+            raise PathMissingError(
+                f"no file {given!r}; name an augmentation or the path of a .yaml file"
+            )
+    elif given not in AUGMENTATIONS:
+        raise UnknownNameError(
+            f"no augmentation {given!r}{did_you_mean(given, AUGMENTATIONS)}; expected one of "
+            f"{', '.join(AUGMENTATIONS)}, or the path of a .yaml file"
+        )
+    return given
+
+
+def _plain(name: str) -> str:
+    """Refuse a name that would lead to another folder."""
+    if name != slug(name) or not name.strip(".") or name.startswith("."):
+        raise UsageError(
+            f"{name!r} cannot be a name; expected letters, digits and the marks . _ - only, not "
+            f"beginning with a dot"
+        )
+    return name
+
+
+def _auto(given: Any) -> Any:
+    """Return no values for ``auto``."""
+    return () if given in ("auto", ["auto"], ("auto",)) else given
+
+
+Augmentation = Annotated[str, AfterValidator(_policy)]
+ByteSize = Annotated[int, Field(ge=0)]
+Name = Annotated[str, AfterValidator(_plain)]
+Pixels = tuple[int, int]
+
+
+@settings("Images")
+class ImageSettings:
+    """Which images."""
+
+    data: Annotated[
+        Path,
+        Doc(
+            "Folder DATA/CLASS/IMAGE or DATA/{train,val,test}/CLASS/IMAGE, or a CSV table with the "
+            "columns path,label[,split][,weight]."
+        ),
+    ] = Path("data")
+    image_set: Annotated[
+        Name | None, Doc("Name of the image set; the folder's by default."), Option("--set")
+    ] = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and solvers.")] = 0
+
+
+@settings("Base")
+class BaseSettings:
+    """Which network is run, cut at which layers, and how it sees images."""
+
+    model: Annotated[str, Doc("The base; 'bottleneck models' lists them.")]
+    layers: Annotated[
+        tuple[str, ...],
+        Doc(
+            "A layer by any of its names, a pattern such as 'block*_pool', or all-blocks; may "
+            "repeat. The model's default layer if not given."
+        ),
+        Option("--layer"),
+    ] = ()
+    weights: Annotated[
+        str,
+        Doc(
+            "default, the library's name for them, a .pth state dict or .safetensors file, or "
+            "random[:SEED] for testing only."
+        ),
+    ] = "default"
+    image_size: Annotated[
+        Pixels | None,
+        BeforeValidator(lambda given: None if given is None else _pixels(given)),
+        Doc("Pixels that the base sees; those of the weights by default."),
+        Option(metavar="SIDE|HEIGHTxWIDTH"),
+    ] = None
+    interpolation: Annotated[
+        Interpolation | None,
+        Doc("How images are resized; as the weights have it by default."),
+    ] = None
+    squash: Annotated[
+        bool | None,
+        Doc(
+            "Resize the whole image whatever its proportions, or keep them and crop the centre; "
+            "as the weights have it by default."
+        ),
+        Option("--squash/--crop"),
+    ] = None
+    keep_aspect: Annotated[
+        bool, Doc("Crop nothing: the base sees whole images of any proportions; needs `pool`.")
+    ] = False
+    reduced_decode: Annotated[
+        bool,
+        Doc(
+            "Decode large JPEGs at a half, a quarter or an eighth of their size: faster, and "
+            "slightly different."
+        ),
+    ] = False
+    exact_resize: Annotated[
+        bool | None,
+        Doc(
+            "Resize exactly as Pillow does. By default where `precision` is fp32, and not with "
+            "auto, whatever it chooses."
+        ),
+        Option(hidden=True),
+    ] = None
+    pool: Annotated[
+        Pool,
+        Doc(
+            "How maps and tokens are pooled before they are stored; cls is for class tokens. "
+            "fit-head can pool what is stored unpooled."
+        ),
+    ] = "none"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        Doc(
+            "fp32 is exact; bf16 and fp16 are faster where the machine supports them; auto takes "
+            "bf16 where it is native and the network tolerates it."
+        ),
+    ] = "auto"
+    device: Annotated[
+        str,
+        Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1."),
+    ] = "auto"
+
+
+@settings("Stored features")
+class StoreSettings:
+    """What is computed of each image, and how it is stored."""
+
+    views: Annotated[
+        ViewCount, Doc("Augmented views of each training image, beside the plain one.")
+    ] = 0
+    augment: Annotated[
+        Augmentation | None,
+        Doc(
+            "How augmented views are made: flip, standard, crop, color, noise, elastic, trivial, "
+            "or a YAML file. See 'bottleneck augment-preview'."
+        ),
+        Option(words=AUGMENTATIONS),
+    ] = None
+    dtype: Annotated[Dtype, Doc("The type in which features are stored.")] = "float16"
+    compress: Annotated[
+        Literal["none", "lz4", "zstd"],
+        Doc("How new parts are compressed, without loss: smaller, and slower to read."),
+    ] = "none"
+    batch_size: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
+        Doc("Images per call of the base; auto is what suits the machine."),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        check_views(self.views, self.augment)
+
+
+def check_views(views: int, augment: str | None, name: str = "views") -> None:
+    """Raise a `UsageError` unless views are augmented, and what is augmented has views."""
+    augmented = augment not in {None, "none"}
+    if augmented and not views:
+        raise UsageError(f"`augment` {augment!r} needs `{name}` of at least 1; give `{name}=8`")
+    if views and not augmented:
+        raise UsageError(
+            f"`{name}` is {views}, and views that are not augmented would be copies of the image; "
+            f"give `augment=standard`"
+        )
+
+
+@settings("Extraction")
+class ExtractSettings(StoreSettings, BaseSettings):
+    """How features are computed and stored."""
+
+
+@settings("Features")
+class LayerSettings:
+    """Which features in the cache: several layers, each pooled in several ways."""
+
+    layers: Annotated[
+        tuple[str, ...],
+        Doc("A layer or alias; may repeat. By default all of the last extraction."),
+        Option("--layer"),
+    ] = ()
+    pools: Annotated[
+        tuple[Pool, ...],
+        Doc("Pool stored maps and tokens; may repeat. As they are stored by default."),
+        Option("--pool"),
+    ] = ()
+    model: Annotated[str | None, Doc("Choose among extractions by model.")] = None
+    image_set: Annotated[
+        str | None, Doc("Choose among extractions by image set."), Option("--set")
+    ] = None
+
+
+@settings("Features")
+class ViewSettings:
+    """Which augmented views of the training images are fitted on."""
+
+    views: Annotated[
+        ViewCount | None,
+        Doc(
+            "Augmented views of each training image to fit on; those of the extraction by default, "
+            "and 0 for none."
+        ),
+    ] = None
+    augment: Annotated[
+        str | None,
+        Doc("Choose among extractions by the policy of their views."),
+        Option(words=AUGMENTATIONS),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.augment is not None and self.views == 0:
+            raise UsageError(f"`augment` {self.augment!r} needs `views` of at least 1, got 0")
+
+
+@settings("Features")
+class FeatureSettings(ViewSettings):
+    """Which features in the cache: one layer of the last extraction that matches."""
+
+    model: Annotated[str | None, Doc("Choose among extractions by model.")] = None
+    layer: Annotated[str | None, Doc("Choose among extractions by layer or alias.")] = None
+    image_set: Annotated[
+        str | None, Doc("Choose among extractions by image set."), Option("--set")
+    ] = None
+    pool: Annotated[
+        Pool | None,
+        Doc(
+            "Pool stored maps and tokens (cls is for class tokens), or choose among extractions by "
+            "pooling."
+        ),
+    ] = None
+
+
+@settings("Features")
+class SweepFeatures(ViewSettings, LayerSettings):
+    """Which features in the cache a sweep goes through."""
+
+
+@settings("Network of mlp")
+class MLPSettings:
+    """The classic top of a frozen convolutional base: dense, rectified, dropout, dense.
+
+    Trained by AdamW (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization) on
+    standardised features; kept are the weights of the epoch with the lowest held-out log loss.
+    """
+
+    hidden: Annotated[Count, Doc("Hidden units of mlp.")] = 256
+    dropout: Annotated[Share, Doc("Share of the hidden units that is left out in a step.")] = 0.5
+    epochs: Annotated[Count, Doc("Most epochs of mlp; it stops by itself.")] = 100
+    patience: Annotated[
+        Count, Doc("Epochs of mlp without a lower held-out log loss after which it stops.")
+    ] = 10
+    learning_rate: Annotated[Positive, Doc("Learning rate of mlp.")] = 1e-3
+    batch_size: Annotated[Count, Doc("Rows in a step of mlp."), Option(hidden=True)] = 64
+
+
+@settings("Classifier")
+class FitSettings(MLPSettings):
+    """How a classifier is fitted."""
+
+    clf: Annotated[
+        Classifier,
+        Doc("For images of several classes: logreg, svm, ridge, knn or mlp."),
+    ] = "softmax"
+    C: Annotated[
+        Penalty | None,
+        Doc(
+            "Inverse strength of the L2 penalty; by default chosen on held-out training images, or "
+            "on the val images where there are any."
+        ),
+    ] = None
+    n_neighbors: Annotated[
+        Count | None,
+        Doc("How many images vote in knn; chosen like `C` by default."),
+        Option("--neighbors"),
+    ] = None
+    balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
+        False
+    )
+    standardize: Annotated[
+        bool,
+        Doc("Divide each feature by its standard deviation over the images fitted on."),
+        Option("--standardize/--no-standardize"),
+    ] = True
+    device: Annotated[
+        str, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
+    ] = "cpu"
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of folds and training.")] = 0
+
+    def __post_init__(self) -> None:
+        if self.clf == "mlp":
+            return
+        for field in fields(MLPSettings):
+            if getattr(self, field.name) != field.default:
+                raise UsageError(
+                    f"`{field.name}` is for mlp, not for {self.clf}; leave it out, or give "
+                    f"`clf=mlp`"
+                )
+
+
+@settings("Classifiers")
+class SweepSettings:
+    """What is tried on each layer, and how it is judged."""
+
+    clfs: Annotated[
+        tuple[Classifier | MLPSettings, ...],
+        Doc("A classifier, as for fit-head; may repeat."),
+        Option("--clf"),
+    ] = ("softmax",)
+    C: Annotated[
+        tuple[Penalty, ...],
+        BeforeValidator(_auto),
+        Doc("auto, for eight values from 1e-6 to 10; or a value, and may repeat."),
+        Option(metavar="auto|NUMBER"),
+    ] = ()
+    n_neighbors: Annotated[
+        tuple[Count, ...],
+        Doc("How many images vote in knn; may repeat. By default six from 1 to 33."),
+        Option("--neighbors"),
+    ] = ()
+    hidden: Annotated[tuple[Count, ...], Doc("Hidden units of mlp; may repeat.")] = ()
+    cv: Annotated[
+        Folds | None,
+        Doc("Folds of the training images; by default 5, or the val images where there are any."),
+    ] = None
+    repeats: Annotated[Count, Doc("How often the images are split into folds anew.")] = 1
+    balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
+        False
+    )
+    standardize: Annotated[
+        bool,
+        Doc("Divide each feature by its standard deviation over the images fitted on."),
+        Option("--standardize/--no-standardize"),
+    ] = True
+    device: Annotated[
+        str, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
+    ] = "cpu"
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of folds and training.")] = 0
+
+
+@settings("Study")
+class AdviseSettings:
+    """How it is measured what limits a head."""
+
+    clf: Annotated[Classifier, Doc("The classifier that is judged, as for fit-head.")] = "softmax"
+    repeats: Annotated[Count, Doc("How often subsets and folds are drawn anew.")] = 5
+    cv: Annotated[Folds, Doc("Folds of the training images, or blocks of the val images.")] = 5
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of folds, subsets and training.")] = 0
+
+
+@settings("Prediction")
+class PredictSettings:
+    """How the classes of new images are predicted."""
+
+    tta: Annotated[
+        ViewCount,
+        Doc("Average the probabilities over so many augmented views and the plain image."),
+    ] = 0
+    augment: Annotated[
+        Augmentation | None,
+        Doc("How these views are made, as for extract."),
+        Option(words=AUGMENTATIONS),
+    ] = None
+    batch_size: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
+        Doc("Images per call of the base; auto is what suits the machine."),
+    ] = "auto"
+    weights: Annotated[str | None, Doc("The base's weights, where they have moved.")] = None
+    device: Annotated[
+        str,
+        Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1."),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        check_views(self.tta, self.augment, "tta")
+
+
+@settings("Training")
+class FinetuneSettings:
+    """How a network is fine-tuned."""
+
+    unfreeze: Annotated[
+        str,
+        Doc("Train from this layer, alias or module on; 'bottleneck layers MODEL' lists them."),
+        Option(metavar="LAYER|all"),
+    ]
+    epochs: Annotated[Count, Doc("Most epochs.")] = 20
+    patience: Annotated[
+        Count, Doc("Epochs without a lower validation loss after which training stops.")
+    ] = 10
+    batch_size: Annotated[Count, Doc("Images in a step, over all devices.")] = 32
+    accumulate: Annotated[
+        Count,
+        Doc("Pieces in which a step goes through its images; more need less memory."),
+    ] = 1
+    optimizer: Annotated[
+        Literal["adamw", "sgd", "rmsprop"],
+        Doc(
+            "adamw (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization), sgd with a "
+            "momentum of 0.9, or rmsprop."
+        ),
+    ] = "adamw"
+    learning_rate: Annotated[
+        Positive, Doc("Learning rate of the head; backbone layers use less.")
+    ] = 1e-3
+    base_share: Annotated[
+        Positive, Doc("Learning rate of the last block, as a share of the head's.")
+    ] = 0.1
+    block_decay: Annotated[
+        Positive,
+        Doc(
+            "Learning rate of a block, as a share of the next one's (Howard and Ruder 2018, "
+            "Universal Language Model Fine-tuning for Text Classification, section 3.2)."
+        ),
+    ] = 0.5
+    schedule: Annotated[
+        Literal["cosine", "constant"],
+        Doc(
+            "cosine: to zero along half a wave (Loshchilov and Hutter 2017, SGDR: Stochastic "
+            "Gradient Descent with Warm Restarts, section 3); or constant."
+        ),
+    ] = "cosine"
+    warm_up: Annotated[Share, Doc("Share of the steps in which learning rates rise from 0.")] = 0.1
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        Doc("Of weights; biases and normalization layers have none."),
+    ] = 0.01
+    clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
+    label_smoothing: Annotated[
+        Share, Doc("Share of each target that is spread over all classes.")
+    ] = 0.0
+    batch_statistics: Annotated[
+        bool,
+        Doc(
+            "Let batch normalization in the trained layers use the mean and variance of each batch "
+            "and update its own, or keep its own, which small batches would spoil."
+        ),
+        Option("--batch-statistics/--kept-statistics"),
+    ] = False
+    balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
+        False
+    )
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed", "16-mixed"],
+        Doc("Numbers that training computes in; 16-mixed is for GPUs."),
+    ] = "32-true"
+    augment: Annotated[
+        Augmentation,
+        Doc(
+            "How training images are augmented: none, flip, standard, crop, color, noise, elastic, "
+            "trivial, or a YAML file."
+        ),
+        Option(words=AUGMENTATIONS),
+    ] = "none"
+    views: Annotated[
+        Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
+        Doc(
+            "Epochs after which the augmented views of an image repeat; needed with `augment` and "
+            "`from_cache`."
+        ),
+    ] = None
+    from_cache: Annotated[
+        bool,
+        Doc(
+            "Train on cached activations of the layer below, computed once: no epoch touches "
+            "images or frozen layers."
+        ),
+    ] = False
+    dtype: Annotated[Dtype, Doc("The type in which these activations are stored.")] = "float16"
+    val_share: Annotated[
+        Annotated[float, Field(gt=0, le=0.5)] | None,
+        Doc("Share of the training images to hold out, where the set has no val images."),
+    ] = None
+    seed: Annotated[
+        int,
+        Field(ge=0, le=2**32 - 1),
+        Doc("Seed of splits, of the order of images and of dropout."),
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.views is not None and not self.augmented:
+            raise UsageError(
+                f"{self.views} `views` that are not augmented would all be the same; give "
+                f"`augment`, or leave `views` out"
+            )
+        if self.from_cache and self.augmented and self.views is None:
+            raise UsageError(
+                "the cache cannot hold new views for each epoch without end; give `views=8` for as "
+                "many of each image, or leave `from_cache` out"
+            )
+
+    @property
+    def augmented(self) -> bool:
+        """Whether training images are augmented."""
+        return self.augment != "none"
+
+    def view(self, epoch: int) -> int:
+        """Return which view of the training images an epoch sees, counted from 1; 0 is plain."""
+        if not self.augmented:
+            return 0
+        return epoch if self.views is None else 1 + (epoch - 1) % self.views
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON holds them."""
+        return {**asdict(self), "clip": None if self.clip == inf else self.clip}
+
+    def difference(self, others: Mapping[str, Any]) -> str:
+        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``."""
+        own = self.as_dict()
+        names = [field.name for field in fields(self)]
+        if not self.batch_statistics:
+            names.remove("accumulate")  # the pieces of a step change no result but these statistics
+        return next((name for name in names if own[name] != others.get(name)), "")
