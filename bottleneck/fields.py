@@ -7,6 +7,7 @@ derived from the declaration.
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -21,7 +22,7 @@ from typing import (
 )
 
 from annotated_doc import Doc
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
@@ -31,7 +32,7 @@ __all__ = ["Declared", "Option", "check", "declared", "expected", "made", "setti
 
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false"}
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 _BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
 
 
@@ -112,9 +113,12 @@ class Declared:
         return self.option.words or _words(self.type)
 
     @property
-    def parsed(self) -> bool:
-        """Whether a text of its own form stands for it."""
-        return any(isinstance(each, BeforeValidator) for each in self._notes)
+    def default_text(self) -> str:
+        """The default as it is typed; empty where there is nothing to tell."""
+        if self.default in {dataclasses.MISSING, None, ()} or self.type is bool:
+            return ""
+        several = isinstance(self.default, tuple)
+        return ", ".join(map(str, self.default)) if several else str(self.default)
 
     @property
     def _notes(self) -> tuple[Any, ...]:
@@ -193,8 +197,10 @@ def check(value: Any, field: Declared) -> Any:
     Raises
     ------
     UsageError, UnknownNameError
-        It cannot be right.
+        It is `dataclasses.MISSING`, or cannot be right.
     """
+    if value is dataclasses.MISSING:
+        raise UsageError(_missing(field))
     try:
         return TypeAdapter(
             field.annotation, config=ConfigDict(arbitrary_types_allowed=True)
@@ -241,6 +247,10 @@ def _words(annotation: Any) -> tuple[str, ...]:
     return tuple(word for each in inner for word in _words(each))
 
 
+def _missing(field: Declared) -> str:
+    return f"`{field.name}` is missing; give {expected(field.annotation)}"
+
+
 def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
     """Return what says in a sentence what is wrong with some values."""
     told: dict[str, str] = {}
@@ -256,7 +266,7 @@ def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]
             near = did_you_mean(name, fields)
             told[name] = f"there is no `{name}`{near}"
         elif error["type"] == "missing":
-            told[name] = f"`{name}` is missing; give {expected(fields[name].annotation)}"
+            told[name] = _missing(fields[name])
         elif name not in told:
             field = fields[name]
             near = did_you_mean(given, field.choices) if isinstance(given, str) else ""

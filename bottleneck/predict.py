@@ -1,18 +1,22 @@
 """From image files to classes: the base and a head in one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bottleneck.augment import Policy
+from bottleneck.augment import find_policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
-from bottleneck.extract import Progress, check_policy, feature_batches
+from bottleneck.extract import Progress, feature_batches
 from bottleneck.features import Selection
+from bottleneck.fields import made
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.settings import PredictSettings
 
 __all__ = ["Prediction", "load_base", "predict_images"]
 
@@ -70,20 +74,19 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
         raise WeightsError(
             f"{source.model} with weights {base.weights_name!r} is not the base that this head "
             f"was fitted on; expected the weights that were {source.weights!r} then: name them "
-            f"with --weights, or extract and fit again"
+            f"with `weights`, or extract and fit again"
         )
     return base
 
 
 def predict_images(
     head: Head,
-    base: FrozenBase,
-    images: ImageSet,
+    images: ImageSet | Iterable[str | Path],
+    settings: PredictSettings | None = None,
     *,
-    tta: int = 0,
-    policy: Policy | None = None,
-    batch_size: int | None = None,
+    base: FrozenBase | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Iterator[Prediction | RejectedImage]:
     """Predict the class of image files.
 
@@ -93,17 +96,14 @@ def predict_images(
     ----------
     head : Head
         As fitted.
-    base : FrozenBase
-        As `load_base` gives it.
-    images : ImageSet
-        Labels do not matter.
-    tta : int
-        Augmented views of each image that are looked at beside the plain one (test-time
-        augmentation). The probabilities are the mean over all of them, and these decide the label.
-    policy : Policy, optional
-        How the views are made; needed with `tta`.
-    batch_size : int, optional
-        Images per call of the base; by default what suits the machine.
+    images : ImageSet or iterable of path
+        Files, or folders of them; labels do not matter.
+    settings : PredictSettings, optional
+        How; or its fields, as `options`. With `tta` the probabilities are the mean over the plain
+        image and so many augmented views of it (test-time augmentation), and these decide the
+        label.
+    base : FrozenBase, optional
+        As `load_base` gives it, where it is there already.
     progress : callable, optional
         Called with ``"predict"``, the images done and the images to do.
 
@@ -115,9 +115,24 @@ def predict_images(
     Raises
     ------
     UsageError
-        There cannot be so many views, or no policy makes them.
+        The settings cannot be right.
+    DataError, WeightsError
+        As `load_base` does.
     """
-    check_policy(tta, policy)
+    settings = made(PredictSettings, settings, options)
+    found = images if isinstance(images, ImageSet) else ImageSet.from_paths(images)
+    used = base or load_base(head, weights=settings.weights, device=settings.device)
+    return _predicted(head, used, found, settings, progress)
+
+
+def _predicted(
+    head: Head,
+    base: FrozenBase,
+    images: ImageSet,
+    settings: PredictSettings,
+    progress: Progress | None,
+) -> Iterator[Prediction | RejectedImage]:
+    tta = settings.tta
     source = Selection.of_head(head.source)
     views = {item.digest: range(tta + 1) for item in images.items}
     yield from images.rejected
@@ -125,7 +140,11 @@ def predict_images(
     if progress:
         progress("predict", 0, len(images.items))
     for batch in feature_batches(
-        base, images.items, batch_size=batch_size, policy=policy, views=views
+        base,
+        images.items,
+        batch_size=None if settings.batch_size == "auto" else settings.batch_size,
+        policy=find_policy(settings.augment) if tta and settings.augment else None,
+        views=views,
     ):
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)

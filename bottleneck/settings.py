@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from datetime import timedelta
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,16 @@ from bottleneck.files import slug
 __all__ = [
     "AUGMENTATIONS",
     "AdviseSettings",
+    "Age",
+    "Augmentation",
     "BaseSettings",
+    "ByLayer",
+    "ByModel",
+    "BySet",
+    "ByteSize",
+    "Count",
+    "Device",
+    "EvaluateSettings",
     "ExtractSettings",
     "FeatureSettings",
     "FinetuneSettings",
@@ -25,10 +35,17 @@ __all__ = [
     "ImageSettings",
     "LayerSettings",
     "MLPSettings",
+    "MovedWeights",
+    "Name",
+    "NewSet",
+    "Pixels",
+    "Pool",
     "PredictSettings",
+    "Seed",
     "StoreSettings",
     "SweepFeatures",
     "SweepSettings",
+    "TrainingSettings",
     "ViewSettings",
     "check_views",
 ]
@@ -47,23 +64,15 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
 
-_MOST_PIXELS = 99_999
+_Side = Annotated[int, Field(ge=1, le=99_999)]
 
 
 def _pixels(given: Any) -> Any:
     """Return height and width from ``150`` or ``150x200``."""
     sides = given.lower().split("x") if isinstance(given, str) else given
-    if isinstance(given, int):
-        sides = [given]
-    try:
-        found = [int(side) for side in sides]
-    except (TypeError, ValueError):
-        found = []
-    if len(found) not in {1, 2} or not all(0 < side <= _MOST_PIXELS for side in found):
-        raise UsageError(
-            f"`image_size` must be pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200, got "
-            f"{given!r}"
-        )
+    found = [int(side) for side in ([sides] if isinstance(sides, int) else sides)]
+    if len(found) not in {1, 2}:
+        raise ValueError
     return found[0], found[-1]
 
 
@@ -73,9 +82,19 @@ def _bytes(given: Any) -> Any:
         return given
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", given)
     if not found:
-        raise UsageError(f"{given!r} is no size; expected a number with kB, MB, GB or TB")
+        raise ValueError
     power: int = " kMGT".index(found[2].replace("K", "k") or " ")
     return round(float(found[1]) * 1000.0**power)
+
+
+def _age(given: Any) -> Any:
+    """Return how long ``12h`` or ``30d`` are."""
+    if not isinstance(given, str):
+        return given
+    found = re.fullmatch(r"([0-9]{1,4}) ?([hdw])", given)
+    if not found:
+        raise ValueError
+    return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
 
 
 def _policy(given: str) -> str:
@@ -108,10 +127,48 @@ def _auto(given: Any) -> Any:
     return () if given in ("auto", ["auto"], ("auto",)) else given
 
 
+Age = Annotated[
+    timedelta,
+    BeforeValidator(_age),
+    Field(description="a number with h, d or w, such as 12h or 30d"),
+]
 Augmentation = Annotated[str, AfterValidator(_policy)]
-ByteSize = Annotated[int, Field(ge=0)]
+ByteSize = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    Field(ge=0, description="a number with kB, MB, GB or TB, such as 500MB"),
+]
 Name = Annotated[str, AfterValidator(_plain)]
-Pixels = tuple[int, int]
+Pixels = Annotated[
+    tuple[_Side, _Side],
+    BeforeValidator(_pixels),
+    Field(description="pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200"),
+]
+
+Balanced = Annotated[bool, Doc("Weight each class the same, however many images it has.")]
+BatchSize = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
+    Doc("Images per call of the base; auto is what suits the machine."),
+]
+ByLayer = Annotated[str | None, Doc("Choose among extractions by layer or alias.")]
+ByModel = Annotated[str | None, Doc("Choose among extractions by model.")]
+BySet = Annotated[str | None, Doc("Choose among extractions by image set."), Option("--set")]
+Device = Annotated[
+    str, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
+]
+MovedWeights = Annotated[str | None, Doc("The base's weights, where they have moved.")]
+NewSet = Annotated[
+    Name | None, Doc("Name of the image set; the folder's by default."), Option("--set")
+]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and training.")]
+Standardize = Annotated[
+    bool,
+    Doc("Divide each feature by its standard deviation over the images fitted on."),
+    Option("--standardize/--no-standardize"),
+]
+TrainingDevice = Annotated[
+    str, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
+]
 
 
 @settings("Images")
@@ -125,10 +182,8 @@ class ImageSettings:
             "columns path,label[,split][,weight]."
         ),
     ] = Path("data")
-    image_set: Annotated[
-        Name | None, Doc("Name of the image set; the folder's by default."), Option("--set")
-    ] = None
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and solvers.")] = 0
+    image_set: NewSet = None
+    seed: Seed = 0
 
 
 @settings("Base")
@@ -153,9 +208,8 @@ class BaseSettings:
     ] = "default"
     image_size: Annotated[
         Pixels | None,
-        BeforeValidator(lambda given: None if given is None else _pixels(given)),
-        Doc("Pixels that the base sees; those of the weights by default."),
-        Option(metavar="SIDE|HEIGHTxWIDTH"),
+        Doc("Pixels that the base sees, as SIDE or HEIGHTxWIDTH; those of the weights by default."),
+        Option(metavar="PIXELS"),
     ] = None
     interpolation: Annotated[
         Interpolation | None,
@@ -201,10 +255,7 @@ class BaseSettings:
             "bf16 where it is native and the network tolerates it."
         ),
     ] = "auto"
-    device: Annotated[
-        str,
-        Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1."),
-    ] = "auto"
+    device: Device = "auto"
 
 
 @settings("Stored features")
@@ -227,10 +278,7 @@ class StoreSettings:
         Literal["none", "lz4", "zstd"],
         Doc("How new parts are compressed, without loss: smaller, and slower to read."),
     ] = "none"
-    batch_size: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
-        Doc("Images per call of the base; auto is what suits the machine."),
-    ] = "auto"
+    batch_size: BatchSize = "auto"
 
     def __post_init__(self) -> None:
         check_views(self.views, self.augment)
@@ -267,10 +315,8 @@ class LayerSettings:
         Doc("Pool stored maps and tokens; may repeat. As they are stored by default."),
         Option("--pool"),
     ] = ()
-    model: Annotated[str | None, Doc("Choose among extractions by model.")] = None
-    image_set: Annotated[
-        str | None, Doc("Choose among extractions by image set."), Option("--set")
-    ] = None
+    model: ByModel = None
+    image_set: BySet = None
 
 
 @settings("Features")
@@ -299,11 +345,9 @@ class ViewSettings:
 class FeatureSettings(ViewSettings):
     """Which features in the cache: one layer of the last extraction that matches."""
 
-    model: Annotated[str | None, Doc("Choose among extractions by model.")] = None
-    layer: Annotated[str | None, Doc("Choose among extractions by layer or alias.")] = None
-    image_set: Annotated[
-        str | None, Doc("Choose among extractions by image set."), Option("--set")
-    ] = None
+    model: ByModel = None
+    layer: ByLayer = None
+    image_set: BySet = None
     pool: Annotated[
         Pool | None,
         Doc(
@@ -316,6 +360,16 @@ class FeatureSettings(ViewSettings):
 @settings("Features")
 class SweepFeatures(ViewSettings, LayerSettings):
     """Which features in the cache a sweep goes through."""
+
+
+@settings("Classifier")
+class TrainingSettings:
+    """How any classifier is fitted."""
+
+    balanced: Balanced = False
+    standardize: Standardize = True
+    device: TrainingDevice = "cpu"
+    seed: Seed = 0
 
 
 @settings("Network of mlp")
@@ -337,7 +391,7 @@ class MLPSettings:
 
 
 @settings("Classifier")
-class FitSettings(MLPSettings):
+class FitSettings(TrainingSettings, MLPSettings):
     """How a classifier is fitted."""
 
     clf: Annotated[
@@ -359,20 +413,14 @@ class FitSettings(MLPSettings):
     balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
         False
     )
-    standardize: Annotated[
-        bool,
-        Doc("Divide each feature by its standard deviation over the images fitted on."),
-        Option("--standardize/--no-standardize"),
-    ] = True
-    device: Annotated[
-        str, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
-    ] = "cpu"
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of folds and training.")] = 0
+    standardize: Standardize = True
+    device: TrainingDevice = "cpu"
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.clf == "mlp":
             return
-        for field in fields(MLPSettings):
+        for field in fields(MLPSettings):  # type: ignore[arg-type]
             if getattr(self, field.name) != field.default:
                 raise UsageError(
                     f"`{field.name}` is for mlp, not for {self.clf}; leave it out, or give "
@@ -380,8 +428,8 @@ class FitSettings(MLPSettings):
                 )
 
 
-@settings("Classifiers")
-class SweepSettings:
+@settings("Classifier")
+class SweepSettings(TrainingSettings):
     """What is tried on each layer, and how it is judged."""
 
     clfs: Annotated[
@@ -409,15 +457,9 @@ class SweepSettings:
     balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
         False
     )
-    standardize: Annotated[
-        bool,
-        Doc("Divide each feature by its standard deviation over the images fitted on."),
-        Option("--standardize/--no-standardize"),
-    ] = True
-    device: Annotated[
-        str, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
-    ] = "cpu"
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of folds and training.")] = 0
+    standardize: Standardize = True
+    device: TrainingDevice = "cpu"
+    seed: Seed = 0
 
 
 @settings("Study")
@@ -427,7 +469,16 @@ class AdviseSettings:
     clf: Annotated[Classifier, Doc("The classifier that is judged, as for fit-head.")] = "softmax"
     repeats: Annotated[Count, Doc("How often subsets and folds are drawn anew.")] = 5
     cv: Annotated[Folds, Doc("Folds of the training images, or blocks of the val images.")] = 5
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of folds, subsets and training.")] = 0
+    seed: Seed = 0
+
+
+@settings("Evaluation")
+class EvaluateSettings:
+    """Which images a head is evaluated on."""
+
+    split: Annotated[
+        Literal["train", "val", "test"], Doc("Scores of val and train are too good to quote.")
+    ] = "test"
 
 
 @settings("Prediction")
@@ -443,15 +494,9 @@ class PredictSettings:
         Doc("How these views are made, as for extract."),
         Option(words=AUGMENTATIONS),
     ] = None
-    batch_size: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
-        Doc("Images per call of the base; auto is what suits the machine."),
-    ] = "auto"
-    weights: Annotated[str | None, Doc("The base's weights, where they have moved.")] = None
-    device: Annotated[
-        str,
-        Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1."),
-    ] = "auto"
+    batch_size: BatchSize = "auto"
+    weights: MovedWeights = None
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         check_views(self.tta, self.augment, "tta")
@@ -554,11 +599,7 @@ class FinetuneSettings:
         Annotated[float, Field(gt=0, le=0.5)] | None,
         Doc("Share of the training images to hold out, where the set has no val images."),
     ] = None
-    seed: Annotated[
-        int,
-        Field(ge=0, le=2**32 - 1),
-        Doc("Seed of splits, of the order of images and of dropout."),
-    ] = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.views is not None and not self.augmented:

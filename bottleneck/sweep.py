@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import joblib
 import numpy as np
@@ -16,19 +16,14 @@ from bottleneck.cache import Cache
 from bottleneck.errors import UsageError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, Selection, load_features
-from bottleneck.heads import cross_validate
-from bottleneck.heads.prepare import (
-    OPTIONS,
-    check_value,
-    make_problem,
-    recipe_of,
-    with_validation,
-)
+from bottleneck.fields import made
+from bottleneck.heads import MLP, cross_validate
+from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
-from bottleneck.solvers import KeptReductions
+from bottleneck.settings import SweepSettings
 
-__all__ = ["Sweep", "run_sweep"]
+__all__ = ["run_sweep"]
 
 _CV = 5
 
@@ -36,93 +31,57 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What is tried on each layer, and how it is judged.
+class _Sweep:
+    """What is tried on each layer, by classifier.
 
     Attributes
     ----------
-    clfs : tuple of str or Recipe
-        As `bottleneck.heads.fit_head` takes them.
-    C : tuple of float
-        Penalties to try, for classifiers that have one; those of `bottleneck.heads.C_GRID` if
-        empty.
-    n_neighbors : tuple of int
-        Likewise, how many neighbours vote in ``knn``.
-    cv : int, optional
-        How many stratified folds of the training images there are. By default five; or the ``val``
-        images are held out, where there are any.
-    repeats : int
-        How often the images are split into folds anew.
-    balanced, standardize : bool
-        As for `bottleneck.heads.fit_head`.
-    seed : int
-        Of folds and of what is random in training.
-    device : str
-        As for `bottleneck.heads.fit_head`.
+    settings : SweepSettings
+        As given.
+    recipes : list of Recipe
+        The classifiers, each once; an ``mlp`` for each number of hidden units.
     """
 
-    clfs: tuple[str | Recipe, ...] = ("softmax",)
-    C: tuple[float, ...] = ()
-    n_neighbors: tuple[int, ...] = ()
-    cv: int | None = None
-    repeats: int = 1
-    balanced: bool = False
-    standardize: bool = True
-    seed: int = 0
-    device: str = "cpu"
+    settings: SweepSettings
+    recipes: list[Recipe]
 
-    def __post_init__(self) -> None:
-        if self.cv is not None and self.cv < 2:  # noqa: PLR2004 - one is fitted on, one held out
-            raise UsageError(f"--cv is {self.cv}, expected at least 2 folds; give another")
-        if self.repeats < 1:
-            raise UsageError(f"--repeats is {self.repeats}, expected at least 1; give another")
-        for recipe in self.recipes:
-            for value in self.grid(recipe):
-                if value is not None:
-                    check_value(recipe, value)
-        for name, option in OPTIONS.items():
-            if getattr(self, name) and all(name != recipe.parameter for recipe in self.recipes):
-                tried = ", ".join(dict.fromkeys(recipe.name for recipe in self.recipes))
-                raise UsageError(f"{option} is not for {tried}; leave it out, or add a --clf")
-
-    @property
-    def recipes(self) -> list[Recipe]:
-        """The classifiers, each once."""
-        return list(dict.fromkeys(recipe_of(clf) for clf in self.clfs))
+    @classmethod
+    def of(cls, settings: SweepSettings) -> Self:
+        """Check that what is given beside the classifiers is for one of them."""
+        networks = [MLP(hidden=units) for units in settings.hidden]
+        recipes = [
+            recipe
+            for clf in settings.clfs
+            for recipe in (networks if networks and clf == MLP.name else [recipe_of(clf)])
+        ]
+        tried = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
+        for name in ("C", "n_neighbors"):
+            if getattr(settings, name) and all(name != each.parameter for each in recipes):
+                raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
+        if networks and MLP.name not in settings.clfs:
+            raise UsageError(f"`hidden` is for mlp, not for {tried}; add `clfs=mlp`")
+        return cls(settings, list(dict.fromkeys(recipes)))
 
     def grid(self, recipe: Recipe) -> list[Any]:
         """Return the values that are tried for a classifier's parameter, each once."""
-        given = {"C": tuple(map(float, self.C)), "n_neighbors": self.n_neighbors}
-        return list(dict.fromkeys(given.get(recipe.parameter or "", ()) or recipe.grid))
+        given = getattr(self.settings, recipe.parameter or "", ())
+        return list(dict.fromkeys(given or recipe.grid))
 
-    def folds(self, features: Features, recipe: Recipe, cache: Cache) -> "_Folds":
+    def folds(self, features: Features, recipe: Recipe) -> "_Folds":
         """Return what a classifier is fitted on, and how often."""
-        train, held = features.training(), features.split("val")
-        banks = features.selection.banks(cache)
-        problem = make_problem(
-            train.X,
-            train.labels,
-            recipe,
-            groups=train.digests,
-            sample_weight=train.weights,
-            plain=train.views == 0,
-            balanced=self.balanced,
-            standardize=self.standardize,
-            multilabel=features.images.multilabel,
-            reduce=KeptReductions(banks[0].path / "reductions", sum(bank.size for bank in banks)),
-            seed=self.seed,
-            device=self.device,
-        )
-        if self.cv is None and len(held):
-            if self.repeats > 1:
+        settings = self.settings
+        held = features.split("val")
+        problem = problem_of(features, recipe, settings)
+        if settings.cv is None and len(held):
+            if settings.repeats > 1:
                 raise UsageError(
-                    f"--repeats is {self.repeats}, but the val images are held out once; give --cv "
-                    f"for folds of the training images"
+                    f"`repeats` is {settings.repeats}, but the val images are held out once; give "
+                    f"`cv` for folds of the training images"
                 )
             problem, fold = with_validation(problem, held.X, held.labels)
             return _Folds(problem, [[fold]])
-        count = self.cv or _CV
-        return _Folds(problem, [problem.folds(count, repeat=k) for k in range(self.repeats)])
+        count = settings.cv or _CV
+        return _Folds(problem, [problem.folds(count, repeat=k) for k in range(settings.repeats)])
 
 
 @dataclass(frozen=True)
@@ -163,7 +122,7 @@ class _Task:
     source: _Source
     recipe: Recipe
     values: Sequence[Any]
-    sweep: Sweep
+    sweep: _Sweep
     repeat: int
     fold: int
 
@@ -171,7 +130,7 @@ class _Task:
         """Return the metrics for each value, and the seconds that they took."""
         features = _load(self.source)
         started = time.perf_counter()
-        folds = self.sweep.folds(features, self.recipe, Cache(self.source.cache))
+        folds = self.sweep.folds(features, self.recipe)
         own = folds.repeats[self.repeat][self.fold]
         found = cross_validate(folds.problem, self.recipe, [own], self.values)
         place = {"repeat": self.repeat, "fold": self.fold}
@@ -202,11 +161,12 @@ def run_sweep(
     cache: Cache,
     selections: Sequence[Selection],
     log: ExperimentLog,
-    sweep: Sweep | None = None,
+    settings: SweepSettings | None = None,
     *,
     jobs: int | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> list[Experiment]:
     """Cross-validate every classifier on every layer, for every value of its parameter.
 
@@ -221,8 +181,8 @@ def run_sweep(
         The layers, each pooled in one way.
     log : ExperimentLog
         Where experiments are looked for and appended.
-    sweep : Sweep, optional
-        What is tried.
+    settings : SweepSettings, optional
+        What is tried; or its fields, as `options`.
     jobs : int, optional
         Folds that are computed at a time, as joblib has it: its own configuration
         (`joblib.parallel_config`) says how, and how many by default.
@@ -245,8 +205,9 @@ def run_sweep(
     CacheError
         The cache lacks rows, or the log cannot be written.
     """
+    sweep = _Sweep.of(made(SweepSettings, settings, options))
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
-    trials = list(_plan(cache, selections, log, sweep or Sweep(), share))
+    trials = list(_plan(cache, selections, log, sweep, share))
     # Folds of one classifier come first, so that reductions are there for the next.
     tasks = [task for trial in trials for task in trial.tasks]
     done: dict[int, list[tuple[_Task, list[dict[str, float]], float]]] = {}
@@ -270,7 +231,7 @@ def _plan(
     cache: Cache,
     selections: Sequence[Selection],
     log: ExperimentLog,
-    sweep: Sweep,
+    sweep: _Sweep,
     memory: int | None,
 ) -> Iterator[_Trial]:
     """Yield what is to be done; labels alone say whether it can be."""
@@ -279,7 +240,7 @@ def _plan(
         features = _labels(cache, selection, memory)
         source = _Source.of(cache, features, memory)
         for recipe in sweep.recipes:
-            repeats = sweep.folds(features, recipe, cache).repeats
+            repeats = sweep.folds(features, recipe).repeats
             values = sweep.grid(recipe)
             settings = [
                 {
@@ -287,11 +248,11 @@ def _plan(
                     "clf": recipe.name,
                     **({recipe.parameter: value} if recipe.parameter else {}),
                     **recipe.settings,
-                    "balanced": sweep.balanced,
-                    "standardize": sweep.standardize,
+                    "balanced": sweep.settings.balanced,
+                    "standardize": sweep.settings.standardize,
                     "cv": len(repeats[0]),
                     "repeats": len(repeats),
-                    "seed": sweep.seed,
+                    "seed": sweep.settings.seed,
                     "images": len(features.split("train")),
                 }
                 for value in values

@@ -23,8 +23,10 @@ from bottleneck.advise.verdict import Evidence, Verdict, decide
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Selection, load_features
+from bottleneck.fields import made
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.recipes import Recipe
+from bottleneck.settings import AdviseSettings
 
 __all__ = ["Advice", "advise_on"]
 
@@ -71,14 +73,12 @@ class Advice:
 def advise_on(
     cache: Cache,
     selections: Sequence[Selection],
+    settings: AdviseSettings | None = None,
     *,
-    clf: str | Recipe = "softmax",
-    repeats: int = 5,
-    cv: int = 5,
     jobs: int | None = None,
     memory: int | None = None,
-    seed: int = 0,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Advice:
     """Measure what limits a head: the number of images, the layer, the head itself or the labels.
 
@@ -93,18 +93,12 @@ def advise_on(
         Where the features are.
     selections : sequence of Selection
         The layers of one image set, as `bottleneck.select_layers` gives them.
-    clf : str or Recipe
-        The classifier, as for `bottleneck.fit_head`.
-    repeats : int
-        How often subsets and folds are drawn anew.
-    cv : int
-        How many folds there are, or blocks of ``val`` images.
+    settings : AdviseSettings, optional
+        How it is measured; or its fields, as `options`.
     jobs : int, optional
         Fits at a time, as joblib has it: its own configuration says how many by default.
     memory : int, optional
         Bytes that the features of a layer may take, see `bottleneck.load_features`.
-    seed : int
-        Of folds, subsets and draws.
     progress : callable, optional
         Called with ``"advise"``, the fits done and the fits to do.
 
@@ -120,20 +114,18 @@ def advise_on(
     CacheError
         The cache lacks rows, or a part is damaged.
     """
+    settings = made(AdviseSettings, settings, options)
     if len({each.model for each in selections}) > 1:
         names = ", ".join(dict.fromkeys(each.model for each in selections))
         raise UsageError(
             f"the layers are of several models ({names}); expected those of one: choose it with "
-            f"--model"
+            f"`model`"
         )
     if not selections:
         raise UsageError(
             "no layers to advise on; expected at least one: give those of an extraction"
         )
-    for name, value, least in (("--cv", cv, 2), ("--repeats", repeats, 1)):
-        if value < least:
-            raise UsageError(f"{name} is {value}, expected at least {least}; give another")
-    study = _Study(cache, recipe_of(clf), cv, repeats, jobs, memory, seed, progress)
+    study = _Study(cache, settings, recipe_of(settings.clf), jobs, memory, progress)
     depths = Depths(selections)
     layers = depths.in_order(selections)
     last = next(each for each in layers if each.layer == layers[-1].layer)
@@ -156,12 +148,10 @@ class _Study:
     """How layers are studied, and how far that is."""
 
     cache: Cache
+    settings: AdviseSettings
     recipe: Recipe
-    cv: int
-    repeats: int
     jobs: int | None
     memory: int | None
-    seed: int
     progress: Progress | None
     total: int = 0
     done: int = 0
@@ -172,10 +162,10 @@ class _Study:
         if not isinstance(features.X, np.ndarray):
             raise UsageError(
                 f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "
-                f"take {(self.memory or 0) / 1e6:.0f} MB; give a --pool that makes fewer features, "
-                f"or more --memory"
+                f"take {(self.memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, "
+                f"or more `memory`"
             )
-        return make_bench(features, self.recipe, cv=self.cv, repeats=self.repeats, seed=self.seed)
+        return make_bench(features, self.recipe, self.settings)
 
     def score(self, bench: Bench, recipe: Recipe, sizes: Sequence[int]) -> list[Scored]:
         """Fit and score heads, and tell how far it is."""
@@ -211,7 +201,7 @@ def _measure(
     ]
     own = judged[layers.index(last)]
     heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
-    scores = layer_scores(bench, judged, own, seed=study.seed)
+    scores = layer_scores(bench, judged, own, seed=study.settings.seed)
     (curve,) = (each.curve for each in scores if each.difference is None)
     return Evidence(
         accuracy=curve.points[-1].accuracy,

@@ -17,6 +17,7 @@ from bottleneck.heads.prepare import make_problem, with_validation
 from bottleneck.heads.probabilities import link_of, log_losses, log_probabilities
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
+from bottleneck.settings import AdviseSettings, TrainingSettings
 from bottleneck.solvers import threads_for
 
 __all__ = ["Bench", "Scored", "make_bench", "score_sizes"]
@@ -133,7 +134,7 @@ class Bench:
         return self.samples(-scored.log_probabilities[:, rows, self.codes])
 
 
-def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, seed: int) -> Bench:
+def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> Bench:
     """Say which rows are fitted on and which are held out; the test images are neither.
 
     Held out are stratified folds of the training images, or the ``val`` images where there are any;
@@ -152,8 +153,14 @@ def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, see
             f"image set {features.images.name!r} gives an image several classes, but advise judges "
             f"one for each; compare layers and classifiers with 'bottleneck sweep'"
         )
+    cv, repeats, seed = settings.cv, settings.repeats, settings.seed
     problem = make_problem(
-        train.X, train.labels, recipe, groups=train.digests, sample_weight=train.weights, seed=seed
+        train.X,
+        train.labels,
+        recipe,
+        TrainingSettings(seed=seed),
+        groups=train.digests,
+        sample_weight=train.weights,
     )
     if not len(held):
         folds = [problem.folds(cv, repeat=repeat) for repeat in range(repeats)]
@@ -162,7 +169,7 @@ def make_bench(features: Features, recipe: Recipe, *, cv: int, repeats: int, see
     if len(held) < cv:
         raise DataError(
             f"image set {features.images.name!r} has {len(held)} val images, expected {cv} at "
-            f"least, as --cv says; add some, or leave them out, and folds of the training images "
+            f"least, as `cv` says; add some, or leave them out, and folds of the training images "
             f"will do"
         )
     problem, fold = with_validation(problem, held.X, held.labels)

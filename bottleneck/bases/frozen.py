@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError
+from bottleneck.fields import made
 from bottleneck.pooling import check_pool, pool, pooled_shape
+from bottleneck.settings import BaseSettings
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
@@ -31,25 +33,14 @@ class FrozenBase:
 
     Parameters
     ----------
-    model : str
-        One of `model_names`, such as a torchvision classifier, or ``timm:NAME``.
+    model : str or BaseSettings
+        One of `model_names`, such as a torchvision classifier, or ``timm:NAME``; or all settings.
     layers : str or iterable of str
         Layers by torchvision's node names, their Keras aliases, words (``penultimate``), patterns
         (``block*_pool``) or ``all-blocks``; the model's default layer if none is given.
-    weights : str
-        ``default``, the library's name for them, ``random`` or ``random:SEED``, or a file.
-    image_size : (int, int), optional
-        Height and width in pixels of what the network sees, if not those of the weights.
-    interpolation, squash, keep_aspect, reduced_decode, exact_resize : str, bool, optional
-        Other preprocessing than that of the weights, see `Transform.adjusted`. Images are resized
-        exactly by default where `precision` is ``fp32``, and not with ``auto``, whatever it is.
-    pool : str
-        How each layer is pooled, see `bottleneck.pooling.pool`; vectors stay as they are.
-    precision : str
-        ``fp32``, ``bf16``, ``fp16`` or ``auto``, see `choose_precision`: the numbers in which
-        weights and activations are held. Sums and pooling are float32 in any case.
-    device : str or torch.device
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or several GPUs, see `find_devices`.
+    **options
+        The other fields of `bottleneck.settings.BaseSettings`: `weights`, `pool`, `precision`,
+        `device`, and what changes the preprocessing.
 
     Attributes
     ----------
@@ -64,7 +55,7 @@ class FrozenBase:
     transform : Transform
         The preprocessing.
     adjustments : dict
-        Those of the arguments from `image_size` to `exact_resize` that differ from the defaults.
+        Those of the settings from `image_size` to `exact_resize` that differ from the defaults.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
     devices : tuple of torch.device
@@ -93,46 +84,40 @@ class FrozenBase:
     """
 
     def __init__(
-        self,
-        model: str,
-        layers: str | Iterable[str] = (),
-        *,
-        weights: str = "default",
-        image_size: Sequence[int] | None = None,
-        interpolation: str | None = None,
-        squash: bool | None = None,
-        keep_aspect: bool | None = None,
-        reduced_decode: bool | None = None,
-        exact_resize: bool | None = None,
-        pool: str = "none",
-        precision: str = "auto",
-        device: str | torch.device = "auto",
+        self, model: str | BaseSettings, layers: str | Iterable[str] = (), **options: Any
     ) -> None:
-        self._model = find_model(model)
+        if isinstance(model, BaseSettings):
+            settings = made(BaseSettings, model, options)
+        else:
+            named = (layers,) if isinstance(layers, str) else tuple(layers)
+            options["device"] = str(options.get("device", "auto"))
+            settings = BaseSettings(model=model, layers=named, **options)
+        self._model = find_model(settings.model)
         self.network = traced(self._model)
-        layers = (layers,) if isinstance(layers, str) else tuple(layers)
-        layers = layers or (self._model.default_layer,)
+        layers = settings.layers or (self._model.default_layer,)
         given: dict[str, Any] = {
-            "image_size": None if image_size is None else (image_size[0], image_size[1]),
-            "interpolation": interpolation,
-            "squash": squash,
-            "keep_aspect": keep_aspect or None,
-            "reduced_decode": reduced_decode or None,
-            "exact_resize": exact_resize,
+            "image_size": settings.image_size,
+            "interpolation": settings.interpolation,
+            "squash": settings.squash,
+            "keep_aspect": settings.keep_aspect or None,
+            "reduced_decode": settings.reduced_decode or None,
+            "exact_resize": settings.exact_resize,
         }
-        self.devices = find_devices(device)
-        self.precision = choose_precision(precision, self.devices[0], dense=self.network.dense)
-        if precision == "auto" and self.precision == "fp32" and exact_resize is None:
+        self.devices = find_devices(settings.device)
+        wanted = settings.precision
+        self.precision = choose_precision(wanted, self.devices[0], dense=self.network.dense)
+        if (wanted, self.precision, settings.exact_resize) == ("auto", "fp32", None):
             given["exact_resize"] = False
         self.adjustments = {key: value for key, value in given.items() if value is not None}
-        self._plan(self._model.transform, layers, pool)  # mistakes are told before weights load
-        loaded = load_weights(self._model, weights)
+        how = settings.pool
+        self._plan(self._model.transform, layers, how)  # mistakes are told before weights load
+        loaded = load_weights(self._model, settings.weights)
         if loaded.transform != self._model.transform:
-            self._plan(loaded.transform, layers, pool)
+            self._plan(loaded.transform, layers, how)
         used = {name for layer in self.layers for name in self.network.tensors(layer)}
         default = self.network.in_order([self._model.default_layer])
         required = {name for layer in default for name in self.network.tensors(layer)}
-        check_weights(model, loaded, self.network.state, used, required)
+        check_weights(self.model, loaded, self.network.state, used, required)
         self.weights_name = loaded.name
         self.weights_random = loaded.random
         known = loaded.state | self.network.constants
@@ -142,7 +127,7 @@ class FrozenBase:
         }
         self._computes = self._cut()
         self._digests: dict[str, str] = {}
-        if image_size is not None or keep_aspect:
+        if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
 
     def _cut(self) -> dict[torch.device, fx.GraphModule]:

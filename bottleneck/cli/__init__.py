@@ -7,24 +7,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from bottleneck.cli import (  # noqa: F401 - their commands join the app
-    advise,
-    demo,
-    extract,
+from bottleneck.cli import (  # noqa: F401 - they add their commands
+    features,
     finetune,
-    fit,
-    leaderboard,
-    look,
-    preview,
+    heads,
+    judge,
+    other,
+    ship,
     store,
-    sweep,
-    work,
 )
-from bottleneck.cli.app import app
+from bottleneck.cli.command import application, with_options
 from bottleneck.cli.output import stop
 from bottleneck.errors import BottleneckError, UsageError
 
 __all__ = ["app", "main"]
+
+app = application()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with _signals_end_it():
             app(None if arguments is None else list(arguments))
     except BottleneckError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_options(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except MemoryError as error:
         print(

@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.output import note
+from bottleneck.cli.output import note, progress_shown
 
 if TYPE_CHECKING:
     from bottleneck.images import ImageSet, NearDuplicates, RejectedImage
 
-__all__ = ["note_image_set", "note_near_duplicates", "note_random", "note_rejected", "note_seen"]
+__all__ = ["find_alike", "note_image_set", "note_random", "note_rejected", "note_seen"]
 
 _MOST = 20
 
@@ -18,7 +19,7 @@ _MOST = 20
 def note_random(random: bool) -> None:
     """Say that the weights were never trained."""
     if random:
-        note("note: the weights are random; the features serve to try the plumbing only")
+        note("note: the weights are random; the features are for testing only")
 
 
 def note_seen(model: str, images: "ImageSet", splits: Sequence[str]) -> None:
@@ -60,8 +61,17 @@ def _example(images: "ImageSet", digests: Sequence[str]) -> str:
     return f"{len(digests)} identical images (first: {' = '.join(paths)})"
 
 
-def note_near_duplicates(found: "NearDuplicates") -> None:
-    """List the pairs that look alike."""
+def find_alike(images: "ImageSet") -> dict[str, Any]:
+    """Look for images that look alike and list them; return them as JSON holds them."""
+    from bottleneck.images import find_near_duplicates
+
+    with progress_shown() as progress:
+        found = find_near_duplicates(images, progress=progress)
+    _note_near_duplicates(found)
+    return {"near_duplicates": asdict(found)}
+
+
+def _note_near_duplicates(found: "NearDuplicates") -> None:
     count = found.count
     note(f"{'warning: ' * bool(count)}near-duplicates in different splits: {count} pairs")
     for pair in found.pairs[:_MOST]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-__all__ = ["note", "print_json", "print_table", "progress_shown", "stop"]
+__all__ = ["loading", "note", "print_json", "print_table", "progress_shown", "stop"]
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -59,6 +59,18 @@ def print_table(
         _draw(title, columns, cells, right)
     else:
         _align(title, columns, cells, right)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Show on a terminal that libraries are being imported, which takes seconds."""
+    if "torch" in sys.modules or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("loading PyTorch"):
+        yield
 
 
 @contextmanager

@@ -2,25 +2,29 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from annotated_doc import Doc
 
-from bottleneck.cli.app import app
+from bottleneck.cli.command import add_command
 from bottleneck.cli.notes import note_image_set
-from bottleneck.cli.options import (
-    AsJson,
+from bottleneck.cli.options import AsJson, BankName, CacheFolder
+from bottleneck.cli.output import note, print_json, print_table, progress_shown
+from bottleneck.errors import PathMissingError, UsageError
+from bottleneck.fields import Option
+from bottleneck.settings import (
+    Age,
     ByLayer,
     ByModel,
     BySet,
-    CacheFolder,
+    ByteSize,
+    Count,
+    FeatureSettings,
+    NewSet,
+    Pool,
     Seed,
-    SetName,
-    age_of,
-    bytes_of,
 )
-from bottleneck.cli.output import note, print_json, print_table, progress_shown
-from bottleneck.errors import PathMissingError, UsageError
 
 if TYPE_CHECKING:
     from bottleneck.cache import Bank, Cache
@@ -36,16 +40,8 @@ __all__ = [
     "cache_verify",
 ]
 
-cache_app = typer.Typer(no_args_is_help=True, help="Look into the feature cache and keep it.")
-app.add_typer(cache_app, name="cache")
 
-SomeBanks = Annotated[
-    str | None,
-    typer.Argument(help="A bank's name, or how it begins: a model. All by default."),
-]
-
-
-@cache_app.command("ls")
+@add_command("cache ls", "Features")
 def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> None:
     """List the banks."""
     from bottleneck.cache import Cache
@@ -63,9 +59,9 @@ def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> Non
     print_table(rows, as_json=as_json)
 
 
-@cache_app.command("info")
+@add_command("cache info", "Features")
 def cache_info(
-    bank: Annotated[str, typer.Argument(help="A bank's name, or how it begins: a model.")],
+    bank: Annotated[str, Doc("A bank's name, or how it begins: a model."), Option(argument=True)],
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
 ) -> None:
@@ -83,16 +79,11 @@ def cache_info(
         print_table([{"layer": layer, **details} for layer, details in layer_rows.items()])
 
 
-@cache_app.command("verify")
+@add_command("cache verify", "Features")
 def cache_verify(
-    bank: SomeBanks = None,
-    deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Also compute a sample of rows again, from their images."),
-    ] = False,
-    images: Annotated[
-        int, typer.Option("--images", min=1, help="How many, of each extraction, with --deep.")
-    ] = 16,
+    bank: BankName = None,
+    deep: Annotated[bool, Doc("Also compute a sample of rows again, from their images.")] = False,
+    images: Annotated[Count, Doc("How many, of each extraction, with `deep`.")] = 16,
     seed: Seed = 0,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
@@ -140,14 +131,12 @@ def cache_verify(
         raise typer.Exit(1)
 
 
-@cache_app.command("compact")
+@add_command("cache compact", "Features")
 def cache_compact(
-    bank: SomeBanks = None,
+    bank: BankName = None,
     compress: Annotated[
-        str | None,
-        typer.Option(
-            "--compress", help="Bring all parts to none, lz4 or zstd; as they are if not given."
-        ),
+        Literal["none", "lz4", "zstd"] | None,
+        Doc("How all parts are to be compressed; as they are if not given."),
     ] = None,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
@@ -161,30 +150,24 @@ def cache_compact(
     print_table(done, as_json=as_json)
 
 
-@cache_app.command("prune")
+@add_command("cache prune", "Features")
 def cache_prune(
-    model: Annotated[str | None, typer.Option("--model", help="Of this model, or bank.")] = None,
-    layer: Annotated[
-        str | None, typer.Option("--layer", help="Of this layer, by its name or alias.")
-    ] = None,
+    model: Annotated[str | None, Doc("Of this model, or bank.")] = None,
+    layer: Annotated[str | None, Doc("Of this layer, by its name or alias.")] = None,
     older_than: Annotated[
-        str | None,
-        typer.Option(
-            "--older-than",
-            metavar="AGE",
-            help="Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w.",
-        ),
+        Age | None,
+        Doc("Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w."),
+        Option(metavar="AGE"),
     ] = None,
     keep: Annotated[
-        str | None,
-        typer.Option(
-            "--keep",
-            metavar="SIZE",
-            help="Only as much as makes all banks no bigger than this, oldest extraction first: "
-            "500MB, 20GB.",
+        ByteSize | None,
+        Doc(
+            "Only as much as makes all banks no bigger than this, oldest extraction first: 500MB, "
+            "20GB."
         ),
+        Option(metavar="SIZE"),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
+    dry_run: Annotated[bool, Doc("Only list what would go.")] = False,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
 ) -> None:
@@ -196,8 +179,8 @@ def cache_prune(
         store,
         model=model,
         layer=layer,
-        older_than=age_of(older_than),
-        keep_bytes=None if keep is None else bytes_of(keep, "--keep"),
+        older_than=older_than,
+        keep_bytes=keep,
     )
     if not dry_run:
         prune(store, chosen)
@@ -206,13 +189,13 @@ def cache_prune(
     note(f"{total:.1f} MB {'would be' if dry_run else 'were'} removed")
 
 
-@cache_app.command("export")
+@add_command("cache export", "Features")
 def cache_export(
-    file: Annotated[Path, typer.Argument(help="Ends in .h5, .hdf5 or .npz.")],
+    file: Annotated[Path, Doc("Ends in .h5, .hdf5 or .npz."), Option(argument=True)],
     model: ByModel = None,
     layer: ByLayer = None,
     image_set: BySet = None,
-    pool: Annotated[str | None, typer.Option("--pool", help="Pool stored maps and tokens.")] = None,
+    pool: Annotated[Pool | None, Doc("Pool stored maps and tokens.")] = None,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
 ) -> None:
@@ -221,41 +204,33 @@ def cache_export(
     from bottleneck.features import select_features
 
     store = _existing(cache)
-    selection = select_features(
-        store, model=model, layer=layer, image_set=image_set, pool=pool, views=0
-    )
+    chosen = FeatureSettings(model=model, layer=layer, image_set=image_set, pool=pool, views=0)
+    selection = select_features(store, chosen)
     _print_exchange(export_features(store, selection, file), as_json=as_json)
 
 
-@cache_app.command("import")
+@add_command("cache import", "Features")
 def cache_import(
-    file: Annotated[Path, typer.Argument(help="What 'cache export' wrote, or a .npy array.")],
+    file: Annotated[
+        Path, Doc("What 'cache export' wrote, or a .npy array."), Option(argument=True)
+    ],
     table: Annotated[
         Path | None,
-        typer.Option(
-            "--table",
-            help="With an array: a CSV path,label[,split][,digest], with a row for each of its.",
-        ),
+        Doc("With an array: a CSV path,label[,split][,digest], with a row for each of its."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="With an array: a name for what computed it.")
-    ] = None,
+    model: Annotated[str | None, Doc("With an array: a name for what computed it.")] = None,
     layer: Annotated[
-        str | None,
-        typer.Option("--layer", help="With an array: a name for the layer; features by default."),
+        str | None, Doc("With an array: a name for the layer; features by default.")
     ] = None,
     axes: Annotated[
-        str | None,
-        typer.Option("--axes", help="With an array of maps or tokens: CHW, HWC or TC; to pool it."),
+        Literal["CHW", "HWC", "TC"] | None,
+        Doc("With an array of maps or tokens, to pool it."),
     ] = None,
     by_row: Annotated[
         bool,
-        typer.Option(
-            "--by-row",
-            help="With an array: let rows stand for themselves, where the images are not at hand.",
-        ),
+        Doc("With an array: let rows stand for themselves, where the images are not at hand."),
     ] = False,
-    image_set: SetName = None,
+    image_set: NewSet = None,
     seed: Seed = 0,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write, read_json, write_json
 from bottleneck.finetune.loop import State, Training
-from bottleneck.finetune.settings import FinetuneSettings
 from bottleneck.images import ImageSet
+from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Checkpoint"]
 

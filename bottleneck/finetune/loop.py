@@ -13,10 +13,10 @@ from bottleneck.errors import DataError
 from bottleneck.finetune.data import Activations
 from bottleneck.finetune.network import TunedNetwork
 from bottleneck.finetune.optim import losses, make_optimizer, rate_factor, set_rates
-from bottleneck.finetune.settings import FinetuneSettings
 from bottleneck.heads.problem import row_counts
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
+from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Labelled", "State", "Training"]
 

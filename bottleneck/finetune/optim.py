@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from bottleneck.finetune.network import TunedNetwork
-from bottleneck.finetune.settings import FinetuneSettings
+from bottleneck.settings import FinetuneSettings
 
 __all__ = ["losses", "make_optimizer", "rate_factor", "set_rates"]
 

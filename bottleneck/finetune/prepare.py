@@ -11,10 +11,10 @@ from bottleneck.errors import UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
-from bottleneck.finetune.settings import PRECISIONS, FinetuneSettings
-from bottleneck.finetune.start import Start, check_classes, check_set, images_to_train
+from bottleneck.finetune.start import PRECISIONS, Start, check_classes, check_set, images_to_train
 from bottleneck.heads import head_names
 from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Prepared", "is_first_process", "prepare"]
 

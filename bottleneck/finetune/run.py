@@ -30,11 +30,11 @@ from bottleneck.finetune.loop import Labelled, State, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.prepare import Prepared, is_first_process, prepare
 from bottleneck.finetune.result import write_result
-from bottleneck.finetune.settings import PRECISIONS, FinetuneSettings
-from bottleneck.finetune.start import Start, open_start
+from bottleneck.finetune.start import PRECISIONS, Start, open_start
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet, RejectedImage
 from bottleneck.labels import Targets
+from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune"]
 

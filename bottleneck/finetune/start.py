@@ -9,12 +9,13 @@ from bottleneck.bases import ALL, FrozenBase, Split, split_network
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Selection
-from bottleneck.finetune.settings import FinetuneSettings
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
+from bottleneck.settings import FinetuneSettings
 
 __all__ = [
+    "PRECISIONS",
     "Start",
     "check_classes",
     "check_set",
@@ -22,6 +23,9 @@ __all__ = [
     "images_to_train",
     "open_start",
 ]
+
+PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+"""Fabric's name of a precision, to that in which the frozen part computes beside it."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ safetensors and JSON.
 from bottleneck.heads.calibration import calibration_error
 from bottleneck.heads.crossval import cross_validate
 from bottleneck.heads.estimator import HeadClassifier
-from bottleneck.heads.fit import fit_head
+from bottleneck.heads.fit import fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head, head_names
 from bottleneck.heads.mlp import MLP
 from bottleneck.heads.recipes import C_GRID, RECIPES
@@ -22,5 +22,6 @@ __all__ = [
     "cross_validate",
     "find_head",
     "fit_head",
+    "fit_rows",
     "head_names",
 ]

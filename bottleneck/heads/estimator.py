@@ -8,9 +8,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from bottleneck.heads.fit import fit_head
+from bottleneck.heads.fit import fit_rows
 from bottleneck.heads.prepare import recipe_of
-from bottleneck.heads.recipes import Recipe
+from bottleneck.settings import MLPSettings
 
 __all__ = ["HeadClassifier"]
 
@@ -40,7 +40,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        clf: str | Recipe = "softmax",
+        clf: str | MLPSettings = "softmax",
         *,
         C: float | None = None,
         n_neighbors: int | None = None,
@@ -88,7 +88,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_, codes = np.arange(y.shape[1]), y.astype(bool)
         else:
             self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
-        head = fit_head(
+        head = fit_rows(
             X,
             codes,
             self.clf,

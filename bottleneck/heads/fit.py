@@ -1,105 +1,66 @@
-"""Fit a head on features and choose its hyper-parameter on held-out ones."""
+"""Fit a head and choose its hyper-parameter on held-out rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.errors import DataError, UsageError
+from bottleneck.fields import made
 from bottleneck.heads.calibration import calibration_error, fit_temperature
 from bottleneck.heads.head import Head
-from bottleneck.heads.mlp import MLP
-from bottleneck.heads.prepare import (
-    OPTIONS,
-    check_value,
-    make_problem,
-    recipe_of,
-    with_validation,
-)
+from bottleneck.heads.mlp import MLP, Progress
+from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
 from bottleneck.heads.probabilities import link_of, log_probabilities
 from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Reduce
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
+from bottleneck.settings import FitSettings, MLPSettings
 from bottleneck.solvers import reduce_rows, threads_for
 
-__all__ = ["fit_head"]
+if TYPE_CHECKING:
+    from bottleneck.features import Features
+    from bottleneck.records import FeatureSource
+
+__all__ = ["fit_head", "fit_rows"]
 
 _FOLDS = 5
+_HYPERPARAMETERS = ("C", "n_neighbors")
 
 
 def fit_head(
-    X: np.ndarray | Blocks,
-    y: np.ndarray,
-    clf: str | Recipe = "softmax",
+    features: "Features",
+    clf: str | MLPSettings | FitSettings = "softmax",
     *,
-    C: float | None = None,
-    n_neighbors: int | None = None,
-    groups: Sequence[str] | np.ndarray | None = None,
-    sample_weight: np.ndarray | None = None,
-    plain: np.ndarray | None = None,
-    validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
-    balanced: bool = False,
-    standardize: bool = True,
-    multilabel: bool = False,
-    reduce: Reduce = reduce_rows,
-    source: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    device: str = "cpu",
+    rows: np.ndarray | None = None,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Head:
-    """Fit a classifier on standardised features and choose its hyper-parameter on held-out ones.
+    """Fit a classifier on the training images and choose its hyper-parameter on held-out ones.
 
     Chosen is the candidate with the lowest held-out log loss. (The accuracy of a few images has
-    ties and, on noise, no preference for a strong penalty.) Held out are five stratified folds of
-    the training rows, fewer where a class has fewer images, or the validation rows where they are
-    given. Either way the head is then fitted on all training rows, and on them alone. Mean and
-    variance come from the rows fitted on. All candidates and folds are fitted at once, see
-    `bottleneck.solvers.path.fit_path`. A network (`MLP`) is trained once, until the validation rows
-    or the first fold say to stop.
+    ties and, on noise, no preference for a strong penalty.) Held out are the ``val`` images where
+    there are any, else five stratified folds of the training images, fewer where a class has fewer
+    images: identical images and an image's views stay in one fold, and only plain images are held
+    out. The head is then fitted on all training images, and on them alone. A network (``mlp``) is
+    trained once, until the held-out images or the first fold say to stop.
 
     Parameters
     ----------
-    X : np.ndarray or Blocks
-        Shape (n_samples, d). Features that do not fit into memory are read in blocks, as
-        `bottleneck.load_features` gives them: ``softmax``, ``logreg`` and ``svm`` are then trained
-        in passes over them, see `bottleneck.solvers.streamed.stream_path`.
-    y : np.ndarray
-        Labels of shape (n_samples,). Where any text has a semicolon, rows are of several classes
-        each, or of none, which the semicolon separates; likewise with bool of shape (n_samples, k).
-    clf : str or Recipe
-        A key of `RECIPES`, or an `MLP` of other settings.
-    C : float, optional
-        Inverse strength of the L2 penalty; chosen from `C_GRID` if not given.
-    n_neighbors : int, optional
-        Of ``knn``; chosen if not given.
-    groups : sequence of str, optional
-        Rows of one group (identical images) stay in one fold.
-    sample_weight : np.ndarray, optional
-        Shape (n_samples,): what a row counts when the head is fitted; 1 by default. Held-out rows
-        count the same each.
-    plain : np.ndarray, optional
-        bool of shape (n_samples,): rows that may be held out. All others are augmented views of
-        rows of their group, and only fitted on; there are none by default.
-    validation : tuple of np.ndarray, optional
-        Features (m, d) and labels (m,) to choose on, instead of folds.
-    balanced : bool
-        Whether each class counts the same, however many rows it has: a row counts n_samples /
-        (number of classes * rows of its class).
-    standardize : bool
-        Whether each feature is divided by its deviation.
-    multilabel : bool
-        Whether rows may be of several classes although no label here has a semicolon.
-    reduce : callable
-        `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
-    source : mapping, optional
-        Kept with the head, see `Head`.
-    seed : int
-        Of the folds, and of a network's training.
-    device : str
-        What ``softmax``, ``logreg``, ``svm`` and networks are trained on where the features are in
-        memory, as PyTorch names it: a GPU is faster with many classes or features. Its sums have
-        another order, so that the last digits differ.
+    features : Features
+        As `bottleneck.load_features` gives them. Those that do not fit into memory train
+        ``softmax``, ``logreg`` and ``svm`` in passes, see
+        `bottleneck.solvers.streamed.stream_path`.
+    clf : str, MLPSettings or FitSettings
+        A classifier, or all settings.
+    rows : np.ndarray, optional
+        bool of shape (n_samples,), or places: what to fit on, instead of the training images.
+    progress : callable, optional
+        Called with ``"mlp"``, the epochs done and the most there may be.
+    **options
+        The other fields of `bottleneck.settings.FitSettings`.
 
     Returns
     -------
@@ -108,29 +69,109 @@ def fit_head(
     Raises
     ------
     UnknownNameError
-        There is no such recipe.
+        There is no such classifier.
     UsageError
-        A hyper-parameter is out of bounds or of another recipe, or features and labels are not of
-        the same, positive number.
+        A hyper-parameter is out of bounds or of another classifier.
     DataError
-        There are fewer than two classes, or too few images to choose.
+        There are no training images, fewer than two classes, or too few images to choose.
     """
-    recipe = recipe_of(clf)
-    value = _value_of(recipe, C=C, n_neighbors=n_neighbors)
+    settings = _settings_of(clf, options)
+    recipe, value = _recipe_and_value(settings, progress)
+    problem, held = problem_of(features, recipe, settings, rows), features.split("val")
+    validation = (held.X, held.labels) if len(held) else None
+    return _fitted(problem, recipe, value, validation, features.source)
+
+
+def fit_rows(
+    X: np.ndarray | Blocks,
+    y: np.ndarray,
+    clf: str | MLPSettings | FitSettings = "softmax",
+    *,
+    groups: Sequence[str] | np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    plain: np.ndarray | None = None,
+    validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
+    multilabel: bool = False,
+    reduce: Reduce = reduce_rows,
+    source: "FeatureSource | None" = None,
+    **options: Any,
+) -> Head:
+    """Fit a classifier on arrays, as `fit_head` does on features.
+
+    Parameters
+    ----------
+    X : np.ndarray or Blocks
+        Shape (n_samples, d).
+    y : np.ndarray
+        Labels of shape (n_samples,). Where any text has a semicolon, rows are of several classes
+        each, or of none, which the semicolon separates; likewise with bool of shape (n_samples, k).
+    clf : str, MLPSettings or FitSettings
+        As for `fit_head`.
+    groups : sequence of str, optional
+        Rows of one group (identical images) stay in one fold.
+    sample_weight : np.ndarray, optional
+        Shape (n_samples,): sample weights; 1 by default. Held-out rows count the same each.
+    plain : np.ndarray, optional
+        bool of shape (n_samples,): rows that may be held out. All others are augmented views of
+        rows of their group, and only fitted on; there are none by default.
+    validation : tuple of np.ndarray, optional
+        Features (m, d) and labels (m,) to choose on, instead of folds.
+    multilabel : bool
+        Whether rows may be of several classes although no label here has a semicolon.
+    reduce : callable
+        `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
+    source : FeatureSource, optional
+        Kept with the head, see `Head`.
+    **options
+        The other fields of `bottleneck.settings.FitSettings`.
+
+    Raises
+    ------
+    UnknownNameError, UsageError, DataError
+        As for `fit_head`; or features and labels are not of the same, positive number.
+    """
+    settings = _settings_of(clf, options)
+    recipe, value = _recipe_and_value(settings, None)
     problem = make_problem(
         X,
         y,
         recipe,
+        settings,
         groups=groups,
         sample_weight=sample_weight,
         plain=plain,
-        balanced=balanced,
-        standardize=standardize,
-        multilabel=multilabel,
         reduce=reduce,
-        seed=seed,
-        device=device,
+        multilabel=multilabel,
     )
+    return _fitted(problem, recipe, value, validation, source)
+
+
+def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]) -> FitSettings:
+    if isinstance(clf, FitSettings):
+        return made(FitSettings, clf, options)
+    if isinstance(clf, MLPSettings):
+        names = [field.name for field in fields(MLPSettings)]  # type: ignore[arg-type]
+        options = {**options, **{name: getattr(clf, name) for name in names}}
+        clf = MLP.name
+    return FitSettings(clf=clf, **options)  # type: ignore[arg-type]
+
+
+def _recipe_and_value(settings: FitSettings, progress: Progress | None) -> tuple[Recipe, Any]:
+    """Return the recipe, and the value that is given for its hyper-parameter."""
+    recipe = recipe_of(settings if settings.clf == MLP.name else settings.clf, progress)
+    for name in _HYPERPARAMETERS:
+        if getattr(settings, name) is not None and name != recipe.parameter:
+            raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
+    return recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
+
+
+def _fitted(
+    problem: Problem,
+    recipe: Recipe,
+    value: Any,
+    validation: tuple[np.ndarray | Blocks, np.ndarray] | None,
+    source: "FeatureSource | None",
+) -> Head:
     with threads_for(problem.X.size):
         fitted, choice = _fit(problem, recipe, value, validation)
     history = {"history": list(fitted.history)} if fitted.history else {}
@@ -142,7 +183,7 @@ def fit_head(
         multilabel=problem.targets.multilabel,
         temperature=choice.temperature,
         scores=choice.scores | history,
-        source=dict(source or {}),
+        source=source,
     )
 
 
@@ -191,18 +232,6 @@ def _fit(
     return fitted, replace(choice, scores=known | {"converged": fitted.converged})
 
 
-def _value_of(recipe: Recipe, **given: float | None) -> Any:
-    """Return the value given for the recipe's hyper-parameter."""
-    for name, value in given.items():
-        if value is not None and name != recipe.parameter:
-            thing = "penalty to give a C for" if name == "C" else f"{name} to give"
-            raise UsageError(f"{recipe.name} has no {thing}; leave {OPTIONS[name]} out")
-    value = given.get(recipe.parameter or "")
-    if value is not None:
-        check_value(recipe, value)
-    return value
-
-
 def _folds(problem: Problem, recipe: Recipe, *, needed: bool) -> list[Fold]:
     """Return folds to choose on; none where there can be none, unless they are needed."""
     try:
@@ -210,8 +239,7 @@ def _folds(problem: Problem, recipe: Recipe, *, needed: bool) -> list[Fold]:
     except DataError as error:
         if not needed:
             return []
-        option = OPTIONS.get(recipe.parameter or "")
-        remedy = f", or give {option}" if option else ", or val images"
+        remedy = f", or give `{recipe.parameter}`" if recipe.parameter else ", or val images"
         raise DataError(f"{error}{remedy}") from error
 
 

@@ -1,13 +1,15 @@
 """A network with one hidden layer, trained on features by epochs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import asdict
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_doc import Doc
 
-from bottleneck.errors import UsageError
+from bottleneck.fields import Option, settings
 from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.settings import MLPSettings
 
 __all__ = ["MLP"]
 
@@ -16,38 +18,15 @@ _FOLDS = 5
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class MLP:
-    """Dense, rectified, dropout, dense: the classic top of a frozen convolutional base.
+@settings("Network of mlp")
+class MLP(MLPSettings):
+    """The recipe of a network, see `bottleneck.settings.MLPSettings`."""
 
-    Trained by AdamW (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization) on
-    standardised features; kept are the weights of the epoch with the lowest held-out log loss.
-
-    Attributes
-    ----------
-    hidden : int
-        Units of the hidden layer.
-    dropout : float
-        Share of them that is left out in each step.
-    epochs : int
-        How often all rows are gone through, at most.
-    patience : int
-        After how many epochs without a lower held-out log loss the training ends.
-    learning_rate : float
-        Of AdamW.
-    batch_size : int
-        Rows in a step.
-    progress : callable, optional
-        Called with ``"mlp"``, the epochs done and the most there may be.
-    """
-
-    hidden: int = 256
-    dropout: float = 0.5
-    epochs: int = 100
-    patience: int = 10
-    learning_rate: float = 1e-3
-    batch_size: int = 64
-    progress: Progress | None = None
+    progress: Annotated[
+        Progress | None,
+        Doc('Called with "mlp", the epochs done and the most there may be.'),
+        Option(hidden=True),
+    ] = None
 
     name: ClassVar[str] = "mlp"
     parameter: ClassVar[None] = None
@@ -55,16 +34,6 @@ class MLP:
     margins: ClassVar[bool] = False
     multilabel: ClassVar[bool] = True
     streams: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        counts = {"hidden": self.hidden, "epochs": self.epochs, "patience": self.patience}
-        for name, value in {**counts, "batch_size": self.batch_size}.items():
-            if value < 1:
-                raise UsageError(f"{name} is {value}, expected at least 1; give another")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout is {self.dropout}, expected from 0 to below 1; give another")
-        if not 0 < self.learning_rate < float("inf"):
-            raise UsageError(f"learning_rate is {self.learning_rate}, expected above 0; try 0.001")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,67 +1,86 @@
 """What is given to be fitted, checked."""
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import DataError, UsageError
+from bottleneck.heads.mlp import MLP, Progress
 from bottleneck.heads.problem import Blocks, Fold, Problem, Reduce
 from bottleneck.heads.recipes import RECIPES, Recipe
 from bottleneck.labels import Targets
+from bottleneck.settings import MLPSettings, TrainingSettings
 from bottleneck.solvers import reduce_rows
 
-__all__ = ["OPTIONS", "check_value", "make_problem", "recipe_of", "with_validation"]
+if TYPE_CHECKING:
+    from bottleneck.features import Features
 
-OPTIONS = {"C": "--C", "n_neighbors": "--neighbors"}
-"""By which option of the command line a hyper-parameter is given."""
-_C_BOUNDS = (1e-10, 1e10)
+__all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_validation"]
 
 
-def recipe_of(clf: str | Recipe) -> Recipe:
-    """Return a recipe by its name.
-
-    Raises
-    ------
-    UnknownNameError
-        There is none of that name.
-    """
-    if not isinstance(clf, str):
-        return clf
-    if clf not in RECIPES:
-        raise UnknownNameError(
-            f"no classifier {clf!r}{did_you_mean(clf, RECIPES)}; expected one of "
-            f"{', '.join(RECIPES)}"
-        )
+def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recipe:
+    """Return a recipe by its name, or that of a network."""
+    if isinstance(clf, MLPSettings):
+        names = [field.name for field in fields(MLPSettings)]  # type: ignore[arg-type]
+        return MLP(**{name: getattr(clf, name) for name in names}, progress=progress)
     return RECIPES[clf]
 
 
-def check_value(recipe: Recipe, value: float) -> None:
-    """Refuse a value that the recipe's hyper-parameter cannot have, by a `UsageError`."""
-    if recipe.parameter == "C" and not _C_BOUNDS[0] <= value <= _C_BOUNDS[1]:
-        raise UsageError(
-            f"C is {value}, expected a number above 0, from {_C_BOUNDS[0]:g} to {_C_BOUNDS[1]:g}; "
-            f"give another --C, or none"
-        )
-    if recipe.parameter == "n_neighbors" and value < 1:
-        raise UsageError(f"n_neighbors is {value}, expected at least 1; give another --neighbors")
+def training_device(name: str) -> str:
+    """Return the device that a name stands for, as PyTorch names it.
+
+    Raises
+    ------
+    UsageError
+        There is no such device, or there are several.
+    """
+    if name == "cpu":
+        return name
+    from bottleneck.bases.precision import find_devices  # noqa: PLC0415 - it loads torch
+
+    devices = find_devices(name)
+    if len(devices) > 1:
+        raise UsageError(f"`device` {name!r} names {len(devices)} devices; give one to train on")
+    return str(devices[0])
+
+
+def problem_of(
+    features: "Features", recipe: Recipe, settings: TrainingSettings, rows: np.ndarray | None = None
+) -> Problem:
+    """Return what a head is to be fitted on: the training rows of features, or the rows given.
+
+    Identical images and the views of an image are one group; weights count; what is reduced is kept
+    beside the features.
+    """
+    train = features.training() if rows is None else features.take(rows)
+    return make_problem(
+        train.X,
+        train.labels,
+        recipe,
+        settings,
+        groups=train.digests,
+        sample_weight=train.weights,
+        plain=train.views == 0,
+        multilabel=features.images.multilabel,
+        reduce=features.reduce,
+    )
 
 
 def make_problem(
     X: np.ndarray | Blocks,
     y: np.ndarray,
     recipe: Recipe,
+    settings: TrainingSettings,
     *,
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
     plain: np.ndarray | None = None,
-    balanced: bool = False,
-    standardize: bool = True,
     reduce: Reduce = reduce_rows,
     multilabel: bool = False,
-    seed: int = 0,
-    device: str = "cpu",
 ) -> Problem:
-    """Check what a head is to be fitted on; see `fit_head` for what is given and raised."""
+    """Check what a head is to be fitted on; see `fit_rows` for what is given and raised."""
     _check_rows(X, y)
     targets = Targets.of(np.asarray(y), multilabel=multilabel)
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
@@ -79,8 +98,8 @@ def make_problem(
         able = ", ".join(name for name, each in RECIPES.items() if each.streams)
         raise UsageError(
             f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with copies, "
-            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a --pool that makes "
-            f"fewer features, or more --memory"
+            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` that makes "
+            f"fewer features, or more `memory`"
         )
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
@@ -106,11 +125,11 @@ def make_problem(
         groups=own,
         weights=weights,
         plain=_checked_plain(plain, own),
-        balanced=balanced,
-        standardize=standardize,
+        balanced=settings.balanced,
+        standardize=settings.standardize,
         reduce=reduce,
-        seed=seed,
-        device=device,
+        seed=settings.seed,
+        device=training_device(settings.device),
     )
     return problem if weights.all() else problem.take(weights > 0)
 

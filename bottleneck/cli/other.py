@@ -1,33 +1,36 @@
-"""The demo: real commands on real photographs."""
+"""The commands beside the way from images to a head: demo, config."""
 
 import shlex
 import sys
 from contextlib import redirect_stdout
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from annotated_doc import Doc
 
-from bottleneck.cli.app import app
+from bottleneck.cli.command import COMMANDS, add_command, config_file
+from bottleneck.cli.config import read_config
 from bottleneck.cli.options import AsJson, CacheFolder, HeadsFolder
 from bottleneck.cli.output import note, print_json, print_table
+from bottleneck.errors import UnknownNameError, did_you_mean
+from bottleneck.fields import Option
 
-__all__ = ["demo"]
+__all__ = ["config", "demo"]
 
 
-@app.command()
+@add_command("demo", "Other")
 def demo(
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder to write the demo's images to.")
-    ] = Path("data"),
+    data: Annotated[Path, Doc("Folder to write the demo's images to.")] = Path("data"),
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
-    picture: Annotated[
-        Path, typer.Option("--picture", help="File to draw the confusion matrix to.")
-    ] = Path("confusion_matrix.png"),
+    picture: Annotated[Path, Doc("File to draw the confusion matrix to.")] = Path(
+        "confusion_matrix.png"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Show the whole way on 200 photographs: extract, fit two heads, evaluate them."""
+    from bottleneck.cli import app
     from bottleneck.demo import write_demo_images
 
     written = write_demo_images(data)
@@ -75,3 +78,39 @@ def demo(
         ["bottleneck", "predict", "--head", "demo-svm", *map(str, shelves), str(data / "face")]
     )
     print(f"Go on with your own images (--data FOLDER), or with\n  {example}")
+
+
+@add_command("config", "Other")
+def config(
+    command: Annotated[
+        str | None, Doc("Only this command's settings, such as 'fit-head'."), Option(argument=True)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the settings in force, and where each value comes from."""
+    if command not in {None, *COMMANDS}:
+        raise UnknownNameError(
+            f"no command {command!r}{did_you_mean(str(command), COMMANDS)}; expected one of "
+            f"{', '.join(COMMANDS)}"
+        )
+    known = read_config(config_file(), COMMANDS)
+    rows = [
+        {
+            "command": name,
+            "key": value.key,
+            "value": _shown(found.value if found else value.default),
+            "from": f"[{found.table}]" if found else "default",
+        }
+        for name, each in COMMANDS.items()
+        if command in {None, name}
+        for value in each.values.values()
+        for found in [known[name].get(value.name)]
+    ]
+    print_table(rows, as_json=as_json)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as JSON holds it; None for what has to be given."""
+    if value is MISSING:
+        return None
+    return value if isinstance(value, bool | int | float | list) else value and str(value)
