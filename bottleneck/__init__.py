@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
     from bottleneck.features import select_layers as select_layers
-    from bottleneck.finetune import FinetuneSettings as FinetuneSettings
     from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
     from bottleneck.heads import HeadClassifier as HeadClassifier
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import load_base as load_base
     from bottleneck.predict import predict_images as predict_images
-    from bottleneck.sweep import Sweep as Sweep
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
@@ -36,13 +34,11 @@ _MODULE_OF = {
     "BottleneckFeatures": "transformer",
     "Cache": "cache",
     "ExperimentLog": "experiments",
-    "FinetuneSettings": "finetune",
     "FrozenBase": "bases",
     "Head": "heads",
     "HeadClassifier": "heads",
     "ImageSet": "images",
     "MLP": "heads",
-    "Sweep": "sweep",
     "advise_on": "advise",
     "evaluate_head": "evaluate",
     "extract_features": "extract",
@@ -66,7 +62,6 @@ __all__ = [
     "Head",
     "HeadClassifier",
     "ImageSet",
-    "Sweep",
     "__version__",
     "advise_on",
     "evaluate_head",

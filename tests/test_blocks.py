@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from bottleneck import Head, evaluate_head, fit_head, load_features, select_features
+from bottleneck import Head, evaluate_head, load_features, select_features
 from bottleneck.errors import UsageError
 from bottleneck.features import StreamedRows, free_memory
-from bottleneck.heads import RECIPES
+from bottleneck.heads import RECIPES, fit_rows
 
 LITTLE = 12 * 10**5
 """Less than the features take."""
@@ -55,7 +55,7 @@ def test_heads_are_those_of_features_in_memory(both, clf, how):
     whole, blocks = (each.split("train") for each in both)
     weights = np.random.default_rng(0).integers(0, 3, len(whole)) / 2
     ours, theirs = (
-        fit_head(
+        fit_rows(
             each.X, each.labels, clf, C=1e-3, groups=each.digests, sample_weight=weights, **how
         )
         for each in (blocks, whole)
@@ -67,7 +67,7 @@ def test_heads_are_those_of_features_in_memory(both, clf, how):
 
 def test_the_same_penalty_is_chosen(both):
     whole, blocks = (each.split("train") for each in both)
-    ours, theirs = (fit_head(each.X, each.labels, groups=each.digests) for each in (blocks, whole))
+    ours, theirs = (fit_rows(each.X, each.labels, groups=each.digests) for each in (blocks, whole))
     assert ours.hyperparameters == theirs.hyperparameters
     for candidate, expected in zip(
         ours.scores["candidates"], theirs.scores["candidates"], strict=True
@@ -78,7 +78,7 @@ def test_the_same_penalty_is_chosen(both):
 def test_validation_images_and_evaluation(both):
     whole, blocks = both
     heads = [
-        fit_head(
+        fit_rows(
             each.split("train").X,
             each.split("train").labels,
             C=0.01,
@@ -99,7 +99,7 @@ def test_several_classes_balanced_in_passes(both):
     labels = np.char.add(whole.labels, np.where(np.arange(len(whole)) % 3, "", ";third"))
     for clf in ("logreg", "svm"):
         ours, theirs = (
-            fit_head(each.X, labels, clf, C=1e-3, balanced=True) for each in (blocks, whole)
+            fit_rows(each.X, labels, clf, C=1e-3, balanced=True) for each in (blocks, whole)
         )
         scores, expected = (head.decision_function(whole.X) for head in (ours, theirs))
         assert np.abs(scores - expected).max() < 0.05 * np.abs(expected).max()
@@ -109,7 +109,7 @@ def test_others_need_them_in_memory(both):
     _, blocks = both
     for clf in set(RECIPES) - set(STREAMING):
         with pytest.raises(UsageError, match=f"{clf} needs all features in memory"):
-            fit_head(blocks.X, blocks.labels, clf)
+            fit_rows(blocks.X, blocks.labels, clf)
 
 
 def test_on_the_command_line(bottleneck, faces_cache):

@@ -17,9 +17,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bottleneck import Head, fit_head
+from bottleneck import Head
 from bottleneck.errors import DataError, UsageError
-from bottleneck.heads import MLP, RECIPES
+from bottleneck.heads import MLP, RECIPES, fit_rows
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets, classes_of, join_classes, rarest_classes
 
@@ -49,7 +49,7 @@ def test_neighbours_are_scikit_learns(features, n_neighbors):
     X, y = moons()
     generator = np.random.default_rng(0)
     X = np.hstack([X, generator.normal(size=(len(X), features - 2)).astype(np.float32)])
-    head = fit_head(X[:300], y[:300], "knn", n_neighbors=n_neighbors)
+    head = fit_rows(X[:300], y[:300], "knn", n_neighbors=n_neighbors)
     plain = make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors)).fit(X[:300], y[:300])
     votes = plain.predict_proba(X[300:]) * n_neighbors
     shares = np.exp(head.decision_function(X[300:]))
@@ -63,13 +63,13 @@ def test_neighbours_are_scikit_learns(features, n_neighbors):
 def test_the_number_of_neighbours_is_chosen():
     """The candidates' scores come from one search; each is what it is alone."""
     X, y = moons(200)
-    head = fit_head(X, y, "knn")
+    head = fit_rows(X, y, "knn")
     candidates = head.scores["candidates"]
     best = min(candidates, key=lambda each: each["log_loss"])
     assert head.hyperparameters == {"n_neighbors": best["n_neighbors"]}
     assert best["n_neighbors"] > 1
     for candidate in candidates:
-        alone = fit_head(X, y, "knn", n_neighbors=candidate["n_neighbors"])
+        alone = fit_rows(X, y, "knn", n_neighbors=candidate["n_neighbors"])
         assert alone.scores["candidates"] == [candidate]
 
 
@@ -77,12 +77,12 @@ def test_neighbours_are_found_far_from_the_origin():
     """Where a feature's mean is a thousand times its deviation; and weights have any scale."""
     X, y = moons()
     far = X + np.array([0, 300], dtype=np.float32)
-    head = fit_head(far[:300], y[:300], "knn", n_neighbors=5)
+    head = fit_rows(far[:300], y[:300], "knn", n_neighbors=5)
     plain = make_pipeline(StandardScaler(), KNeighborsClassifier(5))
     plain.fit(far[:300].astype(np.float64), y[:300])
     assert np.mean(head.predict(far[300:]) == plain.predict(far[300:].astype(np.float64))) > 0.98
     light, plain = (
-        fit_head(far, y, "knn", sample_weight=np.full(400, weight)) for weight in (1e-4, 1)
+        fit_rows(far, y, "knn", sample_weight=np.full(400, weight)) for weight in (1e-4, 1)
     )
     assert light.hyperparameters == plain.hyperparameters
     assert light.scores["log_loss"] == pytest.approx(plain.scores["log_loss"], rel=1e-3)
@@ -90,14 +90,14 @@ def test_neighbours_are_found_far_from_the_origin():
 
 def test_more_neighbours_than_rows_are_all_of_them():
     X, y = moons(20)
-    shares = np.exp(fit_head(X, y, "knn", n_neighbors=500).decision_function(X))
+    shares = np.exp(fit_rows(X, y, "knn", n_neighbors=500).decision_function(X))
     assert np.allclose(shares, 0.5)
 
 
 @pytest.mark.parametrize("clf", ["knn", "mlp"])
 def test_what_is_not_linear_is_learnt(clf):
     X, y = moons(600)
-    straight, curved = (fit_head(X[:400], y[:400], each) for each in ("softmax", clf))
+    straight, curved = (fit_rows(X[:400], y[:400], each) for each in ("softmax", clf))
     right = [np.mean(head.predict(X[400:]) == y[400:]) for head in (straight, curved)]
     assert right[0] < 0.92
     assert right[1] > 0.95
@@ -113,7 +113,7 @@ def test_a_network_stops_by_itself_and_keeps_its_best_epoch():
         learning_rate=0.01,
         progress=lambda *given: done.append(given),
     )
-    head = fit_head(X, y, settings)
+    head = fit_rows(X, y, settings)
     history = head.scores["history"]
     losses = [epoch["val_loss"] for epoch in history]
     best = int(np.argmin(losses))
@@ -134,22 +134,22 @@ def test_a_network_stops_by_itself_and_keeps_its_best_epoch():
 def test_training_depends_on_the_seed_alone():
     X, y = moons(120)
     settings = MLP(hidden=16, epochs=3)
-    first, again, other = (fit_head(X, y, settings, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (fit_rows(X, y, settings, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first.decision_function(X), again.decision_function(X))
     assert not np.array_equal(first.decision_function(X), other.decision_function(X))
 
 
 def test_validation_rows_say_when_to_stop():
     X, y = moons(300)
-    head = fit_head(X[:200], y[:200], MLP(hidden=32), validation=(X[200:], y[200:]))
+    head = fit_rows(X[:200], y[:200], MLP(hidden=32), validation=(X[200:], y[200:]))
     assert head.scores["held_out"] == "validation images"
-    assert fit_head(X, y, MLP(hidden=32, epochs=2)).scores["held_out"] == "one of 5 folds"
+    assert fit_rows(X, y, MLP(hidden=32, epochs=2)).scores["held_out"] == "one of 5 folds"
 
 
 def test_a_training_that_diverges_says_so():
     X, y = moons(100)
     with pytest.raises(DataError, match=r"diverged: its loss is nan, .* below 1e\+30"):
-        fit_head(X, y, MLP(learning_rate=1e30))
+        fit_rows(X, y, MLP(learning_rate=1e30))
     for wrong in ({"hidden": 0}, {"dropout": 1.0}, {"epochs": 0}, {"learning_rate": float("nan")}):
         with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*, expected"):
             MLP(**wrong)
@@ -160,7 +160,7 @@ def test_one_image_in_a_class_leaves_nothing_to_stop_on():
     y[:] = "many"
     y[0] = "once"
     with pytest.raises(DataError, match="class 'once' has 1 different .*, or val images"):
-        fit_head(X, y, "mlp")
+        fit_rows(X, y, "mlp")
 
 
 PLAIN = {
@@ -174,7 +174,7 @@ PLAIN = {
 @pytest.mark.parametrize("balanced", [False, True])
 def test_each_of_several_classes_is_scikit_learns(clf, features, balanced):
     X, labels, carried = tagged(features=features)
-    head = fit_head(X, labels, clf, C=0.03, balanced=balanced)
+    head = fit_rows(X, labels, clf, C=0.03, balanced=balanced)
     weights = {"class_weight": "balanced"} if balanced else {}
     one = PLAIN[clf](0.03).set_params(**weights)
     plain = make_pipeline(StandardScaler(), OneVsRestClassifier(one))
@@ -188,7 +188,7 @@ def test_each_of_several_classes_is_scikit_learns(clf, features, balanced):
 def test_several_classes_are_told(clf):
     """Better than chance on rows that had no say, and no class's share depends on the others'."""
     X, labels, carried = tagged(800)
-    head = fit_head(X[:600], labels[:600], clf)
+    head = fit_rows(X[:600], labels[:600], clf)
     scores = head.decision_function(X[600:])
     chance = carried[600:].mean(axis=0).mean()
     assert average_precision_score(carried[600:], scores) > chance + 0.15
@@ -210,7 +210,7 @@ def test_several_classes_are_told(clf):
 
 def test_indicators_are_labels_too():
     X, labels, carried = tagged(200)
-    named, numbered = fit_head(X, labels, "logreg", C=0.1), fit_head(X, carried, "logreg", C=0.1)
+    named, numbered = fit_rows(X, labels, "logreg", C=0.1), fit_rows(X, carried, "logreg", C=0.1)
     assert np.array_equal(named.decision_function(X), numbered.decision_function(X))
     assert numbered.classes == ("0", "1", "2", "3")
 
@@ -219,10 +219,10 @@ def test_recipes_of_one_class_refuse_several():
     X, labels, _ = tagged(100)
     for clf in set(RECIPES) - set(SEVERAL):
         with pytest.raises(UsageError, match=f"{clf} gives each image one class.*logreg, svm"):
-            fit_head(X, labels, clf)
+            fit_rows(X, labels, clf)
     everyone = np.array(["a;b", "a", "a;b", "a;"])
     with pytest.raises(DataError, match="class 'a' has no images that count, or all have it"):
-        fit_head(X[:4], everyone, "logreg")
+        fit_rows(X[:4], everyone, "logreg")
 
 
 @pytest.mark.parametrize("clf", sorted(set(RECIPES) - {"mlp", "lda"}))
@@ -231,8 +231,8 @@ def test_a_weight_is_so_many_rows(clf):
     generator = np.random.default_rng(1)
     weights = generator.integers(0, 4, len(X))
     value = {"knn": {"n_neighbors": 500}, "centroid": {}}.get(clf, {"C": 0.5})
-    weighted = fit_head(X, y, clf, sample_weight=weights, **value)
-    repeated = fit_head(np.repeat(X, weights, axis=0), np.repeat(y, weights), clf, **value)
+    weighted = fit_rows(X, y, clf, sample_weight=weights, **value)
+    repeated = fit_rows(np.repeat(X, weights, axis=0), np.repeat(y, weights), clf, **value)
     ours, theirs = (head.decision_function(X) for head in (weighted, repeated))
     if clf == "softmax":
         ours, theirs = (scores[:, 1] - scores[:, 0] for scores in (ours, theirs))
@@ -253,24 +253,24 @@ def test_a_row_that_is_held_out_swallows_no_others(clf):
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     plain = make_pipeline(StandardScaler(), PLAIN[clf](1e-4))
     theirs = cross_val_score(plain, X.astype(np.float64), y, cv=folds).mean()
-    assert fit_head(X, y, clf, C=1e-4).scores["accuracy"] == pytest.approx(theirs, abs=0.006)
+    assert fit_rows(X, y, clf, C=1e-4).scores["accuracy"] == pytest.approx(theirs, abs=0.006)
 
 
 def test_semicolons_elsewhere_in_the_set_count():
     X, y = moons(60)
-    head = fit_head(X, y, "logreg", C=1.0, multilabel=True)
+    head = fit_rows(X, y, "logreg", C=1.0, multilabel=True)
     assert head.multilabel
     with pytest.raises(UsageError, match="softmax gives each image one class"):
-        fit_head(X, y, multilabel=True)
+        fit_rows(X, y, multilabel=True)
 
 
 def test_weights_must_be_weights():
     X, y = moons(20)
     for weights in (np.ones(3), np.full(20, -1.0), np.full(20, np.nan)):
         with pytest.raises(UsageError, match="expected one for each row, from 0 on and finite"):
-            fit_head(X, y, sample_weight=weights)
+            fit_rows(X, y, sample_weight=weights)
     with pytest.raises(DataError, match="class 'other' has no images that count"):
-        fit_head(X, y, sample_weight=(y == "one").astype(float))
+        fit_rows(X, y, sample_weight=(y == "one").astype(float))
 
 
 def test_metrics_of_several_classes():
@@ -306,7 +306,7 @@ def test_labels_are_read_as_they_are_written(named):
 def test_a_gpu_finds_what_the_processor_finds(clf):
     X, y = tagged(400, 800)[:2]
     y = np.array([each.partition(";")[0] for each in y])
-    on_processor, on_gpu = (fit_head(X, y, clf, device=device) for device in ("cpu", "cuda"))
+    on_processor, on_gpu = (fit_rows(X, y, clf, device=device) for device in ("cpu", "cuda"))
     assert on_gpu.hyperparameters == on_processor.hyperparameters
     gap = np.abs(on_gpu.decision_function(X) - on_processor.decision_function(X))
     assert gap.max() < 1e-2 * np.abs(on_processor.decision_function(X)).max()

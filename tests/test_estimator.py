@@ -8,8 +8,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
-from bottleneck import MLP, BottleneckFeatures, HeadClassifier, fit_head
-from bottleneck.heads import RECIPES
+from bottleneck import MLP, BottleneckFeatures, HeadClassifier
+from bottleneck.heads import RECIPES, fit_rows
 
 # Weights count like repeated rows for a given C (see test_classifiers.py); but what is chosen or
 # calibrated on folds sees other folds where rows are repeated.
@@ -33,7 +33,7 @@ def test_scikit_learns_checks(clf):
 def test_it_fits_what_fit_head_fits():
     X, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
-    head = fit_head(X, names, "svm", seed=3)
+    head = fit_rows(X, names, "svm", seed=3)
     estimator = HeadClassifier("svm", random_state=3).fit(X, names)
     assert estimator.head_.hyperparameters == head.hyperparameters
     assert np.array_equal(estimator.predict_proba(X), head.predict_proba(X))

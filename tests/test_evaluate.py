@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from bottleneck import evaluate_head, fit_head, load_features, select_features
+from bottleneck import evaluate_head, load_features, select_features
 from bottleneck.errors import DataError
 from bottleneck.evaluate import Evaluation, _evaluated
-from bottleneck.heads import Head
+from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
 from bottleneck.report import draw_confusion_matrix
@@ -27,7 +27,7 @@ def features(faces_cache):
 def head(features) -> Head:
     """A head that errs now and then: strong penalty, twenty features."""
     train = features.split("train")
-    weak = fit_head(train.X[:, :20], train.labels, C=1e-3)
+    weak = fit_rows(train.X[:, :20], train.labels, C=1e-3)
     weight = np.zeros((2, features.X.shape[1]), np.float32)
     weight[:, :20] = weak.model.weight
     return replace(weak, model=replace(weak.model, weight=weight))

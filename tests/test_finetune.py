@@ -28,7 +28,6 @@ from bottleneck import (
     cli,
     extract_features,
     features_of,
-    fit_head,
     load_base,
     load_features,
     report,
@@ -49,12 +48,13 @@ from bottleneck.errors import (
     UsageError,
     WeightsError,
 )
-from bottleneck.finetune import default_images, finetune
+from bottleneck.finetune import default_images, finetune_head
 from bottleneck.finetune.data import ImageActivations
 from bottleneck.finetune.loop import Labelled, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.optim import losses, make_optimizer, rate_factor
 from bottleneck.finetune.run import _memory_watched
+from bottleneck.heads import fit_rows
 from bottleneck.heads.probabilities import log_losses
 from bottleneck.labels import Targets
 from bottleneck.report import draw_history
@@ -94,7 +94,7 @@ def fitted(
     features = load_features(cache, select_features(cache))
     train = features.training()
     multilabel = images.multilabel
-    return fit_head(train.X, train.labels, clf, source=features.provenance, multilabel=multilabel)
+    return fit_rows(train.X, train.labels, clf, source=features.provenance, multilabel=multilabel)
 
 
 @pytest.fixture(autouse=True)
@@ -261,33 +261,33 @@ def test_what_each_image_counts(balanced):
 def test_from_the_cache_it_goes_the_same_way(started):
     """Same seed, three epochs: losses within 1e-3, and no image or frozen layer is touched."""
     head, images, cache = started
-    plain = finetune(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
+    plain = finetune_head(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
     cached = FinetuneSettings(**SMALL, from_cache=True)
-    first = finetune(head, images, cache, "heads/first", cached)
+    first = finetune_head(head, images, cache, "heads/first", cached)
     assert len(curve(plain)) == 6
     assert curve(first) == pytest.approx(curve(plain), abs=1e-3)
     assert curve(plain)[-2] < curve(plain)[0]
     shutil.rmtree("data")
-    assert curve(finetune(head, images, cache, "heads/again", cached)) == curve(first)
+    assert curve(finetune_head(head, images, cache, "heads/again", cached)) == curve(first)
 
 
 def test_views_in_the_cache_are_those_made_on_the_fly(started):
     head, images, cache = started
     settings = {**SMALL, "augment": "standard", "epochs": 2}
-    fly = finetune(head, images, cache, "heads/fly", FinetuneSettings(**settings))
+    fly = finetune_head(head, images, cache, "heads/fly", FinetuneSettings(**settings))
     stored = FinetuneSettings(**settings, views=2, from_cache=True, dtype="float32")
-    assert curve(finetune(head, images, cache, "heads/stored", stored)) == pytest.approx(
+    assert curve(finetune_head(head, images, cache, "heads/stored", stored)) == pytest.approx(
         curve(fly), abs=1e-4
     )
-    plain = finetune(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
+    plain = finetune_head(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
     assert curve(plain)[0] != pytest.approx(curve(fly)[0], abs=1e-4)
 
 
 def test_pieces_do_not_change_a_step(started):
     head, images, cache = started
-    whole = finetune(head, images, cache, "heads/whole", FinetuneSettings(**SMALL))
+    whole = finetune_head(head, images, cache, "heads/whole", FinetuneSettings(**SMALL))
     pieces = FinetuneSettings(**SMALL, accumulate=3)
-    found = finetune(head, images, cache, "heads/pieces", pieces)
+    found = finetune_head(head, images, cache, "heads/pieces", pieces)
     assert curve(found) == pytest.approx(curve(whole), abs=1e-4)
 
 
@@ -299,7 +299,7 @@ def test_a_gradient_is_no_longer_than_clip(started):
         block_decay=1.0, schedule="constant", warm_up=0.0, weight_decay=0.0, clip=1e-3,
         from_cache=True,
     )  # fmt: skip
-    done = finetune(head, images, cache, "heads/tuned", settings)
+    done = finetune_head(head, images, cache, "heads/tuned", settings)
     assert done.head.scores["best_epoch"] == 1
     old = load_weights(find_model("efficientnet_lite0"), "default").state
     new = load_file("heads/tuned/model.safetensors")
@@ -313,9 +313,9 @@ def test_a_gradient_is_no_longer_than_clip(started):
 def test_activations_that_memory_does_not_hold_are_read_batch_by_batch(started, monkeypatch):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 2}, from_cache=True)
-    held = finetune(head, images, cache, "heads/held", settings)
+    held = finetune_head(head, images, cache, "heads/held", settings)
     monkeypatch.setattr("bottleneck.finetune.data.free_memory", lambda: 1000)
-    assert curve(finetune(head, images, cache, "heads/read", settings)) == curve(held)
+    assert curve(finetune_head(head, images, cache, "heads/read", settings)) == curve(held)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_heads_of_all_kinds(started, clf):
     head = fitted(cache, images, clf, layer=layer, pool=pool)
     optimizer = {"mlp": "adamw", "svm": "sgd", "logreg": "rmsprop"}[clf]
     settings = FinetuneSettings(**{**SMALL, "optimizer": optimizer, "epochs": 1}, balanced=True)
-    result = finetune(head, images, cache, f"heads/{clf}", settings)
+    result = finetune_head(head, images, cache, f"heads/{clf}", settings)
     base = load_base(result.head)
     extract_features(images, base, cache)
     val = features_of(result.head.source, cache).split("val")
@@ -351,7 +351,7 @@ def test_several_classes_per_image():
     images, cache = ImageSet.open(folder / "list.csv"), Cache("cache")
     head = fitted(cache, images, "logreg")
     assert head.multilabel
-    result = finetune(head, images, cache, "heads/several", FinetuneSettings(**SMALL))
+    result = finetune_head(head, images, cache, "heads/several", FinetuneSettings(**SMALL))
     assert curve(result)[-2] < curve(result)[0]
 
 
@@ -407,7 +407,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
 def test_only_what_is_trained_is_changed(started):
     """And a fine-tuned model can be fine-tuned again."""
     head, images, cache = started
-    first = finetune(head, images, cache, "heads/first", FinetuneSettings(**SMALL))
+    first = finetune_head(head, images, cache, "heads/first", FinetuneSettings(**SMALL))
     before = load_weights(find_model("efficientnet_lite0"), "default").state
     after = load_file("heads/first/model.safetensors")
     assert before.keys() == after.keys()
@@ -415,7 +415,7 @@ def test_only_what_is_trained_is_changed(started):
     assert {name.split(".")[0] for name in changed} == {"blocks", "conv_head", "bn2"}
     assert {name.split(".")[1] for name in changed if name.startswith("blocks")} == {"6"}
     again = {**SMALL, "unfreeze": "conv_head"}
-    second = finetune(first.head, images, cache, "heads/second", FinetuneSettings(**again))
+    second = finetune_head(first.head, images, cache, "heads/second", FinetuneSettings(**again))
     assert find_model("heads/second").architecture == "timm:tf_efficientnet_lite0"
     assert json.loads(Path("heads/second/model.json").read_text())["base"] == "efficientnet_lite0"
     assert second.head.scores["start_val_loss"] == pytest.approx(
@@ -441,7 +441,7 @@ def test_the_page_on_fine_tuning(bottleneck):
 
 def test_spoilt_weights_are_noticed(started):
     head, images, cache = started
-    finetune(head, images, cache, "heads/tuned", FinetuneSettings(**{**SMALL, "epochs": 1}))
+    finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**{**SMALL, "epochs": 1}))
     path = Path("heads/tuned/model.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -456,7 +456,7 @@ def test_spoilt_weights_are_noticed(started):
 def test_the_test_images_are_never_touched(started):
     head, images, cache = started
     shutil.rmtree("data/test")
-    result = finetune(head, images, cache, "heads/tuned", FinetuneSettings(**SMALL))
+    result = finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**SMALL))
     assert (result.train, result.val, result.rejected) == (24, 8, ())
 
 
@@ -474,7 +474,7 @@ def test_images_are_held_out_where_there_are_none(bottleneck):
     done = bottleneck(*command, "--val-share", "0.25", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["scores"]["held_out"] == "validation images"
-    result = finetune(
+    result = finetune_head(
         Head.load("heads/head"), images, cache, "heads/x",
         FinetuneSettings("conv_head", epochs=1, val_share=0.25),
     )  # fmt: skip
@@ -529,17 +529,17 @@ def test_a_killed_run_is_resumed_to_the_same_weights(started):
     assert state.exists()
     head = Head.load("heads/head")
     with pytest.raises(UsageError, match="an unfinished run is in 'heads/killed'; go on with --re"):
-        finetune(head, images, cache, "heads/killed", settings)
+        finetune_head(head, images, cache, "heads/killed", settings)
     other = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6, learning_rate=1e-4)
     with pytest.raises(UsageError, match="has learning_rate 0.001, not 0.0001; give the same"):
-        finetune(head, images, cache, "heads/killed", other, resume=True)
-    finetune(head, images, cache, "heads/killed", settings, resume=True)
-    finetune(head, images, cache, "heads/whole", settings)
+        finetune_head(head, images, cache, "heads/killed", other, resume=True)
+    finetune_head(head, images, cache, "heads/killed", settings, resume=True)
+    finetune_head(head, images, cache, "heads/whole", settings)
     for name in ("model.safetensors", "head.safetensors"):
         assert Path("heads/killed", name).read_bytes() == Path("heads/whole", name).read_bytes()
     assert not state.parent.exists()
     with pytest.raises(UsageError, match="no unfinished run in 'heads/killed'"):
-        finetune(head, images, cache, "heads/killed", settings, resume=True)
+        finetune_head(head, images, cache, "heads/killed", settings, resume=True)
 
 
 def test_two_processes_go_the_way_of_one(started):
@@ -554,7 +554,7 @@ def test_two_processes_go_the_way_of_one(started):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("saved as heads/two") == 1
-    one = finetune(head, images, cache, "heads/one", FinetuneSettings(**SMALL))
+    one = finetune_head(head, images, cache, "heads/one", FinetuneSettings(**SMALL))
     two = Head.load("heads/two").scores["history"]
     found = [value for row in two for value in (row["loss"], row["val_loss"])]
     assert found == pytest.approx(curve(one), abs=1e-4)
@@ -637,7 +637,7 @@ def test_it_stops_when_patience_is_over(started):
     """Rates far too high make it worse; what was best is kept, the network as it was included."""
     head, images, cache = started
     wild = {**SMALL, "learning_rate": 0.3, "base_share": 1.0, "epochs": 9, "patience": 2}
-    done = finetune(head, images, cache, "heads/tuned", FinetuneSettings(**wild))
+    done = finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**wild))
     scores = done.head.scores
     history = [row["val_loss"] for row in scores["history"]]
     seen = [scores["start_val_loss"], *history]
@@ -655,7 +655,7 @@ def test_probabilities_never_get_worse(started):
     head, images, cache = started
     for name, rate in (("better", 1e-3), ("unchanged", 1e-9)):
         settings = FinetuneSettings(**{**SMALL, "learning_rate": rate})
-        scores = finetune(head, images, cache, f"heads/{name}", settings).head.scores
+        scores = finetune_head(head, images, cache, f"heads/{name}", settings).head.scores
         best = min([scores["start_val_loss"], *(each["val_loss"] for each in scores["history"])])
         assert scores["log_loss"] <= best + 1e-6
 
@@ -663,8 +663,10 @@ def test_probabilities_never_get_worse(started):
 def test_in_fewer_bits_it_starts_as_well(started):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 1, "precision": "bf16-mixed"})
-    done = finetune(head, images, cache, "heads/bf16", settings)
-    exact = finetune(head, images, cache, "heads/exact", FinetuneSettings(**{**SMALL, "epochs": 1}))
+    done = finetune_head(head, images, cache, "heads/bf16", settings)
+    exact = finetune_head(
+        head, images, cache, "heads/exact", FinetuneSettings(**{**SMALL, "epochs": 1})
+    )
     assert curve(done) != curve(exact)
     assert curve(done) == pytest.approx(curve(exact), abs=0.05)
 
@@ -673,7 +675,7 @@ def test_scores_that_are_no_numbers_are_told(started, monkeypatch):
     head, images, cache = started
     monkeypatch.setattr(Training, "scores", lambda _: np.full((8, 2), np.nan))
     with pytest.raises(DataError, match="are no finite numbers in 32-true; give --precision"):
-        finetune(head, images, cache, "heads/x", FinetuneSettings(**SMALL))
+        finetune_head(head, images, cache, "heads/x", FinetuneSettings(**SMALL))
     assert not Path("heads/x").exists()
 
 
@@ -683,10 +685,10 @@ def test_an_image_that_is_lost_on_the_way(started):
     settings = FinetuneSettings(**{**SMALL, "epochs": 2})
     lost = Path("data/train/dark/3.png")
     with pytest.raises(DataError, match=r"3.png' can no longer be read .* go on with --resume"):
-        finetune(head, images, cache, "heads/x", settings, watch=lambda _: lost.rename("kept"))
+        finetune_head(head, images, cache, "heads/x", settings, watch=lambda _: lost.rename("kept"))
     Path("kept").rename(lost)
-    resumed = finetune(head, images, cache, "heads/x", settings, resume=True)
-    assert curve(resumed) == curve(finetune(head, images, cache, "heads/y", settings))
+    resumed = finetune_head(head, images, cache, "heads/x", settings, resume=True)
+    assert curve(resumed) == curve(finetune_head(head, images, cache, "heads/y", settings))
 
 
 def test_a_policy_that_has_changed_is_not_gone_on_with(started):
@@ -699,12 +701,12 @@ def test_a_policy_that_has_changed_is_not_gone_on_with(started):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(head, images, cache, "heads/x", settings, watch=stop)
+        finetune_head(head, images, cache, "heads/x", settings, watch=stop)
     policy.write_text("- RandomHorizontalFlip: {p: 0.9}\n")
     with pytest.raises(UsageError, match="began with another augmentation; give the same"):
-        finetune(head, images, cache, "heads/x", settings, resume=True)
+        finetune_head(head, images, cache, "heads/x", settings, resume=True)
     policy.write_text("- RandomHorizontalFlip: {p: 0.5}\n")
-    finetune(head, images, cache, "heads/x", settings, resume=True)
+    finetune_head(head, images, cache, "heads/x", settings, resume=True)
     record = json.loads(Path("heads/x/model.json").read_text())
     assert record["augmentation"]["steps"] == [{"RandomHorizontalFlip": {"p": 0.5}}]
 
@@ -718,7 +720,7 @@ def test_a_new_sets_images_are_looked_at_once(started, make_images):
         seen.append((stage, done, total))
 
     settings = FinetuneSettings(**{**SMALL, "epochs": 1}, val_share=0.3)
-    finetune(head, images, cache, "heads/x", settings, progress=tell)
+    finetune_head(head, images, cache, "heads/x", settings, progress=tell)
     checks = [(done, total) for stage, done, total in seen if stage == "check"]
     assert checks == [(number, 10) for number in range(1, 11)]
 
@@ -780,7 +782,7 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
 def test_mistakes_are_told_in_a_sentence(started, settings, message):
     head, images, cache = started
     with pytest.raises(BottleneckError) as told:
-        finetune(
+        finetune_head(
             head, images, cache, "heads/x", FinetuneSettings(**{**SMALL, **settings}), device="cpu"
         )
     assert message in str(told.value)
@@ -791,25 +793,25 @@ def test_heads_and_images_that_do_not_go_together(started, make_images):
     head, images, cache = started
     settings = FinetuneSettings(**SMALL)
     with pytest.raises(UsageError, match="a knn head has no weights that could be trained"):
-        finetune(fitted(cache, images, "knn"), images, cache, "heads/x", settings)
+        finetune_head(fitted(cache, images, "knn"), images, cache, "heads/x", settings)
     others = ImageSet.open(make_images("others", cat=4, dog=4))
     with pytest.raises(DataError, match="are of the classes cat, dog; expected those of the head"):
-        finetune(head, others, cache, "heads/x", FinetuneSettings(**SMALL, val_share=0.5))
+        finetune_head(head, others, cache, "heads/x", FinetuneSettings(**SMALL, val_share=0.5))
     Path("heads/x").mkdir(parents=True)
     Path("heads/x/letter.txt").touch()
     with pytest.raises(UsageError, match="'heads/x' is there and is no head"):
-        finetune(head, images, cache, "heads/x", settings)
+        finetune_head(head, images, cache, "heads/x", settings)
     renamed = ImageSet.open(make_images("renamed", dark=4, light=4), name=images.name)
     with pytest.raises(UsageError, match="has an image set 'data' with other images"):
-        finetune(head, renamed, cache, "heads/y", settings)
+        finetune_head(head, renamed, cache, "heads/y", settings)
     with pytest.raises(DataError, match="no image set 'data' in the cache folder 'nowhere'"):
         default_images(head, Cache("nowhere"))
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
-        finetune(head, images, cache, "heads/z", settings, weights="random:1")
+        finetune_head(head, images, cache, "heads/z", settings, weights="random:1")
     imported = replace(head, source={**head.source, "precision": None})
     with pytest.raises(UsageError, match="features of 'efficientnet_lite0' that were imported"):
-        finetune(imported, images, cache, "heads/z", settings)
+        finetune_head(imported, images, cache, "heads/z", settings)
     wide = replace(head, source={**head.source, "adjustments": {"keep_aspect": True}})
     with pytest.raises(UsageError, match="extract without --keep-aspect"):
-        finetune(wide, images, cache, "heads/z", settings)
+        finetune_head(wide, images, cache, "heads/z", settings)
     assert not Path("heads/z").exists()

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from bottleneck import Head, fit_head, load_features, select_features
+from bottleneck import Head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
-from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, head_names
+from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, fit_rows, head_names
 from bottleneck.heads.probabilities import log_probabilities
 from bottleneck.labels import Targets
 
@@ -54,7 +54,7 @@ def problem(classes: int, features: int, samples: int = 120) -> tuple[np.ndarray
 def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
     """With fewer and with more features than samples; standardisation folded in."""
     X, y = problem(classes, features)
-    head = fit_head(X, y, clf, C=0.03)
+    head = fit_rows(X, y, clf, C=0.03)
     plain = make_pipeline(StandardScaler(), PLAIN[clf](0.03)).fit(X.astype(np.float64), y)
     theirs = plain.decision_function(X.astype(np.float64))
     ours = head.decision_function(X)
@@ -73,7 +73,7 @@ def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
 def test_c_is_chosen_as_a_grid_search_would():
     """The lowest held-out log loss."""
     X, y = problem(3, 40, samples=200)
-    head = fit_head(X, y, "softmax", seed=3)
+    head = fit_rows(X, y, "softmax", seed=3)
     folds = StratifiedKFold(5, shuffle=True, random_state=3)
     search = GridSearchCV(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000, tol=1e-8)),
@@ -93,19 +93,19 @@ def test_c_is_chosen_as_a_grid_search_would():
 
 def test_validation_images_choose_c_and_are_not_trained_on():
     X, y = problem(3, 20, samples=300)
-    head = fit_head(X[:150], y[:150], validation=(X[150:], y[150:]))
+    head = fit_rows(X[:150], y[:150], validation=(X[150:], y[150:]))
     assert head.scores["held_out"] == "validation images"
-    alone = fit_head(X[:150], y[:150], C=head.hyperparameters["C"])
+    alone = fit_rows(X[:150], y[:150], C=head.hyperparameters["C"])
     assert np.array_equal(alone.model.weight, head.model.weight)
     with pytest.raises(DataError, match="have the class 'unheard'"):
-        fit_head(X, y, validation=(X[:1], np.array(["unheard"])))
+        fit_rows(X, y, validation=(X[:1], np.array(["unheard"])))
 
 
 @pytest.mark.parametrize("clf", ["softmax", "logreg"])
 def test_noise_gets_a_strong_penalty(clf):
     generator = np.random.default_rng(0)
     X = generator.normal(size=(300, 30)).astype(np.float32)
-    head = fit_head(X, generator.choice(["a", "b"], 300), clf)
+    head = fit_rows(X, generator.choice(["a", "b"], 300), clf)
     assert head.hyperparameters["C"] <= 1e-3
 
 
@@ -115,8 +115,8 @@ def test_groups_stay_in_one_fold():
     X = np.repeat(generator.normal(size=(60, 200)).astype(np.float32), 2, axis=0)
     y = np.repeat(generator.choice(["a", "b"], 60), 2)
     groups = np.repeat(np.arange(60), 2)
-    known = fit_head(X, y, C=1.0).scores["accuracy"]
-    honest = fit_head(X, y, C=1.0, groups=groups).scores["accuracy"]
+    known = fit_rows(X, y, C=1.0).scores["accuracy"]
+    honest = fit_rows(X, y, C=1.0, groups=groups).scores["accuracy"]
     assert known > 0.9
     assert honest < 0.75
 
@@ -124,7 +124,7 @@ def test_groups_stay_in_one_fold():
 def test_real_features_reach_the_reference(faces_cache):
     """5-fold logistic regression on the pooled features: 0.995 was measured elsewhere."""
     features = load_features(faces_cache, select_features(faces_cache))
-    head = fit_head(features.X, features.labels, "softmax", groups=features.digests)
+    head = fit_rows(features.X, features.labels, "softmax", groups=features.digests)
     C = head.hyperparameters["C"]
     assert head.scores["accuracy"] >= 0.985
     plain = cross_val_score(
@@ -141,7 +141,7 @@ def test_real_features_reach_the_reference(faces_cache):
 def test_linear_discriminants_of_the_shrunk_covariance(classes, features):
     """By scikit-learn's estimate of the covariance, in the full width."""
     X, y = problem(classes, features)
-    head = fit_head(X, y, "lda")
+    head = fit_rows(X, y, "lda")
     Z = StandardScaler().fit_transform(X.astype(np.float64))
     means = np.stack([Z[y == label].mean(axis=0) for label in head.classes])
     apart = Z - means[np.searchsorted(head.classes, y)]
@@ -157,12 +157,12 @@ def test_linear_discriminants_of_the_shrunk_covariance(classes, features):
 @pytest.mark.parametrize("features", [10, 300])
 def test_the_nearest_mean_wins(features):
     X, y = problem(4, features)
-    head = fit_head(X, y, "centroid")
+    head = fit_rows(X, y, "centroid")
     plain = make_pipeline(StandardScaler(), NearestCentroid()).fit(X.astype(np.float64), y)
     assert np.array_equal(head.predict(X), plain.predict(X.astype(np.float64)))
     assert head.hyperparameters == {}
     with pytest.raises(UsageError, match="centroid has no penalty"):
-        fit_head(X, y, "centroid", C=1.0)
+        fit_rows(X, y, "centroid", C=1.0)
 
 
 @pytest.mark.parametrize("clf", RECIPES)
@@ -170,7 +170,7 @@ def test_balanced_classes_count_the_same(clf):
     """As if the rare class stood there as often; the many images of the other win nothing."""
     X, y = problem(2, 20, samples=400)
     kept = np.flatnonzero((y == "class 0") | (np.arange(400) % 8 == 0))
-    plain, balanced = (fit_head(X[kept], y[kept], clf, balanced=each) for each in (False, True))
+    plain, balanced = (fit_rows(X[kept], y[kept], clf, balanced=each) for each in (False, True))
     recall = [np.mean(head.predict(X[y == "class 1"]) == "class 1") for head in (plain, balanced)]
     assert recall[1] >= recall[0]
     if clf != "centroid":  # a mean has no neighbour that could outweigh it
@@ -180,8 +180,8 @@ def test_balanced_classes_count_the_same(clf):
 @pytest.mark.parametrize("clf", ["softmax", "svm", "lda"])
 def test_features_may_keep_their_own_scale(clf):
     X, y = problem(3, 300)
-    head = fit_head(X, y, clf, C=None if clf == "lda" else 0.01, standardize=False)
-    scaled = fit_head(2 * X, y, clf, C=None if clf == "lda" else 0.0025, standardize=False)
+    head = fit_rows(X, y, clf, C=None if clf == "lda" else 0.01, standardize=False)
+    scaled = fit_rows(2 * X, y, clf, C=None if clf == "lda" else 0.0025, standardize=False)
     gap = np.abs(head.decision_function(X) - scaled.decision_function(2 * X)).max()
     assert gap < 1e-3 * np.abs(head.decision_function(X)).max()
 
@@ -197,7 +197,7 @@ def test_the_calibration_error_is_that_of_its_definition():
 def test_probabilities_are_calibrated(clf):
     """On images that had no say; and margins are so only by their temperature."""
     X, y = problem(4, 12, samples=2000)
-    head = fit_head(X[:1000], y[:1000], clf)
+    head = fit_rows(X[:1000], y[:1000], clf)
     targets = Targets.among(y[1000:], head.classes, multilabel=False)
     scores = head.decision_function(X[1000:])
     plain = calibration_error(
@@ -217,7 +217,7 @@ def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):
     """Margins of an SVM are no log odds; at the temperature they nearly are."""
     features = load_features(faces_cache, select_features(faces_cache))
     train, test = features.split("train"), features.split("test")
-    head = fit_head(train.X, train.labels, "svm")
+    head = fit_rows(train.X, train.labels, "svm")
     calibrated = log_loss(test.labels, head.predict_proba(test.X), labels=head.classes)
     scores = head.decision_function(test.X).astype(np.float64)
     softmax = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
@@ -227,7 +227,7 @@ def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):
 @pytest.mark.parametrize("clf", RECIPES)
 def test_saved_and_loaded_heads_are_the_same(clf):
     X, y = problem(3, 12)
-    head = fit_head(X, y, clf, source={"model": "none"})
+    head = fit_rows(X, y, clf, source={"model": "none"})
     head.save("heads/one")
     names = ["head.json", "head.safetensors", *(["history.csv"] if clf == "mlp" else [])]
     assert sorted(path.name for path in Path("heads/one").iterdir()) == names
@@ -236,7 +236,7 @@ def test_saved_and_loaded_heads_are_the_same(clf):
     assert np.array_equal(loaded.predict_proba(X), head.predict_proba(X))
     assert loaded.as_dict() == head.as_dict()
     assert [path.name for path in Path("heads").iterdir()] == ["one"]
-    fit_head(X, y, "svm", C=1e-4).save("heads/one")
+    fit_rows(X, y, "svm", C=1e-4).save("heads/one")
     assert Head.load("heads/one").hyperparameters == {"C": 1e-4}
     assert sorted(path.name for path in Path("heads/one").iterdir()) == names[:2]
     assert [path.name for path in Path("heads").iterdir()] == ["one"]
@@ -245,10 +245,10 @@ def test_saved_and_loaded_heads_are_the_same(clf):
 def test_saving_leaves_other_files_alone():
     """A head that is replaced loses its evaluations, and nothing else."""
     X, y = problem(2, 4)
-    folder = fit_head(X, y).save("heads/one")
+    folder = fit_rows(X, y).save("heads/one")
     (folder / "thesis.txt").write_text("mine")
     (folder / "evaluation-test.json").write_text("{}")
-    fit_head(X, y, C=9.0).save(folder)
+    fit_rows(X, y, C=9.0).save(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "head.json",
         "head.safetensors",
@@ -256,16 +256,16 @@ def test_saving_leaves_other_files_alone():
     ]
     assert Head.load(folder).hyperparameters["C"] == 9
     Path("heads/empty").mkdir()
-    fit_head(X, y).save("heads/empty")
+    fit_rows(X, y).save("heads/empty")
     Path("heads/dangling").symlink_to("nowhere")
     with pytest.raises(UsageError, match="'heads/dangling' is there and is no head"):
-        fit_head(X, y).save("heads/dangling")
+        fit_rows(X, y).save("heads/dangling")
 
 
 @pytest.mark.parametrize("clf", ["softmax", "knn", "mlp"])
 def test_a_head_is_one_torch_module(clf):
     X, y = problem(3, 12)
-    head = fit_head(X, y, clf)
+    head = fit_rows(X, y, clf)
     with torch.inference_mode():
         scores = head.to_module()(torch.from_numpy(X)).numpy()
     assert np.allclose(scores, head.decision_function(X), atol=1e-4)
@@ -273,7 +273,7 @@ def test_a_head_is_one_torch_module(clf):
 
 def test_a_head_loads_without_torch(tmp_path):
     X, y = problem(2, 4)
-    fit_head(X, y).save(tmp_path / "head")
+    fit_rows(X, y).save(tmp_path / "head")
     code = (
         "import sys; from bottleneck import Head;"
         f"Head.load({str(tmp_path / 'head')!r}); assert 'torch' not in sys.modules"
@@ -284,15 +284,15 @@ def test_a_head_loads_without_torch(tmp_path):
 
 def test_damaged_heads_are_refused():
     X, y = problem(2, 4)
-    fit_head(X, y).save("heads/a")
-    fit_head(X, y, C=9.0).save("heads/b")
+    fit_rows(X, y).save("heads/a")
+    fit_rows(X, y, C=9.0).save("heads/b")
     Path("heads/b/head.safetensors").write_bytes(Path("heads/a/head.safetensors").read_bytes())
     with pytest.raises(DataError, match="do not belong together"):
         Head.load("heads/b")
     Path("heads/a/head.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         Head.load("heads/a")
-    fit_head(X, y).save("heads/b")
+    fit_rows(X, y).save("heads/b")
     whole = Path("heads/b/head.json").read_text()
     for part, other in (('"C": ', '"C": 1'), ('"temperature": 1', '"temperature": 7'), ("{", "")):
         assert part in whole
@@ -303,7 +303,7 @@ def test_damaged_heads_are_refused():
         Path("heads/b/head.json").write_text(text)
         with pytest.raises(DataError, match="cannot be read"):
             Head.load("heads/b")
-    fit_head(X, y).save("heads/b")
+    fit_rows(X, y).save("heads/b")
     metadata = read_json(Path("heads/b/head.json"))
     write_json(Path("heads/b/head.json"), metadata | {"schema": 1})
     with pytest.raises(DataError, match="of another version of this package .*; fit it again"):
@@ -314,9 +314,9 @@ def test_finding_heads():
     X, y = problem(2, 4)
     with pytest.raises(DataError, match="no heads in 'heads'"):
         find_head("heads")
-    fit_head(X, y, "svm").save("heads/first")
+    fit_rows(X, y, "svm").save("heads/first")
     assert find_head("heads")[0] == "first"
-    fit_head(X, y, "softmax").save("heads/second")
+    fit_rows(X, y, "softmax").save("heads/second")
     assert head_names("heads") == ["first", "second"]
     with pytest.raises(UsageError, match="has 2 heads: first, second; choose one with --head"):
         find_head("heads")
@@ -328,35 +328,35 @@ def test_finding_heads():
 def test_bad_arguments():
     X, y = problem(2, 4)
     with pytest.raises(UnknownNameError, match="no classifier 'smv'; did you mean 'svm'"):
-        fit_head(X, y, "smv")
+        fit_rows(X, y, "smv")
     for C in (0.0, -1.0, 1e300, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="expected a number above 0"):
-            fit_head(X, y, C=C)
+            fit_rows(X, y, C=C)
     with pytest.raises(DataError, match="have 1 class"):
-        fit_head(X, np.full(len(X), "one"))
+        fit_rows(X, np.full(len(X), "one"))
     lonely = y.copy()
     lonely[:] = "many"
     lonely[0] = "once"
     with pytest.raises(DataError, match="class 'once' has 1 different training image.*--C"):
-        fit_head(X, lonely)
+        fit_rows(X, lonely)
     copies = np.where(np.arange(len(X)) < 3, "copied", "many")
     with pytest.raises(DataError, match="class 'copied' has 1 different training image"):
-        fit_head(X, copies, groups=np.maximum(np.arange(len(X)), 2))
-    assert fit_head(X, lonely, C=1.0).classes == ("many", "once")
+        fit_rows(X, copies, groups=np.maximum(np.arange(len(X)), 2))
+    assert fit_rows(X, lonely, C=1.0).classes == ("many", "once")
     with pytest.raises(UsageError, match=r"features of shape \(2, 5\) do not fit this head"):
-        fit_head(X, y).predict(np.zeros((2, 5)))
+        fit_rows(X, y).predict(np.zeros((2, 5)))
 
 
 def test_rows_and_labels_must_match():
     X, y = problem(2, 4)
     for features, labels in ((X, y[:5]), (X[:0], y[:0]), (X[:, 0], y)):
         with pytest.raises(UsageError, match="expected one row of features for each label"):
-            fit_head(features, labels)
+            fit_rows(features, labels)
     with pytest.raises(UsageError, match="expected one row of features for each label"):
-        fit_head(X, y, validation=(X[:0], y[:0]))
+        fit_rows(X, y, validation=(X[:0], y[:0]))
     X[3, 1] = np.nan
     with pytest.raises(DataError, match="the features hold nan or inf"):
-        fit_head(X, y)
+        fit_rows(X, y)
 
 
 def test_separable_scores_keep_a_sane_temperature():
@@ -364,7 +364,7 @@ def test_separable_scores_keep_a_sane_temperature():
     generator = np.random.default_rng(0)
     y = np.repeat(["a", "b"], 20)
     X = (generator.normal(size=(40, 5)) + 20 * (y == "b")[:, None]).astype(np.float32)
-    head = fit_head(X, y, "svm")
+    head = fit_rows(X, y, "svm")
     assert head.scores["accuracy"] == 1
     wrong = head.predict_proba(X[:1] + 20)[0, 0]
     assert wrong > 1e-6
@@ -373,6 +373,6 @@ def test_separable_scores_keep_a_sane_temperature():
 def test_constant_features_do_no_harm():
     X, y = problem(2, 6)
     X[:, 2] = 5.0
-    head = fit_head(X, y)
+    head = fit_rows(X, y)
     assert np.isfinite(head.model.weight).all()
     assert abs(head.model.weight[0, 2]) < 1e-12

@@ -13,13 +13,12 @@ from bottleneck import (
     FrozenBase,
     ImageSet,
     extract_features,
-    fit_head,
-    load_base,
     load_features,
     predict_images,
     select_features,
 )
 from bottleneck.errors import UnknownNameError, UsageError
+from bottleneck.heads import fit_rows
 from bottleneck.pooling import POOLS, check_pool, pool, pooled_shape
 
 MAPS = torch.randn(3, 5, 7, 6, generator=torch.Generator().manual_seed(0))
@@ -125,9 +124,9 @@ def test_predictions_from_files_agree_with_cached_features(stored, how):
     """However the features were pooled, before the cache or after it."""
     features = load_features(stored, select_features(stored, pool=how))
     train, test = features.split("train"), features.split("test")
-    head = fit_head(train.X, train.labels, C=0.01, source=features.provenance)
+    head = fit_rows(train.X, train.labels, C=0.01, source=features.provenance)
     head.save("heads/pooled")
-    found = list(predict_images(head, load_base(head), ImageSet.from_paths(sorted(test.paths))))
+    found = list(predict_images(head, sorted(test.paths)))
     order = np.argsort(test.paths)
     scores = np.array([list(each.scores.values()) for each in found])
     np.testing.assert_allclose(scores, head.decision_function(test.X[order]), atol=1e-2)

@@ -13,7 +13,6 @@ from bottleneck import (
     ImageSet,
     extract_features,
     features_of,
-    fit_head,
     load_base,
     load_features,
     predict_images,
@@ -21,7 +20,7 @@ from bottleneck import (
 )
 from bottleneck.bases import find_model
 from bottleneck.errors import DataError, PathMissingError, WeightsError
-from bottleneck.heads import RECIPES
+from bottleneck.heads import RECIPES, fit_rows
 from bottleneck.images import RejectedImage
 from bottleneck.predict import Prediction
 
@@ -29,14 +28,14 @@ from bottleneck.predict import Prediction
 def fitted(cache: Cache, clf: str = "softmax"):
     features = load_features(cache, select_features(cache))
     train = features.split("train")
-    return features, fit_head(train.X, train.labels, clf, source=features.provenance)
+    return features, fit_rows(train.X, train.labels, clf, source=features.provenance)
 
 
 def assert_agree(features, head) -> None:
     """The same class for every test image, and scores within 1e-2."""
     test = features.split("test")
     images = ImageSet.from_paths(list(test.paths))
-    found = list(predict_images(head, load_base(head), images, batch_size=7))
+    found = list(predict_images(head, images, batch_size=7))
     assert [prediction.path for prediction in found] == list(test.paths)
     assert [prediction.label for prediction in found] == list(head.predict(test.X))
     scores = np.array([list(prediction.scores.values()) for prediction in found])
@@ -76,7 +75,7 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
     (folder / "cut.png").write_bytes((folder / "000.png").read_bytes()[:200])
     (folder / "empty.jpg").touch()
     (folder / "folder.png").mkdir()
-    found = list(predict_images(head, load_base(head), ImageSet.from_paths([folder])))
+    found = list(predict_images(head, [folder]))
     rejected = {Path(bad.path).name for bad in found if isinstance(bad, RejectedImage)}
     assert rejected == {"cut.png", "empty.jpg", "folder.png"}
     assert [one.label for one in found if isinstance(one, Prediction)] == ["face"] * 3
@@ -84,7 +83,7 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
 
 def test_a_head_that_knows_no_base(faces_cache):
     features, head = fitted(faces_cache)
-    bare = fit_head(features.X, features.labels, C=head.hyperparameters["C"])
+    bare = fit_rows(features.X, features.labels, C=head.hyperparameters["C"])
     with pytest.raises(DataError, match="does not say which features it belongs to"):
         load_base(bare)
     with pytest.raises(DataError, match="does not say which features it belongs to"):

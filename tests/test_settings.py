@@ -98,9 +98,7 @@ def test_the_reference_is_as_the_settings_are():
 def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind):
     for field in declared(kind):
         assert field.doc.endswith("."), field.name
-    given = {
-        each.name: "x" for each in declared(kind) if each.default is dataclasses.MISSING
-    }
+    given = {each.name: "x" for each in declared(kind) if each.default is dataclasses.MISSING}
     made = kind(**given)
     assert dataclasses.replace(made) == made
 
@@ -191,7 +189,10 @@ def test_a_flag_from_a_file_can_be_typed_off(bottleneck):
         ("[extrat]\n", "[extrat] that is no command; did you mean 'extract'?"),
         ("[default]\nmodle = 'vgg16'\n", "unknown key 'modle' in [default]"),
         ("seed = 3\n", "the key 'seed' outside of a table; put it under [default]"),
-        ("[sweep]\ncv = 1\n", "[sweep] in 'bottleneck.toml': cv must be a whole number of at least 2"),
+        (
+            "[sweep]\ncv = 1\n",
+            "[sweep] in 'bottleneck.toml': cv must be a whole number of at least 2",
+        ),
         ("[sweep\n", "'bottleneck.toml' is not TOML"),
         ("cache = 3\n", "the key 'cache' outside of a table"),
         ("[cache]\nverify = 3\n", "[cache.verify] that is no table"),
@@ -223,16 +224,14 @@ def test_help_reads_well_at_80_columns(bottleneck, monkeypatch):
     assert titles == ["Options", "Features", "Heads", "Judge", "Fine-tune", "Ship", "Other"]
 
 
-def test_shells_complete_choices_models_layers_and_heads(monkeypatch):
+def test_shells_complete_choices_models_layers_and_heads():
     def completed(*words: str) -> set[str]:
         command, _, last = words[0], words[1:-1], words[-1]
         root = typer.main.get_command(app)
         context = root.commands[command].make_context(
             command, list(words[1:-2]), resilient_parsing=True
         )
-        (parameter,) = [
-            each for each in root.commands[command].params if words[-2] in each.opts
-        ]
+        (parameter,) = [each for each in root.commands[command].params if words[-2] in each.opts]
         return {each.value for each in parameter.shell_complete(context, last)}
 
     assert completed("fit-head", "--clf", "s") == {"softmax", "svm"}

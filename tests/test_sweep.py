@@ -19,7 +19,7 @@ from bottleneck import (
     ExperimentLog,
     FrozenBase,
     ImageSet,
-    Sweep,
+    SweepSettings,
     extract_features,
     load_features,
     run_sweep,
@@ -54,7 +54,7 @@ def metrics_of(experiments) -> list[list[dict[str, float]]]:
 
 def test_folds_are_scored_as_scikit_learn_does(faces_cache, layers):
     """On the training images alone, and in every repetition on other folds."""
-    sweep = Sweep(("softmax",), C=(1e-3, 1.0), repeats=2, seed=5)
+    sweep = SweepSettings(("softmax",), C=(1e-3, 1.0), repeats=2, seed=5)
     found = run_sweep(faces_cache, layers, ExperimentLog(LOG), sweep)
     train = load_features(faces_cache, layers[0]).split("train")
     order = np.argsort(train.digests)  # which decide on the folds, whatever the files' order
@@ -92,7 +92,7 @@ def test_noise_is_not_told_better_than_chance(clf):
 
 
 def test_settings_say_all(faces_cache, layers):
-    (experiment,) = run_sweep(faces_cache, layers, ExperimentLog(LOG), Sweep(("lda",)))
+    (experiment,) = run_sweep(faces_cache, layers, ExperimentLog(LOG), SweepSettings(("lda",)))
     settings = experiment.settings
     assert settings["clf"] == "lda"
     assert "C" not in settings
@@ -108,27 +108,27 @@ def test_what_the_log_has_is_not_computed_again(faces_cache, layers):
     def tell(_stage: str, _done: int, total: int) -> None:
         counts.append(total)
 
-    def run(sweep: Sweep) -> list:
+    def run(sweep: SweepSettings) -> list:
         return run_sweep(faces_cache, layers, log, sweep, progress=tell)
 
-    first = run(Sweep(("ridge", "lda"), C=(0.1, 1.0)))
+    first = run(SweepSettings(("ridge", "lda"), C=(0.1, 1.0)))
     assert counts[-1] == 10
     counts.clear()
-    assert run(Sweep(("ridge", "lda"), C=(0.1, 1.0))) == first
+    assert run(SweepSettings(("ridge", "lda"), C=(0.1, 1.0))) == first
     assert counts == [0]
-    more = run(Sweep(("ridge", "lda", "centroid"), C=(0.1, 0.5, 1.0)))
+    more = run(SweepSettings(("ridge", "lda", "centroid"), C=(0.1, 0.5, 1.0)))
     assert counts[-1] == 10
     assert len(more) == 5
     assert [each for each in more if each in first] == first
     alone = run_sweep(
-        faces_cache, layers, ExperimentLog("other.sqlite"), Sweep(("ridge",), C=(0.5,))
+        faces_cache, layers, ExperimentLog("other.sqlite"), SweepSettings(("ridge",), C=(0.5,))
     )
     assert metrics_of(alone) == metrics_of([more[1]])
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 def test_every_backend_finds_the_same(faces_cache, layers, backend):
-    sweep = Sweep(("ridge", "centroid"), C=(0.1,))
+    sweep = SweepSettings(("ridge", "centroid"), C=(0.1,))
     with joblib.parallel_config(backend, n_jobs=2):
         found = run_sweep(faces_cache, layers, ExperimentLog(LOG), sweep)
     alone = run_sweep(faces_cache, layers, ExperimentLog("other.sqlite"), sweep)
@@ -144,7 +144,9 @@ def test_layers_and_poolings_are_all_tried(small):
         ("global_pool.flatten", "none"),
         ("blocks.0.0.bn2", "max"),
     ]
-    found = run_sweep(small, selections, ExperimentLog(LOG), Sweep(("centroid", "lda"), cv=3))
+    found = run_sweep(
+        small, selections, ExperimentLog(LOG), SweepSettings(("centroid", "lda"), cv=3)
+    )
     tried = [
         (each.settings["layer"], each.settings["pool"], each.settings["clf"]) for each in found
     ]
@@ -158,12 +160,12 @@ def test_layers_and_poolings_are_all_tried(small):
 def test_val_images_are_held_out_where_there_are_any(small):
     selections = select_layers(small, layers=["global_pool.flatten"])
     log = ExperimentLog(LOG)
-    (held,) = run_sweep(small, selections, log, Sweep(("lda",)))
+    (held,) = run_sweep(small, selections, log, SweepSettings(("lda",)))
     with pytest.raises(UsageError, match="the val images are held out once; give --cv"):
-        run_sweep(small, selections, log, Sweep(("lda",), repeats=3))
+        run_sweep(small, selections, log, SweepSettings(("lda",), repeats=3))
     assert [fold["images"] for fold in held.folds] == [8]
     assert held.settings["cv"] == held.settings["repeats"] == 1
-    (folds,) = run_sweep(small, selections, log, Sweep(("lda",), cv=3))
+    (folds,) = run_sweep(small, selections, log, SweepSettings(("lda",), cv=3))
     assert [fold["images"] for fold in folds.folds] == [6, 6, 6]
 
 
@@ -171,22 +173,22 @@ def test_what_cannot_be_is_told_before_anything_is_computed(small):
     log = ExperimentLog(LOG)
     selections = select_layers(small)
     with pytest.raises(DataError, match="class 'cat' has 9 different .*; 10 folds need 10"):
-        run_sweep(small, selections, log, Sweep(("lda",), cv=10))
+        run_sweep(small, selections, log, SweepSettings(("lda",), cv=10))
     for wrong in ({"cv": 1}, {"repeats": 0}, {"C": (0.0,)}, {"C": (float("nan"),)}):
         with pytest.raises(UsageError, match="expected"):
-            Sweep(**wrong)
+            SweepSettings(**wrong)
     assert not LOG.exists()
 
 
 KILLED = """
 import sys
-from bottleneck import Cache, ExperimentLog, Sweep, run_sweep, select_layers
+from bottleneck import Cache, ExperimentLog, SweepSettings, run_sweep, select_layers
 
 def tell(stage, done, total):
     print(done, flush=True)
 
 cache = Cache(sys.argv[1])
-sweep = Sweep(("lda", "ridge", "centroid", "knn", "softmax"), C=(0.1, 1.0))
+sweep = SweepSettings(("lda", "ridge", "centroid", "knn", "softmax"), C=(0.1, 1.0))
 run_sweep(cache, select_layers(cache), ExperimentLog(sys.argv[2]), sweep, jobs=2, progress=tell)
 """
 
@@ -210,7 +212,7 @@ def test_a_sweep_that_was_killed_goes_on(faces_cache, layers, number):
     def tell(_stage: str, _done: int, total: int) -> None:
         counts.append(total)
 
-    sweep = Sweep(("lda", "ridge", "centroid", "knn", "softmax"), C=(0.1, 1.0))
+    sweep = SweepSettings(("lda", "ridge", "centroid", "knn", "softmax"), C=(0.1, 1.0))
     found = run_sweep(faces_cache, layers, log, sweep, progress=tell)
     assert counts[-1] < 25
     assert [each for each in found if each in before] == sorted(before, key=found.index)
@@ -258,7 +260,7 @@ def test_damage_is_told_by_workers_too(small):
     part.chmod(0o644)
     part.write_bytes(content)
     with pytest.raises(DamagedError, match="is damaged .*; run 'bottleneck cache verify'"):
-        run_sweep(small, select_layers(small), ExperimentLog(LOG), Sweep(("lda",)), jobs=2)
+        run_sweep(small, select_layers(small), ExperimentLog(LOG), SweepSettings(("lda",)), jobs=2)
 
 
 def test_layers_of_two_image_sets_are_not_mixed(small, make_images):

@@ -17,10 +17,9 @@ from bottleneck import (
     ExperimentLog,
     FrozenBase,
     ImageSet,
-    Sweep,
+    SweepSettings,
     extract_features,
     features_of,
-    fit_head,
     load_features,
     predict_images,
     run_sweep,
@@ -37,6 +36,7 @@ from bottleneck.extract import (
     recheck_bank,
 )
 from bottleneck.features import Selection, StreamedRows
+from bottleneck.heads import fit_rows
 from bottleneck.heads.prepare import make_problem, recipe_of
 
 STANDARD = find_policy("standard")
@@ -273,7 +273,7 @@ def test_folds_hold_out_plain_rows_and_are_those_without_views(crowded):
 def test_views_without_their_image_are_refused():
     X, y = np.zeros((4, 2)), np.array(["a", "b", "a", "b"])
     with pytest.raises(UsageError, match="1 of 4 rows are plain; expected one at least in each"):
-        fit_head(X, y, plain=np.array([True, False, False, False]))
+        fit_rows(X, y, plain=np.array([True, False, False, False]))
 
 
 @pytest.mark.parametrize("clf", ["softmax", "svm", "ridge", "knn", "mlp"])
@@ -281,7 +281,7 @@ def test_heads_are_fitted_on_views_and_scored_without(viewed, clf):
     features = load_features(viewed, select_features(viewed))
     train = features.training()
     options = {"groups": train.digests, "plain": train.views == 0, "source": features.provenance}
-    head = fit_head(train.X, train.labels, clf, **options)
+    head = fit_rows(train.X, train.labels, clf, **options)
     assert 0 <= head.scores["accuracy"] <= 1
     assert round(head.scores["accuracy"] * 12, 6) % 1 in {0, 1} or clf == "mlp"
     assert head.source["views"] == 3
@@ -295,8 +295,8 @@ def test_heads_in_passes_are_those_in_memory(viewed):
         train, held = features.training(), features.split("val")
         options = {"groups": train.digests, "plain": train.views == 0}
         found += [
-            fit_head(train.X, train.labels, C=0.01, **options),
-            fit_head(train.X, train.labels, validation=(held.X, held.labels), **options),
+            fit_rows(train.X, train.labels, C=0.01, **options),
+            fit_rows(train.X, train.labels, validation=(held.X, held.labels), **options),
         ]
     for whole, passes in zip(found[:2], found[2:], strict=True):
         assert whole.hyperparameters == passes.hyperparameters
@@ -305,7 +305,7 @@ def test_heads_in_passes_are_those_in_memory(viewed):
 
 def test_a_sweep_tells_views_apart(viewed):
     log = ExperimentLog("log.sqlite")
-    sweep = Sweep(("ridge",), C=(0.01,), cv=2)
+    sweep = SweepSettings(("ridge",), C=(0.01,), cv=2)
     with_views = run_sweep(viewed, select_layers(viewed), log, sweep, jobs=1)
     without = run_sweep(viewed, select_layers(viewed, views=0), log, sweep, jobs=1)
     (one,), (other,) = with_views, without
@@ -319,11 +319,11 @@ def test_a_sweep_tells_views_apart(viewed):
 def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
     features = load_features(viewed, select_features(viewed))
     train = features.training()
-    head = fit_head(train.X, train.labels, C=1e-3, source=features.provenance)
+    head = fit_rows(train.X, train.labels, C=1e-3, source=features.provenance)
     paths = [item.path for item in images.items if item.split == "test"]
     found = ImageSet.from_paths(map(Path, paths))
-    plain = list(predict_images(head, lite0, found))
-    averaged = list(predict_images(head, lite0, found, tta=5, policy=STANDARD))
+    plain = list(predict_images(head, found, base=lite0))
+    averaged = list(predict_images(head, found, base=lite0, tta=5, augment="standard"))
     (layer,) = lite0.layers
     for item, one, mean in zip(found.items, plain, averaged, strict=True):
         data = Path(item.path).read_bytes()
@@ -340,7 +340,7 @@ def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
         assert mean.label == head.classes[int(each.mean(axis=0).argmax())]
     for options in ({"tta": 2}, {"tta": 2, "policy": find_policy("none")}, {"tta": -1}):
         with pytest.raises(UsageError, match="views"):
-            next(predict_images(head, lite0, found, **options))
+            next(predict_images(head, found, base=lite0, **options))
 
 
 def test_a_forecast_counts_views(images, lite0, viewed):

@@ -75,8 +75,7 @@ def finetune(
         )
     replaced = (folder / "head.json").exists()
     with loading():
-        from bottleneck.finetune import default_images, is_first_process
-        from bottleneck.finetune import finetune as train
+        from bottleneck.finetune import default_images, finetune_head, is_first_process
 
     images = images or default_images(fitted, store)
     first = is_first_process()
@@ -84,7 +83,9 @@ def finetune(
         note_image_set(images)
     options: dict[str, Any] = {"weights": weights, "device": device, "devices": devices}
     with _training_shown(folder, settings, tensorboard, quiet=not first) as shown:
-        done = train(fitted, images, store, folder, settings, resume=resume, **options, **shown)
+        done = finetune_head(
+            fitted, images, store, folder, settings, resume=resume, **options, **shown
+        )
     if not first:
         return done
     _tell(done, settings, replaced=replaced, as_json=as_json)

@@ -5,8 +5,8 @@ with a head and a model of its own.
 """
 
 from bottleneck.finetune.result import fill_split
-from bottleneck.finetune.run import Finetuned, finetune
+from bottleneck.finetune.run import Finetuned, finetune_head
 from bottleneck.finetune.start import default_images
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["FinetuneSettings", "Finetuned", "default_images", "fill_split", "finetune"]
+__all__ = ["FinetuneSettings", "Finetuned", "default_images", "fill_split", "finetune_head"]

@@ -36,7 +36,7 @@ from bottleneck.images import ImageSet, RejectedImage
 from bottleneck.labels import Targets
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["Finetuned", "finetune"]
+__all__ = ["Finetuned", "finetune_head"]
 
 _TRIAL = 4
 """Images that are scored before the first step."""
@@ -77,7 +77,7 @@ class Finetuned:
         return found
 
 
-def finetune(
+def finetune_head(
     head: Head,
     images: ImageSet,
     cache: Cache,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bottleneck import fit_head
+from bottleneck.heads import fit_rows
 from bottleneck.images import ImageItem, decode
 
 SIDE = 64
@@ -20,7 +20,7 @@ BATCH = 32
 def raw_pixels(train: Sequence[ImageItem], val: Sequence[ImageItem], test: Sequence[ImageItem]):
     """Return the test accuracy of logistic regression on 32 x 32 pixels; C is chosen on val."""
     (X, y), held, (X_test, y_test) = (flattened(items) for items in (train, val, test))
-    head = fit_head(X, y, "softmax", validation=held)
+    head = fit_rows(X, y, "softmax", validation=held)
     return float((head.predict(X_test) == y_test).mean())
 
 

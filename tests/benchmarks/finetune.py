@@ -26,12 +26,12 @@ from bottleneck import (
     Head,
     ImageSet,
     extract_features,
-    fit_head,
     load_features,
     select_features,
 )
 from bottleneck.bases import split_network
-from bottleneck.finetune import finetune
+from bottleneck.finetune import finetune_head
+from bottleneck.heads import fit_rows
 
 BAR = 3.5
 
@@ -70,7 +70,7 @@ def fitted(images: ImageSet, cache: Cache, given: argparse.Namespace) -> Head:
     extract_features(images, base, cache)
     train = load_features(cache, select_features(cache)).training()
     source = load_features(cache, select_features(cache)).provenance
-    return fit_head(train.X, train.labels, C=0.01, source=source)
+    return fit_rows(train.X, train.labels, C=0.01, source=source)
 
 
 def measure(
@@ -93,7 +93,7 @@ def measure(
 
     for number in range(given.rounds):
         for way, settings in ways.items():
-            result = finetune(
+            result = finetune_head(
                 head, images, cache, place / f"{number}{way}", settings, progress=progress
             )
             history = result.head.scores["history"]

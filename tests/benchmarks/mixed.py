@@ -21,7 +21,7 @@ from torch import nn
 
 from bottleneck import Cache, FinetuneSettings, Head, ImageSet
 from bottleneck.bases import find_devices, find_model
-from bottleneck.finetune import finetune
+from bottleneck.finetune import finetune_head
 
 BAR = 0.9
 
@@ -64,7 +64,7 @@ def tuned(
         batch_size=given.batch_size,
         precision="bf16-mixed",
     )
-    done = finetune(head, images, cache, folder, settings)
+    done = finetune_head(head, images, cache, folder, settings)
     return [done.train / epoch["seconds"] for epoch in done.head.scores["history"][1:]]
 
 

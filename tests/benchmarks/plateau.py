@@ -38,7 +38,6 @@ from bottleneck import (
     evaluate_head,
     extract_features,
     features_of,
-    fit_head,
     load_features,
     select_features,
     select_layers,
@@ -46,7 +45,8 @@ from bottleneck import (
 from bottleneck.advise import Verdict, advise_on
 from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
-from bottleneck.finetune import FinetuneSettings, finetune
+from bottleneck.finetune import FinetuneSettings, finetune_head
+from bottleneck.heads import fit_rows
 
 MODEL, LAYER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.5"
 EARLIER = ("blocks.2", "blocks.4", "blocks.5")
@@ -131,7 +131,7 @@ def measure(images: ImageSet, cache: Cache, folder: Path, settings: FinetuneSett
     head = fitted(cache, images)
     found["head with views"] = tested(head, cache)
     started = time.monotonic()
-    tuned = finetune(head, images, cache, folder, settings)
+    tuned = finetune_head(head, images, cache, folder, settings)
     found["seconds of fine-tuning"] = time.monotonic() - started
     extract_features(images, FrozenBase(str(folder)), cache)
     found["fine-tuned"] = tested(tuned.head, cache)
@@ -156,7 +156,7 @@ def fitted(cache: Cache, images: ImageSet) -> Head:
     selection = select_features(cache, layer=LAYER, image_set=images.name)
     features = load_features(cache, selection)
     train, val = features.training(), features.split("val")
-    return fit_head(
+    return fit_rows(
         train.X,
         train.labels,
         groups=train.digests,

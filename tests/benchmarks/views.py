@@ -19,7 +19,7 @@ from plateau import LAYER, MODEL, SETTINGS, UNFROZEN, VIEWS, fitted, split, test
 from precision import clipart
 
 from bottleneck import Cache, FrozenBase, extract_features
-from bottleneck.finetune import FinetuneSettings, finetune
+from bottleneck.finetune import FinetuneSettings, finetune_head
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         results["head"] = {"accuracy": tested(head, cache)}
         for way, settings in ways.items():
             started = time.monotonic()
-            tuned = finetune(head, images, cache, folder / way.replace(" ", "-"), settings)
+            tuned = finetune_head(head, images, cache, folder / way.replace(" ", "-"), settings)
             seconds = time.monotonic() - started
             extract_features(images, FrozenBase(str(tuned.folder)), cache)
             accuracy = tested(tuned.head, cache)
