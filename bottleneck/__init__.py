@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
     from bottleneck.features import select_layers as select_layers
+    from bottleneck.finetune import finetune_head as finetune_head
     from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
     from bottleneck.heads import HeadClassifier as HeadClassifier
@@ -25,56 +26,37 @@ if TYPE_CHECKING:
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import load_base as load_base
     from bottleneck.predict import predict_images as predict_images
+    from bottleneck.settings import AdviseSettings as AdviseSettings
+    from bottleneck.settings import ExtractSettings as ExtractSettings
+    from bottleneck.settings import FinetuneSettings as FinetuneSettings
+    from bottleneck.settings import FitSettings as FitSettings
+    from bottleneck.settings import PredictSettings as PredictSettings
+    from bottleneck.settings import SweepSettings as SweepSettings
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
 __version__ = "2026.11.0"
 
-_MODULE_OF = {
-    "BottleneckFeatures": "transformer",
-    "Cache": "cache",
-    "ExperimentLog": "experiments",
-    "FrozenBase": "bases",
-    "Head": "heads",
-    "HeadClassifier": "heads",
-    "ImageSet": "images",
-    "MLP": "heads",
-    "advise_on": "advise",
-    "evaluate_head": "evaluate",
-    "extract_features": "extract",
-    "features_of": "features",
-    "fit_head": "heads",
-    "load_base": "predict",
-    "load_features": "features",
-    "predict_images": "predict",
-    "run_sweep": "sweep",
-    "select_features": "features",
-    "select_layers": "features",
+_NAMES = {
+    "advise": "advise_on",
+    "bases": "FrozenBase",
+    "cache": "Cache",
+    "evaluate": "evaluate_head",
+    "experiments": "ExperimentLog",
+    "extract": "extract_features",
+    "features": "features_of load_features select_features select_layers",
+    "finetune": "finetune_head",
+    "heads": "MLP Head HeadClassifier fit_head",
+    "images": "ImageSet",
+    "predict": "load_base predict_images",
+    "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
+    "SweepSettings",
+    "sweep": "run_sweep",
+    "transformer": "BottleneckFeatures",
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "MLP",
-    "BottleneckFeatures",
-    "Cache",
-    "ExperimentLog",
-    "FinetuneSettings",
-    "FrozenBase",
-    "Head",
-    "HeadClassifier",
-    "ImageSet",
-    "__version__",
-    "advise_on",
-    "evaluate_head",
-    "extract_features",
-    "features_of",
-    "fit_head",
-    "load_base",
-    "load_features",
-    "predict_images",
-    "run_sweep",
-    "select_features",
-    "select_layers",
-]
+__all__ = ["__version__", *_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,67 +1,79 @@
 """Who may import whom, and what a plain import loads."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import bottleneck
 
 PACKAGE = Path(bottleneck.__file__).parent
-LEAVES = {"errors", "files", "labels"}
-ALLOWED = {
-    "errors": set(),
-    "files": set(),
-    "labels": set(),
-    "images": LEAVES,
-    "pooling": {"errors"},
-    "augment": {"errors"},
-    "bases": LEAVES | {"pooling"},
-    "cache": LEAVES,
-    "solvers": LEAVES,
-    "demo": LEAVES,
-    "experiments": LEAVES,
-    "extract": LEAVES | {"images", "augment", "bases", "cache"},
-    "features": LEAVES | {"images", "cache", "pooling"},
-    "exchange": LEAVES | {"images", "cache", "features"},
-    "heads": LEAVES | {"solvers"},
-    "evaluate": LEAVES | {"features", "heads"},
-    "advise": LEAVES | {"bases", "cache", "features", "solvers", "heads", "experiments"},
-    "sweep": LEAVES | {"images", "cache", "features", "solvers", "heads", "experiments"},
-    "predict": LEAVES | {"images", "augment", "bases", "cache", "extract", "features", "heads"},
-    "finetune": LEAVES
-    | {"pooling", "images", "augment", "bases", "cache", "extract"}
-    | {"features", "heads", "predict"},
-    "report": LEAVES | {"advise", "evaluate"},
-    "transformer": LEAVES | {"images", "pooling", "bases", "cache", "extract"},
-}
+CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
+FLOORS = [
+    re.findall(r"`(\w+)`(?: \([^)]*\))?", rooms)
+    for rooms in re.findall(r"^\| \d+ \| (.*) \|$", CONTRIBUTING, re.MULTILINE)
+]
 
 
-def imported_by(module: str) -> set[str]:
-    """Names of our modules that a module, or a package's files, import."""
-    files = [PACKAGE / f"{module}.py", *(PACKAGE / module).glob("*.py")]
+def modules_imported_by(file: Path) -> set[str]:
+    """Modules of ours that a file imports, anywhere in it, as ``heads.fit``."""
     found = set()
-    for file in filter(Path.exists, files):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bottleneck."):
-                found.add(node.module.split(".")[1])
-    return found - {module}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("bottleneck"):
+            continue
+        place = node.module.removeprefix("bottleneck").removeprefix(".")
+        inner = PACKAGE.joinpath(*place.split("."))
+        submodules = {
+            f"{place}.{each.name}".strip(".")
+            for each in node.names
+            if (inner / f"{each.name}.py").exists() or (inner / each.name).is_dir()
+        }
+        found |= submodules or {place}
+    return found
 
 
-@pytest.mark.parametrize("module", sorted(ALLOWED))
-def test_a_module_imports_only_what_the_design_allows(module):
-    assert imported_by(module) <= ALLOWED[module]
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_the_table_names_every_module():
+def test_a_room_imports_only_from_floors_below():
+    for floor, rooms in enumerate(FLOORS):
+        for place, room in enumerate(rooms):
+            below = {each for lower in FLOORS[:floor] for each in lower}
+            allowed = below | {room} | set(rooms[:place] if floor == 0 else ())
+            for file in [PACKAGE / f"{room}.py", *(PACKAGE / room).glob("*.py")]:
+                if file.exists():
+                    used = {each.partition(".")[0] for each in modules_imported_by(file)}
+                    assert used - {""} <= allowed | {"__init__"}, (name_of(file), used - allowed)
+                    assert "" not in used or room == "cli", f"{name_of(file)} imports the package"
+
+
+def test_the_table_names_every_room():
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert (modules | packages) - {"__init__", "__main__"} == {*ALLOWED, "cli"}
+    named = [room for rooms in FLOORS for room in rooms]
+    assert len(named) == len(set(named))
+    assert (modules | packages) - {"__init__", "__main__"} == set(named)
+
+
+def test_no_two_files_import_each_other():
+    """Not in a circle of any length, wherever in the file the import stands."""
+    files = {name_of(file): file for file in PACKAGE.rglob("*.py")}
+    graph = {name: modules_imported_by(file) & files.keys() for name, file in files.items()}
+    for name in graph:
+        graph[name] -= {name, "__init__"}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
 
 
 def run_python(code: str, *options: str) -> subprocess.CompletedProcess:
@@ -108,17 +120,18 @@ assert frame["a"].mean() == 2.5 and frame["a"].sum() == 5.0
     assert not finished.stderr
 
 
-def test_every_public_name_resolves():
-    for name in bottleneck.__all__:
-        assert getattr(bottleneck, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nansum'"):
-        bottleneck.nansum  # noqa: B018 - the access itself is tested
-
-
-def test_public_names_are_not_hidden_by_modules():
+def test_every_public_name_resolves_after_every_module_was_imported():
     """Importing a module of a package sets its name there, over anything of the same name."""
+    for file in PACKAGE.rglob("*.py"):
+        if file.stem != "__main__":
+            importlib.import_module(f"bottleneck.{name_of(file)}".removesuffix(".__init__"))
+    for name in bottleneck.__all__:
+        value = getattr(bottleneck, name)
+        assert not isinstance(value, ModuleType), name
     modules = {path.stem for path in PACKAGE.iterdir()}
     assert not modules & set(bottleneck.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nansum'"):
+        bottleneck.nansum  # noqa: B018 - the access itself is tested
 
 
 def test_the_minimum_versions_are_those_promised():

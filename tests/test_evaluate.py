@@ -15,7 +15,7 @@ from bottleneck.evaluate import Evaluation, _evaluated
 from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
-from bottleneck.report import draw_confusion_matrix
+from bottleneck.pictures import draw_confusion_matrix
 
 
 @pytest.fixture(scope="module")

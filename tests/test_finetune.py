@@ -57,7 +57,7 @@ from bottleneck.finetune.run import _memory_watched
 from bottleneck.heads import fit_rows
 from bottleneck.heads.probabilities import log_losses
 from bottleneck.labels import Targets
-from bottleneck.report import draw_history
+from bottleneck.pictures import draw_history
 
 UNFREEZE = "blocks.6"
 SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}

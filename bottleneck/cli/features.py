@@ -17,7 +17,6 @@ from bottleneck.cli.options import AsJson, CacheFolder, NearDuplicates
 from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import Option
-from bottleneck.images import ImageSet
 from bottleneck.settings import (
     AUGMENTATIONS,
     Augmentation,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from bottleneck.bases import FrozenBase
     from bottleneck.cache import Cache
     from bottleneck.extract import Extraction, Forecast
+    from bottleneck.images import ImageSet
 
 __all__ = ["augment_preview", "extract", "layers", "models"]
 
@@ -52,6 +52,8 @@ def extract(
 
     Exits with 1 where images had to be left out; all others are stored.
     """
+    from bottleneck.images import ImageSet
+
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` looks at few images; leave `near_duplicates` out")
     found = ImageSet.open(images.data, name=images.image_set, seed=images.seed)
@@ -174,6 +176,8 @@ def augment_preview(
     """Draw augmented views of a few training images, beside the plain ones."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
+    from bottleneck.images import ImageSet
+
     found = ImageSet.open(images_from.data, name=images_from.image_set, seed=images_from.seed)
     with loading():
         from bottleneck.augment import find_policy
@@ -230,7 +234,7 @@ def _print_forecast(forecast: "Forecast") -> None:
 
 
 def _note_safe(
-    images: ImageSet, base: "FrozenBase", cache: "Cache", settings: ExtractSettings
+    images: "ImageSet", base: "FrozenBase", cache: "Cache", settings: ExtractSettings
 ) -> None:
     from bottleneck.extract import count_cached
 

@@ -62,7 +62,7 @@ def finetune(
     from bottleneck.images import ImageSet
 
     if picture:
-        from bottleneck.report import check_picture
+        from bottleneck.pictures import check_picture
 
         check_picture(picture)
     store = Cache(cache)
@@ -144,7 +144,7 @@ def _epochs_shown(
     epochs: int, log_folder: Path | None
 ) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """Yield what says how an epoch went, and logs it where there is a folder for that."""
-    from bottleneck.report import epoch_log
+    from bottleneck.pictures import epoch_log
 
     with epoch_log(log_folder) if log_folder else nullcontext() as log:
 
@@ -161,7 +161,7 @@ def _epochs_shown(
 
 
 def _draw(done: "Finetuned", picture: Path | None) -> None:
-    from bottleneck.report import draw_history
+    from bottleneck.pictures import draw_history
 
     scores = done.head.scores
     if picture and scores["history"]:

@@ -205,7 +205,7 @@ def _check_epochs(settings: FitSettings, picture: Path | None, tensorboard: Path
                 f"`{name}` is for mlp, not for {settings.clf}; leave it out, or give `clf=mlp`"
             )
     if picture:
-        from bottleneck.report import check_picture
+        from bottleneck.pictures import check_picture
 
         check_picture(picture)
 
@@ -213,7 +213,7 @@ def _check_epochs(settings: FitSettings, picture: Path | None, tensorboard: Path
 def _show_history(
     history: list[dict[str, float]], name: str, picture: Path | None, tensorboard: Path | None
 ) -> None:
-    from bottleneck.report import draw_history, epoch_log
+    from bottleneck.pictures import draw_history, epoch_log
 
     if picture:
         kept = min(history, key=lambda epoch: epoch["val_loss"])["epoch"]

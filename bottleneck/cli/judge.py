@@ -54,7 +54,7 @@ def evaluate(
     evaluation = evaluate_head(fitted, features, split)
     evaluation.save(folder / f"evaluation-{split}.json")
     if picture:
-        from bottleneck.report import draw_confusion_matrix
+        from bottleneck.pictures import draw_confusion_matrix
 
         draw_confusion_matrix(evaluation, folder.name, picture)
         note(f"confusion matrix drawn to {picture}")
@@ -108,7 +108,7 @@ def advise(
     from bottleneck.images import ImageSet
 
     if picture:
-        from bottleneck.report import check_picture
+        from bottleneck.pictures import check_picture
 
         check_picture(picture)
     store = Cache(cache)
@@ -126,7 +126,7 @@ def advise(
     else:
         _print_advice(advice)
     if picture:
-        from bottleneck.report import draw_advice
+        from bottleneck.pictures import draw_advice
 
         draw_advice(advice, picture)
         note(f"learning curve and layers drawn to {picture}")

@@ -14,7 +14,6 @@ from bottleneck.cli.notes import note_image_set, note_random, note_rejected
 from bottleneck.cli.options import HeadName, HeadsFolder
 from bottleneck.cli.output import loading, progress_shown
 from bottleneck.fields import Option
-from bottleneck.images import ImageSet, RejectedImage
 from bottleneck.settings import PredictSettings
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ def predict(
     Exits with 1 where images had to be left out; all others are predicted.
     """
     from bottleneck.heads import find_head
+    from bottleneck.images import ImageSet, RejectedImage
 
     _, fitted = find_head(heads, head)
     found = ImageSet.from_paths(images)
@@ -52,26 +52,25 @@ def predict(
         _csv_line(["path", "class", *(f"p({label})" for label in fitted.classes)])
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
         for result in predict_images(fitted, found, settings, base=base, progress=progress):
-            show(result)
-            if isinstance(result, RejectedImage):
-                rejected.append(result)
+            if not isinstance(result, RejectedImage):
+                show(result)
+                continue
+            rejected.append(result)
+            if as_json:
+                print(json.dumps({"path": result.path, "error": result.reason}))
     note_rejected(rejected)
     if rejected:
         raise typer.Exit(1)
 
 
-def _json_line(result: "Prediction | RejectedImage") -> None:
-    if isinstance(result, RejectedImage):
-        print(json.dumps({"path": result.path, "error": result.reason}))
-        return
+def _json_line(result: "Prediction") -> None:
     line = {"path": result.path, "class": result.label}
     print(json.dumps(line | {"probabilities": result.probabilities}))
 
 
-def _csv_row(result: "Prediction | RejectedImage") -> None:
-    if not isinstance(result, RejectedImage):
-        shares = (round(share, 6) for share in result.probabilities.values())
-        _csv_line([result.path, result.label, *shares])
+def _csv_row(result: "Prediction") -> None:
+    shares = (round(share, 6) for share in result.probabilities.values())
+    _csv_line([result.path, result.label, *shares])
 
 
 def _csv_line(cells: list[object]) -> None:
