@@ -196,7 +196,7 @@ def augment_preview(
 
 
 def _forecast(
-    images: ImageSet,
+    images: "ImageSet",
     base: "FrozenBase",
     cache: "Cache",
     settings: ExtractSettings,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_doc import Doc
 
-from bottleneck.cli.command import COMMANDS, add_command, config_file
+from bottleneck.cli.command import COMMANDS, add_command, application, config_file
 from bottleneck.cli.config import read_config
 from bottleneck.cli.options import AsJson, CacheFolder, HeadsFolder
 from bottleneck.cli.output import note, print_json, print_table
@@ -30,7 +30,6 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Show the whole way on 200 photographs: extract, fit two heads, evaluate them."""
-    from bottleneck.cli import app
     from bottleneck.demo import write_demo_images
 
     written = write_demo_images(data)
@@ -43,7 +42,7 @@ def demo(
         commands.append(shlex.join(["bottleneck", *words]))
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             print(f"\n$ {commands[-1]}", flush=True)
-            return app(words, standalone_mode=False)
+            return application()(words, standalone_mode=False)
 
     stores = ("--cache", cache) if cache != Path("cache") else ()
     shelves = ("--heads", heads) if heads != Path("heads") else ()

@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bottleneck import __version__
 from bottleneck.errors import CacheError, DataError, UnknownNameError, UsageError
 
 __all__ = ["Experiment", "ExperimentLog", "environment"]
@@ -37,7 +36,7 @@ CREATE TABLE IF NOT EXISTS experiments (
 )
 """
 _COLUMNS = "number, created, settings, folds, seconds, environment"
-_PACKAGES = ("torch", "scikit-learn", "numpy", "scipy", "h5py")
+_PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
 
 @dataclass(frozen=True)
@@ -243,7 +242,7 @@ class ExperimentLog:
 
 def environment() -> dict[str, Any]:
     """Return what experiments are computed with: versions, platform and number of processors."""
-    found = {"bottleneck-features": __version__}
+    found = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)
