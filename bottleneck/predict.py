@@ -10,9 +10,10 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
 from bottleneck.extract import Progress, check_policy, feature_batches
-from bottleneck.features import Selection
+from bottleneck.features import vectors
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.records import known_source
 
 __all__ = ["Prediction", "load_base", "predict_images"]
 
@@ -56,7 +57,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     WeightsError
         The base does not compute what the head was fitted on.
     """
-    source = Selection.of_head(head.source)
+    source = known_source(head.source)
     base = FrozenBase(
         source.model,
         [source.layer],
@@ -118,7 +119,7 @@ def predict_images(
         There cannot be so many views, or no policy makes them.
     """
     check_policy(tta, policy)
-    source = Selection.of_head(head.source)
+    source = known_source(head.source)
     views = {item.digest: range(tta + 1) for item in images.items}
     yield from images.rejected
     done = 0
@@ -129,7 +130,7 @@ def predict_images(
     ):
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)
-            scores = head.decision_function(source.vectors(rows))
+            scores = head.decision_function(vectors(source, rows))
             yield from _predictions(head, batch.items[:: tta + 1], scores)
         yield from batch.rejected
         done += batch.images

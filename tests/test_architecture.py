@@ -13,13 +13,15 @@ import pytest
 import bottleneck
 
 PACKAGE = Path(bottleneck.__file__).parent
-LEAVES = {"errors", "files", "labels"}
+LEAVES = {"errors", "files", "labels", "names", "records"}
 ALLOWED = {
     "errors": set(),
     "files": set(),
     "labels": set(),
+    "names": set(),
+    "records": {"errors", "files", "labels"},
     "images": LEAVES,
-    "pooling": {"errors"},
+    "pooling": {"errors", "records"},
     "augment": {"errors"},
     "bases": LEAVES | {"pooling"},
     "cache": LEAVES,

@@ -148,7 +148,7 @@ def test_an_array_made_elsewhere_is_joined_to_its_images(elsewhere):
     found = ImageSet.from_folder("data")
     assert {item.digest for item in found.items} == set(features.digests)
     (bank,) = cache.banks()
-    assert bank.info["weights_name"] == "imported"
+    assert bank.info.weights_name == "imported"
 
 
 def test_rows_go_by_a_digest_or_by_themselves_where_images_are_away(elsewhere):
@@ -264,9 +264,8 @@ def test_what_another_version_computed_is_not_mixed_in(cache):
     export_features(cache, select_features(cache), "out.h5")
     (bank,) = cache.banks()
     info = bank.info
-    details = info["layers"].pop("features.12.cat")
-    details["canary"][0][0] *= 2
-    bank.describe_layer(info, "features.12.cat", details)
+    info.layers["features.12.cat"].canary[0][0] *= 2
+    bank.describe(info)
     with pytest.raises(CacheError, match="reference features .* are not what is computed now"):
         import_features(cache, "out.h5")
 

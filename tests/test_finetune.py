@@ -396,7 +396,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert svm.code == 0, svm.err
     assert "32 of the 32 train and val images were trained or validated on when" in svm.err
     assert "what is measured on them is too good" not in evaluated.err
-    assert Head.load("heads/svm").source["model"] == "heads/tuned"
+    assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
     shutil.rmtree("cache")
@@ -806,10 +806,10 @@ def test_heads_and_images_that_do_not_go_together(started, make_images):
         default_images(head, Cache("nowhere"))
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
         finetune(head, images, cache, "heads/z", settings, weights="random:1")
-    imported = replace(head, source={**head.source, "precision": None})
+    imported = replace(head, source=replace(head.source, precision=""))
     with pytest.raises(UsageError, match="features of 'efficientnet_lite0' that were imported"):
         finetune(imported, images, cache, "heads/z", settings)
-    wide = replace(head, source={**head.source, "adjustments": {"keep_aspect": True}})
+    wide = replace(head, source=replace(head.source, adjustments={"keep_aspect": True}))
     with pytest.raises(UsageError, match="extract without --keep-aspect"):
         finetune(wide, images, cache, "heads/z", settings)
     assert not Path("heads/z").exists()

@@ -22,9 +22,10 @@ from bottleneck.advise.subsets import LEAST_PER_CLASS, grid_sizes
 from bottleneck.advise.verdict import Evidence, Verdict, decide
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import Selection, load_features
+from bottleneck.features import load_features
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.recipes import Recipe
+from bottleneck.records import FeatureSource
 
 __all__ = ["Advice", "advise_on"]
 
@@ -70,7 +71,7 @@ class Advice:
 
 def advise_on(
     cache: Cache,
-    selections: Sequence[Selection],
+    selections: Sequence[FeatureSource],
     *,
     clf: str | Recipe = "softmax",
     repeats: int = 5,
@@ -91,7 +92,7 @@ def advise_on(
     ----------
     cache : Cache
         Where the features are.
-    selections : sequence of Selection
+    selections : sequence of FeatureSource
         The layers of one image set, as `bottleneck.select_layers` gives them.
     clf : str or Recipe
         The classifier, as for `bottleneck.fit_head`.
@@ -166,7 +167,7 @@ class _Study:
     total: int = 0
     done: int = 0
 
-    def bench(self, selection: Selection) -> Bench:
+    def bench(self, selection: FeatureSource) -> Bench:
         """Load a layer."""
         features = load_features(self.cache, selection.with_views(0), memory=self.memory)
         if not isinstance(features.X, np.ndarray):
@@ -193,7 +194,11 @@ class _Study:
 
 
 def _measure(
-    study: _Study, bench: Bench, depths: Depths, layers: Sequence[Selection], last: Selection
+    study: _Study,
+    bench: Bench,
+    depths: Depths,
+    layers: Sequence[FeatureSource],
+    last: FeatureSource,
 ) -> Evidence:
     """Fit and judge all heads: of each size, of other kinds, and on other layers."""
     recipe, sizes, others = study.recipe, _sizes(bench), other_heads(study.recipe)

@@ -212,14 +212,14 @@ def finetune(
     if picture:
         check_picture(picture)
     store, first = Cache(cache), is_first_process()
-    head_name, fitted = find_head(heads, head)
+    start, fitted = find_head(heads, head)
     images = (
         ImageSet.open(data, name=image_set, seed=seed) if data else default_images(fitted, store)
     )
-    folder = heads / (name or f"{head_name}-finetuned")
-    if folder.name == head_name:
+    folder = heads / (name or f"{start.resolve().name}-finetuned")
+    if folder.resolve() == start.resolve():
         raise UsageError(
-            f"the result would replace {head_name!r}, from which it starts; give another --name"
+            f"the result would replace {start.name!r}, from which it starts; give another --name"
         )
     replaced = (folder / "head.json").exists()
     if first:
@@ -266,9 +266,11 @@ def finetune(
 
 def _print(done: "Finetuned", unfreeze: str) -> None:
     """Print what was trained, how it went, and where the result is."""
-    scores, source = done.head.scores, done.head.source
+    from bottleneck.records import known_source
+
+    scores, source = done.head.scores, known_source(done.head.source)
     print(
-        f"{done.trained:,} parameters from {unfreeze!r} to {source['alias'] or source['layer']!r} "
+        f"{done.trained:,} parameters from {unfreeze!r} to {source.layer_name!r} "
         f"and the {done.head.clf} head, trained on {done.train} images, validated on {done.val}"
     )
     print(

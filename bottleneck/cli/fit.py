@@ -135,7 +135,7 @@ def fit_head(
     if near_duplicates:
         with progress_shown() as progress:
             alike = find_near_duplicates(features.images, progress=progress)
-    banks = selection.banks(store)
+    banks = store.banks_of(selection)
     train, validation = features.training(), features.split("val")
     with progress_shown(unit="epochs") as progress:
         head = fit(

@@ -157,9 +157,7 @@ NewHeadName = Annotated[
 ]
 HeadName = Annotated[
     str | None,
-    typer.Option(
-        "--head", callback=plain, help="Name of the head; needed where there are several."
-    ),
+    typer.Option("--head", help="Name or folder of the head; needed where there are several."),
 ]
 BatchSize = Annotated[
     str,

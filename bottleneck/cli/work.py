@@ -54,27 +54,28 @@ def evaluate(
     from bottleneck.features import features_of
     from bottleneck.finetune import fill_split
     from bottleneck.heads import find_head
+    from bottleneck.records import known_source
     from bottleneck.report import draw_confusion_matrix
 
-    name, fitted = find_head(heads, head)
-    store = Cache(cache)
-    if is_finetuned(fitted.source["model"]):
+    folder, fitted = find_head(heads, head)
+    name, store, source = folder.name, Cache(cache), known_source(fitted.source)
+    if is_finetuned(source.model):
         with progress_shown() as progress:
             fill_split(fitted, store, split, progress=progress)
-    features = features_of(fitted.source, store, split=split, memory=memory_of(None))
+    features = features_of(source, store, split=split, memory=memory_of(None))
     evaluation = evaluate_head(fitted, features, split)
-    evaluation.save(heads / name / f"evaluation-{split}.json")
+    evaluation.save(folder / f"evaluation-{split}.json")
     if picture:
         draw_confusion_matrix(evaluation, name, picture)
         note(f"confusion matrix drawn to {picture}")
     note_image_set(features.images)
-    note_random(fitted.source["weights_random"])
-    note_seen(fitted.source["model"], features.images, [split])
+    note_random(source.weights_random)
+    note_seen(source.model, features.images, [split])
     if as_json:
         print_json({"head": name, **evaluation.as_dict()})
         return evaluation
     low, high = evaluation.accuracy_interval
-    print(f"{name} on {evaluation.images} {split} images of {fitted.source['image_set']!r}")
+    print(f"{name} on {evaluation.images} {split} images of {source.image_set!r}")
     print(f"accuracy           {evaluation.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
     print(f"balanced accuracy  {evaluation.balanced_accuracy:.4f}")
     print(f"log loss           {evaluation.log_loss:.4f}")

@@ -8,11 +8,11 @@ from bottleneck.augment import find_policy
 from bottleneck.bases import ALL, FrozenBase, Split, split_network
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import Selection
 from bottleneck.finetune.settings import FinetuneSettings
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
+from bottleneck.records import Adjustments, FeatureSource, known_source
 
 __all__ = [
     "Start",
@@ -32,7 +32,7 @@ class Start:
     ----------
     head : Head
         Whose weights become the top.
-    source : Selection
+    source : FeatureSource
         The features that it was fitted on.
     base : FrozenBase
         The base of these.
@@ -43,7 +43,7 @@ class Start:
     """
 
     head: Head
-    source: Selection
+    source: FeatureSource
     base: FrozenBase
     split: Split
     weights: str
@@ -53,13 +53,14 @@ class Start:
         if self.split.boundary is None:
             return None
         exact = self.base.transform.exact_resize
+        adjustments: Adjustments = {**self.source.adjustments, "exact_resize": exact}
         return FrozenBase(
             self.source.model,
             [self.split.boundary],
             weights=self.weights,
             precision=precision,
             device=device,
-            **{**self.source.adjustments, "exact_resize": exact},
+            **adjustments,
         )
 
     def exact(self) -> FrozenBase:
@@ -98,7 +99,7 @@ def open_start(
     DataError, WeightsError
         As `bottleneck.predict.load_base` does.
     """
-    source = Selection.of_head(head.source)
+    source = known_source(head.source)
     if head.clf == "knn":
         raise UsageError(
             "a knn head has no weights that could be trained; fit another with 'bottleneck "
@@ -206,7 +207,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     DataError
         The cache does not have it.
     """
-    name = Selection.of_head(head.source).image_set
+    name = known_source(head.source).image_set
     file: Path = cache.set_file(name)
     if not file.exists():
         raise DataError(

@@ -1,6 +1,6 @@
 """Fit a head on features and choose its hyper-parameter on held-out ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Reduce
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
+from bottleneck.records import FeatureSource
 from bottleneck.solvers import reduce_rows, threads_for
 
 __all__ = ["fit_head"]
@@ -44,7 +45,7 @@ def fit_head(
     standardize: bool = True,
     multilabel: bool = False,
     reduce: Reduce = reduce_rows,
-    source: Mapping[str, Any] | None = None,
+    source: FeatureSource | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Head:
@@ -92,8 +93,8 @@ def fit_head(
         Whether rows may be of several classes although no label here has a semicolon.
     reduce : callable
         `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
-    source : mapping, optional
-        Kept with the head, see `Head`.
+    source : FeatureSource, optional
+        Kept with the head, see `Head`: the `provenance` of the features.
     seed : int
         Of the folds, and of a network's training.
     device : str
@@ -142,7 +143,7 @@ def fit_head(
         multilabel=problem.targets.multilabel,
         temperature=choice.temperature,
         scores=choice.scores | history,
-        source=dict(source or {}),
+        source=source,
     )
 
 
