@@ -16,6 +16,7 @@ __all__ = [
     "FeatureOverflowError",
     "MemoryShortError",
     "MissingExtraError",
+    "OtherVersionError",
     "PathMissingError",
     "PluginError",
     "UnknownNameError",
@@ -78,6 +79,10 @@ class DamagedError(CacheError):
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[object, str]]:
         """Let processes hand it to each other."""
         return type(self), (self.path, self.reason)
+
+
+class OtherVersionError(CacheError):
+    """A record of the cache that another version of this package wrote."""
 
 
 class FeatureOverflowError(BottleneckError, OverflowError):

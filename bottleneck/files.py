@@ -137,9 +137,12 @@ def read_json(path: Path) -> dict[str, Any]:
     ValueError
         The file is damaged or has been edited.
     """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or content.pop("sha256", None) != _seal(content):
-        raise ValueError("its content does not match its digest")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.pop("sha256", None) != _seal(content):
+            raise ValueError("its content does not match its digest")
+    except RecursionError:
+        raise ValueError("its content is nested too deeply") from None
     return content
 
 

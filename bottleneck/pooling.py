@@ -4,10 +4,9 @@ import sys
 from typing import Any, TypeVar
 
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.records import POOLS
 
 __all__ = ["POOLS", "check_pool", "pool", "pooled_shape"]
-
-POOLS = ("none", "avg", "max", "gem", "spp", "cls")
 
 _GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6

@@ -12,10 +12,11 @@ from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
 from bottleneck.extract import Progress, feature_batches
-from bottleneck.features import Selection
+from bottleneck.features import vectors
 from bottleneck.fields import made
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.records import known_source
 from bottleneck.settings import PredictSettings
 
 __all__ = ["Prediction", "load_base", "predict_images"]
@@ -60,7 +61,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     WeightsError
         The base does not compute what the head was fitted on.
     """
-    source = Selection.of_head(head.source)
+    source = known_source(head.source)
     base = FrozenBase(
         source.model,
         [source.layer],
@@ -120,7 +121,7 @@ def predict_images(
         As `load_base` does.
     """
     settings = made(PredictSettings, settings, options)
-    found = images if isinstance(images, ImageSet) else ImageSet.from_paths(images)
+    found = images if isinstance(images, ImageSet) else ImageSet.from_paths(list(images))
     used = base or load_base(head, weights=settings.weights, device=settings.device)
     return _predicted(head, used, found, settings, progress)
 
@@ -133,7 +134,7 @@ def _predicted(
     progress: Progress | None,
 ) -> Iterator[Prediction | RejectedImage]:
     tta = settings.tta
-    source = Selection.of_head(head.source)
+    source = known_source(head.source)
     views = {item.digest: range(tta + 1) for item in images.items}
     yield from images.rejected
     done = 0
@@ -148,7 +149,7 @@ def _predicted(
     ):
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)
-            scores = head.decision_function(source.vectors(rows))
+            scores = head.decision_function(vectors(source, rows))
             yield from _predictions(head, batch.items[:: tta + 1], scores)
         yield from batch.rejected
         done += batch.images

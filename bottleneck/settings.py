@@ -420,7 +420,7 @@ class FitSettings(TrainingSettings, MLPSettings):
     def __post_init__(self) -> None:
         if self.clf == "mlp":
             return
-        for field in fields(MLPSettings):  # type: ignore[arg-type]
+        for field in fields(MLPSettings):
             if getattr(self, field.name) != field.default:
                 raise UsageError(
                     f"`{field.name}` is for mlp, not for {self.clf}; leave it out, or give "

@@ -1,10 +1,9 @@
 """Many classifiers on many layers: each cross-validated on cached features, and logged."""
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +14,13 @@ import numpy as np
 from bottleneck.cache import Cache
 from bottleneck.errors import UsageError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
-from bottleneck.features import Features, Selection, load_features
+from bottleneck.features import Features, load_features
 from bottleneck.fields import made
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
+from bottleneck.records import FeatureSource
 from bottleneck.settings import SweepSettings
 
 __all__ = ["run_sweep"]
@@ -97,21 +97,20 @@ class _Source:
     """A layer in a cache, such as a process of its own can load it."""
 
     cache: Path
-    selection: str
+    selection: FeatureSource
     image_set_digest: str
     memory: int | None
 
     @classmethod
     def of(cls, cache: Cache, features: Features, memory: int | None) -> "_Source":
-        selection = json.dumps(asdict(features.selection))
         # Processes of an earlier sweep may have been started in another folder.
-        return cls(cache.root.absolute(), selection, features.images.digest_of(), memory)
+        digest = features.images.digest_of()
+        return cls(cache.root.absolute(), features.selection, digest, memory)
 
 
 @lru_cache(maxsize=1)
 def _load(source: _Source) -> Features:
-    selection = Selection(**json.loads(source.selection))
-    return load_features(Cache(source.cache), selection, memory=source.memory)
+    return load_features(Cache(source.cache), source.selection, memory=source.memory)
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class _Trial:
 
 def run_sweep(
     cache: Cache,
-    selections: Sequence[Selection],
+    selections: Sequence[FeatureSource],
     log: ExperimentLog,
     settings: SweepSettings | None = None,
     *,
@@ -177,7 +176,7 @@ def run_sweep(
     ----------
     cache : Cache
         Where the features are.
-    selections : sequence of Selection
+    selections : sequence of FeatureSource
         The layers, each pooled in one way.
     log : ExperimentLog
         Where experiments are looked for and appended.
@@ -229,7 +228,7 @@ def run_sweep(
 
 def _plan(
     cache: Cache,
-    selections: Sequence[Selection],
+    selections: Sequence[FeatureSource],
     log: ExperimentLog,
     sweep: _Sweep,
     memory: int | None,
@@ -244,7 +243,7 @@ def _plan(
             values = sweep.grid(recipe)
             settings = [
                 {
-                    **features.provenance,
+                    **features.provenance.as_dict(),
                     "clf": recipe.name,
                     **({recipe.parameter: value} if recipe.parameter else {}),
                     **recipe.settings,
@@ -268,7 +267,7 @@ def _plan(
             number += 1
 
 
-def _labels(cache: Cache, selection: Selection, memory: int | None) -> Features:
+def _labels(cache: Cache, selection: FeatureSource, memory: int | None) -> Features:
     """Return features of no columns, or unread ones where they do not fit into memory."""
     features = load_features(cache, selection, memory=0)
     if memory is None or features.bytes_in_memory <= memory:

@@ -1,7 +1,8 @@
 """Fixtures: real photographs, real weights, and the command line run in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from skimage import data
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cli import main
 from bottleneck.demo import write_demo_images
+from bottleneck.records import ExtractedLayer, Extraction, FeatureSource
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
@@ -93,6 +95,46 @@ def make_images() -> Callable[..., Path]:
         return Path(folder)
 
     return make
+
+
+def layer_record(bank: str = "m-abababababab", layer: str = "a") -> ExtractedLayer:
+    """What a run says of a layer."""
+    return ExtractedLayer(
+        layer=layer,
+        alias=None,
+        aliases=[],
+        bank=bank,
+        fingerprint="ab" * 32,
+        axes="C",
+        pool="none",
+        shape=[3],
+    )
+
+
+def source_record(**facts: object) -> FeatureSource:
+    """Where a head's features came from."""
+    known = {"layer": "a", "alias": None, "bank": "m-abababababab", "fingerprint": "ab" * 32}
+    known |= {"image_set": "data", "model": "m", "weights": "w", "weights_random": False}
+    known |= {"adjustments": {}, "precision": "fp32", "dtype": "float16", "axes": "C"}
+    return FeatureSource(**known | {"stored_pool": "none", "pool": "none"} | facts)
+
+
+def run_record(
+    image_set: str = "data", *, model: str = "m", layers: Sequence[ExtractedLayer] = ()
+) -> Extraction:
+    """A run's record."""
+    return Extraction(
+        time=datetime.now(UTC).isoformat(),
+        image_set=image_set,
+        image_set_digest="cd" * 32,
+        model=model,
+        weights="w",
+        weights_random=False,
+        adjustments={},
+        precision="fp32",
+        dtype="float16",
+        layers=list(layers),
+    )
 
 
 @pytest.fixture

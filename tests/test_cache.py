@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import pytest
 import xxhash
+from conftest import run_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ from bottleneck.errors import (
     UnknownNameError,
     UsageError,
 )
+from bottleneck.records import BankRecord
 
 FINGERPRINT = "ab" * 32
 
@@ -44,7 +46,7 @@ def row(number: int, width: int = 6) -> np.ndarray:
 @pytest.fixture
 def bank(tmp_path) -> Bank:
     made = Cache(tmp_path / "cache").bank("vgg16", FINGERPRINT)
-    made.describe_layer({"fingerprint": FINGERPRINT}, "features.30", {"shape": [6]})
+    made.describe(BankRecord.imported(FINGERPRINT, "vgg16", {"features.30": [6]}))
     return made
 
 
@@ -69,7 +71,7 @@ def test_rows_come_back_in_the_order_asked_for(bank):
 def test_random_appends_and_reads_agree_with_a_dict(tmp_path_factory, data):
     root = tmp_path_factory.mktemp("bank")
     bank = Cache(root).bank("m", FINGERPRINT)
-    bank.describe_layer({"fingerprint": FINGERPRINT}, "a", {})
+    bank.describe(BankRecord.imported(FINGERPRINT, "m", {"a": [6]}))
     expected: dict[int, np.ndarray] = {}
     for numbers in data.draw(st.lists(st.lists(st.integers(0, 40), unique=True, min_size=1))):
         new = [number for number in numbers if number not in expected]
@@ -489,10 +491,11 @@ import numpy as np
 from bottleneck import files
 from bottleneck.cache import Bank, writer
 from bottleneck.errors import CacheError
+from bottleneck.records import BankRecord
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 bank = Bank(Path(sys.argv[1]))
-bank.describe_layer({"fingerprint": "ab" * 32}, "a", {})
+bank.describe(BankRecord.imported("ab" * 32, "m", {"a": [6]}))
 with bank.writer("float16") as writer:
     writer.append([f"{0:064x}"], {"a": np.ones((1, 1000), np.float32)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
@@ -530,7 +533,7 @@ def test_banks_are_found_by_how_their_names_begin(tmp_path):
     cache = Cache(tmp_path)
     for model in ("vgg16", "vgg19"):
         bank = cache.bank(model, FINGERPRINT)
-        bank.describe_layer({"fingerprint": FINGERPRINT}, "a", {})
+        bank.describe(BankRecord.imported(FINGERPRINT, "m", {"a": [6]}))
     assert [bank.name for bank in cache.find_banks("vgg16")] == ["vgg16-abababababab"]
     assert len(cache.find_banks("vgg")) == 2
     with pytest.raises(UnknownNameError, match="no bank 'vgg16-b'.*vgg16-abababababab, vgg19"):
@@ -546,10 +549,10 @@ def test_a_damaged_bank_json_is_named(bank):
 def test_run_records_keep_their_order(tmp_path):
     cache = Cache(tmp_path)
     for number in range(5):
-        cache.record_run({"image_set": "data", "model": number, "layers": []})
-    assert [run["model"] for run in cache.runs()] == list(range(5))
+        cache.record_run(run_record(model=str(number)))
+    assert [run.model for run in cache.runs()] == ["0", "1", "2", "3", "4"]
     first = min((tmp_path / "runs").iterdir())
-    assert json.loads(first.read_text())["model"] == 0
+    assert json.loads(first.read_text())["model"] == "0"
     first.write_text(first.read_text().replace("data", "date"))
     with pytest.raises(CacheError, match="does not match its digest"):
         cache.runs()

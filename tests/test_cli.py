@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from conftest import layer_record, run_record
 
 from bottleneck import Cache
 from bottleneck.bases import find_model
@@ -95,6 +96,9 @@ def test_the_whole_way(bottleneck):
     assert metrics["images"] == 4
     head = Path("heads/squeezenet1_1-features.12.cat-svm")
     assert json.loads((head / "evaluation-test.json").read_text())["images"] == 4
+    (head / "evaluation-test.json").unlink()
+    assert bottleneck("evaluate", "--head", f"{head}/", "--heads", "elsewhere").code == 0
+    assert (head / "evaluation-test.json").exists()
 
     predicted = bottleneck("predict", "data/cat", "data/dog/000.png")
     rows = list(csv.reader(io.StringIO(predicted.out)))
@@ -296,12 +300,7 @@ def other_set(make_images):
     Path("cache/runs").mkdir(parents=True)
     Path("cache/sets").mkdir(parents=True)
     Path("cache/sets/data.csv").write_text("a,b\n1,2\n")
-    names = {"layer": "a", "alias": None, "aliases": [], "bank": "b", "fingerprint": "c"}
-    layer = {**names, "pool": "none", "axes": "C"}
-    run = {"image_set": "data", "image_set_digest": "", "model": "m", "weights": "w"}
-    settings = {"weights_random": False, "adjustments": {}}
-    settings |= {"precision": "fp32", "dtype": "float16"}
-    Cache("cache").record_run({**run, **settings, "layers": [layer]})
+    Cache("cache").record_run(run_record(layers=[layer_record()]))
 
 
 def cache_in_the_way(make_images):
@@ -353,8 +352,8 @@ def cache_in_the_way(make_images):
         (other_run, ("fit-head",), 1, "does not match its digest"),
         (two_classes, ("fit-head", "--name", ".."), 2, "'..' cannot be a name"),
         (two_classes, ("fit-head", "--name", "a/b"), 2, "'a/b' cannot be a name"),
-        (None, ("evaluate", "--head", ""), 2, "'' cannot be a name"),
-        (None, ("evaluate", "--head", "../x"), 2, "'../x' cannot be a name"),
+        (None, ("evaluate", "--head", ""), 2, "no head '' in 'heads'"),
+        (None, ("evaluate", "--head", "../x"), 2, "no head '../x' in 'heads'"),
         (None, ("fit-head",), 1, "no extraction in the cache folder 'cache'"),
         (None, ("evaluate",), 1, "no heads in 'heads'"),
         (None, ("evaluate", "--head", "x"), 2, "no head 'x' in 'heads'"),

@@ -46,7 +46,7 @@ def arrays(file: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("file", ENDINGS)
 def test_an_exported_file_holds_features_paths_and_labels(cache, file):
     exported = export_features(cache, select_features(cache), file)
-    features = load_features(cache, select_features(cache))
+    features = load_features(cache)
     found = arrays(file)
     assert found["features"].dtype == np.float16
     assert found["features"].shape == (12, 512, 3, 3)
@@ -66,7 +66,7 @@ def test_out_and_in_again_is_the_same_cache(cache, file):
     other = Cache("other")
     assert import_features(other, file).added == 12
     assert import_features(other, file).added == 0
-    expected = load_features(cache, select_features(cache))
+    expected = load_features(cache)
     found = load_features(other, select_features(other, layer="features.12"))
     assert np.array_equal(found.X, expected.X)
     assert found.selection == expected.selection
@@ -148,7 +148,7 @@ def test_an_array_made_elsewhere_is_joined_to_its_images(elsewhere):
     found = ImageSet.from_folder("data")
     assert {item.digest for item in found.items} == set(features.digests)
     (bank,) = cache.banks()
-    assert bank.info["weights_name"] == "imported"
+    assert bank.info.weights_name == "imported"
 
 
 def test_rows_go_by_a_digest_or_by_themselves_where_images_are_away(elsewhere):
@@ -162,7 +162,7 @@ def test_rows_go_by_a_digest_or_by_themselves_where_images_are_away(elsewhere):
     import_array(Cache("given"), "rows.npy", write_table(given), model="mine")
     for name in ("by-row", "given"):
         cache = Cache(name)
-        assert np.array_equal(load_features(cache, select_features(cache)).X, rows)
+        assert np.array_equal(load_features(cache).X, rows)
     given[3]["digest"] = "3"
     with pytest.raises(UsageError, match="has the digest '3'"):
         import_array(Cache("given"), "rows.npy", write_table(given), model="mine")
@@ -264,9 +264,8 @@ def test_what_another_version_computed_is_not_mixed_in(cache):
     export_features(cache, select_features(cache), "out.h5")
     (bank,) = cache.banks()
     info = bank.info
-    details = info["layers"].pop("features.12.cat")
-    details["canary"][0][0] *= 2
-    bank.describe_layer(info, "features.12.cat", details)
+    info.layers["features.12.cat"].canary[0][0] *= 2
+    bank.describe(info)
     with pytest.raises(CacheError, match="reference features .* are not what is computed now"):
         import_features(cache, "out.h5")
 
@@ -302,7 +301,7 @@ def test_another_array_has_another_bank(elsewhere):
     for name in ("rows.npy", "other.npy"):
         import_array(cache, name, write_table(table), model="mine")
     assert len(cache.banks()) == 2
-    assert np.array_equal(load_features(cache, select_features(cache)).X, rows + 1)
+    assert np.array_equal(load_features(cache).X, rows + 1)
 
 
 def test_the_record_of_an_import_says_where_it_came_from(elsewhere):

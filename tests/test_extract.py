@@ -21,7 +21,7 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_featu
 from bottleneck.bases import find_model
 from bottleneck.errors import CacheError, DataError, FeatureOverflowError, UsageError
 from bottleneck.extract import forecast_extraction
-from bottleneck.files import write_json
+from bottleneck.records import write_record
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_cached_features_equal_a_plain_forward(make_images, name, layer):
         FrozenBase(name, [layer], weights="weights.pth", precision="fp32"),
         cache,
     )
-    features = load_features(cache, select_features(cache))
+    features = load_features(cache)
 
     node = {"block5_pool": "features.30"}.get(layer, layer)
     reference = create_feature_extractor(plain, [node]).eval()
@@ -119,10 +119,10 @@ def test_only_new_images_and_layers_are_computed(make_images, calls):
     added = extract_features(ImageSet.from_folder(folder), both, cache)
     assert added.computed == 12
     assert sum(calls) == 12 + CANARY
-    info = {bank.name: set(bank.info["layers"]) for bank in cache.banks()}
+    info = {bank.name: set(bank.info.layers) for bank in cache.banks()}
     assert len(info) == 2
     for bank in cache.banks():
-        (layer,) = bank.info["layers"]
+        (layer,) = bank.info.layers
         assert len(bank.known(layer)) == 12
         assert sum(part.rows for part in bank.parts()) == 12
     calls.clear()
@@ -136,8 +136,8 @@ def test_layers_of_equal_weights_share_a_bank(make_images):
     cache = Cache("cache")
     extract_features(ImageSet.from_folder(make_images(cat=2, dog=2)), base, cache)
     (bank,) = cache.banks()
-    assert set(bank.info["layers"]) == {"features.19", "features.20"}
-    assert bank.info["layers"]["features.20"]["alias"] == "block5_pool"
+    assert set(bank.info.layers) == {"features.19", "features.20"}
+    assert bank.info.layers["features.20"].alias == "block5_pool"
     assert len(bank.parts()) == 1
 
 
@@ -172,7 +172,7 @@ def test_bad_images_among_good_ones(make_images, tiny, calls):
             assert word in found[path]
     assert len(ImageSet.read_csv(cache.set_file("data")).items) == 12
     record = cache.runs()[-1]
-    assert {bad["path"] for bad in record["rejected"]} == set(reasons)
+    assert {bad.path for bad in record.rejected} == set(reasons)
 
 
 def test_only_bad_images(make_images, tiny):
@@ -203,9 +203,9 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny, mo
         make_images(fish=3, seed=8)
     for bank in cache.banks():
         info = bank.info
-        for details in info["layers"].values():
-            details["canary"][1][0] *= 1.01
-        write_json(bank.path / "bank.json", info)
+        for details in info.layers.values():
+            details.canary[1][0] *= 1.01
+        write_record(bank.path / "bank.json", info)
     for extract in (extract_features, forecast_extraction):
         with pytest.raises(CacheError, match="are not what is computed now"):
             extract(ImageSet.from_folder(folder), tiny, cache)
@@ -228,9 +228,8 @@ def test_weights_swapped_behind_the_caches_back(make_images):
     assert not bank.exists  # by itself, another file under the same name is another fingerprint
     shutil.move(cache.bank(honest.model, layer.fingerprint).path, bank.path)
     lie = {"fingerprint": swapped.fingerprint(layer.layer)}
-    write_json(
-        bank.path / "bank.json", {**bank.info, **lie, **swapped.provenance(layer.layer, "float16")}
-    )
+    provenance = swapped.provenance(layer.layer, "float16") | {"transform": swapped.transform}
+    write_record(bank.path / "bank.json", replace(bank.info, **lie, **provenance))
     for path in bank.path.glob("parts/*.h5"):
         with h5py.File(path, "r+") as file:
             file.attrs.update(lie)
@@ -246,7 +245,7 @@ def test_a_bank_whose_fingerprint_is_not_its_names_gets_no_rows(make_images, tin
     extract_features(ImageSet.from_folder(folder), tiny, cache)
     make_images(fish=3, seed=8)
     for bank in cache.banks():
-        write_json(bank.path / "bank.json", {**bank.info, "fingerprint": "0" * 64})
+        write_record(bank.path / "bank.json", replace(bank.info, fingerprint="0" * 64))
     parts = sorted(cache.root.rglob("parts/*"))
     with pytest.raises(CacheError, match="has another fingerprint than its name says"):
         extract_features(ImageSet.from_folder(folder), tiny, cache)
@@ -286,11 +285,11 @@ def test_a_lost_bank_json_is_made_again(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
     cache = Cache("cache")
     extract_features(images, tiny, cache)
-    before = [bank.info["layers"] for bank in cache.banks()]
+    before = [bank.info.layers for bank in cache.banks()]
     for bank in cache.banks():
         (bank.path / "bank.json").unlink()
     assert extract_features(images, tiny, cache).cached == 6
-    assert [bank.info["layers"] for bank in cache.banks()] == before
+    assert [bank.info.layers for bank in cache.banks()] == before
 
 
 def test_the_split_is_made_among_usable_images(make_images, tiny):

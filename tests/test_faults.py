@@ -25,6 +25,7 @@ from PIL import Image
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cache import Bank, compact_bank, verify_cache, writer
 from bottleneck.errors import CacheError
+from bottleneck.records import BankRecord
 
 MODEL = "squeezenet1_1"
 LAYER = "features.12.cat"
@@ -169,7 +170,7 @@ def filled(root: Path, *, compress: str = "none") -> tuple[Bank, dict[str, np.nd
     """A bank of parts of different shapes and sizes, and what it holds."""
     generator = np.random.default_rng(0)
     bank = Cache(root).bank("m", FINGERPRINT)
-    bank.describe_layer({"fingerprint": FINGERPRINT}, "map", {})
+    bank.describe(BankRecord.imported(FINGERPRINT, "m", {"map": [6]}))
     expected = {}
     for _ in range(5):
         digests = [generator.bytes(32).hex() for _ in range(40)]

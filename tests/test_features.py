@@ -19,7 +19,7 @@ def test_rows_and_labels_belong_together(make_images):
     """Each row is what the base gives for the image at that row's path."""
     folder = make_images(cat=7, dog=5)
     cache = extracted(folder, "features.12")
-    features = load_features(cache, select_features(cache))
+    features = load_features(cache)
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     for row, path, label in zip(features.X, features.paths, features.labels, strict=True):
         assert path.split("/")[1] == label
@@ -66,7 +66,7 @@ def test_nothing_that_matches(make_images):
 def test_an_unlabelled_set_has_features_but_no_labels(make_images):
     make_images(flat=3)
     cache = extracted("data/flat", "features.12")
-    features = load_features(cache, select_features(cache))
+    features = load_features(cache)
     assert len(features) == 3
     with pytest.raises(DataError, match="image set 'flat' has no labels"):
         _ = features.labels
@@ -85,7 +85,7 @@ def test_features_of_a_heads_source(make_images):
     """Refused when the training images, or their labels, are others now."""
     folder = make_images(cat=6, dog=6)
     cache = extracted(folder, "features.12")
-    source = load_features(cache, select_features(cache)).provenance
+    source = load_features(cache).provenance
     assert len(features_of(source, cache)) == 12
     with pytest.raises(DataError, match="no image set 'data' in the cache folder 'other'"):
         features_of(source, Cache("other"))

@@ -31,7 +31,6 @@ from bottleneck import (
     load_base,
     load_features,
     report,
-    select_features,
 )
 from bottleneck.bases import (
     Network,
@@ -91,7 +90,7 @@ def fitted(
     options = {"image_size": (64, 64), "precision": "fp32", **settings}
     base = FrozenBase("efficientnet_lite0", [layer], pool=pool, **options)
     extract_features(images, base, cache)
-    features = load_features(cache, select_features(cache))
+    features = load_features(cache)
     train = features.training()
     multilabel = images.multilabel
     return fit_rows(train.X, train.labels, clf, source=features.provenance, multilabel=multilabel)
@@ -396,7 +395,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert svm.code == 0, svm.err
     assert "32 of the 32 train and val images were trained or validated on when" in svm.err
     assert "what is measured on them is too good" not in evaluated.err
-    assert Head.load("heads/svm").source["model"] == "heads/tuned"
+    assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
     shutil.rmtree("cache")
@@ -808,10 +807,10 @@ def test_heads_and_images_that_do_not_go_together(started, make_images):
         default_images(head, Cache("nowhere"))
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
         finetune_head(head, images, cache, "heads/z", settings, weights="random:1")
-    imported = replace(head, source={**head.source, "precision": None})
+    imported = replace(head, source=replace(head.source, precision=""))
     with pytest.raises(UsageError, match="features of 'efficientnet_lite0' that were imported"):
         finetune_head(imported, images, cache, "heads/z", settings)
-    wide = replace(head, source={**head.source, "adjustments": {"keep_aspect": True}})
+    wide = replace(head, source=replace(head.source, adjustments={"keep_aspect": True}))
     with pytest.raises(UsageError, match="extract without --keep-aspect"):
         finetune_head(wide, images, cache, "heads/z", settings)
     assert not Path("heads/z").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import source_record
 from sklearn.covariance import ledoit_wolf
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -227,7 +228,7 @@ def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):
 @pytest.mark.parametrize("clf", RECIPES)
 def test_saved_and_loaded_heads_are_the_same(clf):
     X, y = problem(3, 12)
-    head = fit_rows(X, y, clf, source={"model": "none"})
+    head = fit_rows(X, y, clf, source=source_record())
     head.save("heads/one")
     names = ["head.json", "head.safetensors", *(["history.csv"] if clf == "mlp" else [])]
     assert sorted(path.name for path in Path("heads/one").iterdir()) == names
@@ -315,7 +316,7 @@ def test_finding_heads():
     with pytest.raises(DataError, match="no heads in 'heads'"):
         find_head("heads")
     fit_rows(X, y, "svm").save("heads/first")
-    assert find_head("heads")[0] == "first"
+    assert find_head("heads")[0].name == "first"
     fit_rows(X, y, "softmax").save("heads/second")
     assert head_names("heads") == ["first", "second"]
     with pytest.raises(UsageError, match="has 2 heads: first, second; choose one with --head"):
@@ -323,6 +324,14 @@ def test_finding_heads():
     assert find_head("heads", "first")[1].clf == "svm"
     with pytest.raises(UnknownNameError, match="no head 'frist' in 'heads'; did you mean 'first'"):
         find_head("heads", "frist")
+    for name in ("heads/first", "./heads/first/", Path("heads/first").resolve(), "first/"):
+        path, head = find_head("heads", name)
+        assert path.resolve() == Path("heads/first").resolve()
+        assert head.clf == "svm"
+    assert find_head("nowhere", "heads/first")[0] == Path("heads/first")
+    for name in ("", "..", "heads", "heads/frist", "/nowhere"):
+        with pytest.raises(UnknownNameError, match="no head .* in 'heads'"):
+            find_head("heads", name)
 
 
 def test_bad_arguments():

@@ -16,7 +16,6 @@ from bottleneck import (
     load_base,
     load_features,
     predict_images,
-    select_features,
 )
 from bottleneck.bases import find_model
 from bottleneck.errors import DataError, PathMissingError, WeightsError
@@ -26,7 +25,7 @@ from bottleneck.predict import Prediction
 
 
 def fitted(cache: Cache, clf: str = "softmax"):
-    features = load_features(cache, select_features(cache))
+    features = load_features(cache)
     train = features.split("train")
     return features, fit_rows(train.X, train.labels, clf, source=features.provenance)
 

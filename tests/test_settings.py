@@ -57,13 +57,14 @@ def plain(value: object) -> object:
 
 def reference() -> str:
     """Return the page of all commands with their options."""
-    parts = [
+    head = (
         "# Commands and settings\n\n"
         "Every option is a key of `bottleneck.toml`, too: in the table of its command, such as\n"
         "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have it. A key\n"
         "is the option's name with `_` for `-`. What is typed wins over the file, and the file\n"
         "over the default; `bottleneck config` prints what is in force.\n"
-    ]
+    )
+    parts = [head]
     for name, command in COMMANDS.items():
         flags = {each.name: each.flag for each in command.values.values()}
         doc = "\n".join(line.strip() for line in (command.function.__doc__ or "").splitlines())
@@ -112,18 +113,17 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
         (lambda: FitSettings("svm", hidden=8), UsageError, "`hidden` is for mlp, not for svm"),
         (lambda: FitSettings(seed=-1), UsageError, "`seed` must be a whole number of at least 0"),
         (lambda: FitSettings(n_neighbours=3), UsageError, "did you mean 'n_neighbors'?"),
-        (lambda: ExtractSettings(), UsageError, "`model` is missing; give a text"),
+        (ExtractSettings, UsageError, "`model` is missing; give a text"),
         (
             lambda: ExtractSettings("vgg16", image_size="12y"),
             UsageError,
-            "`image_size` must be pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200, got '12y'",
+            "must be pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200, got '12y'",
         ),
         (lambda: ExtractSettings("vgg16", image_size=0), UsageError, "`image_size` must be pixels"),
         (
             lambda: StoreSettings(batch_size="many"),
             UsageError,
-            "`batch_size` must be auto or a whole number of at least 1 and of at most 99999, got "
-            "'many'",
+            "must be auto or a whole number of at least 1 and of at most 99999, got 'many'",
         ),
         (lambda: StoreSettings(views=8), UsageError, "give `augment=standard`"),
         (lambda: StoreSettings(augment="flip"), UsageError, "`augment` 'flip' needs `views`"),

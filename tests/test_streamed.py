@@ -12,6 +12,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from bottleneck.cache import Cache
+from bottleneck.records import BankRecord
 from bottleneck.solvers import reduce_rows
 from bottleneck.solvers.moments import gather_moments
 from bottleneck.solvers.path import LOSSES, PathPoint, fit_path
@@ -226,6 +227,7 @@ FIT = """
 import json, sys
 import numpy as np
 from bottleneck.cache import Cache
+from bottleneck.records import BankRecord
 from bottleneck.solvers.streamed import stream_path
 
 
@@ -254,7 +256,7 @@ def test_memory_stays_below_what_was_allowed(tmp_path):
     """40 MB for blocks and 50 MB for the solver, where the rows are 245 MB as float32."""
     generator = np.random.default_rng(0)
     bank = Cache(tmp_path).bank("base", FINGERPRINT)
-    bank.describe_layer({"fingerprint": FINGERPRINT}, "layer", {})
+    bank.describe(BankRecord.imported(FINGERPRINT, "m", {"layer": [6]}))
     means = generator.standard_normal((3, 1024), dtype=np.float32)
     labels = generator.integers(0, 3, 60_000)
     with bank.writer("float16") as writer:
@@ -275,7 +277,7 @@ def test_a_bank_is_read_through_its_stream(tmp_path):
     """In the order asked for, which is not the order of its rows."""
     X, y = problem(3, np.float16)
     bank = Cache(tmp_path).bank("base", FINGERPRINT)
-    bank.describe_layer({"fingerprint": FINGERPRINT}, "layer", {})
+    bank.describe(BankRecord.imported(FINGERPRINT, "m", {"layer": [6]}))
     with bank.writer("float16") as writer:
         writer.append([f"{number:064x}" for number in range(500)], {"layer": X})
     order = np.random.default_rng(0).permutation(500)

@@ -97,7 +97,8 @@ def test_settings_say_all(faces_cache, layers):
     assert settings["clf"] == "lda"
     assert "C" not in settings
     features = load_features(faces_cache, layers[0])
-    assert {name: settings[name] for name in features.provenance} == features.provenance
+    provenance = features.provenance.as_dict()
+    assert {name: settings[name] for name in provenance} == provenance
     assert settings["cv"] == 5
     assert experiment.environment["scikit-learn"]
 

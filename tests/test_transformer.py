@@ -34,7 +34,7 @@ from bottleneck.errors import (
     UsageError,
     WeightsError,
 )
-from bottleneck.files import read_json, write_json
+from bottleneck.records import write_record
 
 LITE0 = "efficientnet_lite0"
 SMALL = {"model": "squeezenet1_1", "weights": "random", "layer": "features.3"}
@@ -248,7 +248,7 @@ def test_the_parameters_are_those_of_the_base(paths):
         SMALL["model"], SMALL["layer"], weights="random", image_size=(96, 128), precision="bf16"
     )
     (bank,) = Cache().banks()
-    assert bank.info["fingerprint"] == base.fingerprint("features.3.cat", "float32")
+    assert bank.info.fingerprint == base.fingerprint("features.3.cat", "float32")
     assert found.shape == (12, np.prod(base.shapes["features.3.cat"]))
 
 
@@ -386,9 +386,9 @@ def test_nothing_is_added_to_what_another_library_computed(paths):
     transformer = BottleneckFeatures(**SMALL)
     transformer.transform(paths[:6])
     (bank,) = Cache().banks()
-    info = read_json(bank.info_file)
-    info["layers"]["features.3.cat"]["canary"][0][0] *= 1.5
-    write_json(bank.info_file, info)
+    info = bank.info
+    info.layers["features.3.cat"].canary[0][0] *= 1.5
+    write_record(bank.info_file, info)
     assert len(transformer.transform(paths[:6])) == 6
     with pytest.raises(CacheError, match="are not what is computed now"):
         transformer.transform(paths)

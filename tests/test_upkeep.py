@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import layer_record, run_record
 from filelock import FileLock
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from bottleneck.cache import (
 from bottleneck.cache import folder as folder_of_cache
 from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError
 from bottleneck.extract import recheck, recheck_bank
+from bottleneck.records import BankRecord
 
 FINGERPRINT = "ab" * 32
 
@@ -46,9 +48,7 @@ def rows_of(numbers) -> np.ndarray:
 
 def make_bank(root: Path, model: str = "m", layers=("a",)) -> Bank:
     bank = Cache(root).bank(model, FINGERPRINT)
-    for layer in layers:
-        info = {"fingerprint": FINGERPRINT, "model": model}
-        bank.describe_layer(info, layer, {"alias": None})
+    bank.describe(BankRecord.imported(FINGERPRINT, model, dict.fromkeys(layers, (3,))))
     return bank
 
 
@@ -184,7 +184,7 @@ def test_damage_is_set_aside_with_its_reason_and_computed_again(make_images):
     assert not bank.exists
     assert len(cache.runs()) == len(damages)
     assert extract_features(ImageSet.from_folder(folder), base, cache).computed == 0
-    assert bank.info["model"] == "squeezenet1_1"
+    assert bank.info.model == "squeezenet1_1"
     assert not verify_cache(cache).damage
 
 
@@ -553,13 +553,13 @@ def test_a_layer_is_dropped_from_the_parts_it_shares(tmp_path):
     drop_layer(bank, "b")
     assert holds(bank, range(10))
     assert not bank.known("b")
-    assert list(bank.info["layers"]) == ["a"]
+    assert list(bank.info.layers) == ["a"]
     with h5py.File(bank.view_file) as view:
         assert list(view["features"]) == ["a"]
 
 
 def record(cache: Cache, bank: Bank, layer: str) -> None:
-    cache.record_run({"image_set": "x", "layers": [{"bank": bank.name, "layer": layer}]})
+    cache.record_run(run_record("x", layers=[layer_record(bank.name, layer)]))
 
 
 def test_pruning_by_model_layer_age_and_size(tmp_path):

@@ -22,10 +22,11 @@ from bottleneck.advise.subsets import LEAST_PER_CLASS, grid_sizes
 from bottleneck.advise.verdict import Evidence, Verdict, decide
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import Selection, load_features
+from bottleneck.features import load_features
 from bottleneck.fields import made
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.recipes import Recipe
+from bottleneck.records import FeatureSource
 from bottleneck.settings import AdviseSettings
 
 __all__ = ["Advice", "advise_on"]
@@ -72,7 +73,7 @@ class Advice:
 
 def advise_on(
     cache: Cache,
-    selections: Sequence[Selection],
+    selections: Sequence[FeatureSource],
     settings: AdviseSettings | None = None,
     *,
     jobs: int | None = None,
@@ -91,7 +92,7 @@ def advise_on(
     ----------
     cache : Cache
         Where the features are.
-    selections : sequence of Selection
+    selections : sequence of FeatureSource
         The layers of one image set, as `bottleneck.select_layers` gives them.
     settings : AdviseSettings, optional
         How it is measured; or its fields, as `options`.
@@ -156,7 +157,7 @@ class _Study:
     total: int = 0
     done: int = 0
 
-    def bench(self, selection: Selection) -> Bench:
+    def bench(self, selection: FeatureSource) -> Bench:
         """Load a layer."""
         features = load_features(self.cache, selection.with_views(0), memory=self.memory)
         if not isinstance(features.X, np.ndarray):
@@ -183,7 +184,11 @@ class _Study:
 
 
 def _measure(
-    study: _Study, bench: Bench, depths: Depths, layers: Sequence[Selection], last: Selection
+    study: _Study,
+    bench: Bench,
+    depths: Depths,
+    layers: Sequence[FeatureSource],
+    last: FeatureSource,
 ) -> Evidence:
     """Fit and judge all heads: of each size, of other kinds, and on other layers."""
     recipe, sizes, others = study.recipe, _sizes(bench), other_heads(study.recipe)

@@ -10,10 +10,10 @@ from bottleneck.advise.curve import LearningCurve, learning_curve
 from bottleneck.advise.network import FineTuning
 from bottleneck.advise.samples import Estimate
 from bottleneck.advise.scoring import Bench, Scored
-from bottleneck.features import Selection
 from bottleneck.heads import MLP
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.recipes import Recipe
+from bottleneck.records import FeatureSource
 
 __all__ = [
     "EARLY",
@@ -130,7 +130,7 @@ class JudgedLayer(NamedTuple):
 
     Attributes
     ----------
-    selection : Selection
+    selection : FeatureSource
         The layer.
     depth : float
         Its share of the multiply-adds of the deepest.
@@ -140,7 +140,7 @@ class JudgedLayer(NamedTuple):
         By the number of images fitted on.
     """
 
-    selection: Selection
+    selection: FeatureSource
     depth: float
     tuning: FineTuning | None
     sizes: list[Scored]

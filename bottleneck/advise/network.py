@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bottleneck.bases import Layer, Network, find_model, traced
 from bottleneck.errors import BottleneckError
-from bottleneck.features import Selection
+from bottleneck.records import FeatureSource
 
 __all__ = ["Depths", "FineTuning"]
 
@@ -48,23 +48,23 @@ class Depths:
 
     Parameters
     ----------
-    selections : sequence of Selection
+    selections : sequence of FeatureSource
         The layers.
     """
 
-    def __init__(self, selections: Sequence[Selection]) -> None:
+    def __init__(self, selections: Sequence[FeatureSource]) -> None:
         self._known = {(each.model, each.layer): _known(each) for each in selections}
 
-    def in_order(self, selections: Sequence[Selection]) -> list[Selection]:
+    def in_order(self, selections: Sequence[FeatureSource]) -> list[FeatureSource]:
         """Sort layers as their network computes them; leave them where it is not known."""
 
-        def place(selection: Selection) -> int:
+        def place(selection: FeatureSource) -> int:
             known = self._known[selection.model, selection.layer]
             return list(known.layers).index(selection.layer) if known else 0
 
         return sorted(selections, key=place)
 
-    def shares(self, selections: Sequence[Selection]) -> list[float]:
+    def shares(self, selections: Sequence[FeatureSource]) -> list[float]:
         """Return what part of the deepest layer's multiply-adds each takes.
 
         Where a network is not known, the layers' own order says.
@@ -78,15 +78,15 @@ class Depths:
         return [cost / max(1, *costs) for cost in costs]
 
     def fine_tuning(
-        self, last: Selection, after: Selection, n_features: int, n_classes: int
+        self, last: FeatureSource, after: FeatureSource, n_features: int, n_classes: int
     ) -> FineTuning | None:
         """Return what training all that comes after a layer costs; None of an unknown network.
 
         Parameters
         ----------
-        last : Selection
+        last : FeatureSource
             The layer that the head is on.
-        after : Selection
+        after : FeatureSource
             The last layer to stay frozen. Where it is `last`, or nothing is computed after it that
             could be trained, that is the last block.
         n_features, n_classes : int
@@ -132,11 +132,11 @@ def _next(known: _Known, layer: str) -> tuple[str, int]:
     return names[names.index(layer) + 1], known.layers[layer].multiply_adds
 
 
-def _known(selection: Selection) -> _Known | None:
+def _known(selection: FeatureSource) -> _Known | None:
     """Return the network that a layer is of, or None: features may come from elsewhere."""
     try:
         network = traced(find_model(selection.model))
         size = selection.adjustments.get("image_size") or network.image_size
-        return _Known(network, network.sized(tuple(size), [selection.layer]))
+        return _Known(network, network.sized(size, [selection.layer]))
     except BottleneckError:
         return None

@@ -9,9 +9,10 @@ from bottleneck.bases.models import Model, PretrainedWeights
 from bottleneck.bases.network import Network
 from bottleneck.bases.precision import find_devices
 from bottleneck.bases.splitting import ALL, Split, split_network, upper_part
-from bottleneck.bases.transforms import INTERPOLATIONS, Transform
+from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import load_weights
 from bottleneck.bases.zoo import PLUGIN_GROUP, find_model, model_names
+from bottleneck.records import INTERPOLATIONS
 
 __all__ = [
     "ALL",

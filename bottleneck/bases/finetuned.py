@@ -1,17 +1,24 @@
 """Fine-tuned models: a folder with all weights and what belongs to them."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load, save
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import WeightsError
-from bottleneck.files import atomic_write, read_json, write_json
+from bottleneck.files import atomic_write
+from bottleneck.records import (
+    ModelFacts,
+    ModelRecord,
+    TransformFacts,
+    facts_of,
+    read_record,
+    write_record,
+)
 
 __all__ = [
     "WEIGHTS_NAME",
@@ -25,7 +32,6 @@ __all__ = [
 WEIGHTS_NAME = "finetuned"
 """What the weights of such a model are called."""
 
-_SCHEMA_VERSION = 1
 _RECORD_FILE = "model.json"
 _WEIGHTS_FILE = "model.safetensors"
 _SEEN_FILE = "seen.txt"
@@ -42,8 +48,7 @@ def write_finetuned(
     state: StateDict,
     *,
     transform: Transform,
-    layer: str,
-    record: Mapping[str, Any],
+    facts: ModelFacts,
     seen: Collection[str],
 ) -> None:
     """Write a fine-tuned model into a folder, each file whole or not at all.
@@ -58,10 +63,8 @@ def write_finetuned(
         All weights of the architecture.
     transform : Transform
         The preprocessing that it was trained with.
-    layer : str
-        Up to which layer it was trained.
-    record : mapping
-        What else is to be known of it, as JSON holds it.
+    facts : ModelFacts
+        What else is to be known of it.
     seen : collection of str
         SHA-256 of the images that it was trained or validated on.
 
@@ -70,47 +73,30 @@ def write_finetuned(
     OSError
         The folder cannot be written.
     """
-    base = read_finetuned(model.name)["base"] if is_finetuned(model.name) else model.name
     digests = sorted({*seen, *seen_digests(model.name)})
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
     path = Path(folder)
+    record = ModelRecord(
+        **facts_of(facts, ModelFacts),
+        base=read_finetuned(model.name).base if is_finetuned(model.name) else model.name,
+        architecture=model.architecture,
+        transform=transform,
+        weights_sha256=hashlib.sha256(content).hexdigest(),
+    )
     atomic_write(path / _SEEN_FILE, "".join(f"{digest}\n" for digest in digests))
     atomic_write(path / _WEIGHTS_FILE, content)
-    write_json(
-        path / _RECORD_FILE,
-        {
-            "schema": _SCHEMA_VERSION,
-            "base": base,
-            "architecture": model.architecture,
-            "transform": transform.as_dict(),
-            "layer": layer,
-            "weights_sha256": hashlib.sha256(content).hexdigest(),
-            **record,
-        },
-    )
+    write_record(path / _RECORD_FILE, record)
 
 
-def read_finetuned(folder: str | Path) -> dict[str, Any]:
-    """Return what is to be known of a fine-tuned model: ``base``, the model that it was, and more.
+def read_finetuned(folder: str | Path) -> ModelRecord:
+    """Return what is to be known of a fine-tuned model.
 
     Raises
     ------
     WeightsError
         The record is damaged, or of another version.
     """
-    path = Path(folder) / _RECORD_FILE
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"the fine-tuned model in {str(folder)!r} cannot be read ({error}); fine-tune it again"
-        ) from error
-    if record["schema"] != _SCHEMA_VERSION:
-        raise WeightsError(
-            f"the fine-tuned model in {str(folder)!r} is of another version of this package "
-            f"(format {record['schema']}, expected {_SCHEMA_VERSION}); fine-tune it again"
-        )
-    return record
+    return read_record(Path(folder) / _RECORD_FILE, ModelRecord)
 
 
 def seen_digests(model: str) -> frozenset[str]:
@@ -124,21 +110,19 @@ def seen_digests(model: str) -> frozenset[str]:
     return frozenset(path.read_text().split())
 
 
-def finetuned_model(folder: str, record: Mapping[str, Any], base: Model) -> Model:
+def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
     """Return a fine-tuned model, which has the folder's path for a name.
 
     Parameters
     ----------
     folder : str
         As the user names it.
-    record : mapping
+    record : ModelRecord
         As `read_finetuned` returns it.
     base : Model
         The model that it was.
     """
-    given = record["transform"]
-    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-    transform = Transform(**{**given, **lists})
+    transform = Transform(**facts_of(record.transform, TransformFacts))
     return Model(
         name=folder,
         architecture=base.architecture,
@@ -147,13 +131,13 @@ def finetuned_model(folder: str, record: Mapping[str, Any], base: Model) -> Mode
         transform=transform,
         weights={
             WEIGHTS_NAME: PretrainedWeights(
-                partial(_load, folder, record["weights_sha256"]),
+                partial(_load, folder, record.weights_sha256),
                 transform,
                 folder,
                 _WEIGHTS_FILE,
             )
         },
-        default_layer=record["layer"],
+        default_layer=record.layer,
         parameters=base.parameters,
     )
 

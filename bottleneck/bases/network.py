@@ -1,6 +1,5 @@
 """A network as a graph of named layers that can be cut at any of them."""
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from bottleneck.bases.layers import (
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.names import find_layers
 
 __all__ = ["Network"]
 
@@ -131,21 +131,14 @@ class Network:
         """
         if wanted == _ALL_BLOCKS and self.blocks:
             return self.blocks
-        if wanted in self.aliases:
-            return (self.aliases[wanted],)
-        if wanted in self.layers:
-            return (wanted,)
-        if wanted in self.nodes:
+        if wanted in self.nodes and wanted not in {*self.layers, *self.aliases}:
             raise UsageError(
                 f"layer {wanted!r} of {self.name} is not an activation with a row per image; "
                 f"'bottleneck layers {self.name}' lists those that are"
             )
-        if wanted in self.modules:
-            return (self.modules[wanted],)
-        for known in ({**self.aliases, **{name: name for name in self.layers}}, self.modules):
-            matching = {known[name] for name in fnmatch.filter(known, wanted)}
-            if matching:
-                return tuple(name for name in self.layers if name in matching)
+        layers = {name: layer.aliases for name, layer in self.layers.items()}
+        if found := find_layers(wanted, layers, patterns=True):
+            return found
         words = [_ALL_BLOCKS] if self.blocks else []
         hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self.modules))
         raise UnknownNameError(

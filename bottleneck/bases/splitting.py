@@ -12,6 +12,7 @@ from bottleneck.bases.layers import ancestors, module_of
 from bottleneck.bases.network import Network
 from bottleneck.bases.tracing import with_tensors
 from bottleneck.errors import UsageError
+from bottleneck.names import find_layers
 
 __all__ = ["ALL", "Split", "split_network", "upper_part"]
 
@@ -151,11 +152,8 @@ def upper_part(
 
 def _first_operation(network: Network, unfreeze: str) -> fx.Node:
     if unfreeze in network.modules and unfreeze not in network.aliases:
-        return next(
-            node
-            for name, node in network.nodes.items()
-            if name == unfreeze or name.startswith(f"{unfreeze}.")
-        )
+        first, *_ = find_layers(unfreeze, dict.fromkeys(network.nodes, ()), whole=True)
+        return network.nodes[first]
     node = network.nodes[network.resolve(unfreeze)[0]]
     return _with_its_weights(network, node) if unfreeze in network.aliases else node
 

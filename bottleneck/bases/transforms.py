@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,8 +12,9 @@ from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torchvision.transforms.functional import center_crop
 
 from bottleneck.errors import BadImageError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.records import INTERPOLATIONS, TransformFacts
 
-__all__ = ["INTERPOLATIONS", "Transform"]
+__all__ = ["Transform"]
 
 _LONGEST_SIDE = 16_384
 _MOST_PIXELS = 2**26
@@ -28,46 +29,11 @@ _FILTERS = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
-INTERPOLATIONS = tuple(_FILTERS)
 
 
 @dataclass(frozen=True)
-class Transform:
-    """Resize, crop the centre, scale to [0, 1], normalise: image in, tensor out.
-
-    Attributes
-    ----------
-    resize : (int, int)
-        Height and width in pixels of the box that the resized image covers, or fills.
-    crop : (int, int)
-        Height and width in pixels of the centre crop, which is what the base sees.
-    squash : bool
-        Fill the box whatever becomes of the image's proportions. Otherwise they are kept, and the
-        image covers the box: for a square one, its shorter side becomes the box's side.
-    interpolation : str
-        One of `INTERPOLATIONS`.
-    mean, std : tuple of float
-        Per channel, on the scale [0, 1].
-    keep_aspect : bool
-        Nothing is cropped: the base sees the whole image, whose shorter side became the box's.
-    reduced_decode : bool
-        A large JPEG is decoded at a half, a quarter or an eighth of its size, at no less than twice
-        the size that it is resized to.
-    exact_resize : bool
-        Resize as Pillow does, bit for bit. Otherwise, where both sides shrink, by the uint8 kernels
-        of `torch.nn.functional.interpolate`, which do the same arithmetic in fewer bits and several
-        times faster: a value in some hundreds differs by 1 of 255.
-    """
-
-    resize: tuple[int, int]
-    crop: tuple[int, int]
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    squash: bool = False
-    keep_aspect: bool = False
-    reduced_decode: bool = False
-    exact_resize: bool = True
+class Transform(TransformFacts):
+    """Resize, crop the centre, scale to [0, 1], normalise: image in, tensor out."""
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> Self:
@@ -272,13 +238,6 @@ class Transform:
         """Whether the kernels are as good as Pillow: some overshoot where a side grows."""
         shrinks = size[0] <= height and size[1] <= width
         return shrinks and self.interpolation in {"bilinear", "bicubic"}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them (tuples become lists)."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
 
     def _covering(self, height: int, width: int) -> tuple[int, int]:
         """Return the size at which an image just covers the box, rounded as torchvision rounds."""

@@ -56,7 +56,7 @@ def find_model(name: str) -> Model:
         return from_torchvision(name)
     if is_finetuned(name):
         record = read_finetuned(name)
-        return finetuned_model(name, record, find_model(record["base"]))
+        return finetuned_model(name, record, find_model(record.base))
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_names()))
     raise UnknownNameError(
         f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"

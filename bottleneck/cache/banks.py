@@ -1,11 +1,12 @@
 """Banks: all features of one fingerprint."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -15,10 +16,11 @@ from bottleneck.cache.index import RowIndex
 from bottleneck.cache.parts import Part, as_slice, errors_of, keys_of, part_files
 from bottleneck.cache.views import shows, view_file_content
 from bottleneck.cache.writer import PartWriter, digest_rows
-from bottleneck.errors import CacheError, DamagedError, UsageError
-from bottleneck.files import atomic_write, read_json, stale_paths, write_json
+from bottleneck.errors import CacheError, UsageError
+from bottleneck.files import atomic_write, stale_paths
+from bottleneck.records import BankRecord, read_record, write_record
 
-__all__ = ["Bank", "read_record", "write_record"]
+__all__ = ["Bank"]
 
 _VIEW_FILE = "features.h5"
 _ATTEMPTS = 1000
@@ -67,23 +69,21 @@ class Bank:
         return self.path / "bank.json"
 
     @property
-    def info(self) -> dict[str, Any]:
-        """The content of ``bank.json``: provenance, layers and canary."""
-        return read_record(self.info_file)
+    def info(self) -> BankRecord:
+        """The content of ``bank.json``; `DamagedError` where it is not what was written."""
+        return read_record(self.info_file, BankRecord)
 
     def describes(self, layer: str) -> bool:
         """Whether ``bank.json`` is there and knows a layer."""
-        return self.exists and layer in self.info["layers"]
+        return self.exists and layer in self.info.layers
 
-    def describe_layer(
-        self, provenance: Mapping[str, Any], layer: str, details: Mapping[str, Any]
-    ) -> None:
-        """Make the bank if need be, and add or replace what ``bank.json`` says of a layer."""
+    def describe(self, record: BankRecord) -> None:
+        """Make the bank if need be, and add or replace what ``bank.json`` says of some layers."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         with self._info_locked():
-            info = self.info if self.exists else {**provenance, "created": created, "layers": {}}
-            info["layers"][layer] = dict(details)
-            write_record(self.info_file, info)
+            info = self.info if self.exists else replace(record, created=created)
+            layers = info.layers | record.layers
+            write_record(self.info_file, replace(info, layers=layers))
 
     def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
         """Compare the reference features of a layer with those computed now.
@@ -94,14 +94,14 @@ class Bank:
             They disagree.
         """
         info = self.info
-        expected = np.asarray(info["layers"][layer]["canary"])
+        expected = np.asarray(info.layers[layer].canary)
         actual = np.asarray(found)
         if expected.shape == actual.shape:
             if not expected.size:
                 return  # imported features have none
             magnitude = expected[:, :1] + np.finfo(np.float32).tiny
             gap = float((np.abs(expected - actual) / magnitude).max())
-            if gap <= _CANARY_TOLERANCES[info["precision"]["compute"]]:
+            if gap <= _CANARY_TOLERANCES[info.precision.get("compute", "fp32")]:
                 return
             difference = f"they differ by {gap:.2g} of their magnitude"
         else:
@@ -116,8 +116,8 @@ class Bank:
         """Take a layer out of ``bank.json``."""
         with self._info_locked():
             info = self.info
-            info["layers"].pop(layer, None)
-            write_record(self.info_file, info)
+            layers = {name: each for name, each in info.layers.items() if name != layer}
+            write_record(self.info_file, replace(info, layers=layers))
 
     @contextmanager
     def _info_locked(self) -> Iterator[None]:
@@ -311,7 +311,7 @@ class Bank:
             path.unlink(missing_ok=True)  # another writer removes it, too
         return PartWriter(
             self.path / "parts",
-            self.info["fingerprint"],
+            self.info.fingerprint,
             dtype,
             compress=compress,
             part_bytes=writers.PART_BYTES // share,
@@ -362,21 +362,3 @@ class Bank:
             f"parts of bank {self.name} vanish while they are read ({gone}); wait until what "
             f"removes them is done, and run the command again"
         ) from gone
-
-
-def write_record(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that carries its own digest."""
-    with errors_of(path):
-        write_json(path, content)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read what `write_record` wrote; raise `CacheError` where it is not whole."""
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise DamagedError(path, str(error)) from error
-    except OSError as error:
-        raise CacheError(
-            f"{str(path)!r} cannot be read ({error.strerror}); restore it, or extract again"
-        ) from error

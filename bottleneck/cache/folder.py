@@ -3,23 +3,28 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from bottleneck.cache.banks import Bank, read_record, write_record
+from bottleneck.cache.banks import Bank
 from bottleneck.cache.parts import errors_of
-from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import move, slug
+from bottleneck.errors import (
+    CacheError,
+    DamagedError,
+    OtherVersionError,
+    UnknownNameError,
+    UsageError,
+    did_you_mean,
+)
+from bottleneck.files import move, slug, write_json
+from bottleneck.records import Extraction, FeatureSource, read_record, write_record
 
 __all__ = ["Cache"]
 
 _LONGEST_NAME = 200
-_RUN_SCHEMA = 4
 _QUARANTINE = "quarantine"
-_SET_DIGEST = "image_set_sha256"
 
 
 class Cache:
@@ -41,6 +46,11 @@ class Cache:
     def named(self, name: str) -> Bank:
         """Return the bank of a name, which need not exist."""
         return Bank(self.root / name)
+
+    def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
+        """Return the bank of plain images' features, and that of their views if there are any."""
+        plain = self.bank(source.model, source.fingerprint)
+        return (plain, self.named(source.view_bank)) if source.view_bank else (plain,)
 
     def banks(self) -> tuple[Bank, ...]:
         """Return all banks, by name."""
@@ -86,23 +96,35 @@ class Cache:
             )
         return self.root / "sets" / f"{name}.csv"
 
-    def record_run(self, record: Mapping[str, Any]) -> Path:
+    def record_run(self, run: Extraction) -> Extraction:
         """Keep what an extraction did, under ``runs/``, once the image set has been written."""
-        now = datetime.now(UTC)
-        stamp = now.strftime("%Y%m%dT%H%M%S%f")
+        stamp = datetime.fromisoformat(run.time).strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
-        content = {"schema": _RUN_SCHEMA, "time": now.isoformat(), **record}
-        set_file = self.set_file(record["image_set"])
+        set_file = self.set_file(run.image_set)
         if set_file.exists():
-            content[_SET_DIGEST] = hashlib.sha256(set_file.read_bytes()).hexdigest()
-        write_record(path, content)
-        return path
+            digest = hashlib.sha256(set_file.read_bytes()).hexdigest()
+            run = replace(run, image_set_sha256=digest)
+        with errors_of(path):
+            write_record(path, run)
+        return run
 
     def run_files(self) -> list[Path]:
         """Return the files of all runs' records, oldest first."""
         return sorted((self.root / "runs").glob("*.json"))
 
-    def runs(self, *, damaged_too: bool = True) -> list[dict[str, Any]]:
+    def run(self, path: Path) -> Extraction | None:
+        """Return the record in a file; None where another version wrote it.
+
+        Raises
+        ------
+        CacheError
+            It cannot be read, or is damaged.
+        """
+        with suppress(OtherVersionError):
+            return read_record(path, Extraction)
+        return None
+
+    def runs(self, *, damaged_too: bool = True) -> list[Extraction]:
         """Return the records of all extractions, oldest first; not those of other versions.
 
         Parameters
@@ -118,15 +140,15 @@ class Cache:
         records = []
         for path in self.run_files():
             with suppress(*(() if damaged_too else (DamagedError,))):
-                records.append(read_record(path))
-        return [record for record in records if record.pop("schema", None) == _RUN_SCHEMA]
+                records.append(self.run(path))
+        return list(filter(None, records))
 
     def set_digests(self) -> dict[str, str]:
         """Return the SHA-256 of the file of each image set, as its last run left it."""
         return {
-            run["image_set"]: run[_SET_DIGEST]
+            run.image_set: run.image_set_sha256
             for run in self.runs(damaged_too=False)
-            if _SET_DIGEST in run
+            if run.image_set_sha256
         }
 
     def set_aside(self, path: Path, reason: str) -> Path:
@@ -140,10 +162,10 @@ class Cache:
         place = self.root / _QUARANTINE / path.relative_to(self.root)
         if place.exists():
             place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         with errors_of(path):
             move(path, place)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_record(place.with_name(f"{place.name}.json"), {"reason": reason, "time": now})
+            write_json(place.with_name(f"{place.name}.json"), {"reason": reason, "time": now})
         return place
 
     def check_writable(self) -> None:

@@ -12,6 +12,7 @@ from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import errors_of, part_files
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import move, stale_paths
+from bottleneck.names import find_layers
 
 __all__ = ["Prunable", "find_prunable", "prune"]
 
@@ -43,9 +44,8 @@ class Prunable:
 
     def is_named(self, layer: str) -> bool:
         """Return whether the layer goes by this name, or is in this module."""
-        return self.layer is not None and (
-            layer in {self.layer, self.alias} or self.layer.startswith(f"{layer}.")
-        )
+        aliases = [self.alias] if self.alias else []
+        return self.layer is not None and bool(find_layers(layer, {self.layer: aliases}))
 
 
 def find_prunable(
@@ -142,25 +142,25 @@ def _remove(cache: Cache, bank: Bank) -> None:
 
 def _layers_of(bank: Bank) -> set[str]:
     """Return the layers that ``bank.json`` or a part knows."""
-    described = set(bank.info["layers"]) if bank.exists else set()
+    described = set(bank.info.layers) if bank.exists else set()
     return described.union(*(part.layers for part in bank.parts()))
 
 
 def _layers(bank: Bank, known: dict[tuple[str, str], str]) -> list[Prunable]:
     written = _newest(bank)
     try:
-        info = bank.info if bank.exists else {"layers": {}}
-        layers = sorted(_layers_of(bank))
+        info = bank.info if bank.exists else None
+        described = info.layers if info else {}
         return [
             Prunable(
                 bank=bank.name,
-                model=info.get("model", _model_of(bank)),
+                model=info.model if info else _model_of(bank),
                 layer=name,
-                alias=info["layers"].get(name, {}).get("alias"),
+                alias=described[name].alias if name in described else None,
                 bytes=_bytes_of(bank, name),
                 last_extracted=max(known.get((bank.name, name), ""), written),
             )
-            for name in layers
+            for name in sorted(_layers_of(bank))
         ]
     except CacheError:
         return [Prunable(bank.name, _model_of(bank), None, None, bank.size, written)]
@@ -190,9 +190,9 @@ def _bytes_of(bank: Bank, layer: str) -> int:
 def _last_extracted(cache: Cache) -> dict[tuple[str, str], str]:
     """Return when each (bank, layer) was last part of an extraction."""
     return {
-        (layer[bank], layer["layer"]): run["time"]
+        (bank, layer.layer): run.time
         for run in cache.runs(damaged_too=False)
-        for layer in run["layers"]
-        for bank in ("bank", "view_bank")
-        if layer.get(bank)
+        for layer in run.layers
+        for bank in (layer.bank, layer.view_bank)
+        if bank
     }

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bottleneck.cache.banks import Bank, read_record
+from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError, DamagedError, MissingExtraError
 from bottleneck.files import stale_paths
+from bottleneck.records import BankRecord, read_record
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
 
@@ -109,7 +110,7 @@ def verify_cache(
         before = len(result.damage)
         if bank.exists:
             result.damage.extend(
-                _check(cache, bank.info_file, partial(read_record, bank.info_file))
+                _check(cache, bank.info_file, partial(read_record, bank.info_file, BankRecord))
             )
         parts = rows = size = 0
         for part in bank.parts():
@@ -129,7 +130,7 @@ def verify_cache(
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
     if banks is None:
         for path in cache.run_files():
-            result.damage.extend(_check(cache, path, partial(read_record, path)))
+            result.damage.extend(_check(cache, path, partial(cache.run, path)))
         for name, digest in cache.set_digests().items():
             path = cache.set_file(name)
             result.damage.extend(_check(cache, path, partial(_check_set, path, digest)))

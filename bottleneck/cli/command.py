@@ -202,7 +202,7 @@ def _kind(value: Declared) -> Any:
         return bool
     if get_origin(kind) is not tuple:
         return str
-    return list[str] if Ellipsis in get_args(kind) else tuple[(str,) * len(get_args(kind))]
+    return list[str] if Ellipsis in get_args(kind) else tuple[str, str]
 
 
 def _typer_option(value: Declared, command: Command) -> Any:

@@ -44,9 +44,7 @@ def _layers(typed: dict[str, Any]) -> Iterable[str]:
     from bottleneck.cache import Cache
 
     runs = Cache(typed.get("cache") or "cache").runs(damaged_too=False)
-    return {
-        name for run in runs for each in run["layers"] for name in (each["layer"], *each["aliases"])
-    }
+    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
 
 
 def _heads(typed: dict[str, Any]) -> Iterable[str]:

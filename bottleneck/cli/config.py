@@ -93,7 +93,7 @@ def _take(
     path: Path,
 ) -> None:
     """Give a value to the commands that it is for."""
-    known = set()
+    known: set[str] = set()
     taken = False
     for name in commands if table == _SHARED else [table]:
         fields = {each.key: each for each in commands[name].values.values()}

@@ -68,8 +68,8 @@ def finetune(
     store = Cache(cache)
     start, fitted = find_head(heads, head)
     images = ImageSet.open(data, name=image_set, seed=settings.seed) if data else None
-    folder = heads / (name or f"{start.name}-finetuned")
-    if folder.name == start.name:
+    folder = heads / (name or f"{start.resolve().name}-finetuned")
+    if folder.resolve() == start.resolve():
         raise UsageError(
             f"the result would replace {start.name!r}, from which it starts; give another `name`"
         )
@@ -83,9 +83,8 @@ def finetune(
         note_image_set(images)
     options: dict[str, Any] = {"weights": weights, "device": device, "devices": devices}
     with _training_shown(folder, settings, tensorboard, quiet=not first) as shown:
-        done = finetune_head(
-            fitted, images, store, folder, settings, resume=resume, **options, **shown
-        )
+        options |= {"resume": resume, **shown}
+        done = finetune_head(fitted, images, store, folder, settings, **options)
     if not first:
         return done
     _tell(done, settings, replaced=replaced, as_json=as_json)
@@ -112,23 +111,25 @@ def _training_shown(
     folder: Path, settings: FinetuneSettings, tensorboard: Path | None, *, quiet: bool
 ) -> Iterator[dict[str, Any]]:
     """Yield what reports a training: ``progress`` and ``watch``; say how an interrupted goes on."""
-    from bottleneck.finetune import is_resumable
+    from bottleneck.finetune.checkpoints import Checkpoint
 
     log = tensorboard / folder.name if tensorboard and not quiet else None
     try:
         with progress_shown(quiet=quiet) as progress, _epochs_shown(settings.epochs, log) as watch:
             yield {"progress": progress, "watch": watch}
     except SystemExit:
-        if not quiet and is_resumable(folder):
+        if not quiet and Checkpoint.of(folder).exists:
             note("stopped: the same command with --resume goes on after the last whole epoch")
         raise
 
 
 def _print(done: "Finetuned", unfreeze: str) -> None:
     """Print what was trained, how it went, and where the result is."""
-    scores, source = done.head.scores, done.head.source
+    from bottleneck.records import known_source
+
+    scores, source = done.head.scores, known_source(done.head.source)
     print(
-        f"{done.trained:,} parameters from {unfreeze!r} to {source['alias'] or source['layer']!r} "
+        f"{done.trained:,} parameters from {unfreeze!r} to {source.layer_name!r} "
         f"and the {done.head.clf} head, trained on {done.train} images, validated on {done.val}"
     )
     print(

@@ -76,14 +76,14 @@ def fit_head(
     alike = find_alike(features.images) if near_duplicates else {}
     with progress_shown(unit="epochs") as progress:
         head = fit(features, settings, progress=progress)
-    folder = heads / (name or f"{features.source.slug}-{settings.clf}")
+    folder = heads / (name or f"{features.selection.slug}-{settings.clf}")
     replaced = folder.exists()
     head.save(folder)
     if settings.clf == "mlp":
         _show_history(head.scores["history"], folder.name, picture, tensorboard)
     note_image_set(features.images)
-    note_random(features.source.weights_random)
-    note_seen(features.source.model, features.images, ["train", "val"])
+    note_random(features.selection.weights_random)
+    note_seen(features.selection.model, features.images, ["train", "val"])
     if as_json:
         odd = {"leaks": features.images.leaks, "conflicts": features.images.conflicts}
         print_json({"head": folder.name, **head.as_dict(), **odd, **alike})
@@ -227,7 +227,7 @@ def _show_history(
 
 def _print_fit(head: "Head", features: "Features") -> None:
     """Print on what a head was fitted, what was chosen, and how good it is on held-out images."""
-    source, train = features.source, features.training()
+    source, train = features.selection, features.training()
     views = f", {source.views} views each" if source.views else ""
     print(
         f"{head.clf} on {int((train.views == 0).sum())} images{views} of {source.image_set!r}, "

@@ -37,15 +37,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
+    from bottleneck.bases import is_finetuned
     from bottleneck.cache import Cache
     from bottleneck.evaluate import evaluate_head
     from bottleneck.features import features_of
     from bottleneck.heads import find_head
+    from bottleneck.records import known_source
 
     folder, fitted = find_head(heads, head)
     store, split = Cache(cache), settings.split
-    source = fitted.known_source
-    if source.is_finetuned:
+    source = known_source(fitted.source)
+    if is_finetuned(source.model):
         with loading():
             from bottleneck.finetune import fill_split
         with progress_shown() as progress:

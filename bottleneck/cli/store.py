@@ -298,16 +298,16 @@ def _summary(bank: "Bank") -> dict[str, Any]:
     info = bank.info
     return {
         "bank": bank.name,
-        "model": info["model"],
-        "weights": info["weights_name"],
-        "input": info["transform"]["crop"],
-        "pool": info["pool"],
-        "computed in": info["precision"].get("compute"),
-        "resized": "exactly" if info["transform"].get("exact_resize", True) else "fast",
-        "dtype": info["precision"]["storage"],
-        "views": info.get("policy"),
-        "layers": ", ".join(details["alias"] or layer for layer, details in info["layers"].items()),
-        "rows": max((len(bank.index(layer)) for layer in info["layers"]), default=0),
+        "model": info.model,
+        "weights": info.weights_name,
+        "input": info.transform and info.transform.crop,
+        "pool": info.pool,
+        "computed in": info.precision.get("compute"),
+        "resized": "exactly" if not info.transform or info.transform.exact_resize else "fast",
+        "dtype": info.precision["storage"],
+        "views": info.policy,
+        "layers": ", ".join(details.alias or layer for layer, details in info.layers.items()),
+        "rows": max((len(bank.index(layer)) for layer in info.layers), default=0),
         "parts": len(bank.parts()),
         "megabytes": round(bank.size / 1e6, 3),
     }
@@ -315,7 +315,7 @@ def _summary(bank: "Bank") -> dict[str, Any]:
 
 def _described(bank: "Bank") -> dict[str, Any]:
     """Return a bank's provenance with the number of rows of each layer, without the canary."""
-    info = bank.info
+    info = bank.info.as_dict()
     for layer, details in info["layers"].items():
         del details["canary"]
         details["rows"] = len(bank.index(layer))

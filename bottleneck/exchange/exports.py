@@ -2,23 +2,24 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bottleneck.cache import Bank, Cache, Dataset
 from bottleneck.errors import CacheError
 from bottleneck.exchange.formats import BLOCK_BYTES, FORMAT, Exchange, writer_of
-from bottleneck.features import Selection
+from bottleneck.features import vectors
 from bottleneck.files import atomic_write
 from bottleneck.images import ImageSet
+from bottleneck.records import ExportRecord, FeatureSource
 
 __all__ = ["export_features"]
 
 
-def export_features(cache: Cache, selection: Selection, file: str | Path) -> Exchange:
+def export_features(cache: Cache, selection: FeatureSource, file: str | Path) -> Exchange:
     """Write a layer's features of an image set, with paths, labels and splits, to one file.
 
     The file holds ``features`` (n, ...), and ``paths``, ``labels``, ``splits`` and ``digests`` as
@@ -28,7 +29,7 @@ def export_features(cache: Cache, selection: Selection, file: str | Path) -> Exc
     ----------
     cache : Cache
         Where they are.
-    selection : Selection
+    selection : FeatureSource
         Which they are. As stored, or float32 where they are pooled otherwise than they are stored.
     file : str or Path
         Ends in ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
@@ -43,9 +44,9 @@ def export_features(cache: Cache, selection: Selection, file: str | Path) -> Exc
     target = Path(file)
     write = writer_of(target)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
-    bank = cache.bank(selection.model, selection.fingerprint)
+    bank, *_ = cache.banks_of(selection)
     digests = [item.digest for item in images.items]
-    convert = None if selection.pool == selection.stored_pool else selection.vectors
+    convert = None if selection.pool == selection.stored_pool else partial(vectors, selection)
     first = bank.read(selection.layer, digests[:1], convert=convert)
     blocks = _Rows(bank, selection.layer, digests, convert)
     features = Dataset((len(digests), *first.shape[1:]), first.dtype, blocks)
@@ -55,11 +56,9 @@ def export_features(cache: Cache, selection: Selection, file: str | Path) -> Exc
         "splits": [item.split or "" for item in images.items],
         "digests": digests,
     }
-    provenance = {
-        "format": FORMAT,
-        "selection": asdict(selection),
-        "bank": _description(bank, selection.layer),
-    }
+    info = bank.info
+    described = replace(info, layers={selection.layer: info.layers[selection.layer]})
+    provenance = ExportRecord(format=FORMAT, selection=selection, bank=described).as_dict()
     try:
         atomic_write(target, write(features, texts, json.dumps(provenance)))
     except CacheError:
@@ -85,9 +84,3 @@ class _Rows:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.bank.stream(self.layer, self.digests, memory=BLOCK_BYTES, convert=self.convert)
-
-
-def _description(bank: Bank, layer: str) -> dict[str, Any]:
-    info = bank.info
-    info["layers"] = {layer: info["layers"][layer]}
-    return info

@@ -4,20 +4,21 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 
 import h5py
 import numpy as np
 
 from bottleneck.cache import Dataset, hdf5_pieces
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import Selection
 from bottleneck.images import ImageItem, ImageSet
+from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
 __all__ = [
     "BLOCK_BYTES",
@@ -31,8 +32,13 @@ __all__ = [
 ]
 
 BLOCK_BYTES = 2**24
-FORMAT = 2
+FORMAT: Final = 2
 """Raised whenever files of before cannot be read any more."""
+_UNREADABLE = (
+    *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError),
+    *(RecursionError, NotImplementedError, zlib.error, zipfile.BadZipFile),
+)
+"""What h5py, NumPy and zipfile raise where a file is damaged or not what it seems."""
 _TEXTS = ("paths", "labels", "splits", "digests")
 
 _Content = tuple[
@@ -74,7 +80,7 @@ class Exchange:
     @classmethod
     def of(
         cls,
-        selection: Selection,
+        selection: FeatureSource,
         file: Path,
         *,
         images: int,
@@ -105,7 +111,7 @@ class Exported:
     """What an exported file holds; `blocks` yields the features again at each call."""
 
     texts: Mapping[str, list[str]]
-    provenance: dict[str, Any]
+    record: ExportRecord
     shape: tuple[int, ...]
     blocks: Callable[[], Iterator[np.ndarray]]
 
@@ -208,10 +214,7 @@ def read_exported(path: Path) -> Exported:
     texts, provenance, seal, shape, blocks = read(path)
     if seal != _seal(blocks(), texts, provenance):
         raise ValueError("its content does not match its digest")
-    described = json.loads(provenance)
-    if described["format"] != FORMAT:
-        raise ValueError(f"it has the format {described['format']}, expected {FORMAT}")
-    return Exported(texts, described, shape, blocks)
+    return Exported(texts, parse_record(json.loads(provenance), ExportRecord), shape, blocks)
 
 
 def _read_npz(path: Path) -> _Content:
@@ -247,8 +250,8 @@ def errors_of(path: Path) -> Iterator[None]:
     """Turn what a damaged or foreign file raises into one sentence."""
     try:
         yield
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error.args[0]) if error.args else type(error).__name__
+    except _UNREADABLE as error:
+        reason = str(error) or type(error).__name__
         raise DataError(
             f"{str(path)!r} cannot be read as exported features ({reason}); give a file that "
             f"'bottleneck cache export' wrote, or a .npy array with --table"

@@ -4,10 +4,10 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
@@ -20,15 +20,23 @@ from bottleneck.errors import (
     UsageError,
 )
 from bottleneck.exchange.formats import Exchange, blocks_of, errors_of, read_exported
-from bottleneck.features import Selection
 from bottleneck.files import slug
 from bottleneck.images import ImageSet, read_manifest
+from bottleneck.records import (
+    IMPORTED,
+    BankRecord,
+    ExtractedLayer,
+    Extraction,
+    FeatureSource,
+    LayerFacts,
+    RunFacts,
+    facts_of,
+)
 
 __all__ = ["AXES", "import_array", "import_features"]
 
 AXES = {"CHW": 4, "HWC": 4, "TC": 3}
 """What the axes of a row can be, and how many an array of such rows has."""
-_WEIGHTS = "imported"
 _LONGEST_NAME = 100
 
 
@@ -60,26 +68,25 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
         raise PathMissingError(f"no file {str(source)!r}; give one that 'cache export' wrote")
     with errors_of(source):
         exported = read_exported(source)
-        selection = Selection(**exported.provenance["selection"])
+        selection, info = exported.record.selection, exported.record.bank
         images = exported.images(image_set or selection.image_set)
-        info = dict(exported.provenance["bank"])
-        details = info.pop("layers")[selection.layer]
-        if not re.fullmatch("[0-9a-f]{64}", selection.fingerprint) or "/" in selection.layer:
-            raise ValueError("it does not name its bank and layer")
+        details = info.layers[selection.layer]
+        if "/" in selection.layer:
+            raise ValueError(f"'selection.layer' is {selection.layer!r}, expected one without /")
     if selection.pool != selection.stored_pool:
         raise DataError(
             f"{str(source)!r} was pooled by {selection.pool} at export, so that it is not what a "
             f"bank holds; export it without --pool, or save its features by np.save and import "
             f"them with --table"
         )
-    if exported.shape != (len(images.items), *details["shape"]):
+    if exported.shape != (len(images.items), *details.shape):
         raise DataError(
             f"{str(source)!r} has features of shape {exported.shape} for {len(images.items)} "
-            f"images and a layer of shape {tuple(details['shape'])}; give one that 'cache export' "
+            f"images and a layer of shape {tuple(details.shape)}; give one that 'cache export' "
             f"wrote"
         )
     selection = replace(selection, image_set=images.name)
-    return _take_in(cache, source, selection, images, info, details, exported.blocks)
+    return _take_in(cache, source, selection, images, info, exported.blocks)
 
 
 def import_array(
@@ -151,43 +158,39 @@ def import_array(
         content = hashlib.file_digest(stream, "sha256").hexdigest()
     digests = [item.digest for item in images.items]
     identity = json.dumps(["imported", content, digests, model, layer, axes, dtype])
-    selection = Selection(
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    selection = FeatureSource(
         image_set=images.name,
         model=model,
-        weights=_WEIGHTS,
+        weights=IMPORTED,
         weights_random=False,
         precision="",
         dtype=dtype,
         adjustments={},
         layer=layer,
         alias=None,
-        bank="",
-        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        bank=cache.bank(model, fingerprint).name,
+        fingerprint=fingerprint,
         stored_pool="none",
         axes=axes or ("C" if rows.ndim == 2 else ""),  # noqa: PLR2004 - rows and channels
         pool="none",
     )
-    info = {
-        "fingerprint": selection.fingerprint,
-        "model": model,
-        "weights_name": _WEIGHTS,
-        "weights_random": False,
-        "source": {"file": source.name, "sha256": content},
-        "transform": {"crop": None},
-        "pool": "none",
-        "precision": {"storage": dtype},
-    }
-    details = {"alias": None, "shape": list(rows.shape[1:]), "canary": []}
-    return _take_in(cache, source, selection, images, info, details, lambda: blocks_of(rows))
+    info = BankRecord.imported(
+        fingerprint,
+        model,
+        {layer: rows.shape[1:]},
+        dtype=dtype,
+        source={"file": source.name, "sha256": content},
+    )
+    return _take_in(cache, source, selection, images, info, lambda: blocks_of(rows))
 
 
 def _take_in(  # noqa: PLR0917 - two callers, next to it
     cache: Cache,
     source: Path,
-    selection: Selection,
+    selection: FeatureSource,
     images: ImageSet,
-    info: Mapping[str, Any],
-    details: Mapping[str, Any],
+    info: BankRecord,
     blocks: Callable[[], Iterator[np.ndarray]],
 ) -> Exchange:
     """Add rows, in the order of the images, to their bank; write image set and record."""
@@ -201,26 +204,27 @@ def _take_in(  # noqa: PLR0917 - two callers, next to it
     cache.check_writable()
     bank = cache.bank(selection.model, selection.fingerprint)
     selection = replace(selection, bank=bank.name)
+    details = info.layers[selection.layer]
     if bank.describes(selection.layer):
-        bank.check_canary(selection.layer, details["canary"])
+        bank.check_canary(selection.layer, details.canary)
     else:
-        bank.describe_layer(info, selection.layer, details)
+        bank.describe(info)
     added = _append(bank, selection, images, blocks())
     bank.rebuild_view_file()
     images.write_csv(set_file)
-    cache.record_run(_record(selection, images, details, source))
+    cache.record_run(_record(selection, images, details.shape, source, added))
     return Exchange.of(
         selection,
         source,
         images=len(images.items),
-        shape=details["shape"],
+        shape=details.shape,
         dtype=selection.dtype,
         added=added,
     )
 
 
 def _check_rows(
-    source: Path, selection: Selection, images: ImageSet, blocks: Iterator[np.ndarray]
+    source: Path, selection: FeatureSource, images: ImageSet, blocks: Iterator[np.ndarray]
 ) -> None:
     """Raise `DataError` where a row cannot be stored, or equal images have unequal rows."""
     first: dict[str, tuple[int, int]] = {}
@@ -245,7 +249,7 @@ def _check_rows(
 
 
 def _append(
-    bank: Bank, selection: Selection, images: ImageSet, blocks: Iterator[np.ndarray]
+    bank: Bank, selection: FeatureSource, images: ImageSet, blocks: Iterator[np.ndarray]
 ) -> int:
     """Add the rows that the bank lacks, once each; return how many."""
     seen = {digest for digest, view in bank.known(selection.layer) if view == 0}
@@ -265,26 +269,25 @@ def _append(
 
 
 def _record(
-    selection: Selection, images: ImageSet, details: Mapping[str, Any], source: Path
-) -> dict[str, Any]:
+    selection: FeatureSource, images: ImageSet, shape: list[int], source: Path, added: int
+) -> Extraction:
     """Return what a run's record says, as far as an import knows it."""
-    shared = ("image_set", "model", "weights", "weights_random", "precision", "dtype")
-    layer = {
-        "layer": selection.layer,
-        "alias": selection.alias,
-        "aliases": [selection.alias] if selection.alias else [],
-        "bank": selection.bank,
-        "fingerprint": selection.fingerprint,
-        "pool": selection.stored_pool,
-        "axes": selection.axes,
-        "shape": details["shape"],
-    }
-    return {
-        **{key: getattr(selection, key) for key in (*shared, "adjustments")},
-        "image_set_digest": images.digest_of(),
-        "imported_from": source.name,
-        "layers": [layer],
-    }
+    plain = selection.with_views(0)
+    layer = ExtractedLayer(
+        **facts_of(plain, LayerFacts),
+        aliases=[plain.alias] if plain.alias else [],
+        pool=plain.stored_pool,
+        shape=shape,
+    )
+    return Extraction(
+        **facts_of(plain, RunFacts),
+        time=datetime.now(UTC).isoformat(),
+        image_set_digest=images.digest_of(),
+        layers=[layer],
+        images=len(images.items),
+        computed=added,
+        imported_from=source.name,
+    )
 
 
 def _load_array(path: Path) -> np.ndarray:

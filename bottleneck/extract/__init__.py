@@ -15,8 +15,9 @@ from bottleneck.extract.forecast import Forecast, forecast_extraction
 from bottleneck.extract.pixels import preprocess
 from bottleneck.extract.preview import draw_views
 from bottleneck.extract.recheck import Recheck, recheck_bank
-from bottleneck.extract.run import Extraction, extract_features, usable_images
+from bottleneck.extract.run import extract_features, usable_images
 from bottleneck.extract.task import count_cached
+from bottleneck.records import Extraction
 
 __all__ = [
     "Batch",

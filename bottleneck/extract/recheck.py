@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from bottleneck.errors import BottleneckError, CacheError
 from bottleneck.extract.batches import Progress, feature_batches
 from bottleneck.extract.task import find_target
 from bottleneck.images import ImageItem, ImageSet
+from bottleneck.records import ExtractedLayer, Extraction
 
 __all__ = ["Recheck", "recheck_bank"]
 
@@ -78,8 +78,8 @@ def recheck_bank(
         try:
             policy = _policy(bank)
             base = _base(runs[-1], bank, policy)
-            find_target(base, cache, runs[-1]["dtype"], policy)  # says so where it differs
-            sets = {run["image_set"] for run in runs}
+            find_target(base, cache, runs[-1].dtype, policy)  # says so where it differs
+            sets = {run.image_set for run in runs}
             items, views = _draw(*_at_hand(bank, cache, sets, base.layers), images, seed)
         except BottleneckError as error:
             reasons.append(str(error))
@@ -106,16 +106,16 @@ def recheck_bank(
     return Recheck(bank.name, rows, difference, damage, "; ".join(reasons) or None)
 
 
-def _layers_in(bank: Bank, run: dict[str, Any]) -> list[dict[str, Any]]:
+def _layers_in(bank: Bank, run: Extraction) -> list[ExtractedLayer]:
     """Return what a run says of the layers that it used of a bank."""
-    return [each for each in run["layers"] if bank.name in {each["bank"], each.get("view_bank")}]
+    return [each for each in run.layers if bank.name in {each.bank, each.view_bank}]
 
 
-def _runs_by_layers(bank: Bank, cache: Cache) -> list[list[dict[str, Any]]]:
+def _runs_by_layers(bank: Bank, cache: Cache) -> list[list[Extraction]]:
     """Return the runs that used a bank, together where they used the same layers of it."""
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Extraction]] = {}
     for run in cache.runs(damaged_too=False):
-        layers = tuple(each["layer"] for each in _layers_in(bank, run))
+        layers = tuple(each.layer for each in _layers_in(bank, run))
         if layers:
             groups.setdefault(layers, []).append(run)
     return list(groups.values())
@@ -124,28 +124,29 @@ def _runs_by_layers(bank: Bank, cache: Cache) -> list[list[dict[str, Any]]]:
 def _policy(bank: Bank) -> Policy | None:
     """Return how the views in a bank were made; None where they are plain images."""
     info = bank.info
-    return Policy.from_dict(info["policy"], info["augmentation"]) if "policy" in info else None
+    if info.policy is None or info.augmentation is None:
+        return None
+    return Policy.from_dict(info.policy, info.augmentation)
 
 
-def _base(run: dict[str, Any], bank: Bank, policy: Policy | None) -> FrozenBase:
+def _base(run: Extraction, bank: Bank, policy: Policy | None) -> FrozenBase:
     """Return the base that computed a run's layers of a bank."""
     layers = _layers_in(bank, run)
     base = FrozenBase(
-        run["model"],
-        [each["layer"] for each in layers],
-        weights=run["weights"],
-        pool=layers[0]["pool"],
-        precision=run["precision"] or "auto",  # imported features do not tell
-        **run["adjustments"],
+        run.model,
+        [each.layer for each in layers],
+        weights=run.weights,
+        pool=layers[0].pool,
+        precision=run.precision or "auto",  # imported features do not tell
+        **run.adjustments,
     )
-    key, augmentation = "fingerprint", None
-    if policy:
-        key, augmentation = "view_fingerprint", policy.as_dict()
+    augmentation = policy.as_dict() if policy else None
     for each in layers:
-        if base.fingerprint(each["layer"], run["dtype"], augmentation) != each[key]:
+        known = each.view_fingerprint if policy else each.fingerprint
+        if base.fingerprint(each.layer, run.dtype, augmentation) != known:
             raise CacheError(
                 f"the base of {bank.name} is not the one that computed it any more; see to the "
-                f"weights {run['weights']!r}"
+                f"weights {run.weights!r}"
             )
     return base
 

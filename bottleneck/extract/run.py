@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import cast
 
 from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
@@ -11,105 +11,16 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.extract.batches import Progress
 from bottleneck.extract.fill import check_arguments, check_views, fill_banks
-from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.images import ImageSet
+from bottleneck.records import (
+    Adjustments,
+    Augmentation,
+    ExtractedLayer,
+    Extraction,
+    RejectedImage,
+)
 
-__all__ = ["Extraction", "extract_features", "usable_images"]
-
-
-@dataclass(frozen=True)
-class ExtractedLayer:
-    """Where a layer's features are.
-
-    Attributes
-    ----------
-    layer, alias : str, str or None
-        torchvision's name and Keras'.
-    aliases : list of str
-        All names by which the layer can be asked for, beside its own.
-    bank : str
-        Name of the bank's folder.
-    fingerprint : str
-        64 hexadecimal digits.
-    pool, axes : str
-        How the activations are pooled, and what the axes of what is stored are.
-    shape : list of int
-        Of one image's pooled activation.
-    view_bank, view_fingerprint : str or None
-        Where the augmented views' features are; None where there are none.
-    """
-
-    layer: str
-    alias: str | None
-    aliases: list[str]
-    bank: str
-    fingerprint: str
-    pool: str
-    axes: str
-    shape: list[int]
-    view_bank: str | None
-    view_fingerprint: str | None
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """What an extraction did; its record under ``cache/runs/``.
-
-    Attributes
-    ----------
-    image_set, image_set_digest : str
-        Name of the CSV file under ``cache/sets/``, and the digest of its images and labels.
-    model, weights : str
-        As the user named the one, and where the other came from.
-    weights_random : bool
-        The weights were never trained: the features serve to try the plumbing only.
-    adjustments : dict
-        How the preprocessing differs from that of the weights: arguments of `FrozenBase`.
-    precision, dtype : str
-        In which numbers the base computed (``fp32``, ``bf16`` or ``fp16``), and how the features
-        are stored (``float16`` or ``float32``).
-    layers : list of ExtractedLayer
-        In the order of computation.
-    images, computed, cached : int
-        Usable images, and how many different ones were computed and found in the cache.
-    rejected : list of RejectedImage
-        Images that could not be used, with the reason.
-    leaks, conflicts : list of str
-        Digests of images that stand in several splits, and under several labels.
-    bytes_written : int
-        Bytes of the features added.
-    seconds : float
-        Wall time.
-    views, views_computed : int
-        Augmented views of each training image, and how many of all were computed.
-    policy, augmentation : str or None, dict or None
-        How they were made: the policy's name, and what of it decides the pixels.
-    """
-
-    image_set: str
-    image_set_digest: str
-    model: str
-    weights: str
-    weights_random: bool
-    adjustments: dict[str, Any]
-    precision: str
-    dtype: str
-    layers: list[ExtractedLayer]
-    images: int
-    computed: int
-    cached: int
-    rejected: list[RejectedImage]
-    leaks: list[str]
-    conflicts: list[str]
-    bytes_written: int
-    seconds: float
-    views: int
-    views_computed: int
-    policy: str | None
-    augmentation: dict[str, Any] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the record as JSON holds it."""
-        return asdict(self)
+__all__ = ["extract_features", "usable_images"]
 
 
 def extract_features(
@@ -188,12 +99,13 @@ def extract_features(
     made = policy if views else None
     augmentation = made.as_dict() if made else None
     extraction = Extraction(
+        time=datetime.now(UTC).isoformat(),
         image_set=images.name,
         image_set_digest=usable.digest_of(),
         model=base.model,
         weights=base.weights_name,
         weights_random=base.weights_random,
-        adjustments=base.adjustments,
+        adjustments=cast("Adjustments", base.adjustments),
         precision=base.precision,
         dtype=dtype,
         layers=[
@@ -222,10 +134,9 @@ def extract_features(
         views=views,
         views_computed=filling.views_computed,
         policy=made.name if made else None,
-        augmentation=augmentation,
+        augmentation=cast("Augmentation | None", augmentation),
     )
-    cache.record_run(extraction.as_dict())
-    return extraction
+    return cache.record_run(extraction)
 
 
 def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:

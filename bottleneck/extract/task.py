@@ -13,6 +13,7 @@ from bottleneck.cache import Bank, Cache
 from bottleneck.errors import CacheError
 from bottleneck.extract.pixels import augment_image
 from bottleneck.images import ImageItem, ImageSet, in_threads, read_size
+from bottleneck.records import BankRecord, StoredLayer
 
 __all__ = [
     "Canary",
@@ -102,7 +103,7 @@ def find_target(base: FrozenBase, cache: Cache, dtype: str, policy: Policy | Non
     target = Target(_banks(base, cache, dtype, policy), dtype, _canary(base, policy), policy)
     for layer, bank in target.banks.items():
         known = base.fingerprint(layer, dtype, target.augmentation)
-        if bank.exists and bank.info["fingerprint"] != known:
+        if bank.exists and bank.info.fingerprint != known:
             raise CacheError(
                 f"bank {bank.name} has another fingerprint than its name says; move it away"
             )
@@ -224,18 +225,20 @@ def describe_layers(base: FrozenBase, layers: Iterable[str], target: Target) -> 
         if bank.describes(layer):
             continue
         versions = {"python": platform.python_version()}
-        provenance = {
-            "fingerprint": base.fingerprint(layer, target.dtype, target.augmentation),
-            "model": base.model,
-            "weights_name": base.weights_name,
-            "weights_random": base.weights_random,
-            "versions": versions | {package: version(package) for package in _PACKAGES},
-            **base.provenance(layer, target.dtype, target.augmentation),
-            **({"policy": target.policy.name} if target.policy else {}),
-        }
-        details = {
-            "alias": base.network.alias(layer),
-            "shape": list(base.shapes[layer]),
-            "canary": target.canary[layer],
-        }
-        bank.describe_layer(provenance, layer, details)
+        details = StoredLayer(
+            alias=base.network.alias(layer),
+            shape=list(base.shapes[layer]),
+            canary=[list(values) for values in target.canary[layer]],
+        )
+        provenance = base.provenance(layer, target.dtype, target.augmentation)
+        record = BankRecord(
+            fingerprint=base.fingerprint(layer, target.dtype, target.augmentation),
+            model=base.model,
+            weights_name=base.weights_name,
+            weights_random=base.weights_random,
+            versions=versions | {package: version(package) for package in _PACKAGES},
+            policy=target.policy.name if target.policy else None,
+            layers={layer: details},
+            **provenance | {"transform": base.transform},
+        )
+        bank.describe(record)

@@ -1,16 +1,24 @@
 """Features with labels, groups and splits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from bottleneck.cache import Cache
+from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError
-from bottleneck.features.selection import Selection
+from bottleneck.features.selection import select_features, vectors
 from bottleneck.features.streaming import StreamedRows
+from bottleneck.fields import made
 from bottleneck.images import SPLITS, ImageItem, ImageSet
+from bottleneck.records import FeatureSource, known_source
+from bottleneck.settings import FeatureSettings
+
+if TYPE_CHECKING:
+    from bottleneck.solvers import Reduction
 
 __all__ = ["Features", "features_of", "load_features"]
 
@@ -43,8 +51,10 @@ class Features:
         uint16 of shape (n_samples,): 0 for a plain image, or which view of it a row is.
     images : ImageSet
         The whole set, for its digests.
-    selection : Selection
+    selection : FeatureSource
         Where the features came from.
+    banks : tuple of Bank
+        Where they are: of the plain images, and of their views where there are any.
     """
 
     X: np.ndarray | StreamedRows
@@ -55,10 +65,11 @@ class Features:
     weights: np.ndarray
     views: np.ndarray
     images: ImageSet
-    selection: Selection
+    selection: FeatureSource
+    banks: tuple[Bank, ...] = ()
 
     @classmethod
-    def of(cls, images: ImageSet, selection: Selection, X: np.ndarray | StreamedRows) -> Self:
+    def of(cls, images: ImageSet, selection: FeatureSource, X: np.ndarray | StreamedRows) -> Self:
         """Join the labels of images to their rows, which are in the order of `_rows_of`."""
         items, views = _rows_of(images, selection)
         return cls(
@@ -92,14 +103,24 @@ class Features:
         return self.y
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """What a head must know of the features that it was fitted on, as JSON holds it."""
+    def provenance(self) -> FeatureSource:
+        """What a head must know of the features that it was fitted on."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
-        return {**self.selection.as_dict(), "split_digests": splits}
+        return replace(self.selection, split_digests=splits)
+
+    @property
+    def reduce(self) -> "Callable[..., Reduction]":
+        """What reduces them: `KeptReductions` beside the features, up to the size of these."""
+        from bottleneck.solvers import KeptReductions, reduce_rows  # noqa: PLC0415 - it loads SciPy
+
+        if not self.banks:
+            return reduce_rows
+        size = sum(bank.size for bank in self.banks)
+        return KeptReductions(self.banks[0].path / "reductions", size)
 
     def training(self) -> Self:
         """Return the rows of the training images, views included; `DataError` if there are none."""
-        found = self._take(self.splits == "train")
+        found = self.take(self.splits == "train")
         if not len(found):
             raise DataError(
                 f"image set {self.images.name!r} has no train images; expected some to fit a "
@@ -109,9 +130,10 @@ class Features:
 
     def split(self, name: str) -> Self:
         """Return the plain images' rows of one split, of which there may be none."""
-        return self._take((self.splits == name) & (self.views == 0))
+        return self.take((self.splits == name) & (self.views == 0))
 
-    def _take(self, rows: np.ndarray) -> Self:
+    def take(self, rows: np.ndarray) -> Self:
+        """Return some rows: bool of shape (n_samples,), or places."""
         return replace(
             self,
             X=self.X[rows],
@@ -124,7 +146,7 @@ class Features:
         )
 
 
-def _rows_of(images: ImageSet, selection: Selection) -> tuple[list[ImageItem], np.ndarray]:
+def _rows_of(images: ImageSet, selection: FeatureSource) -> tuple[list[ImageItem], np.ndarray]:
     """Return of which image each row is, and which view of it."""
     train = [item for item in images.items if item.split == "train"]
     items = [*images.items, *train * selection.views]
@@ -133,57 +155,71 @@ def _rows_of(images: ImageSet, selection: Selection) -> tuple[list[ImageItem], n
 
 
 def load_features(
-    cache: Cache, selection: Selection, *, memory: int | None = None, split: str | None = None
+    cache: Cache | str | Path,
+    chosen: FeatureSource | FeatureSettings | None = None,
+    *,
+    memory: int | None = None,
+    split: str | None = None,
+    **options: Any,
 ) -> Features:
-    """Read the features of a selection and join the labels by digest.
+    """Read features and join the labels by digest.
 
     Parameters
     ----------
-    cache : Cache
+    cache : Cache or path
         Where they are.
-    selection : Selection
-        Which they are.
+    chosen : FeatureSource or FeatureSettings, optional
+        Which they are; the last extraction's by default, see `select_features`.
     memory : int, optional
         Bytes that it may take to fit a classifier on them: larger ones are `StreamedRows`, which
         are read in every pass over them. Without it they are read now, whatever their size.
     split : str, optional
         Read only the images of this split, if it has any: others need not be in the cache.
+    **options
+        The fields of `bottleneck.settings.FeatureSettings`, instead of `chosen`.
 
     Raises
     ------
+    DataError, UnknownNameError, UsageError
+        As for `select_features`.
     CacheError
         A row is missing from the bank, or a part is damaged.
     """
+    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    if isinstance(chosen, FeatureSource):
+        selection = made(FeatureSource, chosen, options)
+    else:
+        selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
     some = tuple(item for item in images.items if item.split == split)
     wanted = replace(images, items=some) if split and some else images
-    return replace(_read(cache, selection, wanted, memory), images=images)
+    found = _read(cache, selection, wanted, memory)
+    return replace(found, images=images, banks=cache.banks_of(selection))
 
 
-def _read(cache: Cache, selection: Selection, images: ImageSet, memory: int | None) -> Features:
+def _read(cache: Cache, selection: FeatureSource, images: ImageSet, memory: int | None) -> Features:
     items, views = _rows_of(images, selection)
-    bank, *others = selection.banks(cache)
+    bank, *others = cache.banks_of(selection)
+    convert = partial(vectors, selection)
     view_bank = others[0] if others else bank
     digests = [item.digest for item in items]
     if memory is not None:
-        first = bank.read(selection.layer, digests[:1], convert=selection.vectors)
+        first = bank.read(selection.layer, digests[:1], convert=convert)
         X = StreamedRows(
             bank, view_bank, selection, np.array(digests), views, first.shape[1], memory
         )
         if (found := Features.of(images, selection, X)).bytes_in_memory > memory:
             return found
     number = len(images.items)
-    plain = bank.read(selection.layer, digests[:number], convert=selection.vectors)
+    plain = bank.read(selection.layer, digests[:number], convert=convert)
     if not selection.views:
         return Features.of(images, selection, plain)
-    more = view_bank.read(
-        selection.layer, digests[number:], view=views[number:], convert=selection.vectors
-    )
+    more = view_bank.read(selection.layer, digests[number:], view=views[number:], convert=convert)
     return Features.of(images, selection, np.concatenate([plain, more]))
 
 
 def features_of(
-    source: Mapping[str, Any],
+    source: FeatureSource | None,
     cache: Cache,
     *,
     memory: int | None = None,
@@ -193,7 +229,7 @@ def features_of(
 
     Parameters
     ----------
-    source : mapping
+    source : FeatureSource or None
         The head's `source`, which is the `provenance` of the features that it was fitted on.
     cache : Cache
         Where they are.
@@ -204,25 +240,27 @@ def features_of(
     ------
     DataError
         The training or validation images are not those that the head was fitted on: some of
-        the images held out now may have been trained on.
+        the images held out now may have been trained on. Or the head does not say which features
+        it was fitted on.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
-    selection = Selection.of_head(source).with_views(0)
+    source = known_source(source)
+    selection = replace(source.with_views(0), split_digests=None)
     if not cache.set_file(selection.image_set).exists():
         raise DataError(
             f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
-            f"the cache that the head was fitted on with --cache"
+            f"the cache that the head was fitted on with `cache`"
         )
     features = load_features(cache, selection, memory=memory, split=split)
-    runs = [run for run in cache.runs() if run["image_set"] == selection.image_set]
-    if runs and runs[-1]["image_set_digest"] != features.images.digest_of():
+    runs = [run for run in cache.runs() if run.image_set == selection.image_set]
+    if runs and runs[-1].image_set_digest != features.images.digest_of():
         raise DataError(
             f"{str(cache.set_file(selection.image_set))!r} is not as its last extraction wrote it; "
             f"extract again"
         )
-    now = features.provenance["split_digests"]
-    if any(now[split] != source["split_digests"][split] for split in ("train", "val")):
+    known = source.split_digests or {}
+    if any(features.images.digest_of(name) != known.get(name) for name in ("train", "val")):
         raise DataError(
             f"the training images of {selection.image_set!r} have changed since the head was "
             f"fitted; fit it again, so that no image is both trained on and held out"

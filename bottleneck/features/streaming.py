@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -10,7 +11,8 @@ from typing import Self
 import numpy as np
 
 from bottleneck.cache import Bank
-from bottleneck.features.selection import Selection
+from bottleneck.features.selection import vectors
+from bottleneck.records import FeatureSource
 
 __all__ = ["StreamedRows", "free_memory"]
 
@@ -29,7 +31,7 @@ class StreamedRows:
         Where the plain images' rows are.
     view_bank : Bank
         Where those of augmented views are.
-    selection : Selection
+    selection : FeatureSource
         Which they are.
     digests : np.ndarray
         SHA-256 of the n images.
@@ -43,7 +45,7 @@ class StreamedRows:
 
     bank: Bank
     view_bank: Bank
-    selection: Selection
+    selection: FeatureSource
     digests: np.ndarray
     views: np.ndarray
     n_features: int
@@ -80,7 +82,7 @@ class StreamedRows:
         They may take 16 MiB in any case: row by row, a pass would take for ever.
         """
         pooled = self.selection.pool != self.selection.stored_pool
-        convert = self.selection.vectors if pooled else None
+        convert = partial(vectors, self.selection) if pooled else None
         augmented = self.views > 0
         cuts = np.flatnonzero(np.diff(augmented)) + 1
         for start, end in pairwise(np.unique([0, *cuts, len(augmented)])):  # rows of one bank

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from bottleneck.heads.scoring import score_metrics
 from bottleneck.images import ImageSet
 from bottleneck.labels import Targets
 from bottleneck.predict import load_base
+from bottleneck.records import Adjustments, Augmentation, FeatureSource, ModelFacts, known_source
 
 __all__ = ["fill_split", "write_result"]
 
@@ -76,18 +77,19 @@ def write_result(
     """
     fitted = _fitted(start.head, training, state, scores.astype(np.float64))
     source = start.source
-    record = {
-        "settings": training.settings.as_dict(),
-        "augmentation": find_policy(training.settings.augment).as_dict(),
-        "boundary": start.split.boundary,
-        "pool": source.pool,
-        "image_set": source.image_set,
-        "split_digests": _split_digests(images),
-        "started_from": dict(start.head.source),
-        "best_epoch": state.best_epoch,
-        "epochs": len(state.history),
-        "validation": {key: fitted.scores[key] for key in ("accuracy", "log_loss")},
-    }
+    facts = ModelFacts(
+        layer=source.layer,
+        settings=training.settings.as_dict(),
+        augmentation=cast("Augmentation", find_policy(training.settings.augment).as_dict()),
+        boundary=start.split.boundary,
+        pool=source.pool,
+        image_set=source.image_set,
+        split_digests={name: images.digest_of(name) for name in SPLITS},
+        started_from=source,
+        best_epoch=state.best_epoch,
+        epochs=len(state.history),
+        validation={key: fitted.scores[key] for key in ("accuracy", "log_loss")},
+    )
     try:
         # The head last: what has one is whole.
         write_finetuned(
@@ -95,8 +97,7 @@ def write_result(
             find_model(source.model),
             _all_weights(start, training),
             transform=start.base.transform,
-            layer=source.layer,
-            record=record,
+            facts=facts,
             seen=seen,
         )
     except OSError as error:
@@ -104,8 +105,8 @@ def write_result(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
             f"folder with --heads"
         ) from error
-    provenance = {**_selection(folder, start, images), "split_digests": _split_digests(images)}
-    replace(fitted, source=provenance).save(folder)
+    own = replace(_selection(folder, start, images), split_digests=facts.split_digests)
+    replace(fitted, source=own).save(folder)
 
 
 def _all_weights(start: Start, training: Training) -> dict[str, torch.Tensor]:
@@ -150,12 +151,13 @@ def _temperature(head: Head, targets: Targets, scores: np.ndarray) -> float:
     return min(found, key=lambda each: float(log_losses(head.link, scores, targets, each).mean()))
 
 
-def _selection(folder: Path, start: Start, images: ImageSet) -> dict[str, Any]:
+def _selection(folder: Path, start: Start, images: ImageSet) -> FeatureSource:
     """Return which features the head belongs to: those of the model beside it."""
     source = start.source
-    adjustments = {
-        key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM
-    }
+    adjustments = cast(
+        "Adjustments",
+        {key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM},
+    )
     base = FrozenBase(
         str(folder),
         [source.layer],
@@ -175,11 +177,7 @@ def _selection(folder: Path, start: Start, images: ImageSet) -> dict[str, Any]:
         bank=Cache().bank(str(folder), fingerprint).name,
         fingerprint=fingerprint,
     )
-    return found.with_views(0).as_dict()
-
-
-def _split_digests(images: ImageSet) -> dict[str, str]:
-    return {name: images.digest_of(name) for name in SPLITS}
+    return found.with_views(0)
 
 
 def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
@@ -201,7 +199,8 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     DataError
         An image cannot be read any more.
     """
-    file = cache.set_file(head.source["image_set"])
+    source = known_source(head.source)
+    file = cache.set_file(source.image_set)
     if not file.exists():
         return  # who reads the features says so
     images = ImageSet.read_csv(file)
@@ -212,7 +211,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
         replace(images, items=items),
         load_base(head),
         cache,
-        dtype=head.source["dtype"],
+        dtype=source.dtype,
         progress=progress,
     )
     for path, reason in filling.bad.items():

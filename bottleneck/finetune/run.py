@@ -24,6 +24,7 @@ from bottleneck.errors import MemoryShortError, UsageError
 from bottleneck.extract import Progress
 from bottleneck.extract.lanes import is_out_of_memory
 from bottleneck.extract.memory import freed_memory_kept
+from bottleneck.features import vectors
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
 from bottleneck.finetune.loop import Labelled, State, Training
@@ -203,7 +204,7 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
         accelerator=kind,
         devices=places,
         strategy="ddp" if several > 1 else "auto",
-        precision=settings.precision,  # type: ignore[arg-type]
+        precision=settings.precision,
     )
 
 
@@ -264,7 +265,7 @@ def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) 
     with torch.no_grad():
         activations = images if lower is None else next(iter(lower(images).values()))
         scores = network.eval()(activations.cpu().clone()).numpy()
-    check_start(start.head, start.source.vectors(features.cpu().numpy()), scores)
+    check_start(start.head, vectors(start.source, features.cpu().numpy()), scores)
 
 
 def _labelled(

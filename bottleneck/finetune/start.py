@@ -8,10 +8,10 @@ from bottleneck.augment import find_policy
 from bottleneck.bases import ALL, FrozenBase, Split, split_network
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import Selection
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
+from bottleneck.records import Adjustments, FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings
 
 __all__ = [
@@ -36,7 +36,7 @@ class Start:
     ----------
     head : Head
         Whose weights become the top.
-    source : Selection
+    source : FeatureSource
         The features that it was fitted on.
     base : FrozenBase
         The base of these.
@@ -47,7 +47,7 @@ class Start:
     """
 
     head: Head
-    source: Selection
+    source: FeatureSource
     base: FrozenBase
     split: Split
     weights: str
@@ -57,13 +57,14 @@ class Start:
         if self.split.boundary is None:
             return None
         exact = self.base.transform.exact_resize
+        adjustments: Adjustments = {**self.source.adjustments, "exact_resize": exact}
         return FrozenBase(
             self.source.model,
             [self.split.boundary],
             weights=self.weights,
             precision=precision,
             device=device,
-            **{**self.source.adjustments, "exact_resize": exact},
+            **adjustments,
         )
 
     def exact(self) -> FrozenBase:
@@ -102,7 +103,7 @@ def open_start(
     DataError, WeightsError
         As `bottleneck.predict.load_base` does.
     """
-    source = Selection.of_head(head.source)
+    source = known_source(head.source)
     if head.clf == "knn":
         raise UsageError(
             "a knn head has no weights that could be trained; fit another with 'bottleneck "
@@ -210,7 +211,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     DataError
         The cache does not have it.
     """
-    name = Selection.of_head(head.source).image_set
+    name = known_source(head.source).image_set
     file: Path = cache.set_file(name)
     if not file.exists():
         raise DataError(

@@ -79,7 +79,7 @@ def fit_head(
     recipe, value = _recipe_and_value(settings, progress)
     problem, held = problem_of(features, recipe, settings, rows), features.split("val")
     validation = (held.X, held.labels) if len(held) else None
-    return _fitted(problem, recipe, value, validation, features.source)
+    return _fitted(problem, recipe, value, validation, features.provenance)
 
 
 def fit_rows(
@@ -150,7 +150,7 @@ def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any
     if isinstance(clf, FitSettings):
         return made(FitSettings, clf, options)
     if isinstance(clf, MLPSettings):
-        names = [field.name for field in fields(MLPSettings)]  # type: ignore[arg-type]
+        names = [field.name for field in fields(MLPSettings)]
         options = {**options, **{name: getattr(clf, name) for name in names}}
         clf = MLP.name
     return FitSettings(clf=clf, **options)  # type: ignore[arg-type]

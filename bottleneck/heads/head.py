@@ -5,26 +5,34 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import atomic_write, read_json, write_json
-from bottleneck.heads.models import MODELS, Model
+from bottleneck.files import atomic_write
+from bottleneck.heads.models import Model, make_model
 from bottleneck.heads.probabilities import link_of, log_probabilities
 from bottleneck.labels import join_classes
+from bottleneck.records import (
+    HeadFacts,
+    HeadRecord,
+    as_dict,
+    facts_of,
+    read_record,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["Head", "find_head", "head_names"]
 
-_SCHEMA_VERSION = 4
 _WEIGHTS_FILE = "head.safetensors"
 _METADATA_FILE = "head.json"
 _HISTORY_FILE = "history.csv"
@@ -33,43 +41,17 @@ _MODEL_FILE = "model.json"
 _OWN_FOLDER = "."
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Head(HeadFacts):
     """A classifier on features.
 
     Attributes
     ----------
-    clf : str
-        The recipe, a key of `bottleneck.heads.RECIPES`.
-    classes : tuple of str
-        k labels, sorted.
     model : Model
         What gives the scores of features as they are, standardisation included.
-    hyperparameters : dict
-        What it was fitted with: ``C``, the inverse strength of the L2 penalty, as in scikit-learn;
-        ``n_neighbors``; or those of `bottleneck.heads.MLP`.
-    multilabel : bool
-        Whether an image may be of several classes, or of none.
-    temperature : float
-        Divides the scores before they are turned into probabilities; fitted on held-out scores (Guo
-        et al. 2017, On Calibration of Modern Neural Networks, section 4), and 1 without any.
-    scores : dict
-        How the hyper-parameter was chosen: the held-out metrics of each candidate; how far the
-        probabilities of the chosen one were from the truth, with and without its temperature; and
-        the history of a network's training.
-    source : dict
-        Of which features: model, weights, layer, fingerprint, image set and split digests. A saved
-        head whose model is ``.`` has it beside it; loaded, it names the folder.
     """
 
-    clf: str
-    classes: tuple[str, ...]
     model: Model
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
-    multilabel: bool = False
-    temperature: float = 1.0
-    scores: dict[str, Any] = field(default_factory=dict)
-    source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def link(self) -> str:
@@ -150,19 +132,19 @@ class Head:
             )
         # safetensors writes an array's memory as it lies, whatever its strides.
         content = save({name: np.ascontiguousarray(array) for name, array in self._arrays.items()})
-        metadata = {
-            "schema": _SCHEMA_VERSION,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            **self.as_dict(),
-            "weights_sha256": hashlib.sha256(content).hexdigest(),
-        }
+        record = HeadRecord(
+            **facts_of(self, HeadFacts),
+            **self._described,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            weights_sha256=hashlib.sha256(content).hexdigest(),
+        )
         try:
             for old in (*target.glob("evaluation-*.json"), *target.glob(_HISTORY_FILE)):
                 old.unlink()
             if history := self.scores.get("history"):
                 atomic_write(target / _HISTORY_FILE, _as_csv(history))
             atomic_write(target / _WEIGHTS_FILE, content)
-            write_json(target / _METADATA_FILE, metadata)
+            write_record(target / _METADATA_FILE, record)
         except OSError as error:
             raise DataError(
                 f"the head cannot be saved as {str(target)!r} ({error.strerror}); choose another "
@@ -183,56 +165,39 @@ class Head:
         """
         path = Path(folder)
         if not (path / _METADATA_FILE).is_file():
-            near = did_you_mean(path.name, head_names(path.parent))
-            raise UnknownNameError(
-                f"no head {path.name!r} in {str(path.parent)!r}{near}; 'bottleneck fit-head' makes "
-                f"one"
-            )
+            raise _no_head(path.name, path.parent)
+        record = read_record(path / _METADATA_FILE, HeadRecord)
         try:
-            metadata = read_json(path / _METADATA_FILE)
-            content = (path / _WEIGHTS_FILE).read_bytes()
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"the head in {str(path)!r} cannot be read ({error}); fit it again"
-            ) from error
-        if metadata["weights_sha256"] != hashlib.sha256(content).hexdigest():
-            raise DataError(
-                f"{_WEIGHTS_FILE} and {_METADATA_FILE} in {str(path)!r} do not belong together; "
-                f"fit the head again"
-            )
-        if metadata["schema"] != _SCHEMA_VERSION:
-            raise DataError(
-                f"the head in {str(path)!r} is of another version of this package (format "
-                f"{metadata['schema']}, expected {_SCHEMA_VERSION}); fit it again"
-            )
-        model = MODELS[metadata["kind"]](**load(content), **metadata["settings"])
-        own = ("clf", "hyperparameters", "multilabel", "temperature", "scores", "source")
-        named = {key: metadata[key] for key in own}
-        if named["source"].get("model") == _OWN_FOLDER:
-            named["source"] |= {"model": str(path)}
-        return cls(classes=tuple(metadata["classes"]), model=model, **named)
+            model = _read_model(path / _WEIGHTS_FILE, record)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise HeadRecord.refusal(path / _WEIGHTS_FILE, error) from error
+        facts = facts_of(record, HeadFacts)
+        if record.source and record.source.model == _OWN_FOLDER:
+            facts["source"] = replace(record.source, model=str(path))
+        return cls(**facts, model=model)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all but the weights, as JSON holds it."""
-        return {
-            "clf": self.clf,
-            "classes": list(self.classes),
-            "multilabel": self.multilabel,
-            "kind": self.model.kind,
-            "settings": {
-                key: value for key, value in vars(self.model).items() if key not in self._arrays
-            },
-            "n_features": self.model.n_features,
-            "hyperparameters": self.hyperparameters,
-            "temperature": self.temperature,
-            "scores": self.scores,
-            "source": self.source,
-        }
+        return {**as_dict(self, HeadFacts), **self._described}
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        """What a record says of the model."""
+        settings = {key: each for key, each in vars(self.model).items() if key not in self._arrays}
+        n_features = self.model.n_features
+        return {"kind": self.model.kind, "settings": settings, "n_features": n_features}
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:
         fields = vars(self.model).items()
         return {name: value for name, value in fields if isinstance(value, np.ndarray)}
+
+
+def _read_model(file: Path, record: HeadRecord) -> Model:
+    content = file.read_bytes()
+    if record.weights_sha256 != hashlib.sha256(content).hexdigest():
+        raise ValueError(f"it and {_METADATA_FILE} do not belong together")
+    return make_model(record, load(content))
 
 
 def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -248,20 +213,39 @@ def head_names(folder: str | Path) -> list[str]:
     return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
 
 
-def find_head(folder: str | Path, name: str | None = None) -> tuple[str, Head]:
-    """Load a head by its name, or the only one that there is.
+def _no_head(name: str, folder: Path) -> UnknownNameError:
+    near = did_you_mean(name, head_names(folder))
+    return UnknownNameError(
+        f"no head {name!r} in {str(folder)!r}{near}; 'bottleneck fit-head' makes one"
+    )
+
+
+def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path, Head]:
+    """Load a head by its name or path, or the only one that there is.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where heads are looked for by their names.
+    name : str or Path, optional
+        ``svm``, or a head's folder wherever it is, such as ``heads/svm``.
+
+    Returns
+    -------
+    (Path, Head)
+        The head's folder, which bears its name, and the head.
 
     Raises
     ------
     DataError
-        The folder has no heads.
+        The folder has no heads, or the head cannot be read.
     UsageError
         It has several and no name was given.
     UnknownNameError
-        It has none of that name.
+        There is no head of that name.
     """
-    names = head_names(folder)
     if name is None:
+        names = head_names(folder)
         if not names:
             raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' makes one")
         if len(names) > 1:
@@ -270,4 +254,7 @@ def find_head(folder: str | Path, name: str | None = None) -> tuple[str, Head]:
                 f"--head"
             )
         name = names[0]
-    return name, Head.load(Path(folder) / name)
+    for path in (Path(folder, name), Path(name)):
+        if (path / _METADATA_FILE).is_file():
+            return path, Head.load(path)
+    raise _no_head(str(name), Path(folder))

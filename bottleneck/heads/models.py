@@ -1,15 +1,17 @@
 """What a head computes of features: arrays, and how they become scores."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from bottleneck.records import HeadRecord
+
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron"]
+__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"]
 
 _BLOCK_BYTES = 2**27
 
@@ -21,9 +23,12 @@ class Model(Protocol):
     ----------
     kind : str
         Names the class in a saved head.
+    shapes : mapping of str to str
+        What the axes of each array are, a letter each: ``k`` classes, ``d`` features, and others.
     """
 
     kind: ClassVar[str]
+    shapes: ClassVar[Mapping[str, str]]
 
     @property
     def n_features(self) -> int:
@@ -47,6 +52,7 @@ class Affine:
     """
 
     kind: ClassVar[str] = "affine"
+    shapes: ClassVar[Mapping[str, str]] = {"weight": "kd", "bias": "k"}
     weight: np.ndarray
     bias: np.ndarray
 
@@ -79,6 +85,12 @@ class Perceptron:
     """
 
     kind: ClassVar[str] = "mlp"
+    shapes: ClassVar[Mapping[str, str]] = {
+        "hidden_weight": "hd",
+        "hidden_bias": "h",
+        "weight": "kh",
+        "bias": "k",
+    }
     hidden_weight: np.ndarray
     hidden_bias: np.ndarray
     weight: np.ndarray
@@ -129,6 +141,13 @@ class Neighbours:
     """
 
     kind: ClassVar[str] = "knn"
+    shapes: ClassVar[Mapping[str, str]] = {
+        "rows": "md",
+        "votes": "mk",
+        "counts": "mk",
+        "mean": "d",
+        "scale": "d",
+    }
     rows: np.ndarray
     votes: np.ndarray
     counts: np.ndarray
@@ -177,6 +196,33 @@ class Neighbours:
 
 MODELS: Mapping[str, Any] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}
 """Models by their kind."""
+
+
+def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
+    """Return the model that a head's record describes; `ValueError` where the arrays do not fit."""
+    kind = MODELS[record.kind]
+    settings = {each.name for each in fields(kind)} - set(kind.shapes)
+    given, needed = {*arrays, *record.settings}, settings | set(kind.shapes)
+    if given != needed:
+        raise ValueError(
+            f"a model of the kind {record.kind!r} has {', '.join(sorted(given)) or 'nothing'}, "
+            f"expected {', '.join(sorted(needed))}"
+        )
+    sizes = {"k": len(record.classes), "d": record.n_features}
+    for name, axes in kind.shapes.items():
+        array = arrays[name]
+        if len(axes) == array.ndim:
+            sizes = dict(zip(axes, array.shape, strict=True)) | sizes
+        expected = tuple(sizes.get(axis, axis) for axis in axes)
+        if array.shape != expected or array.dtype.kind != "f":
+            raise ValueError(
+                f"{name} has the shape {array.shape} of {array.dtype}, expected floating numbers "
+                f"of shape {expected}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds nan or inf, expected finite numbers")
+    model: Model = kind(**arrays, **record.settings)
+    return model
 
 
 def _linear(weight: np.ndarray, bias: np.ndarray) -> "nn.Linear":

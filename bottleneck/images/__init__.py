@@ -2,9 +2,10 @@
 
 from bottleneck.images.decode import decode, read_size
 from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS, read_manifest
-from bottleneck.images.items import ImageItem, RejectedImage, in_threads, read_file
+from bottleneck.images.items import ImageItem, in_threads, read_file
 from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
 from bottleneck.images.sets import ImageSet
+from bottleneck.records import RejectedImage
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from bottleneck.errors import BadImageError
 from bottleneck.images.find import FoundFile
+from bottleneck.records import RejectedImage
 
-__all__ = ["ImageItem", "RejectedImage", "digest_all", "in_threads", "read_file"]
+__all__ = ["ImageItem", "digest_all", "in_threads", "read_file"]
 
 _AHEAD = 256
 _In = TypeVar("_In")
@@ -41,14 +42,6 @@ class ImageItem:
     label: str | None = None
     split: str | None = None
     weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedImage:
-    """An image that could not be used, and why."""
-
-    path: str
-    reason: str
 
 
 def read_file(item: ImageItem) -> bytes:

@@ -21,8 +21,9 @@ from bottleneck.images.find import (
     read_manifest,
     walk,
 )
-from bottleneck.images.items import ImageItem, RejectedImage, digest_all
+from bottleneck.images.items import ImageItem, digest_all
 from bottleneck.labels import carry_several, classes_of, rarest_classes
+from bottleneck.records import RejectedImage
 
 __all__ = ["ImageSet"]
 

@@ -18,6 +18,7 @@ from skimage import data
 from bottleneck import FrozenBase, ImageSet
 from bottleneck.cache import COMPRESSIONS, Cache
 from bottleneck.extract import feature_batches
+from bottleneck.records import BankRecord
 
 ROUNDS = 3
 BYTES = 2**28
@@ -67,7 +68,7 @@ def measure(rows: np.ndarray) -> dict[str, dict[str, float]]:
         for compress in COMPRESSIONS:
             with tempfile.TemporaryDirectory() as folder:
                 bank = Cache(folder).bank("base", FINGERPRINT)
-                bank.describe_layer({"fingerprint": FINGERPRINT}, "layer", {})
+                bank.describe(BankRecord.imported(FINGERPRINT, "m", {"layer": [6]}))
                 started = time.perf_counter()
                 with bank.writer("float16", compress=compress) as writer:
                     for start in range(0, len(rows), 64):

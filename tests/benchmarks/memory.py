@@ -26,8 +26,9 @@ FILL = """
 import sys
 import numpy as np
 from bottleneck.cache import Cache
+from bottleneck.records import BankRecord
 bank = Cache(sys.argv[1]).bank("base", "ab" * 32)
-bank.describe_layer({"fingerprint": "ab" * 32}, "layer", {})
+bank.describe(BankRecord.imported("ab" * 32, "m", {"layer": [6]}))
 generator = np.random.default_rng(0)
 with bank.writer("float16") as writer:
     for start in range(0, 40_000, 250):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bottleneck.cache import Cache
+from bottleneck.records import BankRecord
 
 ROUNDS = 5
 FINGERPRINT = "ab" * 32
@@ -39,7 +40,7 @@ def measure(folder: Path, shape: tuple[int, ...], size: int) -> dict[str, float]
     rows = size // (2 * int(np.prod(shape)))
     digests = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(rows)]
     bank = Cache(folder).bank("base", FINGERPRINT)
-    bank.describe_layer({"fingerprint": FINGERPRINT}, "layer", {})
+    bank.describe(BankRecord.imported(FINGERPRINT, "m", {"layer": [6]}))
     generator = np.random.default_rng(0)
     with bank.writer("float16", part_seconds=np.inf) as writer:
         for start in range(0, rows, 256):

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bottleneck.cache import Cache
+from bottleneck.records import BankRecord
 
 MEMORY = 500 * 10**6
 IMPORTS = """
@@ -83,7 +84,7 @@ def fill(folder: Path, rows: int, columns: int) -> None:
     mixing = strengths * normal((LATENT, columns), np.float32)
     directions = normal((LATENT, 10), np.float32)
     bank = Cache(folder).bank("base", "ab" * 32)
-    bank.describe_layer({"fingerprint": "ab" * 32}, "layer", {})
+    bank.describe(BankRecord.imported("ab" * 32, "m", {"layer": [6]}))
     labels = []
     with bank.writer("float16") as writer:
         for start in range(0, rows, 1000):
