@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bottleneck.augment import Policy
+from bottleneck.augment import find_policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
-from bottleneck.extract import Progress, check_policy, feature_batches
+from bottleneck.extract import Progress, feature_batches
 from bottleneck.features import Selection
+from bottleneck.fields import made
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.settings import PredictSettings
 
 __all__ = ["Prediction", "load_base", "predict_images"]
 
@@ -79,11 +82,10 @@ def predict_images(
     head: Head,
     base: FrozenBase,
     images: ImageSet,
+    settings: PredictSettings | None = None,
     *,
-    tta: int = 0,
-    policy: Policy | None = None,
-    batch_size: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Iterator[Prediction | RejectedImage]:
     """Predict the class of image files.
 
@@ -97,15 +99,14 @@ def predict_images(
         As `load_base` gives it.
     images : ImageSet
         Labels do not matter.
-    tta : int
-        Augmented views of each image that are looked at beside the plain one (test-time
+    settings : PredictSettings, optional
+        With `tta`, augmented views of each image are looked at beside the plain one (test-time
         augmentation). The probabilities are the mean over all of them, and these decide the label.
-    policy : Policy, optional
-        How the views are made; needed with `tta`.
-    batch_size : int, optional
-        Images per call of the base; by default what suits the machine.
+        `weights` and `device` are those of `base`.
     progress : callable, optional
         Called with ``"predict"``, the images done and the images to do.
+    **options
+        Fields of `PredictSettings`, such as ``tta=8, augment="standard"``, instead of `settings`.
 
     Yields
     ------
@@ -115,23 +116,25 @@ def predict_images(
     Raises
     ------
     UsageError
-        There cannot be so many views, or no policy makes them.
+        An option cannot be right.
     """
-    check_policy(tta, policy)
+    settings = made(PredictSettings, settings, options)
+    policy = find_policy(settings.augment) if settings.augment else None
+    rows_of_each = settings.tta + 1
     source = Selection.of_head(head.source)
-    views = {item.digest: range(tta + 1) for item in images.items}
+    views = {item.digest: range(rows_of_each) for item in images.items}
     yield from images.rejected
     done = 0
     if progress:
         progress("predict", 0, len(images.items))
     for batch in feature_batches(
-        base, images.items, batch_size=batch_size, policy=policy, views=views
+        base, images.items, batch_size=settings.batch_size, policy=policy, views=views
     ):
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)
             scores = head.decision_function(source.vectors(rows))
-            yield from _predictions(head, batch.items[:: tta + 1], scores)
-        yield from batch.rejected
+            yield from _predictions(head, batch.items[::rows_of_each], scores)
+        yield from (RejectedImage(item.path, reason) for item, reason in batch.rejected)
         done += batch.images
         if progress:
             progress("predict", done, len(images.items))

@@ -14,7 +14,10 @@ import bottleneck
 
 PACKAGE = Path(bottleneck.__file__).parent
 LEAVES = {"errors", "files", "labels"}
+SETTINGS = {"fields", "settings"}
 ALLOWED = {
+    "fields": {"errors"},
+    "settings": {"errors", "files", "fields"},
     "errors": set(),
     "files": set(),
     "labels": set(),
@@ -26,19 +29,22 @@ ALLOWED = {
     "solvers": LEAVES,
     "demo": LEAVES,
     "experiments": LEAVES,
-    "extract": LEAVES | {"images", "augment", "bases", "cache"},
+    "extract": LEAVES | SETTINGS | {"images", "augment", "bases", "cache"},
     "features": LEAVES | {"images", "cache", "pooling"},
     "exchange": LEAVES | {"images", "cache", "features"},
     "heads": LEAVES | {"solvers"},
     "evaluate": LEAVES | {"features", "heads"},
     "advise": LEAVES | {"bases", "cache", "features", "solvers", "heads", "experiments"},
     "sweep": LEAVES | {"images", "cache", "features", "solvers", "heads", "experiments"},
-    "predict": LEAVES | {"images", "augment", "bases", "cache", "extract", "features", "heads"},
+    "predict": LEAVES
+    | SETTINGS
+    | {"images", "augment", "bases", "cache", "extract", "features", "heads"},
     "finetune": LEAVES
+    | SETTINGS
     | {"pooling", "images", "augment", "bases", "cache", "extract"}
     | {"features", "heads", "predict"},
     "report": LEAVES | {"advise", "evaluate"},
-    "transformer": LEAVES | {"images", "pooling", "bases", "cache", "extract"},
+    "transformer": LEAVES | SETTINGS | {"images", "pooling", "bases", "cache", "extract"},
 }
 
 

@@ -353,9 +353,11 @@ def test_progress_is_reported(make_images, tiny):
 
 def test_bad_arguments(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
-    with pytest.raises(UsageError, match="no dtype 'float8'; expected one of float16, float32"):
+    with pytest.raises(UsageError, match="`dtype` must be float16 or float32, got 'float8'"):
         extract_features(images, tiny, Cache("cache"), dtype="float8")
-    with pytest.raises(UsageError, match="batch of 0 images"):
+    with pytest.raises(
+        UsageError, match="`batch_size` must be auto or a whole number of at least 1"
+    ):
         extract_features(images, tiny, Cache("cache"), batch_size=0)
 
 

@@ -103,22 +103,15 @@ def extract(
 
     Exits with 1 where images had to be left out; all others are stored.
     """
-    from bottleneck.augment import find_policy
     from bottleneck.bases import FrozenBase
     from bottleneck.cache import Cache
     from bottleneck.extract import count_cached, extract_features, forecast_extraction
     from bottleneck.images import ImageSet, find_near_duplicates
+    from bottleneck.settings import StoreSettings
 
-    of_views: dict[str, Any] = {
-        "views": views,
-        "policy": None if augment is None else find_policy(augment),
-    }
-    settings: dict[str, Any] = {
-        **of_views,
-        "dtype": dtype,
-        "compress": compress,
-        "batch_size": batch_size_of(batch_size),
-    }
+    size: Any = batch_size_of(batch_size) or "auto"
+    kinds: Any = {"dtype": dtype, "compress": compress}
+    settings = StoreSettings(views=views, augment=augment, batch_size=size, **kinds)
     images = ImageSet.open(data, name=image_set, seed=seed)
     base = FrozenBase(
         model,
@@ -140,7 +133,7 @@ def extract(
         with progress_shown(
             quiet=not (as_json or sys.stderr.isatty()), as_json=as_json
         ) as progress:
-            forecast = forecast_extraction(images, base, store, **settings, progress=progress)
+            forecast = forecast_extraction(images, base, store, settings, progress=progress)
         note_image_set(images)
         if as_json:
             print_json(forecast.as_dict())
@@ -150,11 +143,11 @@ def extract(
         return forecast
     try:
         with progress_shown(as_json=as_json) as progress:
-            extraction = extract_features(images, base, store, **settings, progress=progress)
+            extraction = extract_features(images, base, store, settings, progress=progress)
             usable = replace(images, items=ImageSet.read_csv(store.set_file(images.name)).items)
             alike = find_near_duplicates(usable, progress=progress) if near_duplicates else None
     except SystemExit:
-        safe, distinct = count_cached(images, base, store, dtype, **of_views)
+        safe, distinct = count_cached(images, base, store, settings)
         note(
             f"stopped: {safe} of {distinct} different images are safe in {cache}; the same command "
             f"goes on from there"

@@ -42,7 +42,7 @@ def augment_preview(
     if output.suffix.lower() != ".png":
         raise UsageError(f"--output {str(output)!r} has another ending than .png; give that one")
     policy = find_policy(augment)
-    sheet = draw_views(ImageSet.open(data, seed=seed), policy, views=views, count=images)
+    sheet = draw_views(ImageSet.open(data, seed=seed), augment, views=views, count=images)
     content = io.BytesIO()
     sheet.save(content, "PNG")
     atomic_write(output, content.getvalue())

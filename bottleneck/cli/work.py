@@ -117,18 +117,13 @@ def predict(
 
     Exits with 1 where images had to be left out; all others are predicted.
     """
-    from bottleneck.augment import find_policy
-    from bottleneck.extract import check_policy
     from bottleneck.heads import find_head
     from bottleneck.images import ImageSet, RejectedImage
     from bottleneck.predict import load_base, predict_images
+    from bottleneck.settings import PredictSettings
 
-    options: dict[str, Any] = {
-        "tta": tta,
-        "policy": None if augment is None else find_policy(augment),
-        "batch_size": batch_size_of(batch_size),
-    }
-    check_policy(tta, options["policy"])
+    size: Any = batch_size_of(batch_size) or "auto"
+    settings = PredictSettings(tta=tta, augment=augment, batch_size=size)
     _, fitted = find_head(heads, head)
     found = ImageSet.from_paths(images)
     base = load_base(fitted, weights=weights, device=device)
@@ -139,7 +134,7 @@ def predict(
         table.writerow(["path", "class", *(f"p({label})" for label in fitted.classes)])
     rejected = []
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
-        for result in predict_images(fitted, base, found, **options, progress=progress):
+        for result in predict_images(fitted, base, found, settings, progress=progress):
             if isinstance(result, RejectedImage):
                 rejected.append(result)
                 if as_json:
