@@ -32,6 +32,7 @@ from bottleneck.cache import (
 from bottleneck.cache import folder as folder_of_cache
 from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError
 from bottleneck.extract import recheck, recheck_banks
+from bottleneck.files import write_json
 
 FINGERPRINT = "ab" * 32
 
@@ -272,6 +273,53 @@ def test_every_extraction_of_a_bank_is_sampled(make_images):
         extract_features(ImageSet.from_folder(make_images(name, seed=seed, a=5, b=5)), base, cache)
     (bank,) = cache.banks()
     assert recheck_banks(cache, [bank], images=100)[0].rows == 20
+
+
+def test_a_base_is_loaded_once_for_all_its_banks(make_images, monkeypatch, calls):
+    """Also for layers of two extractions; each image is computed once for all layers of one."""
+    folder = make_images(cat=5, dog=5)
+    cache = Cache("cache")
+    for layers in (["features.3", "features.12"], ["features.7"]):
+        base = FrozenBase("squeezenet1_1", layers, weights="random")
+        extract_features(ImageSet.from_folder(folder), base, cache)
+    other = FrozenBase("squeezenet1_1", ["features.3"], weights="random:1")
+    extract_features(ImageSet.from_folder(folder), other, cache)
+    banks = cache.banks()
+    loaded = []
+    load = FrozenBase.__init__
+
+    def counting(self, *arguments, **options):
+        loaded.append(options["weights"])
+        load(self, *arguments, **options)
+
+    monkeypatch.setattr(FrozenBase, "__init__", counting)
+    calls.clear()
+    found = recheck_banks(cache, banks, images=8)
+    assert sorted(loaded) == ["random:0", "random:1"]
+    assert sum(calls) == 2 * (3 + 8)  # the canary, and as many images
+    assert [each.bank for each in found] == [bank.name for bank in banks]
+    assert [(each.rows, each.damage, each.skipped) for each in found] == [(8, [], None)] * 4
+    assert max(each.difference for each in found) < 1e-3
+
+
+def test_a_layer_that_is_no_more_does_not_keep_others_from_a_check(make_images):
+    folder = make_images(cat=3, dog=3)
+    cache = Cache("cache")
+    base = FrozenBase("squeezenet1_1", ["features.3", "features.12"], weights="random")
+    extract_features(ImageSet.from_folder(folder), base, cache)
+    (file,) = cache.run_files()
+    run = json.loads(file.read_text())
+    del run["sha256"]
+    bank, layer = cache.named(run["layers"][0]["bank"]), run["layers"][0]["layer"]
+    run["layers"][0]["layer"] = "gone"
+    write_json(file, run)
+    digests = sorted(found for found, _ in bank.known(layer))
+    with bank.writer("float16") as made:
+        made.append(digests, {"gone": bank.read(layer, digests)})
+    found = {each.bank: each for each in recheck_banks(cache, cache.banks())}
+    gone, kept = (found[layer["bank"]] for layer in run["layers"])
+    assert (gone.rows, kept.rows, kept.skipped) == (0, 6, None)
+    assert "no layer 'gone'" in gone.skipped
 
 
 def test_an_image_set_that_was_changed_is_set_aside(make_images):
