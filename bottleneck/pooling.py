@@ -1,13 +1,14 @@
 """Pooling: one vector from the map or the tokens of an image. Works on NumPy arrays and tensors."""
 
 import sys
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
-from bottleneck.records import POOLS
+from bottleneck.settings import Pool
 
 __all__ = ["POOLS", "check_pool", "pool", "pooled_shape"]
 
+POOLS = get_args(Pool)
 _GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
 _PYRAMID = (1, 2, 4)

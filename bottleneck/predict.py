@@ -107,6 +107,8 @@ def predict_images(
         As `load_base` gives it, where it is there already.
     progress : callable, optional
         Called with ``"predict"``, the images done and the images to do.
+    **options
+        Fields of `PredictSettings`, such as ``tta=8, augment="standard"``, instead of `settings`.
 
     Yields
     ------
@@ -143,7 +145,7 @@ def _predicted(
     for batch in feature_batches(
         base,
         images.items,
-        batch_size=None if settings.batch_size == "auto" else settings.batch_size,
+        batch_size=settings.batch_size,
         policy=find_policy(settings.augment) if tta and settings.augment else None,
         views=views,
     ):
@@ -151,7 +153,7 @@ def _predicted(
             rows = store(batch.features[source.layer], source.dtype, source.layer)
             scores = head.decision_function(vectors(source, rows))
             yield from _predictions(head, batch.items[:: tta + 1], scores)
-        yield from batch.rejected
+        yield from (RejectedImage(item.path, reason) for item, reason in batch.rejected)
         done += batch.images
         if progress:
             progress("predict", done, len(images.items))

@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -34,13 +34,10 @@ from bottleneck.errors import (
     WeightsError,
 )
 from bottleneck.files import read_json, slug, write_json
+from bottleneck.settings import Classifier, Dtype, Interpolation, Pool
 
 __all__ = [
-    "AXES",
-    "CLASSIFIERS",
     "IMPORTED",
-    "INTERPOLATIONS",
-    "POOLS",
     "Adjustments",
     "BankRecord",
     "ExportRecord",
@@ -65,21 +62,16 @@ __all__ = [
     "write_record",
 ]
 
-AXES = ("C", "CHW", "HWC", "TC", "")
-"""What the axes of a stored row can be; the last where it is not known."""
-CLASSIFIERS = ("softmax", "logreg", "svm", "ridge", "lda", "centroid", "knn", "mlp")
 IMPORTED = "imported"
 """What the weights of a model are called that computed features elsewhere."""
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-POOLS = ("none", "avg", "max", "gem", "spp", "cls")
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-def _among(*names: str) -> AfterValidator:
+def _among(choices: Any) -> AfterValidator:
     def check(value: str) -> str:
-        if value not in names:
-            raise ValueError(f"one of {', '.join(map(repr, names))}")
+        if value not in get_args(choices):
+            raise ValueError(f"one of {', '.join(map(repr, get_args(choices)))}")
         return value
 
     return AfterValidator(check)
@@ -120,11 +112,12 @@ _Count = Annotated[int, Field(ge=0)]
 _Size = Annotated[int, Field(ge=1)]
 _Pixels = tuple[_Size, _Size]
 _Time = Annotated[str, AfterValidator(_is_time)]
-_Pool = Annotated[str, _among(*POOLS)]
-_Axes = Annotated[str, _among(*AXES)]
-_Storage = Annotated[str, _among("float16", "float32")]
-_Computed = Annotated[str, _among("fp32", "bf16", "fp16")]
-_Interpolation = Annotated[str, _among(*INTERPOLATIONS)]
+_Pool = Annotated[str, _among(Pool)]
+_Axes = Annotated[str, _among(Literal["C", "CHW", "HWC", "TC", ""])]
+"""What the axes of a stored row can be; the last where it is not known."""
+_Storage = Annotated[str, _among(Dtype)]
+_Computed = Annotated[str, _among(Literal["fp32", "bf16", "fp16", ""])]
+_Interpolation = Annotated[str, _among(Interpolation)]
 
 
 class OtherVersion(ValueError):  # noqa: N818 - `Record.refusal` makes the error of it
@@ -219,7 +212,7 @@ class TransformFacts(Record):
     crop : (int, int)
         Height and width in pixels of the centre crop, which is what the base sees.
     interpolation : str
-        One of `INTERPOLATIONS`.
+        As Pillow names it.
     mean, std : tuple of float
         Per channel, on the scale [0, 1].
     squash : bool
@@ -284,7 +277,7 @@ class RunFacts(_CacheRecord):
     weights: str
     weights_random: bool
     adjustments: Adjustments
-    precision: Annotated[str, _among("fp32", "bf16", "fp16", "")]
+    precision: _Computed
     dtype: _Storage
     views: _Count = 0
     policy: str | None = None
@@ -591,7 +584,7 @@ class HeadFacts(Record):
     Attributes
     ----------
     clf : str
-        The recipe, one of `CLASSIFIERS`.
+        The classifier.
     classes : tuple of str
         k labels, sorted.
     hyperparameters : dict
@@ -611,7 +604,7 @@ class HeadFacts(Record):
         loaded, it names the folder.
     """
 
-    clf: Annotated[str, _among(*CLASSIFIERS)]
+    clf: Annotated[str, _among(Classifier)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     hyperparameters: dict[str, Json] = field(default_factory=dict)
     multilabel: bool = False
@@ -653,7 +646,7 @@ class HeadRecord(HeadFacts):
     SCHEMA: ClassVar[int] = 4
 
     created: _Time
-    kind: Annotated[str, _among("affine", "mlp", "knn")]
+    kind: Annotated[str, _among(Literal["affine", "mlp", "knn"])]
     settings: HeadSettings
     n_features: _Size
     weights_sha256: Digest

@@ -25,14 +25,17 @@ __all__ = [
     "ByModel",
     "BySet",
     "ByteSize",
+    "Classifier",
     "Count",
     "Device",
+    "Dtype",
     "EvaluateSettings",
     "ExtractSettings",
     "FeatureSettings",
     "FinetuneSettings",
     "FitSettings",
     "ImageSettings",
+    "Interpolation",
     "LayerSettings",
     "MLPSettings",
     "MovedWeights",
@@ -64,7 +67,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
 
-_Side = Annotated[int, Field(ge=1, le=99_999)]
+_Side = Annotated[int, Field(ge=1, le=16_384)]
 
 
 def _pixels(given: Any) -> Any:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, PathMissingError, UsageError
-from bottleneck.extract import check_arguments, fill_banks
+from bottleneck.extract import fill_banks
 from bottleneck.images import ImageSet
 from bottleneck.pooling import check_pool, pool, pooled_shape
+from bottleneck.settings import StoreSettings
 
 __all__ = ["BottleneckFeatures"]
 
@@ -60,8 +61,8 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         As for `FrozenBase`.
     dtype : str
         ``float16`` or ``float32``: how features are stored.
-    batch_size : int, optional
-        Images per call of the base; by default what suits the machine.
+    batch_size : int or "auto"
+        Images per call of the base; ``auto`` is what suits the machine.
     cache : str or Path
         Folder of the feature cache. Workers that outlive a change of the working directory need an
         absolute path, for images as well.
@@ -84,8 +85,8 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         image_size: Sequence[int] | None = None,
         precision: str = "auto",
         device: str | torch.device = "auto",
-        dtype: str = "float16",
-        batch_size: int | None = None,
+        dtype: Literal["float16", "float32"] = "float16",
+        batch_size: int | Literal["auto"] = "auto",
         cache: str | Path = "cache",
     ) -> None:
         self.model = model
@@ -153,24 +154,22 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         digest_of = {item.path: item.digest for item in images.items}
         digests = [digest_of[path.as_posix()] for path in paths]
         if not bank.holds(layer.name, digests).all():
-            bad = self._fill(bank, images)
-            reasons = {digest_of[path]: reason for path, reason in bad.items()}
+            reasons = self._fill(bank, images)
             _refuse({p: reasons[d] for p, d in digest_of.items() if d in reasons}, paths)
         return bank.read(layer.name, digests, convert=lambda rows: layer.vectors(rows, how))
 
     def _fill(self, bank: Bank, images: ImageSet) -> dict[str, str]:
-        """Compute what a bank lacks; return the reason for each path that cannot be used."""
+        """Compute what a bank lacks; return the reason for each digest that cannot be used."""
         cache = Cache(self.cache)
         cache.check_writable()
         # Folds overlap: processes that begin together would compute the same images.
         with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
             base = self._arguments().load()
-            filling = fill_banks(images, base, cache, dtype=self.dtype, batch_size=self.batch_size)
-        return filling.bad
+            return fill_banks(images, base, cache, self._stored()).bad
 
     def _find_layer(self) -> tuple["_StoredLayer", str]:
         """Check the parameters; return what there is to read, and how to pool it."""
-        check_arguments(self.dtype, "none", self.batch_size)
+        self._stored()
         if not isinstance(self.layer, str | None):
             raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
         arguments = self._arguments()
@@ -178,6 +177,10 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         how = self.pool or "none"
         check_pool(how, layer.axes, layer.shown)
         return layer, how
+
+    def _stored(self) -> StoreSettings:
+        """Return how features are stored; raise `UsageError` where they cannot be."""
+        return StoreSettings(dtype=self.dtype, batch_size=self.batch_size)
 
     def _arguments(self) -> "_BaseArguments":
         return _BaseArguments(

@@ -1,12 +1,13 @@
 """Extraction: right to the last digit of float16, computed once, safe with bad images."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import h5py
@@ -15,13 +16,17 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from pydantic import TypeAdapter
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features, select_features
 from bottleneck.bases import find_model
 from bottleneck.errors import CacheError, DataError, FeatureOverflowError, UsageError
 from bottleneck.extract import forecast_extraction
+from bottleneck.extract.plan import Plan, plan_extraction
+from bottleneck.extract.run import carry_out, open_writers
 from bottleneck.records import write_record
+from bottleneck.settings import StoreSettings
 
 
 @pytest.fixture(scope="module")
@@ -352,9 +357,11 @@ def test_progress_is_reported(make_images, tiny):
 
 def test_bad_arguments(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
-    with pytest.raises(UsageError, match="no dtype 'float8'; expected one of float16, float32"):
+    with pytest.raises(UsageError, match="`dtype` must be float16 or float32, got 'float8'"):
         extract_features(images, tiny, Cache("cache"), dtype="float8")
-    with pytest.raises(UsageError, match="batch of 0 images"):
+    with pytest.raises(
+        UsageError, match="`batch_size` must be auto or a whole number of at least 1"
+    ):
         extract_features(images, tiny, Cache("cache"), batch_size=0)
 
 
@@ -397,3 +404,68 @@ def test_an_image_has_the_same_features_alone_and_in_company(faces, lite0, tmp_p
     digests = [item.digest for item in images.items[:40]]
     (one,), (other,) = whole.banks(), apart.banks()
     assert np.array_equal(one.read(layer, digests), other.read(layer, digests))
+
+
+VIEWED = StoreSettings(views=2, augment="crop", dtype="float32")
+
+
+def plans_of(images: ImageSet, base: FrozenBase, cache: Cache) -> list[Plan]:
+    targets = [writer.target for writer in open_writers(base, cache, VIEWED)]
+    return plan_extraction(images, targets, VIEWED.views)
+
+
+def test_a_plan_is_plain_data(make_images, tiny):
+    """JSON holds all of it, also of views, and of images that lack one layer of two."""
+    images = ImageSet.from_folder(make_images(cat=3, dog=3))
+    cache = Cache("cache")
+    extract_features(replace(images, items=images.items[:4]), tiny.cut(["features.3"]), cache)
+    plans = plans_of(images, tiny, cache)
+    assert [plan.rows for plan in plans] == [6, 2 * 4]
+    for plan in plans:
+        text = json.dumps(asdict(plan))
+        assert TypeAdapter(Plan).validate_json(text) == plan
+    settings = StoreSettings()
+    targets = [writer.target for writer in open_writers(tiny, cache, settings)]
+    (plan,) = plan_extraction(images, targets)
+    missing = {task.layers: len(task.items) for task in plan.tasks}
+    assert missing == {("features.12.cat",): 4, ("features.3.cat", "features.12.cat"): 2}
+    assert TypeAdapter(Plan).validate_json(json.dumps(asdict(plan))) == plan
+
+
+def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
+    """Each share by itself, of a base and writers of its own; no image is computed twice."""
+    images = ImageSet.from_folder(make_images(cat=5, dog=6))
+    whole, shared = Cache("whole"), Cache("shared")
+    extract_features(images, tiny, whole, VIEWED)
+    plans = plans_of(images, tiny, shared)
+    halves = list(zip(*(plan.divided(2) for plan in plans), strict=True))
+    assert [[plan.images for plan in half] for half in halves] == [[6, 5], [5, 4]]
+    for half in halves:
+        for plan, writer in zip(half, open_writers(tiny, shared, VIEWED), strict=True):
+            filling = carry_out(plan, writer)
+            assert filling.rows == [plan.rows]
+    assert not any(plan.tasks for plan in plans_of(images, tiny, shared))
+    for one, other in zip(whole.banks(), shared.banks(), strict=True):
+        (layer,) = one.info["layers"]
+        keys = sorted(one.known(layer))
+        assert sorted(other.known(layer)) == keys
+        assert sum(part.rows for part in other.parts()) == len(keys)
+        digests, views = [digest for digest, _ in keys], np.array([view for _, view in keys])
+        rows = one.read(layer, digests, view=views)
+        assert np.array_equal(rows, other.read(layer, digests, view=views))
+
+
+def test_a_base_that_the_banks_are_not_of_is_refused(tiny):
+    cache = Cache("cache")
+    (writer,) = open_writers(tiny, cache, StoreSettings())
+    other = FrozenBase("squeezenet1_1", tiny.layers, weights="random:1", precision="fp32")
+    with pytest.raises(CacheError, match="'random:1' is not the base of bank squeezenet1_1-"):
+        replace(writer, base=other)
+
+
+def test_paths_are_opened(make_images, tiny):
+    folder = make_images(cat=3, dog=3)
+    assert forecast_extraction(folder, tiny, "cache").missing == 6
+    assert extract_features(str(folder), tiny, Path("cache")).computed == 6
+    with pytest.raises(UsageError, match="`dtype` was given beside StoreSettings"):
+        extract_features(folder, tiny, "cache", StoreSettings(), dtype="float32")

@@ -92,7 +92,7 @@ def test_from_the_command_line(bottleneck, make_images):
 
 def test_what_extract_would_refuse(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
-    with pytest.raises(UsageError, match="no dtype 'float8'"):
+    with pytest.raises(UsageError, match="`dtype` must be float16 or float32, got 'float8'"):
         forecast_extraction(images, tiny, Cache("cache"), dtype="float8")
     with pytest.raises(UsageError, match="too long for a file"):
         forecast_extraction(replace(images, name="x" * 220), tiny, Cache("cache"))

@@ -22,8 +22,7 @@ from bottleneck.bases.precision import choose_precision, find_devices
 from bottleneck.cli.output import progress_shown
 from bottleneck.errors import UnknownNameError, UsageError
 from bottleneck.extract import feature_batches, preprocess
-from bottleneck.extract.lanes import find_lanes, largest_that_pays
-from bottleneck.extract.memory import freed_memory_kept
+from bottleneck.extract.lanes import find_lanes, freed_memory_kept, largest_that_pays
 from bottleneck.images import decode
 
 CPU = torch.device("cpu")
@@ -60,7 +59,7 @@ def rows(extractor: FrozenBase, images: ImageSet, **options) -> dict[str, np.nda
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("batch_size", [1, 2, 5, None])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, "auto"])
 def test_batches_come_in_order_and_their_size_changes_no_bit(photographs, precision, batch_size):
     extractor = base(precision=precision)
     order = [

@@ -27,7 +27,6 @@ from bottleneck.heads.models import MODELS, Affine, Neighbours, Perceptron
 from bottleneck.images import ImageItem, ImageSet
 from bottleneck.pooling import POOLS
 from bottleneck.records import (
-    CLASSIFIERS,
     BankRecord,
     ExportRecord,
     Extraction,
@@ -39,6 +38,7 @@ from bottleneck.records import (
     TransformFacts,
     write_record,
 )
+from bottleneck.settings import Classifier
 
 DIGEST = "ab" * 32
 BANK = f"m-{DIGEST[:12]}"
@@ -465,7 +465,7 @@ def test_a_bank_never_names_another_folder():
 
 
 def test_names_agree_with_those_of_the_code():
-    assert tuple(RECIPES) == CLASSIFIERS
+    assert tuple(RECIPES) == get_args(Classifier)
     assert {"none", "avg", "max", "gem", "spp", "cls"} == set(POOLS)
     assert set(MODELS) == {"affine", "mlp", "knn"}
 

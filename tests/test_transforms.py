@@ -1,5 +1,7 @@
 """Preprocessing: that of the weights, and other settings on request."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from skimage import data
 from torchvision.transforms import functional
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
-from bottleneck.bases import INTERPOLATIONS, Transform, find_model
+from bottleneck.bases import Transform, find_model
 from bottleneck.errors import UnknownNameError, UsageError
+from bottleneck.settings import Interpolation
 
 OWN = Transform(
     resize=(256, 256),
@@ -86,7 +89,7 @@ def test_the_size_of_a_square_crop_is_torchvisions():
     torch.testing.assert_close(OWN(image), expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
 def test_interpolations(interpolation):
     transform = OWN.adjusted(interpolation=interpolation)
     resample = Image.Resampling[interpolation.upper()]

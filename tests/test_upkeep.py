@@ -32,7 +32,8 @@ from bottleneck.cache import (
 )
 from bottleneck.cache import folder as folder_of_cache
 from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError
-from bottleneck.extract import recheck, recheck_bank
+from bottleneck.extract import recheck, recheck_banks
+from bottleneck.files import write_json
 from bottleneck.records import BankRecord
 
 FINGERPRINT = "ab" * 32
@@ -220,7 +221,7 @@ def test_rows_are_computed_again_to_check_them(make_images):
     extract_features(ImageSet.from_folder(folder), base, cache)
     (bank,) = cache.banks()
     layer = "features.12.cat"
-    good = recheck_bank(bank, cache, images=8)
+    (good,) = recheck_banks(cache, [bank], images=8)
     assert (good.rows, good.damage, good.skipped) == (8, [], None)
     assert good.difference < 1e-3
     digests = sorted(found for found, _ in bank.known(layer))
@@ -231,14 +232,14 @@ def test_rows_are_computed_again_to_check_them(make_images):
     with bank.writer("float16") as made:
         made.append(digests, {layer: rows})
     assert not verify_cache(cache).damage
-    bad = recheck_bank(bank, cache)
+    (bad,) = recheck_banks(cache, [bank])
     assert bad.difference > 0.05
     (damage,) = bad.damage
     assert "differ from what the base computes" in damage.reason
     assert extract_features(ImageSet.from_folder(folder), base, cache).computed == 16
-    assert not recheck_bank(bank, cache).damage
+    assert not recheck_banks(cache, [bank])[0].damage
     shutil.move("data", "elsewhere")
-    assert "is where its extraction found it" in recheck_bank(bank, cache).skipped
+    assert "is where its extraction found it" in recheck_banks(cache, [bank])[0].skipped
 
 
 def test_changed_images_and_small_activations_are_no_damage(make_images):
@@ -251,10 +252,10 @@ def test_changed_images_and_small_activations_are_no_damage(make_images):
     for path in sorted(folder.rglob("*.png"))[:10]:
         with path.open("ab") as file:
             file.write(b"changed")
-    assert recheck_bank(bank, cache).rows == 6
+    assert recheck_banks(cache, [bank])[0].rows == 6
     for path in folder.rglob("*.png"):
         path.write_bytes(b"changed")
-    nothing = recheck_bank(bank, cache)
+    (nothing,) = recheck_banks(cache, [bank])
     assert (nothing.rows, nothing.difference) == (0, None)
     assert "as it was" in nothing.skipped
     tiny = np.array([[3.1e-7, 1e-8, 0.0]], np.float32)
@@ -271,7 +272,54 @@ def test_every_extraction_of_a_bank_is_sampled(make_images):
     for name, seed in (("first", 0), ("second", 9)):
         extract_features(ImageSet.from_folder(make_images(name, seed=seed, a=5, b=5)), base, cache)
     (bank,) = cache.banks()
-    assert recheck_bank(bank, cache, images=100).rows == 20
+    assert recheck_banks(cache, [bank], images=100)[0].rows == 20
+
+
+def test_a_base_is_loaded_once_for_all_its_banks(make_images, monkeypatch, calls):
+    """Also for layers of two extractions; each image is computed once for all layers of one."""
+    folder = make_images(cat=5, dog=5)
+    cache = Cache("cache")
+    for layers in (["features.3", "features.12"], ["features.7"]):
+        base = FrozenBase("squeezenet1_1", layers, weights="random")
+        extract_features(ImageSet.from_folder(folder), base, cache)
+    other = FrozenBase("squeezenet1_1", ["features.3"], weights="random:1")
+    extract_features(ImageSet.from_folder(folder), other, cache)
+    banks = cache.banks()
+    loaded = []
+    load = FrozenBase.__init__
+
+    def counting(self, *arguments, **options):
+        loaded.append(options["weights"])
+        load(self, *arguments, **options)
+
+    monkeypatch.setattr(FrozenBase, "__init__", counting)
+    calls.clear()
+    found = recheck_banks(cache, banks, images=8)
+    assert sorted(loaded) == ["random:0", "random:1"]
+    assert sum(calls) == 2 * (3 + 8)  # the canary, and as many images
+    assert [each.bank for each in found] == [bank.name for bank in banks]
+    assert [(each.rows, each.damage, each.skipped) for each in found] == [(8, [], None)] * 4
+    assert max(each.difference for each in found) < 1e-3
+
+
+def test_a_layer_that_is_no_more_does_not_keep_others_from_a_check(make_images):
+    folder = make_images(cat=3, dog=3)
+    cache = Cache("cache")
+    base = FrozenBase("squeezenet1_1", ["features.3", "features.12"], weights="random")
+    extract_features(ImageSet.from_folder(folder), base, cache)
+    (file,) = cache.run_files()
+    run = json.loads(file.read_text())
+    del run["sha256"]
+    bank, layer = cache.named(run["layers"][0]["bank"]), run["layers"][0]["layer"]
+    run["layers"][0]["layer"] = "gone"
+    write_json(file, run)
+    digests = sorted(found for found, _ in bank.known(layer))
+    with bank.writer("float16") as made:
+        made.append(digests, {"gone": bank.read(layer, digests)})
+    found = {each.bank: each for each in recheck_banks(cache, cache.banks())}
+    gone, kept = (found[layer["bank"]] for layer in run["layers"])
+    assert (gone.rows, kept.rows, kept.skipped) == (0, 6, None)
+    assert "no layer 'gone'" in gone.skipped
 
 
 def test_an_image_set_that_was_changed_is_set_aside(make_images):

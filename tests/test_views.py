@@ -34,14 +34,13 @@ from bottleneck.extract import (
     count_cached,
     forecast_extraction,
     preprocess,
-    recheck_bank,
+    recheck_banks,
 )
 from bottleneck.features import StreamedRows
 from bottleneck.heads import fit_rows
 from bottleneck.heads.prepare import make_problem, recipe_of
 
 STANDARD = find_policy("standard")
-FLIP = find_policy("flip")
 LITTLE = 1000
 """Bytes of memory, for which any features are too many."""
 
@@ -74,7 +73,7 @@ def train(images) -> list[str]:
 def viewed(images, lite0, tmp_path_factory) -> Cache:
     """A cache with three standard views; not to be changed."""
     cache = Cache(tmp_path_factory.mktemp("viewed"))
-    extract_features(images, lite0, cache, views=3, policy=STANDARD)
+    extract_features(images, lite0, cache, views=3, augment="standard")
     return cache
 
 
@@ -110,16 +109,16 @@ def test_a_views_features_are_those_of_its_pixels(viewed, images, lite0):
 def test_only_missing_views_are_computed_and_come_out_the_same(viewed, images, train, lite0, calls):
     """To the last bit, in whatever steps and order the views came."""
     cache = Cache("cache")
-    first = extract_features(images, lite0, cache, views=1, policy=STANDARD)
+    first = extract_features(images, lite0, cache, views=1, augment="standard")
     assert (first.computed, first.views_computed) == (20, 12)
     kept = [item for item in images.items if item.digest not in train[:3]]
     some = ImageSet("pets", tuple(reversed(kept)))
-    assert extract_features(some, lite0, cache, views=2, policy=STANDARD).views_computed == 9
-    more = extract_features(images, lite0, cache, views=3, policy=STANDARD)
+    assert extract_features(some, lite0, cache, views=2, augment="standard").views_computed == 9
+    more = extract_features(images, lite0, cache, views=3, augment="standard")
     assert (more.computed, more.views_computed) == (0, 36 - 12 - 9)
     calls.clear()
-    again = extract_features(images, lite0, cache, views=3, policy=STANDARD)
-    fewer = extract_features(images, lite0, cache, views=2, policy=STANDARD)
+    again = extract_features(images, lite0, cache, views=3, augment="standard")
+    fewer = extract_features(images, lite0, cache, views=2, augment="standard")
     assert again.views_computed == fewer.views_computed == 0
     assert set(calls) == {3}  # canaries
     for view in (1, 2, 3):
@@ -131,14 +130,14 @@ def test_policies_stand_side_by_side(images, train, lite0):
     """What two policies make is never mixed; the same steps by another name are the same."""
     cache = Cache("cache")
     extract_features(images, lite0, cache)
-    for policy in (STANDARD, FLIP):
-        done = extract_features(images, lite0, cache, views=1, policy=policy)
-        assert (done.computed, done.views_computed, done.policy) == (0, 12, policy.name)
+    for policy in ("standard", "flip"):
+        done = extract_features(images, lite0, cache, views=1, augment=policy)
+        assert (done.computed, done.views_computed, done.policy) == (0, 12, policy)
     assert len(cache.banks()) == 3
     one, other = (rows_of(cache, name, train, 1) for name in ("standard", "flip"))
     assert not np.array_equal(one, other)
     Path("mine.yaml").write_text("- RandomHorizontalFlip: {p: 0.5}\n")
-    same = extract_features(images, lite0, cache, views=1, policy=find_policy("mine.yaml"))
+    same = extract_features(images, lite0, cache, views=1, augment="mine.yaml")
     assert same.views_computed == 0
 
 
@@ -153,7 +152,7 @@ def test_an_image_is_read_once_for_all_of_its_views(images, lite0, monkeypatch):
     cache = Cache("cache")
     extract_features(images, lite0, cache)
     monkeypatch.setattr(Path, "read_bytes", counting)
-    extract_features(images, lite0, cache, views=5, policy=STANDARD)
+    extract_features(images, lite0, cache, views=5, augment="standard")
     read_images = [path for path in paths if path.endswith(".png")]
     assert sorted(read_images) == sorted(i.path for i in images.items if i.split == "train")
 
@@ -162,8 +161,8 @@ def test_layers_that_lack_different_views(images, train):
     cache = Cache("cache")
     shallow = FrozenBase("efficientnet_lite0", "blocks.0", pool="avg")
     both = FrozenBase("efficientnet_lite0", ["blocks.0", "blocks.1"], pool="avg")
-    extract_features(images, shallow, cache, views=1, policy=FLIP)
-    done = extract_features(images, both, cache, views=2, policy=FLIP)
+    extract_features(images, shallow, cache, views=1, augment="flip")
+    done = extract_features(images, both, cache, views=2, augment="flip")
     assert done.views_computed == 12 + 12  # the first of one layer, the second of both
     for layer in done.layers:
         bank = cache.named(layer.view_bank)
@@ -175,9 +174,7 @@ def test_bad_images_have_no_views(lite0):
     write_set(root, train=2, test=1)
     (root / "train/cat/0.png").write_bytes(b"not an image")
     cache = Cache("cache")
-    done = extract_features(
-        ImageSet.from_folder(root), lite0, cache, views=2, policy=find_policy("crop")
-    )
+    done = extract_features(ImageSet.from_folder(root), lite0, cache, views=2, augment="crop")
     assert [Path(each.path).name for each in done.rejected] == ["0.png"]
     assert done.views_computed == 3 * 2
     assert len(load_features(cache).training()) == 3 * 3
@@ -218,7 +215,7 @@ def test_views_are_read_in_blocks_too(viewed):
 
 def test_the_last_matching_extraction_decides(images, lite0):
     cache = Cache("cache")
-    extract_features(images, lite0, cache, views=2, policy=FLIP)
+    extract_features(images, lite0, cache, views=2, augment="flip")
     extract_features(images, lite0, cache)
     assert select_features(cache).views == 0
     found = select_features(cache, augment="flip")
@@ -339,33 +336,37 @@ def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
         assert np.allclose(list(one.probabilities.values()), each[0], atol=1e-6)
         assert np.allclose(list(mean.probabilities.values()), each.mean(axis=0), atol=1e-6)
         assert mean.label == head.classes[int(each.mean(axis=0).argmax())]
-    for options in ({"tta": 2}, {"tta": 2, "policy": find_policy("none")}, {"tta": -1}):
-        with pytest.raises(UsageError, match="views"):
+    for options, said in (
+        ({"tta": 2}, "`tta` is 2, and views that are not augmented"),
+        ({"tta": 2, "augment": "none"}, "`tta` is 2, and views that are not augmented"),
+        ({"tta": -1}, "`tta` must be a whole number of at least 0"),
+    ):
+        with pytest.raises(UsageError, match=said):
             next(predict_images(head, found, base=lite0, **options))
 
 
 def test_a_forecast_counts_views(images, lite0, viewed):
-    told = forecast_extraction(images, lite0, Cache("cache"), views=4, policy=STANDARD)
+    told = forecast_extraction(images, lite0, Cache("cache"), views=4, augment="standard")
     assert (told.missing, told.missing_views) == (20, 48)
-    told = forecast_extraction(images, lite0, viewed, views=4, policy=STANDARD)
+    told = forecast_extraction(images, lite0, viewed, views=4, augment="standard")
     assert (told.missing, told.missing_views) == (0, 12)
     assert count_cached(images, lite0, viewed) == (20, 20)
-    assert count_cached(images, lite0, viewed, views=4, policy=STANDARD) == (8, 20)
+    assert count_cached(images, lite0, viewed, views=4, augment="standard") == (8, 20)
 
 
 def test_upkeep_knows_views(images, lite0, train):
     """A deep check computes views again and finds a wrong row; compacting keeps them."""
     cache = Cache("cache")
-    extract_features(images, lite0, cache, views=2, policy=STANDARD)
+    extract_features(images, lite0, cache, views=2, augment="standard")
     bank = bank_of(cache, "standard")
     (layer,) = lite0.layers
-    checked = recheck_bank(bank, cache, images=5)
+    (checked,) = recheck_banks(cache, [bank], images=5)
     assert (checked.rows, checked.damage, checked.skipped) == (5, [], None)
     rows = rows_of(cache, "standard", train, 2)
-    extract_features(images, lite0, cache, views=3, policy=STANDARD)
+    extract_features(images, lite0, cache, views=3, augment="standard")
     assert compact_bank(bank).parts_after == 1
     assert np.array_equal(rows_of(cache, "standard", train, 2), rows)
-    extract_features(images, lite0, cache, views=1, policy=STANDARD)
+    extract_features(images, lite0, cache, views=1, augment="standard")
     used = {each.last_extracted for each in find_prunable(cache, model=lite0.model)}
     assert used == {cache.runs()[-1].time}
     bank.forget_layer(layer)
@@ -374,24 +375,24 @@ def test_upkeep_knows_views(images, lite0, train):
     extract_features(images, lite0, cache)  # describes nothing of the views
     with bank.writer("float16") as writer:
         writer.append(train, {layer: np.ones((12, 1280))}, views=1)
-    extract_features(images, lite0, cache, views=1, policy=STANDARD)
-    damaged = recheck_bank(bank, cache, images=5).damage
+    extract_features(images, lite0, cache, views=1, augment="standard")
+    damaged = recheck_banks(cache, [bank], images=5)[0].damage
     assert len(damaged) == 1
 
 
 def test_what_there_cannot_be_views_of(images, lite0):
     cache = Cache("cache")
     for options, said in (
-        ({"views": 2}, "2 views without an augmentation would be 2 copies"),
-        ({"views": 2, "policy": find_policy("none")}, "2 views without an augmentation"),
-        ({"policy": STANDARD}, "'standard' was given, but no number of views"),
-        ({"views": 65536, "policy": STANDARD}, "65536 views cannot be"),
+        ({"views": 2}, "`views` is 2, and views that are not augmented would be copies"),
+        ({"views": 2, "augment": "none"}, "`views` is 2, and views that are not augmented"),
+        ({"augment": "standard"}, "`augment` 'standard' needs `views` of at least 1"),
+        ({"views": 65536, "augment": "standard"}, "`views` must be .* at most 65535, got 65536"),
     ):
         with pytest.raises(UsageError, match=said):
             extract_features(images, lite0, cache, **options)
     unlabelled = ImageSet.from_paths([Path(images.items[0].path)])
     with pytest.raises(DataError, match="has no train images, and only these have views"):
-        extract_features(unlabelled, lite0, cache, views=2, policy=STANDARD)
+        extract_features(unlabelled, lite0, cache, views=2, augment="standard")
     assert not cache.root.exists()
 
 
@@ -418,7 +419,7 @@ def test_views_on_the_command_line(bottleneck, images):
     assert (exported.code, np.load("out.npz")["features"].shape) == (0, (20, 1280))
     wrong = bottleneck("predict", root / "test/cat", "--head", "viewed", "--tta", 3)
     assert (wrong.code, wrong.out) == (2, "")
-    assert "name one with --augment" in wrong.err
+    assert re.search("copies of the image; give (`augment=|--augment )standard", wrong.err)
     assert "did you mean 'flip'" in bottleneck(*extract, "--augment", "flop").err
 
 

@@ -12,11 +12,9 @@ from bottleneck.bases.splitting import ALL, Split, split_network, upper_part
 from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import load_weights
 from bottleneck.bases.zoo import PLUGIN_GROUP, find_model, model_names
-from bottleneck.records import INTERPOLATIONS
 
 __all__ = [
     "ALL",
-    "INTERPOLATIONS",
     "PLUGIN_GROUP",
     "SCHEMA_VERSION",
     "WEIGHTS_NAME",

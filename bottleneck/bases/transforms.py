@@ -11,12 +11,11 @@ from PIL import Image
 from torch.nn import functional as F  # noqa: N812 - the field's name for it
 from torchvision.transforms.functional import center_crop
 
-from bottleneck.errors import BadImageError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.records import INTERPOLATIONS, TransformFacts
+from bottleneck.errors import BadImageError, UsageError
+from bottleneck.records import TransformFacts
 
 __all__ = ["Transform"]
 
-_LONGEST_SIDE = 16_384
 _MOST_PIXELS = 2**26
 _MOST_ASPECT = 16
 _REDUCING_GAP = 2
@@ -79,7 +78,7 @@ class Transform(TransformFacts):
             Height and width in pixels of what the base sees. The share of the image that the
             centre crop keeps stays as it was.
         interpolation : str, optional
-            One of `INTERPOLATIONS`.
+            As Pillow names it.
         squash : bool, optional
             True resizes the whole image to the size that the base sees, whatever its proportions;
             False keeps them and crops the centre.
@@ -93,29 +92,16 @@ class Transform(TransformFacts):
         Raises
         ------
         UsageError
-            A size below 1, or `squash` with `keep_aspect`.
-        UnknownNameError
-            There is no such interpolation.
+            `squash` with `keep_aspect`.
         """
         changed = self
         if image_size is not None:
-            if min(image_size) < 1 or max(image_size) > _LONGEST_SIDE:
-                raise UsageError(
-                    f"images of {image_size[0]} x {image_size[1]} pixels cannot be; give sides "
-                    f"from 1 to {_LONGEST_SIDE}"
-                )
             scaled = [
                 round(box * new / old)
                 for box, new, old in zip(self.resize, image_size, self.crop, strict=True)
             ]
             changed = replace(changed, resize=(scaled[0], scaled[1]), crop=image_size)
         if interpolation is not None:
-            if interpolation not in INTERPOLATIONS:
-                raise UnknownNameError(
-                    f"no interpolation {interpolation!r}"
-                    f"{did_you_mean(interpolation, INTERPOLATIONS)}; expected one of "
-                    f"{', '.join(INTERPOLATIONS)}"
-                )
             changed = replace(changed, interpolation=interpolation)
         if squash is not None:
             resize = changed.crop if squash else changed.resize
@@ -123,8 +109,8 @@ class Transform(TransformFacts):
         if keep_aspect:
             if changed.squash:
                 raise UsageError(
-                    "images cannot keep their proportions and be squashed; give --keep-aspect or "
-                    "--squash, and --crop with --keep-aspect where the weights squash"
+                    "images cannot keep their proportions and be squashed; give `keep_aspect` or "
+                    "`squash`, and `squash=False` with `keep_aspect` where the weights squash"
                 )
             changed = replace(changed, resize=changed.crop, keep_aspect=True)
         return replace(changed, reduced_decode=reduced_decode, exact_resize=exact_resize)

@@ -186,7 +186,7 @@ def augment_preview(
 
     policy = find_policy(augment)
     content = io.BytesIO()
-    draw_views(found, policy, views=views, count=images).save(content, "PNG")
+    draw_views(found, augment, views=views, count=images).save(content, "PNG")
     atomic_write(output, content.getvalue())
     if as_json:
         drawn = {"picture": str(output), "policy": policy.name, "views": views}

@@ -102,13 +102,12 @@ def cache_verify(
     damage = [asdict(each) for each in result.damage]
     skipped: dict[str, str | None] = {}
     if deep:
-        from bottleneck.extract import recheck_bank
+        from bottleneck.extract import recheck_banks
 
-        for row in rows:
-            with progress_shown() as progress:
-                found = recheck_bank(
-                    store.named(row["bank"]), store, images=images, seed=seed, progress=progress
-                )
+        checked = [store.named(row["bank"]) for row in rows]
+        with progress_shown() as progress:
+            rechecks = recheck_banks(store, checked, images=images, seed=seed, progress=progress)
+        for row, found in zip(rows, rechecks, strict=True):
             row |= {"recomputed": found.rows, "difference": found.difference}
             row["damaged"] += len(found.damage)
             skipped[found.bank] = found.skipped

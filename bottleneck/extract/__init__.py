@@ -1,41 +1,30 @@
-"""Extraction: compute what is missing and stream it into the cache.
+"""Extraction: a plan of what is missing, its computation, and the parts that store it.
 
 The only joiner of images, bases and cache.
 """
 
-from bottleneck.extract.batches import Batch, Progress, feature_batches
-from bottleneck.extract.fill import (
-    Filling,
-    check_arguments,
-    check_policy,
-    check_views,
-    fill_banks,
-)
+from bottleneck.extract.compute import Progress, feature_batches, preprocess
 from bottleneck.extract.forecast import Forecast, forecast_extraction
-from bottleneck.extract.pixels import preprocess
+from bottleneck.extract.plan import Plan, count_cached, plan_extraction
 from bottleneck.extract.preview import draw_views
-from bottleneck.extract.recheck import Recheck, recheck_bank
-from bottleneck.extract.run import extract_features, usable_images
-from bottleneck.extract.task import count_cached
+from bottleneck.extract.recheck import Recheck, recheck_banks
+from bottleneck.extract.run import extract_features, fill_banks, usable_images
 from bottleneck.records import Extraction
 
 __all__ = [
-    "Batch",
     "Extraction",
-    "Filling",
     "Forecast",
+    "Plan",
     "Progress",
     "Recheck",
-    "check_arguments",
-    "check_policy",
-    "check_views",
     "count_cached",
     "draw_views",
     "extract_features",
     "feature_batches",
     "fill_banks",
     "forecast_extraction",
+    "plan_extraction",
     "preprocess",
-    "recheck_bank",
+    "recheck_banks",
     "usable_images",
 ]

@@ -4,25 +4,27 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
-from bottleneck.extract.batches import Batch, Progress
-from bottleneck.extract.fill import check_arguments, check_views, stored_batches
-from bottleneck.extract.task import Target, Task, find_task
+from bottleneck.extract.compute import Progress
+from bottleneck.extract.plan import Task, plan_extraction
+from bottleneck.extract.run import open_writers, stored_batches
+from bottleneck.extract.store import FeatureWriter
+from bottleneck.fields import made
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.settings import StoreSettings
 
 __all__ = ["Forecast", "forecast_extraction"]
 
@@ -77,16 +79,13 @@ class Forecast:
 
 
 def forecast_extraction(
-    images: ImageSet,
+    images: ImageSet | str | Path,
     base: FrozenBase,
-    cache: Cache,
+    cache: Cache | str | Path,
+    settings: StoreSettings | None = None,
     *,
-    views: int = 0,
-    policy: Policy | None = None,
-    dtype: str = "float16",
-    compress: str = "none",
-    batch_size: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Forecast:
     """Extract a few batches into a folder that is then removed, and tell what all will take.
 
@@ -95,7 +94,7 @@ def forecast_extraction(
 
     Parameters
     ----------
-    images, base, cache, views, policy, dtype, compress, batch_size
+    images, base, cache, settings, **options
         As for `extract_features`. Compressed features take less of the disk than is told here.
     progress : callable, optional
         Called with ``"trial"``, the images done and the images to do at most.
@@ -105,38 +104,39 @@ def forecast_extraction(
     UsageError, DataError, CacheError, FeatureOverflowError
         As `extract_features` would.
     """
-    check_arguments(dtype, compress, batch_size)
-    check_views(images, views, policy)
+    settings = made(StoreSettings, settings, options)
+    images = images if isinstance(images, ImageSet) else ImageSet.open(images)
+    cache = cache if isinstance(cache, Cache) else Cache(cache)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    tasks = [find_task(images, base, cache, dtype)]
-    if views:
-        tasks.append(find_task(images, base, cache, dtype, views=views, policy=policy))
+    writers = open_writers(base, cache, settings)
+    plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
     seconds = time.monotonic() - started
     tried = bytes_on_disk = growth = 0
     rejected: dict[str, RejectedImage] = {}
-    for plan in [
-        _Plan(base.cut(layers), items, task, layers, compress, batch_size)
-        for task in tasks
-        for layers, items in task.missing.items()
+    for work in [
+        _Work(task, writer)
+        for plan, writer in zip(plans, writers, strict=True)
+        for task in plan.tasks
     ]:
-        trial = _try(plan, cache, progress or _silent)
-        sizes = plan.part_sizes(len(plan.items), trial.seconds_per_image)
+        trial = _try(work, cache, settings.batch_size, progress or _silent)
+        count = len(work.task.items)
+        sizes = work.part_sizes(count, trial.seconds_per_image)
         tried += trial.images
-        rejected |= {image.path: image for image in trial.rejected}
-        seconds += trial.seconds + (len(plan.items) - trial.images) * (
-            trial.seconds_per_image + trial.seconds_per_byte * sum(plan.widths)
+        rejected |= {item.digest: RejectedImage(item.path, why) for item, why in trial.rejected}
+        seconds += trial.seconds + (count - trial.images) * (
+            trial.seconds_per_image + trial.seconds_per_byte * work.image_bytes
         )
         bytes_on_disk += sum(map(sum, sizes))
-        buffered = plan.part_sizes(trial.images, trial.seconds_per_image)
+        buffered = work.part_sizes(trial.images, trial.seconds_per_image)
         growth = max(growth, sum(map(_held, sizes)) - sum(map(_held, buffered)))
     peak = _peak_memory()
     return Forecast(
         image_set=images.name,
         model=base.model,
         images=len(images.items),
-        missing=tasks[0].images,
-        missing_views=sum(task.rows(layers) for task in tasks[1:] for layers in task.views),
+        missing=plans[0].images,
+        missing_views=sum(plan.rows for plan in plans[1:]),
         trial=tried,
         seconds=round(seconds, 3),
         bytes_on_disk=bytes_on_disk,
@@ -151,37 +151,29 @@ def _held(sizes: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Some layers of a base, the images that lack them, and how they are stored."""
+class _Work:
+    """A task, and what writes it."""
 
-    base: FrozenBase
-    items: Sequence[ImageItem]
     task: Task
-    layers: tuple[str, ...]
-    compress: str
-    batch_size: int | None
-
-    @property
-    def target(self) -> Target:
-        """Where they will be."""
-        return self.task.target
+    writer: FeatureWriter
 
     @property
     def views(self) -> float:
-        """How many views an image lacks, on average."""
-        return self.task.rows(self.layers) / len(self.items)
+        """How many views of an image are computed, on average."""
+        return self.task.rows / len(self.task.items)
 
     @property
-    def widths(self) -> list[float]:
-        """Bytes of an image in each layer, with all of its views."""
-        return [self.views * self._width(layer) for layer in self.layers]
+    def image_bytes(self) -> float:
+        """Bytes of an image in all layers, with all of its views."""
+        return self.views * sum(map(self.writer.row_bytes, self.task.layers))
 
     def part_sizes(self, images: int, seconds_per_image: float) -> list[list[int]]:
         """Return for each bank the bytes of its parts."""
         rows, seconds_per_row = round(images * self.views), seconds_per_image / self.views
         banks: dict[str, list[int]] = {}
-        for layer in self.layers:
-            banks.setdefault(self.target.banks[layer].name, []).append(self._width(layer))
+        for layer in self.task.layers:
+            widths = banks.setdefault(self.writer.target.banks[layer].name, [])
+            widths.append(self.writer.row_bytes(layer))
         sizes = []
         for widths in banks.values():
             of_size = PART_BYTES // len(banks) // sum(widths)
@@ -192,21 +184,6 @@ class _Plan:
             sizes.append([part_size(count, widths) for count in counts])
         return sizes
 
-    def batches(self, scratch: Cache) -> Generator[Batch]:
-        """Compute and store them, in the same banks of another cache."""
-        banks = {layer: scratch.named(self.target.banks[layer].name) for layer in self.layers}
-        return stored_batches(
-            self.base,
-            self.items,
-            replace(self.target, banks=banks),
-            views=self.task.views[self.layers],
-            compress=self.compress,
-            batch_size=self.batch_size,
-        )
-
-    def _width(self, layer: str) -> int:
-        return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
-
 
 @dataclass(frozen=True)
 class _Trial:
@@ -216,22 +193,26 @@ class _Trial:
     seconds: float
     seconds_per_image: float
     seconds_per_byte: float
-    rejected: list[RejectedImage]
+    rejected: list[tuple[ImageItem, str]]
 
 
-def _try(plan: _Plan, cache: Cache, report: Progress) -> _Trial:
+def _try(work: _Work, cache: Cache, batch_size: int | Literal["auto"], report: Progress) -> _Trial:
+    """Compute and store the first images of a task, in the same banks of another cache."""
     folder = _scratch_folder(cache)
     done = warmed = size = 0
-    rejected: list[RejectedImage] = []
+    rejected: list[tuple[ImageItem, str]] = []
     with TemporaryDirectory(prefix=_PREFIX, dir=folder) as place:
         started = warm = time.monotonic()
-        with closing(plan.batches(Cache(place))) as batches:
+        target = work.writer.target
+        banks = {layer: Cache(place).named(bank.name) for layer, bank in target.banks.items()}
+        scratch = replace(work.writer, target=replace(target, banks=banks))
+        with closing(stored_batches(work.task, scratch, batch_size)) as batches:
             for number, batch in enumerate(batches, start=1):
                 done += batch.images
                 rejected += batch.rejected
                 now = time.monotonic()
                 size = size or done
-                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(plan.items))
+                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(work.task.items))
                 report("trial", min(done, least), least)
                 if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
                     warm, warmed = now, done
@@ -251,7 +232,7 @@ def _scratch_folder(cache: Cache) -> Path:
     if not os.access(folder, os.W_OK):
         raise CacheError(
             f"cannot write the cache folder {str(cache.root)!r} into {str(folder)!r}; choose "
-            f"another with --cache"
+            f"another `cache`"
         )
     for path in stale_paths(folder, f"{_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)

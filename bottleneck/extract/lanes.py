@@ -1,9 +1,12 @@
 """Where batches are computed: a lane for each core, or two for each GPU."""
 
+import ctypes
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import joblib
 import numpy as np
@@ -12,7 +15,14 @@ import torch
 from bottleneck.bases import FrozenBase
 from bottleneck.errors import MemoryShortError
 
-__all__ = ["Lane", "Lanes", "find_lanes", "is_out_of_memory", "largest_that_pays"]
+__all__ = [
+    "Lane",
+    "Lanes",
+    "find_lanes",
+    "freed_memory_kept",
+    "is_out_of_memory",
+    "largest_that_pays",
+]
 
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
@@ -22,6 +32,11 @@ _PER_GPU = 2
 _LARGEST_BATCH = 1024
 _PAYS = 1.05
 _TRIALS = 3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""What malloc.h of the GNU C library calls M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
+_KEPT = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_THRESHOLD: 2**30, _ARENA_MAX: 1}
+_USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _ARENA_MAX: 0}
+"""What the library would have come to by itself after a few large arrays."""
 
 
 class Lane:
@@ -76,8 +91,8 @@ class Lane:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
                 f"not even {self._least} images of {height} x {width} pixels fit into the "
-                f"memory of {self._device}; take a shallower layer, a smaller --image-size or "
-                f"another --device"
+                f"memory of {self._device}; take a shallower layer, a smaller `image_size` or "
+                f"another `device`"
             )
         if self._stream is not None:
             torch.cuda.empty_cache()
@@ -118,7 +133,7 @@ class Lanes:
     decode_ahead: bool
 
 
-def find_lanes(base: FrozenBase, images: int, batch_size: int | None = None) -> Lanes:
+def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] = "auto") -> Lanes:
     """Spread an extraction over the cores that the process may use, or over its base's GPUs.
 
     Cores are counted as joblib counts them, by affinity and the limits of containers, and are no
@@ -130,21 +145,22 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | None = None) -> 
         Computes on its `devices`.
     images : int
         How many there are: each core gets its share, however large the batch.
-    batch_size : int, optional
-        Images per call of the base. By default 4 on a core, fewer from 17 cores on; on a GPU the
+    batch_size : int or "auto"
+        Images per call of the base. ``auto`` is 4 on a core, fewer from 17 cores on; on a GPU the
         largest that is faster than half of it by a twentieth.
     """
     cores = min(joblib.cpu_count(), torch.get_num_threads())
     if base.devices[0].type == "cpu":
         fitting = max(_FEWEST, min(_PER_CORE, _IMAGES_AT_ONCE // cores))
-        wanted = batch_size or fitting
+        wanted = fitting if batch_size == "auto" else batch_size
         least = _FEWEST if base.transform.keep_aspect else max(_FEWEST, min(fitting, wanted))
         lanes = [Lane(base, base.devices[0], least) for _ in range(cores)]
         share = max(fitting, -(-images // cores))
         return Lanes(lanes, min(wanted, share), loaders=2, decode_ahead=False)
     lanes = [Lane(base, device, _FEWEST) for device in base.devices * _PER_GPU]
-    best = batch_size or largest_that_pays(lambda size: _rate(lanes[0], base, size))
-    return Lanes(lanes, best, loaders=cores, decode_ahead=True)
+    if batch_size == "auto":
+        batch_size = largest_that_pays(lambda size: _rate(lanes[0], base, size))
+    return Lanes(lanes, batch_size, loaders=cores, decode_ahead=True)
 
 
 def largest_that_pays(rate: Callable[[int], float]) -> int:
@@ -182,3 +198,23 @@ def _rate(lane: Lane, base: FrozenBase, size: int) -> float:
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of torch says that memory does not suffice."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Have freed memory kept for the next batch, and given back to the system at the end.
+
+    Otherwise the GNU C library gives each large activation back at once, and the system clears all
+    its pages anew for the next. Other C libraries are left as they are.
+    """
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        yield
+        return
+    try:
+        for parameter, value in _KEPT.items():
+            library.mallopt(parameter, value)
+        yield
+    finally:
+        for parameter, value in _USUAL.items():
+            library.mallopt(parameter, value)
+        library.malloc_trim(0)

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bottleneck.augment import Policy
+from bottleneck.augment import find_policy
 from bottleneck.bases import Transform
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract.fill import check_policy
-from bottleneck.extract.pixels import preprocess_views
+from bottleneck.extract.compute import preprocess_views
 from bottleneck.images import ImageItem, ImageSet
+from bottleneck.settings import StoreSettings
 
 __all__ = ["draw_views"]
 
@@ -25,7 +25,7 @@ _LETTERS = 22
 _FONT_SIZE = 12
 
 
-def draw_views(images: ImageSet, policy: Policy, *, views: int = 8, count: int = 6) -> Image.Image:
+def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6) -> Image.Image:
     """Draw a row for each of some training images: its name, the plain image, then its views.
 
     The images are of all classes in turn. They are resized and cropped as for most bases, to 160
@@ -35,8 +35,8 @@ def draw_views(images: ImageSet, policy: Policy, *, views: int = 8, count: int =
     ----------
     images : ImageSet
         Training images are shown if it has any.
-    policy : Policy
-        How the views are made.
+    augment : str
+        How the views are made, as for `extract_features`.
     views : int
         How many.
     count : int
@@ -50,11 +50,12 @@ def draw_views(images: ImageSet, policy: Policy, *, views: int = 8, count: int =
     Raises
     ------
     UsageError
-        There cannot be so many views, or the policy changes nothing.
+        There cannot be so many views, or `augment` changes nothing.
     DataError
         None of the images can be read.
     """
-    check_policy(views, policy)
+    StoreSettings(views=views, augment=augment)  # says so where there can be no such views
+    policy = find_policy(augment)
     transform = Transform((_SHORTER, _SHORTER), (_SIDE, _SIDE), "bilinear", (0.0,) * 3, (1.0,) * 3)
     rows = []
     for item in _in_turn(images):
@@ -67,7 +68,7 @@ def draw_views(images: ImageSet, policy: Policy, *, views: int = 8, count: int =
         if len(rows) == count:
             break
     if not rows:
-        raise DataError(f"no image of {images.name!r} could be read; give other --data")
+        raise DataError(f"no image of {images.name!r} could be read; give other `data`")
     return _sheet(rows)
 
 

@@ -1,16 +1,26 @@
-"""Extraction: fill the banks, and keep the image set and a record of the run."""
+"""Extraction: plan, compute, store; then keep the image set and a record of the run."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
-from bottleneck.augment import Policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError
-from bottleneck.extract.batches import Progress
-from bottleneck.extract.fill import check_arguments, check_views, fill_banks
+from bottleneck.errors import CacheError, DataError
+from bottleneck.extract.compute import (
+    Batch,
+    Progress,
+    feature_batches,
+    reference_features,
+    sorted_by_size,
+)
+from bottleneck.extract.plan import Plan, Task, find_targets, plan_extraction
+from bottleneck.extract.store import FeatureWriter
+from bottleneck.fields import made
 from bottleneck.images import ImageSet
 from bottleneck.records import (
     Adjustments,
@@ -19,21 +29,27 @@ from bottleneck.records import (
     Extraction,
     RejectedImage,
 )
+from bottleneck.settings import StoreSettings
 
-__all__ = ["extract_features", "usable_images"]
+__all__ = [
+    "Filling",
+    "carry_out",
+    "extract_features",
+    "fill_banks",
+    "open_writers",
+    "stored_batches",
+    "usable_images",
+]
 
 
 def extract_features(
-    images: ImageSet,
+    images: ImageSet | str | Path,
     base: FrozenBase,
-    cache: Cache,
+    cache: Cache | str | Path,
+    settings: StoreSettings | None = None,
     *,
-    views: int = 0,
-    policy: Policy | None = None,
-    dtype: str = "float16",
-    compress: str = "none",
-    batch_size: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Extraction:
     """Compute the features that the cache lacks and store them.
 
@@ -43,32 +59,25 @@ def extract_features(
 
     Parameters
     ----------
-    images : ImageSet
-        What to extract.
+    images : ImageSet, str or Path
+        What to extract, or its folder or table.
     base : FrozenBase
         Computes the layers.
-    cache : Cache
+    cache : Cache, str or Path
         Where features are looked for and stored.
-    views : int
-        Augmented views of each training image, beside the plain one.
-    policy : Policy, optional
-        How they are made, see `bottleneck.augment.find_policy`.
-    dtype : str
-        ``float16`` or ``float32``: how features are stored.
-    compress : str
-        ``none``, ``lz4`` or ``zstd``: how new parts are compressed, without loss.
-    batch_size : int, optional
-        Images per call of the base; by default what suits the machine.
+    settings : StoreSettings, optional
+        What is computed of each image, and how it is stored.
     progress : callable, optional
         Called with ``"extract"``, the images done and the images to do; by name, with how many
         more were found in the cache, ``cached``, and with ``bytes_written``. Then likewise with
         ``"views"``, where there are any.
+    **options
+        Fields of `StoreSettings`, such as ``views=8, augment="standard"``, instead of `settings`.
 
     Raises
     ------
     UsageError
-        `views`, `policy`, `dtype`, `compress` or `batch_size` cannot be right, or the set's name
-        is too long for a file.
+        An option cannot be right, or the set's name is too long for a file.
     MissingExtraError
         hdf5plugin, which compresses, is not installed.
     DataError
@@ -78,26 +87,17 @@ def extract_features(
     FeatureOverflowError
         A layer does not fit into `dtype`.
     """
-    check_arguments(dtype, compress, batch_size)
-    check_views(images, views, policy)
+    settings = made(StoreSettings, settings, options)
     started = time.monotonic()
+    images = images if isinstance(images, ImageSet) else ImageSet.open(images)
+    cache = cache if isinstance(cache, Cache) else Cache(cache)
     set_file = cache.set_file(images.name)
-    cache.check_writable()
-    filling = fill_banks(
-        images,
-        base,
-        cache,
-        views=views,
-        policy=policy,
-        dtype=dtype,
-        compress=compress,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)
-    made = policy if views else None
-    augmentation = made.as_dict() if made else None
+    plain, views = filling.plans[0], filling.plans[1] if settings.views else None
+    policy = views.policy if views else None
+    augmentation = policy.as_dict() if policy else None
     extraction = Extraction(
         time=datetime.now(UTC).isoformat(),
         image_set=images.name,
@@ -107,36 +107,145 @@ def extract_features(
         weights_random=base.weights_random,
         adjustments=cast("Adjustments", base.adjustments),
         precision=base.precision,
-        dtype=dtype,
+        dtype=settings.dtype,
         layers=[
             ExtractedLayer(
                 layer=layer,
                 alias=base.network.alias(layer),
                 aliases=list(base.network.layers[layer].aliases),
-                bank=bank.name,
-                fingerprint=base.fingerprint(layer, dtype),
+                bank=bank,
+                fingerprint=base.fingerprint(layer, settings.dtype),
                 pool=base.pools[layer],
                 axes=base.axes[layer],
                 shape=list(base.shapes[layer]),
-                view_bank=filling.view_banks[layer].name if views else None,
-                view_fingerprint=base.fingerprint(layer, dtype, augmentation) if views else None,
+                view_bank=views.banks[layer] if views else None,
+                view_fingerprint=(
+                    base.fingerprint(layer, settings.dtype, augmentation) if views else None
+                ),
             )
-            for layer, bank in filling.banks.items()
+            for layer, bank in plain.banks.items()
         ],
         images=len(usable.items),
-        computed=filling.computed,
-        cached=len({item.digest for item in usable.items}) - filling.computed,
+        computed=filling.rows[0],
+        cached=len({item.digest for item in usable.items}) - filling.rows[0],
         rejected=list(usable.rejected),
         leaks=list(usable.leaks),
         conflicts=list(usable.conflicts),
         bytes_written=filling.bytes_written,
         seconds=round(time.monotonic() - started, 3),
-        views=views,
-        views_computed=filling.views_computed,
-        policy=made.name if made else None,
+        views=settings.views,
+        views_computed=sum(filling.rows[1:]),
+        policy=policy.name if policy else None,
         augmentation=cast("Augmentation | None", augmentation),
     )
     return cache.record_run(extraction)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What was planned, computed and stored.
+
+    Attributes
+    ----------
+    plans : list of Plan
+        Of the plain images and, if there are any, of their views.
+    rows : list of int
+        How many views were computed for each plan, the plain image being one.
+    bytes_written : int
+        Bytes of the features added.
+    bad : dict of str to str
+        Digest to reason, of the images that could not be used.
+    """
+
+    plans: list[Plan]
+    rows: list[int]
+    bytes_written: int
+    bad: dict[str, str]
+
+
+def fill_banks(
+    images: ImageSet,
+    base: FrozenBase,
+    cache: Cache,
+    settings: StoreSettings,
+    *,
+    progress: Progress | None = None,
+) -> Filling:
+    """Compute the features that the cache lacks and store them; keep neither set nor record.
+
+    Parameters
+    ----------
+    images, base, cache, settings, progress
+        As for `extract_features`.
+
+    Raises
+    ------
+    MissingExtraError, DataError, CacheError, FeatureOverflowError
+        As `extract_features` does.
+    """
+    writers = open_writers(base, cache, settings)
+    plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
+    cache.check_writable()
+    done = Filling([], [], 0, {})
+    for plan, writer in zip(plans, writers, strict=True):
+        good = plan.only({item.digest for item in plan.items} - done.bad.keys())
+        own = carry_out(good, writer, settings.batch_size, progress)
+        rows, written = [*done.rows, *own.rows], done.bytes_written + own.bytes_written
+        done = Filling(plans, rows, written, done.bad | own.bad)
+    return done
+
+
+def open_writers(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[FeatureWriter]:
+    """Return what writes plain images and views, once the canaries have been compared."""
+    return [
+        FeatureWriter(base, target, reference_features(base, target.policy), settings.compress)
+        for target in find_targets(base, cache, settings)
+    ]
+
+
+def carry_out(
+    plan: Plan,
+    writer: FeatureWriter,
+    batch_size: int | Literal["auto"] = "auto",
+    progress: Progress | None = None,
+) -> Filling:
+    """Compute and store what is planned, and see that all of it is there at the end."""
+    stage, found = "views" if plan.policy else "extract", len(plan.items) - len(plan.lacking)
+    done = rows = written = 0
+    bad: dict[str, str] = {}
+
+    def report() -> None:
+        if progress:
+            progress(stage, done, plan.images, cached=found, bytes_written=written)
+
+    report()
+    try:
+        for task in plan.tasks:
+            width = sum(map(writer.row_bytes, task.layers))
+            with closing(stored_batches(task, writer, batch_size)) as batches:
+                for batch in batches:  # what was appended is committed, whatever ends the work
+                    bad |= {item.digest: reason for item, reason in batch.rejected}
+                    rows += len(batch.items)
+                    written += len(batch.items) * width
+                    done += batch.images
+                    report()
+    except BaseException:
+        with suppress(CacheError):  # what stopped the work may be a full disk
+            writer.refresh()
+        raise
+    writer.finish(plan, bad)
+    return Filling([plan], [rows], written, bad)
+
+
+def stored_batches(
+    task: Task, writer: FeatureWriter, batch_size: int | Literal["auto"]
+) -> Generator[Batch]:
+    """Compute a task; yield each batch once it is appended, see `FeatureWriter.write`."""
+    base = writer.base.cut(task.layers)
+    items = sorted_by_size(task.items, base.transform)
+    policy = writer.target.policy
+    batches = feature_batches(base, items, batch_size=batch_size, policy=policy, views=task.views)
+    return writer.write(batches, task.layers)
 
 
 def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
@@ -147,18 +256,15 @@ def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     images : ImageSet
         The set.
     bad : mapping of str to str
-        Path to reason.
+        Digest to reason.
 
     Raises
     ------
     DataError
         None is left, or the others cannot be split.
     """
-    reasons = {item.digest: bad[item.path] for item in images.items if item.path in bad}
     rejected = [
-        RejectedImage(item.path, reasons[item.digest])
-        for item in images.items
-        if item.digest in reasons
+        RejectedImage(item.path, bad[item.digest]) for item in images.items if item.digest in bad
     ]
     try:
         usable = images.without(rejected)

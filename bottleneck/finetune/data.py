@@ -58,7 +58,7 @@ def read_pixels(
 def check_images(
     transform: Transform, items: Sequence[ImageItem], progress: Progress | None = None
 ) -> dict[str, str]:
-    """Read all images once; return the path and the reason of those that cannot be used."""
+    """Read all images once; return the digest and the reason of those that cannot be used."""
 
     def reason(item: ImageItem) -> str:
         try:
@@ -70,7 +70,7 @@ def check_images(
     found = {}
     for number, (item, why) in enumerate(zip(items, in_threads(reason, items), strict=True), 1):
         if why:
-            found[item.path] = why
+            found[item.digest] = why
         if progress:
             progress("check", number, len(items))
     return found

@@ -4,17 +4,17 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottleneck.augment import find_policy
 from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
+from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
 from bottleneck.finetune.start import PRECISIONS, Start, check_classes, check_set, images_to_train
 from bottleneck.heads import head_names
 from bottleneck.images import ImageSet, RejectedImage
-from bottleneck.settings import FinetuneSettings
+from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = ["Prepared", "is_first_process", "prepare"]
 
@@ -125,12 +125,8 @@ def _fill(
 ) -> tuple[dict[int, Bank], dict[str, str]]:
     """Have the cache hold the boundary's activations; return where, and what could not be used."""
     (layer,) = lower.layers
-    policy = find_policy(settings.augment) if settings.augmented else None
-    views = settings.views or 0
-    filling = fill_banks(
-        chosen, lower, cache, views=views, policy=policy, dtype=settings.dtype, progress=progress
-    )
-    banks = {0: filling.banks[layer]}
-    if views:
-        banks |= dict.fromkeys(range(1, views + 1), filling.view_banks[layer])
+    options = {"views": settings.views or 0, "augment": settings.augment, "dtype": settings.dtype}
+    stored = made(StoreSettings, None, options)
+    filling = fill_banks(chosen, lower, cache, stored, progress=progress)
+    banks = {view: cache.named(plan.banks[layer]) for plan in filling.plans for view in plan.views}
     return banks, filling.bad

@@ -31,6 +31,7 @@ from bottleneck.images import ImageSet
 from bottleneck.labels import Targets
 from bottleneck.predict import load_base
 from bottleneck.records import Adjustments, Augmentation, FeatureSource, ModelFacts, known_source
+from bottleneck.settings import StoreSettings
 
 __all__ = ["fill_split", "write_result"]
 
@@ -207,16 +208,13 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     items = tuple(item for item in images.items if item.split == split)
     if not items:
         return
-    filling = fill_banks(
-        replace(images, items=items),
-        load_base(head),
-        cache,
-        dtype=source.dtype,
-        progress=progress,
-    )
-    for path, reason in filling.bad.items():
-        raise DataError(
-            f"{len(filling.bad)} of the {split} images cannot be used any more, first {path!r} "
-            f"({reason}); restore them, or give the images as they are now to 'bottleneck finetune "
-            f"--data'"
-        )
+    base, settings = load_base(head), StoreSettings(dtype=source.dtype)
+    chosen = replace(images, items=items)
+    bad = fill_banks(chosen, base, cache, settings, progress=progress).bad
+    for item in items:
+        if item.digest in bad:
+            raise DataError(
+                f"{len(bad)} of the {split} images cannot be used any more, first {item.path!r} "
+                f"({bad[item.digest]}); restore them, or give the images as they are now to "
+                f"'bottleneck finetune --data'"
+            )

@@ -22,8 +22,7 @@ from bottleneck.bases import (
 from bottleneck.cache import Cache
 from bottleneck.errors import MemoryShortError, UsageError
 from bottleneck.extract import Progress
-from bottleneck.extract.lanes import is_out_of_memory
-from bottleneck.extract.memory import freed_memory_kept
+from bottleneck.extract.lanes import freed_memory_kept, is_out_of_memory
 from bottleneck.features import vectors
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations

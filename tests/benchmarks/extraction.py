@@ -34,8 +34,7 @@ from common import write_photographs
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.extract import preprocess
-from bottleneck.extract.lanes import find_lanes
-from bottleneck.extract.memory import freed_memory_kept
+from bottleneck.extract.lanes import find_lanes, freed_memory_kept
 
 BASES = {
     "vgg16": ("block5_pool", "features.30", "none", 1.5, 3.0),

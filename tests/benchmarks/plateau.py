@@ -43,7 +43,6 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.advise import Verdict, advise_on
-from bottleneck.augment import find_policy
 from bottleneck.demo import write_demo_images
 from bottleneck.finetune import FinetuneSettings, finetune_head
 from bottleneck.heads import fit_rows
@@ -127,7 +126,7 @@ def measure(images: ImageSet, cache: Cache, folder: Path, settings: FinetuneSett
     head = fitted(cache, images)
     found["head"] = tested(head, cache)
     base = FrozenBase(MODEL, [LAYER], pool="avg")
-    extract_features(images, base, cache, views=VIEWS, policy=find_policy(AUGMENT))
+    extract_features(images, base, cache, views=VIEWS, augment=AUGMENT)
     head = fitted(cache, images)
     found["head with views"] = tested(head, cache)
     started = time.monotonic()

@@ -1,27 +1,36 @@
-"""Images in, activations out, batch by batch, on all cores or on GPUs."""
+"""Compute: image files in, activations out, batch by batch, on all cores or on GPUs."""
 
 import hashlib
+import io
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from math import gcd
+from operator import itemgetter
 from queue import SimpleQueue
+from typing import Literal
 
 import numpy as np
 import torch
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
-from bottleneck.errors import BadImageError
-from bottleneck.extract.lanes import Lane, find_lanes
-from bottleneck.extract.memory import freed_memory_kept
-from bottleneck.extract.pixels import preprocess_views
-from bottleneck.images import ImageItem, RejectedImage, read_file
+from bottleneck.bases import FrozenBase, Transform
+from bottleneck.errors import BadImageError, UsageError
+from bottleneck.extract.lanes import Lane, find_lanes, freed_memory_kept
+from bottleneck.images import ImageItem, decode, in_threads, read_file, read_size
 
-__all__ = ["Batch", "Progress", "feature_batches"]
+__all__ = [
+    "Batch",
+    "Progress",
+    "feature_batches",
+    "preprocess",
+    "preprocess_views",
+    "reference_features",
+    "sorted_by_size",
+]
 
 Progress = Callable[..., None]
 """Called with what is being done, the images done and the images in all; other counts by name."""
@@ -41,8 +50,8 @@ class Batch:
         Which view of it.
     features : dict of str to np.ndarray
         Layer to float32 of shape (n, ...); empty where no image of the batch could be used.
-    rejected : list of RejectedImage
-        Images met on the way that could not be used.
+    rejected : list of (ImageItem, str)
+        Images met on the way that could not be used, and why.
     images : int
         How many images there were, rejected ones included.
     """
@@ -50,7 +59,7 @@ class Batch:
     items: list[ImageItem]
     views: list[int]
     features: dict[str, np.ndarray]
-    rejected: list[RejectedImage]
+    rejected: list[tuple[ImageItem, str]]
     images: int
 
 
@@ -58,10 +67,10 @@ def feature_batches(
     base: FrozenBase,
     items: Sequence[ImageItem],
     *,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] = "auto",
     policy: Policy | None = None,
     views: Mapping[str, Sequence[int]] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Decode, preprocess and compute, a few batches ahead of the reader.
 
     On a processor each core takes whole batches from the file's bytes to the activations, without
@@ -77,8 +86,8 @@ def feature_batches(
         Computes its `layers`.
     items : sequence of ImageItem
         In this order. An image whose bytes no longer have the digest is rejected.
-    batch_size : int, optional
-        Images per call of the base; by default what `find_lanes` thinks best.
+    batch_size : int or "auto"
+        Images per call of the base; ``auto`` is what suits the machine, see `find_lanes`.
     policy : Policy, optional
         How views from 1 on are made.
     views : mapping of str to sequence of int, optional
@@ -146,7 +155,7 @@ class _Work:
                 found = future.result()
                 decoded = found if isinstance(found, list) else self.decode(item, found)
             except BadImageError as error:
-                rejected.append(RejectedImage(item.path, str(error)))
+                rejected.append((item, str(error)))
                 continue
             for view, seen in zip(self.views_of(item), decoded, strict=True):
                 places.setdefault(seen.shape, []).append(len(items))
@@ -190,3 +199,94 @@ def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[s
         layer: np.concatenate([features[layer] for _, features in groups])[order]
         for layer in layers
     }
+
+
+def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence[ImageItem]:
+    """Return images with those together that a base sees at the same size, for full batches."""
+    if not transform.keep_aspect:
+        return items
+    sizes = in_threads(lambda item: transform.proportions(*read_size(item.path)), items)
+    return [item for _, item in sorted(zip(sizes, items, strict=True), key=itemgetter(0))]
+
+
+def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, list[list[float]]]:
+    """Return a base's canary: of three plain images, or of the first augmented view of each."""
+    if policy is None:
+        return base.canary()
+    return base.canary(lambda image: _augmented(base.transform, image, policy, "", 1))
+
+
+def preprocess(
+    transform: Transform,
+    data: bytes,
+    policy: Policy | None = None,
+    digest: str = "",
+    view: int = 0,
+) -> torch.Tensor:
+    """Decode an image's bytes and bring it to size, as `Transform.pixels` gives it.
+
+    Parameters
+    ----------
+    transform : Transform
+        The preprocessing.
+    data : bytes
+        Of the image file.
+    policy : Policy, optional
+        How views from 1 on are made.
+    digest : str
+        SHA-256 of the image file, which decides what its views are.
+    view : int
+        0 is the plain image.
+
+    Returns
+    -------
+    torch.Tensor
+        uint8 of shape (3, height, width).
+
+    Raises
+    ------
+    BadImageError
+        It cannot be decoded, or is too thin.
+    UsageError
+        A view is asked for without a policy.
+    """
+    return preprocess_views(transform, data, policy, digest, [view])[0]
+
+
+def preprocess_views(
+    transform: Transform, data: bytes, policy: Policy | None, digest: str, views: Sequence[int]
+) -> list[torch.Tensor]:
+    """Return several views of an image, as `preprocess` gives each; it is decoded once."""
+    if not any(views):
+        return [_plain(transform, data)] * len(views)
+    if policy is None:
+        raise UsageError(f"view {max(views)} is asked for without a policy; give one")
+    if policy.whole:
+        image = decode(data)
+        return [
+            _augmented(transform, image, policy, digest, view) if view else _plain(transform, data)
+            for view in views
+        ]
+    plain = _plain(transform, data)
+    size = (plain.shape[1], plain.shape[2])
+    return [policy.augment(plain, digest, view, size) if view else plain for view in views]
+
+
+def _augmented(
+    transform: Transform, image: np.ndarray, policy: Policy, digest: str, view: int
+) -> torch.Tensor:
+    """Return an augmented view of a decoded image, uint8 of shape (height, width, 3)."""
+    if not policy.whole:
+        plain = transform.pixels(image)
+        return policy.augment(plain, digest, view, (plain.shape[1], plain.shape[2]))
+    whole = torch.from_numpy(np.require(image, requirements=["C", "W"])).movedim(-1, 0)
+    size = transform.size_of(*image.shape[:2]) if transform.keep_aspect else transform.crop
+    return policy.augment(whole, digest, view, size)
+
+
+def _plain(transform: Transform, data: bytes) -> torch.Tensor:
+    whole = read_size(io.BytesIO(data)) if transform.reduced_decode else (0, 0)
+    if not all(whole):
+        return transform.pixels(decode(data))
+    pixels = decode(data, enough=transform.enough(*whole))
+    return transform.pixels(pixels, size=transform.size_of(*whole))

@@ -1,0 +1,234 @@
+"""Plan: what there is to compute, as plain data that can be divided and sent elsewhere."""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bottleneck.augment import Policy, find_policy
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import Bank, Cache
+from bottleneck.errors import DataError
+from bottleneck.fields import made
+from bottleneck.images import ImageItem, ImageSet
+from bottleneck.settings import StoreSettings
+
+__all__ = [
+    "Plan",
+    "Target",
+    "Task",
+    "count_cached",
+    "find_targets",
+    "find_tasks",
+    "plan_extraction",
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a base's features belong.
+
+    Attributes
+    ----------
+    banks : mapping of str to Bank
+        Layer to its bank.
+    dtype : str
+        The type in which features are stored.
+    policy : Policy or None
+        How views are made that are stored there; None for plain images.
+    """
+
+    banks: Mapping[str, Bank]
+    dtype: str
+    policy: Policy | None
+
+    @property
+    def augmentation(self) -> dict[str, Any] | None:
+        """What of the policy goes into fingerprints."""
+        return self.policy.as_dict() if self.policy else None
+
+    def fingerprint(self, base: FrozenBase, layer: str) -> str:
+        """Return the fingerprint of what a base computes for it."""
+        return base.fingerprint(layer, self.dtype, self.augmentation)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some layers, and the images of which they are to be computed.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        In the order of computation.
+    items : tuple of ImageItem
+        Different images.
+    views : dict of str to tuple of int
+        Digest to the views to compute of that image.
+    """
+
+    layers: tuple[str, ...]
+    items: tuple[ImageItem, ...]
+    views: dict[str, tuple[int, ...]]
+
+    @property
+    def rows(self) -> int:
+        """How many views there are."""
+        return sum(map(len, self.views.values()))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the banks of plain images lack, or those of augmented views.
+
+    Attributes
+    ----------
+    banks : dict of str to str
+        Layer to the name of its bank.
+    dtype : str
+        The type in which features are stored.
+    policy : Policy or None
+        How the views are made; None for plain images.
+    items : tuple of ImageItem
+        The different images that shall be in the banks.
+    views : tuple of int
+        Which views of each.
+    tasks : tuple of Task
+        What there is to compute. Images that lack the same layers are in one task; an image is in
+        several if its views lack different ones.
+    """
+
+    banks: dict[str, str]
+    dtype: str
+    policy: Policy | None
+    items: tuple[ImageItem, ...]
+    views: tuple[int, ...]
+    tasks: tuple[Task, ...]
+
+    @property
+    def images(self) -> int:
+        """How many images there are to compute, over all tasks."""
+        return sum(len(task.items) for task in self.tasks)
+
+    @property
+    def rows(self) -> int:
+        """How many views there are to compute."""
+        return sum(task.rows for task in self.tasks)
+
+    @property
+    def lacking(self) -> set[str]:
+        """Digests of the images of which there is something to compute."""
+        return {digest for task in self.tasks for digest in task.views}
+
+    def only(self, digests: Container[str]) -> "Plan":
+        """Return the plan of some of the images."""
+        tasks = [
+            Task(
+                task.layers,
+                tuple(item for item in task.items if item.digest in digests),
+                {digest: views for digest, views in task.views.items() if digest in digests},
+            )
+            for task in self.tasks
+        ]
+        items = tuple(item for item in self.items if item.digest in digests)
+        return replace(self, items=items, tasks=tuple(task for task in tasks if task.items))
+
+    def divided(self, count: int) -> list["Plan"]:
+        """Return so many plans that together are this one, with about as much to compute each.
+
+        An image is in one of them only.
+        """
+        lacking = {digest: None for task in self.tasks for digest in task.views}
+        digests = list(lacking | {item.digest: None for item in self.items})
+        return [self.only(set(digests[start::count])) for start in range(count)]
+
+
+def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
+    """Return where a base's features belong: of plain images and, if there are any, of views."""
+    policies: list[Policy | None] = [None]
+    if settings.views and settings.augment:
+        policies.append(find_policy(settings.augment))
+    targets = []
+    for policy in policies:
+        target = Target({}, settings.dtype, policy)
+        names = {layer: target.fingerprint(base, layer) for layer in base.layers}
+        banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
+        targets.append(replace(target, banks=banks))
+    return targets
+
+
+def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0) -> list[Plan]:
+    """Find what each target lacks: plain images, or so many views of the training images.
+
+    Raises
+    ------
+    DataError
+        There are no training images to have views of.
+    CacheError
+        A part cannot be read.
+    """
+    plans = []
+    for target in targets:
+        items = {item.digest: item for item in images.items}
+        wanted: tuple[int, ...] = (0,)
+        if target.policy:
+            items = {item.digest: item for item in images.items if item.split == "train"}
+            wanted = tuple(range(1, views + 1))
+            if not items:
+                raise DataError(
+                    f"image set {images.name!r} has no train images, and only these have views; "
+                    f"add some, or leave `views` out"
+                )
+        different = tuple(items.values())
+        names = {layer: bank.name for layer, bank in target.banks.items()}
+        tasks = find_tasks(different, target.banks, wanted)
+        plans.append(Plan(names, target.dtype, target.policy, different, wanted, tasks))
+    return plans
+
+
+def count_cached(
+    images: ImageSet,
+    base: FrozenBase,
+    cache: Cache,
+    settings: StoreSettings | None = None,
+    **options: Any,
+) -> tuple[int, int]:
+    """Return how many different images have all that a base computes of them in the cache.
+
+    Parameters
+    ----------
+    images, base, cache, settings, **options
+        As for `extract_features`.
+
+    Returns
+    -------
+    (int, int)
+        These, and all different images.
+
+    Raises
+    ------
+    UsageError, DataError, CacheError
+        As `extract_features` does.
+    """
+    settings = made(StoreSettings, settings, options)
+    plans = plan_extraction(images, find_targets(base, cache, settings), settings.views)
+    lacking = set[str]().union(*(plan.lacking for plan in plans))
+    return len(plans[0].items) - len(lacking), len(plans[0].items)
+
+
+def find_tasks(
+    items: Iterable[ImageItem], banks: Mapping[str, Bank], views: Sequence[int]
+) -> tuple[Task, ...]:
+    """Return what banks, by layer, lack of these views of different images."""
+    of_digest = {item.digest: item for item in items}
+    digests = list(of_digest)
+    groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}
+    for view in views:
+        held = {layer: bank.holds(layer, digests, view=view) for layer, bank in banks.items()}
+        for place, digest in enumerate(digests):
+            lacking = tuple(layer for layer in banks if not held[layer][place])
+            if lacking:
+                own = groups.setdefault(lacking, {})
+                own[digest] = (*own.get(digest, ()), view)
+    return tuple(
+        Task(layers, tuple(of_digest[digest] for digest in own), own)
+        for layers, own in groups.items()
+    )

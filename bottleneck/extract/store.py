@@ -1,0 +1,154 @@
+"""Store: computed features become parts of banks."""
+
+import platform
+from collections.abc import Container, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import prod
+
+import numpy as np
+
+from bottleneck.bases import FrozenBase
+from bottleneck.cache import PartWriter, compression_options, store
+from bottleneck.errors import CacheError
+from bottleneck.extract.compute import Batch
+from bottleneck.extract.plan import Plan, Target, find_tasks
+from bottleneck.records import BankRecord, StoredLayer
+
+__all__ = ["Canary", "FeatureWriter", "check_base"]
+
+Canary = Mapping[str, Sequence[Sequence[float]]]
+"""Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
+
+_PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow", "simplejpeg")
+
+
+@dataclass(frozen=True)
+class FeatureWriter:
+    """Writes features into banks.
+
+    Attributes
+    ----------
+    base : FrozenBase
+        What computes them.
+    target : Target
+        Where they belong.
+    canary : dict
+        The base's reference features, of all layers.
+    compress : str
+        ``none``, ``lz4`` or ``zstd``: how parts are compressed.
+
+    Raises
+    ------
+    MissingExtraError
+        hdf5plugin, which compresses, is not installed.
+    CacheError
+        A bank holds what the base does not compute.
+    """
+
+    base: FrozenBase
+    target: Target
+    canary: Canary
+    compress: str = "none"
+
+    def __post_init__(self) -> None:
+        compression_options(self.compress, (1, 1), np.dtype(np.float16))
+        check_base(self.base, self.target, self.canary)
+
+    def row_bytes(self, layer: str) -> int:
+        """Return the bytes that a view's features take."""
+        return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
+
+    def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
+        """Store batches of some layers, and yield each once it is appended.
+
+        What was appended is committed when the generator ends or is closed.
+        """
+        layers_of: dict[str, list[str]] = {}
+        for layer in layers:
+            layers_of.setdefault(self.target.banks[layer].name, []).append(layer)
+        writers: dict[str, PartWriter] = {}
+        with closing(batches), ExitStack() as stack:
+            for batch in batches:
+                if batch.items and not writers:
+                    for layer, values in batch.features.items():
+                        store(values, self.target.dtype, layer)  # only what can be gets a bank
+                    self._describe(layers)
+                    for name, (first, *_) in layers_of.items():
+                        writer = self.target.banks[first].writer(
+                            self.target.dtype, share=len(layers_of), compress=self.compress
+                        )
+                        writers[name] = stack.enter_context(writer)
+                digests = [item.digest for item in batch.items]
+                for name, writer in writers.items() if batch.items else ():
+                    own = {layer: batch.features[layer] for layer in layers_of[name]}
+                    writer.append(digests, own, views=np.array(batch.views))
+                yield batch
+
+    def finish(self, plan: Plan, bad: Container[str]) -> None:
+        """See that the banks hold and describe all of a plan but bad images, by digest.
+
+        Raises
+        ------
+        CacheError
+            They do not.
+        """
+        self._describe([layer for layer, bank in self.target.banks.items() if bank.size])
+        planned = plan.items if plan.tasks else ()  # else they have just been found
+        tasks = find_tasks(planned, self.target.banks, plan.views)
+        gone = {digest for task in tasks for digest in task.views if digest not in bad}
+        if gone:
+            raise CacheError(
+                f"{len(gone)} of {len(plan.items)} images vanished from the cache while it "
+                f"was being filled, as other commands removed parts; run the command again"
+            )
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Have each ``features.h5`` show the parts that are there."""
+        for bank in {bank.name: bank for bank in self.target.banks.values()}.values():
+            if bank.view_file_is_old:
+                bank.rebuild_view_file()
+
+    def _describe(self, layers: Sequence[str]) -> None:
+        """Describe those layers in ``bank.json`` that are not yet there."""
+        for layer in layers:
+            bank = self.target.banks[layer]
+            if bank.describes(layer):
+                continue
+            versions = {"python": platform.python_version()}
+            details = StoredLayer(
+                alias=self.base.network.alias(layer),
+                shape=list(self.base.shapes[layer]),
+                canary=[list(values) for values in self.canary[layer]],
+            )
+            decides = self.base.provenance(layer, self.target.dtype, self.target.augmentation)
+            record = BankRecord(
+                fingerprint=self.target.fingerprint(self.base, layer),
+                model=self.base.model,
+                weights_name=self.base.weights_name,
+                weights_random=self.base.weights_random,
+                versions=versions | {package: version(package) for package in _PACKAGES},
+                policy=self.target.policy.name if self.target.policy else None,
+                layers={layer: details},
+                **decides | {"transform": self.base.transform},
+            )
+            bank.describe(record)
+
+
+def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
+    """Raise `CacheError` where a bank holds, or is to hold, what a base does not compute."""
+    for layer, bank in target.banks.items():
+        fingerprint = target.fingerprint(base, layer)
+        if not bank.name.endswith(f"-{fingerprint[:12]}"):
+            raise CacheError(
+                f"{base.model} with weights {base.weights_name!r} is not the base of bank "
+                f"{bank.name}; give the weights and the preprocessing that it was computed with"
+            )
+        if bank.exists and bank.info.fingerprint != fingerprint:
+            raise CacheError(
+                f"bank {bank.name} has another fingerprint than its name says; move it away"
+            )
+        if bank.describes(layer):
+            bank.check_canary(layer, canary[layer])
