@@ -208,7 +208,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     items = tuple(item for item in images.items if item.split == split)
     if not items:
         return
-    base, settings = load_base(head), StoreSettings(dtype=source.dtype)
+    base, settings = load_base(head), made(StoreSettings, None, {"dtype": source.dtype})
     chosen = replace(images, items=items)
     bad = fill_banks(chosen, base, cache, settings, progress=progress).bad
     for item in items:
