@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
-
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import WeightsError
@@ -70,6 +68,8 @@ def write_finetuned(
     OSError
         The folder cannot be written.
     """
+    from safetensors.torch import save
+
     base = read_finetuned(model.name)["base"] if is_finetuned(model.name) else model.name
     digests = sorted({*seen, *seen_digests(model.name)})
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
@@ -159,6 +159,8 @@ def finetuned_model(folder: str, record: Mapping[str, Any], base: Model) -> Mode
 
 
 def _load(folder: str, sha256: str) -> StateDict:
+    from safetensors.torch import load
+
     path = Path(folder) / _WEIGHTS_FILE
     try:
         content = path.read_bytes()

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
-from torchvision.transforms.functional import center_crop
 
 from bottleneck.errors import BadImageError, UnknownNameError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["INTERPOLATIONS", "Transform"]
 
@@ -163,7 +163,7 @@ class Transform:
             changed = replace(changed, resize=changed.crop, keep_aspect=True)
         return replace(changed, reduced_decode=reduced_decode, exact_resize=exact_resize)
 
-    def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+    def __call__(self, image: Image.Image | np.ndarray) -> "torch.Tensor":
         """Preprocess one RGB image.
 
         Parameters
@@ -185,7 +185,7 @@ class Transform:
 
     def pixels(
         self, image: Image.Image | np.ndarray, *, size: tuple[int, int] | None = None
-    ) -> torch.Tensor:
+    ) -> "torch.Tensor":
         """Resize and crop one RGB image, as `__call__` does before it scales.
 
         Parameters
@@ -200,6 +200,9 @@ class Transform:
         torch.Tensor
             uint8 of shape (3, height, width).
         """
+        import torch
+        from torchvision.transforms.functional import center_crop
+
         given = np.asarray(image)
         height, width = given.shape[:2]
         size = size or self.size_of(height, width)
@@ -210,13 +213,13 @@ class Transform:
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
         else:
             tensor = torch.from_numpy(np.require(given, requirements=["C", "W"])).movedim(-1, 0)
-            resized = F.interpolate(tensor[None], size, mode=self.interpolation, antialias=True)[0]
+            resized = torch.nn.functional.interpolate(tensor[None], size, mode=self.interpolation, antialias=True)[0]
         cropped: torch.Tensor = resized
         if not self.keep_aspect:
             cropped = center_crop(resized, list(self.crop))
         return cropped
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Scale pixels as the weights expect them.
 
         Parameters
@@ -229,6 +232,8 @@ class Transform:
         torch.Tensor
             float32 of the same shape: (pixels / 255 - mean) / std.
         """
+        import torch
+
         mean, std = (
             torch.tensor(values, device=pixels.device)[:, None, None]
             for values in (self.mean, self.std)

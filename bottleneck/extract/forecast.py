@@ -270,7 +270,7 @@ def _peak_memory() -> int | None:
     """Return the most bytes of memory that this process has held."""
     if sys.platform == "win32":
         return None
-    import resource  # noqa: PLC0415 - Windows has none
+    import resource
 
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024

@@ -8,6 +8,7 @@ import numpy as np
 
 from bottleneck.errors import UsageError
 from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.solvers import threads_for
 
 __all__ = ["MLP"]
 
@@ -96,6 +97,7 @@ class MLP:
         DataError
             The training diverged.
         """
-        from bottleneck.heads.training import train  # noqa: PLC0415 - it loads torch
+        from bottleneck.heads.training import train
 
-        return train(self, problem.take(fold.fit), problem.take(fold.held))
+        with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
+            return train(self, problem.take(fold.fit), problem.take(fold.held))
