@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
 from bottleneck.extract import Progress, check_policy, feature_batches
 from bottleneck.features import Selection
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
 
 __all__ = ["Prediction", "load_base", "predict_images"]
 
@@ -37,7 +40,7 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -> FrozenBase:
+def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -> "FrozenBase":
     """Load the base that computed a head's features.
 
     Parameters
@@ -57,6 +60,8 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
         The base does not compute what the head was fitted on.
     """
     source = Selection.of_head(head.source)
+    from bottleneck.bases.frozen import FrozenBase
+
     base = FrozenBase(
         source.model,
         [source.layer],
@@ -77,7 +82,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
 
 def predict_images(
     head: Head,
-    base: FrozenBase,
+    base: "FrozenBase",
     images: ImageSet,
     *,
     tta: int = 0,

@@ -71,6 +71,11 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     module.eval()
 
 
+def is_plain_convolution(module: nn.Module | None) -> bool:
+    """Whether a module convolves by the weights that it stores; others compute theirs from them."""
+    return type(module) in {nn.Conv2d, *of_timm("layers", "Conv2dSame")}
+
+
 def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
     """Compute layers once more that vanish where operations are put together."""
     modules = _modules_by_node(module)
@@ -108,7 +113,7 @@ def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
 
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
-    modules = _modules_by_node(module)
+    modules: Mapping[fx.Node, Any] = _modules_by_node(module)
     own = _called_once(modules)
     normed_activations = of_timm("layers", "BatchNormAct2d")
     for node, norm in modules.items():

@@ -213,7 +213,9 @@ class Transform:
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
         else:
             tensor = torch.from_numpy(np.require(given, requirements=["C", "W"])).movedim(-1, 0)
-            resized = torch.nn.functional.interpolate(tensor[None], size, mode=self.interpolation, antialias=True)[0]
+            resized = torch.nn.functional.interpolate(
+                tensor[None], size, mode=self.interpolation, antialias=True
+            )[0]
         cropped: torch.Tensor = resized
         if not self.keep_aspect:
             cropped = center_crop(resized, list(self.crop))

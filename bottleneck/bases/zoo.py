@@ -17,7 +17,15 @@ from bottleneck.bases.models import Model, PretrainedWeights
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import BottleneckError, PluginError, UnknownNameError, did_you_mean
 
-__all__ = ["PLUGIN_GROUP", "TABLE", "ModelRow", "find_model", "list_models", "model_names", "timm_release"]
+__all__ = [
+    "PLUGIN_GROUP",
+    "TABLE",
+    "ModelRow",
+    "find_model",
+    "list_models",
+    "model_names",
+    "timm_release",
+]
 
 PLUGIN_GROUP = "bottleneck.bases"
 """The entry-point group of packages that bring models, see `Model`."""

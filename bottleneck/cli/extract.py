@@ -104,7 +104,7 @@ def extract(
     Exits with 1 where images had to be left out; all others are stored.
     """
     from bottleneck.augment import find_policy
-    from bottleneck.bases import FrozenBase
+    from bottleneck.bases.frozen import FrozenBase
     from bottleneck.cache import Cache
     from bottleneck.extract import count_cached, extract_features, forecast_extraction
     from bottleneck.images import ImageSet, find_near_duplicates

@@ -8,7 +8,6 @@ import typer
 from bottleneck.cli.app import app
 from bottleneck.cli.options import AsJson, ImageSize, image_size_of
 from bottleneck.cli.output import note, print_table
-from bottleneck.errors import BottleneckError
 
 __all__ = ["layers", "models"]
 
@@ -27,7 +26,8 @@ def layers(
     The sizes are floats per image, and megabytes per 1,000 images at float16. The cost is the share
     of all multiply-adds that a base cut there needs.
     """
-    from bottleneck.bases import Network, find_model
+    from bottleneck.bases import find_model
+    from bottleneck.bases.network import Network
 
     found = find_model(model)
     size = image_size_of(image_size) or found.transform.crop
@@ -65,27 +65,24 @@ def models(
 
     The top-1 accuracy on ImageNet, in percent, is what the source of the default weights publishes.
     """
-    from bottleneck.bases import find_model, model_names, timm_names
+    from bottleneck.bases import list_models, timm_release
 
-    rows = []
-    for name in model_names():
-        try:
-            found = find_model(name)
-        except BottleneckError as error:
-            note(f"note: {error}")
-            continue
-        best = next(iter(found.weights.values()), None)
-        rows.append(
-            {
-                "model": name,
-                "library": found.library,
-                "parameters": found.parameters,
-                "input": found.transform.crop,
-                "weights": list(found.weights),
-                "default layer": found.default_layer,
-                "top-1": best.top1 if best else None,
-            }
-        )
+    found, errors = list_models()
+    for error in errors:
+        note(f"note: {error}")
+    rows = [
+        {
+            "model": row.name,
+            "library": row.library,
+            "parameters": row.parameters,
+            "input": row.image_size,
+            "weights": row.weights,
+            "default layer": row.default_layer,
+            "top-1": row.top1,
+        }
+        for row in found
+    ]
     print_table(rows, as_json=as_json, markdown=markdown)
     if not as_json:
-        note(f"and {len(timm_names())} models of timm as timm:NAME, such as timm:resnet50d")
+        version, names = timm_release()
+        note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")

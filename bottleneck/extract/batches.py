@@ -9,24 +9,28 @@ from dataclasses import dataclass
 from itertools import islice
 from math import gcd
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
 from bottleneck.errors import BadImageError
-from bottleneck.extract.lanes import Lane, find_lanes
 from bottleneck.extract.memory import freed_memory_kept
 from bottleneck.extract.pixels import preprocess_views
 from bottleneck.images import ImageItem, RejectedImage, read_file
+
+if TYPE_CHECKING:
+    import torch
+
+    from bottleneck.bases.frozen import FrozenBase
+    from bottleneck.extract.lanes import Lane
 
 __all__ = ["Batch", "Progress", "feature_batches"]
 
 Progress = Callable[..., None]
 """Called with what is being done, the images done and the images in all; other counts by name."""
 
-_Loaded = tuple[ImageItem, Future[bytes | list[torch.Tensor]]]
+_Loaded = tuple[ImageItem, Future[bytes | list["torch.Tensor"]]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Batch:
 
 
 def feature_batches(
-    base: FrozenBase,
+    base: "FrozenBase",
     items: Sequence[ImageItem],
     *,
     batch_size: int | None = None,
@@ -95,6 +99,10 @@ def feature_batches(
     MemoryShortError
         Not even two images at a time fit.
     """
+    import torch
+
+    from bottleneck.extract.lanes import find_lanes
+
     most = max(map(len, views.values()), default=1) if views else 1
     lanes = find_lanes(base, most * len(items), batch_size)
     work = _Work(base, lanes.batch_size, policy, views)
@@ -129,12 +137,12 @@ def feature_batches(
 class _Work:
     """What is computed of each image."""
 
-    base: FrozenBase
+    base: "FrozenBase"
     batch_size: int
     policy: Policy | None
     views: Mapping[str, Sequence[int]] | None
 
-    def compute(self, free: SimpleQueue[Lane], loaded: Sequence[_Loaded]) -> Batch:
+    def compute(self, free: "SimpleQueue[Lane]", loaded: Sequence[_Loaded]) -> Batch:
         """Take one batch the rest of the way."""
         items: list[ImageItem] = []
         views: list[int] = []
@@ -170,14 +178,14 @@ class _Work:
         """Return the views of an image."""
         return (0,) if self.views is None else self.views[item.digest]
 
-    def decode(self, item: ImageItem, data: bytes) -> list[torch.Tensor]:
+    def decode(self, item: ImageItem, data: bytes) -> "list[torch.Tensor]":
         """Return the pixels of each view."""
         if hashlib.sha256(data).hexdigest() != item.digest:
             raise BadImageError("the file changed while it was being extracted")
         views = self.views_of(item)
         return preprocess_views(self.base.transform, data, self.policy, item.digest, views)
 
-    def decode_file(self, item: ImageItem) -> list[torch.Tensor]:
+    def decode_file(self, item: ImageItem) -> "list[torch.Tensor]":
         """Read an image, too."""
         return self.decode(item, read_file(item))
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
 from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.batches import Batch, Progress, feature_batches
@@ -21,6 +21,9 @@ from bottleneck.extract.task import (
     training_items,
 )
 from bottleneck.images import ImageItem, ImageSet
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
 
 __all__ = [
     "Filling",
@@ -65,7 +68,7 @@ class Filling:
 
 def fill_banks(
     images: ImageSet,
-    base: FrozenBase,
+    base: "FrozenBase",
     cache: Cache,
     *,
     views: int = 0,
@@ -123,7 +126,7 @@ class _Done:
 class _Run:
     """How tasks are carried out."""
 
-    base: FrozenBase
+    base: "FrozenBase"
     compress: str
     batch_size: int | None
     progress: Progress | None
@@ -240,7 +243,7 @@ def check_views(images: ImageSet, views: int, policy: Policy | None) -> None:
 
 
 def stored_batches(
-    base: FrozenBase,
+    base: "FrozenBase",
     items: Sequence[ImageItem],
     target: Target,
     *,

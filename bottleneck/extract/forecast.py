@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
 from bottleneck.extract.batches import Batch, Progress
@@ -23,6 +22,9 @@ from bottleneck.extract.fill import check_arguments, check_views, stored_batches
 from bottleneck.extract.task import Target, Task, find_task
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
 
 __all__ = ["Forecast", "forecast_extraction"]
 
@@ -78,7 +80,7 @@ class Forecast:
 
 def forecast_extraction(
     images: ImageSet,
-    base: FrozenBase,
+    base: "FrozenBase",
     cache: Cache,
     *,
     views: int = 0,
@@ -154,7 +156,7 @@ def _held(sizes: Sequence[int]) -> int:
 class _Plan:
     """Some layers of a base, the images that lack them, and how they are stored."""
 
-    base: FrozenBase
+    base: "FrozenBase"
     items: Sequence[ImageItem]
     task: Task
     layers: tuple[str, ...]

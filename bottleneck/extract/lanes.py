@@ -9,7 +9,7 @@ import joblib
 import numpy as np
 import torch
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import MemoryShortError
 
 __all__ = ["Lane", "Lanes", "find_lanes", "is_out_of_memory", "largest_that_pays"]

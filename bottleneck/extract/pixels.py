@@ -2,14 +2,17 @@
 
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bottleneck.augment import Policy
 from bottleneck.bases import Transform
 from bottleneck.errors import UsageError
 from bottleneck.images import decode, read_size
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["augment_image", "preprocess", "preprocess_views"]
 
@@ -20,7 +23,7 @@ def preprocess(
     policy: Policy | None = None,
     digest: str = "",
     view: int = 0,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Decode an image's bytes and bring it to size, as `Transform.pixels` gives it.
 
     Parameters
@@ -53,7 +56,7 @@ def preprocess(
 
 def preprocess_views(
     transform: Transform, data: bytes, policy: Policy | None, digest: str, views: Sequence[int]
-) -> list[torch.Tensor]:
+) -> "list[torch.Tensor]":
     """Return several views of an image, as `preprocess` gives each; it is decoded once."""
     if not any(views):
         return [_plain(transform, data)] * len(views)
@@ -74,17 +77,20 @@ def preprocess_views(
 
 def augment_image(
     transform: Transform, image: np.ndarray, policy: Policy, digest: str, view: int
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Return an augmented view of a decoded image, uint8 of shape (height, width, 3)."""
     if not policy.whole:
         plain = transform.pixels(image)
         return policy.augment(plain, digest, view, (plain.shape[1], plain.shape[2]))
+
+    import torch
+
     whole = torch.from_numpy(np.require(image, requirements=["C", "W"])).movedim(-1, 0)
     size = transform.size_of(*image.shape[:2]) if transform.keep_aspect else transform.crop
     return policy.augment(whole, digest, view, size)
 
 
-def _plain(transform: Transform, data: bytes) -> torch.Tensor:
+def _plain(transform: Transform, data: bytes) -> "torch.Tensor":
     whole = read_size(io.BytesIO(data)) if transform.reduced_decode else (0, 0)
     if not all(whole):
         return transform.pixels(decode(data))

@@ -4,17 +4,19 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BottleneckError, CacheError
 from bottleneck.extract.batches import Progress, feature_batches
 from bottleneck.extract.task import find_target
 from bottleneck.images import ImageItem, ImageSet
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
 
 __all__ = ["Recheck", "recheck_bank"]
 
@@ -127,9 +129,11 @@ def _policy(bank: Bank) -> Policy | None:
     return Policy.from_dict(info["policy"], info["augmentation"]) if "policy" in info else None
 
 
-def _base(run: dict[str, Any], bank: Bank, policy: Policy | None) -> FrozenBase:
+def _base(run: dict[str, Any], bank: Bank, policy: Policy | None) -> "FrozenBase":
     """Return the base that computed a run's layers of a bank."""
     layers = _layers_in(bank, run)
+    from bottleneck.bases.frozen import FrozenBase
+
     base = FrozenBase(
         run["model"],
         [each["layer"] for each in layers],

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.extract.batches import Progress
 from bottleneck.extract.fill import check_arguments, check_views, fill_banks
 from bottleneck.images import ImageSet, RejectedImage
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
 
 __all__ = ["Extraction", "extract_features", "usable_images"]
 
@@ -114,7 +116,7 @@ class Extraction:
 
 def extract_features(
     images: ImageSet,
-    base: FrozenBase,
+    base: "FrozenBase",
     cache: Cache,
     *,
     views: int = 0,

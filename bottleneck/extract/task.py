@@ -5,14 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase, Transform
+from bottleneck.bases import Transform
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import CacheError
 from bottleneck.extract.pixels import augment_image
 from bottleneck.images import ImageItem, ImageSet, in_threads, read_size
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
 
 __all__ = [
     "Canary",
@@ -97,7 +100,9 @@ class Task:
         return sum(map(len, self.views[layers].values()))
 
 
-def find_target(base: FrozenBase, cache: Cache, dtype: str, policy: Policy | None = None) -> Target:
+def find_target(
+    base: "FrozenBase", cache: Cache, dtype: str, policy: Policy | None = None
+) -> Target:
     """Find a base's banks; raise `CacheError` where one holds what the base does not compute."""
     target = Target(_banks(base, cache, dtype, policy), dtype, _canary(base, policy), policy)
     for layer, bank in target.banks.items():
@@ -111,7 +116,7 @@ def find_target(base: FrozenBase, cache: Cache, dtype: str, policy: Policy | Non
     return target
 
 
-def _canary(base: FrozenBase, policy: Policy | None) -> Canary:
+def _canary(base: "FrozenBase", policy: Policy | None) -> Canary:
     """Return the reference features of the three images, or of the first view of each."""
     if policy is None:
         return base.canary()
@@ -120,7 +125,7 @@ def _canary(base: FrozenBase, policy: Policy | None) -> Canary:
 
 def find_task(
     images: ImageSet,
-    base: FrozenBase,
+    base: "FrozenBase",
     cache: Cache,
     dtype: str,
     *,
@@ -155,7 +160,7 @@ def _by_size(items: Sequence[ImageItem], transform: Transform) -> list[ImageItem
 
 def count_cached(
     images: ImageSet,
-    base: FrozenBase,
+    base: "FrozenBase",
     cache: Cache,
     dtype: str = "float16",
     *,
@@ -188,7 +193,7 @@ def training_items(images: ImageSet) -> list[ImageItem]:
     return [item for item in images.items if item.split == "train"]
 
 
-def _banks(base: FrozenBase, cache: Cache, dtype: str, policy: Policy | None) -> dict[str, Bank]:
+def _banks(base: "FrozenBase", cache: Cache, dtype: str, policy: Policy | None) -> dict[str, Bank]:
     augmentation = policy.as_dict() if policy else None
     return {
         layer: cache.bank(base.model, base.fingerprint(layer, dtype, augmentation))
@@ -217,7 +222,7 @@ def missing_views(
     return groups
 
 
-def describe_layers(base: FrozenBase, layers: Iterable[str], target: Target) -> None:
+def describe_layers(base: "FrozenBase", layers: Iterable[str], target: Target) -> None:
     """Describe layers in ``bank.json`` that are not yet there."""
     for layer in layers:
         bank = target.banks[layer]

@@ -286,7 +286,7 @@ def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
     codes = first.argsort().argsort()[codes]  # counted as they appear
     ordered = np.sort(codes)
     shares = [np.bincount(ordered[fold::count], minlength=len(first)) for fold in range(count)]
-    generator = np.random.RandomState(seed)  # noqa: NPY002 - that of scikit-learn
+    generator = np.random.RandomState(seed)
     held = np.empty(len(codes), dtype=int)
     for code, share in enumerate(np.transpose(shares)):
         own = np.arange(count).repeat(share)
