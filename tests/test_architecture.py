@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import bottleneck
+from bottleneck import fit_head, load_features, select_features
+from bottleneck.experiments import ExperimentLog, environment
 
 PACKAGE = Path(bottleneck.__file__).parent
 LEAVES = {"errors", "files", "labels"}
@@ -86,13 +88,115 @@ assert not loaded, loaded
     assert "extract" in finished.stdout
 
 
-def test_cache_and_heads_keep_to_their_libraries():
-    """No torch is loaded by the cache, and neither torch nor h5py by the heads."""
-    cache = "import sys, bottleneck.cache; assert 'torch' not in sys.modules"
-    heads = "import sys, bottleneck.heads; assert not {'torch', 'h5py'} & set(sys.modules)"
-    for code in (cache, heads):
-        finished = run_python(code)
-        assert finished.returncode == 0, finished.stderr
+REFUSED = """
+from bottleneck.errors import BottleneckError
+try:
+    {}
+except BottleneckError:
+    pass
+else:
+    raise AssertionError("not refused")
+"""
+COMMAND = """
+from bottleneck.cli import main
+try:
+    main({})
+except SystemExit as ended:
+    assert not ended.code, ended.code
+"""
+EVALUATED = """
+from bottleneck import Cache, evaluate_head, features_of
+from bottleneck.bases import is_finetuned, seen_digests
+from bottleneck.heads import find_head
+head = find_head("heads", {!r})[1]
+assert not is_finetuned(head.source["model"]) and not seen_digests(head.source["model"])
+evaluate_head(head, features_of(head.source, Cache("cache"), split="test"))
+"""
+UNTIL_THE_FIRST_FOLD = """
+from bottleneck import Cache, fit_head, load_features, select_features
+from bottleneck.bases import device_names
+from bottleneck.heads.recipes import Iterated
+
+class Begun(Exception):
+    pass
+
+def begin(_, problem, folds, grid):
+    assert len(folds) == 5
+    raise Begun
+
+Iterated.held_out = begin
+train = load_features(Cache("cache"), select_features(Cache("cache"))).training()
+try:
+    fit_head(train.X, train.labels, groups=train.digests, device=device_names("cpu")[0])
+except Begun:
+    pass
+else:
+    raise AssertionError("no fold began")
+assert not {"sklearn", "pandas"} & set(sys.modules)
+"""
+WITHOUT_TORCH = {
+    "cache": "import bottleneck.cache",
+    "heads": "import bottleneck.heads; assert 'h5py' not in sys.modules",
+    "stages": "import bottleneck.advise, bottleneck.augment, bottleneck.evaluate, "
+    "bottleneck.exchange, bottleneck.extract, bottleneck.predict, bottleneck.report, "
+    "bottleneck.sweep",
+    "models": COMMAND.format(["models"]),
+    "leaderboard": COMMAND.format(["leaderboard"]),
+    "cache ls": COMMAND.format(["cache", "ls"]),
+    "missing folder": REFUSED.format("from bottleneck import ImageSet; ImageSet.open('data')"),
+    "unknown head": REFUSED.format("from bottleneck.heads import find_head; find_head('heads')"),
+    "unknown model": REFUSED.format("from bottleneck.bases import find_model; find_model('vgg61')"),
+    "unknown device": REFUSED.format("import bottleneck.bases as b; b.find_devices('gpu')"),
+    "first fold": UNTIL_THE_FIRST_FOLD,
+    **{f"evaluate {clf}": EVALUATED.format(clf) for clf in ("softmax", "centroid", "knn", "mlp")},
+}
+
+
+@pytest.fixture(scope="module")
+def with_heads(faces_cache, tmp_path_factory) -> Path:
+    """A folder with a cache, heads of all kinds and a log of one experiment."""
+    folder = tmp_path_factory.mktemp("heads")
+    (folder / "cache").symlink_to(faces_cache.root)
+    features = load_features(faces_cache, select_features(faces_cache))
+    rows = features.training()
+    for clf in ("softmax", "centroid", "knn", "mlp"):
+        head = fit_head(rows.X, rows.labels, clf, groups=rows.digests, source=features.provenance)
+        head.save(folder / "heads" / clf)
+    folds = [{"repeat": 0, "fold": fold, "images": 40, "accuracy": 0.9} for fold in range(5)]
+    ExperimentLog(folder / "experiments.sqlite").append({"clf": "svm"}, folds, 1.5, environment())
+    return folder
+
+
+@pytest.mark.parametrize("code", WITHOUT_TORCH.values(), ids=WITHOUT_TORCH.keys())
+def test_what_runs_no_network_loads_neither_torch_nor_what_needs_it(code, with_heads, monkeypatch):
+    monkeypatch.chdir(with_heads)
+    heavy = """
+loaded = {"torch", "torchvision", "timm"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    finished = run_python(f"import sys\n{code}\n{heavy}")
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("clf", ["softmax", "mlp"])
+def test_small_problems_have_one_thread_also_where_torch_is_loaded_late(clf):
+    code = f"""
+import sys
+import numpy as np
+from bottleneck.heads import fit_head
+from bottleneck.solvers import threads
+limits, loaded = threads.threadpool_limits, []
+
+def watched(count):
+    loaded.append("torch" in sys.modules)
+    return limits(count)
+
+threads.threadpool_limits = watched
+fit_head(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2, {clf!r})
+assert not loaded[0] and loaded[-1], loaded
+"""
+    finished = run_python(code)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_pandas_works_beside_this_package():

@@ -113,7 +113,7 @@ def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
 
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
-    modules: Mapping[fx.Node, Any] = _modules_by_node(module)
+    modules = _modules_by_node(module)
     own = _called_once(modules)
     normed_activations = of_timm("layers", "BatchNormAct2d")
     for node, norm in modules.items():

@@ -49,7 +49,7 @@ _TIMM_PARAMETERS = {
 }
 
 
-def of_timm(module: str, name: str) -> tuple[type, ...]:
+def of_timm(module: str, name: str) -> tuple[Any, ...]:
     """Return a class of timm, or none where timm is not loaded: then nothing is of that class."""
     found = sys.modules.get(f"timm.{module}")
     return () if found is None else (getattr(found, name),)

@@ -46,9 +46,11 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
 
 def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
     """Return the devices that a name stands for, see `device_names`."""
+    names = device_names(wanted)
+
     import torch
 
-    return tuple(map(torch.device, device_names(wanted)))
+    return tuple(map(torch.device, names))
 
 
 def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
