@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bottleneck.advise import advise_on as advise_on
-    from bottleneck.bases import FrozenBase as FrozenBase
+    from bottleneck.bases.frozen import FrozenBase as FrozenBase
     from bottleneck.cache import Cache as Cache
     from bottleneck.evaluate import evaluate_head as evaluate_head
     from bottleneck.experiments import ExperimentLog as ExperimentLog
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bottleneck.finetune import finetune_head as finetune_head
     from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
-    from bottleneck.heads import HeadClassifier as HeadClassifier
     from bottleneck.heads import fit_head as fit_head
+    from bottleneck.heads.estimator import HeadClassifier as HeadClassifier
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import load_base as load_base
     from bottleneck.predict import predict_images as predict_images
@@ -39,14 +39,15 @@ __version__ = "2026.11.0"
 
 _NAMES = {
     "advise": "advise_on",
-    "bases": "FrozenBase",
+    "bases.frozen": "FrozenBase",
     "cache": "Cache",
     "evaluate": "evaluate_head",
     "experiments": "ExperimentLog",
     "extract": "extract_features",
     "features": "features_of load_features select_features select_layers",
     "finetune": "finetune_head",
-    "heads": "MLP Head HeadClassifier fit_head",
+    "heads": "MLP Head fit_head",
+    "heads.estimator": "HeadClassifier",
     "images": "ImageSet",
     "predict": "load_base predict_images",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "

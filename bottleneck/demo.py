@@ -39,7 +39,7 @@ def write_demo_images(folder: str | Path) -> int:
         scikit-image is not installed.
     """
     try:
-        from skimage.data import lfw_subset  # noqa: PLC0415 - an extra
+        from skimage.data import lfw_subset
     except ImportError:
         raise MissingExtraError(
             "the demo's images are in scikit-image, which is not installed; "

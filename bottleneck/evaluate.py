@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import SPLITS, Features, StreamedRows
@@ -147,6 +146,8 @@ def _scores(head: Head, X: np.ndarray | StreamedRows) -> np.ndarray:
 def _evaluated(
     split: str, leaks: int, targets: Targets, scores: np.ndarray, metrics: dict[str, float]
 ) -> Evaluation:
+    from scipy.stats import binomtest
+
     right = round(metrics["accuracy"] * len(targets))
     interval = binomtest(right, len(targets)).proportion_ci(method="wilson")
     classes = _class_metrics(scores, targets)

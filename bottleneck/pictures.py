@@ -165,7 +165,7 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
         tensorboard is not installed.
     """
     try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
+        from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError(
             "logs for TensorBoard need tensorboard, which is not installed; 'pip install "
@@ -205,7 +205,7 @@ def check_picture(file: str | Path) -> Path:
 
 
 def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, which `check_picture` asks for
+    from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.augment import find_policy
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
 from bottleneck.extract import Progress, feature_batches

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, PathMissingError, UsageError
 from bottleneck.extract import fill_banks

@@ -30,7 +30,9 @@ from bottleneck.advise.verdict import (
     POOLING,
     UNDECIDED,
 )
-from bottleneck.bases import Network, find_model, split_network
+from bottleneck.bases import find_model
+from bottleneck.bases.network import Network
+from bottleneck.bases.splitting import split_network
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate

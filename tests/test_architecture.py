@@ -14,6 +14,8 @@ from types import ModuleType
 import pytest
 
 import bottleneck
+from bottleneck import ExperimentLog, fit_head, load_features
+from bottleneck.experiments import environment
 
 PACKAGE = Path(bottleneck.__file__).parent
 CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
@@ -98,13 +100,112 @@ assert not loaded, loaded
     assert "extract" in finished.stdout
 
 
-def test_cache_and_heads_keep_to_their_libraries():
-    """No torch is loaded by the cache, and neither torch nor h5py by the heads."""
-    cache = "import sys, bottleneck.cache; assert 'torch' not in sys.modules"
-    heads = "import sys, bottleneck.heads; assert not {'torch', 'h5py'} & set(sys.modules)"
-    for code in (cache, heads):
-        finished = run_python(code)
-        assert finished.returncode == 0, finished.stderr
+REFUSED = """
+from bottleneck.cli import main
+try:
+    main({})
+except SystemExit as ended:
+    assert ended.code == 2, ended.code
+"""
+COMMAND = """
+from bottleneck.cli import main
+try:
+    main({})
+except SystemExit as ended:
+    assert not ended.code, ended.code
+"""
+EVALUATED = """
+from bottleneck.cli import main
+try:
+    main(["evaluate", "--head", {!r}])
+except SystemExit as ended:
+    assert not ended.code, ended.code
+"""
+UNTIL_THE_FIRST_FOLD = """
+from bottleneck.cli import main
+from bottleneck.heads.recipes import Iterated
+
+class Begun(Exception):
+    pass
+
+def begin(_, problem, folds, grid):
+    assert len(folds) == 5
+    raise Begun
+
+Iterated.held_out = begin
+try:
+    main(["fit-head"])
+except Begun:
+    pass
+else:
+    raise AssertionError("no fold began")
+assert not {"sklearn", "pandas"} & set(sys.modules)
+"""
+WITHOUT_TORCH = {
+    "cache": "import bottleneck.cache",
+    "heads": "import bottleneck.heads; assert 'h5py' not in sys.modules",
+    "stages": "import bottleneck.advise, bottleneck.augment, bottleneck.evaluate, "
+    "bottleneck.exchange, bottleneck.pictures, bottleneck.sweep",
+    "models": COMMAND.format(["models"]),
+    "leaderboard": COMMAND.format(["leaderboard"]),
+    "cache ls": COMMAND.format(["cache", "ls"]),
+    "config": COMMAND.format(["config"]),
+    "missing folder": REFUSED.format(["extract", "--model", "vgg16"]),
+    "unknown model": REFUSED.format(["extract", "--model", "vgg61"]),
+    "bad option": REFUSED.format(["extract", "--model", "vgg16", "--pool", "agv"]),
+    "no images to predict": REFUSED.format(["predict", "nowhere", "--head", "softmax"]),
+    "unknown head": REFUSED.format(["evaluate", "--head", "none"]),
+    "head of nothing": REFUSED.format(["finetune", "--unfreeze", "all", "--head", "none"]),
+    "unknown layer": REFUSED.format(["advise", "--layer", "none"]),
+    "unknown device": REFUSED.format(["fit-head", "--device", "gpu"]),
+    "first fold": UNTIL_THE_FIRST_FOLD,
+    **{f"evaluate {clf}": EVALUATED.format(clf) for clf in ("softmax", "centroid", "knn", "mlp")},
+}
+
+
+@pytest.fixture(scope="module")
+def with_heads(faces_cache, tmp_path_factory) -> Path:
+    """A folder with a cache, heads of all kinds and a log of one experiment."""
+    folder = tmp_path_factory.mktemp("heads")
+    (folder / "cache").symlink_to(faces_cache.root)
+    features = load_features(faces_cache)
+    for clf in ("softmax", "centroid", "knn", "mlp"):
+        fit_head(features, clf).save(folder / "heads" / clf)
+    folds = [{"repeat": 0, "fold": fold, "images": 40, "accuracy": 0.9} for fold in range(5)]
+    ExperimentLog(folder / "experiments.sqlite").append({"clf": "svm"}, folds, 1.5, environment())
+    return folder
+
+
+@pytest.mark.parametrize("code", WITHOUT_TORCH.values(), ids=WITHOUT_TORCH.keys())
+def test_what_runs_no_network_loads_neither_torch_nor_what_needs_it(code, with_heads, monkeypatch):
+    monkeypatch.chdir(with_heads)
+    heavy = """
+loaded = {"torch", "torchvision", "timm"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    finished = run_python(f"import sys\n{code}\n{heavy}")
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("clf", ["softmax", "mlp"])
+def test_small_problems_have_one_thread_also_where_torch_is_loaded_late(clf):
+    code = f"""
+import sys
+import numpy as np
+from bottleneck.heads import fit_rows
+from bottleneck.solvers import threads
+limits, loaded = threads.threadpool_limits, []
+
+def watched(count):
+    loaded.append("torch" in sys.modules)
+    return limits(count)
+
+threads.threadpool_limits = watched
+fit_rows(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2, {clf!r})
+assert not loaded[0] and loaded[-1], loaded
+"""
+    finished = run_python(code)
+    assert finished.returncode == 0, finished.stderr
 
 
 def test_pandas_works_beside_this_package():

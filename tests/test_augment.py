@@ -14,7 +14,8 @@ from PIL import Image
 from skimage import data
 from torchvision.transforms import v2
 
-from bottleneck.augment import POLICIES, EdgeAffine, EdgeElastic, Policy, find_policy
+from bottleneck.augment import POLICIES, Policy, find_policy
+from bottleneck.augment.warps import EdgeAffine, EdgeElastic
 from bottleneck.bases import Transform
 from bottleneck.errors import BottleneckError, PathMissingError, UnknownNameError, UsageError
 from bottleneck.extract import preprocess

@@ -15,7 +15,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from bottleneck import FrozenBase
-from bottleneck.bases import Network, Transform, find_model, model_names
+from bottleneck.bases import Transform, find_model, model_names
+from bottleneck.bases.network import Network
 from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, WeightsError
 
 

@@ -12,7 +12,7 @@ import pytest
 import torchvision
 from nbclient import NotebookClient
 
-from bottleneck.bases import Network
+from bottleneck.bases.network import Network
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

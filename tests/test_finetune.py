@@ -32,14 +32,10 @@ from bottleneck import (
     load_features,
     report,
 )
-from bottleneck.bases import (
-    Network,
-    Split,
-    find_model,
-    load_weights,
-    split_network,
-    upper_part,
-)
+from bottleneck.bases import find_model
+from bottleneck.bases.network import Network
+from bottleneck.bases.splitting import Split, split_network, upper_part
+from bottleneck.bases.weights import load_weights
 from bottleneck.errors import (
     BottleneckError,
     DataError,

@@ -6,8 +6,9 @@ from timm.models.xception import SeparableConv2d
 from torch import nn
 
 from bottleneck import FrozenBase
-from bottleneck.bases import Network, find_model
+from bottleneck.bases import find_model
 from bottleneck.bases.layers import WORDS
+from bottleneck.bases.network import Network
 from bottleneck.errors import UnknownNameError, UsageError
 
 

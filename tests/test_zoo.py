@@ -1,17 +1,23 @@
 """The zoo: names, shapes, aliases and costs of every model, pinned in ``zoo.json``.
 
-``python tests/test_zoo.py`` writes that file anew. Look at its diff before you commit it.
+``python tests/test_zoo.py`` writes that file anew, and the package's own table of models first.
+Look at their diffs before you commit them.
 """
 
 import hashlib
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import pytest
+import timm
 import torchvision
 
-from bottleneck.bases import Network, find_model, model_names
+from bottleneck.bases import ModelRow, find_model, list_models, model_names, timm_release
+from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
+from bottleneck.bases.network import Network
+from bottleneck.bases.zoo import TABLE
 
 SPELLED_OUT = (
     "densenet121",
@@ -61,6 +67,39 @@ def describe(name: str) -> dict:
     }
 
 
+def rows_of_the_libraries() -> list[ModelRow]:
+    """What torchvision and timm say of their models."""
+    models = [
+        *map(from_torchvision, torchvision.models.list_models(torchvision.models)),
+        *(from_timm(theirs, ours) for ours, theirs in TEXTBOOK_NAMES.items()),
+    ]
+    return sorted(map(ModelRow.of, models), key=lambda row: row.name)
+
+
+def write_table() -> None:
+    found = {
+        "models": [asdict(row) for row in rows_of_the_libraries()],
+        "timm": {"version": timm.__version__, "names": timm.list_models()},
+    }
+    TABLE.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def test_the_table_is_what_the_libraries_say():
+    rows, errors = list_models()
+    of_packages = [find_model(name) for name in model_names() if name.startswith("efficientnet_li")]
+    assert not errors
+    assert len(of_packages) == 3
+    assert rows == sorted(
+        [*rows_of_the_libraries(), *map(ModelRow.of, of_packages)], key=lambda row: row.name
+    )
+
+
+def test_the_table_names_the_models_of_one_version_of_timm():
+    version, names = timm_release()
+    assert version != timm.__version__ or names == timm.list_models()
+    assert set(TEXTBOOK_NAMES.values()) <= set(names)
+
+
 def test_every_model_is_pinned():
     assert sorted(PINNED) == sorted(model_names())
 
@@ -82,5 +121,6 @@ def test_multiply_adds_and_parameters_are_those_that_torchvision_publishes(name)
 
 
 if __name__ == "__main__":
+    write_table()
     described = {name: describe(name) for name in model_names()}
     GOLDEN.write_text(json.dumps(described, indent=1) + "\n")

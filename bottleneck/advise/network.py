@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from bottleneck.bases import Layer, Network, find_model, traced
+from bottleneck.bases import find_model
 from bottleneck.errors import BottleneckError
 from bottleneck.records import FeatureSource
+
+if TYPE_CHECKING:
+    from bottleneck.bases.layers import Layer
+    from bottleneck.bases.network import Network
 
 __all__ = ["Depths", "FineTuning"]
 
@@ -39,8 +43,8 @@ class FineTuning:
 class _Known(NamedTuple):
     """A network, and its layers for images of the size that was extracted."""
 
-    network: Network
-    layers: dict[str, Layer]
+    network: "Network"
+    layers: dict[str, "Layer"]
 
 
 class Depths:
@@ -134,6 +138,8 @@ def _next(known: _Known, layer: str) -> tuple[str, int]:
 
 def _known(selection: FeatureSource) -> _Known | None:
     """Return the network that a layer is of, or None: features may come from elsewhere."""
+    from bottleneck.bases.graphs import traced
+
     try:
         network = traced(find_model(selection.model))
         size = selection.adjustments.get("image_size") or network.image_size

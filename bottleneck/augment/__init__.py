@@ -2,6 +2,5 @@
 
 from bottleneck.augment.files import find_policy
 from bottleneck.augment.policies import POLICIES, Policy
-from bottleneck.augment.warps import EdgeAffine, EdgeElastic
 
-__all__ = ["POLICIES", "EdgeAffine", "EdgeElastic", "Policy", "find_policy"]
+__all__ = ["POLICIES", "Policy", "find_policy"]

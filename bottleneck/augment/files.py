@@ -4,11 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-from torchvision.transforms import v2
-
-from bottleneck.augment.policies import OWN, POLICIES, STEPS, Policy, Step, first_line
+from bottleneck.augment.policies import POLICIES, STEPS, Policy, Step, first_line
 from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, did_you_mean
 
 __all__ = ["find_policy"]
@@ -51,6 +47,8 @@ def find_policy(name: str) -> Policy:
 
 
 def _read_steps(path: Path) -> tuple[Step, ...]:
+    import yaml
+
     try:
         found = yaml.safe_load(path.read_bytes())
         json.dumps(found, allow_nan=False)
@@ -89,7 +87,13 @@ def _checked_steps(path: Path, found: Any) -> tuple[Step, ...]:
 
 
 def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
-    known = [*OWN, *(each for each in dir(v2) if _is_transform(getattr(v2, each)))]
+    from torchvision.transforms import v2
+
+    from bottleneck.augment.pipelines import OWN
+
+    kinds = {each: getattr(v2, each) for each in dir(v2)}
+    theirs = (each for each, kind in kinds.items() if isinstance(kind, type))
+    known = [*OWN, *(each for each in theirs if issubclass(kinds[each], v2.Transform))]
     if name not in known:
         raise UnknownNameError(
             f"{str(path)!r} names {name!r}{did_you_mean(name, known)}; expected a class of "
@@ -111,12 +115,10 @@ def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
     return arguments
 
 
-def _is_transform(found: object) -> bool:
-    return isinstance(found, type) and issubclass(found, v2.Transform)
-
-
 def _try(policy: Policy) -> None:
     """Make two small views, and the first again: it must come out the same."""
+    import torch
+
     high, wide = _TRIAL_WHOLE if policy.whole else _TRIAL_SIZE
     pixels = (torch.arange(3 * high * wide) * 7 % 256).to(torch.uint8).reshape(3, high, wide)
     views = [policy.augment(pixels, "", view, _TRIAL_SIZE) for view in (1, 2, 1)]

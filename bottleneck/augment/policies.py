@@ -2,28 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from inspect import signature
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import torch
-from torch.overrides import TorchFunctionMode
-from torchvision.transforms import v2
-
-from bottleneck.augment.warps import EdgeAffine, EdgeElastic
 from bottleneck.errors import UsageError
 
-__all__ = ["OWN", "POLICIES", "STEPS", "Policy", "Step", "first_line"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["POLICIES", "STEPS", "Policy", "Step", "first_line"]
 
 _SCHEME = 1
 """Counts changes to how views are seeded, and to what our own classes do."""
 
 Step = tuple[str, Mapping[str, Any]]
-OWN: dict[str, type[v2.Transform]] = {"EdgeAffine": EdgeAffine, "EdgeElastic": EdgeElastic}
-"""Classes that policies may use beside those of ``torchvision.transforms.v2``."""
-
 _FLIP: Step = ("RandomHorizontalFlip", {"p": 0.5})
 STEPS: dict[str, tuple[Step, ...]] = {
     "none": (),
@@ -38,23 +31,6 @@ STEPS: dict[str, tuple[Step, ...]] = {
     "trivial": (("TrivialAugmentWide", {}),),
 }
 POLICIES = tuple(STEPS)
-
-_DRAWING: set[Callable[..., Any]] = {
-    torch.rand,
-    torch.randn,
-    torch.randint,
-    torch.randperm,
-    torch.bernoulli,
-    torch.multinomial,
-    torch.normal,
-    torch._sample_dirichlet,  # noqa: SLF001 - AugMix draws from it
-    torch.Tensor.bernoulli_,
-    torch.Tensor.exponential_,
-    torch.Tensor.normal_,
-    torch.Tensor.random_,
-    torch.Tensor.uniform_,
-}
-_DRAWING_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 
 
 @dataclass(frozen=True)
@@ -96,8 +72,10 @@ class Policy:
         UsageError
             A class does not take its arguments.
         """
+        from bottleneck.augment.pipelines import make_pipeline
+
         try:
-            return _pipeline(json.dumps(self.as_dict(), sort_keys=True), tuple(size))
+            return make_pipeline(json.dumps(self.as_dict(), sort_keys=True), tuple(size))
         except Exception as error:
             raise UsageError(
                 f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
@@ -105,8 +83,8 @@ class Policy:
             ) from error
 
     def augment(
-        self, pixels: torch.Tensor, digest: str, view: int, size: tuple[int, int]
-    ) -> torch.Tensor:
+        self, pixels: "torch.Tensor", digest: str, view: int, size: tuple[int, int]
+    ) -> "torch.Tensor":
         """Return one view of an image, the same whenever and wherever it is asked for.
 
         Threads may call it at once: nothing is drawn from torch's global generator.
@@ -133,11 +111,13 @@ class Policy:
         UsageError
             A step cannot be applied, or pixels of another type or size came out.
         """
+        from bottleneck.augment.pipelines import Seeded
+
         pipeline = self.pipeline(size)
         text = f"{digest} {view} {json.dumps(self.as_dict(), sort_keys=True)}"
         seed = hashlib.sha256(text.encode()).digest()
         view_of: Any = pixels
-        with _Seeded(int.from_bytes(seed[:8], "big") >> 1):
+        with Seeded(int.from_bytes(seed[:8], "big") >> 1):
             for (name, _), step in zip(self.steps, pipeline, strict=True):
                 try:
                     view_of = step(view_of)
@@ -148,50 +128,6 @@ class Policy:
         return found
 
 
-class _Seeded(TorchFunctionMode):
-    """Has this thread's draws come from a generator of its own."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
-        if func in _DRAWING_LIKE:  # which take no generator in older versions of torch
-            named = {"dtype": args[0].dtype} | named
-            func, args = _DRAWING_LIKE[func], (args[0].shape,)
-        if func in _DRAWING:
-            named["generator"] = self._generator
-        return func(*args, **named)
-
-
-@lru_cache(maxsize=16)
-def _pipeline(text: str, size: tuple[int, int]) -> list[Any]:
-    """Make the steps that a policy's `as_dict` names, for a base that takes this size."""
-    return [_make(step, size) for step in json.loads(text)["steps"]]
-
-
-def _make(step: Mapping[str, Any], size: tuple[int, int]) -> Any:
-    ((name, arguments),) = step.items()
-    kind = OWN.get(name) or getattr(v2, name)
-    given = dict(arguments)
-    if "transforms" in given:  # of RandomApply, RandomChoice and RandomOrder
-        given["transforms"] = [_make(each, size) for each in given["transforms"]]
-    if "size" in signature(kind).parameters:
-        given["size"] = size
-    made = kind(**given)
-    if kind is v2.GaussianNoise:  # which takes no uint8 before torchvision 0.23
-        before, after = (v2.ToDtype(dtype, scale=True) for dtype in (torch.float32, torch.uint8))
-        return v2.Compose([before, made, after])
-    return made
-
-
 def _wrong_step(policy: str, name: str, error: Exception) -> UsageError:
     return UsageError(
         f"step {name} of augmentation {policy!r} failed ({first_line(error)}); see what "
@@ -200,6 +136,8 @@ def _wrong_step(policy: str, name: str, error: Exception) -> UsageError:
 
 
 def _check_view(policy: str, found: Any, size: tuple[int, int]) -> None:
+    import torch
+
     wanted = (3, *size)
     if isinstance(found, torch.Tensor) and found.dtype == torch.uint8 and found.shape == wanted:
         return

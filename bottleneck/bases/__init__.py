@@ -1,39 +1,36 @@
-"""Frozen bases: models, layers and aliases, transforms, weights, fingerprint."""
+"""Frozen bases: models, layers and aliases, transforms, weights, fingerprint.
+
+The names below describe models and load no torch. `FrozenBase` is in `bottleneck.bases.frozen`,
+`Network` in `bottleneck.bases.network`, `split_network` in `bottleneck.bases.splitting`.
+"""
 
 from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned
-from bottleneck.bases.frozen import SCHEMA_VERSION, FrozenBase
-from bottleneck.bases.graphs import traced
-from bottleneck.bases.layers import Layer
-from bottleneck.bases.libraries import timm_names
 from bottleneck.bases.models import Model, PretrainedWeights
-from bottleneck.bases.network import Network
-from bottleneck.bases.precision import find_devices
-from bottleneck.bases.splitting import ALL, Split, split_network, upper_part
+from bottleneck.bases.precision import device_names, find_devices
 from bottleneck.bases.transforms import Transform
-from bottleneck.bases.weights import load_weights
-from bottleneck.bases.zoo import PLUGIN_GROUP, find_model, model_names
+from bottleneck.bases.zoo import (
+    PLUGIN_GROUP,
+    ModelRow,
+    find_model,
+    list_models,
+    model_names,
+    timm_release,
+)
 
 __all__ = [
-    "ALL",
     "PLUGIN_GROUP",
-    "SCHEMA_VERSION",
     "WEIGHTS_NAME",
-    "FrozenBase",
-    "Layer",
     "Model",
-    "Network",
+    "ModelRow",
     "PretrainedWeights",
-    "Split",
     "Transform",
+    "device_names",
     "find_devices",
     "find_model",
     "is_finetuned",
-    "load_weights",
+    "list_models",
     "model_names",
     "seen_digests",
-    "split_network",
-    "timm_names",
-    "traced",
-    "upper_part",
+    "timm_release",
     "write_finetuned",
 ]

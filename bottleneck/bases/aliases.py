@@ -5,14 +5,13 @@ layer for an operation and its activation, the alias is the activation's output.
 ``predictions`` are probabilities, which these networks do not compute: that name is left out.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torchvision
-from timm.models.resnetv2 import ResNetV2
-from timm.models.vgg import VGG as TimmVGG  # noqa: N811 - torchvision has one, too
-from timm.models.xception import Xception
 from torch import nn
+
+from bottleneck.bases.libraries import of_timm
 
 __all__ = ["keras_aliases"]
 
@@ -25,7 +24,7 @@ def keras_aliases(model: nn.Module) -> dict[str, str]:
 
     The names are those of `keras.applications`.
     """
-    for kinds, pairs in _FAMILIES.items():
+    for kinds, pairs in _families():
         if isinstance(model, kinds):
             return dict(pairs(model))
     return {}
@@ -165,12 +164,15 @@ def _xception(model: Any) -> _Pairs:
     yield "avg_pool", "global_pool.flatten"
 
 
-_FAMILIES: Mapping[tuple[type[nn.Module], ...], Callable[[Any], _Pairs]] = {
-    (torchvision.models.VGG, TimmVGG): _vgg,
-    (torchvision.models.ResNet,): _resnet,
-    (ResNetV2,): _resnet_v2,
-    (torchvision.models.Inception3,): _inception_v3,
-    (torchvision.models.DenseNet,): _densenet,
-    (torchvision.models.MobileNetV2,): _mobilenet_v2,
-    (Xception,): _xception,
-}
+def _families() -> list[tuple[tuple[type, ...], Callable[[Any], _Pairs]]]:
+    """Return classes of networks, with what names the layers of each."""
+    models = torchvision.models
+    return [
+        ((models.VGG, *of_timm("models.vgg", "VGG")), _vgg),
+        ((models.ResNet,), _resnet),
+        (of_timm("models.resnetv2", "ResNetV2"), _resnet_v2),
+        ((models.Inception3,), _inception_v3),
+        ((models.DenseNet,), _densenet),
+        ((models.MobileNetV2,), _mobilenet_v2),
+        (of_timm("models.xception", "Xception"), _xception),
+    ]

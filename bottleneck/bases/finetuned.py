@@ -5,8 +5,6 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import load, save
-
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import WeightsError
@@ -73,6 +71,8 @@ def write_finetuned(
     OSError
         The folder cannot be written.
     """
+    from safetensors.torch import save
+
     digests = sorted({*seen, *seen_digests(model.name)})
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
     path = Path(folder)
@@ -143,6 +143,8 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
 
 
 def _load(folder: str, sha256: str) -> StateDict:
+    from safetensors.torch import load
+
     path = Path(folder) / _WEIGHTS_FILE
     try:
         content = path.read_bytes()

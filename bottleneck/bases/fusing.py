@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["PLAIN_CONVOLUTIONS", "SHAPE", "USERS", "fuse"]
+from bottleneck.bases.libraries import of_timm
 
-PLAIN_CONVOLUTIONS = {nn.Conv2d, Conv2dSame}
-"""Others compute their weights from those that are stored."""
+__all__ = ["SHAPE", "USERS", "fuse", "is_plain_convolution"]
+
 SHAPE = "shape"
 """Where a node's `meta` has the shape of one image's activation, if that is known."""
 USERS = "users"
@@ -72,6 +71,11 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     module.eval()
 
 
+def is_plain_convolution(module: nn.Module | None) -> bool:
+    """Whether a module convolves by the weights that it stores; others compute theirs from them."""
+    return type(module) in {nn.Conv2d, *of_timm("layers", "Conv2dSame")}
+
+
 def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
     """Compute layers once more that vanish where operations are put together."""
     modules = _modules_by_node(module)
@@ -111,17 +115,18 @@ def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
 def _fold_normalisation(module: fx.GraphModule) -> None:
     modules = _modules_by_node(module)
     own = _called_once(modules)
+    normed_activations = of_timm("layers", "BatchNormAct2d")
     for node, norm in modules.items():
-        if type(norm) is not nn.BatchNorm2d and not isinstance(norm, BatchNormAct2d):
+        if type(norm) is not nn.BatchNorm2d and not isinstance(norm, normed_activations):
             continue
         (before,) = node.all_input_nodes
         conv: Any = modules.get(before)
-        plain = type(conv) in PLAIN_CONVOLUTIONS and {before, node} <= own
+        plain = is_plain_convolution(conv) and {before, node} <= own
         if not plain or before.meta[USERS] > 1:
             continue  # with two users, what the convolution itself gives is asked for
         before.meta[USERS] = node.meta[USERS]
         module.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
-        if isinstance(norm, BatchNormAct2d):
+        if isinstance(norm, normed_activations):
             act: Any = norm.act
             module.set_submodule(str(node.target), act)
         else:

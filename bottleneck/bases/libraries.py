@@ -1,23 +1,20 @@
 """The models of torchvision and timm."""
 
 import math
+import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import timm
-import torch
-import torchvision
-from huggingface_hub.constants import HF_HUB_CACHE
-from timm.data import resolve_data_config
-from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
-__all__ = ["TEXTBOOK_NAMES", "from_timm", "from_torchvision", "timm_names", "torchvision_names"]
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+    from torch import nn
+
+__all__ = ["TEXTBOOK_NAMES", "from_timm", "from_torchvision", "of_timm"]
 
 TEXTBOOK_NAMES = {
     "inception_resnet_v2": "inception_resnet_v2",
@@ -52,18 +49,17 @@ _TIMM_PARAMETERS = {
 }
 
 
-def torchvision_names() -> list[str]:
-    """Return the names of torchvision's classifiers."""
-    return torchvision.models.list_models(torchvision.models)  # type: ignore[no-any-return]
-
-
-def timm_names() -> list[str]:
-    """Return timm's names of its architectures."""
-    return timm.list_models()  # type: ignore[no-any-return]
+def of_timm(module: str, name: str) -> tuple[Any, ...]:
+    """Return a class of timm, or none where timm is not loaded: then nothing is of that class."""
+    found = sys.modules.get(f"timm.{module}")
+    return () if found is None else (getattr(found, name),)
 
 
 def from_torchvision(name: str) -> Model:
     """Return a torchvision classifier with the weights that torchvision offers for it."""
+    import torch
+    import torchvision
+
     place = str(Path(torch.hub.get_dir()) / "checkpoints")
     offered = torchvision.models.get_model_weights(name)
     weights = {}
@@ -104,8 +100,12 @@ def from_timm(wanted: str, name: str) -> Model:
     UsageError
         The model's preprocessing is none that `Transform` can do.
     """
+    import timm
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from timm.models import get_arch_pretrained_cfgs
+
     architecture = wanted.partition(".")[0]
-    architectures = timm_names()
+    architectures = timm.list_models()
     known = architecture in architectures
     offered = get_arch_pretrained_cfgs(architecture) if known else {}
     if not known or ("." in wanted and wanted not in offered):
@@ -139,8 +139,10 @@ def from_timm(wanted: str, name: str) -> Model:
     )
 
 
-def _build_torchvision(name: str, image_size: tuple[int, int]) -> nn.Module:
+def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
     """Build a network as torchvision builds it for its own weights."""
+    import torchvision
+
     options: dict[str, Any] = {}
     if name in {"googlenet", "inception_v3"}:
         options = {"transform_input": True, "init_weights": False}
@@ -150,11 +152,15 @@ def _build_torchvision(name: str, image_size: tuple[int, int]) -> nn.Module:
     return module
 
 
-def _transform_of(config: PretrainedCfg) -> Transform:
+def _transform_of(config: "PretrainedCfg") -> Transform:
+    from timm.data import resolve_data_config
+
     return Transform.from_timm(resolve_data_config(pretrained_cfg=config.to_dict()))
 
 
 def _load_timm(name: str) -> StateDict:
+    import timm
+
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except RuntimeError as error:  # timm's way to say that there are no weights for this model

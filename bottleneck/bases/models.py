@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from bottleneck.bases.transforms import Transform
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 __all__ = ["Model", "PretrainedWeights", "StateDict"]
 
-StateDict = dict[str, torch.Tensor]
+StateDict = dict[str, "torch.Tensor"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Model:
 
     name: str
     architecture: str
-    build: Callable[[tuple[int, int]], nn.Module]
+    build: Callable[[tuple[int, int]], "nn.Module"]
     transform: Transform
     weights: Mapping[str, PretrainedWeights] = field(default_factory=dict)
     default_layer: str = "penultimate"

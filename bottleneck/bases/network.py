@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from bottleneck.bases.aliases import keras_aliases
-from bottleneck.bases.fusing import PLAIN_CONVOLUTIONS, SHAPE, USERS
+from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
 from bottleneck.bases.layers import (
     WORDS,
     Layer,
@@ -177,7 +177,7 @@ class Network:
     def dense(self) -> bool:
         """Whether all convolutions mix channels, and have their weights as they are stored."""
         return all(
-            type(module) in PLAIN_CONVOLUTIONS and not module.groups == module.in_channels > 1
+            is_plain_convolution(module) and not module.groups == module.in_channels > 1
             for module in self.root.modules()
             if isinstance(module, nn.Conv2d)
         )

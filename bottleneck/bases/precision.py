@@ -1,23 +1,28 @@
 """In which numbers a base computes, and on what."""
 
 import re
-
-import torch
+from typing import TYPE_CHECKING
 
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
-__all__ = ["PRECISIONS", "choose_precision", "dtype_of", "find_devices"]
+if TYPE_CHECKING:
+    import torch
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+__all__ = ["PRECISIONS", "choose_precision", "device_names", "dtype_of", "find_devices"]
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = ("auto", *_DTYPES)
 
 
-def dtype_of(precision: str) -> torch.dtype:
+def dtype_of(precision: str) -> "torch.dtype":
     """Return the type of weights and activations."""
-    return _DTYPES[precision]
+    import torch
+
+    dtype: torch.dtype = getattr(torch, _DTYPES[precision])
+    return dtype
 
 
-def choose_precision(wanted: str, device: torch.device, *, dense: bool) -> str:
+def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str:
     """Return the precision that a name stands for.
 
     ``auto`` is ``bf16`` where the device multiplies bfloat16 natively and the network is dense,
@@ -39,8 +44,17 @@ def choose_precision(wanted: str, device: torch.device, *, dense: bool) -> str:
     return "bf16" if dense and _multiplies_bfloat16(device) else "fp32"
 
 
-def find_devices(wanted: str | torch.device) -> tuple[torch.device, ...]:
-    """Return the devices that a name stands for.
+def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
+    """Return the devices that a name stands for, see `device_names`."""
+    names = device_names(wanted)
+
+    import torch
+
+    return tuple(map(torch.device, names))
+
+
+def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
+    """Return the names of the devices that a name stands for; PyTorch is asked about GPUs alone.
 
     Parameters
     ----------
@@ -53,27 +67,35 @@ def find_devices(wanted: str | torch.device) -> tuple[torch.device, ...]:
     UsageError
         There is no such device.
     """
-    wanted = str(wanted)
-    if wanted == "auto":
-        return (torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),)
-    names = list(dict.fromkeys(name.strip() for name in wanted.split(",")))
-    if not all(re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) for name in names):
+    names = list(dict.fromkeys(name.strip() for name in str(wanted).split(",")))
+    if names == ["cpu"]:
+        return ("cpu",)
+    if not (names == ["auto"] or all(re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) for name in names)):
         raise UsageError(
-            f"no device {wanted!r}; expected auto, cpu, cuda, cuda:N, or several GPUs such as "
+            f"no device {str(wanted)!r}; expected auto, cpu, cuda, cuda:N, or several GPUs such as "
             f"cuda:0,cuda:1"
         )
-    if "cpu" in names and len(names) > 1:
-        raise UsageError(f"the processor and a GPU ({wanted!r}) cannot share a run; give either")
+    if "cpu" in names:
+        raise UsageError(
+            f"the processor and a GPU ({str(wanted)!r}) cannot share a run; give either"
+        )
+
+    import torch
+
     gpus = torch.cuda.device_count()
-    devices = [torch.device("cuda:0" if name == "cuda" else name) for name in names]
-    for device in devices:
-        if device.type == "cuda" and (device.index or 0) >= gpus:
+    if names == ["auto"]:
+        return ("cuda:0" if torch.cuda.is_available() else "cpu",)
+    indexed = dict.fromkeys("cuda:0" if name == "cuda" else name for name in names)
+    for name in indexed:
+        if int(name.removeprefix("cuda:")) >= gpus:
             here = f"there are {gpus} here" if gpus else "PyTorch finds none here"
-            raise UsageError(f"no GPU {str(device)!r}: {here}; give --device auto")
-    return tuple(dict.fromkeys(devices))
+            raise UsageError(f"no GPU {name!r}: {here}; give --device auto")
+    return tuple(indexed)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def _multiplies_bfloat16(device: "torch.device") -> bool:
+    import torch
+
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))

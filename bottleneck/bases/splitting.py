@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d
 from torch import fx, nn
 
 from bottleneck.bases.layers import ancestors, module_of
@@ -20,7 +19,6 @@ ALL = "all"
 """Stands for the whole network in place of a layer's name."""
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
-_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _with_its_weights(network: Network, node: fx.Node) -> fx.Node:
     while len(node.all_input_nodes) == 1:
         (before,) = node.all_input_nodes
         module = module_of(network.root, before)
-        if before in named or not isinstance(module, (*_WEIGHTED, *_NORMS)):
+        if before in named or not isinstance(module, (*_WEIGHTED, nn.BatchNorm2d)):
             break
         node = before
         if isinstance(module, _WEIGHTED):

@@ -3,11 +3,11 @@
 import copy
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 
 import torch
 import torchvision
-from timm.layers import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
@@ -25,10 +25,11 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
 
 def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     """Return the graph of a model in evaluation mode, and torchvision's names of its nodes."""
+    timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
     tracer = NodePathTracer(
         autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=tuple(get_notrace_functions()),
-        leaf_modules=_leaf_modules(),
+        autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
+        leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
     )
     return tracer.trace(root.eval()), dict(tracer.node_to_qualname)
 
@@ -53,14 +54,14 @@ def constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
 
 
 def _leaf_modules() -> tuple[type, ...]:
-    """Return what torchvision treats as one layer, and what timm does.
+    """Return what torchvision treats as one layer.
 
     But a convolution with its normalisation and activation is three layers here, as in Keras.
     """
     operations = [item for _, item in inspect.getmembers(torchvision.ops, inspect.isclass)]
     blocks = [item for item in operations if issubclass(item, nn.Module)]
     three = (torchvision.ops.Conv2dNormActivation, torchvision.ops.Conv3dNormActivation)
-    return (*(item for item in blocks if item not in three), *get_notrace_modules())
+    return tuple(item for item in blocks if item not in three)
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from PIL import Image
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
-from torchvision.transforms.functional import center_crop
 
 from bottleneck.errors import BadImageError, UsageError
 from bottleneck.records import TransformFacts
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Transform"]
 
@@ -115,7 +115,7 @@ class Transform(TransformFacts):
             changed = replace(changed, resize=changed.crop, keep_aspect=True)
         return replace(changed, reduced_decode=reduced_decode, exact_resize=exact_resize)
 
-    def __call__(self, image: Image.Image | np.ndarray) -> torch.Tensor:
+    def __call__(self, image: Image.Image | np.ndarray) -> "torch.Tensor":
         """Preprocess one RGB image.
 
         Parameters
@@ -137,7 +137,7 @@ class Transform(TransformFacts):
 
     def pixels(
         self, image: Image.Image | np.ndarray, *, size: tuple[int, int] | None = None
-    ) -> torch.Tensor:
+    ) -> "torch.Tensor":
         """Resize and crop one RGB image, as `__call__` does before it scales.
 
         Parameters
@@ -152,6 +152,9 @@ class Transform(TransformFacts):
         torch.Tensor
             uint8 of shape (3, height, width).
         """
+        import torch
+        from torchvision.transforms.functional import center_crop
+
         given = np.asarray(image)
         height, width = given.shape[:2]
         size = size or self.size_of(height, width)
@@ -162,13 +165,15 @@ class Transform(TransformFacts):
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
         else:
             tensor = torch.from_numpy(np.require(given, requirements=["C", "W"])).movedim(-1, 0)
-            resized = F.interpolate(tensor[None], size, mode=self.interpolation, antialias=True)[0]
+            resized = torch.nn.functional.interpolate(
+                tensor[None], size, mode=self.interpolation, antialias=True
+            )[0]
         cropped: torch.Tensor = resized
         if not self.keep_aspect:
             cropped = center_crop(resized, list(self.crop))
         return cropped
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
         """Scale pixels as the weights expect them.
 
         Parameters
@@ -181,6 +186,8 @@ class Transform(TransformFacts):
         torch.Tensor
             float32 of the same shape: (pixels / 255 - mean) / std.
         """
+        import torch
+
         mean, std = (
             torch.tensor(values, device=pixels.device)[:, None, None]
             for values in (self.mean, self.std)

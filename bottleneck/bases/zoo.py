@@ -1,26 +1,99 @@
-"""All models by name: those of the libraries, and those that other packages bring."""
+"""All models by name: those of the libraries, and those that other packages bring.
 
+The libraries' own are kept in ``models.json``, so that listing them loads no library; CONTRIBUTING
+says how that file is made.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
-from bottleneck.bases.libraries import (
-    TEXTBOOK_NAMES,
-    from_timm,
-    from_torchvision,
-    timm_names,
-    torchvision_names,
-)
+from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
 from bottleneck.bases.models import Model, PretrainedWeights
 from bottleneck.bases.transforms import Transform
 from bottleneck.errors import BottleneckError, PluginError, UnknownNameError, did_you_mean
 
-__all__ = ["PLUGIN_GROUP", "find_model", "model_names"]
+__all__ = [
+    "PLUGIN_GROUP",
+    "TABLE",
+    "ModelRow",
+    "find_model",
+    "list_models",
+    "model_names",
+    "timm_release",
+]
 
 PLUGIN_GROUP = "bottleneck.bases"
 """The entry-point group of packages that bring models, see `Model`."""
 
+TABLE = Path(__file__).with_name("models.json")
+"""What is known of the libraries' models, and the names of timm's in the version that it names."""
+
 _TIMM = "timm:"
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model as the table of models has it.
+
+    Attributes
+    ----------
+    name : str
+        What the user types.
+    library : str
+        The source library.
+    parameters : int or None
+        How many there are.
+    image_size : (int, int)
+        Height and width in pixels of what it sees.
+    weights : tuple of str
+        The default ones first.
+    default_layer : str
+        What is extracted where no layer is asked for.
+    top1 : float or None
+        Accuracy of the default weights on ImageNet in percent, as their source publishes it.
+    """
+
+    name: str
+    library: str
+    parameters: int | None
+    image_size: tuple[int, int]
+    weights: tuple[str, ...]
+    default_layer: str
+    top1: float | None
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """Return the row of a model."""
+        default = next(iter(model.weights.values()), None)
+        return cls(
+            name=model.name,
+            library=model.library,
+            parameters=model.parameters,
+            image_size=model.transform.crop,
+            weights=tuple(model.weights),
+            default_layer=model.default_layer,
+            top1=default.top1 if default else None,
+        )
+
+
+def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
+    """Return the table of models but for timm's, and what is wrong with those left out of it.
+
+    Only packages that bring models are asked; what these load is theirs to say.
+    """
+    built_in, brought = _built_in(), {plugin.name for plugin in _plugins()}
+    rows, errors = [], []
+    for name in model_names():
+        try:
+            rows.append(built_in[name] if name not in brought else ModelRow.of(find_model(name)))
+        except BottleneckError as error:
+            errors.append(error)
+    return rows, errors
 
 
 def model_names() -> tuple[str, ...]:
@@ -52,19 +125,34 @@ def find_model(name: str) -> Model:
         return from_timm(name.removeprefix(_TIMM), name)
     if name in TEXTBOOK_NAMES:
         return from_timm(TEXTBOOK_NAMES[name], name)
-    if name in torchvision_names():
+    if name in _built_in():
         return from_torchvision(name)
     if is_finetuned(name):
         record = read_finetuned(name)
         return finetuned_model(name, record, find_model(record.base))
-    known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_names()))
+    known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
     raise UnknownNameError(
         f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"
     )
 
 
-def _built_in() -> set[str]:
-    return {*torchvision_names(), *TEXTBOOK_NAMES}
+def timm_release() -> tuple[str, list[str]]:
+    """Return the version of timm that the table is of, and the names of all its models there."""
+    timm = _table()["timm"]
+    return timm["version"], timm["names"]
+
+
+@cache
+def _table() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
+    return found
+
+
+def _built_in() -> dict[str, ModelRow]:
+    """Return the table's rows by the names of their models."""
+    pairs = ("image_size", "weights")
+    given = ({**row, **{key: tuple(row[key]) for key in pairs}} for row in _table()["models"])
+    return {row["name"]: ModelRow(**row) for row in given}
 
 
 def _plugins() -> list[EntryPoint]:

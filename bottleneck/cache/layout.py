@@ -279,7 +279,7 @@ def load_filters() -> ModuleType:
         It is not installed.
     """
     try:
-        import hdf5plugin  # noqa: PLC0415 - an extra
+        import hdf5plugin
     except ImportError as error:
         raise MissingExtraError(
             "compressed features need hdf5plugin; install it with "

@@ -37,7 +37,8 @@ def _models(_: dict[str, Any]) -> Iterable[str]:
 def _layers(typed: dict[str, Any]) -> Iterable[str]:
     """Return the layers of the base that was typed, or those in the cache."""
     if typed.get("model") and "weights" in typed:
-        from bottleneck.bases import Network, find_model
+        from bottleneck.bases import find_model
+        from bottleneck.bases.network import Network
 
         network = Network(find_model(typed["model"]))
         return [*network.aliases, *network.layers]

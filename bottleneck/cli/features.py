@@ -15,7 +15,7 @@ from bottleneck.cli.command import add_command
 from bottleneck.cli.notes import find_alike, note_image_set, note_random, note_rejected
 from bottleneck.cli.options import AsJson, CacheFolder, NearDuplicates
 from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
-from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.errors import UsageError
 from bottleneck.fields import Option
 from bottleneck.settings import (
     AUGMENTATIONS,
@@ -27,7 +27,7 @@ from bottleneck.settings import (
 )
 
 if TYPE_CHECKING:
-    from bottleneck.bases import FrozenBase
+    from bottleneck.bases.frozen import FrozenBase
     from bottleneck.cache import Cache
     from bottleneck.extract import Extraction, Forecast
     from bottleneck.images import ImageSet
@@ -52,13 +52,15 @@ def extract(
 
     Exits with 1 where images had to be left out; all others are stored.
     """
+    from bottleneck.bases import find_model
     from bottleneck.images import ImageSet
 
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` looks at few images; leave `near_duplicates` out")
+    find_model(settings.model)  # names are checked before anything heavy is imported
     found = ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
-        from bottleneck.bases import FrozenBase
+        from bottleneck.bases.frozen import FrozenBase
         from bottleneck.cache import Cache
         from bottleneck.extract import extract_features
     base, store = FrozenBase(settings), Cache(cache)
@@ -100,10 +102,11 @@ def layers(
     The sizes are floats per image, and megabytes per 1,000 images at float16. The cost is the share
     of all multiply-adds that a base cut there needs.
     """
-    with loading():
-        from bottleneck.bases import Network, find_model
+    from bottleneck.bases import find_model
 
     found = find_model(model)
+    with loading():
+        from bottleneck.bases.network import Network
     network = Network(found)
     height, width = image_size or found.transform.crop
     sized = network.sized((height, width), needed=network.in_order(["logits"]))
@@ -134,30 +137,27 @@ def models(
 
     The top-1 accuracy on ImageNet, in percent, is what the source of the default weights publishes.
     """
-    from bottleneck.bases import find_model, model_names, timm_names
+    from bottleneck.bases import list_models, timm_release
 
-    rows = []
-    for name in model_names():
-        try:
-            found = find_model(name)
-        except BottleneckError as error:
-            note(f"note: {error}")
-            continue
-        best = next(iter(found.weights.values()), None)
-        rows.append(
-            {
-                "model": name,
-                "library": found.library,
-                "parameters": found.parameters,
-                "input": found.transform.crop,
-                "weights": list(found.weights),
-                "default layer": found.default_layer,
-                "top-1": best.top1 if best else None,
-            }
-        )
+    found, errors = list_models()
+    for error in errors:
+        note(f"note: {error}")
+    rows = [
+        {
+            "model": row.name,
+            "library": row.library,
+            "parameters": row.parameters,
+            "input": row.image_size,
+            "weights": row.weights,
+            "default layer": row.default_layer,
+            "top-1": row.top1,
+        }
+        for row in found
+    ]
     print_table(rows, as_json=as_json, markdown=markdown)
     if not as_json:
-        note(f"and {len(timm_names())} models of timm as timm:NAME, such as timm:resnet50d")
+        version, names = timm_release()
+        note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
 
 
 @add_command("augment-preview", "Features")

@@ -9,8 +9,6 @@ from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.special import stdtrit
-
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.experiments.log import Experiment
 
@@ -277,6 +275,8 @@ def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int 
     comparisons : int
         How many intervals are to hold at once (Bonferroni).
     """
+    from scipy.special import stdtrit
+
     folds = len(values)
     quantile = float(stdtrit(folds - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
     return quantile * stdev(values) * sqrt(1 / folds + held_out_ratio)

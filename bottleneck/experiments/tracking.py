@@ -58,9 +58,9 @@ def log_to_mlflow(
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     try:
-        from mlflow import MlflowClient  # noqa: PLC0415 - an extra
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - MLflow lets its errors through
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         client = MlflowClient(uri)
         found = client.get_experiment_by_name(experiment_name)
@@ -80,7 +80,7 @@ def log_to_mlflow(
 
 def _log(client: "MlflowClient", identity: str, experiment: Experiment) -> bool:
     """Log an experiment; return whether it was not there yet."""
-    from mlflow.entities import Param  # noqa: PLC0415 - an extra
+    from mlflow.entities import Param
 
     # A run that was not finished is one that was killed, and is not counted.
     there = f"tags.`{_KEY}` = '{experiment.key}' AND attributes.status = 'FINISHED'"
@@ -105,7 +105,7 @@ def _log(client: "MlflowClient", identity: str, experiment: Experiment) -> bool:
 
 
 def _metrics(experiment: Experiment, time: int) -> Iterator["Metric"]:
-    from mlflow.entities import Metric  # noqa: PLC0415 - an extra
+    from mlflow.entities import Metric
 
     yield Metric("seconds", experiment.seconds, time, 0)
     for name, score in scores(experiment).items():

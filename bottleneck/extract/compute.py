@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase, Transform
+from bottleneck.bases import Transform
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import BadImageError, UsageError
 from bottleneck.extract.lanes import Lane, find_lanes, freed_memory_kept
 from bottleneck.images import ImageItem, decode, in_threads, read_file, read_size

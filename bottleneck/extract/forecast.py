@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import CacheError
 from bottleneck.extract.compute import Progress
@@ -251,7 +251,7 @@ def _peak_memory() -> int | None:
     """Return the most bytes of memory that this process has held."""
     if sys.platform == "win32":
         return None
-    import resource  # noqa: PLC0415 - Windows has none
+    import resource
 
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024

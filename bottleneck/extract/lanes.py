@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import torch
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import MemoryShortError
 
 __all__ = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bottleneck.augment import Policy, find_policy
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError
 from bottleneck.fields import made

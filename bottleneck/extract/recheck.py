@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BottleneckError, CacheError
 from bottleneck.extract.compute import Batch, Progress, feature_batches, reference_features

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import CacheError, DataError
 from bottleneck.extract.compute import (

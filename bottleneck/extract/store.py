@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PartWriter, compression_options, store
 from bottleneck.errors import CacheError
 from bottleneck.extract.compute import Batch

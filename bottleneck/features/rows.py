@@ -111,7 +111,7 @@ class Features:
     @property
     def reduce(self) -> "Callable[..., Reduction]":
         """What reduces them: `KeptReductions` beside the features, up to the size of these."""
-        from bottleneck.solvers import KeptReductions, reduce_rows  # noqa: PLC0415 - it loads SciPy
+        from bottleneck.solvers import KeptReductions, reduce_rows
 
         if not self.banks:
             return reduce_rows

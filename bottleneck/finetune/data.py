@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from bottleneck.augment import Policy
-from bottleneck.bases import FrozenBase, Transform
+from bottleneck.bases import Transform
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract import Progress, preprocess

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bottleneck.bases import Split
+from bottleneck.bases.splitting import Split
 from bottleneck.errors import BottleneckError
 from bottleneck.heads import Head
 from bottleneck.heads.models import Affine, Model, Perceptron

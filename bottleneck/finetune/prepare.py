@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottleneck.bases import FrozenBase
+from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images

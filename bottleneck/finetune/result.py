@@ -9,17 +9,14 @@ import numpy as np
 import torch
 
 from bottleneck.augment import find_policy
-from bottleneck.bases import (
-    WEIGHTS_NAME,
-    FrozenBase,
-    find_model,
-    load_weights,
-    write_finetuned,
-)
+from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
+from bottleneck.bases.frozen import FrozenBase
+from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
+from bottleneck.fields import made
 from bottleneck.finetune.loop import State, Training
 from bottleneck.finetune.network import head_model
 from bottleneck.finetune.start import Start

@@ -11,14 +11,10 @@ import torch
 from lightning_fabric import Fabric
 
 from bottleneck.augment import find_policy
-from bottleneck.bases import (
-    FrozenBase,
-    Split,
-    find_devices,
-    find_model,
-    load_weights,
-    upper_part,
-)
+from bottleneck.bases import find_devices, find_model
+from bottleneck.bases.frozen import FrozenBase
+from bottleneck.bases.splitting import Split, upper_part
+from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
 from bottleneck.errors import MemoryShortError, UsageError
 from bottleneck.extract import Progress

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.augment import find_policy
-from bottleneck.bases import ALL, FrozenBase, Split, split_network
+from bottleneck.bases.frozen import FrozenBase
+from bottleneck.bases.splitting import ALL, Split, split_network
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.heads import Head

@@ -1,12 +1,15 @@
 """Head recipes and the fitted head. No h5py in it.
 
+`HeadClassifier`, which needs scikit-learn, is in `bottleneck.heads.estimator`.
+
+`HeadClassifier`, which needs scikit-learn, is in `bottleneck.heads.estimator`.
+
 A fitted head scores features as they are: its standardisation is folded into it. It is saved as
 safetensors and JSON.
 """
 
 from bottleneck.heads.calibration import calibration_error
 from bottleneck.heads.crossval import cross_validate
-from bottleneck.heads.estimator import HeadClassifier
 from bottleneck.heads.fit import fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head, head_names
 from bottleneck.heads.mlp import MLP
@@ -17,7 +20,6 @@ __all__ = [
     "MLP",
     "RECIPES",
     "Head",
-    "HeadClassifier",
     "calibration_error",
     "cross_validate",
     "find_head",

@@ -1,7 +1,6 @@
 """How far probabilities are what they say, and the temperature that brings them there."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from bottleneck.heads.probabilities import log_losses
 from bottleneck.labels import Targets
@@ -26,6 +25,7 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
     targets : Targets
         n rows.
     """
+    from scipy.optimize import minimize_scalar
 
     def log_loss(log_temperature: float) -> float:
         temperature = float(np.exp(log_temperature))

@@ -10,6 +10,7 @@ from annotated_doc import Doc
 from bottleneck.fields import Option, settings
 from bottleneck.heads.problem import Fitted, Fold, Problem
 from bottleneck.settings import MLPSettings
+from bottleneck.solvers import threads_for
 
 __all__ = ["MLP"]
 
@@ -65,6 +66,7 @@ class MLP(MLPSettings):
         DataError
             The training diverged.
         """
-        from bottleneck.heads.training import train  # noqa: PLC0415 - it loads torch
+        from bottleneck.heads.training import train
 
-        return train(self, problem.take(fold.fit), problem.take(fold.held))
+        with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
+            return train(self, problem.take(fold.fit), problem.take(fold.held))

@@ -109,7 +109,7 @@ class Perceptron:
 
     def to_module(self) -> "nn.Module":
         """Return a `torch.nn.Sequential` of two linear layers, for more training or none."""
-        from torch import nn  # noqa: PLC0415 - fitting and saving need no torch
+        from torch import nn
 
         hidden = _linear(self.hidden_weight, self.hidden_bias)
         last = _linear(self.weight, self.bias)
@@ -189,7 +189,7 @@ class Neighbours:
 
     def to_module(self) -> "nn.Module":
         """Return a module that holds the rows and searches them."""
-        from bottleneck.heads.modules import NearestRows  # noqa: PLC0415 - it loads torch
+        from bottleneck.heads.modules import NearestRows
 
         return NearestRows(self)
 
@@ -226,7 +226,7 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
 
 
 def _linear(weight: np.ndarray, bias: np.ndarray) -> "nn.Linear":
-    import torch  # noqa: PLC0415 - fitting and saving need no torch
+    import torch
 
     module = torch.nn.Linear(weight.shape[1], weight.shape[0])
     module.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UsageError
 from bottleneck.heads.mlp import MLP, Progress
 from bottleneck.heads.problem import Blocks, Fold, Problem, Reduce
@@ -36,14 +37,10 @@ def training_device(name: str) -> str:
     UsageError
         There is no such device, or there are several.
     """
-    if name == "cpu":
-        return name
-    from bottleneck.bases.precision import find_devices  # noqa: PLC0415 - it loads torch
-
-    devices = find_devices(name)
+    devices = device_names(name)
     if len(devices) > 1:
         raise UsageError(f"`device` {name!r} names {len(devices)} devices; give one to train on")
-    return str(devices[0])
+    return devices[0]
 
 
 def problem_of(

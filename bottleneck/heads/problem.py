@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from bottleneck.errors import DataError
 from bottleneck.heads.models import Model
@@ -218,15 +217,17 @@ class Problem:
 
     def _held_groups(self, count: int, repeat: int) -> list[np.ndarray]:
         """Return the groups that each of stratified folds holds out."""
-        options = {"shuffle": True, "random_state": (self.seed + repeat) % 2**32}
+        seed = (self.seed + repeat) % 2**32
         groups, targets = self.groups[self.plain], self.targets.take(self.plain)
         names, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
         strata = _strata(targets, count)
         if (strata == strata[first][group_of_row]).all():
-            split = StratifiedKFold(count, **options).split(first, strata[first])
-            return [names[own] for _, own in split]
-        split = StratifiedGroupKFold(count, **options).split(strata, strata, group_of_row)
-        return [groups[rows] for _, rows in split]
+            return [names[own] for own in _stratified(strata[first], count, seed)]
+
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        return [groups[rows] for _, rows in splitter.split(strata, strata, group_of_row)]
 
     def _most_folds(self) -> tuple[int, str]:
         """Return of how many groups the rarest class is (or what is not of it), and its name."""
@@ -274,6 +275,24 @@ def _strata(targets: Targets, folds: int) -> np.ndarray:
     strata = np.unique(rarest_classes(named), return_inverse=True)[1]
     sizes = np.bincount(strata)
     return np.where(sizes[strata] < folds, sizes.argmax(), strata)
+
+
+def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+    """Return the places that each fold holds out: those of scikit-learn's `StratifiedKFold`.
+
+    Importing that one takes longer than fitting most heads.
+    """
+    _, first, codes = np.unique(strata, return_index=True, return_inverse=True)
+    codes = first.argsort().argsort()[codes]  # counted as they appear
+    ordered = np.sort(codes)
+    shares = [np.bincount(ordered[fold::count], minlength=len(first)) for fold in range(count)]
+    generator = np.random.RandomState(seed)
+    held = np.empty(len(codes), dtype=int)
+    for code, share in enumerate(np.transpose(shares)):
+        own = np.arange(count).repeat(share)
+        generator.shuffle(own)
+        held[codes == code] = own
+    return [np.flatnonzero(held == fold) for fold in range(count)]
 
 
 def _joined(first: Any, second: Any) -> np.ndarray | Blocks:

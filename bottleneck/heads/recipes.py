@@ -10,7 +10,7 @@ from bottleneck.heads.mlp import MLP
 from bottleneck.heads.models import Affine, Neighbours
 from bottleneck.heads.problem import Fitted, Fold, Problem
 from bottleneck.heads.streaming import Pair, pairs_of, stream, stream_scores
-from bottleneck.solvers import Reduction
+from bottleneck.solvers import Reduction, threads_for
 from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
 
 __all__ = ["C_GRID", "RECIPES", "Linear", "Nearest", "Recipe"]
@@ -134,9 +134,12 @@ class _Path:
         grid: Sequence[float],
         device: str,
     ) -> Solved:
-        from bottleneck.solvers.path import fit_path  # noqa: PLC0415 - it loads torch
+        from bottleneck.solvers.path import fit_path
 
-        for point in fit_path(reduction.rows, codes, counts, grid, self.loss, device=device):
+        size = len(reduction.rows) * len(reduction.mean)
+        with threads_for(size):  # again, as PyTorch is loaded only now
+            points = fit_path(reduction.rows, codes, counts, grid, self.loss, device=device)
+        for point in points:
             yield pairs_of(point, codes, self.loss), bool(point.converged.all())
 
 

@@ -1,7 +1,6 @@
 """How good scores are."""
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
 from bottleneck.heads.calibration import calibration_error
 from bottleneck.heads.probabilities import log_losses, log_probabilities
@@ -28,6 +27,8 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
 
 def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | None]:
     """Return the average precision of each class; None of one that no row is of."""
+    from sklearn.metrics import average_precision_score
+
     return [
         float(average_precision_score(own, column)) if own.any() else None
         for own, column in zip(targets.indicators.T, scores.T, strict=True)

@@ -50,7 +50,7 @@ def stream(
         For each `C` the folds' solutions on the features as they are, and whether all are what was
         looked for.
     """
-    from bottleneck.solvers.streamed import stream_path  # noqa: PLC0415 - it loads torch
+    from bottleneck.solvers.streamed import stream_path
 
     codes = problem.targets.codes
     points = stream_path(

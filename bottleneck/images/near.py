@@ -154,7 +154,7 @@ def _hash(item: ImageItem) -> int | RejectedImage:
 
 def _imagehash() -> ModuleType:
     try:
-        import imagehash  # noqa: PLC0415 - an extra
+        import imagehash
     except ImportError as error:
         raise MissingExtraError(
             "near-duplicates need ImageHash; install it with "

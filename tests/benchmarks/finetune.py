@@ -29,7 +29,7 @@ from bottleneck import (
     load_features,
     select_features,
 )
-from bottleneck.bases import split_network
+from bottleneck.bases.splitting import split_network
 from bottleneck.finetune import finetune_head
 from bottleneck.heads import fit_rows
 
