@@ -126,7 +126,7 @@ class Declared:
 
 
 @dataclass_transform(frozen_default=True)
-def settings(title: str) -> Callable[[type[_T]], type[_T]]:
+def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[_T]]:
     """Make a class of `Annotated` fields a frozen dataclass that checks its values.
 
     A value that cannot be right is a `UsageError` that names the parameter, or an
@@ -136,11 +136,13 @@ def settings(title: str) -> Callable[[type[_T]], type[_T]]:
     ----------
     title : str
         Of the group of options that the fields make.
+    kw_only : bool
+        Whether its fields are given by name only, so that others may inherit them.
     """
 
     def make(cls: type[_T]) -> type[_T]:
         cls.__group__ = title  # type: ignore[attr-defined]
-        done: Any = pydantic_dataclass(cls, frozen=True, config=_CONFIG)
+        done: Any = pydantic_dataclass(cls, frozen=True, kw_only=kw_only, config=_CONFIG)
         validate = done.__init__
 
         @wraps(validate)

@@ -261,7 +261,7 @@ class BaseSettings:
     device: Device = "auto"
 
 
-@settings("Stored features")
+@settings("Stored features", kw_only=True)
 class StoreSettings:
     """What is computed of each image, and how it is stored."""
 
@@ -322,7 +322,7 @@ class LayerSettings:
     image_set: BySet = None
 
 
-@settings("Features")
+@settings("Features", kw_only=True)
 class ViewSettings:
     """Which augmented views of the training images are fitted on."""
 
@@ -365,7 +365,7 @@ class SweepFeatures(ViewSettings, LayerSettings):
     """Which features in the cache a sweep goes through."""
 
 
-@settings("Classifier")
+@settings("Classifier", kw_only=True)
 class TrainingSettings:
     """How any classifier is fitted."""
 
@@ -375,7 +375,7 @@ class TrainingSettings:
     seed: Seed = 0
 
 
-@settings("Network of mlp")
+@settings("Network of mlp", kw_only=True)
 class MLPSettings:
     """The classic top of a frozen convolutional base: dense, rectified, dropout, dense.
 
@@ -413,12 +413,6 @@ class FitSettings(TrainingSettings, MLPSettings):
         Doc("How many images vote in knn; chosen like `C` by default."),
         Option("--neighbors"),
     ] = None
-    balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
-        False
-    )
-    standardize: Standardize = True
-    device: TrainingDevice = "cpu"
-    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.clf == "mlp":
@@ -457,12 +451,6 @@ class SweepSettings(TrainingSettings):
         Doc("Folds of the training images; by default 5, or the val images where there are any."),
     ] = None
     repeats: Annotated[Count, Doc("How often the images are split into folds anew.")] = 1
-    balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
-        False
-    )
-    standardize: Standardize = True
-    device: TrainingDevice = "cpu"
-    seed: Seed = 0
 
 
 @settings("Study")
@@ -568,9 +556,7 @@ class FinetuneSettings:
         ),
         Option("--batch-statistics/--kept-statistics"),
     ] = False
-    balanced: Annotated[bool, Doc("Weight each class the same, however many images it has.")] = (
-        False
-    )
+    balanced: Balanced = False
     precision: Annotated[
         Literal["32-true", "bf16-mixed", "16-mixed"],
         Doc("Numbers that training computes in; 16-mixed is for GPUs."),

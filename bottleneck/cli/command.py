@@ -15,7 +15,15 @@ from bottleneck.cli.completion import completer
 from bottleneck.cli.config import read_config
 from bottleneck.fields import Declared, check, declared, expected
 
-__all__ = ["COMMANDS", "Command", "add_command", "application", "config_file", "with_options"]
+__all__ = [
+    "COMMANDS",
+    "Command",
+    "add_command",
+    "all_values",
+    "application",
+    "config_file",
+    "with_options",
+]
 
 PANELS = ("Features", "Heads", "Judge", "Fine-tune", "Ship", "Other")
 _GROUP_HELP = {"cache": "Look into the feature cache and keep it."}
@@ -143,7 +151,7 @@ def _typed(command: Command) -> Callable[..., Any]:
         _running.append((command, file))
         off = {key.removeprefix(_NO): False for key in typed if key.startswith(_NO)}
         given = {key: value for key, value in typed.items() if not key.startswith(_NO)}
-        configured = read_config(file, COMMANDS)[command.name]
+        configured = read_config(file, all_values())[command.name]
         found = command.call({key: each.value for key, each in configured.items()} | given | off)
         _running.pop()
         return found
@@ -152,6 +160,11 @@ def _typed(command: Command) -> Callable[..., Any]:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
     return run
+
+
+def all_values() -> dict[str, dict[str, Declared]]:
+    """Return the values that each command takes, by name."""
+    return {name: command.values for name, command in COMMANDS.items()}
 
 
 def config_file() -> str | None:

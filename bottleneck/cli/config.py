@@ -4,13 +4,10 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bottleneck.errors import PathMissingError, UsageError, did_you_mean
-from bottleneck.fields import check
-
-if TYPE_CHECKING:
-    from bottleneck.cli.command import Command
+from bottleneck.fields import Declared, check
 
 __all__ = ["Configured", "read_config"]
 
@@ -26,8 +23,11 @@ class Configured:
     table: str
 
 
+_Fields = Mapping[str, Declared]
+
+
 def read_config(
-    file: str | None, commands: "Mapping[str, Command]"
+    file: str | None, commands: Mapping[str, _Fields]
 ) -> dict[str, dict[str, Configured]]:
     """Read the values that a file gives each command, by the names of its parameters.
 
@@ -38,8 +38,9 @@ def read_config(
     ----------
     file : str, optional
         ``bottleneck.toml`` in the working folder by default, if there is one.
-    commands : mapping of str to Command
-        All commands by name; ``cache verify`` has the table ``[cache.verify]``.
+    commands : mapping of str to mapping
+        Of each command the values that it takes, by name; ``cache verify`` has the table
+        ``[cache.verify]``.
 
     Raises
     ------
@@ -75,18 +76,18 @@ def _tables(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[
     for name, table in content.items():
         if not isinstance(table, dict):
             raise UsageError(
-                f"{str(path)!r} has the key {name!r} outside of a table; put it under [{_SHARED}] "
-                f"or the table of a command"
+                f"{str(path)!r} has the key {name.replace(' ', '.')!r} outside of a command's "
+                f"table; put it under [{_SHARED}] or the name of a command"
             )
         if name == "cache":
-            yield from ((f"{name} {each}", own) for each, own in table.items())
+            yield from _tables({f"{name} {each}": own for each, own in table.items()}, path)
         else:
             yield name, table
 
 
 def _take(
     found: dict[str, dict[str, Configured]],
-    commands: "Mapping[str, Command]",
+    commands: Mapping[str, _Fields],
     table: str,
     key: str,
     value: Any,
@@ -96,7 +97,7 @@ def _take(
     known: set[str] = set()
     taken = False
     for name in commands if table == _SHARED else [table]:
-        fields = {each.key: each for each in commands[name].values.values()}
+        fields = {each.key: each for each in commands[name].values()}
         known |= fields.keys()
         field = fields.get(key.replace("-", "_"))
         if field is None:

@@ -57,9 +57,9 @@ def extract(
 
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` looks at few images; leave `near_duplicates` out")
-    find_model(settings.model)  # names are checked before anything heavy is imported
     found = ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
+        find_model(settings.model)  # a name that is not known needs no PyTorch
         from bottleneck.bases.frozen import FrozenBase
         from bottleneck.cache import Cache
         from bottleneck.extract import extract_features

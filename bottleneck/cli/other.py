@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_doc import Doc
 
-from bottleneck.cli.command import COMMANDS, add_command, application, config_file
+from bottleneck.cli.command import COMMANDS, add_command, all_values, application, config_file
 from bottleneck.cli.config import read_config
 from bottleneck.cli.options import AsJson, CacheFolder, HeadsFolder
 from bottleneck.cli.output import note, print_json, print_table
@@ -92,7 +92,7 @@ def config(
             f"no command {command!r}{did_you_mean(str(command), COMMANDS)}; expected one of "
             f"{', '.join(COMMANDS)}"
         )
-    known = read_config(config_file(), COMMANDS)
+    known = read_config(config_file(), all_values())
     rows = [
         {
             "command": name,

@@ -1,6 +1,6 @@
 """A network with one hidden layer, trained on features by epochs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
@@ -8,15 +8,13 @@ import numpy as np
 from annotated_doc import Doc
 
 from bottleneck.fields import Option, settings
-from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.heads.problem import Fitted, Fold, Problem, Progress
 from bottleneck.settings import MLPSettings
 from bottleneck.solvers import threads_for
 
 __all__ = ["MLP"]
 
 _FOLDS = 5
-
-Progress = Callable[[str, int, int], None]
 
 
 @settings("Network of mlp")
@@ -69,4 +67,4 @@ class MLP(MLPSettings):
         from bottleneck.heads.training import train
 
         with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
-            return train(self, problem.take(fold.fit), problem.take(fold.held))
+            return train(self, problem.take(fold.fit), problem.take(fold.held), self.progress)

@@ -191,7 +191,9 @@ class Neighbours:
         """Return a module that holds the rows and searches them."""
         from bottleneck.heads.modules import NearestRows
 
-        return NearestRows(self)
+        names = ("rows", "votes", "counts", "mean", "scale")
+        arrays = {name: getattr(self, name) for name in names}
+        return NearestRows(arrays, self.n_neighbors, multilabel=self.multilabel)
 
 
 MODELS: Mapping[str, Any] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}

@@ -1,12 +1,10 @@
 """The nearest rows as a module of torch."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
-
-if TYPE_CHECKING:
-    from bottleneck.heads.models import Neighbours
 
 __all__ = ["NearestRows"]
 
@@ -16,8 +14,12 @@ class NearestRows(nn.Module):
 
     Parameters
     ----------
-    model : Neighbours
-        Whose rows it takes.
+    arrays : mapping of str to np.ndarray
+        Its `rows`, `votes`, `counts`, `mean` and `scale`.
+    n_neighbors : int
+        How many vote.
+    multilabel : bool
+        Whether a row may be of several classes.
     """
 
     rows: torch.Tensor
@@ -26,12 +28,14 @@ class NearestRows(nn.Module):
     mean: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, model: "Neighbours") -> None:
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], n_neighbors: int, *, multilabel: bool
+    ) -> None:
         super().__init__()
-        for name in ("rows", "votes", "counts", "mean", "scale"):
-            self.register_buffer(name, torch.from_numpy(getattr(model, name)))
-        self._n_neighbors = min(model.n_neighbors, len(model.rows))
-        self._multilabel = model.multilabel
+        for name, array in arrays.items():
+            self.register_buffer(name, torch.from_numpy(array))
+        self._n_neighbors = min(n_neighbors, len(self.rows))
+        self._multilabel = multilabel
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return scores of shape (n, k) of features of shape (n, d)."""

@@ -11,8 +11,9 @@ from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments
 
-__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Reduce", "row_counts"]
+__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Progress", "Reduce", "row_counts"]
 
+Progress = Callable[[str, int, int], None]
 Reduce = Callable[..., Reduction]
 
 

@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 
 from bottleneck.errors import DataError
-from bottleneck.heads.mlp import MLP
 from bottleneck.heads.models import Perceptron
 from bottleneck.heads.probabilities import link_of
-from bottleneck.heads.problem import Fitted, Problem
+from bottleneck.heads.problem import Fitted, Problem, Progress
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
+from bottleneck.settings import MLPSettings
 
 __all__ = ["train"]
 
@@ -22,17 +22,21 @@ _ROWS = 1024
 """Held-out rows that are scored at a time."""
 
 
-def train(settings: MLP, problem: Problem, held: Problem) -> Fitted:
+def train(
+    settings: MLPSettings, problem: Problem, held: Problem, progress: Progress | None = None
+) -> Fitted:
     """Train a network on standardised features; it is left as it was at its best.
 
     Parameters
     ----------
-    settings : MLP
+    settings : MLPSettings
         How.
     problem : Problem
         The rows to train on.
     held : Problem
         The rows whose log loss says which epoch was the best, and when to stop.
+    progress : callable, optional
+        Called with ``"mlp"``, the epochs done and the most there may be.
 
     Raises
     ------
@@ -51,8 +55,8 @@ def train(settings: MLP, problem: Problem, held: Problem) -> Fitted:
             if epoch["val_loss"] <= min(each["val_loss"] for each in history):
                 best = len(history)
                 state = {name: each.clone() for name, each in run.network.state_dict().items()}
-            if settings.progress:
-                settings.progress("mlp", len(history), settings.epochs)
+            if progress:
+                progress("mlp", len(history), settings.epochs)
     run.network.load_state_dict(state)
     return Fitted(run.folded(), history=history)
 
@@ -60,7 +64,7 @@ def train(settings: MLP, problem: Problem, held: Problem) -> Fitted:
 class _Training:
     """A network, its optimiser, and the rows that it is trained on."""
 
-    def __init__(self, settings: MLP, problem: Problem) -> None:
+    def __init__(self, settings: MLPSettings, problem: Problem) -> None:
         self._settings, self._problem = settings, problem
         self._mean, self._scale = problem.moments()
         self._device = torch.device(problem.device)
@@ -147,4 +151,4 @@ def _losses(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
 
 
 def _metrics(scores: np.ndarray, targets: Targets) -> dict[str, float]:
-    return score_metrics(link_of(MLP.name, multilabel=targets.multilabel), scores, targets)
+    return score_metrics(link_of("mlp", multilabel=targets.multilabel), scores, targets)
