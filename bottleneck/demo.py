@@ -57,7 +57,7 @@ def write_demo_images(folder: str | Path) -> int:
     if strange:
         raise UsageError(
             f"folder {str(root)!r} holds other files, such as {str(strange[0])!r}; give the demo "
-            f"an empty folder with --data"
+            f"an empty folder with `data`"
         )
     written = 0
     for path, pixels in files.items():

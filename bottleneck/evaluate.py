@@ -122,7 +122,7 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
         raise DataError(
             f"image set {features.images.name!r} has no {split} images, only "
             f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder and extract and fit "
-            f"again, or name another with --split"
+            f"again, or name another with `split`"
         )
     try:
         targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)

@@ -227,13 +227,13 @@ def expected(annotation: Any) -> str:
         ]
         return " ".join([expected(kind), " and ".join(limits)]).strip()
     if get_origin(annotation) in {Union, UnionType}:
-        kinds = [expected(each) for each in get_args(annotation) if each is not NoneType]
-        return " or ".join(kinds)
+        kinds = [each for each in get_args(annotation) if each is not NoneType]
+        return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
     if get_origin(annotation) is Literal:
         *words, last = map(str, get_args(annotation))
         return f"{', '.join(words)} or {last}" if words else last
     if get_origin(annotation) is tuple:
-        return f"a list, each {expected(get_args(annotation)[0])}"
+        return expected(get_args(annotation)[0])
     return _TYPES.get(annotation, "a text")
 
 
@@ -272,7 +272,8 @@ def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]
         elif name not in told:
             field = fields[name]
             near = did_you_mean(given, field.choices) if isinstance(given, str) else ""
-            if error["type"] == "literal_error" and len(errors) == 1:
+            others = {each["type"] for each in errors} - {"literal_error", "dataclass_type"}
+            if error["type"] == "literal_error" and not others:
                 kind = UnknownNameError
             told[name] = f"`{name}` must be {expected(field.annotation)}, got {given!r:.80}{near}"
     return kind("; ".join(told.values()))

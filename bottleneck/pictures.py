@@ -49,7 +49,7 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     if evaluation.confusion is None:
         raise UsageError(
             f"{title} may give an image several classes, and a confusion matrix is of one each; "
-            f"leave --picture out"
+            f"leave `picture` out"
         )
     path = check_picture(file)
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]

@@ -44,7 +44,7 @@ def check_pool(how: str, axes: str, layer: str) -> None:
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
-            f"choose another --pool or --layer"
+            f"choose another `pool` or `layer`"
         )
 
 

@@ -437,6 +437,7 @@ class SweepSettings(TrainingSettings):
     C: Annotated[
         tuple[Penalty, ...],
         BeforeValidator(_auto),
+        Field(description="auto alone, or numbers from 1e-10 to 1e+10"),
         Doc("auto, for eight values from 1e-6 to 10; or a value, and may repeat."),
         Option(metavar="auto|NUMBER"),
     ] = ()

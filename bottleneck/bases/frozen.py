@@ -152,7 +152,7 @@ class FrozenBase:
             reason = str(error).partition("\n")[0]
             raise UsageError(
                 f"{self.model} cannot compute images of {height} x {width} pixels ({reason}); give "
-                f"another --image-size, or none"
+                f"another `image_size`, or none"
             ) from error
 
     def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
@@ -193,7 +193,7 @@ class FrozenBase:
             if shape != self.shapes[name]:
                 raise UsageError(
                     f"layer {self.network.alias(name) or name!r} has another shape for each size "
-                    f"of image, which --keep-aspect gives; pool it with --pool, such as avg"
+                    f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
                 )
 
     @property

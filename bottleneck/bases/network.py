@@ -351,17 +351,17 @@ class Network:
         accepted = [side for side in others if fits(side)]
         if not accepted:
             return (
-                f"it takes images of {_pixels(self.image_size)} pixels: leave out --image-size and "
-                f"--keep-aspect"
+                f"it takes images of {_pixels(self.image_size)} pixels: leave out `image_size` and "
+                f"`keep_aspect`"
             )
         low, high = 0, native
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if fits(middle) else (middle, high)
         if min(refused) < high and all(map(fits, (high + 1, high + 17, native + 1, native + 17))):
-            return f"it takes images of {high} x {high} pixels or more: give another --image-size"
+            return f"it takes images of {high} x {high} pixels or more: give another `image_size`"
         examples = ", ".join(f"{side} x {side}" for side in accepted)
-        return f"it takes images of {examples} pixels, say: give another --image-size"
+        return f"it takes images of {examples} pixels, say: give another `image_size`"
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return module_of(self.root, node)

@@ -89,7 +89,7 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     for name in indexed:
         if int(name.removeprefix("cuda:")) >= gpus:
             here = f"there are {gpus} here" if gpus else "PyTorch finds none here"
-            raise UsageError(f"no GPU {name!r}: {here}; give --device auto")
+            raise UsageError(f"no GPU {name!r}: {here}; give `device=auto`")
     return tuple(indexed)
 
 

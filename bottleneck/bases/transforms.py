@@ -208,8 +208,8 @@ class Transform(TransformFacts):
         if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
             raise BadImageError(
                 f"{width} x {height} pixels are too thin to keep their proportions: they would be "
-                f"resized to {size[1]} x {size[0]}; --squash in place of "
-                f"{'--keep-aspect' if self.keep_aspect else '--crop'} takes them"
+                f"resized to {size[1]} x {size[0]}; `squash` in place of "
+                f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'} takes them"
             )
         return size
 

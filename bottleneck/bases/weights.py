@@ -34,8 +34,8 @@ _RENAMED = (
 )
 _SEEDS = 2**63
 _REMEDY = (
-    "give them with --weights FILE (a .pth state dict or .safetensors), or try the plumbing with "
-    "--weights random"
+    "give them with `weights=FILE` (a .pth state dict or .safetensors), or try the plumbing with "
+    "`weights=random`"
 )
 
 

@@ -109,7 +109,7 @@ class Bank:
         raise CacheError(
             f"the reference features of layer {layer!r} in bank {self.name} are not what is "
             f"computed now ({difference}); another version of a library computes differently: use "
-            f"another --cache, or remove {str(self.path)!r} to compute it anew"
+            f"another `cache`, or remove {str(self.path)!r} to compute it anew"
         )
 
     def forget_layer(self, layer: str) -> None:

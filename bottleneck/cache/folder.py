@@ -89,10 +89,13 @@ class Cache:
             The name is too long for a file, or leads to another folder.
         """
         if not name.strip(".") or any(letter in name for letter in "/\\\0"):
-            raise UsageError(f"{name!r} cannot be an image set's name; give another with --set")
+            raise UsageError(
+                f"{name!r} cannot be an image set's name; give another with `image_set`"
+            )
         if len(os.fsencode(name)) > _LONGEST_NAME:
             raise UsageError(
-                f"the image set's name {name!r} is too long for a file; give another with --set"
+                f"the image set's name {name!r} is too long for a file; give another with "
+                f"`image_set`"
             )
         return self.root / "sets" / f"{name}.csv"
 
@@ -178,5 +181,5 @@ class Cache:
         except OSError as error:
             raise CacheError(
                 f"cannot write to the cache folder {str(self.root)!r} ({error.strerror}); choose "
-                f"another with --cache"
+                f"another with `cache`"
             ) from error

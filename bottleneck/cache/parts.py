@@ -94,7 +94,7 @@ class Part:
             if schema != SCHEMA:
                 raise CacheError(
                     f"{str(self.path)!r} has the schema {schema}, expected {SCHEMA}: another "
-                    f"version wrote it; use another --cache, or remove the bank and extract again"
+                    f"version wrote it; use another `cache`, or remove the bank and extract again"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(self.fingerprint):

@@ -78,7 +78,8 @@ def find_prunable(
     """
     if model is None and layer is None and older_than is None and keep_bytes is None:
         raise UsageError(
-            "nothing to prune by; give --model, --layer, --older-than or --keep, with --dry-run to "
+            "nothing to prune by; give `model`, `layer`, `older_than` or `keep_bytes`, with "
+            "`dry_run` to "
             "see first what would go"
         )
     known = _last_extracted(cache)

@@ -43,14 +43,14 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     if not np.isfinite(values).all():
         raise FeatureOverflowError(
             f"layer {layer!r} gives nan or inf; expected finite activations: compute it with "
-            f"--precision fp32 or bf16 if it was fp16, check the weights, or take an earlier layer"
+            f"`precision=fp32` or bf16 if it was fp16, check the weights, or take an earlier layer"
         )
     with np.errstate(over="ignore"):
         stored = values.astype(dtype, copy=False)
     if not np.isfinite(stored).all():
         raise FeatureOverflowError(
             f"layer {layer!r} reaches {np.abs(values).max():.4g}, more than {dtype} can hold "
-            f"({np.finfo(dtype).max:.4g}); store it with --dtype float32"
+            f"({np.finfo(dtype).max:.4g}); store it with `dtype=float32`"
         )
     return stored
 

@@ -173,15 +173,21 @@ def config_file() -> str | None:
 
 
 def with_options(text: str) -> str:
-    """Return a sentence with the running command's options for the parameters that it names.
+    """Return a sentence with options for the parameters that it names between backticks.
 
-    Parameters stand between backticks, alone or as ```name=value```.
+    They stand there alone, or as ``name=value``.
     """
-    known = _running[-1][0].values.values() if _running else ()
+    commands = [*COMMANDS.values(), *(command for command, _ in _running[-1:])]
+    known = [each for command in commands for each in command.values.values()]
     flags = {name: each.flag for each in known for name in (each.key, each.name)}
+    opposites = {
+        each.name: (each.option.name or "").partition("/")[2] for each in known if each.option.name
+    }
 
     def option(found: re.Match[str]) -> str:
         name, value = found.groups()
+        if value == "False" and name in opposites:
+            return opposites[name]
         if name not in flags:
             return found[0].strip("`")
         return f"{flags[name]} {value}" if value and value != "True" else flags[name]

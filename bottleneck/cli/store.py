@@ -158,13 +158,13 @@ def cache_prune(
         Doc("Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w."),
         Option(metavar="AGE"),
     ] = None,
-    keep: Annotated[
+    keep_bytes: Annotated[
         ByteSize | None,
         Doc(
             "Only as much as makes all banks no bigger than this, oldest extraction first: 500MB, "
             "20GB."
         ),
-        Option(metavar="SIZE"),
+        Option("--keep", metavar="SIZE"),
     ] = None,
     dry_run: Annotated[bool, Doc("Only list what would go.")] = False,
     cache: CacheFolder = Path("cache"),
@@ -179,7 +179,7 @@ def cache_prune(
         model=model,
         layer=layer,
         older_than=older_than,
-        keep_bytes=keep,
+        keep_bytes=keep_bytes,
     )
     if not dry_run:
         prune(store, chosen)

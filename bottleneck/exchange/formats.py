@@ -254,5 +254,5 @@ def errors_of(path: Path) -> Iterator[None]:
         reason = str(error) or type(error).__name__
         raise DataError(
             f"{str(path)!r} cannot be read as exported features ({reason}); give a file that "
-            f"'bottleneck cache export' wrote, or a .npy array with --table"
+            f"'bottleneck cache export' wrote, or a .npy array with `table`"
         ) from error

@@ -76,8 +76,8 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
     if selection.pool != selection.stored_pool:
         raise DataError(
             f"{str(source)!r} was pooled by {selection.pool} at export, so that it is not what a "
-            f"bank holds; export it without --pool, or save its features by np.save and import "
-            f"them with --table"
+            f"bank holds; export it without `pool`, or save its features by np.save and import "
+            f"them with `table`"
         )
     if exported.shape != (len(images.items), *details.shape):
         raise DataError(
@@ -149,7 +149,7 @@ def import_array(
     rows = _load_array(source)
     if axes is not None and AXES.get(axes) != rows.ndim:
         raise UsageError(
-            f"--axes {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
+            f"`axes` {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
             f"maps, TC for tokens"
         )
     images = _tabled(Path(table), source, rows, image_set, by_row=by_row, seed=seed)
@@ -198,7 +198,7 @@ def _take_in(  # noqa: PLR0917 - two callers, next to it
     if set_file.exists() and ImageSet.read_csv(set_file).digest_of() != images.digest_of():
         raise UsageError(
             f"the cache has an image set {images.name!r} with other images, labels or splits; give "
-            f"this one another name with --set"
+            f"this one another name with `image_set`"
         )
     _check_rows(source, selection, images, blocks())
     cache.check_writable()
@@ -344,7 +344,7 @@ def _digest(table: Path, path: Path, given: str) -> str:
             return given
         raise PathMissingError(
             f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the images "
-            f"there, add a column digest, or key the rows by themselves with --by-row"
+            f"there, add a column digest, or key the rows by themselves with `by_row`"
         ) from error
     if given and given != found:
         raise UsageError(

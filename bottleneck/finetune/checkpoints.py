@@ -79,7 +79,7 @@ class Checkpoint:
         """
         if not self.exists:
             raise UsageError(
-                f"no unfinished run in {str(self.folder.parent)!r}; leave --resume out to begin one"
+                f"no unfinished run in {str(self.folder.parent)!r}; leave `resume` out to begin one"
             )
         try:
             plan = read_json(self.folder / _PLAN_FILE)

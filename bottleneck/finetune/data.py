@@ -118,7 +118,7 @@ class ImageActivations:
         except BadImageError as error:
             raise DataError(
                 f"{item.path!r} can no longer be read ({error}), although it could when the "
-                f"training began; restore it and go on with --resume"
+                f"training began; restore it and go on with `resume`"
             ) from error
 
     def _activations(self, pixels: torch.Tensor) -> torch.Tensor:

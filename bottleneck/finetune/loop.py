@@ -136,7 +136,7 @@ class Training:
         except DivergedError:
             raise DataError(
                 f"the head's scores of the validation images are no finite numbers in "
-                f"{self.settings.precision}; give --precision 32-true, or check the head with "
+                f"{self.settings.precision}; give `precision=32-true`, or check the head with "
                 f"'bottleneck evaluate'"
             ) from None
         return State([], start, self.network.tuned_state())

@@ -101,13 +101,13 @@ def _check_folder(folder: Path, checkpoint: Checkpoint, *, resume: bool) -> None
     checkpoint.forget()
     if checkpoint.exists:
         raise UsageError(
-            f"an unfinished run is in {str(folder)!r}; go on with --resume, or remove "
+            f"an unfinished run is in {str(folder)!r}; go on with `resume`, or remove "
             f"{str(checkpoint.folder)!r} to begin anew"
         )
     empty = folder.is_dir() and not any(folder.iterdir())
     if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
         raise UsageError(
-            f"{str(folder)!r} is there and is no head; choose another name with --name"
+            f"{str(folder)!r} is there and is no head; choose another name with `name`"
         )
 
 

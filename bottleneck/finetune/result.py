@@ -101,7 +101,7 @@ def write_result(
     except OSError as error:
         raise DataError(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
-            f"folder with --heads"
+            f"folder with `heads`"
         ) from error
     own = replace(_selection(folder, start, images), split_digests=facts.split_digests)
     replace(fitted, source=own).save(folder)

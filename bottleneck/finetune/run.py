@@ -183,11 +183,11 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
     chosen = find_devices(device)
     kind = chosen[0].type
     if devices is not None and devices < 1:
-        raise UsageError(f"{devices} devices cannot train; give a number from 1 on with --devices")
+        raise UsageError(f"{devices} devices cannot train; give a number from 1 on with `devices`")
     if kind == "cpu" and settings.precision == "16-mixed":
         raise UsageError(
-            "16-mixed is a precision of GPUs; give --precision bf16-mixed or 32-true, or another "
-            "--device"
+            "16-mixed is a precision of GPUs; give `precision=bf16-mixed` or 32-true, or another "
+            "`device`"
         )
     places: int | list[int] = devices or 1
     if kind == "cuda":
@@ -316,15 +316,15 @@ def _memory_watched(
             raise
         options = []
         if settings.accumulate < settings.batch_size:
-            options.append("more pieces with --accumulate")
+            options.append("more pieces with `accumulate`")
         if settings.batch_size > 1:
-            options.append("a smaller --batch-size")
+            options.append("a smaller `batch_size`")
         if settings.precision == "32-true":
-            options.append("--precision bf16-mixed")
+            options.append("`precision=bf16-mixed`")
         if split.boundary and not settings.from_cache:
             endless = settings.augmented and settings.views is None
-            options.append("--from-cache --views 8" if endless else "--from-cache")
-        options.append("a later layer with --unfreeze")
+            options.append("`from_cache` `views=8`" if endless else "`from_cache`")
+        options.append("a later layer with `unfreeze`")
         pieces = settings.accumulate
         raise MemoryShortError(
             f"a step with {settings.batch_size} images in {pieces} piece{'s' * (pieces > 1)} does "

@@ -118,7 +118,7 @@ def open_start(
     if source.adjustments.get("keep_aspect"):
         raise UsageError(
             "the head's base takes images of any proportions, which do not go into batches; "
-            "extract without --keep-aspect, and fit a head on that"
+            "extract without `keep_aspect`, and fit a head on that"
         )
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, settings.unfreeze, source.layer)
@@ -126,7 +126,7 @@ def open_start(
         lowest = "" if settings.unfreeze == ALL else f" from {settings.unfreeze!r} on"
         raise UsageError(
             f"all layers of {source.model}{lowest} are to be trained, so that there are no frozen "
-            f"activations to cache; leave --from-cache out, or name a later layer with --unfreeze"
+            f"activations to cache; leave `from_cache` out, or name a later layer with `unfreeze`"
         )
     return Start(head, source, base, split, weights or source.weights)
 
@@ -145,7 +145,7 @@ def check_set(images: ImageSet, cache: Cache) -> bool:
     if ImageSet.read_csv(file).digest_of() != images.digest_of():
         raise UsageError(
             f"the cache has an image set {images.name!r} with other images, labels or splits; give "
-            f"this one another name with --set"
+            f"this one another name with `image_set`"
         )
     return True
 
@@ -163,7 +163,7 @@ def images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) ->
     if not images.labelled:
         raise DataError(
             f"image set {images.name!r} has no labels; expected those of the head's classes: give "
-            f"one folder per class, or a manifest with labels, with --data"
+            f"one folder per class, or a manifest with labels, with `data`"
         )
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
     val = tuple(item for item in images.items if item.split == "val")
@@ -175,12 +175,12 @@ def images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) ->
     if not val and settings.val_share is None:
         raise DataError(
             f"image set {images.name!r} has no validation images, which say when to stop; add a "
-            f"val folder, or hold out some of the training images with --val-share 0.2"
+            f"val folder, or hold out some of the training images with `val_share=0.2`"
         )
     if val and settings.val_share is not None:
         raise UsageError(
             f"image set {images.name!r} has {len(val)} validation images already; leave "
-            f"--val-share out"
+            f"`val_share` out"
         )
     check_classes(replace(images, items=train + val), head)
     if settings.val_share is not None:
@@ -217,6 +217,6 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     if not file.exists():
         raise DataError(
             f"no image set {name!r} in the cache folder {str(cache.root)!r}; name the cache that "
-            f"the head was fitted on with --cache, or give the images with --data"
+            f"the head was fitted on with `cache`, or give the images with `data`"
         )
     return ImageSet.read_csv(file)

@@ -148,7 +148,7 @@ class Head(HeadFacts):
         except OSError as error:
             raise DataError(
                 f"the head cannot be saved as {str(target)!r} ({error.strerror}); choose another "
-                f"folder with --heads"
+                f"folder with `heads`"
             ) from error
         return target
 
@@ -251,7 +251,7 @@ def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path,
         if len(names) > 1:
             raise UsageError(
                 f"{str(folder)!r} has {len(names)} heads: {', '.join(names)}; choose one with "
-                f"--head"
+                f"`head`"
             )
         name = names[0]
     for path in (Path(folder, name), Path(name)):

@@ -92,7 +92,7 @@ def find_near_duplicates(
     if not images.labelled:
         raise DataError(
             f"image set {images.name!r} has no splits, between which near-duplicates would be; "
-            f"leave --near-duplicates out"
+            f"leave `near_duplicates` out"
         )
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
     hashes = np.zeros(len(distinct), np.uint64)

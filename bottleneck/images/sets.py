@@ -91,7 +91,7 @@ class ImageSet:
         if not root.is_dir():
             raise PathMissingError(
                 f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
-                f"or a CSV manifest, with --data"
+                f"or a CSV manifest, with `data`"
             )
         found = find_files(root)
         if not found.files:
