@@ -740,7 +740,8 @@ def facts_of(record: Record, kind: type[Record]) -> dict[str, Any]:
 
 def as_dict(record: Record, kind: type[Record]) -> dict[str, Any]:
     """Return the facts that a record shares with all of a kind, as JSON holds them."""
-    found: dict[str, Any] = _adapter(kind).dump_python(record)
+    # Pydantic's own JSON would have null for nan, which must not be written unseen.
+    found: dict[str, Any] = json.loads(json.dumps(_adapter(kind).dump_python(record)))
     return found
 
 

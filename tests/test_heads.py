@@ -24,6 +24,7 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
 from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, fit_rows, head_names
 from bottleneck.heads.probabilities import log_probabilities
+from bottleneck.heads.problem import _stratified
 from bottleneck.labels import Targets
 
 PLAIN = {
@@ -52,6 +53,14 @@ def problem(classes: int, features: int, samples: int = 120) -> tuple[np.ndarray
 @pytest.mark.parametrize("clf", PLAIN)
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("features", [10, 300])
+@pytest.mark.parametrize(("count", "seed"), [(2, 0), (5, 3), (7, 2**32 - 1)])
+def test_folds_are_those_of_scikit_learn(count, seed):
+    strata = np.random.default_rng(seed).choice([3, 0, 2, 1], size=211, p=[0.5, 0.3, 0.15, 0.05])
+    plain = StratifiedKFold(count, shuffle=True, random_state=seed).split(strata, strata)
+    for own, (_, theirs) in zip(_stratified(strata, count, seed), plain, strict=True):
+        np.testing.assert_array_equal(own, theirs)
+
+
 def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
     """With fewer and with more features than samples; standardisation folded in."""
     X, y = problem(classes, features)

@@ -19,7 +19,7 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from bottleneck.bases import find_model
 from bottleneck.cache import Bank, Cache, verify_cache
-from bottleneck.errors import BottleneckError, CacheError, DataError
+from bottleneck.errors import BottleneckError, CacheError, DataError, WeightsError
 from bottleneck.exchange import export_features, formats, import_features
 from bottleneck.files import _seal, read_json
 from bottleneck.heads import RECIPES, Head
@@ -453,6 +453,13 @@ def test_damaged_weights_are_refused():
     reseal(record, content_of(record) | {"weights_sha256": digest})
     with pytest.raises(DataError, match="head.safetensors' cannot be read"):
         Head.load("heads/q")
+
+
+def test_a_model_is_not_its_own_base():
+    path = make_model()
+    reseal(path, content_of(path) | {"base": "heads/tuned"})
+    with pytest.raises(WeightsError, match="expected a model that is not fine-tuned itself"):
+        find_model("heads/tuned")
 
 
 def test_a_bank_never_names_another_folder():

@@ -42,7 +42,8 @@ class Policy:
     name : str
         One of `POLICIES`, or the name of the YAML file that it comes from.
     steps : tuple of (str, mapping)
-        One after the other: a class of ``torchvision.transforms.v2``, or of `OWN`, and its
+        One after the other: a class of ``torchvision.transforms.v2``, or `EdgeAffine` or
+        `EdgeElastic`, and its
         arguments. A ``size`` that a class needs is that of the base.
     """
 

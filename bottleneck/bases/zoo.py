@@ -15,7 +15,13 @@ from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finet
 from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
 from bottleneck.bases.models import Model, PretrainedWeights
 from bottleneck.bases.transforms import Transform
-from bottleneck.errors import BottleneckError, PluginError, UnknownNameError, did_you_mean
+from bottleneck.errors import (
+    BottleneckError,
+    PluginError,
+    UnknownNameError,
+    WeightsError,
+    did_you_mean,
+)
 
 __all__ = [
     "PLUGIN_GROUP",
@@ -129,6 +135,11 @@ def find_model(name: str) -> Model:
         return from_torchvision(name)
     if is_finetuned(name):
         record = read_finetuned(name)
+        if is_finetuned(record.base) and record.base not in _built_in():
+            raise WeightsError(
+                f"the fine-tuned model in {name!r} has the base {record.base!r}, expected a model "
+                f"that is not fine-tuned itself; fine-tune it again"
+            )
         return finetuned_model(name, record, find_model(record.base))
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
     raise UnknownNameError(
