@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -209,11 +211,23 @@ def test_a_module_that_two_nodes_call_stays_as_it_is():
 
 @pytest.mark.parametrize(("model", "dense"), [("vgg11", True), ("mobilenet_v2", False)])
 def test_auto_is_bf16_only_where_it_is_native_and_the_network_stands_it(monkeypatch, model, dense):
-    for native in (True, False):
+    for native, used in product((True, False), repeat=2):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        expected = "bf16" if dense and native else "fp32"
+        monkeypatch.setattr("bottleneck.bases.precision.onednn_computes", lambda _, used=used: used)
+        expected = "bf16" if dense and native and used else "fp32"
         assert FrozenBase(model, weights="random").precision == expected
+
+
+def test_auto_follows_onednn_where_it_is_held_to_fewer_instructions():
+    code = (
+        "import torch; from bottleneck.bases.precision import choose_precision; "
+        "print(choose_precision('auto', torch.device('cpu'), dense=True))"
+    )
+    command = [sys.executable, "-c", code]
+    held = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=held)
+    assert result.stdout == "fp32\n"
 
 
 def test_precision_is_part_of_the_fingerprint():
