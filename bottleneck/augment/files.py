@@ -8,8 +8,14 @@ import torch
 import yaml
 from torchvision.transforms import v2
 
-from bottleneck.augment.policies import OWN, POLICIES, STEPS, Policy, Step, first_line
-from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.augment.policies import OWN, POLICIES, STEPS, Policy, Step
+from bottleneck.errors import (
+    PathMissingError,
+    UnknownNameError,
+    UsageError,
+    did_you_mean,
+    first_line,
+)
 
 __all__ = ["find_policy"]
 

@@ -13,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
 from bottleneck.augment.warps import EdgeAffine, EdgeElastic
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, first_line, is_out_of_memory
 
-__all__ = ["OWN", "POLICIES", "STEPS", "Policy", "Step", "first_line"]
+__all__ = ["OWN", "POLICIES", "STEPS", "Policy", "Step"]
 
 _SCHEME = 1
 """Counts changes to how views are seeded, and to what our own classes do."""
@@ -99,6 +99,8 @@ class Policy:
         try:
             return _pipeline(json.dumps(self.as_dict(), sort_keys=True), tuple(size))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise UsageError(
                 f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
                 f"arguments that torchvision.transforms.v2 takes"
@@ -142,6 +144,8 @@ class Policy:
                 try:
                     view_of = step(view_of)
                 except Exception as error:
+                    if is_out_of_memory(error):
+                        raise
                     raise _wrong_step(self.name, name, error) from error
         _check_view(self.name, view_of, size)
         found: torch.Tensor = view_of.contiguous()
@@ -209,8 +213,3 @@ def _check_view(policy: str, found: Any, size: tuple[int, int]) -> None:
         f"augmentation {policy!r} gives {what} where torch.uint8 {wanted} was expected; leave out "
         f"steps that change type or size, or end with CenterCrop"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says first, for a sentence of one's own."""
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -15,7 +15,7 @@ from torch import nn
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 
 __all__ = ["TEXTBOOK_NAMES", "from_timm", "from_torchvision", "timm_names", "torchvision_names"]
 
@@ -158,4 +158,6 @@ def _load_timm(name: str) -> StateDict:
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except RuntimeError as error:  # timm's way to say that there are no weights for this model
+        if is_out_of_memory(error):
+            raise
         raise OSError(str(error)) from error
