@@ -4,6 +4,7 @@ Every exception is a :class:`BottleneckError` and a builtin exception as well, s
 catch either.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -23,7 +24,24 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "did_you_mean",
+    "first_line",
+    "is_out_of_memory",
 ]
+
+_OUT_OF_MEMORY = re.compile(
+    r"allocate memory"  # PyTorch on the processor, MKL
+    r"|std::bad_alloc"
+    r"|out of memory|ALLOC_FAILED"  # CUDA; cuBLAS and cuDNN
+    r"|could not create a (primitive|memory object)$"  # oneDNN
+)
+"""What libraries say where memory falls short.
+
+oneDNN gives no cause. It "could not create a primitive" when it has chosen a kernel and then gets
+no memory for the kernel's code. Two other messages are left out: "could not create a primitive
+descriptor" says that there is no kernel, and "could not execute a primitive" may mean anything. A
+system that forbids code made at run time, or a defect of oneDNN (pytorch/pytorch#89104), leads to
+the same words, so sentences about a shortage quote them.
+"""
 
 
 class BottleneckError(Exception):
@@ -105,3 +123,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first, for a sentence of one's own."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, PyTorch or what computes for it, says that memory falls short.
+
+    Whoever turns any error into a sentence about images, weights or settings has to let this one
+    pass. It may be asked without importing torch.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))

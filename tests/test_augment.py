@@ -244,6 +244,17 @@ def test_a_bad_policy_is_told_in_a_sentence(text, said):
     assert not message.endswith(".")
 
 
+def test_memory_that_falls_short_is_no_fault_of_a_policy(monkeypatch):
+    def short(*_):
+        raise MemoryError
+
+    policy, pixels = find_policy("flip"), torch.zeros(3, 8, 8, dtype=torch.uint8)
+    for pipeline in (short, lambda *_: [short] * len(policy.steps)):
+        monkeypatch.setattr("bottleneck.augment.policies._pipeline", pipeline)
+        with pytest.raises(MemoryError):
+            policy.augment(pixels, "0", 1, (8, 8))
+
+
 def test_a_policy_that_is_not_there():
     with pytest.raises(UnknownNameError, match="no augmentation 'standart'; did you mean"):
         find_policy("standart")

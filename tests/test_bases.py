@@ -298,6 +298,16 @@ def test_files_that_are_no_weights():
         FrozenBase("resnet18", weights="gone.pth")
 
 
+def test_memory_that_falls_short_is_no_damage_of_a_file(monkeypatch):
+    def short(*_, **_options):
+        raise MemoryError
+
+    Path("good.pth").touch()
+    monkeypatch.setattr(torch, "load", short)
+    with pytest.raises(MemoryError):
+        FrozenBase("resnet18", weights="good.pth")
+
+
 class Exploit:
     """Pickled code, which loading must not run."""
 

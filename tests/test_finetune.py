@@ -584,8 +584,9 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process' memory")
-def test_out_of_memory(started):
+def test_out_of_memory(started, monkeypatch):
     """A step that really does not fit: one sentence with the options that help."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # many cores' threads alone would not fit
     _, images, cache = started
     fitted(cache, images, image_size=(448, 448)).save("heads/head")
     done = subprocess.run(
@@ -626,6 +627,18 @@ def test_what_helps_out_of_memory_is_what_can_be_given(boundary, settings, optio
         _memory_watched(torch.device("cpu"), chosen, split),
     ):
         raise MemoryError
+
+
+def test_out_of_memory_is_told_with_the_words_of_what_lacked_it():
+    """As oneDNN's may mean something else; other errors stay what they are."""
+    settings, split = FinetuneSettings("blocks.6"), Split(None, "penultimate", {}, ())
+    cpu = torch.device("cpu")
+    for words, error, said in (
+        ("could not create a primitive", MemoryShortError, r"of cpu \(could .* primitive\); give "),
+        ("could not execute a primitive", RuntimeError, "^could not execute a primitive$"),
+    ):
+        with pytest.raises(error, match=said), _memory_watched(cpu, settings, split):
+            raise RuntimeError(words)
 
 
 def test_it_stops_when_patience_is_over(started):

@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from bottleneck.bases import find_model
 from bottleneck.bases.fusing import fuse
 from bottleneck.bases.precision import choose_precision, find_devices
 from bottleneck.cli.output import progress_shown
-from bottleneck.errors import UnknownNameError, UsageError
+from bottleneck.errors import UnknownNameError, UsageError, is_out_of_memory
 from bottleneck.extract import feature_batches, preprocess
 from bottleneck.extract.lanes import find_lanes, freed_memory_kept, largest_that_pays
 from bottleneck.images import decode
@@ -208,11 +210,23 @@ def test_a_module_that_two_nodes_call_stays_as_it_is():
 
 @pytest.mark.parametrize(("model", "dense"), [("vgg11", True), ("mobilenet_v2", False)])
 def test_auto_is_bf16_only_where_it_is_native_and_the_network_stands_it(monkeypatch, model, dense):
-    for native in (True, False):
+    for native, used in product((True, False), repeat=2):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        expected = "bf16" if dense and native else "fp32"
+        monkeypatch.setattr("bottleneck.bases.precision.onednn_computes", lambda _, used=used: used)
+        expected = "bf16" if dense and native and used else "fp32"
         assert FrozenBase(model, weights="random").precision == expected
+
+
+def test_auto_follows_onednn_where_it_is_held_to_fewer_instructions():
+    code = (
+        "import torch; from bottleneck.bases.precision import choose_precision; "
+        "print(choose_precision('auto', torch.device('cpu'), dense=True))"
+    )
+    command = [sys.executable, "-c", code]
+    held = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=held)
+    assert result.stdout == "fp32\n"
 
 
 def test_precision_is_part_of_the_fingerprint():
@@ -298,6 +312,63 @@ def test_memory_that_falls_short_halves_the_batch(megabytes, said):
     command = [sys.executable, "-c", LIMITED, str(megabytes)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stdout.startswith(said), result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (RuntimeError("could not execute a primitive"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("could not create a primitive"), False),
+    ],
+)
+def test_what_says_that_memory_falls_short(error, short):
+    assert is_out_of_memory(error) is short
+
+
+SHORT = """
+import contextlib, resource, sys
+from pathlib import Path
+from bottleneck.cli import main
+with contextlib.suppress(SystemExit):
+    main(["extract", *sys.argv[1:]])
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 2**27,) * 2)
+main(["extract", *sys.argv[1:], "--image-size", "3072"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
+def test_memory_that_falls_short_before_the_first_batch(make_images, monkeypatch):
+    """It is no matter of the image size, on which the base is tried: one sentence says so."""
+    for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):  # threads take memory, too
+        monkeypatch.setenv(name, "1")
+    make_images(cat=3, dog=3)
+    options = ["--data", "data", "--model", "squeezenet1_1", "--weights", "random"]
+    command = [sys.executable, "-c", SHORT, *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "error: not enough memory (" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_inside_a_network_prints_no_traceback(capsys):
+    """Memory may fall short there, and the batch be halved."""
+    extractor = base("resnet18", ["layer1"])
+    (compute,) = extractor._computes.values()
+    compute.set_submodule("layer1.0.conv2", nn.Flatten())
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        extractor(torch.zeros(2, 3, 64, 64))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of the GNU C library")

@@ -127,7 +127,8 @@ def test_every_setting_is_part_of_the_fingerprint_and_of_the_bank(make_images):
         bank = cache.bank(base.model, found.fingerprint)
         rows.append(bank.read("features.3.cat", digests).astype(np.float32))
         assert bank.info.transform.as_dict() == base.transform.as_dict()
-        assert cache.runs()[-1].adjustments.keys() == each.keys()
+        resized_faster = {"exact_resize"} if base.precision == "fp32" else set()  # as auto has it
+        assert cache.runs()[-1].adjustments.keys() == each.keys() | resized_faster
     assert len(cache.banks()) == len(settings)
     assert not np.array_equal(rows[1], rows[2])
     again = FrozenBase("squeezenet1_1", ["features.3"], weights="random", **settings[1])

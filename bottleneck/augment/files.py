@@ -4,8 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bottleneck.augment.policies import POLICIES, STEPS, Policy, Step, first_line
-from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.augment.policies import POLICIES, STEPS, Policy, Step
+from bottleneck.errors import (
+    PathMissingError,
+    UnknownNameError,
+    UsageError,
+    did_you_mean,
+    first_line,
+)
 
 __all__ = ["find_policy"]
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["POLICIES", "STEPS", "Policy", "Step", "first_line"]
+__all__ = ["POLICIES", "STEPS", "Policy", "Step"]
 
 _SCHEME = 1
 """Counts changes to how views are seeded, and to what our own classes do."""
@@ -78,6 +78,8 @@ class Policy:
         try:
             return make_pipeline(json.dumps(self.as_dict(), sort_keys=True), tuple(size))
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise UsageError(
                 f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
                 f"arguments that torchvision.transforms.v2 takes"
@@ -123,6 +125,8 @@ class Policy:
                 try:
                     view_of = step(view_of)
                 except Exception as error:
+                    if is_out_of_memory(error):
+                        raise
                     raise _wrong_step(self.name, name, error) from error
         _check_view(self.name, view_of, size)
         found: torch.Tensor = view_of.contiguous()
@@ -148,8 +152,3 @@ def _check_view(policy: str, found: Any, size: tuple[int, int]) -> None:
         f"augmentation {policy!r} gives {what} where torch.uint8 {wanted} was expected; leave out "
         f"steps that change type or size, or end with CenterCrop"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says first, for a sentence of one's own."""
-    return str(error).partition("\n")[0] or type(error).__name__

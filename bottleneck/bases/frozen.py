@@ -15,7 +15,7 @@ from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
 from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
 from bottleneck.bases.zoo import find_model
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.fields import made
 from bottleneck.pooling import check_pool, pool, pooled_shape
 from bottleneck.settings import BaseSettings
@@ -148,11 +148,12 @@ class FrozenBase:
             for size in self._sizes():
                 self(torch.zeros(1, 3, *size))
         except (RuntimeError, IndexError, ValueError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             height, width = self.transform.crop
-            reason = str(error).partition("\n")[0]
             raise UsageError(
-                f"{self.model} cannot compute images of {height} x {width} pixels ({reason}); give "
-                f"another `image_size`, or none"
+                f"{self.model} cannot compute images of {height} x {width} pixels "
+                f"({first_line(error)}); give another `image_size`, or none"
             ) from error
 
     def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
@@ -218,7 +219,9 @@ class FrozenBase:
         device = batch.device if batch.device in self._computes else self.devices[0]
         with torch.inference_mode():
             seen = batch.to(device, dtype_of(self.precision))
-            activations = self._computes[device](seen.contiguous(memory_format=torch.channels_last))
+            # The module itself, when called, prints a traceback for errors that may be dealt with.
+            compute = self._computes[device].forward
+            activations = compute(seen.contiguous(memory_format=torch.channels_last))
             return {
                 layer: pool(values.float(), self.pools[layer], self._unpooled[layer].axes)
                 for layer, values in activations.items()

@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bottleneck.bases.libraries import of_timm
+from bottleneck.bases.precision import onednn_computes
 
 __all__ = ["SHAPE", "USERS", "fuse", "is_plain_convolution"]
 
@@ -64,7 +65,7 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     for weight in module.parameters():
         if weight.dim() == _IMAGES:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    if device.type == "cpu" and _packs(dtype):
+    if device.type == "cpu" and onednn_computes(dtype):
         _pack_convolutions(module)
     module.delete_all_unused_submodules()
     module.recompile()
@@ -172,18 +173,6 @@ class _PackedConvolution(nn.Module):
             maps, self._weight, self._bias, *self._settings, *self._activation
         )
         return result
-
-
-def _packs(dtype: torch.dtype) -> bool:
-    """Tell whether oneDNN computes in a type here, and PyTorch hands it single operations."""
-    operators: Any = torch.ops.mkldnn
-    if not torch._C._has_mkldnn or not hasattr(operators, "_convolution_pointwise"):  # noqa: SLF001
-        return False
-    if dtype == torch.bfloat16:
-        return bool(operators._is_mkldnn_bf16_supported())  # noqa: SLF001
-    if dtype == torch.float16:
-        return bool(operators._is_mkldnn_fp16_supported())  # noqa: SLF001
-    return True
 
 
 def _modules_by_node(module: fx.GraphModule) -> dict[fx.Node, nn.Module]:

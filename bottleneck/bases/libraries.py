@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.transforms import Transform
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -164,4 +164,6 @@ def _load_timm(name: str) -> StateDict:
     try:
         return dict(timm.create_model(name, pretrained=True).state_dict())
     except RuntimeError as error:  # timm's way to say that there are no weights for this model
+        if is_out_of_memory(error):
+            raise
         raise OSError(str(error)) from error

@@ -25,7 +25,7 @@ from bottleneck.bases.layers import (
 )
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace, with_tensors
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 from bottleneck.names import find_layers
 
 __all__ = ["Network"]
@@ -94,6 +94,8 @@ class Network:
                 self.graph, names = trace(root)
                 found = constants(root, self.graph)
         except Exception as error:  # whatever a library's or a package's constructor raises
+            if is_out_of_memory(error):
+                raise
             raise _untraceable(self.name, error) from error
         self.constants = {key: value.clone() for key, value in found.items()}
         # Without gradients, what modules keep for later can be copied with them.

@@ -1,14 +1,21 @@
 """In which numbers a base computes, and on what."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PRECISIONS", "choose_precision", "device_names", "dtype_of", "find_devices"]
+__all__ = [
+    "PRECISIONS",
+    "choose_precision",
+    "device_names",
+    "dtype_of",
+    "find_devices",
+    "onednn_computes",
+]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = ("auto", *_DTYPES)
@@ -93,11 +100,28 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     return tuple(indexed)
 
 
+def onednn_computes(dtype: "torch.dtype") -> bool:
+    """Tell whether oneDNN computes in a type here, and PyTorch hands it single operations."""
+    import torch
+
+    operators: Any = torch.ops.mkldnn
+    if not torch._C._has_mkldnn or not hasattr(operators, "_convolution_pointwise"):  # noqa: SLF001
+        return False
+    if dtype == torch.bfloat16:
+        return bool(operators._is_mkldnn_bf16_supported())  # noqa: SLF001
+    if dtype == torch.float16:
+        return bool(operators._is_mkldnn_fp16_supported())  # noqa: SLF001
+    return True
+
+
 def _multiplies_bfloat16(device: "torch.device") -> bool:
     import torch
 
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # PyTorch asks the processor under these names only.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    # PyTorch asks the processor under these names only. Its fast products of bfloat16 are oneDNN's,
+    # which ONEDNN_MAX_CPU_ISA may hold to fewer instructions; its own take a hundred times as long
+    # as those of float32.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
+    return native and onednn_computes(torch.bfloat16)

@@ -19,6 +19,7 @@ from bottleneck.errors import (
     UnknownNameError,
     WeightsError,
     did_you_mean,
+    is_out_of_memory,
 )
 
 __all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
@@ -191,6 +192,8 @@ def _pretrained(model: Model, name: str) -> Weights:
     except BottleneckError:
         raise
     except Exception as error:  # damaged bytes make the readers raise whatever they meet
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(
             f"weights {name} of {model.name} in {entry.place} are damaged "
             f"({type(error).__name__}); delete {entry.file or 'them'} there to download them "
@@ -207,6 +210,8 @@ def _read(file: Path) -> StateDict:
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the readers raise whatever they meet
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(
             f"weights file {str(file)!r} cannot be read as plain tensors "
             f"({type(error).__name__}); expected a state dict saved by torch.save, or a "

@@ -18,7 +18,7 @@ from bottleneck.cli import (  # noqa: F401 - they add their commands
 )
 from bottleneck.cli.command import application, with_options
 from bottleneck.cli.output import stop
-from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.errors import BottleneckError, UsageError, first_line, is_out_of_memory
 
 __all__ = ["app", "main"]
 
@@ -41,10 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BottleneckError as error:
         print(f"error: {with_options(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except MemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         print(
-            f"error: not enough memory ({error}); give a smaller --memory, fewer --jobs, or a "
-            f"--pool that makes fewer features",
+            f"error: not enough memory ({first_line(error)}); free some, or give a smaller "
+            f"--memory or --image-size, fewer --jobs, or a --pool that makes fewer features",
             file=sys.stderr,
         )
         sys.exit(1)

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.errors import MemoryShortError
+from bottleneck.errors import MemoryShortError, first_line, is_out_of_memory
 
 __all__ = [
     "Lane",
     "Lanes",
     "find_lanes",
     "freed_memory_kept",
-    "is_out_of_memory",
     "largest_that_pays",
 ]
 
@@ -84,15 +83,16 @@ class Lane:
             lacking = self._least - len(pixels)
             found = self._compute([*pixels, *[pixels[-1]] * lacking])
             return {layer: values[: len(pixels)] for layer, values in found.items()}
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            reason = first_line(error)
         if len(pixels) <= self._least:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
                 f"not even {self._least} images of {height} x {width} pixels fit into the "
-                f"memory of {self._device}; take a shallower layer, a smaller `image_size` or "
-                f"another `device`"
+                f"memory of {self._device} ({reason}); take a shallower layer, a smaller "
+                f"`image_size` or another `device`"
             )
         if self._stream is not None:
             torch.cuda.empty_cache()
@@ -175,7 +175,7 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
     while size <= _LARGEST_BATCH:
         try:
             found = rate(size)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             break
@@ -193,11 +193,6 @@ def _rate(lane: Lane, base: FrozenBase, size: int) -> float:
     for _ in range(_TRIALS):
         lane._compute(pixels)  # noqa: SLF001
     return _TRIALS * size / (time.monotonic() - started)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that memory does not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, is_out_of_memory
 from bottleneck.files import atomic_write, read_json, write_json
 from bottleneck.finetune.loop import State, Training
 from bottleneck.images import ImageSet
@@ -134,6 +134,8 @@ class Checkpoint:
                     kind, _, name = key.partition(".")
                     tensors[kind][name] = file.get_tensor(key)
         except Exception as error:  # damaged bytes make the reader raise whatever it meets
+            if is_out_of_memory(error):
+                raise
             raise self._damaged(error) from error
         training.network.load_tuned(tensors["tuned"])
         groups = training.optimizer.state_dict()["param_groups"]

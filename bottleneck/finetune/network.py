@@ -56,7 +56,7 @@ class TunedNetwork(nn.Module):
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return scores of shape (n, k) of the boundary's activations (n, ...)."""
-        maps = self.upper(activations).float()
+        maps = self.upper.forward(activations).float()  # called, it prints tracebacks of errors
         scores: torch.Tensor = self.head(pool(maps, self._how, self._axes).flatten(1))
         return scores
 

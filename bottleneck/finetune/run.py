@@ -16,9 +16,9 @@ from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, upper_part
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
-from bottleneck.errors import MemoryShortError, UsageError
+from bottleneck.errors import MemoryShortError, UsageError, first_line, is_out_of_memory
 from bottleneck.extract import Progress
-from bottleneck.extract.lanes import freed_memory_kept, is_out_of_memory
+from bottleneck.extract.lanes import freed_memory_kept
 from bottleneck.features import vectors
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
@@ -312,7 +312,7 @@ def _memory_watched(
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         options = []
         if settings.accumulate < settings.batch_size:
@@ -328,5 +328,6 @@ def _memory_watched(
         pieces = settings.accumulate
         raise MemoryShortError(
             f"a step with {settings.batch_size} images in {pieces} piece{'s' * (pieces > 1)} does "
-            f"not fit into the memory of {device}; give {', or '.join(options)}"
+            f"not fit into the memory of {device} ({first_line(error)}); give "
+            f"{', or '.join(options)}"
         ) from error

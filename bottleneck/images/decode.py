@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from bottleneck.errors import BadImageError
+from bottleneck.errors import BadImageError, first_line
 
 __all__ = ["decode", "read_size"]
 
@@ -55,7 +55,7 @@ def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
     except BadImageError:
         raise
     except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
-        raise BadImageError(str(error).partition("\n")[0] or type(error).__name__) from error
+        raise BadImageError(first_line(error)) from error
 
 
 def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
