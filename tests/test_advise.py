@@ -318,7 +318,7 @@ def test_val_images_judge_and_test_images_do_not():
 def test_few_val_images_are_told():
     X, y = blobs(np.random.default_rng(2), 100, 2, 5, 1.5)
     splits = np.repeat(["train", "val"], [97, 3])
-    with pytest.raises(DataError, match="has 3 val images, expected 5 at least, as --cv says"):
+    with pytest.raises(DataError, match="has 3 val images, expected 5 at least, as `cv says"):
         advice_on({"last": X}, y, splits)
 
 
@@ -556,13 +556,13 @@ def test_images_without_labels_are_refused(bottleneck, make_images):
 def test_mistakes_are_told_before_anything_is_computed(faces_cache):
     selections = select_layers(faces_cache)
     for wrong, sentence in (
-        ({"cv": 1}, "--cv is 1, expected at least 2; give another"),
-        ({"repeats": 0}, "--repeats is 0, expected at least 1; give another"),
-        ({"memory": 1000}, "needs [0-9]+ MB with copies, but may take 0 MB; give a --pool"),
+        ({"cv": 1}, "`cv` must be a whole number of at least 2, got 1"),
+        ({"repeats": 0}, "`repeats` must be a whole number of at least 1, got 0"),
+        ({"memory": 1000}, "needs [0-9]+ MB with copies, but may take 0 MB; give a `pool`"),
     ):
         with pytest.raises(UsageError, match=sentence):
             advise_on(faces_cache, selections, **wrong)
-    with pytest.raises(UnknownNameError, match="no classifier 'softmex'; did you mean 'softmax'"):
+    with pytest.raises(UnknownNameError, match="got 'softmex'; did you mean 'softmax'"):
         advise_on(faces_cache, selections, clf="softmex")
     with pytest.raises(UsageError, match="no layers to advise on"):
         advise_on(faces_cache, [])

@@ -257,7 +257,7 @@ def test_a_missing_row_is_an_error(bank):
 def test_float16_stores_neither_inf_nor_nan(bank):
     huge = np.array([[1.0, 7e4]], np.float32)
     with pytest.raises(
-        FeatureOverflowError, match=r"'block5_pool' reaches 7e\+04.*--dtype float32"
+        FeatureOverflowError, match=r"'block5_pool' reaches 7e\+04.*`dtype=float32`"
     ):
         store(huge, "float16", "block5_pool")
     assert store(huge, "float32", "block5_pool").dtype == np.float32
@@ -521,7 +521,7 @@ assert bank.read("a", [f"{0:064x}"]).sum() == 1000
 
 def test_an_unwritable_cache_folder(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CacheError, match="cannot write to the cache folder .*--cache"):
+    with pytest.raises(CacheError, match="cannot write to the cache folder .*`cache"):
         Cache(tmp_path / "file").check_writable()
     with pytest.raises(CacheError, match="cannot write"):
         Cache("/proc/cache").check_writable()

@@ -111,9 +111,8 @@ def test_a_network_stops_by_itself_and_keeps_its_best_epoch():
         patience=4,
         epochs=200,
         learning_rate=0.01,
-        progress=lambda *given: done.append(given),
     )
-    head = fit_rows(X, y, settings)
+    head = fit_rows(X, y, settings, progress=lambda *given: done.append(given))
     history = head.scores["history"]
     losses = [epoch["val_loss"] for epoch in history]
     best = int(np.argmin(losses))
@@ -151,7 +150,7 @@ def test_a_training_that_diverges_says_so():
     with pytest.raises(DataError, match=r"diverged: its loss is nan, .* below 1e\+30"):
         fit_rows(X, y, MLP(learning_rate=1e30))
     for wrong in ({"hidden": 0}, {"dropout": 1.0}, {"epochs": 0}, {"learning_rate": float("nan")}):
-        with pytest.raises(UsageError, match=f"{next(iter(wrong))} is .*, expected"):
+        with pytest.raises(UsageError, match=f"`{next(iter(wrong))}` must be .*, got"):
             MLP(**wrong)
 
 

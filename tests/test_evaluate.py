@@ -84,7 +84,7 @@ def test_classes_that_are_not_there_have_no_shares():
 
 
 def test_the_split_must_be_there(head, features):
-    with pytest.raises(DataError, match="has no val images, only test, train.*--split"):
+    with pytest.raises(DataError, match="has no val images, only test, train.*`split"):
         evaluate_head(head, features, "val")
 
 

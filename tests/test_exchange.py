@@ -155,7 +155,7 @@ def test_rows_go_by_a_digest_or_by_themselves_where_images_are_away(elsewhere):
     rows, table = elsewhere
     file = write_table(table)
     shutil.move("data", "away")
-    with pytest.raises(PathMissingError, match="add a column digest, or .* --by-row"):
+    with pytest.raises(PathMissingError, match="add a column digest, or .* `by_row"):
         import_array(Cache("cache"), "rows.npy", file, model="mine")
     import_array(Cache("by-row"), "rows.npy", file, model="mine", by_row=True)
     given = [{**row, "digest": f"{number:064x}"} for number, row in enumerate(table)]
@@ -196,7 +196,7 @@ def test_arrays_and_tables_that_cannot_be(elsewhere):
             import_array(cache, "rows.npy", write_table(table), **names)
     with pytest.raises(UsageError, match="leads to|cannot be an image set's name"):
         import_array(cache, "rows.npy", file, model="mine", image_set="../x")
-    with pytest.raises(UsageError, match="--axes 'CHW' does not fit rows of shape"):
+    with pytest.raises(UsageError, match="`axes 'CHW' does not fit rows of shape"):
         import_array(cache, "rows.npy", file, model="mine", axes="CHW")
     assert not cache.root.exists()
 

@@ -266,7 +266,7 @@ def test_a_layer_that_overflows_float16(make_images):
     torch.save(model.state_dict(), "huge.pth")
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     base = FrozenBase("squeezenet1_1", ["features.1"], weights="huge.pth")
-    with pytest.raises(FeatureOverflowError, match="'features.1' reaches .*--dtype float32"):
+    with pytest.raises(FeatureOverflowError, match="'features.1' reaches .*`dtype=float32`"):
         extract_features(images, base, Cache("cache"))
     extract_features(images, base, Cache("cache"), dtype="float32")
     features = load_features(Cache("cache"), select_features(Cache("cache")))

@@ -48,7 +48,7 @@ def test_the_last_extraction_is_chosen(make_images):
 
 def test_several_layers_must_be_told_apart(make_images):
     cache = extracted(make_images(cat=3, dog=3), "features.3", "features.12")
-    with pytest.raises(UsageError, match="2 layers: features.3.cat, features.12.cat; .*--layer"):
+    with pytest.raises(UsageError, match="2 layers: features.3.cat, features.12.cat; .*`layer"):
         select_features(cache)
     assert select_features(cache, layer="features.12").layer == "features.12.cat"
 

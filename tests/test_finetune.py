@@ -523,7 +523,7 @@ def test_a_killed_run_is_resumed_to_the_same_weights(started):
     assert process.wait() == -signal.SIGKILL
     assert state.exists()
     head = Head.load("heads/head")
-    with pytest.raises(UsageError, match="an unfinished run is in 'heads/killed'; go on with --re"):
+    with pytest.raises(UsageError, match="an unfinished run is in 'heads/killed'; go on with `re"):
         finetune_head(head, images, cache, "heads/killed", settings)
     other = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6, learning_rate=1e-4)
     with pytest.raises(UsageError, match="has learning_rate 0.001, not 0.0001; give the same"):
@@ -682,7 +682,7 @@ def test_in_fewer_bits_it_starts_as_well(started):
 def test_scores_that_are_no_numbers_are_told(started, monkeypatch):
     head, images, cache = started
     monkeypatch.setattr(Training, "scores", lambda _: np.full((8, 2), np.nan))
-    with pytest.raises(DataError, match="are no finite numbers in 32-true; give --precision"):
+    with pytest.raises(DataError, match="are no finite numbers in 32-true; give `precision"):
         finetune_head(head, images, cache, "heads/x", FinetuneSettings(**SMALL))
     assert not Path("heads/x").exists()
 
@@ -692,7 +692,7 @@ def test_an_image_that_is_lost_on_the_way(started):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 2})
     lost = Path("data/train/dark/3.png")
-    with pytest.raises(DataError, match=r"3.png' can no longer be read .* go on with --resume"):
+    with pytest.raises(DataError, match=r"3.png' can no longer be read .* go on with `resume"):
         finetune_head(head, images, cache, "heads/x", settings, watch=lambda _: lost.rename("kept"))
     Path("kept").rename(lost)
     resumed = finetune_head(head, images, cache, "heads/x", settings, resume=True)
@@ -820,6 +820,6 @@ def test_heads_and_images_that_do_not_go_together(started, make_images):
     with pytest.raises(UsageError, match="features of 'efficientnet_lite0' that were imported"):
         finetune_head(imported, images, cache, "heads/z", settings)
     wide = replace(head, source=replace(head.source, adjustments={"keep_aspect": True}))
-    with pytest.raises(UsageError, match="extract without --keep-aspect"):
+    with pytest.raises(UsageError, match="extract without `keep_aspect"):
         finetune_head(wide, images, cache, "heads/z", settings)
     assert not Path("heads/z").exists()

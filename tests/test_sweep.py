@@ -162,7 +162,7 @@ def test_val_images_are_held_out_where_there_are_any(small):
     selections = select_layers(small, layers=["global_pool.flatten"])
     log = ExperimentLog(LOG)
     (held,) = run_sweep(small, selections, log, SweepSettings(("lda",)))
-    with pytest.raises(UsageError, match="the val images are held out once; give --cv"):
+    with pytest.raises(UsageError, match="the val images are held out once; give `cv"):
         run_sweep(small, selections, log, SweepSettings(("lda",), repeats=3))
     assert [fold["images"] for fold in held.folds] == [8]
     assert held.settings["cv"] == held.settings["repeats"] == 1
@@ -176,7 +176,7 @@ def test_what_cannot_be_is_told_before_anything_is_computed(small):
     with pytest.raises(DataError, match="class 'cat' has 9 different .*; 10 folds need 10"):
         run_sweep(small, selections, log, SweepSettings(("lda",), cv=10))
     for wrong in ({"cv": 1}, {"repeats": 0}, {"C": (0.0,)}, {"C": (float("nan"),)}):
-        with pytest.raises(UsageError, match="expected"):
+        with pytest.raises(UsageError, match=f"`{next(iter(wrong))}` must be .*, got"):
             SweepSettings(**wrong)
     assert not LOG.exists()
 
@@ -267,21 +267,26 @@ def test_damage_is_told_by_workers_too(small):
 def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
     images = ImageSet.from_folder(make_images("other", cat=4, dog=4))
     extract_features(images, FrozenBase("efficientnet_lite0", ["blocks.1"]), small)
-    with pytest.raises(UsageError, match="several image sets: data, other; choose one with --set"):
+    with pytest.raises(
+        UsageError, match="several image sets: data, other; choose one with `image_set"
+    ):
         select_layers(small, layers=["blocks.1", "blocks.0"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--C", "many"), "--C many cannot be; expected auto alone, or numbers above 0"),
-        (("--C", "auto", "--C", "1"), "expected auto alone"),
-        (("--C", "0"), "C is 0.0, expected a number above 0"),
-        (("--clf", "lda", "--C", "1"), "--C is not for lda; leave it out, or add a --clf"),
-        (("--clf", "knn", "--neighbors", "0"), "n_neighbors is 0, expected at least 1"),
-        (("--neighbors", "3"), "--neighbors is not for softmax; leave it out, or add a --clf"),
+        (("--C", "many"), "--C must be auto alone, or numbers from 1e-10 to 1e+10, got 'many'"),
+        (("--C", "auto", "--C", "1"), "--C must be auto alone"),
+        (("--C", "0"), "--C must be auto alone, or numbers from 1e-10 to 1e+10, got '0'"),
+        (("--clf", "lda", "--C", "1"), "--C is not for lda; leave it out, or add to --clf"),
+        (
+            ("--clf", "knn", "--neighbors", "0"),
+            "--neighbors must be a whole number of at least 1, got '0'",
+        ),
+        (("--neighbors", "3"), "--neighbors is not for softmax; leave it out, or add to --clf"),
         (("--hidden", "3"), "--hidden is for mlp, not for softmax; add --clf mlp"),
-        (("--clf", "smv"), "no classifier 'smv'; did you mean 'svm'"),
+        (("--clf", "smv"), "knn or mlp, got 'smv'; did you mean 'svm'?"),
         (("--jobs", "0"), "--jobs is 0, expected a number of processes"),
         (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),
         (("--log", "/proc/none/log.sqlite"), "cannot be used"),

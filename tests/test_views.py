@@ -39,6 +39,7 @@ from bottleneck.extract import (
 from bottleneck.features import StreamedRows
 from bottleneck.heads import fit_rows
 from bottleneck.heads.prepare import make_problem, recipe_of
+from bottleneck.settings import TrainingSettings
 
 STANDARD = find_policy("standard")
 LITTLE = 1000
@@ -262,7 +263,7 @@ def test_folds_hold_out_plain_rows_and_are_those_without_views(crowded):
         assert np.array_equal(fold.fit, np.tile(expected.fit, 3))
     everyone = np.ones((120, 1), bool)
     balanced = make_problem(
-        problem.X, np.tile(y, 3), recipe_of("softmax"), plain=None, balanced=True
+        problem.X, np.tile(y, 3), recipe_of("softmax"), TrainingSettings(balanced=True)
     ).counts(everyone)
     assert np.allclose(balanced[:40], balanced[40:80])
     assert np.isclose(balanced.sum(), 120)

@@ -94,6 +94,7 @@ def fit_rows(
     multilabel: bool = False,
     reduce: Reduce = reduce_rows,
     source: "FeatureSource | None" = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Head:
     """Fit a classifier on arrays, as `fit_head` does on features.
@@ -122,6 +123,8 @@ def fit_rows(
         `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
     source : FeatureSource, optional
         Kept with the head, see `Head`.
+    progress : callable, optional
+        As for `fit_head`.
     **options
         The other fields of `bottleneck.settings.FitSettings`.
 
@@ -131,7 +134,7 @@ def fit_rows(
         As for `fit_head`; or features and labels are not of the same, positive number.
     """
     settings = _settings_of(clf, options)
-    recipe, value = _recipe_and_value(settings, None)
+    recipe, value = _recipe_and_value(settings, progress)
     problem = make_problem(
         X,
         y,

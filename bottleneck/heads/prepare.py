@@ -69,7 +69,7 @@ def make_problem(
     X: np.ndarray | Blocks,
     y: np.ndarray,
     recipe: Recipe,
-    settings: TrainingSettings,
+    settings: TrainingSettings | None = None,
     *,
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
@@ -78,6 +78,7 @@ def make_problem(
     multilabel: bool = False,
 ) -> Problem:
     """Check what a head is to be fitted on; see `fit_rows` for what is given and raised."""
+    settings = settings or TrainingSettings()
     _check_rows(X, y)
     targets = Targets.of(np.asarray(y), multilabel=multilabel)
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
