@@ -50,9 +50,6 @@ def problem(classes: int, features: int, samples: int = 120) -> tuple[np.ndarray
     return (X * scale + 3).astype(np.float32), np.array([f"class {label}" for label in y])
 
 
-@pytest.mark.parametrize("clf", PLAIN)
-@pytest.mark.parametrize("classes", [2, 4])
-@pytest.mark.parametrize("features", [10, 300])
 @pytest.mark.parametrize(("count", "seed"), [(2, 0), (5, 3), (7, 2**32 - 1)])
 def test_folds_are_those_of_scikit_learn(count, seed):
     strata = np.random.default_rng(seed).choice([3, 0, 2, 1], size=211, p=[0.5, 0.3, 0.15, 0.05])
@@ -61,6 +58,9 @@ def test_folds_are_those_of_scikit_learn(count, seed):
         np.testing.assert_array_equal(own, theirs)
 
 
+@pytest.mark.parametrize("clf", PLAIN)
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("features", [10, 300])
 def test_scores_equal_scikit_learns_pipeline(clf, classes, features):
     """With fewer and with more features than samples; standardisation folded in."""
     X, y = problem(classes, features)
