@@ -75,12 +75,15 @@ class Declared:
         `dataclasses.MISSING` if it has to be given.
     group : str
         The title of the settings that declare it.
+    kw_only : bool
+        Whether it is given by name only.
     """
 
     name: str
     annotation: Any
     default: Any
     group: str = ""
+    kw_only: bool = False
 
     @property
     def type(self) -> Any:
@@ -189,7 +192,7 @@ def declared(kind: type) -> list[Declared]:
             for cls in reversed(kind.__mro__)
             if field.name in vars(cls).get("__annotations__", {})
         )
-        found.append(Declared(field.name, hints[field.name], default, group))
+        found.append(Declared(field.name, hints[field.name], default, group, field.kw_only))
     return found
 
 
@@ -255,10 +258,12 @@ def _missing(field: Declared) -> str:
 
 def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
     """Return what says in a sentence what is wrong with some values."""
+    positional = [name for name, field in fields.items() if not field.kw_only]
     told: dict[str, str] = {}
     kind: type[BottleneckError] = UsageError
     for error in errors:
-        name, given = str(next(iter(error["loc"]), "")), error["input"]
+        place, given = next(iter(error["loc"]), ""), error["input"]
+        name = positional[place] if isinstance(place, int) else place
         own = error.get("ctx", {}).get("error")
         if isinstance(own, BottleneckError):  # a check of ours has said it
             if len(errors) == 1:

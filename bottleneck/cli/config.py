@@ -106,7 +106,8 @@ def _take(
         try:
             check(value, field)
         except UsageError as error:
-            raise UsageError(f"[{table}] in {str(path)!r}: {error}") from error
+            said = str(error).replace(f"`{field.name}`", field.key)
+            raise UsageError(f"[{table}] in {str(path)!r}: {said}") from error
         found[name][field.name] = Configured(value, table)
     if not taken:
         raise UsageError(
