@@ -192,7 +192,7 @@ def declared(kind: type) -> list[Declared]:
             for cls in reversed(kind.__mro__)
             if field.name in vars(cls).get("__annotations__", {})
         )
-        found.append(Declared(field.name, hints[field.name], default, group, field.kw_only))
+        found.append(Declared(field.name, hints[field.name], default, group, bool(field.kw_only)))
     return found
 
 
