@@ -392,6 +392,7 @@ extract_features(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_
     assert np.allclose(one.X, other.X, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.isa
 def test_an_image_has_the_same_features_alone_and_in_company(faces, lite0, tmp_path):
     """To the last bit, so that a run that is taken up again ends as an undisturbed one."""
     images = ImageSet.from_folder(faces)

@@ -583,6 +583,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.isa
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process' memory")
 def test_out_of_memory(started, monkeypatch):
     """A step that really does not fit: one sentence with the options that help."""
@@ -668,6 +669,7 @@ def test_probabilities_never_get_worse(started):
         assert scores["log_loss"] <= best + 1e-6
 
 
+@pytest.mark.isa
 def test_in_fewer_bits_it_starts_as_well(started):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 1, "precision": "bf16-mixed"})

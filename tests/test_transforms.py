@@ -109,6 +109,7 @@ def test_settings_that_cannot_be():
         OWN.adjusted(image_size=(150, 5_000_000_000))
 
 
+@pytest.mark.isa
 def test_every_setting_is_part_of_the_fingerprint_and_of_the_bank(make_images):
     """And of the run's record, so that a head finds its base again."""
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
