@@ -364,10 +364,14 @@ def test_what_are_no_paths_of_images(paths, given, error, sentence):
         ({"pool": "cls"}, UsageError, "layer 'features.3.cat' cannot be pooled by 'cls'"),
         ({"weights": "default"}, WeightsError, "cannot be downloaded"),
         ({"weights": "gone.pth"}, PathMissingError, "no weights file 'gone.pth'"),
-        ({"precision": "fp8"}, UnknownNameError, "no precision 'fp8'"),
+        ({"precision": "fp8"}, UnknownNameError, "`precision` must be auto, fp32, bf16 or fp16"),
         ({"device": "tpu"}, UsageError, "no device 'tpu'"),
-        ({"dtype": "int8"}, UsageError, "no dtype 'int8'"),
-        ({"batch_size": 0}, UsageError, "a batch of 0 images cannot be"),
+        ({"dtype": "int8"}, UnknownNameError, "`dtype` must be float16 or float32, got 'int8'"),
+        (
+            {"batch_size": 0},
+            UsageError,
+            "`batch_size` must be auto or a whole number of at least 1",
+        ),
     ],
 )
 def test_fit_refuses_wrong_parameters(wrong, error, sentence):
