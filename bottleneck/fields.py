@@ -180,20 +180,21 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
 
 
 def declared(kind: type) -> list[Declared]:
-    """Return the fields of settings, in their order."""
+    """Return the fields of settings: its own, then those that it inherits."""
     hints = get_type_hints(kind, include_extras=True)
-    found = []
-    for field in dataclasses.fields(kind):
-        default = field.default
-        if isinstance(default, FieldInfo):
-            default = default.default
-        group = next(
-            vars(cls)["__group__"]
-            for cls in reversed(kind.__mro__)
-            if field.name in vars(cls).get("__annotations__", {})
+    fields = {each.name: each for each in dataclasses.fields(kind)}
+    return [
+        Declared(
+            name,
+            hints[name],
+            fields[name].default,
+            vars(cls)["__group__"],
+            bool(fields[name].kw_only),
         )
-        found.append(Declared(field.name, hints[field.name], default, group, bool(field.kw_only)))
-    return found
+        for cls in kind.__mro__
+        for name in vars(cls).get("__annotations__", {})
+        if name in fields
+    ]
 
 
 def check(value: Any, field: Declared) -> Any:

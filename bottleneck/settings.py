@@ -63,6 +63,7 @@ Pool = Literal["none", "avg", "max", "gem", "spp", "cls"]
 Count = Annotated[int, Field(ge=1)]
 Folds = Annotated[int, Field(ge=2)]
 Penalty = Annotated[float, Field(ge=1e-10, le=1e10)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
@@ -148,6 +149,10 @@ Pixels = Annotated[
     Field(description="pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200"),
 ]
 
+_DATA = (
+    "Folder DATA/CLASS/IMAGE or DATA/{train,val,test}/CLASS/IMAGE, or a CSV table with the columns "
+    "path,label[,split][,weight]."
+)
 Balanced = Annotated[bool, Doc("Weight each class the same, however many images it has.")]
 BatchSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
@@ -178,13 +183,7 @@ TrainingDevice = Annotated[
 class ImageSettings:
     """Which images."""
 
-    data: Annotated[
-        Path,
-        Doc(
-            "Folder DATA/CLASS/IMAGE or DATA/{train,val,test}/CLASS/IMAGE, or a CSV table with the "
-            "columns path,label[,split][,weight]."
-        ),
-    ] = Path("data")
+    data: Annotated[Path, Doc(_DATA)] = Path("data")
     image_set: NewSet = None
     seed: Seed = 0
 
@@ -196,67 +195,42 @@ class BaseSettings:
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them.")]
     layers: Annotated[
         tuple[str, ...],
-        Doc(
-            "A layer by any of its names, a pattern such as 'block*_pool', or all-blocks; may "
-            "repeat. The model's default layer if not given."
-        ),
+        Doc("A layer, alias or pattern, or all-blocks; may repeat. The default layer otherwise."),
         Option("--layer"),
     ] = ()
     weights: Annotated[
-        str,
-        Doc(
-            "default, the library's name for them, a .pth state dict or .safetensors file, or "
-            "random[:SEED] for testing only."
-        ),
+        str, Doc("default, a name, a .pth or .safetensors file, or random[:SEED] for testing only.")
     ] = "default"
     image_size: Annotated[
         Pixels | None,
-        Doc("Pixels that the base sees, as SIDE or HEIGHTxWIDTH; those of the weights by default."),
+        Doc("Pixels that the base sees, as SIDE or HEIGHTxWIDTH; as the weights by default."),
         Option(metavar="PIXELS"),
     ] = None
     interpolation: Annotated[
-        Interpolation | None,
-        Doc("How images are resized; as the weights have it by default."),
+        Interpolation | None, Doc("How images are resized; as the weights have it by default.")
     ] = None
     squash: Annotated[
         bool | None,
-        Doc(
-            "Resize the whole image whatever its proportions, or keep them and crop the centre; "
-            "as the weights have it by default."
-        ),
+        Doc("Squash the whole image or crop its centre; as the weights have it by default."),
         Option("--squash/--crop"),
     ] = None
     keep_aspect: Annotated[
         bool, Doc("Crop nothing: the base sees whole images of any proportions; needs `pool`.")
     ] = False
     reduced_decode: Annotated[
-        bool,
-        Doc(
-            "Decode large JPEGs at a half, a quarter or an eighth of their size: faster, and "
-            "slightly different."
-        ),
+        bool, Doc("Decode large JPEGs at a fraction of their size: faster, slightly different.")
     ] = False
     exact_resize: Annotated[
         bool | None,
-        Doc(
-            "Resize exactly as Pillow does. By default where `precision` is fp32, and not with "
-            "auto, whatever it chooses."
-        ),
+        Doc("Resize exactly as Pillow does; by default where `precision` is given as fp32."),
         Option(hidden=True),
     ] = None
     pool: Annotated[
-        Pool,
-        Doc(
-            "How maps and tokens are pooled before they are stored; cls is for class tokens. "
-            "fit-head can pool what is stored unpooled."
-        ),
+        Pool, Doc("How maps and tokens are pooled before storing; fit-head can do it later.")
     ] = "none"
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        Doc(
-            "fp32 is exact; bf16 and fp16 are faster where the machine supports them; auto takes "
-            "bf16 where it is native and the network tolerates it."
-        ),
+        Doc("fp32 is exact; auto takes bf16 where it is native and the network tolerates it."),
     ] = "auto"
     device: Device = "auto"
 
@@ -270,10 +244,7 @@ class StoreSettings:
     ] = 0
     augment: Annotated[
         Augmentation | None,
-        Doc(
-            "How augmented views are made: flip, standard, crop, color, noise, elastic, trivial, "
-            "or a YAML file. See 'bottleneck augment-preview'."
-        ),
+        Doc("Augmentation of the views, or a YAML file; see 'bottleneck augment-preview'."),
         Option(words=AUGMENTATIONS),
     ] = None
     dtype: Annotated[Dtype, Doc("The type in which features are stored.")] = "float16"
@@ -300,7 +271,7 @@ def check_views(views: int, augment: str | None, name: str = "views") -> None:
 
 
 @settings("Extraction")
-class ExtractSettings(StoreSettings, BaseSettings):
+class ExtractSettings(BaseSettings, StoreSettings):
     """How features are computed and stored."""
 
 
@@ -328,10 +299,7 @@ class ViewSettings:
 
     views: Annotated[
         ViewCount | None,
-        Doc(
-            "Augmented views of each training image to fit on; those of the extraction by default, "
-            "and 0 for none."
-        ),
+        Doc("Augmented views to fit on; those of the extraction by default, 0 for none."),
     ] = None
     augment: Annotated[
         str | None,
@@ -353,15 +321,12 @@ class FeatureSettings(ViewSettings):
     image_set: BySet = None
     pool: Annotated[
         Pool | None,
-        Doc(
-            "Pool stored maps and tokens (cls is for class tokens), or choose among extractions by "
-            "pooling."
-        ),
+        Doc("Pool stored maps and tokens, or choose among extractions by pooling."),
     ] = None
 
 
 @settings("Features")
-class SweepFeatures(ViewSettings, LayerSettings):
+class SweepFeatures(LayerSettings, ViewSettings):
     """Which features in the cache a sweep goes through."""
 
 
@@ -398,15 +363,11 @@ class FitSettings(TrainingSettings, MLPSettings):
     """How a classifier is fitted."""
 
     clf: Annotated[
-        Classifier,
-        Doc("For images of several classes: logreg, svm, ridge, knn or mlp."),
+        Classifier, Doc("Of these, logreg, svm, ridge, knn and mlp take images of several classes.")
     ] = "softmax"
     C: Annotated[
         Penalty | None,
-        Doc(
-            "Inverse strength of the L2 penalty; by default chosen on held-out training images, or "
-            "on the val images where there are any."
-        ),
+        Doc("Inverse strength of the L2 penalty; chosen on held-out images by default."),
     ] = None
     n_neighbors: Annotated[
         Count | None,
@@ -478,8 +439,7 @@ class PredictSettings:
     """How the classes of new images are predicted."""
 
     tta: Annotated[
-        ViewCount,
-        Doc("Average the probabilities over so many augmented views and the plain image."),
+        ViewCount, Doc("Augmented views to average the probabilities over, with the plain image.")
     ] = 0
     augment: Annotated[
         Augmentation | None,
@@ -496,7 +456,13 @@ class PredictSettings:
 
 @settings("Training")
 class FinetuneSettings:
-    """How a network is fine-tuned."""
+    """How a network is fine-tuned.
+
+    AdamW is that of Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization; rates that
+    decay from block to block are those of Howard and Ruder 2018, Universal Language Model
+    Fine-tuning for Text Classification, section 3.2; the cosine schedule is that of Loshchilov and
+    Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, section 3.
+    """
 
     unfreeze: Annotated[
         str,
@@ -509,15 +475,11 @@ class FinetuneSettings:
     ] = 10
     batch_size: Annotated[Count, Doc("Images in a step, over all devices.")] = 32
     accumulate: Annotated[
-        Count,
-        Doc("Pieces in which a step goes through its images; more need less memory."),
+        Count, Doc("Pieces in which a step goes through its images; more need less memory.")
     ] = 1
     optimizer: Annotated[
         Literal["adamw", "sgd", "rmsprop"],
-        Doc(
-            "adamw (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization), sgd with a "
-            "momentum of 0.9, or rmsprop."
-        ),
+        Doc("adamw, sgd with a momentum of 0.9, or rmsprop."),
     ] = "adamw"
     learning_rate: Annotated[
         Positive, Doc("Learning rate of the head; backbone layers use less.")
@@ -527,34 +489,21 @@ class FinetuneSettings:
     ] = 0.1
     block_decay: Annotated[
         Positive,
-        Doc(
-            "Learning rate of a block, as a share of the next one's (Howard and Ruder 2018, "
-            "Universal Language Model Fine-tuning for Text Classification, section 3.2)."
-        ),
+        Doc("Learning rate of a block, as a share of the next one's."),
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
-        Doc(
-            "cosine: to zero along half a wave (Loshchilov and Hutter 2017, SGDR: Stochastic "
-            "Gradient Descent with Warm Restarts, section 3); or constant."
-        ),
+        Doc("Learning rates go to zero along half a cosine wave, or stay constant."),
     ] = "cosine"
     warm_up: Annotated[Share, Doc("Share of the steps in which learning rates rise from 0.")] = 0.1
-    weight_decay: Annotated[
-        float,
-        Field(ge=0, allow_inf_nan=False),
-        Doc("Of weights; biases and normalization layers have none."),
-    ] = 0.01
+    weight_decay: Annotated[NotNegative, Doc("Of weights, not of biases and normalization.")] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
     label_smoothing: Annotated[
         Share, Doc("Share of each target that is spread over all classes.")
     ] = 0.0
     batch_statistics: Annotated[
         bool,
-        Doc(
-            "Let batch normalization in the trained layers use the mean and variance of each batch "
-            "and update its own, or keep its own, which small batches would spoil."
-        ),
+        Doc("Let trained batch normalization follow each batch, or keep its own statistics."),
         Option("--batch-statistics/--kept-statistics"),
     ] = False
     balanced: Balanced = False
@@ -564,25 +513,15 @@ class FinetuneSettings:
     ] = "32-true"
     augment: Annotated[
         Augmentation,
-        Doc(
-            "How training images are augmented: none, flip, standard, crop, color, noise, elastic, "
-            "trivial, or a YAML file."
-        ),
+        Doc("How training images are augmented, or a YAML file."),
         Option(words=AUGMENTATIONS),
     ] = "none"
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
-        Doc(
-            "Epochs after which the augmented views of an image repeat; needed with `augment` and "
-            "`from_cache`."
-        ),
+        Doc("Epochs after which augmented views repeat; needed for them with `from_cache`."),
     ] = None
     from_cache: Annotated[
-        bool,
-        Doc(
-            "Train on cached activations of the layer below, computed once: no epoch touches "
-            "images or frozen layers."
-        ),
+        bool, Doc("Train on cached activations of the layer below, computed once.")
     ] = False
     dtype: Annotated[Dtype, Doc("The type in which these activations are stored.")] = "float16"
     val_share: Annotated[

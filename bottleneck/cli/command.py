@@ -230,7 +230,9 @@ def _typer_option(value: Declared, command: Command) -> Any:
         "show_default": False,
         "rich_help_panel": value.group or "Options",
     }
-    if _kind(value) is not bool:
+    if _kind(value) is bool:
+        shared["metavar"] = ""
+    else:
         shared["metavar"] = value.option.metavar or _metavar(value)
         shared["autocompletion"] = completer(value)
     if value.option.argument:
@@ -241,12 +243,12 @@ def _typer_option(value: Declared, command: Command) -> Any:
 def _help(value: Declared, command: Command) -> str:
     flags = {each.name: each.flag for each in command.values.values()}
     text = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[1]), value.doc)
-    if value.choices and not value.option.words and value.choices != ("auto",):
+    if value.choices and value.choices != ("auto",):
         text = f"{text} One of {', '.join(value.choices)}."
     if value.default is MISSING:
-        return f"{text}  [required]"
+        return rf"{text} \[required]"
     default = value.default_text
-    return f"{text}  [default: {default}]" if default else text
+    return rf"{text} \[default: {default}]" if default else text
 
 
 def _metavar(value: Declared) -> str:
