@@ -1,7 +1,6 @@
 """From scores to probabilities."""
 
 import numpy as np
-from scipy.special import log_expit, log_softmax, logsumexp
 
 from bottleneck.labels import Targets
 
@@ -31,6 +30,8 @@ def log_probabilities(link: str, scores: np.ndarray, temperature: float) -> np.n
     temperature : float
         Divides the scores.
     """
+    from scipy.special import log_expit, log_softmax, logsumexp
+
     scaled = scores / temperature
     if link == "softmax":
         return np.asarray(log_softmax(scaled, axis=1))

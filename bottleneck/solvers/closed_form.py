@@ -7,7 +7,6 @@ the reduced rows have columns.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 __all__ = ["fit_centroids", "fit_lda", "fit_ridge"]
 
@@ -56,6 +55,8 @@ def fit_ridge(
 def _least_squares(
     rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, grid: Sequence[float]
 ) -> list[Affine]:
+    from scipy.linalg import cho_factor, cho_solve
+
     centre = np.average(rows, axis=0, weights=weights).astype(np.float64)
     level = np.average(targets, axis=0, weights=weights)
     roots = np.sqrt(weights)[:, None]
@@ -92,6 +93,8 @@ def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_feature
     weight, bias : np.ndarray
         Shapes (k, r) and (k,).
     """
+    from scipy.linalg import cho_factor, cho_solve
+
     means, shares = _class_means(rows, labels, weights)
     total = weights.sum()
     apart = rows - means[labels]

@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.linalg.blas import dsyrk
-from scipy.linalg.lapack import dpstrf
 
 __all__ = ["Reduction", "column_moments", "reduce_rows"]
 
@@ -61,6 +58,8 @@ class Reduction:
         weight, bias : np.ndarray
             float64 of shapes (k, d) and (k,).
         """
+        from scipy.linalg import solve_triangular
+
         lifted = weight.astype(np.float64)
         if self.pivots is not None:
             # rows[pivots] = L, and the pivots' features are L Q' with orthonormal Q: weight Q' =
@@ -101,6 +100,9 @@ def reduce_rows(
     -------
     Reduction
     """
+    from scipy.linalg.blas import dsyrk
+    from scipy.linalg.lapack import dpstrf
+
     n_samples, n_features = X.shape
     moments = np.zeros(n_features), np.ones(n_features)
     blocks = _standardised(X, train, moments, standardize=standardize)
