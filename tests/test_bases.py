@@ -386,7 +386,9 @@ def test_the_fingerprint_covers_what_decides_a_value():
     assert changed.fingerprint("flatten") != original
     shallow = FrozenBase("resnet18", ["layer3"], weights="a.pth")
     assert changed.fingerprint(changed.layers[0]) == shallow.fingerprint(shallow.layers[0])
-    base.transform = Transform(256, (224, 224), "bicubic", base.transform.mean, base.transform.std)
+    base.transform = Transform(
+        (256, 256), (224, 224), "bicubic", base.transform.mean, base.transform.std
+    )
     assert base.fingerprint("flatten") != original
 
 
