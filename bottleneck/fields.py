@@ -33,7 +33,7 @@ __all__ = ["Declared", "Option", "check", "declared", "expected", "made", "setti
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-_BOUNDS = (("ge", "of at least"), ("gt", "above"), ("le", "of at most"), ("lt", "below"))
+_BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,12 +223,12 @@ def expected(annotation: Any) -> str:
         if said := next((each.description for each in _field_infos(notes) if each.description), ""):
             return said
         bounds = [each for note in _field_infos(notes) for each in note.metadata]
-        limits = [
-            f"{words} {getattr(bound, name):g}"
-            for name, words in _BOUNDS
-            for bound in bounds
-            if hasattr(bound, name)
-        ]
+        found = {
+            name: getattr(each, name) for each in bounds for name in _BOUNDS if hasattr(each, name)
+        }
+        if found.keys() == {"ge", "le"}:
+            return f"{expected(kind)} from {found['ge']} to {found['le']}"
+        limits = [f"{words} {found[name]}" for name, words in _BOUNDS.items() if name in found]
         return " ".join([expected(kind), " and ".join(limits)]).strip()
     if get_origin(annotation) in {Union, UnionType}:
         kinds = [each for each in get_args(annotation) if each is not NoneType]

@@ -28,6 +28,7 @@ __all__ = [
     "Classifier",
     "Count",
     "Device",
+    "DeviceSettings",
     "Dtype",
     "EvaluateSettings",
     "ExtractSettings",
@@ -35,6 +36,7 @@ __all__ = [
     "FinetuneSettings",
     "FitSettings",
     "ImageSettings",
+    "ImportSettings",
     "Interpolation",
     "LayerSettings",
     "MLPSettings",
@@ -44,6 +46,7 @@ __all__ = [
     "Pixels",
     "Pool",
     "PredictSettings",
+    "RankSettings",
     "Seed",
     "StoreSettings",
     "SweepFeatures",
@@ -68,6 +71,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
 
+_LONGEST_NAME = 100
 _Side = Annotated[int, Field(ge=1, le=16_384)]
 
 
@@ -118,10 +122,10 @@ def _policy(given: str) -> str:
 
 def _plain(name: str) -> str:
     """Refuse a name that would lead to another folder."""
-    if name != slug(name) or not name.strip(".") or name.startswith("."):
+    if name != slug(name) or not name or name.startswith(".") or len(name) > _LONGEST_NAME:
         raise UsageError(
-            f"{name!r} cannot be a name; expected letters, digits and the marks . _ - only, not "
-            f"beginning with a dot"
+            f"{name!r} cannot be a name; expected at most {_LONGEST_NAME} letters, digits and the "
+            f"marks . _ -, not beginning with a dot"
         )
     return name
 
@@ -423,6 +427,67 @@ class AdviseSettings:
     repeats: Annotated[Count, Doc("How often subsets and folds are drawn anew.")] = 5
     cv: Annotated[Folds, Doc("Folds of the training images, or blocks of the val images.")] = 5
     seed: Seed = 0
+
+
+@settings("Experiments")
+class RankSettings:
+    """Which experiments are shown, or compared."""
+
+    sort: Annotated[
+        str | None,
+        Doc("A metric, such as log_loss; by default accuracy, or average_precision of labels."),
+        Option(metavar="METRIC"),
+    ] = None
+    where: Annotated[
+        tuple[str, ...],
+        Doc("Only experiments with this setting, such as clf=svm; may repeat."),
+        Option(metavar="KEY=VALUE"),
+    ] = ()
+    top: Annotated[Count | None, Doc("Only so many.")] = None
+    compare: Annotated[
+        tuple[int, int] | None,
+        Doc("Instead: two experiments by their numbers, paired over the folds."),
+        Option(metavar="A B"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.compare and (self.where or self.top):
+            raise UsageError("`where` and `top` choose rows of a table; leave `compare` out")
+        keys = [text.partition("=")[0] for text in self.where]
+        for text, key in zip(self.where, keys, strict=True):
+            if "=" not in text:
+                raise UsageError(f"`where` must be KEY=VALUE, such as clf=svm, got {text!r}")
+            if keys.count(key) > 1:
+                raise UsageError(
+                    f"`where={key}=` is given twice, and no experiment has both; give one"
+                )
+
+
+@settings("Array")
+class ImportSettings:
+    """What an imported array is."""
+
+    model: Annotated[Name | None, Doc("A name for what computed the array.")] = None
+    layer: Annotated[Name, Doc("A name for the layer.")] = "features"
+    axes: Annotated[
+        Literal["CHW", "HWC", "TC"] | None, Doc("Of maps or tokens, so that they can be pooled.")
+    ] = None
+    by_row: Annotated[
+        bool, Doc("Let rows stand for themselves, where the images are not at hand.")
+    ] = False
+    image_set: NewSet = None
+    seed: Seed = 0
+
+
+@settings("Devices")
+class DeviceSettings:
+    """Where a network is trained."""
+
+    weights: MovedWeights = None
+    device: Device = "auto"
+    devices: Annotated[
+        Count | None, Doc("Processes or GPUs that share each step; those of `device` by default.")
+    ] = None
 
 
 @settings("Evaluation")

@@ -37,6 +37,7 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
+from bottleneck.settings import AdviseSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -255,7 +256,7 @@ def test_intervals_are_those_of_the_corrected_resampled_t():
 def test_whole_sets_are_scored_as_cross_validation_does(faces_cache):
     (selection,) = select_layers(faces_cache)
     features = load_features(faces_cache, selection)
-    bench = make_bench(features, recipe_of("centroid"), cv=4, repeats=2, seed=3)
+    bench = make_bench(features, recipe_of("centroid"), AdviseSettings(cv=4, repeats=2, seed=3))
     scored = score_sizes(bench, recipe_of("centroid"), [20, 160], jobs=1, advance=lambda: None)
     problem = bench.problem
     for repeat in range(2):
@@ -277,7 +278,7 @@ def test_what_is_held_out_chooses_nothing(clf):
     cache = cache_of({"last": X}, y)
     features = load_features(cache, *select_layers(cache))
     recipe = recipe_of(clf)
-    bench = make_bench(features, recipe, cv=3, repeats=1, seed=0)
+    bench = make_bench(features, recipe, AdviseSettings(cv=3, repeats=1))
     fold = bench.repeats[0][0]
     codes = bench.problem.targets.codes.copy()
     codes[fold.held] = (codes[fold.held] + 1) % 3
@@ -318,7 +319,7 @@ def test_val_images_judge_and_test_images_do_not():
 def test_few_val_images_are_told():
     X, y = blobs(np.random.default_rng(2), 100, 2, 5, 1.5)
     splits = np.repeat(["train", "val"], [97, 3])
-    with pytest.raises(DataError, match="has 3 val images, expected 5 at least, as `cv says"):
+    with pytest.raises(DataError, match="has 3 val images, expected 5 at least, as `cv` says"):
         advice_on({"last": X}, y, splits)
 
 

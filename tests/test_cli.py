@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,6 +53,7 @@ def test_every_command_and_option_has_help():
         ("leaderboard",),
         ("sweep",),
         ("advise",),
+        ("config",),
         ("demo",),
         ("augment-preview",),
         *((("cache", name)) for name in ("verify", "compact", "prune", "export", "import")),
@@ -339,7 +341,12 @@ def cache_in_the_way(make_images):
         ),
         (cache_in_the_way, ("extract", *TINY), 1, "cannot write to the cache folder 'cache'"),
         (two_classes, ("extract", *TINY, "--cache", "/proc/x"), 1, "cannot write to the cache"),
-        (two_classes, ("extract", *TINY, "--dtype", "int8"), 2, "no dtype 'int8'"),
+        (
+            two_classes,
+            ("extract", *TINY, "--dtype", "int8"),
+            2,
+            "--dtype must be float16 or float32, got 'int8'",
+        ),
         (two_classes, ("extract", *TINY, "--data", "data/cat/000.png"), 2, "cannot be read as a"),
         (two_classes, ("extract", *TINY, "--set", "../x"), 2, "'../x' cannot be a name"),
         (
@@ -396,7 +403,7 @@ def test_unknown_options_are_bad_usage(bottleneck):
 def test_numbers_out_of_range_are_bad_usage(bottleneck, arguments):
     finished = bottleneck(*arguments)
     assert finished.code == 2
-    assert "Invalid value" in finished.err or "--batch-size" in finished.err
+    assert re.search("--(seed|batch-size|views) must be .* whole number", finished.err)
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -418,7 +425,7 @@ def test_splits_and_pictures_that_do_not_exist(bottleneck):
     bottleneck("fit-head", "--C", "1")
     finished = bottleneck("evaluate", "--split", "foo")
     assert finished.code == 2
-    assert "no split 'foo'; expected one of train, val, test" in finished.err
+    assert "--split must be train, val or test, got 'foo'" in finished.err
     finished = bottleneck("evaluate", "--picture", "a.xyz")
     assert finished.code == 2
     assert "expected a name in .png, .svg, .pdf" in finished.err

@@ -196,7 +196,7 @@ def test_arrays_and_tables_that_cannot_be(elsewhere):
             import_array(cache, "rows.npy", write_table(table), **names)
     with pytest.raises(UsageError, match="leads to|cannot be an image set's name"):
         import_array(cache, "rows.npy", file, model="mine", image_set="../x")
-    with pytest.raises(UsageError, match="`axes 'CHW' does not fit rows of shape"):
+    with pytest.raises(UsageError, match="`axes` 'CHW' does not fit rows of shape"):
         import_array(cache, "rows.npy", file, model="mine", axes="CHW")
     assert not cache.root.exists()
 

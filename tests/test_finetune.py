@@ -1,7 +1,6 @@
 """Fine-tuning: from a head on, from images or from the cache, and the model that comes of it."""
 
 import contextlib
-import inspect
 import json
 import re
 import shlex
@@ -10,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from bottleneck import (
     FrozenBase,
     Head,
     ImageSet,
-    cli,
     extract_features,
     features_of,
     load_base,
@@ -36,6 +34,7 @@ from bottleneck.bases import find_model
 from bottleneck.bases.network import Network
 from bottleneck.bases.splitting import Split, split_network, upper_part
 from bottleneck.bases.weights import load_weights
+from bottleneck.cli.command import COMMANDS
 from bottleneck.errors import (
     BottleneckError,
     DataError,
@@ -606,17 +605,17 @@ def test_out_of_memory(started, monkeypatch):
 @pytest.mark.parametrize(
     ("boundary", "settings", "options"),
     [
-        ("blocks.5", {"batch_size": 1}, ["--precision bf16-mixed", "--from-cache"]),
-        (None, {"accumulate": 32}, ["a smaller --batch-size", "--precision bf16-mixed"]),
+        ("blocks.5", {"batch_size": 1}, ["`precision=bf16-mixed`", "`from_cache`"]),
+        (None, {"accumulate": 32}, ["a smaller `batch_size`", "`precision=bf16-mixed`"]),
         (
             "blocks.5",
             {"precision": "bf16-mixed", "augment": "flip", "accumulate": 32},
-            ["a smaller --batch-size", "--from-cache --views 8"],
+            ["a smaller `batch_size`", "`from_cache` `views=8`"],
         ),
         (
             "blocks.5",
             {"precision": "bf16-mixed", "augment": "flip", "from_cache": True, "views": 2},
-            ["more pieces with --accumulate", "a smaller --batch-size"],
+            ["more pieces with `accumulate`", "a smaller `batch_size`"],
         ),
     ],
 )
@@ -736,10 +735,9 @@ def test_a_new_sets_images_are_looked_at_once(started, make_images):
 
 
 def test_the_command_has_the_defaults_of_the_settings():
-    options = inspect.signature(cli.finetune.finetune).parameters
+    values = COMMANDS["finetune"].values
     for field in fields(FinetuneSettings):
-        if field.default is not MISSING:
-            assert options[field.name].default == field.default, field.name
+        assert values[field.name].default == field.default, field.name
 
 
 @pytest.mark.parametrize(("kept", "lines"), [(2, ["kept: epoch 2"]), (0, [])])
@@ -759,7 +757,7 @@ def test_the_start_is_not_replaced(bottleneck, started):
     started[0].save("heads/head")
     done = bottleneck("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--name", "head")
     assert done.code == 2
-    assert "the result would replace 'head', from which it starts; give another --name" in done.err
+    assert "the result would replace 'head', its start; give another --name" in done.err
 
 
 def test_a_network_that_scores_otherwise_is_not_trained(started):
@@ -778,15 +776,18 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
         ({"unfreeze": "classifier"}, "'classifier' of efficientnet_lite0 lies above the head's"),
         ({"unfreeze": "global_pool"}, "has nothing to train between itself and the head's"),
         ({"unfreeze": "all", "from_cache": True}, "there are no frozen activations to cache"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0, expected a number above 0"),
-        ({"epochs": 0}, "epochs is 0, expected a number from 1 on"),
-        ({"optimizer": "adam"}, "no optimizer 'adam'; did you mean 'adamw'"),
-        ({"precision": "fp16"}, "no precision 'fp16'"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be a number above 0, got 0.0"),
+        ({"epochs": 0}, "`epochs` must be a whole number of at least 1, got 0"),
+        (
+            {"optimizer": "adam"},
+            "`optimizer` must be adamw, sgd or rmsprop, got 'adam'; did you mean 'adamw'?",
+        ),
+        ({"precision": "fp16"}, "`precision` must be 32-true, bf16-mixed or 16-mixed, got 'fp16'"),
         ({"precision": "16-mixed"}, "16-mixed is a precision of GPUs"),
         ({"augment": "flop"}, "no augmentation 'flop'; did you mean 'flip'"),
-        ({"augment": "flip", "from_cache": True}, "say with --views how many of each image"),
-        ({"views": 3}, "are all the same; name an --augment"),
-        ({"val_share": 0.2}, "has 8 validation images already; leave --val-share out"),
+        ({"augment": "flip", "from_cache": True}, "give `views=8` for as many of each image"),
+        ({"views": 3}, "that are not augmented would all be the same; give `augment`"),
+        ({"val_share": 0.2}, "has 8 validation images already; leave `val_share` out"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(started, settings, message):

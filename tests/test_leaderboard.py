@@ -180,7 +180,7 @@ def test_an_empty_log(bottleneck):
         (("--log", "."), 1, "'.' cannot be used"),
         (("--sort", "acuracy"), 2, "no metric 'acuracy' in these experiments; did you mean 'acc"),
         (("--where", "layr=x"), 2, "no setting 'layr' in these experiments; did you mean 'layer'"),
-        (("--where", "layer"), 2, "--where 'layer' cannot be; expected KEY=VALUE"),
+        (("--where", "layer"), 2, "--where must be KEY=VALUE, such as clf=svm, got 'layer'"),
         (("--where", "C=1", "--where", "C=2"), 2, "--where C= is given twice"),
         (("--compare", "1", "9"), 2, "no experiment 9 in 'experiments.sqlite', which has 4"),
         (("--compare", "1", "2", "--top", "1"), 2, "leave them out at --compare"),

@@ -108,10 +108,14 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
     ("make", "kind", "sentence"),
     [
         (lambda: FitSettings("smv"), UnknownNameError, "did you mean 'svm'?"),
-        (lambda: FitSettings(C=0), UsageError, "`C` must be a number of at least 1e-10"),
+        (lambda: FitSettings(C=0), UsageError, "`C` must be a number from 1e-10 to 10000000000.0"),
         (lambda: FitSettings(C=float("nan")), UsageError, "`C` must be a number"),
         (lambda: FitSettings("svm", hidden=8), UsageError, "`hidden` is for mlp, not for svm"),
-        (lambda: FitSettings(seed=-1), UsageError, "`seed` must be a whole number of at least 0"),
+        (
+            lambda: FitSettings(seed=-1),
+            UsageError,
+            "`seed` must be a whole number from 0 to 4294967295",
+        ),
         (lambda: FitSettings(n_neighbours=3), UsageError, "did you mean 'n_neighbors'?"),
         (ExtractSettings, UsageError, "`model` is missing; give a text"),
         (
@@ -123,7 +127,7 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
         (
             lambda: StoreSettings(batch_size="many"),
             UsageError,
-            "must be auto or a whole number of at least 1 and of at most 99999, got 'many'",
+            "must be auto or a whole number from 1 to 99999, got 'many'",
         ),
         (lambda: StoreSettings(views=8), UsageError, "give `augment=standard`"),
         (lambda: StoreSettings(augment="flip"), UsageError, "`augment` 'flip' needs `views`"),
@@ -133,7 +137,11 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
         (lambda: FeatureSettings(augment="flip", views=0), UsageError, "needs `views` of at least"),
         (lambda: SweepSettings(cv=1), UsageError, "`cv` must be a whole number of at least 2"),
         (lambda: FinetuneSettings("all", clip=0), UsageError, "`clip` must be a number above 0"),
-        (lambda: FinetuneSettings("all", val_share=0.6), UsageError, "of at most 0.5, got 0.6"),
+        (
+            lambda: FinetuneSettings("all", val_share=0.6),
+            UsageError,
+            "above 0 and of at most 0.5, got 0.6",
+        ),
     ],
 )
 def test_what_cannot_be_right_is_one_sentence_that_names_the_parameter(make, kind, sentence):

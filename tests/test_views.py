@@ -228,7 +228,7 @@ def test_the_last_matching_extraction_decides(images, lite0):
         select_features(cache, views=3)
     with pytest.raises(UnknownNameError, match="augmentation 'flop' in the cache; did you mean"):
         select_features(cache, augment="flop")
-    with pytest.raises(UsageError, match="no views of 'flip' cannot be"):
+    with pytest.raises(UsageError, match="`augment` 'flip' needs `views` of at least 1, got 0"):
         select_features(cache, augment="flip", views=0)
 
 
@@ -411,7 +411,7 @@ def test_views_on_the_command_line(bottleneck, images):
     assert "softmax on 12 images of" in bottleneck("fit-head", "--C", 0.01, "--views", 0).out
     assert "on 4 test images" in bottleneck("evaluate", "--head", "viewed").out
     swept = bottleneck("sweep", "--clf", "ridge", "--C", 0.1, "--cv", 2, "--jobs", 1)
-    assert "fitted on 2 views of each training image" in swept.err
+    assert "each training image is fitted on with 2 views of it" in swept.err
     options = ("--head", "viewed", root / "test/cat", "--tta", 3, "--augment", "standard")
     rows = list(csv.DictReader(bottleneck("predict", *options).out.splitlines()))
     assert len(rows) == 2

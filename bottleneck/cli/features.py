@@ -75,10 +75,7 @@ def extract(
     usable = replace(found, items=ImageSet.read_csv(store.set_file(found.name)).items)
     alike = find_alike(usable) if near_duplicates else {}
     note_image_set(usable)
-    if as_json:
-        print_json(extraction.as_dict() | alike)
-    else:
-        _print_extraction(extraction, cache)
+    _print_extraction(extraction, cache, alike, as_json=as_json)
     _note_parts(extraction, store)
     note_random(extraction.weights_random)
     note_rejected(extraction.rejected)
@@ -253,7 +250,12 @@ def _note_parts(extraction: "Extraction", cache: "Cache") -> None:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
 
 
-def _print_extraction(extraction: "Extraction", cache: Path) -> None:
+def _print_extraction(
+    extraction: "Extraction", cache: Path, more: dict[str, Any], *, as_json: bool
+) -> None:
+    if as_json:
+        print_json(extraction.as_dict() | more)
+        return
     exact = extraction.adjustments.get("exact_resize", extraction.precision == "fp32")
     print(
         f"{extraction.images} images of {extraction.image_set!r} by {extraction.model} "

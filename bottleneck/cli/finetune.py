@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from annotated_doc import Doc
 
 from bottleneck.cli.command import add_command
 from bottleneck.cli.notes import note_image_set, note_rejected
@@ -16,11 +15,15 @@ from bottleneck.cli.options import (
     HeadName,
     HeadsFolder,
     NewName,
+    OtherData,
+    Picture,
+    Resume,
     TensorBoard,
+    check_picture,
 )
 from bottleneck.cli.output import loading, note, print_json, progress_shown
 from bottleneck.errors import UsageError
-from bottleneck.settings import Count, Device, FinetuneSettings, MovedWeights, NewSet
+from bottleneck.settings import DeviceSettings, FinetuneSettings, NewSet
 
 if TYPE_CHECKING:
     from bottleneck.finetune import Finetuned
@@ -31,24 +34,14 @@ __all__ = ["finetune"]
 @add_command("finetune", "Fine-tune")
 def finetune(
     settings: FinetuneSettings,
+    devices: DeviceSettings,
     head: HeadName = None,
     name: NewName = None,
-    data: Annotated[
-        Path | None, Doc("Images, as for extract; those that the head was fitted on by default.")
-    ] = None,
+    data: OtherData = None,
     image_set: NewSet = None,
-    resume: Annotated[bool, Doc("Go on with an interrupted run of that name.")] = False,
-    picture: Annotated[Path | None, Doc("Draw the epochs to this file.")] = None,
+    resume: Resume = False,
+    picture: Picture = None,
     tensorboard: TensorBoard = None,
-    weights: MovedWeights = None,
-    device: Device = "auto",
-    devices: Annotated[
-        Count | None,
-        Doc(
-            "Processes on the processor, or GPUs, that share each step; those that `device` names "
-            "by default."
-        ),
-    ] = None,
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
     as_json: AsJson = False,
@@ -61,35 +54,27 @@ def finetune(
     from bottleneck.heads import find_head
     from bottleneck.images import ImageSet
 
-    if picture:
-        from bottleneck.pictures import check_picture
-
-        check_picture(picture)
+    check_picture(picture)
     store = Cache(cache)
     start, fitted = find_head(heads, head)
     images = ImageSet.open(data, name=image_set, seed=settings.seed) if data else None
     folder = heads / (name or f"{start.resolve().name}-finetuned")
     if folder.resolve() == start.resolve():
-        raise UsageError(
-            f"the result would replace {start.name!r}, from which it starts; give another `name`"
-        )
+        raise UsageError(f"the result would replace {start.name!r}, its start; give another `name`")
     replaced = (folder / "head.json").exists()
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
-
     images = images or default_images(fitted, store)
     first = is_first_process()
     if first:
         note_image_set(images)
-    options: dict[str, Any] = {"weights": weights, "device": device, "devices": devices}
     with _training_shown(folder, settings, tensorboard, quiet=not first) as shown:
-        options |= {"resume": resume, **shown}
+        options = vars(devices) | {"resume": resume} | shown
         done = finetune_head(fitted, images, store, folder, settings, **options)
-    if not first:
-        return done
-    _tell(done, settings, replaced=replaced, as_json=as_json)
-    _draw(done, picture)
-    if done.rejected or done.diverged:
+    if first:
+        _tell(done, settings, replaced=replaced, as_json=as_json)
+        _draw(done, picture)
+    if first and (done.rejected or done.diverged):
         raise typer.Exit(1)
     return done
 

@@ -25,19 +25,29 @@ from bottleneck.cli.options import (
     Memory,
     NearDuplicates,
     NewName,
+    Picture,
     TensorBoard,
+    check_picture,
     in_parallel,
     memory_of,
 )
 from bottleneck.cli.output import note, print_json, print_table, progress_shown
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option
-from bottleneck.settings import Count, FeatureSettings, FitSettings, SweepFeatures, SweepSettings
+from bottleneck.settings import (
+    FeatureSettings,
+    FitSettings,
+    RankSettings,
+    SweepFeatures,
+    SweepSettings,
+)
 
 if TYPE_CHECKING:
+    from bottleneck.cache import Cache
     from bottleneck.experiments import Comparison, Experiment, ExperimentLog, Ranked
     from bottleneck.features import Features
     from bottleneck.heads import Head
+    from bottleneck.records import FeatureSource
 
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
@@ -58,7 +68,7 @@ def fit_head(
     settings: FitSettings,
     chosen: FeatureSettings,
     name: NewName = None,
-    picture: Annotated[Path | None, Doc("Draw the epochs of mlp to this file.")] = None,
+    picture: Picture = None,
     tensorboard: TensorBoard = None,
     near_duplicates: NearDuplicates = False,
     memory: Memory = None,
@@ -118,7 +128,6 @@ def sweep(
     from bottleneck.cache import Cache
     from bottleneck.experiments import ExperimentLog, log_to_mlflow
     from bottleneck.features import select_layers
-    from bottleneck.images import ImageSet
     from bottleneck.sweep import run_sweep
 
     store, experiments = Cache(cache), ExperimentLog(log)
@@ -132,14 +141,7 @@ def sweep(
         )
     if mlflow:
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
-    images = ImageSet.read_csv(store.set_file(selections[0].image_set))
-    note_image_set(images)
-    for used in dict.fromkeys(each.model for each in selections):
-        note_seen(used, images, ["train", "val"])
-    for each in selections:
-        if each.views:
-            note(f"{each}: each training image is fitted on with {each.views} views of it")
-    note_random(any(each.weights_random for each in selections))
+    _note_selections(selections, store)
     _print_best(found, as_json=as_json)
     new = len(experiments.experiments()) - before
     note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
@@ -148,26 +150,8 @@ def sweep(
 
 @add_command("leaderboard", "Heads")
 def leaderboard(
+    settings: RankSettings,
     log: Log = Path("experiments.sqlite"),
-    sort: Annotated[
-        str | None,
-        Doc(
-            "accuracy, balanced_accuracy, log_loss, calibration_error or average_precision: best "
-            "first. By default accuracy, of several labels average_precision."
-        ),
-        Option(metavar="METRIC"),
-    ] = None,
-    where: Annotated[
-        tuple[str, ...],
-        Doc("Only experiments with this setting, such as clf=svm; may repeat."),
-        Option(metavar="KEY=VALUE"),
-    ] = (),
-    top: Annotated[Count | None, Doc("Only so many.")] = None,
-    compare: Annotated[
-        tuple[int, int] | None,
-        Doc("Instead: two experiments by their numbers, paired over the folds."),
-        Option(metavar="A B"),
-    ] = None,
     as_json: AsJson = False,
     as_csv: Annotated[bool, Doc("Print CSV instead of text."), Option("--csv")] = False,
 ) -> None:
@@ -176,25 +160,38 @@ def leaderboard(
 
     if as_json and as_csv:
         raise UsageError("`as_json` and `as_csv` exclude each other; give one")
-    if compare and (where or top):
-        raise UsageError("`where` and `top` choose rows of the table; leave them out at `compare`")
-    store, settings = ExperimentLog(log), _settings_of(where)
-    if compare:
-        _compare(store, compare, sort, as_json=as_json, as_csv=as_csv)
+    store = ExperimentLog(log)
+    if settings.compare:
+        _compare(store, settings.compare, settings.sort, as_json=as_json, as_csv=as_csv)
         return
     experiments = store.experiments()
-    metric = sort or default_metric(experiments)
-    ranked = rank(experiments, metric, settings)[:top]
+    metric = settings.sort or default_metric(experiments)
+    where = dict(text.split("=", 1) for text in settings.where)
+    ranked = rank(experiments, metric, where)[: settings.top]
     if as_json:
         print_json([_described(each.experiment) for each in ranked])
     elif as_csv:
         _print_csv([_row(each, metric) for each in ranked])
     elif not ranked:
-        chosen = " where " + " and ".join(where) if where else ""
+        chosen = f" where {' and '.join(settings.where)}" if where else ""
         print(f"no experiments in {store.file}{chosen}")
     else:
         _print_ranked(ranked, metric)
         _note_without(experiments, metric, store)
+
+
+def _note_selections(selections: "Sequence[FeatureSource]", cache: "Cache") -> None:
+    """Say what is odd about the features of a sweep."""
+    from bottleneck.images import ImageSet
+
+    images = ImageSet.read_csv(cache.set_file(selections[0].image_set))
+    note_image_set(images)
+    for model in dict.fromkeys(each.model for each in selections):
+        note_seen(model, images, ["train", "val"])
+    for each in selections:
+        if each.views:
+            note(f"{each}: each training image is fitted on with {each.views} views of it")
+    note_random(any(each.weights_random for each in selections))
 
 
 def _check_epochs(settings: FitSettings, picture: Path | None, tensorboard: Path | None) -> None:
@@ -204,10 +201,7 @@ def _check_epochs(settings: FitSettings, picture: Path | None, tensorboard: Path
             raise UsageError(
                 f"`{name}` is for mlp, not for {settings.clf}; leave it out, or give `clf=mlp`"
             )
-    if picture:
-        from bottleneck.pictures import check_picture
-
-        check_picture(picture)
+    check_picture(picture)
 
 
 def _show_history(
@@ -285,19 +279,6 @@ def _compare(
         _print_csv([_flat(found)])
     else:
         _print_comparison(found, [first, second])
-
-
-def _settings_of(texts: Sequence[str]) -> dict[str, str]:
-    """Return what ``KEY=VALUE`` texts say."""
-    found: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"`where` must be KEY=VALUE, such as clf=svm, got {text!r}")
-        if key in found:
-            raise UsageError(f"`where={key}=` is given twice, and no experiment has both; give one")
-        found[key] = value
-    return found
 
 
 def _note_without(experiments: "Iterable[Experiment]", metric: str, store: "ExperimentLog") -> None:

@@ -1,9 +1,7 @@
 """The commands that judge heads: evaluate, advise."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from annotated_doc import Doc
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.command import add_command
 from bottleneck.cli.notes import note_image_set, note_random, note_seen
@@ -14,6 +12,8 @@ from bottleneck.cli.options import (
     HeadsFolder,
     Jobs,
     Memory,
+    Picture,
+    check_picture,
     in_parallel,
     memory_of,
 )
@@ -31,7 +31,7 @@ __all__ = ["advise", "evaluate"]
 def evaluate(
     settings: EvaluateSettings,
     head: HeadName = None,
-    picture: Annotated[Path | None, Doc("Draw the confusion matrix to this file.")] = None,
+    picture: Picture = None,
     cache: CacheFolder = Path("cache"),
     heads: HeadsFolder = Path("heads"),
     as_json: AsJson = False,
@@ -45,6 +45,7 @@ def evaluate(
     from bottleneck.records import known_source
 
     folder, fitted = find_head(heads, head)
+    check_picture(picture)
     store, split = Cache(cache), settings.split
     source = known_source(fitted.source)
     if is_finetuned(source.model):
@@ -93,9 +94,7 @@ def _print_evaluation(evaluation: "Evaluation", name: str, image_set: str) -> No
 def advise(
     settings: AdviseSettings,
     chosen: LayerSettings,
-    picture: Annotated[
-        Path | None, Doc("Draw the learning curve and the layers to this file.")
-    ] = None,
+    picture: Picture = None,
     jobs: Jobs = -1,
     memory: Memory = None,
     cache: CacheFolder = Path("cache"),
@@ -109,10 +108,7 @@ def advise(
     from bottleneck.features import select_layers
     from bottleneck.images import ImageSet
 
-    if picture:
-        from bottleneck.pictures import check_picture
-
-        check_picture(picture)
+    check_picture(picture)
     store = Cache(cache)
     selections = select_layers(store, chosen)
     with loading():
@@ -123,10 +119,7 @@ def advise(
     note_image_set(images)
     note_random(any(each.weights_random for each in selections))
     note_seen(advice.model, images, ["train", "val"])
-    if as_json:
-        print_json(advice.as_dict())
-    else:
-        _print_advice(advice)
+    _print_advice(advice, as_json=as_json)
     if picture:
         from bottleneck.pictures import draw_advice
 
@@ -135,7 +128,10 @@ def advise(
     return advice
 
 
-def _print_advice(advice: "Advice") -> None:
+def _print_advice(advice: "Advice", *, as_json: bool) -> None:
+    if as_json:
+        print_json(advice.as_dict())
+        return
     evidence = advice.evidence
     print(
         f"{advice.clf} on {evidence.images} images of {advice.image_set!r}, {evidence.classes} "

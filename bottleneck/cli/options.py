@@ -20,7 +20,11 @@ __all__ = [
     "Memory",
     "NearDuplicates",
     "NewName",
+    "OtherData",
+    "Picture",
+    "Resume",
     "TensorBoard",
+    "check_picture",
     "in_parallel",
     "memory_of",
 ]
@@ -47,8 +51,21 @@ Memory = Annotated[
 NearDuplicates = Annotated[
     bool, Doc("Also look for images that stand in two splits and look alike; reads all images.")
 ]
+OtherData = Annotated[
+    Path | None, Doc("Images, as for extract; those that the head was fitted on by default.")
+]
+Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
+Resume = Annotated[bool, Doc("Go on with an interrupted run of that name.")]
 NewName = Annotated[Name | None, Doc("Name of the result; made of what it is by default.")]
 TensorBoard = Annotated[Path | None, Doc("Log the epochs to this folder for TensorBoard.")]
+
+
+def check_picture(file: Path | None) -> None:
+    """Refuse a picture that cannot be drawn before anything is computed."""
+    if file:
+        from bottleneck import pictures
+
+        pictures.check_picture(file)
 
 
 def memory_of(given: int | None) -> int:

@@ -5,7 +5,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_doc import Doc
 
@@ -15,6 +15,10 @@ from bottleneck.cli.options import AsJson, CacheFolder, HeadsFolder
 from bottleneck.cli.output import note, print_json, print_table
 from bottleneck.errors import UnknownNameError, did_you_mean
 from bottleneck.fields import Option
+
+if TYPE_CHECKING:
+    from bottleneck.evaluate import Evaluation
+    from bottleneck.heads import Head
 
 __all__ = ["config", "demo"]
 
@@ -48,22 +52,11 @@ def demo(
     shelves = ("--heads", heads) if heads != Path("heads") else ()
     run("extract", "--model", model, "--data", data, *stores)
     rows = []
-    for clf in ("softmax", "svm"):
+    for clf, drawn in (("softmax", ("--picture", picture)), ("svm", ())):
         name = f"demo-{clf}"
         fitted = run("fit-head", "--clf", clf, "--model", model, "--name", name, *stores, *shelves)
-        drawn = ("--picture", picture) if clf == "softmax" else ()
-        result = run("evaluate", "--head", name, *drawn, *stores, *shelves)
-        low, high = result.accuracy_interval
         rows.append(
-            {
-                "head": name,
-                "C": fitted.hyperparameters["C"],
-                "5-fold accuracy": fitted.scores["accuracy"],
-                "test images": result.images,
-                "test accuracy": result.accuracy,
-                "95% interval": f"{low:.3f} to {high:.3f}",
-                "log loss": result.log_loss,
-            }
+            _demo_row(name, fitted, run("evaluate", "--head", name, *drawn, *stores, *shelves))
         )
     if as_json:
         print_json({"heads": rows, "commands": commands})
@@ -77,6 +70,19 @@ def demo(
         ["bottleneck", "predict", "--head", "demo-svm", *map(str, shelves), str(data / "face")]
     )
     print(f"Go on with your own images (--data FOLDER), or with\n  {example}")
+
+
+def _demo_row(name: str, fitted: "Head", result: "Evaluation") -> dict[str, Any]:
+    low, high = result.accuracy_interval
+    return {
+        "head": name,
+        "C": fitted.hyperparameters["C"],
+        "5-fold accuracy": fitted.scores["accuracy"],
+        "test images": result.images,
+        "test accuracy": result.accuracy,
+        "95% interval": f"{low:.3f} to {high:.3f}",
+        "log loss": result.log_loss,
+    }
 
 
 @add_command("config", "Other")

@@ -10,7 +10,7 @@ from annotated_doc import Doc
 from bottleneck.cli.command import add_command
 from bottleneck.cli.notes import note_image_set
 from bottleneck.cli.options import AsJson, BankName, CacheFolder
-from bottleneck.cli.output import note, print_json, print_table, progress_shown
+from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
 from bottleneck.errors import PathMissingError, UsageError
 from bottleneck.fields import Option
 from bottleneck.settings import (
@@ -21,7 +21,7 @@ from bottleneck.settings import (
     ByteSize,
     Count,
     FeatureSettings,
-    NewSet,
+    ImportSettings,
     Pool,
     Seed,
 )
@@ -100,34 +100,37 @@ def cache_verify(
         result = verify_cache(store, banks=banks, progress=progress)
     rows = [asdict(each) for each in result.banks]
     damage = [asdict(each) for each in result.damage]
-    skipped: dict[str, str | None] = {}
-    if deep:
-        from bottleneck.extract import recheck_banks
-
-        checked = [store.named(row["bank"]) for row in rows]
-        with progress_shown() as progress:
-            rechecks = recheck_banks(store, checked, images=images, seed=seed, progress=progress)
-        for row, found in zip(rows, rechecks, strict=True):
-            row |= {"recomputed": found.rows, "difference": found.difference}
-            row["damaged"] += len(found.damage)
-            skipped[found.bank] = found.skipped
-            damage += map(asdict, found.damage)
-            if found.skipped:
-                note(f"note: not all of {found.bank} could be computed again: {found.skipped}")
+    skipped = _recheck(store, rows, damage, images, seed) if deep else {}
     if as_json:
         print_json({"banks": rows, "damage": damage, "skipped": skipped})
     else:
         print_table(rows)
         for each in damage:
-            place = each["moved_to"]
-            note(
-                f"not as it should be: {each['path']} ({each['reason']}), "
-                f"{f'moved to {place}' if place else 'left where it is'}"
-            )
+            place = f"moved to {each['moved_to']}" if each["moved_to"] else "left where it is"
+            note(f"damaged: {each['path']} ({each['reason']}), {place}")
     if damage:
         if any(each["moved_to"] for each in damage):
-            note("extract (or import) again, which makes anew what was moved")
+            note("run extract (or import) again to recompute what was moved")
         raise typer.Exit(1)
+
+
+def _recheck(
+    cache: "Cache", rows: list[dict[str, Any]], damage: list[dict[str, Any]], images: int, seed: int
+) -> dict[str, str | None]:
+    """Compute a sample of each bank again; add what is found to its row and to the damage."""
+    with loading():
+        from bottleneck.extract import recheck_banks
+
+    banks = [cache.named(row["bank"]) for row in rows]
+    with progress_shown() as progress:
+        rechecks = recheck_banks(cache, banks, images=images, seed=seed, progress=progress)
+    for row, found in zip(rows, rechecks, strict=True):
+        row |= {"recomputed": found.rows, "difference": found.difference}
+        row["damaged"] += len(found.damage)
+        damage += map(asdict, found.damage)
+        if found.skipped:
+            note(f"note: not all of {found.bank} could be computed again: {found.skipped}")
+    return {found.bank: found.skipped for found in rechecks}
 
 
 @add_command("cache compact", "Features")
@@ -213,24 +216,11 @@ def cache_import(
     file: Annotated[
         Path, Doc("What 'cache export' wrote, or a .npy array."), Option(argument=True)
     ],
+    settings: ImportSettings,
     table: Annotated[
         Path | None,
-        Doc("With an array: a CSV path,label[,split][,digest], with a row for each of its."),
+        Doc("Of an array: CSV path,label[,split][,digest], with a row for each of its rows."),
     ] = None,
-    model: Annotated[str | None, Doc("With an array: a name for what computed it.")] = None,
-    layer: Annotated[
-        str | None, Doc("With an array: a name for the layer; features by default.")
-    ] = None,
-    axes: Annotated[
-        Literal["CHW", "HWC", "TC"] | None,
-        Doc("With an array of maps or tokens, to pool it."),
-    ] = None,
-    by_row: Annotated[
-        bool,
-        Doc("With an array: let rows stand for themselves, where the images are not at hand."),
-    ] = False,
-    image_set: NewSet = None,
-    seed: Seed = 0,
     cache: CacheFolder = Path("cache"),
     as_json: AsJson = False,
 ) -> None:
@@ -240,32 +230,21 @@ def cache_import(
     from bottleneck.images import ImageSet
 
     store = Cache(cache)
-    if file.suffix.lower() != ".npy":
-        if table or model or layer or axes or by_row:
-            raise UsageError(
-                f"--table, --model, --layer, --axes and --by-row belong to a .npy array, and "
-                f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
-            )
-        imported = import_features(store, file, image_set=image_set)
-        note_image_set(ImageSet.read_csv(store.set_file(imported.image_set)))
-        _print_exchange(imported, as_json=as_json)
-        return
-    if table is None or model is None:
+    plain = ImportSettings(image_set=settings.image_set, seed=settings.seed)
+    if file.suffix.lower() == ".npy" and table is None:
         raise UsageError(
-            f"{str(file)!r} does not say what its rows are; give --table CSV with path,label, and "
-            f"--model NAME"
+            f"{str(file)!r} does not say what its rows are; give `table=CSV` with path,label, and "
+            f"`model=NAME`"
         )
-    imported = import_array(
-        store,
-        file,
-        table,
-        model=model,
-        layer=layer or "features",
-        axes=axes,
-        image_set=image_set,
-        by_row=by_row,
-        seed=seed,
-    )
+    if file.suffix.lower() == ".npy" and table:
+        imported = import_array(store, file, table, settings)
+    elif settings == plain and table is None:
+        imported = import_features(store, file, image_set=settings.image_set)
+    else:
+        raise UsageError(
+            f"`table`, `model`, `layer`, `axes` and `by_row` belong to a .npy array, and "
+            f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
+        )
     note_image_set(ImageSet.read_csv(store.set_file(imported.image_set)))
     _print_exchange(imported, as_json=as_json)
 

@@ -20,7 +20,7 @@ from bottleneck.errors import (
     UsageError,
 )
 from bottleneck.exchange.formats import Exchange, blocks_of, errors_of, read_exported
-from bottleneck.files import slug
+from bottleneck.fields import made
 from bottleneck.images import ImageSet, read_manifest
 from bottleneck.records import (
     IMPORTED,
@@ -32,12 +32,12 @@ from bottleneck.records import (
     RunFacts,
     facts_of,
 )
+from bottleneck.settings import ImportSettings
 
-__all__ = ["AXES", "import_array", "import_features"]
+__all__ = ["import_array", "import_features"]
 
-AXES = {"CHW": 4, "HWC": 4, "TC": 3}
+_AXES = {"CHW": 4, "HWC": 4, "TC": 3}
 """What the axes of a row can be, and how many an array of such rows has."""
-_LONGEST_NAME = 100
 
 
 def import_features(cache: Cache, file: str | Path, *, image_set: str | None = None) -> Exchange:
@@ -93,13 +93,8 @@ def import_array(
     cache: Cache,
     file: str | Path,
     table: str | Path,
-    *,
-    model: str,
-    layer: str = "features",
-    axes: str | None = None,
-    image_set: str | None = None,
-    by_row: bool = False,
-    seed: int = 0,
+    settings: ImportSettings | None = None,
+    **options: Any,
 ) -> Exchange:
     """Take in features made elsewhere: a ``.npy`` array, and a CSV that says what its rows are.
 
@@ -115,16 +110,10 @@ def import_array(
         A CSV with the columns ``path,label``, perhaps ``split``, and n rows in the array's order. A
         row belongs to the image with the ``digest`` in that column, or, where it is empty, to the
         file at `path`, relative to the table.
-    model, layer : str
-        Names for what computed them.
-    axes : str, optional
-        What the axes of a row are, so that it can be pooled: one of `AXES`.
-    image_set : str, optional
-        Its name; the table's by default.
-    by_row : bool
-        Let a row stand for itself where there is no image: its digest is over its values.
-    seed : int
-        Seed of the split, where the table has none.
+    settings : ImportSettings, optional
+        What the array is; its `model` is needed.
+    **options
+        The fields of `bottleneck.settings.ImportSettings`, instead.
 
     Raises
     ------
@@ -139,20 +128,17 @@ def import_array(
     CacheError
         The cache cannot be written.
     """
-    source = Path(file)
-    for option, name in (("model", model), ("layer", layer)):
-        if not name.strip(".") or name != slug(name) or len(name) > _LONGEST_NAME:
-            raise UsageError(
-                f"--{option} {name!r} cannot be a name; expected letters, digits and the marks "
-                f". _ - only"
-            )
+    settings, source = made(ImportSettings, settings, options), Path(file)
+    model, layer, axes = settings.model, settings.layer, settings.axes
+    if model is None:
+        raise UsageError(f"{str(file)!r} does not say what computed it; give `model=NAME`")
     rows = _load_array(source)
-    if axes is not None and AXES.get(axes) != rows.ndim:
+    if axes is not None and _AXES.get(axes) != rows.ndim:
         raise UsageError(
             f"`axes` {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
             f"maps, TC for tokens"
         )
-    images = _tabled(Path(table), source, rows, image_set, by_row=by_row, seed=seed)
+    images = _tabled(Path(table), source, rows, settings)
     dtype = "float16" if rows.dtype == np.float16 else "float32"
     with source.open("rb") as stream:
         content = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -307,9 +293,7 @@ def _load_array(path: Path) -> np.ndarray:
     return rows
 
 
-def _tabled(
-    table: Path, source: Path, rows: np.ndarray, name: str | None, *, by_row: bool, seed: int
-) -> ImageSet:
+def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSettings) -> ImageSet:
     """Return the image set of a table, whose rows go with those of an array."""
     if not table.is_file():
         raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
@@ -319,14 +303,15 @@ def _tabled(
             f"{str(table)!r} has {len(files)} rows and {str(source)!r} has {len(rows)}; expected "
             f"one row of the table for each of the array"
         )
-    if by_row:
+    if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
     else:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             given = [(row.get("digest") or "").lower() for row in csv.DictReader(stream)]
         paths = [found.path for found in files]
         digests = [_digest(table, *each) for each in zip(paths, given, strict=True)]
-    return ImageSet.from_digests(table, digests, name=name or table.resolve().stem, seed=seed)
+    name = settings.image_set or table.resolve().stem
+    return ImageSet.from_digests(table, digests, name=name, seed=settings.seed)
 
 
 def _digest(table: Path, path: Path, given: str) -> str:
