@@ -218,27 +218,31 @@ def check(value: Any, field: Declared) -> Any:
 
 def expected(annotation: Any) -> str:
     """Return in words what a type takes, such as ``auto or a whole number of at least 1``."""
-    if get_origin(annotation) is Annotated:
-        kind, *notes = get_args(annotation)
-        if said := next((each.description for each in _field_infos(notes) if each.description), ""):
-            return said
-        bounds = [each for note in _field_infos(notes) for each in note.metadata]
-        found = {
-            name: getattr(each, name) for each in bounds for name in _BOUNDS if hasattr(each, name)
-        }
-        if found.keys() == {"ge", "le"}:
-            return f"{expected(kind)} from {found['ge']} to {found['le']}"
-        limits = [f"{words} {found[name]}" for name, words in _BOUNDS.items() if name in found]
-        return " ".join([expected(kind), " and ".join(limits)]).strip()
-    if get_origin(annotation) in {Union, UnionType}:
-        kinds = [each for each in get_args(annotation) if each is not NoneType]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _described(*arguments)
+    if origin in {Union, UnionType}:
+        kinds = [each for each in arguments if each is not NoneType]
         return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
-    if get_origin(annotation) is Literal:
-        *words, last = map(str, get_args(annotation))
+    if origin is Literal:
+        *words, last = map(str, arguments)
         return f"{', '.join(words)} or {last}" if words else last
-    if get_origin(annotation) is tuple:
-        return expected(get_args(annotation)[0])
-    return _TYPES.get(annotation, "a text")
+    return expected(arguments[0]) if origin is tuple else _TYPES.get(annotation, "a text")
+
+
+def _described(kind: Any, *notes: Any) -> str:
+    """Return in words what a type takes that is described, or has bounds."""
+    infos = list(_field_infos(notes))
+    if said := next((each.description for each in infos if each.description), ""):
+        return said
+    bounds = [each for note in infos for each in note.metadata]
+    found = {
+        name: getattr(each, name) for each in bounds for name in _BOUNDS if hasattr(each, name)
+    }
+    if found.keys() == {"ge", "le"}:
+        return f"{expected(kind)} from {found['ge']} to {found['le']}"
+    limits = [f"{words} {found[name]}" for name, words in _BOUNDS.items() if name in found]
+    return " ".join([expected(kind), " and ".join(limits)]).strip()
 
 
 def _field_infos(notes: Iterable[Any]) -> Iterator[FieldInfo]:
