@@ -447,7 +447,7 @@ def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
             assert filling.rows == [plan.rows]
     assert not any(plan.tasks for plan in plans_of(images, tiny, shared))
     for one, other in zip(whole.banks(), shared.banks(), strict=True):
-        (layer,) = one.info["layers"]
+        (layer,) = one.info.layers
         keys = sorted(one.known(layer))
         assert sorted(other.known(layer)) == keys
         assert sum(part.rows for part in other.parts()) == len(keys)
