@@ -28,7 +28,7 @@ from bottleneck.extract.lanes import find_lanes, freed_memory_kept, largest_that
 from bottleneck.images import decode
 
 CPU = torch.device("cpu")
-FULL = pytest.mark.full
+FULL, ISA = pytest.mark.full, pytest.mark.isa
 
 
 @pytest.fixture
@@ -60,9 +60,8 @@ def rows(extractor: FrozenBase, images: ImageSet, **options) -> dict[str, np.nda
     }
 
 
-@pytest.mark.isa
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("batch_size", [1, 2, 5, "auto"])
+@pytest.mark.parametrize("batch_size", [1, 2, pytest.param(5, marks=ISA), "auto"])
 def test_batches_come_in_order_and_their_size_changes_no_bit(photographs, precision, batch_size):
     extractor = base(precision=precision)
     order = [
@@ -86,7 +85,7 @@ def test_threads_of_the_process_are_as_before(photographs):
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.isa
+@ISA
 @pytest.mark.parametrize("model", ["alexnet", "mobilenet_v2"])
 def test_features_do_not_depend_on_how_many_images_were_left(photographs, model):
     """Not even behind linear layers, whose kernels sum in another order for other numbers."""
@@ -119,7 +118,7 @@ def test_a_lane_for_each_core_that_may_be_used(monkeypatch):
 
 # Networks with batch normalisation before and after convolutions, activations of each kind,
 # convolutions with other paddings, and layers in the middle of what could be put together.
-@pytest.mark.isa
+@ISA
 @pytest.mark.parametrize(
     ("model", "layer"),
     [
@@ -151,12 +150,15 @@ def test_a_fused_network_computes_the_same(model, layer):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.isa
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("model", "layers"),
     [
-        ("resnet18", ["conv1", "bn1", "relu", "layer1.0.conv1", "layer1.0.bn1", "layer2.0.bn2"]),
+        pytest.param(
+            "resnet18",
+            ["conv1", "bn1", "relu", "layer1.0.conv1", "layer1.0.bn1", "layer2.0.bn2"],
+            marks=ISA,
+        ),
         pytest.param("vgg11", ["features.0", "features.3", "features.6", "features.8"], marks=FULL),
         ("mobilenet_v3_small", ["features.0.0", "features.4.block.0.1", "features.5.block.0.0"]),
         ("efficientnet_lite0", ["conv_stem", "bn1", "blocks.1.0.conv_pw", "blocks.1.0.bn1"]),
@@ -212,7 +214,6 @@ def test_a_module_that_two_nodes_call_stays_as_it_is():
     torch.testing.assert_close(module(images), expected)
 
 
-@pytest.mark.isa
 @pytest.mark.parametrize(("model", "dense"), [("vgg11", True), ("mobilenet_v2", False)])
 def test_auto_is_bf16_only_where_it_is_native_and_the_network_stands_it(monkeypatch, model, dense):
     for native, used in product((True, False), repeat=2):
@@ -223,7 +224,6 @@ def test_auto_is_bf16_only_where_it_is_native_and_the_network_stands_it(monkeypa
         assert FrozenBase(model, weights="random").precision == expected
 
 
-@pytest.mark.isa
 def test_auto_follows_onednn_where_it_is_held_to_fewer_instructions():
     code = (
         "import torch; from bottleneck.bases.precision import choose_precision; "
@@ -245,7 +245,7 @@ def test_precision_is_part_of_the_fingerprint():
         choose_precision("bf61", CPU, dense=True)
 
 
-@pytest.mark.isa
+@ISA
 @pytest.mark.parametrize(
     "model",
     [
@@ -312,9 +312,11 @@ except MemoryShortError as error:
 """
 
 
-@pytest.mark.isa
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
-@pytest.mark.parametrize(("megabytes", "said"), [(400, "True"), (8, "not even 4 images of 224")])
+@pytest.mark.parametrize(
+    ("megabytes", "said"),
+    [(400, "True"), pytest.param(8, "not even 4 images of 224", marks=ISA)],
+)
 def test_memory_that_falls_short_halves_the_batch(megabytes, said):
     """A real limit on the process: 24 images need some 310 MB for each activation."""
     command = [sys.executable, "-c", LIMITED, str(megabytes)]
