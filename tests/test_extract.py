@@ -360,7 +360,7 @@ def test_bad_arguments(make_images, tiny):
     with pytest.raises(UsageError, match="`dtype` must be float16 or float32, got 'float8'"):
         extract_features(images, tiny, Cache("cache"), dtype="float8")
     with pytest.raises(
-        UsageError, match="`batch_size` must be auto or a whole number of at least 1"
+        UsageError, match="`batch_size` must be auto or a whole number from 1 to 99999, got 0"
     ):
         extract_features(images, tiny, Cache("cache"), batch_size=0)
 
