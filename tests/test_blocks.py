@@ -123,7 +123,9 @@ def test_on_the_command_line(bottleneck, faces_cache):
     assert refused.code == 2
     assert "choose one of softmax, logreg, svm" in refused.err
     refused = bottleneck("fit-head", *cache, "--memory", "much")
-    assert "--memory 'much' is no size" in refused.err
+    assert (
+        "--memory must be a number with kB, MB, GB or TB, such as 500MB, got 'much'" in refused.err
+    )
 
 
 def test_sweeps_share_the_memory(bottleneck, faces_cache):

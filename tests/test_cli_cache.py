@@ -52,7 +52,7 @@ def test_the_cache_is_kept_from_the_command_line(bottleneck):
     part.write_bytes(content)
     finished = bottleneck("cache", "verify")
     assert finished.code == 1
-    assert f"not as it should be: {part} (" in finished.err
+    assert f"damaged: {part} (" in finished.err
     assert list(Path("cache/quarantine").rglob(part.name))
     assert "run 'bottleneck extract'" in bottleneck("fit-head").err
     assert "16 computed" in bottleneck("extract", *TINY).out

@@ -477,10 +477,18 @@ def test_progress_as_json_lines(photographs, bottleneck):
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--batch-size", "0", "--batch-size '0' cannot be"),
-        ("--batch-size", "many", "--batch-size 'many' cannot be"),
+        (
+            "--batch-size",
+            "0",
+            "--batch-size must be auto or a whole number from 1 to 99999, got '0'",
+        ),
+        (
+            "--batch-size",
+            "many",
+            "--batch-size must be auto or a whole number from 1 to 99999, got 'many'",
+        ),
         ("--device", "tpu", "no device 'tpu'"),
-        ("--precision", "int8", "no precision 'int8'"),
+        ("--precision", "int8", "--precision must be auto, fp32, bf16 or fp16, got 'int8'"),
     ],
 )
 def test_options_that_cannot_be(photographs, bottleneck, option, value, said):

@@ -124,7 +124,7 @@ def test_options_of_the_network_are_for_the_network(bottleneck, faces_cache):
         assert refused.code == 2
         assert f"{option[0]} is for mlp, not for softmax" in refused.err
     refused = bottleneck("fit-head", *cache, "--clf", "knn", "--C", 1)
-    assert "knn has no penalty to give a C for; leave --C out" in refused.err
+    assert "knn has no --C; leave it out" in refused.err
     refused = bottleneck("fit-head", *cache, "--neighbors", 3)
     assert "softmax has no n_neighbors to give; leave --neighbors out" in refused.err
     refused = bottleneck("fit-head", *cache, "--device", "tpu")

@@ -200,7 +200,7 @@ def _options(command: Command) -> Iterator[inspect.Parameter]:
     for value in sorted(command.values.values(), key=lambda each: each.default is not MISSING):
         yield _parameter(value.name, _kind(value), _typer_option(value, command))
         if _kind(value) is bool and "/" not in (value.option.name or ""):
-            negative = typer.Option(f"--no-{value.flag[2:]}", hidden=True)
+            negative = typer.Option(f"--no-{value.flag[2:]}", help="Take it back.", hidden=True)
             yield _parameter(f"{_NO}{value.name}", bool, negative)
     file = typer.Option("--config", metavar="FILE", help=_CONFIG_HELP, rich_help_panel="Options")
     yield _parameter("config", str, file)
