@@ -12,11 +12,10 @@ from bottleneck.advise.subsets import nested_subsets
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
 from bottleneck.heads import MLP
-from bottleneck.heads.calibration import fit_temperature
 from bottleneck.heads.prepare import make_problem, with_validation
-from bottleneck.heads.probabilities import link_of, log_losses, log_probabilities
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
+from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
 from bottleneck.settings import AdviseSettings, TrainingSettings
 from bottleneck.solvers import threads_for
 

@@ -8,12 +8,12 @@ A fitted head scores features as they are: its standardisation is folded into it
 safetensors and JSON.
 """
 
-from bottleneck.heads.calibration import calibration_error
 from bottleneck.heads.crossval import cross_validate
 from bottleneck.heads.fit import fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head, head_names
 from bottleneck.heads.mlp import MLP
 from bottleneck.heads.recipes import C_GRID, RECIPES
+from bottleneck.heads.scoring import calibration_error
 
 __all__ = [
     "C_GRID",

@@ -5,11 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from bottleneck.heads.calibration import fit_temperature
-from bottleneck.heads.probabilities import link_of
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.scoring import decision_metrics, probability_metrics
+from bottleneck.heads.scoring import decision_metrics, fit_temperature, link_of, probability_metrics
 from bottleneck.labels import Targets
 from bottleneck.solvers import threads_for
 

@@ -8,14 +8,18 @@ import numpy as np
 
 from bottleneck.errors import DataError, UsageError
 from bottleneck.fields import made
-from bottleneck.heads.calibration import calibration_error, fit_temperature
 from bottleneck.heads.head import Head
 from bottleneck.heads.mlp import MLP
 from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
-from bottleneck.heads.probabilities import link_of, log_probabilities
 from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Progress, Reduce
 from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.scoring import score_metrics
+from bottleneck.heads.scoring import (
+    calibration_error,
+    fit_temperature,
+    link_of,
+    log_probabilities,
+    score_metrics,
+)
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
 from bottleneck.solvers import reduce_rows, threads_for
