@@ -8,9 +8,8 @@ import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UsageError
-from bottleneck.heads.mlp import MLP
 from bottleneck.heads.problem import Blocks, Fold, Problem, Progress, Reduce
-from bottleneck.heads.recipes import RECIPES, Recipe
+from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings, TrainingSettings
 from bottleneck.solvers import reduce_rows

@@ -1,22 +1,26 @@
 """What classifiers there are, and how each is fitted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
+from annotated_doc import Doc
 
-from bottleneck.heads.mlp import MLP
+from bottleneck.fields import Option, settings
 from bottleneck.heads.models import Affine, Neighbours
-from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.heads.problem import Fitted, Fold, Problem, Progress
 from bottleneck.heads.streaming import Pair, pairs_of, stream, stream_scores
+from bottleneck.settings import MLPSettings
 from bottleneck.solvers import Reduction, threads_for
 from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
 
-__all__ = ["C_GRID", "RECIPES", "Linear", "Nearest", "Recipe"]
+__all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
 
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _NEIGHBOURS_GRID = (1, 3, 5, 9, 17, 33)
+_STOPPING_FOLDS = 5
+"""Of which the first says when the training of a network stops."""
 
 Solved = Iterator[tuple[list[Pair], bool]]
 """For each `C` the folds' solutions on reduced rows, and whether all are what was looked for."""
@@ -255,6 +259,59 @@ def _centroid(
     _device: str,
 ) -> Solved:
     yield [fit_centroids(reduction.rows, codes, fold) for fold in counts.T], True
+
+
+@settings("Network of mlp")
+class MLP(MLPSettings):
+    """The recipe of a network, see `bottleneck.settings.MLPSettings`."""
+
+    progress: Annotated[
+        Progress | None,
+        Doc('Called with "mlp", the epochs done and the most there may be.'),
+        Option(hidden=True),
+    ] = None
+
+    name: ClassVar[str] = "mlp"
+    parameter: ClassVar[None] = None
+    grid: ClassVar[Sequence[None]] = (None,)
+    margins: ClassVar[bool] = False
+    multilabel: ClassVar[bool] = True
+    streams: ClassVar[bool] = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As `bottleneck.heads.recipes.Recipe.settings`."""
+        return {name: value for name, value in asdict(self).items() if name != "progress"}
+
+    def fit(self, problem: Problem, value: None) -> Fitted:  # noqa: ARG002 - there is no parameter
+        """As `bottleneck.heads.recipes.Recipe.fit`; a fifth of the rows says when to stop."""
+        return self.fit_on(problem, problem.folds(_STOPPING_FOLDS, fewer=True)[0])
+
+    def held_out(
+        self,
+        problem: Problem,
+        folds: Sequence[Fold],
+        grid: Sequence[None],  # noqa: ARG002 - there is no parameter
+    ) -> Iterator[list[np.ndarray]]:
+        """As `bottleneck.heads.recipes.Recipe.held_out`; what is held out has no say in it."""
+        fitted = [self.fit(problem.take(fold.fit), None) for fold in folds]
+        yield [
+            each.model.scores(problem.rows[fold.held])
+            for each, fold in zip(fitted, folds, strict=True)
+        ]
+
+    def fit_on(self, problem: Problem, fold: Fold) -> Fitted:
+        """Train on some rows until the others, which are held out, say to stop.
+
+        Raises
+        ------
+        DataError
+            The training diverged.
+        """
+        from bottleneck.heads.training import train
+
+        with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
+            return train(self, problem.take(fold.fit), problem.take(fold.held), self.progress)
 
 
 _ALL: tuple[Recipe, ...] = (
