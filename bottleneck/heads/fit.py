@@ -1,7 +1,7 @@
 """Fit a head, choose its hyper-parameter on held-out rows, and cross-validate classifiers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,9 +158,7 @@ def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any
     if isinstance(clf, FitSettings):
         return made(FitSettings, clf, options)
     if isinstance(clf, MLPSettings):
-        names = [field.name for field in fields(MLPSettings)]
-        options = {**options, **{name: getattr(clf, name) for name in names}}
-        clf = MLP.name
+        options, clf = {**options, **MLP.of(clf).settings}, MLP.name
     return FitSettings(clf=clf, **options)  # type: ignore[arg-type]
 
 

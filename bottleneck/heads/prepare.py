@@ -1,7 +1,6 @@
 """What is given to be fitted, checked."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +22,7 @@ __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_v
 def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recipe:
     """Return a recipe by its name, or that of a network."""
     if isinstance(clf, MLPSettings):
-        names = [field.name for field in fields(MLPSettings)]
-        return MLP(**{name: getattr(clf, name) for name in names}, progress=progress)
+        return MLP.of(clf, progress)
     return RECIPES[clf]
 
 
