@@ -1,7 +1,7 @@
 """Features with labels, groups and splits, in memory or read in blocks."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -36,10 +36,8 @@ class StreamedRows:
 
     Attributes
     ----------
-    bank : Bank
-        Where the plain images' rows are.
-    view_bank : Bank
-        Where those of augmented views are.
+    banks : sequence of Bank
+        Where they are: first the plain images' rows, last those of augmented views.
     selection : FeatureSource
         Which they are.
     digests : np.ndarray
@@ -52,8 +50,7 @@ class StreamedRows:
         Bytes that whoever works with them may take, the blocks included.
     """
 
-    bank: Bank
-    view_bank: Bank
+    banks: Sequence[Bank]
     selection: FeatureSource
     digests: np.ndarray
     views: np.ndarray
@@ -95,7 +92,7 @@ class StreamedRows:
         augmented = self.views > 0
         cuts = np.flatnonzero(np.diff(augmented)) + 1
         for start, end in pairwise(np.unique([0, *cuts, len(augmented)])):  # rows of one bank
-            for block in (self.view_bank if augmented[start] else self.bank).stream(
+            for block in self.banks[-1 if augmented[start] else 0].stream(
                 self.selection.layer,
                 self.digests[start:end].tolist(),
                 view=self.views[start:end],
@@ -145,22 +142,6 @@ class Features:
     images: ImageSet
     selection: FeatureSource
     banks: tuple[Bank, ...] = ()
-
-    @classmethod
-    def of(cls, images: ImageSet, selection: FeatureSource, X: np.ndarray | StreamedRows) -> Self:
-        """Join the labels of images to their rows, which are in the order of `_rows_of`."""
-        items, views = _rows_of(images, selection)
-        return cls(
-            X=X,
-            y=np.array([item.label for item in items]) if images.labelled else None,
-            digests=np.array([item.digest for item in items]),
-            splits=np.array([item.split or "" for item in items]),
-            paths=np.array([item.path for item in items]),
-            weights=np.array([item.weight for item in items]),
-            views=views,
-            images=images,
-            selection=selection,
-        )
 
     def __len__(self) -> int:
         return len(self.X)
@@ -212,24 +193,9 @@ class Features:
 
     def take(self, rows: np.ndarray) -> Self:
         """Return some rows: bool of shape (n_samples,), or places."""
-        return replace(
-            self,
-            X=self.X[rows],
-            y=None if self.y is None else self.y[rows],
-            digests=self.digests[rows],
-            splits=self.splits[rows],
-            paths=self.paths[rows],
-            weights=self.weights[rows],
-            views=self.views[rows],
-        )
-
-
-def _rows_of(images: ImageSet, selection: FeatureSource) -> tuple[list[ImageItem], np.ndarray]:
-    """Return of which image each row is, and which view of it."""
-    train = [item for item in images.items if item.split == "train"]
-    items = [*images.items, *train * selection.views]
-    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
-    return items, np.concatenate([np.zeros(len(images.items)), numbers]).astype(np.uint16)
+        names = ("X", "digests", "splits", "paths", "weights", "views")
+        own = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, y=None if self.y is None else self.y[rows], **own)
 
 
 def load_features(
@@ -269,31 +235,53 @@ def load_features(
     else:
         selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
-    some = tuple(item for item in images.items if item.split == split)
-    wanted = replace(images, items=some) if split and some else images
-    found = _read(cache, selection, wanted, memory)
-    return replace(found, images=images, banks=cache.banks_of(selection))
+    plain = [item for item in images.items if item.split == split] if split else []
+    items, views = _rows_of(plain or images.items, selection)
+    digests, banks = [item.digest for item in items], cache.banks_of(selection)
+    return Features(
+        X=_read(banks, selection, digests, views, memory),
+        y=np.array([item.label for item in items]) if images.labelled else None,
+        digests=np.array(digests),
+        splits=np.array([item.split or "" for item in items]),
+        paths=np.array([item.path for item in items]),
+        weights=np.array([item.weight for item in items]),
+        views=views,
+        images=images,
+        selection=selection,
+        banks=banks,
+    )
 
 
-def _read(cache: Cache, selection: FeatureSource, images: ImageSet, memory: int | None) -> Features:
-    items, views = _rows_of(images, selection)
-    bank, *others = cache.banks_of(selection)
-    convert = partial(vectors, selection)
-    view_bank = others[0] if others else bank
-    digests = [item.digest for item in items]
+def _rows_of(
+    plain: Sequence[ImageItem], selection: FeatureSource
+) -> tuple[list[ImageItem], np.ndarray]:
+    """Return of which image each row is, and which view of it."""
+    train = [item for item in plain if item.split == "train"]
+    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
+    views = np.concatenate([np.zeros(len(plain)), numbers]).astype(np.uint16)
+    return [*plain, *train * selection.views], views
+
+
+def _read(
+    banks: Sequence[Bank],
+    selection: FeatureSource,
+    digests: list[str],
+    views: np.ndarray,
+    memory: int | None,
+) -> np.ndarray | StreamedRows:
+    """Read rows, plain ones first; larger ones than fit into the memory are left in the banks."""
+    layer, convert = selection.layer, partial(vectors, selection)
     if memory is not None:
-        first = bank.read(selection.layer, digests[:1], convert=convert)
-        X = StreamedRows(
-            bank, view_bank, selection, np.array(digests), views, first.shape[1], memory
-        )
-        if (found := Features.of(images, selection, X)).bytes_in_memory > memory:
-            return found
-    number = len(images.items)
-    plain = bank.read(selection.layer, digests[:number], convert=convert)
+        n_features = banks[0].read(layer, digests[:1], convert=convert).shape[1]
+        X = StreamedRows(banks, selection, np.array(digests), views, n_features, memory)
+        if _BYTES * X.size > memory:
+            return X
+    number = int((views == 0).sum())
+    found = banks[0].read(layer, digests[:number], convert=convert)
     if not selection.views:
-        return Features.of(images, selection, plain)
-    more = view_bank.read(selection.layer, digests[number:], view=views[number:], convert=convert)
-    return Features.of(images, selection, np.concatenate([plain, more]))
+        return found
+    more = banks[-1].read(layer, digests[number:], view=views[number:], convert=convert)
+    return np.concatenate([found, more])
 
 
 def features_of(
