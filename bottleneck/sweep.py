@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from bottleneck.features import Features, load_features
 from bottleneck.fields import made
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
-from bottleneck.heads.problem import Fold, Problem
+from bottleneck.heads.problem import Fold, Problem, Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
 from bottleneck.settings import SweepSettings
@@ -26,8 +26,6 @@ from bottleneck.settings import SweepSettings
 __all__ = ["run_sweep"]
 
 _CV = 5
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

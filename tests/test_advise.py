@@ -15,12 +15,12 @@ import pytest
 
 from bottleneck import Cache, advise_on, load_features, select_layers
 from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law
+from bottleneck.advise.advice import grid_sizes
+from bottleneck.advise.curve import forecast_gain
 from bottleneck.advise.evidence import Contrast
 from bottleneck.advise.network import Depths, FineTuning
-from bottleneck.advise.power_law import forecast_gain
 from bottleneck.advise.samples import Samples
-from bottleneck.advise.scoring import make_bench, score_sizes
-from bottleneck.advise.subsets import grid_sizes, nested_subsets
+from bottleneck.advise.scoring import make_bench, nested_subsets, score_sizes
 from bottleneck.advise.verdict import (
     CEILING,
     EARLIER_LAYER,

@@ -49,7 +49,7 @@ from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.optim import losses, make_optimizer, rate_factor
 from bottleneck.finetune.run import _memory_watched
 from bottleneck.heads import fit_rows
-from bottleneck.heads.probabilities import log_losses
+from bottleneck.heads.scoring import log_losses
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 

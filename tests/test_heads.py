@@ -23,8 +23,8 @@ from bottleneck import Head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
 from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, fit_rows, head_names
-from bottleneck.heads.probabilities import log_probabilities
 from bottleneck.heads.problem import _stratified
+from bottleneck.heads.scoring import log_probabilities
 from bottleneck.labels import Targets
 
 PLAIN = {

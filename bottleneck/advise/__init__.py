@@ -1,8 +1,7 @@
 """What to do next: more data, another layer, another head, or fine-tuning."""
 
 from bottleneck.advise.advice import Advice, advise_on
-from bottleneck.advise.curve import LearningCurve
-from bottleneck.advise.power_law import PowerLaw, fit_power_law
+from bottleneck.advise.curve import LearningCurve, PowerLaw, fit_power_law
 from bottleneck.advise.samples import Estimate
 from bottleneck.advise.verdict import Evidence, Verdict, decide
 

@@ -1,6 +1,6 @@
 """From the cached features of some layers to what should be done next."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,24 +17,23 @@ from bottleneck.advise.evidence import (
     rise,
 )
 from bottleneck.advise.network import Depths
-from bottleneck.advise.scoring import Bench, Scored, make_bench, score_sizes
-from bottleneck.advise.subsets import LEAST_PER_CLASS, grid_sizes
+from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, Scored, make_bench, score_sizes
 from bottleneck.advise.verdict import Evidence, Verdict, decide
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import load_features
 from bottleneck.fields import made
 from bottleneck.heads.prepare import recipe_of
+from bottleneck.heads.problem import Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
 from bottleneck.settings import AdviseSettings
 
-__all__ = ["Advice", "advise_on"]
+__all__ = ["Advice", "advise_on", "grid_sizes"]
 
 _LEAST_SIZES = 3
 """A power law has as many numbers."""
-
-Progress = Callable[[str, int, int], None]
+_MOST_SIZES = 6
 
 
 @dataclass(frozen=True)
@@ -235,3 +234,17 @@ def _sizes(bench: Bench) -> list[int]:
         )
     # Folds differ by a few rows: the largest size is all that each has.
     return [*sizes[:-1], bench.images]
+
+
+def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
+    """Return how many rows the subsets have: halved again and again, ascending, all at last.
+
+    Parameters
+    ----------
+    n_rows : int
+        That there are.
+    n_classes : int
+        Of which every subset has `LEAST_PER_CLASS` rows.
+    """
+    halved = (n_rows // 2**k for k in range(_MOST_SIZES))
+    return sorted({size for size in halved if size >= LEAST_PER_CLASS * n_classes} | {n_rows})

@@ -8,20 +8,20 @@ import joblib
 import numpy as np
 
 from bottleneck.advise.samples import Samples
-from bottleneck.advise.subsets import nested_subsets
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
 from bottleneck.heads import MLP
-from bottleneck.heads.calibration import fit_temperature
-from bottleneck.heads.prepare import make_problem, with_validation
-from bottleneck.heads.probabilities import link_of, log_losses, log_probabilities
+from bottleneck.heads.prepare import problem_of, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
+from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
 from bottleneck.settings import AdviseSettings, TrainingSettings
 from bottleneck.solvers import threads_for
 
-__all__ = ["Bench", "Scored", "make_bench", "score_sizes"]
+__all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets", "score_sizes"]
 
+LEAST_PER_CLASS = 3
+"""Different images of a class in the smallest subset, as far as there are so many."""
 _INNER_FOLDS = 3
 _RULE_OF_THREE = 3
 """What n images have not shown once happens to less than 3 of n (Hanley and Lippman-Hand 1983, If
@@ -147,21 +147,15 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     UsageError
         An image may be of several classes.
     """
-    train, held = features.training(), features.split("val")
     if features.images.multilabel:
         raise UsageError(
             f"image set {features.images.name!r} gives an image several classes, but advise judges "
             f"one for each; compare layers and classifiers with 'bottleneck sweep'"
         )
     cv, repeats, seed = settings.cv, settings.repeats, settings.seed
-    problem = make_problem(
-        train.X,
-        train.labels,
-        recipe,
-        TrainingSettings(seed=seed),
-        groups=train.digests,
-        sample_weight=train.weights,
-    )
+    # Without banks: reductions of so many subsets are not worth keeping.
+    problem = problem_of(replace(features, banks=()), recipe, TrainingSettings(seed=seed))
+    held = features.split("val")
     if not len(held):
         folds = [problem.folds(cv, repeat=repeat) for repeat in range(repeats)]
         held_out = [[np.flatnonzero(fold.held) for fold in own] for own in folds]
@@ -176,6 +170,50 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     judged = np.flatnonzero(fold.held)
     blocks = _dealt(problem.targets.codes[judged], cv, seed)
     return Bench(problem, [[fold]] * repeats, judged, [blocks] * repeats)
+
+
+def nested_subsets(
+    problem: Problem, fit: np.ndarray, sizes: Sequence[int], repeat: int
+) -> list[np.ndarray]:
+    """Return subsets of which each holds the smaller ones, bool of shape (n,) each.
+
+    Groups are drawn in an order of which every beginning has the classes' shares; rows of a group
+    come together.
+
+    Parameters
+    ----------
+    problem : Problem
+        n rows.
+    fit : np.ndarray
+        bool of shape (n,): the rows to draw from.
+    sizes : sequence of int
+        Rows of each subset, at most; but `LEAST_PER_CLASS` groups of each class in any case, as far
+        as there are so many.
+    repeat : int
+        Other numbers give other subsets.
+    """
+    generator = np.random.default_rng([problem.seed, repeat])
+    places = np.flatnonzero(fit)
+    _, first, group_of_row = np.unique(
+        problem.groups[places], return_index=True, return_inverse=True
+    )
+    codes = problem.targets.codes[places][first]
+    key = np.empty(len(first))
+    for code in np.unique(codes):
+        members = generator.permutation(np.flatnonzero(codes == code))
+        rank = np.arange(len(members))
+        share = (rank + generator.uniform()) / len(members)
+        key[members] = np.where(rank < LEAST_PER_CLASS, rank - LEAST_PER_CLASS, share)
+    order = np.argsort(key, kind="stable")
+    rows_until = np.cumsum(np.bincount(group_of_row)[order])
+    subsets = []
+    for size in sizes:
+        most = int(np.searchsorted(rows_until, size, side="right"))
+        chosen = order[: max(most, int((key < 0).sum()))]
+        subset = np.zeros(len(fit), dtype=bool)
+        subset[places[np.isin(group_of_row, chosen)]] = True
+        subsets.append(subset)
+    return subsets
 
 
 def score_sizes(
@@ -249,8 +287,11 @@ def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:
     used = fold.fit | fold.held
     own, fit = problem.take(used), fold.fit[used]
     with threads_for(own.X.size):
-        own = _standardised(own, recipe, fit)
-        inner = [] if isinstance(recipe, MLP) else _inner_folds(own, fit)
+        inner: list[Fold] = []
+        if not isinstance(recipe, MLP):
+            # Standardised once by all rows fitted on, so that inner folds share a reduction.
+            own = replace(own, X=own.reduction(fit).rows, standardize=False)
+            inner = _inner_folds(own, fit)
         everyone = Fold(fit, np.ones_like(fit))
         candidates = recipe.held_out(own, [*inner, everyone], recipe.grid)
         link = link_of(recipe.name, multilabel=False)
@@ -261,13 +302,6 @@ def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:
     return _Fit(
         said[fold.held[used]], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
     )
-
-
-def _standardised(problem: Problem, recipe: Recipe, fit: np.ndarray) -> Problem:
-    """Standardise once by the rows fitted on, so that all inner folds can be fitted together."""
-    if isinstance(recipe, MLP):
-        return problem
-    return replace(problem, X=problem.reduction(fit).rows, standardize=False)
 
 
 def _inner_folds(problem: Problem, fit: np.ndarray) -> list[Fold]:

@@ -1,8 +1,10 @@
-"""Features with labels, groups and splits."""
+"""Features with labels, groups and splits, in memory or read in blocks."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +13,6 @@ import numpy as np
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError
 from bottleneck.features.selection import select_features, vectors
-from bottleneck.features.streaming import StreamedRows
 from bottleneck.fields import made
 from bottleneck.images import SPLITS, ImageItem, ImageSet
 from bottleneck.records import FeatureSource, known_source
@@ -20,11 +21,85 @@ from bottleneck.settings import FeatureSettings
 if TYPE_CHECKING:
     from bottleneck.solvers import Reduction
 
-__all__ = ["Features", "features_of", "load_features"]
-
+__all__ = ["Features", "StreamedRows", "features_of", "free_memory", "load_features"]
 
 _BYTES = 16
 """A number as float32: read, split, standardised, and once more for what works on it."""
+_LEAST = 2**24
+_UNKNOWN = 2**32
+"""Taken to be free where the system does not tell."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedRows:
+    """Rows of features, in place of an array of shape (n, d).
+
+    Attributes
+    ----------
+    banks : sequence of Bank
+        Where they are: first the plain images' rows, last those of augmented views.
+    selection : FeatureSource
+        Which they are.
+    digests : np.ndarray
+        SHA-256 of the n images.
+    views : np.ndarray
+        Which view each row is of.
+    n_features : int
+        d.
+    memory : int
+        Bytes that whoever works with them may take, the blocks included.
+    """
+
+    banks: Sequence[Bank]
+    selection: FeatureSource
+    digests: np.ndarray
+    views: np.ndarray
+    n_features: int
+    memory: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        return len(self.digests), self.n_features
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return len(self.digests) * self.n_features
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def __getitem__(self, rows: np.ndarray) -> Self:
+        """Return some rows, chosen by bool or by place."""
+        return replace(self, digests=self.digests[rows], views=self.views[rows])
+
+    def joined(self, other: Self) -> Self:
+        """Return these rows and then others of the same selection."""
+        return replace(
+            self,
+            digests=np.concatenate([self.digests, other.digests]),
+            views=np.concatenate([self.views, other.views]),
+        )
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield consecutive rows (m, d), float16 or float32, in a quarter of the memory.
+
+        They may take 16 MiB in any case: row by row, a pass would take for ever.
+        """
+        pooled = self.selection.pool != self.selection.stored_pool
+        convert = partial(vectors, self.selection) if pooled else None
+        augmented = self.views > 0
+        cuts = np.flatnonzero(np.diff(augmented)) + 1
+        for start, end in pairwise(np.unique([0, *cuts, len(augmented)])):  # rows of one bank
+            for block in self.banks[-1 if augmented[start] else 0].stream(
+                self.selection.layer,
+                self.digests[start:end].tolist(),
+                view=self.views[start:end],
+                memory=max(_LEAST, self.memory // 4),
+                convert=convert,
+            ):
+                yield block.reshape(len(block), -1)
 
 
 @dataclass(frozen=True)
@@ -67,22 +142,6 @@ class Features:
     images: ImageSet
     selection: FeatureSource
     banks: tuple[Bank, ...] = ()
-
-    @classmethod
-    def of(cls, images: ImageSet, selection: FeatureSource, X: np.ndarray | StreamedRows) -> Self:
-        """Join the labels of images to their rows, which are in the order of `_rows_of`."""
-        items, views = _rows_of(images, selection)
-        return cls(
-            X=X,
-            y=np.array([item.label for item in items]) if images.labelled else None,
-            digests=np.array([item.digest for item in items]),
-            splits=np.array([item.split or "" for item in items]),
-            paths=np.array([item.path for item in items]),
-            weights=np.array([item.weight for item in items]),
-            views=views,
-            images=images,
-            selection=selection,
-        )
 
     def __len__(self) -> int:
         return len(self.X)
@@ -134,24 +193,9 @@ class Features:
 
     def take(self, rows: np.ndarray) -> Self:
         """Return some rows: bool of shape (n_samples,), or places."""
-        return replace(
-            self,
-            X=self.X[rows],
-            y=None if self.y is None else self.y[rows],
-            digests=self.digests[rows],
-            splits=self.splits[rows],
-            paths=self.paths[rows],
-            weights=self.weights[rows],
-            views=self.views[rows],
-        )
-
-
-def _rows_of(images: ImageSet, selection: FeatureSource) -> tuple[list[ImageItem], np.ndarray]:
-    """Return of which image each row is, and which view of it."""
-    train = [item for item in images.items if item.split == "train"]
-    items = [*images.items, *train * selection.views]
-    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
-    return items, np.concatenate([np.zeros(len(images.items)), numbers]).astype(np.uint16)
+        names = ("X", "digests", "splits", "paths", "weights", "views")
+        own = {name: getattr(self, name)[rows] for name in names}
+        return replace(self, y=None if self.y is None else self.y[rows], **own)
 
 
 def load_features(
@@ -191,31 +235,53 @@ def load_features(
     else:
         selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
-    some = tuple(item for item in images.items if item.split == split)
-    wanted = replace(images, items=some) if split and some else images
-    found = _read(cache, selection, wanted, memory)
-    return replace(found, images=images, banks=cache.banks_of(selection))
+    plain = [item for item in images.items if item.split == split] if split else []
+    items, views = _rows_of(plain or images.items, selection)
+    digests, banks = [item.digest for item in items], cache.banks_of(selection)
+    return Features(
+        X=_read(banks, selection, digests, views, memory),
+        y=np.array([item.label for item in items]) if images.labelled else None,
+        digests=np.array(digests),
+        splits=np.array([item.split or "" for item in items]),
+        paths=np.array([item.path for item in items]),
+        weights=np.array([item.weight for item in items]),
+        views=views,
+        images=images,
+        selection=selection,
+        banks=banks,
+    )
 
 
-def _read(cache: Cache, selection: FeatureSource, images: ImageSet, memory: int | None) -> Features:
-    items, views = _rows_of(images, selection)
-    bank, *others = cache.banks_of(selection)
-    convert = partial(vectors, selection)
-    view_bank = others[0] if others else bank
-    digests = [item.digest for item in items]
+def _rows_of(
+    plain: Sequence[ImageItem], selection: FeatureSource
+) -> tuple[list[ImageItem], np.ndarray]:
+    """Return of which image each row is, and which view of it."""
+    train = [item for item in plain if item.split == "train"]
+    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
+    views = np.concatenate([np.zeros(len(plain)), numbers]).astype(np.uint16)
+    return [*plain, *train * selection.views], views
+
+
+def _read(
+    banks: Sequence[Bank],
+    selection: FeatureSource,
+    digests: list[str],
+    views: np.ndarray,
+    memory: int | None,
+) -> np.ndarray | StreamedRows:
+    """Read rows, plain ones first; larger ones than fit into the memory are left in the banks."""
+    layer, convert = selection.layer, partial(vectors, selection)
     if memory is not None:
-        first = bank.read(selection.layer, digests[:1], convert=convert)
-        X = StreamedRows(
-            bank, view_bank, selection, np.array(digests), views, first.shape[1], memory
-        )
-        if (found := Features.of(images, selection, X)).bytes_in_memory > memory:
-            return found
-    number = len(images.items)
-    plain = bank.read(selection.layer, digests[:number], convert=convert)
+        n_features = banks[0].read(layer, digests[:1], convert=convert).shape[1]
+        X = StreamedRows(banks, selection, np.array(digests), views, n_features, memory)
+        if _BYTES * X.size > memory:
+            return X
+    number = int((views == 0).sum())
+    found = banks[0].read(layer, digests[:number], convert=convert)
     if not selection.views:
-        return Features.of(images, selection, plain)
-    more = view_bank.read(selection.layer, digests[number:], view=views[number:], convert=convert)
-    return Features.of(images, selection, np.concatenate([plain, more]))
+        return found
+    more = banks[-1].read(layer, digests[number:], view=views[number:], convert=convert)
+    return np.concatenate([found, more])
 
 
 def features_of(
@@ -266,3 +332,17 @@ def features_of(
             f"fitted; fit it again, so that no image is both trained on and held out"
         )
     return features
+
+
+def free_memory() -> int:
+    """Return how many bytes of memory are free, as far as the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = dict(line.split(":", 1) for line in lines)["MemAvailable"]
+        return int(available.split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return _UNKNOWN

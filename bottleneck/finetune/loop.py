@@ -99,7 +99,7 @@ class Training:
     train, val : Labelled
         The images.
     link : str
-        How scores become probabilities, see `bottleneck.heads.probabilities.link_of`.
+        How scores become probabilities, see `bottleneck.heads.scoring.link_of`.
     temperature : float
         Divides the scores.
     progress : callable, optional

@@ -58,7 +58,7 @@ def losses(link: str, scores: torch.Tensor, codes: torch.Tensor, smoothing: floa
     Parameters
     ----------
     link : str
-        See `bottleneck.heads.probabilities.link_of`.
+        See `bottleneck.heads.scoring.link_of`.
     scores : torch.Tensor
         Shape (n, k), divided by the temperature.
     codes : torch.Tensor

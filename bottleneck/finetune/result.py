@@ -21,9 +21,7 @@ from bottleneck.finetune.loop import State, Training
 from bottleneck.finetune.network import head_model
 from bottleneck.finetune.start import Start
 from bottleneck.heads import Head, calibration_error
-from bottleneck.heads.calibration import fit_temperature
-from bottleneck.heads.probabilities import log_losses, log_probabilities
-from bottleneck.heads.scoring import score_metrics
+from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
 from bottleneck.images import ImageSet
 from bottleneck.labels import Targets
 from bottleneck.predict import load_base

@@ -2,18 +2,14 @@
 
 `HeadClassifier`, which needs scikit-learn, is in `bottleneck.heads.estimator`.
 
-`HeadClassifier`, which needs scikit-learn, is in `bottleneck.heads.estimator`.
-
 A fitted head scores features as they are: its standardisation is folded into it. It is saved as
 safetensors and JSON.
 """
 
-from bottleneck.heads.calibration import calibration_error
-from bottleneck.heads.crossval import cross_validate
-from bottleneck.heads.fit import fit_head, fit_rows
+from bottleneck.heads.fit import cross_validate, fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head, head_names
-from bottleneck.heads.mlp import MLP
-from bottleneck.heads.recipes import C_GRID, RECIPES
+from bottleneck.heads.recipes import C_GRID, MLP, RECIPES
+from bottleneck.heads.scoring import calibration_error
 
 __all__ = [
     "C_GRID",

@@ -1,21 +1,26 @@
-"""Fit a head and choose its hyper-parameter on held-out rows."""
+"""Fit a head, choose its hyper-parameter on held-out rows, and cross-validate classifiers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.errors import DataError, UsageError
 from bottleneck.fields import made
-from bottleneck.heads.calibration import calibration_error, fit_temperature
 from bottleneck.heads.head import Head
-from bottleneck.heads.mlp import MLP
 from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
-from bottleneck.heads.probabilities import link_of, log_probabilities
 from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Progress, Reduce
-from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.scoring import score_metrics
+from bottleneck.heads.recipes import MLP, Recipe
+from bottleneck.heads.scoring import (
+    calibration_error,
+    decision_metrics,
+    fit_temperature,
+    link_of,
+    log_probabilities,
+    probability_metrics,
+    score_metrics,
+)
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
 from bottleneck.solvers import reduce_rows, threads_for
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from bottleneck.features import Features
     from bottleneck.records import FeatureSource
 
-__all__ = ["fit_head", "fit_rows"]
+__all__ = ["cross_validate", "fit_head", "fit_rows"]
 
 _FOLDS = 5
 _HYPERPARAMETERS = ("C", "n_neighbors")
@@ -153,9 +158,7 @@ def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any
     if isinstance(clf, FitSettings):
         return made(FitSettings, clf, options)
     if isinstance(clf, MLPSettings):
-        names = [field.name for field in fields(MLPSettings)]
-        options = {**options, **{name: getattr(clf, name) for name in names}}
-        clf = MLP.name
+        options, clf = {**options, **MLP.of(clf).settings}, MLP.name
     return FitSettings(clf=clf, **options)  # type: ignore[arg-type]
 
 
@@ -277,3 +280,56 @@ def _choose(
             "candidates": found,
         },
     )
+
+
+def cross_validate(
+    problem: Problem, recipe: Recipe, folds: Sequence[Fold], grid: Sequence[Any]
+) -> list[list[dict[str, float]]]:
+    """Fit on each fold for each value of the recipe's parameter, and score what was held out.
+
+    Probabilities are calibrated as those of a head are, but on other rows than they are judged on:
+    each half of what a fold holds out is scaled by the temperature of the other half.
+
+    Parameters
+    ----------
+    problem : Problem
+        n rows.
+    recipe : Recipe
+        The classifier.
+    folds : sequence of Fold
+        f folds.
+    grid : sequence
+        Values of its parameter; None alone where it has none.
+
+    Returns
+    -------
+    list of list of dict
+        For each value and each fold, ``images``, how many are held out, and the metrics of
+        `bottleneck.heads.scoring.score_metrics`.
+    """
+    link = link_of(recipe.name, multilabel=problem.targets.multilabel)
+
+    def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
+        held = problem.targets.take(fold.held)
+        calibrated = _calibrated(link, scores, held)
+        return {
+            "images": len(held),
+            **decision_metrics(scores, held),
+            **probability_metrics(link, calibrated, held),
+        }
+
+    with threads_for(problem.X.size):
+        return [
+            [metrics(fold, own) for fold, own in zip(folds, scores, strict=True)]
+            for scores in recipe.held_out(problem, folds, grid)
+        ]
+
+
+def _calibrated(link: str, scores: np.ndarray, held: Targets) -> np.ndarray:
+    """Return scores divided by temperatures that other rows have given."""
+    half = np.random.default_rng(0).permutation(len(scores)) % 2 == 0
+    scaled = np.array(scores, dtype=np.float64)
+    for own in (half, ~half):
+        if not own.all():
+            scaled[own] /= fit_temperature(link, scores[~own], held.take(~own))
+    return scaled

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import atomic_write
 from bottleneck.heads.models import Model, make_model
-from bottleneck.heads.probabilities import link_of, log_probabilities
+from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
 from bottleneck.records import (
     HeadFacts,
@@ -55,7 +55,7 @@ class Head(HeadFacts):
 
     @property
     def link(self) -> str:
-        """How scores become probabilities, see `bottleneck.heads.probabilities.link_of`."""
+        """How scores become probabilities, see `bottleneck.heads.scoring.link_of`."""
         return link_of(self.clf, multilabel=self.multilabel)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:

@@ -1,16 +1,14 @@
 """What is given to be fitted, checked."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UsageError
-from bottleneck.heads.mlp import MLP
 from bottleneck.heads.problem import Blocks, Fold, Problem, Progress, Reduce
-from bottleneck.heads.recipes import RECIPES, Recipe
+from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings, TrainingSettings
 from bottleneck.solvers import reduce_rows
@@ -24,8 +22,7 @@ __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_v
 def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recipe:
     """Return a recipe by its name, or that of a network."""
     if isinstance(clf, MLPSettings):
-        names = [field.name for field in fields(MLPSettings)]
-        return MLP(**{name: getattr(clf, name) for name in names}, progress=progress)
+        return MLP.of(clf, progress)
     return RECIPES[clf]
 
 

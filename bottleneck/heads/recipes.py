@@ -1,30 +1,62 @@
 """What classifiers there are, and how each is fitted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
+from annotated_doc import Doc
 
-from bottleneck.heads.mlp import MLP
+from bottleneck.fields import Option, settings
 from bottleneck.heads.models import Affine, Neighbours
-from bottleneck.heads.problem import Fitted, Fold, Problem
+from bottleneck.heads.problem import Fitted, Fold, Problem, Progress
 from bottleneck.heads.streaming import Pair, pairs_of, stream, stream_scores
+from bottleneck.settings import MLPSettings
 from bottleneck.solvers import Reduction, threads_for
 from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
 
-__all__ = ["C_GRID", "RECIPES", "Linear", "Nearest", "Recipe"]
+__all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
 
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _NEIGHBOURS_GRID = (1, 3, 5, 9, 17, 33)
+_STOPPING_FOLDS = 5
+"""Of which the first says when the training of a network stops."""
 
 Solved = Iterator[tuple[list[Pair], bool]]
-"""For each `C` the folds' solutions on reduced rows, and whether all are what was looked for."""
-Method = Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any], str], Solved]
-"""Takes a reduction of n rows, the codes of their targets, what each row counts in each fold (see
-`Problem.counts`), the values of `C`, of which there is one, None, for a recipe without, and the
-device that may be used.
-"""
+"""For each `C` the folds' solutions on reduced rows, and whether all have converged."""
+
+
+class Reduced(NamedTuple):
+    """A problem's reduced rows, and what the methods need to fit on them.
+
+    Attributes
+    ----------
+    reduction : Reduction
+        n rows.
+    codes : np.ndarray
+        Those of their targets.
+    counts : np.ndarray
+        What each row counts in each fold, see `Problem.counts`.
+    device : str
+        The one that may be used.
+    """
+
+    reduction: Reduction
+    codes: np.ndarray
+    counts: np.ndarray
+    device: str
+
+    @classmethod
+    def of(
+        cls, problem: Problem, fit: np.ndarray, standardised_by: np.ndarray | None = None
+    ) -> Self:
+        """Reduce a problem whose folds are fitted on the rows `fit`, bool of shape (n, f)."""
+        reduction = problem.reduction(standardised_by)
+        return cls(reduction, problem.targets.codes, problem.counts(fit), problem.device)
+
+
+Method = Callable[[Reduced, Sequence[Any]], Solved]
+"""Fits on all folds for all values of `C`, of which a recipe without has one, None."""
 
 
 class Recipe(Protocol):
@@ -96,11 +128,9 @@ class Linear:
 
     def fit(self, problem: Problem, value: float | None) -> Fitted:
         """As `Recipe.fit`."""
-        reduction = problem.reduction()
-        counts = problem.counts(np.ones((len(problem.X), 1), dtype=bool))
-        codes, device = problem.targets.codes, problem.device
-        (([pair], converged),) = self.method(reduction, codes, counts, [value], device)
-        weight, bias = reduction.lift(*pair, problem.rows)
+        reduced = Reduced.of(problem, np.ones((len(problem.X), 1), dtype=bool))
+        (([pair], converged),) = self.method(reduced, [value])
+        weight, bias = reduced.reduction.lift(*pair, problem.rows)
         return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
 
     def held_out(
@@ -110,13 +140,11 @@ class Linear:
         found: list[list[np.ndarray]] = [[] for _ in grid]
         # Without deviations, which each fold has of its own, one reduction serves all of them.
         for some in [[fold] for fold in folds] if problem.standardize else [list(folds)]:
-            reduction = problem.reduction(some[0].fit if problem.standardize else None)
-            counts = problem.counts(np.stack([fold.fit for fold in some], axis=1))
-            codes, device = problem.targets.codes, problem.device
-            solutions = self.method(reduction, codes, counts, grid, device)
-            for own, (pairs, _) in zip(found, solutions, strict=True):
+            fit = np.stack([fold.fit for fold in some], axis=1)
+            reduced = Reduced.of(problem, fit, some[0].fit if problem.standardize else None)
+            for own, (pairs, _) in zip(found, self.method(reduced, grid), strict=True):
                 for fold, (weight, bias) in zip(some, pairs, strict=True):
-                    own.append(reduction.rows[fold.held] @ weight.T + bias)
+                    own.append(reduced.reduction.rows[fold.held] @ weight.T + bias)
         yield from found
 
 
@@ -126,16 +154,10 @@ class _Path:
 
     loss: str
 
-    def __call__(
-        self,
-        reduction: Reduction,
-        codes: np.ndarray,
-        counts: np.ndarray,
-        grid: Sequence[float],
-        device: str,
-    ) -> Solved:
+    def __call__(self, reduced: Reduced, grid: Sequence[float]) -> Solved:
         from bottleneck.solvers.path import fit_path
 
+        reduction, codes, counts, device = reduced
         size = len(reduction.rows) * len(reduction.mean)
         with threads_for(size):  # again, as PyTorch is loaded only now
             points = fit_path(reduction.rows, codes, counts, grid, self.loss, device=device)
@@ -222,39 +244,83 @@ def _neighbours(
     )
 
 
-def _ridge(
-    reduction: Reduction,
-    codes: np.ndarray,
-    counts: np.ndarray,
-    grid: Sequence[float],
-    _device: str,
-) -> Solved:
+def _ridge(reduced: Reduced, grid: Sequence[float]) -> Solved:
+    rows, counts = reduced.reduction.rows, reduced.counts
     folds = [
-        fit_ridge(reduction.rows, codes, counts[:, fold], grid) for fold in range(counts.shape[1])
+        fit_ridge(rows, reduced.codes, counts[:, fold], grid) for fold in range(counts.shape[1])
     ]
     for pairs in zip(*folds, strict=True):
         yield list(pairs), True
 
 
-def _lda(
-    reduction: Reduction,
-    codes: np.ndarray,
-    counts: np.ndarray,
-    _grid: Sequence[None],
-    _device: str,
-) -> Solved:
+def _lda(reduced: Reduced, _grid: Sequence[None]) -> Solved:
+    reduction, codes, counts, _ = reduced
     n_features = len(reduction.mean)
     yield [fit_lda(reduction.rows, codes, fold, n_features) for fold in counts.T], True
 
 
-def _centroid(
-    reduction: Reduction,
-    codes: np.ndarray,
-    counts: np.ndarray,
-    _grid: Sequence[None],
-    _device: str,
-) -> Solved:
-    yield [fit_centroids(reduction.rows, codes, fold) for fold in counts.T], True
+def _centroid(reduced: Reduced, _grid: Sequence[None]) -> Solved:
+    rows, codes = reduced.reduction.rows, reduced.codes
+    yield [fit_centroids(rows, codes, fold) for fold in reduced.counts.T], True
+
+
+@settings("Network of mlp")
+class MLP(MLPSettings):
+    """The recipe of a network, see `bottleneck.settings.MLPSettings`."""
+
+    progress: Annotated[
+        Progress | None,
+        Doc('Called with "mlp", the epochs done and the most there may be.'),
+        Option(hidden=True),
+    ] = None
+
+    name: ClassVar[str] = "mlp"
+    parameter: ClassVar[None] = None
+    grid: ClassVar[Sequence[None]] = (None,)
+    margins: ClassVar[bool] = False
+    multilabel: ClassVar[bool] = True
+    streams: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, given: MLPSettings, progress: Progress | None = None) -> Self:
+        """Return the recipe with settings that may be part of others."""
+        named = {each.name: getattr(given, each.name) for each in fields(MLPSettings)}
+        return cls(**named, progress=progress)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As `Recipe.settings`."""
+        return {name: value for name, value in asdict(self).items() if name != "progress"}
+
+    def fit(self, problem: Problem, value: None) -> Fitted:  # noqa: ARG002 - there is no parameter
+        """As `Recipe.fit`; a fifth of the rows says when to stop."""
+        return self.fit_on(problem, problem.folds(_STOPPING_FOLDS, fewer=True)[0])
+
+    def held_out(
+        self,
+        problem: Problem,
+        folds: Sequence[Fold],
+        grid: Sequence[None],  # noqa: ARG002 - there is no parameter
+    ) -> Iterator[list[np.ndarray]]:
+        """As `Recipe.held_out`; what is held out has no say in it."""
+        fitted = [self.fit(problem.take(fold.fit), None) for fold in folds]
+        yield [
+            each.model.scores(problem.rows[fold.held])
+            for each, fold in zip(fitted, folds, strict=True)
+        ]
+
+    def fit_on(self, problem: Problem, fold: Fold) -> Fitted:
+        """Train on some rows until the others, which are held out, say to stop.
+
+        Raises
+        ------
+        DataError
+            The training diverged.
+        """
+        from bottleneck.heads.training import train
+
+        with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
+            return train(self, problem.take(fold.fit), problem.take(fold.held), self.progress)
 
 
 _ALL: tuple[Recipe, ...] = (

@@ -1,18 +1,142 @@
-"""How good scores are."""
+"""From scores to probabilities and the temperature that calibrates them, and how good both are."""
 
 import numpy as np
 
-from bottleneck.heads.calibration import calibration_error
-from bottleneck.heads.probabilities import log_losses, log_probabilities
 from bottleneck.labels import Targets
 
 __all__ = [
     "average_precisions",
+    "calibration_error",
     "decide",
     "decision_metrics",
+    "fit_temperature",
+    "link_of",
+    "log_losses",
+    "log_probabilities",
     "probability_metrics",
     "score_metrics",
 ]
+
+_WIDEST = 100.0
+_BINS = 15
+
+
+def link_of(clf: str, *, multilabel: bool) -> str:
+    """Return how a classifier's scores become probabilities.
+
+    ``independent``: each class by the sigmoid of its own score, where a row may be of several;
+    ``one_vs_rest``: sigmoids that are divided by their sum, for ``logreg``; else ``softmax``.
+    """
+    if multilabel:
+        return "independent"
+    return "one_vs_rest" if clf == "logreg" else "softmax"
+
+
+def log_probabilities(link: str, scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return log probabilities of shape (n, k).
+
+    Parameters
+    ----------
+    link : str
+        See `link_of`.
+    scores : np.ndarray
+        Shape (n, k).
+    temperature : float
+        Divides the scores.
+    """
+    from scipy.special import log_expit, log_softmax, logsumexp
+
+    scaled = scores / temperature
+    if link == "softmax":
+        return np.asarray(log_softmax(scaled, axis=1))
+    each = log_expit(scaled)
+    if link == "independent":
+        return np.asarray(each)
+    return np.asarray(each - logsumexp(each, axis=1, keepdims=True))
+
+
+def log_losses(
+    link: str, scores: np.ndarray, targets: Targets, temperature: float, *, smooth: bool = False
+) -> np.ndarray:
+    """Return each row's negative log probability of its class, in nats, of shape (n,).
+
+    Where a row may be of several classes, it is the mean over all k of being right about each.
+
+    Parameters
+    ----------
+    link, scores, temperature
+        As for `log_probabilities`.
+    targets : Targets
+        n rows.
+    smooth : bool
+        Whether a row's own class has less than the whole share, as if one row more were wrong: what
+        Laplace's rule of succession makes of n rows that are all told rightly.
+    """
+    own, classes = log_probabilities(link, scores, temperature), scores.shape[1]
+    indicators = targets.indicators
+    if targets.multilabel:
+        others = log_probabilities(link, -scores, temperature)
+        shares = _shares(indicators, 2, smooth=smooth)
+        return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
+    return np.asarray(-(_shares(indicators, classes, smooth=smooth) * own).sum(axis=1))
+
+
+def _shares(indicators: np.ndarray, answers: int, *, smooth: bool) -> np.ndarray:
+    if not smooth:
+        return indicators
+    total = len(indicators) + answers
+    return np.where(indicators, 1 - (answers - 1) / total, 1 / total)
+
+
+def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
+    """Return the temperature with the lowest log loss, between 1/100 and 100.
+
+    Scores that separate the classes would have it at 0; so the shares of the targets are smoothed.
+
+    Parameters
+    ----------
+    link : str
+        See `link_of`.
+    scores : np.ndarray
+        Held-out scores of shape (n, k).
+    targets : Targets
+        n rows.
+    """
+    from scipy.optimize import minimize_scalar
+
+    def log_loss(log_temperature: float) -> float:
+        temperature = float(np.exp(log_temperature))
+        return float(log_losses(link, scores, targets, temperature, smooth=True).mean())
+
+    widest = np.log(_WIDEST)
+    found = minimize_scalar(log_loss, bounds=(-widest, widest), method="bounded")
+    return float(np.exp(found.x))
+
+
+def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
+    """Return the expected calibration error of the classes predicted.
+
+    The mean distance, over fifteen equal bins of the highest probability, of its mean from the
+    share of rows that are of that class, each bin by its rows (Guo et al. 2017, On Calibration of
+    Modern Neural Networks, section 2). Where a row may be of several classes, each of them is a
+    decision of its own, with the probability of the likelier answer.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray
+        Shape (n, k).
+    targets : Targets
+        n rows.
+    """
+    if targets.multilabel:
+        confidence = np.maximum(probabilities, 1 - probabilities).ravel()
+        right = ((probabilities > 0.5) == targets.codes).ravel()  # noqa: PLR2004 - the likelier
+    else:
+        confidence = probabilities.max(axis=1)
+        right = probabilities.argmax(axis=1) == targets.codes
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
@@ -86,7 +210,7 @@ def probability_metrics(
     Parameters
     ----------
     link : str
-        See `bottleneck.heads.probabilities.link_of`.
+        See `link_of`.
     scores : np.ndarray
         Shape (n, k).
     targets : Targets

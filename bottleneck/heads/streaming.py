@@ -47,8 +47,8 @@ def stream(
     Returns
     -------
     list of (list of (np.ndarray, np.ndarray), bool)
-        For each `C` the folds' solutions on the features as they are, and whether all are what was
-        looked for.
+        For each `C` the folds' solutions on the features as they are, and whether all have
+        converged.
     """
     from bottleneck.solvers.streamed import stream_path
 

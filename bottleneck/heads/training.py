@@ -9,9 +9,8 @@ from torch.nn import functional
 
 from bottleneck.errors import DataError
 from bottleneck.heads.models import Perceptron
-from bottleneck.heads.probabilities import link_of
 from bottleneck.heads.problem import Fitted, Problem, Progress
-from bottleneck.heads.scoring import score_metrics
+from bottleneck.heads.scoring import link_of, score_metrics
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings
 

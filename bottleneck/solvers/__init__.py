@@ -5,7 +5,6 @@
 """
 
 from bottleneck.solvers.kept import KeptReductions
-from bottleneck.solvers.reduction import Reduction, column_moments, reduce_rows
-from bottleneck.solvers.threads import threads_for
+from bottleneck.solvers.reduction import Reduction, column_moments, reduce_rows, threads_for
 
 __all__ = ["KeptReductions", "Reduction", "column_moments", "reduce_rows", "threads_for"]

@@ -1,16 +1,19 @@
 """Features in as few columns as hold all that a linear head can see of them."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-__all__ = ["Reduction", "column_moments", "reduce_rows"]
+__all__ = ["Reduction", "column_moments", "reduce_rows", "threads_for"]
 
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
 _SMALL = 2**20
-"""Up to so many numbers are kept in float64: it costs nothing that could be noticed."""
+"""Up to so many numbers are kept in float64, and computed with in one thread: it costs nothing that
+could be noticed."""
 
 
 @dataclass(frozen=True)
@@ -171,3 +174,17 @@ def _standardised(
             scale[columns] = np.where(deviation <= noise, 1, deviation)
             centred /= scale[columns]
         yield columns, centred
+
+
+def threads_for(size: int) -> AbstractContextManager[object]:
+    """Return a context with one thread where a matrix has no more than a million numbers.
+
+    More would be no faster, and where the machine has other work they wait for each other: that
+    made small fits several times slower.
+
+    Parameters
+    ----------
+    size : int
+        How many numbers a matrix has.
+    """
+    return threadpool_limits(1) if size <= _SMALL else nullcontext()
