@@ -11,8 +11,7 @@ from PIL import Image
 
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
-from bottleneck.images.find import SPLITS
-from bottleneck.images.items import ImageItem, in_threads, read_file
+from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
 from bottleneck.images.sets import ImageSet
 from bottleneck.records import RejectedImage
 

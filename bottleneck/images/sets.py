@@ -17,11 +17,12 @@ from bottleneck.images.find import (
     IMAGE_SUFFIXES,
     SPLITS,
     FoundFile,
+    ImageItem,
+    digest_all,
     find_files,
     read_manifest,
     walk,
 )
-from bottleneck.images.items import ImageItem, digest_all
 from bottleneck.labels import carry_several, classes_of, rarest_classes
 from bottleneck.records import RejectedImage
 
