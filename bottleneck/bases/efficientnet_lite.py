@@ -10,8 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import MissingExtraError, WeightsError
 
 if TYPE_CHECKING:

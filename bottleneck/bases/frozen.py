@@ -10,9 +10,9 @@ import torch
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.graphs import traced
+from bottleneck.bases.models import Transform
+from bottleneck.bases.network import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
-from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, is_out_of_memory

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from bottleneck.bases.models import Model, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, StateDict, Transform
 from bottleneck.errors import (
     BottleneckError,
     PathMissingError,
