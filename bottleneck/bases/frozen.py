@@ -18,6 +18,7 @@ from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.fields import made
 from bottleneck.pooling import check_pool, pool, pooled_shape
+from bottleneck.records import Adjustments
 from bottleneck.settings import BaseSettings
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
@@ -95,20 +96,15 @@ class FrozenBase:
         self._model = find_model(settings.model)
         self.network = traced(self._model)
         layers = settings.layers or (self._model.default_layer,)
-        given: dict[str, Any] = {
-            "image_size": settings.image_size,
-            "interpolation": settings.interpolation,
-            "squash": settings.squash,
-            "keep_aspect": settings.keep_aspect or None,
-            "reduced_decode": settings.reduced_decode or None,
-            "exact_resize": settings.exact_resize,
+        given = {key: getattr(settings, key) for key in Adjustments.__annotations__}
+        self.adjustments = {
+            key: value for key, value in given.items() if value != getattr(BaseSettings, key)
         }
         self.devices = find_devices(settings.device)
         wanted = settings.precision
         self.precision = choose_precision(wanted, self.devices[0], dense=self.network.dense)
         if (wanted, self.precision, settings.exact_resize) == ("auto", "fp32", None):
-            given["exact_resize"] = False
-        self.adjustments = {key: value for key, value in given.items() if value is not None}
+            self.adjustments["exact_resize"] = False
         how = settings.pool
         self._plan(self._model.transform, layers, how)  # mistakes are told before weights load
         loaded = load_weights(self._model, settings.weights)

@@ -188,11 +188,6 @@ class Network:
             if isinstance(module, nn.Conv2d)
         )
 
-    @property
-    def parameters(self) -> int:
-        """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self.root.parameters())
-
     def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
         """Return the part of the network that computes `layers`, and nothing behind them.
 

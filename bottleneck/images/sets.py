@@ -28,8 +28,6 @@ from bottleneck.records import RejectedImage
 
 __all__ = ["ImageSet"]
 
-_SET_COLUMNS = ("path", "digest", "label", "split")
-
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -217,12 +215,10 @@ class ImageSet:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        columns = (*_SET_COLUMNS, "weight")
-        shown = len(columns) if any(item.weight != 1 for item in self.items) else len(_SET_COLUMNS)
-        writer.writerow(columns[:shown])
-        for item in self.items:
-            cells = (item.path, item.digest, item.label or "", item.split or "", item.weight)
-            writer.writerow(cells[:shown])
+        weighted = any(item.weight != 1 for item in self.items)
+        columns = ["path", "digest", "label", "split", *(["weight"] if weighted else [])]
+        writer.writerow(columns)
+        writer.writerows([getattr(item, column) for column in columns] for item in self.items)
         atomic_write(Path(file), text.getvalue())
 
     @property
