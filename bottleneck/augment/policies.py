@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -74,26 +74,6 @@ class Policy:
         steps = [{name: dict(arguments)} for name, arguments in self.steps]
         return {"scheme": _SCHEME, "steps": json.loads(json.dumps(steps, allow_nan=False))}
 
-    def pipeline(self, size: tuple[int, int]) -> Sequence[Any]:
-        """Return the steps for a base that takes this height and width.
-
-        Raises
-        ------
-        UsageError
-            A class does not take its arguments.
-        """
-        from bottleneck.augment.pipelines import make_pipeline
-
-        try:
-            return make_pipeline(json.dumps(self.as_dict(), sort_keys=True), tuple(size))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise UsageError(
-                f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
-                f"arguments that torchvision.transforms.v2 takes"
-            ) from error
-
     def augment(
         self, pixels: "torch.Tensor", digest: str, view: int, size: tuple[int, int]
     ) -> "torch.Tensor":
@@ -121,13 +101,22 @@ class Policy:
         Raises
         ------
         UsageError
-            A step cannot be applied, or pixels of another type or size came out.
+            A class does not take its arguments, a step cannot be applied, or pixels of another type
+            or size came out.
         """
-        from bottleneck.augment.pipelines import Seeded
+        from bottleneck.augment.pipelines import Seeded, make_pipeline
 
-        pipeline = self.pipeline(size)
-        text = f"{digest} {view} {json.dumps(self.as_dict(), sort_keys=True)}"
-        seed = hashlib.sha256(text.encode()).digest()
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        try:
+            pipeline = make_pipeline(text, tuple(size))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
+                f"arguments that torchvision.transforms.v2 takes"
+            ) from error
+        seed = hashlib.sha256(f"{digest} {view} {text}".encode()).digest()
         view_of: Any = pixels
         with Seeded(int.from_bytes(seed[:8], "big") >> 1):
             for (name, _), step in zip(self.steps, pipeline, strict=True):

@@ -45,6 +45,8 @@ class FrozenBase:
 
     Attributes
     ----------
+    model : str
+        The model's name.
     layers : tuple of str
         torchvision's node names, in the order of computation.
     shapes : dict of str to tuple of int
@@ -94,6 +96,7 @@ class FrozenBase:
             options["device"] = str(options.get("device", "auto"))
             settings = BaseSettings(model=model, layers=named, **options)
         self._model = find_model(settings.model)
+        self.model = self._model.name
         self.network = traced(self._model)
         layers = settings.layers or (self._model.default_layer,)
         given = {key: getattr(settings, key) for key in Adjustments.__annotations__}
@@ -113,9 +116,9 @@ class FrozenBase:
         used = {name for layer in self.layers for name in self.network.tensors(layer)}
         default = self.network.in_order([self._model.default_layer])
         required = {name for layer in default for name in self.network.tensors(layer)}
-        check_weights(self.model, loaded, self.network.state, used, required)
+        check_weights(self.model, loaded, self.network.root.state_dict(), used, required)
         self.weights_name = loaded.name
-        self.weights_random = loaded.random
+        self.weights_random = loaded.name.startswith("random:")
         known = loaded.state | self.network.constants
         self._tensors = {
             name: known[name].float() if known[name].is_floating_point() else known[name]
@@ -192,11 +195,6 @@ class FrozenBase:
                     f"layer {self.network.alias(name) or name!r} has another shape for each size "
                     f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
                 )
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self._model.name
 
     def __call__(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the layers of a batch of preprocessed images.

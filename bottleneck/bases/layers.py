@@ -240,13 +240,13 @@ def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
     return root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """Return nodes and all that they are computed from."""
+def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
+    """Return nodes and all that they are computed from; only what comes after one, if given."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        if node not in found:
+        if node not in found and node is not above:
             found.add(node)
             waiting.extend(node.all_input_nodes)
     return found

@@ -175,11 +175,6 @@ class Network:
         return tuple(sorted(names))
 
     @property
-    def state(self) -> dict[str, torch.Tensor]:
-        """What a state dict of this architecture holds, without values: shapes and types."""
-        return dict(self.root.state_dict())
-
-    @property
     def dense(self) -> bool:
         """Whether all convolutions mix channels, and have their weights as they are stored."""
         return all(

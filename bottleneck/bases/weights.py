@@ -57,11 +57,6 @@ class Weights:
     state: StateDict
     transform: Transform
 
-    @property
-    def random(self) -> bool:
-        """Whether these weights were never trained."""
-        return self.name.startswith("random:")
-
 
 def load_weights(model: Model, choice: str) -> Weights:
     """Load a model's weights.
