@@ -272,22 +272,19 @@ class Network:
         meant = zip(WORDS, (convolved, before_logits, logits), strict=True)
         words = {word: names[node] for word, node in meant if node in measured.shapes}
         self.modules = last_inside(shapes)
-        targets = {
-            alias: self.modules.get(target, target)
+        keras = {
+            alias: layer
             for alias, target in keras_aliases(self.root).items()
+            if (layer := self.modules.get(target, target)) in shapes
         }
-        self.aliases = {
-            **{alias: layer for alias, layer in targets.items() if layer in shapes},
-            **words,
-        }
-        aliases: dict[str, list[str]] = {name: [] for name in shapes}
-        for alias, layer in self.aliases.items():
-            aliases[layer].append(alias)
-        self.layers = {
-            name: Layer(name, tuple(aliases[name]), shape, axes.get(node, ""), measured.costs[node])
-            for name, shape in shapes.items()
-            for node in [self.nodes[name]]
-        }
+        self.aliases = keras | words
+        self.layers = {}
+        for name, shape in shapes.items():
+            aliases = tuple(alias for alias, layer in self.aliases.items() if layer == name)
+            node = self.nodes[name]
+            self.layers[name] = Layer(
+                name, aliases, shape, axes.get(node, ""), measured.costs[node]
+            )
         ends = block_ends(self.root, before)
         self.blocks = tuple(
             name for name, shape in shapes.items() if name in ends and has_positions(shape)

@@ -2,23 +2,20 @@
 
 from bottleneck.images.decode import decode, read_size
 from bottleneck.images.find import (
-    IMAGE_SUFFIXES,
     SPLITS,
     ImageItem,
     in_threads,
     read_file,
     read_manifest,
 )
-from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
+from bottleneck.images.near import NearDuplicates, find_near_duplicates
 from bottleneck.images.sets import ImageSet
 from bottleneck.records import RejectedImage
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "SPLITS",
     "ImageItem",
     "ImageSet",
-    "NearDuplicate",
     "NearDuplicates",
     "RejectedImage",
     "decode",
