@@ -20,7 +20,7 @@ from bottleneck.errors import DataError, PathMissingError, UsageError
 from bottleneck.extract import fill_banks
 from bottleneck.images import ImageSet
 from bottleneck.pooling import check_pool, pool, pooled_shape
-from bottleneck.settings import StoreSettings
+from bottleneck.settings import BaseSettings, StoreSettings
 
 __all__ = ["BottleneckFeatures"]
 
@@ -156,7 +156,11 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not bank.holds(layer.name, digests).all():
             reasons = self._fill(bank, images)
             _refuse({p: reasons[d] for p, d in digest_of.items() if d in reasons}, paths)
-        return bank.read(layer.name, digests, convert=lambda rows: layer.vectors(rows, how))
+
+        def vectors(rows: np.ndarray) -> np.ndarray:
+            return pool(rows.astype(np.float32), how, layer.axes).reshape(len(rows), -1)
+
+        return bank.read(layer.name, digests, convert=vectors)
 
     def _fill(self, bank: Bank, images: ImageSet) -> dict[str, str]:
         """Compute what a bank lacks; return the reason for each digest that cannot be used."""
@@ -164,16 +168,15 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         cache.check_writable()
         # Folds overlap: processes that begin together would compute the same images.
         with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
-            base = self._arguments().load()
-            return fill_banks(images, base, cache, self._stored()).bad
+            return fill_banks(images, _load(self._base()), cache, self._stored()).bad
 
     def _find_layer(self) -> tuple["_StoredLayer", str]:
         """Check the parameters; return what there is to read, and how to pool it."""
         self._stored()
         if not isinstance(self.layer, str | None):
             raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
-        arguments = self._arguments()
-        layer = _stored_layer(arguments, self.dtype, _stamp(arguments.weights))
+        base = self._base()
+        layer = _stored_layer(base, self.dtype, _stamp(base.weights))
         how = self.pool or "none"
         check_pool(how, layer.axes, layer.shown)
         return layer, how
@@ -182,14 +185,14 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """Return how features are stored; raise `UsageError` where they cannot be."""
         return StoreSettings(dtype=self.dtype, batch_size=self.batch_size)
 
-    def _arguments(self) -> "_BaseArguments":
-        return _BaseArguments(
-            self.model,
-            self.layer,
-            str(self.weights),
-            None if self.image_size is None else tuple(self.image_size),
-            self.precision,
-            str(self.device),
+    def _base(self) -> BaseSettings:
+        checked: dict[str, Any] = {"image_size": self.image_size, "precision": self.precision}
+        return BaseSettings(
+            model=self.model,
+            layers=() if self.layer is None else (self.layer,),
+            weights=str(self.weights),
+            device=str(self.device),
+            **checked,
         )
 
     @property
@@ -208,32 +211,15 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return tags
 
 
-@dataclass(frozen=True)
-class _BaseArguments:
-    """By what a base is known again within a process."""
-
-    model: str
-    layer: str | None
-    weights: str
-    image_size: tuple[int, ...] | None
-    precision: str
-    device: str
-
-    def load(self) -> FrozenBase:
-        """Load the base; raise `UsageError` where it has several layers."""
-        base = FrozenBase(
-            self.model,
-            () if self.layer is None else self.layer,
-            weights=self.weights,
-            image_size=self.image_size,
-            precision=self.precision,
-            device=self.device,
+def _load(settings: BaseSettings) -> FrozenBase:
+    """Load a base; raise `UsageError` where it has several layers."""
+    base = FrozenBase(settings)
+    if len(base.layers) > 1:
+        raise UsageError(
+            f"layer {settings.layers[0]!r} of {settings.model} stands for {len(base.layers)}; "
+            f"{_ONE_LAYER}"
         )
-        if len(base.layers) > 1:
-            raise UsageError(
-                f"layer {self.layer!r} of {self.model} stands for {len(base.layers)}; {_ONE_LAYER}"
-            )
-        return base
+    return base
 
 
 @dataclass(frozen=True)
@@ -258,16 +244,12 @@ class _StoredLayer:
     shape: tuple[int, ...]
     axes: str
 
-    def vectors(self, rows: np.ndarray, how: str) -> np.ndarray:
-        """Turn rows as the bank stores them into features, float32 of shape (n, d)."""
-        return pool(rows.astype(np.float32), how, self.axes).reshape(len(rows), -1)
-
 
 @lru_cache
-def _stored_layer(arguments: _BaseArguments, dtype: str, _stamp: object) -> _StoredLayer:
+def _stored_layer(settings: BaseSettings, dtype: str, _stamp: object) -> _StoredLayer:
     """Return what a base stores; loaded once in a process, as long as its file is as it was."""
     with _ALONE:
-        base = arguments.load()
+        base = _load(settings)
     (name,) = base.layers
     return _StoredLayer(
         name,

@@ -15,7 +15,7 @@ from skimage import data
 from torchvision.transforms import v2
 
 from bottleneck.augment import POLICIES, Policy, find_policy
-from bottleneck.augment.warps import EdgeAffine, EdgeElastic
+from bottleneck.augment.pipelines import EdgeAffine, EdgeElastic
 from bottleneck.bases import Transform
 from bottleneck.errors import BottleneckError, PathMissingError, UnknownNameError, UsageError
 from bottleneck.extract import preprocess
@@ -250,7 +250,7 @@ def test_memory_that_falls_short_is_no_fault_of_a_policy(monkeypatch):
 
     policy, pixels = find_policy("flip"), torch.zeros(3, 8, 8, dtype=torch.uint8)
     for pipeline in (short, lambda *_: [short] * len(policy.steps)):
-        monkeypatch.setattr("bottleneck.augment.policies._pipeline", pipeline)
+        monkeypatch.setattr("bottleneck.augment.pipelines.make_pipeline", pipeline)
         with pytest.raises(MemoryError):
             policy.augment(pixels, "0", 1, (8, 8))
 

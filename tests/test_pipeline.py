@@ -20,7 +20,7 @@ from torch import nn
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.bases import find_model
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.precision import choose_precision, find_devices
+from bottleneck.bases.precision import find_devices
 from bottleneck.cli.output import progress_shown
 from bottleneck.errors import UnknownNameError, UsageError, is_out_of_memory
 from bottleneck.extract import feature_batches, preprocess
@@ -241,8 +241,8 @@ def test_precision_is_part_of_the_fingerprint():
         for precision in ("fp32", "bf16", "fp16")
     }
     assert len(prints) == 3
-    with pytest.raises(UnknownNameError, match="no precision 'bf61'; did you mean 'bf16'"):
-        choose_precision("bf61", CPU, dense=True)
+    with pytest.raises(UnknownNameError, match="got 'bf61'; did you mean 'bf16'"):
+        base(precision="bf61")
 
 
 @ISA

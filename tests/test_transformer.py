@@ -47,7 +47,7 @@ def loads(monkeypatch) -> list[str]:
     build = FrozenBase.__init__
 
     def counting(self, model, *arguments, **options):
-        counted.append(model)
+        counted.append(getattr(model, "model", model))
         build(self, model, *arguments, **options)
 
     monkeypatch.setattr(FrozenBase, "__init__", counting)

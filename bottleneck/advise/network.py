@@ -138,7 +138,7 @@ def _next(known: _Known, layer: str) -> tuple[str, int]:
 
 def _known(selection: FeatureSource) -> _Known | None:
     """Return the network that a layer is of, or None: features may come from elsewhere."""
-    from bottleneck.bases.graphs import traced
+    from bottleneck.bases.network import traced
 
     try:
         network = traced(find_model(selection.model))

@@ -1,6 +1,5 @@
 """Augmentation policies: views of an image that depend on its digest and their number alone."""
 
-from bottleneck.augment.files import find_policy
-from bottleneck.augment.policies import POLICIES, Policy
+from bottleneck.augment.policies import POLICIES, Policy, find_policy
 
 __all__ = ["POLICIES", "Policy", "find_policy"]

@@ -1,22 +1,21 @@
-"""The steps of a policy as torchvision makes them, and where their random numbers come from."""
+"""The steps of a policy, torchvision's and our own, and where their random numbers come from."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from inspect import signature
+from math import ceil, cos, pi, sin
 from typing import Any
 
 import torch
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
-from bottleneck.augment.warps import EdgeAffine, EdgeElastic
+__all__ = ["OWN", "EdgeAffine", "EdgeElastic", "Seeded", "make_pipeline"]
 
-__all__ = ["OWN", "Seeded", "make_pipeline"]
-
-OWN: dict[str, type[v2.Transform]] = {"EdgeAffine": EdgeAffine, "EdgeElastic": EdgeElastic}
-"""Classes that policies may use beside those of ``torchvision.transforms.v2``."""
-
+_WIDEST = 3
+"""Deviations at which a Gaussian is cut off."""
 _DRAWING: set[Callable[..., Any]] = {
     torch.rand,
     torch.randn,
@@ -33,6 +32,113 @@ _DRAWING: set[Callable[..., Any]] = {
     torch.Tensor.uniform_,
 }
 _DRAWING_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
+
+
+class _Warp(v2.Transform):  # type: ignore[misc]
+    """Looks output pixels up elsewhere in the image, in one bilinear interpolation.
+
+    The image goes on with its outermost pixels, which no class of torchvision does.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> torch.Tensor:
+        """Look the pixels up at `places`, (height, width, 2), rows before columns, from the middle.
+
+        Returns
+        -------
+        torch.Tensor
+            uint8 of shape (3, height, width).
+        """
+        height, width = inpt.shape[-2:]
+        grid = params["places"].flip(-1) * 2 / torch.tensor([width, height])
+        found = functional.grid_sample(
+            inpt[None].float(), grid[None], padding_mode="border", align_corners=False
+        )
+        return found[0].round_().clamp_(0, 255).to(torch.uint8)
+
+
+class EdgeAffine(_Warp):
+    """Rotate, shift, shear and zoom in one.
+
+    What Keras' ``ImageDataGenerator`` does with ``fill_mode="nearest"``: output pixels are looked
+    up in the image at rotation x shift x shear x zoom of their place.
+
+    Parameters
+    ----------
+    degrees : float
+        Angles are drawn from [-degrees, degrees].
+    shift : float
+        Shifts are drawn from [-shift, shift] parts of the height, and of the width.
+    shear : float
+        Shear angles are drawn from [-shear, shear], in radians.
+    zoom : float
+        What heights and widths are multiplied by is drawn, for each alone, from
+        [1 - zoom, 1 + zoom].
+    """
+
+    def __init__(
+        self, degrees: float = 0.0, shift: float = 0.0, shear: float = 0.0, zoom: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not 0 <= zoom < 1:
+            raise ValueError(f"zoom must be from 0 to below 1, not {zoom!r}")
+        self.degrees, self.shift, self.shear, self.zoom = degrees, shift, shear, zoom
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw where the output's pixels lie in the image."""
+        height, width = flat_inputs[0].shape[-2:]
+        draws = (2 * torch.rand(6, dtype=torch.float64) - 1).tolist()
+        turn, lean = draws[0] * self.degrees * pi / 180, draws[1] * self.shear
+        down, right = draws[2] * self.shift * height, draws[3] * self.shift * width
+        tall, wide = (1 + draw * self.zoom for draw in draws[4:])
+        rotation = torch.tensor([[cos(turn), -sin(turn)], [sin(turn), cos(turn)]])
+        shearing = torch.tensor([[1, -sin(lean)], [0, cos(lean)]])
+        places = _places(height, width) / torch.tensor([tall, wide])
+        return {"places": (places @ shearing.T + torch.tensor([down, right])) @ rotation.T}
+
+
+class EdgeElastic(_Warp):
+    """Shift every pixel a little, neighbours alike (Simard et al. 2003, Best Practices for
+    Convolutional Neural Networks Applied to Visual Document Analysis, section 2).
+
+    What ``ElasticTransform`` does, with numbers that mean the same for images of any size, and with
+    the noise smoothed along each axis in turn, which is many times faster.
+
+    Parameters
+    ----------
+    shift : float
+        Deviation of the shifts along each axis, in parts of the shorter side.
+    smooth : float
+        Deviation of the Gaussian that smooths them, in parts of the shorter side.
+    """  # noqa: D205 - the source belongs to the first sentence
+
+    def __init__(self, shift: float = 0.0, smooth: float = 0.05) -> None:
+        super().__init__()
+        if not smooth > 0:
+            raise ValueError(f"smooth must be above 0, not {smooth!r}")
+        self.shift, self.smooth = shift, smooth
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw where the output's pixels lie in the image."""
+        height, width = flat_inputs[0].shape[-2:]
+        side = min(height, width)
+        reach = ceil(_WIDEST * self.smooth * side)
+        bell = torch.exp(-((torch.arange(-reach, reach + 1) / (self.smooth * side)) ** 2) / 2)
+        bell /= bell.square().sum().sqrt()  # keeps the deviation of what it smooths
+        noise = torch.randn(2, 1, height + 2 * reach, width + 2 * reach)
+        rows = functional.conv2d(noise, bell.reshape(1, 1, -1, 1))
+        shifts = functional.conv2d(rows, bell.reshape(1, 1, 1, -1))[:, 0] * (self.shift * side)
+        return {"places": _places(height, width) + shifts.movedim(0, -1)}
+
+
+def _places(height: int, width: int) -> torch.Tensor:
+    """Return each pixel's row and column, seen from the middle: (height, width, 2)."""
+    rows = torch.arange(height) - (height - 1) / 2
+    columns = torch.arange(width) - (width - 1) / 2
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1)
+
+
+OWN: dict[str, type[v2.Transform]] = {"EdgeAffine": EdgeAffine, "EdgeElastic": EdgeElastic}
+"""Classes that policies may use beside those of ``torchvision.transforms.v2``."""
 
 
 class Seeded(TorchFunctionMode):

@@ -2,23 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bottleneck.errors import UsageError, first_line, is_out_of_memory
+from bottleneck.errors import (
+    PathMissingError,
+    UnknownNameError,
+    UsageError,
+    did_you_mean,
+    first_line,
+    is_out_of_memory,
+)
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["POLICIES", "STEPS", "Policy", "Step"]
+__all__ = ["POLICIES", "Policy", "find_policy"]
 
 _SCHEME = 1
 """Counts changes to how views are seeded, and to what our own classes do."""
 
-Step = tuple[str, Mapping[str, Any]]
-_FLIP: Step = ("RandomHorizontalFlip", {"p": 0.5})
-STEPS: dict[str, tuple[Step, ...]] = {
+_Step = tuple[str, Mapping[str, Any]]
+_FLIP: _Step = ("RandomHorizontalFlip", {"p": 0.5})
+_STEPS: dict[str, tuple[_Step, ...]] = {
     "none": (),
     "flip": (_FLIP,),
     "standard": (("EdgeAffine", {"degrees": 40, "shift": 0.2, "shear": 0.2, "zoom": 0.2}), _FLIP),
@@ -30,7 +38,9 @@ STEPS: dict[str, tuple[Step, ...]] = {
     "elastic": (("EdgeElastic", {"shift": 0.016, "smooth": 0.08}),),
     "trivial": (("TrivialAugmentWide", {}),),
 }
-POLICIES = tuple(STEPS)
+POLICIES = tuple(_STEPS)
+_TRIAL_SIZE = (96, 80)
+_TRIAL_WHOLE = (128, 112)
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,11 @@ class Policy:
         One of `POLICIES`, or the name of the YAML file that it comes from.
     steps : tuple of (str, mapping)
         One after the other: a class of ``torchvision.transforms.v2``, or `EdgeAffine` or
-        `EdgeElastic`, and its
-        arguments. A ``size`` that a class needs is that of the base.
+        `EdgeElastic`, and its arguments. A ``size`` that a class needs is that of the base.
     """
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[_Step, ...]
 
     @classmethod
     def from_dict(cls, name: str, content: Mapping[str, Any]) -> Self:
@@ -64,26 +73,6 @@ class Policy:
         """Return all that decides the pixels, as JSON has it; the name does not."""
         steps = [{name: dict(arguments)} for name, arguments in self.steps]
         return {"scheme": _SCHEME, "steps": json.loads(json.dumps(steps, allow_nan=False))}
-
-    def pipeline(self, size: tuple[int, int]) -> Sequence[Any]:
-        """Return the steps for a base that takes this height and width.
-
-        Raises
-        ------
-        UsageError
-            A class does not take its arguments.
-        """
-        from bottleneck.augment.pipelines import make_pipeline
-
-        try:
-            return make_pipeline(json.dumps(self.as_dict(), sort_keys=True), tuple(size))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise UsageError(
-                f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
-                f"arguments that torchvision.transforms.v2 takes"
-            ) from error
 
     def augment(
         self, pixels: "torch.Tensor", digest: str, view: int, size: tuple[int, int]
@@ -112,13 +101,22 @@ class Policy:
         Raises
         ------
         UsageError
-            A step cannot be applied, or pixels of another type or size came out.
+            A class does not take its arguments, a step cannot be applied, or pixels of another type
+            or size came out.
         """
-        from bottleneck.augment.pipelines import Seeded
+        from bottleneck.augment.pipelines import Seeded, make_pipeline
 
-        pipeline = self.pipeline(size)
-        text = f"{digest} {view} {json.dumps(self.as_dict(), sort_keys=True)}"
-        seed = hashlib.sha256(text.encode()).digest()
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        try:
+            pipeline = make_pipeline(text, tuple(size))
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
+                f"arguments that torchvision.transforms.v2 takes"
+            ) from error
+        seed = hashlib.sha256(f"{digest} {view} {text}".encode()).digest()
         view_of: Any = pixels
         with Seeded(int.from_bytes(seed[:8], "big") >> 1):
             for (name, _), step in zip(self.steps, pipeline, strict=True):
@@ -127,17 +125,13 @@ class Policy:
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise
-                    raise _wrong_step(self.name, name, error) from error
+                    raise UsageError(
+                        f"step {name} of augmentation {self.name!r} failed ({first_line(error)}); "
+                        f"see what torchvision.transforms.v2 says of it"
+                    ) from error
         _check_view(self.name, view_of, size)
         found: torch.Tensor = view_of.contiguous()
         return found
-
-
-def _wrong_step(policy: str, name: str, error: Exception) -> UsageError:
-    return UsageError(
-        f"step {name} of augmentation {policy!r} failed ({first_line(error)}); see what "
-        f"torchvision.transforms.v2 says of it"
-    )
 
 
 def _check_view(policy: str, found: Any, size: tuple[int, int]) -> None:
@@ -152,3 +146,118 @@ def _check_view(policy: str, found: Any, size: tuple[int, int]) -> None:
         f"augmentation {policy!r} gives {what} where torch.uint8 {wanted} was expected; leave out "
         f"steps that change type or size, or end with CenterCrop"
     )
+
+
+def find_policy(name: str) -> Policy:
+    """Return a policy by its name, or read it from a YAML file, and try it on a small image.
+
+    Parameters
+    ----------
+    name : str
+        One of `POLICIES`, or the path of a ``.yaml`` or ``.yml`` file: a list of
+        ``- ClassName: {argument: value}``.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such policy, or no such class.
+    PathMissingError
+        There is no such file.
+    UsageError
+        The file is not such a list, or a class cannot be used with these arguments.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        policy = Policy(path.stem, _read_steps(path))
+    elif name in _STEPS:
+        policy = Policy(name, _STEPS[name])
+    else:
+        raise UnknownNameError(
+            f"no augmentation {name!r}{did_you_mean(name, POLICIES)}; expected one of "
+            f"{', '.join(POLICIES)}, or the path of a .yaml file"
+        )
+    _try(policy)
+    return policy
+
+
+def _read_steps(path: Path) -> tuple[_Step, ...]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_bytes())
+        json.dumps(found, allow_nan=False)
+    except FileNotFoundError:
+        raise PathMissingError(
+            f"no file {str(path)!r}; name an augmentation or the path of a .yaml file"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{str(path)!r} is not a list of augmentation steps ({first_line(error)}); write one "
+            f"'- ClassName: {{argument: value}}' for each"
+        ) from error
+    return _checked_steps(path, found)
+
+
+def _checked_steps(path: Path, found: Any) -> tuple[_Step, ...]:
+    """Return the steps that YAML holds if each names a class and its arguments."""
+    if not isinstance(found, list) or not found:
+        raise UsageError(
+            f"{str(path)!r} holds {found!r:.60}, not a list of augmentation steps; write one "
+            f"'- ClassName: {{argument: value}}' for each"
+        )
+    steps = []
+    for each in found:
+        step = {each: {}} if isinstance(each, str) else each
+        if not isinstance(step, dict) or len(step) != 1:
+            raise UsageError(
+                f"{str(path)!r} has the step {each!r:.60}; expected '- ClassName: {{argument: "
+                f"value}}'"
+            )
+        ((name, arguments),) = step.items()
+        steps.append((str(name), _checked_arguments(path, str(name), arguments or {})))
+    return tuple(steps)
+
+
+def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
+    from torchvision.transforms import v2
+
+    from bottleneck.augment.pipelines import OWN
+
+    kinds = {each: getattr(v2, each) for each in dir(v2)}
+    theirs = (each for each, kind in kinds.items() if isinstance(kind, type))
+    known = [*OWN, *(each for each in theirs if issubclass(kinds[each], v2.Transform))]
+    if name not in known:
+        raise UnknownNameError(
+            f"{str(path)!r} names {name!r}{did_you_mean(name, known)}; expected a class of "
+            f"torchvision.transforms.v2"
+        )
+    if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+        raise UsageError(
+            f"{str(path)!r} gives {name} {arguments!r:.60}; expected its arguments by name, as "
+            f"{{argument: value}}"
+        )
+    if "size" in arguments:
+        raise UsageError(
+            f"{str(path)!r} gives {name} a size; leave it out, for views have the size that the "
+            f"base takes"
+        )
+    if "transforms" in arguments:
+        inner = _checked_steps(path, arguments["transforms"])
+        return arguments | {"transforms": [{key: given} for key, given in inner]}
+    return arguments
+
+
+def _try(policy: Policy) -> None:
+    """Make two small views, and the first again: it must come out the same."""
+    import torch
+
+    high, wide = _TRIAL_WHOLE if policy.whole else _TRIAL_SIZE
+    pixels = (torch.arange(3 * high * wide) * 7 % 256).to(torch.uint8).reshape(3, high, wide)
+    views = [policy.augment(pixels, "", view, _TRIAL_SIZE) for view in (1, 2, 1)]
+    if not torch.equal(views[0], views[2]):
+        raise UsageError(
+            f"augmentation {policy.name!r} gives another view each time; use steps that draw from "
+            f"torch's generator"
+        )

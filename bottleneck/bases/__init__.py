@@ -5,11 +5,9 @@ The names below describe models and load no torch. `FrozenBase` is in `bottlenec
 """
 
 from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned
-from bottleneck.bases.models import Model, PretrainedWeights
-from bottleneck.bases.precision import device_names, find_devices
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, Transform
+from bottleneck.bases.precision import find_devices
 from bottleneck.bases.zoo import (
-    PLUGIN_GROUP,
     ModelRow,
     find_model,
     list_models,
@@ -18,13 +16,11 @@ from bottleneck.bases.zoo import (
 )
 
 __all__ = [
-    "PLUGIN_GROUP",
     "WEIGHTS_NAME",
     "Model",
     "ModelRow",
     "PretrainedWeights",
     "Transform",
-    "device_names",
     "find_devices",
     "find_model",
     "is_finetuned",

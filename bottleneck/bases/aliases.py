@@ -138,10 +138,6 @@ def _xception(model: Any) -> _Pairs:
 
     The block that Keras counts as the second is the first one here.
     """
-    for number in (1, 2):
-        yield f"block1_conv{number}", f"conv{number}"
-        yield f"block1_conv{number}_bn", f"bn{number}"
-        yield f"block1_conv{number}_act", f"act{number}"
     blocks = [name for name, _ in model.named_children() if name.startswith("block")]
     for place, name in enumerate(blocks):
         block, number = f"block{place + 2}", 0
@@ -156,11 +152,12 @@ def _xception(model: Any) -> _Pairs:
                 yield f"{block}_sepconv{number}", f"{name}.rep.{index}"
                 if before is not None:
                     yield f"{block}_sepconv{number}_act", f"{name}.rep.{before[0]}"
-    for number in (1, 2):
-        ours, theirs = number + 2, f"block{len(blocks) + 2}_sepconv{number}"
-        yield theirs, f"conv{ours}"
-        yield f"{theirs}_bn", f"bn{ours}"
-        yield f"{theirs}_act", f"act{ours}"
+    last = f"block{len(blocks) + 2}_sepconv"
+    outer = ("block1_conv1", "block1_conv2", f"{last}1", f"{last}2")
+    for number, theirs in enumerate(outer, start=1):
+        yield theirs, f"conv{number}"
+        yield f"{theirs}_bn", f"bn{number}"
+        yield f"{theirs}_act", f"act{number}"
     yield "avg_pool", "global_pool.flatten"
 
 

@@ -10,8 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import MissingExtraError, WeightsError
 
 if TYPE_CHECKING:
@@ -22,22 +21,8 @@ __all__ = ["lite0", "lite1", "lite2"]
 _BORDER = 32
 
 
-def lite0() -> Model:
-    """Return EfficientNet-Lite0."""
-    return _lite(0, side=224, parameters=4_652_008, top1=75.1)
-
-
-def lite1() -> Model:
-    """Return EfficientNet-Lite1."""
-    return _lite(1, side=240, parameters=5_416_680, top1=76.7)
-
-
-def lite2() -> Model:
-    """Return EfficientNet-Lite2."""
-    return _lite(2, side=260, parameters=6_092_072, top1=77.6)
-
-
 def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:
+    """Return EfficientNet-Lite0, -Lite1 or -Lite2."""
     transform = Transform(
         resize=(side + _BORDER, side + _BORDER),
         crop=(side, side),
@@ -93,3 +78,8 @@ def _load(number: int) -> StateDict:
                 f"shape {tuple(expected.shape)}; install another version of {package} or of timm"
             )
     return dict(zip(wanted, carried.values(), strict=True))
+
+
+lite0 = partial(_lite, 0, side=224, parameters=4_652_008, top1=75.1)
+lite1 = partial(_lite, 1, side=240, parameters=5_416_680, top1=76.7)
+lite2 = partial(_lite, 2, side=260, parameters=6_092_072, top1=77.6)

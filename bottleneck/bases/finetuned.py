@@ -5,8 +5,7 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import WeightsError
 from bottleneck.files import atomic_write
 from bottleneck.records import (

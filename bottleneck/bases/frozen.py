@@ -10,14 +10,15 @@ import torch
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.graphs import traced
+from bottleneck.bases.models import Transform
+from bottleneck.bases.network import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
-from bottleneck.bases.transforms import Transform
 from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.fields import made
 from bottleneck.pooling import check_pool, pool, pooled_shape
+from bottleneck.records import Adjustments
 from bottleneck.settings import BaseSettings
 
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
@@ -44,6 +45,8 @@ class FrozenBase:
 
     Attributes
     ----------
+    model : str
+        The model's name.
     layers : tuple of str
         torchvision's node names, in the order of computation.
     shapes : dict of str to tuple of int
@@ -93,22 +96,18 @@ class FrozenBase:
             options["device"] = str(options.get("device", "auto"))
             settings = BaseSettings(model=model, layers=named, **options)
         self._model = find_model(settings.model)
+        self.model = self._model.name
         self.network = traced(self._model)
         layers = settings.layers or (self._model.default_layer,)
-        given: dict[str, Any] = {
-            "image_size": settings.image_size,
-            "interpolation": settings.interpolation,
-            "squash": settings.squash,
-            "keep_aspect": settings.keep_aspect or None,
-            "reduced_decode": settings.reduced_decode or None,
-            "exact_resize": settings.exact_resize,
+        given = {key: getattr(settings, key) for key in Adjustments.__annotations__}
+        self.adjustments = {
+            key: value for key, value in given.items() if value != getattr(BaseSettings, key)
         }
         self.devices = find_devices(settings.device)
         wanted = settings.precision
         self.precision = choose_precision(wanted, self.devices[0], dense=self.network.dense)
         if (wanted, self.precision, settings.exact_resize) == ("auto", "fp32", None):
-            given["exact_resize"] = False
-        self.adjustments = {key: value for key, value in given.items() if value is not None}
+            self.adjustments["exact_resize"] = False
         how = settings.pool
         self._plan(self._model.transform, layers, how)  # mistakes are told before weights load
         loaded = load_weights(self._model, settings.weights)
@@ -117,9 +116,9 @@ class FrozenBase:
         used = {name for layer in self.layers for name in self.network.tensors(layer)}
         default = self.network.in_order([self._model.default_layer])
         required = {name for layer in default for name in self.network.tensors(layer)}
-        check_weights(self.model, loaded, self.network.state, used, required)
+        check_weights(self.model, loaded, self.network.root.state_dict(), used, required)
         self.weights_name = loaded.name
-        self.weights_random = loaded.random
+        self.weights_random = loaded.name.startswith("random:")
         known = loaded.state | self.network.constants
         self._tensors = {
             name: known[name].float() if known[name].is_floating_point() else known[name]
@@ -196,11 +195,6 @@ class FrozenBase:
                     f"layer {self.network.alias(name) or name!r} has another shape for each size "
                     f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
                 )
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self._model.name
 
     def __call__(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the layers of a batch of preprocessed images.

@@ -1,35 +1,30 @@
 """What a network's layers are: shapes, costs, and the words that name one on every base."""
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = [
     "WORDS",
     "Layer",
-    "Measured",
     "ancestors",
     "axes_of",
     "block_ends",
     "has_positions",
     "last_conv",
     "last_inside",
-    "measure",
     "module_of",
+    "penultimate",
 ]
 
 WORDS = ("last_conv", "penultimate", "logits")
 """Names that every base has: see `Network`."""
 
-_PROBE = 13
-"""A batch size that no model has for a dimension of its own."""
 _POOLING = (
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -43,6 +38,7 @@ _COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "
 _RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
 _NO_BODY = ("stem", "patch_embed", "head")
 _SEVERAL = 2
+_WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
 _POOLS = ("attn_pool", "global_pool")
 
 
@@ -70,47 +66,6 @@ class Layer:
     shape: tuple[int, ...]
     axes: str
     multiply_adds: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a run of a graph without values has shown.
-
-    Attributes
-    ----------
-    shapes : dict of fx.Node to tuple of int
-        Of one image's activation, for the nodes that are one tensor with a row per image.
-    multiply_adds : dict of fx.Node to int
-        Per image, of the node alone.
-    error : Exception or None
-        What stopped the run: the nodes before it have been measured.
-    """
-
-    shapes: dict[fx.Node, tuple[int, ...]]
-    multiply_adds: dict[fx.Node, int]
-    error: Exception | None
-
-
-def measure(module: fx.GraphModule, image_size: tuple[int, int]) -> Measured:
-    """Run a graph on the meta device, where nothing is computed, for images of a size."""
-    with _whole_attention(), FlopCounterMode(display=False) as counter:
-        recorder = _Recorder(module, counter)
-        try:
-            recorder.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
-        except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
-            recorder.error = error
-    return Measured(_of_images(module, recorder.shapes), recorder.multiply_adds, recorder.error)
-
-
-@contextmanager
-def _whole_attention() -> Iterator[None]:
-    """Keep torch from fusing attention into one operation, whose cost is not counted."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:
@@ -182,6 +137,42 @@ def last_conv(
     return None
 
 
+def penultimate(
+    root: nn.Module, graph: fx.Graph, shapes: Mapping[fx.Node, tuple[int, ...]]
+) -> fx.Node | None:
+    """Return the classifier's input; None for a network without a classifier.
+
+    The classifier is timm's, the first if there are two; else what has the last weights, unless it
+    is a linear layer on tokens.
+
+    Parameters
+    ----------
+    root, graph : torch.nn.Module, torch.fx.Graph
+        The network.
+    shapes : mapping of fx.Node to tuple of int
+        Of one image's activations.
+    """
+    if getattr(root, "num_classes", None) == 0:  # so timm says that there is none
+        return None
+    modules = {node: module_of(root, node) for node in graph.nodes}
+    weighted = [
+        node
+        for node, module in modules.items()
+        if isinstance(module, nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
+    ]
+    heads: Any = getattr(root, "get_classifier", lambda: None)()
+    head = heads[0] if isinstance(heads, tuple | list) else heads
+    inside = set(head.modules()) if isinstance(head, nn.Module) else set()
+    own = [node for node in weighted if modules[node] in inside]
+    last = next(reversed(own or weighted), None)
+    if last is None or len(shapes.get(last, ())) not in {1, 3}:
+        return None
+    node: fx.Node = last.all_input_nodes[0]
+    while isinstance(modules[node], nn.Dropout | nn.Identity):
+        node = node.all_input_nodes[0]
+    return node
+
+
 def has_positions(shape: tuple[int, ...]) -> bool:
     """Whether an activation is more than one vector."""
     return len(shape) > 1 and sorted(shape)[-2] > 1
@@ -249,48 +240,13 @@ def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
     return root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
-def _of_images(
-    module: fx.GraphModule, shapes: Mapping[fx.Node, tuple[int, ...]]
-) -> dict[fx.Node, tuple[int, ...]]:
-    """Return the shapes that have a row per image, without that axis."""
-    from_images: set[fx.Node] = set()
-    found = {}
-    for node in module.graph.nodes:
-        if node.op == "placeholder" or not from_images.isdisjoint(node.all_input_nodes):
-            from_images.add(node)
-            shape = shapes.get(node, ())
-            if len(shape) > 1 and shape[0] == _PROBE:
-                found[node] = shape[1:]
-    return found
-
-
-class _Recorder(fx.Interpreter):
-    """Runs a graph and keeps the shape and the cost of every result that is one tensor."""
-
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
-        super().__init__(module)
-        self._counter = counter
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.multiply_adds: dict[fx.Node, int] = {}
-        self.error: Exception | None = None
-
-    def run_node(self, node: fx.Node) -> Any:
-        before = self._counter.get_total_flops()
-        result = super().run_node(node)
-        flops = self._counter.get_total_flops() - before
-        self.multiply_adds[node] = flops // (2 * _PROBE)
-        if isinstance(result, torch.Tensor):
-            self.shapes[node] = tuple(result.shape)
-        return result
-
-
-def ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """Return nodes and all that they are computed from."""
+def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
+    """Return nodes and all that they are computed from; only what comes after one, if given."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        if node not in found:
+        if node not in found and node is not above:
             found.add(node)
             waiting.extend(node.all_input_nodes)
     return found

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -37,15 +36,6 @@ _TIMM_TOP1 = {
     "nasnetalarge.tf_in1k": 82.626,
     "resnetv2_50.a1h_in1k": 81.398,
     "resnetv2_101.a1h_in1k": 83.002,
-}
-_TIMM_PARAMETERS = {
-    "inception_resnet_v2": 55_843_464,
-    "legacy_xception": 22_855_952,
-    "mobilenetv1_100": 4_231_976,
-    "nasnetalarge": 88_753_150,
-    "resnetv2_50": 25_549_352,
-    "resnetv2_101": 44_541_480,
-    "resnetv2_152": 60_185_128,
 }
 
 
@@ -135,7 +125,6 @@ def from_timm(wanted: str, name: str) -> Model:
         build=lambda _: timm.create_model(wanted, pretrained=False),
         transform=_transform_of(default),
         weights=weights,
-        parameters=_TIMM_PARAMETERS.get(architecture),
     )
 
 

@@ -1,18 +1,246 @@
 """What a model is: an architecture, its weights and the preprocessing that belongs to them."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self
 
-from bottleneck.bases.transforms import Transform
+import numpy as np
+from PIL import Image
+
+from bottleneck.errors import BadImageError, UsageError
+from bottleneck.records import TransformFacts
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["Model", "PretrainedWeights", "StateDict"]
+__all__ = ["Model", "PretrainedWeights", "StateDict", "Transform"]
 
 StateDict = dict[str, "torch.Tensor"]
+
+_MOST_PIXELS = 2**26
+_MOST_ASPECT = 16
+_REDUCING_GAP = 2
+"""Pillow's own for thumbnails: what is left to the resize, so that it looks the same."""
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Transform(TransformFacts):
+    """Resize, crop the centre, scale to [0, 1], normalise: image in, tensor out."""
+
+    @classmethod
+    def from_torchvision(cls, preset: Any) -> Self:
+        """Take over the preset that a torchvision weights entry carries."""
+        (resize,), (crop,) = preset.resize_size, preset.crop_size
+        return cls(
+            resize=(resize, resize),
+            crop=(crop, crop),
+            interpolation=preset.interpolation.value,
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+        )
+
+    @classmethod
+    def from_timm(cls, config: Mapping[str, Any]) -> Self:
+        """Take over a data configuration as `timm.data.resolve_data_config` gives it."""
+        _, height, width = config["input_size"]
+        share = config["crop_pct"]
+        return cls(
+            resize=(math.floor(height / share), math.floor(width / share)),
+            crop=(height, width),
+            interpolation=config["interpolation"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+            squash=config["crop_mode"] == "squash",
+        )
+
+    def adjusted(
+        self,
+        *,
+        image_size: tuple[int, int] | None = None,
+        interpolation: str | None = None,
+        squash: bool | None = None,
+        keep_aspect: bool = False,
+        reduced_decode: bool = False,
+        exact_resize: bool = True,
+    ) -> Self:
+        """Return the transform with some settings of one's own.
+
+        Parameters
+        ----------
+        image_size : (int, int), optional
+            Height and width in pixels of what the base sees. The share of the image that the
+            centre crop keeps stays as it was.
+        interpolation : str, optional
+            As Pillow names it.
+        squash : bool, optional
+            True resizes the whole image to the size that the base sees, whatever its proportions;
+            False keeps them and crops the centre.
+        keep_aspect : bool
+            Keep the proportions and crop nothing: images of different sizes.
+        reduced_decode : bool
+            Decode large JPEGs at a fraction of their size.
+        exact_resize : bool
+            Resize as Pillow does, bit for bit.
+
+        Raises
+        ------
+        UsageError
+            `squash` with `keep_aspect`.
+        """
+        changed = self
+        if image_size is not None:
+            scaled = [
+                round(box * new / old)
+                for box, new, old in zip(self.resize, image_size, self.crop, strict=True)
+            ]
+            changed = replace(changed, resize=(scaled[0], scaled[1]), crop=image_size)
+        if interpolation is not None:
+            changed = replace(changed, interpolation=interpolation)
+        if squash is not None:
+            resize = changed.crop if squash else changed.resize
+            changed = replace(changed, resize=resize, squash=squash)
+        if keep_aspect:
+            if changed.squash:
+                raise UsageError(
+                    "images cannot keep their proportions and be squashed; give `keep_aspect` or "
+                    "`squash`, and `squash=False` with `keep_aspect` where the weights squash"
+                )
+            changed = replace(changed, resize=changed.crop, keep_aspect=True)
+        return replace(changed, reduced_decode=reduced_decode, exact_resize=exact_resize)
+
+    def __call__(self, image: Image.Image | np.ndarray) -> "torch.Tensor":
+        """Preprocess one RGB image.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image or np.ndarray
+            uint8 of shape (height, width, 3).
+
+        Returns
+        -------
+        torch.Tensor
+            float32 of shape (3, height, width), the size of `crop`.
+
+        Raises
+        ------
+        BadImageError
+            The image is too thin for `size_of`.
+        """
+        return self.normalise(self.pixels(image))
+
+    def pixels(
+        self, image: Image.Image | np.ndarray, *, size: tuple[int, int] | None = None
+    ) -> "torch.Tensor":
+        """Resize and crop one RGB image, as `__call__` does before it scales.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image or np.ndarray
+            uint8 of shape (height, width, 3).
+        size : (int, int), optional
+            Height and width to resize to: `size_of` the whole image, where this is a reduced one.
+
+        Returns
+        -------
+        torch.Tensor
+            uint8 of shape (3, height, width).
+        """
+        import torch
+        from torchvision.transforms.functional import center_crop
+
+        given = np.asarray(image)
+        height, width = given.shape[:2]
+        size = size or self.size_of(height, width)
+        if size == (height, width):
+            resized = torch.from_numpy(np.array(given)).movedim(-1, 0)
+        elif self.exact_resize or not self._has_kernel(height, width, size):
+            filtered = Image.fromarray(given).resize(size[::-1], _FILTERS[self.interpolation])
+            resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
+        else:
+            tensor = torch.from_numpy(np.require(given, requirements=["C", "W"])).movedim(-1, 0)
+            resized = torch.nn.functional.interpolate(
+                tensor[None], size, mode=self.interpolation, antialias=True
+            )[0]
+        cropped: torch.Tensor = resized
+        if not self.keep_aspect:
+            cropped = center_crop(resized, list(self.crop))
+        return cropped
+
+    def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        """Scale pixels as the weights expect them.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor
+            uint8 of shape (..., 3, height, width), on any device.
+
+        Returns
+        -------
+        torch.Tensor
+            float32 of the same shape: (pixels / 255 - mean) / std.
+        """
+        import torch
+
+        mean, std = (
+            torch.tensor(values, device=pixels.device)[:, None, None]
+            for values in (self.mean, self.std)
+        )
+        return pixels.float().div_(255).sub_(mean).div_(std)
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width that an image is resized to.
+
+        Raises
+        ------
+        BadImageError
+            It is so thin that these would be more than 2^26 pixels, or, uncropped, sixteen times
+            the box.
+        """
+        size = self.resize if self.squash else self._covering(height, width)
+        box = self.resize[0] * self.resize[1]
+        if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
+            raise BadImageError(
+                f"{width} x {height} pixels are too thin to keep their proportions: they would be "
+                f"resized to {size[1]} x {size[0]}; `squash` in place of "
+                f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'} takes them"
+            )
+        return size
+
+    def proportions(self, height: int, width: int) -> tuple[int, int]:
+        """Return `size_of`, and 0, 0 for an image that it refuses."""
+        try:
+            return self.size_of(height, width)
+        except (BadImageError, ZeroDivisionError):
+            return 0, 0
+
+    def enough(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width at which an image's pixels suffice."""
+        if not self.reduced_decode:
+            return height, width
+        needed = self.size_of(height, width)
+        return _REDUCING_GAP * needed[0], _REDUCING_GAP * needed[1]
+
+    def _has_kernel(self, height: int, width: int, size: tuple[int, int]) -> bool:
+        """Whether the kernels are as good as Pillow: some overshoot where a side grows."""
+        shrinks = size[0] <= height and size[1] <= width
+        return shrinks and self.interpolation in {"bilinear", "bicubic"}
+
+    def _covering(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size at which an image just covers the box, rounded as torchvision rounds."""
+        box_height, box_width = self.resize
+        if height * box_width >= width * box_height:  # the image is the taller one
+            return int(box_width * height / width), box_width
+        return box_height, int(box_height * width / height)
 
 
 @dataclass(frozen=True)
@@ -43,7 +271,7 @@ class PretrainedWeights:
 
 @dataclass(frozen=True)
 class Model:
-    """A model by its name.
+    """A model by its name. Models of one name and architecture are equal.
 
     Another package adds a model by an entry point in the group ``bottleneck.bases``. The entry
     point's name is the model's, its object a callable without arguments that returns the `Model`::
@@ -73,9 +301,9 @@ class Model:
 
     name: str
     architecture: str
-    build: Callable[[tuple[int, int]], "nn.Module"]
-    transform: Transform
-    weights: Mapping[str, PretrainedWeights] = field(default_factory=dict)
+    build: Callable[[tuple[int, int]], "nn.Module"] = field(compare=False)
+    transform: Transform = field(compare=False)
+    weights: Mapping[str, PretrainedWeights] = field(default_factory=dict, compare=False)
     default_layer: str = "penultimate"
     parameters: int | None = None
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
 
 import torch
 from torch import fx, nn
@@ -13,25 +12,30 @@ from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
 from bottleneck.bases.layers import (
     WORDS,
     Layer,
-    Measured,
     ancestors,
     axes_of,
     block_ends,
     has_positions,
     last_conv,
     last_inside,
-    measure,
-    module_of,
+    penultimate,
 )
 from bottleneck.bases.models import Model
-from bottleneck.bases.tracing import assign, constants, on_meta, tensors_of, trace, with_tensors
+from bottleneck.bases.tracing import (
+    Measured,
+    assign,
+    constants,
+    on_meta,
+    tensors_of,
+    trace,
+    with_tensors,
+)
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 from bottleneck.names import find_layers
 
-__all__ = ["Network"]
+__all__ = ["Network", "traced"]
 
 _ALL_BLOCKS = "all-blocks"
-_WEIGHTED = (nn.functional.linear, nn.functional.conv2d)
 
 
 class Network:
@@ -171,11 +175,6 @@ class Network:
         return tuple(sorted(names))
 
     @property
-    def state(self) -> dict[str, torch.Tensor]:
-        """What a state dict of this architecture holds, without values: shapes and types."""
-        return dict(self.root.state_dict())
-
-    @property
     def dense(self) -> bool:
         """Whether all convolutions mix channels, and have their weights as they are stored."""
         return all(
@@ -183,11 +182,6 @@ class Network:
             for module in self.root.modules()
             if isinstance(module, nn.Conv2d)
         )
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters the model has."""
-        return sum(parameter.numel() for parameter in self.root.parameters())
 
     def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
         """Return the part of the network that computes `layers`, and nothing behind them.
@@ -242,9 +236,10 @@ class Network:
         """
         if image_size not in self._sized:
             measured = self._measure(image_size)
-            costs = self._costs(measured)
             self._sized[image_size] = {
-                name: replace(layer, shape=measured.shapes[node], multiply_adds=costs[node])
+                name: replace(
+                    layer, shape=measured.shapes[node], multiply_adds=measured.costs[node]
+                )
                 for name, layer in self.layers.items()
                 if (node := self.nodes[name]) in measured.shapes
             }
@@ -260,10 +255,10 @@ class Network:
     def _describe(self, measured: Measured) -> None:
         self._shapes = measured.shapes
         names = {node: name for name, node in self.nodes.items()}
-        output = next(node for node in self.graph.nodes if node.op == "output")
+        (output,) = self.graph.find_nodes(op="output")
         (logits, *_) = output.all_input_nodes
-        penultimate = self._penultimate(logits, measured)
-        below = ancestors([penultimate])
+        before_logits = penultimate(self.root, self.graph, measured.shapes) or logits
+        below = ancestors([before_logits])
         before = {name: node for name, node in self.nodes.items() if node in below}
         shapes = {
             name: measured.shapes[node]
@@ -274,72 +269,29 @@ class Network:
         square = measured if (side, side) == self.image_size else self._measure((side, side))
         axes = axes_of(self.root, square.shapes)
         convolved = last_conv(self.root, before, square.shapes, axes)
-        meant = zip(WORDS, (convolved, penultimate, logits), strict=True)
+        meant = zip(WORDS, (convolved, before_logits, logits), strict=True)
         words = {word: names[node] for word, node in meant if node in measured.shapes}
         self.modules = last_inside(shapes)
-        targets = {
-            alias: self.modules.get(target, target)
+        keras = {
+            alias: layer
             for alias, target in keras_aliases(self.root).items()
+            if (layer := self.modules.get(target, target)) in shapes
         }
-        self.aliases = {
-            **{alias: layer for alias, layer in targets.items() if layer in shapes},
-            **words,
-        }
-        costs = self._costs(measured)
-        aliases: dict[str, list[str]] = {name: [] for name in shapes}
-        for alias, layer in self.aliases.items():
-            aliases[layer].append(alias)
-        self.layers = {
-            name: Layer(name, tuple(aliases[name]), shape, axes.get(node, ""), costs[node])
-            for name, shape in shapes.items()
-            for node in [self.nodes[name]]
-        }
+        self.aliases = keras | words
+        self.layers = {}
+        for name, shape in shapes.items():
+            aliases = tuple(alias for alias, layer in self.aliases.items() if layer == name)
+            node = self.nodes[name]
+            self.layers[name] = Layer(
+                name, aliases, shape, axes.get(node, ""), measured.costs[node]
+            )
         ends = block_ends(self.root, before)
         self.blocks = tuple(
             name for name, shape in shapes.items() if name in ends and has_positions(shape)
         )
 
-    def _penultimate(self, logits: fx.Node, measured: Measured) -> fx.Node:
-        """Return the classifier's input; the output of a network without one."""
-        classifier = None
-        if getattr(self.root, "num_classes", None) != 0:  # so timm says that there is none
-            classifier = self._classifier(measured)
-        if classifier is None:
-            return logits
-        node = classifier.all_input_nodes[0]
-        while isinstance(self._module(node), nn.Dropout | nn.Identity):
-            node = node.all_input_nodes[0]
-        return node
-
-    def _classifier(self, measured: Measured) -> fx.Node | None:
-        """Return the node of timm's classifier, the first if there are two; else the last weights'.
-
-        A linear layer on tokens is none.
-        """
-        weighted: list[fx.Node] = [node for node in self.graph.nodes if self._has_weights(node)]
-        heads: Any = getattr(self.root, "get_classifier", lambda: None)()
-        head = heads[0] if isinstance(heads, tuple | list) else heads
-        inside = set(head.modules()) if isinstance(head, nn.Module) else set()
-        own = [node for node in weighted if self._module(node) in inside]
-        last = next(reversed(own or weighted), None)
-        if last is None or len(measured.shapes.get(last, ())) not in {1, 3}:
-            return None
-        return last
-
     def _measure(self, image_size: tuple[int, int]) -> Measured:
-        return measure(fx.GraphModule(self.root, self.graph), image_size)
-
-    def _costs(self, measured: Measured) -> dict[fx.Node, int]:
-        """Return the multiply-adds of the base cut at each node that was measured."""
-        needed: dict[fx.Node, frozenset[fx.Node]] = {}
-        costs = {}
-        for node in self.graph.nodes:
-            if node in measured.multiply_adds:
-                own = {node} if measured.multiply_adds[node] else set()
-                inherited = (needed[each] for each in node.all_input_nodes)
-                needed[node] = frozenset(own.union(*inherited))
-                costs[node] = sum(measured.multiply_adds[each] for each in needed[node])
-        return costs
+        return Measured(self.root, self.graph, image_size)
 
     def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
         """Say which images a layer can be computed of."""
@@ -365,11 +317,13 @@ class Network:
         examples = ", ".join(f"{side} x {side}" for side in accepted)
         return f"it takes images of {examples} pixels, say: give another `image_size`"
 
-    def _module(self, node: fx.Node) -> nn.Module | None:
-        return module_of(self.root, node)
 
-    def _has_weights(self, node: fx.Node) -> bool:
-        return isinstance(self._module(node), nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
+def traced(model: Model, image_size: tuple[int, int] | None = None) -> Network:
+    """Return `Network`, which this process may have traced before."""
+    return _traced(model, image_size or model.transform.crop)
+
+
+_traced = lru_cache(maxsize=4)(Network)
 
 
 def _untraceable(name: str, error: Exception) -> UsageError:

@@ -3,13 +3,12 @@
 import re
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "PRECISIONS",
     "choose_precision",
     "device_names",
     "dtype_of",
@@ -18,7 +17,6 @@ __all__ = [
 ]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-PRECISIONS = ("auto", *_DTYPES)
 
 
 def dtype_of(precision: str) -> "torch.dtype":
@@ -35,17 +33,7 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
     ``auto`` is ``bf16`` where the device multiplies bfloat16 natively and the network is dense,
     else ``fp32``: the few weights of a depthwise convolution are such that their rounding does not
     average out (docs/performance.md has the figures).
-
-    Raises
-    ------
-    UnknownNameError
-        There is no such precision.
     """
-    if wanted not in PRECISIONS:
-        raise UnknownNameError(
-            f"no precision {wanted!r}{did_you_mean(wanted, PRECISIONS)}; expected one of "
-            f"{', '.join(PRECISIONS)}"
-        )
     if wanted != "auto":
         return wanted
     return "bf16" if dense and _multiplies_bfloat16(device) else "fp32"

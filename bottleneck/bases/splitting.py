@@ -126,12 +126,7 @@ def upper_part(
     """
     boundary = network.nodes[split.boundary] if split.boundary else _input(network)
     end = network.nodes[split.layer]
-    needed, waiting = set[fx.Node](), [end]
-    while waiting:
-        node = waiting.pop()
-        if node not in needed and node is not boundary:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
+    needed = ancestors([end], above=boundary)
     graph = fx.Graph()
     copies = {boundary: graph.placeholder("activations")}
     for node in network.graph.nodes:

@@ -1,17 +1,23 @@
-"""From a model to its graph of named nodes, and to the tensors in it."""
+"""From a model to its graph of named nodes, to what they give and cost, and to its tensors."""
 
 import copy
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["assign", "constants", "on_meta", "tensors_of", "trace", "with_tensors"]
+__all__ = ["Measured", "assign", "constants", "on_meta", "tensors_of", "trace", "with_tensors"]
+
+_PROBE = 13
+"""A batch size that no model has for a dimension of its own."""
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
@@ -101,3 +107,67 @@ def with_tensors(
             norm.num_batches_tracked = None  # it decides nothing, and has no value here
     module.eval().requires_grad_(requires_grad=False)
     return module
+
+
+class Measured(fx.Interpreter):
+    """What a run of a graph shows on the meta device, where nothing is computed.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        The model, on the meta device.
+    graph : torch.fx.Graph
+        The operations.
+    image_size : (int, int)
+        Height and width in pixels of the images.
+
+    Attributes
+    ----------
+    shapes : dict of fx.Node to tuple of int
+        Of one image's activation, for the nodes that are one tensor with a row per image.
+    costs : dict of fx.Node to int
+        Multiply-adds per image of the network cut at a node.
+    error : Exception or None
+        What stopped the run: the nodes before it have been measured.
+    """
+
+    def __init__(self, root: nn.Module, graph: fx.Graph, image_size: tuple[int, int]) -> None:
+        super().__init__(fx.GraphModule(root, graph))
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.costs: dict[fx.Node, int] = {}
+        self.error: Exception | None = None
+        self._from_images: set[fx.Node] = set()
+        self._own_costs: dict[fx.Node, dict[fx.Node, int]] = {}
+        with _whole_attention(), FlopCounterMode(display=False) as self._counter:
+            try:
+                self.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
+            except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
+                self.error = error
+
+    def run_node(self, node: fx.Node) -> Any:
+        """Run one operation and keep its shape and cost."""
+        before = self._counter.get_total_flops()
+        result = super().run_node(node)
+        own = (self._counter.get_total_flops() - before) // (2 * _PROBE)
+        # An operation that two others need is counted once.
+        needed = {node: own} if own else {}
+        for each in node.all_input_nodes:
+            needed |= self._own_costs[each]
+        self._own_costs[node] = needed
+        self.costs[node] = sum(needed.values())
+        if node.op == "placeholder" or not self._from_images.isdisjoint(node.all_input_nodes):
+            self._from_images.add(node)
+            if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == _PROBE:
+                self.shapes[node] = tuple(result.shape[1:])
+        return result
+
+
+@contextmanager
+def _whole_attention() -> Iterator[None]:
+    """Keep torch from fusing attention into one operation, whose cost is not counted."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

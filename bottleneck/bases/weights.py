@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from bottleneck.bases.models import Model, StateDict
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, StateDict, Transform
 from bottleneck.errors import (
     BottleneckError,
     PathMissingError,
@@ -57,11 +56,6 @@ class Weights:
     name: str
     state: StateDict
     transform: Transform
-
-    @property
-    def random(self) -> bool:
-        """Whether these weights were never trained."""
-        return self.name.startswith("random:")
 
 
 def load_weights(model: Model, choice: str) -> Weights:

@@ -13,8 +13,7 @@ from typing import Any, Self
 
 from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
 from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
-from bottleneck.bases.models import Model, PretrainedWeights
-from bottleneck.bases.transforms import Transform
+from bottleneck.bases.models import Model, PretrainedWeights, Transform
 from bottleneck.errors import (
     BottleneckError,
     PluginError,
@@ -24,7 +23,6 @@ from bottleneck.errors import (
 )
 
 __all__ = [
-    "PLUGIN_GROUP",
     "TABLE",
     "ModelRow",
     "find_model",
@@ -33,7 +31,7 @@ __all__ = [
     "timm_release",
 ]
 
-PLUGIN_GROUP = "bottleneck.bases"
+_PLUGIN_GROUP = "bottleneck.bases"
 """The entry-point group of packages that bring models, see `Model`."""
 
 TABLE = Path(__file__).with_name("models.json")
@@ -170,7 +168,7 @@ def _plugins() -> list[EntryPoint]:
     """Return the entry points of other packages' models, once each."""
     found = {
         (plugin.name, plugin.value, _package(plugin)): plugin
-        for plugin in entry_points(group=PLUGIN_GROUP)
+        for plugin in entry_points(group=_PLUGIN_GROUP)
     }
     return list(found.values())
 

@@ -1,18 +1,21 @@
 """Image sets: find, digest, label, split and decode images. They hold no features."""
 
 from bottleneck.images.decode import decode, read_size
-from bottleneck.images.find import IMAGE_SUFFIXES, SPLITS, read_manifest
-from bottleneck.images.items import ImageItem, in_threads, read_file
-from bottleneck.images.near import NearDuplicate, NearDuplicates, find_near_duplicates
+from bottleneck.images.find import (
+    SPLITS,
+    ImageItem,
+    in_threads,
+    read_file,
+    read_manifest,
+)
+from bottleneck.images.near import NearDuplicates, find_near_duplicates
 from bottleneck.images.sets import ImageSet
 from bottleneck.records import RejectedImage
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "SPLITS",
     "ImageItem",
     "ImageSet",
-    "NearDuplicate",
     "NearDuplicates",
     "RejectedImage",
     "decode",

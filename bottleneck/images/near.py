@@ -11,8 +11,7 @@ from PIL import Image
 
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
 from bottleneck.images.decode import decode
-from bottleneck.images.find import SPLITS
-from bottleneck.images.items import ImageItem, in_threads, read_file
+from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
 from bottleneck.images.sets import ImageSet
 from bottleneck.records import RejectedImage
 
@@ -20,6 +19,8 @@ __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
 
 _PAIRS_AT_A_TIME = 2**22
 _MOST = 1000
+_DISTANCE = 4
+"""Bits, of 64, in which the hashes of a pair may differ at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,7 @@ class NearDuplicates:
 
 
 def find_near_duplicates(
-    images: ImageSet,
-    *,
-    distance: int = 4,
-    progress: Callable[[str, int, int], None] | None = None,
+    images: ImageSet, *, progress: Callable[[str, int, int], None] | None = None
 ) -> NearDuplicates:
     """Find images that stand in different splits and look alike: resized, recompressed, retouched.
 
@@ -76,8 +74,6 @@ def find_near_duplicates(
     ----------
     images : ImageSet
         Labelled, with splits; its files are read.
-    distance : int
-        Bits, of 64, in which the hashes may differ at most.
     progress : callable, optional
         Called with ``"near duplicates"``, the images done and the images to do.
 
@@ -111,7 +107,7 @@ def find_near_duplicates(
     rows = {split: np.flatnonzero(readable & (splits == split)) for split in SPLITS}
     count, closest = 0, np.empty((0, 3), np.int64)
     for first, second in combinations(SPLITS, 2):
-        for found in _close(hashes, rows[first], rows[second], distance):
+        for found in _close(hashes, rows[first], rows[second]):
             close = found[[distinct[i].digest != distinct[j].digest for _, i, j in found]]
             count += len(close)
             both = np.concatenate([closest, close])
@@ -128,15 +124,13 @@ def find_near_duplicates(
     return NearDuplicates(count, pairs, unread)
 
 
-def _close(
-    hashes: np.ndarray, rows: np.ndarray, others: np.ndarray, distance: int
-) -> Iterator[np.ndarray]:
-    """Yield the pairs of two groups whose hashes differ in so few bits, (m, 3): bits and places."""
+def _close(hashes: np.ndarray, rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the pairs of two groups whose hashes are close, (m, 3): bits and places."""
     step = max(1, _PAIRS_AT_A_TIME // max(1, len(others)))
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         bits = np.bitwise_count(hashes[some][:, None] ^ hashes[others][None])
-        i, j = np.nonzero(bits <= distance)
+        i, j = np.nonzero(bits <= _DISTANCE)
         yield np.stack([bits[i, j].astype(np.int64), some[i], others[j]], axis=1)
 
 

@@ -17,17 +17,16 @@ from bottleneck.images.find import (
     IMAGE_SUFFIXES,
     SPLITS,
     FoundFile,
+    ImageItem,
+    digest_all,
     find_files,
     read_manifest,
     walk,
 )
-from bottleneck.images.items import ImageItem, digest_all
 from bottleneck.labels import carry_several, classes_of, rarest_classes
 from bottleneck.records import RejectedImage
 
 __all__ = ["ImageSet"]
-
-_SET_COLUMNS = ("path", "digest", "label", "split")
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class ImageSet:
         return built._completed(str(file), seed)
 
     @classmethod
-    def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
+    def from_paths(cls, paths: Sequence[str | Path]) -> Self:
         """Read unlabelled images: files as given, folders with all images below them.
 
         Raises
@@ -179,7 +178,7 @@ class ImageSet:
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         items, rejected = digest_all(list(dict.fromkeys(files)))
-        return cls(name, items, rejected, tuple(dict.fromkeys(ignored)))
+        return cls("images", items, rejected, tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
@@ -216,12 +215,10 @@ class ImageSet:
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        columns = (*_SET_COLUMNS, "weight")
-        shown = len(columns) if any(item.weight != 1 for item in self.items) else len(_SET_COLUMNS)
-        writer.writerow(columns[:shown])
-        for item in self.items:
-            cells = (item.path, item.digest, item.label or "", item.split or "", item.weight)
-            writer.writerow(cells[:shown])
+        weighted = any(item.weight != 1 for item in self.items)
+        columns = ["path", "digest", "label", "split", *(["weight"] if weighted else [])]
+        writer.writerow(columns)
+        writer.writerows([getattr(item, column) for column in columns] for item in self.items)
         atomic_write(Path(file), text.getvalue())
 
     @property
