@@ -4,7 +4,6 @@ The layout is described in ``cache/README.md``.
 """
 
 from bottleneck.cache.banks import Bank
-from bottleneck.cache.compact import Compaction, compact_bank, drop_layer
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.layout import (
     COMPRESSIONS,
@@ -13,7 +12,14 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
-from bottleneck.cache.prune import Prunable, find_prunable, prune
+from bottleneck.cache.upkeep import (
+    Compaction,
+    Prunable,
+    compact_bank,
+    drop_layer,
+    find_prunable,
+    prune,
+)
 from bottleneck.cache.verify import BankCheck, Damage, Verification, set_aside, verify_cache
 from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 

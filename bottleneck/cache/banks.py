@@ -12,10 +12,8 @@ import numpy as np
 from filelock import FileLock
 
 from bottleneck.cache import writer as writers
-from bottleneck.cache.index import RowIndex
-from bottleneck.cache.parts import Part, as_slice, errors_of, keys_of, part_files
-from bottleneck.cache.views import shows, view_file_content
-from bottleneck.cache.writer import PartWriter, digest_rows
+from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
+from bottleneck.cache.writer import PartWriter, digest_rows, shows, view_file_content
 from bottleneck.errors import CacheError, UsageError
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.records import BankRecord, read_record, write_record

@@ -1,5 +1,7 @@
-"""Rows in, parts out."""
+"""Rows in, parts out; and ``features.h5``, virtual datasets over all parts of a bank."""
 
+import hashlib
+import io
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,12 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import h5py
 import numpy as np
 from xxhash import xxh3_64
 
 from bottleneck.cache.layout import (
+    HDF5_FORMAT,
     SCHEMA,
     Dataset,
+    SparseFile,
     block_rows,
     checksums,
     compression_options,
@@ -20,11 +25,26 @@ from bottleneck.cache.layout import (
     row_bytes,
     seal_of,
 )
-from bottleneck.cache.parts import content_name, errors_of, part_files, part_number
+from bottleneck.cache.parts import (
+    Part,
+    RowIndex,
+    content_name,
+    errors_of,
+    part_files,
+    part_number,
+)
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 
-__all__ = ["PART_BYTES", "PART_SECONDS", "PartWriter", "digest_rows", "store"]
+__all__ = [
+    "PART_BYTES",
+    "PART_SECONDS",
+    "PartWriter",
+    "digest_rows",
+    "shows",
+    "store",
+    "view_file_content",
+]
 
 PART_BYTES = 128 * 2**20
 PART_SECONDS = 30.0
@@ -261,3 +281,69 @@ def _next_part(folder: Path, content: str) -> Path:
     """Return a part's path; two writers get the same only for the same content."""
     numbers = [part_number(path) for path in part_files(folder)]
     return folder / f"{max(numbers, default=0) + 1:06d}-{content}.h5"
+
+
+def view_file_content(parts: Sequence[Part]) -> bytes:
+    """Return the bytes of a file that shows every row of some parts, each key once.
+
+    A part that cannot be opened shows as nan, not as zero.
+    """
+    content = SparseFile()
+    with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
+        file.attrs["parts"] = _names([part.path for part in parts])
+        for layer in sorted({layer for part in parts for layer in part.layers}):
+            chosen = _chosen(parts, layer)
+            for target, source in (
+                (f"features/{layer}", f"features/{layer}"),
+                (f"digest/{layer}", "digest"),
+                (f"view/{layer}", "view"),
+            ):
+                file.create_virtual_dataset(target, _stack(chosen, source), fillvalue=_fill(source))
+    return b"".join(content.pieces(0, content.seek(0, io.SEEK_END)))
+
+
+def shows(file: Path, parts: Sequence[Path]) -> bool:
+    """Return whether a view file was made of exactly these parts."""
+    try:
+        with h5py.File(file, "r", locking=False) as view:
+            return bool(view.attrs["parts"] == _names(parts))
+    except (OSError, KeyError):
+        return False
+
+
+def _names(parts: Sequence[Path]) -> np.bytes_:
+    """Return the SHA-256 over the names of parts."""
+    names = "/".join(path.name for path in parts)
+    return np.bytes_(hashlib.sha256(names.encode()).hexdigest().encode())
+
+
+def _chosen(parts: Sequence[Part], layer: str) -> list[tuple[Part, np.ndarray]]:
+    """Return the parts that hold a layer, with those rows whose key no earlier one holds."""
+    index = RowIndex(parts, layer)
+    return [(part, rows) for part, rows, _ in index.by_part(np.sort(index.first))]
+
+
+def _fill(source: str) -> float:
+    return np.nan if source.startswith("features/") else 0
+
+
+def _stack(chosen: Sequence[tuple[Part, np.ndarray]], source: str) -> h5py.VirtualLayout:
+    shape, dtype = _type(chosen[0][0], source)
+    layout = h5py.VirtualLayout((sum(len(rows) for _, rows in chosen), *shape[1:]), dtype)
+    start = 0
+    for part, rows in chosen:
+        shape, dtype = _type(part, source)
+        virtual = h5py.VirtualSource(f"parts/{part.path.name}", source, shape, dtype)
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+            layout[start : start + len(run)] = virtual[int(run[0]) : int(run[-1]) + 1]
+            start += len(run)
+    return layout
+
+
+def _type(part: Part, source: str) -> tuple[tuple[int, ...], np.dtype]:
+    if source == "digest":
+        return part.digests.shape, part.digests.dtype
+    if source == "view":
+        return part.views.shape, part.views.dtype
+    layer = part.layers[source.removeprefix("features/")]
+    return layer.shape, layer.dtype
