@@ -12,15 +12,8 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
-from bottleneck.cache.upkeep import (
-    Compaction,
-    Prunable,
-    compact_bank,
-    drop_layer,
-    find_prunable,
-    prune,
-)
-from bottleneck.cache.verify import BankCheck, Damage, Verification, set_aside, verify_cache
+from bottleneck.cache.upkeep import compact_bank, drop_layer, find_prunable, prune
+from bottleneck.cache.verify import Damage, Verification, set_aside, verify_cache
 from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 
 __all__ = [
@@ -28,13 +21,10 @@ __all__ = [
     "PART_BYTES",
     "PART_SECONDS",
     "Bank",
-    "BankCheck",
     "Cache",
-    "Compaction",
     "Damage",
     "Dataset",
     "PartWriter",
-    "Prunable",
     "Verification",
     "compact_bank",
     "compression_options",

@@ -20,7 +20,6 @@ from bottleneck.records import BankRecord, read_record, write_record
 
 __all__ = ["Bank"]
 
-_VIEW_FILE = "features.h5"
 _ATTEMPTS = 1000
 """How often parts may be replaced while they are being read."""
 _PAUSE = 0.001
@@ -319,7 +318,7 @@ class Bank:
     @property
     def view_file(self) -> Path:
         """``features.h5``."""
-        return self.path / _VIEW_FILE
+        return self.path / "features.h5"
 
     @property
     def view_file_is_old(self) -> bool:

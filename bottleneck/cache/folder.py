@@ -24,7 +24,6 @@ from bottleneck.records import Extraction, FeatureSource, read_record, write_rec
 __all__ = ["Cache"]
 
 _LONGEST_NAME = 200
-_QUARANTINE = "quarantine"
 
 
 class Cache:
@@ -162,7 +161,7 @@ class Cache:
         CacheError
             The cache cannot be written.
         """
-        place = self.root / _QUARANTINE / path.relative_to(self.root)
+        place = self.root / "quarantine" / path.relative_to(self.root)
         if place.exists():
             place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,14 +11,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import (
-    SCHEMA,
-    block_rows,
-    checksums,
-    load_filters,
-    row_bytes,
-    seal_of,
-)
+from bottleneck.cache.layout import SCHEMA, block_rows, checksums, load_filters, row_bytes, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError
 
 __all__ = [
@@ -268,6 +261,11 @@ class RowIndex:
         other = self.keys[places] != keys  # or the first of several that begin so
         places[other] = np.minimum(np.searchsorted(self.keys, keys[other]), last)
         return np.where(self.keys[places] == keys, self.first[places], -1)
+
+    def first_rows(self) -> Iterator[tuple[Part, np.ndarray]]:
+        """Yield each part with those of its rows whose key no earlier one has."""
+        for part, rows, _ in self.by_part(np.sort(self.first)):
+            yield part, rows
 
     def by_part(self, numbers: np.ndarray) -> Iterator[tuple[Part, np.ndarray, slice]]:
         """Split ascending numbers into each part's own rows, with their place among `numbers`."""

@@ -85,7 +85,11 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
                 for part in group
                 if len(kept[part.path]) < part.rows or part.compress != target
             ]
-            small = [part for part in group if part not in wrong and _is_small(part)]
+            small = [
+                part
+                for part in group
+                if part not in wrong and part.path.stat().st_size < _SMALL * writers.PART_BYTES
+            ]
             chosen = [part for part in group if part in wrong or part in small]
             if wrong:  # what keeps a row that is dropped here must be whole
                 for part in parts:
@@ -140,14 +144,9 @@ def _first_rows(parts: Sequence[Part]) -> _Rows:
     """Return the rows of each part that are the first with their key for one of their layers."""
     first = {part.path: np.zeros(part.rows, bool) for part in parts}
     for layer in {layer for part in parts for layer in part.layers}:
-        index = RowIndex(parts, layer)
-        for part, rows, _ in index.by_part(np.sort(index.first)):
+        for part, rows in RowIndex(parts, layer).first_rows():
             first[part.path][rows] = True
     return {path: np.flatnonzero(mask) for path, mask in first.items()}
-
-
-def _is_small(part: Part) -> bool:
-    return part.path.stat().st_size < _SMALL * writers.PART_BYTES
 
 
 def _replace(
@@ -238,8 +237,7 @@ def find_prunable(
     if model is None and layer is None and older_than is None and keep_bytes is None:
         raise UsageError(
             "nothing to prune by; give `model`, `layer`, `older_than` or `keep_bytes`, with "
-            "`dry_run` to "
-            "see first what would go"
+            "`dry_run` to see first what would go"
         )
     known = _last_extracted(cache)
     everything = [each for bank in cache.bank_folders() for each in _layers(bank, known)]
