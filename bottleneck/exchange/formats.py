@@ -41,7 +41,7 @@ _Content = tuple[
 """Texts, provenance, digest, shape and blocks of the features."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """What was exported or imported.
 
@@ -67,32 +67,20 @@ class Exchange:
     layer: str
     bank: str
     images: int
-    added: int | None
+    added: int | None = None
     shape: list[int]
     dtype: str
 
     @classmethod
-    def of(
-        cls,
-        selection: FeatureSource,
-        file: Path,
-        *,
-        images: int,
-        shape: Sequence[int],
-        dtype: str,
-        added: int | None = None,
-    ) -> "Exchange":
-        """Return what was exported or imported of a selection."""
+    def of(cls, selection: FeatureSource, file: Path, **facts: Any) -> "Exchange":
+        """Return what was exported or imported of a selection, and what else is known of it."""
         return cls(
             file=str(file),
             image_set=selection.image_set,
             model=selection.model,
             layer=selection.layer_name,
             bank=selection.bank,
-            images=images,
-            added=added,
-            shape=list(shape),
-            dtype=dtype,
+            **facts,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -169,7 +157,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
             f"rights there, or name another file"
         ) from error
     return Exchange.of(
-        selection, target, images=len(digests), shape=first.shape[1:], dtype=str(first.dtype)
+        selection, target, images=len(digests), shape=list(first.shape[1:]), dtype=str(first.dtype)
     )
 
 
@@ -202,18 +190,12 @@ def _hdf5(
 ) -> Iterator[memoryview]:
     """Yield an HDF5 file; the features are read twice, the first time for the digest."""
     columns = {key: np.array([text.encode() for text in texts[key]]) for key in _TEXTS}
-    datasets = {
-        "features": features,
-        **{
-            key: Dataset(
-                column.shape, h5py.string_dtype("utf-8", max(1, column.itemsize)), [column]
-            )
-            for key, column in columns.items()
-        },
-    }
+    datasets = {"features": features}
+    for key, column in columns.items():
+        dtype = h5py.string_dtype("utf-8", max(1, column.itemsize))
+        datasets[key] = Dataset(column.shape, dtype, [column])
     seal = _seal(features.blocks, texts, provenance)
-    attributes = {"provenance": provenance, "sha256": seal}
-    yield from hdf5_pieces(datasets, attributes)
+    yield from hdf5_pieces(datasets, {"provenance": provenance, "sha256": seal})
 
 
 def _npz(
@@ -247,9 +229,6 @@ class _Pieces(io.RawIOBase):
     def __init__(self) -> None:
         super().__init__()
         self._pieces: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, data: Any) -> int:
         self._pieces.append(bytes(data))

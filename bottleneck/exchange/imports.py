@@ -14,12 +14,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from bottleneck.cache import Bank, Cache, store
-from bottleneck.errors import (
-    DataError,
-    FeatureOverflowError,
-    PathMissingError,
-    UsageError,
-)
+from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
 from bottleneck.exchange.formats import Exchange, blocks_of, errors_of, read_exported
 from bottleneck.fields import made
 from bottleneck.images import ImageSet, read_manifest
