@@ -8,10 +8,4 @@ from bottleneck.finetune.result import fill_split
 from bottleneck.finetune.run import Finetuned, finetune_head
 from bottleneck.finetune.start import default_images, is_first_process
 
-__all__ = [
-    "Finetuned",
-    "default_images",
-    "fill_split",
-    "finetune_head",
-    "is_first_process",
-]
+__all__ = ["Finetuned", "default_images", "fill_split", "finetune_head", "is_first_process"]

@@ -135,7 +135,7 @@ class Training:
             Some scores are no finite numbers.
         """
         try:
-            start = {f"val_{name}": value for name, value in self._validated().items()}
+            start = self._validated()
         except DivergedError:
             raise DataError(
                 f"the head's scores of the validation images are no finite numbers in "
@@ -149,7 +149,7 @@ class Training:
         number, began = len(state.history) + 1, time.monotonic()
         try:
             trained = self._step_through(number)
-            found = {f"val_{name}": value for name, value in self._validated().items()}
+            found = self._validated()
         except DivergedError:
             return replace(state, diverged=number)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
@@ -166,9 +166,10 @@ class Training:
 
     def scores(self) -> np.ndarray:
         """Return the scores of the validation images, float32 of shape (n, k)."""
-        fabric, targets = self.fabric, self.val.targets
+        fabric, settings, targets = self.fabric, self.settings, self.val.targets
+        at_once = max(1, settings.batch_size // (settings.accumulate * fabric.world_size))
         own = np.arange(len(targets))[fabric.global_rank :: fabric.world_size]
-        pieces = np.array_split(own, -(-len(own) // self._rows_at_once)) if len(own) else []
+        pieces = np.array_split(own, -(-len(own) // at_once)) if len(own) else []
         seen = torch.zeros(len(targets), len(targets.classes), device=fabric.device)
         self.network.eval()
         with torch.no_grad():
@@ -180,23 +181,19 @@ class Training:
         everyone: Any = fabric.all_reduce(seen, reduce_op="sum")
         return np.asarray(everyone.cpu())
 
-    @property
-    def _rows_at_once(self) -> int:
-        settings = self.settings
-        return max(1, settings.batch_size // (settings.accumulate * self.fabric.world_size))
-
     def _validated(self) -> dict[str, float]:
         scores = self.scores()
         if not np.isfinite(scores).all():
             raise DivergedError
         metrics = score_metrics(self.link, scores, self.val.targets, self.temperature)
-        return {"loss": metrics["log_loss"], "accuracy": metrics["accuracy"]}
+        return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def _step_through(self, epoch: int) -> dict[str, float]:
         """Go through all images once; return loss and accuracy as they were on the way."""
         settings, total = self.settings, len(self.train.targets)
         # Each epoch has seeds of its own, so that one that is resumed needs no other state.
-        torch.manual_seed(_seed(settings.seed, epoch, self.fabric.global_rank))
+        seeds = np.random.SeedSequence((settings.seed, epoch, self.fabric.global_rank))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
         order = np.random.default_rng([settings.seed, epoch]).permutation(total)
         batches = np.array_split(order, -(-total // settings.batch_size))
         pieces = [self._pieces(batch) for batch in batches]
@@ -210,7 +207,8 @@ class Training:
         for place, (batch, some) in enumerate(zip(batches, pieces, strict=True)):
             step = (epoch - 1) * len(batches) + place
             factor = rate_factor(settings, step, settings.epochs * len(batches))
-            set_rates(self.optimizer, factor)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group[_BASE_RATE] * factor
             self._step(len(some), len(batch), ready, sums)
             if place % _STEPS_BETWEEN_CHECKS == 0 or place == len(batches) - 1:
                 seen = self._checked(sums)
@@ -275,10 +273,6 @@ def _right(scores: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return scores.argmax(dim=1) == codes
 
 
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
 def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.optim.Optimizer:
     """Return an optimizer that knows the rate of each block, see `FinetuneSettings`."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
@@ -309,12 +303,6 @@ def rate_factor(settings: FinetuneSettings, step: int, steps: int) -> float:
     if settings.schedule == "constant":
         return 1.0
     return (1 + cos(pi * (step - rising) / max(1, steps - rising))) / 2
-
-
-def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the rate of each group to its own times a factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = group[_BASE_RATE] * factor
 
 
 def losses(link: str, scores: torch.Tensor, codes: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -179,7 +179,7 @@ def finetune_head(
             each.numel() for _, each, depth in training.network.rates() if depth is not None
         ),
         boundary=start.split.boundary,
-        rejected=ready.rejected,
+        rejected=(*ready.images.rejected, *ready.chosen.rejected),
     )
 
 

@@ -15,7 +15,7 @@ from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
 from bottleneck.heads import Head, head_names
-from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
 from bottleneck.records import Adjustments, FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
@@ -247,11 +247,6 @@ class Prepared:
     chosen: ImageSet
     lower: FrozenBase | None
     banks: dict[int, Bank]
-
-    @property
-    def rejected(self) -> tuple[RejectedImage, ...]:
-        """The images that cannot be used."""
-        return (*self.images.rejected, *self.chosen.rejected)
 
 
 def is_first_process() -> bool:
