@@ -15,13 +15,7 @@ import torch
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import MemoryShortError, first_line, is_out_of_memory
 
-__all__ = [
-    "Lane",
-    "Lanes",
-    "find_lanes",
-    "freed_memory_kept",
-    "largest_that_pays",
-]
+__all__ = ["Lane", "Lanes", "find_lanes", "freed_memory_kept", "largest_that_pays"]
 
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
