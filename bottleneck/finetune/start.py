@@ -11,7 +11,6 @@ from bottleneck.bases.splitting import ALL, Split, split_network
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
-from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
 from bottleneck.heads import Head, head_names
@@ -271,8 +270,9 @@ def prepare(
     who resumes; see `bottleneck.finetune.finetune_head` for what is given and raised.
     """
     first = is_first_process()
-    if first:
-        _check_folder(checkpoint.folder.parent, checkpoint, resume=resume)
+    new = first and not resume
+    if new:
+        _check_folder(checkpoint)
     looked_at = first and not _check_set(images, cache)
     if looked_at:
         images = _usable(images, start, progress)
@@ -280,7 +280,6 @@ def prepare(
     bound = start.bound_to(images, settings.augment)
     if first and resume:
         checkpoint.check(settings, bound)
-    new = first and not resume
     if new:
         chosen = _images_to_train(images, start.head, settings)
         if not settings.from_cache and not looked_at:
@@ -298,9 +297,9 @@ def prepare(
     return Prepared(images, chosen, lower, banks)
 
 
-def _check_folder(folder: Path, checkpoint: Checkpoint, *, resume: bool) -> None:
-    if resume:
-        return
+def _check_folder(checkpoint: Checkpoint) -> None:
+    """Refuse to begin where there is an unfinished run, or something that is no head."""
+    folder = checkpoint.folder.parent
     checkpoint.forget()
     if checkpoint.exists:
         raise UsageError(
@@ -328,8 +327,9 @@ def _fill(
 ) -> tuple[dict[int, Bank], dict[str, str]]:
     """Have the cache hold the boundary's activations; return where, and what could not be used."""
     (layer,) = lower.layers
-    options = {"views": settings.views or 0, "augment": settings.augment, "dtype": settings.dtype}
-    stored = made(StoreSettings, None, options)
+    stored = StoreSettings(
+        views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
+    )
     filling = fill_banks(chosen, lower, cache, stored, progress=progress)
     banks = {view: cache.named(plan.banks[layer]) for plan in filling.plans for view in plan.views}
     return banks, filling.bad
