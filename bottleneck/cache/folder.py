@@ -145,14 +145,6 @@ class Cache:
                 records.append(self.run(path))
         return list(filter(None, records))
 
-    def set_digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the file of each image set, as its last run left it."""
-        return {
-            run.image_set: run.image_set_sha256
-            for run in self.runs(damaged_too=False)
-            if run.image_set_sha256
-        }
-
     def set_aside(self, path: Path, reason: str) -> Path:
         """Move a damaged file to ``quarantine/``, with the reason beside it; return where to.
 

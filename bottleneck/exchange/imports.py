@@ -238,14 +238,13 @@ def _append(
     before, done = len(seen), 0
     with bank.writer(selection.dtype) as writer:
         for block in blocks:
-            rows, digests = [], []
+            new: dict[str, int] = {}
             for row, item in enumerate(images.items[done : done + len(block)]):
                 if item.digest not in seen:
-                    seen.add(item.digest)
-                    rows.append(row)
-                    digests.append(item.digest)
-            if rows:
-                writer.append(digests, {selection.layer: block[rows]})
+                    new.setdefault(item.digest, row)
+            if new:
+                writer.append(list(new), {selection.layer: block[list(new.values())]})
+            seen |= new.keys()
             done += len(block)
     return len(seen) - before
 
