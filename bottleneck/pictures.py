@@ -222,42 +222,25 @@ def _draw_curve(axes: "Axes", advice: "Advice") -> None:
     accuracies = [point.accuracy for point in curve.points]
     axes.plot(sizes, [point.train_accuracy for point in curve.points], "^:", label="training")
     axes.plot(sizes, [each.value for each in accuracies], "o-", color="C1", label="held out")
-    axes.fill_between(
-        sizes,
-        [each.low for each in accuracies],
-        [each.high for each in accuracies],
-        color="C1",
-        alpha=0.2,
-        linewidth=0,
-        label="95% interval",
-    )
+    low, high = [each.low for each in accuracies], [each.high for each in accuracies]
+    axes.fill_between(sizes, low, high, color="C1", alpha=0.2, linewidth=0, label="95% interval")
     reach = (sizes[0], curve.forecasts[-1].images)
     drawn = [reach[0] * (reach[1] / reach[0]) ** (step / _STEPS) for step in range(_STEPS + 1)]
-    law = [1 - curve.law.error(images) for images in drawn]
+    law = [1 - curve.law.error(size) for size in drawn]
     axes.plot(drawn, law, "--", color="grey", label="power law")
-    later = [each.accuracy for each in curve.forecasts]
-    axes.errorbar(
-        [each.images for each in curve.forecasts],
-        [each.value for each in later],
-        [[each.value - each.low for each in later], [each.high - each.value for each in later]],
-        fmt="s",
-        color="C2",
-        capsize=4,
-        label="forecast",
-    )
-    others = [each.curve for each in advice.evidence.layers if each.difference]
-    for place, other in enumerate(others):
-        axes.plot(
-            [point.images for point in other.points],
-            [point.accuracy.value for point in other.points],
-            color="C0",
-            alpha=0.4,
-            linewidth=1,
-            zorder=1,
-            label="" if place else "other layers",
-        )
+    images, later = zip(*((each.images, each.accuracy) for each in curve.forecasts), strict=True)
+    values = [each.value for each in later]
+    spread = [[each.value - each.low for each in later], [each.high - each.value for each in later]]
+    axes.errorbar(images, values, spread, fmt="s", color="C2", capsize=4, label="forecast")
+    faint: dict[str, Any] = {"color": "C0", "alpha": 0.4, "linewidth": 1, "zorder": 1}
+    label = "other layers"
+    for each in advice.evidence.layers:
+        if each.difference:
+            points = [(point.images, point.accuracy.value) for point in each.curve.points]
+            axes.plot(*zip(*points, strict=True), **faint, label=label)
+            label = ""
     axes.set_xscale("log")
-    ticks = [*sizes, *(each.images for each in curve.forecasts)]
+    ticks = [*sizes, *images]
     axes.set_xticks(ticks, list(map(str, ticks)), rotation=45)
     axes.minorticks_off()
     axes.set_xlabel("training images")
@@ -287,11 +270,5 @@ def _fill(axes: "Axes", confusion: list[list[int]]) -> None:
     for row, counts in enumerate(confusion):
         for column, count in enumerate(counts):
             dark = shares[row][column] > 0.5  # noqa: PLR2004 - half of the colour scale
-            axes.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                color="white" if dark else "black",
-            )
+            color = "white" if dark else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=color)

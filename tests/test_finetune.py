@@ -44,9 +44,8 @@ from bottleneck.errors import (
 )
 from bottleneck.finetune import default_images, finetune_head
 from bottleneck.finetune.data import ImageActivations
-from bottleneck.finetune.loop import Labelled, Training
+from bottleneck.finetune.loop import Labelled, Training, losses, make_optimizer, rate_factor
 from bottleneck.finetune.network import TunedNetwork, check_start
-from bottleneck.finetune.optim import losses, make_optimizer, rate_factor
 from bottleneck.finetune.run import _memory_watched
 from bottleneck.heads import fit_rows
 from bottleneck.heads.scoring import log_losses

@@ -4,7 +4,6 @@ The layout is described in ``cache/README.md``.
 """
 
 from bottleneck.cache.banks import Bank
-from bottleneck.cache.compact import Compaction, compact_bank, drop_layer
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.layout import (
     COMPRESSIONS,
@@ -13,8 +12,8 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
-from bottleneck.cache.prune import Prunable, find_prunable, prune
-from bottleneck.cache.verify import BankCheck, Damage, Verification, set_aside, verify_cache
+from bottleneck.cache.upkeep import compact_bank, drop_layer, find_prunable, prune
+from bottleneck.cache.verify import Damage, Verification, set_aside, verify_cache
 from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 
 __all__ = [
@@ -22,13 +21,10 @@ __all__ = [
     "PART_BYTES",
     "PART_SECONDS",
     "Bank",
-    "BankCheck",
     "Cache",
-    "Compaction",
     "Damage",
     "Dataset",
     "PartWriter",
-    "Prunable",
     "Verification",
     "compact_bank",
     "compression_options",

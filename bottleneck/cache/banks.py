@@ -12,17 +12,14 @@ import numpy as np
 from filelock import FileLock
 
 from bottleneck.cache import writer as writers
-from bottleneck.cache.index import RowIndex
-from bottleneck.cache.parts import Part, as_slice, errors_of, keys_of, part_files
-from bottleneck.cache.views import shows, view_file_content
-from bottleneck.cache.writer import PartWriter, digest_rows
+from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
+from bottleneck.cache.writer import PartWriter, digest_rows, shows, view_file_content
 from bottleneck.errors import CacheError, UsageError
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.records import BankRecord, read_record, write_record
 
 __all__ = ["Bank"]
 
-_VIEW_FILE = "features.h5"
 _ATTEMPTS = 1000
 """How often parts may be replaced while they are being read."""
 _PAUSE = 0.001
@@ -321,7 +318,7 @@ class Bank:
     @property
     def view_file(self) -> Path:
         """``features.h5``."""
-        return self.path / _VIEW_FILE
+        return self.path / "features.h5"
 
     @property
     def view_file_is_old(self) -> bool:

@@ -24,7 +24,6 @@ from bottleneck.records import Extraction, FeatureSource, read_record, write_rec
 __all__ = ["Cache"]
 
 _LONGEST_NAME = 200
-_QUARANTINE = "quarantine"
 
 
 class Cache:
@@ -146,14 +145,6 @@ class Cache:
                 records.append(self.run(path))
         return list(filter(None, records))
 
-    def set_digests(self) -> dict[str, str]:
-        """Return the SHA-256 of the file of each image set, as its last run left it."""
-        return {
-            run.image_set: run.image_set_sha256
-            for run in self.runs(damaged_too=False)
-            if run.image_set_sha256
-        }
-
     def set_aside(self, path: Path, reason: str) -> Path:
         """Move a damaged file to ``quarantine/``, with the reason beside it; return where to.
 
@@ -162,7 +153,7 @@ class Cache:
         CacheError
             The cache cannot be written.
         """
-        place = self.root / _QUARANTINE / path.relative_to(self.root)
+        place = self.root / "quarantine" / path.relative_to(self.root)
         if place.exists():
             place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
         now = datetime.now(UTC).isoformat(timespec="seconds")

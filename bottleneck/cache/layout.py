@@ -156,18 +156,6 @@ class SparseFile(io.RawIOBase):
         self._place = 0
         self._end = 0
 
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place, and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]

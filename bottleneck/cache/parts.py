@@ -1,7 +1,7 @@
-"""Parts: the immutable HDF5 files of a bank, read with every checksum verified."""
+"""Parts: the immutable HDF5 files of a bank, read with every checksum verified, and their index."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,19 +11,13 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import (
-    SCHEMA,
-    block_rows,
-    checksums,
-    load_filters,
-    row_bytes,
-    seal_of,
-)
+from bottleneck.cache.layout import SCHEMA, block_rows, checksums, load_filters, row_bytes, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError
 
 __all__ = [
     "Layer",
     "Part",
+    "RowIndex",
     "as_slice",
     "content_name",
     "errors_of",
@@ -218,6 +212,75 @@ class Part:
                         wanted -= got
 
             yield load
+
+
+class RowIndex:
+    """The rows of a layer in some parts, each key once: writers at work side by side may double it.
+
+    Rows are numbered through all parts, in their order.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Those without the layer are passed over.
+    layer : str
+        Its name.
+
+    Attributes
+    ----------
+    keys : np.ndarray
+        All different keys, see `keys_of`, sorted.
+    first : np.ndarray
+        The number of the first row with each key.
+    """
+
+    def __init__(self, parts: Sequence[Part], layer: str) -> None:
+        self._parts = [part for part in parts if layer in part.layers]
+        self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
+        keys = [keys_of(part.digests, part.views) for part in self._parts]
+        self.keys, self.first = np.unique(
+            np.concatenate([*keys, keys_of(np.empty((0, 32), np.uint8), 0)]), return_index=True
+        )
+        self._beginnings = _beginnings(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        """What the index and the keys in its parts take in memory."""
+        own = self.keys.nbytes + self.first.nbytes + self._beginnings.nbytes
+        return own + sum(part.digests.nbytes + part.views.nbytes for part in self._parts)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the number of each key's row; -1 where there is none."""
+        if not len(self):
+            return np.full(len(keys), -1)
+        last = len(self) - 1
+        places = np.minimum(np.searchsorted(self._beginnings, _beginnings(keys)), last)
+        other = self.keys[places] != keys  # or the first of several that begin so
+        places[other] = np.minimum(np.searchsorted(self.keys, keys[other]), last)
+        return np.where(self.keys[places] == keys, self.first[places], -1)
+
+    def first_rows(self) -> Iterator[tuple[Part, np.ndarray]]:
+        """Yield each part with those of its rows whose key no earlier one has."""
+        for part, rows, _ in self.by_part(np.sort(self.first)):
+            yield part, rows
+
+    def by_part(self, numbers: np.ndarray) -> Iterator[tuple[Part, np.ndarray, slice]]:
+        """Split ascending numbers into each part's own rows, with their place among `numbers`."""
+        bounds = np.searchsorted(numbers, self._starts)
+        for part, start, low, high in zip(
+            self._parts, self._starts, bounds, bounds[1:], strict=False
+        ):
+            if low < high:
+                yield part, numbers[low:high] - start, slice(low, high)
+
+
+def _beginnings(keys: np.ndarray) -> np.ndarray:
+    """Return the first 8 bytes of keys as numbers of the same order, which compare faster."""
+    rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
+    return np.ascontiguousarray(rows[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
 
 
 def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:

@@ -131,7 +131,12 @@ def verify_cache(
     if banks is None:
         for path in cache.run_files():
             result.damage.extend(_check(cache, path, partial(cache.run, path)))
-        for name, digest in cache.set_digests().items():
+        last = {
+            run.image_set: run.image_set_sha256
+            for run in cache.runs(damaged_too=False)
+            if run.image_set_sha256
+        }
+        for name, digest in last.items():
             path = cache.set_file(name)
             result.damage.extend(_check(cache, path, partial(_check_set, path, digest)))
     return result

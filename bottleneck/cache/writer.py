@@ -1,18 +1,24 @@
-"""Rows in, parts out."""
+"""Rows in, parts out; and ``features.h5``, virtual datasets over all parts of a bank."""
 
+import hashlib
+import io
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import h5py
 import numpy as np
 from xxhash import xxh3_64
 
 from bottleneck.cache.layout import (
+    HDF5_FORMAT,
     SCHEMA,
     Dataset,
+    SparseFile,
     block_rows,
     checksums,
     compression_options,
@@ -20,11 +26,27 @@ from bottleneck.cache.layout import (
     row_bytes,
     seal_of,
 )
-from bottleneck.cache.parts import content_name, errors_of, part_files, part_number
+from bottleneck.cache.parts import (
+    Layer,
+    Part,
+    RowIndex,
+    content_name,
+    errors_of,
+    part_files,
+    part_number,
+)
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 
-__all__ = ["PART_BYTES", "PART_SECONDS", "PartWriter", "digest_rows", "store"]
+__all__ = [
+    "PART_BYTES",
+    "PART_SECONDS",
+    "PartWriter",
+    "digest_rows",
+    "shows",
+    "store",
+    "view_file_content",
+]
 
 PART_BYTES = 128 * 2**20
 PART_SECONDS = 30.0
@@ -70,6 +92,7 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
 
 
+@dataclass(eq=False)
 class PartWriter:
     """Appends rows to a bank; every 128 MiB or 30 s of them become a part.
 
@@ -93,26 +116,16 @@ class PartWriter:
         What a part holds at most, in memory and then on disk, and how old it gets.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        fingerprint: str,
-        dtype: str,
-        *,
-        compress: str = "none",
-        part_bytes: int,
-        part_seconds: float,
-    ) -> None:
-        self._folder = folder
-        self._fingerprint = fingerprint
-        self._dtype = dtype
-        self._compress = compress
-        self._part_bytes = part_bytes
-        self._part_seconds = part_seconds
+    folder: Path
+    fingerprint: str
+    dtype: str
+    _: KW_ONLY
+    compress: str = "none"
+    part_bytes: int
+    part_seconds: float
+
+    def __post_init__(self) -> None:
         self._columns: dict[str, np.ndarray] = {}
-        self._rows = 0
-        self._capacity = 0
-        self._started = 0.0
         self._committer = ThreadPoolExecutor(1)
         self._under_way: Future[None] | None = None
 
@@ -155,7 +168,7 @@ class PartWriter:
             The part before cannot be written: the disk is full, say.
         """
         columns = {
-            f"features/{layer}": store(values, self._dtype, layer)
+            f"features/{layer}": store(values, self.dtype, layer)
             for layer, values in features.items()
         }
         columns["digest"] = digest_rows(digests)
@@ -173,7 +186,7 @@ class PartWriter:
                 column[self._rows : self._rows + fits] = columns[name][done : done + fits]
             self._rows += fits
             done += fits
-            old = time.monotonic() - self._started >= self._part_seconds
+            old = time.monotonic() - self._started >= self.part_seconds
             if old or self._rows == self._capacity:
                 self._commit()
 
@@ -191,7 +204,7 @@ class PartWriter:
     def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
         """Make room for a part; the system gives memory only where something is written."""
         width = sum(row_bytes(values.shape, values.dtype) for values in columns.values())
-        self._capacity = max(1, self._part_bytes // width)
+        self._capacity = max(1, self.part_bytes // width)
         self._rows = 0  # before there are columns, should an interruption come between
         self._started = time.monotonic()
         self._columns = {
@@ -214,50 +227,92 @@ class PartWriter:
             self._under_way.result()
 
     def _write(self, columns: Mapping[str, np.ndarray]) -> None:
-        pieces = list(hdf5_pieces(self._datasets(columns), self._attributes(columns)))
+        pieces = list(hdf5_pieces(*self._contents(columns)))
         content = xxh3_64()
         for piece in pieces:
             content.update(piece)
-        with errors_of(self._folder):
-            atomic_write(_next_part(self._folder, content_name(content)), pieces)
+        with errors_of(self.folder):
+            number = max(map(part_number, part_files(self.folder)), default=0) + 1
+            # Two writers get the same name only for the same content.
+            atomic_write(self.folder / f"{number:06d}-{content_name(content)}.h5", pieces)
 
-    def _datasets(self, columns: Mapping[str, np.ndarray]) -> dict[str, Dataset]:
+    def _contents(
+        self, columns: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, Dataset], dict[str, Any]]:
+        """Return the datasets and the attributes of a part."""
         datasets = {name: Dataset.of(columns[name]) for name in ("digest", "view")}
-        for layer, values in _features(columns).items():
+        types = {}
+        for name in [name for name in columns if name not in datasets]:
+            layer, values = name.removeprefix("features/"), columns[name]
+            types[layer] = values.shape, values.dtype
             per_block = block_rows(row_bytes(values.shape, values.dtype))
             sums = np.array(checksums(values, per_block), np.uint64)
             datasets[f"checksums/{layer}"] = Dataset.of(sums, rows_per_block=per_block)
-            datasets[f"features/{layer}"] = Dataset(
+            datasets[name] = Dataset(
                 values.shape,
                 values.dtype,
                 [values],
                 {"layer": layer, "shape": values.shape[1:]},
-                compression_options(self._compress, values.shape, values.dtype),
+                compression_options(self.compress, values.shape, values.dtype),
             )
-        return datasets
-
-    def _attributes(self, columns: Mapping[str, np.ndarray]) -> dict[str, str | int]:
-        types = {
-            layer: (values.shape, values.dtype) for layer, values in _features(columns).items()
-        }
-        seal = seal_of(self._fingerprint, types, columns["digest"], columns["view"])
-        return {
+        seal = seal_of(self.fingerprint, types, columns["digest"], columns["view"])
+        attributes = {
             "schema": SCHEMA,
-            "fingerprint": self._fingerprint,
-            "compress": self._compress,
+            "fingerprint": self.fingerprint,
+            "compress": self.compress,
             "seal": seal,
         }
+        return datasets, attributes
 
 
-def _features(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix("features/"): values
-        for name, values in columns.items()
-        if name.startswith("features/")
-    }
+def view_file_content(parts: Sequence[Part]) -> bytes:
+    """Return the bytes of a file that shows every row of some parts, each key once.
+
+    A part that cannot be opened shows as nan, not as zero.
+    """
+    content = SparseFile()
+    with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
+        file.attrs["parts"] = _names([part.path for part in parts])
+        for layer in sorted({layer for part in parts for layer in part.layers}):
+            first = list(RowIndex(parts, layer).first_rows())
+            for target, source, fill in (
+                (f"features/{layer}", f"features/{layer}", np.nan),
+                (f"digest/{layer}", "digest", 0),
+                (f"view/{layer}", "view", 0),
+            ):
+                file.create_virtual_dataset(target, _stack(first, source), fillvalue=fill)
+    return b"".join(content.pieces(0, content.seek(0, io.SEEK_END)))
 
 
-def _next_part(folder: Path, content: str) -> Path:
-    """Return a part's path; two writers get the same only for the same content."""
-    numbers = [part_number(path) for path in part_files(folder)]
-    return folder / f"{max(numbers, default=0) + 1:06d}-{content}.h5"
+def shows(file: Path, parts: Sequence[Path]) -> bool:
+    """Return whether a view file was made of exactly these parts."""
+    try:
+        with h5py.File(file, "r", locking=False) as view:
+            return bool(view.attrs["parts"] == _names(parts))
+    except (OSError, KeyError):
+        return False
+
+
+def _names(parts: Sequence[Path]) -> np.bytes_:
+    """Return the SHA-256 over the names of parts."""
+    names = "/".join(path.name for path in parts)
+    return np.bytes_(hashlib.sha256(names.encode()).hexdigest().encode())
+
+
+def _stack(chosen: Sequence[tuple[Part, np.ndarray]], source: str) -> h5py.VirtualLayout:
+    total, held = sum(len(rows) for _, rows in chosen), _held(chosen[0][0], source)
+    layout = h5py.VirtualLayout((total, *held.shape[1:]), held.dtype)
+    start = 0
+    for part, rows in chosen:
+        held = _held(part, source)
+        virtual = h5py.VirtualSource(f"parts/{part.path.name}", source, held.shape, held.dtype)
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+            layout[start : start + len(run)] = virtual[int(run[0]) : int(run[-1]) + 1]
+            start += len(run)
+    return layout
+
+
+def _held(part: Part, source: str) -> np.ndarray | Layer:
+    """Return what tells the shape and the type of a part's dataset."""
+    keys = {"digest": part.digests, "view": part.views}
+    return keys[source] if source in keys else part.layers[source.removeprefix("features/")]

@@ -1,4 +1,4 @@
-"""The plain files, HDF5 and ``.npz``: written in bounded memory, checked when they are read."""
+"""Features out of the cache into a plain file, HDF5 or ``.npz``, which is checked when read."""
 
 import hashlib
 import io
@@ -7,7 +7,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -15,24 +16,17 @@ from typing import IO, Any, Final, cast
 import h5py
 import numpy as np
 
-from bottleneck.cache import Dataset, hdf5_pieces
-from bottleneck.errors import DataError, UsageError
+from bottleneck.cache import Bank, Cache, Dataset, hdf5_pieces
+from bottleneck.errors import CacheError, DataError, UsageError
+from bottleneck.features import vectors
+from bottleneck.files import atomic_write
 from bottleneck.images import ImageItem, ImageSet
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
-__all__ = [
-    "BLOCK_BYTES",
-    "FORMAT",
-    "Exchange",
-    "Exported",
-    "blocks_of",
-    "errors_of",
-    "read_exported",
-    "writer_of",
-]
+__all__ = ["Exchange", "blocks_of", "errors_of", "export_features", "read_exported"]
 
-BLOCK_BYTES = 2**24
-FORMAT: Final = 2
+_BLOCK_BYTES = 2**24
+_FORMAT: Final = 2
 """Raised whenever files of before cannot be read any more."""
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError),
@@ -47,7 +41,7 @@ _Content = tuple[
 """Texts, provenance, digest, shape and blocks of the features."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Exchange:
     """What was exported or imported.
 
@@ -73,32 +67,20 @@ class Exchange:
     layer: str
     bank: str
     images: int
-    added: int | None
+    added: int | None = None
     shape: list[int]
     dtype: str
 
     @classmethod
-    def of(
-        cls,
-        selection: FeatureSource,
-        file: Path,
-        *,
-        images: int,
-        shape: Sequence[int],
-        dtype: str,
-        added: int | None = None,
-    ) -> "Exchange":
-        """Return what was exported or imported of a selection."""
+    def of(cls, selection: FeatureSource, file: Path, **facts: Any) -> "Exchange":
+        """Return what was exported or imported of a selection, and what else is known of it."""
         return cls(
             file=str(file),
             image_set=selection.image_set,
             model=selection.model,
             layer=selection.layer_name,
             bank=selection.bank,
-            images=images,
-            added=added,
-            shape=list(shape),
-            dtype=dtype,
+            **facts,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -125,7 +107,74 @@ class Exported:
         return ImageSet(name, tuple(items))
 
 
-def writer_of(path: Path) -> Callable[..., Iterator[memoryview]]:
+def export_features(cache: Cache, selection: FeatureSource, file: str | Path) -> Exchange:
+    """Write a layer's features of an image set, with paths, labels and splits, to one file.
+
+    The file holds ``features`` (n, ...), and ``paths``, ``labels``, ``splits`` and ``digests`` as
+    texts (n,), in the order of the image set; ``provenance`` is JSON. It is made in bounded memory.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where they are.
+    selection : FeatureSource
+        Which they are. As stored, or float32 where they are pooled otherwise than they are stored.
+    file : str or Path
+        Ends in ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
+
+    Raises
+    ------
+    UsageError
+        The ending is another.
+    CacheError
+        A row is missing or damaged, or the file cannot be written.
+    """
+    target = Path(file)
+    write = _writer_of(target)
+    images = ImageSet.read_csv(cache.set_file(selection.image_set))
+    bank, *_ = cache.banks_of(selection)
+    digests = [item.digest for item in images.items]
+    convert = None if selection.pool == selection.stored_pool else partial(vectors, selection)
+    first = bank.read(selection.layer, digests[:1], convert=convert)
+    blocks = _Rows(bank, selection.layer, digests, convert)
+    features = Dataset((len(digests), *first.shape[1:]), first.dtype, blocks)
+    texts = {
+        "paths": [item.path for item in images.items],
+        "labels": [item.label or "" for item in images.items],
+        "splits": [item.split or "" for item in images.items],
+        "digests": digests,
+    }
+    info = bank.info
+    described = replace(info, layers={selection.layer: info.layers[selection.layer]})
+    provenance = ExportRecord(format=_FORMAT, selection=selection, bank=described).as_dict()
+    try:
+        atomic_write(target, write(features, texts, json.dumps(provenance)))
+    except CacheError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"{str(target)!r} cannot be written ({error.strerror}); see to the space and the "
+            f"rights there, or name another file"
+        ) from error
+    return Exchange.of(
+        selection, target, images=len(digests), shape=list(first.shape[1:]), dtype=str(first.dtype)
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a bank, read anew whenever they are gone through."""
+
+    bank: Bank
+    layer: str
+    digests: Sequence[str]
+    convert: Callable[[np.ndarray], np.ndarray] | None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.bank.stream(self.layer, self.digests, memory=_BLOCK_BYTES, convert=self.convert)
+
+
+def _writer_of(path: Path) -> Callable[..., Iterator[memoryview]]:
     """Return what yields a file of that ending; `UsageError` where there is none."""
     if path.is_dir():
         raise UsageError(f"{str(path)!r} is a folder; name a file in it")
@@ -141,18 +190,12 @@ def _hdf5(
 ) -> Iterator[memoryview]:
     """Yield an HDF5 file; the features are read twice, the first time for the digest."""
     columns = {key: np.array([text.encode() for text in texts[key]]) for key in _TEXTS}
-    datasets = {
-        "features": features,
-        **{
-            key: Dataset(
-                column.shape, h5py.string_dtype("utf-8", max(1, column.itemsize)), [column]
-            )
-            for key, column in columns.items()
-        },
-    }
+    datasets = {"features": features}
+    for key, column in columns.items():
+        dtype = h5py.string_dtype("utf-8", max(1, column.itemsize))
+        datasets[key] = Dataset(column.shape, dtype, [column])
     seal = _seal(features.blocks, texts, provenance)
-    attributes = {"provenance": provenance, "sha256": seal}
-    yield from hdf5_pieces(datasets, attributes)
+    yield from hdf5_pieces(datasets, {"provenance": provenance, "sha256": seal})
 
 
 def _npz(
@@ -187,9 +230,6 @@ class _Pieces(io.RawIOBase):
         super().__init__()
         self._pieces: list[bytes] = []
 
-    def writable(self) -> bool:
-        return True
-
     def write(self, data: Any) -> int:
         self._pieces.append(bytes(data))
         return len(data)
@@ -209,7 +249,7 @@ def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenan
 
 
 def read_exported(path: Path) -> Exported:
-    """Read a file that `writer_of` wrote, and verify its digest; see `errors_of`."""
+    """Read a file that `_writer_of` wrote, and verify its digest; see `errors_of`."""
     read = _read_npz if path.suffix.lower() == ".npz" else _read_hdf5
     texts, provenance, seal, shape, blocks = read(path)
     if seal != _seal(blocks(), texts, provenance):
@@ -240,7 +280,7 @@ def _read_hdf5(path: Path) -> _Content:
 
 def blocks_of(rows: Any) -> Iterator[np.ndarray]:
     """Yield rows, a few megabytes at a time."""
-    step = max(1, BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
+    step = max(1, _BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
     for start in range(0, len(rows), step):
         yield np.ascontiguousarray(rows[start : start + step])
 

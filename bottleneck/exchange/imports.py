@@ -14,12 +14,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from bottleneck.cache import Bank, Cache, store
-from bottleneck.errors import (
-    DataError,
-    FeatureOverflowError,
-    PathMissingError,
-    UsageError,
-)
+from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
 from bottleneck.exchange.formats import Exchange, blocks_of, errors_of, read_exported
 from bottleneck.fields import made
 from bottleneck.images import ImageSet, read_manifest
@@ -243,14 +238,13 @@ def _append(
     before, done = len(seen), 0
     with bank.writer(selection.dtype) as writer:
         for block in blocks:
-            rows, digests = [], []
+            new: dict[str, int] = {}
             for row, item in enumerate(images.items[done : done + len(block)]):
                 if item.digest not in seen:
-                    seen.add(item.digest)
-                    rows.append(row)
-                    digests.append(item.digest)
-            if rows:
-                writer.append(digests, {selection.layer: block[rows]})
+                    new.setdefault(item.digest, row)
+            if new:
+                writer.append(list(new), {selection.layer: block[list(new.values())]})
+            seen |= new.keys()
             done += len(block)
     return len(seen) - before
 

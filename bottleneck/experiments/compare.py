@@ -47,22 +47,10 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """An experiment and what it is sorted by.
-
-    Attributes
-    ----------
-    experiment : Experiment
-        The experiment.
-    mean : float
-        Of the metric over the folds.
-    std : float or None
-        Deviation over the folds; None of one fold.
-    """
+class Ranked(Score):
+    """What an `experiment` reached in the metric that it is sorted by."""
 
     experiment: Experiment
-    mean: float
-    std: float | None
 
 
 @dataclass(frozen=True)
@@ -145,7 +133,7 @@ def rank(
     if found:
         _check_metric(metric, metrics, "these experiments")
     ranked = [
-        Ranked(each, its[metric].mean, its[metric].std) for each, its in found if metric in its
+        Ranked(its[metric].mean, its[metric].std, each) for each, its in found if metric in its
     ]
     return sorted(ranked, key=lambda each: each.mean, reverse=metric not in LOWER_IS_BETTER)
 

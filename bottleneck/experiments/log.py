@@ -143,7 +143,12 @@ class ExperimentLog:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self._opened() as database:
             if not _is_made(database):
-                _make(database)
+                # In a transaction of its own, so that the header comes before all else.
+                database.execute("BEGIN IMMEDIATE")
+                database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.execute(_TABLE)  # which another process may just have made
+                database.execute("COMMIT")
 
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
         """Return the experiment with these settings, or None: the log itself may be missing.
@@ -259,15 +264,6 @@ def _is_made(database: sqlite3.Connection) -> bool:
     """Return whether the table is there: its maker may have been killed before."""
     (found,) = database.execute("PRAGMA user_version").fetchone()
     return bool(found)
-
-
-def _make(database: sqlite3.Connection) -> None:
-    """Make the table in a transaction of its own, so that the header comes before all else."""
-    database.execute("BEGIN IMMEDIATE")
-    database.execute(f"PRAGMA application_id = {_APPLICATION}")
-    database.execute(f"PRAGMA user_version = {_VERSION}")
-    database.execute(_TABLE)  # which another process may just have made
-    database.execute("COMMIT")
 
 
 def _select(database: sqlite3.Connection, condition: str, *values: object) -> list[Experiment]:

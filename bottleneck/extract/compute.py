@@ -108,8 +108,11 @@ def feature_batches(
     most = max(map(len, views.values()), default=1) if views else 1
     lanes = find_lanes(base, most * len(items), batch_size)
     work = _Work(base, lanes.batch_size, policy, views)
-    load: Callable[[ImageItem], bytes | list[torch.Tensor]]
-    load = work.decode_file if lanes.decode_ahead else read_file
+
+    def load(item: ImageItem) -> bytes | list[torch.Tensor]:
+        data = read_file(item)
+        return work.decode(item, data) if lanes.decode_ahead else data
+
     at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
     threads = torch.get_num_threads()
     free: SimpleQueue[Lane] = SimpleQueue()
@@ -186,10 +189,6 @@ class _Work:
             raise BadImageError("the file changed while it was being extracted")
         views = self.views_of(item)
         return preprocess_views(self.base.transform, data, self.policy, item.digest, views)
-
-    def decode_file(self, item: ImageItem) -> list[torch.Tensor]:
-        """Read an image, too."""
-        return self.decode(item, read_file(item))
 
 
 def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What an extraction will take, told before it begins: from a short timed trial."""
+"""Before an extraction: a forecast from a short timed trial, and a look at its views."""
 
 import os
 import shutil
@@ -7,17 +7,21 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, zip_longest
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
+from bottleneck.augment import find_policy
+from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
-from bottleneck.errors import CacheError
-from bottleneck.extract.compute import Progress
+from bottleneck.errors import BadImageError, CacheError, DataError
+from bottleneck.extract.compute import Progress, preprocess_views
 from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import open_writers, stored_batches
 from bottleneck.extract.store import FeatureWriter
@@ -26,7 +30,7 @@ from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Forecast", "forecast_extraction"]
+__all__ = ["Forecast", "draw_views", "forecast_extraction"]
 
 _WARM_UP_BATCHES = 2
 _WARM_UP_SECONDS = 1.0
@@ -34,6 +38,13 @@ _TIMED_BATCHES = 4
 _TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
 _PREFIX = ".bottleneck-forecast-"
+_SIDE = 160
+_SHORTER = 183
+"""As the classic preprocessing has it: 224 of 256."""
+_NAMES = 150
+_GAP = 4
+_LETTERS = 22
+_FONT_SIZE = 12
 
 
 @dataclass(frozen=True)
@@ -119,13 +130,14 @@ def forecast_extraction(
         for plan, writer in zip(plans, writers, strict=True)
         for task in plan.tasks
     ]:
-        trial = _try(work, cache, settings.batch_size, progress or _silent)
+        trial = _try(work, cache, settings.batch_size, progress or (lambda *_: None))
         count = len(work.task.items)
         sizes = work.part_sizes(count, trial.seconds_per_image)
         tried += trial.images
         rejected |= {item.digest: RejectedImage(item.path, why) for item, why in trial.rejected}
+        image_bytes = work.views * sum(map(work.writer.row_bytes, work.task.layers))
         seconds += trial.seconds + (count - trial.images) * (
-            trial.seconds_per_image + trial.seconds_per_byte * work.image_bytes
+            trial.seconds_per_image + trial.seconds_per_byte * image_bytes
         )
         bytes_on_disk += sum(map(sum, sizes))
         buffered = work.part_sizes(trial.images, trial.seconds_per_image)
@@ -161,11 +173,6 @@ class _Work:
     def views(self) -> float:
         """How many views of an image are computed, on average."""
         return self.task.rows / len(self.task.items)
-
-    @property
-    def image_bytes(self) -> float:
-        """Bytes of an image in all layers, with all of its views."""
-        return self.views * sum(map(self.writer.row_bytes, self.task.layers))
 
     def part_sizes(self, images: int, seconds_per_image: float) -> list[list[int]]:
         """Return for each bank the bytes of its parts."""
@@ -257,5 +264,72 @@ def _peak_memory() -> int | None:
     return held if sys.platform == "darwin" else held * 1024
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    pass
+def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6) -> Image.Image:
+    """Draw a row for each of some training images: its name, the plain image, then its views.
+
+    The images are of all classes in turn. They are resized and cropped as for most bases, to 160
+    pixels; the views are those of the same numbers in the cache, but for the size.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Training images are shown if it has any.
+    augment : str
+        How the views are made, as for `extract_features`.
+    views : int
+        How many.
+    count : int
+        Rows at most.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB.
+
+    Raises
+    ------
+    UsageError
+        There cannot be so many views, or `augment` changes nothing.
+    DataError
+        None of the images can be read.
+    """
+    StoreSettings(views=views, augment=augment)  # says so where there can be no such views
+    policy = find_policy(augment)
+    transform = Transform((_SHORTER, _SHORTER), (_SIDE, _SIDE), "bilinear", (0.0,) * 3, (1.0,) * 3)
+    rows = []
+    for item in _in_turn(images):
+        try:
+            data = Path(item.path).read_bytes()
+            seen = preprocess_views(transform, data, policy, item.digest, range(views + 1))
+        except (OSError, BadImageError):
+            continue
+        rows.append((item, [np.asarray(each.movedim(0, -1)) for each in seen]))
+        if len(rows) == count:
+            break
+    if not rows:
+        raise DataError(f"no image of {images.name!r} could be read; give other `data`")
+    return _sheet(rows)
+
+
+def _in_turn(images: ImageSet) -> list[ImageItem]:
+    """Return the images of all classes in turn, each class in its own order."""
+    train = [item for item in images.items if item.split == "train"]
+    classes: dict[str | None, list[ImageItem]] = {}
+    for item in train or images.items:
+        classes.setdefault(item.label, []).append(item)
+    return [item for item in chain(*zip_longest(*classes.values())) if item]
+
+
+def _sheet(rows: Sequence[tuple[ImageItem, Sequence[np.ndarray]]]) -> Image.Image:
+    step = _SIDE + _GAP
+    columns = len(rows[0][1])
+    sheet = Image.new("RGB", (_NAMES + columns * step, len(rows) * step + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_FONT_SIZE)
+    for number, (item, pictures) in enumerate(rows):
+        top = _GAP + number * step
+        lines = [item.label or "", Path(item.path).name]
+        draw.text((_GAP, top), "\n".join(line[:_LETTERS] for line in lines), "black", font)
+        for place, picture in enumerate(pictures):
+            sheet.paste(Image.fromarray(picture), (_NAMES + place * step, top))
+    return sheet

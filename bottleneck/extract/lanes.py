@@ -15,13 +15,7 @@ import torch
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import MemoryShortError, first_line, is_out_of_memory
 
-__all__ = [
-    "Lane",
-    "Lanes",
-    "find_lanes",
-    "freed_memory_kept",
-    "largest_that_pays",
-]
+__all__ = ["Lane", "Lanes", "find_lanes", "freed_memory_kept", "largest_that_pays"]
 
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
@@ -38,6 +32,7 @@ _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _ARENA_MAX: 0}
 """What the library would have come to by itself after a few large arrays."""
 
 
+@dataclass
 class Lane:
     """Computes one batch after the other on one core, or on one stream of a GPU.
 
@@ -53,13 +48,14 @@ class Lane:
         how many were left.
     """
 
-    def __init__(self, base: FrozenBase, device: torch.device, least: int) -> None:
-        self._base = base
-        self._device = device
-        self._least = least
+    base: FrozenBase
+    device: torch.device
+    least: int
+
+    def __post_init__(self) -> None:
         self._stream: Any = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        if self.device.type == "cuda":
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         """Compute the layers of some images, in halves where memory is short.
@@ -80,18 +76,18 @@ class Lane:
             Not even the least number of images fit.
         """
         try:
-            lacking = self._least - len(pixels)
+            lacking = self.least - len(pixels)
             found = self._compute([*pixels, *[pixels[-1]] * lacking])
             return {layer: values[: len(pixels)] for layer, values in found.items()}
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             reason = first_line(error)
-        if len(pixels) <= self._least:
+        if len(pixels) <= self.least:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
-                f"not even {self._least} images of {height} x {width} pixels fit into the "
-                f"memory of {self._device} ({reason}); take a shallower layer, a smaller "
+                f"not even {self.least} images of {height} x {width} pixels fit into the "
+                f"memory of {self.device} ({reason}); take a shallower layer, a smaller "
                 f"`image_size` or another `device`"
             )
         if self._stream is not None:
@@ -101,14 +97,26 @@ class Lane:
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
 
     def _compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
-        normalise = self._base.transform.normalise
+        normalise = self.base.transform.normalise
         if self._stream is None:  # an image at a time stays in the core's own cache
             batch = torch.stack([normalise(each) for each in pixels])
-            return {layer: values.numpy() for layer, values in self._base(batch).items()}
+            return {layer: values.numpy() for layer, values in self.base(batch).items()}
         with torch.cuda.stream(self._stream):
-            sent = torch.stack(list(pixels)).pin_memory().to(self._device, non_blocking=True)
-            activations = self._base(normalise(sent))
+            sent = torch.stack(list(pixels)).pin_memory().to(self.device, non_blocking=True)
+            activations = self.base(normalise(sent))
             return {layer: values.cpu().numpy() for layer, values in activations.items()}
+
+    def rate(self, size: int) -> float:
+        """Return how many black images a second it computes, so many at a time.
+
+        Where memory is short, it raises what torch does.
+        """
+        pixels = [torch.zeros(3, *self.base.transform.crop, dtype=torch.uint8)] * size
+        self._compute(pixels)
+        started = time.monotonic()
+        for _ in range(_TRIALS):
+            self._compute(pixels)
+        return _TRIALS * size / (time.monotonic() - started)
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,7 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] 
         return Lanes(lanes, min(wanted, share), loaders=2, decode_ahead=False)
     lanes = [Lane(base, device, _FEWEST) for device in base.devices * _PER_GPU]
     if batch_size == "auto":
-        batch_size = largest_that_pays(lambda size: _rate(lanes[0], base, size))
+        batch_size = largest_that_pays(lanes[0].rate)
     return Lanes(lanes, batch_size, loaders=cores, decode_ahead=True)
 
 
@@ -183,16 +191,6 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
             break
         size, best = 2 * size, found
     return max(_FEWEST, size // 2)
-
-
-def _rate(lane: Lane, base: FrozenBase, size: int) -> float:
-    """Time a lane on black images."""
-    pixels = [torch.zeros(3, *base.transform.crop, dtype=torch.uint8)] * size
-    lane._compute(pixels)  # noqa: SLF001 - where memory is short, it shall say so
-    started = time.monotonic()
-    for _ in range(_TRIALS):
-        lane._compute(pixels)  # noqa: SLF001
-    return _TRIALS * size / (time.monotonic() - started)
 
 
 @contextmanager

@@ -22,13 +22,7 @@ from bottleneck.extract.plan import Plan, Task, find_targets, plan_extraction
 from bottleneck.extract.store import FeatureWriter
 from bottleneck.fields import made
 from bottleneck.images import ImageSet
-from bottleneck.records import (
-    Adjustments,
-    Augmentation,
-    ExtractedLayer,
-    Extraction,
-    RejectedImage,
-)
+from bottleneck.records import Adjustments, Augmentation, ExtractedLayer, Extraction, RejectedImage
 from bottleneck.settings import StoreSettings
 
 __all__ = [

@@ -1,25 +1,28 @@
-"""The training: epochs, the validation after each, and when to stop."""
+"""The training: epochs, validation, when to stop; the optimizer, its rates and the losses."""
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import cos, pi
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch.nn import functional
 
 from bottleneck.errors import DataError
 from bottleneck.finetune.data import Activations
 from bottleneck.finetune.network import TunedNetwork
-from bottleneck.finetune.optim import losses, make_optimizer, rate_factor, set_rates
 from bottleneck.heads.problem import row_counts
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["Labelled", "State", "Training"]
+__all__ = ["Labelled", "State", "Training", "losses", "make_optimizer", "rate_factor"]
 
+_MOMENTUM = 0.9
+_BASE_RATE = "base_rate"
 _STEPS_BETWEEN_CHECKS = 20
 
 
@@ -132,7 +135,7 @@ class Training:
             Some scores are no finite numbers.
         """
         try:
-            start = {f"val_{name}": value for name, value in self._validated().items()}
+            start = self._validated()
         except DivergedError:
             raise DataError(
                 f"the head's scores of the validation images are no finite numbers in "
@@ -146,7 +149,7 @@ class Training:
         number, began = len(state.history) + 1, time.monotonic()
         try:
             trained = self._step_through(number)
-            found = {f"val_{name}": value for name, value in self._validated().items()}
+            found = self._validated()
         except DivergedError:
             return replace(state, diverged=number)
         rate = max(group["lr"] for group in self.optimizer.param_groups)
@@ -163,9 +166,10 @@ class Training:
 
     def scores(self) -> np.ndarray:
         """Return the scores of the validation images, float32 of shape (n, k)."""
-        fabric, targets = self.fabric, self.val.targets
+        fabric, settings, targets = self.fabric, self.settings, self.val.targets
+        at_once = max(1, settings.batch_size // (settings.accumulate * fabric.world_size))
         own = np.arange(len(targets))[fabric.global_rank :: fabric.world_size]
-        pieces = np.array_split(own, -(-len(own) // self._rows_at_once)) if len(own) else []
+        pieces = np.array_split(own, -(-len(own) // at_once)) if len(own) else []
         seen = torch.zeros(len(targets), len(targets.classes), device=fabric.device)
         self.network.eval()
         with torch.no_grad():
@@ -177,23 +181,19 @@ class Training:
         everyone: Any = fabric.all_reduce(seen, reduce_op="sum")
         return np.asarray(everyone.cpu())
 
-    @property
-    def _rows_at_once(self) -> int:
-        settings = self.settings
-        return max(1, settings.batch_size // (settings.accumulate * self.fabric.world_size))
-
     def _validated(self) -> dict[str, float]:
         scores = self.scores()
         if not np.isfinite(scores).all():
             raise DivergedError
         metrics = score_metrics(self.link, scores, self.val.targets, self.temperature)
-        return {"loss": metrics["log_loss"], "accuracy": metrics["accuracy"]}
+        return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def _step_through(self, epoch: int) -> dict[str, float]:
         """Go through all images once; return loss and accuracy as they were on the way."""
         settings, total = self.settings, len(self.train.targets)
         # Each epoch has seeds of its own, so that one that is resumed needs no other state.
-        torch.manual_seed(_seed(settings.seed, epoch, self.fabric.global_rank))
+        seeds = np.random.SeedSequence((settings.seed, epoch, self.fabric.global_rank))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
         order = np.random.default_rng([settings.seed, epoch]).permutation(total)
         batches = np.array_split(order, -(-total // settings.batch_size))
         pieces = [self._pieces(batch) for batch in batches]
@@ -207,7 +207,8 @@ class Training:
         for place, (batch, some) in enumerate(zip(batches, pieces, strict=True)):
             step = (epoch - 1) * len(batches) + place
             factor = rate_factor(settings, step, settings.epochs * len(batches))
-            set_rates(self.optimizer, factor)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group[_BASE_RATE] * factor
             self._step(len(some), len(batch), ready, sums)
             if place % _STEPS_BETWEEN_CHECKS == 0 or place == len(batches) - 1:
                 seen = self._checked(sums)
@@ -272,5 +273,55 @@ def _right(scores: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return scores.argmax(dim=1) == codes
 
 
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.optim.Optimizer:
+    """Return an optimizer that knows the rate of each block, see `FinetuneSettings`."""
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for _, parameter, depth in network.rates():
+        share = 1.0
+        if depth is not None:
+            share = settings.base_share * settings.block_decay**depth
+        decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((settings.learning_rate * share, decay), []).append(parameter)
+    listed = [
+        {"params": parameters, "lr": rate, "weight_decay": decay, _BASE_RATE: rate}
+        for (rate, decay), parameters in groups.items()
+    ]
+    # What fuses its operations also unscales gradients by itself, too late for them to be clipped.
+    fused = settings.precision != "16-mixed"
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(listed, fused=fused)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(listed, settings.learning_rate, momentum=_MOMENTUM, fused=fused)
+    return torch.optim.RMSprop(listed)
+
+
+def rate_factor(settings: FinetuneSettings, step: int, steps: int) -> float:
+    """Return what the rates are multiplied by in a step, counted from 0, of so many."""
+    rising = round(settings.warm_up * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if settings.schedule == "constant":
+        return 1.0
+    return (1 + cos(pi * (step - rising) / max(1, steps - rising))) / 2
+
+
+def losses(link: str, scores: torch.Tensor, codes: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Return losses of shape (n, 1), or (n, k) where each class is decided on its own.
+
+    Parameters
+    ----------
+    link : str
+        See `bottleneck.heads.scoring.link_of`.
+    scores : torch.Tensor
+        Shape (n, k), divided by the temperature.
+    codes : torch.Tensor
+        The class of each image, int64 of shape (n,), or bool of shape (n, k).
+    smoothing : float
+        Which share of each target is spread over the classes, or over yes and no.
+    """
+    if link == "softmax":
+        found = functional.cross_entropy(scores, codes, reduction="none", label_smoothing=smoothing)
+        return found[:, None]
+    wanted = codes if codes.dim() > 1 else functional.one_hot(codes, scores.shape[1])
+    shares = wanted.float() * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(scores, shares, reduction="none")

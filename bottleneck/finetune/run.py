@@ -24,9 +24,15 @@ from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
 from bottleneck.finetune.loop import Labelled, State, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
-from bottleneck.finetune.prepare import Prepared, is_first_process, prepare
 from bottleneck.finetune.result import write_result
-from bottleneck.finetune.start import PRECISIONS, Start, open_start
+from bottleneck.finetune.start import (
+    PRECISIONS,
+    Prepared,
+    Start,
+    is_first_process,
+    open_start,
+    prepare,
+)
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet, RejectedImage
 from bottleneck.labels import Targets
@@ -173,7 +179,7 @@ def finetune_head(
             each.numel() for _, each, depth in training.network.rates() if depth is not None
         ),
         boundary=start.split.boundary,
-        rejected=ready.rejected,
+        rejected=(*ready.images.rejected, *ready.chosen.rejected),
     )
 
 

@@ -1,5 +1,6 @@
-"""What a fine-tuning starts from: the head, its base, and the images to train and validate on."""
+"""What is settled before the first step: the head, its base, the images and their activations."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,22 +8,25 @@ from typing import Any
 from bottleneck.augment import find_policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import ALL, Split, split_network
-from bottleneck.cache import Cache
+from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.heads import Head
+from bottleneck.extract import Progress, fill_banks, usable_images
+from bottleneck.finetune.checkpoints import Checkpoint
+from bottleneck.finetune.data import check_images
+from bottleneck.heads import Head, head_names
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
 from bottleneck.records import Adjustments, FeatureSource, known_source
-from bottleneck.settings import FinetuneSettings
+from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = [
     "PRECISIONS",
+    "Prepared",
     "Start",
-    "check_classes",
-    "check_set",
     "default_images",
-    "images_to_train",
+    "is_first_process",
     "open_start",
+    "prepare",
 ]
 
 PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
@@ -131,7 +135,7 @@ def open_start(
     return Start(head, source, base, split, weights or source.weights)
 
 
-def check_set(images: ImageSet, cache: Cache) -> bool:
+def _check_set(images: ImageSet, cache: Cache) -> bool:
     """Return whether the cache knows an image set.
 
     Raises
@@ -150,7 +154,7 @@ def check_set(images: ImageSet, cache: Cache) -> bool:
     return True
 
 
-def images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -> ImageSet:
+def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -> ImageSet:
     """Return the images to train on and those to validate on; no others.
 
     Raises
@@ -182,7 +186,7 @@ def images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) ->
             f"image set {images.name!r} has {len(val)} validation images already; leave "
             f"`val_share` out"
         )
-    check_classes(replace(images, items=train + val), head)
+    _check_classes(replace(images, items=train + val), head)
     if settings.val_share is not None:
         split = replace(images, items=train).with_splits(
             test_share=settings.val_share, seed=settings.seed
@@ -192,7 +196,7 @@ def images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) ->
     return replace(images, items=train + val, rejected=(), split_seed=None)
 
 
-def check_classes(images: ImageSet, head: Head) -> None:
+def _check_classes(images: ImageSet, head: Head) -> None:
     """Raise `DataError` unless images are of the classes of a head."""
     several = images.multilabel and not head.multilabel
     if set(images.classes) == set(head.classes) and not several:
@@ -220,3 +224,112 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
             f"the head was fitted on with `cache`, or give the images with `data`"
         )
     return ImageSet.read_csv(file)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What there is to train with.
+
+    Attributes
+    ----------
+    images : ImageSet
+        The whole set.
+    chosen : ImageSet
+        The images to train and to validate on.
+    lower : FrozenBase or None
+        The frozen part, if there is one.
+    banks : dict of int to Bank
+        View to where the boundary's activations are; empty where they are not read from the cache.
+    """
+
+    images: ImageSet
+    chosen: ImageSet
+    lower: FrozenBase | None
+    banks: dict[int, Bank]
+
+
+def is_first_process() -> bool:
+    """Whether this process was not started by another one that trains as well."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def prepare(
+    start: Start,
+    images: ImageSet,
+    cache: Cache,
+    checkpoint: Checkpoint,
+    settings: FinetuneSettings,
+    *,
+    device: str,
+    resume: bool,
+    progress: Progress | None,
+) -> Prepared:
+    """Choose the images, look at each once, and fill the cache if it is to be read from.
+
+    The first process notes in the checkpoint's folder what it has chosen, for the others and for
+    who resumes; see `bottleneck.finetune.finetune_head` for what is given and raised.
+    """
+    first = is_first_process()
+    new = first and not resume
+    if new:
+        _check_folder(checkpoint)
+    looked_at = first and not _check_set(images, cache)
+    if looked_at:
+        images = _usable(images, start, progress)
+        images.write_csv(cache.set_file(images.name))
+    bound = start.bound_to(images, settings.augment)
+    if first and resume:
+        checkpoint.check(settings, bound)
+    if new:
+        chosen = _images_to_train(images, start.head, settings)
+        if not settings.from_cache and not looked_at:
+            chosen = _usable(chosen, start, progress)
+    else:
+        chosen = checkpoint.images()
+    lower = start.lower(PRECISIONS[settings.precision], device)
+    banks: dict[int, Bank] = {}
+    if settings.from_cache and lower is not None:
+        banks, bad = _fill(lower, chosen, cache, settings, progress)
+        chosen = usable_images(chosen, bad)
+    if new:
+        _check_classes(chosen, start.head)
+        checkpoint.begin(settings, bound, chosen)
+    return Prepared(images, chosen, lower, banks)
+
+
+def _check_folder(checkpoint: Checkpoint) -> None:
+    """Refuse to begin where there is an unfinished run, or something that is no head."""
+    folder = checkpoint.folder.parent
+    checkpoint.forget()
+    if checkpoint.exists:
+        raise UsageError(
+            f"an unfinished run is in {str(folder)!r}; go on with `resume`, or remove "
+            f"{str(checkpoint.folder)!r} to begin anew"
+        )
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
+        raise UsageError(
+            f"{str(folder)!r} is there and is no head; choose another name with `name`"
+        )
+
+
+def _usable(images: ImageSet, start: Start, progress: Progress | None) -> ImageSet:
+    """Look at each image, and leave out those that cannot be used."""
+    return usable_images(images, check_images(start.base.transform, images.items, progress))
+
+
+def _fill(
+    lower: FrozenBase,
+    chosen: ImageSet,
+    cache: Cache,
+    settings: FinetuneSettings,
+    progress: Progress | None,
+) -> tuple[dict[int, Bank], dict[str, str]]:
+    """Have the cache hold the boundary's activations; return where, and what could not be used."""
+    (layer,) = lower.layers
+    stored = StoreSettings(
+        views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
+    )
+    filling = fill_banks(chosen, lower, cache, stored, progress=progress)
+    banks = {view: cache.named(plan.banks[layer]) for plan in filling.plans for view in plan.views}
+    return banks, filling.bad
