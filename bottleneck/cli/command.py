@@ -2,17 +2,18 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cached_property, wraps
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
 from bottleneck import __version__
-from bottleneck.cli.completion import completer
 from bottleneck.cli.config import read_config
+from bottleneck.errors import BottleneckError
 from bottleneck.fields import Declared, check, declared, expected
 
 __all__ = [
@@ -234,7 +235,7 @@ def _typer_option(value: Declared, command: Command) -> Any:
         shared["metavar"] = ""
     else:
         shared["metavar"] = value.option.metavar or _metavar(value)
-        shared["autocompletion"] = completer(value)
+        shared["autocompletion"] = _completer(value)
     if value.option.argument:
         return typer.Argument(**shared)
     return typer.Option(value.option.name or value.flag, **shared)
@@ -257,3 +258,53 @@ def _metavar(value: Declared) -> str:
         return value.name.upper()
     kind = next((short for long, short in _METAVARS.items() if long in words), "TEXT")
     return f"auto|{kind}" if words.startswith("auto or") else kind
+
+
+def _completer(value: Declared) -> Callable[..., list[str]] | None:
+    """Return what lists the values of an option that begin as the one being typed."""
+    names = _NAMES.get(value.name)
+    if names is None and not value.choices:
+        return None
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        try:
+            found = names(ctx.params) if names else value.choices
+            return [name for name in found if name.startswith(incomplete)]
+        except (BottleneckError, OSError):
+            return []
+
+    return complete
+
+
+def _models(_: dict[str, Any]) -> Iterable[str]:
+    from bottleneck.bases import model_names
+
+    return model_names()
+
+
+def _layers(typed: dict[str, Any]) -> Iterable[str]:
+    """Return the layers of the base that was typed, or those in the cache."""
+    if typed.get("model") and "weights" in typed:
+        from bottleneck.bases import find_model
+        from bottleneck.bases.network import Network
+
+        network = Network(find_model(typed["model"]))
+        return [*network.aliases, *network.layers]
+    from bottleneck.cache import Cache
+
+    runs = Cache(typed.get("cache") or "cache").runs(damaged_too=False)
+    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
+
+
+def _heads(typed: dict[str, Any]) -> Iterable[str]:
+    from bottleneck.heads import head_names
+
+    return head_names(Path(typed.get("heads") or "heads"))
+
+
+_NAMES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
+    "model": _models,
+    "layer": _layers,
+    "layers": _layers,
+    "head": _heads,
+}
