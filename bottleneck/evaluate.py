@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features import SPLITS, Features, StreamedRows
+from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, score_metrics
@@ -132,15 +132,10 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
         ) from error
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
-    scores = _scores(head, held.X)
+    blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()
+    scores = np.concatenate([head.decision_function(block) for block in blocks])
     metrics = score_metrics(head.link, scores, targets, head.temperature)
     return _evaluated(split, leaks, targets, scores, metrics)
-
-
-def _scores(head: Head, X: np.ndarray | StreamedRows) -> np.ndarray:
-    if isinstance(X, np.ndarray):
-        return head.decision_function(X)
-    return np.concatenate([head.decision_function(block) for block in X.blocks()])
 
 
 def _evaluated(

@@ -1,7 +1,9 @@
 """Labels of images, of which one image may carry several, and what classifiers make of them."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -35,10 +37,7 @@ def rarest_classes(labels: Sequence[str]) -> list[str]:
     Tsoumakas and Vlahavas 2011, On the Stratification of Multi-label Data, section 3).
     """
     named = [classes_of(label) for label in labels]
-    counts: dict[str, int] = {}
-    for classes in named:
-        for each in classes:
-            counts[each] = counts.get(each, 0) + 1
+    counts = Counter(chain.from_iterable(named))
     return [
         min(classes, key=lambda each: (counts[each], each), default=SEPARATOR) for classes in named
     ]

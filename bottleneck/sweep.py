@@ -65,8 +65,8 @@ class _Sweep:
         given = getattr(self.settings, recipe.parameter or "", ())
         return list(dict.fromkeys(given or recipe.grid))
 
-    def folds(self, features: Features, recipe: Recipe) -> "_Folds":
-        """Return what a classifier is fitted on, and how often."""
+    def folds(self, features: Features, recipe: Recipe) -> tuple[Problem, list[list[Fold]]]:
+        """Return what a classifier is fitted on, and its folds by repetition."""
         settings = self.settings
         held = features.split("val")
         problem = problem_of(features, recipe, settings)
@@ -77,17 +77,9 @@ class _Sweep:
                     f"`cv` for folds of the training images"
                 )
             problem, fold = with_validation(problem, held.X, held.labels)
-            return _Folds(problem, [[fold]])
+            return problem, [[fold]]
         count = settings.cv or _CV
-        return _Folds(problem, [problem.folds(count, repeat=k) for k in range(settings.repeats)])
-
-
-@dataclass(frozen=True)
-class _Folds:
-    """A problem, and its folds by repetition."""
-
-    problem: Problem
-    repeats: list[list[Fold]]
+        return problem, [problem.folds(count, repeat=k) for k in range(settings.repeats)]
 
 
 @dataclass(frozen=True)
@@ -98,12 +90,6 @@ class _Source:
     selection: FeatureSource
     image_set_digest: str
     memory: int | None
-
-    @classmethod
-    def of(cls, cache: Cache, features: Features, memory: int | None) -> "_Source":
-        # Processes of an earlier sweep may have been started in another folder.
-        digest = features.images.digest_of()
-        return cls(cache.root.absolute(), features.selection, digest, memory)
 
 
 @lru_cache(maxsize=1)
@@ -123,16 +109,20 @@ class _Task:
     repeat: int
     fold: int
 
-    def run(self) -> tuple["_Task", list[dict[str, float]], float]:
+    def run(self) -> "_Result":
         """Return the metrics for each value, and the seconds that they took."""
         features = _load(self.source)
         started = time.perf_counter()
-        folds = self.sweep.folds(features, self.recipe)
-        own = folds.repeats[self.repeat][self.fold]
-        found = cross_validate(folds.problem, self.recipe, [own], self.values)
+        problem, repeats = self.sweep.folds(features, self.recipe)
+        own = repeats[self.repeat][self.fold]
+        found = cross_validate(problem, self.recipe, [own], self.values)
         place = {"repeat": self.repeat, "fold": self.fold}
         metrics = [{**place, **each} for (each,) in found]
         return self, metrics, time.perf_counter() - started
+
+
+_Result = tuple[_Task, list[dict[str, float]], float]
+"""The metrics for each value, and the seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +197,7 @@ def run_sweep(
     trials = list(_plan(cache, selections, log, sweep, share))
     # Folds of one classifier come first, so that reductions are there for the next.
     tasks = [task for trial in trials for task in trial.tasks]
-    done: dict[int, list[tuple[_Task, list[dict[str, float]], float]]] = {}
+    done: dict[int, list[_Result]] = {}
     if tasks:
         log.make()
     surroundings = environment()
@@ -235,9 +225,11 @@ def _plan(
     number = 0
     for selection in selections:
         features = _labels(cache, selection, memory)
-        source = _Source.of(cache, features, memory)
+        # Processes of an earlier sweep may have been started in another folder.
+        root, digest = cache.root.absolute(), features.images.digest_of()
+        source = _Source(root, selection, digest, memory)
         for recipe in sweep.recipes:
-            repeats = sweep.folds(features, recipe).repeats
+            _, repeats = sweep.folds(features, recipe)
             values = sweep.grid(recipe)
             settings = [
                 {
@@ -273,9 +265,7 @@ def _labels(cache: Cache, selection: FeatureSource, memory: int | None) -> Featu
     return load_features(cache, selection, memory=memory)
 
 
-def _in_parallel(
-    tasks: Sequence[_Task], jobs: int | None
-) -> Iterator[tuple[_Task, list[dict[str, float]], float]]:
+def _in_parallel(tasks: Sequence[_Task], jobs: int | None) -> Iterator[_Result]:
     """Yield results as they come, or at the end where joblib's backend knows nothing else."""
     try:
         parallel = joblib.Parallel(jobs, return_as="generator_unordered")
@@ -290,7 +280,7 @@ def _in_parallel(
 def _append(
     log: ExperimentLog,
     trial: _Trial,
-    results: list[tuple[_Task, list[dict[str, float]], float]],
+    results: list[_Result],
     surroundings: dict[str, Any],
 ) -> None:
     """Append what is new; the seconds are divided among experiments that were computed at once."""

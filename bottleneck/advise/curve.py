@@ -121,7 +121,9 @@ def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> 
         Of the draws that give the forecasts' intervals.
     """
     points = [_point(bench, each) for each in scored]
-    errors = [_error(bench, each) for each in scored]
+    errors = [
+        bench.samples(each.log_probabilities.argmax(axis=2) != bench.codes) for each in scored
+    ]
     sizes = np.array([float(each.trained.mean()) for each in scored])
     law, forecasts = forecast_gain(sizes, errors, bench.images, _FACTORS, seed)
     return LearningCurve(
@@ -145,10 +147,6 @@ def _point(bench: Bench, scored: Scored) -> CurvePoint:
         train_log_loss=float(scored.train_log_loss.mean()),
         gap=train_accuracy - accuracy.value,
     )
-
-
-def _error(bench: Bench, scored: Scored) -> Samples:
-    return bench.samples(scored.log_probabilities.argmax(axis=2) != bench.codes)
 
 
 def _one_less(error: Estimate) -> Estimate:

@@ -190,7 +190,7 @@ def _of_a_flat_curve(evidence: Evidence, options: list[Option]) -> Verdict:
     if limit := _noisy_labels(evidence) or _depth_does_not_matter(evidence):
         return _verdict(evidence, options, CEILING, f"{flat}; {limit}")
     rise = evidence.rise
-    if rise and _depth_matters(evidence, rise.gain):
+    if rise and _state(evidence, rise.gain) == SHOWN and _unsure_where_wrong(evidence):
         why = (
             f"the errors are where the head is unsure, and layers get better with depth: the last "
             f"is {rise.gain} above the best early one, {rise.layer}"
@@ -226,11 +226,6 @@ def _depth_does_not_matter(evidence: Evidence) -> str | None:
         f"({level.difference}), and joining layers adds nothing ({joined.gain}): the images or "
         f"labels leave the rest undetermined"
     )
-
-
-def _depth_matters(evidence: Evidence, rise: Estimate) -> bool:
-    """Whether the last layer is better than all early ones, and not at a loss at random."""
-    return _state(evidence, rise) == SHOWN and _unsure_where_wrong(evidence)
 
 
 def _unsure_where_wrong(evidence: Evidence) -> bool:

@@ -83,8 +83,7 @@ def select_layers(
     DataError, UnknownNameError, UsageError
         As for `select_features`.
     """
-    if settings is None:
-        settings = SweepFeatures(**options)
+    settings = settings or SweepFeatures(**options)
     names = ("model", "image_set", "views", "augment")
     shared: dict[str, Any] = {name: getattr(settings, name, None) for name in names}
     found: list[FeatureSource] = []
@@ -153,29 +152,20 @@ def _pooled(selections: Sequence[FeatureSource], pool: str | None) -> list[Featu
 
 def _no_match(runs: Sequence[Extraction], asked: FeatureSettings) -> str:
     found = [selection for run in runs for selection in run.sources]
-    given = {
-        "model": asked.model,
-        "layer": asked.layer,
-        "set": asked.image_set,
-        "pooling": asked.pool,
-        "augmentation": asked.augment,
-    }
-    known = {
-        "model": {selection.model for selection in found},
-        "layer": {
-            name for run in runs for each in run.layers for name in (each.layer, *each.aliases)
-        },
-        "set": {selection.image_set for selection in found},
-        "pooling": set(POOLS),
-        "augmentation": {selection.policy for selection in found if selection.policy},
-    }
-    wanted = ", ".join(f"{key} {value!r}" for key, value in given.items() if value)
-    if asked.views:
-        wanted = ", ".join(filter(None, [wanted, f"{asked.views} views"]))
+    layers = {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
+    asked_and_known: list[tuple[str, str | None, set[str]]] = [
+        ("model", asked.model, {each.model for each in found}),
+        ("layer", asked.layer, layers),
+        ("set", asked.image_set, {each.image_set for each in found}),
+        ("pooling", asked.pool, set(POOLS)),
+        ("augmentation", asked.augment, {each.policy for each in found if each.policy}),
+    ]
+    given = [f"{what} {value!r}" for what, value, _ in asked_and_known if value]
+    wanted = ", ".join([*given, f"{asked.views} views"] if asked.views else given)
     hints = [
-        did_you_mean(value, known[key])
-        for key, value in given.items()
-        if value and value not in known[key]
+        did_you_mean(value, known)
+        for _, value, known in asked_and_known
+        if value and value not in known
     ]
     there = sorted({f"{each} of {each.image_set!r}" for each in found})
     return (

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["cross_validate", "fit_head", "fit_rows"]
 
 _FOLDS = 5
-_HYPERPARAMETERS = ("C", "n_neighbors")
 
 
 def fit_head(
@@ -165,7 +164,7 @@ def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any
 def _recipe_and_value(settings: FitSettings, progress: Progress | None) -> tuple[Recipe, Any]:
     """Return the recipe, and the value that is given for its hyper-parameter."""
     recipe = recipe_of(settings if settings.clf == MLP.name else settings.clf, progress)
-    for name in _HYPERPARAMETERS:
+    for name in ("C", "n_neighbors"):
         if getattr(settings, name) is not None and name != recipe.parameter:
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
     return recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
@@ -181,11 +180,12 @@ def _fitted(
     with threads_for(problem.X.size):
         fitted, choice = _fit(problem, recipe, value, validation)
     history = {"history": list(fitted.history)} if fitted.history else {}
+    chosen = {recipe.parameter: choice.value} if recipe.parameter else {}
     return Head(
         clf=recipe.name,
         classes=problem.targets.classes,
         model=fitted.model,
-        hyperparameters=choice.hyperparameters(recipe),
+        hyperparameters=chosen | recipe.settings,
         multilabel=problem.targets.multilabel,
         temperature=choice.temperature,
         scores=choice.scores | history,
@@ -200,10 +200,6 @@ class _Choice:
     value: Any
     temperature: float = 1.0
     scores: dict[str, Any] = field(default_factory=dict)
-
-    def hyperparameters(self, recipe: Recipe) -> dict[str, Any]:
-        """Return it with the recipe's other settings."""
-        return ({recipe.parameter: self.value} if recipe.parameter else {}) | recipe.settings
 
 
 def _fit(

@@ -110,21 +110,12 @@ class Linear:
 
     name: str
     method: Method
-    penalised: bool = True
+    parameter: str | None = "C"
+    grid: Sequence[float | None] = C_GRID
     margins: bool = False
     multilabel: bool = True
     settings: ClassVar[dict[str, Any]] = {}
     streams: ClassVar[bool] = False
-
-    @property
-    def parameter(self) -> str | None:
-        """As `Recipe.parameter`."""
-        return "C" if self.penalised else None
-
-    @property
-    def grid(self) -> Sequence[float | None]:
-        """As `Recipe.grid`."""
-        return C_GRID if self.penalised else (None,)
 
     def fit(self, problem: Problem, value: float | None) -> Fitted:
         """As `Recipe.fit`."""
@@ -328,8 +319,8 @@ _ALL: tuple[Recipe, ...] = (
     Iterated("logreg", _Path("logistic")),
     Iterated("svm", _Path("squared_hinge"), margins=True),
     Linear("ridge", _ridge, margins=True),
-    Linear("lda", _lda, penalised=False, multilabel=False),
-    Linear("centroid", _centroid, penalised=False, margins=True, multilabel=False),
+    Linear("lda", _lda, None, (None,), multilabel=False),
+    Linear("centroid", _centroid, None, (None,), margins=True, multilabel=False),
     Nearest(),
     MLP(),
 )
