@@ -370,7 +370,7 @@ def test_what_are_no_paths_of_images(paths, given, error, sentence):
         (
             {"batch_size": 0},
             UsageError,
-            "`batch_size` must be auto or a whole number of at least 1",
+            "`batch_size` must be auto or a whole number from 1 to 99999",
         ),
     ],
 )
