@@ -235,8 +235,6 @@ class ImageSet:
     def classes(self) -> tuple[str, ...]:
         """The classes that labels name, sorted."""
         labels = {item.label for item in self.items if item.label is not None}
-        if not self.multilabel:
-            return tuple(sorted(labels))
         return tuple(sorted({each for label in labels for each in classes_of(label)}))
 
     @property
@@ -312,17 +310,13 @@ class ImageSet:
     def _digests_of_classes(self) -> dict[str, set[str]]:
         """Return the digests of the images that carry each class, classes sorted."""
         found = {label: set[str]() for label in self.classes}
-        several = self.multilabel
         for item in self.items:
-            label = item.label or ""
-            for each in classes_of(label) if several else (label,):
+            for each in classes_of(item.label or ""):
                 found[each].add(item.digest)
         return found
 
     def _strata(self) -> dict[str, set[str]]:
         """Return the digests of what is to be split alike: of each class, or rarest class."""
-        if not self.multilabel:
-            return self._digests_of_classes()
         labels = rarest_classes([item.label or "" for item in self.items])
         found = {label: set[str]() for label in sorted(set(labels))}
         for item, label in zip(self.items, labels, strict=True):
