@@ -154,7 +154,7 @@ class ImageSet:
         return built._completed(str(file), seed)
 
     @classmethod
-    def from_paths(cls, paths: Sequence[str | Path]) -> Self:
+    def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
         """Read unlabelled images: files as given, folders with all images below them.
 
         Raises
@@ -178,7 +178,7 @@ class ImageSet:
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         items, rejected = digest_all(list(dict.fromkeys(files)))
-        return cls("images", items, rejected, tuple(dict.fromkeys(ignored)))
+        return cls(name, items, rejected, tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
