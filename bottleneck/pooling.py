@@ -40,7 +40,11 @@ def check_pool(how: str, axes: str, layer: str) -> None:
         raise UnknownNameError(
             f"no pooling {how!r}{did_you_mean(how, POOLS)}; expected one of {', '.join(POOLS)}"
         )
-    possible = ["none", *_possible(axes)]
+    possible = ["none"]
+    if axes in {"CHW", "HWC"}:
+        possible += ["avg", "max", "gem", "spp"]
+    elif axes.endswith("TC"):
+        possible += ["avg", "max", "gem", *(["cls"] if "+" in axes else [])]
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
@@ -109,14 +113,6 @@ def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]
         return shape
     channels = shape[0] if axes == "CHW" else shape[-1]
     return (channels * sum(count**2 for count in _PYRAMID),) if how == "spp" else (channels,)
-
-
-def _possible(axes: str) -> tuple[str, ...]:
-    if axes in {"CHW", "HWC"}:
-        return ("avg", "max", "gem", "spp")
-    if axes.endswith("TC"):
-        return ("avg", "max", "gem", *(["cls"] if "+" in axes else []))
-    return ()
 
 
 def _bins(size: int, count: int) -> list[tuple[int, int]]:

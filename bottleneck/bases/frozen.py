@@ -164,19 +164,15 @@ class FrozenBase:
         self.layers = self.network.in_order(layers)
         sized = self.network.sized(self.transform.crop, self.layers)
         self._unpooled = {name: sized[name] for name in self.layers}
+        self.pools: dict[str, str] = {}
+        self.axes: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self._unpooled.items():
             check_pool(how, layer.axes, self.network.alias(name) or name)
-        self.pools = {
-            name: "none" if layer.axes == "C" else how for name, layer in self._unpooled.items()
-        }
-        self.axes = {
-            name: layer.axes if self.pools[name] == "none" else "C"
-            for name, layer in self._unpooled.items()
-        }
-        self.shapes = {
-            name: pooled_shape(layer.shape, self.pools[name], layer.axes)
-            for name, layer in self._unpooled.items()
-        }
+            pooled = "none" if layer.axes == "C" else how
+            self.pools[name] = pooled
+            self.axes[name] = layer.axes if pooled == "none" else "C"
+            self.shapes[name] = pooled_shape(layer.shape, pooled, layer.axes)
         for size in self._sizes()[1:]:
             self._check_shapes(size)
 

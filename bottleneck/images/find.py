@@ -17,7 +17,6 @@ from bottleneck.records import RejectedImage
 __all__ = [
     "IMAGE_SUFFIXES",
     "SPLITS",
-    "Finding",
     "FoundFile",
     "ImageItem",
     "digest_all",

@@ -154,7 +154,7 @@ class ImageSet:
         return built._completed(str(file), seed)
 
     @classmethod
-    def from_paths(cls, paths: Sequence[str | Path]) -> Self:
+    def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
         """Read unlabelled images: files as given, folders with all images below them.
 
         Raises
@@ -178,7 +178,7 @@ class ImageSet:
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         items, rejected = digest_all(list(dict.fromkeys(files)))
-        return cls("images", items, rejected, tuple(dict.fromkeys(ignored)))
+        return cls(name, items, rejected, tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
@@ -235,8 +235,6 @@ class ImageSet:
     def classes(self) -> tuple[str, ...]:
         """The classes that labels name, sorted."""
         labels = {item.label for item in self.items if item.label is not None}
-        if not self.multilabel:
-            return tuple(sorted(labels))
         return tuple(sorted({each for label in labels for each in classes_of(label)}))
 
     @property
@@ -312,17 +310,13 @@ class ImageSet:
     def _digests_of_classes(self) -> dict[str, set[str]]:
         """Return the digests of the images that carry each class, classes sorted."""
         found = {label: set[str]() for label in self.classes}
-        several = self.multilabel
         for item in self.items:
-            label = item.label or ""
-            for each in classes_of(label) if several else (label,):
+            for each in classes_of(item.label or ""):
                 found[each].add(item.digest)
         return found
 
     def _strata(self) -> dict[str, set[str]]:
         """Return the digests of what is to be split alike: of each class, or rarest class."""
-        if not self.multilabel:
-            return self._digests_of_classes()
         labels = rarest_classes([item.label or "" for item in self.items])
         found = {label: set[str]() for label in sorted(set(labels))}
         for item, label in zip(self.items, labels, strict=True):
