@@ -16,11 +16,10 @@ from bottleneck.finetune.data import check_images
 from bottleneck.heads import Head, head_names
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
-from bottleneck.records import Adjustments, FeatureSource, known_source
+from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = [
-    "PRECISIONS",
     "Prepared",
     "Start",
     "default_images",
@@ -29,7 +28,7 @@ __all__ = [
     "prepare",
 ]
 
-PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+_PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 """Fabric's name of a precision, to that in which the frozen part computes beside it."""
 
 
@@ -49,6 +48,8 @@ class Start:
         Of its network.
     weights : str
         The base's, as `FrozenBase` takes them.
+    settings : FinetuneSettings
+        How it is fine-tuned.
     """
 
     head: Head
@@ -56,43 +57,36 @@ class Start:
     base: FrozenBase
     split: Split
     weights: str
+    settings: FinetuneSettings
+
+    @property
+    def precision(self) -> str:
+        """That in which the frozen part computes."""
+        return _PRECISIONS[self.settings.precision]
 
     def lower(self, precision: str, device: Any) -> FrozenBase | None:
         """Return the base cut at the boundary, if that is not the image itself."""
         if self.split.boundary is None:
             return None
         exact = self.base.transform.exact_resize
-        adjustments: Adjustments = {**self.source.adjustments, "exact_resize": exact}
-        return FrozenBase(
-            self.source.model,
-            [self.split.boundary],
-            weights=self.weights,
-            precision=precision,
-            device=device,
-            **adjustments,
-        )
+        return self._frozen(self.split.boundary, precision, device, exact_resize=exact)
 
     def exact(self) -> FrozenBase:
         """Return the base as the head has it, in float32."""
-        source = self.source
-        return FrozenBase(
-            source.model,
-            [source.layer],
-            weights=self.weights,
-            pool=source.stored_pool,
-            precision="fp32",
-            device="cpu",
-            **source.adjustments,
-        )
+        return self._frozen(self.source.layer, "fp32", "cpu", pool=self.source.stored_pool)
 
-    def bound_to(self, images: ImageSet, augment: str) -> dict[str, Any]:
+    def _frozen(self, layer: str, precision: str, device: Any, **options: Any) -> FrozenBase:
+        options = {**self.source.adjustments, **options, "weights": self.weights}
+        return FrozenBase(self.source.model, [layer], precision=precision, device=device, **options)
+
+    def bound_to(self, images: ImageSet) -> dict[str, Any]:
         """Return what a run cannot be resumed without, as JSON holds it."""
         kept = ("train", "val")
         return {
             "head": {key: self.head.as_dict()[key] for key in ("clf", "classes", "temperature")},
             "base": self.source.fingerprint,
             "image set": {name: images.digest_of(name) for name in kept},
-            "augmentation": find_policy(augment).as_dict(),
+            "augmentation": find_policy(self.settings.augment).as_dict(),
         }
 
 
@@ -132,7 +126,7 @@ def open_start(
             f"all layers of {source.model}{lowest} are to be trained, so that there are no frozen "
             f"activations to cache; leave `from_cache` out, or name a later layer with `unfreeze`"
         )
-    return Start(head, source, base, split, weights or source.weights)
+    return Start(head, source, base, split, weights or source.weights, settings)
 
 
 def _check_set(images: ImageSet, cache: Cache) -> bool:
@@ -154,7 +148,7 @@ def _check_set(images: ImageSet, cache: Cache) -> bool:
     return True
 
 
-def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -> ImageSet:
+def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     """Return the images to train on and those to validate on; no others.
 
     Raises
@@ -164,6 +158,7 @@ def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -
     UsageError
         Some are to be held out although there are validation images.
     """
+    settings = start.settings
     if not images.labelled:
         raise DataError(
             f"image set {images.name!r} has no labels; expected those of the head's classes: give "
@@ -186,7 +181,7 @@ def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -
             f"image set {images.name!r} has {len(val)} validation images already; leave "
             f"`val_share` out"
         )
-    _check_classes(replace(images, items=train + val), head)
+    _check_classes(replace(images, items=train + val), start.head)
     if settings.val_share is not None:
         split = replace(images, items=train).with_splits(
             test_share=settings.val_share, seed=settings.seed
@@ -258,7 +253,6 @@ def prepare(
     images: ImageSet,
     cache: Cache,
     checkpoint: Checkpoint,
-    settings: FinetuneSettings,
     *,
     device: str,
     resume: bool,
@@ -269,7 +263,7 @@ def prepare(
     The first process notes in the checkpoint's folder what it has chosen, for the others and for
     who resumes; see `bottleneck.finetune.finetune_head` for what is given and raised.
     """
-    first = is_first_process()
+    settings, first = start.settings, is_first_process()
     new = first and not resume
     if new:
         _check_folder(checkpoint)
@@ -277,16 +271,16 @@ def prepare(
     if looked_at:
         images = _usable(images, start, progress)
         images.write_csv(cache.set_file(images.name))
-    bound = start.bound_to(images, settings.augment)
+    bound = start.bound_to(images)
     if first and resume:
         checkpoint.check(settings, bound)
     if new:
-        chosen = _images_to_train(images, start.head, settings)
+        chosen = _images_to_train(images, start)
         if not settings.from_cache and not looked_at:
             chosen = _usable(chosen, start, progress)
     else:
         chosen = checkpoint.images()
-    lower = start.lower(PRECISIONS[settings.precision], device)
+    lower = start.lower(start.precision, device)
     banks: dict[int, Bank] = {}
     if settings.from_cache and lower is not None:
         banks, bad = _fill(lower, chosen, cache, settings, progress)
