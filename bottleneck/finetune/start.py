@@ -283,8 +283,13 @@ def prepare(
     lower = start.lower(start.precision, device)
     banks: dict[int, Bank] = {}
     if settings.from_cache and lower is not None:
-        banks, bad = _fill(lower, chosen, cache, settings, progress)
-        chosen = usable_images(chosen, bad)
+        stored = StoreSettings(
+            views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
+        )
+        filling = fill_banks(chosen, lower, cache, stored, progress=progress)
+        for plan in filling.plans:
+            banks |= dict.fromkeys(plan.views, cache.named(plan.banks[lower.layers[0]]))
+        chosen = usable_images(chosen, filling.bad)
     if new:
         _check_classes(chosen, start.head)
         checkpoint.begin(settings, bound, chosen)
@@ -310,20 +315,3 @@ def _check_folder(checkpoint: Checkpoint) -> None:
 def _usable(images: ImageSet, start: Start, progress: Progress | None) -> ImageSet:
     """Look at each image, and leave out those that cannot be used."""
     return usable_images(images, check_images(start.base.transform, images.items, progress))
-
-
-def _fill(
-    lower: FrozenBase,
-    chosen: ImageSet,
-    cache: Cache,
-    settings: FinetuneSettings,
-    progress: Progress | None,
-) -> tuple[dict[int, Bank], dict[str, str]]:
-    """Have the cache hold the boundary's activations; return where, and what could not be used."""
-    (layer,) = lower.layers
-    stored = StoreSettings(
-        views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
-    )
-    filling = fill_banks(chosen, lower, cache, stored, progress=progress)
-    banks = {view: cache.named(plan.banks[layer]) for plan in filling.plans for view in plan.views}
-    return banks, filling.bad
