@@ -81,11 +81,10 @@ class Start:
 
     def bound_to(self, images: ImageSet) -> dict[str, Any]:
         """Return what a run cannot be resumed without, as JSON holds it."""
-        kept = ("train", "val")
         return {
             "head": {key: self.head.as_dict()[key] for key in ("clf", "classes", "temperature")},
             "base": self.source.fingerprint,
-            "image set": {name: images.digest_of(name) for name in kept},
+            "image set": {name: images.digest_of(name) for name in ("train", "val")},
             "augmentation": find_policy(self.settings.augment).as_dict(),
         }
 
