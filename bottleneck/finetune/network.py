@@ -105,8 +105,13 @@ def head_model(module: nn.Module, model: Model) -> Model:
     """Return a head's module as arrays again, as the model of its kind that it came from."""
     arrays = {name: each.detach().cpu().numpy().copy() for name, each in module.named_parameters()}
     if isinstance(model, Perceptron):
-        layers = ("0.weight", "0.bias", "3.weight", "3.bias")
-        return Perceptron(*(arrays[name] for name in layers), dropout=model.dropout)
+        return Perceptron(
+            arrays["0.weight"],
+            arrays["0.bias"],
+            arrays["3.weight"],
+            arrays["3.bias"],
+            model.dropout,
+        )
     return Affine(arrays["weight"], arrays["bias"])
 
 
