@@ -1,4 +1,4 @@
-"""What is settled before the first step: the head, its base, the images and their activations."""
+"""What is settled before the first step: the head, its base, the images and their features."""
 
 import os
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from bottleneck.bases.splitting import ALL, Split, split_network
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
+from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
 from bottleneck.heads import Head, head_names
@@ -23,6 +24,7 @@ __all__ = [
     "Prepared",
     "Start",
     "default_images",
+    "fill_split",
     "is_first_process",
     "open_start",
     "prepare",
@@ -218,6 +220,45 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
             f"the head was fitted on with `cache`, or give the images with `data`"
         )
     return ImageSet.read_csv(file)
+
+
+def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
+    """Compute what the cache lacks of the features that a head is to be evaluated on.
+
+    Parameters
+    ----------
+    head : Head
+        Of a fine-tuned model.
+    cache : Cache
+        With the head's image set.
+    split : str
+        ``test``, ``val`` or ``train``.
+    progress : callable, optional
+        As for `bottleneck.extract.extract_features`.
+
+    Raises
+    ------
+    DataError
+        An image cannot be read any more.
+    """
+    source = known_source(head.source)
+    file = cache.set_file(source.image_set)
+    if not file.exists():
+        return  # who reads the features says so
+    images = ImageSet.read_csv(file)
+    items = tuple(item for item in images.items if item.split == split)
+    if not items:
+        return
+    base, settings = load_base(head), made(StoreSettings, None, {"dtype": source.dtype})
+    chosen = replace(images, items=items)
+    bad = fill_banks(chosen, base, cache, settings, progress=progress).bad
+    for item in items:
+        if item.digest in bad:
+            raise DataError(
+                f"{len(bad)} of the {split} images cannot be used any more, first {item.path!r} "
+                f"({bad[item.digest]}); restore them, or give the images as they are now to "
+                f"'bottleneck finetune --data'"
+            )
 
 
 @dataclass(frozen=True)
