@@ -63,8 +63,7 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     )
     axes.set_xticks(range(len(labels)), labels, **slant)
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     low, high = evaluation.accuracy_interval
     figure.suptitle(
         f"{title}, {evaluation.images} {evaluation.split} images\n"
@@ -137,8 +136,7 @@ def draw_history(
         axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
         if kept:
             axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("log loss (nats)" if metric == "loss" else metric)
+        axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     figure.suptitle(title, fontsize=10)
@@ -243,8 +241,7 @@ def _draw_curve(axes: "Axes", advice: "Advice") -> None:
     ticks = [*sizes, *images]
     axes.set_xticks(ticks, list(map(str, ticks)), rotation=45)
     axes.minorticks_off()
-    axes.set_xlabel("training images")
-    axes.set_ylabel("accuracy")
+    axes.set(xlabel="training images", ylabel="accuracy")
     axes.set_title(f"learning curve of {advice.layer}", fontsize=10)
     axes.legend(fontsize=8)
 

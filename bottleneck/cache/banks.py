@@ -134,10 +134,9 @@ class Bank:
     def parts(self) -> list[Part]:
         """Return the parts, oldest first; each is read when it is first asked for something."""
         fingerprint = self.name.rpartition("-")[2]
-        paths = part_files(self.path / "parts")
         self._seen = {
-            path: self._seen[path] if path in self._seen else Part(path, fingerprint)
-            for path in paths
+            path: self._seen.get(path) or Part(path, fingerprint)
+            for path in part_files(self.path / "parts")
         }
         return list(self._seen.values())
 

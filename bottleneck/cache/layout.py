@@ -39,7 +39,7 @@ _BLOCK_BYTES = 2**10
 """Each row, or as many as this holds, has a checksum, so that single rows are read verified."""
 _CHUNK_BYTES = 2**18
 """What is compressed together."""
-_ALIGNMENT = 4096
+_ALIGNED = {"alignment_threshold": 4096, "alignment_interval": 4096}
 """Values begin at a page, so that they can be mapped."""
 _PLAN_BYTES = 2**10
 """What a dataset takes beside its values, about."""
@@ -97,13 +97,7 @@ def hdf5_pieces(
     """
     plan = SparseFile()
     raw: dict[int, Dataset] = {}
-    with h5py.File(
-        plan,
-        "w",
-        libver=HDF5_FORMAT,
-        alignment_threshold=_ALIGNMENT,
-        alignment_interval=_ALIGNMENT,
-    ) as file:
+    with h5py.File(plan, "w", libver=HDF5_FORMAT, **_ALIGNED) as file:
         file.attrs.update(_fixed(attributes))
         for name, each in datasets.items():
             planned = file.create_dataset(

@@ -270,14 +270,9 @@ def _select(database: sqlite3.Connection, condition: str, *values: object) -> li
     rows = database.execute(f"SELECT {_COLUMNS} FROM experiments {condition}", values)  # noqa: S608 - our own text
     return [
         Experiment(
-            number=number,
-            created=created,
-            settings=json.loads(settings),
-            folds=json.loads(folds),
-            seconds=seconds,
-            environment=json.loads(surroundings),
+            number, created, json.loads(settings), json.loads(folds), seconds, json.loads(around)
         )
-        for number, created, settings, folds, seconds, surroundings in rows
+        for number, created, settings, folds, seconds, around in rows
     ]
 
 

@@ -243,15 +243,14 @@ def _compare(base: FrozenBase, samples: Sequence[_Sample], progress: Progress | 
             sample.check.reasons.append(str(error))
     others = f" and {len(samples) - 1} more" if samples[1:] else ""
     done, stage = 0, f"{samples[0].check.bank.name}{others}"
-    if progress:
-        progress(stage, done, len(task.items))
+    report = progress or (lambda *_: None)
+    report(stage, done, len(task.items))
     for batch in feature_batches(base, task.items, policy=policy, views=task.views):
         for sample in sound if batch.items else ():
             for layer in sample.task.layers:
                 sample.check.add(layer, batch, _TOLERANCES[base.precision])
         done += batch.images
-        if progress:
-            progress(stage, done, len(task.items))
+        report(stage, done, len(task.items))
 
 
 def _gaps(stored: np.ndarray, computed: np.ndarray) -> list[float]:

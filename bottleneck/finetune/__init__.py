@@ -4,8 +4,7 @@ From images or from cached activations of the layer below what is trained; the r
 with a head and a model of its own.
 """
 
-from bottleneck.finetune.result import fill_split
 from bottleneck.finetune.run import Finetuned, finetune_head
-from bottleneck.finetune.start import default_images, is_first_process
+from bottleneck.finetune.start import default_images, fill_split, is_first_process
 
 __all__ = ["Finetuned", "default_images", "fill_split", "finetune_head", "is_first_process"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import joblib
 import numpy as np
@@ -29,15 +29,6 @@ _SHARE_OF_MEMORY = 4
 
 _Task = TypeVar("_Task")
 _Ready = TypeVar("_Ready")
-
-
-class Activations(Protocol):
-    """What the trained part takes, of some images."""
-
-    def batches(
-        self, batches: Sequence[np.ndarray], view: int
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield each batch of places with its activations, float32 of shape (n, ...)."""
 
 
 def read_pixels(
@@ -104,7 +95,10 @@ class ImageActivations:
     def batches(
         self, batches: Sequence[np.ndarray], view: int
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """As `Activations.batches`; images are decoded in as many threads as there are cores."""
+        """Yield each batch of places with its activations, float32 of shape (n, ...).
+
+        Images are decoded in as many threads as there are cores.
+        """
 
         def submit(pool: ThreadPoolExecutor, rows: np.ndarray) -> list[Future[torch.Tensor]]:
             return [pool.submit(self._pixels, self.items[row], view) for row in rows]
@@ -154,7 +148,7 @@ class CachedActivations:
     def batches(
         self, batches: Sequence[np.ndarray], view: int
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """As `Activations.batches`; a thread reads the next ones meanwhile."""
+        """Yield each batch as `ImageActivations` does; a thread reads the next ones meanwhile."""
         if view not in self._held and self._fits():
             self._held[view] = self._read(np.arange(len(self.digests)), view)
 
@@ -179,6 +173,10 @@ class CachedActivations:
         (first,) = self._read(np.arange(1), min(self.banks))
         whole = first.nbytes * len(self.digests) * len(self.banks)
         return bool(whole <= free_memory() // _SHARE_OF_MEMORY)
+
+
+Activations = ImageActivations | CachedActivations
+"""What the trained part takes, of some images."""
 
 
 def _ahead(

@@ -277,9 +277,7 @@ def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.o
     """Return an optimizer that knows the rate of each block, see `FinetuneSettings`."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for _, parameter, depth in network.rates():
-        share = 1.0
-        if depth is not None:
-            share = settings.base_share * settings.block_decay**depth
+        share = 1.0 if depth is None else settings.base_share * settings.block_decay**depth
         decay = settings.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((settings.learning_rate * share, decay), []).append(parameter)
     listed = [

@@ -14,9 +14,7 @@ from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
-from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
-from bottleneck.fields import made
 from bottleneck.finetune.loop import State, Training
 from bottleneck.finetune.network import head_model
 from bottleneck.finetune.start import Start
@@ -24,11 +22,9 @@ from bottleneck.heads import Head, calibration_error
 from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
 from bottleneck.images import ImageSet
 from bottleneck.labels import Targets
-from bottleneck.predict import load_base
-from bottleneck.records import Adjustments, Augmentation, FeatureSource, ModelFacts, known_source
-from bottleneck.settings import StoreSettings
+from bottleneck.records import Adjustments, Augmentation, FeatureSource, ModelFacts
 
-__all__ = ["fill_split", "write_result"]
+__all__ = ["write_result"]
 
 _OWN_FOLDER = "."
 """Where a head's `source` says that its model is the folder it lies in, wherever that is."""
@@ -174,42 +170,3 @@ def _selection(folder: Path, start: Start, images: ImageSet) -> FeatureSource:
         fingerprint=fingerprint,
     )
     return found.with_views(0)
-
-
-def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
-    """Compute what the cache lacks of the features that a head is to be evaluated on.
-
-    Parameters
-    ----------
-    head : Head
-        Of a fine-tuned model.
-    cache : Cache
-        With the head's image set.
-    split : str
-        ``test``, ``val`` or ``train``.
-    progress : callable, optional
-        As for `bottleneck.extract.extract_features`.
-
-    Raises
-    ------
-    DataError
-        An image cannot be read any more.
-    """
-    source = known_source(head.source)
-    file = cache.set_file(source.image_set)
-    if not file.exists():
-        return  # who reads the features says so
-    images = ImageSet.read_csv(file)
-    items = tuple(item for item in images.items if item.split == split)
-    if not items:
-        return
-    base, settings = load_base(head), made(StoreSettings, None, {"dtype": source.dtype})
-    chosen = replace(images, items=items)
-    bad = fill_banks(chosen, base, cache, settings, progress=progress).bad
-    for item in items:
-        if item.digest in bad:
-            raise DataError(
-                f"{len(bad)} of the {split} images cannot be used any more, first {item.path!r} "
-                f"({bad[item.digest]}); restore them, or give the images as they are now to "
-                f"'bottleneck finetune --data'"
-            )

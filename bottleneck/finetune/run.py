@@ -26,7 +26,6 @@ from bottleneck.finetune.loop import Labelled, State, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.result import write_result
 from bottleneck.finetune.start import (
-    PRECISIONS,
     Prepared,
     Start,
     is_first_process,
@@ -148,20 +147,13 @@ def finetune_head(
         if is_first_process():
             stack.callback(checkpoint.forget)  # what ends before its first epoch leaves nothing
         ready = prepare(
-            start,
-            images,
-            cache,
-            checkpoint,
-            settings,
-            device=device,
-            resume=resume,
-            progress=progress,
+            start, images, cache, checkpoint, device=device, resume=resume, progress=progress
         )
         fabric.launch()
         stack.enter_context(_memory_watched(fabric.device, settings, start.split))
         stack.enter_context(torch.random.fork_rng())
         stack.enter_context(freed_memory_kept())
-        training = _training(fabric, start, ready, settings, progress)
+        training = _training(fabric, start, ready, progress)
         state = _trained(training, checkpoint, watch, resume=resume)
         training.network.load_tuned(state.best)
         scores = training.scores()
@@ -209,27 +201,21 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
     )
 
 
-def _training(
-    fabric: Fabric,
-    start: Start,
-    ready: Prepared,
-    settings: FinetuneSettings,
-    progress: Progress | None,
-) -> Training:
+def _training(fabric: Fabric, start: Start, ready: Prepared, progress: Progress | None) -> Training:
     """Put the network together, see that it scores as the head does, and join the images."""
     lower = ready.lower
     if lower is not None and lower.devices != (fabric.device,):
-        lower = start.lower(PRECISIONS[settings.precision], fabric.device)
-    network = _network(start, settings)
+        lower = start.lower(start.precision, fabric.device)
+    network = _network(start)
     _check_start(start, network, lower)
     parts = {
-        split: _labelled(replace(ready, lower=lower), start, split, fabric.device, settings)
+        split: _labelled(replace(ready, lower=lower), start, split, fabric.device)
         for split in ("train", "val")
     }
     return Training(
         fabric,
         network,
-        settings,
+        start.settings,
         **parts,
         link=start.head.link,
         temperature=start.head.temperature,
@@ -237,7 +223,7 @@ def _training(
     )
 
 
-def _network(start: Start, settings: FinetuneSettings) -> TunedNetwork:
+def _network(start: Start) -> TunedNetwork:
     source, network = start.source, start.base.network
     weights = load_weights(find_model(source.model), start.weights)
     upper = upper_part(network, start.split, weights.state | network.constants)
@@ -249,7 +235,7 @@ def _network(start: Start, settings: FinetuneSettings) -> TunedNetwork:
         start.split,
         how=how,
         axes=axes,
-        batch_statistics=settings.batch_statistics,
+        batch_statistics=start.settings.batch_statistics,
     )
 
 
@@ -269,21 +255,19 @@ def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) 
     check_start(start.head, vectors(start.source, features.cpu().numpy()), scores)
 
 
-def _labelled(
-    ready: Prepared, start: Start, split: str, device: torch.device, settings: FinetuneSettings
-) -> Labelled:
+def _labelled(ready: Prepared, start: Start, split: str, device: torch.device) -> Labelled:
     """Return the images of a split with their labels."""
     items = [item for item in ready.chosen.items if item.split == split]
     head = start.head
     labels = np.array([item.label for item in items])
     activations: Activations
     if ready.banks and start.split.boundary:
-        plain = split == "val" or not settings.augmented
+        plain = split == "val" or not start.settings.augmented
         banks = {view: bank for view, bank in ready.banks.items() if (view == 0) == plain}
         digests = [item.digest for item in items]
         activations = CachedActivations(digests, start.split.boundary, banks, device)
     else:
-        policy = find_policy(settings.augment)
+        policy = find_policy(start.settings.augment)
         activations = ImageActivations(items, start.base.transform, policy, ready.lower, device)
     return Labelled(
         activations,

@@ -1,4 +1,4 @@
-"""What is settled before the first step: the head, its base, the images and their activations."""
+"""What is settled before the first step: the head, its base, the images and their features."""
 
 import os
 from dataclasses import dataclass, replace
@@ -11,25 +11,26 @@ from bottleneck.bases.splitting import ALL, Split, split_network
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
+from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import check_images
 from bottleneck.heads import Head, head_names
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
-from bottleneck.records import Adjustments, FeatureSource, known_source
+from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = [
-    "PRECISIONS",
     "Prepared",
     "Start",
     "default_images",
+    "fill_split",
     "is_first_process",
     "open_start",
     "prepare",
 ]
 
-PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
+_PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 """Fabric's name of a precision, to that in which the frozen part computes beside it."""
 
 
@@ -49,6 +50,8 @@ class Start:
         Of its network.
     weights : str
         The base's, as `FrozenBase` takes them.
+    settings : FinetuneSettings
+        How it is fine-tuned.
     """
 
     head: Head
@@ -56,43 +59,35 @@ class Start:
     base: FrozenBase
     split: Split
     weights: str
+    settings: FinetuneSettings
+
+    @property
+    def precision(self) -> str:
+        """That in which the frozen part computes."""
+        return _PRECISIONS[self.settings.precision]
 
     def lower(self, precision: str, device: Any) -> FrozenBase | None:
         """Return the base cut at the boundary, if that is not the image itself."""
         if self.split.boundary is None:
             return None
         exact = self.base.transform.exact_resize
-        adjustments: Adjustments = {**self.source.adjustments, "exact_resize": exact}
-        return FrozenBase(
-            self.source.model,
-            [self.split.boundary],
-            weights=self.weights,
-            precision=precision,
-            device=device,
-            **adjustments,
-        )
+        return self._frozen(self.split.boundary, precision, device, exact_resize=exact)
 
     def exact(self) -> FrozenBase:
         """Return the base as the head has it, in float32."""
-        source = self.source
-        return FrozenBase(
-            source.model,
-            [source.layer],
-            weights=self.weights,
-            pool=source.stored_pool,
-            precision="fp32",
-            device="cpu",
-            **source.adjustments,
-        )
+        return self._frozen(self.source.layer, "fp32", "cpu", pool=self.source.stored_pool)
 
-    def bound_to(self, images: ImageSet, augment: str) -> dict[str, Any]:
+    def _frozen(self, layer: str, precision: str, device: Any, **options: Any) -> FrozenBase:
+        options = {**self.source.adjustments, **options, "weights": self.weights}
+        return FrozenBase(self.source.model, [layer], precision=precision, device=device, **options)
+
+    def bound_to(self, images: ImageSet) -> dict[str, Any]:
         """Return what a run cannot be resumed without, as JSON holds it."""
-        kept = ("train", "val")
         return {
             "head": {key: self.head.as_dict()[key] for key in ("clf", "classes", "temperature")},
             "base": self.source.fingerprint,
-            "image set": {name: images.digest_of(name) for name in kept},
-            "augmentation": find_policy(augment).as_dict(),
+            "image set": {name: images.digest_of(name) for name in ("train", "val")},
+            "augmentation": find_policy(self.settings.augment).as_dict(),
         }
 
 
@@ -132,7 +127,7 @@ def open_start(
             f"all layers of {source.model}{lowest} are to be trained, so that there are no frozen "
             f"activations to cache; leave `from_cache` out, or name a later layer with `unfreeze`"
         )
-    return Start(head, source, base, split, weights or source.weights)
+    return Start(head, source, base, split, weights or source.weights, settings)
 
 
 def _check_set(images: ImageSet, cache: Cache) -> bool:
@@ -154,7 +149,7 @@ def _check_set(images: ImageSet, cache: Cache) -> bool:
     return True
 
 
-def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -> ImageSet:
+def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     """Return the images to train on and those to validate on; no others.
 
     Raises
@@ -164,6 +159,7 @@ def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -
     UsageError
         Some are to be held out although there are validation images.
     """
+    settings = start.settings
     if not images.labelled:
         raise DataError(
             f"image set {images.name!r} has no labels; expected those of the head's classes: give "
@@ -186,7 +182,7 @@ def _images_to_train(images: ImageSet, head: Head, settings: FinetuneSettings) -
             f"image set {images.name!r} has {len(val)} validation images already; leave "
             f"`val_share` out"
         )
-    _check_classes(replace(images, items=train + val), head)
+    _check_classes(replace(images, items=train + val), start.head)
     if settings.val_share is not None:
         split = replace(images, items=train).with_splits(
             test_share=settings.val_share, seed=settings.seed
@@ -226,6 +222,45 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     return ImageSet.read_csv(file)
 
 
+def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
+    """Compute what the cache lacks of the features that a head is to be evaluated on.
+
+    Parameters
+    ----------
+    head : Head
+        Of a fine-tuned model.
+    cache : Cache
+        With the head's image set.
+    split : str
+        ``test``, ``val`` or ``train``.
+    progress : callable, optional
+        As for `bottleneck.extract.extract_features`.
+
+    Raises
+    ------
+    DataError
+        An image cannot be read any more.
+    """
+    source = known_source(head.source)
+    file = cache.set_file(source.image_set)
+    if not file.exists():
+        return  # who reads the features says so
+    images = ImageSet.read_csv(file)
+    items = tuple(item for item in images.items if item.split == split)
+    if not items:
+        return
+    base, settings = load_base(head), made(StoreSettings, None, {"dtype": source.dtype})
+    chosen = replace(images, items=items)
+    bad = fill_banks(chosen, base, cache, settings, progress=progress).bad
+    for item in items:
+        if item.digest in bad:
+            raise DataError(
+                f"{len(bad)} of the {split} images cannot be used any more, first {item.path!r} "
+                f"({bad[item.digest]}); restore them, or give the images as they are now to "
+                f"'bottleneck finetune --data'"
+            )
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What there is to train with.
@@ -258,7 +293,6 @@ def prepare(
     images: ImageSet,
     cache: Cache,
     checkpoint: Checkpoint,
-    settings: FinetuneSettings,
     *,
     device: str,
     resume: bool,
@@ -269,7 +303,7 @@ def prepare(
     The first process notes in the checkpoint's folder what it has chosen, for the others and for
     who resumes; see `bottleneck.finetune.finetune_head` for what is given and raised.
     """
-    first = is_first_process()
+    settings, first = start.settings, is_first_process()
     new = first and not resume
     if new:
         _check_folder(checkpoint)
@@ -277,20 +311,25 @@ def prepare(
     if looked_at:
         images = _usable(images, start, progress)
         images.write_csv(cache.set_file(images.name))
-    bound = start.bound_to(images, settings.augment)
+    bound = start.bound_to(images)
     if first and resume:
         checkpoint.check(settings, bound)
     if new:
-        chosen = _images_to_train(images, start.head, settings)
+        chosen = _images_to_train(images, start)
         if not settings.from_cache and not looked_at:
             chosen = _usable(chosen, start, progress)
     else:
         chosen = checkpoint.images()
-    lower = start.lower(PRECISIONS[settings.precision], device)
+    lower = start.lower(start.precision, device)
     banks: dict[int, Bank] = {}
     if settings.from_cache and lower is not None:
-        banks, bad = _fill(lower, chosen, cache, settings, progress)
-        chosen = usable_images(chosen, bad)
+        stored = StoreSettings(
+            views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
+        )
+        filling = fill_banks(chosen, lower, cache, stored, progress=progress)
+        for plan in filling.plans:
+            banks |= dict.fromkeys(plan.views, cache.named(plan.banks[lower.layers[0]]))
+        chosen = usable_images(chosen, filling.bad)
     if new:
         _check_classes(chosen, start.head)
         checkpoint.begin(settings, bound, chosen)
@@ -316,20 +355,3 @@ def _check_folder(checkpoint: Checkpoint) -> None:
 def _usable(images: ImageSet, start: Start, progress: Progress | None) -> ImageSet:
     """Look at each image, and leave out those that cannot be used."""
     return usable_images(images, check_images(start.base.transform, images.items, progress))
-
-
-def _fill(
-    lower: FrozenBase,
-    chosen: ImageSet,
-    cache: Cache,
-    settings: FinetuneSettings,
-    progress: Progress | None,
-) -> tuple[dict[int, Bank], dict[str, str]]:
-    """Have the cache hold the boundary's activations; return where, and what could not be used."""
-    (layer,) = lower.layers
-    stored = StoreSettings(
-        views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
-    )
-    filling = fill_banks(chosen, lower, cache, stored, progress=progress)
-    banks = {view: cache.named(plan.banks[layer]) for plan in filling.plans for view in plan.views}
-    return banks, filling.bad
