@@ -194,7 +194,7 @@ def test_arrays_and_tables_that_cannot_be(elsewhere):
     for names in ({"model": "a/b"}, {"model": ""}, {"model": "m", "layer": ".."}):
         with pytest.raises(UsageError, match="cannot be a name"):
             import_array(cache, "rows.npy", write_table(table), **names)
-    with pytest.raises(UsageError, match="leads to|cannot be an image set's name"):
+    with pytest.raises(UsageError, match="'../x' cannot be a name"):
         import_array(cache, "rows.npy", file, model="mine", image_set="../x")
     with pytest.raises(UsageError, match="`axes` 'CHW' does not fit rows of shape"):
         import_array(cache, "rows.npy", file, model="mine", axes="CHW")
