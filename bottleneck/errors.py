@@ -91,7 +91,7 @@ class DamagedError(CacheError):
         self.path, self.reason = path, reason
         super().__init__(
             f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify', which sets it "
-            f"aside, and extract again, which makes anew what it held"
+            f"aside, then run extract again to recompute its rows"
         )
 
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[object, str]]:

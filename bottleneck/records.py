@@ -260,7 +260,7 @@ class RunFacts(_CacheRecord):
     model, weights : str
         As the user named the one, and where the other came from.
     weights_random : bool
-        The weights were never trained: the features serve to try the plumbing only.
+        The weights were never trained: the features are for testing only.
     adjustments : dict
         How the preprocessing differs from that of the weights: arguments of `FrozenBase`.
     precision, dtype : str

@@ -34,7 +34,7 @@ _RENAMED = (
 )
 _SEEDS = 2**63
 _REMEDY = (
-    "give them with `weights=FILE` (a .pth state dict or .safetensors), or try the plumbing with "
+    "give them with `weights=FILE` (a .pth state dict or .safetensors), or, for testing only, "
     "`weights=random`"
 )
 
@@ -66,8 +66,8 @@ def load_weights(model: Model, choice: str) -> Weights:
     model : Model
         Whose weights.
     choice : str
-        ``default``, the library's name for them, ``random`` or ``random:SEED`` (for trying the
-        plumbing only), or a file: ``.pth`` state dict or ``.safetensors``. A file that has the
+        ``default``, the library's name for them, ``random`` or ``random:SEED`` (for
+        testing only), or a file: ``.pth`` state dict or ``.safetensors``. A file that has the
         name under which the library publishes weights is preprocessed for as those are, any other
         file as the default ones.
 

@@ -331,8 +331,8 @@ def errors_of(path: Path) -> Iterator[None]:
                 raise FileNotFoundError(str(path)) from error
             raise DamagedError(path, str(error)) from error
         raise CacheError(
-            f"{str(path)!r} failed ({error.strerror}); see to the space and the rights there, then "
-            f"run the command again: what was committed is kept"
+            f"{str(path)!r} failed ({error.strerror}); check free disk space and permissions, "
+            f"then run the command again: what was committed is kept"
         ) from error
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error.args[0]) if error.args else type(error).__name__

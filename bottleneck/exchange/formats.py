@@ -153,8 +153,8 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
         raise
     except OSError as error:
         raise CacheError(
-            f"{str(target)!r} cannot be written ({error.strerror}); see to the space and the "
-            f"rights there, or name another file"
+            f"{str(target)!r} cannot be written ({error.strerror}); check free disk space and "
+            f"permissions, or name another file"
         ) from error
     return Exchange.of(
         selection, target, images=len(digests), shape=list(first.shape[1:]), dtype=str(first.dtype)

@@ -220,8 +220,8 @@ class ExperimentLog:
                 yield database
         except (sqlite3.Error, json.JSONDecodeError) as error:
             raise CacheError(
-                f"the experiment log {str(self.file)!r} cannot be used ({error}); see to the space "
-                f"and the rights there, or name another file"
+                f"the experiment log {str(self.file)!r} cannot be used ({error}); check free disk "
+                f"space and permissions, or name another file"
             ) from error
 
     def _check(self) -> None:
