@@ -81,7 +81,7 @@ def test_vectors_stay_as_they_are():
         ("cls", "TC", "expected one of none, avg, max, gem:"),
         ("cls", "4-TC", "expected one of none, avg, max, gem:"),
         ("avg", "", "expected one of none:"),
-        ("avgg", "CHW", "no pooling 'avgg'; did you mean 'avg'"),
+        ("avgg", "CHW", "got 'avgg'; did you mean 'avg'"),
     ],
 )
 def test_poolings_without_meaning(how, axes, sentence):
@@ -135,7 +135,7 @@ def test_predictions_from_files_agree_with_cached_features(stored, how):
 def test_a_pooling_that_is_neither_stored_nor_possible(stored):
     with pytest.raises(UsageError, match="cannot be pooled by 'cls'"):
         select_features(stored, pool="cls")
-    with pytest.raises(UnknownNameError, match="no pooling 'avgg'; did you mean 'avg'"):
+    with pytest.raises(UnknownNameError, match="got 'avgg'; did you mean 'avg'"):
         select_features(stored, pool="avgg")
 
 

@@ -126,7 +126,7 @@ def test_options_of_the_network_are_for_the_network(bottleneck, faces_cache):
     refused = bottleneck("fit-head", *cache, "--clf", "knn", "--C", 1)
     assert "knn has no --C; leave it out" in refused.err
     refused = bottleneck("fit-head", *cache, "--neighbors", 3)
-    assert "softmax has no n_neighbors to give; leave --neighbors out" in refused.err
+    assert "softmax has no --neighbors; leave it out" in refused.err
     refused = bottleneck("fit-head", *cache, "--device", "tpu")
     assert refused.code == 2
     assert "no device 'tpu'; expected auto, cpu, cuda" in refused.err

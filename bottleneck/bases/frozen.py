@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
 SCHEMA_VERSION = 4
 _CANARY_SAMPLES = 32
+_SMALL = 10**10
+"""Multiply-adds that one thread does as soon as several."""
 
 
 class FrozenBase:
@@ -110,21 +113,22 @@ class FrozenBase:
             self.adjustments["exact_resize"] = False
         how = settings.pool
         self._plan(self._model.transform, layers, how)  # mistakes are told before weights load
-        loaded = load_weights(self._model, settings.weights)
-        if loaded.transform != self._model.transform:
-            self._plan(loaded.transform, layers, how)
-        used = {name for layer in self.layers for name in self.network.tensors(layer)}
-        default = self.network.in_order([self._model.default_layer])
-        required = {name for layer in default for name in self.network.tensors(layer)}
-        check_weights(self.model, loaded, self.network.root.state_dict(), used, required)
-        self.weights_name = loaded.name
-        self.weights_random = loaded.name.startswith("random:")
-        known = loaded.state | self.network.constants
-        self._tensors = {
-            name: known[name].float() if known[name].is_floating_point() else known[name]
-            for name in used
-        }
-        self._computes = self._cut()
+        with _one_thread():
+            loaded = load_weights(self._model, settings.weights)
+            if loaded.transform != self._model.transform:
+                self._plan(loaded.transform, layers, how)
+            used = {name for layer in self.layers for name in self.network.tensors(layer)}
+            default = self.network.in_order([self._model.default_layer])
+            required = {name for layer in default for name in self.network.tensors(layer)}
+            check_weights(self.model, loaded, self.network.root.state_dict(), used, required)
+            self.weights_name = loaded.name
+            self.weights_random = loaded.name.startswith("random:")
+            known = loaded.state | self.network.constants
+            self._tensors = {
+                name: known[name].float() if known[name].is_floating_point() else known[name]
+                for name in used
+            }
+            self._computes = self._cut()
         self._digests: dict[str, str] = {}
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
@@ -226,7 +230,8 @@ class FrozenBase:
         other.__dict__ |= self.__dict__
         other.layers = layers
         other.shapes = {layer: self.shapes[layer] for layer in layers}
-        other._computes = other._cut()
+        with _one_thread():
+            other._computes = other._cut()
         return other
 
     def weights_digest(self, layer: str) -> str:
@@ -290,12 +295,25 @@ class FrozenBase:
             Layer to three lists: the root mean square of an image's activations, then up to 32 of
             them at even distances.
         """
-        see = pixels or self.transform.pixels
-        batch = torch.stack([self.transform.normalise(see(each)) for each in _canary_images()])
-        return {
-            layer: [_sample(row.flatten().cpu().numpy()) for row in activations]
-            for layer, activations in self(batch).items()
-        }
+        see, images = pixels or self.transform.pixels, _canary_images()
+        cost = len(images) * max(layer.multiply_adds for layer in self._unpooled.values())
+        with _one_thread() if cost < _SMALL else nullcontext():
+            batch = torch.stack([self.transform.normalise(see(each)) for each in images])
+            return {
+                layer: [_sample(row.flatten().cpu().numpy()) for row in activations]
+                for layer, activations in self(batch).items()
+            }
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread, for many small steps: others would spend them waking and waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _canary_images() -> list[np.ndarray]:
