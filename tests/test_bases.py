@@ -359,7 +359,7 @@ def test_weights_that_are_nowhere():
         with pytest.raises(WeightsError) as caught:
             FrozenBase(model)
         sentence = str(caught.value)
-        for part in (place, "cannot be downloaded", "--weights FILE", "--weights random"):
+        for part in (place, "cannot be downloaded", "`weights=FILE`", "`weights=random`"):
             assert part in sentence
 
 
