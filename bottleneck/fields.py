@@ -116,6 +116,11 @@ class Declared:
         return self.option.words or _words(self.type)
 
     @property
+    def takes_several(self) -> bool:
+        """Whether it is a list of any length."""
+        return Ellipsis in get_args(self.type)
+
+    @property
     def default_text(self) -> str:
         """The default as it is typed; empty where there is nothing to tell."""
         if self.default in {dataclasses.MISSING, None, ()} or self.type is bool:

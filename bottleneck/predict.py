@@ -82,7 +82,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
 
 def predict_images(
     head: Head,
-    images: ImageSet | Iterable[str | Path],
+    images: ImageSet | str | Path | Iterable[str | Path],
     settings: PredictSettings | None = None,
     *,
     base: FrozenBase | None = None,
@@ -97,7 +97,7 @@ def predict_images(
     ----------
     head : Head
         As fitted.
-    images : ImageSet or iterable of path
+    images : ImageSet, path or iterable of path
         Files, or folders of them; labels do not matter.
     settings : PredictSettings, optional
         How; or its fields, as `options`. With `tta` the probabilities are the mean over the plain
@@ -123,9 +123,12 @@ def predict_images(
         As `load_base` does.
     """
     settings = made(PredictSettings, settings, options)
-    found = images if isinstance(images, ImageSet) else ImageSet.from_paths(list(images))
+    if isinstance(images, str | Path):
+        images = [images]
+    if not isinstance(images, ImageSet):
+        images = ImageSet.from_paths(list(images))
     used = base or load_base(head, weights=settings.weights, device=settings.device)
-    return _predicted(head, used, found, settings, progress)
+    return _predicted(head, used, images, settings, progress)
 
 
 def _predicted(

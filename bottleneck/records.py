@@ -34,7 +34,7 @@ from bottleneck.errors import (
     WeightsError,
 )
 from bottleneck.files import read_json, slug, write_json
-from bottleneck.settings import Classifier, Dtype, Interpolation, Pool
+from bottleneck.settings import Classifier, Dtype, Interpolation, Pool, ViewCount
 
 __all__ = [
     "IMPORTED",
@@ -108,7 +108,7 @@ Json = Annotated[Any, AfterValidator(_is_finite)]
 """Whatever JSON holds, in finite numbers."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _BankName = Annotated[str, Field(pattern=r"^[^/\\]+-[0-9a-f]{12}$")]
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 _Size = Annotated[int, Field(ge=1)]
 _Pixels = tuple[_Size, _Size]
 _Time = Annotated[str, AfterValidator(_is_time)]
@@ -279,7 +279,7 @@ class RunFacts(_CacheRecord):
     adjustments: Adjustments
     precision: _Computed
     dtype: _Storage
-    views: _Count = 0
+    views: ViewCount = 0
     policy: str | None = None
 
 
@@ -608,7 +608,7 @@ class HeadFacts(Record):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     hyperparameters: dict[str, Json] = field(default_factory=dict)
     multilabel: bool = False
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     scores: dict[str, Json] = field(default_factory=dict)
     source: FeatureSource | None = None
 

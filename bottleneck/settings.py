@@ -52,7 +52,9 @@ __all__ = [
     "SweepFeatures",
     "SweepSettings",
     "TrainingSettings",
+    "ViewCount",
     "ViewSettings",
+    "check_device",
     "check_views",
 ]
 
@@ -130,6 +132,16 @@ def _plain(name: str) -> str:
     return name
 
 
+def check_device(name: str) -> str:
+    """Return a device's name; a `UsageError` where it has the form of none."""
+    if not re.fullmatch(r"auto|(cpu|cuda(:\d{1,3})?)( *, *(cpu|cuda(:\d{1,3})?))*", name.strip()):
+        raise UsageError(
+            f"no device {name!r}; expected auto, cpu, cuda, cuda:N, or several GPUs such as "
+            f"cuda:0,cuda:1"
+        )
+    return name
+
+
 def _auto(given: Any) -> Any:
     """Return no values for ``auto``."""
     return () if given in ("auto", ["auto"], ("auto",)) else given
@@ -141,6 +153,7 @@ Age = Annotated[
     Field(description="a number with h, d or w, such as 12h or 30d"),
 ]
 Augmentation = Annotated[str, AfterValidator(_policy)]
+DeviceName = Annotated[str, AfterValidator(check_device)]
 ByteSize = Annotated[
     int,
     BeforeValidator(_bytes),
@@ -166,7 +179,7 @@ ByLayer = Annotated[str | None, Doc("Choose among extractions by layer or alias.
 ByModel = Annotated[str | None, Doc("Choose among extractions by model.")]
 BySet = Annotated[str | None, Doc("Choose among extractions by image set."), Option("--set")]
 Device = Annotated[
-    str, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
+    DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
 ]
 MovedWeights = Annotated[str | None, Doc("The base's weights, where they have moved.")]
 NewSet = Annotated[
@@ -179,7 +192,7 @@ Standardize = Annotated[
     Option("--standardize/--no-standardize"),
 ]
 TrainingDevice = Annotated[
-    str, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
+    DeviceName, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
 ]
 
 
@@ -237,6 +250,11 @@ class BaseSettings:
         Doc("fp32 is exact; auto takes bf16 where it is native and the network tolerates it."),
     ] = "auto"
     device: Device = "auto"
+
+    def agrees_with(self, other: "BaseSettings") -> bool:
+        """Tell whether both are of the same base."""
+        names = [field.name for field in fields(BaseSettings)]
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 @settings("Stored features", kw_only=True)
@@ -495,7 +513,8 @@ class EvaluateSettings:
     """Which images a head is evaluated on."""
 
     split: Annotated[
-        Literal["train", "val", "test"], Doc("Scores of val and train are too good to quote.")
+        Literal["train", "val", "test"],
+        Doc("Images to evaluate on; scores of val and train are too good to quote."),
     ] = "test"
 
 

@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from bottleneck import MLP, BottleneckFeatures, HeadClassifier
+from bottleneck.errors import UnknownNameError
 from bottleneck.heads import RECIPES, fit_rows
 
 # Weights count like repeated rows for a given C (see test_classifiers.py); but what is chosen or
@@ -72,3 +73,8 @@ def test_paths_in_classes_out(faces, faces_cache):
     assert search.predict(paths).tolist() == labels.tolist()
     copy = clone(search.best_estimator_)
     assert copy.get_params()["headclassifier__C"] == search.best_params_["headclassifier__C"]
+
+
+def test_an_unknown_classifier_is_refused():
+    with pytest.raises(UnknownNameError, match="no classifier 'svmm'; expected one of .*'svm'"):
+        HeadClassifier("svmm").fit(np.eye(4), [0, 1, 0, 1])

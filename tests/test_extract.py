@@ -26,7 +26,7 @@ from bottleneck.extract import forecast_extraction
 from bottleneck.extract.plan import Plan, plan_extraction
 from bottleneck.extract.run import carry_out, open_writers
 from bottleneck.records import write_record
-from bottleneck.settings import StoreSettings
+from bottleneck.settings import ExtractSettings, StoreSettings
 
 
 @pytest.fixture(scope="module")
@@ -462,6 +462,12 @@ def test_a_base_that_the_banks_are_not_of_is_refused(tiny):
     other = FrozenBase("squeezenet1_1", tiny.layers, weights="random:1", precision="fp32")
     with pytest.raises(CacheError, match="'random:1' is not the base of bank squeezenet1_1-"):
         replace(writer, base=other)
+
+
+def test_settings_of_another_base_are_refused(make_images, tiny):
+    images = ImageSet.from_folder(make_images(cat=3, dog=3))
+    with pytest.raises(UsageError, match="the settings are of another base than squeezenet1_1"):
+        extract_features(images, tiny, Cache("cache"), ExtractSettings("vgg16"))
 
 
 def test_paths_are_opened(make_images, tiny):

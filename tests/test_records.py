@@ -443,6 +443,14 @@ def test_weights_of_another_kind_are_refused(name):
             Head.load("heads/q")
 
 
+@pytest.mark.parametrize("value", [10**30, 65536])
+def test_a_run_of_more_views_than_there_can_be_is_refused(value):
+    path = make_run()
+    reseal(path, content_of(path) | {"views": value})
+    with pytest.raises(CacheError, match="'views' is"):
+        Cache("cache").runs()
+
+
 def test_damaged_weights_are_refused():
     path = KINDS["head"].make().with_name("head.safetensors")
     path.write_bytes(b"no such")

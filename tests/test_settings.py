@@ -134,6 +134,7 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
         (lambda: StoreSettings(augment="flop", views=1), UnknownNameError, "did you mean 'flip'?"),
         (lambda: StoreSettings(augment="my.yaml", views=1), PathMissingError, "no file 'my.yaml'"),
         (lambda: PredictSettings(tta=4), UsageError, "`tta` is 4"),
+        (lambda: PredictSettings(device="gpu"), UsageError, "no device 'gpu'; expected auto, cpu"),
         (lambda: FeatureSettings(augment="flip", views=0), UsageError, "needs `views` of at least"),
         (lambda: SweepSettings(cv=1), UsageError, "`cv` must be a whole number of at least 2"),
         (lambda: FinetuneSettings("all", clip=0), UsageError, "`clip` must be a number above 0"),
@@ -182,6 +183,12 @@ def test_settings_from_a_file(bottleneck):
     assert found["fit-head", "clf"] == ("softmax", "default")
     assert "no cache folder 'shared'" in bottleneck("cache", "verify").err
     assert "no cache folder 'typed'" in bottleneck("cache", "verify", "--cache", "typed").err
+
+
+def test_one_value_in_a_file_serves_where_several_may_stand(bottleneck):
+    Path("bottleneck.toml").write_text('[extract]\nlayer = "block5_pool"\n')
+    rows = json.loads(bottleneck("config", "extract", "--json").out)
+    assert next(row["value"] for row in rows if row["key"] == "layer") == ["block5_pool"]
 
 
 def test_a_flag_from_a_file_can_be_typed_off(bottleneck):

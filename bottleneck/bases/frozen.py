@@ -48,6 +48,8 @@ class FrozenBase:
 
     Attributes
     ----------
+    settings : BaseSettings
+        As given.
     model : str
         The model's name.
     layers : tuple of str
@@ -98,6 +100,7 @@ class FrozenBase:
             named = (layers,) if isinstance(layers, str) else tuple(layers)
             options["device"] = str(options.get("device", "auto"))
             settings = BaseSettings(model=model, layers=named, **options)
+        self.settings = settings
         self._model = find_model(settings.model)
         self.model = self._model.name
         self.network = traced(self._model)

@@ -1,9 +1,9 @@
 """In which numbers a base computes, and on what."""
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.errors import UsageError
+from bottleneck.settings import check_device
 
 if TYPE_CHECKING:
     import torch
@@ -62,14 +62,10 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     UsageError
         There is no such device.
     """
-    names = list(dict.fromkeys(name.strip() for name in str(wanted).split(",")))
+    given = check_device(str(wanted))
+    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
     if names == ["cpu"]:
         return ("cpu",)
-    if not (names == ["auto"] or all(re.fullmatch(r"cpu|cuda(:\d{1,3})?", name) for name in names)):
-        raise UsageError(
-            f"no device {str(wanted)!r}; expected auto, cpu, cuda, cuda:N, or several GPUs such as "
-            f"cuda:0,cuda:1"
-        )
     if "cpu" in names:
         raise UsageError(
             f"the processor and a GPU ({str(wanted)!r}) cannot share a run; give either"

@@ -180,7 +180,11 @@ def with_options(text: str) -> str:
     """
     commands = [*COMMANDS.values(), *(command for command, _ in _running[-1:])]
     known = [each for command in commands for each in command.values.values()]
-    flags = {name: each.flag for each in known for name in (each.key, each.name)}
+    flags = {
+        name: each.name.upper() if each.option.argument else each.flag
+        for each in known
+        for name in (each.key, each.name)
+    }
     opposites = {
         each.name: (each.option.name or "").partition("/")[2] for each in known if each.option.name
     }
@@ -237,7 +241,7 @@ def _typer_option(value: Declared, command: Command) -> Any:
         shared["metavar"] = value.option.metavar or _metavar(value)
         shared["autocompletion"] = _completer(value)
     if value.option.argument:
-        return typer.Argument(**shared)
+        return typer.Argument(**shared | {"rich_help_panel": "Arguments"})
     return typer.Option(value.option.name or value.flag, **shared)
 
 

@@ -103,6 +103,8 @@ def _take(
         if field is None:
             continue
         taken = True
+        if field.takes_several and not isinstance(value, list):
+            value = [value]
         try:
             check(value, field)
         except UsageError as error:

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
-from bottleneck.errors import CacheError, DataError
+from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.compute import (
     Batch,
     Progress,
@@ -23,7 +23,7 @@ from bottleneck.extract.store import FeatureWriter
 from bottleneck.fields import made
 from bottleneck.images import ImageSet
 from bottleneck.records import Adjustments, Augmentation, ExtractedLayer, Extraction, RejectedImage
-from bottleneck.settings import StoreSettings
+from bottleneck.settings import BaseSettings, StoreSettings
 
 __all__ = [
     "Filling",
@@ -82,6 +82,11 @@ def extract_features(
         A layer does not fit into `dtype`.
     """
     settings = made(StoreSettings, settings, options)
+    if isinstance(settings, BaseSettings) and not base.settings.agrees_with(settings):
+        raise UsageError(
+            f"the settings are of another base than {base.model}; give those that it was made "
+            f"from, or StoreSettings"
+        )
     started = time.monotonic()
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
     cache = cache if isinstance(cache, Cache) else Cache(cache)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bottleneck.bases.precision import device_names
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.heads.problem import Blocks, Fold, Problem, Progress, Reduce
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
@@ -20,9 +20,20 @@ __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_v
 
 
 def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recipe:
-    """Return a recipe by its name, or that of a network."""
+    """Return a recipe by its name, or that of a network.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none of that name.
+    """
     if isinstance(clf, MLPSettings):
         return MLP.of(clf, progress)
+    if clf not in RECIPES:
+        raise UnknownNameError(
+            f"no classifier {clf!r}; expected one of {', '.join(RECIPES)}"
+            f"{did_you_mean(clf, RECIPES)}"
+        )
     return RECIPES[clf]
 
 
