@@ -1,0 +1,62 @@
+"""Records: what a run, bank, head or model says of itself, each fact declared once."""
+
+from bottleneck.records.banks import (
+    IMPORTED,
+    Augmentation,
+    BankRecord,
+    ImportedArray,
+    Precision,
+    StoredLayer,
+    TransformFacts,
+)
+from bottleneck.records.heads import HeadFacts, HeadRecord, ModelFacts, ModelRecord
+from bottleneck.records.record import (
+    Record,
+    as_dict,
+    facts_of,
+    parse_record,
+    read_record,
+    write_record,
+)
+from bottleneck.records.runs import (
+    Adjustments,
+    ExportRecord,
+    ExtractedLayer,
+    Extraction,
+    FeatureSource,
+    LayerFacts,
+    RejectedImage,
+    RunFacts,
+    known_source,
+)
+from bottleneck.records.values import Json
+
+__all__ = [
+    "IMPORTED",
+    "Adjustments",
+    "Augmentation",
+    "BankRecord",
+    "ExportRecord",
+    "ExtractedLayer",
+    "Extraction",
+    "FeatureSource",
+    "HeadFacts",
+    "HeadRecord",
+    "ImportedArray",
+    "Json",
+    "LayerFacts",
+    "ModelFacts",
+    "ModelRecord",
+    "Precision",
+    "Record",
+    "RejectedImage",
+    "RunFacts",
+    "StoredLayer",
+    "TransformFacts",
+    "as_dict",
+    "facts_of",
+    "known_source",
+    "parse_record",
+    "read_record",
+    "write_record",
+]

@@ -1,0 +1,57 @@
+"""The types of what records hold, each with its check."""
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from bottleneck import settings
+
+
+def among(choices: Any) -> AfterValidator:
+    """Return the check that a text is one of a `Literal`'s values."""
+
+    def check(value: str) -> str:
+        if value not in get_args(choices):
+            raise ValueError(f"one of {', '.join(map(repr, get_args(choices)))}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _is_finite(value: Any) -> Any:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict | list):
+            waiting.extend(each.values() if isinstance(each, dict) else each)
+        elif isinstance(each, float) and not math.isfinite(each):
+            raise ValueError("finite numbers")
+    return value
+
+
+def _is_time(value: str) -> str:
+    try:
+        aware = datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        aware = False
+    if not aware:
+        raise ValueError("a time in ISO format, with its zone")
+    return value
+
+
+Json = Annotated[Any, AfterValidator(_is_finite)]
+"""Whatever JSON holds, in finite numbers."""
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+BankName = Annotated[str, Field(pattern=r"^[^/\\]+-[0-9a-f]{12}$")]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Size = Annotated[int, Field(ge=1)]
+Pixels = tuple[Size, Size]
+Time = Annotated[str, AfterValidator(_is_time)]
+Pool = Annotated[str, among(settings.Pool)]
+Axes = Annotated[str, among(Literal["C", "CHW", "HWC", "TC", ""])]
+"""What the axes of a stored row can be; the last where it is not known."""
+Storage = Annotated[str, among(settings.Dtype)]
+Computed = Annotated[str, among(Literal["fp32", "bf16", "fp16", ""])]
+Interpolation = Annotated[str, among(settings.Interpolation)]
