@@ -1,19 +1,21 @@
 """Pictures of results."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from bottleneck.errors import MissingExtraError, UsageError
-from bottleneck.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bottleneck.advise import Advice
+    from bottleneck.advise import Advice, Estimate
+    from bottleneck.evaluate import Evaluation
 
 __all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_history", "epoch_log"]
 
@@ -21,11 +23,11 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
 _LONGEST_SIDE = 25.0
 _MOST_NUMBERS = 50
-_STEPS = 100
-"""Of the line that a power law is drawn as."""
+_SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+"""How long names stand below an axis."""
 
 
-def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) -> Path:
+def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path) -> Path:
     """Draw a confusion matrix as a picture.
 
     Colours show the share of a row; numbers, of up to 50 classes, count images.
@@ -38,6 +40,11 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
         Stands above the matrix, with the accuracy below it.
     file : str or Path
         ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns
+    -------
+    Path
+        The picture's.
 
     Raises
     ------
@@ -56,12 +63,14 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
     figure = _figure(side, side)
     axes = figure.subplots()
-    _fill(axes, evaluation.confusion)
+    counts = np.array(evaluation.confusion)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts if len(labels) <= _MOST_NUMBERS else []):
+        color = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half the scale
+        axes.text(column, row, str(count), ha="center", va="center", color=color)
     crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
-    slant: dict[str, Any] = (
-        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    )
-    axes.set_xticks(range(len(labels)), labels, **slant)
+    axes.set_xticks(range(len(labels)), labels, **(_SLANTED if crowded else {}))
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted class", ylabel="true class")
     low, high = evaluation.accuracy_interval
@@ -82,6 +91,11 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
         As `bottleneck.advise_on` gives it.
     file : str or Path
         ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns
+    -------
+    Path
+        The picture's.
 
     Raises
     ------
@@ -120,6 +134,11 @@ def draw_history(
         Stands above.
     file : str or Path
         ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns
+    -------
+    Path
+        The picture's.
 
     Raises
     ------
@@ -217,55 +236,43 @@ def _save(figure: "Figure", path: Path) -> Path:
 def _draw_curve(axes: "Axes", advice: "Advice") -> None:
     curve = advice.evidence.curve
     sizes = [point.images for point in curve.points]
-    accuracies = [point.accuracy for point in curve.points]
+    values, low, high = _columns(point.accuracy for point in curve.points)
     axes.plot(sizes, [point.train_accuracy for point in curve.points], "^:", label="training")
-    axes.plot(sizes, [each.value for each in accuracies], "o-", color="C1", label="held out")
-    low, high = [each.low for each in accuracies], [each.high for each in accuracies]
+    axes.plot(sizes, values, "o-", color="C1", label="held out")
     axes.fill_between(sizes, low, high, color="C1", alpha=0.2, linewidth=0, label="95% interval")
-    reach = (sizes[0], curve.forecasts[-1].images)
-    drawn = [reach[0] * (reach[1] / reach[0]) ** (step / _STEPS) for step in range(_STEPS + 1)]
-    law = [1 - curve.law.error(size) for size in drawn]
-    axes.plot(drawn, law, "--", color="grey", label="power law")
-    images, later = zip(*((each.images, each.accuracy) for each in curve.forecasts), strict=True)
-    values = [each.value for each in later]
-    spread = [[each.value - each.low for each in later], [each.high - each.value for each in later]]
-    axes.errorbar(images, values, spread, fmt="s", color="C2", capsize=4, label="forecast")
-    faint: dict[str, Any] = {"color": "C0", "alpha": 0.4, "linewidth": 1, "zorder": 1}
+    later = [each.images for each in curve.forecasts]
+    reach = np.geomspace(sizes[0], later[-1])
+    law = [1 - curve.law.error(images) for images in reach]
+    axes.plot(reach, law, "--", color="grey", label="power law")
+    values, low, high = _columns(each.accuracy for each in curve.forecasts)
+    spread = (values - low, high - values)
+    axes.errorbar(later, values, spread, fmt="s", color="C2", capsize=4, label="forecast")
     label = "other layers"
     for each in advice.evidence.layers:
         if each.difference:
             points = [(point.images, point.accuracy.value) for point in each.curve.points]
-            axes.plot(*zip(*points, strict=True), **faint, label=label)
+            axes.plot(*np.transpose(points), color="C0", alpha=0.4, lw=1, zorder=1, label=label)
             label = ""
     axes.set_xscale("log")
-    ticks = [*sizes, *images]
-    axes.set_xticks(ticks, list(map(str, ticks)), rotation=45)
+    axes.set_xticks([*sizes, *later], map(str, [*sizes, *later]), rotation=45)
     axes.minorticks_off()
     axes.set(xlabel="training images", ylabel="accuracy")
     axes.set_title(f"learning curve of {advice.layer}", fontsize=10)
     axes.legend(fontsize=8)
 
 
+def _columns(estimates: "Iterable[Estimate]") -> np.ndarray:
+    """Return values, and the lower and upper ends of their intervals, shape (3, n)."""
+    return np.transpose([(each.value, each.low, each.high) for each in estimates])
+
+
 def _draw_layers(axes: "Axes", advice: "Advice") -> None:
     layers = advice.evidence.layers
-    places = range(len(layers))
     values = [each.accuracy.value for each in layers]
     spread = [each.deviation for each in layers]
-    axes.errorbar(places, values, spread, fmt="o-", capsize=4, color="C0")
+    axes.errorbar(range(len(layers)), values, spread, fmt="o-", capsize=4, color="C0")
     names = [each.name.replace("$", r"\$") for each in layers]
-    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    axes.set_xticks(range(len(layers)), names, **_SLANTED, fontsize=8)
     axes.margins(x=0.1)
     axes.set_ylabel("held-out accuracy")
     axes.set_title("layers, with the deviation over folds", fontsize=10)
-
-
-def _fill(axes: "Axes", confusion: list[list[int]]) -> None:
-    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(confusion) > _MOST_NUMBERS:
-        return
-    for row, counts in enumerate(confusion):
-        for column, count in enumerate(counts):
-            dark = shares[row][column] > 0.5  # noqa: PLR2004 - half of the colour scale
-            color = "white" if dark else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=color)
