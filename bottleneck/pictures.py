@@ -58,28 +58,26 @@ def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path
             f"{title} may give an image several classes, and a confusion matrix is of one each; "
             f"leave `picture` out"
         )
-    path = check_picture(file)
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
-    side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
-    figure = _figure(side, side)
-    axes = figure.subplots()
-    counts = np.array(evaluation.confusion)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts if len(labels) <= _MOST_NUMBERS else []):
-        color = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half the scale
-        axes.text(column, row, str(count), ha="center", va="center", color=color)
-    crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
-    axes.set_xticks(range(len(labels)), labels, **(_SLANTED if crowded else {}))
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted class", ylabel="true class")
     low, high = evaluation.accuracy_interval
-    figure.suptitle(
+    title = (
         f"{title}, {evaluation.images} {evaluation.split} images\n"
-        f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
-        fontsize=10,
+        f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})"
     )
-    return _save(figure, path)
+    side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
+    with _drawn(file, title, side, side) as figure:
+        axes = figure.subplots()
+        counts = np.array(evaluation.confusion)
+        shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts if len(labels) <= _MOST_NUMBERS else []):
+            color = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half of it
+            axes.text(column, row, str(count), ha="center", va="center", color=color)
+        crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
+        axes.set_xticks(range(len(labels)), labels, **(_SLANTED if crowded else {}))
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set(xlabel="predicted class", ylabel="true class")
+    return Path(file)
 
 
 def draw_advice(advice: "Advice", file: str | Path) -> Path:
@@ -104,19 +102,17 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
     MissingExtraError
         matplotlib is not installed.
     """
-    path = check_picture(file)
-    layers = advice.evidence.layers
-    figure = _figure(max(11.0, 6.5 + 0.45 * len(layers)), 4.6)
-    ratios = [1.0, max(0.8, 0.08 * len(layers))]
-    left, right = figure.subplots(1, 2, width_ratios=ratios)
-    _draw_curve(left, advice)
-    _draw_layers(right, advice)
-    figure.suptitle(
-        f"{advice.clf} on {advice.model}, {advice.evidence.images} training images of "
-        f"{advice.image_set}: {advice.verdict.kind}".replace("$", r"\$"),
-        fontsize=10,
+    evidence = advice.evidence
+    title = (
+        f"{advice.clf} on {advice.model}, {evidence.images} training images of "
+        f"{advice.image_set}: {advice.verdict.kind}"
     )
-    return _save(figure, path)
+    count = len(evidence.layers)
+    with _drawn(file, title, max(11.0, 6.5 + 0.45 * count), 4.6) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=[1.0, max(0.8, 0.08 * count)])
+        _draw_curve(left, advice)
+        _draw_layers(right, advice)
+    return Path(file)
 
 
 def draw_history(
@@ -147,19 +143,17 @@ def draw_history(
     MissingExtraError
         matplotlib is not installed.
     """
-    path = check_picture(file)
-    figure = _figure(9.0, 4.0)
     epochs = [each["epoch"] for each in history]
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [each[metric] for each in history], label="training images")
-        axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
-        if kept:
-            axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
-        axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-    figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    with _drawn(file, title, 9.0, 4.0) as figure:
+        for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+            axes.plot(epochs, [each[metric] for each in history], label="training images")
+            axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
+            if kept:
+                axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
+            axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    return Path(file)
 
 
 @contextmanager
@@ -221,16 +215,17 @@ def check_picture(file: str | Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> "Figure":
+@contextmanager
+def _drawn(file: str | Path, title: str, width: float, height: float) -> Iterator["Figure"]:
+    """Yield a figure that becomes a picture at the end."""
+    path = check_picture(file)
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: "Figure", path: Path) -> Path:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title.replace("$", r"\$"), fontsize=10)
+    yield figure
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
-    return path
 
 
 def _draw_curve(axes: "Axes", advice: "Advice") -> None:
@@ -273,6 +268,5 @@ def _draw_layers(axes: "Axes", advice: "Advice") -> None:
     axes.errorbar(range(len(layers)), values, spread, fmt="o-", capsize=4, color="C0")
     names = [each.name.replace("$", r"\$") for each in layers]
     axes.set_xticks(range(len(layers)), names, **_SLANTED, fontsize=8)
-    axes.margins(x=0.1)
-    axes.set_ylabel("held-out accuracy")
+    axes.set(ylabel="held-out accuracy", xmargin=0.1)
     axes.set_title("layers, with the deviation over folds", fontsize=10)

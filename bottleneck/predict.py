@@ -54,6 +54,11 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     device : str
         Where it computes, as for `FrozenBase`.
 
+    Returns
+    -------
+    FrozenBase
+        Cut at the head's layer.
+
     Raises
     ------
     DataError

@@ -231,7 +231,7 @@ def test_digests_and_files_must_agree(elsewhere):
     given[2]["digest"] = digest.upper()
     assert import_array(Cache("cache"), "rows.npy", write_table(given), model="mine").added == 12
     given[3]["digest"] = digest
-    with pytest.raises(UsageError, match="is not the image with the digest"):
+    with pytest.raises(UsageError, match="which is not the SHA-256 of that image"):
         import_array(Cache("cache"), "rows.npy", write_table(given), model="mine")
 
 

@@ -221,16 +221,17 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
 
 
 def _check_content(record: ExportRecord, items: Sequence[ImageItem], rows: np.ndarray) -> None:
-    """Raise a `ValueError` where the parts of a file do not belong together."""
+    """Raise a `ValueError` where a file holds what no bank could."""
     selection = record.selection
     if "/" in selection.layer:
         raise ValueError(f"'selection.layer' is {selection.layer!r}, expected one without /")
+    if selection.pool != selection.stored_pool:
+        raise ValueError(f"it was pooled by {selection.pool} at export: export without `pool`")
     for item in items:
         if not re.fullmatch("[0-9a-f]{64}", item.digest) or item.split not in {*SPLITS, None}:
             raise ValueError(f"an image has digest {item.digest!r} and split {item.split!r}")
     shape = (len(items), *record.bank.layers[selection.layer].shape)
-    pooled = selection.pool != selection.stored_pool
-    if rows.dtype.kind != "f" or (rows.shape != shape and not pooled):
+    if rows.dtype.kind != "f" or rows.shape != shape:
         raise ValueError(f"it has {rows.dtype} of shape {rows.shape}, expected floats of {shape}")
 
 

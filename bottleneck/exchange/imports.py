@@ -31,9 +31,6 @@ from bottleneck.settings import ImportSettings
 
 __all__ = ["import_array", "import_features"]
 
-_AXES = {"CHW": 4, "HWC": 4, "TC": 3}
-"""What the axes of a row can be, and how many an array of such rows has."""
-
 
 def import_features(cache: Cache, file: str | Path, *, image_set: str | None = None) -> Exchange:
     """Take in what `export_features` wrote: the very bank, image set and record of the extraction.
@@ -46,6 +43,11 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
         As exported.
     image_set : str, optional
         Another name for the image set.
+
+    Returns
+    -------
+    Exchange
+        What was taken in.
 
     Raises
     ------
@@ -62,12 +64,6 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
     if not source.is_file():
         raise PathMissingError(f"no file {str(source)!r}; give one that 'cache export' wrote")
     record, images, rows = read_exported(source)
-    if record.selection.pool != record.selection.stored_pool:
-        raise DataError(
-            f"{str(source)!r} was pooled by {record.selection.pool} at export, so that it is not "
-            f"what a bank holds; export it without `pool`, or save its features by np.save and "
-            f"import them with `table`"
-        )
     return _take_in(cache, source, record, replace(images, name=image_set or images.name), rows)
 
 
@@ -97,6 +93,11 @@ def import_array(
     **options
         The fields of `bottleneck.settings.ImportSettings`, instead.
 
+    Returns
+    -------
+    Exchange
+        What was taken in.
+
     Raises
     ------
     PathMissingError
@@ -115,7 +116,7 @@ def import_array(
     if model is None:
         raise UsageError(f"{str(file)!r} does not say what computed it; give `model=NAME`")
     rows = _load_array(source)
-    if axes is not None and _AXES.get(axes) != rows.ndim:
+    if axes is not None and rows.ndim != 1 + len(axes):
         raise UsageError(
             f"`axes` {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
             f"maps, TC for tokens"
@@ -261,24 +262,20 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
 
 def _digest(table: Path, path: Path, given: str) -> str:
     """Return an image's digest: as given, or that of the file; where there are both, they agree."""
-    if given and not re.fullmatch("[0-9a-f]{64}", given):
-        raise UsageError(
-            f"{str(table)!r} has the digest {given!r}; expected the SHA-256 of the image file, 64 "
-            f"hexadecimal digits"
-        )
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        if given:
-            return given
-        raise PathMissingError(
-            f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the images "
-            f"there, add a column digest, or key the rows by themselves with `by_row`"
-        ) from error
+        if not given:
+            raise PathMissingError(
+                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the "
+                f"images there, add a column digest, or key the rows by themselves with `by_row`"
+            ) from error
+        found = given if re.fullmatch("[0-9a-f]{64}", given) else ""
     if given and given != found:
         raise UsageError(
-            f"{str(path)!r} is not the image with the digest {given!r} that {str(table)!r} gives "
-            f"it; correct the digest, or leave it empty to take that of the file"
+            f"{str(path)!r} has the digest {given!r} in {str(table)!r}, which is not the SHA-256 "
+            f"of that image, 64 hexadecimal digits; correct it, or leave it empty to take that of "
+            f"the file"
         )
     return found

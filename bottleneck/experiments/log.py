@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS experiments (
     environment TEXT NOT NULL
 )
 """
-_COLUMNS = "number, created, settings, folds, seconds, environment"
+_SELECT = "SELECT number, created, seconds, settings, folds, environment FROM experiments "
 _PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
 
@@ -107,6 +107,11 @@ class ExperimentLog:
         environment : mapping
             See `environment`.
 
+        Returns
+        -------
+        Experiment
+            The one in the log.
+
         Raises
         ------
         UsageError
@@ -127,7 +132,7 @@ class ExperimentLog:
                 "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
                 (key, created, *texts),
             )
-            (found,) = _select(database, "WHERE key = ?", key)
+        (found,) = self._read("WHERE key = ?", key)
         return found
 
     def make(self) -> None:
@@ -141,14 +146,8 @@ class ExperimentLog:
             The file cannot be written.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._opened() as database:
-            if not _is_made(database):
-                # In a transaction of its own, so that the header comes before all else.
-                database.execute("BEGIN IMMEDIATE")
-                database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-                database.execute(_TABLE)  # which another process may just have made
-                database.execute("COMMIT")
+        with self._opened():
+            pass
 
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
         """Return the experiment with these settings, or None: the log itself may be missing.
@@ -160,11 +159,7 @@ class ExperimentLog:
         CacheError
             The file cannot be read.
         """
-        key = _key(_json(settings))
-        if not self.file.exists():
-            return None
-        found = self._read("WHERE key = ?", key)
-        return found[0] if found else None
+        return next(iter(self._read("WHERE key = ?", _key(_json(settings)))), None)
 
     def experiments(self) -> list[Experiment]:
         """Return all experiments in the order of their numbers.
@@ -192,31 +187,42 @@ class ExperimentLog:
         DataError, UsageError, CacheError
             See `experiments`.
         """
-        there = {each.number: each for each in self.experiments()}
-        if number not in there:
-            raise UnknownNameError(
-                f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
-                f"'bottleneck leaderboard' lists them"
-            )
-        return there[number]
+        there = self.experiments()
+        for each in there:
+            if each.number == number:
+                return each
+        raise UnknownNameError(
+            f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
+            f"'bottleneck leaderboard' lists them"
+        )
 
     def _read(self, condition: str, *values: object) -> list[Experiment]:
+        if not self.file.exists():
+            return []
+        found = []
         with self._opened() as database:
-            return _select(database, condition, *values) if _is_made(database) else []
+            for number, created, seconds, *texts in database.execute(_SELECT + condition, values):
+                settings, folds, surroundings = map(json.loads, texts)
+                experiment = Experiment(number, created, settings, folds, seconds, surroundings)
+                found.append(experiment)
+        return found
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection whose transaction is committed at the end, or rolled back."""
         self._check()
         try:
-            with (
-                closing(
-                    sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
-                ) as database,
-                database,
-            ):
+            database = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
+            with closing(database), database:
                 # Syncs the folder too, so that a power cut does not bring a journal back.
                 database.execute("PRAGMA synchronous = EXTRA")
+                if database.execute("PRAGMA user_version").fetchone() == (0,):
+                    # New, or its maker was killed. The header comes before all else.
+                    database.execute("BEGIN IMMEDIATE")
+                    database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    database.execute(f"PRAGMA user_version = {_VERSION}")
+                    database.execute(_TABLE)  # which another process may just have made
+                    database.execute("COMMIT")
                 yield database
         except (sqlite3.Error, json.JSONDecodeError) as error:
             raise CacheError(
@@ -226,12 +232,10 @@ class ExperimentLog:
 
     def _check(self) -> None:
         """Refuse another's file before SQLite opens it, which might write to it."""
-        if not self.file.exists():
+        if not self.file.exists() or not self.file.stat().st_size:
             return
         with self.file.open("rb") as file:
             header = file.read(_HEADER_BYTES)
-        if not header:
-            return
         # https://www.sqlite.org/fileformat.html#the_database_header
         user_version, application = (
             int.from_bytes(header[place : place + 4], "big") for place in (60, 68)
@@ -258,22 +262,6 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "processors": os.cpu_count(),
     }
-
-
-def _is_made(database: sqlite3.Connection) -> bool:
-    """Return whether the table is there: its maker may have been killed before."""
-    (found,) = database.execute("PRAGMA user_version").fetchone()
-    return bool(found)
-
-
-def _select(database: sqlite3.Connection, condition: str, *values: object) -> list[Experiment]:
-    rows = database.execute(f"SELECT {_COLUMNS} FROM experiments {condition}", values)  # noqa: S608 - our own text
-    return [
-        Experiment(
-            number, created, json.loads(settings), json.loads(folds), seconds, json.loads(around)
-        )
-        for number, created, settings, folds, seconds, around in rows
-    ]
 
 
 def _json(content: Any) -> str:
