@@ -50,9 +50,9 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     head : Head
         As fitted.
     weights : str, optional
-        Where the weights are now, if not where they were.
+        Where the weights are now, if they have moved.
     device : str
-        Where it computes, as for `FrozenBase`.
+        Where to compute, as for `FrozenBase`.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def predict_images(
         image and so many augmented views of it (test-time augmentation), and these decide the
         label.
     base : FrozenBase, optional
-        As `load_base` gives it, where it is there already.
+        As `load_base` returns it, if it is loaded already.
     progress : callable, optional
         Called with ``"predict"``, the images done and the images to do.
     **options
@@ -123,9 +123,9 @@ def predict_images(
     Raises
     ------
     UsageError
-        The settings cannot be right.
+        A setting is invalid.
     DataError, WeightsError
-        As `load_base` does.
+        As `load_base` raises.
     """
     settings = made(PredictSettings, settings, options)
     if isinstance(images, str | Path):

@@ -115,7 +115,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         UsageError, WeightsError
-            As `FrozenBase` and `extract_features` do; or `layer` stands for several layers.
+            As `FrozenBase` and `extract_features` raise; or `layer` names several layers.
         """
         self._find_layer()
         return self
@@ -136,14 +136,14 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         UsageError
-            `X` is no list of paths of files, or a parameter cannot be right.
+            `X` is not a list of paths of files, or a parameter is invalid.
         PathMissingError
             A file does not exist.
         DataError
-            A file cannot be read, which is told before anything is computed; or does not decode,
-            which is told once the features of all others are in the cache.
+            A file cannot be read, which is reported before anything is computed; or not decoded,
+            which is reported once the features of all others are in the cache.
         WeightsError, CacheError, FeatureOverflowError
-            As `FrozenBase` and `extract_features` do.
+            As `FrozenBase` and `extract_features` raise.
         """
         layer, how = self._find_layer()
         paths = _paths_of(X)
@@ -168,7 +168,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return bank.read(layer.name, digests, convert=vectors)
 
     def _settings(self) -> ExtractSettings:
-        """Return what is computed and how it is stored; `UsageError` where it cannot be."""
+        """Return what is computed and how it is stored; `UsageError` if a parameter is invalid."""
         if not isinstance(self.layer, str | None):
             raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
         names = ("model", "image_size", "precision", "dtype", "batch_size")
@@ -282,7 +282,7 @@ def _paths_of(X: Any) -> list[Path]:
 
 
 def _refuse(bad: Mapping[str, str], paths: Sequence[Path]) -> None:
-    """Raise `DataError` where there are images, path to reason, that cannot be used."""
+    """Raise `DataError` if there are images, path to reason, that cannot be used."""
     if bad:
         path, reason = next(iter(bad.items()))
         raise DataError(

@@ -25,7 +25,7 @@ from bottleneck.records import ExportRecord, FeatureSource, parse_record
 __all__ = ["FORMAT", "Exchange", "export_features", "read_exported", "slices_of"]
 
 FORMAT: Final = 2
-"""Raised whenever files of before cannot be read any more."""
+"""Raised when older files can no longer be read."""
 _BLOCK_BYTES = 2**24
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
@@ -92,9 +92,9 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
     cache : Cache
         Where they are.
     selection : FeatureSource
-        Which they are. As stored, or float32 where they are pooled otherwise than they are stored.
+        Which features: as stored, or float32 where they are pooled at export.
     file : str or Path
-        Ends in ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
+        Its ending is ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
     Raises
     ------
     UsageError
-        The ending is another.
+        The file has another ending.
     CacheError
         A row is missing or damaged, or the file cannot be written.
     """

@@ -76,7 +76,7 @@ def import_array(
 ) -> Exchange:
     """Take in features made elsewhere: a ``.npy`` array, and a CSV that says what its rows are.
 
-    They have a bank of their own, whose fingerprint is over the array and the digests of its rows.
+    They get a bank of their own, whose fingerprint covers the array and the digests of its rows.
 
     Parameters
     ----------
@@ -85,9 +85,9 @@ def import_array(
     file : str or Path
         An array of shape (n, ...), floating.
     table : str or Path
-        A CSV with the columns ``path,label``, perhaps ``split``, and n rows in the array's order. A
-        row belongs to the image with the ``digest`` in that column, or, where it is empty, to the
-        file at `path`, relative to the table.
+        A CSV with the columns ``path,label``, optionally ``split`` and ``digest``, and n rows in
+        the array's order. A row belongs to the image with that digest or, where there is none, to
+        the file at ``path``, relative to the table.
     settings : ImportSettings, optional
         What the array is; its `model` is needed.
     **options
@@ -103,11 +103,11 @@ def import_array(
     PathMissingError
         A file does not exist, or an image where `by_row` is False.
     UsageError
-        Array and table have different lengths, a column is missing, a name cannot be, or the cache
-        has another image set of that name.
+        Array and table have different lengths, a column is missing, a name is invalid, a digest is
+        wrong, or the cache has another image set of that name.
     DataError
-        The array cannot be read, or not be stored; equal images have unequal rows; there is one
-        class only.
+        The array cannot be read or stored, equal images have different rows, or there is only one
+        class.
     CacheError
         The cache cannot be written.
     """
@@ -206,7 +206,13 @@ def _take_in(
 def _check_rows(
     source: Path, selection: FeatureSource, rows: np.ndarray, first: np.ndarray
 ) -> None:
-    """Raise `DataError` where a row cannot be stored, or is not as the first of its image."""
+    """Raise `DataError` where a row cannot be stored, or differs from the first of its image.
+
+    Parameters
+    ----------
+    first : np.ndarray
+        For each row, the number of the first row that belongs to the same image.
+    """
     for block in slices_of(rows):
         try:
             store(rows[block], selection.dtype, selection.layer)

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import sqrt
 from operator import itemgetter
 from statistics import mean, stdev
@@ -137,7 +136,7 @@ def rank(
     """
     if not experiments:
         return []
-    known = {*chain.from_iterable(each.settings for each in experiments)}
+    known = {name for each in experiments for name in each.settings}
     for name, text in (where or {}).items():
         _check_name("setting", name, known, "these experiments")
         experiments = [
@@ -146,8 +145,8 @@ def rank(
             if name in each.settings and _is_printed(each.settings[name], text)
         ]
     found = [(each, scores(each)) for each in experiments]
-    metrics = {*chain.from_iterable(its for _, its in found)}
     if found:
+        metrics = {name for _, its in found for name in its}
         _check_name("metric", metric, metrics, "these experiments")
     ranked = [
         Ranked(its[metric].mean, its[metric].std, each) for each, its in found if metric in its

@@ -20,7 +20,7 @@ __all__ = ["Experiment", "ExperimentLog", "environment"]
 _APPLICATION = 0x62746C6B
 """SQLite's application id in the file's header: "btlk"."""
 _VERSION = 1
-"""To be raised when logs of before can no longer be read."""
+"""Raised when older logs can no longer be read."""
 _PATIENCE = 60.0
 """Seconds to wait for other processes that append."""
 _HEADER_BYTES = 100
@@ -73,15 +73,15 @@ class Experiment:
 
 
 class ExperimentLog:
-    """Experiments in an SQLite file, each once, appended and never changed.
+    """Experiments in an SQLite file, each appended once and never changed.
 
-    Several processes may append at once. One that is killed leaves all that had been appended. The
-    file may lie on a network share, provided that it knows locks.
+    Several processes may append at once, and a killed one loses only what it was appending. The
+    file may be on a network share that supports file locks.
 
     Parameters
     ----------
     file : str or Path
-        Made with its folder by the first `append`.
+        Created, with its folder, by the first `append`.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -94,7 +94,7 @@ class ExperimentLog:
         seconds: float,
         environment: Mapping[str, Any],
     ) -> Experiment:
-        """Append an experiment; where its settings are there already, return the one that is there.
+        """Append an experiment, or return the one in the log that has the same settings.
 
         Parameters
         ----------
@@ -115,7 +115,8 @@ class ExperimentLog:
         Raises
         ------
         UsageError
-            There are no folds, something is not finite or no JSON, or the file is no log of ours.
+            There are no folds, a number is not finite, a value is not JSON, or the file is not an
+            experiment log.
         CacheError
             The file cannot be written.
         """
@@ -136,12 +137,12 @@ class ExperimentLog:
         return found
 
     def make(self) -> None:
-        """Make the log, so that it is known whether it can be written.
+        """Create the log, which shows whether it can be written.
 
         Raises
         ------
         UsageError
-            The file is no log of ours.
+            The file is not an experiment log.
         CacheError
             The file cannot be written.
         """
@@ -150,12 +151,12 @@ class ExperimentLog:
             pass
 
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
-        """Return the experiment with these settings, or None: the log itself may be missing.
+        """Return the experiment with these settings, or None, also where there is no log.
 
         Raises
         ------
         UsageError
-            The settings are not finite or no JSON, or the file is no log of ours.
+            The settings are not finite or not JSON, or the file is not an experiment log.
         CacheError
             The file cannot be read.
         """
@@ -169,7 +170,7 @@ class ExperimentLog:
         DataError
             There is no log.
         UsageError
-            The file is no log of ours.
+            The file is not an experiment log.
         CacheError
             The file cannot be read.
         """
@@ -231,7 +232,7 @@ class ExperimentLog:
             ) from error
 
     def _check(self) -> None:
-        """Refuse another's file before SQLite opens it, which might write to it."""
+        """Refuse another program's file before SQLite opens it, which might write to it."""
         if not self.file.exists() or not self.file.stat().st_size:
             return
         with self.file.open("rb") as file:
@@ -241,7 +242,9 @@ class ExperimentLog:
             int.from_bytes(header[place : place + 4], "big") for place in (60, 68)
         )
         if not header.startswith(b"SQLite format 3\0") or application != _APPLICATION:
-            raise UsageError(f"{str(self.file)!r} is there and is no experiment log; name another")
+            raise UsageError(
+                f"{str(self.file)!r} already exists and is not an experiment log; name another file"
+            )
         if user_version > _VERSION:
             raise UsageError(
                 f"the experiment log {str(self.file)!r} has the format {user_version}, and this "
