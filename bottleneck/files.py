@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 __all__ = [
+    "atomic_file",
     "atomic_write",
     "move",
     "read_json",
@@ -45,10 +46,43 @@ def _make_folder(folder: Path) -> None:
         _fsync_folder(folder.parent)
 
 
-def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
-    """Write `content` to `path` so that readers see the old file or the new one, never a part.
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that becomes `path` at the end, so that readers see the old one or the new one.
 
-    The content is written to a ``*.partial`` file beside it, synced to disk, and renamed.
+    What is written goes to a ``*.partial`` file beside it, is synced to disk, and then renamed.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+
+    Yields
+    ------
+    binary file
+        Empty, to be written and read.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written; no temporary file is left behind.
+    """
+    _make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with temporary.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+
+
+def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
+    """Write `content` to `path`, whole or not at all, see `atomic_file`.
 
     Parameters
     ----------
@@ -62,20 +96,10 @@ def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> Non
     OSError
         The folder cannot be written; no temporary file is left behind.
     """
-    _make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     if isinstance(content, str):
         content = content.encode()
-    try:
-        with temporary.open("wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
+    with atomic_file(path) as file:
+        file.writelines([content] if isinstance(content, bytes) else content)
 
 
 def move(path: Path, target: Path) -> None:

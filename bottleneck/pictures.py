@@ -1,19 +1,21 @@
 """Pictures of results."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from bottleneck.errors import MissingExtraError, UsageError
-from bottleneck.evaluate import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bottleneck.advise import Advice
+    from bottleneck.advise import Advice, Estimate
+    from bottleneck.evaluate import Evaluation
 
 __all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_history", "epoch_log"]
 
@@ -21,11 +23,11 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
 _LONGEST_SIDE = 25.0
 _MOST_NUMBERS = 50
-_STEPS = 100
-"""Of the line that a power law is drawn as."""
+_SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+"""How long names stand below an axis."""
 
 
-def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) -> Path:
+def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path) -> Path:
     """Draw a confusion matrix as a picture.
 
     Colours show the share of a row; numbers, of up to 50 classes, count images.
@@ -39,6 +41,11 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
     file : str or Path
         ``.png``, ``.svg`` or ``.pdf``.
 
+    Returns
+    -------
+    Path
+        The picture's.
+
     Raises
     ------
     UsageError
@@ -51,26 +58,26 @@ def draw_confusion_matrix(evaluation: Evaluation, title: str, file: str | Path) 
             f"{title} may give an image several classes, and a confusion matrix is of one each; "
             f"leave `picture` out"
         )
-    path = check_picture(file)
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
-    side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
-    figure = _figure(side, side)
-    axes = figure.subplots()
-    _fill(axes, evaluation.confusion)
-    crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
-    slant: dict[str, Any] = (
-        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    )
-    axes.set_xticks(range(len(labels)), labels, **slant)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted class", ylabel="true class")
     low, high = evaluation.accuracy_interval
-    figure.suptitle(
+    title = (
         f"{title}, {evaluation.images} {evaluation.split} images\n"
-        f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})",
-        fontsize=10,
+        f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})"
     )
-    return _save(figure, path)
+    side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
+    with _drawn(file, title, side, side) as figure:
+        axes = figure.subplots()
+        counts = np.array(evaluation.confusion)
+        shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts if len(labels) <= _MOST_NUMBERS else []):
+            color = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half of it
+            axes.text(column, row, str(count), ha="center", va="center", color=color)
+        crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
+        axes.set_xticks(range(len(labels)), labels, **(_SLANTED if crowded else {}))
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set(xlabel="predicted class", ylabel="true class")
+    return Path(file)
 
 
 def draw_advice(advice: "Advice", file: str | Path) -> Path:
@@ -83,6 +90,11 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
     file : str or Path
         ``.png``, ``.svg`` or ``.pdf``.
 
+    Returns
+    -------
+    Path
+        The picture's.
+
     Raises
     ------
     UsageError
@@ -90,19 +102,17 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
     MissingExtraError
         matplotlib is not installed.
     """
-    path = check_picture(file)
-    layers = advice.evidence.layers
-    figure = _figure(max(11.0, 6.5 + 0.45 * len(layers)), 4.6)
-    ratios = [1.0, max(0.8, 0.08 * len(layers))]
-    left, right = figure.subplots(1, 2, width_ratios=ratios)
-    _draw_curve(left, advice)
-    _draw_layers(right, advice)
-    figure.suptitle(
-        f"{advice.clf} on {advice.model}, {advice.evidence.images} training images of "
-        f"{advice.image_set}: {advice.verdict.kind}".replace("$", r"\$"),
-        fontsize=10,
+    evidence = advice.evidence
+    title = (
+        f"{advice.clf} on {advice.model}, {evidence.images} training images of "
+        f"{advice.image_set}: {advice.verdict.kind}"
     )
-    return _save(figure, path)
+    count = len(evidence.layers)
+    with _drawn(file, title, max(11.0, 6.5 + 0.45 * count), 4.6) as figure:
+        left, right = figure.subplots(1, 2, width_ratios=[1.0, max(0.8, 0.08 * count)])
+        _draw_curve(left, advice)
+        _draw_layers(right, advice)
+    return Path(file)
 
 
 def draw_history(
@@ -121,6 +131,11 @@ def draw_history(
     file : str or Path
         ``.png``, ``.svg`` or ``.pdf``.
 
+    Returns
+    -------
+    Path
+        The picture's.
+
     Raises
     ------
     UsageError
@@ -128,19 +143,17 @@ def draw_history(
     MissingExtraError
         matplotlib is not installed.
     """
-    path = check_picture(file)
-    figure = _figure(9.0, 4.0)
     epochs = [each["epoch"] for each in history]
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [each[metric] for each in history], label="training images")
-        axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
-        if kept:
-            axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
-        axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
-    figure.suptitle(title, fontsize=10)
-    return _save(figure, path)
+    with _drawn(file, title, 9.0, 4.0) as figure:
+        for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+            axes.plot(epochs, [each[metric] for each in history], label="training images")
+            axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
+            if kept:
+                axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
+            axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    return Path(file)
 
 
 @contextmanager
@@ -202,70 +215,58 @@ def check_picture(file: str | Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> "Figure":
+@contextmanager
+def _drawn(file: str | Path, title: str, width: float, height: float) -> Iterator["Figure"]:
+    """Yield a figure that becomes a picture at the end."""
+    path = check_picture(file)
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: "Figure", path: Path) -> Path:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title.replace("$", r"\$"), fontsize=10)
+    yield figure
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
-    return path
 
 
 def _draw_curve(axes: "Axes", advice: "Advice") -> None:
     curve = advice.evidence.curve
     sizes = [point.images for point in curve.points]
-    accuracies = [point.accuracy for point in curve.points]
+    values, low, high = _columns(point.accuracy for point in curve.points)
     axes.plot(sizes, [point.train_accuracy for point in curve.points], "^:", label="training")
-    axes.plot(sizes, [each.value for each in accuracies], "o-", color="C1", label="held out")
-    low, high = [each.low for each in accuracies], [each.high for each in accuracies]
+    axes.plot(sizes, values, "o-", color="C1", label="held out")
     axes.fill_between(sizes, low, high, color="C1", alpha=0.2, linewidth=0, label="95% interval")
-    reach = (sizes[0], curve.forecasts[-1].images)
-    drawn = [reach[0] * (reach[1] / reach[0]) ** (step / _STEPS) for step in range(_STEPS + 1)]
-    law = [1 - curve.law.error(size) for size in drawn]
-    axes.plot(drawn, law, "--", color="grey", label="power law")
-    images, later = zip(*((each.images, each.accuracy) for each in curve.forecasts), strict=True)
-    values = [each.value for each in later]
-    spread = [[each.value - each.low for each in later], [each.high - each.value for each in later]]
-    axes.errorbar(images, values, spread, fmt="s", color="C2", capsize=4, label="forecast")
-    faint: dict[str, Any] = {"color": "C0", "alpha": 0.4, "linewidth": 1, "zorder": 1}
+    later = [each.images for each in curve.forecasts]
+    reach = np.geomspace(sizes[0], later[-1])
+    law = [1 - curve.law.error(images) for images in reach]
+    axes.plot(reach, law, "--", color="grey", label="power law")
+    values, low, high = _columns(each.accuracy for each in curve.forecasts)
+    spread = (values - low, high - values)
+    axes.errorbar(later, values, spread, fmt="s", color="C2", capsize=4, label="forecast")
     label = "other layers"
     for each in advice.evidence.layers:
         if each.difference:
             points = [(point.images, point.accuracy.value) for point in each.curve.points]
-            axes.plot(*zip(*points, strict=True), **faint, label=label)
+            axes.plot(*np.transpose(points), color="C0", alpha=0.4, lw=1, zorder=1, label=label)
             label = ""
     axes.set_xscale("log")
-    ticks = [*sizes, *images]
-    axes.set_xticks(ticks, list(map(str, ticks)), rotation=45)
+    axes.set_xticks([*sizes, *later], map(str, [*sizes, *later]), rotation=45)
     axes.minorticks_off()
     axes.set(xlabel="training images", ylabel="accuracy")
     axes.set_title(f"learning curve of {advice.layer}", fontsize=10)
     axes.legend(fontsize=8)
 
 
+def _columns(estimates: "Iterable[Estimate]") -> np.ndarray:
+    """Return values, and the lower and upper ends of their intervals, shape (3, n)."""
+    return np.transpose([(each.value, each.low, each.high) for each in estimates])
+
+
 def _draw_layers(axes: "Axes", advice: "Advice") -> None:
     layers = advice.evidence.layers
-    places = range(len(layers))
     values = [each.accuracy.value for each in layers]
     spread = [each.deviation for each in layers]
-    axes.errorbar(places, values, spread, fmt="o-", capsize=4, color="C0")
+    axes.errorbar(range(len(layers)), values, spread, fmt="o-", capsize=4, color="C0")
     names = [each.name.replace("$", r"\$") for each in layers]
-    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    axes.margins(x=0.1)
-    axes.set_ylabel("held-out accuracy")
+    axes.set_xticks(range(len(layers)), names, **_SLANTED, fontsize=8)
+    axes.set(ylabel="held-out accuracy", xmargin=0.1)
     axes.set_title("layers, with the deviation over folds", fontsize=10)
-
-
-def _fill(axes: "Axes", confusion: list[list[int]]) -> None:
-    shares = [[count / max(1, sum(row)) for count in row] for row in confusion]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(confusion) > _MOST_NUMBERS:
-        return
-    for row, counts in enumerate(confusion):
-        for column, count in enumerate(counts):
-            dark = shares[row][column] > 0.5  # noqa: PLR2004 - half of the colour scale
-            color = "white" if dark else "black"
-            axes.text(column, row, str(count), ha="center", va="center", color=color)

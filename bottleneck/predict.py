@@ -11,7 +11,7 @@ from bottleneck.augment import find_policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
-from bottleneck.extract import Progress, feature_batches
+from bottleneck.extract.compute import Batch, Progress, feature_batches
 from bottleneck.features import vectors
 from bottleneck.fields import made
 from bottleneck.heads import Head
@@ -50,9 +50,14 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     head : Head
         As fitted.
     weights : str, optional
-        Where the weights are now, if not where they were.
+        Where the weights are now, if they have moved.
     device : str
-        Where it computes, as for `FrozenBase`.
+        Where to compute, as for `FrozenBase`.
+
+    Returns
+    -------
+    FrozenBase
+        Cut at the head's layer.
 
     Raises
     ------
@@ -104,7 +109,7 @@ def predict_images(
         image and so many augmented views of it (test-time augmentation), and these decide the
         label.
     base : FrozenBase, optional
-        As `load_base` gives it, where it is there already.
+        As `load_base` returns it, if it is loaded already.
     progress : callable, optional
         Called with ``"predict"``, the images done and the images to do.
     **options
@@ -118,44 +123,39 @@ def predict_images(
     Raises
     ------
     UsageError
-        The settings cannot be right.
+        A setting is invalid.
     DataError, WeightsError
-        As `load_base` does.
+        As `load_base` raises.
     """
     settings = made(PredictSettings, settings, options)
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, ImageSet):
         images = ImageSet.from_paths(list(images))
-    used = base or load_base(head, weights=settings.weights, device=settings.device)
-    return _predicted(head, used, images, settings, progress)
+    batches = feature_batches(
+        base or load_base(head, weights=settings.weights, device=settings.device),
+        images.items,
+        batch_size=settings.batch_size,
+        policy=find_policy(settings.augment) if settings.tta and settings.augment else None,
+        views={item.digest: range(settings.tta + 1) for item in images.items},
+    )
+    return _predicted(head, images, batches, progress)
 
 
 def _predicted(
-    head: Head,
-    base: FrozenBase,
-    images: ImageSet,
-    settings: PredictSettings,
-    progress: Progress | None,
+    head: Head, images: ImageSet, batches: Iterator[Batch], progress: Progress | None
 ) -> Iterator[Prediction | RejectedImage]:
-    tta = settings.tta
     source = known_source(head.source)
-    views = {item.digest: range(tta + 1) for item in images.items}
     yield from images.rejected
     done = 0
     if progress:
         progress("predict", 0, len(images.items))
-    for batch in feature_batches(
-        base,
-        images.items,
-        batch_size=settings.batch_size,
-        policy=find_policy(settings.augment) if tta and settings.augment else None,
-        views=views,
-    ):
+    for batch in batches:
         if batch.items:
             rows = store(batch.features[source.layer], source.dtype, source.layer)
             scores = head.decision_function(vectors(source, rows))
-            yield from _predictions(head, batch.items[:: tta + 1], scores)
+            plain = [item for item, view in zip(batch.items, batch.views, strict=True) if not view]
+            yield from _predictions(head, plain, scores)
         yield from (RejectedImage(item.path, reason) for item, reason in batch.rejected)
         done += batch.images
         if progress:
@@ -166,17 +166,12 @@ def _predictions(
     head: Head, items: Sequence[ImageItem], scores: np.ndarray
 ) -> Iterator[Prediction]:
     """Yield what the scores say, which are as many for each image, one after the other."""
-    probabilities = head.probabilities(scores)
     means, shares = (
         each.reshape(len(items), -1, len(head.classes)).mean(axis=1)
-        for each in (scores, probabilities)
+        for each in (scores, head.probabilities(scores))
     )
     # Where there may be several classes, those are given that are likelier than not.
     labels = head.labels(shares - 0.5 if len(scores) > len(items) else scores)
-    for item, label, own_scores, own in zip(items, labels, means, shares, strict=True):
-        yield Prediction(
-            item.path,
-            str(label),
-            dict(zip(head.classes, map(float, own_scores), strict=True)),
-            dict(zip(head.classes, map(float, own), strict=True)),
-        )
+    for item, label, *own in zip(items, labels, means.tolist(), shares.tolist(), strict=True):
+        by_class = [dict(zip(head.classes, each, strict=True)) for each in own]
+        yield Prediction(item.path, str(label), *by_class)

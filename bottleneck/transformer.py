@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ from filelock import FileLock
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.cache import Bank, Cache
+from bottleneck.cache import Cache
 from bottleneck.errors import DataError, PathMissingError, UsageError
 from bottleneck.extract import fill_banks
 from bottleneck.images import ImageSet
 from bottleneck.pooling import check_pool, pool, pooled_shape
-from bottleneck.settings import BaseSettings, StoreSettings
+from bottleneck.settings import ExtractSettings
 
 __all__ = ["BottleneckFeatures"]
 
@@ -116,7 +115,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         UsageError, WeightsError
-            As `FrozenBase` and `extract_features` do; or `layer` stands for several layers.
+            As `FrozenBase` and `extract_features` raise; or `layer` names several layers.
         """
         self._find_layer()
         return self
@@ -137,63 +136,55 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         UsageError
-            `X` is no list of paths of files, or a parameter cannot be right.
+            `X` is not a list of paths of files, or a parameter is invalid.
         PathMissingError
             A file does not exist.
         DataError
-            A file cannot be read, which is told before anything is computed; or does not decode,
-            which is told once the features of all others are in the cache.
+            A file cannot be read, which is reported before anything is computed; or not decoded,
+            which is reported once the features of all others are in the cache.
         WeightsError, CacheError, FeatureOverflowError
-            As `FrozenBase` and `extract_features` do.
+            As `FrozenBase` and `extract_features` raise.
         """
         layer, how = self._find_layer()
         paths = _paths_of(X)
         images = ImageSet.from_paths(paths)
         _refuse({image.path: image.reason for image in images.rejected}, paths)
-        bank = Cache(self.cache).bank(self.model, layer.fingerprint)
-        digest_of = {item.path: item.digest for item in images.items}
+        cache, digest_of = Cache(self.cache), {item.path: item.digest for item in images.items}
+        bank = cache.bank(self.model, layer.fingerprint)
         digests = [digest_of[path.as_posix()] for path in paths]
         if not bank.holds(layer.name, digests).all():
-            reasons = self._fill(bank, images)
-            _refuse({p: reasons[d] for p, d in digest_of.items() if d in reasons}, paths)
+            settings = self._settings()
+            cache.check_writable()
+            # Folds overlap: processes that begin together would compute the same images.
+            with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
+                bad = fill_banks(images, FrozenBase(settings), cache, settings).bad
+            _refuse(
+                {path: bad[digest] for path, digest in digest_of.items() if digest in bad}, paths
+            )
 
         def vectors(rows: np.ndarray) -> np.ndarray:
             return pool(rows.astype(np.float32), how, layer.axes).reshape(len(rows), -1)
 
         return bank.read(layer.name, digests, convert=vectors)
 
-    def _fill(self, bank: Bank, images: ImageSet) -> dict[str, str]:
-        """Compute what a bank lacks; return the reason for each digest that cannot be used."""
-        cache = Cache(self.cache)
-        cache.check_writable()
-        # Folds overlap: processes that begin together would compute the same images.
-        with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
-            return fill_banks(images, _load(self._base()), cache, self._stored()).bad
-
-    def _find_layer(self) -> tuple["_StoredLayer", str]:
-        """Check the parameters; return what there is to read, and how to pool it."""
-        self._stored()
+    def _settings(self) -> ExtractSettings:
+        """Return what is computed and how it is stored; `UsageError` if a parameter is invalid."""
         if not isinstance(self.layer, str | None):
             raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
-        base = self._base()
-        layer = _stored_layer(base, self.dtype, _stamp(base.weights))
-        how = self.pool or "none"
-        check_pool(how, layer.axes, layer.shown)
-        return layer, how
-
-    def _stored(self) -> StoreSettings:
-        """Return how features are stored; raise `UsageError` where they cannot be."""
-        return StoreSettings(dtype=self.dtype, batch_size=self.batch_size)
-
-    def _base(self) -> BaseSettings:
-        checked: dict[str, Any] = {"image_size": self.image_size, "precision": self.precision}
-        return BaseSettings(
-            model=self.model,
+        names = ("model", "image_size", "precision", "dtype", "batch_size")
+        return ExtractSettings(
             layers=() if self.layer is None else (self.layer,),
             weights=str(self.weights),
             device=str(self.device),
-            **checked,
+            **{name: getattr(self, name) for name in names},
         )
+
+    def _find_layer(self) -> tuple["_StoredLayer", str]:
+        """Check the parameters; return what there is to read, and how to pool it."""
+        settings, how = self._settings(), self.pool or "none"
+        layer = _stored_layer(settings, _stamp(settings.weights))
+        check_pool(how, layer.axes, layer.shown)
+        return layer, how
 
     @property
     def _n_features_out(self) -> int:
@@ -211,19 +202,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return tags
 
 
-def _load(settings: BaseSettings) -> FrozenBase:
-    """Load a base; raise `UsageError` where it has several layers."""
-    base = FrozenBase(settings)
-    if len(base.layers) > 1:
-        raise UsageError(
-            f"layer {settings.layers[0]!r} of {settings.model} stands for {len(base.layers)}; "
-            f"{_ONE_LAYER}"
-        )
-    return base
-
-
-@dataclass(frozen=True)
-class _StoredLayer:
+class _StoredLayer(NamedTuple):
     """What reading a layer's rows needs.
 
     Attributes
@@ -246,18 +225,21 @@ class _StoredLayer:
 
 
 @lru_cache
-def _stored_layer(settings: BaseSettings, dtype: str, _stamp: object) -> _StoredLayer:
-    """Return what a base stores; loaded once in a process, as long as its file is as it was."""
+def _stored_layer(settings: ExtractSettings, _stamp: object) -> _StoredLayer:
+    """Return what a base stores; loaded once in a process, as long as its file is as it was.
+
+    Raises `UsageError` where it has several layers.
+    """
     with _ALONE:
-        base = _load(settings)
+        base = FrozenBase(settings)
+    if len(base.layers) > 1:
+        raise UsageError(
+            f"layer {settings.layers[0]!r} of {settings.model} stands for {len(base.layers)}; "
+            f"{_ONE_LAYER}"
+        )
     (name,) = base.layers
-    return _StoredLayer(
-        name,
-        base.network.alias(name) or name,
-        base.fingerprint(name, dtype),
-        base.shapes[name],
-        base.axes[name],
-    )
+    shown, fingerprint = base.network.alias(name) or name, base.fingerprint(name, settings.dtype)
+    return _StoredLayer(name, shown, fingerprint, base.shapes[name], base.axes[name])
 
 
 def _stamp(weights: str) -> tuple[int, ...] | None:
@@ -300,7 +282,7 @@ def _paths_of(X: Any) -> list[Path]:
 
 
 def _refuse(bad: Mapping[str, str], paths: Sequence[Path]) -> None:
-    """Raise `DataError` where there are images, path to reason, that cannot be used."""
+    """Raise `DataError` if there are images, path to reason, that cannot be used."""
     if bad:
         path, reason = next(iter(bad.items()))
         raise DataError(

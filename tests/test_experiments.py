@@ -158,9 +158,9 @@ def later(file: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (text, "is there and is no experiment log; name another"),
-        (short, "is there and is no experiment log; name another"),
-        (of_another_application, "is there and is no experiment log; name another"),
+        (text, "already exists and is not an experiment log; name another"),
+        (short, "already exists and is not an experiment log; name another"),
+        (of_another_application, "already exists and is not an experiment log; name another"),
         (later, "has the format 2, and this version knows 1; update bottleneck-features"),
     ],
 )

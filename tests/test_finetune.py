@@ -28,7 +28,6 @@ from bottleneck import (
     features_of,
     load_base,
     load_features,
-    pictures,
 )
 from bottleneck.bases import find_model
 from bottleneck.bases.network import Network
@@ -742,7 +741,8 @@ def test_the_command_has_the_defaults_of_the_settings():
 @pytest.mark.parametrize(("kept", "lines"), [(2, ["kept: epoch 2"]), (0, [])])
 def test_the_picture_marks_what_was_kept(monkeypatch, kept, lines):
     figures = []
-    monkeypatch.setattr(pictures, "_save", lambda figure, _: figures.append(figure))
+    save = "matplotlib.figure.Figure.savefig"
+    monkeypatch.setattr(save, lambda figure, *_, **__: figures.append(figure))
     history = [
         {"epoch": epoch, "loss": 1, "accuracy": 0.5, "val_loss": 1 / epoch, "val_accuracy": 0.5}
         for epoch in (1, 2, 3)

@@ -176,7 +176,7 @@ def test_an_empty_log(bottleneck):
     ("arguments", "code", "sentence"),
     [
         (("--log", "other"), 1, "no experiment log 'other'; 'bottleneck sweep' makes one"),
-        (("--log", "text"), 2, "'text' is there and is no experiment log"),
+        (("--log", "text"), 2, "'text' already exists and is not an experiment log"),
         (("--log", "."), 1, "'.' cannot be used"),
         (("--sort", "acuracy"), 2, "no metric 'acuracy' in these experiments; did you mean 'acc"),
         (("--where", "layr=x"), 2, "no setting 'layr' in these experiments; did you mean 'layer'"),

@@ -259,7 +259,7 @@ def _existing(cache: Path) -> "Cache":
 
 def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
     if as_json:
-        print_json(exchange.as_dict())
+        print_json(asdict(exchange))
         return
     shape = " x ".join(map(str, exchange.shape))
     print(

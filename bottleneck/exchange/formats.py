@@ -1,44 +1,39 @@
 """Features out of the cache into a plain file, HDF5 or ``.npz``, which is checked when read."""
 
 import hashlib
-import io
 import json
+import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, Self
 
 import h5py
 import numpy as np
 
-from bottleneck.cache import Bank, Cache, Dataset, hdf5_pieces
+from bottleneck.cache import Cache, Dataset, hdf5_pieces
 from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.features import vectors
-from bottleneck.files import atomic_write
-from bottleneck.images import ImageItem, ImageSet
+from bottleneck.files import atomic_file
+from bottleneck.images import SPLITS, ImageItem, ImageSet
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
-__all__ = ["Exchange", "blocks_of", "errors_of", "export_features", "read_exported"]
+__all__ = ["FORMAT", "Exchange", "export_features", "read_exported", "slices_of"]
 
+FORMAT: Final = 2
+"""Raised when older files can no longer be read."""
 _BLOCK_BYTES = 2**24
-_FORMAT: Final = 2
-"""Raised whenever files of before cannot be read any more."""
 _UNREADABLE = (
-    *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError),
-    *(RecursionError, NotImplementedError, zlib.error, zipfile.BadZipFile),
+    *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(zlib.error, zipfile.BadZipFile),
 )
 """What h5py, NumPy and zipfile raise where a file is damaged or not what it seems."""
 _TEXTS = ("paths", "labels", "splits", "digests")
-
-_Content = tuple[
-    dict[str, list[str]], str, str, tuple[int, ...], Callable[[], Iterator[np.ndarray]]
-]
-"""Texts, provenance, digest, shape and blocks of the features."""
+_FACTS = ("provenance", "sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,39 +67,18 @@ class Exchange:
     dtype: str
 
     @classmethod
-    def of(cls, selection: FeatureSource, file: Path, **facts: Any) -> "Exchange":
-        """Return what was exported or imported of a selection, and what else is known of it."""
+    def of(cls, source: FeatureSource, file: Path, shape: Sequence[int], **facts: Any) -> Self:
+        """Return what was exported or imported of a source, given the shape (n, ...) of all."""
         return cls(
             file=str(file),
-            image_set=selection.image_set,
-            model=selection.model,
-            layer=selection.layer_name,
-            bank=selection.bank,
+            image_set=source.image_set,
+            model=source.model,
+            layer=source.layer_name,
+            bank=source.bank,
+            images=shape[0],
+            shape=list(shape[1:]),
             **facts,
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result as JSON holds it."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an exported file holds; `blocks` yields the features again at each call."""
-
-    texts: Mapping[str, list[str]]
-    record: ExportRecord
-    shape: tuple[int, ...]
-    blocks: Callable[[], Iterator[np.ndarray]]
-
-    def images(self, name: str) -> ImageSet:
-        """Return the image set."""
-        columns = (self.texts[key] for key in ("paths", "digests", "labels", "splits"))
-        items = (
-            ImageItem(path, digest, label or None, split or None)
-            for path, digest, label, split in zip(*columns, strict=True)
-        )
-        return ImageSet(name, tuple(items))
 
 
 def export_features(cache: Cache, selection: FeatureSource, file: str | Path) -> Exchange:
@@ -118,37 +92,47 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
     cache : Cache
         Where they are.
     selection : FeatureSource
-        Which they are. As stored, or float32 where they are pooled otherwise than they are stored.
+        Which features: as stored, or float32 where they are pooled at export.
     file : str or Path
-        Ends in ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
+        Its ending is ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
+
+    Returns
+    -------
+    Exchange
+        What was written.
 
     Raises
     ------
     UsageError
-        The ending is another.
+        The file has another ending.
     CacheError
         A row is missing or damaged, or the file cannot be written.
     """
     target = Path(file)
-    write = _writer_of(target)
-    images = ImageSet.read_csv(cache.set_file(selection.image_set))
+    suffix = target.suffix.lower()
+    if suffix not in {".h5", ".hdf5", ".npz"}:
+        raise UsageError(f"{str(target)!r} has the ending {suffix!r}; expected .h5, .hdf5 or .npz")
+    write = _write_npz if suffix == ".npz" else _write_hdf5
+    items = ImageSet.read_csv(cache.set_file(selection.image_set)).items
+    texts = {key: [getattr(item, key[:-1]) or "" for item in items] for key in _TEXTS}
     bank, *_ = cache.banks_of(selection)
-    digests = [item.digest for item in images.items]
-    convert = None if selection.pool == selection.stored_pool else partial(vectors, selection)
-    first = bank.read(selection.layer, digests[:1], convert=convert)
-    blocks = _Rows(bank, selection.layer, digests, convert)
-    features = Dataset((len(digests), *first.shape[1:]), first.dtype, blocks)
-    texts = {
-        "paths": [item.path for item in images.items],
-        "labels": [item.label or "" for item in images.items],
-        "splits": [item.split or "" for item in images.items],
-        "digests": digests,
-    }
+    rows = partial(
+        bank.stream,
+        selection.layer,
+        texts["digests"],
+        memory=_BLOCK_BYTES,
+        convert=None if selection.pool == selection.stored_pool else partial(vectors, selection),
+    )
     info = bank.info
     described = replace(info, layers={selection.layer: info.layers[selection.layer]})
-    provenance = ExportRecord(format=_FORMAT, selection=selection, bank=described).as_dict()
+    record = ExportRecord(format=FORMAT, selection=selection, bank=described)
+    provenance = json.dumps(record.as_dict())
+    facts = {"provenance": provenance, "sha256": _seal(rows(), texts, provenance)}
+    first = next(rows())
+    features = Dataset((len(items), *first.shape[1:]), first.dtype, rows())
     try:
-        atomic_write(target, write(features, texts, json.dumps(provenance)))
+        with atomic_file(target) as stream:
+            write(stream, features, texts, facts)
     except CacheError:
         raise
     except OSError as error:
@@ -156,87 +140,33 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
             f"{str(target)!r} cannot be written ({error.strerror}); check free disk space and "
             f"permissions, or name another file"
         ) from error
-    return Exchange.of(
-        selection, target, images=len(digests), shape=list(first.shape[1:]), dtype=str(first.dtype)
-    )
+    return Exchange.of(selection, target, features.shape, dtype=str(features.dtype))
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of a bank, read anew whenever they are gone through."""
-
-    bank: Bank
-    layer: str
-    digests: Sequence[str]
-    convert: Callable[[np.ndarray], np.ndarray] | None
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.bank.stream(self.layer, self.digests, memory=_BLOCK_BYTES, convert=self.convert)
-
-
-def _writer_of(path: Path) -> Callable[..., Iterator[memoryview]]:
-    """Return what yields a file of that ending; `UsageError` where there is none."""
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder; name a file in it")
-    if path.suffix.lower() in {".h5", ".hdf5"}:
-        return _hdf5
-    if path.suffix.lower() == ".npz":
-        return _npz
-    raise UsageError(f"{str(path)!r} has the ending {path.suffix!r}; expected .h5, .hdf5 or .npz")
-
-
-def _hdf5(
-    features: Dataset, texts: Mapping[str, list[str]], provenance: str
-) -> Iterator[memoryview]:
-    """Yield an HDF5 file; the features are read twice, the first time for the digest."""
-    columns = {key: np.array([text.encode() for text in texts[key]]) for key in _TEXTS}
+def _write_hdf5(
+    file: IO[bytes], features: Dataset, texts: Mapping[str, list[str]], facts: Mapping[str, str]
+) -> None:
     datasets = {"features": features}
-    for key, column in columns.items():
-        dtype = h5py.string_dtype("utf-8", max(1, column.itemsize))
-        datasets[key] = Dataset(column.shape, dtype, [column])
-    seal = _seal(features.blocks, texts, provenance)
-    yield from hdf5_pieces(datasets, {"provenance": provenance, "sha256": seal})
+    for key, column in texts.items():
+        values = np.array([text.encode() for text in column])
+        dtype = h5py.string_dtype("utf-8", max(1, values.itemsize))
+        datasets[key] = Dataset(values.shape, dtype, [values])
+    file.writelines(hdf5_pieces(datasets, facts))
 
 
-def _npz(
-    features: Dataset, texts: Mapping[str, list[str]], provenance: str
-) -> Iterator[memoryview]:
-    """Yield a ``.npz`` file, a zip of ``.npy`` files; the features are read twice, too."""
-    columns = {key: np.array(texts[key]) for key in _TEXTS}
-    columns["provenance"] = np.array(provenance)
-    columns["sha256"] = np.array(_seal(features.blocks, texts, provenance))
-    datasets = {"features": features}
-    datasets |= {key: Dataset.of(column) for key, column in columns.items()}
-    stream = _Pieces()
-    with zipfile.ZipFile(cast("IO[bytes]", stream), "w") as archive:
-        for name, each in datasets.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                description = {
-                    "descr": np.lib.format.dtype_to_descr(each.dtype),
-                    "fortran_order": False,
-                    "shape": each.shape,
-                }
-                np.lib.format.write_array_header_2_0(entry, description)
-                for block in each.blocks:
-                    entry.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
-                    yield from stream.taken()
-    yield from stream.taken()
-
-
-class _Pieces(io.RawIOBase):
-    """A stream that keeps what is written until it is taken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: list[bytes] = []
-
-    def write(self, data: Any) -> int:
-        self._pieces.append(bytes(data))
-        return len(data)
-
-    def taken(self) -> list[memoryview]:
-        pieces, self._pieces = self._pieces, []
-        return [memoryview(piece) for piece in pieces]
+def _write_npz(
+    file: IO[bytes], features: Dataset, texts: Mapping[str, list[str]], facts: Mapping[str, str]
+) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for key, content in {**texts, **facts}.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
+                np.save(entry, np.array(content))
+        with archive.open("features.npy", "w", force_zip64=True) as entry:
+            descr = np.lib.format.dtype_to_descr(features.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": features.shape}
+            np.lib.format.write_array_header_2_0(entry, header)
+            for block in features.blocks:
+                entry.write(block.data)
 
 
 def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenance: str) -> str:
@@ -248,51 +178,81 @@ def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenan
     return content.hexdigest()
 
 
-def read_exported(path: Path) -> Exported:
-    """Read a file that `_writer_of` wrote, and verify its digest; see `errors_of`."""
+def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
+    """Read what `export_features` wrote, and verify its digest.
+
+    Parameters
+    ----------
+    path : Path
+        An exported file.
+
+    Returns
+    -------
+    record : ExportRecord
+        What the file says of its features.
+    images : ImageSet
+        The n images.
+    rows : np.ndarray
+        Shape (n, ...), mapped where the file is HDF5.
+
+    Raises
+    ------
+    DataError
+        The file is damaged or was not exported.
+    """
     read = _read_npz if path.suffix.lower() == ".npz" else _read_hdf5
-    texts, provenance, seal, shape, blocks = read(path)
-    if seal != _seal(blocks(), texts, provenance):
-        raise ValueError("its content does not match its digest")
-    return Exported(texts, parse_record(json.loads(provenance), ExportRecord), shape, blocks)
-
-
-def _read_npz(path: Path) -> _Content:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        features = arrays["features"]
-        texts = {key: arrays[key].tolist() for key in _TEXTS}
-        provenance, seal = str(arrays["provenance"]), str(arrays["sha256"])
-    return texts, provenance, seal, features.shape, lambda: blocks_of(features)
-
-
-def _read_hdf5(path: Path) -> _Content:
-    with h5py.File(path, "r", locking=False) as file:
-        texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
-        provenance, seal = (file.attrs[key].decode() for key in ("provenance", "sha256"))
-        shape = file["features"].shape
-
-    def blocks() -> Iterator[np.ndarray]:
-        with h5py.File(path, "r", locking=False) as file:
-            yield from blocks_of(file["features"])
-
-    return texts, provenance, seal, shape, blocks
-
-
-def blocks_of(rows: Any) -> Iterator[np.ndarray]:
-    """Yield rows, a few megabytes at a time."""
-    step = max(1, _BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
-    for start in range(0, len(rows), step):
-        yield np.ascontiguousarray(rows[start : start + step])
-
-
-@contextmanager
-def errors_of(path: Path) -> Iterator[None]:
-    """Turn what a damaged or foreign file raises into one sentence."""
     try:
-        yield
+        rows, texts, provenance, seal = read(path)
+        if seal != _seal((rows[block] for block in slices_of(rows)), texts, provenance):
+            raise ValueError("its content does not match its digest")
+        record = parse_record(json.loads(provenance), ExportRecord)
+        items = tuple(
+            ImageItem(item, digest, label or None, split or None)
+            for item, label, split, digest in zip(*texts.values(), strict=True)
+        )
+        _check_content(record, items, rows)
     except _UNREADABLE as error:
         reason = str(error) or type(error).__name__
         raise DataError(
             f"{str(path)!r} cannot be read as exported features ({reason}); give a file that "
             f"'bottleneck cache export' wrote, or a .npy array with `table`"
         ) from error
+    return record, ImageSet(record.selection.image_set, items), rows
+
+
+def _check_content(record: ExportRecord, items: Sequence[ImageItem], rows: np.ndarray) -> None:
+    """Raise a `ValueError` where a file holds what no bank could."""
+    selection = record.selection
+    if "/" in selection.layer:
+        raise ValueError(f"'selection.layer' is {selection.layer!r}, expected one without /")
+    if selection.pool != selection.stored_pool:
+        raise ValueError(f"it was pooled by {selection.pool} at export: export without `pool`")
+    for item in items:
+        if not re.fullmatch("[0-9a-f]{64}", item.digest) or item.split not in {*SPLITS, None}:
+            raise ValueError(f"an image has digest {item.digest!r} and split {item.split!r}")
+    shape = (len(items), *record.bank.layers[selection.layer].shape)
+    if rows.dtype.kind != "f" or rows.shape != shape:
+        raise ValueError(f"it has {rows.dtype} of shape {rows.shape}, expected floats of {shape}")
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        texts = {key: arrays[key].tolist() for key in _TEXTS}
+        provenance, seal = (str(arrays[key]) for key in _FACTS)
+        return arrays["features"], texts, provenance, seal
+
+
+def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
+    with h5py.File(path, "r", locking=False) as file:
+        texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
+        provenance, seal = (file.attrs[key].decode() for key in _FACTS)
+        stored = file["features"]
+        shape, dtype, offset = stored.shape, stored.dtype, stored.id.get_offset()
+    return np.memmap(path, dtype, "r", offset, shape), texts, provenance, seal
+
+
+def slices_of(rows: np.ndarray) -> Iterator[slice]:
+    """Yield where to cut rows into blocks of a few megabytes."""
+    step = max(1, _BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step)

@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import sqrt
+from operator import itemgetter
 from statistics import mean, stdev
 from typing import Any
 
@@ -28,6 +28,8 @@ LOWER_IS_BETTER = frozenset({"calibration_error", "log_loss"})
 _NO_METRICS = ("repeat", "fold", "images")
 _FOLDS_DEPEND_ON = ("image_set", "split_digests", "cv", "repeats", "seed")
 _CONFIDENCE = 0.95
+_images_of = itemgetter("repeat", "fold", "images")
+"""Returns which fold it is, and how many images are held out in it."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,8 @@ def scores(experiment: Experiment) -> dict[str, Score]:
 
 def default_metric(experiments: Iterable[Experiment]) -> str:
     """Return ``average_precision`` where all experiments have several labels, else ``accuracy``."""
-    found = [scores(each) for each in experiments]
-    several = found and all("average_precision" in each for each in found)
-    return "average_precision" if several else "accuracy"
+    several = {"average_precision" in each.folds[0] for each in experiments}
+    return "average_precision" if several == {True} else "accuracy"
 
 
 def rank(
@@ -123,15 +124,30 @@ def rank(
     where : mapping of str to str, optional
         Only those whose settings, as they are printed, have these values.
 
+    Returns
+    -------
+    list of Ranked
+        The experiments, with what each reached.
+
     Raises
     ------
     UnknownNameError
         No experiment has the metric, or such a setting.
     """
-    found = [(each, scores(each)) for each in _filter(experiments, where or {})]
-    metrics = {*chain.from_iterable(its for _, its in found)}
+    if not experiments:
+        return []
+    known = {name for each in experiments for name in each.settings}
+    for name, text in (where or {}).items():
+        _check_name("setting", name, known, "these experiments")
+        experiments = [
+            each
+            for each in experiments
+            if name in each.settings and _is_printed(each.settings[name], text)
+        ]
+    found = [(each, scores(each)) for each in experiments]
     if found:
-        _check_metric(metric, metrics, "these experiments")
+        metrics = {name for _, its in found for name in its}
+        _check_name("metric", metric, metrics, "these experiments")
     ranked = [
         Ranked(its[metric].mean, its[metric].std, each) for each, its in found if metric in its
     ]
@@ -154,6 +170,11 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     metric : str
         One that both have.
 
+    Returns
+    -------
+    Comparison
+        The difference, with its interval.
+
     Raises
     ------
     DataError
@@ -163,48 +184,38 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     UsageError
         They were not cross-validated, which leaves nothing to tell an interval from.
     """
-    _check_paired(first, second)
+    ours, theirs = (sorted(each.folds, key=_images_of) for each in (first, second))
+    other = [
+        name for name in _FOLDS_DEPEND_ON if first.settings.get(name) != second.settings.get(name)
+    ]
+    if other or list(map(_images_of, ours)) != list(map(_images_of, theirs)):
+        raise DataError(
+            f"experiments {first.number} and {second.number} cannot be paired, as they have not "
+            f"the same {', '.join(other) or 'folds'}; compare experiments of one image set with "
+            f"the same splits, folds and seed"
+        )
     for each in (first, second):
-        _check_metric(metric, scores(each), f"experiment {each.number}")
-    pairs = list(zip(_by_fold(first), _by_fold(second), strict=True))
-    differences = [one[metric] - other[metric] for one, other in pairs]
-    difference = mean(differences)
-    half = half_width(differences, _held_out_ratio(first))
+        _check_name("metric", metric, scores(each), f"experiment {each.number}")
+    values, others = ([fold[metric] for fold in folds] for folds in (ours, theirs))
+    differences = [one - another for one, another in zip(values, others, strict=True)]
+    difference, half = mean(differences), half_width(differences, _held_out_ratio(first))
     return Comparison(
         first=first.number,
         second=second.number,
         metric=metric,
-        means=(mean(one[metric] for one, _ in pairs), mean(other[metric] for _, other in pairs)),
+        means=(mean(values), mean(others)),
         difference=difference,
         interval=(difference - half, difference + half),
-        folds=len(pairs),
+        folds=len(differences),
     )
 
 
-def _check_metric(metric: str, known: Iterable[str], where: str) -> None:
-    if metric not in known:
+def _check_name(kind: str, name: str, known: Iterable[str], where: str) -> None:
+    if name not in known:
         raise UnknownNameError(
-            f"no metric {metric!r} in {where}{did_you_mean(metric, known)}; expected one of "
+            f"no {kind} {name!r} in {where}{did_you_mean(name, known)}; expected one of "
             f"{', '.join(sorted(known))}"
         )
-
-
-def _filter(experiments: Sequence[Experiment], where: Mapping[str, str]) -> list[Experiment]:
-    known = {*chain.from_iterable(each.settings for each in experiments)}
-    for name in where:
-        if experiments and name not in known:
-            raise UnknownNameError(
-                f"no setting {name!r} in these experiments{did_you_mean(name, known)}; expected "
-                f"one of {', '.join(sorted(known))}"
-            )
-    return [
-        each
-        for each in experiments
-        if all(
-            name in each.settings and _is_printed(each.settings[name], text)
-            for name, text in where.items()
-        )
-    ]
 
 
 def _is_printed(value: Any, text: str) -> bool:
@@ -215,40 +226,18 @@ def _is_printed(value: Any, text: str) -> bool:
         return False
 
 
-def _check_paired(first: Experiment, second: Experiment) -> None:
-    """Refuse to pair folds that are not of the same images."""
-    other = [
-        name for name in _FOLDS_DEPEND_ON if first.settings.get(name) != second.settings.get(name)
-    ]
-    folds = [
-        [(fold["repeat"], fold["fold"], fold["images"]) for fold in _by_fold(each)]
-        for each in (first, second)
-    ]
-    if other or folds[0] != folds[1]:
-        raise DataError(
-            f"experiments {first.number} and {second.number} cannot be paired, as they have not "
-            f"the same {', '.join(other) or 'folds'}; compare experiments of one image set with "
-            f"the same splits, folds and seed"
-        )
-
-
-def _by_fold(experiment: Experiment) -> list[dict[str, float]]:
-    return sorted(experiment.folds, key=lambda fold: (fold["repeat"], fold["fold"]))
-
-
 def _held_out_ratio(experiment: Experiment) -> float:
     """Return how many images are held out for each that is trained on, over all folds."""
     images: Counter[float] = Counter()
     for fold in experiment.folds:
         images[fold["repeat"]] += int(fold["images"])
-    held_out = sum(fold["images"] for fold in experiment.folds)
     trained = sum(images[fold["repeat"]] - fold["images"] for fold in experiment.folds)
     if not trained:
         raise UsageError(
             f"experiment {experiment.number} has one fold only, which leaves nothing to tell an "
             f"interval from; compare experiments of two folds or more"
         )
-    return held_out / trained
+    return images.total() / trained
 
 
 def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int = 1) -> float:
@@ -262,6 +251,11 @@ def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int 
         How many images are held out for each that is trained on.
     comparisons : int
         How many intervals are to hold at once (Bonferroni).
+
+    Returns
+    -------
+    float
+        In the unit of the values.
     """
     from scipy.special import stdtrit
 

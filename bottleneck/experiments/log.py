@@ -20,7 +20,7 @@ __all__ = ["Experiment", "ExperimentLog", "environment"]
 _APPLICATION = 0x62746C6B
 """SQLite's application id in the file's header: "btlk"."""
 _VERSION = 1
-"""To be raised when logs of before can no longer be read."""
+"""Raised when older logs can no longer be read."""
 _PATIENCE = 60.0
 """Seconds to wait for other processes that append."""
 _HEADER_BYTES = 100
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS experiments (
     environment TEXT NOT NULL
 )
 """
-_COLUMNS = "number, created, settings, folds, seconds, environment"
+_SELECT = "SELECT number, created, seconds, settings, folds, environment FROM experiments "
 _PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
 
@@ -73,15 +73,15 @@ class Experiment:
 
 
 class ExperimentLog:
-    """Experiments in an SQLite file, each once, appended and never changed.
+    """Experiments in an SQLite file, each appended once and never changed.
 
-    Several processes may append at once. One that is killed leaves all that had been appended. The
-    file may lie on a network share, provided that it knows locks.
+    Several processes may append at once, and a killed one loses only what it was appending. The
+    file may be on a network share that supports file locks.
 
     Parameters
     ----------
     file : str or Path
-        Made with its folder by the first `append`.
+        Created, with its folder, by the first `append`.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -94,7 +94,7 @@ class ExperimentLog:
         seconds: float,
         environment: Mapping[str, Any],
     ) -> Experiment:
-        """Append an experiment; where its settings are there already, return the one that is there.
+        """Append an experiment, or return the one in the log that has the same settings.
 
         Parameters
         ----------
@@ -107,10 +107,16 @@ class ExperimentLog:
         environment : mapping
             See `environment`.
 
+        Returns
+        -------
+        Experiment
+            The one in the log.
+
         Raises
         ------
         UsageError
-            There are no folds, something is not finite or no JSON, or the file is no log of ours.
+            There are no folds, a number is not finite, a value is not JSON, or the file is not an
+            experiment log.
         CacheError
             The file cannot be written.
         """
@@ -127,44 +133,34 @@ class ExperimentLog:
                 "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
                 (key, created, *texts),
             )
-            (found,) = _select(database, "WHERE key = ?", key)
+        (found,) = self._read("WHERE key = ?", key)
         return found
 
     def make(self) -> None:
-        """Make the log, so that it is known whether it can be written.
+        """Create the log, which shows whether it can be written.
 
         Raises
         ------
         UsageError
-            The file is no log of ours.
+            The file is not an experiment log.
         CacheError
             The file cannot be written.
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self._opened() as database:
-            if not _is_made(database):
-                # In a transaction of its own, so that the header comes before all else.
-                database.execute("BEGIN IMMEDIATE")
-                database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                database.execute(f"PRAGMA user_version = {_VERSION}")
-                database.execute(_TABLE)  # which another process may just have made
-                database.execute("COMMIT")
+        with self._opened():
+            pass
 
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
-        """Return the experiment with these settings, or None: the log itself may be missing.
+        """Return the experiment with these settings, or None, also where there is no log.
 
         Raises
         ------
         UsageError
-            The settings are not finite or no JSON, or the file is no log of ours.
+            The settings are not finite or not JSON, or the file is not an experiment log.
         CacheError
             The file cannot be read.
         """
-        key = _key(_json(settings))
-        if not self.file.exists():
-            return None
-        found = self._read("WHERE key = ?", key)
-        return found[0] if found else None
+        return next(iter(self._read("WHERE key = ?", _key(_json(settings)))), None)
 
     def experiments(self) -> list[Experiment]:
         """Return all experiments in the order of their numbers.
@@ -174,7 +170,7 @@ class ExperimentLog:
         DataError
             There is no log.
         UsageError
-            The file is no log of ours.
+            The file is not an experiment log.
         CacheError
             The file cannot be read.
         """
@@ -192,31 +188,42 @@ class ExperimentLog:
         DataError, UsageError, CacheError
             See `experiments`.
         """
-        there = {each.number: each for each in self.experiments()}
-        if number not in there:
-            raise UnknownNameError(
-                f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
-                f"'bottleneck leaderboard' lists them"
-            )
-        return there[number]
+        there = self.experiments()
+        for each in there:
+            if each.number == number:
+                return each
+        raise UnknownNameError(
+            f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
+            f"'bottleneck leaderboard' lists them"
+        )
 
     def _read(self, condition: str, *values: object) -> list[Experiment]:
+        if not self.file.exists():
+            return []
+        found = []
         with self._opened() as database:
-            return _select(database, condition, *values) if _is_made(database) else []
+            for number, created, seconds, *texts in database.execute(_SELECT + condition, values):
+                settings, folds, surroundings = map(json.loads, texts)
+                experiment = Experiment(number, created, settings, folds, seconds, surroundings)
+                found.append(experiment)
+        return found
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection whose transaction is committed at the end, or rolled back."""
         self._check()
         try:
-            with (
-                closing(
-                    sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
-                ) as database,
-                database,
-            ):
+            database = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
+            with closing(database), database:
                 # Syncs the folder too, so that a power cut does not bring a journal back.
                 database.execute("PRAGMA synchronous = EXTRA")
+                if database.execute("PRAGMA user_version").fetchone() == (0,):
+                    # New, or its maker was killed. The header comes before all else.
+                    database.execute("BEGIN IMMEDIATE")
+                    database.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    database.execute(f"PRAGMA user_version = {_VERSION}")
+                    database.execute(_TABLE)  # which another process may just have made
+                    database.execute("COMMIT")
                 yield database
         except (sqlite3.Error, json.JSONDecodeError) as error:
             raise CacheError(
@@ -225,19 +232,19 @@ class ExperimentLog:
             ) from error
 
     def _check(self) -> None:
-        """Refuse another's file before SQLite opens it, which might write to it."""
-        if not self.file.exists():
+        """Refuse another program's file before SQLite opens it, which might write to it."""
+        if not self.file.exists() or not self.file.stat().st_size:
             return
         with self.file.open("rb") as file:
             header = file.read(_HEADER_BYTES)
-        if not header:
-            return
         # https://www.sqlite.org/fileformat.html#the_database_header
         user_version, application = (
             int.from_bytes(header[place : place + 4], "big") for place in (60, 68)
         )
         if not header.startswith(b"SQLite format 3\0") or application != _APPLICATION:
-            raise UsageError(f"{str(self.file)!r} is there and is no experiment log; name another")
+            raise UsageError(
+                f"{str(self.file)!r} already exists and is not an experiment log; name another file"
+            )
         if user_version > _VERSION:
             raise UsageError(
                 f"the experiment log {str(self.file)!r} has the format {user_version}, and this "
@@ -258,22 +265,6 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "processors": os.cpu_count(),
     }
-
-
-def _is_made(database: sqlite3.Connection) -> bool:
-    """Return whether the table is there: its maker may have been killed before."""
-    (found,) = database.execute("PRAGMA user_version").fetchone()
-    return bool(found)
-
-
-def _select(database: sqlite3.Connection, condition: str, *values: object) -> list[Experiment]:
-    rows = database.execute(f"SELECT {_COLUMNS} FROM experiments {condition}", values)  # noqa: S608 - our own text
-    return [
-        Experiment(
-            number, created, json.loads(settings), json.loads(folds), seconds, json.loads(around)
-        )
-        for number, created, settings, folds, seconds, around in rows
-    ]
 
 
 def _json(content: Any) -> str:

@@ -4,15 +4,11 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bottleneck.errors import MissingExtraError, UsageError
+from bottleneck.errors import MissingExtraError, UsageError, first_line
 from bottleneck.experiments.compare import scores
 from bottleneck.experiments.log import Experiment
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 __all__ = ["log_to_mlflow"]
 
@@ -73,12 +69,12 @@ def log_to_mlflow(
         ) from None
     except (MlflowException, SQLAlchemyError) as error:
         raise UsageError(
-            f"MLflow cannot log to {uri!r} ({str(error).partition(chr(10))[0]}); give a tracking "
+            f"MLflow cannot log to {uri!r} ({first_line(error)}); give a tracking "
             f"URI such as sqlite:///mlflow.db or http://HOST:5000"
         ) from error
 
 
-def _log(client: "MlflowClient", identity: str, experiment: Experiment) -> bool:
+def _log(client: Any, identity: str, experiment: Experiment) -> bool:
     """Log an experiment; return whether it was not there yet."""
     from mlflow.entities import Param
 
@@ -87,16 +83,14 @@ def _log(client: "MlflowClient", identity: str, experiment: Experiment) -> bool:
     if client.search_runs([identity], there, max_results=1):
         return False
     end = round(1000 * datetime.fromisoformat(experiment.created).timestamp())
-    start = end - round(1000 * experiment.seconds)
     tags = {
         "bottleneck.number": str(experiment.number),
         _KEY: experiment.key,
         **_texts(experiment.environment, "environment."),
     }
-    name = f"experiment {experiment.number}"
+    start, name = end - round(1000 * experiment.seconds), f"experiment {experiment.number}"
     run = client.create_run(identity, start_time=start, tags=tags, run_name=name).info.run_id
-    settings = _texts(experiment.settings)
-    client.log_batch(run, params=[Param(name, text) for name, text in settings.items()])
+    client.log_batch(run, params=[Param(*each) for each in _texts(experiment.settings).items()])
     metrics = list(_metrics(experiment, end))
     for first in range(0, len(metrics), _MOST_METRICS):
         client.log_batch(run, metrics=metrics[first : first + _MOST_METRICS])
@@ -104,7 +98,7 @@ def _log(client: "MlflowClient", identity: str, experiment: Experiment) -> bool:
     return True
 
 
-def _metrics(experiment: Experiment, time: int) -> Iterator["Metric"]:
+def _metrics(experiment: Experiment, time: int) -> Iterator[Any]:
     from mlflow.entities import Metric
 
     yield Metric("seconds", experiment.seconds, time, 0)
