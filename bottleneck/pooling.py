@@ -87,9 +87,9 @@ def pool(features: Array, how: str, axes: str) -> Array:
     if how == "cls":
         return values[:, 0]  # type: ignore[no-any-return]
     if kind == "TC":
-        values = values[:, int(extra[:-1] or 0) :, :].swapaxes(1, 2)
-    elif axes == "HWC":
-        values = values.swapaxes(2, 3).swapaxes(1, 2)
+        values = values[:, int(extra[:-1] or 0) :]
+    if axes != "CHW":
+        values = xp.moveaxis(values, -1, 1)
     positions = tuple(range(2, values.ndim))
     if how == "avg":
         return xp.mean(values, positions)  # type: ignore[no-any-return]

@@ -5,13 +5,10 @@ layer for an operation and its activation, the alias is the activation's output.
 ``predictions`` are probabilities, which these networks do not compute: that name is left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import torchvision
 from torch import nn
-
-from bottleneck.bases.libraries import of_timm
 
 __all__ = ["keras_aliases"]
 
@@ -24,8 +21,8 @@ def keras_aliases(model: nn.Module) -> dict[str, str]:
 
     The names are those of `keras.applications`.
     """
-    for kinds, pairs in _families():
-        if isinstance(model, kinds):
+    for kind in type(model).__mro__:
+        if pairs := _FAMILIES.get(f"{kind.__module__}.{kind.__name__}"):
             return dict(pairs(model))
     return {}
 
@@ -40,7 +37,7 @@ def _vgg(model: Any) -> _Pairs:
         elif isinstance(module, nn.MaxPool2d):
             yield f"block{block}_pool", f"features.{index}"
             block, convolution = block + 1, 0
-    if isinstance(model, torchvision.models.VGG):
+    if hasattr(model, "classifier"):
         yield from {"fc1": "classifier.1", "fc2": "classifier.4"}.items()
 
 
@@ -161,15 +158,14 @@ def _xception(model: Any) -> _Pairs:
     yield "avg_pool", "global_pool.flatten"
 
 
-def _families() -> list[tuple[tuple[type, ...], Callable[[Any], _Pairs]]]:
-    """Return classes of networks, with what names the layers of each."""
-    models = torchvision.models
-    return [
-        ((models.VGG, *of_timm("models.vgg", "VGG")), _vgg),
-        ((models.ResNet,), _resnet),
-        (of_timm("models.resnetv2", "ResNetV2"), _resnet_v2),
-        ((models.Inception3,), _inception_v3),
-        ((models.DenseNet,), _densenet),
-        ((models.MobileNetV2,), _mobilenet_v2),
-        (of_timm("models.xception", "Xception"), _xception),
-    ]
+_FAMILIES = {
+    "torchvision.models.vgg.VGG": _vgg,
+    "timm.models.vgg.VGG": _vgg,
+    "torchvision.models.resnet.ResNet": _resnet,
+    "timm.models.resnetv2.ResNetV2": _resnet_v2,
+    "torchvision.models.inception.Inception3": _inception_v3,
+    "torchvision.models.densenet.DenseNet": _densenet,
+    "torchvision.models.mobilenetv2.MobileNetV2": _mobilenet_v2,
+    "timm.models.xception.Xception": _xception,
+}
+"""A network's class to what names its layers."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -122,22 +123,15 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
         The model that it was.
     """
     transform = Transform(**facts_of(record.transform, TransformFacts))
-    return Model(
+    load = partial(_load, folder, record.weights_sha256)
+    return replace(
+        base,
         name=folder,
-        architecture=base.architecture,
         # The network is that of the original's images, whatever the size of those trained on.
         build=lambda _: base.build(base.transform.crop),
         transform=transform,
-        weights={
-            WEIGHTS_NAME: PretrainedWeights(
-                partial(_load, folder, record.weights_sha256),
-                transform,
-                folder,
-                _WEIGHTS_FILE,
-            )
-        },
+        weights={WEIGHTS_NAME: PretrainedWeights(load, transform, folder, _WEIGHTS_FILE)},
         default_layer=record.layer,
-        parameters=base.parameters,
     )
 
 

@@ -22,14 +22,15 @@ _USUAL_BATCH = 4
 _IMAGES = 4
 """Axes of a tensor that convolutions work on."""
 
-_ACTIVATIONS: dict[Any, tuple[str, list[float]]] = {
-    nn.ReLU: ("relu", []),
-    nn.functional.relu: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
-    nn.Hardswish: ("hardswish", []),
-    nn.SiLU: ("swish", []),
+_Activation = tuple[str, list[float], str]
+_ACTIVATIONS: dict[Any, _Activation] = {
+    nn.ReLU: ("relu", [], ""),
+    nn.functional.relu: ("relu", [], ""),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
+    nn.Hardswish: ("hardswish", [], ""),
+    nn.SiLU: ("swish", [], ""),
 }
-"""What oneDNN computes together with a convolution: its name for it and the arguments."""
+"""What oneDNN computes together with a convolution: its name for it, arguments, algorithm."""
 
 
 def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> None:
@@ -85,8 +86,11 @@ def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
         (node,) = handed_out.all_input_nodes
         if not isinstance(modules.get(node), nn.Conv2d | nn.BatchNorm2d):
             continue
-        users = [user for user in node.users if user is not handed_out]
-        if node.meta[USERS] > 1 or not any(_joins(user, modules) for user in users):
+        joined = any(
+            isinstance(modules.get(user), nn.BatchNorm2d) or _kind(user, modules) in _ACTIVATIONS
+            for user in node.users
+        )
+        if node.meta[USERS] > 1 or not joined:
             continue
         (before,) = node.all_input_nodes
         chain = [before, node] if isinstance(modules.get(before), nn.Conv2d) else [node]
@@ -102,11 +106,6 @@ def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
             result = again
         handed_out.replace_all_uses_with(result)
         module.graph.erase_node(handed_out)
-
-
-def _joins(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> bool:
-    """Whether an operation is put together with the convolution before it, if it can be."""
-    return isinstance(modules.get(node), nn.BatchNorm2d) or _kind(node, modules) in _ACTIVATIONS
 
 
 def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
@@ -145,7 +144,7 @@ def _pack_convolutions(module: fx.GraphModule) -> None:
         activation = _ACTIVATIONS.get(_kind(user, modules)) if node.meta[USERS] == 1 else None
         shape = node.all_input_nodes[0].meta.get(SHAPE)
         size = [_USUAL_BATCH, *shape] if shape else None
-        packed = _PackedConvolution(conv, size, *(activation or ("none", [])))
+        packed = _PackedConvolution(conv, size, activation or ("none", [], ""))
         module.set_submodule(str(node.target), packed)
         if activation:
             user.replace_all_uses_with(node)
@@ -155,13 +154,11 @@ def _pack_convolutions(module: fx.GraphModule) -> None:
 class _PackedConvolution(nn.Module):
     """A convolution and its activation in one operation, on weights in oneDNN's own order."""
 
-    def __init__(
-        self, conv: nn.Conv2d, size: list[int] | None, activation: str, arguments: list[float]
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d, size: list[int] | None, activation: _Activation) -> None:
         super().__init__()
         padding = [0, 0] if conv.padding == "valid" else list(conv.padding)
         self._settings = (padding, list(conv.stride), list(conv.dilation), conv.groups)
-        self._activation = (activation, arguments, "")
+        self._activation = activation
         self._bias = conv.bias
         functions: Any = torch._C._nn  # noqa: SLF001
         self._weight = functions.mkldnn_reorder_conv2d_weight(

@@ -25,14 +25,8 @@ __all__ = [
 WORDS = ("last_conv", "penultimate", "logits")
 """Names that every base has: see `Network`."""
 
-_POOLING = (
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Identity,
-)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_PASSING = (nn.Dropout, nn.Identity)
 _MAP, _TOKENS = 3, 2
 _COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "add", "add_")
 _RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
@@ -111,7 +105,7 @@ def _prefix_tokens(root: nn.Module) -> tuple[int, bool]:
 
 def last_conv(
     root: nn.Module,
-    candidates: Mapping[str, fx.Node],
+    candidates: dict[str, fx.Node],
     shapes: Mapping[fx.Node, tuple[int, ...]],
     axes: Mapping[fx.Node, str],
 ) -> fx.Node | None:
@@ -126,13 +120,10 @@ def last_conv(
     shapes, axes : mapping of fx.Node to tuple of int, to str
         Of one image's activations.
     """
-    for name, node in reversed(list(candidates.items())):
-        known = axes.get(node, "") not in {"", "C"} and has_positions(shapes[node])
-        if (
-            known
-            and not name.startswith(_POOLS)
-            and not isinstance(module_of(root, node), _POOLING)
-        ):
+    for name, node in reversed(candidates.items()):
+        placed = len(axes.get(node, "")) > 1 and has_positions(shapes[node])
+        pooled = isinstance(module_of(root, node), _POOLING + _PASSING)
+        if placed and not pooled and not name.startswith(_POOLS):
             return node
     return None
 
@@ -154,21 +145,20 @@ def penultimate(
     """
     if getattr(root, "num_classes", None) == 0:  # so timm says that there is none
         return None
+    heads: Any = getattr(root, "get_classifier", lambda: None)()
+    head = heads[0] if isinstance(heads, tuple | list) else heads
+    inside = set(head.modules()) if isinstance(head, nn.Module) else set()
     modules = {node: module_of(root, node) for node in graph.nodes}
     weighted = [
         node
         for node, module in modules.items()
         if isinstance(module, nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
     ]
-    heads: Any = getattr(root, "get_classifier", lambda: None)()
-    head = heads[0] if isinstance(heads, tuple | list) else heads
-    inside = set(head.modules()) if isinstance(head, nn.Module) else set()
-    own = [node for node in weighted if modules[node] in inside]
-    last = next(reversed(own or weighted), None)
-    if last is None or len(shapes.get(last, ())) not in {1, 3}:
+    own = [node for node in weighted if modules[node] in inside] or weighted
+    if not own or len(shapes.get(own[-1], ())) not in {1, 3}:
         return None
-    node: fx.Node = last.all_input_nodes[0]
-    while isinstance(modules[node], nn.Dropout | nn.Identity):
+    node: fx.Node = own[-1].all_input_nodes[0]
+    while isinstance(modules[node], _PASSING):
         node = node.all_input_nodes[0]
     return node
 

@@ -41,11 +41,9 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
 
 def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
     """Return the devices that a name stands for, see `device_names`."""
-    names = device_names(wanted)
-
     import torch
 
-    return tuple(map(torch.device, names))
+    return tuple(map(torch.device, device_names(wanted)))
 
 
 def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
@@ -62,8 +60,7 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     UsageError
         There is no such device.
     """
-    given = check_device(str(wanted))
-    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    names = list(dict.fromkeys(map(str.strip, check_device(str(wanted)).split(","))))
     if names == ["cpu"]:
         return ("cpu",)
     if "cpu" in names:
@@ -75,7 +72,7 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
 
     gpus = torch.cuda.device_count()
     if names == ["auto"]:
-        return ("cuda:0" if torch.cuda.is_available() else "cpu",)
+        return ("cuda:0" if gpus else "cpu",)
     indexed = dict.fromkeys("cuda:0" if name == "cuda" else name for name in names)
     for name in indexed:
         if int(name.removeprefix("cuda:")) >= gpus:

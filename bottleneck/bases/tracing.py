@@ -4,8 +4,8 @@ import copy
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -14,7 +14,18 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["Measured", "assign", "constants", "on_meta", "tensors_of", "trace", "with_tensors"]
+from bottleneck.bases.layers import ancestors
+
+__all__ = [
+    "Measured",
+    "assign",
+    "constants",
+    "copied",
+    "on_meta",
+    "tensors_of",
+    "trace",
+    "with_tensors",
+]
 
 _PROBE = 13
 """A batch size that no model has for a dimension of its own."""
@@ -25,7 +36,7 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with torch.device("meta"):
             return build()
-    except (RuntimeError, NotImplementedError):  # the constructor looks at values
+    except RuntimeError:  # the constructor looks at values
         return build().to("meta")
 
 
@@ -52,8 +63,7 @@ def constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
     found = {name: tensor for name, tensor in root.named_buffers() if name not in held}
     for node in graph.nodes:
         if node.op == "get_attr" and node.target not in held:
-            path, _, attribute = node.target.rpartition(".")
-            found[node.target] = getattr(root.get_submodule(path), attribute)
+            found[node.target] = attrgetter(node.target)(root)
             if found[node.target].grad_fn is not None:
                 raise TypeError(f"it keeps {node.target}, which is computed from weights")
     return found
@@ -68,6 +78,33 @@ def _leaf_modules() -> tuple[type, ...]:
     blocks = [item for item in operations if issubclass(item, nn.Module)]
     three = (torchvision.ops.Conv2dNormActivation, torchvision.ops.Conv3dNormActivation)
     return tuple(item for item in blocks if item not in three)
+
+
+def copied(
+    graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None = None
+) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """Copy what computes some nodes into a graph of its own, which lacks an output.
+
+    Parameters
+    ----------
+    graph : torch.fx.Graph
+        The whole network's.
+    outputs : iterable of torch.fx.Node
+        What is to be computed.
+    above : torch.fx.Node, optional
+        Computed already: its activation is the new graph's input.
+
+    Returns
+    -------
+    torch.fx.Graph, dict of torch.fx.Node to torch.fx.Node
+        The new graph, and node to its copy there.
+    """
+    needed, new = ancestors(outputs, above), fx.Graph()
+    copies = {above: new.placeholder("activations")} if above else {}
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = new.node_copy(node, copies.__getitem__)
+    return new, copies
 
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -138,11 +175,12 @@ class Measured(fx.Interpreter):
         self.error: Exception | None = None
         self._from_images: set[fx.Node] = set()
         self._own_costs: dict[fx.Node, dict[fx.Node, int]] = {}
-        with _whole_attention(), FlopCounterMode(display=False) as self._counter:
+        with FlopCounterMode(display=False) as self._counter:
             try:
                 self.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
             except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
                 self.error = error
+        self._own_costs.clear()
 
     def run_node(self, node: fx.Node) -> Any:
         """Run one operation and keep its shape and cost."""
@@ -160,14 +198,3 @@ class Measured(fx.Interpreter):
             if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == _PROBE:
                 self.shapes[node] = tuple(result.shape[1:])
         return result
-
-
-@contextmanager
-def _whole_attention() -> Iterator[None]:
-    """Keep torch from fusing attention into one operation, whose cost is not counted."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
