@@ -40,11 +40,8 @@ def check_pool(how: str, axes: str, layer: str) -> None:
         raise UnknownNameError(
             f"no pooling {how!r}{did_you_mean(how, POOLS)}; expected one of {', '.join(POOLS)}"
         )
-    possible = ["none"]
-    if axes in {"CHW", "HWC"}:
-        possible += ["avg", "max", "gem", "spp"]
-    elif axes.endswith("TC"):
-        possible += ["avg", "max", "gem", *(["cls"] if "+" in axes else [])]
+    possible = ["none", "avg", "max", "gem"] if len(axes) > 1 else ["none"]
+    possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls"] if "+" in axes else []
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "

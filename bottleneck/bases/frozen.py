@@ -11,10 +11,9 @@ import torch
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.models import StateDict
 from bottleneck.bases.network import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
-from bottleneck.bases.weights import Weights, check_weights, digest_tensors, load_weights
+from bottleneck.bases.weights import digest_tensors, load_weights, used_tensors
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.fields import made
@@ -119,8 +118,9 @@ class FrozenBase:
         self.transform = weights.transform.adjusted(**exact | self.adjustments)
         self._choose_layers(settings)  # mistakes are told before weights load
         self._digests: dict[str, str] = {}
+        required = self.network.in_order([self._model.default_layer])
         with _one_thread():
-            self._tensors = self._load(weights)
+            self._tensors = used_tensors(weights, self.network, self.layers, required)
             self._computes = self._cut()
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
@@ -154,20 +154,6 @@ class FrozenBase:
         return {
             name: pooled_shape(sized[name].shape, self.pools[name], sized[name].axes)
             for name in self.layers
-        }
-
-    def _load(self, weights: Weights) -> StateDict:
-        """Return what the layers need of weights, as float32; refuse those that do not fit."""
-        default = self.network.in_order([self._model.default_layer])
-        used, required = (
-            {name for layer in layers for name in self.network.tensors(layer)}
-            for layers in (self.layers, default)
-        )
-        check_weights(self.model, weights, self.network.root.state_dict(), used, required)
-        known = weights.state | self.network.constants
-        return {
-            name: known[name].float() if known[name].is_floating_point() else known[name]
-            for name in used
         }
 
     def _cut(self) -> dict[torch.device, fx.GraphModule]:
@@ -222,7 +208,18 @@ class FrozenBase:
             }
 
     def cut(self, layers: Iterable[str]) -> "FrozenBase":
-        """Return a base with the same weights that computes only some of this one's layers."""
+        """Return a base with the same weights that computes only some of this one's layers.
+
+        Parameters
+        ----------
+        layers : iterable of str
+            Some of `layers`.
+
+        Returns
+        -------
+        FrozenBase
+            It shares the weights with this one; this one itself where nothing is left out.
+        """
         layers = self.network.in_order(layers)
         if layers == self.layers:
             return self
@@ -254,6 +251,12 @@ class FrozenBase:
             The type in which features are stored: ``float16`` or ``float32``.
         augmentation : mapping, optional
             All that decides the pixels of augmented views, for their features.
+
+        Returns
+        -------
+        dict
+            Schema, architecture, digest of the weights, transform, pooling, precision and
+            augmentation.
         """
         found = {
             "schema": SCHEMA_VERSION,
@@ -275,6 +278,16 @@ class FrozenBase:
 
         It covers the weights up to the layer and no others: layers that share them share a bank,
         and a base cut deeper finds the rows that a shallower one has stored.
+
+        Parameters
+        ----------
+        layer, storage, augmentation
+            As for `provenance`.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
         """
         text = json.dumps(self.provenance(layer, storage, augmentation), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -80,17 +80,15 @@ def is_plain_convolution(module: nn.Module | None) -> bool:
 
 def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
     """Compute layers once more that vanish where operations are put together."""
-    modules = _modules_by_node(module)
-    called_once = _called_once(modules)
+    modules, called_once = _modules(module)
     for handed_out in module.graph.find_nodes(op="call_method", target="clone"):
         (node,) = handed_out.all_input_nodes
-        if not isinstance(modules.get(node), nn.Conv2d | nn.BatchNorm2d):
-            continue
         joined = any(
             isinstance(modules.get(user), nn.BatchNorm2d) or _kind(user, modules) in _ACTIVATIONS
             for user in node.users
         )
-        if node.meta[USERS] > 1 or not joined:
+        vanishes = isinstance(modules.get(node), nn.Conv2d | nn.BatchNorm2d) and joined
+        if node.meta[USERS] > 1 or not vanishes:
             continue
         (before,) = node.all_input_nodes
         chain = [before, node] if isinstance(modules.get(before), nn.Conv2d) else [node]
@@ -113,17 +111,17 @@ def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
 
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
-    modules = _modules_by_node(module)
-    own = _called_once(modules)
+    modules, called_once = _modules(module)
     normed_activations = of_timm("layers", "BatchNormAct2d")
     for node, norm in modules.items():
         if type(norm) is not nn.BatchNorm2d and not isinstance(norm, normed_activations):
             continue
         (before,) = node.all_input_nodes
         conv: Any = modules.get(before)
-        plain = is_plain_convolution(conv) and {before, node} <= own
-        if not plain or before.meta[USERS] > 1:
-            continue  # with two users, what the convolution itself gives is asked for
+        if not is_plain_convolution(conv) or not called_once.issuperset([before, node]):
+            continue
+        if before.meta[USERS] > 1:  # what the convolution itself gives is asked for
+            continue
         before.meta[USERS] = node.meta[USERS]
         module.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
         if isinstance(norm, normed_activations):
@@ -135,8 +133,8 @@ def _fold_normalisation(module: fx.GraphModule) -> None:
 
 
 def _pack_convolutions(module: fx.GraphModule) -> None:
-    modules = _modules_by_node(module)
-    for node in _called_once(modules):
+    modules, called_once = _modules(module)
+    for node in called_once:
         conv = modules[node]
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
             continue
@@ -172,13 +170,9 @@ class _PackedConvolution(nn.Module):
         return result
 
 
-def _modules_by_node(module: fx.GraphModule) -> dict[fx.Node, nn.Module]:
-    """Return the module that each node calls."""
-    called = [node for node in module.graph.nodes if node.op == "call_module"]
-    return {node: module.get_submodule(node.target) for node in called}
-
-
-def _called_once(modules: Mapping[fx.Node, nn.Module]) -> set[fx.Node]:
-    """Return the nodes whose module no other node calls."""
-    times = Counter(node.target for node in modules)
-    return {node for node in modules if times[node.target] == 1}
+def _modules(module: fx.GraphModule) -> tuple[dict[fx.Node, nn.Module], set[fx.Node]]:
+    """Return the module that each node calls, and the nodes whose module no other node calls."""
+    called = module.graph.find_nodes(op="call_module")
+    times = Counter(node.target for node in called)
+    once = {node for node in called if times[node.target] == 1}
+    return {node: module.get_submodule(node.target) for node in called}, once

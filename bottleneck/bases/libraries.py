@@ -109,12 +109,12 @@ def from_timm(wanted: str, name: str) -> Model:
         )
     weights = {
         config.tag or "pretrained": PretrainedWeights(
-            partial(_load_timm, f"{architecture}.{config.tag}" if config.tag else architecture),
+            partial(_load_timm, tagged),
             _transform_of(config),
             str(HF_HUB_CACHE),
-            top1=_TIMM_TOP1.get(f"{architecture}.{config.tag}"),
+            top1=_TIMM_TOP1.get(tagged),
         )
-        for config in sorted(offered.values(), key=lambda config: config.tag != default.tag)
+        for tagged, config in sorted(offered.items(), key=lambda item: item[1].tag != default.tag)
         if config.has_weights and config.crop_mode != "border"
     }
     return Model(
@@ -139,11 +139,9 @@ def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
     """Build a network as torchvision builds it for its own weights."""
     import torchvision
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"image_size": image_size[0]} if name.startswith("vit_") else {}
     if name in {"googlenet", "inception_v3"}:
         options = {"transform_input": True, "init_weights": False}
-    elif name.startswith("vit_"):
-        options = {"image_size": image_size[0]}
     module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return module
 

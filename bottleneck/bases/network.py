@@ -1,7 +1,7 @@
 """A network as a graph of named layers that can be cut at any of them."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 
@@ -10,36 +10,15 @@ from torch import fx, nn
 
 from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
-from bottleneck.bases.layers import (
-    WORDS,
-    Layer,
-    ancestors,
-    axes_of,
-    block_ends,
-    has_positions,
-    last_conv,
-    last_inside,
-    module_of,
-    penultimate,
-)
+from bottleneck.bases.layers import WORDS, Layer, describe, last_inside
 from bottleneck.bases.models import Model
-from bottleneck.bases.tracing import (
-    Measured,
-    assign,
-    constants,
-    copied,
-    on_meta,
-    tensors_of,
-    trace,
-    with_tensors,
-)
+from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 from bottleneck.names import find_layers
 
 __all__ = ["Network", "traced"]
 
 _ALL_BLOCKS = "all-blocks"
-_COUNTER = "num_batches_tracked"
 
 
 class Network:
@@ -91,9 +70,13 @@ class Network:
     def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
         self.name = model.name
         self.image_size = image_size or model.transform.crop
-        self._measure = cache(self._measured)
         try:
-            self._trace(partial(model.build, self.image_size))
+            traced = trace(partial(model.build, self.image_size))
+            self.root, self.graph, self.nodes, self.constants = traced
+            self._measure = cache(partial(Measured, self.root, self.graph))
+            self._tensors_at = cache(partial(tensors_at, self.root))
+            if error := self._measure(self.image_size).error:
+                raise error  # noqa: TRY301 - it has the same remedy
         except Exception as error:  # whatever a library's or a package's constructor raises
             if is_out_of_memory(error):
                 raise
@@ -102,7 +85,28 @@ class Network:
                 f"{self.name} cannot be traced as a graph of layers ({type(error).__name__}: "
                 f"{reason}); choose another model"
             ) from error
-        self._describe()
+        measured, side = self._measure(self.image_size), max(self.image_size)
+        shapes, square = measured.shapes, self._measure((side, side)).shapes
+        axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
+        names = {node: name for name, node in self.nodes.items() if node in shapes}
+        self.modules = last_inside(names.values())
+        keras = {
+            alias: self.nodes.get(self.modules.get(target, target))
+            for alias, target in keras_aliases(self.root).items()
+        }
+        self.aliases = {
+            alias: names[node] for alias, node in (keras | words).items() if node in names
+        }
+        self.layers = {
+            name: Layer(
+                name,
+                tuple(alias for alias, layer in self.aliases.items() if layer == name),
+                shapes[node],
+                axes.get(node, ""),
+                measured.costs[node],
+            )
+            for node, name in names.items()
+        }
 
     def alias(self, layer: str) -> str | None:
         """Return the Keras alias of a layer, if it has one."""
@@ -116,6 +120,11 @@ class Network:
         ----------
         wanted : str
             A layer, an alias, a module, a pattern such as ``block*_pool``, or ``all-blocks``.
+
+        Returns
+        -------
+        tuple of str
+            Keys of `layers`.
 
         Raises
         ------
@@ -147,20 +156,9 @@ class Network:
         return tuple(name for name in self.layers if name in wanted)
 
     def tensors(self, layer: str) -> tuple[str, ...]:
-        """Return the names of the parameters and buffers that decide a layer's value, sorted.
-
-        A counter of training batches decides nothing and is left out.
-        """
+        """Return the names of the parameters and buffers that decide a layer's value, sorted."""
         needed = ancestors([self.nodes[layer]])
-        return tuple(sorted({name for node in needed for name in self.tensors_at(node)}))
-
-    def tensors_at(self, node: fx.Node) -> list[str]:
-        """Return the names of the parameters and buffers that an operation reads."""
-        if node.op == "get_attr":
-            return [str(node.target)]
-        module = module_of(self.root, node)
-        names = tensors_of(module) if module else ()
-        return [f"{node.target}.{name}" for name in names if not name.endswith(_COUNTER)]
+        return tuple(sorted({name for node in needed for name in self._tensors_at(node)}))
 
     @property
     def dense(self) -> bool:
@@ -203,7 +201,7 @@ class Network:
         return with_tensors(self.root, graph, tensors)
 
     def sized(self, image_size: tuple[int, int], needed: Iterable[str]) -> dict[str, Layer]:
-        """Return the layers that images of another size have. Nothing is computed.
+        """Return the layers as they are for images of another size. Nothing is computed.
 
         Parameters
         ----------
@@ -211,6 +209,11 @@ class Network:
             Height and width in pixels.
         needed : iterable of str
             Layers that have to be among them; names as `resolve` returns them.
+
+        Returns
+        -------
+        dict of str to Layer
+            Those that can be computed at that size, in the order of computation.
 
         Raises
         ------
@@ -230,63 +233,6 @@ class Network:
                     f"{_pixels(image_size)} pixels; {self._accepted(layer, image_size)}"
                 )
         return found
-
-    def _trace(self, build: Callable[[], nn.Module]) -> None:
-        for make in (partial(on_meta, build), build):
-            root = make()
-            self.graph, names = trace(root)
-            self.constants = constants(root, self.graph)
-            if not self.constants:
-                break  # else the model's own constructor has to compute their values
-        # Without gradients, what modules keep for later can be copied with them.
-        self.root = root.to("meta").requires_grad_(requires_grad=False)
-        for key, value in self.constants.items():
-            assign(self.root, key, value.to("meta"))
-        self.nodes: dict[str, fx.Node] = {
-            path: node for node, path in names.items() if node.op != "placeholder"
-        }
-        if error := self._measure(self.image_size).error:
-            raise error
-
-    def _describe(self) -> None:
-        measured, side = self._measure(self.image_size), max(self.image_size)
-        shapes, square = measured.shapes, self._measure((side, side)).shapes
-        (output,) = self.graph.find_nodes(op="output")
-        logits = output.all_input_nodes[0]
-        before_logits = penultimate(self.root, self.graph, shapes) or logits
-        below = ancestors([before_logits])
-        before = {name: node for name, node in self.nodes.items() if node in below}
-        axes = axes_of(self.root, square)
-        meant = (last_conv(self.root, before, square, axes), before_logits, logits)
-        names = {node: name for name, node in self.nodes.items() if node in shapes}
-        self.modules = last_inside(names.values())
-        targets = {
-            alias: self.modules.get(target, target)
-            for alias, target in keras_aliases(self.root).items()
-        }
-        self.aliases = {
-            **{alias: layer for alias, layer in targets.items() if self.nodes.get(layer) in names},
-            **{word: names[node] for word, node in zip(WORDS, meant, strict=True) if node in names},
-        }
-        self.layers = {
-            name: Layer(
-                name,
-                tuple(alias for alias, layer in self.aliases.items() if layer == name),
-                shapes[node],
-                axes.get(node, ""),
-                measured.costs[node],
-            )
-            for node, name in names.items()
-        }
-        ends = block_ends(self.root, before)
-        self.blocks = tuple(
-            name
-            for name, layer in self.layers.items()
-            if name in ends and has_positions(layer.shape)
-        )
-
-    def _measured(self, image_size: tuple[int, int]) -> Measured:
-        return Measured(self.root, self.graph, image_size)
 
     def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
         """Say which images a layer can be computed of."""

@@ -8,13 +8,7 @@ from bottleneck.settings import check_device
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "choose_precision",
-    "device_names",
-    "dtype_of",
-    "find_devices",
-    "onednn_computes",
-]
+__all__ = ["choose_precision", "device_names", "dtype_of", "find_devices", "onednn_computes"]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -40,7 +34,23 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
 
 
 def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
-    """Return the devices that a name stands for, see `device_names`."""
+    """Return the devices that a name stands for.
+
+    Parameters
+    ----------
+    wanted : str or torch.device
+        As for `device_names`.
+
+    Returns
+    -------
+    tuple of torch.device
+        The processor, or one or several GPUs.
+
+    Raises
+    ------
+    UsageError
+        There is no such device.
+    """
     import torch
 
     return tuple(map(torch.device, device_names(wanted)))
@@ -54,6 +64,11 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     wanted : str or torch.device
         ``auto`` (the first GPU if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:N``,
         or several GPUs as ``cuda:0,cuda:1``.
+
+    Returns
+    -------
+    tuple of str
+        ``cpu``, or one or several ``cuda:N``.
 
     Raises
     ------

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from bottleneck.bases.layers import ancestors, module_of
 from bottleneck.bases.network import Network
-from bottleneck.bases.tracing import copied, with_tensors
+from bottleneck.bases.tracing import ancestors, copied, module_of, tensors_at, with_tensors
 from bottleneck.errors import UsageError
 from bottleneck.names import find_layers
 
@@ -71,14 +70,14 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     used = sorted(ancestors([network.nodes[layer]]), key=places.__getitem__)
     below = [node for node in used if places[node] < start]
     above = used[len(below) :]
-    kept = {name for node in below for name in network.tensors_at(node)}
+    kept = {name for node in below for name in tensors_at(network.root, node)}
     parameters = dict(network.root.named_parameters()).keys() - kept
     ends = sorted(places[network.nodes[name]] for name in network.blocks)[:-1]
     # How many blocks come after an operation's own; a stem is in the first.
     trained = {
         name: sum(places[node] <= end for end in ends)
         for node in above
-        for name in network.tensors_at(node)
+        for name in tensors_at(network.root, node)
         if name in parameters
     }
     if not trained:

@@ -5,6 +5,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -14,24 +15,60 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-from bottleneck.bases.layers import ancestors
+__all__ = ["Measured", "ancestors", "copied", "module_of", "tensors_at", "trace", "with_tensors"]
 
-__all__ = [
-    "Measured",
-    "assign",
-    "constants",
-    "copied",
-    "on_meta",
-    "tensors_of",
-    "trace",
-    "with_tensors",
-]
-
+_COUNTER = "num_batches_tracked"
 _PROBE = 13
 """A batch size that no model has for a dimension of its own."""
 
 
-def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def trace(
+    build: Callable[[], nn.Module],
+) -> tuple[nn.Module, fx.Graph, dict[str, fx.Node], dict[str, torch.Tensor]]:
+    """Trace a model in evaluation mode.
+
+    Parameters
+    ----------
+    build : callable
+        Returns the model.
+
+    Returns
+    -------
+    root : torch.nn.Module
+        The model on the meta device.
+    graph : torch.fx.Graph
+        Its operations in the order of computation.
+    nodes : dict of str to torch.fx.Node
+        All operations but the input, by torchvision's names.
+    constants : dict of str to torch.Tensor
+        What the graph reads and no state dict holds.
+
+    Raises
+    ------
+    TypeError
+        A constant is computed from weights, which are others than those that will be loaded.
+    """
+    for make in (partial(_on_meta, build), build):
+        root = make().eval()
+        timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
+        tracer = NodePathTracer(
+            autowrap_modules=(math, torchvision.ops),
+            autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
+            leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
+        )
+        graph = tracer.trace(root)
+        constants = _constants(root, graph)
+        if not constants:
+            break  # else the model's own constructor has to compute their values
+    # Without gradients, what modules keep for later can be copied with them.
+    root = root.to("meta").requires_grad_(requires_grad=False)
+    for key, value in constants.items():
+        _assign(root, key, value.to("meta"))
+    names = tracer.node_to_qualname.items()
+    return root, graph, {name: each for each, name in names if each.op != "placeholder"}, constants
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     """Build without spending time on initial weights, where the model allows it."""
     try:
         with torch.device("meta"):
@@ -40,29 +77,11 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
         return build().to("meta")
 
 
-def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
-    """Return the graph of a model in evaluation mode, and torchvision's names of its nodes."""
-    timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
-    tracer = NodePathTracer(
-        autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
-        leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
-    )
-    return tracer.trace(root.eval()), dict(tracer.node_to_qualname)
-
-
-def constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
-    """Return the tensors that a graph reads and a state dict does not hold.
-
-    Raises
-    ------
-    TypeError
-        One is computed from weights, which are others than those that will be loaded.
-    """
+def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
     held = root.state_dict()
     found = {name: tensor for name, tensor in root.named_buffers() if name not in held}
-    for node in graph.nodes:
-        if node.op == "get_attr" and node.target not in held:
+    for node in graph.find_nodes(op="get_attr"):
+        if node.target not in held:
             found[node.target] = attrgetter(node.target)(root)
             if found[node.target].grad_fn is not None:
                 raise TypeError(f"it keeps {node.target}, which is computed from weights")
@@ -107,12 +126,40 @@ def copied(
     return new, copies
 
 
-def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return all parameters and buffers, by name."""
+def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    """Return the module that a node calls, if it calls one."""
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
+    """Return nodes and all that they are computed from; only what comes after one, if given."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found and node is not above:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
+    """Return the names of the parameters and buffers that an operation reads.
+
+    A counter of training batches decides nothing and is left out.
+    """
+    if node.op == "get_attr":
+        return [str(node.target)]
+    module = module_of(root, node)
+    names = _tensors_of(module) if module else ()
+    return [f"{node.target}.{name}" for name in names if not name.endswith(_COUNTER)]
+
+
+def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Put a tensor in the place of a parameter or buffer."""
     path, _, attribute = name.rpartition(".")
     owner = module.get_submodule(path)
@@ -136,9 +183,9 @@ def with_tensors(
         Parameters and buffers by the model's names; they are taken as they are, not copied.
     """
     module = copy.deepcopy(fx.GraphModule(root, graph))
-    for name in tensors_of(module):
+    for name in _tensors_of(module):
         if name in tensors:
-            assign(module, name, tensors[name])
+            _assign(module, name, tensors[name])
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             norm.num_batches_tracked = None  # it decides nothing, and has no value here

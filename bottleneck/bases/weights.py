@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -21,7 +21,10 @@ from bottleneck.errors import (
     is_out_of_memory,
 )
 
-__all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
+if TYPE_CHECKING:
+    from bottleneck.bases.network import Network
+
+__all__ = ["Weights", "digest_tensors", "load_weights", "used_tensors"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
@@ -33,6 +36,7 @@ _RENAMED = {
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
+_SHOWN = 5
 _REMEDY = (
     "give them with `weights=FILE` (a .pth state dict or .safetensors), or, for testing only, "
     "`weights=random`"
@@ -116,24 +120,42 @@ def load_weights(model: Model, choice: str) -> Weights:
     )
 
 
-def check_weights(
-    model: str, weights: Weights, expected: StateDict, used: set[str], required: set[str]
-) -> None:
-    """Refuse weights of another architecture.
+def used_tensors(
+    weights: Weights, network: "Network", layers: Iterable[str], required: Iterable[str]
+) -> StateDict:
+    """Return the tensors that some layers need; refuse weights of another architecture.
 
-    The tensors that are `used` or `required` must be there and fit, and those that are used must
-    hold finite numbers. Others, such as the classifier's, may be missing or of another shape, so
-    that a network trained on other classes serves; but a tensor that the architecture does not know
-    at all betrays another one.
+    The tensors of `layers` and of those `required` must be there and fit, and those of `layers`
+    must hold finite numbers. Others, such as the classifier's, may be missing or of another shape,
+    so that a network trained on other classes serves; but a tensor that the architecture does not
+    know at all betrays another one.
+
+    Parameters
+    ----------
+    weights : Weights
+        All of a network's.
+    network : Network
+        The network.
+    layers, required : iterable of str
+        Names as `Network.resolve` returns them.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        What `Network.tensors` names for each of `layers`, the architecture's own constants
+        included; floating-point numbers as float32.
 
     Raises
     ------
     WeightsError
         Names the first misfits and counts the others.
     """
+    model, expected = network.name, network.root.state_dict()
+    used = {name for layer in layers for name in network.tensors(layer)}
+    told = {name for layer in required for name in network.tensors(layer)}
     found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    needed = sorted((used | required) & shapes.keys())
+    needed = sorted((used | told) & shapes.keys())
     wrong = [name for name in needed if name in found and found[name] != shapes[name]]
     misfits = [
         *(f"{name} of shape {shapes[name]} is missing" for name in needed if name not in found),
@@ -141,10 +163,9 @@ def check_weights(
         *(f"{name} has shape {found[name]}, expected {shapes[name]}" for name in wrong),
     ]
     if misfits:
-        shown = 5
-        more = f" and {len(misfits) - shown} more" if len(misfits) > shown else ""
+        more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
         raise WeightsError(
-            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:shown])}{more}; "
+            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
             f"give a state dict of {model}, or name the model that these weights belong to"
         )
     for name in sorted(used & weights.state.keys()):
@@ -161,6 +182,11 @@ def check_weights(
                 f"weights {weights.name!r} of {model} hold nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
             )
+    known = weights.state | network.constants
+    return {
+        name: known[name].float() if known[name].is_floating_point() else known[name]
+        for name in used
+    }
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

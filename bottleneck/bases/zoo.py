@@ -24,14 +24,7 @@ from bottleneck.errors import (
     did_you_mean,
 )
 
-__all__ = [
-    "TABLE",
-    "ModelRow",
-    "find_model",
-    "list_models",
-    "model_names",
-    "timm_release",
-]
+__all__ = ["TABLE", "ModelRow", "find_model", "list_models", "model_names", "timm_release"]
 
 _PLUGIN_GROUP = "bottleneck.bases"
 """The entry-point group of packages that bring models, see `Model`."""
@@ -88,9 +81,16 @@ class ModelRow:
 
 
 def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
-    """Return the table of models but for timm's, and what is wrong with those left out of it.
+    """Return the table of all models but timm's.
 
-    Only packages that bring models are asked; what these load is theirs to say.
+    Of packages, only those that bring models are loaded.
+
+    Returns
+    -------
+    rows : list of ModelRow
+        By name.
+    errors : list of BottleneckError
+        For each model that is missing from the table, what is wrong with it.
     """
     built_in, brought = _built_in(), entry_points(group=_PLUGIN_GROUP).names
     rows, errors = [], []
@@ -114,6 +114,11 @@ def find_model(name: str) -> Model:
     ----------
     name : str
         One of `model_names`, or ``timm:NAME``, or the folder of a fine-tuned model.
+
+    Returns
+    -------
+    Model
+        How to build its network, its weights and their preprocessing; nothing is loaded yet.
 
     Raises
     ------
