@@ -69,8 +69,8 @@ class Targets:
         if labels.ndim > 1:
             return cls(tuple(map(str, range(labels.shape[1]))), labels.astype(bool))
         if multilabel or (labels.dtype.kind in "UO" and carry_several(map(str, labels))):
-            named = {each for label in labels for each in classes_of(str(label))}
-            return cls.among(labels, sorted(named), multilabel=True)
+            named = chain.from_iterable(classes_of(str(label)) for label in labels)
+            return cls.among(labels, sorted(set(named)), multilabel=True)
         classes, codes = np.unique(labels, return_inverse=True)
         return cls(tuple(map(str, classes)), codes)
 
@@ -87,9 +87,8 @@ class Targets:
             return cls(tuple(classes), labels.astype(bool))
         place = {each: number for number, each in enumerate(classes)}
         named = [classes_of(str(label)) if multilabel else (str(label),) for label in labels]
-        for each in sorted({each for own in named for each in own}):
-            if each not in place:
-                raise LookupError(each)
+        if unknown := {*chain.from_iterable(named)} - place.keys():
+            raise LookupError(min(unknown))
         if not multilabel:
             return cls(tuple(classes), np.array([place[own] for (own,) in named], dtype=int))
         codes = np.zeros((len(named), len(place)), dtype=bool)

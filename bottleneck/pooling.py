@@ -40,11 +40,8 @@ def check_pool(how: str, axes: str, layer: str) -> None:
         raise UnknownNameError(
             f"no pooling {how!r}{did_you_mean(how, POOLS)}; expected one of {', '.join(POOLS)}"
         )
-    possible = ["none"]
-    if axes in {"CHW", "HWC"}:
-        possible += ["avg", "max", "gem", "spp"]
-    elif axes.endswith("TC"):
-        possible += ["avg", "max", "gem", *(["cls"] if "+" in axes else [])]
+    possible = ["none", "avg", "max", "gem"] if len(axes) > 1 else ["none"]
+    possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls"] if "+" in axes else []
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
@@ -87,9 +84,9 @@ def pool(features: Array, how: str, axes: str) -> Array:
     if how == "cls":
         return values[:, 0]  # type: ignore[no-any-return]
     if kind == "TC":
-        values = values[:, int(extra[:-1] or 0) :, :].swapaxes(1, 2)
-    elif axes == "HWC":
-        values = values.swapaxes(2, 3).swapaxes(1, 2)
+        values = values[:, int(extra[:-1] or 0) :]
+    if axes != "CHW":
+        values = xp.moveaxis(values, -1, 1)
     positions = tuple(range(2, values.ndim))
     if how == "avg":
         return xp.mean(values, positions)  # type: ignore[no-any-return]

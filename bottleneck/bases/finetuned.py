@@ -2,20 +2,14 @@
 
 import hashlib
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import WeightsError
 from bottleneck.files import atomic_write
-from bottleneck.records import (
-    ModelFacts,
-    ModelRecord,
-    TransformFacts,
-    facts_of,
-    read_record,
-    write_record,
-)
+from bottleneck.records import ModelFacts, ModelRecord, read_record, write_record
 
 __all__ = [
     "WEIGHTS_NAME",
@@ -76,7 +70,7 @@ def write_finetuned(
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
     path = Path(folder)
     record = ModelRecord(
-        **facts_of(facts, ModelFacts),
+        **vars(facts),
         base=read_finetuned(model.name).base if is_finetuned(model.name) else model.name,
         architecture=model.architecture,
         transform=transform,
@@ -99,9 +93,20 @@ def read_finetuned(folder: str | Path) -> ModelRecord:
 
 
 def seen_digests(model: str) -> frozenset[str]:
-    """Return the images that a model was fine-tuned on, by digest; none of any other model.
+    """Return which images a model was fine-tuned on.
 
-    What is measured on them is too good, also by heads that never saw them.
+    Scores on them are too good, also those of heads that never saw them.
+
+    Parameters
+    ----------
+    model : str
+        A model's name.
+
+    Returns
+    -------
+    frozenset of str
+        SHA-256 of the images that it was trained or validated on; empty unless it is a fine-tuned
+        model.
     """
     path = Path(model) / _SEEN_FILE
     if not is_finetuned(model) or not path.is_file():
@@ -121,23 +126,16 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
     base : Model
         The model that it was.
     """
-    transform = Transform(**facts_of(record.transform, TransformFacts))
-    return Model(
+    transform = Transform(**vars(record.transform))
+    load = partial(_load, folder, record.weights_sha256)
+    return replace(
+        base,
         name=folder,
-        architecture=base.architecture,
         # The network is that of the original's images, whatever the size of those trained on.
         build=lambda _: base.build(base.transform.crop),
         transform=transform,
-        weights={
-            WEIGHTS_NAME: PretrainedWeights(
-                partial(_load, folder, record.weights_sha256),
-                transform,
-                folder,
-                _WEIGHTS_FILE,
-            )
-        },
+        weights={WEIGHTS_NAME: PretrainedWeights(load, transform, folder, _WEIGHTS_FILE)},
         default_layer=record.layer,
-        parameters=base.parameters,
     )
 
 

@@ -11,10 +11,9 @@ import torch
 from torch import fx
 
 from bottleneck.bases.fusing import fuse
-from bottleneck.bases.models import Transform
 from bottleneck.bases.network import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
-from bottleneck.bases.weights import check_weights, digest_tensors, load_weights
+from bottleneck.bases.weights import digest_tensors, load_weights, used_tensors
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.fields import made
@@ -94,55 +93,76 @@ class FrozenBase:
     def __init__(
         self, model: str | BaseSettings, layers: str | Iterable[str] = (), **options: Any
     ) -> None:
-        if isinstance(model, BaseSettings):
-            settings = made(BaseSettings, model, options)
-        else:
+        given = model if isinstance(model, BaseSettings) else None
+        if given is None:
             named = (layers,) if isinstance(layers, str) else tuple(layers)
+            options |= {"model": model, "layers": named}
             options["device"] = str(options.get("device", "auto"))
-            settings = BaseSettings(model=model, layers=named, **options)
-        self.settings = settings
+        self.settings = settings = made(BaseSettings, given, options)
         self._model = find_model(settings.model)
         self.model = self._model.name
-        self.network = traced(self._model)
-        layers = settings.layers or (self._model.default_layer,)
-        given = {key: getattr(settings, key) for key in Adjustments.__annotations__}
-        self.adjustments = {
-            key: value for key, value in given.items() if value != getattr(BaseSettings, key)
-        }
+        weights = load_weights(self._model, settings.weights)
+        self.weights_name = weights.name
+        self.weights_random = weights.name.startswith("random:")
+        self.network = traced(self._model, weights.transform.crop)
         self.devices = find_devices(settings.device)
-        wanted = settings.precision
-        self.precision = choose_precision(wanted, self.devices[0], dense=self.network.dense)
-        if (wanted, self.precision, settings.exact_resize) == ("auto", "fp32", None):
+        dense = self.network.dense
+        self.precision = choose_precision(settings.precision, self.devices[0], dense=dense)
+        changed = {key: getattr(settings, key) for key in Adjustments.__annotations__}
+        self.adjustments = {
+            key: value for key, value in changed.items() if value != getattr(BaseSettings, key)
+        }
+        if (settings.precision, self.precision, settings.exact_resize) == ("auto", "fp32", None):
             self.adjustments["exact_resize"] = False
-        how = settings.pool
-        self._plan(self._model.transform, layers, how)  # mistakes are told before weights load
-        with _one_thread():
-            loaded = load_weights(self._model, settings.weights)
-            if loaded.transform != self._model.transform:
-                self._plan(loaded.transform, layers, how)
-            used = {name for layer in self.layers for name in self.network.tensors(layer)}
-            default = self.network.in_order([self._model.default_layer])
-            required = {name for layer in default for name in self.network.tensors(layer)}
-            check_weights(self.model, loaded, self.network.root.state_dict(), used, required)
-            self.weights_name = loaded.name
-            self.weights_random = loaded.name.startswith("random:")
-            known = loaded.state | self.network.constants
-            self._tensors = {
-                name: known[name].float() if known[name].is_floating_point() else known[name]
-                for name in used
-            }
-            self._computes = self._cut()
+        exact = {"exact_resize": self.precision == "fp32"}
+        self.transform = weights.transform.adjusted(**exact | self.adjustments)
+        self._choose_layers(settings)  # mistakes are told before weights load
         self._digests: dict[str, str] = {}
+        required = self.network.in_order([self._model.default_layer])
+        with _one_thread():
+            self._tensors = used_tensors(weights, self.network, self.layers, required)
+            self._computes = self._cut()
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
 
+    def _choose_layers(self, settings: BaseSettings) -> None:
+        self.layers = self.network.in_order(settings.layers or (self._model.default_layer,))
+        sized = self.network.sized(self.transform.crop, self.layers)
+        self._unpooled = {name: sized[name] for name in self.layers}
+        self.pools: dict[str, str] = {}
+        self.axes: dict[str, str] = {}
+        for name, layer in self._unpooled.items():
+            check_pool(settings.pool, layer.axes, self.network.alias(name) or name)
+            self.pools[name] = "none" if layer.axes == "C" else settings.pool
+            self.axes[name] = layer.axes if settings.pool == "none" else "C"
+        self.shapes, *others = map(self._shapes_at, self._sizes())
+        for name in self.layers:
+            if any(shapes[name] != self.shapes[name] for shapes in others):
+                raise UsageError(
+                    f"layer {self.network.alias(name) or name!r} has another shape for each size "
+                    f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
+                )
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Return the height and width of what the base sees, and other examples if they vary."""
+        height, width = self.transform.crop
+        others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
+        return [self.transform.crop, *others]
+
+    def _shapes_at(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        sized = self.network.sized(size, self.layers)
+        return {
+            name: pooled_shape(sized[name].shape, self.pools[name], sized[name].axes)
+            for name in self.layers
+        }
+
     def _cut(self) -> dict[torch.device, fx.GraphModule]:
         """Return what computes the layers on each device."""
-        computes = {}
         if self.precision == "fp32" and self.devices[0].type == "cuda":
             # PyTorch lets convolutions round float32 to 10 bits of mantissa, unless told otherwise;
             # for all threads, so that it cannot be told for a call alone.
             torch.backends.cudnn.allow_tf32 = False
+        computes = {}
         for device in self.devices:
             computes[device] = self.network.cut(self.layers, self._tensors)
             fuse(computes[device], dtype_of(self.precision), device)
@@ -161,43 +181,6 @@ class FrozenBase:
                 f"{self.model} cannot compute images of {height} x {width} pixels "
                 f"({first_line(error)}); give another `image_size`, or none"
             ) from error
-
-    def _plan(self, transform: Transform, layers: Iterable[str], how: str) -> None:
-        """Choose layers and preprocessing for weights that come with a transform."""
-        if transform.crop != self.network.image_size:
-            self.network = traced(self._model, transform.crop)
-        settings = {"exact_resize": self.precision == "fp32", **self.adjustments}
-        self.transform = transform.adjusted(**settings)
-        self.layers = self.network.in_order(layers)
-        sized = self.network.sized(self.transform.crop, self.layers)
-        self._unpooled = {name: sized[name] for name in self.layers}
-        self.pools: dict[str, str] = {}
-        self.axes: dict[str, str] = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for name, layer in self._unpooled.items():
-            check_pool(how, layer.axes, self.network.alias(name) or name)
-            pooled = "none" if layer.axes == "C" else how
-            self.pools[name] = pooled
-            self.axes[name] = layer.axes if pooled == "none" else "C"
-            self.shapes[name] = pooled_shape(layer.shape, pooled, layer.axes)
-        for size in self._sizes()[1:]:
-            self._check_shapes(size)
-
-    def _sizes(self) -> list[tuple[int, int]]:
-        """Return the height and width of what the base sees, and other examples if they vary."""
-        height, width = self.transform.crop
-        others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
-        return [self.transform.crop, *others]
-
-    def _check_shapes(self, size: tuple[int, int]) -> None:
-        sized = self.network.sized(size, self.layers)
-        for name in self.layers:
-            shape = pooled_shape(sized[name].shape, self.pools[name], sized[name].axes)
-            if shape != self.shapes[name]:
-                raise UsageError(
-                    f"layer {self.network.alias(name) or name!r} has another shape for each size "
-                    f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
-                )
 
     def __call__(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the layers of a batch of preprocessed images.
@@ -225,7 +208,18 @@ class FrozenBase:
             }
 
     def cut(self, layers: Iterable[str]) -> "FrozenBase":
-        """Return a base with the same weights that computes only some of this one's layers."""
+        """Return a base with the same weights that computes only some of this one's layers.
+
+        Parameters
+        ----------
+        layers : iterable of str
+            Some of `layers`.
+
+        Returns
+        -------
+        FrozenBase
+            It shares the weights with this one; this one itself where nothing is left out.
+        """
         layers = self.network.in_order(layers)
         if layers == self.layers:
             return self
@@ -257,6 +251,12 @@ class FrozenBase:
             The type in which features are stored: ``float16`` or ``float32``.
         augmentation : mapping, optional
             All that decides the pixels of augmented views, for their features.
+
+        Returns
+        -------
+        dict
+            Schema, architecture, digest of the weights, transform, pooling, precision and
+            augmentation.
         """
         found = {
             "schema": SCHEMA_VERSION,
@@ -278,6 +278,16 @@ class FrozenBase:
 
         It covers the weights up to the layer and no others: layers that share them share a bank,
         and a base cut deeper finds the rows that a shallower one has stored.
+
+        Parameters
+        ----------
+        layer, storage, augmentation
+            As for `provenance`.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
         """
         text = json.dumps(self.provenance(layer, storage, augmentation), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

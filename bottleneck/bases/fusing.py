@@ -22,14 +22,15 @@ _USUAL_BATCH = 4
 _IMAGES = 4
 """Axes of a tensor that convolutions work on."""
 
-_ACTIVATIONS: dict[Any, tuple[str, list[float]]] = {
-    nn.ReLU: ("relu", []),
-    nn.functional.relu: ("relu", []),
-    nn.ReLU6: ("hardtanh", [0.0, 6.0]),
-    nn.Hardswish: ("hardswish", []),
-    nn.SiLU: ("swish", []),
+_Activation = tuple[str, list[float], str]
+_ACTIVATIONS: dict[Any, _Activation] = {
+    nn.ReLU: ("relu", [], ""),
+    nn.functional.relu: ("relu", [], ""),
+    nn.ReLU6: ("hardtanh", [0.0, 6.0], ""),
+    nn.Hardswish: ("hardswish", [], ""),
+    nn.SiLU: ("swish", [], ""),
 }
-"""What oneDNN computes together with a convolution: its name for it and the arguments."""
+"""What oneDNN computes together with a convolution: its name for it, arguments, algorithm."""
 
 
 def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> None:
@@ -79,14 +80,15 @@ def is_plain_convolution(module: nn.Module | None) -> bool:
 
 def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
     """Compute layers once more that vanish where operations are put together."""
-    modules = _modules_by_node(module)
-    called_once = _called_once(modules)
+    modules, called_once = _modules(module)
     for handed_out in module.graph.find_nodes(op="call_method", target="clone"):
         (node,) = handed_out.all_input_nodes
-        if not isinstance(modules.get(node), nn.Conv2d | nn.BatchNorm2d):
-            continue
-        users = [user for user in node.users if user is not handed_out]
-        if node.meta[USERS] > 1 or not any(_joins(user, modules) for user in users):
+        joined = any(
+            isinstance(modules.get(user), nn.BatchNorm2d) or _kind(user, modules) in _ACTIVATIONS
+            for user in node.users
+        )
+        vanishes = isinstance(modules.get(node), nn.Conv2d | nn.BatchNorm2d) and joined
+        if node.meta[USERS] > 1 or not vanishes:
             continue
         (before,) = node.all_input_nodes
         chain = [before, node] if isinstance(modules.get(before), nn.Conv2d) else [node]
@@ -104,27 +106,22 @@ def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
         module.graph.erase_node(handed_out)
 
 
-def _joins(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> bool:
-    """Whether an operation is put together with the convolution before it, if it can be."""
-    return isinstance(modules.get(node), nn.BatchNorm2d) or _kind(node, modules) in _ACTIVATIONS
-
-
 def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
     return type(modules[node]) if node in modules else node.target
 
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
-    modules = _modules_by_node(module)
-    own = _called_once(modules)
+    modules, called_once = _modules(module)
     normed_activations = of_timm("layers", "BatchNormAct2d")
     for node, norm in modules.items():
         if type(norm) is not nn.BatchNorm2d and not isinstance(norm, normed_activations):
             continue
         (before,) = node.all_input_nodes
         conv: Any = modules.get(before)
-        plain = is_plain_convolution(conv) and {before, node} <= own
-        if not plain or before.meta[USERS] > 1:
-            continue  # with two users, what the convolution itself gives is asked for
+        if not is_plain_convolution(conv) or not called_once.issuperset([before, node]):
+            continue
+        if before.meta[USERS] > 1:  # what the convolution itself gives is asked for
+            continue
         before.meta[USERS] = node.meta[USERS]
         module.set_submodule(str(before.target), fuse_conv_bn_eval(conv, norm))
         if isinstance(norm, normed_activations):
@@ -136,8 +133,8 @@ def _fold_normalisation(module: fx.GraphModule) -> None:
 
 
 def _pack_convolutions(module: fx.GraphModule) -> None:
-    modules = _modules_by_node(module)
-    for node in _called_once(modules):
+    modules, called_once = _modules(module)
+    for node in called_once:
         conv = modules[node]
         if type(conv) is not nn.Conv2d or conv.padding_mode != "zeros" or conv.padding == "same":
             continue
@@ -145,7 +142,7 @@ def _pack_convolutions(module: fx.GraphModule) -> None:
         activation = _ACTIVATIONS.get(_kind(user, modules)) if node.meta[USERS] == 1 else None
         shape = node.all_input_nodes[0].meta.get(SHAPE)
         size = [_USUAL_BATCH, *shape] if shape else None
-        packed = _PackedConvolution(conv, size, *(activation or ("none", [])))
+        packed = _PackedConvolution(conv, size, activation or ("none", [], ""))
         module.set_submodule(str(node.target), packed)
         if activation:
             user.replace_all_uses_with(node)
@@ -155,13 +152,11 @@ def _pack_convolutions(module: fx.GraphModule) -> None:
 class _PackedConvolution(nn.Module):
     """A convolution and its activation in one operation, on weights in oneDNN's own order."""
 
-    def __init__(
-        self, conv: nn.Conv2d, size: list[int] | None, activation: str, arguments: list[float]
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d, size: list[int] | None, activation: _Activation) -> None:
         super().__init__()
         padding = [0, 0] if conv.padding == "valid" else list(conv.padding)
         self._settings = (padding, list(conv.stride), list(conv.dilation), conv.groups)
-        self._activation = (activation, arguments, "")
+        self._activation = activation
         self._bias = conv.bias
         functions: Any = torch._C._nn  # noqa: SLF001
         self._weight = functions.mkldnn_reorder_conv2d_weight(
@@ -175,13 +170,9 @@ class _PackedConvolution(nn.Module):
         return result
 
 
-def _modules_by_node(module: fx.GraphModule) -> dict[fx.Node, nn.Module]:
-    """Return the module that each node calls."""
-    called = [node for node in module.graph.nodes if node.op == "call_module"]
-    return {node: module.get_submodule(node.target) for node in called}
-
-
-def _called_once(modules: Mapping[fx.Node, nn.Module]) -> set[fx.Node]:
-    """Return the nodes whose module no other node calls."""
-    times = Counter(node.target for node in modules)
-    return {node for node in modules if times[node.target] == 1}
+def _modules(module: fx.GraphModule) -> tuple[dict[fx.Node, nn.Module], set[fx.Node]]:
+    """Return the module that each node calls, and the nodes whose module no other node calls."""
+    called = module.graph.find_nodes(op="call_module")
+    times = Counter(node.target for node in called)
+    once = {node for node in called if times[node.target] == 1}
+    return {node: module.get_submodule(node.target) for node in called}, once

@@ -6,33 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchvision
 from torch import fx, nn
 
-__all__ = [
-    "WORDS",
-    "Layer",
-    "ancestors",
-    "axes_of",
-    "block_ends",
-    "has_positions",
-    "last_conv",
-    "last_inside",
-    "module_of",
-    "penultimate",
-]
+from bottleneck.bases.tracing import ancestors, module_of
+
+__all__ = ["WORDS", "Layer", "describe", "last_inside"]
 
 WORDS = ("last_conv", "penultimate", "logits")
 """Names that every base has: see `Network`."""
 
-_POOLING = (
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Identity,
-)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_PASSING = (nn.Dropout, nn.Identity)
 _MAP, _TOKENS = 3, 2
 _COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "add", "add_")
 _RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
@@ -68,28 +52,64 @@ class Layer:
     multiply_adds: int
 
 
-def axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:
-    """Tell what the axes of activations are, as `Layer` has it.
-
-    Tokens are known by their number: there is one for each position of a map, and perhaps some for
-    the whole image before them.
+def describe(
+    root: nn.Module,
+    graph: fx.Graph,
+    nodes: dict[str, fx.Node],
+    shapes: Mapping[fx.Node, tuple[int, ...]],
+    square: Mapping[fx.Node, tuple[int, ...]],
+) -> tuple[dict[fx.Node, str], dict[str, fx.Node | None], tuple[str, ...]]:
+    """Tell what a network's activations are.
 
     Parameters
     ----------
-    root : torch.nn.Module
-        Of the graph.
-    shapes : mapping of fx.Node to tuple of int
-        Activations of one square image: of a map, two sides have one length.
+    root, graph : torch.nn.Module, torch.fx.Graph
+        The network.
+    nodes : dict of str to fx.Node
+        Its operations by name, in the order of computation.
+    shapes, square : mapping of fx.Node to tuple of int
+        Of one image's activation, and of a square image's.
+
+    Returns
+    -------
+    axes : dict of fx.Node to str
+        What the axes are, as `Layer` has it.
+    words : dict of str to fx.Node or None
+        What each of `WORDS` stands for, if for anything.
+    blocks : tuple of str
+        The last layer of each block, or of each pooling where a network has no blocks.
+    """
+    (output,) = graph.find_nodes(op="output")
+    logits = output.all_input_nodes[0]
+    classified = _penultimate(root, graph, shapes) or logits
+    below = ancestors([classified])
+    before = {name: node for name, node in nodes.items() if node in below}
+    axes = _axes_of(root, square)
+    meant = (_last_conv(root, before, square, axes), classified, logits)
+    ends = _block_ends(root, before)
+    blocks = [
+        name
+        for name, node in before.items()
+        if name in ends and _has_positions(shapes.get(node, ()))
+    ]
+    return axes, dict(zip(WORDS, meant, strict=True)), tuple(blocks)
+
+
+def _axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:
+    """Tell what the axes of activations are, as `Layer` has it.
+
+    Tokens are known by their number: there is one for each position of a map, and perhaps some for
+    the whole image before them. The image is a square one: of a map, two sides have one length.
     """
     axes = {node: _axes_of_map(shape) for node, shape in shapes.items()}
     grids = {shapes[node][1] ** 2 for node, found in axes.items() if len(found) == _MAP}
-    prefix, classed = _prefix_tokens(root)
+    classed = any(getattr(root, name, None) is not None for name in ("cls_token", "class_token"))
+    prefix = getattr(root, "num_prefix_tokens", int(classed))
     before = f"{prefix}{'+' if classed else '-'}" if prefix else ""
+    tokens = {grid + prefix: f"{before}TC" for grid in grids} | dict.fromkeys(grids, "TC")
     for node, shape in shapes.items():
-        if len(shape) == _TOKENS and shape[0] in grids:
-            axes[node] = "TC"
-        elif len(shape) == _TOKENS and shape[0] - prefix in grids:
-            axes[node] = f"{before}TC"
+        if len(shape) == _TOKENS:
+            axes[node] = tokens.get(shape[0], "")
     return axes
 
 
@@ -101,79 +121,50 @@ def _axes_of_map(shape: tuple[int, ...]) -> str:
     return "C" if len(shape) == 1 else ""
 
 
-def _prefix_tokens(root: nn.Module) -> tuple[int, bool]:
-    """Return how many tokens precede those of patches, and whether the first is the class token."""
-    if isinstance(root, torchvision.models.VisionTransformer):
-        return 1, True
-    classed = getattr(root, "cls_token", None) is not None
-    return getattr(root, "num_prefix_tokens", int(classed)), classed
-
-
-def last_conv(
+def _last_conv(
     root: nn.Module,
-    candidates: Mapping[str, fx.Node],
+    candidates: dict[str, fx.Node],
     shapes: Mapping[fx.Node, tuple[int, ...]],
     axes: Mapping[fx.Node, str],
 ) -> fx.Node | None:
-    """Return the last activation with positions: a map, or tokens, that is not a pooled one.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        Of the graph.
-    candidates : mapping of str to fx.Node
-        Layer to node, in the order of computation, up to the classifier.
-    shapes, axes : mapping of fx.Node to tuple of int, to str
-        Of one image's activations.
-    """
-    for name, node in reversed(list(candidates.items())):
-        known = axes.get(node, "") not in {"", "C"} and has_positions(shapes[node])
-        if (
-            known
-            and not name.startswith(_POOLS)
-            and not isinstance(module_of(root, node), _POOLING)
-        ):
+    """Return the last activation with positions: a map, or tokens, that is not a pooled one."""
+    for name, node in reversed(candidates.items()):
+        placed = len(axes.get(node, "")) > 1 and _has_positions(shapes[node])
+        pooled = isinstance(module_of(root, node), _POOLING + _PASSING)
+        if placed and not pooled and not name.startswith(_POOLS):
             return node
     return None
 
 
-def penultimate(
+def _penultimate(
     root: nn.Module, graph: fx.Graph, shapes: Mapping[fx.Node, tuple[int, ...]]
 ) -> fx.Node | None:
     """Return the classifier's input; None for a network without a classifier.
 
     The classifier is timm's, the first if there are two; else what has the last weights, unless it
     is a linear layer on tokens.
-
-    Parameters
-    ----------
-    root, graph : torch.nn.Module, torch.fx.Graph
-        The network.
-    shapes : mapping of fx.Node to tuple of int
-        Of one image's activations.
     """
     if getattr(root, "num_classes", None) == 0:  # so timm says that there is none
         return None
+    heads: Any = getattr(root, "get_classifier", lambda: None)()
+    head = heads[0] if isinstance(heads, tuple | list) else heads
+    inside = set(head.modules()) if isinstance(head, nn.Module) else set()
     modules = {node: module_of(root, node) for node in graph.nodes}
     weighted = [
         node
         for node, module in modules.items()
         if isinstance(module, nn.Linear | nn.Conv2d) or node.target in _WEIGHTED
     ]
-    heads: Any = getattr(root, "get_classifier", lambda: None)()
-    head = heads[0] if isinstance(heads, tuple | list) else heads
-    inside = set(head.modules()) if isinstance(head, nn.Module) else set()
-    own = [node for node in weighted if modules[node] in inside]
-    last = next(reversed(own or weighted), None)
-    if last is None or len(shapes.get(last, ())) not in {1, 3}:
+    own = [node for node in weighted if modules[node] in inside] or weighted
+    if not own or len(shapes.get(own[-1], ())) not in {1, 3}:
         return None
-    node: fx.Node = last.all_input_nodes[0]
-    while isinstance(modules[node], nn.Dropout | nn.Identity):
+    node: fx.Node = own[-1].all_input_nodes[0]
+    while isinstance(modules[node], _PASSING):
         node = node.all_input_nodes[0]
     return node
 
 
-def has_positions(shape: tuple[int, ...]) -> bool:
+def _has_positions(shape: tuple[int, ...]) -> bool:
     """Whether an activation is more than one vector."""
     return len(shape) > 1 and sorted(shape)[-2] > 1
 
@@ -188,19 +179,12 @@ def last_inside(layers: Iterable[str]) -> dict[str, str]:
     return last
 
 
-def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
+def _block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
     """Return the last layer of each block, or of each pooling where a network has no blocks.
 
     A block is a module that combines at least two weighted modules and holds no smaller blocks in a
     row: a residual, dense, inception, inverted residual or transformer block. Stems and heads are
     none.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        Of the graph.
-    nodes : mapping of str to fx.Node
-        Layer to node, in the order of computation, up to the classifier.
     """
     last = last_inside(nodes) | {name: name for name in nodes}  # a module may be a layer as a whole
     names = {node: name for name, node in nodes.items()}
@@ -233,20 +217,3 @@ def block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
     if len(found) > 1:
         return found
     return [name for name, node in nodes.items() if isinstance(module_of(root, node), nn.MaxPool2d)]
-
-
-def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls, if it calls one."""
-    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
-def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
-    """Return nodes and all that they are computed from; only what comes after one, if given."""
-    found: set[fx.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found and node is not above:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from timm.models import PretrainedCfg
     from torch import nn
 
-__all__ = ["TEXTBOOK_NAMES", "from_timm", "from_torchvision", "of_timm"]
+__all__ = ["TEXTBOOK_NAMES", "build_timm", "from_timm", "from_torchvision", "of_timm"]
 
 TEXTBOOK_NAMES = {
     "inception_resnet_v2": "inception_resnet_v2",
@@ -95,11 +95,10 @@ def from_timm(wanted: str, name: str) -> Model:
     from timm.models import get_arch_pretrained_cfgs
 
     architecture = wanted.partition(".")[0]
-    architectures = timm.list_models()
-    known = architecture in architectures
-    offered = get_arch_pretrained_cfgs(architecture) if known else {}
-    if not known or ("." in wanted and wanted not in offered):
-        near = did_you_mean(wanted, (*architectures, *offered))
+    offered = get_arch_pretrained_cfgs(architecture)
+    known = (*timm.list_models(), *offered)
+    if wanted not in known:
+        near = did_you_mean(wanted, known)
         raise UnknownNameError(
             f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
         )
@@ -110,33 +109,39 @@ def from_timm(wanted: str, name: str) -> Model:
         )
     weights = {
         config.tag or "pretrained": PretrainedWeights(
-            partial(_load_timm, f"{architecture}.{config.tag}" if config.tag else architecture),
+            partial(_load_timm, tagged),
             _transform_of(config),
             str(HF_HUB_CACHE),
-            top1=_TIMM_TOP1.get(f"{architecture}.{config.tag}"),
+            top1=_TIMM_TOP1.get(tagged),
         )
-        for config in sorted(offered.values(), key=lambda config: config.tag != default.tag)
+        for tagged, config in sorted(offered.items(), key=lambda item: item[1].tag != default.tag)
         if config.has_weights and config.crop_mode != "border"
     }
     return Model(
         name=name,
         # The tag behind the dot names weights, which have a digest of their own.
         architecture=f"timm:{architecture}",
-        build=lambda _: timm.create_model(wanted, pretrained=False),
+        build=partial(build_timm, wanted),
         transform=_transform_of(default),
         weights=weights,
     )
+
+
+def build_timm(name: str, _image_size: object = None) -> "nn.Module":
+    """Build a network of timm, with weights of any value."""
+    import timm
+
+    module: nn.Module = timm.create_model(name, pretrained=False)
+    return module
 
 
 def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
     """Build a network as torchvision builds it for its own weights."""
     import torchvision
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"image_size": image_size[0]} if name.startswith("vit_") else {}
     if name in {"googlenet", "inception_v3"}:
         options = {"transform_input": True, "init_weights": False}
-    elif name.startswith("vit_"):
-        options = {"image_size": image_size[0]}
     module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return module
 

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from PIL import Image
 
 from bottleneck.errors import BadImageError, UsageError
-from bottleneck.records import TransformFacts
+from bottleneck.records import Adjustments, TransformFacts
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +23,6 @@ _MOST_PIXELS = 2**26
 _MOST_ASPECT = 16
 _REDUCING_GAP = 2
 """Pillow's own for thumbnails: what is left to the resize, so that it looks the same."""
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 @dataclass(frozen=True)
@@ -63,16 +55,7 @@ class Transform(TransformFacts):
             squash=config["crop_mode"] == "squash",
         )
 
-    def adjusted(
-        self,
-        *,
-        image_size: tuple[int, int] | None = None,
-        interpolation: str | None = None,
-        squash: bool | None = None,
-        keep_aspect: bool = False,
-        reduced_decode: bool = False,
-        exact_resize: bool = True,
-    ) -> Self:
+    def adjusted(self, **changes: Unpack[Adjustments]) -> Self:
         """Return the transform with some settings of one's own.
 
         Parameters
@@ -97,26 +80,21 @@ class Transform(TransformFacts):
         UsageError
             `squash` with `keep_aspect`.
         """
-        changed = self
-        if image_size is not None:
-            scaled = [
-                round(box * new / old)
-                for box, new, old in zip(self.resize, image_size, self.crop, strict=True)
-            ]
-            changed = replace(changed, resize=(scaled[0], scaled[1]), crop=image_size)
-        if interpolation is not None:
-            changed = replace(changed, interpolation=interpolation)
-        if squash is not None:
-            resize = changed.crop if squash else changed.resize
-            changed = replace(changed, resize=resize, squash=squash)
-        if keep_aspect:
-            if changed.squash:
-                raise UsageError(
-                    "images cannot keep their proportions and be squashed; give `keep_aspect` or "
-                    "`squash`, and `squash=False` with `keep_aspect` where the weights squash"
-                )
-            changed = replace(changed, resize=changed.crop, keep_aspect=True)
-        return replace(changed, reduced_decode=reduced_decode, exact_resize=exact_resize)
+        given: dict[str, Any] = {"reduced_decode": False, "exact_resize": True, **changes}
+        crop: tuple[int, int] = given.pop("image_size", self.crop)
+        height, width = (
+            round(box * new / old)
+            for box, new, old in zip(self.resize, crop, self.crop, strict=True)
+        )
+        changed = replace(self, resize=(height, width), crop=crop, **given)
+        if changed.keep_aspect and changed.squash:
+            raise UsageError(
+                "images cannot keep their proportions and be squashed; give `keep_aspect` or "
+                "`squash`, and `squash=False` with `keep_aspect` where the weights squash"
+            )
+        if changed.keep_aspect or given.get("squash"):
+            changed = replace(changed, resize=crop)
+        return changed
 
     def __call__(self, image: Image.Image | np.ndarray) -> "torch.Tensor":
         """Preprocess one RGB image.
@@ -164,7 +142,8 @@ class Transform(TransformFacts):
         if size == (height, width):
             resized = torch.from_numpy(np.array(given)).movedim(-1, 0)
         elif self.exact_resize or not self._has_kernel(height, width, size):
-            filtered = Image.fromarray(given).resize(size[::-1], _FILTERS[self.interpolation])
+            kernel = Image.Resampling[self.interpolation.upper()]
+            filtered = Image.fromarray(given).resize(size[::-1], kernel)
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
         else:
             tensor = torch.from_numpy(np.require(given, requirements=["C", "W"])).movedim(-1, 0)

@@ -1,35 +1,18 @@
 """A network as a graph of named layers that can be cut at any of them."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
 import torch
 from torch import fx, nn
 
 from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
-from bottleneck.bases.layers import (
-    WORDS,
-    Layer,
-    ancestors,
-    axes_of,
-    block_ends,
-    has_positions,
-    last_conv,
-    last_inside,
-    penultimate,
-)
+from bottleneck.bases.layers import WORDS, Layer, describe, last_inside
 from bottleneck.bases.models import Model
-from bottleneck.bases.tracing import (
-    Measured,
-    assign,
-    constants,
-    on_meta,
-    tensors_of,
-    trace,
-    with_tensors,
-)
+from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
 from bottleneck.names import find_layers
 
@@ -87,33 +70,43 @@ class Network:
     def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
         self.name = model.name
         self.image_size = image_size or model.transform.crop
-        build = partial(model.build, self.image_size)
         try:
-            root = on_meta(build)
-            self.graph, names = trace(root)
-            found = constants(root, self.graph)
-            if found:
-                # Values that no state dict holds: the model's own constructor computes them.
-                root = build()
-                self.graph, names = trace(root)
-                found = constants(root, self.graph)
+            traced = trace(partial(model.build, self.image_size))
+            self.root, self.graph, self.nodes, self.constants = traced
+            self._measure = cache(partial(Measured, self.root, self.graph))
+            self._tensors_at = cache(partial(tensors_at, self.root))
+            if error := self._measure(self.image_size).error:
+                raise error  # noqa: TRY301 - it has the same remedy
         except Exception as error:  # whatever a library's or a package's constructor raises
             if is_out_of_memory(error):
                 raise
-            raise _untraceable(self.name, error) from error
-        self.constants = {key: value.clone() for key, value in found.items()}
-        # Without gradients, what modules keep for later can be copied with them.
-        self.root = root.to("meta").requires_grad_(requires_grad=False)
-        for key, value in self.constants.items():
-            assign(self.root, key, value.to("meta"))
-        self.nodes: dict[str, fx.Node] = {
-            path: node for node, path in names.items() if node.op != "placeholder"
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise UsageError(
+                f"{self.name} cannot be traced as a graph of layers ({type(error).__name__}: "
+                f"{reason}); choose another model"
+            ) from error
+        measured, side = self._measure(self.image_size), max(self.image_size)
+        shapes, square = measured.shapes, self._measure((side, side)).shapes
+        axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
+        names = {node: name for name, node in self.nodes.items() if node in shapes}
+        self.modules = last_inside(names.values())
+        keras = {
+            alias: self.nodes.get(self.modules.get(target, target))
+            for alias, target in keras_aliases(self.root).items()
         }
-        measured = self._measure(self.image_size)
-        if measured.error:
-            raise _untraceable(self.name, measured.error)
-        self._describe(measured)
-        self._sized = {self.image_size: self.layers}
+        self.aliases = {
+            alias: names[node] for alias, node in (keras | words).items() if node in names
+        }
+        self.layers = {
+            name: Layer(
+                name,
+                tuple(alias for alias, layer in self.aliases.items() if layer == name),
+                shapes[node],
+                axes.get(node, ""),
+                measured.costs[node],
+            )
+            for node, name in names.items()
+        }
 
     def alias(self, layer: str) -> str | None:
         """Return the Keras alias of a layer, if it has one."""
@@ -127,6 +120,11 @@ class Network:
         ----------
         wanted : str
             A layer, an alias, a module, a pattern such as ``block*_pool``, or ``all-blocks``.
+
+        Returns
+        -------
+        tuple of str
+            Keys of `layers`.
 
         Raises
         ------
@@ -158,21 +156,9 @@ class Network:
         return tuple(name for name in self.layers if name in wanted)
 
     def tensors(self, layer: str) -> tuple[str, ...]:
-        """Return the names of the parameters and buffers that decide a layer's value, sorted.
-
-        A counter of training batches decides nothing and is left out.
-        """
-        prefixes = []
-        names = set()
-        for node in ancestors([self.nodes[layer]]):
-            if node.op == "call_module":
-                prefixes.append(f"{node.target}.")
-            elif node.op == "get_attr":
-                names.add(str(node.target))
-        for name in tensors_of(self.root):
-            if name.startswith(tuple(prefixes)) and not name.endswith("num_batches_tracked"):
-                names.add(name)
-        return tuple(sorted(names))
+        """Return the names of the parameters and buffers that decide a layer's value, sorted."""
+        needed = ancestors([self.nodes[layer]])
+        return tuple(sorted({name for node in needed for name in self._tensors_at(node)}))
 
     @property
     def dense(self) -> bool:
@@ -199,28 +185,23 @@ class Network:
             Maps a batch (n, 3, height, width) to a dict of layer to activation (n, ...), in
             evaluation mode and without gradients.
         """
-        outputs = [self.nodes[layer] for layer in layers]
-        wanted = ancestors(outputs)
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        result: dict[str, fx.Node] = {}
-        for node in self.graph.nodes:
-            if node not in wanted:
-                continue
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            copies[node].meta[SHAPE] = self._shapes.get(node)
-            copies[node].meta[USERS] = len(node.users)
-            if node in outputs:
+        outputs = {layer: self.nodes[layer] for layer in layers}
+        graph, copies = copied(self.graph, outputs.values())
+        shapes = self._measure(self.image_size).shapes
+        for node, copy in copies.items():
+            copy.meta |= {SHAPE: shapes.get(node), USERS: len(node.users)}
+        result = {}
+        for layer, node in outputs.items():
+            result[layer] = copies[node]
+            if copies[node].users:
                 # A later operation may work in place: hand out what the layer itself computed.
-                reused = any(user in wanted for user in node.users)
-                result[layers[outputs.index(node)]] = (
-                    graph.call_method("clone", (copies[node],)) if reused else copies[node]
-                )
+                with graph.inserting_after(copies[node]):
+                    result[layer] = graph.call_method("clone", (copies[node],))
         graph.output(result)
         return with_tensors(self.root, graph, tensors)
 
     def sized(self, image_size: tuple[int, int], needed: Iterable[str]) -> dict[str, Layer]:
-        """Return the layers that images of another size have. Nothing is computed.
+        """Return the layers as they are for images of another size. Nothing is computed.
 
         Parameters
         ----------
@@ -229,21 +210,22 @@ class Network:
         needed : iterable of str
             Layers that have to be among them; names as `resolve` returns them.
 
+        Returns
+        -------
+        dict of str to Layer
+            Those that can be computed at that size, in the order of computation.
+
         Raises
         ------
         UsageError
             One of these cannot be computed at that size.
         """
-        if image_size not in self._sized:
-            measured = self._measure(image_size)
-            self._sized[image_size] = {
-                name: replace(
-                    layer, shape=measured.shapes[node], multiply_adds=measured.costs[node]
-                )
-                for name, layer in self.layers.items()
-                if (node := self.nodes[name]) in measured.shapes
-            }
-        found = self._sized[image_size]
+        measured = self._measure(image_size)
+        found = {
+            name: replace(layer, shape=measured.shapes[node], multiply_adds=measured.costs[node])
+            for name, layer in self.layers.items()
+            if (node := self.nodes[name]) in measured.shapes
+        }
         for layer in needed:
             if layer not in found:
                 raise UsageError(
@@ -252,86 +234,29 @@ class Network:
                 )
         return found
 
-    def _describe(self, measured: Measured) -> None:
-        self._shapes = measured.shapes
-        names = {node: name for name, node in self.nodes.items()}
-        (output,) = self.graph.find_nodes(op="output")
-        (logits, *_) = output.all_input_nodes
-        before_logits = penultimate(self.root, self.graph, measured.shapes) or logits
-        below = ancestors([before_logits])
-        before = {name: node for name, node in self.nodes.items() if node in below}
-        shapes = {
-            name: measured.shapes[node]
-            for name, node in self.nodes.items()
-            if node in measured.shapes
-        }
-        side = max(self.image_size)
-        square = measured if (side, side) == self.image_size else self._measure((side, side))
-        axes = axes_of(self.root, square.shapes)
-        convolved = last_conv(self.root, before, square.shapes, axes)
-        meant = zip(WORDS, (convolved, before_logits, logits), strict=True)
-        words = {word: names[node] for word, node in meant if node in measured.shapes}
-        self.modules = last_inside(shapes)
-        keras = {
-            alias: layer
-            for alias, target in keras_aliases(self.root).items()
-            if (layer := self.modules.get(target, target)) in shapes
-        }
-        self.aliases = keras | words
-        self.layers = {}
-        for name, shape in shapes.items():
-            aliases = tuple(alias for alias, layer in self.aliases.items() if layer == name)
-            node = self.nodes[name]
-            self.layers[name] = Layer(
-                name, aliases, shape, axes.get(node, ""), measured.costs[node]
-            )
-        ends = block_ends(self.root, before)
-        self.blocks = tuple(
-            name for name, shape in shapes.items() if name in ends and has_positions(shape)
-        )
-
-    def _measure(self, image_size: tuple[int, int]) -> Measured:
-        return Measured(self.root, self.graph, image_size)
-
     def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
         """Say which images a layer can be computed of."""
-        node = self.nodes[layer]
 
         def fits(side: int) -> bool:
-            return node in self._measure((side, side)).shapes
+            return self.nodes[layer] in self._measure((side, side)).shapes
 
         native = max(self.image_size)
         others = [side for side in (native - 64, native - 32, native + 32, 2 * native) if side > 0]
-        accepted = [side for side in others if fits(side)]
+        accepted = [f"{side} x {side}" for side in others if fits(side)]
         if not accepted:
             return (
                 f"it takes images of {_pixels(self.image_size)} pixels: leave out `image_size` and "
                 f"`keep_aspect`"
             )
-        low, high = 0, native
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if fits(middle) else (middle, high)
-        if min(refused) < high and all(map(fits, (high + 1, high + 17, native + 1, native + 17))):
-            return f"it takes images of {high} x {high} pixels or more: give another `image_size`"
-        examples = ", ".join(f"{side} x {side}" for side in accepted)
-        return f"it takes images of {examples} pixels, say: give another `image_size`"
+        least = bisect_left(range(native), True, lo=1, key=fits)  # noqa: FBT003
+        sample = (least + 1, least + 17, native + 1, native + 17)
+        if min(refused) < least and all(map(fits, sample)):
+            return f"it takes images of {least} x {least} pixels or more: give another `image_size`"
+        return f"it takes images of {', '.join(accepted)} pixels, say: give another `image_size`"
 
 
-def traced(model: Model, image_size: tuple[int, int] | None = None) -> Network:
-    """Return `Network`, which this process may have traced before."""
-    return _traced(model, image_size or model.transform.crop)
-
-
-_traced = lru_cache(maxsize=4)(Network)
-
-
-def _untraceable(name: str, error: Exception) -> UsageError:
-    reason = str(error).strip().partition("\n")[0].rstrip(".")
-    return UsageError(
-        f"{name} cannot be traced as a graph of layers ({type(error).__name__}: {reason}); choose "
-        f"another model"
-    )
+traced = lru_cache(maxsize=4)(Network)
+"""Returns a `Network`, which this process may have traced before."""
 
 
 def _pixels(image_size: tuple[int, int]) -> str:

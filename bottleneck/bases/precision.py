@@ -8,13 +8,7 @@ from bottleneck.settings import check_device
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "choose_precision",
-    "device_names",
-    "dtype_of",
-    "find_devices",
-    "onednn_computes",
-]
+__all__ = ["choose_precision", "device_names", "dtype_of", "find_devices", "onednn_computes"]
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -40,12 +34,26 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
 
 
 def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
-    """Return the devices that a name stands for, see `device_names`."""
-    names = device_names(wanted)
+    """Return the devices that a name stands for.
 
+    Parameters
+    ----------
+    wanted : str or torch.device
+        As for `device_names`.
+
+    Returns
+    -------
+    tuple of torch.device
+        The processor, or one or several GPUs.
+
+    Raises
+    ------
+    UsageError
+        There is no such device.
+    """
     import torch
 
-    return tuple(map(torch.device, names))
+    return tuple(map(torch.device, device_names(wanted)))
 
 
 def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
@@ -57,13 +65,17 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
         ``auto`` (the first GPU if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:N``,
         or several GPUs as ``cuda:0,cuda:1``.
 
+    Returns
+    -------
+    tuple of str
+        ``cpu``, or one or several ``cuda:N``.
+
     Raises
     ------
     UsageError
         There is no such device.
     """
-    given = check_device(str(wanted))
-    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    names = list(dict.fromkeys(map(str.strip, check_device(str(wanted)).split(","))))
     if names == ["cpu"]:
         return ("cpu",)
     if "cpu" in names:
@@ -75,7 +87,7 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
 
     gpus = torch.cuda.device_count()
     if names == ["auto"]:
-        return ("cuda:0" if torch.cuda.is_available() else "cpu",)
+        return ("cuda:0" if gpus else "cpu",)
     indexed = dict.fromkeys("cuda:0" if name == "cuda" else name for name in names)
     for name in indexed:
         if int(name.removeprefix("cuda:")) >= gpus:

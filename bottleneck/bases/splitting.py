@@ -1,15 +1,13 @@
 """A network in two: what stays frozen, and what is trained on top of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx, nn
 
-from bottleneck.bases.layers import ancestors, module_of
 from bottleneck.bases.network import Network
-from bottleneck.bases.tracing import with_tensors
+from bottleneck.bases.tracing import ancestors, copied, module_of, tensors_at, with_tensors
 from bottleneck.errors import UsageError
 from bottleneck.names import find_layers
 
@@ -17,8 +15,6 @@ __all__ = ["ALL", "Split", "split_network", "upper_part"]
 
 ALL = "all"
 """Stands for the whole network in place of a layer's name."""
-
-_WEIGHTED = (nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -71,18 +67,18 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     """
     places = {node: place for place, node in enumerate(network.graph.nodes)}
     start = 0 if unfreeze == ALL else places[_first_operation(network, unfreeze)]
-    used = ancestors([network.nodes[layer]])
-    above = [node for node in network.graph.nodes if node in used and places[node] >= start]
-    parameters = dict(network.root.named_parameters())
-    below = {
-        name for node in used if places[node] < start for name in _tensors_at(node, parameters)
-    }
-    depths = _depths(network, places, above)
+    used = sorted(ancestors([network.nodes[layer]]), key=places.__getitem__)
+    below = [node for node in used if places[node] < start]
+    above = used[len(below) :]
+    kept = {name for node in below for name in tensors_at(network.root, node)}
+    parameters = dict(network.root.named_parameters()).keys() - kept
+    ends = sorted(places[network.nodes[name]] for name in network.blocks)[:-1]
+    # How many blocks come after an operation's own; a stem is in the first.
     trained = {
-        name: depths[node]
+        name: sum(places[node] <= end for end in ends)
         for node in above
-        for name in _tensors_at(node, parameters)
-        if name not in below
+        for name in tensors_at(network.root, node)
+        if name in parameters
     }
     if not trained:
         where = "lies above" if not above else "has nothing to train between itself and"
@@ -94,7 +90,7 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     top = min(trained.values())
     modules = [str(node.target) for node in above if node.op == "call_module"]
     return Split(
-        boundary=_boundary(network, places, used, start),
+        boundary=_boundary(network, layer, below),
         layer=layer,
         trained={name: depth - top for name, depth in trained.items()},
         modules=tuple(dict.fromkeys(modules)),
@@ -126,12 +122,7 @@ def upper_part(
     """
     boundary = network.nodes[split.boundary] if split.boundary else _input(network)
     end = network.nodes[split.layer]
-    needed = ancestors([end], above=boundary)
-    graph = fx.Graph()
-    copies = {boundary: graph.placeholder("activations")}
-    for node in network.graph.nodes:
-        if node in needed:
-            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph, copies = copied(network.graph, [end], above=boundary)
     graph.output(copies[end])
     own = {
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
@@ -154,15 +145,13 @@ def _first_operation(network: Network, unfreeze: str) -> fx.Node:
 def _with_its_weights(network: Network, node: fx.Node) -> fx.Node:
     """Go back to the convolution that an alias of its activation includes."""
     named = {network.nodes[layer] for layer in network.aliases.values()}
-    while len(node.all_input_nodes) == 1:
-        (before,) = node.all_input_nodes
-        module = module_of(network.root, before)
-        if before in named or not isinstance(module, (*_WEIGHTED, nn.BatchNorm2d)):
-            break
-        node = before
-        if isinstance(module, _WEIGHTED):
-            break
-    return node
+    before, *others = node.all_input_nodes
+    module = module_of(network.root, before)
+    if others or before in named:
+        return node
+    if isinstance(module, nn.BatchNorm2d):
+        return _with_its_weights(network, before)
+    return before if isinstance(module, nn.Conv2d | nn.Linear) else node
 
 
 def _input(network: Network) -> fx.Node:
@@ -170,37 +159,10 @@ def _input(network: Network) -> fx.Node:
     return image
 
 
-def _boundary(
-    network: Network, places: Mapping[fx.Node, int], used: set[fx.Node], start: int
-) -> str | None:
-    """Return the last layer before a place that alone carries what the rest needs."""
+def _boundary(network: Network, layer: str, below: Sequence[fx.Node]) -> str | None:
+    """Return the last layer below that alone carries what a layer needs of the image."""
     names = {network.nodes[name]: name for name in network.layers}
-    image = _input(network)
-    from_images = {image}
-    last_use: dict[fx.Node, int] = {}
-    for node in network.graph.nodes:
-        if node in used and (node is image or not from_images.isdisjoint(node.all_input_nodes)):
-            from_images.add(node)
-            last_use[node] = max((places[user] for user in node.users if user in used), default=-1)
-    for place in range(start - 1, places[image], -1):
-        crossing = [node for node, last in last_use.items() if places[node] <= place < last]
-        if len(crossing) == 1 and crossing[0] in names:
-            return names[crossing[0]]
+    for node in reversed(below):
+        if node in names and _input(network) not in ancestors([network.nodes[layer]], above=node):
+            return names[node]
     return None
-
-
-def _depths(
-    network: Network, places: Mapping[fx.Node, int], nodes: list[fx.Node]
-) -> dict[fx.Node, int]:
-    """Return for each operation how many blocks come after its own; a stem is in the first."""
-    ends = sorted(places[network.nodes[name]] for name in network.blocks)[:-1]
-    return {node: sum(places[node] <= end for end in ends) for node in nodes}
-
-
-def _tensors_at(node: fx.Node, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the names of the parameters that an operation reads."""
-    if node.op == "get_attr":
-        return [name for name in [str(node.target)] if name in parameters]
-    if node.op != "call_module":
-        return []
-    return [name for name in parameters if name.startswith(f"{node.target}.")]

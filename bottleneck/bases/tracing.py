@@ -4,8 +4,9 @@ import copy
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -14,46 +15,74 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["Measured", "assign", "constants", "on_meta", "tensors_of", "trace", "with_tensors"]
+__all__ = ["Measured", "ancestors", "copied", "module_of", "tensors_at", "trace", "with_tensors"]
 
+_COUNTER = "num_batches_tracked"
 _PROBE = 13
 """A batch size that no model has for a dimension of its own."""
 
 
-def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build without spending time on initial weights, where the model allows it."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except (RuntimeError, NotImplementedError):  # the constructor looks at values
-        return build().to("meta")
+def trace(
+    build: Callable[[], nn.Module],
+) -> tuple[nn.Module, fx.Graph, dict[str, fx.Node], dict[str, torch.Tensor]]:
+    """Trace a model in evaluation mode.
 
+    Parameters
+    ----------
+    build : callable
+        Returns the model.
 
-def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
-    """Return the graph of a model in evaluation mode, and torchvision's names of its nodes."""
-    timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
-    tracer = NodePathTracer(
-        autowrap_modules=(math, torchvision.ops),
-        autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
-        leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
-    )
-    return tracer.trace(root.eval()), dict(tracer.node_to_qualname)
-
-
-def constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
-    """Return the tensors that a graph reads and a state dict does not hold.
+    Returns
+    -------
+    root : torch.nn.Module
+        The model on the meta device.
+    graph : torch.fx.Graph
+        Its operations in the order of computation.
+    nodes : dict of str to torch.fx.Node
+        All operations but the input, by torchvision's names.
+    constants : dict of str to torch.Tensor
+        What the graph reads and no state dict holds.
 
     Raises
     ------
     TypeError
-        One is computed from weights, which are others than those that will be loaded.
+        A constant is computed from weights, which are others than those that will be loaded.
     """
+    for make in (partial(_on_meta, build), build):
+        root = make().eval()
+        timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
+        tracer = NodePathTracer(
+            autowrap_modules=(math, torchvision.ops),
+            autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
+            leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
+        )
+        graph = tracer.trace(root)
+        constants = _constants(root, graph)
+        if not constants:
+            break  # else the model's own constructor has to compute their values
+    # Without gradients, what modules keep for later can be copied with them.
+    root = root.to("meta").requires_grad_(requires_grad=False)
+    for key, value in constants.items():
+        _assign(root, key, value.to("meta"))
+    names = tracer.node_to_qualname.items()
+    return root, graph, {name: each for each, name in names if each.op != "placeholder"}, constants
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build without spending time on initial weights, where the model allows it."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except RuntimeError:  # the constructor looks at values
+        return build().to("meta")
+
+
+def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
     held = root.state_dict()
     found = {name: tensor for name, tensor in root.named_buffers() if name not in held}
-    for node in graph.nodes:
-        if node.op == "get_attr" and node.target not in held:
-            path, _, attribute = node.target.rpartition(".")
-            found[node.target] = getattr(root.get_submodule(path), attribute)
+    for node in graph.find_nodes(op="get_attr"):
+        if node.target not in held:
+            found[node.target] = attrgetter(node.target)(root)
             if found[node.target].grad_fn is not None:
                 raise TypeError(f"it keeps {node.target}, which is computed from weights")
     return found
@@ -70,12 +99,67 @@ def _leaf_modules() -> tuple[type, ...]:
     return tuple(item for item in blocks if item not in three)
 
 
-def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return all parameters and buffers, by name."""
+def copied(
+    graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None = None
+) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """Copy what computes some nodes into a graph of its own, which lacks an output.
+
+    Parameters
+    ----------
+    graph : torch.fx.Graph
+        The whole network's.
+    outputs : iterable of torch.fx.Node
+        What is to be computed.
+    above : torch.fx.Node, optional
+        Computed already: its activation is the new graph's input.
+
+    Returns
+    -------
+    torch.fx.Graph, dict of torch.fx.Node to torch.fx.Node
+        The new graph, and node to its copy there.
+    """
+    needed, new = ancestors(outputs, above), fx.Graph()
+    copies = {above: new.placeholder("activations")} if above else {}
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = new.node_copy(node, copies.__getitem__)
+    return new, copies
+
+
+def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
+    """Return the module that a node calls, if it calls one."""
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
+    """Return nodes and all that they are computed from; only what comes after one, if given."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found and node is not above:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
+    """Return the names of the parameters and buffers that an operation reads.
+
+    A counter of training batches decides nothing and is left out.
+    """
+    if node.op == "get_attr":
+        return [str(node.target)]
+    module = module_of(root, node)
+    names = _tensors_of(module) if module else ()
+    return [f"{node.target}.{name}" for name in names if not name.endswith(_COUNTER)]
+
+
+def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
+def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Put a tensor in the place of a parameter or buffer."""
     path, _, attribute = name.rpartition(".")
     owner = module.get_submodule(path)
@@ -99,9 +183,9 @@ def with_tensors(
         Parameters and buffers by the model's names; they are taken as they are, not copied.
     """
     module = copy.deepcopy(fx.GraphModule(root, graph))
-    for name in tensors_of(module):
+    for name in _tensors_of(module):
         if name in tensors:
-            assign(module, name, tensors[name])
+            _assign(module, name, tensors[name])
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             norm.num_batches_tracked = None  # it decides nothing, and has no value here
@@ -138,11 +222,12 @@ class Measured(fx.Interpreter):
         self.error: Exception | None = None
         self._from_images: set[fx.Node] = set()
         self._own_costs: dict[fx.Node, dict[fx.Node, int]] = {}
-        with _whole_attention(), FlopCounterMode(display=False) as self._counter:
+        with FlopCounterMode(display=False) as self._counter:
             try:
                 self.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
             except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
                 self.error = error
+        self._own_costs.clear()
 
     def run_node(self, node: fx.Node) -> Any:
         """Run one operation and keep its shape and cost."""
@@ -160,14 +245,3 @@ class Measured(fx.Interpreter):
             if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == _PROBE:
                 self.shapes[node] = tuple(result.shape[1:])
         return result
-
-
-@contextmanager
-def _whole_attention() -> Iterator[None]:
-    """Keep torch from fusing attention into one operation, whose cost is not counted."""
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

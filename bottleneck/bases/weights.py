@@ -2,11 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -21,18 +21,22 @@ from bottleneck.errors import (
     is_out_of_memory,
 )
 
-__all__ = ["Weights", "check_weights", "digest_tensors", "load_weights"]
+if TYPE_CHECKING:
+    from bottleneck.bases.network import Network
+
+__all__ = ["Weights", "digest_tensors", "load_weights", "used_tensors"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
 _AVERAGING_COUNTER = "n_averaged"
-_PREFIXES = ("model.", "_orig_mod.", "module.")
-_RENAMED = (
-    (r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2."),
-    (r"\.mlp\.linear_1\.", ".mlp.0."),
-    (r"\.mlp\.linear_2\.", ".mlp.3."),
-)
-_SEEDS = 2**63
+_PREFIXES = re.compile(r"^((model|_orig_mod|module)\.)+")
+"""What wrappers of a network put before the names of its tensors."""
+_RENAMED = {
+    r"(denselayer\d+\.(?:norm|conv))\.([12])\.": r"\1\2.",
+    r"\.mlp\.linear_1\.": ".mlp.0.",
+    r"\.mlp\.linear_2\.": ".mlp.3.",
+}
+_SHOWN = 5
 _REMEDY = (
     "give them with `weights=FILE` (a .pth state dict or .safetensors), or, for testing only, "
     "`weights=random`"
@@ -41,25 +45,39 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as loaded.
+    """Weights that were chosen. They are loaded when `state` is first asked for.
 
     Attributes
     ----------
     name : str
         ``random:SEED``, the library's name for them, or the file's path.
-    state : dict of str to torch.Tensor
-        By the architecture's own tensor names.
     transform : Transform
         The preprocessing that belongs to them, or to the model's default weights.
+    load : callable
+        Returns the state dict.
     """
 
     name: str
-    state: StateDict
     transform: Transform
+    load: Callable[[], StateDict]
+
+    @cached_property
+    def state(self) -> StateDict:
+        """By the architecture's own tensor names.
+
+        Raises
+        ------
+        PathMissingError
+            There is no such file.
+        WeightsError
+            The weights can be had neither locally nor from the network, or the file is not one of
+            weights.
+        """
+        return self.load()
 
 
 def load_weights(model: Model, choice: str) -> Weights:
-    """Load a model's weights.
+    """Choose a model's weights.
 
     Parameters
     ----------
@@ -71,28 +89,30 @@ def load_weights(model: Model, choice: str) -> Weights:
         name under which the library publishes weights is preprocessed for as those are, any other
         file as the default ones.
 
+    Returns
+    -------
+    Weights
+        They are read or computed when their `state` is first asked for.
+
     Raises
     ------
     UnknownNameError
         There are no weights of that name.
-    PathMissingError
-        There is no such file.
     WeightsError
-        The weights can be had neither locally nor from the network, or the file is not one of
-        weights.
+        The model has no weights of its own, and the default ones were asked for.
     """
     if choice == "default" and not model.weights:
         raise WeightsError(f"{model.library} has no weights for {model.name}; {_REMEDY}")
     if choice in {"default", *model.weights}:
-        return _pretrained(model, next(iter(model.weights)) if choice == "default" else choice)
-    kind, _, seed = choice.partition(":")
-    seeded = (seed or "0").isdecimal() and len(seed) <= len(str(_SEEDS)) and int(seed or 0) < _SEEDS
-    if kind == "random" and seeded:
-        return Weights(f"random:{seed or 0}", _random(model, int(seed or 0)), model.transform)
-    if Path(choice).exists() or choice.lower().endswith(_FILE_SUFFIXES):
-        file = Path(choice)
+        name = next(iter(model.weights)) if choice == "default" else choice
+        return Weights(name, model.weights[name].transform, partial(_pretrained, model, name))
+    if re.fullmatch(r"random(:\d{0,19})?", choice):  # PyTorch takes all seeds of 19 digits
+        seed = choice.partition(":")[2] or "0"
+        return Weights(f"random:{seed}", model.transform, partial(_random, model, int(seed)))
+    file = Path(choice)
+    if file.exists() or choice.lower().endswith(_FILE_SUFFIXES):
         same_name = (each.transform for each in model.weights.values() if each.file == file.name)
-        return Weights(choice, _read(file), next(same_name, model.transform))
+        return Weights(choice, next(same_name, model.transform), partial(_read, file))
     known = (*(("default", *model.weights) if model.weights else ()), "random")
     raise UnknownNameError(
         f"no weights {choice!r} for {model.name}{did_you_mean(choice, known)}; expected one of "
@@ -100,46 +120,52 @@ def load_weights(model: Model, choice: str) -> Weights:
     )
 
 
-def check_weights(
-    model: str,
-    weights: Weights,
-    expected: Mapping[str, torch.Tensor],
-    used: AbstractSet[str],
-    required: AbstractSet[str],
-) -> None:
-    """Refuse weights of another architecture.
+def used_tensors(
+    weights: Weights, network: "Network", layers: Iterable[str], required: Iterable[str]
+) -> StateDict:
+    """Return the tensors that some layers need; refuse weights of another architecture.
 
-    The tensors that are `used` or `required` must be there and fit, and those that are used must
-    hold finite numbers. Others, such as the classifier's, may be missing or of another shape, so
-    that a network trained on other classes serves; but a tensor that the architecture does not know
-    at all betrays another one.
+    The tensors of `layers` and of those `required` must be there and fit, and those of `layers`
+    must hold finite numbers. Others, such as the classifier's, may be missing or of another shape,
+    so that a network trained on other classes serves; but a tensor that the architecture does not
+    know at all betrays another one.
+
+    Parameters
+    ----------
+    weights : Weights
+        All of a network's.
+    network : Network
+        The network.
+    layers, required : iterable of str
+        Names as `Network.resolve` returns them.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        What `Network.tensors` names for each of `layers`, the architecture's own constants
+        included; floating-point numbers as float32.
 
     Raises
     ------
     WeightsError
         Names the first misfits and counts the others.
     """
+    model, expected = network.name, network.root.state_dict()
+    used = {name for layer in layers for name in network.tensors(layer)}
+    told = {name for layer in required for name in network.tensors(layer)}
     found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    needed = sorted(name for name in used | required if name in shapes)
+    needed = sorted((used | told) & shapes.keys())
+    wrong = [name for name in needed if name in found and found[name] != shapes[name]]
     misfits = [
         *(f"{name} of shape {shapes[name]} is missing" for name in needed if name not in found),
-        *(
-            f"{name} of shape {shape} is not known"
-            for name, shape in found.items()
-            if name not in shapes
-        ),
-        *(
-            f"{name} has shape {found[name]}, expected {shapes[name]}"
-            for name in needed
-            if name in found and found[name] != shapes[name]
-        ),
+        *(f"{name} of shape {found[name]} is not known" for name in found if name not in shapes),
+        *(f"{name} has shape {found[name]}, expected {shapes[name]}" for name in wrong),
     ]
     if misfits:
-        shown = 5
-        more = f" and {len(misfits) - shown} more" if len(misfits) > shown else ""
+        more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
         raise WeightsError(
-            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:shown])}{more}; "
+            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
             f"give a state dict of {model}, or name the model that these weights belong to"
         )
     for name in sorted(used & weights.state.keys()):
@@ -156,6 +182,11 @@ def check_weights(
                 f"weights {weights.name!r} of {model} hold nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
             )
+    known = weights.state | network.constants
+    return {
+        name: known[name].float() if known[name].is_floating_point() else known[name]
+        for name in used
+    }
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -173,20 +204,18 @@ def _random(model: Model, seed: int) -> StateDict:
         return dict(model.build(model.transform.crop).state_dict())
 
 
-def _pretrained(model: Model, name: str) -> Weights:
+def _pretrained(model: Model, name: str) -> StateDict:
     entry = model.weights[name]
     try:
-        return Weights(name, _with_todays_names(entry.load()), entry.transform)
+        return _with_todays_names(entry.load())
     except OSError as error:  # no network, no such host, refused: urllib's errors are all of these
         reason = str(getattr(error, "reason", error)).partition("\n")[0]
         raise WeightsError(
             f"weights {name} of {model.name} are not in {entry.place} and cannot be downloaded "
             f"({reason}); {_REMEDY}"
         ) from error
-    except BottleneckError:
-        raise
     except Exception as error:  # damaged bytes make the readers raise whatever they meet
-        if is_out_of_memory(error):
+        if isinstance(error, BottleneckError) or is_out_of_memory(error):
             raise
         raise WeightsError(
             f"weights {name} of {model.name} in {entry.place} are damaged "
@@ -211,8 +240,7 @@ def _read(file: Path) -> StateDict:
             f"({type(error).__name__}); expected a state dict saved by torch.save, or a "
             f".safetensors file"
         ) from error
-    content = _unwrapped(content)
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict) or not (content := _unwrapped(content)):
         raise WeightsError(
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
             f"save it with torch.save(model.state_dict(), FILE)"
@@ -222,23 +250,16 @@ def _read(file: Path) -> StateDict:
         for name, value in content.items()
         if torch.is_tensor(value) and name != _AVERAGING_COUNTER
     }
-    while tensors and (prefix := _common_prefix(tensors)):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return _with_todays_names(tensors)
+    added = min((len(name) - len(_PREFIXES.sub("", name)) for name in tensors), default=0)
+    return _with_todays_names({name[added:]: tensor for name, tensor in tensors.items()})
 
 
-def _unwrapped(content: Any) -> Any:
+def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
     """Return what the dictionaries that training scripts save hold inside."""
-    if isinstance(content, dict):
-        for name in _WRAPPERS:
-            if isinstance(content.get(name), dict):
-                return _unwrapped(content[name])
+    for name in _WRAPPERS:
+        if isinstance(content.get(name), dict):
+            return _unwrapped(content[name])
     return content
-
-
-def _common_prefix(tensors: StateDict) -> str:
-    """Return what a wrapper has put before every name."""
-    return next((each for each in _PREFIXES if all(name.startswith(each) for name in tensors)), "")
 
 
 def _with_todays_names(state: StateDict) -> StateDict:
@@ -246,9 +267,6 @@ def _with_todays_names(state: StateDict) -> StateDict:
 
     Its published DenseNet and ViT files have older names, which it changes when it loads them.
     """
-    renamed = {}
-    for name, tensor in state.items():
-        for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)  # noqa: PLW2901 - one name, step by step
-        renamed[name] = tensor
-    return renamed
+    for pattern, replacement in _RENAMED.items():
+        state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}
+    return state

@@ -11,6 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
 from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
@@ -22,14 +24,7 @@ from bottleneck.errors import (
     did_you_mean,
 )
 
-__all__ = [
-    "TABLE",
-    "ModelRow",
-    "find_model",
-    "list_models",
-    "model_names",
-    "timm_release",
-]
+__all__ = ["TABLE", "ModelRow", "find_model", "list_models", "model_names", "timm_release"]
 
 _PLUGIN_GROUP = "bottleneck.bases"
 """The entry-point group of packages that bring models, see `Model`."""
@@ -86,11 +81,18 @@ class ModelRow:
 
 
 def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
-    """Return the table of models but for timm's, and what is wrong with those left out of it.
+    """Return the table of all models but timm's.
 
-    Only packages that bring models are asked; what these load is theirs to say.
+    Of packages, only those that bring models are loaded.
+
+    Returns
+    -------
+    rows : list of ModelRow
+        By name.
+    errors : list of BottleneckError
+        For each model that is missing from the table, what is wrong with it.
     """
-    built_in, brought = _built_in(), {plugin.name for plugin in _plugins()}
+    built_in, brought = _built_in(), entry_points(group=_PLUGIN_GROUP).names
     rows, errors = [], []
     for name in model_names():
         try:
@@ -102,7 +104,7 @@ def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
 
 def model_names() -> tuple[str, ...]:
     """Return the names of all models but timm's, which are ``timm:NAME``."""
-    return tuple(sorted({*_built_in(), *(plugin.name for plugin in _plugins())}))
+    return tuple(sorted({*_built_in(), *entry_points(group=_PLUGIN_GROUP).names}))
 
 
 def find_model(name: str) -> Model:
@@ -113,6 +115,11 @@ def find_model(name: str) -> Model:
     name : str
         One of `model_names`, or ``timm:NAME``, or the folder of a fine-tuned model.
 
+    Returns
+    -------
+    Model
+        How to build its network, its weights and their preprocessing; nothing is loaded yet.
+
     Raises
     ------
     UnknownNameError
@@ -122,8 +129,7 @@ def find_model(name: str) -> Model:
     WeightsError
         The folder of a fine-tuned model is damaged.
     """
-    plugins = [plugin for plugin in _plugins() if plugin.name == name]
-    if plugins:
+    if plugins := list(entry_points(group=_PLUGIN_GROUP, name=name)):
         return _from_plugins(name, plugins)
     if name.startswith(_TIMM):
         return from_timm(name.removeprefix(_TIMM), name)
@@ -157,28 +163,16 @@ def _table() -> dict[str, Any]:
     return found
 
 
+@cache
 def _built_in() -> dict[str, ModelRow]:
     """Return the table's rows by the names of their models."""
-    pairs = ("image_size", "weights")
-    given = ({**row, **{key: tuple(row[key]) for key in pairs}} for row in _table()["models"])
-    return {row["name"]: ModelRow(**row) for row in given}
-
-
-def _plugins() -> list[EntryPoint]:
-    """Return the entry points of other packages' models, once each."""
-    found = {
-        (plugin.name, plugin.value, _package(plugin)): plugin
-        for plugin in entry_points(group=_PLUGIN_GROUP)
-    }
-    return list(found.values())
-
-
-def _package(plugin: EntryPoint) -> str:
-    return plugin.dist.name if plugin.dist else "a package"
+    rows = TypeAdapter(list[ModelRow]).validate_python(_table()["models"])
+    return {row.name: row for row in rows}
 
 
 def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
-    packages = [*(["torchvision or timm"] if name in _built_in() else []), *map(_package, plugins)]
+    packages = ["torchvision or timm"] if name in _built_in() else []
+    packages += [plugin.dist.name if plugin.dist else "a package" for plugin in plugins]
     if len(packages) > 1:
         raise PluginError(
             f"model {name!r} is brought by {' and by '.join(packages)}; uninstall all but one"
