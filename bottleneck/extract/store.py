@@ -53,7 +53,7 @@ class FeatureWriter:
     compress: str = "none"
 
     def __post_init__(self) -> None:
-        compression_options(self.compress, (1, 1), np.dtype(np.float16))
+        compression_options(self.compress, np.empty((1, 1)))
         check_base(self.base, self.target, self.canary)
 
     def row_bytes(self, layer: str) -> int:
