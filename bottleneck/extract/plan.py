@@ -74,6 +74,11 @@ class Task:
         """How many views there are."""
         return sum(map(len, self.views.values()))
 
+    def only(self, digests: Container[str]) -> "Task":
+        """Return what there is to compute of some of the images."""
+        items = tuple(item for item in self.items if item.digest in digests)
+        return Task(self.layers, items, {item.digest: self.views[item.digest] for item in items})
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -120,15 +125,8 @@ class Plan:
 
     def only(self, digests: Container[str]) -> "Plan":
         """Return the plan of some of the images."""
-        tasks = [
-            Task(
-                task.layers,
-                tuple(item for item in task.items if item.digest in digests),
-                {digest: views for digest, views in task.views.items() if digest in digests},
-            )
-            for task in self.tasks
-        ]
         items = tuple(item for item in self.items if item.digest in digests)
+        tasks = tuple(task.only(digests) for task in self.tasks)
         return replace(self, items=items, tasks=tuple(task for task in tasks if task.items))
 
     def divided(self, count: int) -> list["Plan"]:
@@ -143,11 +141,9 @@ class Plan:
 
 def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
     """Return where a base's features belong: of plain images and, if there are any, of views."""
-    policies: list[Policy | None] = [None]
-    if settings.views and settings.augment:
-        policies.append(find_policy(settings.augment))
+    viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
     targets = []
-    for policy in policies:
+    for policy in (None, *viewed):
         target = Target({}, settings.dtype, policy)
         names = {layer: target.fingerprint(base, layer) for layer in base.layers}
         banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
@@ -167,20 +163,18 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
     """
     plans = []
     for target in targets:
-        items = {item.digest: item for item in images.items}
-        wanted: tuple[int, ...] = (0,)
-        if target.policy:
-            items = {item.digest: item for item in images.items if item.split == "train"}
-            wanted = tuple(range(1, views + 1))
-            if not items:
-                raise DataError(
-                    f"image set {images.name!r} has no train images, and only these have views; "
-                    f"add some, or leave `views` out"
-                )
-        different = tuple(items.values())
+        policy = target.policy
+        chosen = [item for item in images.items if policy is None or item.split == "train"]
+        if policy and not chosen:
+            raise DataError(
+                f"image set {images.name!r} has no train images, and only these have views; add "
+                f"some, or leave `views` out"
+            )
+        items = tuple({item.digest: item for item in chosen}.values())
+        wanted = tuple(range(1, views + 1)) if policy else (0,)
         names = {layer: bank.name for layer, bank in target.banks.items()}
-        tasks = find_tasks(different, target.banks, wanted)
-        plans.append(Plan(names, target.dtype, target.policy, different, wanted, tasks))
+        tasks = find_tasks(items, target.banks, wanted)
+        plans.append(Plan(names, target.dtype, policy, items, wanted, tasks))
     return plans
 
 
