@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -229,8 +230,13 @@ def find_prunable(
             "nothing to prune by; give `model`, `layer`, `older_than` or `keep_bytes`, with "
             "`dry_run` to see first what would go"
         )
-    known = _last_extracted(cache)
-    everything = [each for bank in cache.bank_folders() for each in _layers(bank, known)]
+    extracted = {
+        (bank, layer.layer): run.time
+        for run in cache.runs(damaged_too=False)
+        for layer in run.layers
+        for bank in (layer.bank, layer.view_bank)
+    }
+    everything = [each for bank in cache.bank_folders() for each in _layers(bank, extracted)]
     models = {each.model for each in everything}
     if model is not None and model not in models | {each.bank for each in everything}:
         raise UnknownNameError(
@@ -249,14 +255,10 @@ def find_prunable(
         found = [each for each in found if datetime.fromisoformat(each.last_extracted) <= limit]
     if keep_bytes is None:
         return found
+    found.sort(key=lambda each: each.last_extracted)
     excess = sum(bank.size for bank in cache.bank_folders()) - keep_bytes
-    chosen = []
-    for each in sorted(found, key=lambda each: each.last_extracted):
-        if excess <= 0:
-            break
-        chosen.append(each)
-        excess -= each.bytes
-    return chosen
+    gone = accumulate((each.bytes for each in found), initial=0)
+    return [each for each, before in zip(found, gone, strict=False) if before < excess]
 
 
 def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
@@ -286,12 +288,12 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
 
 def _layers_of(bank: Bank) -> set[str]:
     """Return the layers that ``bank.json`` or a part knows."""
-    described = set(bank.info.layers) if bank.exists else set()
-    return described.union(*(part.layers for part in bank.parts()))
+    described = bank.info.layers if bank.exists else ()
+    return set(described).union(*(part.layers for part in bank.parts()))
 
 
-def _layers(bank: Bank, extracted: Mapping[tuple[str, str], str]) -> list[Prunable]:
-    """Return a bank's layers, or all of it where it cannot be read."""
+def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list[Prunable]:
+    """Return a bank's layers with when they were last extracted; the bank if it is unreadable."""
     paths = bank.part_files() or [bank.path]
     newest = max(path.stat().st_mtime for path in paths if path.exists())
     written = datetime.fromtimestamp(newest, UTC).isoformat()
@@ -322,14 +324,3 @@ def _bytes_of(bank: Bank, layer: str) -> int:
             width = sum(each.width for each in part.layers.values())
             total += part.path.stat().st_size * part.layers[layer].width / width
     return round(total)
-
-
-def _last_extracted(cache: Cache) -> dict[tuple[str, str], str]:
-    """Return when each (bank, layer) was last part of an extraction."""
-    return {
-        (bank, layer.layer): run.time
-        for run in cache.runs(damaged_too=False)
-        for layer in run.layers
-        for bank in (layer.bank, layer.view_bank)
-        if bank
-    }

@@ -1,16 +1,18 @@
 """Verification: every byte of a cache against what was written."""
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError, DamagedError, MissingExtraError
-from bottleneck.files import stale_paths
+from bottleneck.files import move, stale_paths, write_json
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
 
@@ -139,11 +141,32 @@ def _check_records(cache: Cache, damage: list[Damage]) -> None:
 
 
 def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
-    """Move a damaged file to ``quarantine/``, where the cache can be written."""
+    """Move a damaged file to ``quarantine/``, with the reason beside it, where that can be done.
+
+    Parameters
+    ----------
+    cache : Cache
+        Its folder.
+    path : Path
+        A file in it.
+    reason : str
+        What is wrong with it.
+
+    Returns
+    -------
+    Damage
+        Where it was, and where it is.
+    """
+    place = cache.root / "quarantine" / path.relative_to(cache.root)
+    if place.exists():
+        place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        return Damage(str(path), str(cache.set_aside(path, reason)), reason)
-    except (CacheError, FileNotFoundError):
+        move(path, place)
+        write_json(place.with_name(f"{place.name}.json"), {"reason": reason, "time": now})
+    except OSError:
         return Damage(str(path), None, reason)
+    return Damage(str(path), str(place), reason)
 
 
 @contextmanager
