@@ -212,11 +212,8 @@ def _try(
 
 def _bytes_of(task: Task, writer: FeatureWriter, rows: int) -> list[int]:
     """Return what so many rows of a task take in each of the banks."""
-    banks: dict[str, list[int]] = {}
-    for layer in task.layers:
-        widths = banks.setdefault(writer.target.banks[layer].name, [])
-        widths.append(writer.row_bytes(layer))
-    return [part_size(rows, widths) for widths in banks.values()]
+    banks = writer.target.by_bank(task.layers).values()
+    return [part_size(rows, [*map(writer.row_bytes, layers)]) for layers in banks]
 
 
 def _held(sizes: Sequence[int], parts: Sequence[int]) -> int:

@@ -24,20 +24,17 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where a base's features belong.
+class _Storage:
+    """What is stored of a base's layers.
 
     Attributes
     ----------
-    banks : mapping of str to Bank
-        Layer to its bank.
     dtype : str
         The type in which features are stored.
     policy : Policy or None
         How views are made that are stored there; None for plain images.
     """
 
-    banks: Mapping[str, Bank]
     dtype: str
     policy: Policy | None
 
@@ -49,6 +46,26 @@ class Target:
     def fingerprint(self, base: FrozenBase, layer: str) -> str:
         """Return the fingerprint of what a base computes for it."""
         return base.fingerprint(layer, self.dtype, self.augmentation)
+
+
+@dataclass(frozen=True)
+class Target(_Storage):
+    """Where a base's features belong.
+
+    Attributes
+    ----------
+    banks : mapping of str to Bank
+        Layer to its bank.
+    """
+
+    banks: Mapping[str, Bank]
+
+    def by_bank(self, layers: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names of the banks of some layers, with the layers of each."""
+        found: dict[str, list[str]] = {}
+        for layer in layers:
+            found.setdefault(self.banks[layer].name, []).append(layer)
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,17 +98,13 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(_Storage):
     """What the banks of plain images lack, or those of augmented views.
 
     Attributes
     ----------
     banks : dict of str to str
         Layer to the name of its bank.
-    dtype : str
-        The type in which features are stored.
-    policy : Policy or None
-        How the views are made; None for plain images.
     items : tuple of ImageItem
         The different images that shall be in the banks.
     views : tuple of int
@@ -102,8 +115,6 @@ class Plan:
     """
 
     banks: dict[str, str]
-    dtype: str
-    policy: Policy | None
     items: tuple[ImageItem, ...]
     views: tuple[int, ...]
     tasks: tuple[Task, ...]
@@ -144,7 +155,7 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
     viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
     targets = []
     for policy in (None, *viewed):
-        target = Target({}, settings.dtype, policy)
+        target = Target(settings.dtype, policy, {})
         names = {layer: target.fingerprint(base, layer) for layer in base.layers}
         banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
         targets.append(replace(target, banks=banks))
@@ -174,7 +185,7 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
         wanted = tuple(range(1, views + 1)) if policy else (0,)
         names = {layer: bank.name for layer, bank in target.banks.items()}
         tasks = find_tasks(items, target.banks, wanted)
-        plans.append(Plan(names, target.dtype, policy, items, wanted, tasks))
+        plans.append(Plan(target.dtype, policy, names, items, wanted, tasks))
     return plans
 
 

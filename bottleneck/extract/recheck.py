@@ -169,7 +169,7 @@ def _target(bank: Bank, task: Task, run: Extraction) -> Target:
     info, policy = bank.info, None
     if info.policy is not None and info.augmentation is not None:
         policy = Policy.from_dict(info.policy, info.augmentation)
-    return Target(dict.fromkeys(task.layers, bank), run.dtype, policy)
+    return Target(run.dtype, policy, dict.fromkeys(task.layers, bank))
 
 
 def _arguments(run: Extraction) -> dict[str, Any]:
