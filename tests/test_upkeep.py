@@ -30,7 +30,7 @@ from bottleneck.cache import (
     verify_cache,
     writer,
 )
-from bottleneck.cache import folder as folder_of_cache
+from bottleneck.cache import verify as verifying
 from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError
 from bottleneck.extract import recheck, recheck_banks
 from bottleneck.files import write_json
@@ -350,7 +350,7 @@ def test_damage_is_told_where_nothing_can_be_moved(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(folder_of_cache, "move", refuse)
+    monkeypatch.setattr(verifying, "move", refuse)
     (damage,) = verify_cache(Cache(tmp_path)).damage
     assert damage.moved_to is None
     assert damage.path == str(part)

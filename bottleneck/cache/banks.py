@@ -48,7 +48,7 @@ class Bank:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen: dict[Path, Part] = {}
-        self._indexes: dict[str, tuple[list[Part], RowIndex]] = {}
+        self._indexes: dict[str, RowIndex] = {}
 
     @property
     def name(self) -> str:
@@ -91,18 +91,15 @@ class Bank:
             They disagree.
         """
         info = self.info
-        expected = np.asarray(info.layers[layer].canary)
-        actual = np.asarray(found)
-        if expected.shape == actual.shape:
-            if not expected.size:
-                return  # imported features have none
+        expected, actual = np.atleast_2d(info.layers[layer].canary), np.atleast_2d(found)
+        if expected.shape != actual.shape:
+            difference = f"their shapes are {expected.shape} and {actual.shape}"
+        else:
             magnitude = expected[:, :1] + np.finfo(np.float32).tiny
-            gap = float((np.abs(expected - actual) / magnitude).max())
+            gap = float((np.abs(expected - actual) / magnitude).max(initial=0))
             if gap <= _CANARY_TOLERANCES[info.precision.get("compute", "fp32")]:
                 return
             difference = f"they differ by {gap:.2g} of their magnitude"
-        else:
-            difference = f"their shapes are {expected.shape} and {actual.shape}"
         raise CacheError(
             f"the reference features of layer {layer!r} in bank {self.name} are not what is "
             f"computed now ({difference}); another version of a library computes differently: use "
@@ -124,20 +121,28 @@ class Bank:
             with FileLock(self.path / ".bank.json.lock"):
                 yield
 
+    def part_files(self) -> list[Path]:
+        """Return the files of the parts, oldest first."""
+        return part_files(self.path / "parts")
+
     @property
     def size(self) -> int:
         """Bytes of all parts."""
-        return self._settled(
-            lambda: sum(path.stat().st_size for path in part_files(self.path / "parts"))
-        )
+        return self._settled(lambda: sum(path.stat().st_size for path in self.part_files()))
 
     def parts(self) -> list[Part]:
-        """Return the parts, oldest first; each is read when it is first asked for something."""
-        fingerprint = self.name.rpartition("-")[2]
-        self._seen = {
-            path: self._seen.get(path) or Part(path, fingerprint)
-            for path in part_files(self.path / "parts")
-        }
+        """Return the parts, oldest first.
+
+        Raises
+        ------
+        CacheError
+            One cannot be read.
+        """
+
+        def opened() -> dict[Path, Part]:
+            return {path: self._seen.get(path) or Part.open(path) for path in self.part_files()}
+
+        self._seen = self._settled(opened)
         return list(self._seen.values())
 
     def index(self, layer: str) -> RowIndex:
@@ -148,15 +153,10 @@ class Bank:
         CacheError
             A part cannot be read.
         """
-
-        def build() -> RowIndex:
-            parts = self.parts()
-            known = self._indexes.get(layer)
-            if known is None or known[0] != parts:
-                known = self._indexes[layer] = parts, RowIndex(parts, layer)
-            return known[1]
-
-        return self._settled(build)
+        parts, known = self.parts(), self._indexes.get(layer)
+        if known is None or known.parts != parts:
+            known = self._indexes[layer] = RowIndex(parts, layer)
+        return known
 
     def holds(self, layer: str, digests: Sequence[str], *, view: int = 0) -> np.ndarray:
         """Return for each image whether its row of a layer is there: bool of shape (n,)."""
@@ -241,26 +241,19 @@ class Bank:
             A row is not in the bank, or a part is damaged.
         """
         wanted = keys_of(digest_rows(digests), view)
-        index = self.index(layer)
-        spare = memory - 2 * wanted.nbytes - index.nbytes - _STREAM_OVERHEAD
+        spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
         done, count = 0, 1
         while done < len(wanted):
-            keys = wanted[done : done + count]
-            try:
-                block = self._read(index, layer, keys, convert)
-            except FileNotFoundError:  # replaced meanwhile
-                block = self._rows(layer, keys, convert)
-                index = self.index(layer)
+            block = self._rows(layer, wanted[done : done + count], convert)
             done += len(block)
             count = max(1, spare // 2 // max(1, block[:1].nbytes))
             yield block
 
     def _rows(self, layer: str, keys: np.ndarray, convert: Convert | None) -> np.ndarray:
-        return self._settled(lambda: self._read(self.index(layer), layer, keys, convert))
+        return self._settled(lambda: self._read(layer, keys, convert))
 
-    def _read(
-        self, index: RowIndex, layer: str, wanted: np.ndarray, convert: Convert | None
-    ) -> np.ndarray:
+    def _read(self, layer: str, wanted: np.ndarray, convert: Convert | None) -> np.ndarray:
+        index = self.index(layer)
         numbers = index.find(wanted)
         missing = int((numbers < 0).sum())
         if not len(wanted):
@@ -322,8 +315,7 @@ class Bank:
     @property
     def view_file_is_old(self) -> bool:
         """Whether ``features.h5`` shows other parts than those that are there."""
-        paths = part_files(self.path / "parts")
-        return bool(paths) and not shows(self.view_file, paths)
+        return bool(self.part_files()) and not shows(self.view_file, self.part_files())
 
     def rebuild_view_file(self, *, without: Collection[Path] = ()) -> None:
         """Write ``features.h5``: virtual datasets over all parts, for any HDF5 tool.
@@ -337,13 +329,11 @@ class Bank:
             Parts that are about to be removed.
         """
         while True:  # others may add parts meanwhile
-            content = self._settled(
-                lambda: view_file_content([p for p in self.parts() if p.path not in without])
-            )
+            left = [part for part in self.parts() if part.path not in without]
+            content = view_file_content(left)
             with errors_of(self.path):
                 atomic_write(self.view_file, content)
-            left = [path for path in part_files(self.path / "parts") if path not in without]
-            if shows(self.view_file, left):
+            if shows(self.view_file, [path for path in self.part_files() if path not in without]):
                 return
 
     def _settled(self, read: Callable[[], _T]) -> _T:

@@ -5,8 +5,9 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.parts import errors_of
@@ -18,7 +19,7 @@ from bottleneck.errors import (
     UsageError,
     did_you_mean,
 )
-from bottleneck.files import move, slug, write_json
+from bottleneck.files import slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
 
 __all__ = ["Cache"]
@@ -145,30 +146,11 @@ class Cache:
                 records.append(self.run(path))
         return list(filter(None, records))
 
-    def set_aside(self, path: Path, reason: str) -> Path:
-        """Move a damaged file to ``quarantine/``, with the reason beside it; return where to.
-
-        Raises
-        ------
-        CacheError
-            The cache cannot be written.
-        """
-        place = self.root / "quarantine" / path.relative_to(self.root)
-        if place.exists():
-            place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with errors_of(path):
-            move(path, place)
-            write_json(place.with_name(f"{place.name}.json"), {"reason": reason, "time": now})
-        return place
-
     def check_writable(self) -> None:
         """Raise `CacheError` unless files can be written into the cache folder."""
-        probe = self.root / f".{secrets.token_hex(4)}.partial"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            TemporaryFile(dir=self.root).close()
         except OSError as error:
             raise CacheError(
                 f"cannot write to the cache folder {str(self.root)!r} ({error.strerror}); choose "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "HDF5_FORMAT",
     "SCHEMA",
     "Dataset",
+    "Layer",
     "SparseFile",
     "block_rows",
     "checksums",
@@ -70,9 +71,11 @@ class Dataset:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, values: np.ndarray, **attributes: Any) -> "Dataset":
+    def of(
+        cls, values: np.ndarray, options: Mapping[str, Any] | None = None, **attributes: Any
+    ) -> Self:
         """Return the dataset of an array."""
-        return cls(values.shape, values.dtype, [values], attributes)
+        return cls(values.shape, values.dtype, [values], attributes, options or {})
 
     @property
     def size(self) -> int:
@@ -100,37 +103,27 @@ def hdf5_pieces(
     with h5py.File(plan, "w", libver=HDF5_FORMAT, **_ALIGNED) as file:
         file.attrs.update(_fixed(attributes))
         for name, each in datasets.items():
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            if not each.options:  # it has its place before its values
+                properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
             planned = file.create_dataset(
-                name, each.shape, each.dtype, dcpl=_early(each), **each.options
+                name, each.shape, each.dtype, dcpl=properties, **each.options
             )
             planned.attrs.update(_fixed(each.attributes))
-            if each.options:
-                _fill(planned, each.blocks)
-            elif each.size:
+            if not each.options and each.size:
                 raw[planned.id.get_offset()] = each
+            start = 0
+            for block in each.blocks if each.options else ():
+                planned[start : start + len(block)] = block
+                start += len(block)
     place = 0
     for offset, each in sorted(raw.items()):
         yield from plan.pieces(place, offset)
         for block in each.blocks:
             yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
         place = offset + each.size
-    yield from plan.pieces(place, plan.seek(0, io.SEEK_END))
-
-
-def _early(dataset: Dataset) -> Any:
-    """Return the properties by which a contiguous dataset has its place before its values."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    if not dataset.options:
-        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    return properties
-
-
-def _fill(planned: h5py.Dataset, blocks: Iterable[np.ndarray]) -> None:
-    start = 0
-    for block in blocks:
-        planned[start : start + len(block)] = block
-        start += len(block)
+    yield from plan.pieces(place, plan.end)
 
 
 def _fixed(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,62 +135,96 @@ def _fixed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SparseFile(io.RawIOBase):
-    """A file in memory of which only the pages that are written take space."""
+    """A file in memory of which only the pages that are written take space.
+
+    Attributes
+    ----------
+    end : int
+        Its bytes.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._pages: dict[int, bytearray] = {}
-        self._place = 0
-        self._end = 0
+        self._place = self.end = 0
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place, and return it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._end}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.end}[whence]
         self._place = start + place
         return self._place
 
     def truncate(self, size: int | None = None) -> int:
         """Set the size."""
-        self._end = self._place if size is None else size
-        return self._end
+        self.end = self._place if size is None else size
+        return self.end
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer."""
-        target = memoryview(buffer).cast("B")
-        done = 0
-        for piece in self.pieces(self._place, self._place + len(target)):
-            target[done : done + len(piece)] = piece
-            done += len(piece)
-        self._place += done
-        return done
+        content = b"".join(self.pieces(self._place, self._place + len(buffer)))
+        self._place += len(buffer)
+        return io.BytesIO(content).readinto(buffer)
 
     def write(self, data: Any) -> int:
         """Write, and return how many bytes."""
-        source = memoryview(data).cast("B")
-        done = 0
-        while done < len(source):
-            number, start = divmod(self._place, _PAGE_BYTES)
-            part = source[done : done + _PAGE_BYTES - start]
-            page = self._pages.setdefault(number, bytearray(_PAGE_BYTES))
-            page[start : start + len(part)] = part
-            self._place += len(part)
-            done += len(part)
-        self._end = max(self._end, self._place)
-        return done
+        content = io.BytesIO(data)
+        for piece in self.pieces(self._place, self._place + len(data), fill=True):
+            content.readinto(piece)
+        self._place += len(data)
+        self.end = max(self.end, self._place)
+        return len(data)
 
-    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Yield the bytes of a range; what was never written is zero."""
+    def pieces(self, start: int, stop: int, *, fill: bool = False) -> Iterator[memoryview]:
+        """Yield the bytes of a range; what was never written is zero, and read-only by default."""
         while start < stop:
             number, offset = divmod(start, _PAGE_BYTES)
             length = min(_PAGE_BYTES - offset, stop - start)
+            if fill and number not in self._pages:
+                self._pages[number] = bytearray(_PAGE_BYTES)
             page = self._pages.get(number, _EMPTY_PAGE)
             yield memoryview(page)[offset : offset + length]
             start += length
 
 
-def row_bytes(shape: Sequence[int], dtype: np.dtype) -> int:
-    """Return the bytes of a row of an array of shape (n, ...)."""
-    return prod(shape[1:]) * dtype.itemsize or 1
+@dataclass(frozen=True)
+class Layer:
+    """What a part holds of a layer.
+
+    Attributes
+    ----------
+    shape, dtype : tuple of int, np.dtype
+        Of all its rows.
+    offset : int or None
+        Where in the file the rows begin; None where they are compressed.
+    sums : np.ndarray
+        uint64 checksums of blocks of rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, file: h5py.File, name: str) -> Self:
+        """Return what a part that is being read holds of a layer."""
+        data = file[f"features/{name}"]
+        offset = None if data.chunks else data.id.get_offset()
+        return cls(data.shape, data.dtype, offset, file[f"checksums/{name}"][:])
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return row_bytes(self)
+
+
+Shaped = np.ndarray | Layer
+"""What has a shape (n, ...) and a type."""
+
+
+def row_bytes(values: Shaped) -> int:
+    """Return the bytes of a row."""
+    return prod(values.shape[1:]) * values.dtype.itemsize or 1
 
 
 def block_rows(width: int) -> int:
@@ -205,23 +232,20 @@ def block_rows(width: int) -> int:
     return max(1, _BLOCK_BYTES // width)
 
 
-def checksums(values: np.ndarray, rows: int) -> list[int]:
-    """Return XXH3 (64 bits) of each block of so many rows; the last may have fewer."""
-    size = rows * row_bytes(values.shape, values.dtype)
+def checksums(values: np.ndarray) -> list[int]:
+    """Return XXH3 (64 bits) of each block of rows; the last may have fewer."""
+    size = block_rows(row_bytes(values)) * row_bytes(values)
     data = values.reshape(-1).view(np.uint8).data
     return [xxh3_64_intdigest(data[start : start + size]) for start in range(0, len(data), size)]
 
 
 def seal_of(
-    fingerprint: str,
-    layers: Mapping[str, tuple[Sequence[int], np.dtype]],
-    digests: np.ndarray,
-    views: np.ndarray,
+    fingerprint: str, layers: Mapping[str, Shaped], digests: np.ndarray, views: np.ndarray
 ) -> str:
     """Return the SHA-256 over what a part's rows are: schema, layers with their types, and keys."""
     described = [
-        (layer, np.dtype(dtype).str, *map(int, shape[1:]))
-        for layer, (shape, dtype) in sorted(layers.items())
+        (layer, values.dtype.str, *map(int, values.shape[1:]))
+        for layer, values in sorted(layers.items())
     ]
     sealed = hashlib.sha256(repr((SCHEMA, fingerprint, described)).encode())
     sealed.update(np.ascontiguousarray(digests).data)
@@ -229,8 +253,8 @@ def seal_of(
     return sealed.hexdigest()
 
 
-def compression_options(compress: str, shape: Sequence[int], dtype: np.dtype) -> dict[str, Any]:
-    """Return the options by which h5py compresses a dataset.
+def compression_options(compress: str, values: Shaped) -> dict[str, Any]:
+    """Return the options by which h5py compresses values.
 
     zstd goes over the bytes of equal rank put together, which makes it denser and no slower; lz4
     gets worse by that.
@@ -248,8 +272,8 @@ def compression_options(compress: str, shape: Sequence[int], dtype: np.dtype) ->
         return {}
     filters = load_filters()
     chosen = filters.LZ4() if compress == "lz4" else filters.Zstd(clevel=1)
-    rows = max(1, min(shape[0], _CHUNK_BYTES // row_bytes(shape, dtype)))
-    return {**chosen, "shuffle": compress == "zstd", "chunks": (rows, *shape[1:])}
+    rows = max(1, min(values.shape[0], _CHUNK_BYTES // row_bytes(values)))
+    return {**chosen, "shuffle": compress == "zstd", "chunks": (rows, *values.shape[1:])}
 
 
 def load_filters() -> ModuleType:

@@ -1,25 +1,24 @@
 """Parts: the immutable HDF5 files of a bank, read with every checksum verified, and their index."""
 
+import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import h5py
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import SCHEMA, block_rows, checksums, load_filters, row_bytes, seal_of
+from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError
 
 __all__ = [
-    "Layer",
     "Part",
     "RowIndex",
     "as_slice",
-    "content_name",
     "errors_of",
     "keys_of",
     "part_files",
@@ -31,108 +30,79 @@ _KEY_BYTES = 32 + 2
 _PART_NAME = re.compile(r"[0-9]{6,18}-[0-9a-f]{8}\.h5")
 _READ_BYTES = 2**19
 """What is read, verified and handed on together; it stays in a core's cache meanwhile."""
-_HASH_BYTES = 2**22
 
-_Fill = Callable[[Iterable[tuple[int, int]], np.ndarray], None]
-"""Fills an array with runs of rows, each given by its first row and its length."""
+_Fill = Callable[[np.ndarray, int], None]
+"""Fills an array with consecutive rows, from the one of that number on."""
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What a part holds of a layer.
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One immutable file of a bank: its keys, and what tells where its values are.
+
+    A `FileNotFoundError` means that the part has been replaced by others that hold its rows.
 
     Attributes
     ----------
-    shape, dtype : tuple of int, np.dtype
-        Of all its rows.
-    offset : int or None
-        Where in the file the rows begin; None where they are compressed.
-    sums : np.ndarray
-        uint64 checksums of blocks of rows.
+    path : Path
+        The file.
+    digests, views : np.ndarray
+        The image of each row, uint8 of shape (n, 32), and the view of it, uint16 of shape (n,).
+    layers : dict of str to Layer
+        What every row holds.
+    compress : str
+        How the values are compressed: ``none``, ``lz4`` or ``zstd``.
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    offset: int | None
-    sums: np.ndarray
-
-    @property
-    def width(self) -> int:
-        """Bytes of a row."""
-        return row_bytes(self.shape, self.dtype)
-
-
-@dataclass(frozen=True)
-class _Header:
+    path: Path
     digests: np.ndarray
     views: np.ndarray
     layers: dict[str, Layer]
     compress: str
 
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read all but the values.
 
-@dataclass(frozen=True)
-class Part:
-    """One immutable file of a bank, whose fingerprint begins as given.
-
-    What it holds is read once, when it is first asked for. A `FileNotFoundError` means that the
-    part has been replaced by others that hold its rows.
-    """
-
-    path: Path
-    fingerprint: str
-
-    @cached_property
-    def _header(self) -> _Header:
-        with errors_of(self.path), h5py.File(self.path, "r", locking=False) as file:
+        Raises
+        ------
+        CacheError
+            Another version wrote it, or it is in the folder of another bank.
+        DamagedError
+            It is not what was written.
+        """
+        own = path.parent.parent.name.rpartition("-")[2]
+        with errors_of(path), h5py.File(path, "r", locking=False) as file:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
-                    f"{str(self.path)!r} has the schema {schema}, expected {SCHEMA}: another "
-                    f"version wrote it; use another `cache`, or remove the bank and extract again"
+                    f"{str(path)!r} has the schema {schema}, expected {SCHEMA}: another version "
+                    f"wrote it; use another `cache`, or remove the bank and extract again"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
-            if not fingerprint.startswith(self.fingerprint):
+            if not fingerprint.startswith(own):
                 raise CacheError(
-                    f"{str(self.path)!r} has the fingerprint of another bank; expected one that "
-                    f"begins with {self.fingerprint!r}: move it to where it belongs, and leave the "
-                    f"folders of banks their names"
+                    f"{str(path)!r} has the fingerprint of another bank; expected one that begins "
+                    f"with {own!r}: move it to where it belongs, and leave the folders of banks "
+                    f"their names"
                 )
-            header = _Header(
-                digests=file["digest"][:],
-                views=file["view"][:],
-                layers={name: _layer(file, name) for name in file["features"]},
-                compress=file.attrs["compress"].decode(),
+            layers = {name: Layer.of(file, name) for name in file["features"]}
+            part = cls(
+                path, file["digest"][:], file["view"][:], layers, file.attrs["compress"].decode()
             )
-            types = {name: (each.shape, each.dtype) for name, each in header.layers.items()}
-            seal = seal_of(fingerprint, types, header.digests, header.views)
+            seal = seal_of(fingerprint, layers, part.digests, part.views)
             if seal != file.attrs["seal"].decode():
-                raise DamagedError(self.path, "its keys do not match their digest")
-            return header
+                raise DamagedError(path, "its keys do not match their digest")
+            return part
 
     @property
     def rows(self) -> int:
         """How many there are."""
-        return len(self._header.views)
+        return len(self.views)
 
-    @property
-    def layers(self) -> Mapping[str, Layer]:
-        """The layers that every row holds."""
-        return self._header.layers
-
-    @property
-    def compress(self) -> str:
-        """How the values are compressed: ``none``, ``lz4`` or ``zstd``."""
-        return self._header.compress
-
-    @property
-    def digests(self) -> np.ndarray:
-        """The image of each row: uint8 of shape (n, 32)."""
-        return self._header.digests
-
-    @property
-    def views(self) -> np.ndarray:
-        """The view of each row: uint16 of shape (n,)."""
-        return self._header.views
+    def dataset(self, name: str) -> np.ndarray | Layer:
+        """Return what has the shape and the type of a dataset in the file."""
+        keys = {"digest": self.digests, "view": self.views}
+        return keys[name] if name in keys else self.layers[name.removeprefix("features/")]
 
     def read(self, layer: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
         """Yield the values of ascending rows in pieces, and each piece's places in `rows`.
@@ -151,7 +121,7 @@ class Part:
         places = (np.cumsum(is_first) - 1) * per_block + rows % per_block
         step = max(1, _READ_BYTES // (per_block * found.width))
         buffer = np.empty((step * per_block, *found.shape[1:]), found.dtype)
-        with errors_of(self.path), self._opened(layer, found) as fill:
+        with errors_of(self.path), self._opened(layer) as fill:
             done = 0
             for first in range(0, len(blocks), step):
                 self._load(found, blocks[first : first + step], buffer, fill)
@@ -167,51 +137,49 @@ class Part:
         starts = blocks[edges] * per_block  # of runs of consecutive blocks
         lengths = np.diff(edges, append=len(blocks)) * per_block
         lengths[-1] = min(lengths[-1], layer.shape[0] - starts[-1])
-        rows = int(lengths.sum())
-        fill(zip(starts.tolist(), lengths.tolist(), strict=True), buffer[:rows])
-        if checksums(buffer[:rows], per_block) != layer.sums[blocks].tolist():
+        done = 0
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            fill(buffer[done : done + length], start)
+            done += length
+        if checksums(buffer[:done]) != layer.sums[blocks].tolist():
             raise DamagedError(self.path, "a block's checksum does not match")
 
-    def check_content(self) -> None:
-        """Raise `DamagedError` unless every byte of the file is as it was written."""
-        found = xxh3_64()
-        with errors_of(self.path), self.path.open("rb") as file:
-            while piece := file.read(_HASH_BYTES):
-                found.update(piece)
-        if content_name(found) != self.path.stem.partition("-")[2]:
-            raise DamagedError(self.path, "its bytes do not match its name")
-
     @contextmanager
-    def _opened(self, layer: str, found: Layer) -> Iterator[_Fill]:
+    def _opened(self, layer: str) -> Iterator[_Fill]:
+        found = self.layers[layer]
         if found.offset is None:
             load_filters()
             with h5py.File(self.path, "r", locking=False) as file:
                 data = file[f"features/{layer}"]
-
-                def decompress(runs: Iterable[tuple[int, int]], target: np.ndarray) -> None:
-                    done = 0
-                    for start, length in runs:
-                        target[done : done + length] = data[start : start + length]
-                        done += length
-
-                yield decompress
+                yield lambda rows, start: data.read_direct(rows, np.s_[start : start + len(rows)])
             return
         begin, width = found.offset, found.width
-        with self.path.open("rb", buffering=0) as raw:
+        with self.path.open("rb", buffering=0) as plain:
 
-            def load(runs: Iterable[tuple[int, int]], target: np.ndarray) -> None:
-                rest = target.data.cast("B")
-                for start, length in runs:
-                    raw.seek(begin + start * width)
-                    wanted = length * width
-                    while wanted:  # a system may give less than it is asked for
-                        got = raw.readinto(rest[:wanted])
-                        if not got:
-                            raise DamagedError(self.path, "it is cut off")
-                        rest = rest[got:]
-                        wanted -= got
+            def load(rows: np.ndarray, start: int) -> None:
+                plain.seek(begin + start * width)
+                rest = rows.data.cast("B")
+                while rest:  # a system may give less than it is asked for
+                    got = plain.readinto(rest)
+                    if not got:
+                        raise DamagedError(self.path, "it is cut off")
+                    rest = rest[got:]
 
             yield load
+
+    def check_all(self) -> None:
+        """Raise `DamagedError` unless every byte of the file is as it was written."""
+        self.check_content()
+        for layer in self.layers:
+            for _ in self.read(layer, np.arange(self.rows)):
+                pass
+
+    def check_content(self) -> None:
+        """Raise `DamagedError` unless the bytes of the file are those that its name tells."""
+        with errors_of(self.path), self.path.open("rb") as file:
+            content = hashlib.file_digest(file, xxh3_64)
+        if not content.hexdigest().startswith(self.path.stem.partition("-")[2]):
+            raise DamagedError(self.path, "its bytes do not match its name")
 
 
 class RowIndex:
@@ -228,6 +196,8 @@ class RowIndex:
 
     Attributes
     ----------
+    parts : sequence of Part
+        As given.
     keys : np.ndarray
         All different keys, see `keys_of`, sorted.
     first : np.ndarray
@@ -235,6 +205,7 @@ class RowIndex:
     """
 
     def __init__(self, parts: Sequence[Part], layer: str) -> None:
+        self.parts = parts
         self._parts = [part for part in parts if layer in part.layers]
         self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
         keys = [keys_of(part.digests, part.views) for part in self._parts]
@@ -310,11 +281,6 @@ def part_number(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
-def content_name(content: xxh3_64) -> str:
-    """Return what of a file's hash stands in its name."""
-    return str(content.hexdigest())[:8]
-
-
 @contextmanager
 def errors_of(path: Path) -> Iterator[None]:
     """Turn HDF5's and the system's errors into one sentence about a file.
@@ -337,9 +303,3 @@ def errors_of(path: Path) -> Iterator[None]:
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         reason = str(error.args[0]) if error.args else type(error).__name__
         raise DamagedError(path, reason) from error
-
-
-def _layer(file: h5py.File, name: str) -> Layer:
-    data = file[f"features/{name}"]
-    offset = None if data.chunks else data.id.get_offset()
-    return Layer(data.shape, data.dtype, offset, file[f"checksums/{name}"][:])

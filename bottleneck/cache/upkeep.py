@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from itertools import accumulate
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -15,7 +15,7 @@ from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.layout import compression_options
-from bottleneck.cache.parts import Part, RowIndex, errors_of, part_files
+from bottleneck.cache.parts import Part, RowIndex, errors_of
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import move, stale_paths
 from bottleneck.names import find_layers
@@ -27,8 +27,8 @@ _SMALL = 0.5
 _COPY_BYTES = 2**23
 _LEFTOVER = ".pruned-"
 
-_Rows = Mapping[Path, np.ndarray]
-"""The rows of a part that are to be kept."""
+_Rows = Mapping[Part, np.ndarray]
+"""Which rows of a part are to be kept."""
 
 
 @dataclass(frozen=True)
@@ -70,33 +70,21 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
     CacheError
         A part is damaged, the new ones cannot be written, or another compaction is at work.
     """
-    compression_options(compress or "none", (1, 1), np.dtype(np.float16))
+    compression_options(compress or "none", np.empty((1, 1)))
     with _alone(bank):
-        parts = bank.parts()
-        size = bank.size
+        parts, size = bank.parts(), bank.size
         kept = _first_rows(parts)
-        groups: dict[tuple[tuple[str, ...], str], list[Part]] = {}
-        for part in parts:
-            target = compress or part.compress
-            groups.setdefault((tuple(sorted(part.layers)), target), []).append(part)
-        for (layers, target), group in groups.items():
-            wrong = [
-                part
-                for part in group
-                if len(kept[part.path]) < part.rows or part.compress != target
-            ]
-            small = [
-                part
-                for part in group
-                if part not in wrong and part.path.stat().st_size < _SMALL * writers.PART_BYTES
-            ]
-            chosen = [part for part in group if part in wrong or part in small]
+        for (layers, target), group in _by_kind(parts, compress).items():
+            wrong = {p for p in group if len(kept[p]) < p.rows or p.compress != target}
+            least = _SMALL * writers.PART_BYTES
+            small = {p for p in group if p not in wrong and p.path.stat().st_size < least}
+            chosen = [part for part in group if part in wrong | small]
             if wrong:  # what keeps a row that is dropped here must be whole
                 for part in parts:
                     if part not in chosen and part.path.exists():
                         part.check_content()
             if wrong or len(small) > 1:
-                _replace(bank, chosen, kept, layers, target)
+                _replace(bank, {part: kept[part] for part in chosen}, layers, target)
         return Compaction(bank.name, len(parts), len(bank.parts()), size, bank.size)
 
 
@@ -109,16 +97,24 @@ def drop_layer(bank: Bank, layer: str) -> None:
         As for `compact_bank`.
     """
     with _alone(bank):
-        groups: dict[tuple[tuple[str, ...], str], list[Part]] = {}
-        for part in bank.parts():
-            if layer in part.layers:
-                others = tuple(sorted(name for name in part.layers if name != layer))
-                groups.setdefault((others, part.compress), []).append(part)
-        for (others, compress), group in groups.items():
-            everything = {part.path: np.arange(part.rows) for part in group}
-            _replace(bank, group, everything, others, compress)
+        for (layers, compress), group in _by_kind(bank.parts()).items():
+            if layer in layers:
+                others = [name for name in layers if name != layer]
+                everything = {part: np.arange(part.rows) for part in group}
+                _replace(bank, everything, others, compress)
         if bank.describes(layer):
             bank.forget_layer(layer)
+
+
+def _by_kind(
+    parts: Sequence[Part], compress: str | None = None
+) -> dict[tuple[tuple[str, ...], str], list[Part]]:
+    """Return those parts together that have the same layers and shall be compressed alike."""
+    kinds: dict[tuple[tuple[str, ...], str], list[Part]] = {}
+    for part in parts:
+        kind = tuple(sorted(part.layers)), compress or part.compress
+        kinds.setdefault(kind, []).append(part)
+    return kinds
 
 
 @contextmanager
@@ -142,22 +138,23 @@ def _alone(bank: Bank) -> Iterator[None]:
 
 def _first_rows(parts: Sequence[Part]) -> _Rows:
     """Return the rows of each part that are the first with their key for one of their layers."""
-    first = {part.path: np.zeros(part.rows, bool) for part in parts}
+    first = {part: np.zeros(part.rows, bool) for part in parts}
     for layer in {layer for part in parts for layer in part.layers}:
         for part, rows in RowIndex(parts, layer).first_rows():
-            first[part.path][rows] = True
-    return {path: np.flatnonzero(mask) for path, mask in first.items()}
+            first[part][rows] = True
+    return {part: np.flatnonzero(mask) for part, mask in first.items()}
 
 
-def _replace(
-    bank: Bank, parts: Sequence[Part], kept: _Rows, layers: Collection[str], compress: str
-) -> None:
+def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -> None:
     """Write some layers of the rows kept to new parts, and remove the old ones."""
     if layers:
-        dtype = str(next(iter(parts[0].layers.values())).dtype)
+        first = next(iter(parts))
+        dtype = str(next(iter(first.layers.values())).dtype)
         with bank.writer(dtype, compress=compress, part_seconds=np.inf) as writer:
-            for part in parts:
-                for rows in _pieces(part, kept[part.path]):
+            for part, kept in parts.items():
+                step = max(1, _COPY_BYTES // sum(layer.width for layer in part.layers.values()))
+                for start in range(0, len(kept), step):
+                    rows = kept[start : start + step]
                     features = {
                         layer: np.concatenate(
                             [values.copy() for values, _ in part.read(layer, rows)]
@@ -169,12 +166,6 @@ def _replace(
     bank.rebuild_view_file(without=old)
     for path in old:
         path.unlink(missing_ok=True)
-
-
-def _pieces(part: Part, rows: np.ndarray) -> list[np.ndarray]:
-    width = sum(layer.width for layer in part.layers.values())
-    step = max(1, _COPY_BYTES // width)
-    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 @dataclass(frozen=True)
@@ -239,8 +230,13 @@ def find_prunable(
             "nothing to prune by; give `model`, `layer`, `older_than` or `keep_bytes`, with "
             "`dry_run` to see first what would go"
         )
-    known = _last_extracted(cache)
-    everything = [each for bank in cache.bank_folders() for each in _layers(bank, known)]
+    extracted = {
+        (bank, layer.layer): run.time
+        for run in cache.runs(damaged_too=False)
+        for layer in run.layers
+        for bank in (layer.bank, layer.view_bank)
+    }
+    everything = [each for bank in cache.bank_folders() for each in _layers(bank, extracted)]
     models = {each.model for each in everything}
     if model is not None and model not in models | {each.bank for each in everything}:
         raise UnknownNameError(
@@ -259,14 +255,10 @@ def find_prunable(
         found = [each for each in found if datetime.fromisoformat(each.last_extracted) <= limit]
     if keep_bytes is None:
         return found
+    found.sort(key=lambda each: each.last_extracted)
     excess = sum(bank.size for bank in cache.bank_folders()) - keep_bytes
-    chosen = []
-    for each in sorted(found, key=lambda each: each.last_extracted):
-        if excess <= 0:
-            break
-        chosen.append(each)
-        excess -= each.bytes
-    return chosen
+    gone = accumulate((each.bytes for each in found), initial=0)
+    return [each for each, before in zip(found, gone, strict=False) if before < excess]
 
 
 def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
@@ -283,56 +275,45 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
         bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}
         if None in layers or layers >= _layers_of(bank):
-            _remove(cache, bank)
+            gone = cache.root / f"{_LEFTOVER}{bank.name}-{secrets.token_hex(4)}"
+            with _alone(bank), errors_of(bank.path):
+                move(bank.path, gone)
+                shutil.rmtree(gone.resolve())
+                if gone.is_symlink():
+                    gone.unlink()
         else:
             for layer in sorted(filter(None, layers)):
                 drop_layer(bank, layer)
 
 
-def _remove(cache: Cache, bank: Bank) -> None:
-    gone = cache.root / f"{_LEFTOVER}{bank.name}-{secrets.token_hex(4)}"
-    with _alone(bank), errors_of(bank.path):
-        move(bank.path, gone)
-        shutil.rmtree(gone.resolve())
-        if gone.is_symlink():
-            gone.unlink()
-
-
 def _layers_of(bank: Bank) -> set[str]:
     """Return the layers that ``bank.json`` or a part knows."""
-    described = set(bank.info.layers) if bank.exists else set()
-    return described.union(*(part.layers for part in bank.parts()))
+    described = bank.info.layers if bank.exists else ()
+    return set(described).union(*(part.layers for part in bank.parts()))
 
 
-def _layers(bank: Bank, known: dict[tuple[str, str], str]) -> list[Prunable]:
-    written = _newest(bank)
+def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list[Prunable]:
+    """Return a bank's layers with when they were last extracted; the bank if it is unreadable."""
+    paths = bank.part_files() or [bank.path]
+    newest = max(path.stat().st_mtime for path in paths if path.exists())
+    written = datetime.fromtimestamp(newest, UTC).isoformat()
+    model = bank.name.rpartition("-")[0]
     try:
         info = bank.info if bank.exists else None
         described = info.layers if info else {}
         return [
             Prunable(
                 bank=bank.name,
-                model=info.model if info else _model_of(bank),
+                model=info.model if info else model,
                 layer=name,
                 alias=described[name].alias if name in described else None,
                 bytes=_bytes_of(bank, name),
-                last_extracted=max(known.get((bank.name, name), ""), written),
+                last_extracted=max(extracted.get((bank.name, name), ""), written),
             )
             for name in sorted(_layers_of(bank))
         ]
     except CacheError:
-        return [Prunable(bank.name, _model_of(bank), None, None, bank.size, written)]
-
-
-def _model_of(bank: Bank) -> str:
-    return bank.name.rpartition("-")[0]
-
-
-def _newest(bank: Bank) -> str:
-    """Return when the newest part was written, in ISO format."""
-    paths = part_files(bank.path / "parts") or [bank.path]
-    newest = max(path.stat().st_mtime for path in paths if path.exists())
-    return datetime.fromtimestamp(newest, UTC).isoformat()
+        return [Prunable(bank.name, model, None, None, bank.size, written)]
 
 
 def _bytes_of(bank: Bank, layer: str) -> int:
@@ -343,14 +324,3 @@ def _bytes_of(bank: Bank, layer: str) -> int:
             width = sum(each.width for each in part.layers.values())
             total += part.path.stat().st_size * part.layers[layer].width / width
     return round(total)
-
-
-def _last_extracted(cache: Cache) -> dict[tuple[str, str], str]:
-    """Return when each (bank, layer) was last part of an extraction."""
-    return {
-        (bank, layer.layer): run.time
-        for run in cache.runs(damaged_too=False)
-        for layer in run.layers
-        for bank in (layer.bank, layer.view_bank)
-        if bank
-    }

@@ -1,20 +1,18 @@
 """Verification: every byte of a cache against what was written."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError, DamagedError, MissingExtraError
-from bottleneck.files import stale_paths
-from bottleneck.records import BankRecord, read_record
+from bottleneck.files import move, stale_paths, write_json
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
 
@@ -102,79 +100,86 @@ def verify_cache(
     """
     result = Verification()
     chosen = cache.bank_folders() if banks is None else banks
-    total = sum(len(bank.parts()) for bank in chosen)
-    done = 0
+    total, done = sum(len(bank.part_files()) for bank in chosen), 0
     report = progress or (lambda *_: None)
-    report("verify", 0, total)
+    report("verify", done, total)
     for bank in chosen:
         before = len(result.damage)
         if bank.exists:
-            result.damage.extend(
-                _check(cache, bank.info_file, partial(read_record, bank.info_file, BankRecord))
-            )
+            with _noted(cache, bank.info_file, result.damage):
+                _ = bank.info
         parts = rows = size = 0
-        for part in bank.parts():
-            try:
-                damage = _check(cache, part.path, partial(_check_part, part))
-                if not damage:
-                    parts += 1
-                    rows += part.rows * len(part.layers)
-                    size += part.path.stat().st_size
-                result.damage.extend(damage)
-            except FileNotFoundError:
-                pass  # others have its rows since
+        for path in bank.part_files():
+            with _noted(cache, path, result.damage):
+                part = Part.open(path)
+                part.check_all()
+                parts += 1
+                rows += part.rows * len(part.layers)
+                size += path.stat().st_size
             done += 1
             report("verify", done, total)
         _tidy(bank)
         damaged = len(result.damage) - before
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
     if banks is None:
-        for path in cache.run_files():
-            result.damage.extend(_check(cache, path, partial(cache.run, path)))
-        last = {
-            run.image_set: run.image_set_sha256
-            for run in cache.runs(damaged_too=False)
-            if run.image_set_sha256
-        }
-        for name, digest in last.items():
-            path = cache.set_file(name)
-            result.damage.extend(_check(cache, path, partial(_check_set, path, digest)))
+        _check_records(cache, result.damage)
     return result
 
 
+def _check_records(cache: Cache, damage: list[Damage]) -> None:
+    """Check the records of runs and the image sets."""
+    for path in cache.run_files():
+        with _noted(cache, path, damage):
+            cache.run(path)
+    runs = cache.runs(damaged_too=False)
+    digests = {run.image_set: run.image_set_sha256 for run in runs if run.image_set_sha256}
+    for name, digest in digests.items():
+        path = cache.set_file(name)
+        with _noted(cache, path, damage):  # one that was removed on purpose is not missed
+            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise DamagedError(path, "it is not as its last extraction wrote it")
+
+
 def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
-    """Move a damaged file to ``quarantine/``, where the cache can be written."""
+    """Move a damaged file to ``quarantine/``, with the reason beside it, where that can be done.
+
+    Parameters
+    ----------
+    cache : Cache
+        Its folder.
+    path : Path
+        A file in it.
+    reason : str
+        What is wrong with it.
+
+    Returns
+    -------
+    Damage
+        Where it was, and where it is.
+    """
+    place = cache.root / "quarantine" / path.relative_to(cache.root)
+    if place.exists():
+        place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        return Damage(str(path), str(cache.set_aside(path, reason)), reason)
-    except (CacheError, FileNotFoundError):
+        move(path, place)
+        write_json(place.with_name(f"{place.name}.json"), {"reason": reason, "time": now})
+    except OSError:
         return Damage(str(path), None, reason)
+    return Damage(str(path), str(place), reason)
 
 
-def _check(cache: Cache, path: Path, check: Callable[[], object]) -> list[Damage]:
+@contextmanager
+def _noted(cache: Cache, path: Path, damage: list[Damage]) -> Iterator[None]:
+    """Set a file aside where it is damaged; one that vanishes has been replaced or removed."""
     try:
-        check()
+        yield
+    except FileNotFoundError:
+        pass
     except DamagedError as error:
-        return [set_aside(cache, path, error.reason)]
+        damage.append(set_aside(cache, path, error.reason))
     except (CacheError, MissingExtraError) as error:  # it may well be whole
-        return [Damage(str(path), None, str(error))]
-    return []
-
-
-def _check_part(part: Part) -> None:
-    """Raise `DamagedError` unless a part is whole, to the last byte."""
-    layers = part.layers  # first of all, whether it is ours to check
-    part.check_content()
-    for layer in layers:
-        for _ in part.read(layer, np.arange(part.rows)):
-            pass
-
-
-def _check_set(path: Path, digest: str) -> None:
-    """Raise `DamagedError` unless an image set's file is as its last extraction wrote it."""
-    if not path.exists():
-        return  # removed on purpose: there is nothing that could be wrong
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise DamagedError(path, "it is not as its last extraction wrote it")
+        damage.append(Damage(str(path), None, str(error)))
 
 
 def _tidy(bank: Bank) -> None:

@@ -3,12 +3,12 @@
 import hashlib
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import h5py
 import numpy as np
@@ -18,7 +18,6 @@ from bottleneck.cache.layout import (
     HDF5_FORMAT,
     SCHEMA,
     Dataset,
-    SparseFile,
     block_rows,
     checksums,
     compression_options,
@@ -27,10 +26,8 @@ from bottleneck.cache.layout import (
     seal_of,
 )
 from bottleneck.cache.parts import (
-    Layer,
     Part,
     RowIndex,
-    content_name,
     errors_of,
     part_files,
     part_number,
@@ -51,6 +48,7 @@ __all__ = [
 PART_BYTES = 128 * 2**20
 PART_SECONDS = 30.0
 _DIGEST_LETTERS = 64
+_KEYS = ("digest", "view")
 _VIEWS = 2**16
 
 
@@ -176,7 +174,7 @@ class PartWriter:
         if ((given < 0) | (given >= _VIEWS)).any():
             raise UsageError(f"a view is a number from 0 to {_VIEWS - 1}; check those given")
         columns["view"] = given.astype(np.uint16)
-        self._check(columns, len(digests))
+        self._check(columns)
         done = 0
         while done < len(digests):
             if not self._columns:
@@ -190,7 +188,8 @@ class PartWriter:
             if old or self._rows == self._capacity:
                 self._commit()
 
-    def _check(self, columns: Mapping[str, np.ndarray], count: int) -> None:
+    def _check(self, columns: Mapping[str, np.ndarray]) -> None:
+        count = len(columns["digest"])
         for name, values in columns.items():
             if len(values) != count:
                 raise UsageError(
@@ -203,7 +202,7 @@ class PartWriter:
 
     def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
         """Make room for a part; the system gives memory only where something is written."""
-        width = sum(row_bytes(values.shape, values.dtype) for values in columns.values())
+        width = sum(map(row_bytes, columns.values()))
         self._capacity = max(1, self.part_bytes // width)
         self._rows = 0  # before there are columns, should an interruption come between
         self._started = time.monotonic()
@@ -227,42 +226,38 @@ class PartWriter:
             self._under_way.result()
 
     def _write(self, columns: Mapping[str, np.ndarray]) -> None:
-        pieces = list(hdf5_pieces(*self._contents(columns)))
+        pieces = list(self._pieces(columns))
         content = xxh3_64()
         for piece in pieces:
             content.update(piece)
         with errors_of(self.folder):
             number = max(map(part_number, part_files(self.folder)), default=0) + 1
             # Two writers get the same name only for the same content.
-            atomic_write(self.folder / f"{number:06d}-{content_name(content)}.h5", pieces)
+            atomic_write(self.folder / f"{number:06d}-{content.hexdigest()[:8]}.h5", pieces)
 
-    def _contents(
-        self, columns: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, Dataset], dict[str, Any]]:
-        """Return the datasets and the attributes of a part."""
-        datasets = {name: Dataset.of(columns[name]) for name in ("digest", "view")}
-        types = {}
-        for name in [name for name in columns if name not in datasets]:
-            layer, values = name.removeprefix("features/"), columns[name]
-            types[layer] = values.shape, values.dtype
-            per_block = block_rows(row_bytes(values.shape, values.dtype))
-            sums = np.array(checksums(values, per_block), np.uint64)
+    def _pieces(self, columns: Mapping[str, np.ndarray]) -> Iterator[memoryview]:
+        """Yield the bytes of a part."""
+        datasets = {name: Dataset.of(columns[name]) for name in _KEYS}
+        layers = {
+            name.removeprefix("features/"): values
+            for name, values in columns.items()
+            if name not in _KEYS
+        }
+        for layer, values in layers.items():
+            sums = np.array(checksums(values), np.uint64)
+            per_block = block_rows(row_bytes(values))
             datasets[f"checksums/{layer}"] = Dataset.of(sums, rows_per_block=per_block)
-            datasets[name] = Dataset(
-                values.shape,
-                values.dtype,
-                [values],
-                {"layer": layer, "shape": values.shape[1:]},
-                compression_options(self.compress, values.shape, values.dtype),
+            options = compression_options(self.compress, values)
+            datasets[f"features/{layer}"] = Dataset.of(
+                values, options, layer=layer, shape=values.shape[1:]
             )
-        seal = seal_of(self.fingerprint, types, columns["digest"], columns["view"])
         attributes = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
             "compress": self.compress,
-            "seal": seal,
+            "seal": seal_of(self.fingerprint, layers, columns["digest"], columns["view"]),
         }
-        return datasets, attributes
+        yield from hdf5_pieces(datasets, attributes)
 
 
 def view_file_content(parts: Sequence[Part]) -> bytes:
@@ -270,18 +265,15 @@ def view_file_content(parts: Sequence[Part]) -> bytes:
 
     A part that cannot be opened shows as nan, not as zero.
     """
-    content = SparseFile()
+    content = io.BytesIO()
     with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
         file.attrs["parts"] = _names([part.path for part in parts])
         for layer in sorted({layer for part in parts for layer in part.layers}):
             first = list(RowIndex(parts, layer).first_rows())
-            for target, source, fill in (
-                (f"features/{layer}", f"features/{layer}", np.nan),
-                (f"digest/{layer}", "digest", 0),
-                (f"view/{layer}", "view", 0),
-            ):
-                file.create_virtual_dataset(target, _stack(first, source), fillvalue=fill)
-    return b"".join(content.pieces(0, content.seek(0, io.SEEK_END)))
+            for kind, fill in (("features", np.nan), ("digest", 0), ("view", 0)):
+                stacked = _stack(first, f"features/{layer}" if kind == "features" else kind)
+                file.create_virtual_dataset(f"{kind}/{layer}", stacked, fillvalue=fill)
+    return content.getvalue()
 
 
 def shows(file: Path, parts: Sequence[Path]) -> bool:
@@ -300,19 +292,15 @@ def _names(parts: Sequence[Path]) -> np.bytes_:
 
 
 def _stack(chosen: Sequence[tuple[Part, np.ndarray]], source: str) -> h5py.VirtualLayout:
-    total, held = sum(len(rows) for _, rows in chosen), _held(chosen[0][0], source)
-    layout = h5py.VirtualLayout((total, *held.shape[1:]), held.dtype)
+    """Return some rows of parts, one below the other."""
+    held = [each.dataset(source) for each, _ in chosen]
+    total = sum(len(rows) for _, rows in chosen)
+    layout = h5py.VirtualLayout((total, *held[0].shape[1:]), held[0].dtype)
     start = 0
-    for part, rows in chosen:
-        held = _held(part, source)
-        virtual = h5py.VirtualSource(f"parts/{part.path.name}", source, held.shape, held.dtype)
+    for (part, rows), values in zip(chosen, held, strict=True):
+        name = f"parts/{part.path.name}"
+        virtual = h5py.VirtualSource(name, source, values.shape, values.dtype)
         for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
             layout[start : start + len(run)] = virtual[int(run[0]) : int(run[-1]) + 1]
             start += len(run)
     return layout
-
-
-def _held(part: Part, source: str) -> np.ndarray | Layer:
-    """Return what tells the shape and the type of a part's dataset."""
-    keys = {"digest": part.digests, "view": part.views}
-    return keys[source] if source in keys else part.layers[source.removeprefix("features/")]

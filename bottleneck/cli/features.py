@@ -245,7 +245,7 @@ def _note_safe(
 def _note_parts(extraction: "Extraction", cache: "Cache") -> None:
     used = [(found.bank, found.view_bank) for found in extraction.layers]
     for name in dict.fromkeys(filter(None, chain.from_iterable(used))):
-        parts = len(cache.named(name).parts())
+        parts = len(cache.named(name).part_files())
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
 

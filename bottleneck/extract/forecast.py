@@ -1,6 +1,5 @@
 """Before an extraction: a forecast from a short timed trial, and a look at its views."""
 
-import os
 import shutil
 import sys
 import time
@@ -14,13 +13,15 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
+from torchvision.utils import make_grid
 
 from bottleneck.augment import find_policy
 from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
-from bottleneck.errors import BadImageError, CacheError, DataError
+from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract.compute import Progress, preprocess_views
 from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import open_writers, stored_batches
@@ -123,25 +124,13 @@ def forecast_extraction(
     writers = open_writers(base, cache, settings)
     plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
     seconds = time.monotonic() - started
-    tried = bytes_on_disk = growth = 0
-    rejected: dict[str, RejectedImage] = {}
-    for work in [
-        _Work(task, writer)
+    report, size = progress or (lambda *_: None), settings.batch_size
+    trials = [
+        _try(task, writer, cache, size, report)
         for plan, writer in zip(plans, writers, strict=True)
         for task in plan.tasks
-    ]:
-        trial = _try(work, cache, settings.batch_size, progress or (lambda *_: None))
-        count = len(work.task.items)
-        sizes = work.part_sizes(count, trial.seconds_per_image)
-        tried += trial.images
-        rejected |= {item.digest: RejectedImage(item.path, why) for item, why in trial.rejected}
-        image_bytes = work.views * sum(map(work.writer.row_bytes, work.task.layers))
-        seconds += trial.seconds + (count - trial.images) * (
-            trial.seconds_per_image + trial.seconds_per_byte * image_bytes
-        )
-        bytes_on_disk += sum(map(sum, sizes))
-        buffered = work.part_sizes(trial.images, trial.seconds_per_image)
-        growth = max(growth, sum(map(_held, sizes)) - sum(map(_held, buffered)))
+    ]
+    rejected = {item.digest: (item.path, why) for each in trials for item, why in each.rejected}
     peak = _peak_memory()
     return Forecast(
         image_set=images.name,
@@ -149,98 +138,94 @@ def forecast_extraction(
         images=len(images.items),
         missing=plans[0].images,
         missing_views=sum(plan.rows for plan in plans[1:]),
-        trial=tried,
-        seconds=round(seconds, 3),
-        bytes_on_disk=bytes_on_disk,
-        peak_memory=None if peak is None else peak + growth,
-        rejected=[*images.rejected, *rejected.values()],
+        trial=sum(each.images for each in trials),
+        seconds=round(seconds + sum(each.seconds for each in trials), 3),
+        bytes_on_disk=sum(each.bytes_on_disk for each in trials),
+        peak_memory=peak and peak + max((each.growth for each in trials), default=0),
+        rejected=[*images.rejected, *(RejectedImage(*each) for each in rejected.values())],
     )
-
-
-def _held(sizes: Sequence[int]) -> int:
-    """Return the bytes of the two parts of a bank that memory holds: one filled, one written."""
-    return sum(sorted(sizes)[-2:])
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A task, and what writes it."""
-
-    task: Task
-    writer: FeatureWriter
-
-    @property
-    def views(self) -> float:
-        """How many views of an image are computed, on average."""
-        return self.task.rows / len(self.task.items)
-
-    def part_sizes(self, images: int, seconds_per_image: float) -> list[list[int]]:
-        """Return for each bank the bytes of its parts."""
-        rows, seconds_per_row = round(images * self.views), seconds_per_image / self.views
-        banks: dict[str, list[int]] = {}
-        for layer in self.task.layers:
-            widths = banks.setdefault(self.writer.target.banks[layer].name, [])
-            widths.append(self.writer.row_bytes(layer))
-        sizes = []
-        for widths in banks.values():
-            of_size = PART_BYTES // len(banks) // sum(widths)
-            of_time = ceil(PART_SECONDS / seconds_per_row)
-            held = max(1, min(of_size, of_time))
-            full, rest = divmod(rows, held)
-            counts = [held] * full + [rest] * bool(rest)
-            sizes.append([part_size(count, widths) for count in counts])
-        return sizes
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Images tried and the time that they took; then the time of each further one."""
+    """How many images of a task were tried, and what all of it will take.
+
+    Attributes
+    ----------
+    growth : int
+        Bytes of memory that it will take beyond what the trial took.
+    rejected : list of (ImageItem, str)
+        Images met in the trial that cannot be used.
+    """
 
     images: int
     seconds: float
-    seconds_per_image: float
-    seconds_per_byte: float
+    bytes_on_disk: int
+    growth: int
     rejected: list[tuple[ImageItem, str]]
 
 
-def _try(work: _Work, cache: Cache, batch_size: int | Literal["auto"], report: Progress) -> _Trial:
+def _try(
+    task: Task,
+    writer: FeatureWriter,
+    cache: Cache,
+    batch_size: int | Literal["auto"],
+    report: Progress,
+) -> _Trial:
     """Compute and store the first images of a task, in the same banks of another cache."""
-    folder = _scratch_folder(cache)
     done = warmed = size = 0
     rejected: list[tuple[ImageItem, str]] = []
-    with TemporaryDirectory(prefix=_PREFIX, dir=folder) as place:
+    with TemporaryDirectory(prefix=_PREFIX, dir=_scratch_folder(cache)) as place:
         started = warm = time.monotonic()
-        target = work.writer.target
-        banks = {layer: Cache(place).named(bank.name) for layer, bank in target.banks.items()}
-        scratch = replace(work.writer, target=replace(target, banks=banks))
-        with closing(stored_batches(work.task, scratch, batch_size)) as batches:
+        banks = {
+            layer: Cache(place).named(bank.name) for layer, bank in writer.target.banks.items()
+        }
+        scratch = replace(writer, target=replace(writer.target, banks=banks))
+        with closing(stored_batches(task, scratch, batch_size)) as batches:
             for number, batch in enumerate(batches, start=1):
                 done += batch.images
                 rejected += batch.rejected
                 now = time.monotonic()
                 size = size or done
-                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(work.task.items))
+                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(task.items))
                 report("trial", min(done, least), least)
                 if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
                     warm, warmed = now, done
                 timed = done - warmed if warmed else 0
                 if timed >= _TIMED_BATCHES * size and now - warm >= _TIMED_SECONDS:
                     break
-        elapsed = now - started
-        per_image = (now - warm) / timed if timed else elapsed / done
-        return _Trial(done, elapsed, per_image, _seconds_per_byte(Path(place)), rejected)
+        elapsed, per_byte = now - started, _seconds_per_byte(Path(place))
+    per_image = (now - warm) / timed if timed else elapsed / done
+    views = task.rows / len(task.items)
+    to_write = per_byte * views * sum(map(writer.row_bytes, task.layers))
+    whole = _bytes_of(task, writer, task.rows)
+    tried = _bytes_of(task, writer, round(done * views))
+    part = _bytes_of(task, writer, ceil(PART_SECONDS * views / per_image))
+    return _Trial(
+        images=done,
+        seconds=elapsed + (len(task.items) - done) * (per_image + to_write),
+        bytes_on_disk=sum(whole),
+        growth=_held(whole, part) - _held(tried, part),
+        rejected=rejected,
+    )
+
+
+def _bytes_of(task: Task, writer: FeatureWriter, rows: int) -> list[int]:
+    """Return what so many rows of a task take in each of the banks."""
+    banks = writer.target.by_bank(task.layers).values()
+    return [part_size(rows, [*map(writer.row_bytes, layers)]) for layers in banks]
+
+
+def _held(sizes: Sequence[int], parts: Sequence[int]) -> int:
+    """Return the bytes of the two parts of each bank in memory: one filled, one written."""
+    most = PART_BYTES // len(sizes)
+    return sum(min(size, 2 * min(part, most)) for size, part in zip(sizes, parts, strict=True))
 
 
 def _scratch_folder(cache: Cache) -> Path:
     """Return a folder on the cache's disk, without what killed trials have left there."""
-    if cache.root.exists():
-        cache.check_writable()
-    folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.is_dir())
-    if not os.access(folder, os.W_OK):
-        raise CacheError(
-            f"cannot write the cache folder {str(cache.root)!r} into {str(folder)!r}; choose "
-            f"another `cache`"
-        )
+    folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
+    Cache(folder).check_writable()
     for path in stale_paths(folder, f"{_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
     return folder
@@ -303,7 +288,7 @@ def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6
             seen = preprocess_views(transform, data, policy, item.digest, range(views + 1))
         except (OSError, BadImageError):
             continue
-        rows.append((item, [np.asarray(each.movedim(0, -1)) for each in seen]))
+        rows.append((item, seen))
         if len(rows) == count:
             break
     if not rows:
@@ -320,16 +305,15 @@ def _in_turn(images: ImageSet) -> list[ImageItem]:
     return [item for item in chain(*zip_longest(*classes.values())) if item]
 
 
-def _sheet(rows: Sequence[tuple[ImageItem, Sequence[np.ndarray]]]) -> Image.Image:
-    step = _SIDE + _GAP
-    columns = len(rows[0][1])
-    sheet = Image.new("RGB", (_NAMES + columns * step, len(rows) * step + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_FONT_SIZE)
-    for number, (item, pictures) in enumerate(rows):
-        top = _GAP + number * step
+def _sheet(rows: Sequence[tuple[ImageItem, Sequence[torch.Tensor]]]) -> Image.Image:
+    """Return rows of pictures, uint8 of shape (3, height, width), each behind its names."""
+    pictures = torch.stack([picture for _, row in rows for picture in row])
+    grid = make_grid(pictures, nrow=len(rows[0][1]), padding=_GAP, pad_value=255)
+    sheet = Image.new("RGB", (_NAMES - _GAP + grid.shape[2], grid.shape[1]), "white")
+    sheet.paste(Image.fromarray(grid.movedim(0, -1).numpy()), (_NAMES - _GAP, 0))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for number, (item, _) in enumerate(rows):
         lines = [item.label or "", Path(item.path).name]
-        draw.text((_GAP, top), "\n".join(line[:_LETTERS] for line in lines), "black", font)
-        for place, picture in enumerate(pictures):
-            sheet.paste(Image.fromarray(picture), (_NAMES + place * step, top))
+        text = "\n".join(line[:_LETTERS] for line in lines)
+        draw.text((_GAP, _GAP + number * (_SIDE + _GAP)), text, "black", font)
     return sheet

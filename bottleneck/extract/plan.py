@@ -24,20 +24,17 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where a base's features belong.
+class _Storage:
+    """What is stored of a base's layers.
 
     Attributes
     ----------
-    banks : mapping of str to Bank
-        Layer to its bank.
     dtype : str
         The type in which features are stored.
     policy : Policy or None
         How views are made that are stored there; None for plain images.
     """
 
-    banks: Mapping[str, Bank]
     dtype: str
     policy: Policy | None
 
@@ -49,6 +46,26 @@ class Target:
     def fingerprint(self, base: FrozenBase, layer: str) -> str:
         """Return the fingerprint of what a base computes for it."""
         return base.fingerprint(layer, self.dtype, self.augmentation)
+
+
+@dataclass(frozen=True)
+class Target(_Storage):
+    """Where a base's features belong.
+
+    Attributes
+    ----------
+    banks : mapping of str to Bank
+        Layer to its bank.
+    """
+
+    banks: Mapping[str, Bank]
+
+    def by_bank(self, layers: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names of the banks of some layers, with the layers of each."""
+        found: dict[str, list[str]] = {}
+        for layer in layers:
+            found.setdefault(self.banks[layer].name, []).append(layer)
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,19 +91,20 @@ class Task:
         """How many views there are."""
         return sum(map(len, self.views.values()))
 
+    def only(self, digests: Container[str]) -> "Task":
+        """Return what there is to compute of some of the images."""
+        items = tuple(item for item in self.items if item.digest in digests)
+        return Task(self.layers, items, {item.digest: self.views[item.digest] for item in items})
+
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(_Storage):
     """What the banks of plain images lack, or those of augmented views.
 
     Attributes
     ----------
     banks : dict of str to str
         Layer to the name of its bank.
-    dtype : str
-        The type in which features are stored.
-    policy : Policy or None
-        How the views are made; None for plain images.
     items : tuple of ImageItem
         The different images that shall be in the banks.
     views : tuple of int
@@ -97,8 +115,6 @@ class Plan:
     """
 
     banks: dict[str, str]
-    dtype: str
-    policy: Policy | None
     items: tuple[ImageItem, ...]
     views: tuple[int, ...]
     tasks: tuple[Task, ...]
@@ -120,15 +136,8 @@ class Plan:
 
     def only(self, digests: Container[str]) -> "Plan":
         """Return the plan of some of the images."""
-        tasks = [
-            Task(
-                task.layers,
-                tuple(item for item in task.items if item.digest in digests),
-                {digest: views for digest, views in task.views.items() if digest in digests},
-            )
-            for task in self.tasks
-        ]
         items = tuple(item for item in self.items if item.digest in digests)
+        tasks = tuple(task.only(digests) for task in self.tasks)
         return replace(self, items=items, tasks=tuple(task for task in tasks if task.items))
 
     def divided(self, count: int) -> list["Plan"]:
@@ -143,12 +152,10 @@ class Plan:
 
 def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
     """Return where a base's features belong: of plain images and, if there are any, of views."""
-    policies: list[Policy | None] = [None]
-    if settings.views and settings.augment:
-        policies.append(find_policy(settings.augment))
+    viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
     targets = []
-    for policy in policies:
-        target = Target({}, settings.dtype, policy)
+    for policy in (None, *viewed):
+        target = Target(settings.dtype, policy, {})
         names = {layer: target.fingerprint(base, layer) for layer in base.layers}
         banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
         targets.append(replace(target, banks=banks))
@@ -167,20 +174,18 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
     """
     plans = []
     for target in targets:
-        items = {item.digest: item for item in images.items}
-        wanted: tuple[int, ...] = (0,)
-        if target.policy:
-            items = {item.digest: item for item in images.items if item.split == "train"}
-            wanted = tuple(range(1, views + 1))
-            if not items:
-                raise DataError(
-                    f"image set {images.name!r} has no train images, and only these have views; "
-                    f"add some, or leave `views` out"
-                )
-        different = tuple(items.values())
+        policy = target.policy
+        chosen = [item for item in images.items if policy is None or item.split == "train"]
+        if policy and not chosen:
+            raise DataError(
+                f"image set {images.name!r} has no train images, and only these have views; add "
+                f"some, or leave `views` out"
+            )
+        items = tuple({item.digest: item for item in chosen}.values())
+        wanted = tuple(range(1, views + 1)) if policy else (0,)
         names = {layer: bank.name for layer, bank in target.banks.items()}
-        tasks = find_tasks(different, target.banks, wanted)
-        plans.append(Plan(names, target.dtype, target.policy, different, wanted, tasks))
+        tasks = find_tasks(items, target.banks, wanted)
+        plans.append(Plan(target.dtype, policy, names, items, wanted, tasks))
     return plans
 
 

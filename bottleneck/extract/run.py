@@ -1,7 +1,7 @@
 """Extraction: plan, compute, store; then keep the image set and a record of the run."""
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,9 +94,7 @@ def extract_features(
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)
-    plain, views = filling.plans[0], filling.plans[1] if settings.views else None
-    policy = views.policy if views else None
-    augmentation = policy.as_dict() if policy else None
+    plan = filling.plans[-1]  # of the views, if there are any
     extraction = Extraction(
         time=datetime.now(UTC).isoformat(),
         image_set=images.name,
@@ -107,23 +105,7 @@ def extract_features(
         adjustments=cast("Adjustments", base.adjustments),
         precision=base.precision,
         dtype=settings.dtype,
-        layers=[
-            ExtractedLayer(
-                layer=layer,
-                alias=base.network.alias(layer),
-                aliases=list(base.network.layers[layer].aliases),
-                bank=bank,
-                fingerprint=base.fingerprint(layer, settings.dtype),
-                pool=base.pools[layer],
-                axes=base.axes[layer],
-                shape=list(base.shapes[layer]),
-                view_bank=views.banks[layer] if views else None,
-                view_fingerprint=(
-                    base.fingerprint(layer, settings.dtype, augmentation) if views else None
-                ),
-            )
-            for layer, bank in plain.banks.items()
-        ],
+        layers=[_described(base, layer, filling.plans) for layer in base.layers],
         images=len(usable.items),
         computed=filling.rows[0],
         cached=len({item.digest for item in usable.items}) - filling.rows[0],
@@ -134,10 +116,27 @@ def extract_features(
         seconds=round(time.monotonic() - started, 3),
         views=settings.views,
         views_computed=sum(filling.rows[1:]),
-        policy=policy.name if policy else None,
-        augmentation=cast("Augmentation | None", augmentation),
+        policy=plan.policy.name if plan.policy else None,
+        augmentation=cast("Augmentation | None", plan.augmentation),
     )
     return cache.record_run(extraction)
+
+
+def _described(base: FrozenBase, layer: str, plans: Sequence[Plan]) -> ExtractedLayer:
+    """Return what the record of a run says of a layer."""
+    plain, views = plans[0], plans[-1] if plans[-1].policy else None
+    return ExtractedLayer(
+        layer=layer,
+        alias=base.network.alias(layer),
+        aliases=list(base.network.layers[layer].aliases),
+        bank=plain.banks[layer],
+        fingerprint=plain.fingerprint(base, layer),
+        pool=base.pools[layer],
+        axes=base.axes[layer],
+        shape=list(base.shapes[layer]),
+        view_bank=views.banks[layer] if views else None,
+        view_fingerprint=views.fingerprint(base, layer) if views else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class FeatureWriter:
     compress: str = "none"
 
     def __post_init__(self) -> None:
-        compression_options(self.compress, (1, 1), np.dtype(np.float16))
+        compression_options(self.compress, np.empty((1, 1)))
         check_base(self.base, self.target, self.canary)
 
     def row_bytes(self, layer: str) -> int:
@@ -65,9 +65,7 @@ class FeatureWriter:
 
         What was appended is committed when the generator ends or is closed.
         """
-        layers_of: dict[str, list[str]] = {}
-        for layer in layers:
-            layers_of.setdefault(self.target.banks[layer].name, []).append(layer)
+        banks = self.target.by_bank(layers)
         writers: dict[str, PartWriter] = {}
         with closing(batches), ExitStack() as stack:
             for batch in batches:
@@ -75,15 +73,15 @@ class FeatureWriter:
                     for layer, values in batch.features.items():
                         store(values, self.target.dtype, layer)  # only what can be gets a bank
                     self._describe(layers)
-                    for name, (first, *_) in layers_of.items():
+                    for name, (first, *_) in banks.items():
                         writer = self.target.banks[first].writer(
-                            self.target.dtype, share=len(layers_of), compress=self.compress
+                            self.target.dtype, share=len(banks), compress=self.compress
                         )
                         writers[name] = stack.enter_context(writer)
-                digests = [item.digest for item in batch.items]
+                digests, views = [item.digest for item in batch.items], np.array(batch.views)
                 for name, writer in writers.items() if batch.items else ():
-                    own = {layer: batch.features[layer] for layer in layers_of[name]}
-                    writer.append(digests, own, views=np.array(batch.views))
+                    own = {layer: batch.features[layer] for layer in banks[name]}
+                    writer.append(digests, own, views=views)
                 yield batch
 
     def finish(self, plan: Plan, bad: Container[str]) -> None:
@@ -117,7 +115,6 @@ class FeatureWriter:
             bank = self.target.banks[layer]
             if bank.describes(layer):
                 continue
-            versions = {"python": platform.python_version()}
             details = StoredLayer(
                 alias=self.base.network.alias(layer),
                 shape=list(self.base.shapes[layer]),
@@ -129,7 +126,8 @@ class FeatureWriter:
                 model=self.base.model,
                 weights_name=self.base.weights_name,
                 weights_random=self.base.weights_random,
-                versions=versions | {package: version(package) for package in _PACKAGES},
+                versions={"python": platform.python_version()}
+                | {package: version(package) for package in _PACKAGES},
                 policy=self.target.policy.name if self.target.policy else None,
                 layers={layer: details},
                 **decides | {"transform": self.base.transform},
