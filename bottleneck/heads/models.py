@@ -1,8 +1,9 @@
 """What a head computes of features: arrays, and how they become scores."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +17,7 @@ __all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"
 _BLOCK_BYTES = 2**27
 
 
-class Model(Protocol):
+class Model(ABC):
     """Scores of features. Its arrays and numbers are the fields of a dataclass.
 
     Attributes
@@ -25,6 +26,7 @@ class Model(Protocol):
         Names the class in a saved head.
     shapes : mapping of str to str
         What the axes of each array are, a letter each: ``k`` classes, ``d`` features, and others.
+        The columns of the first one are the features.
     """
 
     kind: ClassVar[str]
@@ -33,16 +35,19 @@ class Model(Protocol):
     @property
     def n_features(self) -> int:
         """How many features it takes."""
+        return int(getattr(self, next(iter(self.shapes))).shape[1])
 
+    @abstractmethod
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return scores of shape (n, k) of features of shape (n, d)."""
 
+    @abstractmethod
     def to_module(self) -> "nn.Module":
         """Return what gives the same scores in torch."""
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(Model):
     """One score per class, linear in the features.
 
     Attributes
@@ -56,11 +61,6 @@ class Affine:
     weight: np.ndarray
     bias: np.ndarray
 
-    @property
-    def n_features(self) -> int:
-        """As `Model.n_features`."""
-        return int(self.weight.shape[1])
-
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
         return np.asarray(X @ self.weight.T + self.bias)
@@ -71,7 +71,7 @@ class Affine:
 
 
 @dataclass(frozen=True, eq=False)
-class Perceptron:
+class Perceptron(Model):
     """A hidden layer of rectified units between the features and the scores.
 
     Attributes
@@ -97,11 +97,6 @@ class Perceptron:
     bias: np.ndarray
     dropout: float
 
-    @property
-    def n_features(self) -> int:
-        """As `Model.n_features`."""
-        return int(self.hidden_weight.shape[1])
-
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
         hidden = np.maximum(X @ self.hidden_weight.T + self.hidden_bias, 0)
@@ -117,7 +112,7 @@ class Perceptron:
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Neighbours(Model):
     """Votes of the nearest rows among those fitted on.
 
     A score is the log of the share of votes, or of its odds where a row may be of several classes.
@@ -156,11 +151,6 @@ class Neighbours:
     n_neighbors: int
     multilabel: bool
 
-    @property
-    def n_features(self) -> int:
-        """As `Model.n_features`."""
-        return int(self.rows.shape[1])
-
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
         return self.scores_of(self.nearest(X))
@@ -191,12 +181,11 @@ class Neighbours:
         """Return a module that holds the rows and searches them."""
         from bottleneck.heads.modules import NearestRows
 
-        names = ("rows", "votes", "counts", "mean", "scale")
-        arrays = {name: getattr(self, name) for name in names}
+        arrays = {name: getattr(self, name) for name in self.shapes}
         return NearestRows(arrays, self.n_neighbors, multilabel=self.multilabel)
 
 
-MODELS: Mapping[str, Any] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}
+MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}
 """Models by their kind."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.problem import Blocks, Fold, Problem, Progress, Reduce
+from bottleneck.heads.problem import Fold, Problem, Reduce, Rows
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings, TrainingSettings
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_validation"]
 
 
-def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recipe:
+def recipe_of(clf: str | MLPSettings) -> Recipe:
     """Return a recipe by its name, or that of a network.
 
     Raises
@@ -28,7 +28,7 @@ def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recip
         There is none of that name.
     """
     if isinstance(clf, MLPSettings):
-        return MLP.of(clf, progress)
+        return MLP.of(clf)
     if clf not in RECIPES:
         raise UnknownNameError(
             f"no classifier {clf!r}; expected one of {', '.join(RECIPES)}"
@@ -74,7 +74,7 @@ def problem_of(
 
 
 def make_problem(
-    X: np.ndarray | Blocks,
+    X: Rows,
     y: np.ndarray,
     recipe: Recipe,
     settings: TrainingSettings | None = None,
@@ -89,48 +89,27 @@ def make_problem(
     settings = settings or TrainingSettings()
     _check_rows(X, y)
     targets = Targets.of(np.asarray(y), multilabel=multilabel)
-    if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
-        raise DataError(
-            f"the training images have {len(targets.classes)} class; a classifier needs at least "
-            f"two: add images of another"
-        )
-    if targets.multilabel and not recipe.multilabel:
-        able = ", ".join(name for name, each in RECIPES.items() if each.multilabel)
-        raise UsageError(
-            f"{recipe.name} gives each image one class, but the labels name several; choose one of "
-            f"{able}"
-        )
-    if not isinstance(X, np.ndarray) and not recipe.streams:
-        able = ", ".join(name for name, each in RECIPES.items() if each.streams)
-        raise UsageError(
-            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with copies, "
-            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` that makes "
-            f"fewer features, or more `memory`"
-        )
+    _check_recipe(recipe, X, targets)
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
         raise UsageError(
             f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
             f"row, from 0 on and finite"
         )
-    if not weights.any():
-        raise UsageError("all sample weights are zero; expected some above: give other weights")
-    members = targets.indicators[weights > 0].sum(axis=0)
-    lacking = members == 0
-    if targets.multilabel:
-        lacking |= members == (weights > 0).sum()
-    if lacking.any():
-        raise DataError(
-            f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
-            f"have it; expected some of it and some others: give weights above 0, or more images"
-        )
+    _check_classes(targets, weights > 0)
     own = np.arange(len(X)) if groups is None else np.asarray(groups)
+    seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)
+    if seen.shape != own.shape or not np.isin(own, own[seen]).all():
+        raise UsageError(
+            f"{int(seen.sum())} of {len(own)} rows are plain; expected one at least in each "
+            f"group: give the group of every view, which is that of its image"
+        )
     problem = Problem(
         X=X,
         targets=targets,
         groups=own,
         weights=weights,
-        plain=_checked_plain(plain, own),
+        plain=seen,
         balanced=settings.balanced,
         standardize=settings.standardize,
         reduce=reduce,
@@ -140,22 +119,7 @@ def make_problem(
     return problem if weights.all() else problem.take(weights > 0)
 
 
-def _checked_plain(plain: np.ndarray | None, groups: np.ndarray) -> np.ndarray:
-    """Return which rows are plain; a `UsageError` where a group has none."""
-    if plain is None:
-        return np.ones(len(groups), dtype=bool)
-    found = np.asarray(plain, dtype=bool)
-    if found.shape != groups.shape or not np.isin(groups, groups[found]).all():
-        raise UsageError(
-            f"{int(found.sum())} of {len(groups)} rows are plain; expected one at least in each "
-            f"group: give the group of every view, which is that of its image"
-        )
-    return found
-
-
-def with_validation(
-    problem: Problem, X: np.ndarray | Blocks, y: np.ndarray
-) -> tuple[Problem, Fold]:
+def with_validation(problem: Problem, X: Rows, y: np.ndarray) -> tuple[Problem, Fold]:
     """Return a problem with rows that are held out, and which these are.
 
     Raises
@@ -177,7 +141,7 @@ def with_validation(
     return problem.with_held(X, held)
 
 
-def _check_rows(X: np.ndarray | Blocks, y: np.ndarray) -> None:
+def _check_rows(X: Rows, y: np.ndarray) -> None:
     if len(X.shape) != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
         raise UsageError(
             f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
@@ -186,3 +150,37 @@ def _check_rows(X: np.ndarray | Blocks, y: np.ndarray) -> None:
     # What is read in blocks was finite when the cache stored it.
     if isinstance(X, np.ndarray) and not np.isfinite(X).all():
         raise DataError("the features hold nan or inf; expected finite numbers: extract again")
+
+
+def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
+    if targets.multilabel and not recipe.multilabel:
+        able = ", ".join(name for name, each in RECIPES.items() if each.multilabel)
+        raise UsageError(
+            f"{recipe.name} gives each image one class, but the labels name several; choose one of "
+            f"{able}"
+        )
+    if not isinstance(X, np.ndarray) and not recipe.streams:
+        able = ", ".join(name for name, each in RECIPES.items() if each.streams)
+        raise UsageError(
+            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with copies, "
+            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` that makes "
+            f"fewer features, or more `memory`"
+        )
+
+
+def _check_classes(targets: Targets, counted: np.ndarray) -> None:
+    """Raise a `DataError` where there is nothing to tell apart among the rows that count."""
+    if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
+        raise DataError(
+            f"the training images have {len(targets.classes)} class; a classifier needs at least "
+            f"two: add images of another"
+        )
+    members = targets.indicators[counted].sum(axis=0)
+    lacking = members == 0
+    if targets.multilabel:
+        lacking |= members == counted.sum()
+    if lacking.any():
+        raise DataError(
+            f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
+            f"have it; expected some of it and some others: give weights above 0, or more images"
+        )

@@ -1,8 +1,8 @@
 """What a head is fitted on, and which rows of it are held out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
@@ -11,40 +11,15 @@ from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments
 
-__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Progress", "Reduce", "row_counts"]
+if TYPE_CHECKING:
+    from bottleneck.features import StreamedRows
 
+__all__ = ["Fitted", "Fold", "Problem", "Progress", "Reduce", "Rows", "row_counts"]
+
+Rows: TypeAlias = "np.ndarray | StreamedRows"
+"""Features in memory, or read in blocks where they do not fit there."""
 Progress = Callable[[str, int, int], None]
 Reduce = Callable[..., Reduction]
-
-
-class Blocks(Protocol):
-    """Features that are read in blocks, in place of an array, as they do not fit into memory.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Rows and features.
-    size : int
-        How many numbers they are.
-    memory : int
-        Bytes that may be taken, the blocks included.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int]: ...  # noqa: D102 - see Attributes
-    @property
-    def size(self) -> int: ...  # noqa: D102
-    @property
-    def memory(self) -> int: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: np.ndarray) -> Self: ...
-
-    def joined(self, other: Self) -> Self:
-        """Return these rows and then others."""
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield consecutive rows (m, d), float16 or float32."""
 
 
 class Fitted(NamedTuple):
@@ -79,7 +54,7 @@ class Problem:
 
     Attributes
     ----------
-    X : np.ndarray or Blocks
+    X : np.ndarray or StreamedRows
         Shape (n, d).
     targets : Targets
         n rows.
@@ -103,7 +78,7 @@ class Problem:
         names it.
     """
 
-    X: np.ndarray | Blocks
+    X: Rows
     targets: Targets
     groups: np.ndarray
     weights: np.ndarray
@@ -161,14 +136,22 @@ class Problem:
             plain=self.plain[rows],
         )
 
-    def with_held(self, X: np.ndarray | Blocks, targets: Targets) -> tuple[Self, Fold]:
-        """Return the problem with rows that are held out, and which these are."""
-        number = len(self.X)
+    def with_held(self, X: Any, targets: Targets) -> tuple[Self, Fold]:
+        """Return the problem with rows that are held out, and which these are.
+
+        Parameters
+        ----------
+        X : np.ndarray or StreamedRows
+            Shape (m, d), as the problem's own.
+        targets : Targets
+            m rows.
+        """
+        number, own = len(self.X), self.X
         groups = np.unique(self.groups, return_inverse=True)[1]
         both = np.concatenate([self.targets.codes, targets.codes])
         more = replace(
             self,
-            X=_joined(self.X, X),
+            X=np.concatenate([own, X]) if isinstance(own, np.ndarray) else own.joined(X),
             targets=replace(self.targets, codes=both),
             groups=np.concatenate([groups, np.arange(len(X)) + number]),
             weights=np.concatenate([self.weights, np.ones(len(X))]),
@@ -294,10 +277,3 @@ def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
         generator.shuffle(own)
         held[codes == code] = own
     return [np.flatnonzero(held == fold) for fold in range(count)]
-
-
-def _joined(first: Any, second: Any) -> np.ndarray | Blocks:
-    if isinstance(first, np.ndarray):
-        return np.concatenate([first, second])
-    joined: Blocks = first.joined(second)
-    return joined

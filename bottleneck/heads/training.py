@@ -1,5 +1,6 @@
 """The training of a network with one hidden layer."""
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,10 @@ def train(
         history: list[dict[str, Any]] = []
         best, state = 0, run.network.state_dict()
         while len(history) < settings.epochs and len(history) - best < settings.patience:
-            epoch = {**run.step_through(), **run.validated(held)}
-            history.append({"epoch": len(history) + 1, **epoch})
+            epoch = {"epoch": len(history) + 1, **run.step_through(), **run.validated(held)}
+            history.append(epoch)
             if epoch["val_loss"] <= min(each["val_loss"] for each in history):
-                best = len(history)
-                state = {name: each.clone() for name, each in run.network.state_dict().items()}
+                best, state = len(history), deepcopy(run.network.state_dict())
             if progress:
                 progress("mlp", len(history), settings.epochs)
     run.network.load_state_dict(state)
@@ -61,38 +61,33 @@ def train(
 
 
 class _Training:
-    """A network, its optimiser, and the rows that it is trained on."""
+    """A network, its optimizer, and the rows that it is trained on."""
 
     def __init__(self, settings: MLPSettings, problem: Problem) -> None:
         self._settings, self._problem = settings, problem
-        self._mean, self._scale = problem.moments()
-        self._device = torch.device(problem.device)
-        self._shift = self._moved(self._mean.astype(np.float32))
-        self._factor = self._moved((1 / self._scale).astype(np.float32))
+        self._moments = problem.moments()
+        mean, scale = self._moments
+        self._shift, self._factor = self._moved(mean).float(), self._moved(1 / scale).float()
         self.network = nn.Sequential(
             nn.Linear(problem.rows.shape[1], settings.hidden),
             nn.ReLU(),
             nn.Dropout(settings.dropout),
             nn.Linear(settings.hidden, len(problem.targets.classes)),
-        ).to(self._device)
+        ).to(problem.device)
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), settings.learning_rate, weight_decay=_WEIGHT_DECAY
         )
         counts = problem.counts(np.ones((len(problem.rows), 1), dtype=bool))[:, 0]
-        self._weights = self._moved((counts / counts.mean()).astype(np.float32))
+        self._weights = self._moved(counts / counts.mean()).float().reshape(len(counts), -1)
 
     def step_through(self) -> dict[str, float]:
         """Go through the rows once; return loss and accuracy as they were on the way."""
         self.network.train()
-        problem = self._problem
-        seen = np.zeros((len(problem.rows), len(problem.targets.classes)), dtype=np.float32)
-        losses = []
-        for rows in torch.split(torch.randperm(len(problem.rows)), self._settings.batch_size):
-            places = rows.numpy()
-            scores = self.network(self._standardised(problem.rows[places]))
-            each = _losses(scores, problem.targets.take(places)) * self._weights[rows].reshape(
-                len(rows), -1
-            )
+        targets, order = self._problem.targets, torch.randperm(len(self._problem.rows))
+        losses, seen = [], []
+        for rows in torch.split(order, self._settings.batch_size):
+            scores = self._scores(self._problem.rows[rows.numpy()])
+            each = _losses(scores, targets.take(rows.numpy())) * self._weights[rows]
             loss = each.mean()
             if not loss.isfinite():
                 raise self._diverged(f"its loss is {loss.item()}")
@@ -100,29 +95,29 @@ class _Training:
             torch.autograd.backward(loss)
             self._optimizer.step()
             losses.append(each.detach())
-            seen[places] = scores.detach().cpu().numpy()
-        accuracy = _metrics(seen, problem.targets)["accuracy"]
+            seen.append(scores.detach())
+        accuracy = _metrics(torch.cat(seen), targets.take(order.numpy()))["accuracy"]
         return {"loss": float(torch.cat(losses).mean()), "accuracy": accuracy}
 
     def validated(self, held: Problem) -> dict[str, float]:
         """Return the log loss and the accuracy of held-out rows, which all count the same."""
         self.network.eval()
         with torch.inference_mode():
-            blocks = [held.rows[start : start + _ROWS] for start in range(0, len(held.rows), _ROWS)]
-            scores = [self.network(self._standardised(block)).cpu().numpy() for block in blocks]
-        if not np.isfinite(found := np.concatenate(scores)).all():
+            blocks = np.split(held.rows, range(_ROWS, len(held.rows), _ROWS))
+            scores = torch.cat([self._scores(block) for block in blocks])
+        if not scores.isfinite().all():
             raise self._diverged("its scores are not finite")
-        metrics = _metrics(found, held.targets)
+        metrics = _metrics(scores, held.targets)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def folded(self) -> Perceptron:
         """Return the network for features as they are."""
-        state = self.network.state_dict()
-        arrays = {name: each.cpu().numpy().copy() for name, each in state.items()}
-        hidden = arrays["0.weight"] / self._scale
+        arrays = {name: each.cpu().numpy() for name, each in self.network.state_dict().items()}
+        mean, scale = self._moments
+        hidden = arrays["0.weight"] / scale
         return Perceptron(
             hidden_weight=hidden.astype(np.float32),
-            hidden_bias=(arrays["0.bias"] - hidden @ self._mean).astype(np.float32),
+            hidden_bias=(arrays["0.bias"] - hidden @ mean).astype(np.float32),
             weight=arrays["3.weight"],
             bias=arrays["3.bias"],
             dropout=self._settings.dropout,
@@ -134,11 +129,12 @@ class _Training:
             f"{self._settings.learning_rate:g}"
         )
 
-    def _standardised(self, X: np.ndarray) -> torch.Tensor:
-        return (self._moved(X).float() - self._shift) * self._factor
+    def _scores(self, X: np.ndarray) -> torch.Tensor:
+        scores: torch.Tensor = self.network((self._moved(X).float() - self._shift) * self._factor)
+        return scores
 
     def _moved(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+        return torch.from_numpy(array).to(self._problem.device)
 
 
 def _losses(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
@@ -149,5 +145,6 @@ def _losses(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
     return functional.cross_entropy(scores, codes, reduction="none")[:, None]
 
 
-def _metrics(scores: np.ndarray, targets: Targets) -> dict[str, float]:
-    return score_metrics(link_of("mlp", multilabel=targets.multilabel), scores, targets)
+def _metrics(scores: torch.Tensor, targets: Targets) -> dict[str, float]:
+    link = link_of("mlp", multilabel=targets.multilabel)
+    return score_metrics(link, scores.cpu().numpy(), targets)
