@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bottleneck.errors import DataError, UsageError
-from bottleneck.fields import made
+from bottleneck.fields import checked, made
 from bottleneck.heads.head import Head
 from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
-from bottleneck.heads.problem import Fold, Problem, Progress, Reduce, Rows
+from bottleneck.heads.problem import Fold, Problem, Progress, Rows
 from bottleneck.heads.recipes import MLP, Recipe
 from bottleneck.heads.scoring import (
     calibration_error,
@@ -20,7 +20,7 @@ from bottleneck.heads.scoring import (
 )
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
-from bottleneck.solvers import reduce_rows, threads_for
+from bottleneck.solvers import threads_for
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -31,6 +31,7 @@ __all__ = ["cross_validate", "fit_head", "fit_rows"]
 _FOLDS = 5
 
 
+@checked
 def fit_head(
     features: "Features",
     clf: str | MLPSettings | FitSettings = "softmax",
@@ -84,6 +85,7 @@ def fit_head(
     return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
 
 
+@checked
 def fit_rows(
     X: Rows,
     y: np.ndarray,
@@ -94,7 +96,6 @@ def fit_rows(
     plain: np.ndarray | None = None,
     validation: tuple[Rows, np.ndarray] | None = None,
     multilabel: bool = False,
-    reduce: Reduce = reduce_rows,
     source: "FeatureSource | None" = None,
     progress: Progress | None = None,
     **options: Any,
@@ -121,8 +122,6 @@ def fit_rows(
         Features (m, d) and labels (m,) to choose on, instead of folds.
     multilabel : bool
         Whether rows may be of several classes although no label here has a semicolon.
-    reduce : callable
-        `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
     source : FeatureSource, optional
         Kept with the head, see `Head`.
     progress : callable, optional
@@ -145,7 +144,6 @@ def fit_rows(
         groups=groups,
         sample_weight=sample_weight,
         plain=plain,
-        reduce=reduce,
         multilabel=multilabel,
     )
     return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
@@ -264,6 +262,7 @@ def _choose(
     return chosen, temperature, scores
 
 
+@checked
 def cross_validate(
     problem: Problem, recipe: Recipe, folds: Sequence[Fold], grid: Sequence[Any]
 ) -> list[list[dict[str, float]]]:

@@ -1,17 +1,17 @@
 """What is given to be fitted, checked."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.problem import Fold, Problem, Reduce, Rows
+from bottleneck.heads.problem import Fold, Problem, Rows
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings, TrainingSettings
-from bottleneck.solvers import reduce_rows
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -56,8 +56,7 @@ def problem_of(
 ) -> Problem:
     """Return what a head is to be fitted on: the training rows of features, or the rows given.
 
-    Identical images and the views of an image are one group; weights count; what is reduced is kept
-    beside the features.
+    Identical images and the views of an image are one group; weights count.
     """
     train = features.training() if rows is None else features.take(rows)
     return make_problem(
@@ -69,7 +68,6 @@ def problem_of(
         sample_weight=train.weights,
         plain=train.views == 0,
         multilabel=features.images.multilabel,
-        reduce=features.reduce,
     )
 
 
@@ -82,7 +80,6 @@ def make_problem(
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
     plain: np.ndarray | None = None,
-    reduce: Reduce = reduce_rows,
     multilabel: bool = False,
 ) -> Problem:
     """Check what a head is to be fitted on; see `fit_rows` for what is given and raised."""
@@ -96,6 +93,8 @@ def make_problem(
             f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
             f"row, from 0 on and finite"
         )
+    if not weights.any():
+        raise UsageError("all sample weights are zero; expected some above: give other weights")
     _check_classes(targets, weights > 0)
     own = np.arange(len(X)) if groups is None else np.asarray(groups)
     seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)
@@ -112,15 +111,28 @@ def make_problem(
         plain=seen,
         balanced=settings.balanced,
         standardize=settings.standardize,
-        reduce=reduce,
         seed=settings.seed,
         device=training_device(settings.device),
     )
     return problem if weights.all() else problem.take(weights > 0)
 
 
-def with_validation(problem: Problem, X: Rows, y: np.ndarray) -> tuple[Problem, Fold]:
+def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, Fold]:
     """Return a problem with rows that are held out, and which these are.
+
+    Parameters
+    ----------
+    problem : Problem
+        n rows to fit on.
+    X : np.ndarray or StreamedRows
+        Shape (m, d), as the problem's own.
+    y : np.ndarray
+        Labels of shape (m,).
+
+    Returns
+    -------
+    (Problem, Fold)
+        n + m rows.
 
     Raises
     ------
@@ -130,7 +142,7 @@ def with_validation(problem: Problem, X: Rows, y: np.ndarray) -> tuple[Problem, 
         They hold nan or inf, or a class that the problem does not have.
     """
     _check_rows(X, y)
-    targets = problem.targets
+    own, targets, number = problem.X, problem.targets, len(problem.X)
     try:
         held = Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
     except LookupError as error:
@@ -138,7 +150,17 @@ def with_validation(problem: Problem, X: Rows, y: np.ndarray) -> tuple[Problem, 
             f"the validation images have the class {error.args[0]!r} that no training image has; "
             f"add training images of it, or remove it"
         ) from error
-    return problem.with_held(X, held)
+    groups = np.unique(problem.groups, return_inverse=True)[1]
+    both = replace(
+        problem,
+        X=np.concatenate([own, X]) if isinstance(own, np.ndarray) else own.joined(X),
+        targets=replace(targets, codes=np.concatenate([targets.codes, held.codes])),
+        groups=np.concatenate([groups, np.arange(len(X)) + number]),
+        weights=np.concatenate([problem.weights, np.ones(len(X))]),
+        plain=np.concatenate([problem.plain, np.ones(len(X), dtype=bool)]),
+    )
+    fit = np.arange(len(both.X)) < number
+    return both, Fold(fit, ~fit)
 
 
 def _check_rows(X: Rows, y: np.ndarray) -> None:

@@ -2,24 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 
 from bottleneck.errors import DataError
 from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
-from bottleneck.solvers import Reduction, column_moments
+from bottleneck.solvers import Reduction, column_moments, reduce_rows
 
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
 
-__all__ = ["Fitted", "Fold", "Problem", "Progress", "Reduce", "Rows", "row_counts"]
+__all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_counts"]
 
 Rows: TypeAlias = "np.ndarray | StreamedRows"
 """Features in memory, or read in blocks where they do not fit there."""
 Progress = Callable[[str, int, int], None]
-Reduce = Callable[..., Reduction]
 
 
 class Fitted(NamedTuple):
@@ -69,8 +68,6 @@ class Problem:
         Whether each class counts the same, however many rows it has.
     standardize : bool
         Whether each feature is divided by its deviation over the rows fitted on.
-    reduce : callable
-        As `bottleneck.solvers.reduce_rows`.
     seed : int
         Of folds and of what is random in training.
     device : str
@@ -85,20 +82,17 @@ class Problem:
     plain: np.ndarray
     balanced: bool
     standardize: bool
-    reduce: Reduce
     seed: int
     device: str
 
     @property
     def rows(self) -> np.ndarray:
         """The features of a problem that fits into memory."""
-        if not isinstance(self.X, np.ndarray):
-            raise TypeError("features that are read in blocks have no array")
-        return self.X
+        return cast("np.ndarray", self.X)
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return the reduced rows, standardised by those that `fit` says, or by all."""
-        return self.reduce(self.rows, self._counted(fit), standardize=self.standardize)
+        return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and scale of the features, of shape (d,) each, by which rows are reduced."""
@@ -135,30 +129,6 @@ class Problem:
             weights=self.weights[rows],
             plain=self.plain[rows],
         )
-
-    def with_held(self, X: Any, targets: Targets) -> tuple[Self, Fold]:
-        """Return the problem with rows that are held out, and which these are.
-
-        Parameters
-        ----------
-        X : np.ndarray or StreamedRows
-            Shape (m, d), as the problem's own.
-        targets : Targets
-            m rows.
-        """
-        number, own = len(self.X), self.X
-        groups = np.unique(self.groups, return_inverse=True)[1]
-        both = np.concatenate([self.targets.codes, targets.codes])
-        more = replace(
-            self,
-            X=np.concatenate([own, X]) if isinstance(own, np.ndarray) else own.joined(X),
-            targets=replace(self.targets, codes=both),
-            groups=np.concatenate([groups, np.arange(len(X)) + number]),
-            weights=np.concatenate([self.weights, np.ones(len(X))]),
-            plain=np.concatenate([self.plain, np.ones(len(X), dtype=bool)]),
-        )
-        fit = np.arange(len(both)) < number
-        return more, Fold(fit, ~fit)
 
     def folds(self, count: int, *, fewer: bool = False, repeat: int = 0) -> list[Fold]:
         """Split the rows into stratified folds, where groups stay together.

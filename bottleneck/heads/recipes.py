@@ -129,10 +129,10 @@ class Iterated(Linear):
     method: _Path
     streams: ClassVar[bool] = True
 
-    def fit(self, problem: Problem, value: float | None) -> Fitted:
+    def fit(self, problem: Problem, value: Any) -> Fitted:
         """As `Recipe.fit`."""
         X = problem.X
-        if isinstance(X, np.ndarray) or value is None:
+        if isinstance(X, np.ndarray):
             return super().fit(problem, value)
         everyone = np.ones((len(X), 1), dtype=bool)
         ((([weight, bias],), converged),) = stream(problem, X, self.method.loss, everyone, [value])
@@ -148,50 +148,39 @@ class Iterated(Linear):
 
 
 class Nearest(Recipe):
-    """Votes of the nearest rows, which reduced rows find as well."""
+    """Votes of the nearest rows."""
 
     name, parameter, grid = "knn", "n_neighbors", (1, 3, 5, 9, 17, 33)
 
     def fit(self, problem: Problem, value: int) -> Fitted:
         """As `Recipe.fit`."""
-        everyone = np.ones(len(problem.X), dtype=bool)
-        return Fitted(_neighbours(problem, problem.rows, problem.moments(), everyone, value))
+        mean, scale = (each.astype(np.float32) for each in problem.moments())
+        counts = problem.counts(np.ones((len(problem.rows), 1)))[:, 0].astype(np.float32)
+        counts /= counts.mean()  # a vote is one vote, whatever the weights' scale
+        each = counts if counts.ndim > 1 else counts[:, None]
+        classes, multilabel = problem.targets.classes, problem.targets.multilabel
+        model = Neighbours(
+            rows=((problem.rows - mean) / scale).astype(np.float32, copy=False),
+            votes=problem.targets.indicators * each,
+            counts=np.repeat(each, len(classes) // each.shape[1], axis=1),
+            mean=mean,
+            scale=scale,
+            n_neighbors=value,
+            multilabel=multilabel,
+        )
+        return Fitted(model)
 
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[int]
     ) -> Iterator[list[np.ndarray]]:
-        """As `Recipe.held_out`."""
+        """As `Recipe.held_out`; one search finds the neighbours for all values."""
         found: list[list[np.ndarray]] = [[] for _ in grid]
         for fold in folds:
-            rows = problem.reduction(fold.fit).rows
-            alike = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
-            model = _neighbours(problem, rows, alike, fold.fit, max(grid))
-            nearest = model.nearest(rows[fold.held])
+            model: Any = self.fit(problem.take(fold.fit), max(grid)).model
+            nearest = model.nearest(problem.rows[fold.held])
             for own, value in zip(found, grid, strict=True):
                 own.append(model.scores_of(nearest[:, :value]))
         yield from found
-
-
-def _neighbours(
-    problem: Problem,
-    rows: np.ndarray,
-    moments: tuple[np.ndarray, np.ndarray],
-    fit: np.ndarray,
-    n_neighbors: int,
-) -> Neighbours:
-    mean, scale = (each.astype(np.float32) for each in moments)
-    counts = problem.counts(fit[:, None])[fit, 0].astype(np.float32)
-    counts /= counts.mean()  # a vote is one vote, whatever the weights' scale
-    each = counts if counts.ndim > 1 else counts[:, None]
-    return Neighbours(
-        rows=((rows[fit] - mean) / scale).astype(np.float32, copy=False),
-        votes=problem.targets.indicators[fit] * each,
-        counts=np.repeat(each, len(problem.targets.classes) // each.shape[1], axis=1),
-        mean=mean,
-        scale=scale,
-        n_neighbors=n_neighbors,
-        multilabel=problem.targets.multilabel,
-    )
 
 
 def _ridge(problem: Problem, reduction: Reduction, fit: np.ndarray, grid: Sequence[Any]) -> Solved:
@@ -263,23 +252,25 @@ class MLP(Recipe, MLPSettings):
         DataError
             The training diverged.
         """
-        from bottleneck.heads.training import train
+        from bottleneck.heads.modules import train
 
         with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
             return train(self, problem.take(fold.fit), problem.take(fold.held), progress)
 
 
-_ALL: tuple[Recipe, ...] = (
-    Iterated("softmax", _Path("softmax"), multilabel=False),
-    Iterated("logreg", _Path("logistic")),
-    Iterated("svm", _Path("squared_hinge"), margins=True),
-    Linear("ridge", _ridge, margins=True),
-    Linear("lda", _lda, None, (None,), multilabel=False),
-    Linear("centroid", _centroid, None, (None,), margins=True, multilabel=False),
-    Nearest(),
-    MLP(),
-)
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Iterated("softmax", _Path("softmax"), multilabel=False),
+        Iterated("logreg", _Path("logistic")),
+        Iterated("svm", _Path("squared_hinge"), margins=True),
+        Linear("ridge", _ridge, margins=True),
+        Linear("lda", _lda, None, (None,), multilabel=False),
+        Linear("centroid", _centroid, None, (None,), margins=True, multilabel=False),
+        Nearest(),
+        MLP(),
+    )
+}
 """Classifiers by name: multinomial and one-vs-rest logistic regression, linear SVM with squared
 hinge, ridge regression, linear discriminants, the nearest class mean, the nearest neighbours, and
 a network with a hidden layer."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bottleneck.fields import checked
 from bottleneck.labels import Targets
 
 __all__ = [
@@ -116,6 +117,7 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
     return float(np.exp(found.x))
 
 
+@checked
 def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
     """Return the expected calibration error of the classes predicted.
 
