@@ -398,7 +398,7 @@ def test_a_head_never_replaces_what_is_no_head(bottleneck):
     """Whatever folder is named: images, and other people's files, stay."""
     finished = bottleneck("fit-head", "--C", "1", "--heads", ".", "--name", "data")
     assert finished.code == 2
-    assert "'data' is there and is no head" in finished.err
+    assert "'data' already exists and is not a head folder" in finished.err
     assert len(list(Path("data").rglob("*.png"))) == 16
     Path("file").touch()
     finished = bottleneck("fit-head", "--C", "1", "--heads", "file")
