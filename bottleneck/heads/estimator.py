@@ -97,7 +97,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), calibrated where rows were held out."""
-        return self.head_.probabilities(self._scores(X))
+        scores = self._scores(X)  # first, as it tells what is not fitted
+        return self.head_.probabilities(scores)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return labels of shape (n_samples,), or indicators of shape (n_samples, k)."""

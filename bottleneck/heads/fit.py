@@ -77,8 +77,7 @@ def fit_head(
     DataError
         There are no training images, fewer than two classes, or too few images to choose.
     """
-    settings = _settings_of(clf, options)
-    recipe, value = _recipe_and_value(settings)
+    settings, recipe, value = _asked(clf, options)
     problem, held = problem_of(features, recipe, settings, rows), features.split("val")
     validation = (held.X, held.labels) if len(held) else None
     source = features.provenance
@@ -134,8 +133,7 @@ def fit_rows(
     UnknownNameError, UsageError, DataError
         As for `fit_head`; or features and labels are not of the same, positive number.
     """
-    settings = _settings_of(clf, options)
-    recipe, value = _recipe_and_value(settings)
+    settings, recipe, value = _asked(clf, options)
     problem = make_problem(
         X,
         y,
@@ -149,21 +147,21 @@ def fit_rows(
     return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
 
 
-def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]) -> FitSettings:
+def _asked(
+    clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]
+) -> tuple[FitSettings, Recipe, Any]:
+    """Return the settings, the recipe, and the value given for its hyper-parameter, if any."""
     if isinstance(clf, FitSettings):
-        return made(FitSettings, clf, options)
-    if isinstance(clf, MLPSettings):
-        options, clf = {**options, **MLP.of(clf).settings}, MLP.name
-    return FitSettings(clf=clf, **options)  # type: ignore[arg-type]
-
-
-def _recipe_and_value(settings: FitSettings) -> tuple[Recipe, Any]:
-    """Return the recipe, and the value that is given for its hyper-parameter."""
+        settings = made(FitSettings, clf, options)
+    elif isinstance(clf, MLPSettings):
+        settings = FitSettings(clf="mlp", **{**options, **MLP.of(clf).settings})
+    else:
+        settings = FitSettings(clf=clf, **options)  # type: ignore[arg-type]
     recipe = recipe_of(settings if settings.clf == MLP.name else settings.clf)
     for name in ("C", "n_neighbors"):
         if getattr(settings, name) is not None and name != recipe.parameter:
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
-    return recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
+    return settings, recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
 
 
 def _fitted(

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 import numpy as np
 
@@ -31,11 +31,10 @@ class Model(ABC):
     @classmethod
     def axes(cls) -> dict[str, str]:
         """Return the names of the arrays, and what the axes of each are."""
-        own = {each.name: each.type for each in fields(cls)}  # type: ignore[arg-type]
         return {
-            name: each.__metadata__[0]
-            for name, each in own.items()
-            if hasattr(each, "__metadata__")
+            each.name: get_args(each.type)[1]
+            for each in fields(cls)  # type: ignore[arg-type]
+            if get_origin(each.type) is Annotated
         }
 
     @property

@@ -154,19 +154,19 @@ class Nearest(Recipe):
 
     def fit(self, problem: Problem, value: int) -> Fitted:
         """As `Recipe.fit`."""
+        n_samples, targets = len(problem.rows), problem.targets
         mean, scale = (each.astype(np.float32) for each in problem.moments())
-        counts = problem.counts(np.ones((len(problem.rows), 1)))[:, 0].astype(np.float32)
-        counts /= counts.mean()  # a vote is one vote, whatever the weights' scale
-        each = counts if counts.ndim > 1 else counts[:, None]
-        classes, multilabel = problem.targets.classes, problem.targets.multilabel
+        counts = problem.counts(np.ones((n_samples, 1)))[:, 0].astype(np.float32)
+        counts = (counts / counts.mean()).reshape(n_samples, -1)  # a vote is one vote
+        votes = targets.indicators * counts
         model = Neighbours(
             rows=((problem.rows - mean) / scale).astype(np.float32, copy=False),
-            votes=problem.targets.indicators * each,
-            counts=np.repeat(each, len(classes) // each.shape[1], axis=1),
+            votes=votes,
+            counts=np.broadcast_to(counts, votes.shape).copy(),
             mean=mean,
             scale=scale,
             n_neighbors=value,
-            multilabel=multilabel,
+            multilabel=targets.multilabel,
         )
         return Fitted(model)
 
