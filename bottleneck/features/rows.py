@@ -118,7 +118,7 @@ class Features:
     paths : np.ndarray
         Where each image was at extraction.
     weights : np.ndarray
-        What each image counts where a head is fitted.
+        Sample weights of the images, for fitting a head.
     views : np.ndarray
         uint16 of shape (n_samples,): 0 for a plain image, or which view of it a row is.
     images : ImageSet
@@ -226,6 +226,10 @@ def load_features(
     **options
         The fields of `bottleneck.settings.FeatureSettings`, instead of `chosen`.
 
+    Returns
+    -------
+    Features
+
     Raises
     ------
     DataError, UnknownNameError, UsageError
@@ -298,6 +302,10 @@ def features_of(
         Where they are.
     memory, split : int, str, optional
         As for `load_features`.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------

@@ -23,7 +23,20 @@ __all__ = ["select_features", "select_layers", "vectors"]
 
 @checked
 def vectors(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
-    """Turn rows as the bank stores them into features, float32 of shape (n, d)."""
+    """Turn rows as the bank stores them into features.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        Which features they are.
+    rows : np.ndarray
+        Shape (n, ...).
+
+    Returns
+    -------
+    np.ndarray
+        float32 of shape (n, d).
+    """
     values = rows.astype(np.float32)
     if source.pool != source.stored_pool:
         values = pool_rows(values, source.pool, source.axes)
@@ -45,6 +58,10 @@ def select_features(
         default. A layer is named as it was at extraction or as it is there.
     **options
         The fields of `bottleneck.settings.FeatureSettings`, instead.
+
+    Returns
+    -------
+    FeatureSource
 
     Raises
     ------
@@ -81,6 +98,11 @@ def select_layers(
         `SweepFeatures` chooses views as well.
     **options
         The fields of `bottleneck.settings.SweepFeatures`, instead.
+
+    Returns
+    -------
+    list of FeatureSource
+        By layer and pooling, each once.
 
     Raises
     ------

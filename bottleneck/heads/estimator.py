@@ -65,9 +65,14 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array-like
             Shape (n_samples,), or (n_samples, k) of 0 and 1.
         sample_weight : array-like, optional
-            Shape (n_samples,): what each row counts.
+            Shape (n_samples,).
         groups : array-like, optional
             Shape (n_samples,): rows of one group stay in one fold, where something is chosen.
+
+        Returns
+        -------
+        HeadClassifier
+            Itself.
 
         Raises
         ------

@@ -58,7 +58,8 @@ def fit_head(
     clf : str, MLPSettings or FitSettings
         A classifier, or all settings.
     rows : np.ndarray, optional
-        bool of shape (n_samples,), or places: what to fit on, instead of the training images.
+        bool of shape (n_samples,), or places from 0 on: the rows to fit on, instead of those of the
+        training images.
     progress : callable, optional
         Called with ``"mlp"``, the epochs done and the most there may be.
     **options
@@ -73,7 +74,9 @@ def fit_head(
     UnknownNameError
         There is no such classifier.
     UsageError
-        A hyper-parameter is out of bounds or of another classifier.
+        A hyper-parameter is out of bounds or of another classifier, or `rows` do not fit.
+    WrongTypeError
+        `features` are no `Features`.
     DataError
         There are no training images, fewer than two classes, or too few images to choose.
     """
@@ -127,6 +130,10 @@ def fit_rows(
         As for `fit_head`.
     **options
         The other fields of `bottleneck.settings.FitSettings`.
+
+    Returns
+    -------
+    Head
 
     Raises
     ------

@@ -116,6 +116,16 @@ class Head(HeadFacts):
         stay. Each file is written whole or not at all, and `load` notices two that do not belong
         together.
 
+        Parameters
+        ----------
+        folder : str or Path
+            Of this head alone; its name is the head's.
+
+        Returns
+        -------
+        Path
+            The folder.
+
         Raises
         ------
         UsageError
@@ -162,12 +172,22 @@ class Head(HeadFacts):
     def load(cls, folder: str | Path) -> Self:
         """Load a saved head; nothing in it is run.
 
+        Parameters
+        ----------
+        folder : str or Path
+            Where it was saved.
+
+        Returns
+        -------
+        Head
+
         Raises
         ------
         UnknownNameError
             There is no head in `folder`.
         DataError
-            Its files are damaged, do not belong together, or are of another version.
+            Its files are damaged, do not belong together, contradict each other, or are of another
+            version.
         """
         path = Path(folder)
         if not (path / _METADATA_FILE).is_file():
@@ -229,7 +249,18 @@ def _are_sorted(classes: Sequence[str]) -> bool:
 
 @checked
 def head_names(folder: str | Path) -> list[str]:
-    """Return the names of the heads saved in a folder."""
+    """Return the names of the heads that are saved in a folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Which need not exist.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
     return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
 
 

@@ -110,9 +110,9 @@ class Neighbours(Model):
     rows : np.ndarray
         Shape (m, d), less the `mean` and divided by the `scale`.
     votes : np.ndarray
-        Shape (m, k): what each row says for each class.
+        Shape (m, k): the weight of each row in its own classes, 0 in others.
     counts : np.ndarray
-        Shape (m, k): what each row counts, whatever it says.
+        Shape (m, k): the weight of each row, whatever its classes.
     mean, scale : np.ndarray
         Shape (d,): what is subtracted of features, and what they are divided by, before distances
         are taken.

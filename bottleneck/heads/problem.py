@@ -29,7 +29,7 @@ class Fitted(NamedTuple):
     model : Model
         Of features as they are.
     converged : bool
-        Whether it is what was looked for.
+        Whether the solver converged.
     history : list of dict
         Metrics of each epoch, where there were any.
     """
@@ -49,7 +49,7 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Features with what they are to be told apart by.
+    """Features and labels that a classifier is fitted on.
 
     Attributes
     ----------
@@ -60,12 +60,12 @@ class Problem:
     groups : np.ndarray
         Shape (n,): rows of one group stay in one fold.
     weights : np.ndarray
-        Shape (n,): what each row counts.
+        Shape (n,): sample weights.
     plain : np.ndarray
         bool of shape (n,): rows that may be held out. All others are augmented views of rows of
         their group, which are only fitted on.
     balanced : bool
-        Whether each class counts the same, however many rows it has.
+        Whether each class has the same weight, however many rows it has.
     standardize : bool
         Whether each feature is divided by its deviation over the rows fitted on.
     seed : int
@@ -99,13 +99,13 @@ class Problem:
         return column_moments(self.rows, self._counted(None), standardize=self.standardize)
 
     def _counted(self, fit: np.ndarray | None) -> np.ndarray | None:
-        """Return what rows count for the moments, or which do where they count the same."""
+        """Return the weights of rows for the moments, or which have any where all are 1."""
         if (self.weights == 1).all():
             return fit
         return self.weights if fit is None else self.weights * fit
 
     def counts(self, fit: np.ndarray) -> np.ndarray:
-        """Return what each row counts where it is fitted on.
+        """Return the weight of each row where it is fitted on.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Problem:
         Returns
         -------
         np.ndarray
-            Shape (n, f), or (n, f, k) where a row's several classes are to count the same each.
+            Shape (n, f), or (n, f, k) where each of a row's several classes has a weight.
         """
         return row_counts(self.targets, fit * self.weights[:, None], balanced=self.balanced)
 
@@ -144,6 +144,10 @@ class Problem:
             Whether there may be fewer, where a class has fewer groups.
         repeat : int
             Other numbers give other folds.
+
+        Returns
+        -------
+        list of Fold
 
         Raises
         ------
@@ -195,16 +199,21 @@ class Problem:
 
 
 def row_counts(targets: Targets, counts: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return what rows count in each fold, as `Problem.counts` does.
+    """Return the weights of rows in each fold, as `Problem.counts` does.
 
     Parameters
     ----------
     targets : Targets
         n rows.
     counts : np.ndarray
-        Shape (n, f): what they count where classes may count differently, 0 if not fitted on.
+        Shape (n, f): their sample weights, 0 where they are not fitted on.
     balanced : bool
-        Whether each class counts the same in a fold, however many rows it has there.
+        Whether each class has the same weight in a fold, however many rows it has there.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n, f); or (n, f, k) if `balanced`, where a row may be of several classes.
     """
     if not balanced:
         return np.asarray(counts)

@@ -43,7 +43,7 @@ class Recipe(ABC):
     margins : bool
         Whether its scores are margins or distances, which no probabilities follow as they are.
     multilabel : bool
-        Whether it can be told of several classes in a row.
+        Whether a row may be of several classes.
     streams : bool
         Whether its features may be `StreamedRows`.
     """
@@ -106,7 +106,7 @@ class Linear(Recipe):
 
 @dataclass(frozen=True)
 class _Path:
-    """The method that finds solutions for all `C` and folds at once, step by step."""
+    """The method that solves for all `C` and folds at once, iteratively."""
 
     loss: str
 
@@ -124,7 +124,7 @@ class _Path:
 
 @dataclass(frozen=True)
 class Iterated(Linear):
-    """A linear classifier that is found step by step, also in passes over features in blocks."""
+    """A linear classifier that is fitted iteratively, also in passes over features in blocks."""
 
     method: _Path
     streams: ClassVar[bool] = True

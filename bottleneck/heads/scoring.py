@@ -79,7 +79,12 @@ def log_losses(
         n rows.
     smooth : bool
         Whether a row's own class has less than the whole share, as if one row more were wrong: what
-        Laplace's rule of succession makes of n rows that are all told rightly.
+        Laplace's rule of succession makes of n rows that are all classified correctly.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n,).
     """
     own, shares = log_probabilities(link, scores, temperature), targets.indicators
     if smooth:
@@ -105,6 +110,10 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
         Held-out scores of shape (n, k).
     targets : Targets
         n rows.
+
+    Returns
+    -------
+    float
     """
     from scipy.optimize import minimize_scalar
 
@@ -132,6 +141,16 @@ def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
         Shape (n, k).
     targets : Targets
         n rows.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    WrongTypeError
+        `probabilities` is no array.
     """
     if targets.multilabel:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
