@@ -18,6 +18,7 @@ from bottleneck import (
 from bottleneck.errors import BottleneckError, DataError, UnknownNameError, UsageError
 from bottleneck.features import features_of, vectors
 from bottleneck.heads import calibration_error, cross_validate, find_head, fit_rows, head_names
+from bottleneck.settings import FeatureSettings, SweepFeatures
 
 
 def extracted(folder, *layers, model="squeezenet1_1", name=None) -> Cache:
@@ -158,6 +159,21 @@ def test_features_are_told_from_their_folder_and_from_a_head(faces_cache):
         head.save(None)
     with pytest.raises(TypeError, match="`cache` must be Cache, str or Path, got 3"):
         load_features(cache=3)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "given"),
+    [
+        (load_features, "FeatureSettings", FeatureSettings()),
+        (select_features, "FeatureSettings", FeatureSettings()),
+        (select_layers, "LayerSettings", SweepFeatures()),
+    ],
+)
+def test_settings_are_those_of_the_function(faces_cache, function, kind, given):
+    with pytest.raises(TypeError, match=rf"the settings must be {kind}, got 'pool' \(str\)"):
+        function(faces_cache, "pool")
+    with pytest.raises(UsageError, match="`model` was given beside .*; give it in there"):
+        function(faces_cache, given, model="x")
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,9 @@ def select_layers(
     DataError, UnknownNameError, UsageError
         As for `select_features`.
     """
-    settings = settings or SweepFeatures(**options)
+    if settings is None:
+        settings, options = SweepFeatures(**options), {}
+    settings = made(LayerSettings, settings, options)
     names = ("model", "image_set", "views", "augment")
     shared: dict[str, Any] = {name: getattr(settings, name, None) for name in names}
     found: list[FeatureSource] = []
