@@ -20,7 +20,7 @@ _WEIGHT_DECAY = 0.01
 
 
 def module_of(model: Model) -> nn.Module:
-    """Return what gives a model's scores in torch, for more training or none.
+    """Return a module of torch that gives a model's scores, to be trained further or not.
 
     Parameters
     ----------
@@ -35,16 +35,12 @@ def module_of(model: Model) -> nn.Module:
     """
     if isinstance(model, Neighbours):
         return _NearestRows(model)
-    arrays = {name: torch.from_numpy(each) for name, each in model.arrays.items()}
-    module: nn.Module
+    classes = len(model.arrays["bias"])
+    module: nn.Module = nn.Linear(model.n_features, classes)
     if isinstance(model, Perceptron):
-        (classes, hidden), dropout = model.weight.shape, model.dropout
-        module = _network(model.n_features, hidden, classes, dropout).eval()
-        names = ("0.weight", "0.bias", "3.weight", "3.bias")
-        arrays = dict(zip(names, arrays.values(), strict=True))
-    else:
-        module = nn.Linear(model.n_features, len(arrays["bias"]))
-    module.load_state_dict(arrays)
+        module = _network(model.n_features, len(model.hidden_bias), classes, model.dropout).eval()
+    arrays = map(torch.from_numpy, model.arrays.values())  # in the same order
+    module.load_state_dict(dict(zip(module.state_dict(), arrays, strict=True)))
     return module
 
 
@@ -77,7 +73,7 @@ class _NearestRows(nn.Module):
 def train(
     settings: MLPSettings, problem: Problem, held: Problem, progress: Progress | None = None
 ) -> Fitted:
-    """Train a network on standardised features; it is left as it was at its best.
+    """Train a network on standardised features; kept is what it was at its best epoch.
 
     Parameters
     ----------
@@ -89,6 +85,11 @@ def train(
         The rows whose log loss says which epoch was the best, and when to stop.
     progress : callable, optional
         Called with ``"mlp"``, the epochs done and the most there may be.
+
+    Returns
+    -------
+    Fitted
+        With the history of its epochs.
 
     Raises
     ------
