@@ -112,19 +112,6 @@ def test_the_whole_way(bottleneck):
     assert sum(first["probabilities"].values()) == pytest.approx(1)
 
 
-def test_another_classifier_starts_from_what_the_first_has_reduced(bottleneck, make_images):
-    extract = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
-    bottleneck("extract", *extract, "--data", make_images(cat=30, dog=30))
-    assert bottleneck("fit-head", "--clf", "softmax").code == 0
-    (bank,) = Path("cache").glob("squeezenet*")
-    kept = {path: path.stat().st_ino for path in (bank / "reductions").iterdir()}
-    assert len(kept) == 6  # of five folds, and of all
-    for clf in ("svm", "ridge", "lda", "centroid"):
-        assert bottleneck("fit-head", "--clf", clf, "--balanced").code == 0
-    assert {path: path.stat().st_ino for path in (bank / "reductions").iterdir()} == kept
-    assert sum(path.stat().st_size for path in kept) < Cache("cache").named(bank.name).size
-
-
 def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     """In a folder that holds data/, with torchvision's weights in torch's own cache."""
     make_images(cat=4, dog=4)
@@ -411,7 +398,7 @@ def test_a_head_never_replaces_what_is_no_head(bottleneck):
     """Whatever folder is named: images, and other people's files, stay."""
     finished = bottleneck("fit-head", "--C", "1", "--heads", ".", "--name", "data")
     assert finished.code == 2
-    assert "'data' is there and is no head" in finished.err
+    assert "'data' already exists and is not a head folder" in finished.err
     assert len(list(Path("data").rglob("*.png"))) == 16
     Path("file").touch()
     finished = bottleneck("fit-head", "--C", "1", "--heads", "file")

@@ -2,10 +2,23 @@
 
 import numpy as np
 import pytest
+from conftest import source_record
 
-from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features, select_features
-from bottleneck.errors import DataError, UnknownNameError, UsageError
-from bottleneck.features import features_of
+from bottleneck import (
+    Cache,
+    FrozenBase,
+    Head,
+    ImageSet,
+    extract_features,
+    fit_head,
+    load_features,
+    select_features,
+    select_layers,
+)
+from bottleneck.errors import BottleneckError, DataError, UnknownNameError, UsageError
+from bottleneck.features import features_of, vectors
+from bottleneck.heads import calibration_error, cross_validate, find_head, fit_rows, head_names
+from bottleneck.settings import FeatureSettings, SweepFeatures
 
 
 def extracted(folder, *layers, model="squeezenet1_1", name=None) -> Cache:
@@ -93,3 +106,99 @@ def test_features_of_a_heads_source(make_images):
     extracted(folder, "features.12")
     with pytest.raises(DataError, match="training images of 'data' have changed"):
         features_of(source, cache)
+
+
+def test_a_cache_is_named_by_its_folder_as_well(faces_cache):
+    root = faces_cache.root
+    source = load_features(faces_cache).provenance
+    for cache in (root, str(root), Cache(faces_cache)):
+        assert select_features(cache) == select_features(faces_cache)
+        assert select_layers(cache) == select_layers(faces_cache)
+        assert len(features_of(source, cache)) == len(load_features(cache)) == 200
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["cache"], source_record])
+@pytest.mark.parametrize(
+    ("function", "more", "name", "expected"),
+    [
+        (load_features, (), "cache", "Cache, str or Path"),
+        (select_features, (), "cache", "Cache, str or Path"),
+        (select_layers, (), "cache", "Cache, str or Path"),
+        (features_of, ("cache",), "source", "FeatureSource or None"),
+        (vectors, (np.ones((1, 2)),), "source", "FeatureSource"),
+        (fit_head, (), "features", "Features"),
+        (fit_rows, (["a", "b"],), "X", "ndarray or StreamedRows"),
+        (cross_validate, (None, [], []), "problem", "Problem"),
+        (calibration_error, (None,), "probabilities", "ndarray"),
+        (find_head, (), "folder", "str or Path"),
+        (head_names, (), "folder", "str or Path"),
+        (Head.load, (), "folder", "str or Path"),
+    ],
+)
+def test_a_first_argument_of_another_type_is_refused(function, more, name, expected, wrong):
+    """By one sentence that says what was given and what was expected."""
+    if wrong is None and "None" in expected:
+        pytest.skip("it may be None")
+    with pytest.raises(BottleneckError) as caught:
+        function(wrong, *more)
+    assert isinstance(caught.value, TypeError)
+    assert f"`{name}` must be {expected}, got " in str(caught.value)
+    assert f"({type(wrong).__name__})" in str(caught.value)
+
+
+def test_features_are_told_from_their_folder_and_from_a_head(faces_cache):
+    features = load_features(faces_cache)
+    with pytest.raises(TypeError, match=r"`features` must be Features, got 'cache' \(str\)"):
+        fit_head("cache")
+    head = fit_head(features, "centroid")
+    with pytest.raises(
+        TypeError, match=r"`cache` must be Cache, str or Path, got Head\(.*\(Head\)"
+    ):
+        select_features(head)
+    with pytest.raises(TypeError, match="`folder` must be str or Path, got None"):
+        head.save(None)
+    with pytest.raises(TypeError, match="`cache` must be Cache, str or Path, got 3"):
+        load_features(cache=3)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "given"),
+    [
+        (load_features, "FeatureSettings", FeatureSettings()),
+        (select_features, "FeatureSettings", FeatureSettings()),
+        (select_layers, "LayerSettings", SweepFeatures()),
+    ],
+)
+def test_settings_are_those_of_the_function(faces_cache, function, kind, given):
+    with pytest.raises(TypeError, match=rf"the settings must be {kind}, got 'pool' \(str\)"):
+        function(faces_cache, "pool")
+    with pytest.raises(UsageError, match="`model` was given beside .*; give it in there"):
+        function(faces_cache, given, model="x")
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (np.ones(3, bool), r"got bool of shape \(3,\): \[True, True, True\]"),
+        ([0, 200], r"got int64 of shape \(2,\): \[0, 200\]"),
+        ([-1, 0], r"got int64 of shape \(2,\): \[-1, 0\]"),
+        (np.ones(200), r"got float64 of shape \(200,\)"),
+        (np.ones((200, 1), bool), r"got bool of shape \(200, 1\)"),
+        ("train", r"got <U5 of shape \(\): 'train'"),
+    ],
+)
+def test_rows_to_fit_on_are_a_mask_or_places(faces_cache, rows, found):
+    features = load_features(faces_cache)
+    with pytest.raises(UsageError, match=r"`rows` must be bool of shape \(200,\) or .*" + found):
+        fit_head(features, "centroid", rows=rows)
+
+
+def test_a_mask_and_its_places_are_the_same_rows(faces_cache):
+    features = load_features(faces_cache)
+    mask = np.arange(200) % 3 > 0
+    heads = [
+        fit_head(features, "ridge", rows=rows, C=0.1)
+        for rows in (mask, np.flatnonzero(mask), np.flatnonzero(mask).tolist())
+    ]
+    for head in heads[1:]:
+        assert np.array_equal(head.model.weight, heads[0].model.weight)

@@ -252,6 +252,15 @@ def test_saved_and_loaded_heads_are_the_same(clf):
     assert [path.name for path in Path("heads").iterdir()] == ["one"]
 
 
+def test_heads_of_numbered_classes_are_loaded_in_their_order():
+    generator = np.random.default_rng(0)
+    y = np.arange(60) % 12
+    for labels in (y, y - 6, y / 2):
+        head = fit_rows(generator.normal(size=(60, 4)).astype(np.float32), labels, "ridge", C=1.0)
+        head.save("heads/numbered")
+        assert Head.load("heads/numbered").classes == tuple(map(str, np.unique(labels)))
+
+
 def test_saving_leaves_other_files_alone():
     """A head that is replaced loses its evaluations, and nothing else."""
     X, y = problem(2, 4)
@@ -268,7 +277,9 @@ def test_saving_leaves_other_files_alone():
     Path("heads/empty").mkdir()
     fit_rows(X, y).save("heads/empty")
     Path("heads/dangling").symlink_to("nowhere")
-    with pytest.raises(UsageError, match="'heads/dangling' is there and is no head"):
+    with pytest.raises(
+        UsageError, match="'heads/dangling' already exists and is not a head folder"
+    ):
         fit_rows(X, y).save("heads/dangling")
 
 

@@ -443,6 +443,44 @@ def test_weights_of_another_kind_are_refused(name):
             Head.load("heads/q")
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "reason"),
+    [
+        ("head", {"clf": "knn"}, "'kind' is 'affine', expected 'knn' as 'clf' is 'knn'"),
+        ("head", {"clf": "mlp"}, "'kind' is 'affine', expected 'mlp' as 'clf' is 'mlp'"),
+        ("neighbours", {"clf": "svm"}, "'kind' is 'knn', expected 'affine' as 'clf' is 'svm'"),
+        ("head", {"classes": ["b", "a"]}, "'classes' is ['b', 'a'], expected different ones"),
+        ("head", {"classes": ["a", "a"]}, "'classes' is ['a', 'a'], expected different ones"),
+        ("head", {"classes": ["10", "9"]}, ""),
+        ("head", {"classes": ["9", "10"]}, ""),
+        ("head", {"classes": ["-1.0", "-2.0"]}, ""),
+        ("head", {"classes": ["9", "10x"]}, "'classes' is ['9', '10x'], expected different ones"),
+        (
+            "head",
+            {"multilabel": True},
+            "'multilabel' is True, expected False as 'clf' is 'softmax'",
+        ),
+        ("neighbours", {"multilabel": True}, "'multilabel' is True, expected False as 'settings'"),
+        (
+            "neighbours",
+            {"hyperparameters": {"n_neighbors": 5}},
+            "'n_neighbors' is 5, expected 1 as 'settings' has it",
+        ),
+    ],
+)
+def test_a_head_that_contradicts_itself_is_refused(name, wrong, reason):
+    """Classes are sorted as texts or as numbers: labels may be either."""
+    path = KINDS[name].make()
+    reseal(path, content_of(path) | wrong)
+    if not reason:
+        assert list(Head.load("heads/q").classes) == wrong["classes"]
+        return
+    with pytest.raises(DataError) as caught:
+        Head.load("heads/q")
+    assert f"the head '{path}' cannot be read ({reason}" in str(caught.value)
+    assert str(caught.value).endswith("; fit it again")
+
+
 @pytest.mark.parametrize("value", [10**30, 65536])
 def test_a_run_of_more_views_than_there_can_be_is_refused(value):
     path = make_run()

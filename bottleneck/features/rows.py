@@ -1,25 +1,22 @@
 """Features with labels, groups and splits, in memory or read in blocks."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+import reprlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from bottleneck.cache import Bank, Cache
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, UsageError
 from bottleneck.features.selection import select_features, vectors
-from bottleneck.fields import made
-from bottleneck.images import SPLITS, ImageItem, ImageSet
+from bottleneck.fields import checked, made
+from bottleneck.images import SPLITS, ImageSet
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FeatureSettings
-
-if TYPE_CHECKING:
-    from bottleneck.solvers import Reduction
 
 __all__ = ["Features", "StreamedRows", "features_of", "free_memory", "load_features"]
 
@@ -121,15 +118,13 @@ class Features:
     paths : np.ndarray
         Where each image was at extraction.
     weights : np.ndarray
-        What each image counts where a head is fitted.
+        Sample weights of the images, for fitting a head.
     views : np.ndarray
         uint16 of shape (n_samples,): 0 for a plain image, or which view of it a row is.
     images : ImageSet
         The whole set, for its digests.
     selection : FeatureSource
         Where the features came from.
-    banks : tuple of Bank
-        Where they are: of the plain images, and of their views where there are any.
     """
 
     X: np.ndarray | StreamedRows
@@ -141,7 +136,6 @@ class Features:
     views: np.ndarray
     images: ImageSet
     selection: FeatureSource
-    banks: tuple[Bank, ...] = ()
 
     def __len__(self) -> int:
         return len(self.X)
@@ -167,16 +161,6 @@ class Features:
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return replace(self.selection, split_digests=splits)
 
-    @property
-    def reduce(self) -> "Callable[..., Reduction]":
-        """What reduces them: `KeptReductions` beside the features, up to the size of these."""
-        from bottleneck.solvers import KeptReductions, reduce_rows
-
-        if not self.banks:
-            return reduce_rows
-        size = sum(bank.size for bank in self.banks)
-        return KeptReductions(self.banks[0].path / "reductions", size)
-
     def training(self) -> Self:
         """Return the rows of the training images, views included; `DataError` if there are none."""
         found = self.take(self.splits == "train")
@@ -192,12 +176,32 @@ class Features:
         return self.take((self.splits == name) & (self.views == 0))
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return some rows: bool of shape (n_samples,), or places."""
+        """Return some rows.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            Which: bool of shape (n_samples,), or places from 0 on.
+
+        Raises
+        ------
+        UsageError
+            They are neither.
+        """
+        given, n_samples = np.asarray(rows), len(self)
+        is_mask = given.dtype == bool and given.shape == (n_samples,)
+        are_places = given.dtype.kind in "iu" and given.ndim == 1
+        if not is_mask and not (are_places and ((given >= 0) & (given < n_samples)).all()):
+            raise UsageError(
+                f"`rows` must be bool of shape ({n_samples},) or places below {n_samples}, got "
+                f"{given.dtype} of shape {given.shape}: {reprlib.repr(given.tolist())}"
+            )
         names = ("X", "digests", "splits", "paths", "weights", "views")
-        own = {name: getattr(self, name)[rows] for name in names}
-        return replace(self, y=None if self.y is None else self.y[rows], **own)
+        own = {name: getattr(self, name)[given] for name in names}
+        return replace(self, y=None if self.y is None else self.y[given], **own)
 
 
+@checked
 def load_features(
     cache: Cache | str | Path,
     chosen: FeatureSource | FeatureSettings | None = None,
@@ -210,7 +214,7 @@ def load_features(
 
     Parameters
     ----------
-    cache : Cache or path
+    cache : Cache, str or Path
         Where they are.
     chosen : FeatureSource or FeatureSettings, optional
         Which they are; the last extraction's by default, see `select_features`.
@@ -222,6 +226,10 @@ def load_features(
     **options
         The fields of `bottleneck.settings.FeatureSettings`, instead of `chosen`.
 
+    Returns
+    -------
+    Features
+
     Raises
     ------
     DataError, UnknownNameError, UsageError
@@ -229,17 +237,20 @@ def load_features(
     CacheError
         A row is missing from the bank, or a part is damaged.
     """
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    cache = Cache(cache)
     if isinstance(chosen, FeatureSource):
         selection = made(FeatureSource, chosen, options)
     else:
         selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
-    plain = [item for item in images.items if item.split == split] if split else []
-    items, views = _rows_of(plain or images.items, selection)
-    digests, banks = [item.digest for item in items], cache.banks_of(selection)
+    plain = [item for item in images.items if split and item.split == split] or images.items
+    train = [item for item in plain if item.split == "train"]
+    items = [*plain, *train * selection.views]
+    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
+    views = np.concatenate([np.zeros(len(plain)), numbers]).astype(np.uint16)
+    digests = [item.digest for item in items]
     return Features(
-        X=_read(banks, selection, digests, views, memory),
+        X=_read(cache.banks_of(selection), selection, digests, views, memory),
         y=np.array([item.label for item in items]) if images.labelled else None,
         digests=np.array(digests),
         splits=np.array([item.split or "" for item in items]),
@@ -248,18 +259,7 @@ def load_features(
         views=views,
         images=images,
         selection=selection,
-        banks=banks,
     )
-
-
-def _rows_of(
-    plain: Sequence[ImageItem], selection: FeatureSource
-) -> tuple[list[ImageItem], np.ndarray]:
-    """Return of which image each row is, and which view of it."""
-    train = [item for item in plain if item.split == "train"]
-    numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
-    views = np.concatenate([np.zeros(len(plain)), numbers]).astype(np.uint16)
-    return [*plain, *train * selection.views], views
 
 
 def _read(
@@ -284,9 +284,10 @@ def _read(
     return np.concatenate([found, more])
 
 
+@checked
 def features_of(
     source: FeatureSource | None,
-    cache: Cache,
+    cache: Cache | str | Path,
     *,
     memory: int | None = None,
     split: str | None = None,
@@ -297,10 +298,14 @@ def features_of(
     ----------
     source : FeatureSource or None
         The head's `source`, which is the `provenance` of the features that it was fitted on.
-    cache : Cache
+    cache : Cache, str or Path
         Where they are.
     memory, split : int, str, optional
         As for `load_features`.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------
@@ -311,7 +316,7 @@ def features_of(
     CacheError
         The cache lacks rows, or a part is damaged.
     """
-    source = known_source(source)
+    cache, source = Cache(cache), known_source(source)
     selection = replace(source.with_views(0), split_digests=None)
     if not cache.set_file(selection.image_set).exists():
         raise DataError(
@@ -338,11 +343,6 @@ def free_memory() -> int:
     """Return how many bytes of memory are free, as far as the system tells."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        available = dict(line.split(":", 1) for line in lines)["MemAvailable"]
-        return int(available.split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
+    except OSError:
         return _UNKNOWN
+    return int(dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]) * 1024

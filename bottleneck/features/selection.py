@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.fields import made
+from bottleneck.fields import checked, made
 from bottleneck.images import ImageSet
 from bottleneck.names import find_layers
 from bottleneck.pooling import POOLS, check_pool
@@ -20,28 +21,47 @@ from bottleneck.settings import FeatureSettings, LayerSettings, SweepFeatures
 __all__ = ["select_features", "select_layers", "vectors"]
 
 
+@checked
 def vectors(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
-    """Turn rows as the bank stores them into features, float32 of shape (n, d)."""
+    """Turn rows as the bank stores them into features.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        Which features they are.
+    rows : np.ndarray
+        Shape (n, ...).
+
+    Returns
+    -------
+    np.ndarray
+        float32 of shape (n, d).
+    """
     values = rows.astype(np.float32)
     if source.pool != source.stored_pool:
         values = pool_rows(values, source.pool, source.axes)
     return values.reshape(len(values), -1)
 
 
+@checked
 def select_features(
-    cache: Cache, settings: FeatureSettings | None = None, **options: Any
+    cache: Cache | str | Path, settings: FeatureSettings | None = None, **options: Any
 ) -> FeatureSource:
     """Choose a layer from the cache's last extraction, or from the last one that matches.
 
     Parameters
     ----------
-    cache : Cache
+    cache : Cache, str or Path
         Where to look.
     settings : FeatureSettings, optional
         What the extraction must be of, and how the features are to be pooled: as they are stored by
         default. A layer is named as it was at extraction or as it is there.
     **options
         The fields of `bottleneck.settings.FeatureSettings`, instead.
+
+    Returns
+    -------
+    FeatureSource
 
     Raises
     ------
@@ -53,7 +73,7 @@ def select_features(
         The last matching extraction has several layers and none was chosen, or the layer cannot be
         pooled so.
     """
-    chosen = _last_matching(cache, made(FeatureSettings, settings, options))
+    chosen = _last_matching(Cache(cache), made(FeatureSettings, settings, options))
     if len(chosen) > 1:
         names = ", ".join(found.layer_name for found in chosen)
         raise UsageError(
@@ -63,14 +83,15 @@ def select_features(
     return chosen[0]
 
 
+@checked
 def select_layers(
-    cache: Cache, settings: LayerSettings | None = None, **options: Any
+    cache: Cache | str | Path, settings: LayerSettings | None = None, **options: Any
 ) -> list[FeatureSource]:
     """Choose several layers, each in several poolings.
 
     Parameters
     ----------
-    cache : Cache
+    cache : Cache, str or Path
         Where to look.
     settings : LayerSettings, optional
         As for `select_features`; all layers of the last extraction that matches, if none is named.
@@ -78,17 +99,24 @@ def select_layers(
     **options
         The fields of `bottleneck.settings.SweepFeatures`, instead.
 
+    Returns
+    -------
+    list of FeatureSource
+        By layer and pooling, each once.
+
     Raises
     ------
     DataError, UnknownNameError, UsageError
         As for `select_features`.
     """
-    settings = settings or SweepFeatures(**options)
+    if settings is None:
+        settings, options = SweepFeatures(**options), {}
+    settings = made(LayerSettings, settings, options)
     names = ("model", "image_set", "views", "augment")
     shared: dict[str, Any] = {name: getattr(settings, name, None) for name in names}
     found: list[FeatureSource] = []
     for layer, pool in product(settings.layers or [None], settings.pools or [None]):
-        each = _last_matching(cache, FeatureSettings(layer=layer, pool=pool, **shared))
+        each = _last_matching(Cache(cache), FeatureSettings(layer=layer, pool=pool, **shared))
         found += [selection for selection in each if selection not in found]
     if len(sets := {selection.image_set for selection in found}) > 1:
         raise UsageError(
@@ -107,7 +135,7 @@ def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
             f"first, or name another folder with `cache`"
         )
     for run in reversed(runs):
-        if chosen := _pooled(_matching(run, asked), asked.pool):
+        if chosen := _matching(run, asked):
             digest = run.image_set_digest
             break
     else:
@@ -125,7 +153,11 @@ def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
 
 
 def _matching(run: Extraction, asked: FeatureSettings) -> list[FeatureSource]:
-    """Return what a run has to offer; a module's name stands for the last layer in it."""
+    """Return what a run has to offer, pooled as asked for where it can be.
+
+    A module's name stands for the last layer in it. What is stored unpooled can be pooled, and
+    vectors are as they are.
+    """
     if asked.model not in {None, run.model} or asked.image_set not in {None, run.image_set}:
         return []
     if asked.augment not in {None, run.policy} or (asked.views or 0) > run.views:
@@ -133,42 +165,34 @@ def _matching(run: Extraction, asked: FeatureSettings) -> list[FeatureSource]:
     found = run.sources
     if asked.views is not None:
         found = [each.with_views(asked.views) for each in found]
-    if asked.layer is None:
+    if asked.layer is not None:
+        named = find_layers(asked.layer, {each.layer: each.aliases for each in run.layers})
+        found = [each for each in found if each.layer in named]
+    if asked.pool is None:
         return found
-    named = find_layers(asked.layer, {each.layer: each.aliases for each in run.layers})
-    return [each for each in found if each.layer in named]
-
-
-def _pooled(selections: Sequence[FeatureSource], pool: str | None) -> list[FeatureSource]:
-    """Return those that are pooled so, or can be: what is stored unpooled, and vectors."""
-    if pool is None:
-        return list(selections)
     return [
-        replace(each, pool=each.stored_pool if each.axes == "C" else pool)
-        for each in selections
-        if each.stored_pool in {pool, "none"}
+        replace(each, pool=each.stored_pool if each.axes == "C" else asked.pool)
+        for each in found
+        if each.stored_pool in {asked.pool, "none"}
     ]
 
 
 def _no_match(runs: Sequence[Extraction], asked: FeatureSettings) -> str:
     found = [selection for run in runs for selection in run.sources]
-    layers = {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
-    asked_and_known: list[tuple[str, str | None, set[str]]] = [
-        ("model", asked.model, {each.model for each in found}),
-        ("layer", asked.layer, layers),
-        ("set", asked.image_set, {each.image_set for each in found}),
-        ("pooling", asked.pool, set(POOLS)),
-        ("augmentation", asked.augment, {each.policy for each in found if each.policy}),
-    ]
-    given = [f"{what} {value!r}" for what, value, _ in asked_and_known if value]
+    layers = [name for run in runs for each in run.layers for name in (each.layer, *each.aliases)]
+    known = {
+        ("model", asked.model): [each.model for each in found],
+        ("layer", asked.layer): layers,
+        ("set", asked.image_set): [each.image_set for each in found],
+        ("pooling", asked.pool): list(POOLS),
+        ("augmentation", asked.augment): [each.policy for each in found if each.policy],
+    }
+    given = [f"{what} {value!r}" for what, value in known if value]
     wanted = ", ".join([*given, f"{asked.views} views"] if asked.views else given)
-    hints = [
-        did_you_mean(value, known)
-        for _, value, known in asked_and_known
-        if value and value not in known
-    ]
-    there = sorted({f"{each} of {each.image_set!r}" for each in found})
+    unknown = [(value, names) for (_, value), names in known.items() if value not in {None, *names}]
+    near = next(filter(None, (did_you_mean(str(value), names) for value, names in unknown)), "")
+    there = "; ".join(sorted({f"{each} of {each.image_set!r}" for each in found}))
     return (
-        f"no extraction with {wanted} in the cache{next(filter(None, hints), '')}; there are "
-        f"{'; '.join(there)}: choose one of them, or run 'bottleneck extract'"
+        f"no extraction with {wanted} in the cache{near}; there are {there}: choose one of them, "
+        f"or run 'bottleneck extract'"
     )

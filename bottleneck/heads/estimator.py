@@ -55,13 +55,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.standardize = standardize
         self.random_state = random_state
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        groups: Any = None,
-    ) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit a head.
 
         Parameters
@@ -71,9 +65,14 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         y : array-like
             Shape (n_samples,), or (n_samples, k) of 0 and 1.
         sample_weight : array-like, optional
-            Shape (n_samples,): what each row counts.
+            Shape (n_samples,).
         groups : array-like, optional
             Shape (n_samples,): rows of one group stay in one fold, where something is chosen.
+
+        Returns
+        -------
+        HeadClassifier
+            Itself.
 
         Raises
         ------
@@ -88,18 +87,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_, codes = np.arange(y.shape[1]), y.astype(bool)
         else:
             self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
-        head = fit_rows(
-            X,
-            codes,
-            self.clf,
-            C=self.C,
-            n_neighbors=self.n_neighbors,
-            groups=groups,
-            sample_weight=sample_weight,
-            balanced=self.balanced,
-            standardize=self.standardize,
-            seed=self.random_state or 0,
-        )
+        options = self.get_params(deep=False)
+        options["seed"] = options.pop("random_state") or 0
+        head = fit_rows(X, codes, groups=groups, sample_weight=sample_weight, **options)
         self.head_ = replace(head, classes=tuple(map(str, self.classes_)))
         return self
 
@@ -112,7 +102,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), calibrated where rows were held out."""
-        scores = self._scores(X)
+        scores = self._scores(X)  # first, as it tells what is not fitted
         return self.head_.probabilities(scores)
 
     def predict(self, X: Any) -> np.ndarray:

@@ -1,29 +1,26 @@
 """Fit a head, choose its hyper-parameter on held-out rows, and cross-validate classifiers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.errors import DataError, UsageError
-from bottleneck.fields import made
+from bottleneck.fields import checked, made
 from bottleneck.heads.head import Head
 from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
-from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Progress, Reduce
+from bottleneck.heads.problem import Fold, Problem, Progress, Rows
 from bottleneck.heads.recipes import MLP, Recipe
 from bottleneck.heads.scoring import (
     calibration_error,
-    decision_metrics,
     fit_temperature,
     link_of,
     log_probabilities,
-    probability_metrics,
     score_metrics,
 )
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
-from bottleneck.solvers import reduce_rows, threads_for
+from bottleneck.solvers import threads_for
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -34,6 +31,7 @@ __all__ = ["cross_validate", "fit_head", "fit_rows"]
 _FOLDS = 5
 
 
+@checked
 def fit_head(
     features: "Features",
     clf: str | MLPSettings | FitSettings = "softmax",
@@ -60,7 +58,8 @@ def fit_head(
     clf : str, MLPSettings or FitSettings
         A classifier, or all settings.
     rows : np.ndarray, optional
-        bool of shape (n_samples,), or places: what to fit on, instead of the training images.
+        bool of shape (n_samples,), or places from 0 on: the rows to fit on, instead of those of the
+        training images.
     progress : callable, optional
         Called with ``"mlp"``, the epochs done and the most there may be.
     **options
@@ -75,28 +74,30 @@ def fit_head(
     UnknownNameError
         There is no such classifier.
     UsageError
-        A hyper-parameter is out of bounds or of another classifier.
+        A hyper-parameter is out of bounds or of another classifier, or `rows` do not fit.
+    WrongTypeError
+        `features` are no `Features`.
     DataError
         There are no training images, fewer than two classes, or too few images to choose.
     """
-    settings = _settings_of(clf, options)
-    recipe, value = _recipe_and_value(settings, progress)
+    settings, recipe, value = _asked(clf, options)
     problem, held = problem_of(features, recipe, settings, rows), features.split("val")
     validation = (held.X, held.labels) if len(held) else None
-    return _fitted(problem, recipe, value, validation, features.provenance)
+    source = features.provenance
+    return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
 
 
+@checked
 def fit_rows(
-    X: np.ndarray | Blocks,
+    X: Rows,
     y: np.ndarray,
     clf: str | MLPSettings | FitSettings = "softmax",
     *,
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
     plain: np.ndarray | None = None,
-    validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
+    validation: tuple[Rows, np.ndarray] | None = None,
     multilabel: bool = False,
-    reduce: Reduce = reduce_rows,
     source: "FeatureSource | None" = None,
     progress: Progress | None = None,
     **options: Any,
@@ -105,7 +106,7 @@ def fit_rows(
 
     Parameters
     ----------
-    X : np.ndarray or Blocks
+    X : np.ndarray or StreamedRows
         Shape (n_samples, d).
     y : np.ndarray
         Labels of shape (n_samples,). Where any text has a semicolon, rows are of several classes
@@ -123,8 +124,6 @@ def fit_rows(
         Features (m, d) and labels (m,) to choose on, instead of folds.
     multilabel : bool
         Whether rows may be of several classes although no label here has a semicolon.
-    reduce : callable
-        `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
     source : FeatureSource, optional
         Kept with the head, see `Head`.
     progress : callable, optional
@@ -132,13 +131,16 @@ def fit_rows(
     **options
         The other fields of `bottleneck.settings.FitSettings`.
 
+    Returns
+    -------
+    Head
+
     Raises
     ------
     UnknownNameError, UsageError, DataError
         As for `fit_head`; or features and labels are not of the same, positive number.
     """
-    settings = _settings_of(clf, options)
-    recipe, value = _recipe_and_value(settings, progress)
+    settings, recipe, value = _asked(clf, options)
     problem = make_problem(
         X,
         y,
@@ -147,99 +149,79 @@ def fit_rows(
         groups=groups,
         sample_weight=sample_weight,
         plain=plain,
-        reduce=reduce,
         multilabel=multilabel,
     )
-    return _fitted(problem, recipe, value, validation, source)
+    return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
 
 
-def _settings_of(clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]) -> FitSettings:
+def _asked(
+    clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]
+) -> tuple[FitSettings, Recipe, Any]:
+    """Return the settings, the recipe, and the value given for its hyper-parameter, if any."""
     if isinstance(clf, FitSettings):
-        return made(FitSettings, clf, options)
-    if isinstance(clf, MLPSettings):
-        options, clf = {**options, **MLP.of(clf).settings}, MLP.name
-    return FitSettings(clf=clf, **options)  # type: ignore[arg-type]
-
-
-def _recipe_and_value(settings: FitSettings, progress: Progress | None) -> tuple[Recipe, Any]:
-    """Return the recipe, and the value that is given for its hyper-parameter."""
-    recipe = recipe_of(settings if settings.clf == MLP.name else settings.clf, progress)
+        settings = made(FitSettings, clf, options)
+    elif isinstance(clf, MLPSettings):
+        settings = FitSettings(clf="mlp", **{**options, **MLP.of(clf).settings})
+    else:
+        settings = FitSettings(clf=clf, **options)  # type: ignore[arg-type]
+    recipe = recipe_of(settings if settings.clf == MLP.name else settings.clf)
     for name in ("C", "n_neighbors"):
         if getattr(settings, name) is not None and name != recipe.parameter:
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
-    return recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
+    return settings, recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
 
 
 def _fitted(
     problem: Problem,
     recipe: Recipe,
     value: Any,
-    validation: tuple[np.ndarray | Blocks, np.ndarray] | None,
+    *,
+    validation: tuple[Rows, np.ndarray] | None,
     source: "FeatureSource | None",
+    progress: Progress | None,
 ) -> Head:
+    """Choose on held-out rows, where there are any, and fit."""
     with threads_for(problem.X.size):
-        fitted, choice = _fit(problem, recipe, value, validation)
+        if validation is not None:
+            trained, fold = with_validation(problem, *validation)
+            folds, held_out = [fold], "validation images"
+        else:
+            trained, folds = problem, _folds(problem, recipe, value)
+            held_out = f"{len(folds)} folds"
+        temperature, scores = 1.0, dict[str, Any]()
+        if isinstance(recipe, MLP):
+            held_out = held_out if validation else f"one of {held_out}"
+            fitted = recipe.fit_on(trained, folds[0], progress)
+            found = fitted.model.scores(trained.rows[folds[0].held])
+            _, temperature, scores = _choose(recipe, trained.targets, folds[:1], [None], [[found]])
+        else:
+            if folds:
+                grid = recipe.grid if value is None else [value]
+                candidates = recipe.held_out(trained, folds, grid)
+                choice = _choose(recipe, trained.targets, folds, grid, candidates)
+                value, temperature, scores = choice
+            fitted = recipe.fit(problem, value)
+    known = {"held_out": held_out} | scores if scores else {}
     history = {"history": list(fitted.history)} if fitted.history else {}
-    chosen = {recipe.parameter: choice.value} if recipe.parameter else {}
+    chosen = {recipe.parameter: value} if recipe.parameter else {}
     return Head(
         clf=recipe.name,
         classes=problem.targets.classes,
         model=fitted.model,
         hyperparameters=chosen | recipe.settings,
         multilabel=problem.targets.multilabel,
-        temperature=choice.temperature,
-        scores=choice.scores | history,
+        temperature=temperature,
+        scores=known | {"converged": fitted.converged} | history,
         source=source,
     )
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """The value chosen for a recipe's parameter, and what is known of it by held-out rows."""
-
-    value: Any
-    temperature: float = 1.0
-    scores: dict[str, Any] = field(default_factory=dict)
-
-
-def _fit(
-    problem: Problem,
-    recipe: Recipe,
-    value: Any,
-    validation: tuple[np.ndarray | Blocks, np.ndarray] | None,
-) -> tuple[Fitted, _Choice]:
-    """Choose on held-out rows, where there are any, and fit."""
-    if validation is not None:
-        X, y = validation
-        trained, fold = with_validation(problem, X, y)
-        folds, held_out = [fold], "validation images"
-    else:
-        chosen = recipe.parameter is not None and value is None
-        trained, folds = problem, _folds(problem, recipe, needed=chosen or isinstance(recipe, MLP))
-        held_out = f"{len(folds)} folds"
-    choice = _Choice(value)
-    if isinstance(recipe, MLP):
-        if validation is None:
-            held_out = f"one of {held_out}"
-        fitted = recipe.fit_on(trained, folds[0])
-        scores = fitted.model.scores(trained.rows[folds[0].held])
-        choice = _choose(recipe, trained.targets, folds[:1], [None], [[scores]])
-    else:
-        if folds:
-            grid = recipe.grid if value is None else [value]
-            candidates = recipe.held_out(trained, folds, grid)
-            choice = _choose(recipe, trained.targets, folds, grid, candidates)
-        fitted = recipe.fit(problem, choice.value)
-    known = {"held_out": held_out} | choice.scores if choice.scores else {}
-    return fitted, replace(choice, scores=known | {"converged": fitted.converged})
-
-
-def _folds(problem: Problem, recipe: Recipe, *, needed: bool) -> list[Fold]:
-    """Return folds to choose on; none where there can be none, unless they are needed."""
+def _folds(problem: Problem, recipe: Recipe, value: Any) -> list[Fold]:
+    """Return folds to choose on; none where there can be none and nothing is to be chosen."""
     try:
         return problem.folds(_FOLDS, fewer=True)
     except DataError as error:
-        if not needed:
+        if not isinstance(recipe, MLP) and (recipe.parameter is None or value is not None):
             return []
         remedy = f", or give `{recipe.parameter}`" if recipe.parameter else ", or val images"
         raise DataError(f"{error}{remedy}") from error
@@ -251,33 +233,41 @@ def _choose(
     folds: Sequence[Fold],
     grid: Sequence[Any],
     candidates: Iterable[list[np.ndarray]],
-) -> _Choice:
-    """Choose the value whose scores of the held-out rows have the lowest log loss."""
+) -> tuple[Any, float, dict[str, Any]]:
+    """Choose the value whose scores of the held-out rows have the lowest log loss.
+
+    Returns
+    -------
+    value : Any
+        Of the recipe's parameter.
+    temperature : float
+        Calibrates its scores.
+    scores : dict
+        How good they are then, and those of all candidates.
+    """
     link = link_of(recipe.name, multilabel=targets.multilabel)
     held = targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in folds]))
     found: list[dict[str, Any]] = []
     best = np.empty(0)
     for value, each in zip(grid, candidates, strict=True):
-        scores = np.concatenate(each)
+        own = np.concatenate(each)
         # Margins say nothing about probabilities until they have a temperature.
-        temperature = fit_temperature(link, scores, held) if recipe.margins else 1.0
+        temperature = fit_temperature(link, own, held) if recipe.margins else 1.0
         named = {recipe.parameter: value} if recipe.parameter else {}
-        found.append({**named, **score_metrics(link, scores, held, temperature)})
-        if found[-1]["log_loss"] == min(own["log_loss"] for own in found):
-            best, chosen = scores, value
+        found.append({**named, **score_metrics(link, own, held, temperature)})
+        if found[-1]["log_loss"] == min(metrics["log_loss"] for metrics in found):
+            best, chosen = own, value
     temperature = fit_temperature(link, best, held)
     before = np.exp(log_probabilities(link, best, 1.0))
-    return _Choice(
-        chosen,
-        temperature,
-        {
-            **score_metrics(link, best, held, temperature),
-            "calibration_error_without_temperature": calibration_error(before, held),
-            "candidates": found,
-        },
-    )
+    scores = {
+        **score_metrics(link, best, held, temperature),
+        "calibration_error_without_temperature": calibration_error(before, held),
+        "candidates": found,
+    }
+    return chosen, temperature, scores
 
 
+@checked
 def cross_validate(
     problem: Problem, recipe: Recipe, folds: Sequence[Fold], grid: Sequence[Any]
 ) -> list[list[dict[str, float]]]:
@@ -307,12 +297,8 @@ def cross_validate(
 
     def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
         held = problem.targets.take(fold.held)
-        calibrated = _calibrated(link, scores, held)
-        return {
-            "images": len(held),
-            **decision_metrics(scores, held),
-            **probability_metrics(link, calibrated, held),
-        }
+        temperatures = _temperatures(link, scores, held)
+        return {"images": len(held), **score_metrics(link, scores, held, temperatures)}
 
     with threads_for(problem.X.size):
         return [
@@ -321,11 +307,11 @@ def cross_validate(
         ]
 
 
-def _calibrated(link: str, scores: np.ndarray, held: Targets) -> np.ndarray:
-    """Return scores divided by temperatures that other rows have given."""
+def _temperatures(link: str, scores: np.ndarray, held: Targets) -> np.ndarray:
+    """Return the temperature of each row, shape (n, 1), which other rows have given."""
     half = np.random.default_rng(0).permutation(len(scores)) % 2 == 0
-    scaled = np.array(scores, dtype=np.float64)
+    found = np.ones((len(scores), 1))
     for own in (half, ~half):
         if not own.all():
-            scaled[own] /= fit_temperature(link, scores[~own], held.take(~own))
-    return scaled
+            found[own] = fit_temperature(link, scores[~own], held.take(~own))
+    return found

@@ -4,7 +4,9 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,18 +17,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.fields import checked
 from bottleneck.files import atomic_write
-from bottleneck.heads.models import Model, make_model
+from bottleneck.heads.models import MODELS, Affine, Model, make_model
+from bottleneck.heads.recipes import RECIPES
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
-from bottleneck.records import (
-    HeadFacts,
-    HeadRecord,
-    as_dict,
-    facts_of,
-    read_record,
-    write_record,
-)
+from bottleneck.records import HeadFacts, HeadRecord, as_dict, facts_of, read_record, write_record
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,8 +104,11 @@ class Head(HeadFacts):
 
     def to_module(self) -> "nn.Module":
         """Return the head as a module of torch whose outputs are the scores."""
-        return self.model.to_module()
+        from bottleneck.heads.modules import module_of
 
+        return module_of(self.model)
+
+    @checked
     def save(self, folder: str | Path) -> Path:
         """Save as ``head.safetensors`` and ``head.json``; a network's history as ``history.csv``.
 
@@ -116,10 +116,20 @@ class Head(HeadFacts):
         stay. Each file is written whole or not at all, and `load` notices two that do not belong
         together.
 
+        Parameters
+        ----------
+        folder : str or Path
+            Of this head alone; its name is the head's.
+
+        Returns
+        -------
+        Path
+            The folder.
+
         Raises
         ------
         UsageError
-            `folder` is there and is no head.
+            `folder` already exists and is not a head folder.
         DataError
             The folder cannot be written.
         """
@@ -128,10 +138,12 @@ class Head(HeadFacts):
         empty = target.is_dir() and not any(target.iterdir())
         if os.path.lexists(target) and not empty and not any(path.is_file() for path in own):
             raise UsageError(
-                f"{str(target)!r} is there and is no head; choose another name for the head"
+                f"{str(target)!r} already exists and is not a head folder; choose another name for "
+                f"the head"
             )
         # safetensors writes an array's memory as it lies, whatever its strides.
-        content = save({name: np.ascontiguousarray(array) for name, array in self._arrays.items()})
+        arrays = self.model.arrays.items()
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays})
         record = HeadRecord(
             **facts_of(self, HeadFacts),
             **self._described,
@@ -142,7 +154,10 @@ class Head(HeadFacts):
             for old in (*target.glob("evaluation-*.json"), *target.glob(_HISTORY_FILE)):
                 old.unlink()
             if history := self.scores.get("history"):
-                atomic_write(target / _HISTORY_FILE, _as_csv(history))
+                rows = [history[0].keys(), *(epoch.values() for epoch in history)]
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows(rows)
+                atomic_write(target / _HISTORY_FILE, text.getvalue())
             atomic_write(target / _WEIGHTS_FILE, content)
             write_record(target / _METADATA_FILE, record)
         except OSError as error:
@@ -153,15 +168,26 @@ class Head(HeadFacts):
         return target
 
     @classmethod
+    @checked
     def load(cls, folder: str | Path) -> Self:
         """Load a saved head; nothing in it is run.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where it was saved.
+
+        Returns
+        -------
+        Head
 
         Raises
         ------
         UnknownNameError
             There is no head in `folder`.
         DataError
-            Its files are damaged, do not belong together, or are of another version.
+            Its files are damaged, do not belong together, contradict each other, or are of another
+            version.
         """
         path = Path(folder)
         if not (path / _METADATA_FILE).is_file():
@@ -171,6 +197,8 @@ class Head(HeadFacts):
             model = _read_model(path / _WEIGHTS_FILE, record)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise HeadRecord.refusal(path / _WEIGHTS_FILE, error) from error
+        if wrong := _contradiction(record):
+            raise HeadRecord.refusal(path / _METADATA_FILE, ValueError(wrong))
         facts = facts_of(record, HeadFacts)
         if record.source and record.source.model == _OWN_FOLDER:
             facts["source"] = replace(record.source, model=str(path))
@@ -183,14 +211,9 @@ class Head(HeadFacts):
     @property
     def _described(self) -> dict[str, Any]:
         """What a record says of the model."""
-        settings = {key: each for key, each in vars(self.model).items() if key not in self._arrays}
-        n_features = self.model.n_features
-        return {"kind": self.model.kind, "settings": settings, "n_features": n_features}
-
-    @property
-    def _arrays(self) -> dict[str, np.ndarray]:
-        fields = vars(self.model).items()
-        return {name: value for name, value in fields if isinstance(value, np.ndarray)}
+        model = self.model
+        settings = {name: each for name, each in vars(model).items() if name not in model.axes()}
+        return {"kind": model.kind, "settings": settings, "n_features": model.n_features}
 
 
 def _read_model(file: Path, record: HeadRecord) -> Model:
@@ -200,16 +223,44 @@ def _read_model(file: Path, record: HeadRecord) -> Model:
     return make_model(record, load(content))
 
 
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
+def _contradiction(record: HeadRecord) -> str:
+    """Return what in a head's record cannot be true together; or ``""``."""
+    classes, kind = record.classes, record.clf if record.clf in MODELS else Affine.kind
+    if record.kind != kind:
+        return f"'kind' is {record.kind!r}, expected {kind!r} as 'clf' is {record.clf!r}"
+    if len(set(classes)) < len(classes) or not _are_sorted(classes):
+        return f"'classes' is {reprlib.repr(list(classes))}, expected different ones, sorted"
+    if record.multilabel and not RECIPES[record.clf].multilabel:
+        return f"'multilabel' is True, expected False as 'clf' is {record.clf!r}"
+    told = {**record.hyperparameters, "multilabel": record.multilabel}
+    for name, value in record.settings.items():
+        if told.get(name, value) != value:
+            return f"{name!r} is {told[name]!r}, expected {value!r} as 'settings' has it"
+    return ""
 
 
+def _are_sorted(classes: Sequence[str]) -> bool:
+    """Return whether classes are sorted as texts, or as the numbers that labels may be."""
+    with suppress(ValueError):
+        if (numbers := list(map(float, classes))) == sorted(numbers):
+            return True
+    return list(classes) == sorted(classes)
+
+
+@checked
 def head_names(folder: str | Path) -> list[str]:
-    """Return the names of the heads saved in a folder."""
+    """Return the names of the heads that are saved in a folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Which need not exist.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
     return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
 
 
@@ -220,6 +271,7 @@ def _no_head(name: str, folder: Path) -> UnknownNameError:
     )
 
 
+@checked
 def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path, Head]:
     """Load a head by its name or path, or the only one that there is.
 

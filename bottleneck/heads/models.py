@@ -1,48 +1,59 @@
 """What a head computes of features: arrays, and how they become scores."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 import numpy as np
 
 from bottleneck.records import HeadRecord
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"]
 
 _BLOCK_BYTES = 2**27
 
 
-class Model(Protocol):
+class Model(ABC):
     """Scores of features. Its arrays and numbers are the fields of a dataclass.
+
+    An array is annotated with what its axes are, a letter each: ``k`` classes, ``d`` features, and
+    others. The columns of the first one are the features.
 
     Attributes
     ----------
     kind : str
         Names the class in a saved head.
-    shapes : mapping of str to str
-        What the axes of each array are, a letter each: ``k`` classes, ``d`` features, and others.
     """
 
     kind: ClassVar[str]
-    shapes: ClassVar[Mapping[str, str]]
+
+    @classmethod
+    def axes(cls) -> dict[str, str]:
+        """Return the names of the arrays, and what the axes of each are."""
+        return {
+            each.name: get_args(each.type)[1]
+            for each in fields(cls)  # type: ignore[arg-type]
+            if get_origin(each.type) is Annotated
+        }
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in self.axes()}
 
     @property
     def n_features(self) -> int:
         """How many features it takes."""
+        return int(next(iter(self.arrays.values())).shape[1])
 
+    @abstractmethod
     def scores(self, X: np.ndarray) -> np.ndarray:
         """Return scores of shape (n, k) of features of shape (n, d)."""
 
-    def to_module(self) -> "nn.Module":
-        """Return what gives the same scores in torch."""
-
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(Model):
     """One score per class, linear in the features.
 
     Attributes
@@ -52,26 +63,16 @@ class Affine:
     """
 
     kind: ClassVar[str] = "affine"
-    shapes: ClassVar[Mapping[str, str]] = {"weight": "kd", "bias": "k"}
-    weight: np.ndarray
-    bias: np.ndarray
-
-    @property
-    def n_features(self) -> int:
-        """As `Model.n_features`."""
-        return int(self.weight.shape[1])
+    weight: Annotated[np.ndarray, "kd"]
+    bias: Annotated[np.ndarray, "k"]
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
         return np.asarray(X @ self.weight.T + self.bias)
 
-    def to_module(self) -> "nn.Module":
-        """Return a `torch.nn.Linear`."""
-        return _linear(self.weight, self.bias)
-
 
 @dataclass(frozen=True, eq=False)
-class Perceptron:
+class Perceptron(Model):
     """A hidden layer of rectified units between the features and the scores.
 
     Attributes
@@ -85,39 +86,20 @@ class Perceptron:
     """
 
     kind: ClassVar[str] = "mlp"
-    shapes: ClassVar[Mapping[str, str]] = {
-        "hidden_weight": "hd",
-        "hidden_bias": "h",
-        "weight": "kh",
-        "bias": "k",
-    }
-    hidden_weight: np.ndarray
-    hidden_bias: np.ndarray
-    weight: np.ndarray
-    bias: np.ndarray
+    hidden_weight: Annotated[np.ndarray, "hd"]
+    hidden_bias: Annotated[np.ndarray, "h"]
+    weight: Annotated[np.ndarray, "kh"]
+    bias: Annotated[np.ndarray, "k"]
     dropout: float
-
-    @property
-    def n_features(self) -> int:
-        """As `Model.n_features`."""
-        return int(self.hidden_weight.shape[1])
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
         hidden = np.maximum(X @ self.hidden_weight.T + self.hidden_bias, 0)
         return np.asarray(hidden @ self.weight.T + self.bias)
 
-    def to_module(self) -> "nn.Module":
-        """Return a `torch.nn.Sequential` of two linear layers, for more training or none."""
-        from torch import nn
-
-        hidden = _linear(self.hidden_weight, self.hidden_bias)
-        last = _linear(self.weight, self.bias)
-        return nn.Sequential(hidden, nn.ReLU(), nn.Dropout(self.dropout), last).eval()
-
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Neighbours(Model):
     """Votes of the nearest rows among those fitted on.
 
     A score is the log of the share of votes, or of its odds where a row may be of several classes.
@@ -128,9 +110,9 @@ class Neighbours:
     rows : np.ndarray
         Shape (m, d), less the `mean` and divided by the `scale`.
     votes : np.ndarray
-        Shape (m, k): what each row says for each class.
+        Shape (m, k): the weight of each row in its own classes, 0 in others.
     counts : np.ndarray
-        Shape (m, k): what each row counts, whatever it says.
+        Shape (m, k): the weight of each row, whatever its classes.
     mean, scale : np.ndarray
         Shape (d,): what is subtracted of features, and what they are divided by, before distances
         are taken.
@@ -141,25 +123,13 @@ class Neighbours:
     """
 
     kind: ClassVar[str] = "knn"
-    shapes: ClassVar[Mapping[str, str]] = {
-        "rows": "md",
-        "votes": "mk",
-        "counts": "mk",
-        "mean": "d",
-        "scale": "d",
-    }
-    rows: np.ndarray
-    votes: np.ndarray
-    counts: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
+    rows: Annotated[np.ndarray, "md"]
+    votes: Annotated[np.ndarray, "mk"]
+    counts: Annotated[np.ndarray, "mk"]
+    mean: Annotated[np.ndarray, "d"]
+    scale: Annotated[np.ndarray, "d"]
     n_neighbors: int
     multilabel: bool
-
-    @property
-    def n_features(self) -> int:
-        """As `Model.n_features`."""
-        return int(self.rows.shape[1])
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
@@ -187,31 +157,22 @@ class Neighbours:
             return np.asarray(np.log(said + 0.5) - np.log(there - said + 0.5))
         return np.asarray(np.log((said + 1 / said.shape[1]) / (there + 1)))
 
-    def to_module(self) -> "nn.Module":
-        """Return a module that holds the rows and searches them."""
-        from bottleneck.heads.modules import NearestRows
 
-        names = ("rows", "votes", "counts", "mean", "scale")
-        arrays = {name: getattr(self, name) for name in names}
-        return NearestRows(arrays, self.n_neighbors, multilabel=self.multilabel)
-
-
-MODELS: Mapping[str, Any] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}
+MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}
 """Models by their kind."""
 
 
 def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
     """Return the model that a head's record describes; `ValueError` where the arrays do not fit."""
     kind = MODELS[record.kind]
-    settings = {each.name for each in fields(kind)} - set(kind.shapes)
-    given, needed = {*arrays, *record.settings}, settings | set(kind.shapes)
+    given, needed = {*arrays, *record.settings}, {each.name for each in fields(kind)}
     if given != needed:
         raise ValueError(
             f"a model of the kind {record.kind!r} has {', '.join(sorted(given)) or 'nothing'}, "
             f"expected {', '.join(sorted(needed))}"
         )
     sizes = {"k": len(record.classes), "d": record.n_features}
-    for name, axes in kind.shapes.items():
+    for name, axes in kind.axes().items():
         array = arrays[name]
         if len(axes) == array.ndim:
             sizes = dict(zip(axes, array.shape, strict=True)) | sizes
@@ -225,11 +186,3 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
             raise ValueError(f"{name} holds nan or inf, expected finite numbers")
     model: Model = kind(**arrays, **record.settings)
     return model
-
-
-def _linear(weight: np.ndarray, bias: np.ndarray) -> "nn.Linear":
-    import torch
-
-    module = torch.nn.Linear(weight.shape[1], weight.shape[0])
-    module.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
-    return module

@@ -1,17 +1,17 @@
 """What is given to be fitted, checked."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.problem import Blocks, Fold, Problem, Progress, Reduce
+from bottleneck.heads.problem import Fold, Problem, Rows
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings, TrainingSettings
-from bottleneck.solvers import reduce_rows
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_validation"]
 
 
-def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recipe:
+def recipe_of(clf: str | MLPSettings) -> Recipe:
     """Return a recipe by its name, or that of a network.
 
     Raises
@@ -28,7 +28,7 @@ def recipe_of(clf: str | MLPSettings, progress: Progress | None = None) -> Recip
         There is none of that name.
     """
     if isinstance(clf, MLPSettings):
-        return MLP.of(clf, progress)
+        return MLP.of(clf)
     if clf not in RECIPES:
         raise UnknownNameError(
             f"no classifier {clf!r}; expected one of {', '.join(RECIPES)}"
@@ -56,8 +56,7 @@ def problem_of(
 ) -> Problem:
     """Return what a head is to be fitted on: the training rows of features, or the rows given.
 
-    Identical images and the views of an image are one group; weights count; what is reduced is kept
-    beside the features.
+    Identical images and the views of an image are one group; weights count.
     """
     train = features.training() if rows is None else features.take(rows)
     return make_problem(
@@ -69,12 +68,11 @@ def problem_of(
         sample_weight=train.weights,
         plain=train.views == 0,
         multilabel=features.images.multilabel,
-        reduce=features.reduce,
     )
 
 
 def make_problem(
-    X: np.ndarray | Blocks,
+    X: Rows,
     y: np.ndarray,
     recipe: Recipe,
     settings: TrainingSettings | None = None,
@@ -82,18 +80,101 @@ def make_problem(
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
     plain: np.ndarray | None = None,
-    reduce: Reduce = reduce_rows,
     multilabel: bool = False,
 ) -> Problem:
     """Check what a head is to be fitted on; see `fit_rows` for what is given and raised."""
     settings = settings or TrainingSettings()
     _check_rows(X, y)
     targets = Targets.of(np.asarray(y), multilabel=multilabel)
-    if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
-        raise DataError(
-            f"the training images have {len(targets.classes)} class; a classifier needs at least "
-            f"two: add images of another"
+    _check_recipe(recipe, X, targets)
+    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
+        raise UsageError(
+            f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
+            f"row, from 0 on and finite"
         )
+    if not weights.any():
+        raise UsageError("all sample weights are zero; expected some above: give other weights")
+    _check_classes(targets, weights > 0)
+    own = np.arange(len(X)) if groups is None else np.asarray(groups)
+    seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)
+    if seen.shape != own.shape or not np.isin(own, own[seen]).all():
+        raise UsageError(
+            f"{int(seen.sum())} of {len(own)} rows are plain; expected one at least in each "
+            f"group: give the group of every view, which is that of its image"
+        )
+    problem = Problem(
+        X=X,
+        targets=targets,
+        groups=own,
+        weights=weights,
+        plain=seen,
+        balanced=settings.balanced,
+        standardize=settings.standardize,
+        seed=settings.seed,
+        device=training_device(settings.device),
+    )
+    return problem if weights.all() else problem.take(weights > 0)
+
+
+def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, Fold]:
+    """Return a problem with rows that are held out, and which these are.
+
+    Parameters
+    ----------
+    problem : Problem
+        n rows to fit on.
+    X : np.ndarray or StreamedRows
+        Shape (m, d), as the problem's own.
+    y : np.ndarray
+        Labels of shape (m,).
+
+    Returns
+    -------
+    (Problem, Fold)
+        n + m rows.
+
+    Raises
+    ------
+    UsageError
+        Features and labels are not of the same, positive number.
+    DataError
+        They hold nan or inf, or a class that the problem does not have.
+    """
+    _check_rows(X, y)
+    own, targets, number = problem.X, problem.targets, len(problem.X)
+    try:
+        held = Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
+    except LookupError as error:
+        raise DataError(
+            f"the validation images have the class {error.args[0]!r} that no training image has; "
+            f"add training images of it, or remove it"
+        ) from error
+    groups = np.unique(problem.groups, return_inverse=True)[1]
+    both = replace(
+        problem,
+        X=np.concatenate([own, X]) if isinstance(own, np.ndarray) else own.joined(X),
+        targets=replace(targets, codes=np.concatenate([targets.codes, held.codes])),
+        groups=np.concatenate([groups, np.arange(len(X)) + number]),
+        weights=np.concatenate([problem.weights, np.ones(len(X))]),
+        plain=np.concatenate([problem.plain, np.ones(len(X), dtype=bool)]),
+    )
+    fit = np.arange(len(both.X)) < number
+    return both, Fold(fit, ~fit)
+
+
+def _check_rows(X: Rows, y: np.ndarray) -> None:
+    if len(X.shape) != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
+        raise UsageError(
+            f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
+            f"each label, and at least one"
+        )
+    # What is read in blocks was finite when the cache stored it.
+    if isinstance(X, np.ndarray) and not np.isfinite(X).all():
+        raise DataError("the features hold nan or inf; expected finite numbers: extract again")
+
+
+def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
     if targets.multilabel and not recipe.multilabel:
         able = ", ".join(name for name, each in RECIPES.items() if each.multilabel)
         raise UsageError(
@@ -107,82 +188,21 @@ def make_problem(
             f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` that makes "
             f"fewer features, or more `memory`"
         )
-    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-    if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
-        raise UsageError(
-            f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
-            f"row, from 0 on and finite"
+
+
+def _check_classes(targets: Targets, counted: np.ndarray) -> None:
+    """Raise a `DataError` where there is nothing to tell apart among the rows that count."""
+    if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
+        raise DataError(
+            f"the training images have {len(targets.classes)} class; a classifier needs at least "
+            f"two: add images of another"
         )
-    if not weights.any():
-        raise UsageError("all sample weights are zero; expected some above: give other weights")
-    members = targets.indicators[weights > 0].sum(axis=0)
+    members = targets.indicators[counted].sum(axis=0)
     lacking = members == 0
     if targets.multilabel:
-        lacking |= members == (weights > 0).sum()
+        lacking |= members == counted.sum()
     if lacking.any():
         raise DataError(
             f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
             f"have it; expected some of it and some others: give weights above 0, or more images"
         )
-    own = np.arange(len(X)) if groups is None else np.asarray(groups)
-    problem = Problem(
-        X=X,
-        targets=targets,
-        groups=own,
-        weights=weights,
-        plain=_checked_plain(plain, own),
-        balanced=settings.balanced,
-        standardize=settings.standardize,
-        reduce=reduce,
-        seed=settings.seed,
-        device=training_device(settings.device),
-    )
-    return problem if weights.all() else problem.take(weights > 0)
-
-
-def _checked_plain(plain: np.ndarray | None, groups: np.ndarray) -> np.ndarray:
-    """Return which rows are plain; a `UsageError` where a group has none."""
-    if plain is None:
-        return np.ones(len(groups), dtype=bool)
-    found = np.asarray(plain, dtype=bool)
-    if found.shape != groups.shape or not np.isin(groups, groups[found]).all():
-        raise UsageError(
-            f"{int(found.sum())} of {len(groups)} rows are plain; expected one at least in each "
-            f"group: give the group of every view, which is that of its image"
-        )
-    return found
-
-
-def with_validation(
-    problem: Problem, X: np.ndarray | Blocks, y: np.ndarray
-) -> tuple[Problem, Fold]:
-    """Return a problem with rows that are held out, and which these are.
-
-    Raises
-    ------
-    UsageError
-        Features and labels are not of the same, positive number.
-    DataError
-        They hold nan or inf, or a class that the problem does not have.
-    """
-    _check_rows(X, y)
-    targets = problem.targets
-    try:
-        held = Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
-    except LookupError as error:
-        raise DataError(
-            f"the validation images have the class {error.args[0]!r} that no training image has; "
-            f"add training images of it, or remove it"
-        ) from error
-    return problem.with_held(X, held)
-
-
-def _check_rows(X: np.ndarray | Blocks, y: np.ndarray) -> None:
-    if len(X.shape) != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
-        raise UsageError(
-            f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
-            f"each label, and at least one"
-        )
-    # What is read in blocks was finite when the cache stored it.
-    if isinstance(X, np.ndarray) and not np.isfinite(X).all():
-        raise DataError("the features hold nan or inf; expected finite numbers: extract again")

@@ -1,50 +1,24 @@
 """What a head is fitted on, and which rows of it are held out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 
 from bottleneck.errors import DataError
 from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
-from bottleneck.solvers import Reduction, column_moments
+from bottleneck.solvers import Reduction, column_moments, reduce_rows
 
-__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Progress", "Reduce", "row_counts"]
+if TYPE_CHECKING:
+    from bottleneck.features import StreamedRows
 
+__all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_counts"]
+
+Rows: TypeAlias = "np.ndarray | StreamedRows"
+"""Features in memory, or read in blocks where they do not fit there."""
 Progress = Callable[[str, int, int], None]
-Reduce = Callable[..., Reduction]
-
-
-class Blocks(Protocol):
-    """Features that are read in blocks, in place of an array, as they do not fit into memory.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Rows and features.
-    size : int
-        How many numbers they are.
-    memory : int
-        Bytes that may be taken, the blocks included.
-    """
-
-    @property
-    def shape(self) -> tuple[int, int]: ...  # noqa: D102 - see Attributes
-    @property
-    def size(self) -> int: ...  # noqa: D102
-    @property
-    def memory(self) -> int: ...  # noqa: D102
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: np.ndarray) -> Self: ...
-
-    def joined(self, other: Self) -> Self:
-        """Return these rows and then others."""
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield consecutive rows (m, d), float16 or float32."""
 
 
 class Fitted(NamedTuple):
@@ -55,7 +29,7 @@ class Fitted(NamedTuple):
     model : Model
         Of features as they are.
     converged : bool
-        Whether it is what was looked for.
+        Whether the solver converged.
     history : list of dict
         Metrics of each epoch, where there were any.
     """
@@ -75,27 +49,25 @@ class Fold:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Features with what they are to be told apart by.
+    """Features and labels that a classifier is fitted on.
 
     Attributes
     ----------
-    X : np.ndarray or Blocks
+    X : np.ndarray or StreamedRows
         Shape (n, d).
     targets : Targets
         n rows.
     groups : np.ndarray
         Shape (n,): rows of one group stay in one fold.
     weights : np.ndarray
-        Shape (n,): what each row counts.
+        Shape (n,): sample weights.
     plain : np.ndarray
         bool of shape (n,): rows that may be held out. All others are augmented views of rows of
         their group, which are only fitted on.
     balanced : bool
-        Whether each class counts the same, however many rows it has.
+        Whether each class has the same weight, however many rows it has.
     standardize : bool
         Whether each feature is divided by its deviation over the rows fitted on.
-    reduce : callable
-        As `bottleneck.solvers.reduce_rows`.
     seed : int
         Of folds and of what is random in training.
     device : str
@@ -103,40 +75,37 @@ class Problem:
         names it.
     """
 
-    X: np.ndarray | Blocks
+    X: Rows
     targets: Targets
     groups: np.ndarray
     weights: np.ndarray
     plain: np.ndarray
     balanced: bool
     standardize: bool
-    reduce: Reduce
     seed: int
     device: str
 
     @property
     def rows(self) -> np.ndarray:
         """The features of a problem that fits into memory."""
-        if not isinstance(self.X, np.ndarray):
-            raise TypeError("features that are read in blocks have no array")
-        return self.X
+        return cast("np.ndarray", self.X)
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return the reduced rows, standardised by those that `fit` says, or by all."""
-        return self.reduce(self.rows, self._counted(fit), standardize=self.standardize)
+        return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and scale of the features, of shape (d,) each, by which rows are reduced."""
         return column_moments(self.rows, self._counted(None), standardize=self.standardize)
 
     def _counted(self, fit: np.ndarray | None) -> np.ndarray | None:
-        """Return what rows count for the moments, or which do where they count the same."""
+        """Return the weights of rows for the moments, or which have any where all are 1."""
         if (self.weights == 1).all():
             return fit
         return self.weights if fit is None else self.weights * fit
 
     def counts(self, fit: np.ndarray) -> np.ndarray:
-        """Return what each row counts where it is fitted on.
+        """Return the weight of each row where it is fitted on.
 
         Parameters
         ----------
@@ -146,7 +115,7 @@ class Problem:
         Returns
         -------
         np.ndarray
-            Shape (n, f), or (n, f, k) where a row's several classes are to count the same each.
+            Shape (n, f), or (n, f, k) where each of a row's several classes has a weight.
         """
         return row_counts(self.targets, fit * self.weights[:, None], balanced=self.balanced)
 
@@ -160,22 +129,6 @@ class Problem:
             weights=self.weights[rows],
             plain=self.plain[rows],
         )
-
-    def with_held(self, X: np.ndarray | Blocks, targets: Targets) -> tuple[Self, Fold]:
-        """Return the problem with rows that are held out, and which these are."""
-        number = len(self.X)
-        groups = np.unique(self.groups, return_inverse=True)[1]
-        both = np.concatenate([self.targets.codes, targets.codes])
-        more = replace(
-            self,
-            X=_joined(self.X, X),
-            targets=replace(self.targets, codes=both),
-            groups=np.concatenate([groups, np.arange(len(X)) + number]),
-            weights=np.concatenate([self.weights, np.ones(len(X))]),
-            plain=np.concatenate([self.plain, np.ones(len(X), dtype=bool)]),
-        )
-        fit = np.arange(len(both)) < number
-        return more, Fold(fit, ~fit)
 
     def folds(self, count: int, *, fewer: bool = False, repeat: int = 0) -> list[Fold]:
         """Split the rows into stratified folds, where groups stay together.
@@ -191,6 +144,10 @@ class Problem:
             Whether there may be fewer, where a class has fewer groups.
         repeat : int
             Other numbers give other folds.
+
+        Returns
+        -------
+        list of Fold
 
         Raises
         ------
@@ -242,16 +199,21 @@ class Problem:
 
 
 def row_counts(targets: Targets, counts: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return what rows count in each fold, as `Problem.counts` does.
+    """Return the weights of rows in each fold, as `Problem.counts` does.
 
     Parameters
     ----------
     targets : Targets
         n rows.
     counts : np.ndarray
-        Shape (n, f): what they count where classes may count differently, 0 if not fitted on.
+        Shape (n, f): their sample weights, 0 where they are not fitted on.
     balanced : bool
-        Whether each class counts the same in a fold, however many rows it has there.
+        Whether each class has the same weight in a fold, however many rows it has there.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n, f); or (n, f, k) if `balanced`, where a row may be of several classes.
     """
     if not balanced:
         return np.asarray(counts)
@@ -294,10 +256,3 @@ def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
         generator.shuffle(own)
         held[codes == code] = own
     return [np.flatnonzero(held == fold) for fold in range(count)]
-
-
-def _joined(first: Any, second: Any) -> np.ndarray | Blocks:
-    if isinstance(first, np.ndarray):
-        return np.concatenate([first, second])
-    joined: Blocks = first.joined(second)
-    return joined

@@ -2,18 +2,17 @@
 
 import numpy as np
 
+from bottleneck.fields import checked
 from bottleneck.labels import Targets
 
 __all__ = [
     "average_precisions",
     "calibration_error",
     "decide",
-    "decision_metrics",
     "fit_temperature",
     "link_of",
     "log_losses",
     "log_probabilities",
-    "probability_metrics",
     "score_metrics",
 ]
 
@@ -32,7 +31,7 @@ def link_of(clf: str, *, multilabel: bool) -> str:
     return "one_vs_rest" if clf == "logreg" else "softmax"
 
 
-def log_probabilities(link: str, scores: np.ndarray, temperature: float) -> np.ndarray:
+def log_probabilities(link: str, scores: np.ndarray, temperature: float | np.ndarray) -> np.ndarray:
     """Return log probabilities of shape (n, k).
 
     Parameters
@@ -41,8 +40,13 @@ def log_probabilities(link: str, scores: np.ndarray, temperature: float) -> np.n
         See `link_of`.
     scores : np.ndarray
         Shape (n, k).
-    temperature : float
-        Divides the scores.
+    temperature : float or np.ndarray
+        Divides the scores; of shape (n, 1), those of each row.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n, k).
     """
     from scipy.special import log_expit, log_softmax, logsumexp
 
@@ -56,7 +60,12 @@ def log_probabilities(link: str, scores: np.ndarray, temperature: float) -> np.n
 
 
 def log_losses(
-    link: str, scores: np.ndarray, targets: Targets, temperature: float, *, smooth: bool = False
+    link: str,
+    scores: np.ndarray,
+    targets: Targets,
+    temperature: float | np.ndarray,
+    *,
+    smooth: bool = False,
 ) -> np.ndarray:
     """Return each row's negative log probability of its class, in nats, of shape (n,).
 
@@ -70,22 +79,22 @@ def log_losses(
         n rows.
     smooth : bool
         Whether a row's own class has less than the whole share, as if one row more were wrong: what
-        Laplace's rule of succession makes of n rows that are all told rightly.
+        Laplace's rule of succession makes of n rows that are all classified correctly.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n,).
     """
-    own, classes = log_probabilities(link, scores, temperature), scores.shape[1]
-    indicators = targets.indicators
-    if targets.multilabel:
-        others = log_probabilities(link, -scores, temperature)
-        shares = _shares(indicators, 2, smooth=smooth)
-        return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
-    return np.asarray(-(_shares(indicators, classes, smooth=smooth) * own).sum(axis=1))
-
-
-def _shares(indicators: np.ndarray, answers: int, *, smooth: bool) -> np.ndarray:
-    if not smooth:
-        return indicators
-    total = len(indicators) + answers
-    return np.where(indicators, 1 - (answers - 1) / total, 1 / total)
+    own, shares = log_probabilities(link, scores, temperature), targets.indicators
+    if smooth:
+        answers = 2 if targets.multilabel else scores.shape[1]
+        total = len(targets) + answers
+        shares = np.where(shares, 1 - (answers - 1) / total, 1 / total)
+    if not targets.multilabel:
+        return np.asarray(-(shares * own).sum(axis=1))
+    others = log_probabilities(link, -scores, temperature)
+    return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
 
 
 def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
@@ -101,6 +110,10 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
         Held-out scores of shape (n, k).
     targets : Targets
         n rows.
+
+    Returns
+    -------
+    float
     """
     from scipy.optimize import minimize_scalar
 
@@ -113,6 +126,7 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
     return float(np.exp(found.x))
 
 
+@checked
 def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
     """Return the expected calibration error of the classes predicted.
 
@@ -127,6 +141,16 @@ def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
         Shape (n, k).
     targets : Targets
         n rows.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    WrongTypeError
+        `probabilities` is no array.
     """
     if targets.multilabel:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
@@ -160,29 +184,31 @@ def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | Non
 
 
 def score_metrics(
-    link: str, scores: np.ndarray, targets: Targets, temperature: float = 1.0
+    link: str, scores: np.ndarray, targets: Targets, temperature: float | np.ndarray = 1.0
 ) -> dict[str, float]:
-    """Return metrics by name: `decision_metrics` and `probability_metrics`."""
-    return {
-        **decision_metrics(scores, targets),
-        **probability_metrics(link, scores, targets, temperature),
-    }
-
-
-def decision_metrics(scores: np.ndarray, targets: Targets) -> dict[str, float]:
-    """Return how good the classes are that scores give.
+    """Return how good scores are, the classes that they give, and their probabilities.
 
     ``accuracy`` is the share of rows that got their own class (all of their classes, where there
-    may be several); ``balanced_accuracy`` the mean share over the classes (of rows told rightly,
-    half for those of the class and half for the others, where there may be several);
-    ``average_precision`` the mean over the classes, where there may be several.
+    may be several); ``balanced_accuracy`` the mean share over the classes (of rows classified
+    correctly, half for those of the class and half for the others, where there may be several);
+    ``average_precision`` the mean over the classes, where there may be several; ``log_loss`` the
+    mean of `log_losses`; ``calibration_error`` as the function of that name has it.
 
     Parameters
     ----------
+    link : str
+        See `link_of`.
     scores : np.ndarray
         Shape (n, k).
     targets : Targets
         n rows.
+    temperature : float or np.ndarray
+        Divides the scores where they become probabilities; of shape (n, 1), those of each row.
+
+    Returns
+    -------
+    dict of str to float
+        Metrics by name.
     """
     given, carried = decide(scores, multilabel=targets.multilabel), targets.indicators
     with np.errstate(invalid="ignore"):
@@ -196,30 +222,9 @@ def decision_metrics(scores: np.ndarray, targets: Targets) -> dict[str, float]:
     if targets.multilabel:
         each = [value for value in average_precisions(scores, targets) if value is not None]
         found["average_precision"] = float(np.mean(each)) if each else 0.0
-    return found
-
-
-def probability_metrics(
-    link: str, scores: np.ndarray, targets: Targets, temperature: float = 1.0
-) -> dict[str, float]:
-    """Return how good the probabilities are that scores become.
-
-    ``log_loss`` is the mean of `log_losses`; ``calibration_error`` as the function of that name
-    has it.
-
-    Parameters
-    ----------
-    link : str
-        See `link_of`.
-    scores : np.ndarray
-        Shape (n, k).
-    targets : Targets
-        n rows.
-    temperature : float
-        Divides the scores.
-    """
     probabilities = np.exp(log_probabilities(link, scores, temperature))
     return {
+        **found,
         "log_loss": float(log_losses(link, scores, targets, temperature).mean()),
         "calibration_error": calibration_error(probabilities, targets),
     }

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bottleneck.heads.problem import Blocks, Fold, Problem
+from bottleneck.heads.problem import Fold, Problem
 
 if TYPE_CHECKING:
+    from bottleneck.features import StreamedRows
     from bottleneck.solvers.problems import PathPoint
 
 __all__ = ["Pair", "pairs_of", "stream", "stream_scores"]
@@ -27,7 +28,7 @@ def pairs_of(point: "PathPoint", codes: np.ndarray, loss: str) -> list[Pair]:
 
 
 def stream(
-    problem: Problem, X: Blocks, loss: str, fit: np.ndarray, grid: Sequence[float]
+    problem: Problem, X: "StreamedRows", loss: str, fit: np.ndarray, grid: Sequence[float]
 ) -> list[tuple[list[Pair], bool]]:
     """Fit on every fold for every `C`, in passes over the features.
 
@@ -35,7 +36,7 @@ def stream(
     ----------
     problem : Problem
         n rows.
-    X : Blocks
+    X : StreamedRows
         Its features.
     loss : str
         One of `bottleneck.solvers.problems.LOSSES`.
@@ -67,7 +68,7 @@ def stream(
 
 
 def stream_scores(
-    problem: Problem, X: Blocks, loss: str, folds: Sequence[Fold], grid: Sequence[float]
+    problem: Problem, X: "StreamedRows", loss: str, folds: Sequence[Fold], grid: Sequence[float]
 ) -> Iterator[list[np.ndarray]]:
     """Yield for each `C` the scores (m, k) of each fold's held-out rows.
 
@@ -82,7 +83,7 @@ def stream_scores(
 
 
 def _scores(
-    X: Blocks, folds: Sequence[Fold], solutions: Sequence[Sequence[Pair]]
+    X: "StreamedRows", folds: Sequence[Fold], solutions: Sequence[Sequence[Pair]]
 ) -> Iterator[list[np.ndarray]]:
     found: list[list[list[np.ndarray]]] = [[[] for _ in folds] for _ in solutions]
     start = 0
