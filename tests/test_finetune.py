@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import crops
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bottleneck import (
     Cache,
@@ -38,9 +38,12 @@ from bottleneck.errors import (
     BottleneckError,
     DataError,
     MemoryShortError,
+    UnknownNameError,
     UsageError,
     WeightsError,
+    WrongTypeError,
 )
+from bottleneck.files import read_json, write_json
 from bottleneck.finetune import default_images, finetune_head
 from bottleneck.finetune.data import ImageActivations
 from bottleneck.finetune.loop import Labelled, Training, losses, make_optimizer, rate_factor
@@ -184,27 +187,41 @@ def test_which_statistics_training_moves(batch_statistics):
     assert torch.equal(before[names[1]], after[names[1]]) != batch_statistics
 
 
-def test_the_rate_of_each_block():
+@pytest.mark.parametrize(
+    ("model", "unfreeze", "rates", "normalization"),
+    [
+        (
+            "resnet18",
+            "layer3.1",
+            {"layer4.1.conv1": 0.1, "layer4.0.conv1": 0.05, "layer3.1.conv2": 0.025},
+            "layer4.1.bn2",
+        ),
+        (  # which a plug-in brings
+            "efficientnet_lite0",
+            "blocks.5.2",
+            {"conv_head": 0.1, "blocks.6.0.conv_pw": 0.1, "blocks.5.3.conv_pw": 0.05,
+             "blocks.5.2.conv_pw": 0.025},
+            "blocks.6.0.bn2",
+        ),
+    ],
+)  # fmt: skip
+def test_the_rate_of_each_block(model, unfreeze, rates, normalization):
     """A tenth of the head's in the last block, half below, and so on; no decay of biases."""
-    network = tuned(batch_statistics=False, unfreeze="layer3.1")
-    optimizer = make_optimizer(network, FinetuneSettings("layer3.1", learning_rate=1.0))
-    rates = {
+    network = tuned(batch_statistics=False, model=model, unfreeze=unfreeze)
+    optimizer = make_optimizer(network, FinetuneSettings(unfreeze, learning_rate=1.0))
+    groups = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
     found = {
-        name: rates[id(each)] for name, each in network.named_parameters() if id(each) in rates
+        name: groups[id(each)] for name, each in network.named_parameters() if id(each) in groups
     }
     assert found["head.weight"] == (1.0, 0.01)
     assert found["head.bias"] == (1.0, 0.0)
-    for name, rate in (
-        ("layer4.1.conv1", 0.1),
-        ("layer4.0.conv1", 0.05),
-        ("layer3.1.conv2", 0.025),
-    ):
+    for name, rate in rates.items():
         assert found[f"upper.{name}.weight"] == pytest.approx((rate, 0.01))
-    assert found["upper.layer4.1.bn2.weight"] == pytest.approx((0.1, 0.0))
+    assert found[f"upper.{normalization}.weight"] == pytest.approx((0.1, 0.0))
     assert len(found) == len(list(network.rates()))
 
 
@@ -345,6 +362,27 @@ def test_several_classes_per_image():
     assert head.multilabel
     result = finetune_head(head, images, cache, "heads/several", FinetuneSettings(**SMALL))
     assert curve(result)[-2] < curve(result)[0]
+
+
+def test_head_images_and_settings_by_their_names(started):
+    """A head's name or folder, an image folder or the head's own images, settings as keywords."""
+    head, images, cache = started
+    head.save("heads/head")
+    settings = {**SMALL, "epochs": 1}
+    whole = finetune_head(head, images, cache, "heads/a", FinetuneSettings(**settings))
+    named = finetune_head("head", None, "cache", "heads/b", **settings)
+    found = finetune_head(Path("heads/head"), Path("data"), "cache", "heads/c", **settings)
+    assert curve(whole) == curve(named) == curve(found)
+    assert found.head.source.image_set == "data"
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["head"]])
+def test_what_is_no_head_is_refused_in_a_sentence(wrong):
+    with pytest.raises(TypeError, match="^`head` must be a Head, or a head's name or folder, got "):
+        finetune_head(wrong, None, "cache", "heads/x", unfreeze=UNFREEZE)
+    with pytest.raises(UnknownNameError, match="no head 'gone'"):
+        finetune_head("gone", None, "cache", "heads/x", unfreeze=UNFREEZE)
+    assert issubclass(WrongTypeError, BottleneckError)
 
 
 # What comes of it
@@ -718,6 +756,35 @@ def test_a_policy_that_has_changed_is_not_gone_on_with(started):
     assert record["augmentation"]["steps"] == [{"RandomHorizontalFlip": {"p": 0.5}}]
 
 
+def test_a_damaged_checkpoint_is_refused_in_a_sentence(started):
+    """Bytes that are no tensors, a state without what it was, and a plan that lacks a key."""
+    head, images, cache = started
+    settings = FinetuneSettings(**{**SMALL, "epochs": 2})
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune_head(head, images, cache, "heads/x", settings, watch=stop)
+    folder = Path("heads/x/checkpoint")
+    state, plan = folder / "state.safetensors", folder / "plan.json"
+    content, tensors = state.read_bytes(), load_file(state)
+    save_file(tensors, state)
+    with pytest.raises(DataError, match="state.safetensors' cannot be read .*; remove 'heads/x/ch"):
+        finetune_head(head, images, cache, "heads/x", settings, resume=True)
+    state.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="state.safetensors' cannot be read .*; remove 'heads/x/ch"):
+        finetune_head(head, images, cache, "heads/x", settings, resume=True)
+    state.write_bytes(content)
+    noted = read_json(plan)
+    write_json(plan, {"settings": noted["settings"]})
+    with pytest.raises(DataError, match=r"plan.json' cannot be read \(it has no 'start'\); remove"):
+        finetune_head(head, images, cache, "heads/x", settings, resume=True)
+    write_json(plan, noted)
+    finetune_head(head, images, cache, "heads/x", settings, resume=True)
+    assert not folder.exists()
+
+
 def test_a_new_sets_images_are_looked_at_once(started, make_images):
     head, _, cache = started
     images = ImageSet.open(make_images("new", dark=5, light=5))
@@ -809,11 +876,14 @@ def test_heads_and_images_that_do_not_go_together(started, make_images):
         finetune_head(head, others, cache, "heads/x", FinetuneSettings(**SMALL, val_share=0.5))
     Path("heads/x").mkdir(parents=True)
     Path("heads/x/letter.txt").touch()
-    with pytest.raises(UsageError, match="'heads/x' is there and is no head"):
+    with pytest.raises(UsageError, match="'heads/x' already exists and is not a head"):
         finetune_head(head, images, cache, "heads/x", settings)
     renamed = ImageSet.open(make_images("renamed", dark=4, light=4), name=images.name)
     with pytest.raises(UsageError, match="has an image set 'data' with other images"):
         finetune_head(head, renamed, cache, "heads/y", settings)
+    plain = tuple(replace(item, label=None, split=None) for item in images.items)
+    with pytest.raises(DataError, match="'bare' has no labelled train images; expected some of"):
+        finetune_head(head, replace(images, name="bare", items=plain), cache, "heads/y", settings)
     with pytest.raises(DataError, match="no image set 'data' in the cache folder 'nowhere'"):
         default_images(head, Cache("nowhere"))
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):

@@ -22,6 +22,7 @@ from bottleneck.cache import Bank, Cache, verify_cache
 from bottleneck.errors import BottleneckError, CacheError, DataError, WeightsError
 from bottleneck.exchange import export_features, formats, import_features
 from bottleneck.files import _seal, read_json
+from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.heads import RECIPES, Head
 from bottleneck.heads.models import MODELS, Affine, Neighbours, Perceptron
 from bottleneck.images import ImageItem, ImageSet
@@ -38,7 +39,7 @@ from bottleneck.records import (
     TransformFacts,
     write_record,
 )
-from bottleneck.settings import Classifier
+from bottleneck.settings import Classifier, FinetuneSettings
 
 DIGEST = "ab" * 32
 BANK = f"m-{DIGEST[:12]}"
@@ -71,6 +72,8 @@ INFO = BankRecord(
     versions={"numpy": "2"},
     source={"file": "x.npy", "sha256": DIGEST},
 )
+TUNING = FinetuneSettings("all")
+PLAN = PlanRecord(settings=TUNING.as_dict(), start={"base": DIGEST})
 AFFINE = Affine(np.ones((2, 3), np.float32), np.zeros(2, np.float32))
 PERCEPTRON = Perceptron(*(np.ones(shape, np.float32) for shape in ((4, 3), 4, (2, 4), 2)), 0.5)
 NEIGHBOURS = Neighbours(
@@ -144,6 +147,13 @@ def make_model() -> Path:
     return path
 
 
+def make_plan() -> Path:
+    checkpoint = Checkpoint(Path("heads/tuned"))
+    checkpoint.begin(PLAN, ImageSet("data", (ImageItem("a.png", DIGEST, "cat", "train"),)))
+    (checkpoint.folder / "state.safetensors").touch()
+    return checkpoint.folder / "plan.json"
+
+
 def make_export() -> Path:
     cache = Cache("cache")
     bank = cache.named(make_bank().parent.name)
@@ -166,6 +176,9 @@ KINDS = {
     "bank": Kind(BankRecord, make_bank, lambda: Bank(Path("cache") / BANK).info),
     "run": Kind(Extraction, make_run, lambda: Cache("cache").runs()),
     "model": Kind(ModelRecord, make_model, lambda: find_model("heads/tuned")),
+    "plan": Kind(
+        PlanRecord, make_plan, lambda: Checkpoint(Path("heads/tuned")).check(PLAN, TUNING)
+    ),
     "export": Kind(ExportRecord, make_export, read_export),
 }
 TEXTS = ("paths", "labels", "splits", "digests")

@@ -1,7 +1,7 @@
 """The steps of a policy, torchvision's and our own, and where their random numbers come from."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from inspect import signature
 from math import ceil, cos, pi, sin
@@ -12,11 +12,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
-__all__ = ["OWN", "EdgeAffine", "EdgeElastic", "Seeded", "make_pipeline"]
+__all__ = ["EdgeAffine", "EdgeElastic", "Seeded", "known_classes", "make_pipeline"]
 
 _WIDEST = 3
 """Deviations at which a Gaussian is cut off."""
-_DRAWING: set[Callable[..., Any]] = {
+_DRAWING: set[Any] = {
     torch.rand,
     torch.randn,
     torch.randint,
@@ -137,8 +137,11 @@ def _places(height: int, width: int) -> torch.Tensor:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1)
 
 
-OWN: dict[str, type[v2.Transform]] = {"EdgeAffine": EdgeAffine, "EdgeElastic": EdgeElastic}
-"""Classes that policies may use beside those of ``torchvision.transforms.v2``."""
+def known_classes() -> dict[str, type[v2.Transform]]:
+    """Return the classes that policies may use, by name: torchvision's and our own."""
+    theirs = {name: each for name, each in vars(v2).items() if isinstance(each, type)}
+    ours = {"EdgeAffine": EdgeAffine, "EdgeElastic": EdgeElastic}
+    return ours | {name: each for name, each in theirs.items() if issubclass(each, v2.Transform)}
 
 
 class Seeded(TorchFunctionMode):
@@ -148,13 +151,7 @@ class Seeded(TorchFunctionMode):
         super().__init__()
         self._generator = torch.Generator().manual_seed(seed)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
         if func in _DRAWING_LIKE:  # which take no generator in older versions of torch
             named = {"dtype": args[0].dtype} | named
@@ -172,7 +169,7 @@ def make_pipeline(text: str, size: tuple[int, int]) -> list[Any]:
 
 def _make(step: Mapping[str, Any], size: tuple[int, int]) -> Any:
     ((name, arguments),) = step.items()
-    kind = OWN.get(name) or getattr(v2, name)
+    kind = known_classes()[name]
     given = dict(arguments)
     if "transforms" in given:  # of RandomApply, RandomChoice and RandomOrder
         given["transforms"] = [_make(each, size) for each in given["transforms"]]

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -39,8 +40,8 @@ _STEPS: dict[str, tuple[_Step, ...]] = {
     "trivial": (("TrivialAugmentWide", {}),),
 }
 POLICIES = tuple(_STEPS)
+_FORM = "expected one '- ClassName: {argument: value}' for each step"
 _TRIAL_SIZE = (96, 80)
-_TRIAL_WHOLE = (128, 112)
 
 
 @dataclass(frozen=True)
@@ -104,48 +105,41 @@ class Policy:
             A class does not take its arguments, a step cannot be applied, or pixels of another type
             or size came out.
         """
+        import torch
+
         from bottleneck.augment.pipelines import Seeded, make_pipeline
 
         text = json.dumps(self.as_dict(), sort_keys=True)
-        try:
+        with _refused(f"augmentation {self.name!r} cannot be made"):
             pipeline = make_pipeline(text, tuple(size))
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            raise UsageError(
-                f"augmentation {self.name!r} cannot be made ({first_line(error)}); see the "
-                f"arguments that torchvision.transforms.v2 takes"
-            ) from error
         seed = hashlib.sha256(f"{digest} {view} {text}".encode()).digest()
-        view_of: Any = pixels
+        found: Any = pixels
         with Seeded(int.from_bytes(seed[:8], "big") >> 1):
             for (name, _), step in zip(self.steps, pipeline, strict=True):
-                try:
-                    view_of = step(view_of)
-                except Exception as error:
-                    if is_out_of_memory(error):
-                        raise
-                    raise UsageError(
-                        f"step {name} of augmentation {self.name!r} failed ({first_line(error)}); "
-                        f"see what torchvision.transforms.v2 says of it"
-                    ) from error
-        _check_view(self.name, view_of, size)
-        found: torch.Tensor = view_of.contiguous()
-        return found
+                with _refused(f"step {name} of augmentation {self.name!r} failed"):
+                    found = step(found)
+        is_tensor = isinstance(found, torch.Tensor)
+        what = f"{found.dtype} {tuple(found.shape)}" if is_tensor else type(found).__name__
+        if what != (wanted := f"torch.uint8 {(3, *size)}"):
+            raise UsageError(
+                f"augmentation {self.name!r} gives {what} where {wanted} was expected; leave out "
+                f"steps that change type or size, or end with CenterCrop"
+            )
+        view_of: torch.Tensor = found.contiguous()
+        return view_of
 
 
-def _check_view(policy: str, found: Any, size: tuple[int, int]) -> None:
-    import torch
-
-    wanted = (3, *size)
-    if isinstance(found, torch.Tensor) and found.dtype == torch.uint8 and found.shape == wanted:
-        return
-    is_tensor = isinstance(found, torch.Tensor)
-    what = f"{found.dtype} {tuple(found.shape)}" if is_tensor else type(found).__name__
-    raise UsageError(
-        f"augmentation {policy!r} gives {what} where torch.uint8 {wanted} was expected; leave out "
-        f"steps that change type or size, or end with CenterCrop"
-    )
+@contextmanager
+def _refused(sentence: str) -> Iterator[None]:
+    """Make a `UsageError` of what torchvision raises, unless memory falls short."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"{sentence} ({first_line(error)}); see what torchvision.transforms.v2 says of it"
+        ) from error
 
 
 def find_policy(name: str) -> Policy:
@@ -156,6 +150,10 @@ def find_policy(name: str) -> Policy:
     name : str
         One of `POLICIES`, or the path of a ``.yaml`` or ``.yml`` file: a list of
         ``- ClassName: {argument: value}``.
+
+    Returns
+    -------
+    Policy
 
     Raises
     ------
@@ -192,10 +190,9 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
         ) from None
     except OSError as error:
         raise UsageError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{str(path)!r} is not a list of augmentation steps ({first_line(error)}); write one "
-            f"'- ClassName: {{argument: value}}' for each"
+            f"{str(path)!r} is not a list of augmentation steps ({first_line(error)}); {_FORM}"
         ) from error
     return _checked_steps(path, found)
 
@@ -204,56 +201,44 @@ def _checked_steps(path: Path, found: Any) -> tuple[_Step, ...]:
     """Return the steps that YAML holds if each names a class and its arguments."""
     if not isinstance(found, list) or not found:
         raise UsageError(
-            f"{str(path)!r} holds {found!r:.60}, not a list of augmentation steps; write one "
-            f"'- ClassName: {{argument: value}}' for each"
+            f"{str(path)!r} holds {found!r:.60}, not a list of augmentation steps; {_FORM}"
         )
     steps = []
     for each in found:
         step = {each: {}} if isinstance(each, str) else each
         if not isinstance(step, dict) or len(step) != 1:
-            raise UsageError(
-                f"{str(path)!r} has the step {each!r:.60}; expected '- ClassName: {{argument: "
-                f"value}}'"
-            )
+            raise UsageError(f"{str(path)!r} has the step {each!r:.60}; {_FORM}")
         ((name, arguments),) = step.items()
         steps.append((str(name), _checked_arguments(path, str(name), arguments or {})))
     return tuple(steps)
 
 
 def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
-    from torchvision.transforms import v2
+    from bottleneck.augment.pipelines import known_classes
 
-    from bottleneck.augment.pipelines import OWN
-
-    kinds = {each: getattr(v2, each) for each in dir(v2)}
-    theirs = (each for each, kind in kinds.items() if isinstance(kind, type))
-    known = [*OWN, *(each for each in theirs if issubclass(kinds[each], v2.Transform))]
-    if name not in known:
+    if name not in (known := known_classes()):
         raise UnknownNameError(
             f"{str(path)!r} names {name!r}{did_you_mean(name, known)}; expected a class of "
             f"torchvision.transforms.v2"
         )
+    wrong = ""
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-        raise UsageError(
-            f"{str(path)!r} gives {name} {arguments!r:.60}; expected its arguments by name, as "
-            f"{{argument: value}}"
-        )
-    if "size" in arguments:
-        raise UsageError(
-            f"{str(path)!r} gives {name} a size; leave it out, for views have the size that the "
-            f"base takes"
-        )
+        wrong = f"{arguments!r:.60}; expected its arguments by name, as {{argument: value}}"
+    elif "size" in arguments:
+        wrong = "a size; leave it out, for views have the size that the base takes"
+    if wrong:
+        raise UsageError(f"{str(path)!r} gives {name} {wrong}")
     if "transforms" in arguments:
         inner = _checked_steps(path, arguments["transforms"])
-        return arguments | {"transforms": [{key: given} for key, given in inner]}
-    return arguments
+        return {**arguments, "transforms": [{key: given} for key, given in inner]}
+    return dict(arguments)
 
 
 def _try(policy: Policy) -> None:
     """Make two small views, and the first again: it must come out the same."""
     import torch
 
-    high, wide = _TRIAL_WHOLE if policy.whole else _TRIAL_SIZE
+    high, wide = _TRIAL_SIZE
     pixels = (torch.arange(3 * high * wide) * 7 % 256).to(torch.uint8).reshape(3, high, wide)
     views = [policy.augment(pixels, "", view, _TRIAL_SIZE) for view in (1, 2, 1)]
     if not torch.equal(views[0], views[2]):

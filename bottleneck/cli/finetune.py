@@ -103,7 +103,7 @@ def _training_shown(
         with progress_shown(quiet=quiet) as progress, _epochs_shown(settings.epochs, log) as watch:
             yield {"progress": progress, "watch": watch}
     except SystemExit:
-        if not quiet and Checkpoint.of(folder).exists:
+        if not quiet and Checkpoint(folder).exists:
             note("stopped: the same command with --resume goes on after the last whole epoch")
         raise
 

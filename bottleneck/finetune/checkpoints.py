@@ -1,23 +1,23 @@
 """Checkpoints: after each epoch all that the next one needs, in one file without pickle."""
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from bottleneck.errors import DataError, UsageError, is_out_of_memory
-from bottleneck.files import atomic_write, read_json, write_json
+from bottleneck.errors import BottleneckError, DataError, UsageError, first_line, is_out_of_memory
+from bottleneck.files import atomic_write
 from bottleneck.finetune.loop import State, Training
 from bottleneck.images import ImageSet
+from bottleneck.records import Json, Record, read_record, write_record
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "PlanRecord"]
 
 _FOLDER = "checkpoint"
 _PLAN_FILE = "plan.json"
@@ -26,48 +26,57 @@ _STATE_FILE = "state.safetensors"
 _FACTS = "facts"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The folder of an unfinished run.
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord(Record):
+    """``plan.json``: what a run trains, and what it cannot be resumed without.
 
     Attributes
     ----------
-    folder : Path
-        ``checkpoint`` in the folder of what will be the result.
+    settings : dict
+        How it trains, as `FinetuneSettings.as_dict` has it.
+    start : dict
+        The head, its base, the image set and the augmentation, by these words.
     """
 
-    folder: Path
+    settings: dict[str, Json]
+    start: dict[str, Json]
 
     @classmethod
-    def of(cls, result: Path) -> Self:
-        """Return that of the run whose result a folder is going to be."""
-        return cls(result / _FOLDER)
+    def refusal(cls, path: Path, error: Exception) -> BottleneckError:
+        """Return what to raise where a file of a checkpoint cannot be read."""
+        return DataError(
+            f"the checkpoint's {str(path)!r} cannot be read ({error}); remove "
+            f"{str(path.parent)!r} to begin anew"
+        )
+
+
+class Checkpoint:
+    """The folder of an unfinished run, in that of what will be its result.
+
+    Parameters
+    ----------
+    result : Path
+        The result's folder.
+    """
+
+    def __init__(self, result: Path) -> None:
+        self.result, self.folder = result, result / _FOLDER
 
     @property
     def exists(self) -> bool:
         """Whether there is an unfinished run with an epoch that it could go on after."""
         return (self.folder / _STATE_FILE).is_file()
 
-    def begin(self, settings: FinetuneSettings, start: Mapping[str, Any], images: ImageSet) -> None:
-        """Note what is going to be trained, how and on which images.
-
-        Parameters
-        ----------
-        settings : FinetuneSettings
-            How.
-        start : mapping
-            What the training starts from and is bound to, as JSON holds it.
-        images : ImageSet
-            Those to train and to validate on.
-        """
+    def begin(self, plan: PlanRecord, images: ImageSet) -> None:
+        """Note what is going to be trained, how, and on which images."""
         images.write_csv(self.folder / _IMAGES_FILE)
-        write_json(self.folder / _PLAN_FILE, {"settings": settings.as_dict(), "start": dict(start)})
+        write_record(self.folder / _PLAN_FILE, plan)
 
     def images(self) -> ImageSet:
         """Return the images of the unfinished run."""
         return ImageSet.read_csv(self.folder / _IMAGES_FILE)
 
-    def check(self, settings: FinetuneSettings, start: Mapping[str, Any]) -> None:
+    def check(self, plan: PlanRecord, settings: FinetuneSettings) -> None:
         """Refuse to go on with other settings, or from another start.
 
         Raises
@@ -79,43 +88,35 @@ class Checkpoint:
         """
         if not self.exists:
             raise UsageError(
-                f"no unfinished run in {str(self.folder.parent)!r}; leave `resume` out to begin one"
+                f"no unfinished run in {str(self.result)!r}; leave `resume` out to begin one"
             )
-        try:
-            plan = read_json(self.folder / _PLAN_FILE)
-        except ValueError as error:
-            raise self._damaged(error) from error
-        if name := settings.difference(plan["settings"]):
-            raise UsageError(
-                f"the unfinished run in {str(self.folder.parent)!r} has {name} "
-                f"{plan['settings'].get(name)!r}, not {settings.as_dict()[name]!r}; give the same "
-                f"to resume it, or remove {str(self.folder)!r} to begin anew"
-            )
-        changed = next((key for key in start if start[key] != plan["start"].get(key)), None)
-        if changed:
-            raise UsageError(
-                f"the unfinished run in {str(self.folder.parent)!r} began with another {changed}; "
-                f"give the same to resume it, or remove {str(self.folder)!r} to begin anew"
-            )
+        noted = read_record(self.folder / _PLAN_FILE, PlanRecord)
+        others = [key for key in plan.start if plan.start[key] != noted.start.get(key)]
+        if name := settings.difference(noted.settings):
+            found = f"has {name} {noted.settings.get(name)!r}, not {plan.settings[name]!r}"
+        elif others:
+            found = f"began with another {others[0]}"
+        else:
+            return
+        raise UsageError(
+            f"the unfinished run in {str(self.result)!r} {found}; give the same to resume it, or "
+            f"remove {str(self.folder)!r} to begin anew"
+        )
 
     def save(self, training: Training, state: State) -> None:
         """Write all that the next epoch needs, whole or not at all."""
-        optimizer = training.optimizer.state_dict()["state"]
-        scaler = training.fabric.strategy.precision.state_dict()
-        tensors = {f"tuned.{name}": each for name, each in training.network.tuned_state().items()}
-        tensors |= {f"best.{name}": each for name, each in state.best.items()}
-        for place, values in optimizer.items():
-            for name, each in values.items():
-                if isinstance(each, torch.Tensor):
-                    tensors[f"optimizer.{place}.{name}"] = each.detach().cpu()
-        facts = {
-            "history": state.history,
-            "start": state.start,
-            "best_epoch": state.best_epoch,
-            "scaler": scaler,
+        parts = {"tuned": training.network.tuned_state(), "best": state.best}
+        for place, values in training.optimizer.state_dict()["state"].items():
+            parts[f"optimizer.{place}"] = values
+        tensors = {
+            f"{part}.{name}": each.detach().cpu().contiguous()
+            for part, values in parts.items()
+            for name, each in values.items()
+            if isinstance(each, torch.Tensor)
         }
-        packed = {name: each.contiguous() for name, each in tensors.items()}
-        content = save(packed, metadata={_FACTS: json.dumps(facts)})
+        facts = {"history": state.history, "start": state.start, "best_epoch": state.best_epoch}
+        facts["scaler"] = training.fabric.strategy.precision.state_dict()
+        content = save(tensors, metadata={_FACTS: json.dumps(facts)})
         atomic_write(self.folder / _STATE_FILE, content)
 
     def load(self, training: Training) -> State:
@@ -126,32 +127,34 @@ class Checkpoint:
         DataError
             The checkpoint is damaged.
         """
-        tensors: dict[str, dict[str, torch.Tensor]] = {"tuned": {}, "best": {}, "optimizer": {}}
+        path = self.folder / _STATE_FILE
+        parts: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        optimizer: defaultdict[int, dict[str, torch.Tensor]] = defaultdict(dict)
         try:
-            with safe_open(self.folder / _STATE_FILE, "pt") as file:
+            with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()[_FACTS])
                 for key in file.keys():  # noqa: SIM118 - it is no mapping
-                    kind, _, name = key.partition(".")
-                    tensors[kind][name] = file.get_tensor(key)
-        except Exception as error:  # damaged bytes make the reader raise whatever it meets
+                    part, _, name = key.partition(".")
+                    parts[part][name] = file.get_tensor(key)
+            for key, values in parts["optimizer"].items():
+                place, _, name = key.partition(".")
+                optimizer[int(place)][name] = values
+            training.network.load_tuned(parts["tuned"])
+            groups = training.optimizer.state_dict()["param_groups"]
+            training.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+            training.fabric.strategy.precision.load_state_dict(facts["scaler"])
+            return State(facts["history"], facts["start"], parts["best"], facts["best_epoch"])
+        except Exception as error:  # damaged bytes make the readers raise whatever they meet
             if is_out_of_memory(error):
                 raise
-            raise self._damaged(error) from error
-        training.network.load_tuned(tensors["tuned"])
-        groups = training.optimizer.state_dict()["param_groups"]
-        states: dict[int, dict[str, torch.Tensor]] = {}
-        for key, each in tensors["optimizer"].items():
-            place, _, name = key.partition(".")
-            states.setdefault(int(place), {})[name] = each
-        training.optimizer.load_state_dict({"state": states, "param_groups": groups})
-        training.fabric.strategy.precision.load_state_dict(facts["scaler"])
-        return State(facts["history"], facts["start"], tensors["best"], facts["best_epoch"])
+            found = ValueError(f"{type(error).__name__}: {first_line(error)}")
+            raise PlanRecord.refusal(path, found) from error
 
     def remove(self) -> None:
         """Remove what the finished run does not need any more."""
         for name in (_STATE_FILE, _IMAGES_FILE, _PLAN_FILE):
             (self.folder / name).unlink(missing_ok=True)
-        for folder in (self.folder, self.folder.parent):
+        for folder in (self.folder, self.result):
             with suppress(OSError):  # there is more in it, or it is not there
                 folder.rmdir()
 
@@ -159,9 +162,3 @@ class Checkpoint:
         """Remove what a run has left that ended before its first epoch did."""
         if (self.folder / _PLAN_FILE).is_file() and not self.exists:
             self.remove()
-
-    def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            f"the checkpoint in {str(self.folder)!r} is damaged ({type(error).__name__}: {error}); "
-            f"remove it and begin anew"
-        )

@@ -5,7 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import joblib
@@ -17,11 +19,11 @@ from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract import Progress, preprocess
+from bottleneck.extract import Progress, preprocess, usable_images
 from bottleneck.features import free_memory
-from bottleneck.images import ImageItem, in_threads, read_file
+from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 
-__all__ = ["Activations", "CachedActivations", "ImageActivations", "check_images", "read_pixels"]
+__all__ = ["Activations", "Batches", "CachedActivations", "ImageActivations", "without_bad_images"]
 
 _AHEAD = 2
 """Batches that wait for the step."""
@@ -30,8 +32,11 @@ _SHARE_OF_MEMORY = 4
 _Task = TypeVar("_Task")
 _Ready = TypeVar("_Ready")
 
+Batches = Iterator[tuple[np.ndarray, torch.Tensor]]
+"""Places of some images with their activations, float32 of shape (n, ...)."""
 
-def read_pixels(
+
+def _read_pixels(
     transform: Transform, item: ImageItem, policy: Policy | None = None, view: int = 0
 ) -> torch.Tensor:
     """Return a view of an image, uint8 of shape (3, height, width).
@@ -47,25 +52,45 @@ def read_pixels(
     return preprocess(transform, data, policy, item.digest, view)
 
 
-def check_images(
-    transform: Transform, items: Sequence[ImageItem], progress: Progress | None = None
-) -> dict[str, str]:
-    """Read all images once; return the digest and the reason of those that cannot be used."""
+def without_bad_images(
+    images: ImageSet, transform: Transform, progress: Progress | None = None
+) -> ImageSet:
+    """Read each image of a set once, and leave out those that cannot be used.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The set.
+    transform : Transform
+        The preprocessing.
+    progress : callable, optional
+        Called with ``"check"``, the images done and the images to do.
+
+    Returns
+    -------
+    ImageSet
+        Its `rejected` names the images left out, too.
+
+    Raises
+    ------
+    DataError
+        As `bottleneck.extract.usable_images` does.
+    """
 
     def reason(item: ImageItem) -> str:
         try:
-            read_pixels(transform, item)
+            _read_pixels(transform, item)
         except BadImageError as error:
             return str(error)
         return ""
 
-    found = {}
-    for number, (item, why) in enumerate(zip(items, in_threads(reason, items), strict=True), 1):
+    bad, reasons = {}, in_threads(reason, images.items)
+    for number, (item, why) in enumerate(zip(images.items, reasons, strict=True), 1):
         if why:
-            found[item.digest] = why
+            bad[item.digest] = why
         if progress:
-            progress("check", number, len(items))
-    return found
+            progress("check", number, len(images.items))
+    return usable_images(images, bad)
 
 
 @dataclass(frozen=True)
@@ -92,23 +117,21 @@ class ImageActivations:
     lower: FrozenBase | None
     device: torch.device
 
-    def batches(
-        self, batches: Sequence[np.ndarray], view: int
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Yield each batch of places with its activations, float32 of shape (n, ...).
+    def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
+        """Yield each batch of places with its activations.
 
         Images are decoded in as many threads as there are cores.
         """
+        items = (self.items[row] for rows in batches for row in rows)
+        ahead = _AHEAD * max(map(len, batches), default=0)
+        read = _ahead(partial(self._pixels, view), items, joblib.cpu_count(), ahead)
+        for rows in batches:
+            pixels = torch.stack(list(islice(read, len(rows))))
+            yield rows, self._activations(pixels.to(self.device, non_blocking=True))
 
-        def submit(pool: ThreadPoolExecutor, rows: np.ndarray) -> list[Future[torch.Tensor]]:
-            return [pool.submit(self._pixels, self.items[row], view) for row in rows]
-
-        for rows, waiting in _ahead(submit, batches, workers=joblib.cpu_count()):
-            yield rows, self._activations(torch.stack([each.result() for each in waiting]))
-
-    def _pixels(self, item: ImageItem, view: int) -> torch.Tensor:
+    def _pixels(self, view: int, item: ImageItem) -> torch.Tensor:
         try:
-            return read_pixels(self.transform, item, self.policy, view)
+            return _read_pixels(self.transform, item, self.policy, view)
         except BadImageError as error:
             raise DataError(
                 f"{item.path!r} can no longer be read ({error}), although it could when the "
@@ -116,14 +139,14 @@ class ImageActivations:
             ) from error
 
     def _activations(self, pixels: torch.Tensor) -> torch.Tensor:
-        images = self.transform.normalise(pixels.to(self.device, non_blocking=True))
+        images = self.transform.normalise(pixels)
         if self.lower is None:
             return _channels_last(images)
         (activations,) = self.lower(images).values()
         return activations.clone()  # what inference mode has made cannot take part in training
 
 
-@dataclass(frozen=True)
+@dataclass
 class CachedActivations:
     """Activations read from the cache; kept in memory where they take a quarter of it at most.
 
@@ -143,36 +166,27 @@ class CachedActivations:
     layer: str
     banks: Mapping[int, Bank]
     device: torch.device
-    _held: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
-    def batches(
-        self, batches: Sequence[np.ndarray], view: int
-    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    def __post_init__(self) -> None:
+        self._held: dict[int, np.ndarray] = {}
+        first = self._rows(min(self.banks), np.arange(1))
+        whole = first.nbytes * len(self.digests) * len(self.banks)
+        self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
+
+    def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
         """Yield each batch as `ImageActivations` does; a thread reads the next ones meanwhile."""
-        if view not in self._held and self._fits():
-            self._held[view] = self._read(np.arange(len(self.digests)), view)
+        if self._fits and view not in self._held:
+            self._held[view] = self._rows(view, np.arange(len(self.digests)))
+        read = _ahead(partial(self._rows, view), batches, workers=1, ahead=_AHEAD)
+        for rows, values in zip(batches, read, strict=True):
+            moved = torch.from_numpy(values).to(self.device, non_blocking=True)
+            yield rows, _channels_last(moved.float())
 
-        def submit(pool: ThreadPoolExecutor, rows: np.ndarray) -> Future[np.ndarray]:
-            return pool.submit(self._rows, rows, view)
-
-        for rows, waiting in _ahead(submit, batches, workers=1):
-            values = torch.from_numpy(waiting.result()).to(self.device, non_blocking=True)
-            yield rows, _channels_last(values.float())
-
-    def _rows(self, rows: np.ndarray, view: int) -> np.ndarray:
-        held = self._held.get(view)
-        return self._read(rows, view) if held is None else held[rows]
-
-    def _read(self, rows: np.ndarray, view: int) -> np.ndarray:
+    def _rows(self, view: int, rows: np.ndarray) -> np.ndarray:
+        if view in self._held:
+            return np.asarray(self._held[view][rows])
         digests = [self.digests[row] for row in rows]
         return self.banks[view].read(self.layer, digests, view=view)
-
-    def _fits(self) -> bool:
-        if self._held:
-            return True  # the first view was let in together with those to come
-        (first,) = self._read(np.arange(1), min(self.banks))
-        whole = first.nbytes * len(self.digests) * len(self.banks)
-        return bool(whole <= free_memory() // _SHARE_OF_MEMORY)
 
 
 Activations = ImageActivations | CachedActivations
@@ -180,14 +194,11 @@ Activations = ImageActivations | CachedActivations
 
 
 def _ahead(
-    submit: Callable[[ThreadPoolExecutor, _Task], _Ready],
-    tasks: Iterable[_Task],
-    *,
-    workers: int,
-) -> Iterator[tuple[_Task, _Ready]]:
-    """Yield tasks in order, each with what was submitted for it while others were under way."""
+    work: Callable[[_Task], _Ready], tasks: Iterable[_Task], workers: int, ahead: int
+) -> Iterator[_Ready]:
+    """Yield what some work makes of each task, in order, while threads do so many to come."""
     threads = torch.get_num_threads()
-    waiting: deque[tuple[_Task, _Ready]] = deque()
+    waiting: deque[Future[_Ready]] = deque()
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, threads)  # which new threads would take over
         pool = stack.enter_context(
@@ -195,11 +206,11 @@ def _ahead(
         )
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         for task in tasks:
-            waiting.append((task, submit(pool, task)))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft()
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.popleft()
+            yield waiting.popleft().result()
 
 
 def _channels_last(values: torch.Tensor) -> torch.Tensor:

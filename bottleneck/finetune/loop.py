@@ -1,9 +1,10 @@
 """The training: epochs, validation, when to stop; the optimizer, its rates and the losses."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import cos, pi
+from itertools import chain
+from math import cos, inf, pi
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from lightning_fabric import Fabric
 from torch.nn import functional
 
 from bottleneck.errors import DataError
-from bottleneck.finetune.data import Activations
+from bottleneck.finetune.data import Activations, Batches
 from bottleneck.finetune.network import TunedNetwork
+from bottleneck.heads import Head
 from bottleneck.heads.problem import row_counts
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
@@ -22,17 +24,16 @@ from bottleneck.settings import FinetuneSettings
 __all__ = ["Labelled", "State", "Training", "losses", "make_optimizer", "rate_factor"]
 
 _MOMENTUM = 0.9
-_BASE_RATE = "base_rate"
 _STEPS_BETWEEN_CHECKS = 20
 
 
-class DivergedError(Exception):
+class DivergedError(DataError):
     """The loss is no finite number any more."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with what they are to be told apart by.
+    """Images with their labels and weights.
 
     Attributes
     ----------
@@ -41,7 +42,7 @@ class Labelled:
     targets : Targets
         n rows.
     weights : np.ndarray
-        Shape (n,): what each image counts.
+        Sample weights, shape (n,).
     """
 
     activations: Activations
@@ -49,7 +50,7 @@ class Labelled:
     weights: np.ndarray
 
     def counts(self, *, balanced: bool) -> torch.Tensor:
-        """Return what each image counts where it is trained on: mean 1, shape (n, 1) or (n, k)."""
+        """Return sample weights for training: mean 1, float32 of shape (n, 1) or (n, k)."""
         counts = row_counts(self.targets, self.weights[:, None], balanced=balanced)[:, 0]
         scaled = (counts / counts.mean()).astype(np.float32)
         return torch.from_numpy(scaled.reshape(len(scaled), -1))
@@ -101,10 +102,8 @@ class Training:
         How it is trained.
     train, val : Labelled
         The images.
-    link : str
-        How scores become probabilities, see `bottleneck.heads.scoring.link_of`.
-    temperature : float
-        Divides the scores.
+    head : Head
+        As it was before the first step; says how scores become probabilities.
     progress : callable, optional
         Called with ``"finetune"``, the images that steps have been made with and the most there
         may be.
@@ -115,8 +114,7 @@ class Training:
     settings: FinetuneSettings
     train: Labelled
     val: Labelled
-    link: str
-    temperature: float
+    head: Head
     progress: Callable[..., None] | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
 
@@ -134,15 +132,7 @@ class Training:
         DataError
             Some scores are no finite numbers.
         """
-        try:
-            start = self._validated()
-        except DivergedError:
-            raise DataError(
-                f"the head's scores of the validation images are no finite numbers in "
-                f"{self.settings.precision}; give `precision=32-true`, or check the head with "
-                f"'bottleneck evaluate'"
-            ) from None
-        return State([], start, self.network.tuned_state())
+        return State([], self._validated(), self.network.tuned_state())
 
     def epoch(self, state: State) -> State:
         """Train for one epoch more, and validate."""
@@ -182,10 +172,14 @@ class Training:
         return np.asarray(everyone.cpu())
 
     def _validated(self) -> dict[str, float]:
-        scores = self.scores()
+        head, scores = self.head, self.scores()
         if not np.isfinite(scores).all():
-            raise DivergedError
-        metrics = score_metrics(self.link, scores, self.val.targets, self.temperature)
+            raise DivergedError(
+                f"the head's scores of the validation images are no finite numbers in "
+                f"{self.settings.precision}; give `precision=32-true`, or check the head with "
+                f"'bottleneck evaluate'"
+            )
+        metrics = score_metrics(head.link, scores, self.val.targets, head.temperature)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def _step_through(self, epoch: int) -> dict[str, float]:
@@ -197,19 +191,18 @@ class Training:
         order = np.random.default_rng([settings.seed, epoch]).permutation(total)
         batches = np.array_split(order, -(-total // settings.batch_size))
         pieces = [self._pieces(batch) for batch in batches]
-        ready = self.train.activations.batches(
-            [rows for some in pieces for rows in some], settings.view(epoch)
-        )
+        ready = self.train.activations.batches(list(chain(*pieces)), settings.view(epoch))
         sums = torch.zeros(2, dtype=torch.float64, device=self.fabric.device)
         done = (epoch - 1) * total
         self._report(done)
         self.network.train()
-        for place, (batch, some) in enumerate(zip(batches, pieces, strict=True)):
+        for place, batch in enumerate(batches):
             step = (epoch - 1) * len(batches) + place
             factor = rate_factor(settings, step, settings.epochs * len(batches))
+            # By torch's schedulers, a first step that 16-mixed leaves out would be warned of.
             for group in self.optimizer.param_groups:
-                group["lr"] = group[_BASE_RATE] * factor
-            self._step(len(some), len(batch), ready, sums)
+                group["lr"] = group["initial_lr"] * factor
+            self._step(ready, len(pieces[place]), len(batch), sums)
             if place % _STEPS_BETWEEN_CHECKS == 0 or place == len(batches) - 1:
                 seen = self._checked(sums)
             done += len(batch)
@@ -222,35 +215,27 @@ class Training:
         own = own if len(own) else batch[:1]
         return np.array_split(own, min(self.settings.accumulate, len(own)))
 
-    def _step(
-        self,
-        pieces: int,
-        images: int,
-        ready: Iterator[tuple[np.ndarray, torch.Tensor]],
-        sums: torch.Tensor,
-    ) -> None:
-        """Make one step with the next pieces, and add the losses and the images told rightly."""
+    def _step(self, ready: Batches, pieces: int, images: int, sums: torch.Tensor) -> None:
+        """Make one step with the next pieces; add up the losses and the correct images."""
+        fabric, settings, head = self.fabric, self.settings, self.head
         self._stepper.zero_grad()
-        share = self.fabric.world_size / images
-        idle = images < self.fabric.world_size and self.fabric.global_rank >= images
-        for piece in range(pieces):
+        idle = fabric.global_rank >= images
+        for piece in range(1, pieces + 1):
             rows, activations = next(ready)
             places = torch.from_numpy(rows)
-            with self.fabric.no_backward_sync(self._module, enabled=piece < pieces - 1):
+            codes = self._codes[places].to(fabric.device, non_blocking=True)
+            counts = self._counts[places].to(fabric.device, non_blocking=True)
+            with fabric.no_backward_sync(self._module, enabled=piece < pieces):
                 scores = self._module(activations)
-                codes, counts = (
-                    each[places].to(self.fabric.device, non_blocking=True)
-                    for each in (self._codes, self._counts)
-                )
                 found = losses(
-                    self.link, scores / self.temperature, codes, self.settings.label_smoothing
+                    head.link, scores / head.temperature, codes, settings.label_smoothing
                 )
                 each = (found * counts).mean(dim=1) * (not idle)
-                self.fabric.backward(each.sum() * share)
+                fabric.backward(each.sum() * (fabric.world_size / images))
             sums += torch.stack([each.detach().sum(), _right(scores, codes).sum() * (not idle)])
-        if self.settings.clip < float("inf"):
-            self.fabric.clip_gradients(
-                self._module, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
+        if settings.clip < inf:
+            fabric.clip_gradients(
+                self._module, self._stepper, max_norm=settings.clip, error_if_nonfinite=False
             )
         self._stepper.step()
 
@@ -258,7 +243,7 @@ class Training:
         """Return sums over all devices, which diverge together."""
         everyone: Any = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
         if not everyone.isfinite().all():
-            raise DivergedError
+            raise DivergedError("the loss is no finite number; give a lower `learning_rate`")
         return list(everyone.tolist())
 
     def _report(self, done: int) -> None:
@@ -274,14 +259,26 @@ def _right(scores: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 
 def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """Return an optimizer that knows the rate of each block, see `FinetuneSettings`."""
+    """Return an optimizer whose parameter groups have the rate of each block.
+
+    Parameters
+    ----------
+    network : TunedNetwork
+        Whose trained parameters it changes.
+    settings : FinetuneSettings
+        Which optimizer, the rates and the weight decay.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+    """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for _, parameter, depth in network.rates():
+    for parameter, depth in network.rates():
         share = 1.0 if depth is None else settings.base_share * settings.block_decay**depth
         decay = settings.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((settings.learning_rate * share, decay), []).append(parameter)
     listed = [
-        {"params": parameters, "lr": rate, "weight_decay": decay, _BASE_RATE: rate}
+        {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
     # What fuses its operations also unscales gradients by itself, too late for them to be clipped.
@@ -294,7 +291,22 @@ def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.o
 
 
 def rate_factor(settings: FinetuneSettings, step: int, steps: int) -> float:
-    """Return what the rates are multiplied by in a step, counted from 0, of so many."""
+    """Return the factor of all learning rates in a step.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+        The schedule, and how long the rates rise.
+    step : int
+        Counted from 0.
+    steps : int
+        How many there are in all epochs.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
     rising = round(settings.warm_up * steps)
     if step < rising:
         return (step + 1) / (rising + 1)
@@ -315,7 +327,12 @@ def losses(link: str, scores: torch.Tensor, codes: torch.Tensor, smoothing: floa
     codes : torch.Tensor
         The class of each image, int64 of shape (n,), or bool of shape (n, k).
     smoothing : float
-        Which share of each target is spread over the classes, or over yes and no.
+        Share of each target that is spread over the classes, or over yes and no.
+
+    Returns
+    -------
+    torch.Tensor
+        float32.
     """
     if link == "softmax":
         found = functional.cross_entropy(scores, codes, reduction="none", label_smoothing=smoothing)

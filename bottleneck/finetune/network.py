@@ -10,10 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bottleneck.bases.splitting import Split
 from bottleneck.errors import BottleneckError
 from bottleneck.heads import Head
-from bottleneck.heads.models import Affine, Model, Perceptron
 from bottleneck.pooling import pool
 
-__all__ = ["TunedNetwork", "check_start", "head_model"]
+__all__ = ["TunedNetwork", "check_start"]
 
 _TOLERANCE = 1e-3
 """Of the largest score: what another order of summation may do to it."""
@@ -33,8 +32,8 @@ class TunedNetwork(nn.Module):
     split : Split
         What is trained.
     batch_statistics : bool
-        Whether batch normalisation in what is trained takes mean and variance of each batch in
-        training, and updates its own by them; else it keeps those that it has.
+        Whether trained batch normalization follows the mean and variance of each batch; otherwise
+        it keeps its own.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class TunedNetwork(nn.Module):
         return scores
 
     def train(self, mode: bool = True) -> "TunedNetwork":  # noqa: FBT001, FBT002 - as in torch
-        """Have what is trained behave so; what is frozen stays as in evaluation."""
+        """Switch the trained layers to training mode; frozen layers stay in evaluation mode."""
         super().train(mode=False)
         self.training = mode
         self.head.train(mode)
@@ -74,7 +73,7 @@ class TunedNetwork(nn.Module):
         return self
 
     def tuned(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield what training changes, by name: parameters, and buffers of what is trained."""
+        """Yield what training changes, by name: parameters, and buffers of trained modules."""
         modules = tuple(f"upper.{name}." for name in self._split.modules)
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -84,7 +83,7 @@ class TunedNetwork(nn.Module):
                 yield name, buffer
 
     def tuned_state(self) -> dict[str, torch.Tensor]:
-        """Return copies of what training changes, on the processor."""
+        """Return copies of all that training changes, on the processor."""
         return {name: each.detach().to("cpu", copy=True) for name, each in self.tuned()}
 
     def load_tuned(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -93,26 +92,12 @@ class TunedNetwork(nn.Module):
             for name, each in self.tuned():
                 each.copy_(state[name])
 
-    def rates(self) -> Iterator[tuple[str, nn.Parameter, int | None]]:
-        """Yield what is trained: name, parameter and depth, as `Split` has it; None in the head."""
+    def rates(self) -> Iterator[tuple[nn.Parameter, int | None]]:
+        """Yield what is trained: parameter and depth, as `Split` has it; None in the head."""
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 place, _, own = name.partition(".")
-                yield name, parameter, self._split.trained[own] if place == "upper" else None
-
-
-def head_model(module: nn.Module, model: Model) -> Model:
-    """Return a head's module as arrays again, as the model of its kind that it came from."""
-    arrays = {name: each.detach().cpu().numpy().copy() for name, each in module.named_parameters()}
-    if isinstance(model, Perceptron):
-        return Perceptron(
-            arrays["0.weight"],
-            arrays["0.bias"],
-            arrays["3.weight"],
-            arrays["3.bias"],
-            model.dropout,
-        )
-    return Affine(arrays["weight"], arrays["bias"])
+                yield parameter, self._split.trained[own] if place == "upper" else None
 
 
 def check_start(head: Head, features: np.ndarray, scores: np.ndarray) -> None:

@@ -1,12 +1,10 @@
 """The result: a model folder with all weights, and the head in it."""
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-import torch
 
 from bottleneck.augment import find_policy
 from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
@@ -16,13 +14,10 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.features import SPLITS
 from bottleneck.finetune.loop import State, Training
-from bottleneck.finetune.network import head_model
 from bottleneck.finetune.start import Start
 from bottleneck.heads import Head, calibration_error
 from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
-from bottleneck.images import ImageSet
-from bottleneck.labels import Targets
-from bottleneck.records import Adjustments, Augmentation, FeatureSource, ModelFacts
+from bottleneck.records import Augmentation, FeatureSource, ModelFacts
 
 __all__ = ["write_result"]
 
@@ -32,14 +27,7 @@ _NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize")
 
 
 def write_result(
-    folder: Path,
-    start: Start,
-    training: Training,
-    state: State,
-    *,
-    scores: np.ndarray,
-    images: ImageSet,
-    seen: Collection[str],
+    folder: Path, start: Start, training: Training, state: State, scores: np.ndarray
 ) -> None:
     """Write the model and its head.
 
@@ -55,74 +43,65 @@ def write_result(
         How it went.
     scores : np.ndarray
         Of the validation images, shape (n, k).
-    images : ImageSet
-        The whole set.
-    seen : collection of str
-        SHA-256 of the images trained and validated on.
 
     Raises
     ------
     UsageError
-        `folder` is there and is no head.
+        `folder` already exists and is not a head folder.
     DataError
         It cannot be written.
     """
+    source, settings = start.source, start.settings
+    model = find_model(source.model)
     fitted = _fitted(start.head, training, state, scores.astype(np.float64))
-    source = start.source
     facts = ModelFacts(
         layer=source.layer,
-        settings=training.settings.as_dict(),
-        augmentation=cast("Augmentation", find_policy(training.settings.augment).as_dict()),
+        settings=settings.as_dict(),
+        augmentation=cast("Augmentation", find_policy(settings.augment).as_dict()),
         boundary=start.split.boundary,
         pool=source.pool,
         image_set=source.image_set,
-        split_digests={name: images.digest_of(name) for name in SPLITS},
+        split_digests={name: start.images.digest_of(name) for name in SPLITS},
         started_from=source,
         best_epoch=state.best_epoch,
         epochs=len(state.history),
         validation={key: fitted.scores[key] for key in ("accuracy", "log_loss")},
     )
+    weights = load_weights(model, start.base.settings.weights).state
+    for name, each in training.network.tuned_state().items():
+        part, _, own = name.partition(".")
+        if part == "upper" and own in weights:
+            weights[own] = each.to(weights[own].dtype)
+    seen = {item.digest for item in start.chosen.items}
+    transform = start.base.transform
     try:
         # The head last: what has one is whole.
-        write_finetuned(
-            folder,
-            find_model(source.model),
-            _all_weights(start, training),
-            transform=start.base.transform,
-            facts=facts,
-            seen=seen,
-        )
+        write_finetuned(folder, model, weights, transform=transform, facts=facts, seen=seen)
     except OSError as error:
         raise DataError(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
             f"folder with `heads`"
         ) from error
-    own = replace(_selection(folder, start, images), split_digests=facts.split_digests)
-    replace(fitted, source=own).save(folder)
-
-
-def _all_weights(start: Start, training: Training) -> dict[str, torch.Tensor]:
-    """Return the weights that the base had, with those trained in their place."""
-    state = load_weights(find_model(start.source.model), start.weights).state
-    trained = {
-        name.removeprefix("upper."): each
-        for name, each in training.network.tuned_state().items()
-        if name.startswith("upper.")
-    }
-    return {
-        name: trained[name].to(tensor.dtype) if name in trained else tensor
-        for name, tensor in state.items()
-    }
+    replace(fitted, source=_own_source(folder, start)).save(folder)
 
 
 def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) -> Head:
-    """Return the head as trained."""
+    """Return the head as trained; its temperature is fitted anew where that is better."""
     targets = training.val.targets
-    temperature = _temperature(head, targets, scores) if state.best_epoch else head.temperature
+
+    def log_loss(temperature: float) -> float:
+        return float(log_losses(head.link, scores, targets, temperature).mean())
+
+    temperatures = [head.temperature]
+    if state.best_epoch:
+        temperatures.append(fit_temperature(head.link, scores, targets))
+    temperature = min(temperatures, key=log_loss)
     before = np.exp(log_probabilities(head.link, scores, 1.0))
+    model: Any = head.model
+    arrays = (each.detach().cpu().numpy().copy() for each in training.network.head.parameters())
     return replace(
         head,
-        model=head_model(training.network.head, head.model),
+        model=replace(model, **dict(zip(model.shapes, arrays, strict=True))),
         hyperparameters=training.settings.as_dict(),
         temperature=temperature,
         scores={
@@ -137,19 +116,12 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
     )
 
 
-def _temperature(head: Head, targets: Targets, scores: np.ndarray) -> float:
-    """Return one fitted on the validation images, or the head's own where that is no better."""
-    found = (head.temperature, fit_temperature(head.link, scores, targets))
-    return min(found, key=lambda each: float(log_losses(head.link, scores, targets, each).mean()))
-
-
-def _selection(folder: Path, start: Start, images: ImageSet) -> FeatureSource:
+def _own_source(folder: Path, start: Start) -> FeatureSource:
     """Return which features the head belongs to: those of the model beside it."""
     source = start.source
-    adjustments = cast(
-        "Adjustments",
-        {key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM},
-    )
+    adjustments: Any = {
+        key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM
+    }
     base = FrozenBase(
         str(folder),
         [source.layer],
@@ -159,14 +131,14 @@ def _selection(folder: Path, start: Start, images: ImageSet) -> FeatureSource:
         **adjustments,
     )
     fingerprint = base.fingerprint(source.layer, source.dtype)
-    found = replace(
-        source,
-        image_set=images.name,
+    return replace(
+        source.with_views(0),
+        image_set=start.images.name,
         model=_OWN_FOLDER,
         weights=WEIGHTS_NAME,
         weights_random=False,
         adjustments=adjustments,
         bank=Cache().bank(str(folder), fingerprint).name,
         fingerprint=fingerprint,
+        split_digests={name: start.images.digest_of(name) for name in SPLITS},
     )
-    return found.with_views(0)

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +17,24 @@ from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, upper_part
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
-from bottleneck.errors import MemoryShortError, UsageError, first_line, is_out_of_memory
+from bottleneck.errors import (
+    MemoryShortError,
+    UsageError,
+    WrongTypeError,
+    first_line,
+    is_out_of_memory,
+)
 from bottleneck.extract import Progress
 from bottleneck.extract.lanes import freed_memory_kept
 from bottleneck.features import vectors
+from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
-from bottleneck.finetune.loop import Labelled, State, Training
+from bottleneck.finetune.loop import Labelled, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.result import write_result
-from bottleneck.finetune.start import (
-    Prepared,
-    Start,
-    is_first_process,
-    open_start,
-    prepare,
-)
-from bottleneck.heads import Head
+from bottleneck.finetune.start import Start, default_images, is_first_process, open_start
+from bottleneck.heads import Head, find_head
 from bottleneck.images import ImageSet, RejectedImage
 from bottleneck.labels import Targets
 from bottleneck.settings import FinetuneSettings
@@ -57,8 +59,6 @@ class Finetuned:
         Images trained on, and images validated on.
     trained : int
         Parameters of the network, without the head, that were trained.
-    boundary : str or None
-        Where the trained part begins to be computed apart; None at the image.
     rejected : tuple of RejectedImage
         Images that could not be used.
     """
@@ -68,7 +68,6 @@ class Finetuned:
     train: int
     val: int
     trained: int
-    boundary: str | None
     rejected: tuple[RejectedImage, ...]
 
     @property
@@ -79,11 +78,11 @@ class Finetuned:
 
 
 def finetune_head(
-    head: Head,
-    images: ImageSet,
-    cache: Cache,
+    head: Head | str | Path,
+    images: ImageSet | str | Path | None,
+    cache: Cache | str | Path,
     folder: str | Path,
-    settings: FinetuneSettings,
+    settings: FinetuneSettings | None = None,
     *,
     weights: str | None = None,
     device: str = "auto",
@@ -91,6 +90,7 @@ def finetune_head(
     resume: bool = False,
     progress: Progress | None = None,
     watch: Callable[[Mapping[str, float]], None] | None = None,
+    **options: Any,
 ) -> Finetuned:
     """Train the top of a head's base, or all of it, from the head on; write a model folder.
 
@@ -101,15 +101,16 @@ def finetune_head(
 
     Parameters
     ----------
-    head : Head
-        Whose weights become the top of the network.
-    images : ImageSet
-        Of the head's classes; written to ``cache/sets/`` if it is not there.
-    cache : Cache
+    head : Head, str or Path
+        Whose weights become the top of the network; or its folder, or its name in ``heads/``.
+    images : ImageSet, str, Path or None
+        Of the head's classes, or their folder or table; written to ``cache/sets/`` if it is not
+        there. None for the images that the head was fitted on.
+    cache : Cache, str or Path
         For the image set, and for activations with `FinetuneSettings.from_cache`.
     folder : str or Path
         Of the result; a head that is in it is replaced.
-    settings : FinetuneSettings
+    settings : FinetuneSettings, optional
         How it is trained.
     weights : str, optional
         Where the base's weights are now, if not where they were.
@@ -125,6 +126,9 @@ def finetune_head(
         do.
     watch : callable, optional
         Called after each epoch with what `State` has of it in its history.
+    **options
+        Fields of `FinetuneSettings`, such as ``unfreeze="layer4", epochs=5``, instead of
+        `settings`.
 
     Returns
     -------
@@ -132,6 +136,10 @@ def finetune_head(
 
     Raises
     ------
+    WrongTypeError
+        `head` is neither a head nor its name or folder.
+    UnknownNameError
+        There is no head of that name.
     UsageError
         The head, layer, images or settings do not go together, or the folder is something else.
     DataError
@@ -139,159 +147,143 @@ def finetune_head(
     MemoryShortError
         A step does not fit into memory.
     """
-    target = Path(folder)
-    checkpoint = Checkpoint.of(target)
+    head = _head_of(head)
+    settings = made(FinetuneSettings, settings, options)
+    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    if images is None:
+        images = default_images(head, cache)
+    elif not isinstance(images, ImageSet):
+        images = ImageSet.open(images, seed=settings.seed)
+    checkpoint = Checkpoint(Path(folder))
     fabric = _fabric(device, devices, settings)
-    start = open_start(head, settings, weights=weights, device=device)
     with ExitStack() as stack:
         if is_first_process():
             stack.callback(checkpoint.forget)  # what ends before its first epoch leaves nothing
-        ready = prepare(
-            start, images, cache, checkpoint, device=device, resume=resume, progress=progress
-        )
+        start = open_start(head, images, settings, weights, device)
+        start = start.with_images(cache, checkpoint, resume=resume, progress=progress)
         fabric.launch()
         stack.enter_context(_memory_watched(fabric.device, settings, start.split))
         stack.enter_context(torch.random.fork_rng())
         stack.enter_context(freed_memory_kept())
-        training = _training(fabric, start, ready, progress)
-        state = _trained(training, checkpoint, watch, resume=resume)
+        training = _training(fabric, start, progress)
+        state = checkpoint.load(training) if resume else training.started()
+        while not state.is_over(settings):
+            state = training.epoch(state)
+            if fabric.is_global_zero and state.diverged is None:
+                checkpoint.save(training, state)
+                if watch:
+                    watch(state.history[-1])
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
-        seen = {item.digest for item in ready.chosen.items}
-        write_result(target, start, training, state, scores=scores, images=ready.images, seen=seen)
+        write_result(checkpoint.result, start, training, state, scores)
         checkpoint.remove()
     fabric.barrier()
     return Finetuned(
-        folder=target,
-        head=Head.load(target),
+        folder=checkpoint.result,
+        head=Head.load(folder),
         train=len(training.train.targets),
         val=len(training.val.targets),
-        trained=sum(
-            each.numel() for _, each, depth in training.network.rates() if depth is not None
-        ),
-        boundary=start.split.boundary,
-        rejected=(*ready.images.rejected, *ready.chosen.rejected),
+        trained=sum(each.numel() for each, depth in training.network.rates() if depth is not None),
+        rejected=(*start.images.rejected, *start.chosen.rejected),
     )
+
+
+def _head_of(head: Any) -> Head:
+    if isinstance(head, str | Path):
+        return find_head("heads", head)[1]
+    if not isinstance(head, Head):
+        raise WrongTypeError(
+            f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
+        )
+    return head
 
 
 def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fabric:
     """Return what places the training on devices, in numbers of a precision."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if devices is not None and devices < 1:
+        raise UsageError(f"`devices` must be at least 1, got {devices}")
     chosen = find_devices(device)
     kind = chosen[0].type
-    if devices is not None and devices < 1:
-        raise UsageError(f"{devices} devices cannot train; give a number from 1 on with `devices`")
     if kind == "cpu" and settings.precision == "16-mixed":
         raise UsageError(
             "16-mixed is a precision of GPUs; give `precision=bf16-mixed` or 32-true, or another "
             "`device`"
         )
-    places: int | list[int] = devices or 1
-    if kind == "cuda":
-        if devices is not None:
-            chosen = find_devices(",".join(f"cuda:{number}" for number in range(devices)))
-        places = [each.index for each in chosen]
+    if kind == "cuda" and devices is not None:
+        chosen = find_devices(",".join(f"cuda:{number}" for number in range(devices)))
     several = devices or len(chosen)
     return Fabric(
         accelerator=kind,
-        devices=places,
+        devices=several if kind == "cpu" else [each.index for each in chosen],
         strategy="ddp" if several > 1 else "auto",
         precision=settings.precision,
     )
 
 
-def _training(fabric: Fabric, start: Start, ready: Prepared, progress: Progress | None) -> Training:
+def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Training:
     """Put the network together, see that it scores as the head does, and join the images."""
-    lower = ready.lower
-    if lower is not None and lower.devices != (fabric.device,):
-        lower = start.lower(start.precision, fabric.device)
-    network = _network(start)
-    _check_start(start, network, lower)
-    parts = {
-        split: _labelled(replace(ready, lower=lower), start, split, fabric.device)
-        for split in ("train", "val")
-    }
-    return Training(
-        fabric,
-        network,
-        start.settings,
-        **parts,
-        link=start.head.link,
-        temperature=start.head.temperature,
-        progress=progress if fabric.is_global_zero else None,
-    )
-
-
-def _network(start: Start) -> TunedNetwork:
-    source, network = start.source, start.base.network
-    weights = load_weights(find_model(source.model), start.weights)
-    upper = upper_part(network, start.split, weights.state | network.constants)
-    axes = network.layers[source.layer].axes
-    how = "none" if axes == "C" else source.pool
-    return TunedNetwork(
-        upper,
+    source, network, settings = start.source, start.base.network, start.settings
+    weights = load_weights(find_model(source.model), start.base.settings.weights)
+    tuned = TunedNetwork(
+        upper_part(network, start.split, weights.state | network.constants),
         start.head.to_module(),
         start.split,
-        how=how,
-        axes=axes,
-        batch_statistics=start.settings.batch_statistics,
+        how=source.pool,
+        axes=network.layers[source.layer].axes,
+        batch_statistics=settings.batch_statistics,
+    )
+    lower = start.lower(fabric.device)
+    _check_start(start, tuned, lower)
+    return Training(
+        fabric,
+        tuned,
+        settings,
+        train=_labelled(start, "train", lower, fabric.device),
+        val=_labelled(start, "val", lower, fabric.device),
+        head=start.head,
+        progress=progress if fabric.is_global_zero else None,
     )
 
 
 def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) -> None:
     """Score some images of noise before the first step, by the head and by the network, in fp32."""
+    source, base = start.source, start.base
     generator = torch.Generator().manual_seed(0)
-    size = (_TRIAL, 3, *start.base.transform.crop)
+    size = (_TRIAL, 3, *base.transform.crop)
     pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-    images = start.base.transform.normalise(pixels)
-    base = start.base if start.base.precision == "fp32" else start.exact()
+    images = base.transform.normalise(pixels)
+    if base.precision != "fp32":
+        base = start.frozen(source.layer, "cpu", precision="fp32")
     if lower is not None and lower.precision != "fp32":
-        lower = start.lower("fp32", "cpu")
+        lower = start.lower("cpu", "fp32")
     (features,) = base(images).values()
     with torch.no_grad():
         activations = images if lower is None else next(iter(lower(images).values()))
         scores = network.eval()(activations.cpu().clone()).numpy()
-    check_start(start.head, vectors(start.source, features.cpu().numpy()), scores)
+    check_start(start.head, vectors(source, features.cpu().numpy()), scores)
 
 
-def _labelled(ready: Prepared, start: Start, split: str, device: torch.device) -> Labelled:
+def _labelled(start: Start, split: str, lower: FrozenBase | None, device: torch.device) -> Labelled:
     """Return the images of a split with their labels."""
-    items = [item for item in ready.chosen.items if item.split == split]
-    head = start.head
-    labels = np.array([item.label for item in items])
+    head, settings, boundary = start.head, start.settings, start.split.boundary
+    items = [item for item in start.chosen.items if item.split == split]
     activations: Activations
-    if ready.banks and start.split.boundary:
-        plain = split == "val" or not start.settings.augmented
-        banks = {view: bank for view, bank in ready.banks.items() if (view == 0) == plain}
-        digests = [item.digest for item in items]
-        activations = CachedActivations(digests, start.split.boundary, banks, device)
+    if start.banks and boundary:
+        plain = split == "val" or not settings.augmented
+        banks = {view: bank for view, bank in start.banks.items() if (view == 0) == plain}
+        activations = CachedActivations([item.digest for item in items], boundary, banks, device)
     else:
-        policy = find_policy(start.settings.augment)
-        activations = ImageActivations(items, start.base.transform, policy, ready.lower, device)
+        policy = find_policy(settings.augment)
+        activations = ImageActivations(items, start.base.transform, policy, lower, device)
     return Labelled(
         activations,
-        Targets.among(labels, head.classes, multilabel=head.multilabel),
+        Targets.among(
+            np.array([item.label for item in items]), head.classes, multilabel=head.multilabel
+        ),
         np.array([item.weight for item in items]),
     )
-
-
-def _trained(
-    training: Training,
-    checkpoint: Checkpoint,
-    watch: Callable[[Mapping[str, float]], None] | None,
-    *,
-    resume: bool,
-) -> State:
-    """Train until the settings say that it is over; keep a checkpoint after each epoch."""
-    state = checkpoint.load(training) if resume else training.started()
-    while not state.is_over(training.settings):
-        state = training.epoch(state)
-        if training.fabric.is_global_zero and state.diverged is None:
-            checkpoint.save(training, state)
-            if watch:
-                watch(state.history[-1])
-    return state
 
 
 @contextmanager
@@ -304,17 +296,17 @@ def _memory_watched(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        options = []
-        if settings.accumulate < settings.batch_size:
-            options.append("more pieces with `accumulate`")
-        if settings.batch_size > 1:
-            options.append("a smaller `batch_size`")
-        if settings.precision == "32-true":
-            options.append("`precision=bf16-mixed`")
-        if split.boundary and not settings.from_cache:
-            endless = settings.augmented and settings.views is None
-            options.append("`from_cache` `views=8`" if endless else "`from_cache`")
-        options.append("a later layer with `unfreeze`")
+        cacheable = bool(split.boundary) and not settings.from_cache
+        endless = settings.augmented and settings.views is None
+        helps = {
+            "more pieces with `accumulate`": settings.accumulate < settings.batch_size,
+            "a smaller `batch_size`": settings.batch_size > 1,
+            "`precision=bf16-mixed`": settings.precision == "32-true",
+            "`from_cache` `views=8`": cacheable and endless,
+            "`from_cache`": cacheable and not endless,
+            "a later layer with `unfreeze`": True,
+        }
+        options = [each for each, can_be_given in helps.items() if can_be_given]
         pieces = settings.accumulate
         raise MemoryShortError(
             f"a step with {settings.batch_size} images in {pieces} piece{'s' * (pieces > 1)} does "

@@ -2,33 +2,27 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
+
+import torch
 
 from bottleneck.augment import find_policy
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.bases.splitting import ALL, Split, split_network
+from bottleneck.bases.splitting import Split, split_network
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
 from bottleneck.fields import made
-from bottleneck.finetune.checkpoints import Checkpoint
-from bottleneck.finetune.data import check_images
+from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
+from bottleneck.finetune.data import without_bad_images
 from bottleneck.heads import Head, head_names
 from bottleneck.images import ImageSet
 from bottleneck.predict import load_base
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
-__all__ = [
-    "Prepared",
-    "Start",
-    "default_images",
-    "fill_split",
-    "is_first_process",
-    "open_start",
-    "prepare",
-]
+__all__ = ["Start", "default_images", "fill_split", "is_first_process", "open_start"]
 
 _PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
 """Fabric's name of a precision, to that in which the frozen part computes beside it."""
@@ -41,67 +35,100 @@ class Start:
     Attributes
     ----------
     head : Head
-        Whose weights become the top.
-    source : FeatureSource
-        The features that it was fitted on.
-    base : FrozenBase
-        The base of these.
-    split : Split
-        Of its network.
-    weights : str
-        The base's, as `FrozenBase` takes them.
+        Whose weights become the top of the network.
     settings : FinetuneSettings
-        How it is fine-tuned.
+        How the network is fine-tuned.
+    base : FrozenBase
+        Computes the features that the head was fitted on.
+    split : Split
+        Which layers of its network are trained.
+    images : ImageSet
+        The whole set.
+    chosen : ImageSet
+        The images to train and to validate on.
+    banks : dict of int to Bank
+        View to where the boundary's activations are; empty where they are not read from the cache.
     """
 
     head: Head
-    source: FeatureSource
+    settings: FinetuneSettings
     base: FrozenBase
     split: Split
-    weights: str
-    settings: FinetuneSettings
+    images: ImageSet
+    chosen: ImageSet
+    banks: dict[int, Bank]
 
     @property
-    def precision(self) -> str:
-        """That in which the frozen part computes."""
-        return _PRECISIONS[self.settings.precision]
+    def source(self) -> FeatureSource:
+        """The features that the head was fitted on."""
+        return known_source(self.head.source)
 
-    def lower(self, precision: str, device: Any) -> FrozenBase | None:
-        """Return the base cut at the boundary, if that is not the image itself."""
+    def lower(self, device: str | torch.device, precision: str | None = None) -> FrozenBase | None:
+        """Return the frozen part of the network; None where the first layer is trained."""
         if self.split.boundary is None:
             return None
-        exact = self.base.transform.exact_resize
-        return self._frozen(self.split.boundary, precision, device, exact_resize=exact)
+        precision = precision or _PRECISIONS[self.settings.precision]
+        return self.frozen(self.split.boundary, device, precision=precision, pool="none")
 
-    def exact(self) -> FrozenBase:
-        """Return the base as the head has it, in float32."""
-        return self._frozen(self.source.layer, "fp32", "cpu", pool=self.source.stored_pool)
+    def frozen(self, layer: str, device: str | torch.device, **changes: Any) -> FrozenBase:
+        """Return a base with the same weights and preprocessing, but for some settings."""
+        changes["exact_resize"] = self.base.transform.exact_resize
+        settings = self.base.settings
+        return FrozenBase(replace(settings, layers=(layer,), device=str(device), **changes))
 
-    def _frozen(self, layer: str, precision: str, device: Any, **options: Any) -> FrozenBase:
-        options = {**self.source.adjustments, **options, "weights": self.weights}
-        return FrozenBase(self.source.model, [layer], precision=precision, device=device, **options)
+    def with_images(
+        self, cache: Cache, checkpoint: Checkpoint, *, resume: bool, progress: Progress | None
+    ) -> "Start":
+        """Choose the images, read each once, and fill the cache if activations are read from it.
 
-    def bound_to(self, images: ImageSet) -> dict[str, Any]:
-        """Return what a run cannot be resumed without, as JSON holds it."""
-        return {
-            "head": {key: self.head.as_dict()[key] for key in ("clf", "classes", "temperature")},
-            "base": self.source.fingerprint,
-            "image set": {name: images.digest_of(name) for name in ("train", "val")},
-            "augmentation": find_policy(self.settings.augment).as_dict(),
-        }
+        The first process writes its choice into the checkpoint's folder, where the other processes
+        and a resumed run find it. See `bottleneck.finetune.finetune_head` for what is raised.
+
+        Returns
+        -------
+        Start
+            With the images that can be used, and with the banks of their activations.
+        """
+        images = self.images
+        look = partial(without_bad_images, transform=self.base.transform, progress=progress)
+        if not is_first_process():
+            return _filled(replace(self, chosen=checkpoint.images()), cache, progress)
+        if not resume:
+            _check_folder(checkpoint)
+        known = _is_known(images, cache)
+        if not known:
+            images = look(images)
+            images.write_csv(cache.set_file(images.name))
+        plan = _plan(self.head, images, self.settings)
+        if resume:
+            checkpoint.check(plan, self.settings)
+            chosen = checkpoint.images()
+            return _filled(replace(self, images=images, chosen=chosen), cache, progress)
+        chosen = _images_to_train(images, self)
+        if known and not self.settings.from_cache:
+            chosen = look(chosen)
+        start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
+        _check_classes(start.chosen, start.head)
+        checkpoint.begin(plan, start.chosen)
+        return start
+
+
+def is_first_process() -> bool:
+    """Return whether this process was started by the user, not by another one that trains."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def open_start(
-    head: Head, settings: FinetuneSettings, *, weights: str | None = None, device: str = "auto"
+    head: Head, images: ImageSet, settings: FinetuneSettings, weights: str | None, device: str
 ) -> Start:
     """Load a head's base and divide its network.
 
-    Raises
-    ------
-    UsageError
-        The head, or the layer to unfreeze, is none that training could start from.
-    DataError, WeightsError
-        As `bottleneck.predict.load_base` does.
+    See `bottleneck.finetune.finetune_head` for the parameters and what is raised.
+
+    Returns
+    -------
+    Start
+        Whose images have not been looked at.
     """
     source = known_source(head.source)
     if head.clf == "knn":
@@ -122,31 +149,53 @@ def open_start(
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, settings.unfreeze, source.layer)
     if settings.from_cache and split.boundary is None:
-        lowest = "" if settings.unfreeze == ALL else f" from {settings.unfreeze!r} on"
         raise UsageError(
-            f"all layers of {source.model}{lowest} are to be trained, so that there are no frozen "
-            f"activations to cache; leave `from_cache` out, or name a later layer with `unfreeze`"
+            f"`unfreeze={settings.unfreeze}` trains all of {source.model}, so that there are no "
+            f"frozen activations to cache; leave `from_cache` out, or name a later layer"
         )
-    return Start(head, source, base, split, weights or source.weights, settings)
+    return Start(head, settings, base, split, images, images, {})
 
 
-def _check_set(images: ImageSet, cache: Cache) -> bool:
-    """Return whether the cache knows an image set.
+def _check_folder(checkpoint: Checkpoint) -> None:
+    """Refuse to begin where there is an unfinished run, or something that is no head."""
+    folder = checkpoint.result
+    checkpoint.forget()
+    if checkpoint.exists:
+        raise UsageError(
+            f"an unfinished run is in {str(folder)!r}; go on with `resume`, or remove "
+            f"{str(checkpoint.folder)!r} to begin anew"
+        )
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
+        raise UsageError(
+            f"{str(folder)!r} already exists and is not a head folder; choose another name with "
+            f"`name`"
+        )
 
-    Raises
-    ------
-    UsageError
-        It knows another one by that name.
-    """
+
+def _is_known(images: ImageSet, cache: Cache) -> bool:
+    """Return whether the cache knows an image set; refuse another one by that name."""
     file = cache.set_file(images.name)
-    if not file.exists():
-        return False
-    if ImageSet.read_csv(file).digest_of() != images.digest_of():
+    if file.exists() and ImageSet.read_csv(file).digest_of() != images.digest_of():
         raise UsageError(
             f"the cache has an image set {images.name!r} with other images, labels or splits; give "
             f"this one another name with `image_set`"
         )
-    return True
+    return file.exists()
+
+
+def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecord:
+    """Return what a run cannot be resumed without."""
+    known = head.as_dict()
+    return PlanRecord(
+        settings=settings.as_dict(),
+        start={
+            "head": {key: known[key] for key in ("clf", "classes", "temperature")},
+            "base": known_source(head.source).fingerprint,
+            "image set": {name: images.digest_of(name) for name in ("train", "val")},
+            "augmentation": find_policy(settings.augment).as_dict(),
+        },
+    )
 
 
 def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
@@ -159,35 +208,25 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     UsageError
         Some are to be held out although there are validation images.
     """
-    settings = start.settings
-    if not images.labelled:
-        raise DataError(
-            f"image set {images.name!r} has no labels; expected those of the head's classes: give "
-            f"one folder per class, or a manifest with labels, with `data`"
-        )
+    named, settings = f"image set {images.name!r} has", start.settings
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
     val = tuple(item for item in images.items if item.split == "val")
-    if not train:
+    if not train or not images.labelled:
         raise DataError(
-            f"image set {images.name!r} has no train images; expected some to fine-tune on: add a "
-            f"train folder"
+            f"{named} no labelled train images; expected some of the head's classes: give a train "
+            f"folder with one folder per class, or a manifest with labels, with `data`"
         )
     if not val and settings.val_share is None:
         raise DataError(
-            f"image set {images.name!r} has no validation images, which say when to stop; add a "
-            f"val folder, or hold out some of the training images with `val_share=0.2`"
+            f"{named} no validation images, which say when to stop; add a val folder, or hold out "
+            f"some of the training images with `val_share=0.2`"
         )
     if val and settings.val_share is not None:
-        raise UsageError(
-            f"image set {images.name!r} has {len(val)} validation images already; leave "
-            f"`val_share` out"
-        )
+        raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
     _check_classes(replace(images, items=train + val), start.head)
-    if settings.val_share is not None:
-        split = replace(images, items=train).with_splits(
-            test_share=settings.val_share, seed=settings.seed
-        )
-        held = {"test": "val", "train": "train"}
+    if not val:
+        share, held = settings.val_share or 0.0, {"test": "val", "train": "train"}
+        split = replace(images, items=train).with_splits(test_share=share, seed=settings.seed)
         train = tuple(replace(item, split=held[item.split or ""]) for item in split.items)
     return replace(images, items=train + val, rejected=(), split_seed=None)
 
@@ -195,17 +234,42 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
 def _check_classes(images: ImageSet, head: Head) -> None:
     """Raise `DataError` unless images are of the classes of a head."""
     several = images.multilabel and not head.multilabel
-    if set(images.classes) == set(head.classes) and not several:
-        return
-    raise DataError(
-        f"the images of {images.name!r} are of the classes {', '.join(images.classes)}"
-        f"{', several at a time' if several else ''}; expected those of the head, "
-        f"{', '.join(head.classes)}: fit a head on this set first, or give the head's own images"
-    )
+    if set(images.classes) != set(head.classes) or several:
+        raise DataError(
+            f"the images of {images.name!r} are of the classes {', '.join(images.classes)}"
+            f"{', several at a time' if several else ''}; expected those of the head, "
+            f"{', '.join(head.classes)}: fit a head on this set first, or give the head's own "
+            f"images"
+        )
+
+
+def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
+    """Fill the cache if activations are read from it; leave out images that cannot be used."""
+    how = start.settings
+    lower = start.lower(start.base.settings.device) if how.from_cache else None
+    if lower is None:
+        return start
+    stored = StoreSettings(views=how.views or 0, augment=how.augment, dtype=how.dtype)
+    filling = fill_banks(start.chosen, lower, cache, stored, progress=progress)
+    banks: dict[int, Bank] = {}
+    for plan in filling.plans:
+        banks |= dict.fromkeys(plan.views, cache.named(plan.banks[lower.layers[0]]))
+    return replace(start, chosen=usable_images(start.chosen, filling.bad), banks=banks)
 
 
 def default_images(head: Head, cache: Cache) -> ImageSet:
     """Return the image set that a head was fitted on.
+
+    Parameters
+    ----------
+    head : Head
+        As fitted.
+    cache : Cache
+        Where its features are.
+
+    Returns
+    -------
+    ImageSet
 
     Raises
     ------
@@ -213,7 +277,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
         The cache does not have it.
     """
     name = known_source(head.source).image_set
-    file: Path = cache.set_file(name)
+    file = cache.set_file(name)
     if not file.exists():
         raise DataError(
             f"no image set {name!r} in the cache folder {str(cache.root)!r}; name the cache that "
@@ -242,16 +306,15 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
         An image cannot be read any more.
     """
     source = known_source(head.source)
-    file = cache.set_file(source.image_set)
-    if not file.exists():
+    if not cache.set_file(source.image_set).exists():
         return  # who reads the features says so
-    images = ImageSet.read_csv(file)
+    images = default_images(head, cache)
     items = tuple(item for item in images.items if item.split == split)
     if not items:
         return
-    base, settings = load_base(head), made(StoreSettings, None, {"dtype": source.dtype})
+    stored = made(StoreSettings, None, {"dtype": source.dtype})
     chosen = replace(images, items=items)
-    bad = fill_banks(chosen, base, cache, settings, progress=progress).bad
+    bad = fill_banks(chosen, load_base(head), cache, stored, progress=progress).bad
     for item in items:
         if item.digest in bad:
             raise DataError(
@@ -259,99 +322,3 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
                 f"({bad[item.digest]}); restore them, or give the images as they are now to "
                 f"'bottleneck finetune --data'"
             )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What there is to train with.
-
-    Attributes
-    ----------
-    images : ImageSet
-        The whole set.
-    chosen : ImageSet
-        The images to train and to validate on.
-    lower : FrozenBase or None
-        The frozen part, if there is one.
-    banks : dict of int to Bank
-        View to where the boundary's activations are; empty where they are not read from the cache.
-    """
-
-    images: ImageSet
-    chosen: ImageSet
-    lower: FrozenBase | None
-    banks: dict[int, Bank]
-
-
-def is_first_process() -> bool:
-    """Whether this process was not started by another one that trains as well."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def prepare(
-    start: Start,
-    images: ImageSet,
-    cache: Cache,
-    checkpoint: Checkpoint,
-    *,
-    device: str,
-    resume: bool,
-    progress: Progress | None,
-) -> Prepared:
-    """Choose the images, look at each once, and fill the cache if it is to be read from.
-
-    The first process notes in the checkpoint's folder what it has chosen, for the others and for
-    who resumes; see `bottleneck.finetune.finetune_head` for what is given and raised.
-    """
-    settings, first = start.settings, is_first_process()
-    new = first and not resume
-    if new:
-        _check_folder(checkpoint)
-    looked_at = first and not _check_set(images, cache)
-    if looked_at:
-        images = _usable(images, start, progress)
-        images.write_csv(cache.set_file(images.name))
-    bound = start.bound_to(images)
-    if first and resume:
-        checkpoint.check(settings, bound)
-    if new:
-        chosen = _images_to_train(images, start)
-        if not settings.from_cache and not looked_at:
-            chosen = _usable(chosen, start, progress)
-    else:
-        chosen = checkpoint.images()
-    lower = start.lower(start.precision, device)
-    banks: dict[int, Bank] = {}
-    if settings.from_cache and lower is not None:
-        stored = StoreSettings(
-            views=settings.views or 0, augment=settings.augment, dtype=settings.dtype
-        )
-        filling = fill_banks(chosen, lower, cache, stored, progress=progress)
-        for plan in filling.plans:
-            banks |= dict.fromkeys(plan.views, cache.named(plan.banks[lower.layers[0]]))
-        chosen = usable_images(chosen, filling.bad)
-    if new:
-        _check_classes(chosen, start.head)
-        checkpoint.begin(settings, bound, chosen)
-    return Prepared(images, chosen, lower, banks)
-
-
-def _check_folder(checkpoint: Checkpoint) -> None:
-    """Refuse to begin where there is an unfinished run, or something that is no head."""
-    folder = checkpoint.folder.parent
-    checkpoint.forget()
-    if checkpoint.exists:
-        raise UsageError(
-            f"an unfinished run is in {str(folder)!r}; go on with `resume`, or remove "
-            f"{str(checkpoint.folder)!r} to begin anew"
-        )
-    empty = folder.is_dir() and not any(folder.iterdir())
-    if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
-        raise UsageError(
-            f"{str(folder)!r} is there and is no head; choose another name with `name`"
-        )
-
-
-def _usable(images: ImageSet, start: Start, progress: Progress | None) -> ImageSet:
-    """Look at each image, and leave out those that cannot be used."""
-    return usable_images(images, check_images(start.base.transform, images.items, progress))
