@@ -229,11 +229,14 @@ def test_a_forecasts_interval_holds_the_truth():
         level = 0.01 * generator.normal()
         curves = [
             Samples(
-                law.error(n) + level + 0.02 * generator.normal(size=(5, 5)), 0.25, crossed=False
+                1 - (law.error(n) + level + 0.02 * generator.normal(size=(5, 5))),
+                0.25,
+                crossed=False,
             )
             for n in sizes
         ]
-        _, ((_, gain),) = forecast_gain(sizes, curves, 1600, (2,), seed)
+        _, (double, _) = forecast_gain(sizes, curves, 1600, seed)
+        gain = double.gain
         assert gain.high - gain.low < 0.1
         held.append(gain.low <= true_gain <= gain.high)
     assert sum(held) >= 23
