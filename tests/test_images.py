@@ -222,6 +222,26 @@ def test_endings_hidden_files_and_strangers(make_images):
     assert sorted(Path(path).name for path in images.ignored) == ["README.md", "notes.txt"]
 
 
+def test_folders_without_images_are_named(make_images, bottleneck):
+    """A class or a split that has none does not disappear without a word."""
+    folder = make_images(cat=2, dog=2)
+    (folder / "bird").mkdir()
+    (folder / "fish").mkdir()
+    (folder / "fish/notes.txt").write_text("no image")
+    images = ImageSet.from_folder(folder)
+    assert images.classes == ("cat", "dog")
+    assert sorted(images.ignored) == ["data/bird/", "data/fish/", "data/fish/notes.txt"]
+    make_images("splits/train", cat=2, dog=2)
+    Path("splits/val").mkdir()
+    Path("splits/test/cat").mkdir(parents=True)
+    images = ImageSet.from_folder("splits")
+    assert sorted(images.ignored) == ["splits/test/cat/", "splits/val/"]
+    tiny = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+    done = bottleneck("extract", *tiny, "--data", folder, "--pool", "avg")
+    assert "2 class or split folders have no images: data/bird/, data/fish/" in done.err
+    assert "1 files are no images, or of no class, left out: 1 .txt" in done.err
+
+
 def test_unlabelled_folder(make_images):
     make_images("data", flat=3)
     images = ImageSet.from_folder("data/flat")

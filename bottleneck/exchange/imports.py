@@ -303,7 +303,7 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
     else:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             given = [(row.get("digest") or "").lower() for row in csv.DictReader(stream)]
-        paths = [found.path for found in files]
+        paths = [Path(found.path) for found in files]
         digests = [_digest(table, *each) for each in zip(paths, given, strict=True)]
     name = settings.image_set or table.resolve().stem
     return ImageSet.from_digests(table, digests, name=name, seed=settings.seed)
