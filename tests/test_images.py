@@ -423,6 +423,29 @@ def test_csv_round_trip(make_images):
     assert [path.name for path in Path("sets").iterdir()] == ["data.csv"]
 
 
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        ('"train"', '"dev"'),
+        ('"1.5"', '"nan"'),
+        ('"1.5"', '"-1"'),
+        ('"1.5"', '"1.5","more"'),
+        ('"a.png"', '""'),
+        ("e" * 64, "e" * 63),
+        ("e" * 64, ""),
+        ("digest", "digits"),
+        ('"a.png"', '"\0'),
+    ],
+)
+def test_a_damaged_set_is_one_sentence(whole, damaged):
+    items = (ImageItem("a.png", "e" * 64, "cat", "train", 1.5),)
+    ImageSet("data", items).write_csv("data.csv")
+    assert ImageSet.read_csv("data.csv").items == items
+    Path("data.csv").write_text(Path("data.csv").read_text().replace(whole, damaged))
+    with pytest.raises(DataError, match=r"^the image set 'data.csv' .*; extract it again$"):
+        ImageSet.read_csv("data.csv")
+
+
 def test_the_sets_digest_ignores_paths_and_order(make_images):
     images = ImageSet.from_folder(make_images(cat=4, dog=4))
     moved = tuple(

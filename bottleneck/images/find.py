@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import Field
 
 from bottleneck.errors import BadImageError, DataError, UsageError
-from bottleneck.records import RejectedImage
+from bottleneck.records import Digest, RejectedImage
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -38,7 +40,7 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One image file of a set.
+    """One image file of a set; the bounds are checked where a saved set is read.
 
     Attributes
     ----------
@@ -55,10 +57,10 @@ class ImageItem:
     """
 
     path: str
-    digest: str = ""
+    digest: Digest = ""
     label: str | None = None
-    split: str | None = None
-    weight: float = 1.0
+    split: Annotated[str, Field(pattern="^(train|val|test)$")] | None = None
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
 def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:

@@ -4,18 +4,18 @@ import csv
 import hashlib
 import io
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
 from bottleneck.images.find import (
     IMAGE_SUFFIXES,
-    SPLITS,
     ImageItem,
     digest_all,
     find_files,
@@ -26,6 +26,8 @@ from bottleneck.labels import carry_several, classes_of, rarest_classes
 from bottleneck.records import RejectedImage
 
 __all__ = ["ImageSet"]
+
+_ITEMS = TypeAdapter(tuple[ImageItem, ...])
 
 
 @dataclass(frozen=True)
@@ -175,29 +177,30 @@ class ImageSet:
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
-        """Read a set as `write_csv` wrote it, without touching the images."""
+        """Read a set as `write_csv` wrote it, without touching the images.
+
+        Raises
+        ------
+        DataError
+            The file is missing, empty or damaged.
+        """
         path = Path(file)
         try:
             with path.open(newline="", encoding="utf-8") as stream:
-                items = tuple(
-                    ImageItem(
-                        row["path"],
-                        row["digest"],
-                        row["label"] or None,
-                        row["split"] or None,
-                        float(row.get("weight") or 1),
-                    )
+                rows = [
+                    {column: cell for column, cell in row.items() if cell}
                     for row in csv.DictReader(stream)
-                )
-        except (OSError, ValueError, csv.Error, KeyError) as error:
+                ]
+            items = _ITEMS.validate_python(rows)
+        except (OSError, ValueError, csv.Error) as error:
+            reason: object = error
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{first['loc'][-1]}: {first['msg']}"
             raise DataError(
-                f"the image set {str(path)!r} cannot be read ({error}); extract it again"
+                f"the image set {str(path)!r} cannot be read ({reason}); extract it again"
             ) from error
-        whole = (
-            re.fullmatch("[0-9a-f]{64}", item.digest or "") and item.split in {*SPLITS, None}
-            for item in items
-        )
-        if not items or not all(whole):
+        if not items or not all(item.digest for item in items):
             raise DataError(f"the image set {str(path)!r} is empty or damaged; extract it again")
         return cls(path.stem, items)
 
