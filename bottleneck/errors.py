@@ -23,6 +23,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "WeightsError",
+    "WrongTypeError",
     "did_you_mean",
     "first_line",
     "is_out_of_memory",
@@ -50,6 +51,10 @@ class BottleneckError(Exception):
 
 class UsageError(BottleneckError, ValueError):
     """An argument that cannot be right."""
+
+
+class WrongTypeError(UsageError, TypeError):
+    """An argument of a type that the function does not take."""
 
 
 class UnknownNameError(UsageError, LookupError):

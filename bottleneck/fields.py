@@ -5,14 +5,18 @@ derived from the declaration.
 """
 
 import dataclasses
+import re
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from inspect import formatannotation, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
     Literal,
+    ParamSpec,
     TypeVar,
     Union,
     dataclass_transform,
@@ -26,10 +30,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
-from bottleneck.errors import BottleneckError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import (
+    BottleneckError,
+    UnknownNameError,
+    UsageError,
+    WrongTypeError,
+    did_you_mean,
+)
 
-__all__ = ["Declared", "Option", "check", "declared", "expected", "made", "settings"]
+__all__ = ["Declared", "Option", "check", "checked", "declared", "expected", "made", "settings"]
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
@@ -221,6 +232,35 @@ def check(value: Any, field: Declared) -> Any:
         raise _refusal(found, {field.name: field}) from None
 
 
+def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Make a function refuse a first argument that is not of the types in its annotation.
+
+    Types are told by their names, as those that an annotation names as text need not be imported.
+
+    Raises
+    ------
+    WrongTypeError
+        By the function, called with another first argument.
+    """
+    own = signature(function)
+    name = next(each for each in own.parameters if each not in {"self", "cls"})
+    words = re.findall(r"[\w.]+", formatannotation(own.parameters[name].annotation))
+    kinds = [word.rpartition(".")[2] for word in words]
+
+    @wraps(function)
+    def call(*positional: _P.args, **named: _P.kwargs) -> _T:
+        value = own.bind(*positional, **named).arguments[name]
+        found = {"None" if value is None else each.__name__ for each in type(value).__mro__}
+        if found.isdisjoint(kinds):
+            raise WrongTypeError(
+                f"`{name}` must be {_listed(kinds)}, got {reprlib.repr(value)} "
+                f"({type(value).__name__})"
+            )
+        return function(*positional, **named)
+
+    return call
+
+
 def expected(annotation: Any) -> str:
     """Return in words what a type takes, such as ``auto or a whole number of at least 1``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -230,9 +270,13 @@ def expected(annotation: Any) -> str:
         kinds = [each for each in arguments if each is not NoneType]
         return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
     if origin is Literal:
-        *words, last = map(str, arguments)
-        return f"{', '.join(words)} or {last}" if words else last
+        return _listed(arguments)
     return expected(arguments[0]) if origin is tuple else _TYPES.get(annotation, "a text")
+
+
+def _listed(words: Iterable[Any]) -> str:
+    *others, last = map(str, words)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _described(kind: Any, *notes: Any) -> str:

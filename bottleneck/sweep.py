@@ -16,7 +16,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import UsageError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, load_features
-from bottleneck.fields import made
+from bottleneck.fields import checked, made
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress
@@ -56,6 +56,7 @@ class _Trial:
     folds: list[tuple[int, int]]
 
 
+@checked
 def run_sweep(
     cache: Cache | str | Path,
     selections: Sequence[FeatureSource],
@@ -104,11 +105,13 @@ def run_sweep(
         A class has fewer images than there are folds, or the features are not as they should be.
     UsageError
         A classifier cannot be told of several classes in an image, or needs more memory.
+    WrongTypeError
+        The cache is neither a `Cache` nor a folder.
     CacheError
         The cache lacks rows, or the log cannot be written.
     """
     settings = made(SweepSettings, settings, options)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    cache = Cache(cache)
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, settings, share))

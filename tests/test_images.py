@@ -494,6 +494,11 @@ def test_many_plain_images_are_counted_and_the_closest_listed():
     assert len(found.pairs) == 1000
 
 
+def test_near_duplicates_are_those_of_an_image_set():
+    with pytest.raises(TypeError, match=r"^`images` must be ImageSet, got 'data' \(str\)"):
+        find_near_duplicates("data")
+
+
 def test_near_duplicates_need_splits_and_imagehash(make_images, monkeypatch):
     make_images(".", flat=3)
     with pytest.raises(DataError, match="has no splits"):

@@ -16,7 +16,7 @@ from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features, load_features
-from bottleneck.fields import made
+from bottleneck.fields import checked, made
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
 from bottleneck.records import FeatureSource
@@ -65,6 +65,7 @@ class Advice:
         return asdict(self)
 
 
+@checked
 def advise_on(
     cache: Cache | str | Path,
     selections: Sequence[FeatureSource],
@@ -110,6 +111,8 @@ def advise_on(
     UsageError
         There are no layers, folds or repetitions, a layer does not fit into memory, or an image may
         be of several classes.
+    WrongTypeError
+        The cache is neither a `Cache` nor a folder.
     DataError
         The set has no labels, no train images or one class only, or too few images for three sizes.
     CacheError
@@ -118,8 +121,7 @@ def advise_on(
     settings = made(AdviseSettings, settings, options)
     recipe = recipe_of(settings.clf)
     _check_layers(selections)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
-    depths = Depths(selections)
+    cache, depths = Cache(cache), Depths(selections)
     layers = depths.in_order(selections)
     last = next(each for each in layers if each.layer == layers[-1].layer)
 

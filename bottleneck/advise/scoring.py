@@ -140,6 +140,10 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     Held out are stratified folds of the training images, or the ``val`` images where there are any;
     these are then dealt to as many blocks, which tell how far chance goes.
 
+    Returns
+    -------
+    Bench
+
     Raises
     ------
     DataError
@@ -195,6 +199,10 @@ def nested_subsets(
         as there are so many.
     repeat : int
         Other numbers give other subsets.
+
+    Returns
+    -------
+    list of np.ndarray
     """
     generator = np.random.default_rng([problem.seed, repeat])
     places = np.flatnonzero(fit)
@@ -242,6 +250,11 @@ def score_sizes(
         Fits at a time, as joblib has it.
     advance : callable
         Called after each fit.
+
+    Returns
+    -------
+    list of Scored
+        One for each size.
     """
     wanted = [
         Fold(subset, fold.held)

@@ -31,12 +31,12 @@ class Cache:
 
     Parameters
     ----------
-    root : str or Path
-        Made at the first write.
+    root : str, Path or Cache
+        Made at the first write; another `Cache` stands for its folder.
     """
 
-    def __init__(self, root: str | Path = "cache") -> None:
-        self.root = Path(root)
+    def __init__(self, root: "str | Path | Cache" = "cache") -> None:
+        self.root: Path = root.root if isinstance(root, Cache) else Path(root)
 
     def bank(self, model: str, fingerprint: str) -> Bank:
         """Return the bank of a fingerprint, which need not exist yet."""

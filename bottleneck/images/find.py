@@ -226,7 +226,22 @@ def _weight(manifest: Path, line: int, cell: str | None) -> float:
 
 
 def read_file(item: ImageItem) -> bytes:
-    """Return the bytes of an image's file; `BadImageError` where it cannot be read."""
+    """Read an image's file.
+
+    Parameters
+    ----------
+    item : ImageItem
+        Of a set.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    BadImageError
+        It cannot be read; the message is the reason.
+    """
     try:
         return Path(item.path).read_bytes()
     except OSError as error:
@@ -234,7 +249,20 @@ def read_file(item: ImageItem) -> bytes:
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """Yield what some work makes of each item, in order; only so many of them wait at a time."""
+    """Do some work for each item in a few threads; only so many results wait at a time.
+
+    Parameters
+    ----------
+    work : callable
+        Takes an item.
+    items : sequence
+        In their order.
+
+    Yields
+    ------
+    object
+        What the work returns for each item, in order.
+    """
     with ThreadPoolExecutor(max_workers=4) as pool:
         for start in range(0, len(items), _AHEAD):
             yield from pool.map(work, items[start : start + _AHEAD])

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
+from bottleneck.fields import checked
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
 from bottleneck.images.sets import ImageSet
@@ -61,6 +62,7 @@ class NearDuplicates:
     unread: list[RejectedImage]
 
 
+@checked
 def find_near_duplicates(
     images: ImageSet, *, progress: Callable[[str, int, int], None] | None = None
 ) -> NearDuplicates:
