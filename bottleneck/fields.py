@@ -185,9 +185,13 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
     ------
     UsageError
         They are given in both ways, or a value cannot be right.
+    WrongTypeError
+        What is given whole is of another type.
     """
     if given is None:
         return kind(**options)
+    if not isinstance(given, kind):
+        raise _wrong_type("the settings", [kind.__name__], given)
     if options:
         raise UsageError(
             f"`{next(iter(options))}` was given beside {type(given).__name__}; give it in there"
@@ -252,10 +256,7 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
         value = own.bind(*positional, **named).arguments[name]
         found = {"None" if value is None else each.__name__ for each in type(value).__mro__}
         if found.isdisjoint(kinds):
-            raise WrongTypeError(
-                f"`{name}` must be {_listed(kinds)}, got {reprlib.repr(value)} "
-                f"({type(value).__name__})"
-            )
+            raise _wrong_type(f"`{name}`", kinds, value)
         return function(*positional, **named)
 
     return call
@@ -272,6 +273,11 @@ def expected(annotation: Any) -> str:
     if origin is Literal:
         return _listed(arguments)
     return expected(arguments[0]) if origin is tuple else _TYPES.get(annotation, "a text")
+
+
+def _wrong_type(what: str, kinds: Iterable[str], given: object) -> WrongTypeError:
+    got = f"{reprlib.repr(given)} ({type(given).__name__})"
+    return WrongTypeError(f"{what} must be {_listed(kinds)}, got {got}")
 
 
 def _listed(words: Iterable[Any]) -> str:
