@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 
 from bottleneck.cache import Cache
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, WrongTypeError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, load_features
 from bottleneck.fields import checked, made
@@ -106,12 +106,16 @@ def run_sweep(
     UsageError
         A classifier cannot be told of several classes in an image, or needs more memory.
     WrongTypeError
-        The cache is neither a `Cache` nor a folder.
+        The cache is neither a `Cache` nor a folder, or the selections are no layers.
     CacheError
         The cache lacks rows, or the log cannot be written.
     """
     settings = made(SweepSettings, settings, options)
     cache = Cache(cache)
+    if not all(isinstance(each, FeatureSource) for each in selections):
+        raise WrongTypeError(
+            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
+        )
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, settings, share))

@@ -573,6 +573,8 @@ def test_mistakes_are_told_before_anything_is_computed(faces_cache):
     for other in (None, selections):
         with pytest.raises(WrongTypeError, match="^`cache` must be Cache, str or Path, got "):
             advise_on(other, selections)
+    with pytest.raises(WrongTypeError, match=r"^`selections` must be layers as .*select_layers"):
+        advise_on(faces_cache, "penultimate")
 
 
 def test_an_imported_layer_of_another_name_has_no_network():

@@ -190,6 +190,8 @@ def test_paths_and_keywords_do_as_well(small):
         with pytest.raises(TypeError, match="^`cache` must be Cache, str or Path, got ") as raised:
             run_sweep(wrong, layers, LOG)
         assert isinstance(raised.value, UsageError)
+    with pytest.raises(TypeError, match=r"^`selections` must be layers as .*select_layers gives"):
+        run_sweep(small, "blocks.0", LOG)
 
 
 KILLED = """

@@ -14,7 +14,7 @@ from bottleneck.advise.network import Depths
 from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, WrongTypeError
 from bottleneck.features import Features, load_features
 from bottleneck.fields import checked, made
 from bottleneck.heads.prepare import recipe_of
@@ -112,7 +112,7 @@ def advise_on(
         There are no layers, folds or repetitions, a layer does not fit into memory, or an image may
         be of several classes.
     WrongTypeError
-        The cache is neither a `Cache` nor a folder.
+        The cache is neither a `Cache` nor a folder, or the selections are no layers.
     DataError
         The set has no labels, no train images or one class only, or too few images for three sizes.
     CacheError
@@ -166,6 +166,10 @@ def advise_on(
 
 
 def _check_layers(selections: Sequence[FeatureSource]) -> None:
+    if not all(isinstance(each, FeatureSource) for each in selections):
+        raise WrongTypeError(
+            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
+        )
     if not selections:
         raise UsageError(
             "no layers to advise on; expected at least one: give those of an extraction"
