@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, WrongTypeError
 from bottleneck.features import SPLITS, Features
+from bottleneck.fields import checked
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, score_metrics
@@ -95,6 +96,7 @@ class Evaluation:
         atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
 
 
+@checked
 def evaluate_head(head: Head, features: Features, split: str = "test") -> Evaluation:
     """Evaluate a head on the images of one split.
 
@@ -107,13 +109,24 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     split : str
         ``test``; or ``val`` or ``train``, whose scores are too good to quote.
 
+    Returns
+    -------
+    Evaluation
+
     Raises
     ------
     UsageError
         There is no such split.
+    WrongTypeError
+        The head is no `Head`, or the features are no `Features`.
     DataError
         The split has no images, or a class that the head does not know.
     """
+    if not isinstance(features, Features):
+        raise WrongTypeError(
+            f"`features` must be Features, got {type(features).__name__}; give what "
+            f"bottleneck.load_features returns"
+        )
     if split not in SPLITS:
         raise UsageError(f"no split {split!r}; expected one of {', '.join(SPLITS)}")
     held = features.split(split)

@@ -2,20 +2,21 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import joblib
 import numpy as np
 
 from bottleneck.cache import Cache
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, WrongTypeError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, load_features
-from bottleneck.fields import made
+from bottleneck.fields import checked, made
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress
@@ -27,102 +28,10 @@ __all__ = ["run_sweep"]
 
 _CV = 5
 
-
-@dataclass(frozen=True)
-class _Sweep:
-    """What is tried on each layer, by classifier.
-
-    Attributes
-    ----------
-    settings : SweepSettings
-        As given.
-    recipes : list of Recipe
-        The classifiers, each once; an ``mlp`` for each number of hidden units.
-    """
-
-    settings: SweepSettings
-    recipes: list[Recipe]
-
-    @classmethod
-    def of(cls, settings: SweepSettings) -> Self:
-        """Check that what is given beside the classifiers is for one of them."""
-        networks = [MLP(hidden=units) for units in settings.hidden]
-        recipes = [
-            recipe
-            for clf in settings.clfs
-            for recipe in (networks if networks and clf == MLP.name else [recipe_of(clf)])
-        ]
-        tried = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
-        for name in ("C", "n_neighbors"):
-            if getattr(settings, name) and all(name != each.parameter for each in recipes):
-                raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
-        if networks and MLP.name not in settings.clfs:
-            raise UsageError(f"`hidden` is for mlp, not for {tried}; add `clfs=mlp`")
-        return cls(settings, list(dict.fromkeys(recipes)))
-
-    def grid(self, recipe: Recipe) -> list[Any]:
-        """Return the values that are tried for a classifier's parameter, each once."""
-        given = getattr(self.settings, recipe.parameter or "", ())
-        return list(dict.fromkeys(given or recipe.grid))
-
-    def folds(self, features: Features, recipe: Recipe) -> tuple[Problem, list[list[Fold]]]:
-        """Return what a classifier is fitted on, and its folds by repetition."""
-        settings = self.settings
-        held = features.split("val")
-        problem = problem_of(features, recipe, settings)
-        if settings.cv is None and len(held):
-            if settings.repeats > 1:
-                raise UsageError(
-                    f"`repeats` is {settings.repeats}, but the val images are held out once; give "
-                    f"`cv` for folds of the training images"
-                )
-            problem, fold = with_validation(problem, held.X, held.labels)
-            return problem, [[fold]]
-        count = settings.cv or _CV
-        return problem, [problem.folds(count, repeat=k) for k in range(settings.repeats)]
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A layer in a cache, such as a process of its own can load it."""
-
-    cache: Path
-    selection: FeatureSource
-    image_set_digest: str
-    memory: int | None
-
-
-@lru_cache(maxsize=1)
-def _load(source: _Source) -> Features:
-    return load_features(Cache(source.cache), source.selection, memory=source.memory)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One fold of a classifier on one layer, for all values of its parameter that are missing."""
-
-    trial: int
-    source: _Source
-    recipe: Recipe
-    values: Sequence[Any]
-    sweep: _Sweep
-    repeat: int
-    fold: int
-
-    def run(self) -> "_Result":
-        """Return the metrics for each value, and the seconds that they took."""
-        features = _load(self.source)
-        started = time.perf_counter()
-        problem, repeats = self.sweep.folds(features, self.recipe)
-        own = repeats[self.repeat][self.fold]
-        found = cross_validate(problem, self.recipe, [own], self.values)
-        place = {"repeat": self.repeat, "fold": self.fold}
-        metrics = [{**place, **each} for (each,) in found]
-        return self, metrics, time.perf_counter() - started
-
-
-_Result = tuple[_Task, list[dict[str, float]], float]
-"""The metrics for each value, and the seconds that they took."""
+_Place = tuple[int, int, int]
+"""A trial's number, a repetition, and the number of a fold in it."""
+_Result = tuple[_Place, list[dict[str, float]], float]
+"""A fold, the metrics for each value, and the seconds that they took."""
 
 
 @dataclass(frozen=True)
@@ -135,19 +44,23 @@ class _Trial:
         Of each experiment.
     found : list of Experiment or None
         What the log has of them.
-    tasks : list of _Task
-        What is to be done for the others.
+    score : callable
+        Fits and scores the others on a fold.
+    folds : list of (int, int)
+        On which that is to be done, by repetition; none, where the log has all.
     """
 
     settings: list[dict[str, Any]]
     found: list[Experiment | None]
-    tasks: list[_Task]
+    score: Callable[[_Place], _Result]
+    folds: list[tuple[int, int]]
 
 
+@checked
 def run_sweep(
-    cache: Cache,
+    cache: Cache | str | Path,
     selections: Sequence[FeatureSource],
-    log: ExperimentLog,
+    log: ExperimentLog | str | Path,
     settings: SweepSettings | None = None,
     *,
     jobs: int | None = None,
@@ -162,14 +75,14 @@ def run_sweep(
 
     Parameters
     ----------
-    cache : Cache
+    cache : Cache, str or Path
         Where the features are.
     selections : sequence of FeatureSource
         The layers, each pooled in one way.
-    log : ExperimentLog
+    log : ExperimentLog, str or Path
         Where experiments are looked for and appended.
     settings : SweepSettings, optional
-        What is tried; or its fields, as `options`.
+        What is tried.
     jobs : int, optional
         Folds that are computed at a time, as joblib has it: its own configuration
         (`joblib.parallel_config`) says how, and how many by default.
@@ -177,6 +90,9 @@ def run_sweep(
         Bytes that all jobs together may take for features, see `load_features`.
     progress : callable, optional
         Called with ``"sweep"``, the folds done and the folds to do.
+    **options
+        Fields of `SweepSettings`, such as ``clfs=("svm", "knn"), C=(0.1, 1)``, instead of
+        `settings`.
 
     Returns
     -------
@@ -189,27 +105,39 @@ def run_sweep(
         A class has fewer images than there are folds, or the features are not as they should be.
     UsageError
         A classifier cannot be told of several classes in an image, or needs more memory.
+    WrongTypeError
+        The cache is neither a `Cache` nor a folder, or the selections are no layers.
     CacheError
         The cache lacks rows, or the log cannot be written.
     """
-    sweep = _Sweep.of(made(SweepSettings, settings, options))
+    settings = made(SweepSettings, settings, options)
+    cache = Cache(cache)
+    if not all(isinstance(each, FeatureSource) for each in selections):
+        raise WrongTypeError(
+            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
+        )
+    log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
-    trials = list(_plan(cache, selections, log, sweep, share))
-    # Folds of one classifier come first, so that reductions are there for the next.
-    tasks = [task for trial in trials for task in trial.tasks]
-    done: dict[int, list[_Result]] = {}
+    trials = list(_plan(cache, selections, log, settings, share))
+    # All folds of one classifier come first, so that reductions are there for the next.
+    tasks = [
+        joblib.delayed(trial.score)((number, *fold))
+        for number, trial in enumerate(trials)
+        for fold in trial.folds
+    ]
     if tasks:
         log.make()
     surroundings = environment()
     if progress:
         progress("sweep", 0, len(tasks))
-    for count, result in enumerate(_in_parallel(tasks, jobs), start=1):
-        number = result[0].trial
-        done.setdefault(number, []).append(result)
-        if len(done[number]) == len(trials[number].tasks):
-            _append(log, trials[number], done.pop(number), surroundings)
+    found = defaultdict(list)
+    for done, result in enumerate(_in_parallel(tasks, jobs), start=1):
+        number = result[0][0]
+        found[number].append(result)
+        if len(found[number]) == len(trials[number].folds):
+            _append(log, trials[number], found.pop(number), surroundings)
         if progress:
-            progress("sweep", count, len(tasks))
+            progress("sweep", done, len(tasks))
     _load.cache_clear()
     return [each for trial in trials for each in trial.found if each]
 
@@ -218,54 +146,115 @@ def _plan(
     cache: Cache,
     selections: Sequence[FeatureSource],
     log: ExperimentLog,
-    sweep: _Sweep,
+    settings: SweepSettings,
     memory: int | None,
 ) -> Iterator[_Trial]:
     """Yield what is to be done; labels alone say whether it can be."""
-    number = 0
-    for selection in selections:
-        features = _labels(cache, selection, memory)
+    recipes = _recipes(settings)
+    for layer in selections:
+        features = _labels(cache, layer, memory)
         # Processes of an earlier sweep may have been started in another folder.
         root, digest = cache.root.absolute(), features.images.digest_of()
-        source = _Source(root, selection, digest, memory)
-        for recipe in sweep.recipes:
-            _, repeats = sweep.folds(features, recipe)
-            values = sweep.grid(recipe)
-            settings = [
+        load = partial(_load, root, layer, digest, memory)
+        for recipe in recipes:
+            _, repeats = _folds(settings, features, recipe)
+            given = getattr(settings, recipe.parameter or "", ())
+            values = list(dict.fromkeys(given or recipe.grid))
+            described = [
                 {
                     **features.provenance.as_dict(),
                     "clf": recipe.name,
                     **({recipe.parameter: value} if recipe.parameter else {}),
                     **recipe.settings,
-                    "balanced": sweep.settings.balanced,
-                    "standardize": sweep.settings.standardize,
+                    "balanced": settings.balanced,
+                    "standardize": settings.standardize,
                     "cv": len(repeats[0]),
                     "repeats": len(repeats),
-                    "seed": sweep.settings.seed,
+                    "seed": settings.seed,
                     "images": len(features.split("train")),
                 }
                 for value in values
             ]
-            found = [log.find(each) for each in settings]
+            found = [log.find(each) for each in described]
             missing = [value for value, each in zip(values, found, strict=True) if each is None]
-            tasks = [
-                _Task(number, source, recipe, missing, sweep, repeat, fold)
-                for repeat, folds in enumerate(repeats if missing else [])
-                for fold in range(len(folds))
-            ]
-            yield _Trial(settings, found, tasks)
-            number += 1
+            folds = [(k, fold) for k, own in enumerate(repeats) for fold in range(len(own))]
+            score = partial(_score, load, settings, recipe, missing)
+            yield _Trial(described, found, score, folds if missing else [])
 
 
-def _labels(cache: Cache, selection: FeatureSource, memory: int | None) -> Features:
+def _recipes(settings: SweepSettings) -> list[Recipe]:
+    """Return the classifiers, each once; a network for each number of hidden units.
+
+    Raises
+    ------
+    UsageError
+        Something that is given beside the classifiers is for none of them.
+    """
+    networks = [MLP(hidden=units) for units in settings.hidden]
+    recipes = [
+        recipe
+        for clf in settings.clfs
+        for recipe in (networks if networks and clf == MLP.name else [recipe_of(clf)])
+    ]
+    tried = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
+    for name in ("C", "n_neighbors"):
+        if getattr(settings, name) and all(name != each.parameter for each in recipes):
+            raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
+    if networks and MLP.name not in settings.clfs:
+        raise UsageError(f"`hidden` is for mlp, not for {tried}; add `clfs=mlp`")
+    return list(dict.fromkeys(recipes))
+
+
+def _labels(cache: Cache, layer: FeatureSource, memory: int | None) -> Features:
     """Return features of no columns, or unread ones where they do not fit into memory."""
-    features = load_features(cache, selection, memory=0)
+    features = load_features(cache, layer, memory=0)
     if memory is None or features.bytes_in_memory <= memory:
         return replace(features, X=np.empty((len(features), 0)))
-    return load_features(cache, selection, memory=memory)
+    return load_features(cache, layer, memory=memory)
 
 
-def _in_parallel(tasks: Sequence[_Task], jobs: int | None) -> Iterator[_Result]:
+def _folds(
+    settings: SweepSettings, features: Features, recipe: Recipe
+) -> tuple[Problem, list[list[Fold]]]:
+    """Return what a classifier is fitted on, and its folds by repetition."""
+    held = features.split("val")
+    problem = problem_of(features, recipe, settings)
+    if settings.cv is None and len(held):
+        if settings.repeats > 1:
+            raise UsageError(
+                f"`repeats` is {settings.repeats}, but the val images are held out once; give "
+                f"`cv` for folds of the training images"
+            )
+        problem, fold = with_validation(problem, held.X, held.labels)
+        return problem, [[fold]]
+    count = settings.cv or _CV
+    return problem, [problem.folds(count, repeat=k) for k in range(settings.repeats)]
+
+
+@lru_cache(maxsize=1)
+def _load(cache: Path, layer: FeatureSource, _digest: str, memory: int | None) -> Features:
+    """Load a layer, unless it was loaded last; an image set of another digest is another one."""
+    return load_features(Cache(cache), layer, memory=memory)
+
+
+def _score(
+    load: Callable[[], Features],
+    settings: SweepSettings,
+    recipe: Recipe,
+    values: Sequence[Any],
+    place: _Place,
+) -> _Result:
+    """Fit a classifier on a fold of a layer for all values of its parameter, and score it."""
+    features = load()
+    started = time.perf_counter()
+    problem, repeats = _folds(settings, features, recipe)
+    _, repeat, fold = place
+    found = cross_validate(problem, recipe, [repeats[repeat][fold]], values)
+    metrics = [{"repeat": repeat, "fold": fold, **each} for (each,) in found]
+    return place, metrics, time.perf_counter() - started
+
+
+def _in_parallel(tasks: Sequence[object], jobs: int | None) -> Iterator[_Result]:
     """Yield results as they come, or at the end where joblib's backend knows nothing else."""
     try:
         parallel = joblib.Parallel(jobs, return_as="generator_unordered")
@@ -274,17 +263,14 @@ def _in_parallel(tasks: Sequence[_Task], jobs: int | None) -> Iterator[_Result]:
     with warnings.catch_warnings():
         # A process that has loaded a large layer may be replaced, which is as it should be.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        yield from parallel(joblib.delayed(_Task.run)(task) for task in tasks)
+        yield from parallel(tasks)
 
 
 def _append(
-    log: ExperimentLog,
-    trial: _Trial,
-    results: list[_Result],
-    surroundings: dict[str, Any],
+    log: ExperimentLog, trial: _Trial, results: list[_Result], surroundings: dict[str, Any]
 ) -> None:
     """Append what is new; the seconds are divided among experiments that were computed at once."""
-    results.sort(key=lambda result: (result[0].repeat, result[0].fold))
+    results.sort(key=lambda result: result[0])
     missing = [place for place, each in enumerate(trial.found) if each is None]
     seconds = sum(each for _, _, each in results) / len(missing)
     for number, place in enumerate(missing):

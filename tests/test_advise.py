@@ -33,7 +33,7 @@ from bottleneck.advise.verdict import (
 from bottleneck.bases import find_model
 from bottleneck.bases.network import Network
 from bottleneck.bases.splitting import split_network
-from bottleneck.errors import DataError, UnknownNameError, UsageError
+from bottleneck.errors import DataError, UnknownNameError, UsageError, WrongTypeError
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
@@ -229,11 +229,14 @@ def test_a_forecasts_interval_holds_the_truth():
         level = 0.01 * generator.normal()
         curves = [
             Samples(
-                law.error(n) + level + 0.02 * generator.normal(size=(5, 5)), 0.25, crossed=False
+                1 - (law.error(n) + level + 0.02 * generator.normal(size=(5, 5))),
+                0.25,
+                crossed=False,
             )
             for n in sizes
         ]
-        _, ((_, gain),) = forecast_gain(sizes, curves, 1600, (2,), seed)
+        _, (double, _) = forecast_gain(sizes, curves, 1600, seed)
+        gain = double.gain
         assert gain.high - gain.low < 0.1
         held.append(gain.low <= true_gain <= gain.high)
     assert sum(held) >= 23
@@ -566,4 +569,20 @@ def test_mistakes_are_told_before_anything_is_computed(faces_cache):
     with pytest.raises(UnknownNameError, match="got 'softmex'; did you mean 'softmax'"):
         advise_on(faces_cache, selections, clf="softmex")
     with pytest.raises(UsageError, match="no layers to advise on"):
-        advise_on(faces_cache, [])
+        advise_on(str(faces_cache.root), [])
+    for other in (None, selections):
+        with pytest.raises(WrongTypeError, match="^`cache` must be Cache, str or Path, got "):
+            advise_on(other, selections)
+    with pytest.raises(WrongTypeError, match=r"^`selections` must be layers as .*select_layers"):
+        advise_on(faces_cache, "penultimate")
+
+
+def test_an_imported_layer_of_another_name_has_no_network():
+    """The model's name is known here, and it has no such layer."""
+    cache = Cache("cache")
+    X, y = blobs(np.random.default_rng(0), 60, 2, 4, 4)
+    cache_of({"layer4": X}, y)
+    (source,) = select_layers(cache)
+    found = Depths([replace(source, model="resnet18")])
+    assert found.fine_tuning(source, source, 4, 2) is None
+    assert found.share(source) == 1

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import metrics
 
 from bottleneck import evaluate_head, load_features, select_features
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, WrongTypeError
 from bottleneck.evaluate import Evaluation, _evaluated
 from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.scoring import score_metrics
@@ -86,6 +86,14 @@ def test_classes_that_are_not_there_have_no_shares():
 def test_the_split_must_be_there(head, features):
     with pytest.raises(DataError, match="has no val images, only test, train.*`split"):
         evaluate_head(head, features, "val")
+
+
+def test_arguments_of_other_types_are_refused(head, features):
+    with pytest.raises(WrongTypeError, match=r"^`head` must be Head, got .* \(Features\)"):
+        evaluate_head(features, head)
+    for wrong in ("features", None):
+        with pytest.raises(WrongTypeError, match="^`features` must be Features, got .*; give what"):
+            evaluate_head(head, wrong)
 
 
 def test_strange_classes_are_refused(head, features):

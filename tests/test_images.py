@@ -222,6 +222,26 @@ def test_endings_hidden_files_and_strangers(make_images):
     assert sorted(Path(path).name for path in images.ignored) == ["README.md", "notes.txt"]
 
 
+def test_folders_without_images_are_named(make_images, bottleneck):
+    """A class or a split that has none does not disappear without a word."""
+    folder = make_images(cat=2, dog=2)
+    (folder / "bird").mkdir()
+    (folder / "fish").mkdir()
+    (folder / "fish/notes.txt").write_text("no image")
+    images = ImageSet.from_folder(folder)
+    assert images.classes == ("cat", "dog")
+    assert sorted(images.ignored) == ["data/bird/", "data/fish/", "data/fish/notes.txt"]
+    make_images("splits/train", cat=2, dog=2)
+    Path("splits/val").mkdir()
+    Path("splits/test/cat").mkdir(parents=True)
+    images = ImageSet.from_folder("splits")
+    assert sorted(images.ignored) == ["splits/test/cat/", "splits/val/"]
+    tiny = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+    done = bottleneck("extract", *tiny, "--data", folder, "--pool", "avg")
+    assert "2 class or split folders have no images: data/bird/, data/fish/" in done.err
+    assert "1 files are no images, or of no class, left out: 1 .txt" in done.err
+
+
 def test_unlabelled_folder(make_images):
     make_images("data", flat=3)
     images = ImageSet.from_folder("data/flat")
@@ -403,6 +423,29 @@ def test_csv_round_trip(make_images):
     assert [path.name for path in Path("sets").iterdir()] == ["data.csv"]
 
 
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [
+        ('"train"', '"dev"'),
+        ('"1.5"', '"nan"'),
+        ('"1.5"', '"-1"'),
+        ('"1.5"', '"1.5","more"'),
+        ('"a.png"', '""'),
+        ("e" * 64, "e" * 63),
+        ("e" * 64, ""),
+        ("digest", "digits"),
+        ('"a.png"', '"\0'),
+    ],
+)
+def test_a_damaged_set_is_one_sentence(whole, damaged):
+    items = (ImageItem("a.png", "e" * 64, "cat", "train", 1.5),)
+    ImageSet("data", items).write_csv("data.csv")
+    assert ImageSet.read_csv("data.csv").items == items
+    Path("data.csv").write_text(Path("data.csv").read_text().replace(whole, damaged))
+    with pytest.raises(DataError, match=r"^the image set 'data.csv' .*; extract it again$"):
+        ImageSet.read_csv("data.csv")
+
+
 def test_the_sets_digest_ignores_paths_and_order(make_images):
     images = ImageSet.from_folder(make_images(cat=4, dog=4))
     moved = tuple(
@@ -449,6 +492,11 @@ def test_many_plain_images_are_counted_and_the_closest_listed():
     found = find_near_duplicates(ImageSet.from_folder("data"))
     assert found.count == 2500
     assert len(found.pairs) == 1000
+
+
+def test_near_duplicates_are_those_of_an_image_set():
+    with pytest.raises(TypeError, match=r"^`images` must be ImageSet, got 'data' \(str\)"):
+        find_near_duplicates("data")
 
 
 def test_near_duplicates_need_splits_and_imagehash(make_images, monkeypatch):

@@ -181,6 +181,19 @@ def test_what_cannot_be_is_told_before_anything_is_computed(small):
     assert not LOG.exists()
 
 
+def test_paths_and_keywords_do_as_well(small):
+    layers = select_layers(small)
+    found = run_sweep(str(small.root), layers, str(LOG), clfs=("lda", "centroid"), cv=3)
+    settings = SweepSettings(("lda", "centroid"), cv=3)
+    assert run_sweep(small, layers, ExperimentLog(LOG), settings) == found
+    for wrong in (None, layers):
+        with pytest.raises(TypeError, match="^`cache` must be Cache, str or Path, got ") as raised:
+            run_sweep(wrong, layers, LOG)
+        assert isinstance(raised.value, UsageError)
+    with pytest.raises(TypeError, match=r"^`selections` must be layers as .*select_layers gives"):
+        run_sweep(small, "blocks.0", LOG)
+
+
 KILLED = """
 import sys
 from bottleneck import Cache, ExperimentLog, SweepSettings, run_sweep, select_layers

@@ -2,8 +2,9 @@
 
 from bottleneck.advise.advice import Advice, advise_on
 from bottleneck.advise.curve import LearningCurve, PowerLaw, fit_power_law
+from bottleneck.advise.evidence import Evidence
 from bottleneck.advise.samples import Estimate
-from bottleneck.advise.verdict import Evidence, Verdict, decide
+from bottleneck.advise.verdict import Verdict, decide
 
 __all__ = [
     "Advice",

@@ -2,30 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bottleneck.advise.evidence import (
-    HEAD_REPEATS,
-    JudgedLayer,
-    confident_error,
-    head_scores,
-    joined_gain,
-    layer_scores,
-    other_heads,
-    rise,
-)
+from bottleneck.advise.evidence import Evidence, JudgedLayer, gather, other_heads
 from bottleneck.advise.network import Depths
-from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, Scored, make_bench, score_sizes
-from bottleneck.advise.verdict import Evidence, Verdict, decide
+from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
+from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UsageError
-from bottleneck.features import load_features
-from bottleneck.fields import made
+from bottleneck.errors import DataError, UsageError, WrongTypeError
+from bottleneck.features import Features, load_features
+from bottleneck.fields import checked, made
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
-from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
 from bottleneck.settings import AdviseSettings
 
@@ -34,6 +27,8 @@ __all__ = ["Advice", "advise_on", "grid_sizes"]
 _LEAST_SIZES = 3
 """A power law has as many numbers."""
 _MOST_SIZES = 6
+_HEAD_REPEATS = 2
+"""Repetitions in which other heads are tried: a network takes its time."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,9 @@ class Advice:
         return asdict(self)
 
 
+@checked
 def advise_on(
-    cache: Cache,
+    cache: Cache | str | Path,
     selections: Sequence[FeatureSource],
     settings: AdviseSettings | None = None,
     *,
@@ -89,18 +85,24 @@ def advise_on(
 
     Parameters
     ----------
-    cache : Cache
+    cache : Cache, str or Path
         Where the features are.
     selections : sequence of FeatureSource
         The layers of one image set, as `bottleneck.select_layers` gives them.
     settings : AdviseSettings, optional
-        How it is measured; or its fields, as `options`.
+        How it is measured.
     jobs : int, optional
         Fits at a time, as joblib has it: its own configuration says how many by default.
     memory : int, optional
         Bytes that the features of a layer may take, see `bottleneck.load_features`.
     progress : callable, optional
         Called with ``"advise"``, the fits done and the fits to do.
+    **options
+        Fields of `AdviseSettings`, such as ``clf="svm", repeats=2``, instead of `settings`.
+
+    Returns
+    -------
+    Advice
 
     Raises
     ------
@@ -109,116 +111,87 @@ def advise_on(
     UsageError
         There are no layers, folds or repetitions, a layer does not fit into memory, or an image may
         be of several classes.
+    WrongTypeError
+        The cache is neither a `Cache` nor a folder, or the selections are no layers.
     DataError
         The set has no labels, no train images or one class only, or too few images for three sizes.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
     settings = made(AdviseSettings, settings, options)
-    if len({each.model for each in selections}) > 1:
-        names = ", ".join(dict.fromkeys(each.model for each in selections))
-        raise UsageError(
-            f"the layers are of several models ({names}); expected those of one: choose it with "
-            f"`model`"
-        )
-    if not selections:
-        raise UsageError(
-            "no layers to advise on; expected at least one: give those of an extraction"
-        )
-    study = _Study(cache, settings, recipe_of(settings.clf), jobs, memory, progress)
-    depths = Depths(selections)
+    recipe = recipe_of(settings.clf)
+    _check_layers(selections)
+    cache, depths = Cache(cache), Depths(selections)
     layers = depths.in_order(selections)
     last = next(each for each in layers if each.layer == layers[-1].layer)
-    bench = study.bench(last)
-    evidence = _measure(study, bench, depths, layers, last)
+
+    def bench_of(layer: FeatureSource) -> Bench:
+        return make_bench(_features(cache, layer, memory), recipe, settings)
+
+    bench = bench_of(last)
+    briefly = bench.first(_HEAD_REPEATS)
+    sizes, others = _sizes(bench), other_heads(recipe)
+    total = bench.fits * len(sizes) * len(layers) + briefly.fits * len(others)
+    done = count()
+
+    def advance() -> None:
+        if progress:
+            progress("advise", next(done), total)
+
+    advance()
+    score = partial(score_sizes, jobs=jobs, advance=advance)
+    shape = bench.problem.X.shape[1], len(bench.problem.targets.classes)
+    judged = [
+        JudgedLayer(
+            each,
+            depths.share(each),
+            depths.fine_tuning(last, each, *shape),
+            score(bench if each is last else bench_of(each), recipe, sizes),
+        )
+        for each in layers
+    ]
+    heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
+    own = judged[layers.index(last)]
+    evidence = gather(bench, judged, own, heads, briefly, seed=settings.seed)
     return Advice(
         image_set=last.image_set,
         model=last.model,
         layer=last.layer_name,
         pool=last.pool,
-        clf=study.recipe.name,
+        clf=recipe.name,
         held_out=bench.held_out,
         evidence=evidence,
         verdict=decide(evidence),
     )
 
 
-@dataclass
-class _Study:
-    """How layers are studied, and how far that is."""
-
-    cache: Cache
-    settings: AdviseSettings
-    recipe: Recipe
-    jobs: int | None
-    memory: int | None
-    progress: Progress | None
-    total: int = 0
-    done: int = 0
-
-    def bench(self, selection: FeatureSource) -> Bench:
-        """Load a layer."""
-        features = load_features(self.cache, selection.with_views(0), memory=self.memory)
-        if not isinstance(features.X, np.ndarray):
-            raise UsageError(
-                f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "
-                f"take {(self.memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, "
-                f"or more `memory`"
-            )
-        return make_bench(features, self.recipe, self.settings)
-
-    def score(self, bench: Bench, recipe: Recipe, sizes: Sequence[int]) -> list[Scored]:
-        """Fit and score heads, and tell how far it is."""
-        return score_sizes(bench, recipe, sizes, jobs=self.jobs, advance=self._advance)
-
-    def expect(self, fits: int) -> None:
-        """Say how many fits there are to do."""
-        self.total, self.done = fits, -1
-        self._advance()
-
-    def _advance(self) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress("advise", self.done, self.total)
-
-
-def _measure(
-    study: _Study,
-    bench: Bench,
-    depths: Depths,
-    layers: Sequence[FeatureSource],
-    last: FeatureSource,
-) -> Evidence:
-    """Fit and judge all heads: of each size, of other kinds, and on other layers."""
-    recipe, sizes, others = study.recipe, _sizes(bench), other_heads(study.recipe)
-    briefly = bench.first(HEAD_REPEATS)
-    study.expect(bench.fits * len(sizes) * len(layers) + briefly.fits * len(others))
-    classes = len(bench.problem.targets.classes)
-    judged = [
-        JudgedLayer(
-            each,
-            depth,
-            depths.fine_tuning(last, each, bench.problem.X.shape[1], classes),
-            study.score(bench if each is last else study.bench(each), recipe, sizes),
+def _check_layers(selections: Sequence[FeatureSource]) -> None:
+    if not all(isinstance(each, FeatureSource) for each in selections):
+        raise WrongTypeError(
+            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
         )
-        for each, depth in zip(layers, depths.shares(layers), strict=True)
-    ]
-    own = judged[layers.index(last)]
-    heads = [(each, study.score(briefly, each.recipe, sizes[-1:])[0]) for each in others]
-    scores = layer_scores(bench, judged, own, seed=study.settings.seed)
-    (curve,) = (each.curve for each in scores if each.difference is None)
-    return Evidence(
-        accuracy=curve.points[-1].accuracy,
-        classes=classes,
-        images=bench.images,
-        curve=curve,
-        layers=scores,
-        heads=head_scores(briefly, heads, own.scored),
-        joined=joined_gain(bench, judged, own),
-        rise=rise(bench, judged, own),
-        surest_error=confident_error(bench, own.scored),
-        tuning=own.tuning,
-    )
+    if not selections:
+        raise UsageError(
+            "no layers to advise on; expected at least one: give those of an extraction"
+        )
+    models = list(dict.fromkeys(each.model for each in selections))
+    if len(models) > 1:
+        raise UsageError(
+            f"the layers are of several models ({', '.join(models)}); expected those of one: "
+            f"choose it with `model`"
+        )
+
+
+def _features(cache: Cache, selection: FeatureSource, memory: int | None) -> Features:
+    """Load a layer without its augmented views."""
+    features = load_features(cache, selection.with_views(0), memory=memory)
+    if not isinstance(features.X, np.ndarray):
+        raise UsageError(
+            f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "
+            f"take {(memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, or more "
+            f"`memory`"
+        )
+    return features
 
 
 def _sizes(bench: Bench) -> list[int]:
@@ -245,6 +218,10 @@ def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
         That there are.
     n_classes : int
         Of which every subset has `LEAST_PER_CLASS` rows.
+
+    Returns
+    -------
+    list of int
     """
     halved = (n_rows // 2**k for k in range(_MOST_SIZES))
     return sorted({size for size in halved if size >= LEAST_PER_CLASS * n_classes} | {n_rows})

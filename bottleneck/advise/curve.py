@@ -20,8 +20,6 @@ __all__ = [
 
 _FACTORS = (2, 4)
 _EXPONENTS = (0.05, 2.0)
-_STEPS = 33
-_ZOOMS = 3
 _DRAWS = 400
 _LEAST_SIZES = 3
 
@@ -119,47 +117,35 @@ def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> 
         Of three sizes or more.
     seed : int
         Of the draws that give the forecasts' intervals.
+
+    Returns
+    -------
+    LearningCurve
     """
-    points = [_point(bench, each) for each in scored]
-    errors = [
-        bench.samples(each.log_probabilities.argmax(axis=2) != bench.codes) for each in scored
-    ]
-    sizes = np.array([float(each.trained.mean()) for each in scored])
-    law, forecasts = forecast_gain(sizes, errors, bench.images, _FACTORS, seed)
-    return LearningCurve(
-        points,
-        law,
-        [
-            Forecast(factor, factor * bench.images, _one_less(error), gain)
-            for factor, (error, gain) in zip(_FACTORS, forecasts, strict=True)
-        ],
-    )
-
-
-def _point(bench: Bench, scored: Scored) -> CurvePoint:
-    accuracy = bench.accuracy(scored).estimate().share()
-    train_accuracy = float(scored.train_accuracy.mean())
-    return CurvePoint(
-        images=round(float(scored.trained.mean())),
-        accuracy=accuracy,
-        log_loss=bench.log_loss(scored).estimate(),
-        train_accuracy=train_accuracy,
-        train_log_loss=float(scored.train_log_loss.mean()),
-        gap=train_accuracy - accuracy.value,
-    )
-
-
-def _one_less(error: Estimate) -> Estimate:
-    """Return the accuracy that an error leaves, which is no share above 1 or below 0."""
-    return Estimate(1 - error.value, 1 - error.high, 1 - error.low).share()
+    sizes = np.array([each.trained.mean() for each in scored])
+    accuracies = [bench.accuracy(each) for each in scored]
+    law, forecasts = forecast_gain(sizes, accuracies, bench.images, seed)
+    points = []
+    for size, each, samples in zip(sizes, scored, accuracies, strict=True):
+        accuracy, trained = samples.estimate().share(), float(each.train_accuracy.mean())
+        points.append(
+            CurvePoint(
+                images=round(size),
+                accuracy=accuracy,
+                log_loss=bench.log_loss(each).estimate(),
+                train_accuracy=trained,
+                train_log_loss=float(each.train_log_loss.mean()),
+                gap=trained - accuracy.value,
+            )
+        )
+    return LearningCurve(points, law, forecasts)
 
 
 def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> PowerLaw:
     """Fit a + b n^-c by weighted least squares (Hestness et al. 2017, Deep Learning Scaling is
     Predictable, Empirically, section 3).
 
-    For each c the best a and b, both at least 0, are those of a linear problem; c is searched on a
-    grid that is refined around its best value.
+    For each c the best a and b, both at least 0, are those of a linear problem.
 
     Parameters
     ----------
@@ -167,40 +153,34 @@ def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -
         Shape (m,): at least three sizes.
     weights : np.ndarray
         Shape (m,): one over each error's variance, up to a factor.
+
+    Returns
+    -------
+    PowerLaw
     """  # noqa: D205 - the source does not fit into one line
-    weights = weights / weights.sum()
-    low, high = np.log(_EXPONENTS)
-    for _ in range(_ZOOMS):
-        exponents = np.exp(np.linspace(low, high, _STEPS))
-        asymptotes, scales, residuals = _linear_parts(images, errors, weights, exponents)
-        best = int(residuals.argmin())
-        step = (high - low) / (_STEPS - 1)
-        middle = np.log(exponents[best])
-        low, high = np.clip([middle - step, middle + step], *np.log(_EXPONENTS))
-    return PowerLaw(float(asymptotes[best]), float(scales[best]), float(exponents[best]))
+    from scipy.optimize import minimize_scalar, nnls
 
+    roots = np.sqrt(weights / weights.sum())
 
-def _linear_parts(
-    images: np.ndarray, errors: np.ndarray, weights: np.ndarray, exponents: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each exponent the best a and b at or above 0, and what remains of the errors."""
-    powers = images[None, :] ** -exponents[:, None]
-    mean, mean_error = powers @ weights, float(errors @ weights)
-    covariance = (powers * errors) @ weights - mean * mean_error
-    variance = (powers**2) @ weights - mean**2
-    scale = np.maximum(covariance / np.maximum(variance, np.finfo(float).tiny), 0)
-    asymptote = mean_error - scale * mean
-    below = asymptote < 0
-    through_zero = ((powers * errors) @ weights) / ((powers**2) @ weights)
-    scale = np.where(below, through_zero, scale)
-    asymptote = np.where(below, 0, asymptote)
-    left = errors - asymptote[:, None] - scale[:, None] * powers
-    return asymptote, scale, (left**2) @ weights
+    def linear_fit(log_exponent: float) -> tuple[np.ndarray, float]:
+        powers = (images / images[0]) ** -np.exp(log_exponent)
+        found: tuple[np.ndarray, float] = nnls(
+            roots[:, None] * np.column_stack([np.ones_like(powers), powers]), roots * errors
+        )
+        return found
+
+    best = minimize_scalar(
+        lambda log_exponent: linear_fit(log_exponent)[1],
+        bounds=np.log(_EXPONENTS),
+        method="bounded",
+    )
+    exponent, (asymptote, scale) = float(np.exp(best.x)), linear_fit(best.x)[0]
+    return PowerLaw(float(asymptote), float(scale * images[0] ** exponent), exponent)
 
 
 def forecast_gain(
-    images: np.ndarray, curves: list[Samples], now: float, factors: tuple[int, ...], seed: int
-) -> tuple[PowerLaw, list[tuple[Estimate, Estimate]]]:
+    images: np.ndarray, accuracies: Sequence[Samples], now: int, seed: int
+) -> tuple[PowerLaw, list[Forecast]]:
     """Fit a power law to errors and forecast what more images bring.
 
     The intervals are those of fits to curves drawn with replacement from all folds (Efron and
@@ -212,12 +192,10 @@ def forecast_gain(
     ----------
     images : np.ndarray
         Shape (m,): sizes.
-    curves : list of Samples
-        The errors at each size.
-    now : float
+    accuracies : sequence of Samples
+        Those at each size.
+    now : int
         Images that there are.
-    factors : tuple of int
-        How many times as many there might be.
     seed : int
         Of the draws.
 
@@ -225,40 +203,26 @@ def forecast_gain(
     -------
     law : PowerLaw
         The best fit.
-    forecasts : list of (Estimate, Estimate)
-        For each factor the error, and by how much it is below that of now.
+    forecasts : list of Forecast
+        For twice and four times the images.
     """
-    values = np.stack([each.values for each in curves])
-    weights = _weights(values.reshape(len(values), -1).var(axis=1))
-    law = fit_power_law(images, values.mean(axis=(1, 2)), weights)
-    counts = curves[0].resampled(_DRAWS, seed)
-    drawn = np.einsum("drb,mrb->dm", counts, values) / values[0].size
+    errors = 1 - np.stack([each.values for each in accuracies])
+    variances = errors.reshape(len(errors), -1).var(axis=1)
+    # No size rules alone because its folds happen to agree.
+    weights = 1 / (variances + variances.mean() / 10 + np.finfo(float).eps)
+    law = fit_power_law(images, errors.mean(axis=(1, 2)), weights)
+    samples = accuracies[0]
+    drawn = np.einsum("drb,mrb->dm", samples.resampled(_DRAWS, seed), errors) / errors[0].size
     firsts = np.random.default_rng(seed).integers(len(images) - _LEAST_SIZES + 1, size=_DRAWS)
     laws = [
-        fit_power_law(images[first:], errors[first:], weights[first:])
-        for first, errors in zip(firsts, drawn, strict=True)
+        fit_power_law(images[first:], own[first:], weights[first:])
+        for first, own in zip(firsts, drawn, strict=True)
     ]
-    widening = curves[0].widening
-    forecasts = []
-    for factor in factors:
-        errors = np.array([each.error(factor * now) for each in laws])
-        gains = np.array([each.error(now) for each in laws]) - errors
-        error = law.error(factor * now)
-        forecasts.append(
-            (_widened(error, errors, widening), _widened(law.error(now) - error, gains, widening))
-        )
-    return law, forecasts
 
+    def forecast(factor: int) -> Forecast:
+        reached = [1 - each.error(factor * now) for each in (law, *laws)]
+        gained = [each.error(now) - each.error(factor * now) for each in (law, *laws)]
+        accuracy, gain = (samples.widened(value, draws) for value, *draws in (reached, gained))
+        return Forecast(factor, factor * now, accuracy.share(), gain)
 
-def _weights(variances: np.ndarray) -> np.ndarray:
-    """Return what each size counts; none rules alone because its folds happen to agree."""
-    return np.asarray(1 / (variances + variances.mean() / 10 + np.finfo(float).eps))
-
-
-def _widened(value: float, draws: np.ndarray, widening: float) -> Estimate:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(
-        value,
-        float(value - widening * max(0.0, value - low)),
-        float(value + widening * max(0.0, high - value)),
-    )
+    return law, [forecast(factor) for factor in _FACTORS]

@@ -1,10 +1,12 @@
-"""What layers, heads and the rows that are told wrongly say beside the learning curve."""
+"""What the learning curve, layers, heads and confident errors say of a head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax
 
 from bottleneck.advise.curve import LearningCurve, learning_curve
 from bottleneck.advise.network import FineTuning
@@ -17,26 +19,21 @@ from bottleneck.records import FeatureSource
 
 __all__ = [
     "EARLY",
-    "HEAD_REPEATS",
     "Contrast",
+    "Evidence",
     "HeadScore",
     "JudgedLayer",
     "LayerScore",
-    "OtherHead",
-    "confident_error",
-    "head_scores",
-    "joined_gain",
-    "layer_scores",
+    "gather",
     "other_heads",
-    "rise",
 ]
 
 EARLY = 0.5
 """An early layer takes at most this share of the multiply-adds of the last."""
-HEAD_REPEATS = 2
-"""Repetitions in which other heads are tried: a network takes its time."""
+_WORTH, _WORTH_SHARE = 0.01, 0.1
+"""A gain is useful from a point of accuracy on, and from a tenth of the error on."""
 _SHARES = (0.25, 0.5, 1.0)
-_SUREST = 4
+_CONFIDENT = 4
 
 
 @dataclass(frozen=True)
@@ -118,11 +115,64 @@ class HeadScore:
     difference: Estimate
 
 
-class OtherHead(NamedTuple):
-    """A head to compare with the one judged, and whether it is richer than that."""
+@dataclass(frozen=True)
+class Evidence:
+    """All that the rules look at.
 
-    recipe: Recipe
-    richer: bool
+    Attributes
+    ----------
+    accuracy : Estimate
+        Of images held out, by heads on the last layer fitted on all others.
+    classes : int
+        How many there are.
+    images : int
+        Training images.
+    curve : LearningCurve
+        Of the last layer.
+    layers : list of LayerScore
+        In the network's order.
+    heads : list of HeadScore
+        On the last layer.
+    joined : Contrast or None
+        What another layer adds to the last one; None where there is no other one. To the last
+        layer's log probabilities a multiple of another's is added; which layer and which multiple
+        says the log loss of all blocks but the one that is judged. The layer named is the one that
+        was chosen most often.
+    rise : Contrast or None
+        By how much the accuracy of the last layer is above that of the best early one.
+    surest_error : Estimate
+        The error among the 25% most confident predictions of each block. Where classes overlap,
+        these are far from their border, and it is far below the error of all. Labels that are
+        wrong at random are so for any prediction, and it is as high.
+    tuning : FineTuning or None
+        The cheapest one, that of the last block.
+    """
+
+    accuracy: Estimate
+    classes: int
+    images: int
+    curve: LearningCurve
+    layers: list[LayerScore]
+    heads: list[HeadScore]
+    joined: Contrast | None
+    rise: Contrast | None
+    surest_error: Estimate
+    tuning: FineTuning | None
+
+    @property
+    def error(self) -> float:
+        """The share of held-out images that got another class."""
+        return 1 - self.accuracy.value
+
+    @property
+    def worth(self) -> float:
+        """The least gain in accuracy that is useful."""
+        return max(_WORTH, _WORTH_SHARE * self.error)
+
+    @property
+    def at_most(self) -> float:
+        """The error less what even the most confident predictions have of it."""
+        return max(0.0, self.error - self.surest_error.value)
 
 
 class JudgedLayer(NamedTuple):
@@ -130,143 +180,151 @@ class JudgedLayer(NamedTuple):
 
     Attributes
     ----------
-    selection : FeatureSource
+    source : FeatureSource
         The layer.
     depth : float
-        Its share of the multiply-adds of the deepest.
+        See `LayerScore`.
     tuning : FineTuning or None
         That of the layers after it, see `bottleneck.advise.network.Depths.fine_tuning`.
     sizes : list of Scored
-        By the number of images fitted on.
+        By the number of images fitted on; the last are fitted on all.
     """
 
-    selection: FeatureSource
+    source: FeatureSource
     depth: float
     tuning: FineTuning | None
     sizes: list[Scored]
 
-    @property
-    def scored(self) -> Scored:
-        """What heads on all images say."""
-        return self.sizes[-1]
 
-    def contrast(self, gain: Estimate) -> Contrast:
-        """Return a gain in accuracy as one between this layer and the last."""
-        return Contrast(self.selection.layer_name, gain, self.tuning)
-
-
-def other_heads(recipe: Recipe) -> list[OtherHead]:
-    """Return heads to compare one with.
+def other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
+    """Return heads to compare one with, and whether each is richer than that one.
 
     A network with larger steps and less patience does as well in a comparison, and sooner.
     """
     if recipe.name in {"mlp", "knn"}:
-        return [OtherHead(recipe_of(name), richer=False) for name in ("softmax", "lda", "centroid")]
-    richer = [
-        OtherHead(MLP(batch_size=256, patience=5), richer=True),
-        OtherHead(recipe_of("knn"), richer=True),
-    ]
+        return [(recipe_of(name), False) for name in ("softmax", "lda", "centroid")]
     simpler = [name for name in ("lda", "centroid") if name != recipe.name]
-    return richer + [OtherHead(recipe_of(name), recipe.name == "centroid") for name in simpler]
-
-
-def head_scores(
-    bench: Bench, heads: Sequence[tuple[OtherHead, Scored]], judged: Scored
-) -> list[HeadScore]:
-    """Compare heads with the one judged, in the bench's repetitions."""
-    own = bench.accuracy(judged)
     return [
-        HeadScore(
-            clf=other.recipe.name,
-            richer=other.richer,
-            accuracy=bench.accuracy(scored).estimate().share(),
-            difference=(bench.accuracy(scored) - own).estimate(len(heads)),
-        )
-        for other, scored in heads
+        (MLP(batch_size=256, patience=5), True),
+        (recipe_of("knn"), True),
+        *((recipe_of(name), recipe.name == "centroid") for name in simpler),
     ]
 
 
-def layer_scores(
-    bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer, *, seed: int
-) -> list[LayerScore]:
-    """Compare layers with the last one; the seed is that of `learning_curve`."""
-    own = bench.accuracy(last.scored)
-    found = []
-    for each in layers:
-        accuracy = bench.accuracy(each.scored)
-        curve = learning_curve(bench, each.sizes, seed=seed)
-        found.append(
-            LayerScore(
-                layer=each.selection.layer_name,
-                pool=each.selection.pool,
-                depth=each.depth,
-                accuracy=curve.points[-1].accuracy,
-                log_loss=curve.points[-1].log_loss,
-                deviation=accuracy.deviation,
-                curve=curve,
-                difference=None if each is last else (accuracy - own).estimate(len(layers) - 1),
+def gather(
+    bench: Bench,
+    layers: Sequence[JudgedLayer],
+    last: JudgedLayer,
+    heads: Sequence[tuple[Recipe, bool, Scored]],
+    briefly: Bench,
+    *,
+    seed: int,
+) -> Evidence:
+    """Compare layers and heads with the last layer and the head judged.
+
+    Parameters
+    ----------
+    bench : Bench
+        The rows.
+    layers : sequence of JudgedLayer
+        In the network's order, of which `last` is one.
+    last : JudgedLayer
+        The layer that is judged.
+    heads : sequence of (Recipe, bool, Scored)
+        Of `other_heads`.
+    briefly : Bench
+        The repetitions in which these were tried.
+    seed : int
+        That of `learning_curve`.
+
+    Returns
+    -------
+    Evidence
+    """
+    scores = [_layer_score(bench, each, last, len(layers) - 1, seed) for each in layers]
+    (own,) = (each for each in scores if each.difference is None)
+    judged = briefly.accuracy(last.sizes[-1])
+    return Evidence(
+        accuracy=own.accuracy,
+        classes=len(bench.problem.targets.classes),
+        images=bench.images,
+        curve=own.curve,
+        layers=scores,
+        heads=[
+            HeadScore(
+                clf=recipe.name,
+                richer=richer,
+                accuracy=briefly.accuracy(scored).estimate().share(),
+                difference=(briefly.accuracy(scored) - judged).estimate(len(heads)),
             )
-        )
-    return found
+            for recipe, richer, scored in heads
+        ],
+        joined=_joined(bench, layers, last),
+        rise=_rise(bench, layers, last),
+        surest_error=_confident_error(bench, last.sizes[-1]),
+        tuning=last.tuning,
+    )
 
 
-def rise(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
-    """Return by how much the last layer is above the best early one, if there is one."""
+def _layer_score(
+    bench: Bench, layer: JudgedLayer, last: JudgedLayer, others: int, seed: int
+) -> LayerScore:
+    curve, accuracy = learning_curve(bench, layer.sizes, seed=seed), bench.accuracy(layer.sizes[-1])
+    apart = accuracy - bench.accuracy(last.sizes[-1])
+    return LayerScore(
+        layer=layer.source.layer_name,
+        pool=layer.source.pool,
+        depth=layer.depth,
+        accuracy=curve.points[-1].accuracy,
+        log_loss=curve.points[-1].log_loss,
+        deviation=accuracy.deviation,
+        curve=curve,
+        difference=None if layer is last else apart.estimate(others),
+    )
+
+
+def _rise(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
     early = [each for each in layers if each.depth <= EARLY]
     if not early:
         return None
-    best = max(early, key=lambda each: bench.accuracy(each.scored).mean)
-    gain = bench.accuracy(last.scored) - bench.accuracy(best.scored)
-    return best.contrast(gain.estimate())
+    best = max(early, key=lambda each: bench.accuracy(each.sizes[-1]).mean)
+    gain = bench.accuracy(last.sizes[-1]) - bench.accuracy(best.sizes[-1])
+    return Contrast(best.source.layer_name, gain.estimate(), best.tuning)
 
 
-def joined_gain(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
-    """Return what another layer's head adds to that of the last, in accuracy.
-
-    To the last layer's log probabilities a multiple of another's is added; which layer and which
-    multiple says the log loss of all blocks but the one that is judged. The layer named is the one
-    that was chosen most often. None where there is no other layer.
-    """
-    others = [each for each in layers if each.selection.layer != last.selection.layer]
+def _joined(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
+    others = [each for each in layers if each.source.layer != last.source.layer]
     if not others:
         return None
-    gains = np.zeros((len(bench.blocks), len(bench.blocks[0])))
+    own = last.sizes[-1].log_probabilities
+    joined = (
+        own + share * each.sizes[-1].log_probabilities for each in others for share in _SHARES
+    )
+    told = [
+        (bench.losses(log_softmax(scores, axis=2)), bench.right(scores))
+        for scores in chain([own], joined)
+    ]
+    losses, right = map(np.stack, zip(*told, strict=True))
     chosen = np.zeros(len(others), dtype=int)
-    for repeat, blocks in enumerate(bench.blocks):
-        said = last.scored.log_probabilities[repeat]
-        joined = [
-            said + share * other.scored.log_probabilities[repeat]
-            for other in others
-            for share in _SHARES
-        ]
-        losses = np.stack([_losses(each, bench.codes) for each in (said, *joined)])
-        right = np.stack([each.argmax(axis=1) == bench.codes for each in (said, *joined)])
-        for number, block in enumerate(blocks):
-            best = np.delete(losses, block, axis=1).mean(axis=1).argmin()
-            gains[repeat, number] = right[best, block].mean() - right[0, block].mean()
-            if best:
-                chosen[(best - 1) // len(_SHARES)] += 1
-    return others[chosen.argmax()].contrast(bench.by_block(gains).estimate())
+
+    def gain(repeat: int, block: np.ndarray) -> float:
+        best = np.delete(losses[:, repeat], block, axis=1).mean(axis=1).argmin()
+        if best:
+            chosen[(best - 1) // len(_SHARES)] += 1
+        return float(right[best, repeat, block].mean() - right[0, repeat, block].mean())
+
+    found = bench.over_blocks(gain).estimate()
+    named = others[chosen.argmax()]
+    return Contrast(named.source.layer_name, found, named.tuning)
 
 
-def _losses(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    highest = scores.max(axis=1, keepdims=True)
-    total = highest[:, 0] + np.log(np.exp(scores - highest).sum(axis=1))
-    return np.asarray(total - scores[np.arange(len(codes)), codes])
+def _confident_error(bench: Bench, scored: Scored) -> Estimate:
+    right = bench.right(scored.log_probabilities)
+    confidence = scored.log_probabilities.max(axis=2)
 
+    def error(repeat: int, block: np.ndarray) -> float:
+        order = np.argsort(-confidence[repeat, block], kind="stable")
+        most = block[order[: max(1, len(block) // _CONFIDENT)]]
+        return float(1 - right[repeat, most].mean())
 
-def confident_error(bench: Bench, scored: Scored) -> Estimate:
-    """Return the share of wrong rows among the quarter of each block that the head is surest of.
-
-    Where classes overlap, rows far from their border are told rightly, and the share is far below
-    that of all rows. Labels that are wrong by chance are so anywhere, and the share is as high.
-    """
-    shares = np.zeros((len(bench.blocks), len(bench.blocks[0])))
-    wrong = scored.log_probabilities.argmax(axis=2) != bench.codes
-    sureness = scored.log_probabilities.max(axis=2)
-    for repeat, blocks in enumerate(bench.blocks):
-        for number, block in enumerate(blocks):
-            most = max(1, len(block) // _SUREST)
-            surest = block[np.argsort(-sureness[repeat, block], kind="stable")[:most]]
-            shares[repeat, number] = wrong[repeat, surest].mean()
-    return bench.by_block(shares).estimate().share()
+    return bench.over_blocks(error).estimate().share()

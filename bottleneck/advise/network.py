@@ -1,15 +1,15 @@
 """Where the layers of a cache stand in their network, and what fine-tuning it costs."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bottleneck.bases import find_model
 from bottleneck.errors import BottleneckError
 from bottleneck.records import FeatureSource
 
 if TYPE_CHECKING:
-    from bottleneck.bases.layers import Layer
     from bottleneck.bases.network import Network
 
 __all__ = ["Depths", "FineTuning"]
@@ -40,51 +40,33 @@ class FineTuning:
     head_epochs: float
 
 
-class _Known(NamedTuple):
-    """A network, and its layers for images of the size that was extracted."""
-
-    network: "Network"
-    layers: dict[str, "Layer"]
-
-
 class Depths:
-    """The networks that layers are of, as far as they are known here.
+    """How deep layers are in their network.
 
     Parameters
     ----------
     selections : sequence of FeatureSource
-        The layers.
+        The layers, all of one model. If the model is not known here, as features may come from
+        elsewhere, they are taken to be equally far apart in the order given.
     """
 
     def __init__(self, selections: Sequence[FeatureSource]) -> None:
-        self._known = {(each.model, each.layer): _known(each) for each in selections}
+        self._network, self._costs = _costs(selections)
+        self._most = max(1, *(self._costs[each.layer] for each in selections))
 
     def in_order(self, selections: Sequence[FeatureSource]) -> list[FeatureSource]:
-        """Sort layers as their network computes them; leave them where it is not known."""
+        """Return layers as their network computes them."""
+        names = list(self._costs)
+        return sorted(selections, key=lambda each: names.index(each.layer))
 
-        def place(selection: FeatureSource) -> int:
-            known = self._known[selection.model, selection.layer]
-            return list(known.layers).index(selection.layer) if known else 0
-
-        return sorted(selections, key=place)
-
-    def shares(self, selections: Sequence[FeatureSource]) -> list[float]:
-        """Return what part of the deepest layer's multiply-adds each takes.
-
-        Where a network is not known, the layers' own order says.
-        """
-        names = list(dict.fromkeys(each.layer for each in selections))
-        costs = [
-            known.layers[each.layer].multiply_adds if known else names.index(each.layer) + 1
-            for each in selections
-            for known in [self._known[each.model, each.layer]]
-        ]
-        return [cost / max(1, *costs) for cost in costs]
+    def share(self, selection: FeatureSource) -> float:
+        """Return what share of the multiply-adds of the most expensive layer a layer needs."""
+        return self._costs[selection.layer] / self._most
 
     def fine_tuning(
         self, last: FeatureSource, after: FeatureSource, n_features: int, n_classes: int
     ) -> FineTuning | None:
-        """Return what training all that comes after a layer costs; None of an unknown network.
+        """Return what training all that comes after a layer costs; None for an unknown network.
 
         Parameters
         ----------
@@ -92,57 +74,52 @@ class Depths:
             The layer that the head is on.
         after : FeatureSource
             The last layer to stay frozen. Where it is `last`, or nothing is computed after it that
-            could be trained, that is the last block.
+            could be trained, that is the end of the block before the last one.
         n_features, n_classes : int
             The head's.
+
+        Returns
+        -------
+        FineTuning or None
         """
-        known = self._known[last.model, last.layer]
-        if known is None:
+        if self._network is None:
             return None
-        total = known.layers[last.layer].multiply_adds
-        if known.layers[after.layer].multiply_adds < total:
-            start, lower = _next(known, after.layer)
+        names, total = list(self._costs), self._costs[last.layer]
+        if self._costs[after.layer] < total:
+            first = names.index(after.layer) + 1
         else:
-            start, lower = _last_block(known, last.layer)
-        epoch = lower + _BACKWARD * (total - lower)
+            first = self._start_of_last_block(self._network, names.index(last.layer))
+        frozen = self._costs[names[first - 1]] if first else 0
+        epoch = frozen + _BACKWARD * (total - frozen)
         return FineTuning(
-            layer=known.network.alias(start) or start,
+            layer=self._network.alias(names[first]) or names[first],
             multiply_adds=epoch,
             extractions=epoch / max(1, total),
             head_epochs=epoch / (_BACKWARD * n_features * n_classes),
         )
 
+    def _start_of_last_block(self, network: "Network", last: int) -> int:
+        """Return the place of the first layer of the last block below the layer at a place.
 
-def _last_block(known: _Known, layer: str) -> tuple[str, int]:
-    """Return the first layer of the last block below a layer, and the cost of all before it.
-
-    What follows the last block of a network belongs to it, such as a convolution before the
-    pooling; a layer within a block ends it.
-    """
-    names = list(known.layers)
-    ends = [names.index(name) for name in known.network.blocks if name in known.layers]
-    here = names.index(layer)
-    below = [end for end in ends if end < here]
-    if not any(end > here for end in ends) and here not in ends:
-        below = below[:-1]
-    if not below:
-        return names[0], 0
-    return _next(known, names[below[-1]])
+        What follows the last block of a network belongs to it, such as a convolution before the
+        pooling; a layer within a block ends it.
+        """
+        ends = [place for place, name in enumerate(self._costs) if name in network.blocks]
+        below = [end for end in ends if end < last]
+        if below == ends:
+            below = below[:-1]
+        return below[-1] + 1 if below else 0
 
 
-def _next(known: _Known, layer: str) -> tuple[str, int]:
-    """Return the layer after one, and the cost up to that one."""
-    names = list(known.layers)
-    return names[names.index(layer) + 1], known.layers[layer].multiply_adds
-
-
-def _known(selection: FeatureSource) -> _Known | None:
-    """Return the network that a layer is of, or None: features may come from elsewhere."""
+def _costs(selections: Sequence[FeatureSource]) -> "tuple[Network | None, dict[str, int]]":
+    """Return the network, if it is known, and the multiply-adds up to each layer, in its order."""
     from bottleneck.bases.network import traced
 
-    try:
-        network = traced(find_model(selection.model))
-        size = selection.adjustments.get("image_size") or network.image_size
-        return _Known(network, network.sized(size, [selection.layer]))
-    except BottleneckError:
-        return None
+    sizes = {each.layer: each.adjustments.get("image_size") for each in selections}
+    with suppress(BottleneckError):
+        network = traced(find_model(selections[0].model))
+        known = [name for name in network.layers if name in sizes]
+        if len(known) == len(sizes):
+            layers = network.sized(sizes[known[-1]] or network.image_size, known)
+            return network, {name: layer.multiply_adds for name, layer in layers.items()}
+    return None, {layer: place for place, layer in enumerate(sizes, start=1)}

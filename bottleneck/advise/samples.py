@@ -1,5 +1,6 @@
 """What was measured on folds, and the intervals that it gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from typing import Self
@@ -11,7 +12,9 @@ from bottleneck.experiments import half_width
 
 __all__ = ["Estimate", "Samples"]
 
-_TWO_SIDED = 0.975
+_TWO_SIDED = (0.025, 0.975)
+_NORMAL = 1.96
+"""The upper of these quantiles of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,10 @@ class Samples:
 
     def estimate(self, comparisons: int = 1) -> Estimate:
         """Return the mean with its interval, one of several that are to hold at once."""
-        if self.crossed:
-            half = half_width(self.values.mean(axis=0).tolist(), self.ratio, comparisons)
-            if len(self.values) > 1:
-                over_subsets = half_width(self.values.mean(axis=1).tolist(), 0, comparisons)
-                half = hypot(half, over_subsets)
-        else:
-            half = half_width(self.values.ravel().tolist(), self.ratio, comparisons)
+        cells = self.values.mean(axis=0) if self.crossed else self.values.ravel()
+        half = half_width(cells.tolist(), self.ratio, comparisons)
+        if self.crossed and len(self.values) > 1:
+            half = hypot(half, half_width(self.values.mean(axis=1).tolist(), 0, comparisons))
         half = max(half, self.least)
         return Estimate(self.mean, self.mean - half, self.mean + half)
 
@@ -101,13 +101,14 @@ class Samples:
         repeats = generator.multinomial(r, [1 / r] * r, draws)
         return repeats[:, :, None] * generator.multinomial(b, [1 / b] * b, draws)[:, None, :]
 
-    @property
-    def widening(self) -> float:
-        """By how much an interval from `resampled` means is too narrow.
+    def widened(self, value: float, draws: Sequence[float]) -> Estimate:
+        """Return a number with the interval of what `resampled` metrics make of it.
 
-        Draws take the cells for independent, and for normal what has a t distribution.
+        That is too narrow: draws take the cells for independent, and for normal what has a t
+        distribution.
         """
         cells = self.values.shape[1] if self.crossed else self.values.size
-        normal = 1.96
-        quantile = float(stdtrit(cells - 1, _TWO_SIDED))
-        return float(quantile / normal * np.sqrt((1 + cells * self.ratio) * cells / (cells - 1)))
+        quantile = float(stdtrit(cells - 1, _TWO_SIDED[1]))
+        widening = quantile / _NORMAL * np.sqrt((1 + cells * self.ratio) * cells / (cells - 1))
+        low, high = (value + widening * (each - value) for each in np.quantile(draws, _TWO_SIDED))
+        return Estimate(value, float(min(value, low)), float(max(value, high)))

@@ -1,7 +1,8 @@
 """Heads fitted on subsets of a layer's rows, and what they say of the rows held out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import joblib
@@ -47,13 +48,8 @@ class Scored(NamedTuple):
     train_log_loss: np.ndarray
 
 
-class _Fit(NamedTuple):
-    """What one head says of the rows held out, and how it does on its own."""
-
-    log_probabilities: np.ndarray
-    trained: int
-    train_accuracy: float
-    train_log_loss: float
+_Fit = tuple[np.ndarray, int, float, float]
+"""What one head says of the rows held out, the rows it was fitted on, and its scores on those."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,29 +105,33 @@ class Bench:
         """Return the first repetitions."""
         return replace(self, repeats=self.repeats[:repeats], blocks=self.blocks[:repeats])
 
-    def samples(self, values: np.ndarray) -> Samples:
-        """Return the means over blocks of what judged rows have, of shape (r, s)."""
-        means = [
-            [float(own[rows].mean()) for rows in blocks]
-            for own, blocks in zip(values, self.blocks, strict=False)
+    def over_blocks(self, measure: Callable[[int, np.ndarray], float]) -> Samples:
+        """Return what a function of a repetition and of a block's places measures."""
+        values = [
+            [measure(repeat, block) for block in own] for repeat, own in enumerate(self.blocks)
         ]
-        return self.by_block(np.array(means))
-
-    def by_block(self, values: np.ndarray) -> Samples:
-        """Return values of shape (r, b) as samples."""
         trained = float(np.mean([fold.fit.sum() for fold in self.repeats[0]]))
         ratio = len(self.judged) / len(self.blocks[0]) / trained
-        return Samples(values, ratio, self.crossed)
+        return Samples(np.array(values), ratio, self.crossed)
+
+    def right(self, scores: np.ndarray) -> np.ndarray:
+        """Return which rows have the highest score for their own class, bool of shape (r, s)."""
+        return np.asarray(scores.argmax(axis=2) == self.codes)
+
+    def losses(self, log_probabilities: np.ndarray) -> np.ndarray:
+        """Return the negative log probability of each row's own class, of shape (r, s)."""
+        return np.asarray(-log_probabilities[:, np.arange(len(self.judged)), self.codes])
 
     def accuracy(self, scored: Scored) -> Samples:
         """Return the share of rows that got their own class."""
-        samples = self.samples(scored.log_probabilities.argmax(axis=2) == self.codes)
+        right = self.right(scored.log_probabilities)
+        samples = self.over_blocks(lambda repeat, block: right[repeat, block].mean())
         return replace(samples, least=_RULE_OF_THREE / len(self.judged))
 
     def log_loss(self, scored: Scored) -> Samples:
-        """Return the mean negative log probability of the rows' own classes, in nats."""
-        rows = np.arange(len(self.judged))
-        return self.samples(-scored.log_probabilities[:, rows, self.codes])
+        """Return the mean of `losses`, in nats."""
+        losses = self.losses(scored.log_probabilities)
+        return self.over_blocks(lambda repeat, block: losses[repeat, block].mean())
 
 
 def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> Bench:
@@ -139,6 +139,10 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
 
     Held out are stratified folds of the training images, or the ``val`` images where there are any;
     these are then dealt to as many blocks, which tell how far chance goes.
+
+    Returns
+    -------
+    Bench
 
     Raises
     ------
@@ -167,7 +171,11 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
         )
     problem, fold = with_validation(problem, held.X, held.labels)
     judged = np.flatnonzero(fold.held)
-    blocks = _dealt(problem.targets.codes[judged], cv, seed)
+    # Dealt class by class, as cards are.
+    shuffled = np.random.default_rng(seed).permutation(len(judged))
+    codes = problem.targets.codes[judged][shuffled]
+    order = shuffled[np.argsort(codes, kind="stable")]
+    blocks = [order[start::cv] for start in range(cv)]
     return Bench(problem, [[fold]] * repeats, judged, [blocks] * repeats)
 
 
@@ -190,6 +198,10 @@ def nested_subsets(
         as there are so many.
     repeat : int
         Other numbers give other subsets.
+
+    Returns
+    -------
+    list of np.ndarray
     """
     generator = np.random.default_rng([problem.seed, repeat])
     places = np.flatnonzero(fit)
@@ -237,6 +249,11 @@ def score_sizes(
         Fits at a time, as joblib has it.
     advance : callable
         Called after each fit.
+
+    Returns
+    -------
+    list of Scored
+        One for each size.
     """
     wanted = [
         Fold(subset, fold.held)
@@ -246,33 +263,29 @@ def score_sizes(
     ]
     # All rows there are, with the same rows held out, are the same in every repetition.
     keys = [(fold.fit.tobytes(), fold.held.tobytes()) for fold in wanted]
-    tasks = {
-        key: joblib.delayed(_fit)(bench.problem, recipe, fold)
-        for key, fold in zip(keys, wanted, strict=True)
-    }
+    tasks = dict(zip(keys, wanted, strict=True))
+    fit = joblib.delayed(partial(_fit, bench.problem, recipe))
     found = {}
-    for key, fit in zip(tasks, _in_order(list(tasks.values()), jobs), strict=True):
-        found[key] = fit
+    for key, each in zip(tasks, _in_order(map(fit, tasks.values()), jobs), strict=True):
+        found[key] = each
         for _ in range(keys.count(key)):
             advance()
-    fits, folds = [found[key] for key in keys], len(bench.repeats[0])
-    return [_joined(bench, fits[number :: len(sizes)], folds) for number in range(len(sizes))]
+    fits = [found[key] for key in keys]
+    return [_joined(bench, fits[number :: len(sizes)]) for number in range(len(sizes))]
 
 
-def _joined(bench: Bench, fits: Sequence[_Fit], folds: int) -> Scored:
+def _joined(bench: Bench, fits: Sequence[_Fit]) -> Scored:
     """Put what the folds of each repetition say of their rows together."""
-    shape = (len(fits) // folds, folds)
-    place = np.full(len(bench.problem.X), -1)
-    place[bench.judged] = np.arange(len(bench.judged))
-    said = np.empty((shape[0], len(bench.judged), len(bench.problem.targets.classes)), np.float32)
-    for number, fit in enumerate(fits):
-        repeat, fold = divmod(number, folds)
-        said[repeat, place[bench.repeats[repeat][fold].held]] = fit.log_probabilities
-    numbers = (np.reshape([fit[column] for fit in fits], shape) for column in (1, 2, 3))
-    return Scored(said, *numbers)
+    folds = [(repeat, fold) for repeat, own in enumerate(bench.repeats) for fold in own]
+    k = len(bench.problem.targets.classes)
+    said = np.empty((len(bench.repeats), len(bench.problem.X), k), np.float32)
+    for (repeat, fold), each in zip(folds, fits, strict=True):
+        said[repeat, fold.held] = each[0]
+    numbers = np.array([each[1:] for each in fits]).T.reshape(3, len(bench.repeats), -1)
+    return Scored(said[:, bench.judged], *numbers)
 
 
-def _in_order(tasks: Sequence[object], jobs: int | None) -> Iterator[_Fit]:
+def _in_order(tasks: Iterable[object], jobs: int | None) -> Iterator[_Fit]:
     """Yield results in the order of the tasks, as they come where joblib's backend can do so."""
     try:
         parallel = joblib.Parallel(jobs, return_as="generator")
@@ -298,19 +311,16 @@ def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:
     said = log_probabilities(link, scores, temperature)
     right = scores.argmax(axis=1) == own.targets.codes
     losses = log_losses(link, scores[fit], own.targets.take(fit), temperature)
-    return _Fit(
-        said[fold.held[used]], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
-    )
+    return said[fold.held[used]], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
 
 
 def _inner_folds(problem: Problem, fit: np.ndarray) -> list[Fold]:
-    places = np.flatnonzero(fit)
-    folds = []
-    for inner in problem.take(fit).folds(_INNER_FOLDS, fewer=True):
-        masks = np.zeros((2, len(fit)), dtype=bool)
-        masks[0, places[inner.fit]] = masks[1, places[inner.held]] = True
-        folds.append(Fold(*masks))
-    return folds
+    """Return folds of the rows `fit`, as masks over all rows."""
+    every, places = np.arange(len(fit)), np.flatnonzero(fit)
+    return [
+        Fold(np.isin(every, places[inner.fit]), np.isin(every, places[inner.held]))
+        for inner in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
+    ]
 
 
 def _chosen(
@@ -333,10 +343,3 @@ def _chosen(
         if loss < lowest:
             lowest, best, chosen = loss, inside, scores
     return chosen, fit_temperature(link, best, held)
-
-
-def _dealt(codes: np.ndarray, blocks: int, seed: int) -> list[np.ndarray]:
-    """Deal rows to blocks, class by class, as cards are dealt."""
-    shuffled = np.random.default_rng(seed).permutation(len(codes))
-    order = shuffled[np.argsort(codes[shuffled], kind="stable")]
-    return [order[start::blocks] for start in range(blocks)]

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from bottleneck.advise.curve import LearningCurve
-from bottleneck.advise.evidence import EARLY, Contrast, HeadScore, LayerScore
+from bottleneck.advise.evidence import EARLY, Evidence
 from bottleneck.advise.network import FineTuning
 from bottleneck.advise.samples import Estimate
 
@@ -15,7 +14,6 @@ __all__ = [
     "PLATEAUED",
     "POOLING",
     "UNDECIDED",
-    "Evidence",
     "Option",
     "Verdict",
     "decide",
@@ -32,68 +30,19 @@ UNDECIDED = "undecided"
 SHOWN, OPEN, RULED_OUT = "shown", "open", "ruled out"
 _STATES = (RULED_OUT, OPEN, SHOWN)
 
-_WORTH, _WORTH_SHARE = 0.01, 0.1
-"""A gain is worth naming from a point of accuracy on, and from a tenth of the error on."""
 _NEGLIGIBLE = 2
-"""A gain is ruled out where its interval ends below twice that."""
+"""A gain is ruled out where its interval ends below twice a useful one, see `Evidence.worth`."""
 _NOTHING_LEFT = 0.02
 """An error below which nothing that could be gained would be seen."""
 _AT_MOST_LEFT = 0.05
 """And what its interval has to stay below."""
 _NOISE_SHARE = 0.5
-"""Labels are noisy where the rows that the head is surest of have this share of the error."""
+"""Labels are noisy where the most confident predictions have this share of the error."""
 _NEAR_CHANCE = 0.5
-"""A head with more than this share of the error of guessing is sure of nothing."""
+"""A head with more than this share of the error of guessing is confident of nothing."""
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that the rules look at.
-
-    Attributes
-    ----------
-    accuracy : Estimate
-        Of images held out, by heads on the last layer fitted on all others.
-    classes : int
-        How many there are.
-    images : int
-        Training images.
-    curve : LearningCurve
-        Of the last layer.
-    layers : list of LayerScore
-        In the network's order.
-    heads : list of HeadScore
-        On the last layer.
-    joined : Contrast or None
-        What another layer adds to the last one, see `bottleneck.advise.evidence.joined_gain`.
-    rise : Contrast or None
-        By how much the accuracy of the last layer is above that of the best early one.
-    surest_error : Estimate
-        Of the quarter of the images that the head is surest of.
-    tuning : FineTuning or None
-        The cheapest one, that of the last block.
-    """
-
-    accuracy: Estimate
-    classes: int
-    images: int
-    curve: LearningCurve
-    layers: list[LayerScore]
-    heads: list[HeadScore]
-    joined: Contrast | None
-    rise: Contrast | None
-    surest_error: Estimate
-    tuning: FineTuning | None
-
-    @property
-    def worth(self) -> float:
-        """The least gain in accuracy that is worth naming."""
-        return max(_WORTH, _WORTH_SHARE * self.error)
-
-    @property
-    def error(self) -> float:
-        """The share of held-out images that got another class."""
-        return 1 - self.accuracy.value
+_Conclusion = tuple[str, str, Estimate | None, str | None]
+"""The kind of a verdict, why, the gain that can be expected, and where to fine-tune from."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +85,7 @@ class Verdict:
     gain : Estimate or None
         In accuracy, where one can be expected; its low and high are 95% limits.
     at_most : float
-        What the images that the head is surest of leave to be gained.
+        What the most confident predictions leave to be gained.
     options : list of Option
         All that was weighed.
     """
@@ -154,141 +103,115 @@ def decide(evidence: Evidence) -> Verdict:
 
     In this order: nothing is left; the option with the largest gain that is shown; undecided while
     the interval of one includes a gain; then the curve is flat, and what limits it is asked for.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        What was measured.
+
+    Returns
+    -------
+    Verdict
     """
     options = _options(evidence)
-    shown = [each for each in options if each.state == SHOWN]
-    still_open = [each for each in options if each.state == OPEN]
-    if evidence.error < _NOTHING_LEFT and 1 - evidence.accuracy.low < _AT_MOST_LEFT:
-        return _verdict(evidence, options, CEILING, _nothing_left(evidence))
-    if shown:
+    kind, text, gain, layer = _conclusion(evidence, options)
+    return Verdict(kind, f"{kind}: {text}", layer, gain, evidence.at_most, options)
+
+
+def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
+    accuracy = evidence.accuracy
+    if evidence.error < _NOTHING_LEFT and 1 - accuracy.low < _AT_MOST_LEFT:
+        text = (
+            f"held-out accuracy is {accuracy.value:.3f} ({accuracy.low:.3f} to "
+            f"{accuracy.high:.3f}); nothing is left to gain that {evidence.images} images could "
+            f"show"
+        )
+        return CEILING, text, None, None
+    if shown := [each for each in options if each.state == SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
         text = f"{best.what} is expected to gain {best.gain} of accuracy; cost: {best.cost}"
-        return _verdict(evidence, options, best.kind, text, gain=best.gain)
-    if still_open:
-        texts = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
+        return best.kind, text, best.gain, None
+    if still_open := [each for each in options if each.state == OPEN]:
+        gains = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
         text = (
-            f"the intervals of what could help include no gain and a good one ({texts}); more "
-            f"images would narrow them"
+            f"the intervals of what could help are too wide to tell no gain from a useful one "
+            f"({gains}); more images would narrow them"
         )
-        return _verdict(evidence, options, UNDECIDED, text)
-    return _of_a_flat_curve(evidence, options)
+        return UNDECIDED, text, None, None
+    return _of_a_flat_curve(evidence)
 
 
-def _of_a_flat_curve(evidence: Evidence, options: list[Option]) -> Verdict:
+def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
     """Say what limits a head that nothing here helps: the labels, the images or the layer."""
+    joined, rise = evidence.joined, evidence.rise
+    unsure_where_wrong = evidence.surest_error.high < _NOISE_SHARE * evidence.error
     flat = (
         f"held-out accuracy is {evidence.accuracy.value:.3f}, and neither more images nor another "
         f"layer or head moves it"
     )
-    joined = evidence.joined
     if joined and _state(evidence, joined.gain) == SHOWN:
         why = (
-            f"but {joined.layer} knows what the last layer does not: joined to it, it gains "
-            f"{joined.gain}"
+            f"{flat}, but {joined.layer} knows what the last layer does not: joined to it, it "
+            f"gains {joined.gain}"
         )
-        return _plateaued(evidence, options, f"{flat}, {why}", joined.tuning, gain=joined.gain)
-    if limit := _noisy_labels(evidence) or _depth_does_not_matter(evidence):
-        return _verdict(evidence, options, CEILING, f"{flat}; {limit}")
-    rise = evidence.rise
-    if rise and _state(evidence, rise.gain) == SHOWN and _unsure_where_wrong(evidence):
+        return _plateaued(evidence, why, joined.tuning, joined.gain)
+    limit = _noisy_labels(evidence)
+    if unsure_where_wrong:
+        limit = limit or _depth_does_not_matter(evidence)
+    if limit:
+        return CEILING, f"{flat}; {limit}", None, None
+    if rise and _state(evidence, rise.gain) == SHOWN and unsure_where_wrong:
         why = (
-            f"the errors are where the head is unsure, and layers get better with depth: the last "
-            f"is {rise.gain} above the best early one, {rise.layer}"
+            f"{flat}; the errors are where the head is unsure, and layers get better with depth: "
+            f"the last is {rise.gain} above the best early one, {rise.layer}"
         )
-        return _plateaued(evidence, options, f"{flat}; {why}", rise.tuning)
-    unknown = "these layers do not tell whether the labels or the network limit it"
-    text = f"{flat}; {unknown}: {_how_to_tell(evidence)}"
-    return _verdict(evidence, options, UNDECIDED, text)
+        return _plateaued(evidence, why, rise.tuning, None)
+    tuning = evidence.tuning
+    trial = (
+        f"fine-tune from {tuning.layer if tuning else 'the last block'} and see, at "
+        f"{_cost(evidence, tuning)}"
+    )
+    if all(each.depth > EARLY for each in evidence.layers):
+        trial = f"extract early layers too ('--layer all-blocks --pool avg'), or {trial}"
+    text = f"{flat}; these layers do not tell whether the labels or the network limit it: {trial}"
+    return UNDECIDED, text, None, None
 
 
 def _noisy_labels(evidence: Evidence) -> str | None:
-    """Say so where rows are told wrongly wherever they are."""
+    """Say so where predictions are wrong however confident they are."""
     surest, error = evidence.surest_error, evidence.error
     near_chance = error >= _NEAR_CHANCE * (1 - 1 / evidence.classes)
     if surest.low <= _NOISE_SHARE * error or near_chance:
         return None
     return (
-        f"even of the quarter of the images that the head is surest of, {surest.value:.3f} "
-        f"({surest.low:.3f} to {surest.high:.3f}) carry another label, where {error:.3f} of all "
-        f"do: look through these labels"
+        f"even among the 25% most confident predictions, {surest.value:.3f} ({surest.low:.3f} to "
+        f"{surest.high:.3f}) contradict the label, where {error:.3f} of all do: look through these "
+        f"labels"
     )
 
 
 def _depth_does_not_matter(evidence: Evidence) -> str | None:
     """Say so where an early layer is as good as the last and has nothing to add to it."""
-    level, joined = _level_early_layer(evidence), evidence.joined
-    if not (level and joined and _unsure_where_wrong(evidence)):
-        return None
-    if _state(evidence, joined.gain) != RULED_OUT:
-        return None
-    return (
-        f"{level.name}, at {level.depth:.0%} of the network's cost, reaches the same "
-        f"({level.difference}), and joining layers adds nothing ({joined.gain}): the images or "
-        f"labels leave the rest undetermined"
-    )
-
-
-def _unsure_where_wrong(evidence: Evidence) -> bool:
-    return evidence.surest_error.high < _NOISE_SHARE * evidence.error
-
-
-def _plateaued(
-    evidence: Evidence,
-    options: list[Option],
-    why: str,
-    tuning: FineTuning | None,
-    *,
-    gain: Estimate | None = None,
-) -> Verdict:
-    where = f"fine-tune from {tuning.layer}" if tuning else "fine-tune the layers after that one"
-    unknown = f"not known before it is tried, at most {_at_most(evidence):.3f}"
-    text = f"{where}: {why}; expected gain: {gain or unknown}; cost: {_cost(evidence, tuning)}"
-    layer = tuning.layer if tuning else None
-    return _verdict(evidence, options, PLATEAUED, text, gain=gain, layer=layer)
-
-
-def _verdict(
-    evidence: Evidence,
-    options: list[Option],
-    kind: str,
-    text: str,
-    *,
-    gain: Estimate | None = None,
-    layer: str | None = None,
-) -> Verdict:
-    return Verdict(kind, f"{kind}: {text}", layer, gain, _at_most(evidence), options)
-
-
-def _at_most(evidence: Evidence) -> float:
-    """Return the error less what even the images that the head is surest of have of it."""
-    return max(0.0, evidence.error - min(evidence.surest_error.value, evidence.error))
-
-
-def _nothing_left(evidence: Evidence) -> str:
-    return (
-        f"held-out accuracy is {evidence.accuracy.value:.3f} "
-        f"({evidence.accuracy.low:.3f} to {evidence.accuracy.high:.3f}); nothing is left "
-        f"to gain that {evidence.images} images could show"
-    )
-
-
-def _level_early_layer(evidence: Evidence) -> LayerScore | None:
-    """Return an early layer that is neither better nor worse than the last."""
-    margin = _NEGLIGIBLE * evidence.worth
-    for each in evidence.layers:
-        apart = each.difference
-        if apart and each.depth <= EARLY and max(-apart.low, apart.high) < margin:
-            return each
+    joined, margin = evidence.joined, _NEGLIGIBLE * evidence.worth
+    if joined and _state(evidence, joined.gain) == RULED_OUT:
+        for each in evidence.layers:
+            apart = each.difference
+            if apart and each.depth <= EARLY and max(-apart.low, apart.high) < margin:
+                return (
+                    f"{each.name}, at {each.depth:.0%} of the network's cost, reaches the same "
+                    f"({apart}), and joining layers adds nothing ({joined.gain}): the images or "
+                    f"labels leave the rest undetermined"
+                )
     return None
 
 
-def _how_to_tell(evidence: Evidence) -> str:
-    tuning = evidence.tuning
-    start = tuning.layer if tuning else "the last block"
-    trial = f"fine-tune from {start} and see, at {_cost(evidence, tuning)}"
-    if any(each.depth <= EARLY for each in evidence.layers):
-        return trial
-    return f"extract early layers too ('--layer all-blocks --pool avg'), or {trial}"
+def _plateaued(
+    evidence: Evidence, why: str, tuning: FineTuning | None, gain: Estimate | None
+) -> _Conclusion:
+    where = f"fine-tune from {tuning.layer}" if tuning else "fine-tune the layers after that one"
+    unknown = f"not known before it is tried, at most {evidence.at_most:.3f}"
+    text = f"{where}: {why}; expected gain: {gain or unknown}; cost: {_cost(evidence, tuning)}"
+    return PLATEAUED, text, gain, tuning.layer if tuning else None
 
 
 def _cost(evidence: Evidence, tuning: FineTuning | None) -> str:
@@ -302,20 +225,26 @@ def _cost(evidence: Evidence, tuning: FineTuning | None) -> str:
 
 
 def _options(evidence: Evidence) -> list[Option]:
+    """Return what could help: more images, and of the other layers and heads the best ones."""
+
+    def option(kind: str, what: str, gain: Estimate, cost: str) -> Option:
+        return Option(kind, what, gain, _state(evidence, gain), cost)
+
     double = evidence.curve.forecasts[0]
     more = f"{double.images - evidence.images} more labelled images"
-    twice = f"twice the images ({double.images})"
-    options = [_option(evidence, MORE_DATA, twice, double.gain, more)]
     last = [each.layer for each in evidence.layers if not each.difference]
     layers = [
-        _option(evidence, kind, f"a head on {each.name}", each.difference, "none: cached")
+        option(
+            POOLING if each.layer in last else EARLIER_LAYER,
+            f"a head on {each.name}",
+            each.difference,
+            "none: cached",
+        )
         for each in evidence.layers
-        for kind in [POOLING if each.layer in last else EARLIER_LAYER]
         if each.difference
     ]
     heads = [
-        _option(
-            evidence,
+        option(
             HEAD,
             f"{'a larger' if each.richer else 'a simpler'} head ({each.clf})",
             each.difference,
@@ -323,13 +252,10 @@ def _options(evidence: Evidence) -> list[Option]:
         )
         for each in evidence.heads
     ]
+    options = [option(MORE_DATA, f"twice the images ({double.images})", double.gain, more)]
     for some in (layers, heads):
         options += sorted(some, key=lambda each: (_STATES.index(each.state), each.gain.value))[-1:]
     return options
-
-
-def _option(evidence: Evidence, kind: str, what: str, gain: Estimate, cost: str) -> Option:
-    return Option(kind, what, gain, _state(evidence, gain), cost)
 
 
 def _state(evidence: Evidence, gain: Estimate) -> str:

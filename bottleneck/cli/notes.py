@@ -46,10 +46,14 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
 
 def note_image_set(images: "ImageSet") -> None:
     """Say what is odd about an image set: files left out, leaks, conflicting labels."""
-    if images.ignored:
-        endings = Counter(Path(path).suffix or "no ending" for path in images.ignored)
-        listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
-        note(f"note: {len(images.ignored)} files are no images, or of no class, left out: {listed}")
+    empty = [path for path in images.ignored if path.endswith("/")]
+    endings = [Path(path).suffix or "no ending" for path in images.ignored if path not in empty]
+    if empty:
+        listed = ", ".join(empty[:_MOST])
+        note(f"warning: {len(empty)} class or split folders have no images: {listed}")
+    if endings:
+        listed = ", ".join(f"{count} {each}" for each, count in Counter(endings).most_common(5))
+        note(f"note: {len(endings)} files are no images, or of no class, left out: {listed}")
     if images.leaks:
         note(f"warning: leak: {_example(images, images.leaks)} stand in more than one split")
     if images.conflicts:

@@ -250,7 +250,7 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
     """Return the image set of a table, whose rows go with those of an array."""
     if not table.is_file():
         raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
-    paths = [found.path for found in read_manifest(table)]
+    paths = [Path(found.path) for found in read_manifest(table)]
     if len(paths) != len(rows):
         raise UsageError(
             f"{str(table)!r} has {len(paths)} rows and {str(source)!r} has {len(rows)}; expected "

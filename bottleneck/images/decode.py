@@ -59,9 +59,17 @@ def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
-    """Return the height and width of an upright image from its header; 0, 0 if it has none.
+    """Read the size of an upright image from its header; no pixel is decoded.
 
-    No pixel is decoded; whether they can be is not told.
+    Parameters
+    ----------
+    file : str, Path or binary file
+        The image.
+
+    Returns
+    -------
+    (int, int)
+        Height and width; 0, 0 where the header cannot be read. Decoding will say why.
     """
     try:
         with Image.open(file, formats=_FORMATS) as opened:

@@ -7,17 +7,18 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from pydantic import Field
 
 from bottleneck.errors import BadImageError, DataError, UsageError
-from bottleneck.records import RejectedImage
+from bottleneck.records import Digest, RejectedImage
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "SPLITS",
-    "FoundFile",
     "ImageItem",
     "digest_all",
     "find_files",
@@ -38,63 +39,56 @@ _Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file that should be an image, with what its place says of it."""
-
-    path: Path
-    label: str | None = None
-    split: str | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One image file of a set.
+    """One image file of a set; the bounds are checked where a saved set is read.
 
     Attributes
     ----------
     path : str
         As found, with forward slashes.
     digest : str
-        SHA-256 of the file's bytes, 64 hexadecimal digits.
+        SHA-256 of the file's bytes, 64 hexadecimal digits; empty until the file has been read.
     label : str or None
         Its class; None in an unlabelled set.
     split : str or None
         ``"train"``, ``"val"`` or ``"test"``; None in an unlabelled set.
     weight : float
-        What it counts where a head is fitted.
+        Sample weight.
     """
 
     path: str
-    digest: str
+    digest: Digest = ""
     label: str | None = None
-    split: str | None = None
-    weight: float = 1.0
+    split: Annotated[str, Field(pattern="^(train|val|test)$")] | None = None
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a folder holds: files that should be images, and the paths left out."""
+def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
+    """Read the layout of an image folder, see `ImageSet.from_folder`.
 
-    files: list[FoundFile] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    Parameters
+    ----------
+    root : Path
+        The folder.
 
-    def add(self, folder: Path, label: str | None, split: str | None) -> None:
-        """Take in all that is below a folder."""
-        candidates, others = walk(folder)
-        self.files.extend(FoundFile(path, label, split) for path in candidates)
-        self.ignored.extend(others)
+    Returns
+    -------
+    items : list of ImageItem
+        Files that should be images.
+    ignored : list of str
+        The paths left out, see `ImageSet`.
 
-
-def find_files(root: Path) -> Finding:
-    """Read the layout of an image folder, see `ImageSet.from_folder`."""
-    finding = Finding()
+    Raises
+    ------
+    DataError
+        The layout has no class folders, or can be read in two ways.
+    """
     folders = _subfolders(root)
-    if not folders:
-        finding.add(root, None, None)
-        return finding
     split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
     with_classes = [folder for folder in split_folders if _subfolders(folder)]
+    if not folders:
+        images, others = walk(root)
+        return [ImageItem(path.as_posix()) for path in images], others
     if split_folders == folders and not with_classes:
         raise DataError(
             f"{str(root)!r} has the splits {', '.join(f.name for f in folders)} but no class "
@@ -106,16 +100,18 @@ def find_files(root: Path) -> Finding:
             f"{str(root)!r} mixes the split folder {with_classes[0].name!r} with the folder "
             f"{other!r}; use either ROOT/CLASS/IMAGE or ROOT/{{train,val,test}}/CLASS/IMAGE"
         )
-    finding.ignored.extend(_loose_files(root))
-    if not with_classes:
-        for folder in folders:
-            finding.add(folder, folder.name, None)
-        return finding
-    for folder in folders:
-        finding.ignored.extend(_loose_files(folder))
-        for class_folder in _subfolders(folder):
-            finding.add(class_folder, class_folder.name, _SPLIT_OF_NAME[folder.name.lower()])
-    return finding
+    items: list[ImageItem] = []
+    ignored = _loose_files(root) if with_classes else []
+    for parent in folders if with_classes else [root]:
+        split = _SPLIT_OF_NAME[parent.name.lower()] if with_classes else None
+        ignored += _loose_files(parent)
+        for folder in _subfolders(parent):
+            images, others = walk(folder)
+            items += [ImageItem(path.as_posix(), "", folder.name, split) for path in images]
+            ignored += others if images else [*others, f"{folder.as_posix()}/"]
+        if parent not in (root, *with_classes):
+            ignored.append(f"{parent.as_posix()}/")
+    return items, ignored
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -155,8 +151,26 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
     return images, others
 
 
-def read_manifest(manifest: Path) -> Iterator[FoundFile]:
-    """Yield what a CSV manifest lists, see `ImageSet.from_manifest`."""
+def read_manifest(manifest: Path) -> Iterator[ImageItem]:
+    """Yield what a CSV manifest lists, without digests; see `ImageSet.from_manifest`.
+
+    Parameters
+    ----------
+    manifest : Path
+        The file.
+
+    Yields
+    ------
+    ImageItem
+        Row by row.
+
+    Raises
+    ------
+    UsageError
+        A column is missing, or a cell is empty, not a split or not a weight.
+    DataError
+        There are no rows.
+    """
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
@@ -190,9 +204,12 @@ def read_manifest(manifest: Path) -> Iterator[FoundFile]:
                 f"manifest {str(manifest)!r} has the split {split!r} in line {line}; expected "
                 f"train, val or test in every row, or in none"
             )
-        path = manifest.parent / row["path"]
-        weight = _weight(manifest, line, row.get("weight"))
-        yield FoundFile(path, row["label"], _SPLIT_OF_NAME.get(split.lower()), weight)
+        yield ImageItem(
+            (manifest.parent / row["path"]).as_posix(),
+            label=row["label"],
+            split=_SPLIT_OF_NAME.get(split.lower()),
+            weight=_weight(manifest, line, row.get("weight")),
+        )
 
 
 def _weight(manifest: Path, line: int, cell: str | None) -> float:
@@ -209,7 +226,22 @@ def _weight(manifest: Path, line: int, cell: str | None) -> float:
 
 
 def read_file(item: ImageItem) -> bytes:
-    """Return the bytes of an image's file; `BadImageError` where it cannot be read."""
+    """Read an image's file.
+
+    Parameters
+    ----------
+    item : ImageItem
+        Of a set.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    BadImageError
+        It cannot be read; the message is the reason.
+    """
     try:
         return Path(item.path).read_bytes()
     except OSError as error:
@@ -217,14 +249,27 @@ def read_file(item: ImageItem) -> bytes:
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """Yield what some work makes of each item, in order; only so many of them wait at a time."""
+    """Do some work for each item in a few threads; only so many results wait at a time.
+
+    Parameters
+    ----------
+    work : callable
+        Takes an item.
+    items : sequence
+        In their order.
+
+    Yields
+    ------
+    object
+        What the work returns for each item, in order.
+    """
     with ThreadPoolExecutor(max_workers=4) as pool:
         for start in range(0, len(items), _AHEAD):
             yield from pool.map(work, items[start : start + _AHEAD])
 
 
 def digest_all(
-    files: Sequence[FoundFile],
+    files: Sequence[ImageItem],
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
     """Return the files with their digests, and those that could not be read, in order."""
     results = list(in_threads(_digest, files))
@@ -233,18 +278,18 @@ def digest_all(
     return items, rejected
 
 
-def _digest(found: FoundFile) -> ImageItem | RejectedImage:
-    path = found.path.as_posix()
+def _digest(found: ImageItem) -> ImageItem | RejectedImage:
+    path = Path(found.path)
     try:
-        path.encode()
-        mode = found.path.stat().st_mode
+        found.path.encode()
+        mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            return RejectedImage(path, "a folder" if stat.S_ISDIR(mode) else "not a regular file")
-        with found.path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            reason = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+            return RejectedImage(found.path, reason)
+        with path.open("rb") as stream:
+            return replace(found, digest=hashlib.file_digest(stream, "sha256").hexdigest())
     except UnicodeEncodeError:
-        shown = path.encode(errors="replace").decode()
+        shown = found.path.encode(errors="replace").decode()
         return RejectedImage(shown, "the file's name is not UTF-8")
     except OSError as error:
-        return RejectedImage(path, error.strerror or str(error))
-    return ImageItem(path, digest, found.label, found.split, found.weight)
+        return RejectedImage(found.path, error.strerror or str(error))

@@ -1,15 +1,16 @@
 """Images that look the same, though their bytes differ."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import combinations
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
 
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
+from bottleneck.fields import checked
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
 from bottleneck.images.sets import ImageSet
@@ -17,7 +18,6 @@ from bottleneck.records import RejectedImage
 
 __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
 
-_PAIRS_AT_A_TIME = 2**22
 _MOST = 1000
 _DISTANCE = 4
 """Bits, of 64, in which the hashes of a pair may differ at most."""
@@ -62,6 +62,7 @@ class NearDuplicates:
     unread: list[RejectedImage]
 
 
+@checked
 def find_near_duplicates(
     images: ImageSet, *, progress: Callable[[str, int, int], None] | None = None
 ) -> NearDuplicates:
@@ -77,6 +78,10 @@ def find_near_duplicates(
     progress : callable, optional
         Called with ``"near duplicates"``, the images done and the images to do.
 
+    Returns
+    -------
+    NearDuplicates
+
     Raises
     ------
     MissingExtraError
@@ -84,57 +89,58 @@ def find_near_duplicates(
     DataError
         The images have no splits.
     """
-    _imagehash()  # says so before any image is read
+    if find_spec("imagehash") is None:
+        raise MissingExtraError(
+            "near-duplicates need ImageHash; install it with "
+            "pip install 'bottleneck-features[duplicates]'"
+        )
     if not images.labelled:
         raise DataError(
             f"image set {images.name!r} has no splits, between which near-duplicates would be; "
             f"leave `near_duplicates` out"
         )
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
-    hashes = np.zeros(len(distinct), np.uint64)
-    readable = np.zeros(len(distinct), bool)
-    unread = []
+    hashes: dict[ImageItem, int] = {}
+    unread: list[RejectedImage] = []
     if progress:
         progress("near duplicates", 0, len(distinct))
-    for place, hashed in enumerate(in_threads(_hash, distinct)):
-        if isinstance(hashed, RejectedImage):
-            unread.append(hashed)
+    for done, (item, found) in enumerate(
+        zip(distinct, in_threads(_hash, distinct), strict=True), 1
+    ):
+        if isinstance(found, RejectedImage):
+            unread.append(found)
         else:
-            hashes[place], readable[place] = hashed, True
+            hashes[item] = found
         if progress:
-            progress("near duplicates", place + 1, len(distinct))
-    splits = np.array([item.split for item in distinct])
-    rows = {split: np.flatnonzero(readable & (splits == split)) for split in SPLITS}
-    count, closest = 0, np.empty((0, 3), np.int64)
+            progress("near duplicates", done, len(distinct))
+    count, closest = _close_pairs(list(hashes), np.array(list(hashes.values()), np.uint64))
+    return NearDuplicates(count, closest, unread)
+
+
+def _close_pairs(items: list[ImageItem], hashes: np.ndarray) -> tuple[int, list[NearDuplicate]]:
+    """Return how many pairs of different splits have close hashes, and the closest of them."""
+    splits = np.array([item.split for item in items])
+    digests = np.array([item.digest for item in items])
+    count, closest = 0, np.empty((0, 3), int)
     for first, second in combinations(SPLITS, 2):
-        for found in _close(hashes, rows[first], rows[second]):
-            close = found[[distinct[i].digest != distinct[j].digest for _, i, j in found]]
+        others = np.flatnonzero(splits == second)
+        for place in np.flatnonzero(splits == first):
+            bits = np.bitwise_count(hashes[others] ^ hashes[place])
+            close = np.flatnonzero(bits <= _DISTANCE)
+            close = close[digests[others[close]] != digests[place]]
             count += len(close)
-            both = np.concatenate([closest, close])
+            pairs = np.column_stack([bits[close], np.full(len(close), place), others[close]])
+            both = np.concatenate([closest, pairs])
             closest = both[np.argsort(both[:, 0], kind="stable")[:_MOST]]
-    pairs = [
-        NearDuplicate(
-            distinct[i].path,
-            distinct[j].path,
-            (distinct[i].split or "", distinct[j].split or ""),
-            bits,
-        )
-        for bits, i, j in closest.tolist()
+    return count, [
+        NearDuplicate(items[i].path, items[j].path, (str(splits[i]), str(splits[j])), distance)
+        for distance, i, j in closest.tolist()
     ]
-    return NearDuplicates(count, pairs, unread)
-
-
-def _close(hashes: np.ndarray, rows: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the pairs of two groups whose hashes are close, (m, 3): bits and places."""
-    step = max(1, _PAIRS_AT_A_TIME // max(1, len(others)))
-    for start in range(0, len(rows), step):
-        some = rows[start : start + step]
-        bits = np.bitwise_count(hashes[some][:, None] ^ hashes[others][None])
-        i, j = np.nonzero(bits <= _DISTANCE)
-        yield np.stack([bits[i, j].astype(np.int64), some[i], others[j]], axis=1)
 
 
 def _hash(item: ImageItem) -> int | RejectedImage:
+    from imagehash import phash
+
     try:
         data = read_file(item)
         if hashlib.sha256(data).hexdigest() != item.digest:
@@ -142,17 +148,5 @@ def _hash(item: ImageItem) -> int | RejectedImage:
         image = decode(data)
     except BadImageError as error:
         return RejectedImage(item.path, str(error))
-    bits = np.packbits(_imagehash().phash(Image.fromarray(image)).hash.reshape(-1))
+    bits = np.packbits(phash(Image.fromarray(image)).hash.reshape(-1))
     return int.from_bytes(bits.tobytes(), "big")
-
-
-def _imagehash() -> ModuleType:
-    try:
-        import imagehash
-    except ImportError as error:
-        raise MissingExtraError(
-            "near-duplicates need ImageHash; install it with "
-            "pip install 'bottleneck-features[duplicates]'"
-        ) from error
-    module: ModuleType = imagehash
-    return module

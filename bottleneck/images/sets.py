@@ -4,19 +4,18 @@ import csv
 import hashlib
 import io
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
 from bottleneck.images.find import (
     IMAGE_SUFFIXES,
-    SPLITS,
-    FoundFile,
     ImageItem,
     digest_all,
     find_files,
@@ -27,6 +26,8 @@ from bottleneck.labels import carry_several, classes_of, rarest_classes
 from bottleneck.records import RejectedImage
 
 __all__ = ["ImageSet"]
+
+_ITEMS = TypeAdapter(tuple[ImageItem, ...])
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ImageSet:
     rejected : tuple of RejectedImage
         Files with an image's ending that could not be read at all.
     ignored : tuple of str
-        Files left out: another ending, or outside the class folders.
+        Files left out: another ending, or outside the class folders. Also class and split folders
+        without images, with a slash at the end.
     split_seed : int or None
         Seed of the split that was made here; None where the splits were given.
     """
@@ -92,14 +94,13 @@ class ImageSet:
                 f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
                 f"or a CSV manifest, with `data`"
             )
-        found = find_files(root)
-        if not found.files:
+        files, ignored = find_files(root)
+        if not files:
             raise DataError(
                 f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
                 f"of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        items, rejected = digest_all(found.files)
-        built = cls(name or root.resolve().name, items, rejected, tuple(found.ignored))
+        built = cls(name or root.resolve().name, *digest_all(files), tuple(ignored))
         return built._completed(str(root), seed)
 
     @classmethod
@@ -127,11 +128,10 @@ class ImageSet:
         if missing:
             raise PathMissingError(
                 f"{len(missing)} of {len(files)} images listed in {str(manifest)!r} do not exist, "
-                f"first {str(missing[0].path)!r}; correct the paths, which are relative to the "
+                f"first {missing[0].path!r}; correct the paths, which are relative to the "
                 f"manifest's folder"
             )
-        items, rejected = digest_all(files)
-        built = cls(name or manifest.resolve().stem, items, rejected)
+        built = cls(name or manifest.resolve().stem, *digest_all(files))
         return built._completed(str(manifest), seed)
 
     @classmethod
@@ -145,12 +145,8 @@ class ImageSet:
         UsageError, DataError
             See `from_manifest`.
         """
-        found = read_manifest(Path(file))
-        items = tuple(
-            ImageItem(each.path.as_posix(), digest, each.label, each.split, each.weight)
-            for each, digest in zip(found, digests, strict=True)
-        )
-        built = cls(name, items)
+        found = zip(read_manifest(Path(file)), digests, strict=True)
+        built = cls(name, tuple(replace(each, digest=digest) for each, digest in found))
         return built._completed(str(file), seed)
 
     @classmethod
@@ -164,47 +160,47 @@ class ImageSet:
         DataError
             No image is found.
         """
-        files: list[FoundFile] = []
+        files: list[ImageItem] = []
         ignored: list[str] = []
         for path in map(Path, paths):
             if not os.path.lexists(path):
                 raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
             if path.is_dir():
                 candidates, others = walk(path)
-                files.extend(FoundFile(candidate) for candidate in candidates)
+                files.extend(ImageItem(candidate.as_posix()) for candidate in candidates)
                 ignored.extend(others)
             else:
-                files.append(FoundFile(path))
+                files.append(ImageItem(path.as_posix()))
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        items, rejected = digest_all(list(dict.fromkeys(files)))
-        return cls(name, items, rejected, tuple(dict.fromkeys(ignored)))
+        return cls(name, *digest_all(list(dict.fromkeys(files))), tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
-        """Read a set as `write_csv` wrote it, without touching the images."""
+        """Read a set as `write_csv` wrote it, without touching the images.
+
+        Raises
+        ------
+        DataError
+            The file is missing, empty or damaged.
+        """
         path = Path(file)
         try:
             with path.open(newline="", encoding="utf-8") as stream:
-                items = tuple(
-                    ImageItem(
-                        row["path"],
-                        row["digest"],
-                        row["label"] or None,
-                        row["split"] or None,
-                        float(row.get("weight") or 1),
-                    )
+                rows = [
+                    {column: cell for column, cell in row.items() if cell}
                     for row in csv.DictReader(stream)
-                )
-        except (OSError, ValueError, csv.Error, KeyError) as error:
+                ]
+            items = _ITEMS.validate_python(rows)
+        except (OSError, ValueError, csv.Error) as error:
+            reason: object = error
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{first['loc'][-1]}: {first['msg']}"
             raise DataError(
-                f"the image set {str(path)!r} cannot be read ({error}); extract it again"
+                f"the image set {str(path)!r} cannot be read ({reason}); extract it again"
             ) from error
-        whole = (
-            re.fullmatch("[0-9a-f]{64}", item.digest or "") and item.split in {*SPLITS, None}
-            for item in items
-        )
-        if not items or not all(whole):
+        if not items or not all(item.digest for item in items):
             raise DataError(f"the image set {str(path)!r} is empty or damaged; extract it again")
         return cls(path.stem, items)
 
@@ -285,7 +281,9 @@ class ImageSet:
             A class has fewer than two different images, or none that is not also under another.
         """
         split_of: dict[str, str] = {}
-        for digests in self._strata().values():
+        labels = [item.label or "" for item in self.items]
+        strata = self._digests_by((rarest,) for rarest in rarest_classes(labels))
+        for digests in strata.values():
             ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
             wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
             wanted -= sum(split_of.get(digest) == "test" for digest in ranked)
@@ -293,7 +291,7 @@ class ImageSet:
                 if digest not in split_of:
                     split_of[digest] = "test" if wanted > 0 else "train"
                     wanted -= 1
-        for label, digests in self._digests_of_classes().items():
+        for label, digests in self._digests_by(map(classes_of, labels)).items():
             if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to hold out
                 raise DataError(
                     f"class {label!r} has 1 usable image; at least 2 different ones are needed, "
@@ -307,21 +305,13 @@ class ImageSet:
         items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
         return replace(self, items=items, split_seed=seed)
 
-    def _digests_of_classes(self) -> dict[str, set[str]]:
-        """Return the digests of the images that carry each class, classes sorted."""
-        found = {label: set[str]() for label in self.classes}
-        for item in self.items:
-            for each in classes_of(item.label or ""):
-                found[each].add(item.digest)
-        return found
-
-    def _strata(self) -> dict[str, set[str]]:
-        """Return the digests of what is to be split alike: of each class, or rarest class."""
-        labels = rarest_classes([item.label or "" for item in self.items])
-        found = {label: set[str]() for label in sorted(set(labels))}
-        for item, label in zip(self.items, labels, strict=True):
-            found[label].add(item.digest)
-        return found
+    def _digests_by(self, names: Iterable[Iterable[str]]) -> dict[str, set[str]]:
+        """Return the digests of the images that go by each name, names sorted."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for item, own in zip(self.items, names, strict=True):
+            for name in own:
+                found[name].add(item.digest)
+        return dict(sorted(found.items()))
 
     def digest_of(self, *splits: str) -> str:
         """Return the SHA-256 over digests, labels and weights of the splits named, or of all.

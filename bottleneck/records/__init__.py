@@ -29,13 +29,14 @@ from bottleneck.records.runs import (
     RunFacts,
     known_source,
 )
-from bottleneck.records.values import Json
+from bottleneck.records.values import Digest, Json
 
 __all__ = [
     "IMPORTED",
     "Adjustments",
     "Augmentation",
     "BankRecord",
+    "Digest",
     "ExportRecord",
     "ExtractedLayer",
     "Extraction",
