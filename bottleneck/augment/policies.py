@@ -173,8 +173,8 @@ def find_policy(name: str) -> Policy:
         policy = Policy(name, _STEPS[name])
     else:
         raise UnknownNameError(
-            f"no augmentation {name!r}{did_you_mean(name, POLICIES)}; expected one of "
-            f"{', '.join(POLICIES)}, or the path of a .yaml file"
+            f"no augmentation {name!r}; expected one of {', '.join(POLICIES)}, or the path of a "
+            f".yaml file{did_you_mean(name, POLICIES)}"
         )
     _try(policy)
     return policy
@@ -230,8 +230,8 @@ def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
     known = [*OWN, *(each for each in theirs if issubclass(kinds[each], v2.Transform))]
     if name not in known:
         raise UnknownNameError(
-            f"{str(path)!r} names {name!r}{did_you_mean(name, known)}; expected a class of "
-            f"torchvision.transforms.v2"
+            f"{str(path)!r} names {name!r}; expected a class of torchvision.transforms.v2"
+            f"{did_you_mean(name, known)}"
         )
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
         raise UsageError(

@@ -101,7 +101,7 @@ def from_timm(wanted: str, name: str) -> Model:
     if not known or ("." in wanted and wanted not in offered):
         near = did_you_mean(wanted, (*architectures, *offered))
         raise UnknownNameError(
-            f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
+            f"no model {wanted!r} in timm; 'timm.list_models()' lists them all{near}"
         )
     default = timm.get_pretrained_cfg(wanted)
     if default.crop_mode == "border":

@@ -184,8 +184,8 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
 def _check_metric(metric: str, known: Iterable[str], where: str) -> None:
     if metric not in known:
         raise UnknownNameError(
-            f"no metric {metric!r} in {where}{did_you_mean(metric, known)}; expected one of "
-            f"{', '.join(sorted(known))}"
+            f"no metric {metric!r} in {where}; expected one of {', '.join(sorted(known))}"
+            f"{did_you_mean(metric, known)}"
         )
 
 
@@ -194,8 +194,8 @@ def _filter(experiments: Sequence[Experiment], where: Mapping[str, str]) -> list
     for name in where:
         if experiments and name not in known:
             raise UnknownNameError(
-                f"no setting {name!r} in these experiments{did_you_mean(name, known)}; expected "
-                f"one of {', '.join(sorted(known))}"
+                f"no setting {name!r} in these experiments; expected one of "
+                f"{', '.join(sorted(known))}{did_you_mean(name, known)}"
             )
     return [
         each

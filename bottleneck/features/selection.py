@@ -169,6 +169,6 @@ def _no_match(runs: Sequence[Extraction], asked: FeatureSettings) -> str:
     ]
     there = sorted({f"{each} of {each.image_set!r}" for each in found})
     return (
-        f"no extraction with {wanted} in the cache{next(filter(None, hints), '')}; there are "
-        f"{'; '.join(there)}: choose one of them, or run 'bottleneck extract'"
+        f"no extraction with {wanted} in the cache; there are {'; '.join(there)}: choose one of "
+        f"them, or run 'bottleneck extract'{next(filter(None, hints), '')}"
     )
