@@ -34,7 +34,7 @@ from bottleneck.errors import (
     WeightsError,
 )
 from bottleneck.files import read_json, slug, write_json
-from bottleneck.settings import Classifier, Dtype, Interpolation, Pool, ViewCount
+from bottleneck.settings.values import Classifier, Dtype, Interpolation, Pool, ViewCount
 
 __all__ = [
     "IMPORTED",

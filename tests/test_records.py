@@ -38,7 +38,7 @@ from bottleneck.records import (
     TransformFacts,
     write_record,
 )
-from bottleneck.settings import Classifier
+from bottleneck.settings.values import Classifier
 
 DIGEST = "ab" * 32
 BANK = f"m-{DIGEST[:12]}"
