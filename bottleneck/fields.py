@@ -5,6 +5,7 @@ derived from the declaration.
 """
 
 import dataclasses
+import json
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+_OTHER_TYPE = "a string"
 _BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 
 
@@ -63,6 +65,8 @@ class Option:
         It is positional.
     hidden : bool
         There is no such option.
+    own : bool
+        It is set for its command alone: ``[default]`` of ``bottleneck.toml`` does not reach it.
     """
 
     name: str | None = None
@@ -70,6 +74,7 @@ class Option:
     words: tuple[str, ...] = ()
     argument: bool = False
     hidden: bool = False
+    own: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,15 +91,12 @@ class Declared:
         `dataclasses.MISSING` if it has to be given.
     group : str
         The title of the settings that declare it.
-    kw_only : bool
-        Whether it is given by name only.
     """
 
     name: str
     annotation: Any
     default: Any
     group: str = ""
-    kw_only: bool = False
 
     @property
     def type(self) -> Any:
@@ -104,17 +106,26 @@ class Declared:
     @property
     def doc(self) -> str:
         """The sentence about it."""
-        return next(each.documentation for each in self._notes if isinstance(each, Doc))
+        notes = _notes(self.annotation)
+        return next(each.documentation for each in notes if isinstance(each, Doc))
 
     @property
     def option(self) -> Option:
-        """How it appears on the command line."""
-        return next((each for each in self._notes if isinstance(each, Option)), Option())
+        """How it appears on the command line; what stands further out in the type wins."""
+        found = [vars(each) for each in _notes(self.annotation) if isinstance(each, Option)]
+        return Option(**{name: value for each in found for name, value in each.items() if value})
 
     @property
     def flag(self) -> str:
-        """The option's name, without its opposite."""
-        return (self.option.name or f"--{self.name.replace('_', '-')}").partition("/")[0]
+        """The option's name, without its opposite: in the singular, where it may repeat."""
+        repeats = self.takes_several and not self.option.argument
+        name = self.name.removesuffix("s") if repeats else self.name
+        return (self.option.name or f"--{name.replace('_', '-')}").partition("/")[0]
+
+    @property
+    def opposite(self) -> str:
+        """What takes a flag back, such as ``--crop`` or ``--no-balanced``."""
+        return (self.option.name or "").partition("/")[2] or f"--no-{self.flag[2:]}"
 
     @property
     def key(self) -> str:
@@ -139,10 +150,6 @@ class Declared:
         several = isinstance(self.default, tuple)
         return ", ".join(map(str, self.default)) if several else str(self.default)
 
-    @property
-    def _notes(self) -> tuple[Any, ...]:
-        return get_args(self.annotation)[1:]
-
 
 @dataclass_transform(frozen_default=True)
 def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[_T]]:
@@ -163,11 +170,18 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
         cls.__group__ = title  # type: ignore[attr-defined]
         done: Any = pydantic_dataclass(cls, frozen=True, kw_only=kw_only, config=_CONFIG)
         validate = done.__init__
+        first = [each.name for each in dataclasses.fields(done) if not each.kw_only]
 
         @wraps(validate)
         def init(self: Any, *positional: Any, **given: Any) -> None:
+            named = dict(zip(first, positional, strict=False))
+            if len(positional) > len(first) or named.keys() & given.keys():
+                raise UsageError(
+                    f"{cls.__name__} takes {', '.join(first) or 'nothing'} by position, and each "
+                    f"value once; give the others by name"
+                )
             try:
-                validate(self, *positional, **given)
+                validate(self, **named, **given)
             except ValidationError as error:
                 fields = {each.name: each for each in declared(done)}
                 raise _refusal(error.errors(), fields) from None
@@ -180,6 +194,20 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
 
 def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
     """Return settings that are given whole, or as keyword arguments.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the settings.
+    given : object, optional
+        The settings.
+    options : mapping of str to Any
+        Their fields, where they are not given.
+
+    Returns
+    -------
+    object
+        Settings of that class.
 
     Raises
     ------
@@ -200,39 +228,60 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
 
 
 def declared(kind: type) -> list[Declared]:
-    """Return the fields of settings: its own, then those that it inherits."""
+    """Return the fields of settings: its own, then those that it inherits.
+
+    Parameters
+    ----------
+    kind : type
+        A class that `settings` has made.
+
+    Returns
+    -------
+    list of Declared
+        Each with the title of the class that declares it.
+    """
     hints = get_type_hints(kind, include_extras=True)
-    fields = {each.name: each for each in dataclasses.fields(kind)}
+    defaults = {each.name: each.default for each in dataclasses.fields(kind)}
     return [
-        Declared(
-            name,
-            hints[name],
-            fields[name].default,
-            vars(cls)["__group__"],
-            bool(fields[name].kw_only),
-        )
+        Declared(name, hints[name], defaults[name], vars(cls)["__group__"])
         for cls in kind.__mro__
         for name in vars(cls).get("__annotations__", {})
-        if name in fields
+        if name in defaults
     ]
 
 
-def check(value: Any, field: Declared) -> Any:
+def check(value: Any, field: Declared, *, strict: bool = False) -> Any:
     """Return a value of a field that belongs to no settings, as its type has it.
+
+    Parameters
+    ----------
+    value : Any
+        `dataclasses.MISSING` where nothing is given.
+    field : Declared
+        What it is for.
+    strict : bool
+        Whether it has to be of the type that JSON has for it: ``3`` and not ``"3"``, ``true`` and
+        not ``1``.
+
+    Returns
+    -------
+    Any
+        The value as the type has it.
 
     Raises
     ------
     UsageError, UnknownNameError
-        It is `dataclasses.MISSING`, or cannot be right.
+        It is missing, or cannot be right.
     """
     if value is dataclasses.MISSING:
         raise UsageError(_missing(field))
+    adapter = TypeAdapter(field.annotation, config=ConfigDict(arbitrary_types_allowed=True))
     try:
-        return TypeAdapter(
-            field.annotation, config=ConfigDict(arbitrary_types_allowed=True)
-        ).validate_python(value)
+        if strict:
+            return adapter.validate_json(json.dumps(value, default=str), strict=True)
+        return adapter.validate_python(value)
     except ValidationError as error:
-        found = [{**each, "loc": (field.name, *each["loc"])} for each in error.errors()]
+        found = [{**each, "loc": (field.name,)} for each in error.errors()]
         raise _refusal(found, {field.name: field}) from None
 
 
@@ -272,7 +321,7 @@ def expected(annotation: Any) -> str:
         return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
     if origin is Literal:
         return _listed(arguments)
-    return expected(arguments[0]) if origin is tuple else _TYPES.get(annotation, "a text")
+    return expected(arguments[0]) if origin is tuple else _TYPES.get(annotation, _OTHER_TYPE)
 
 
 def _wrong_type(what: str, kinds: Iterable[str], given: object) -> WrongTypeError:
@@ -287,21 +336,26 @@ def _listed(words: Iterable[Any]) -> str:
 
 def _described(kind: Any, *notes: Any) -> str:
     """Return in words what a type takes that is described, or has bounds."""
-    infos = list(_field_infos(notes))
+    infos = [each for each in notes if isinstance(each, FieldInfo)]
     if said := next((each.description for each in infos if each.description), ""):
         return said
-    bounds = [each for note in infos for each in note.metadata]
-    found = {
-        name: getattr(each, name) for each in bounds for name in _BOUNDS if hasattr(each, name)
+    bounds = {
+        name: f"{limit:g}" if isinstance(limit, float) else str(limit)
+        for each in infos
+        for bound in each.metadata
+        for name in _BOUNDS
+        if (limit := getattr(bound, name, None)) is not None
     }
-    if found.keys() == {"ge", "le"}:
-        return f"{expected(kind)} from {found['ge']} to {found['le']}"
-    limits = [f"{words} {found[name]}" for name, words in _BOUNDS.items() if name in found]
+    if bounds.keys() == {"ge", "le"}:
+        return f"{expected(kind)} from {bounds['ge']} to {bounds['le']}"
+    limits = [f"{words} {bounds[name]}" for name, words in _BOUNDS.items() if name in bounds]
     return " ".join([expected(kind), " and ".join(limits)]).strip()
 
 
-def _field_infos(notes: Iterable[Any]) -> Iterator[FieldInfo]:
-    return (each for each in notes if isinstance(each, FieldInfo))
+def _notes(annotation: Any) -> Iterator[Any]:
+    """Yield what a type and its parts are annotated with, those further in first."""
+    for each in get_args(annotation):
+        yield from _notes(each) if get_args(each) else [each]
 
 
 def _words(annotation: Any) -> tuple[str, ...]:
@@ -313,25 +367,22 @@ def _words(annotation: Any) -> tuple[str, ...]:
 
 
 def _missing(field: Declared) -> str:
-    return f"`{field.name}` is missing; give {expected(field.annotation)}"
+    return f"`{field.name}` is missing: {field.doc[0].lower()}{field.doc[1:].rstrip('.')}"
 
 
 def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
     """Return what says in a sentence what is wrong with some values."""
-    positional = [name for name, field in fields.items() if not field.kw_only]
     told: dict[str, str] = {}
     kind: type[BottleneckError] = UsageError
     for error in errors:
-        place, given = next(iter(error["loc"]), ""), error["input"]
-        name = positional[place] if isinstance(place, int) else place
+        name, given = next(iter(error["loc"]), ""), error["input"]
         own = error.get("ctx", {}).get("error")
         if isinstance(own, BottleneckError):  # a check of ours has said it
             if len(errors) == 1:
                 return own
             told[name] = str(own)
         elif name not in fields:
-            near = did_you_mean(name, fields)
-            told[name] = f"there is no `{name}`{near}"
+            told[name] = f"there is no `{name}`{did_you_mean(name, fields)}"
         elif error["type"] == "missing":
             told[name] = _missing(fields[name])
         elif name not in told:
@@ -341,4 +392,4 @@ def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]
             if error["type"] == "literal_error" and not others:
                 kind = UnknownNameError
             told[name] = f"`{name}` must be {expected(field.annotation)}, got {given!r:.80}{near}"
-    return kind("; ".join(told.values()))
+    return kind("; ".join(told.values()).replace("?; ", "?, and "))

@@ -7,11 +7,7 @@ __all__ = ["find_layers"]
 
 
 def find_layers(
-    name: str,
-    layers: Mapping[str, Iterable[str]],
-    *,
-    patterns: bool = False,
-    whole: bool = False,
+    name: str, layers: Mapping[str, Iterable[str]], *, patterns: bool = False, whole: bool = False
 ) -> tuple[str, ...]:
     """Return the layers that a name stands for, in their order; none where it is not known.
 
@@ -26,6 +22,11 @@ def find_layers(
         Whether it may be a pattern of such names, such as ``block*_pool``.
     whole : bool
         Whether a module stands for all layers in it.
+
+    Returns
+    -------
+    tuple of str
+        Layers' own names.
     """
     known = {layer: (layer,) for layer in layers}
     known |= {alias: (layer,) for layer, aliases in layers.items() for alias in aliases}

@@ -4,7 +4,7 @@ import sys
 from typing import Any, TypeVar, get_args
 
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean
-from bottleneck.settings import Pool
+from bottleneck.settings.values import Pool
 
 __all__ = ["POOLS", "check_pool", "pool", "pooled_shape"]
 
@@ -38,7 +38,7 @@ def check_pool(how: str, axes: str, layer: str) -> None:
     """
     if how not in POOLS:
         raise UnknownNameError(
-            f"no pooling {how!r}{did_you_mean(how, POOLS)}; expected one of {', '.join(POOLS)}"
+            f"no pooling {how!r}; expected one of {', '.join(POOLS)}{did_you_mean(how, POOLS)}"
         )
     possible = ["none", "avg", "max", "gem"] if len(axes) > 1 else ["none"]
     possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls"] if "+" in axes else []

@@ -216,7 +216,7 @@ def test_a_policy_of_ones_own():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- RandomRotatoin: {degrees: 3}", "names 'RandomRotatoin'; did you mean 'RandomRotation'"),
+        ("- RandomRotatoin: {degrees: 3}", "names 'Random.*v2; did you mean 'RandomRotation'"),
         ("- os.system: {command: ls}", "names 'os.system'; expected a class of torchvision"),
         ("- RandomRotation: {angle: 3}", "'own' cannot be made .*'angle'"),
         ("- RandomRotation: [3]", "gives RandomRotation \\[3\\]; expected its arguments by name"),
@@ -256,7 +256,7 @@ def test_memory_that_falls_short_is_no_fault_of_a_policy(monkeypatch):
 
 
 def test_a_policy_that_is_not_there():
-    with pytest.raises(UnknownNameError, match="no augmentation 'standart'; did you mean"):
+    with pytest.raises(UnknownNameError, match="no augmentation 'standart'; .*; did you mean"):
         find_policy("standart")
     with pytest.raises(PathMissingError, match="no file 'gone.yaml'"):
         find_policy("gone.yaml")

@@ -87,11 +87,11 @@ def test_default_layers(name, default, shape):
 
 
 def test_misspelled_names_come_with_a_suggestion():
-    with pytest.raises(UnknownNameError, match="no model 'resnet5'; did you mean 'resnet50'"):
+    with pytest.raises(UnknownNameError, match="no model 'resnet5'; .*; did you mean 'resnet50'"):
         FrozenBase("resnet5")
-    with pytest.raises(UnknownNameError, match="no model 'resnet50dd' in timm; did you mean"):
+    with pytest.raises(UnknownNameError, match="no model 'resnet50dd' in timm; .*; did you mean"):
         FrozenBase("timm:resnet50dd")
-    with pytest.raises(UnknownNameError, match="'block5_pol' in vgg16; did you mean 'block5_pool'"):
+    with pytest.raises(UnknownNameError, match="'block5_pol' in vgg16; .*; did you mean 'block5_p"):
         FrozenBase("vgg16", ["block5_pol"], weights="random")
     with pytest.raises(UnknownNameError, match="did you mean 'IMAGENET1K_V1'"):
         FrozenBase("vgg16", weights="IMAGENET1K_V11")

@@ -208,6 +208,9 @@ def test_layers_and_models(bottleneck):
         "top-1": 80.858,
     }
     assert rows["resnet152v2"]["weights"] == []
+    refused = bottleneck("models", "--json", "--markdown")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--markdown and --json exclude each other" in refused.err
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -310,7 +313,7 @@ def cache_in_the_way(make_images):
             two_classes,
             ("extract", "--model", "vgg16", "--layer", "block5_pol", "--weights", "random"),
             2,
-            "no layer 'block5_pol' in vgg16; did you mean 'block5_pool'?; 'bottleneck layers",
+            "'bottleneck layers vgg16' lists them all; did you mean 'block5_pool'?",
         ),
         (no_columns, ("extract", *TINY, "--data", "list.csv"), 2, "has no column path and no"),
         (missing_files, ("extract", *TINY, "--data", "list.csv"), 2, "1 of 2 images listed"),
@@ -352,7 +355,12 @@ def cache_in_the_way(make_images):
         (None, ("evaluate",), 1, "no heads in 'heads'"),
         (None, ("evaluate", "--head", "x"), 2, "no head 'x' in 'heads'"),
         (None, ("predict", "x.png"), 1, "no heads in 'heads'"),
-        (None, ("layers", "vgg61"), 2, "no model 'vgg61'; did you mean 'vgg"),
+        (
+            None,
+            ("layers", "vgg61"),
+            2,
+            "'vgg61'; 'bottleneck models' lists them all; did you mean 'vgg",
+        ),
         (None, ("cache", "info", "x"), 2, "no bank 'x' in 'cache'"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,28 @@ def test_the_demo_mends_its_images(bottleneck, demo):
     found = json.loads(bottleneck("demo", "--json").out)
     assert [row["head"] for row in found["heads"]] == ["demo-softmax", "demo-svm"]
     assert len(found["commands"]) == 5
+
+
+@pytest.mark.parametrize("option", [(), ("--config", "mine.toml")])
+def test_the_demos_commands_are_right_where_they_are_pasted(bottleneck, faces_cache, option):
+    """Whatever the file of settings says of the cache and the heads."""
+    shutil.copytree(faces_cache.root, "cache")
+    shutil.copytree(faces_cache.root, "own")
+    Path(option[-1] if option else "bottleneck.toml").write_text(
+        '[default]\ncache = "shared"\n[demo]\ncache = "cache"\n[evaluate]\ncache = "own"\n'
+        '[fit-head]\nheads = "elsewhere"\nclf = "svm"\n'
+    )
+    ran = bottleneck("demo", *option)
+    assert ran.code == 0, ran.err
+    pasted = re.findall(r"^  (bottleneck .*)", ran.out, re.MULTILINE)
+    assert len(pasted) == 6
+    assert "0 computed, 200 found in the cache" in bottleneck(*shlex.split(pasted[0])[1:]).out
+    for line in pasted[1:]:
+        finished = bottleneck(*shlex.split(line)[1:])
+        assert finished.code == 0, (line, finished.err)
+    assert sorted(path.name for path in Path("heads").iterdir()) == ["demo-softmax", "demo-svm"]
+    assert not Path("shared").exists()
+    assert not Path("elsewhere").exists()
 
 
 def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):

@@ -850,7 +850,7 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
         ),
         ({"precision": "fp16"}, "`precision` must be 32-true, bf16-mixed or 16-mixed, got 'fp16'"),
         ({"precision": "16-mixed"}, "16-mixed is a precision of GPUs"),
-        ({"augment": "flop"}, "no augmentation 'flop'; did you mean 'flip'"),
+        ({"augment": "flop"}, "path of a .yaml file; did you mean 'flip'"),
         ({"augment": "flip", "from_cache": True}, "give `views=8` for as many of each image"),
         ({"views": 3}, "that are not augmented would all be the same; give `augment`"),
         ({"val_share": 0.2}, "has 8 validation images already; leave `val_share` out"),

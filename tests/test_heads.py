@@ -342,7 +342,9 @@ def test_finding_heads():
     with pytest.raises(UsageError, match="has 2 heads: first, second; choose one with `head"):
         find_head("heads")
     assert find_head("heads", "first")[1].clf == "svm"
-    with pytest.raises(UnknownNameError, match="no head 'frist' in 'heads'; did you mean 'first'"):
+    with pytest.raises(
+        UnknownNameError, match="no head 'frist' in 'heads'; .*; did you mean 'first'"
+    ):
         find_head("heads", "frist")
     for name in ("heads/first", "./heads/first/", Path("heads/first").resolve(), "first/"):
         path, head = find_head("heads", name)

@@ -173,7 +173,9 @@ def test_patterns():
     resnet = network("resnet50")
     outs = [f"conv{stage}_block{n}_out" for stage, n in ((2, 3), (3, 4), (4, 6), (5, 3))]
     assert resnet.resolve("layer?") == resnet.in_order(outs)
-    with pytest.raises(UnknownNameError, match="no layer 'block\\*_pol' in vgg16; did you mean"):
+    with pytest.raises(
+        UnknownNameError, match="no layer 'block\\*_pol' in vgg16; .*; did you mean"
+    ):
         vgg.resolve("block*_pol")
 
 

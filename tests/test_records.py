@@ -39,7 +39,8 @@ from bottleneck.records import (
     TransformFacts,
     write_record,
 )
-from bottleneck.settings import Classifier, FinetuneSettings
+from bottleneck.settings import FinetuneSettings
+from bottleneck.settings.values import Classifier
 
 DIGEST = "ab" * 32
 BANK = f"m-{DIGEST[:12]}"

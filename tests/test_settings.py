@@ -5,6 +5,7 @@ About 5 s. ``python tests/test_settings.py`` writes the reference and the list o
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import typer
 
 from bottleneck import settings as declared_settings
 from bottleneck.cli import app
-from bottleneck.cli.command import COMMANDS
+from bottleneck.cli.command import COMMANDS, in_order
 from bottleneck.errors import PathMissingError, UnknownNameError, UsageError
 from bottleneck.fields import declared
 from bottleneck.settings import (
@@ -60,15 +61,18 @@ def reference() -> str:
     head = (
         "# Commands and settings\n\n"
         "Every option is a key of `bottleneck.toml`, too: in the table of its command, such as\n"
-        "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have it. A key\n"
-        "is the option's name with `_` for `-`. What is typed wins over the file, and the file\n"
-        "over the default; `bottleneck config` prints what is in force.\n"
+        "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have it and\n"
+        "can take its value. A key is the option's name with `_` for `-`. Numbers stand as\n"
+        "numbers and flags as `true` or `false`, without quotes; all else is a string. Where an\n"
+        "option may repeat, the value is a list, or one alone. What is typed wins over the file,\n"
+        "a command's table over `[default]`, and the file over the default; `bottleneck config`\n"
+        "prints what is in force.\n"
     )
     parts = [head]
-    for name, command in COMMANDS.items():
+    for command in in_order():
         flags = {each.name: each.flag for each in command.values.values()}
         doc = "\n".join(line.strip() for line in (command.function.__doc__ or "").splitlines())
-        parts.append(f"\n## bottleneck {name}\n\n{doc.strip()}\n")
+        parts.append(f"\n## bottleneck {command.name}\n\n{doc.strip()}\n")
         parts.append("\n| option | default | |\n| --- | --- | --- |\n")
         for value in command.values.values():
             text = value.doc
@@ -108,16 +112,23 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
     ("make", "kind", "sentence"),
     [
         (lambda: FitSettings("smv"), UnknownNameError, "did you mean 'svm'?"),
-        (lambda: FitSettings(C=0), UsageError, "`C` must be a number from 1e-10 to 10000000000.0"),
+        (lambda: FitSettings(C=0), UsageError, "`C` must be a number from 1e-10 to 1e+10"),
         (lambda: FitSettings(C=float("nan")), UsageError, "`C` must be a number"),
         (lambda: FitSettings("svm", hidden=8), UsageError, "`hidden` is for mlp, not for svm"),
+        (
+            lambda: FitSettings("svm", 1, 2, 3, 4),
+            UsageError,
+            "FitSettings takes clf, C, n_neighbors by position, and each value once; give the",
+        ),
+        (lambda: FitSettings("svm", clf="svm"), UsageError, "by position, and each value once"),
+        (lambda: FitSettings("svm", "x"), UsageError, "`C` must be a number from 1e-10 to 1e+10"),
         (
             lambda: FitSettings(seed=-1),
             UsageError,
             "`seed` must be a whole number from 0 to 4294967295",
         ),
         (lambda: FitSettings(n_neighbours=3), UsageError, "did you mean 'n_neighbors'?"),
-        (ExtractSettings, UsageError, "`model` is missing; give a text"),
+        (ExtractSettings, UsageError, "`model` is missing: the base; 'bottleneck models' lists"),
         (
             lambda: ExtractSettings("vgg16", image_size="12y"),
             UsageError,
@@ -176,7 +187,7 @@ def test_settings_from_a_file(bottleneck):
     assert found["extract", "seed"] == (2, "[extract]")
     assert found["sweep", "seed"] == (1, "[default]")
     assert found["cache ls", "cache"] == ("shared", "[default]")
-    assert found["cache verify", "images"] == (3, "[cache verify]")
+    assert found["cache verify", "images"] == (3, "[cache.verify]")
     assert found["extract", "layer"] == (["a", "b"], "[extract]")
     assert found["extract", "squash"] == (False, "[extract]")
     assert found["fit-head", "neighbors"] == (7, "[fit-head]")
@@ -197,11 +208,22 @@ def test_a_flag_from_a_file_can_be_typed_off(bottleneck):
     assert "exclude" not in bottleneck("leaderboard", "--no-json").err
 
 
+def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):
+    refused = bottleneck("extract", "--model", "vgg16", "--squash", "--crop")
+    assert (refused.code, "--squash and --crop exclude each other" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("[extract]\nmodle = 'vgg16'\n", "unknown key 'modle' in [extract]; did you mean 'model'?"),
-        ("[extrat]\n", "[extrat] that is no command; did you mean 'extract'?"),
+        (
+            "[extract]\nmodle = 'vgg16'\n",
+            "'modle' in [extract]; 'bottleneck config' lists those that exist; did you mean",
+        ),
+        (
+            "[extrat]\n",
+            "[extrat] that is no command; expected [default] or a command's name; did you mean '",
+        ),
         ("[default]\nmodle = 'vgg16'\n", "unknown key 'modle' in [default]"),
         ("seed = 3\n", "the key 'seed' outside of a command's table; put it under [default]"),
         (
@@ -210,7 +232,17 @@ def test_a_flag_from_a_file_can_be_typed_off(bottleneck):
         ),
         ("[sweep\n", "'bottleneck.toml' is not TOML"),
         ("cache = 3\n", "the key 'cache' outside of a command's table"),
-        ("[cache]\nverify = 3\n", "the key 'cache.verify' outside of a command's table"),
+        (
+            "[cache]\nverify = 3\n",
+            "'bottleneck.toml': [cache.verify] must be a table of settings, got 3",
+        ),
+        (
+            "[cache.lss]\n",
+            "a table [cache.lss] that is no command; expected [default] or a command's",
+        ),
+        ("[cache.lss]\n", "; did you mean 'cache.ls'?"),
+        ("[cache]\nls = 1\n", "'bottleneck.toml': [cache.ls] must be a table of settings, got 1"),
+        ("[cache]\nseed = 1\n", "the key 'cache.seed' outside of a command's table"),
     ],
 )
 def test_mistakes_in_the_file_are_one_sentence(bottleneck, content, sentence):
@@ -219,6 +251,109 @@ def test_mistakes_in_the_file_are_one_sentence(bottleneck, content, sentence):
     assert refused.code == 2
     assert sentence in refused.err
     assert len(refused.err.strip().splitlines()) == 1
+
+
+def settings_in_force(bottleneck, *arguments):
+    rows = json.loads(bottleneck("config", *arguments, "--json").out)
+    return {(row["command"], row["key"]): (row["value"], row["from"]) for row in rows}
+
+
+def test_a_shared_key_counts_where_its_value_fits(bottleneck):
+    """Several commands have an option of that name, and mean different things by it."""
+    Path("bottleneck.toml").write_text(
+        '[default]\nC = [0.1, 1]\nclf = "svm"\npool = ["avg", "spp"]\nprecision = "bf16-mixed"\n'
+    )
+    found = settings_in_force(bottleneck)
+    assert found["sweep", "C"] == ([0.1, 1], "[default]")
+    assert found["fit-head", "C"] == (None, "default")
+    assert found["fit-head", "clf"] == ("svm", "[default]")
+    assert found["sweep", "clf"] == (["svm"], "[default]")
+    assert found["sweep", "pool"] == (["avg", "spp"], "[default]")
+    assert found["extract", "pool"] == ("none", "default")
+    assert found["finetune", "precision"] == ("bf16-mixed", "[default]")
+    assert found["extract", "precision"] == ("auto", "default")
+
+
+def test_what_is_removed_is_not_chosen_by_a_shared_key(bottleneck):
+    Path("bottleneck.toml").write_text('[default]\nmodel = "vgg16"\nlayer = "block5_pool"\n')
+    found = settings_in_force(bottleneck)
+    assert found["extract", "model"] == ("vgg16", "[default]")
+    assert found["extract", "layer"] == (["block5_pool"], "[default]")
+    assert found["cache prune", "model"] == found["cache prune", "layer"] == (None, "default")
+    Path("bottleneck.toml").write_text('[cache.prune]\nmodel = "vgg16"\n')
+    assert settings_in_force(bottleneck)["cache prune", "model"] == ("vgg16", "[cache.prune]")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('seed = "1"', "seed must be a whole number from 0 to 4294967295, got '1'"),
+        ("seed = true", "seed must be a whole number from 0 to 4294967295, got True"),
+        ("near_duplicates = 1", "near_duplicates must be true or false, got 1"),
+        ('near_duplicates = "true"', "near_duplicates must be true or false, got 'true'"),
+        ("data = 3", "data must be a path, got 3"),
+        ("layer = [3]", "layer must be a string, got 3"),
+        ("image_size = true", "image_size must be pixels as SIDE or HEIGHTxWIDTH"),
+        ("image_size = 1.5", "image_size must be pixels as SIDE or HEIGHTxWIDTH"),
+        ('batch_size = "4"', "batch_size must be auto or a whole number from 1 to 99999, got '4'"),
+        ("pool = 2024-01-01", "pool must be none, avg, max, gem, spp or cls"),
+    ],
+)
+def test_values_of_the_file_have_the_types_of_toml(bottleneck, line, expected):
+    for table in ("extract", "default"):
+        Path("bottleneck.toml").write_text(f"[{table}]\n{line}\n")
+        refused = bottleneck("config")
+        assert (refused.code, refused.out) == (2, "")
+        if table == "extract":
+            assert f"error: [extract] in 'bottleneck.toml': {expected}" in refused.err
+        assert len(refused.err.splitlines()) == 1
+
+
+def test_an_error_names_the_file_and_the_table_that_set_its_values(bottleneck):
+    Path("bottleneck.toml").write_text('[default]\nviews = 0\n[fit-head]\naugment = "flip"\n')
+    own = "('bottleneck.toml' sets augment in [fit-head], views in [default])"
+    refused = bottleneck("fit-head")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"error: --augment 'flip' needs --views of at least 1, got 0 {own}\n"
+    typed = bottleneck("fit-head", "--views", "0").err
+    assert "at least 1, got 0 ('bottleneck.toml' sets augment in [fit-head])" in typed
+    typed = bottleneck("fit-head", "--views", "0", "--augment", "flip").err
+    assert typed == "error: --augment 'flip' needs --views of at least 1, got 0\n"
+
+
+def test_what_is_in_force_is_toml_again(bottleneck):
+    Path("bottleneck.toml").write_text(
+        '[default]\ncache = "shared"\n[cache.ls]\njson = true\n[finetune]\nclip = inf\n'
+        '[sweep]\nC = [1e-3, 1]\n[extract]\nset = "a\\"b"\n'
+    )
+    refused = bottleneck("config")
+    assert "[extract] in 'bottleneck.toml': 'a\"b' cannot be a name" in refused.err
+    file = Path("bottleneck.toml")
+    file.write_text(file.read_text().replace('a\\"b', "ab"))
+    printed = bottleneck("config")
+    assert printed.err == "settings from bottleneck.toml\n"
+    before = settings_in_force(bottleneck)
+    assert re.findall(r"^\[(.*)\]", printed.out, re.MULTILINE) == [
+        each.name.replace(" ", ".") for each in in_order()
+    ]
+    assert re.search(r"^clip = inf +# \[finetune\]$", printed.out, re.MULTILINE)
+    assert re.search(r"^json = true +# \[cache.ls\]$", printed.out, re.MULTILINE)
+    assert re.search(r"^# model = +# required$", printed.out, re.MULTILINE)
+    file.write_text(printed.out)
+    after = settings_in_force(bottleneck)
+    assert {place: value for place, (value, _) in after.items()} == {
+        place: value for place, (value, _) in before.items()
+    }
+
+
+def test_what_is_in_force_for_one_command_or_a_group(bottleneck):
+    assert bottleneck("config").err == "no bottleneck.toml: all are defaults\n"
+    for words in (["cache", "ls"], ["cache.ls"], ["cache ls"]):
+        assert {command for command, _ in settings_in_force(bottleneck, *words)} == {"cache ls"}
+    group = {command for command, _ in settings_in_force(bottleneck, "cache")}
+    assert group == {name for name in COMMANDS if name.startswith("cache ")}
+    refused = bottleneck("config", "cache", "lss")
+    assert (refused.code, "did you mean 'cache ls'?" in refused.err) == (2, True)
 
 
 def test_another_file_is_read_where_it_is_named(bottleneck):
@@ -232,10 +367,19 @@ def test_another_file_is_read_where_it_is_named(bottleneck):
 
 def test_help_reads_well_at_80_columns(bottleneck, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    flags = re.MULTILINE
     for name in COMMANDS:
         shown = bottleneck(*name.split(), "-h").out
         assert all(len(line) <= 80 for line in shown.splitlines()), name
         assert "…" not in shown, name
+        assert not re.search(r"<\w", shown), name
+        longest = max(len(words) for words in re.findall(r"^│ +(-\S+(?: +-\S+)*)", shown, flags))
+        assert longest <= 30, name
+    assert "cache import [OPTIONS] FILE " in bottleneck("cache", "import", "-h").out
+    assert "cache verify [OPTIONS] [BANK] " in bottleneck("cache", "verify", "-h").out
+    assert re.search(r"--precision +TEXT", bottleneck("finetune", "-h").out)
+    assert "predict [OPTIONS] IMAGES... " in bottleneck("predict", "-h").out
+    assert "at float16. The \n cost is the share" in bottleneck("layers", "-h").out
     listed = bottleneck("-h").out
     titles = [line.split()[1] for line in listed.splitlines() if line.startswith("╭")]
     assert titles == ["Options", "Features", "Heads", "Judge", "Fine-tune", "Ship", "Other"]

@@ -12,7 +12,7 @@ from torchvision.transforms import functional
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.bases import Transform, find_model
 from bottleneck.errors import UnknownNameError, UsageError
-from bottleneck.settings import Interpolation
+from bottleneck.settings.values import Interpolation
 
 OWN = Transform(
     resize=(256, 256),

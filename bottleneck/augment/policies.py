@@ -171,8 +171,8 @@ def find_policy(name: str) -> Policy:
         policy = Policy(name, _STEPS[name])
     else:
         raise UnknownNameError(
-            f"no augmentation {name!r}{did_you_mean(name, POLICIES)}; expected one of "
-            f"{', '.join(POLICIES)}, or the path of a .yaml file"
+            f"no augmentation {name!r}; expected one of {', '.join(POLICIES)}, or the path of a "
+            f".yaml file{did_you_mean(name, POLICIES)}"
         )
     _try(policy)
     return policy
@@ -218,8 +218,8 @@ def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
 
     if name not in (known := known_classes()):
         raise UnknownNameError(
-            f"{str(path)!r} names {name!r}{did_you_mean(name, known)}; expected a class of "
-            f"torchvision.transforms.v2"
+            f"{str(path)!r} names {name!r}; expected a class of torchvision.transforms.v2"
+            f"{did_you_mean(name, known)}"
         )
     wrong = ""
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):

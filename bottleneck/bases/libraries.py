@@ -100,7 +100,7 @@ def from_timm(wanted: str, name: str) -> Model:
     if wanted not in known:
         near = did_you_mean(wanted, known)
         raise UnknownNameError(
-            f"no model {wanted!r} in timm{near}; 'timm.list_models()' lists them all"
+            f"no model {wanted!r} in timm; 'timm.list_models()' lists them all{near}"
         )
     default = timm.get_pretrained_cfg(wanted)
     if default.crop_mode == "border":

@@ -146,8 +146,8 @@ class Network:
         words = [_ALL_BLOCKS] if self.blocks else []
         hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self.modules))
         raise UnknownNameError(
-            f"no layer {wanted!r} in {self.name}{hint}; 'bottleneck layers {self.name}' lists them "
-            f"all"
+            f"no layer {wanted!r} in {self.name}; 'bottleneck layers {self.name}' lists them "
+            f"all{hint}"
         )
 
     def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:

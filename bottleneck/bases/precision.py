@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.errors import UsageError
-from bottleneck.settings import check_device
+from bottleneck.settings.values import check_device
 
 if TYPE_CHECKING:
     import torch

@@ -115,8 +115,8 @@ def load_weights(model: Model, choice: str) -> Weights:
         return Weights(choice, next(same_name, model.transform), partial(_read, file))
     known = (*(("default", *model.weights) if model.weights else ()), "random")
     raise UnknownNameError(
-        f"no weights {choice!r} for {model.name}{did_you_mean(choice, known)}; expected one of "
-        f"{', '.join(known)}, random:SEED or a .pth or .safetensors file"
+        f"no weights {choice!r} for {model.name}; expected one of {', '.join(known)}, random:SEED "
+        f"or a .pth or .safetensors file{did_you_mean(choice, known)}"
     )
 
 

@@ -147,7 +147,7 @@ def find_model(name: str) -> Model:
         return finetuned_model(name, record, find_model(record.base))
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
     raise UnknownNameError(
-        f"no model {name!r}{did_you_mean(name, known)}; 'bottleneck models' lists them all"
+        f"no model {name!r}; 'bottleneck models' lists them all{did_you_mean(name, known)}"
     )
 
 

@@ -75,8 +75,8 @@ class Cache:
         if not found:
             names = [bank.name for bank in banks]
             raise UnknownNameError(
-                f"no bank {name!r} in {str(self.root)!r}{did_you_mean(name, names)}; expected one "
-                f"of {', '.join(names) or 'none, as the cache is empty'}"
+                f"no bank {name!r} in {str(self.root)!r}; expected one of "
+                f"{', '.join(names) or 'none, as the cache is empty'}{did_you_mean(name, names)}"
             )
         return found
 

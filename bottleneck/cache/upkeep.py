@@ -240,8 +240,8 @@ def find_prunable(
     models = {each.model for each in everything}
     if model is not None and model not in models | {each.bank for each in everything}:
         raise UnknownNameError(
-            f"no bank of the model {model!r}{did_you_mean(model, models)}; 'bottleneck cache ls' "
-            f"lists them"
+            f"no bank of the model {model!r}; 'bottleneck cache ls' lists them"
+            f"{did_you_mean(model, models)}"
         )
     of_model = [each for each in everything if model in {None, each.model, each.bank}]
     found = [each for each in of_model if layer is None or each.is_named(layer)]

@@ -7,18 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from bottleneck.cli import (  # noqa: F401 - they add their commands
-    features,
-    finetune,
-    heads,
-    judge,
-    other,
-    ship,
-    store,
-)
-from bottleneck.cli.command import application, with_options
+# They add their commands.
+from bottleneck.cli import features, heads, judge, networks, other, store  # noqa: F401
+from bottleneck.cli.command import application
 from bottleneck.cli.output import stop
-from bottleneck.errors import BottleneckError, UsageError, first_line, is_out_of_memory
+from bottleneck.errors import first_line, is_out_of_memory
 
 __all__ = ["app", "main"]
 
@@ -38,25 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with _signals_end_it():
             app(None if arguments is None else list(arguments))
-    except BottleneckError as error:
-        print(f"error: {with_options(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print(
-            f"error: not enough memory ({first_line(error)}); free some, or give a smaller "
-            f"--memory or --image-size, fewer --jobs, or a --pool that makes fewer features",
-            file=sys.stderr,
+        sentence = (
+            f"not enough memory ({first_line(error)}); free some, or give a smaller --memory or "
+            f"--image-size, fewer --jobs, or a --pool that makes fewer features"
         )
-        sys.exit(1)
     except OSError as error:
         place = f"{error.filename!r} cannot be used" if error.filename else "the system refused"
-        print(
-            f"error: {place} ({error.strerror or error}); check the path and your rights there",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        sentence = f"{place} ({error.strerror or error}); check the path and your rights there"
+    else:
+        return
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(1)
 
 
 @contextmanager

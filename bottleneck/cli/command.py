@@ -2,48 +2,38 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from bottleneck import __version__
-from bottleneck.cli.config import read_config
-from bottleneck.errors import BottleneckError
+import bottleneck
+from bottleneck.cli.config import Config, Configured, read_config
+from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import Declared, check, declared, expected
 
-__all__ = [
-    "COMMANDS",
-    "Command",
-    "add_command",
-    "all_values",
-    "application",
-    "config_file",
-    "with_options",
-]
+__all__ = ["COMMANDS", "Command", "add_command", "application", "in_order"]
 
 PANELS = ("Features", "Heads", "Judge", "Fine-tune", "Ship", "Other")
-_GROUP_HELP = {"cache": "Look into the feature cache and keep it."}
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_GROUP_HELP = {"cache": "Look into the feature cache and keep it."}
+_GENERAL = "General"
 _NO = "no_"
 _CONFIG_HELP = "File with settings; bottleneck.toml by default, where it exists."
-_METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH"}
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        print(__version__)
-        raise typer.Exit
+_METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "true or false": ""}
 
 
 @dataclass(frozen=True)
 class Command:
     """A function whose parameters are settings, or single values that are declared as theirs are.
+
+    A parameter of the type `Config` is given the file of settings.
 
     Attributes
     ----------
@@ -66,8 +56,8 @@ class Command:
         found: dict[str, type | Declared] = {}
         for name, each in inspect.signature(self.function).parameters.items():
             default = MISSING if each.default is each.empty else each.default
-            single = not hasattr(hints[name], "__group__")
-            found[name] = Declared(name, hints[name], default) if single else hints[name]
+            whole = hints[name] is Config or hasattr(hints[name], "__group__")
+            found[name] = hints[name] if whole else Declared(name, hints[name], default)
         return found
 
     @cached_property
@@ -75,28 +65,74 @@ class Command:
         """All values that it takes, by name; one that several settings declare, once."""
         found: dict[str, Declared] = {}
         for each in self.parameters.values():
+            if each is Config:
+                continue
             for value in [each] if isinstance(each, Declared) else declared(each):
                 if not value.option.hidden:
                     found.setdefault(value.name, value)
         return found
 
-    def call(self, given: Mapping[str, Any]) -> Any:
-        """Call the function with the settings that some values make."""
-        arguments: dict[str, Any] = {}
+    def run(self, typed: Mapping[str, Any], file: str | None = None) -> Any:
+        """Call the function; an error is printed, and ends the process with 2 or 1.
+
+        Parameters
+        ----------
+        typed : mapping of str to Any
+            Values by name. They win over those of the file, and these over the defaults.
+        file : str, optional
+            The file of settings; ``bottleneck.toml`` by default, where it exists.
+        """
+        config = Config()
+        try:
+            config = read_config(file, {name: each.values for name, each in COMMANDS.items()})
+            return self.function(**self._arguments(typed, config))
+        except BottleneckError as error:
+            own = {name: it for name, it in config.of(self.name).items() if name not in typed}
+            print(f"error: {self._told(str(error), own, config.file)}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, UsageError) else 1)
+
+    def _arguments(self, typed: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        given = {name: each.value for name, each in config.of(self.name).items()} | dict(typed)
+        found: dict[str, Any] = {}
         for name, each in self.parameters.items():
-            if not isinstance(each, Declared):
+            if each is Config:
+                found[name] = config
+            elif not isinstance(each, Declared):
                 names = {value.name for value in declared(each)}
-                arguments[name] = each(**{key: given[key] for key in names & given.keys()})
+                found[name] = each(**{key: given[key] for key in names & given.keys()})
             elif name in given or each.default is MISSING:
-                arguments[name] = check(given.get(name, MISSING), each)
-        return self.function(**arguments)
+                found[name] = check(given.get(name, MISSING), each)
+        return found
+
+    def _told(self, text: str, configured: Mapping[str, Configured], file: Path | None) -> str:
+        """Return an error with options for the parameters that it names between backticks.
+
+        They stand there alone, or as ``name=value``. Where the file has set them is added.
+        """
+        commands = (*COMMANDS.values(), self)  # its own last: they win
+        values = [value for command in commands for value in command.values.values()]
+        known = {name: value for value in values for name in (value.key, value.name)}
+        origins: dict[str, str] = {}
+
+        def option(found: re.Match[str]) -> str:
+            name, value = found.groups()
+            if name not in known:
+                return found[0].strip("`")
+            each = known[name]
+            if each.name in configured:
+                origins[each.key] = configured[each.name].table
+            if value == "False":
+                return each.opposite
+            flag = name.upper() if each.option.argument else each.flag
+            return f"{flag} {value}" if value and value != "True" else flag
+
+        told = re.sub(r"`([A-Za-z_]+)(?:=([^`]*))?`", option, text)
+        remark = ", ".join(f"{key} in {table}" for key, table in origins.items())
+        return f"{told} ({str(file)!r} sets {remark})" if remark else told
 
 
 COMMANDS: dict[str, Command] = {}
 """All commands by name."""
-
-_running: list[tuple[Command, str | None]] = []
-"""The running command with its file of settings, and the commands that run it."""
 
 
 def add_command(name: str, panel: str) -> Callable[[_F], _F]:
@@ -109,9 +145,15 @@ def add_command(name: str, panel: str) -> Callable[[_F], _F]:
     return add
 
 
+def in_order() -> list[Command]:
+    """Return all commands in the order of their panels."""
+    return sorted(COMMANDS.values(), key=lambda each: PANELS.index(each.panel))
+
+
 def application() -> typer.Typer:
-    """Return the application with all commands, in the order of their panels."""
+    """Return the application with all commands."""
     app = typer.Typer(
+        cls=_Group,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -120,15 +162,56 @@ def application() -> typer.Typer:
     )
     app.callback()(_main)
     groups = {"": app}
-    for command in sorted(COMMANDS.values(), key=lambda each: PANELS.index(each.panel)):
+    for command in in_order():
         group, _, name = command.name.rpartition(" ")
         if group not in groups:
-            groups[group] = typer.Typer(no_args_is_help=True, help=_GROUP_HELP[group])
+            groups[group] = typer.Typer(cls=_Group, no_args_is_help=True, help=_GROUP_HELP[group])
             app.add_typer(groups[group], name=group, rich_help_panel=command.panel)
-        groups[group].command(name, rich_help_panel=None if group else command.panel)(
-            _typed(command)
-        )
+        paragraphs = inspect.cleandoc(command.function.__doc__ or "").split("\n\n")
+        groups[group].command(
+            name,
+            cls=_Command,
+            help="\n\n".join(each.replace("\n", " ") for each in paragraphs),
+            rich_help_panel=None if group else command.panel,
+        )(_typed(command))
     return app
+
+
+class _Command(TyperCommand):
+    """A command whose help shows no types of flags and arguments, and what needs no panel last."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found = _plain(super().get_params(ctx))
+        for each in found:
+            if each.param_type_name == "option":
+                each.rich_help_panel = getattr(each, "rich_help_panel", None) or _GENERAL
+        return found
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+        return [str(self.options_metavar), *(str(each.metavar) for each in arguments)]
+
+
+class _Group(TyperGroup):
+    """A group whose help shows no types of flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx))
+
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    for each in parameters:
+        if each.param_type_name == "argument":
+            each.display_type_rich = lambda **_: ""
+        elif each.is_flag:
+            each.metavar = ""
+    return parameters
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(bottleneck.__version__)
+        raise typer.Exit
 
 
 def _main(
@@ -140,109 +223,60 @@ def _main(
 
 
 def _typed(command: Command) -> Callable[..., Any]:
-    """Return a function of texts and flags, as Typer takes it.
-
-    What is typed wins over ``bottleneck.toml``, and that over the defaults.
-    """
+    """Return a function of texts and flags, as Typer takes it."""
 
     @wraps(command.function)
     def run(**options: Any) -> Any:
         typed = {key: value for key, value in options.items() if value not in (None, [], ())}
         file = typed.pop("config", None)
-        _running.append((command, file))
         off = {key.removeprefix(_NO): False for key in typed if key.startswith(_NO)}
         given = {key: value for key, value in typed.items() if not key.startswith(_NO)}
-        configured = read_config(file, all_values())[command.name]
-        found = command.call({key: each.value for key, each in configured.items()} | given | off)
-        _running.pop()
-        return found
+        for each in (command.values[name] for name in off if name in given):
+            raise typer.BadParameter(f"{each.flag} and {each.opposite} exclude each other")
+        return command.run(given | off, file)
 
-    signature = inspect.Signature(list(_options(command)))
+    signature = inspect.Signature(list(_parameters(command)))
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
     return run
 
 
-def all_values() -> dict[str, dict[str, Declared]]:
-    """Return the values that each command takes, by name."""
-    return {name: command.values for name, command in COMMANDS.items()}
-
-
-def config_file() -> str | None:
-    """Return the file of settings that the running command was given."""
-    return _running[-1][1]
-
-
-def with_options(text: str) -> str:
-    """Return a sentence with options for the parameters that it names between backticks.
-
-    They stand there alone, or as ``name=value``.
-    """
-    commands = [*COMMANDS.values(), *(command for command, _ in _running[-1:])]
-    known = [each for command in commands for each in command.values.values()]
-    flags = {
-        name: each.name.upper() if each.option.argument else each.flag
-        for each in known
-        for name in (each.key, each.name)
-    }
-    opposites = {
-        each.name: (each.option.name or "").partition("/")[2] for each in known if each.option.name
-    }
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found.groups()
-        if value == "False" and name in opposites:
-            return opposites[name]
-        if name not in flags:
-            return found[0].strip("`")
-        return f"{flags[name]} {value}" if value and value != "True" else flags[name]
-
-    return re.sub(r"`([A-Za-z_]+)(?:=([^`]*))?`", option, text)
-
-
-def _options(command: Command) -> Iterator[inspect.Parameter]:
+def _parameters(command: Command) -> Iterator[inspect.Parameter]:
     """Yield the parameters from which Typer makes the options; all are texts, or flags."""
     for value in sorted(command.values.values(), key=lambda each: each.default is not MISSING):
-        yield _parameter(value.name, _kind(value), _typer_option(value, command))
-        if _kind(value) is bool and "/" not in (value.option.name or ""):
-            negative = typer.Option(f"--no-{value.flag[2:]}", help="Take it back.", hidden=True)
-            yield _parameter(f"{_NO}{value.name}", bool, negative)
-    file = typer.Option("--config", metavar="FILE", help=_CONFIG_HELP, rich_help_panel="Options")
-    yield _parameter("config", str, file)
+        shared: dict[str, Any] = {
+            "help": _help(value, command),
+            "show_default": False,
+            "metavar": _metavar(value),
+            "autocompletion": _completer(value),
+        }
+        panel = value.group or _GENERAL
+        if value.option.argument:
+            yield _parameter(value.name, _kind(value), typer.Argument(**shared))
+            continue
+        option = typer.Option(value.flag, rich_help_panel=panel, **shared)
+        yield _parameter(value.name, _kind(value), option)
+        if _kind(value) is bool:
+            shared = {"help": f"The opposite of {value.flag}.", "rich_help_panel": panel}
+            hidden = value.opposite not in (value.option.name or "")
+            option = typer.Option(value.opposite, hidden=hidden, **shared)
+            yield _parameter(f"{_NO}{value.name}", bool, option)
+    yield _parameter("config", str, typer.Option("--config", metavar="FILE", help=_CONFIG_HELP))
 
 
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
-    annotation = Annotated[kind | None, option]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-    )
+    annotation, keyword = Annotated[kind | None, option], inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
 
 
 def _kind(value: Declared) -> Any:
     """Return what Typer is to take: a flag, a text, or several of these."""
-    kinds = [each for each in get_args(value.type) or (value.type,) if each is not NoneType]
-    kind = value.type if get_origin(value.type) is tuple else kinds[0]
-    if kind is bool:
+    kinds = (value.type, *get_args(value.type))
+    if value.takes_several:
+        return list[str]
+    if bool in kinds:
         return bool
-    if get_origin(kind) is not tuple:
-        return str
-    return list[str] if Ellipsis in get_args(kind) else tuple[str, str]
-
-
-def _typer_option(value: Declared, command: Command) -> Any:
-    shared: dict[str, Any] = {
-        "help": _help(value, command),
-        "show_default": False,
-        "rich_help_panel": value.group or "Options",
-    }
-    if _kind(value) is bool:
-        shared["metavar"] = ""
-    else:
-        shared["metavar"] = value.option.metavar or _metavar(value)
-        shared["autocompletion"] = _completer(value)
-    if value.option.argument:
-        return typer.Argument(**shared | {"rich_help_panel": "Arguments"})
-    return typer.Option(value.option.name or value.flag, **shared)
+    return tuple[str, str] if any(get_origin(each) is tuple for each in kinds) else str
 
 
 def _help(value: Declared, command: Command) -> str:
@@ -257,11 +291,13 @@ def _help(value: Declared, command: Command) -> str:
 
 
 def _metavar(value: Declared) -> str:
-    words = expected(value.annotation)
+    """Return what stands for a value in the help, nothing for a flag."""
     if value.option.argument:
-        return value.name.upper()
+        name = value.name.upper() + "..." * value.takes_several
+        return name if value.default is MISSING else f"[{name}]"
+    words = expected(value.annotation)
     kind = next((short for long, short in _METAVARS.items() if long in words), "TEXT")
-    return f"auto|{kind}" if words.startswith("auto or") else kind
+    return value.option.metavar or (f"auto|{kind}" if words.startswith("auto or") else kind)
 
 
 def _completer(value: Declared) -> Callable[..., list[str]] | None:
@@ -294,9 +330,7 @@ def _layers(typed: dict[str, Any]) -> Iterable[str]:
 
         network = Network(find_model(typed["model"]))
         return [*network.aliases, *network.layers]
-    from bottleneck.cache import Cache
-
-    runs = Cache(typed.get("cache") or "cache").runs(damaged_too=False)
+    runs = bottleneck.Cache(typed.get("cache") or "cache").runs(damaged_too=False)
     return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
 
 

@@ -2,37 +2,59 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bottleneck.errors import PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check
 
-__all__ = ["Configured", "read_config"]
+__all__ = ["Config", "Configured", "read_config"]
 
 _FILE = "bottleneck.toml"
 _SHARED = "default"
+_GROUP = "cache"
+
+_Fields = Mapping[str, Declared]
 
 
-@dataclass(frozen=True)
-class Configured:
-    """A value from the file, and the table that holds it."""
+class Configured(NamedTuple):
+    """A value from the file, and the table that holds it, as ``[cache.ls]``."""
 
     value: Any
     table: str
 
 
-_Fields = Mapping[str, Declared]
+@dataclass(frozen=True)
+class Config:
+    """What a file gives the commands.
+
+    Attributes
+    ----------
+    file : Path or None
+        None where there is none.
+    option : str or None
+        The file as ``--config`` names it; None where it is found by itself.
+    values : dict of str to dict
+        Of each command, by the names of its parameters.
+    """
+
+    file: Path | None = None
+    option: str | None = None
+    values: dict[str, dict[str, Configured]] = field(default_factory=dict)
+
+    def of(self, command: str) -> dict[str, Configured]:
+        """Return what a command is given."""
+        return self.values.get(command, {})
 
 
-def read_config(
-    file: str | None, commands: Mapping[str, _Fields]
-) -> dict[str, dict[str, Configured]]:
-    """Read the values that a file gives each command, by the names of its parameters.
+def read_config(file: str | None, commands: Mapping[str, _Fields]) -> Config:
+    """Read the values that a file gives each command.
 
-    Keys are the names of options. A command's own table wins over ``[default]``, whose keys count
-    for the commands that have such an option.
+    Keys are the names of options, and values are of the types that TOML has for them: numbers and
+    flags stand without quotes; a list, or one value, stands where an option may repeat. A command's
+    own table wins over ``[default]``, each of whose keys counts for the commands that have such an
+    option and can take its value.
 
     Parameters
     ----------
@@ -42,6 +64,11 @@ def read_config(
         Of each command the values that it takes, by name; ``cache verify`` has the table
         ``[cache.verify]``.
 
+    Returns
+    -------
+    Config
+        All that the file says, checked value by value.
+
     Raises
     ------
     PathMissingError
@@ -49,70 +76,66 @@ def read_config(
     UsageError
         It is not TOML, a table or key is unknown, or a value cannot be right.
     """
-    found: dict[str, dict[str, Configured]] = {name: {} for name in commands}
     path = Path(file or _FILE)
     if file is None and not path.is_file():
-        return found
+        return Config()
     try:
-        tables = dict(_tables(tomllib.loads(path.read_text(encoding="utf-8")), path))
+        tables = dict(_tables(tomllib.loads(path.read_text(encoding="utf-8"))))
+        found = Config(path, file, {name: {} for name in commands})
+        for table in sorted(tables, key=_SHARED.__ne__):  # the shared table first
+            _take(found, commands, table, tables[table])
     except FileNotFoundError:
         raise PathMissingError(f"no file {file!r}; give another with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{str(path)!r} is not TOML ({error}); mend it") from error
-    for table in sorted(tables, key=_SHARED.__ne__):  # the shared table first
-        if table != _SHARED and table not in commands:
-            near = did_you_mean(table, [_SHARED, *commands])
-            raise UsageError(
-                f"{str(path)!r} has a table [{table.replace(' ', '.')}] that is no command{near}; "
-                f"expected [{_SHARED}] or a command's name"
-            )
-        for key, value in tables[table].items():
-            _take(found, commands, table, key, value, path)
     return found
 
 
-def _tables(content: Mapping[str, Any], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the tables, those of ``cache`` under their commands' names."""
+def _tables(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the tables by the names of commands: ``cache ls`` is ``[cache.ls]``."""
     for name, table in content.items():
-        if not isinstance(table, dict):
-            raise UsageError(
-                f"{str(path)!r} has the key {name.replace(' ', '.')!r} outside of a command's "
-                f"table; put it under [{_SHARED}] or the name of a command"
-            )
-        if name == "cache":
-            yield from _tables({f"{name} {each}": own for each, own in table.items()}, path)
+        if name == _GROUP and isinstance(table, dict):
+            yield from ((f"{name} {command}", own) for command, own in table.items())
         else:
             yield name, table
 
 
-def _take(
-    found: dict[str, dict[str, Configured]],
-    commands: Mapping[str, _Fields],
-    table: str,
-    key: str,
-    value: Any,
-    path: Path,
-) -> None:
-    """Give a value to the commands that it is for."""
-    known: set[str] = set()
-    taken = False
-    for name in commands if table == _SHARED else [table]:
-        fields = {each.key: each for each in commands[name].values()}
-        known |= fields.keys()
-        field = fields.get(key.replace("-", "_"))
-        if field is None:
-            continue
-        taken = True
-        if field.takes_several and not isinstance(value, list):
-            value = [value]
-        try:
-            check(value, field)
-        except UsageError as error:
-            said = str(error).replace(f"`{field.name}`", field.key)
-            raise UsageError(f"[{table}] in {str(path)!r}: {said}") from error
-        found[name][field.name] = Configured(value, table)
-    if not taken:
+def _take(config: Config, commands: Mapping[str, _Fields], table: str, content: Any) -> None:
+    """Give the values of a table to the commands that they are for."""
+    path, shown = str(config.file), table.replace(" ", ".")
+    known = table in {_SHARED, *commands}
+    if not isinstance(content, dict):
         raise UsageError(
-            f"{str(path)!r} has an unknown key {key!r} in [{table}]{did_you_mean(key, known)}; "
-            f"'bottleneck config' lists those that exist"
+            f"{path!r}: [{shown}] must be a table of settings, got {content!r:.80}"
+            if known
+            else f"{path!r} has the key {shown!r} outside of a command's table; put it under "
+            f"[{_SHARED}] or the name of a command"
         )
+    if not known:
+        raise UsageError(
+            f"{path!r} has a table [{shown}] that is no command; expected [{_SHARED}] or a "
+            f"command's name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
+        )
+    fields = [
+        (name, each)
+        for name in (commands if table == _SHARED else [table])
+        for each in commands[name].values()
+        if table != _SHARED or not each.option.own
+    ]
+    for key, value in content.items():
+        fitting = [(name, each) for name, each in fields if each.key == key.replace("-", "_")]
+        if not fitting:
+            raise UsageError(
+                f"{path!r} has an unknown key {key!r} in [{shown}]; 'bottleneck config' lists "
+                f"those that exist{did_you_mean(key, {each.key for _, each in fields})}"
+            )
+        refusals = []
+        for name, each in fitting:
+            own = [value] if each.takes_several and not isinstance(value, list) else value
+            try:
+                check(own, each, strict=True)
+                config.values[name][each.name] = Configured(own, f"[{shown}]")
+            except UsageError as error:
+                refusals.append(str(error).replace(f"`{each.name}`", each.key))
+        if len(refusals) == len(fitting):
+            raise UsageError(f"[{shown}] in {path!r}: {refusals[0]}")

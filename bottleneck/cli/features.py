@@ -3,7 +3,6 @@
 import io
 import sys
 from dataclasses import replace
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,26 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from annotated_doc import Doc
 
+import bottleneck
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.notes import find_alike, note_image_set, note_random, note_rejected
-from bottleneck.cli.options import AsJson, CacheFolder, NearDuplicates
-from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
+from bottleneck.cli.output import loading, note, print_json, print_list, print_table, progress_shown
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option
-from bottleneck.settings import (
-    AUGMENTATIONS,
-    Augmentation,
-    Count,
-    ExtractSettings,
-    ImageSettings,
-    Pixels,
-)
+from bottleneck.settings import ExtractSettings, ImageSettings
+from bottleneck.settings.values import Augmentation, Count, Pixels
 
 if TYPE_CHECKING:
-    from bottleneck.bases.frozen import FrozenBase
-    from bottleneck.cache import Cache
     from bottleneck.extract import Extraction, Forecast
-    from bottleneck.images import ImageSet
 
 __all__ = ["augment_preview", "extract", "layers", "models"]
 
@@ -43,56 +33,52 @@ _MANY_PARTS = 500
 def extract(
     images: ImageSettings,
     settings: ExtractSettings,
-    cache: CacheFolder = Path("cache"),
-    near_duplicates: NearDuplicates = False,
+    cache: options.CacheFolder = Path("cache"),
+    near_duplicates: options.NearDuplicates = False,
     dry_run: Annotated[bool, Doc("Only tell what it would take, from a short trial.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> Any:
     """Compute the features that the cache lacks and store them.
 
     Exits with 1 where images had to be left out; all others are stored.
     """
     from bottleneck.bases import find_model
-    from bottleneck.images import ImageSet
 
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` looks at few images; leave `near_duplicates` out")
-    found = ImageSet.open(images.data, name=images.image_set, seed=images.seed)
+    found = bottleneck.ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
         find_model(settings.model)  # a name that is not known needs no PyTorch
-        from bottleneck.bases.frozen import FrozenBase
-        from bottleneck.cache import Cache
-        from bottleneck.extract import extract_features
-    base, store = FrozenBase(settings), Cache(cache)
+        from bottleneck.extract import count_cached, extract_features
+    base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     if dry_run:
         return _forecast(found, base, store, settings, as_json=as_json)
     try:
         with progress_shown(as_json=as_json) as progress:
-            extraction = extract_features(found, base, store, settings, progress=progress)
+            done = extract_features(found, base, store, settings, progress=progress)
     except SystemExit:
-        _note_safe(found, base, store, settings)
+        safe, distinct = count_cached(found, base, store, settings)
+        images_safe = f"{safe} of {distinct} different images are safe in {store.root}"
+        note(f"stopped: {images_safe}; the same command goes on from there")
         raise
-    usable = replace(found, items=ImageSet.read_csv(store.set_file(found.name)).items)
-    alike = find_alike(usable) if near_duplicates else {}
-    note_image_set(usable)
-    _print_extraction(extraction, cache, alike, as_json=as_json)
-    _note_parts(extraction, store)
-    note_random(extraction.weights_random)
-    note_rejected(extraction.rejected)
-    if extraction.rejected:
-        raise typer.Exit(1)
-    return extraction
+    usable = replace(found, items=bottleneck.ImageSet.read_csv(store.set_file(found.name)).items)
+    alike = notes.find_alike(usable) if near_duplicates else {}
+    notes.note_image_set(usable)
+    if as_json:
+        print_json(done.as_dict() | alike)
+    else:
+        _print_extraction(done, cache)
+    _note_extraction(done, store)
+    return done
 
 
 @add_command("layers", "Features")
 def layers(
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), Option(argument=True)],
     image_size: Annotated[
-        Pixels | None,
-        Doc("Pixels that the base sees, as SIDE or HEIGHTxWIDTH; those of the weights by default."),
-        Option(metavar="PIXELS"),
+        Pixels | None, Doc("What the base sees: SIDE or HEIGHTxWIDTH; as the weights by default.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List a base's layers with their aliases, shapes, sizes and costs.
 
@@ -128,7 +114,8 @@ def layers(
 
 @add_command("models", "Features")
 def models(
-    markdown: Annotated[bool, Doc("Print a Markdown table.")] = False, as_json: AsJson = False
+    markdown: Annotated[bool, Doc("Print a Markdown table.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the bases by name.
 
@@ -136,6 +123,8 @@ def models(
     """
     from bottleneck.bases import list_models, timm_release
 
+    if markdown and as_json:
+        raise UsageError("`markdown` and `as_json` exclude each other; give one")
     found, errors = list_models()
     for error in errors:
         note(f"note: {error}")
@@ -159,23 +148,18 @@ def models(
 
 @add_command("augment-preview", "Features")
 def augment_preview(
-    augment: Annotated[
-        Augmentation,
-        Doc("flip, standard, crop, color, noise, elastic, trivial, or a YAML file."),
-        Option(words=AUGMENTATIONS),
-    ],
+    augment: Annotated[Augmentation, Doc("How images are augmented, or a YAML file.")],
     images_from: ImageSettings,
     views: Annotated[Count, Doc("Views of each image.")] = 8,
     images: Annotated[Count, Doc("How many images.")] = 6,
     output: Annotated[Path, Doc("The picture; its ending is .png.")] = Path("augment-preview.png"),
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw augmented views of a few training images, beside the plain ones."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
-    from bottleneck.images import ImageSet
-
-    found = ImageSet.open(images_from.data, name=images_from.image_set, seed=images_from.seed)
+    source = images_from
+    found = bottleneck.ImageSet.open(source.data, name=source.image_set, seed=source.seed)
     with loading():
         from bottleneck.augment import find_policy
         from bottleneck.extract import draw_views
@@ -193,80 +177,50 @@ def augment_preview(
 
 
 def _forecast(
-    images: "ImageSet",
-    base: "FrozenBase",
-    cache: "Cache",
+    images: "bottleneck.ImageSet",
+    base: "bottleneck.FrozenBase",
+    cache: "bottleneck.Cache",
     settings: ExtractSettings,
     *,
     as_json: bool,
 ) -> "Forecast":
+    """Print what an extraction would take."""
     from bottleneck.extract import forecast_extraction
 
     quiet = not (as_json or sys.stderr.isatty())
     with progress_shown(quiet=quiet, as_json=as_json) as progress:
-        forecast = forecast_extraction(images, base, cache, settings, progress=progress)
-    note_image_set(images)
+        found = forecast_extraction(images, base, cache, settings, progress=progress)
+    notes.note_image_set(images)
     if as_json:
-        print_json(forecast.as_dict())
+        print_json(found.as_dict())
     else:
-        _print_forecast(forecast)
-    note_rejected(forecast.rejected)
-    return forecast
+        memory = found.peak_memory
+        print_list(
+            {
+                "images found": str(found.images),
+                "images missing from the cache": str(found.missing),
+                "augmented views missing": str(found.missing_views),
+                "seconds": f"{found.seconds:.1f}",
+                "megabytes on disk": f"{found.bytes_on_disk / 1e6:.1f}",
+                "megabytes of memory at most": f"{memory / 1e6:.0f}" if memory else "unknown",
+            }
+        )
+        note(f"from a trial of {found.trial} images; nothing of it is kept")
+    notes.note_rejected(found.rejected)
+    return found
 
 
-def _print_forecast(forecast: "Forecast") -> None:
-    memory = forecast.peak_memory
-    rows = {
-        "images found": str(forecast.images),
-        "images missing from the cache": str(forecast.missing),
-        "augmented views missing": str(forecast.missing_views),
-        "seconds": f"{forecast.seconds:.1f}",
-        "megabytes on disk": f"{forecast.bytes_on_disk / 1e6:.1f}",
-        "megabytes of memory at most": "unknown" if memory is None else f"{memory / 1e6:.0f}",
-    }
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name.ljust(width)}  {value}")
-    note(f"from a trial of {forecast.trial} images; nothing of it is kept")
-
-
-def _note_safe(
-    images: "ImageSet", base: "FrozenBase", cache: "Cache", settings: ExtractSettings
-) -> None:
-    from bottleneck.extract import count_cached
-
-    safe, distinct = count_cached(images, base, cache, settings)
-    note(
-        f"stopped: {safe} of {distinct} different images are safe in {cache.root}; the same "
-        f"command goes on from there"
-    )
-
-
-def _note_parts(extraction: "Extraction", cache: "Cache") -> None:
-    used = [(found.bank, found.view_bank) for found in extraction.layers]
-    for name in dict.fromkeys(filter(None, chain.from_iterable(used))):
-        parts = len(cache.named(name).part_files())
-        if parts > _MANY_PARTS:
-            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
-
-
-def _print_extraction(
-    extraction: "Extraction", cache: Path, more: dict[str, Any], *, as_json: bool
-) -> None:
-    if as_json:
-        print_json(extraction.as_dict() | more)
-        return
-    exact = extraction.adjustments.get("exact_resize", extraction.precision == "fp32")
+def _print_extraction(done: "Extraction", cache: Path) -> None:
+    exact = done.adjustments.get("exact_resize", done.precision == "fp32")
     print(
-        f"{extraction.images} images of {extraction.image_set!r} by {extraction.model} "
-        f"({extraction.weights}, {extraction.precision}{', exact pixels' if exact else ''}): "
-        f"{extraction.computed} computed, "
-        f"{extraction.cached} found in the cache, {extraction.seconds:.1f} s"
+        f"{done.images} images of {done.image_set!r} by {done.model} ({done.weights}, "
+        f"{done.precision}{', exact pixels' if exact else ''}): {done.computed} computed, "
+        f"{done.cached} found in the cache, {done.seconds:.1f} s"
     )
-    if extraction.views:
+    if done.views:
         print(
-            f"{extraction.views} views of each training image by {extraction.policy!r}: "
-            f"{extraction.views_computed} computed"
+            f"{done.views} views of each training image by {done.policy!r}: "
+            f"{done.views_computed} computed"
         )
     print_table(
         [
@@ -277,6 +231,19 @@ def _print_extraction(
                 "bank": cache / found.bank,
                 **({"views": cache / found.view_bank} if found.view_bank else {}),
             }
-            for found in extraction.layers
+            for found in done.layers
         ]
     )
+
+
+def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
+    """Say what is odd about an extraction; exit with 1 where images had to be left out."""
+    used = [name for found in done.layers for name in (found.bank, found.view_bank) if name]
+    for name in dict.fromkeys(used):
+        parts = len(cache.named(name).parts())
+        if parts > _MANY_PARTS:
+            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
+    notes.note_random(done.weights_random)
+    notes.note_rejected(done.rejected)
+    if done.rejected:
+        raise typer.Exit(1)

@@ -3,21 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bottleneck
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.notes import note_image_set, note_random, note_seen
-from bottleneck.cli.options import (
-    AsJson,
-    CacheFolder,
-    HeadName,
-    HeadsFolder,
-    Jobs,
-    Memory,
-    Picture,
-    check_picture,
-    in_parallel,
-    memory_of,
-)
-from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
+from bottleneck.cli.output import loading, note, print_json, print_list, print_table, progress_shown
 from bottleneck.settings import AdviseSettings, EvaluateSettings, LayerSettings
 
 if TYPE_CHECKING:
@@ -30,96 +19,91 @@ __all__ = ["advise", "evaluate"]
 @add_command("evaluate", "Judge")
 def evaluate(
     settings: EvaluateSettings,
-    head: HeadName = None,
-    picture: Picture = None,
-    cache: CacheFolder = Path("cache"),
-    heads: HeadsFolder = Path("heads"),
-    as_json: AsJson = False,
+    folders: options.Folders,
+    head: options.HeadName = None,
+    picture: options.Picture = None,
+    as_json: options.AsJson = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
     from bottleneck.bases import is_finetuned
-    from bottleneck.cache import Cache
-    from bottleneck.evaluate import evaluate_head
-    from bottleneck.features import features_of
     from bottleneck.heads import find_head
     from bottleneck.records import known_source
 
-    folder, fitted = find_head(heads, head)
-    check_picture(picture)
-    store, split = Cache(cache), settings.split
+    folder, fitted = find_head(folders.heads, head)
+    options.check_picture(picture)
+    store, split = bottleneck.Cache(folders.cache), settings.split
     source = known_source(fitted.source)
     if is_finetuned(source.model):
         with loading():
             from bottleneck.finetune import fill_split
         with progress_shown() as progress:
             fill_split(fitted, store, split, progress=progress)
-    features = features_of(source, store, split=split, memory=memory_of(None))
-    evaluation = evaluate_head(fitted, features, split)
+    features = bottleneck.features_of(source, store, split=split, memory=options.memory_of(None))
+    evaluation = bottleneck.evaluate_head(fitted, features, split)
     evaluation.save(folder / f"evaluation-{split}.json")
     if picture:
         from bottleneck.pictures import draw_confusion_matrix
 
         draw_confusion_matrix(evaluation, folder.name, picture)
         note(f"confusion matrix drawn to {picture}")
-    note_image_set(features.images)
-    note_random(source.weights_random)
-    note_seen(source.model, features.images, [split])
+    notes.note_features(features.images, [source], [split])
     if as_json:
         print_json({"head": folder.name, **evaluation.as_dict()})
     else:
-        _print_evaluation(evaluation, folder.name, source.image_set)
+        print(f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}")
+        _print_evaluation(evaluation)
     return evaluation
 
 
-def _print_evaluation(evaluation: "Evaluation", name: str, image_set: str) -> None:
+def _print_evaluation(evaluation: "Evaluation") -> None:
     low, high = evaluation.accuracy_interval
-    print(f"{name} on {evaluation.images} {evaluation.split} images of {image_set!r}")
-    print(f"accuracy           {evaluation.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})")
-    print(f"balanced accuracy  {evaluation.balanced_accuracy:.4f}")
-    print(f"log loss           {evaluation.log_loss:.4f}")
-    print(f"calibration error  {evaluation.calibration_error:.4f}")
-    print(f"average precision  {evaluation.average_precision:.4f}")
+    print_list(
+        {
+            "accuracy": f"{evaluation.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})",
+            "balanced accuracy": f"{evaluation.balanced_accuracy:.4f}",
+            "log loss": f"{evaluation.log_loss:.4f}",
+            "calibration error": f"{evaluation.calibration_error:.4f}",
+            "average precision": f"{evaluation.average_precision:.4f}",
+        }
+    )
     print_table([vars(found) for found in evaluation.classes])
-    if evaluation.confusion is not None:
-        labels = [found.label for found in evaluation.classes]
-        print_table(
-            [
-                {"true \\ predicted": label, **dict(zip(labels, row, strict=True))}
-                for label, row in zip(labels, evaluation.confusion, strict=True)
-            ],
-        )
+    labels = [found.label for found in evaluation.classes]
+    print_table(
+        [
+            {"true \\ predicted": label, **dict(zip(labels, row, strict=True))}
+            for label, row in zip(labels, evaluation.confusion or [], strict=False)
+        ]
+    )
 
 
 @add_command("advise", "Judge")
 def advise(
     settings: AdviseSettings,
     chosen: LayerSettings,
-    picture: Picture = None,
-    jobs: Jobs = -1,
-    memory: Memory = None,
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    picture: options.Picture = None,
+    jobs: options.Jobs = -1,
+    memory: options.Memory = None,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> Any:
     """Say what would help a head: more images, another layer or head, or fine-tuning.
 
     Measured on cached features: learning curves, what each layer reaches, and other heads.
     """
-    from bottleneck.cache import Cache
-    from bottleneck.features import select_layers
-    from bottleneck.images import ImageSet
-
-    check_picture(picture)
-    store = Cache(cache)
-    selections = select_layers(store, chosen)
+    options.check_picture(picture)
+    store = bottleneck.Cache(cache)
+    selections = bottleneck.select_layers(store, chosen)
     with loading():
         from bottleneck.advise import advise_on
-    with progress_shown(unit="fits") as progress, in_parallel(jobs):
-        advice = advise_on(store, selections, settings, memory=memory_of(memory), progress=progress)
-    images = ImageSet.read_csv(store.set_file(advice.image_set))
-    note_image_set(images)
-    note_random(any(each.weights_random for each in selections))
-    note_seen(advice.model, images, ["train", "val"])
-    _print_advice(advice, as_json=as_json)
+    with progress_shown(unit="fits") as progress, options.in_parallel(jobs):
+        advice = advise_on(
+            store, selections, settings, memory=options.memory_of(memory), progress=progress
+        )
+    notes.note_features(bottleneck.ImageSet.read_csv(store.set_file(advice.image_set)), selections)
+    if as_json:
+        print_json(advice.as_dict())
+    else:
+        _print_advice(advice)
     if picture:
         from bottleneck.pictures import draw_advice
 
@@ -128,67 +112,42 @@ def advise(
     return advice
 
 
-def _print_advice(advice: "Advice", *, as_json: bool) -> None:
-    if as_json:
-        print_json(advice.as_dict())
-        return
-    evidence = advice.evidence
+def _print_advice(advice: "Advice") -> None:
+    evidence, curve = advice.evidence, advice.evidence.curve
     print(
         f"{advice.clf} on {evidence.images} images of {advice.image_set!r}, {evidence.classes} "
         f"classes; held out: {advice.held_out}"
     )
     points = [
-        {
-            "images": point.images,
-            "accuracy": point.accuracy.value,
-            "95% interval": _interval(point.accuracy),
-            "training": point.train_accuracy,
-            "gap": point.gap,
-            "log loss": point.log_loss.value,
-        }
-        for point in evidence.curve.points
+        _reached(each.images, each.accuracy)
+        | {"training": each.train_accuracy, "gap": each.gap, "log loss": each.log_loss.value}
+        for each in curve.points
     ]
-    forecasts = [
-        {
-            "images": forecast.images,
-            "accuracy": forecast.accuracy.value,
-            "95% interval": _interval(forecast.accuracy),
-            "training": None,
-            "gap": None,
-            "log loss": None,
-        }
-        for forecast in evidence.curve.forecasts
-    ]
+    forecasts = [_reached(each.images, each.accuracy) for each in curve.forecasts]
     print_table([*points, *forecasts], title=f"learning curve of {advice.layer}, then its forecast")
-    print_table(
-        [
-            {
-                "layer": each.layer,
-                "pool": each.pool,
-                "accuracy": each.accuracy.value,
-                "std": each.deviation,
-                "gap": each.curve.points[-1].gap,
-                "log loss": each.log_loss.value,
-                "of twice the images": each.curve.forecasts[0].accuracy.value,
-                "less the last": "-" if each.difference is None else str(each.difference),
-            }
-            for each in evidence.layers
-        ],
-        title="layers",
-    )
-    print_table(
-        [
-            {
-                "head": each.clf,
-                "accuracy": each.accuracy.value,
-                f"less {advice.clf}": str(each.difference),
-            }
-            for each in evidence.heads
-        ],
-        title="other heads",
-    )
+    layers = [
+        {
+            "layer": each.layer,
+            "pool": each.pool,
+            "accuracy": each.accuracy.value,
+            "std": each.deviation,
+            "gap": each.curve.points[-1].gap,
+            "log loss": each.log_loss.value,
+            "of twice the images": each.curve.forecasts[0].accuracy.value,
+            "less the last": each.difference and str(each.difference),
+        }
+        for each in evidence.layers
+    ]
+    print_table(layers, title="layers")
+    less = f"less {advice.clf}"
+    heads = [
+        {"head": each.clf, "accuracy": each.accuracy.value, less: str(each.difference)}
+        for each in evidence.heads
+    ]
+    print_table(heads, title="other heads")
     print(f"verdict: {advice.verdict.sentence}")
 
 
-def _interval(estimate: "Estimate") -> str:
-    return f"{estimate.low:.3f} to {estimate.high:.3f}"
+def _reached(images: int, accuracy: "Estimate") -> dict[str, Any]:
+    interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
+    return {"images": images, "accuracy": accuracy.value, "95% interval": interval}

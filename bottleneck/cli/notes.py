@@ -1,7 +1,7 @@
-"""Notes about images and weights that several commands print."""
+"""Notes about images, weights and trainings that several commands print."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 from bottleneck.cli.output import note, progress_shown
 
 if TYPE_CHECKING:
-    from bottleneck.images import ImageSet, NearDuplicates, RejectedImage
+    from bottleneck.images import ImageSet, RejectedImage
+    from bottleneck.records import FeatureSource
 
-__all__ = ["find_alike", "note_image_set", "note_random", "note_rejected", "note_seen"]
+__all__ = [
+    "draw_epochs",
+    "find_alike",
+    "note_features",
+    "note_image_set",
+    "note_random",
+    "note_rejected",
+    "note_replaced",
+]
 
 _MOST = 20
 
@@ -22,18 +31,10 @@ def note_random(random: bool) -> None:
         note("note: the weights are random; the features are for testing only")
 
 
-def note_seen(model: str, images: "ImageSet", splits: Sequence[str]) -> None:
-    """Say that something is measured on images that a fine-tuned base knows."""
-    from bottleneck.bases import seen_digests
-
-    seen = seen_digests(model)
-    judged = [item for item in images.items if item.split in splits]
-    known = sum(item.digest in seen for item in judged)
-    if known:
-        note(
-            f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were trained or "
-            f"validated on when {model!r} was fine-tuned; what is measured on them is too good"
-        )
+def note_replaced(replaced: bool) -> None:
+    """Say that there was a head of that name."""
+    if replaced:
+        note("note: it replaces the head that had that name; --name gives another")
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
@@ -65,17 +66,42 @@ def _example(images: "ImageSet", digests: Sequence[str]) -> str:
     return f"{len(digests)} identical images (first: {' = '.join(paths)})"
 
 
+def note_features(
+    images: "ImageSet", sources: "Sequence[FeatureSource]", splits: Sequence[str] = ("train", "val")
+) -> None:
+    """Say what is odd about features: their images, their weights, and images that a base knows.
+
+    Parameters
+    ----------
+    images : ImageSet
+        What the features are of.
+    sources : sequence of FeatureSource
+        Where they come from.
+    splits : sequence of str
+        What is measured on.
+    """
+    from bottleneck.bases import seen_digests
+
+    note_image_set(images)
+    note_random(any(source.weights_random for source in sources))
+    judged = [item for item in images.items if item.split in splits]
+    for model in dict.fromkeys(source.model for source in sources):
+        seen = seen_digests(model)
+        known = sum(item.digest in seen for item in judged)
+        if known:
+            note(
+                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were trained "
+                f"or validated on when {model!r} was fine-tuned; what is measured on them is too "
+                f"good"
+            )
+
+
 def find_alike(images: "ImageSet") -> dict[str, Any]:
     """Look for images that look alike and list them; return them as JSON holds them."""
     from bottleneck.images import find_near_duplicates
 
     with progress_shown() as progress:
         found = find_near_duplicates(images, progress=progress)
-    _note_near_duplicates(found)
-    return {"near_duplicates": asdict(found)}
-
-
-def _note_near_duplicates(found: "NearDuplicates") -> None:
     count = found.count
     note(f"{'warning: ' * bool(count)}near-duplicates in different splits: {count} pairs")
     for pair in found.pairs[:_MOST]:
@@ -90,3 +116,15 @@ def _note_near_duplicates(found: "NearDuplicates") -> None:
         note(
             f"{len(found.unread)} images could not be compared, first {first.path}: {first.reason}"
         )
+    return {"near_duplicates": asdict(found)}
+
+
+def draw_epochs(
+    history: Sequence[Mapping[str, float]], kept: int, name: str, picture: Path | None
+) -> None:
+    """Draw how a training went, where a picture is asked for."""
+    from bottleneck.pictures import draw_history
+
+    if picture and history:
+        draw_history(history, kept, name, picture)
+        note(f"epochs drawn to {picture}")

@@ -6,13 +6,15 @@ from typing import Annotated, Any
 from annotated_doc import Doc
 
 from bottleneck.errors import UsageError
-from bottleneck.fields import Option
-from bottleneck.settings import ByteSize, Name
+from bottleneck.fields import Option, settings
+from bottleneck.settings.values import ByteSize, Count, Device, MovedWeights, Name, NewSet
 
 __all__ = [
     "AsJson",
     "BankName",
     "CacheFolder",
+    "EpochSettings",
+    "Folders",
     "HeadName",
     "HeadsFolder",
     "Jobs",
@@ -20,10 +22,8 @@ __all__ = [
     "Memory",
     "NearDuplicates",
     "NewName",
-    "OtherData",
     "Picture",
-    "Resume",
-    "TensorBoard",
+    "StartSettings",
     "check_picture",
     "in_parallel",
     "memory_of",
@@ -46,18 +46,47 @@ Memory = Annotated[
         "What the features may take, such as 500MB; half of what is free by default. softmax, "
         "logreg and svm train in passes over larger ones."
     ),
-    Option(metavar="SIZE"),
 ]
 NearDuplicates = Annotated[
     bool, Doc("Also look for images that stand in two splits and look alike; reads all images.")
 ]
-OtherData = Annotated[
-    Path | None, Doc("Images, as for extract; those that the head was fitted on by default.")
-]
-Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
-Resume = Annotated[bool, Doc("Go on with an interrupted run of that name.")]
 NewName = Annotated[Name | None, Doc("Name of the result; made of what it is by default.")]
-TensorBoard = Annotated[Path | None, Doc("Log the epochs to this folder for TensorBoard.")]
+Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
+
+
+@settings("Folders", kw_only=True)
+class Folders:
+    """Where features and heads are kept."""
+
+    cache: CacheFolder = Path("cache")
+    heads: HeadsFolder = Path("heads")
+
+
+@settings("Epochs", kw_only=True)
+class EpochSettings:
+    """Where the epochs of a training are shown."""
+
+    picture: Picture = None
+    tensorboard: Annotated[Path | None, Doc("Log the epochs to this folder for TensorBoard.")] = (
+        None
+    )
+
+
+@settings("Start", kw_only=True)
+class StartSettings:
+    """What a fine-tuning starts from, and where it runs."""
+
+    head: HeadName = None
+    data: Annotated[
+        Path | None, Doc("Images, as for extract; those that the head was fitted on by default.")
+    ] = None
+    image_set: NewSet = None
+    resume: Annotated[bool, Doc("Go on with an interrupted run of that name.")] = False
+    weights: MovedWeights = None
+    device: Device = "auto"
+    devices: Annotated[
+        Count | None, Doc("Processes or GPUs that share each step; those of `device` by default.")
+    ] = None
 
 
 def check_picture(file: Path | None) -> None:

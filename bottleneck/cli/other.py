@@ -1,7 +1,9 @@
 """The commands beside the way from images to a head: demo, config."""
 
+import json
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import MISSING
 from pathlib import Path
@@ -9,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_doc import Doc
 
-from bottleneck.cli.command import COMMANDS, add_command, all_values, application, config_file
-from bottleneck.cli.config import read_config
-from bottleneck.cli.options import AsJson, CacheFolder, HeadsFolder
+from bottleneck.cli import options
+from bottleneck.cli.command import COMMANDS, add_command, in_order
+from bottleneck.cli.config import Config
 from bottleneck.cli.output import note, print_json, print_table
 from bottleneck.errors import UnknownNameError, did_you_mean
-from bottleneck.fields import Option
+from bottleneck.fields import Declared, Option
 
 if TYPE_CHECKING:
     from bottleneck.evaluate import Evaluation
@@ -22,54 +24,61 @@ if TYPE_CHECKING:
 
 __all__ = ["config", "demo"]
 
+_MODEL = "efficientnet_lite0"
+
 
 @add_command("demo", "Other")
 def demo(
+    file: Config,
     data: Annotated[Path, Doc("Folder to write the demo's images to.")] = Path("data"),
-    cache: CacheFolder = Path("cache"),
-    heads: HeadsFolder = Path("heads"),
+    cache: options.CacheFolder = Path("cache"),
+    heads: options.HeadsFolder = Path("heads"),
     picture: Annotated[Path, Doc("File to draw the confusion matrix to.")] = Path(
         "confusion_matrix.png"
     ),
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show the whole way on 200 photographs: extract, fit two heads, evaluate them."""
     from bottleneck.demo import write_demo_images
 
     written = write_demo_images(data)
     note(f"demo images: {written} written to {data}" if written else f"demo images are in {data}")
-    model = "efficientnet_lite0"
-    commands = []
+    commands: list[str] = []
 
-    def run(*arguments: object) -> Any:
-        words = [str(argument) for argument in arguments]
-        commands.append(shlex.join(["bottleneck", *words]))
+    def run(command: str, **options: Any) -> Any:
+        commands.append(_command_line(command, options, file))
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
             print(f"\n$ {commands[-1]}", flush=True)
-            return application()(words, standalone_mode=False)
+            return COMMANDS[command].run(options, file.option)
 
-    stores = ("--cache", cache) if cache != Path("cache") else ()
-    shelves = ("--heads", heads) if heads != Path("heads") else ()
-    run("extract", "--model", model, "--data", data, *stores)
+    run("extract", model=_MODEL, data=data, cache=cache)
     rows = []
-    for clf, drawn in (("softmax", ("--picture", picture)), ("svm", ())):
-        name = f"demo-{clf}"
-        fitted = run("fit-head", "--clf", clf, "--model", model, "--name", name, *stores, *shelves)
-        rows.append(
-            _demo_row(name, fitted, run("evaluate", "--head", name, *drawn, *stores, *shelves))
-        )
+    places = {"cache": cache, "heads": heads}
+    for clf, drawn in (("softmax", {"picture": picture}), ("svm", {})):
+        fitted = run("fit-head", clf=clf, model=_MODEL, name=f"demo-{clf}", **places)
+        result = run("evaluate", head=f"demo-{clf}", **drawn, **places)
+        rows.append(_demo_row(f"demo-{clf}", fitted, result))
     if as_json:
         print_json({"heads": rows, "commands": commands})
         return
     print()
-    print_table(rows, title=f"Heads on the features of {model}, {data}")
-    print("\nThe commands were:")
-    for command in commands:
-        print(f"  {command}")
-    example = shlex.join(
-        ["bottleneck", "predict", "--head", "demo-svm", *map(str, shelves), str(data / "face")]
+    print_table(rows, title=f"Heads on the features of {_MODEL}, {data}")
+    print("\nThe commands were:", *commands, sep="\n  ")
+    options = {"head": "demo-svm", "heads": heads, "images": data / "face"}
+    print(
+        f"Go on with your own images (--data FOLDER), or with\n"
+        f"  {_command_line('predict', options, file)}"
     )
-    print(f"Go on with your own images (--data FOLDER), or with\n  {example}")
+
+
+def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:
+    """Return a command as it is typed; what the file or the default says anyway is left out."""
+    words = ["bottleneck", *name.split()]
+    for key, value in options.items():
+        declared, configured = COMMANDS[name].values[key], file.of(name).get(key)
+        if str(value) != str(configured.value if configured else declared.default):
+            words += [str(value)] if declared.option.argument else [declared.flag, str(value)]
+    return shlex.join([*words, *(["--config", file.option] if file.option else [])])
 
 
 def _demo_row(name: str, fitted: "Head", result: "Evaluation") -> dict[str, Any]:
@@ -87,35 +96,47 @@ def _demo_row(name: str, fitted: "Head", result: "Evaluation") -> dict[str, Any]
 
 @add_command("config", "Other")
 def config(
+    file: Config,
     command: Annotated[
-        str | None, Doc("Only this command's settings, such as 'fit-head'."), Option(argument=True)
-    ] = None,
-    as_json: AsJson = False,
+        tuple[str, ...],
+        Doc("Only this command's settings, such as fit-head or cache ls."),
+        Option(argument=True),
+    ] = (),
+    as_json: options.AsJson = False,
 ) -> None:
-    """Print the settings in force, and where each value comes from."""
-    if command not in {None, *COMMANDS}:
+    """Print the settings in force as TOML, and where each value comes from."""
+    wanted = " ".join(command).replace(".", " ")
+    chosen = [each for each in in_order() if f"{each.name} ".startswith(f"{wanted} ".lstrip())]
+    if not chosen:
         raise UnknownNameError(
-            f"no command {command!r}{did_you_mean(str(command), COMMANDS)}; expected one of "
-            f"{', '.join(COMMANDS)}"
+            f"no command {wanted!r}; expected one of {', '.join(COMMANDS)}"
+            f"{did_you_mean(wanted, COMMANDS)}"
         )
-    known = read_config(config_file(), all_values())
-    rows = [
-        {
-            "command": name,
-            "key": value.key,
-            "value": _shown(found.value if found else value.default),
-            "from": f"[{found.table}]" if found else "default",
-        }
-        for name, each in COMMANDS.items()
-        if command in {None, name}
-        for value in each.values.values()
-        for found in [known[name].get(value.name)]
-    ]
-    print_table(rows, as_json=as_json)
+    note(f"settings from {file.file}" if file.file else "no bottleneck.toml: all are defaults")
+    rows = [_setting(each.name, value, file) for each in chosen for value in each.values.values()]
+    if as_json:
+        print_json(rows)
+        return
+    for each in chosen:
+        print(f"\n[{each.name.replace(' ', '.')}]")
+        for row in rows:
+            if row["command"] == each.name:
+                print(f"{_toml(row['key'], row['value']):<40}  # {row['from']}")
 
 
-def _shown(value: Any) -> Any:
-    """Return a value as JSON holds it; None for what has to be given."""
-    if value is MISSING:
-        return None
-    return value if isinstance(value, bool | int | float | list) else value and str(value)
+def _setting(command: str, value: Declared, file: Config) -> dict[str, Any]:
+    """Return what is in force for a value, as JSON holds it."""
+    found = file.of(command).get(value.name)
+    default = None if value.default is MISSING else value.default
+    return {
+        "command": command,
+        "key": value.key,
+        "value": found.value if found else str(default) if isinstance(default, Path) else default,
+        "from": found.table if found else "required" if value.default is MISSING else "default",
+    }
+
+
+def _toml(key: str, value: Any) -> str:
+    """Return a line of TOML, commented out where there is no value."""
+    text = str(value) if isinstance(value, float) else json.dumps(value, default=str)
+    return f"# {key} =" if value is None else f"{key} = {text}"

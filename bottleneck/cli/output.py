@@ -1,16 +1,30 @@
 """What is printed: results on standard output, notes and progress on standard error."""
 
+import csv
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-__all__ = ["loading", "note", "print_json", "print_table", "progress_shown", "stop"]
+__all__ = [
+    "loading",
+    "note",
+    "print_csv",
+    "print_json",
+    "print_list",
+    "print_table",
+    "progress_shown",
+    "stop",
+]
 
+_Show = Callable[[str, int, int, float, Mapping[str, int]], None]
+"""Takes a stage, what is done, the total, the rate since the stage began, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
+_UNLIMITED = 100_000
 
 
 class _Stop:
@@ -37,6 +51,19 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2))
 
 
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same columns as CSV."""
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+
+
+def print_list(facts: Mapping[str, str]) -> None:
+    """Print a line for each fact: its name, then what it is."""
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"{name.ljust(width)}  {fact}")
+
+
 def print_table(
     rows: Sequence[Mapping[str, Any]],
     *,
@@ -44,21 +71,32 @@ def print_table(
     as_json: bool = False,
     markdown: bool = False,
 ) -> None:
-    """Print rows of the same columns: drawn on a terminal, aligned elsewhere, or as asked for."""
+    """Print rows as a table, or as asked for.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        The first has all columns; what another lacks is shown as "-".
+    title : str
+        Above a table that is text.
+    as_json, markdown : bool
+        How rows are printed.
+    """
     if as_json:
         print_json(rows)
         return
     if not rows:
         return
     columns = list(rows[0])
-    cells = [[_text(row[column]) for column in columns] for row in rows]
-    right = [all(isinstance(row[column], int | float | None) for row in rows) for column in columns]
-    if markdown:
-        _mark_down(columns, cells, right)
-    elif sys.stdout.isatty():
+    cells = [[_text(row.get(column)) for column in columns] for row in rows]
+    right = [
+        all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns
+    ]
+    if not markdown:
         _draw(title, columns, cells, right)
-    else:
-        _align(title, columns, cells, right)
+        return
+    for line in (columns, ["---:" if number else "---" for number in right], *cells):
+        print(f"| {' | '.join(line)} |")
 
 
 @contextmanager
@@ -81,16 +119,25 @@ def progress_shown(
 
     It takes what is being done, how much is done and how much there is in all, and may take other
     counts by name.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    unit : str
+        What is counted.
+    as_json : bool
+        Write JSON lines.
     """
     if quiet:
-        yield lambda *_numbers, **_counts: stop.check()
+        yield _report(lambda *_: None)
     elif as_json:
-        yield _json_lines(unit)
+        yield _report(partial(_json_line, unit))
     elif sys.stderr.isatty():
-        with _bar(unit) as report:
-            yield report
+        with _bar(unit) as show:
+            yield _report(show, seconds=0)
     else:
-        yield _lines(unit)
+        yield _report(partial(_line, unit))
 
 
 def _text(value: Any) -> str:
@@ -106,128 +153,83 @@ def _text(value: Any) -> str:
 def _draw(
     title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> None:
-    from rich.box import SIMPLE
+    """Print a table: as wide as the terminal; elsewhere, as wide as its rows are."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title) or None, title_justify="left", box=SIMPLE)
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, number in zip(columns, right, strict=True):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in cells:
-        table.add_row(*map(escape, row))
-    Console().print(table)
-
-
-def _mark_down(
-    columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
-) -> None:
-    for row in (columns, ["---:" if number else "---" for number in right], *cells):
-        print(f"| {' | '.join(row)} |")
-
-
-def _align(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
-) -> None:
-    if title:
-        print(title)
-    lines = [list(columns), *cells]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(line, widths, right, strict=True)
-        ]
-        print("  ".join(padded).rstrip())
+        table.add_row(*row)
+    terminal = sys.stdout.isatty()
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    width = None if terminal else _UNLIMITED
+    console = Console(width=width, force_terminal=terminal, **plain)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().split("\n")[:-1]:
+        print(line.rstrip())
 
 
 @contextmanager
-def _bar(unit: str) -> Iterator[Callable[..., None]]:
+def _bar(unit: str) -> Iterator[_Show]:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[counts]}"),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[counts]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
-        rate_of = _rates()
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, progress.TaskID] = {}
 
-        def report(stage: str, done: int, total: int, **counts: int) -> None:
-            stop.check()
+        def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="")
-            rate, text = rate_of(stage, done), _counted(counts)
+            text = _counted(counts)
             bar.update(tasks[stage], completed=done, total=total, rate=rate, counts=text)
 
-        yield report
+        yield show
 
 
-def _lines(unit: str) -> Callable[..., None]:
-    def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
-        left = timedelta(seconds=round((total - done) / rate)) if rate else None
-        facts = [f"{rate:.1f}/s", f"{left} left" if done < total else "", _counted(counts)]
-        if not done:
-            return  # a line for the eye can wait until there is something to tell
-        note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
-
-    return _now_and_then(show)
-
-
-def _json_lines(unit: str) -> Callable[..., None]:
-    def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
-        speed = {f"{unit}_per_second": round(rate, 3)}
-        left = {"seconds_left": round((total - done) / rate, 1) if rate else None}
-        print(
-            json.dumps({"stage": stage, "done": done, "total": total, **speed, **left, **counts}),
-            file=sys.stderr,
-            flush=True,
-        )
-
-    return _now_and_then(show)
+def _line(
+    unit: str, stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]
+) -> None:
+    if not done:
+        return  # a line for the eye can wait until there is something to tell
+    left = timedelta(seconds=round((total - done) / rate)) if rate else None
+    facts = [f"{rate:.1f}/s", f"{left} left" if done < total else "", _counted(counts)]
+    note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
 
 
-def _now_and_then(
-    show: Callable[[str, int, int, float, Mapping[str, int]], None],
-) -> Callable[..., None]:
-    """Return a report that is shown at the beginning and end of a stage, and every ten seconds."""
-    rate_of = _rates()
+def _json_line(
+    unit: str, stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]
+) -> None:
+    speed = {f"{unit}_per_second": round(rate, 3)}
+    left = {"seconds_left": round((total - done) / rate, 1) if rate else None}
+    note(json.dumps({"stage": stage, "done": done, "total": total, **speed, **left, **counts}))
+
+
+def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..., None]:
+    """Return a report that is shown at the beginning and end of a stage, and every few seconds."""
+    started: dict[str, tuple[float, int]] = {}
     last = time.monotonic()
 
     def report(stage: str, done: int, total: int, **counts: int) -> None:
         nonlocal last
         stop.check()
         now = time.monotonic()
-        rate = rate_of(stage, done)
-        if done in {0, total} or now - last >= _SECONDS_BETWEEN_LINES:
+        began, before = started.setdefault(stage, (now, done))
+        if done in {0, total} or now - last >= seconds:
             last = now
-            show(stage, done, total, rate, counts)
+            show(stage, done, total, (done - before) / max(1e-9, now - began), counts)
 
     return report
-
-
-def _rates() -> Callable[[str, int], float]:
-    """Return what gives the rate of a stage since it was first asked for that."""
-    started: dict[str, tuple[float, int]] = {}
-
-    def rate_of(stage: str, done: int) -> float:
-        now = time.monotonic()
-        began, before = started.setdefault(stage, (now, done))
-        return (done - before) / max(1e-9, now - began)
-
-    return rate_of
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -1,33 +1,24 @@
 """The commands on the cache: ls, info, verify, compact, prune, export, import."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from annotated_doc import Doc
 
+import bottleneck
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.notes import note_image_set
-from bottleneck.cli.options import AsJson, BankName, CacheFolder
 from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
-from bottleneck.errors import PathMissingError, UsageError
+from bottleneck.errors import CacheError, PathMissingError, UsageError
 from bottleneck.fields import Option
-from bottleneck.settings import (
-    Age,
-    ByLayer,
-    ByModel,
-    BySet,
-    ByteSize,
-    Count,
-    FeatureSettings,
-    ImportSettings,
-    Pool,
-    Seed,
-)
+from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
+from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
 
 if TYPE_CHECKING:
-    from bottleneck.cache import Bank, Cache
+    from bottleneck.cache import Bank
     from bottleneck.exchange import Exchange
 
 __all__ = [
@@ -42,13 +33,10 @@ __all__ = [
 
 
 @add_command("cache ls", "Features")
-def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> None:
+def cache_ls(cache: options.CacheFolder = Path("cache"), as_json: options.AsJson = False) -> None:
     """List the banks."""
-    from bottleneck.cache import Cache
-    from bottleneck.errors import CacheError
-
     rows = []
-    for bank in Cache(cache).bank_folders():
+    for bank in bottleneck.Cache(cache).bank_folders():
         try:
             rows.append(_summary(bank))
         except CacheError as error:
@@ -62,31 +50,29 @@ def cache_ls(cache: CacheFolder = Path("cache"), as_json: AsJson = False) -> Non
 @add_command("cache info", "Features")
 def cache_info(
     bank: Annotated[str, Doc("A bank's name, or how it begins: a model."), Option(argument=True)],
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Show where banks came from."""
-    from bottleneck.cache import Cache
-
-    found = [{"bank": each.name, **_described(each)} for each in Cache(cache).find_banks(bank)]
+    banks = bottleneck.Cache(cache).find_banks(bank)
     if as_json:
-        print_json(found)
+        print_json([{"bank": each.name, **_described(each)} for each in banks])
         return
-    for info in found:
-        layer_rows = info.pop("layers")
-        title = info.pop("bank")
-        print_table([{"key": key, "value": value} for key, value in _flat(info)], title=title)
-        print_table([{"layer": layer, **details} for layer, details in layer_rows.items()])
+    for each in banks:
+        info = _described(each)
+        layers = info.pop("layers")
+        print_table(list(_flat(info)), title=each.name)
+        print_table([{"layer": layer, **details} for layer, details in layers.items()])
 
 
 @add_command("cache verify", "Features")
 def cache_verify(
-    bank: BankName = None,
+    bank: options.BankName = None,
     deep: Annotated[bool, Doc("Also compute a sample of rows again, from their images.")] = False,
     images: Annotated[Count, Doc("How many, of each extraction, with `deep`.")] = 16,
     seed: Seed = 0,
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Check every byte against what was written; damaged files are moved to CACHE/quarantine.
 
@@ -100,7 +86,7 @@ def cache_verify(
         result = verify_cache(store, banks=banks, progress=progress)
     rows = [asdict(each) for each in result.banks]
     damage = [asdict(each) for each in result.damage]
-    skipped = _recheck(store, rows, damage, images, seed) if deep else {}
+    skipped = _recheck(store, rows, damage, images=images, seed=seed) if deep else {}
     if as_json:
         print_json({"banks": rows, "damage": damage, "skipped": skipped})
     else:
@@ -115,7 +101,10 @@ def cache_verify(
 
 
 def _recheck(
-    cache: "Cache", rows: list[dict[str, Any]], damage: list[dict[str, Any]], images: int, seed: int
+    cache: "bottleneck.Cache",
+    rows: list[dict[str, Any]],
+    damage: list[dict[str, Any]],
+    **sample: int,
 ) -> dict[str, str | None]:
     """Compute a sample of each bank again; add what is found to its row and to the damage."""
     with loading():
@@ -123,7 +112,7 @@ def _recheck(
 
     banks = [cache.named(row["bank"]) for row in rows]
     with progress_shown() as progress:
-        rechecks = recheck_banks(cache, banks, images=images, seed=seed, progress=progress)
+        rechecks = recheck_banks(cache, banks, progress=progress, **sample)
     for row, found in zip(rows, rechecks, strict=True):
         row |= {"recomputed": found.rows, "difference": found.difference}
         row["damaged"] += len(found.damage)
@@ -135,13 +124,12 @@ def _recheck(
 
 @add_command("cache compact", "Features")
 def cache_compact(
-    bank: BankName = None,
+    bank: options.BankName = None,
     compress: Annotated[
-        Literal["none", "lz4", "zstd"] | None,
-        Doc("How all parts are to be compressed; as they are if not given."),
+        Compression | None, Doc("How all parts are to be compressed; as they are if not given.")
     ] = None,
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Put small parts together and drop rows that stand twice, while others read and write."""
     from bottleneck.cache import compact_bank
@@ -154,35 +142,28 @@ def cache_compact(
 
 @add_command("cache prune", "Features")
 def cache_prune(
-    model: Annotated[str | None, Doc("Of this model, or bank.")] = None,
-    layer: Annotated[str | None, Doc("Of this layer, by its name or alias.")] = None,
+    model: Annotated[str | None, Doc("Of this model, or bank."), Option(own=True)] = None,
+    layer: Annotated[
+        str | None, Doc("Of this layer, by its name or alias."), Option(own=True)
+    ] = None,
     older_than: Annotated[
-        Age | None,
-        Doc("Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w."),
-        Option(metavar="AGE"),
+        Age | None, Doc("Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w.")
     ] = None,
     keep_bytes: Annotated[
         ByteSize | None,
-        Doc(
-            "Only as much as makes all banks no bigger than this, oldest extraction first: 500MB, "
-            "20GB."
-        ),
-        Option("--keep", metavar="SIZE"),
+        Doc("Oldest extractions first, until all banks take no more than this: 500MB, 20GB."),
+        Option("--keep"),
     ] = None,
     dry_run: Annotated[bool, Doc("Only list what would go.")] = False,
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Remove features that meet all conditions given. They can be computed again."""
     from bottleneck.cache import find_prunable, prune
 
     store = _existing(cache)
     chosen = find_prunable(
-        store,
-        model=model,
-        layer=layer,
-        older_than=older_than,
-        keep_bytes=keep_bytes,
+        store, model=model, layer=layer, older_than=older_than, keep_bytes=keep_bytes
     )
     if not dry_run:
         prune(store, chosen)
@@ -194,20 +175,15 @@ def cache_prune(
 @add_command("cache export", "Features")
 def cache_export(
     file: Annotated[Path, Doc("Ends in .h5, .hdf5 or .npz."), Option(argument=True)],
-    model: ByModel = None,
-    layer: ByLayer = None,
-    image_set: BySet = None,
-    pool: Annotated[Pool | None, Doc("Pool stored maps and tokens.")] = None,
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    chosen: ExportSettings,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Write the features of an extraction to one plain file, with paths, labels and splits."""
     from bottleneck.exchange import export_features
-    from bottleneck.features import select_features
 
     store = _existing(cache)
-    chosen = FeatureSettings(model=model, layer=layer, image_set=image_set, pool=pool, views=0)
-    selection = select_features(store, chosen)
+    selection = bottleneck.select_features(store, FeatureSettings(**vars(chosen), views=0))
     _print_exchange(export_features(store, selection, file), as_json=as_json)
 
 
@@ -221,22 +197,20 @@ def cache_import(
         Path | None,
         Doc("Of an array: CSV path,label[,split][,digest], with a row for each of its rows."),
     ] = None,
-    cache: CacheFolder = Path("cache"),
-    as_json: AsJson = False,
+    cache: options.CacheFolder = Path("cache"),
+    as_json: options.AsJson = False,
 ) -> None:
     """Take features in: an exported file, or an array made elsewhere."""
-    from bottleneck.cache import Cache
     from bottleneck.exchange import import_array, import_features
-    from bottleneck.images import ImageSet
 
-    store = Cache(cache)
+    store = bottleneck.Cache(cache)
     plain = ImportSettings(image_set=settings.image_set, seed=settings.seed)
-    if file.suffix.lower() == ".npy" and table is None:
-        raise UsageError(
-            f"{str(file)!r} does not say what its rows are; give `table=CSV` with path,label, and "
-            f"`model=NAME`"
-        )
-    if file.suffix.lower() == ".npy" and table:
+    if file.suffix.lower() == ".npy":
+        if table is None:
+            raise UsageError(
+                f"{str(file)!r} does not say what its rows are; give `table=CSV` with path,label, "
+                f"and `model=NAME`"
+            )
         imported = import_array(store, file, table, settings)
     elif settings == plain and table is None:
         imported = import_features(store, file, image_set=settings.image_set)
@@ -245,29 +219,24 @@ def cache_import(
             f"`table`, `model`, `layer`, `axes` and `by_row` belong to a .npy array, and "
             f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
         )
-    note_image_set(ImageSet.read_csv(store.set_file(imported.image_set)))
+    notes.note_image_set(bottleneck.ImageSet.read_csv(store.set_file(imported.image_set)))
     _print_exchange(imported, as_json=as_json)
 
 
-def _existing(cache: Path) -> "Cache":
-    from bottleneck.cache import Cache
-
+def _existing(cache: Path) -> "bottleneck.Cache":
     if not cache.is_dir():
         raise PathMissingError(f"no cache folder {str(cache)!r}; name it with --cache")
-    return Cache(cache)
+    return bottleneck.Cache(cache)
 
 
 def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(exchange))
         return
-    shape = " x ".join(map(str, exchange.shape))
+    added = "" if exchange.added is None else f"; {exchange.added} added to {exchange.bank}"
     print(
         f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, {exchange.model} "
-        f"{exchange.layer}, {shape} {exchange.dtype}; {exchange.added} added to {exchange.bank}"
-        if exchange.added is not None
-        else f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, "
-        f"{exchange.model} {exchange.layer}, {shape} {exchange.dtype}"
+        f"{exchange.layer}, {' x '.join(map(str, exchange.shape))} {exchange.dtype}{added}"
     )
 
 
@@ -300,11 +269,9 @@ def _described(bank: "Bank") -> dict[str, Any]:
     return info
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[dict[str, Any]]:
     for key, value in content.items():
         if isinstance(value, dict):
-            pairs.extend(_flat(value, f"{prefix}{key}."))
+            yield from _flat(value, f"{prefix}{key}.")
         else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs
+            yield {"key": f"{prefix}{key}", "value": value}

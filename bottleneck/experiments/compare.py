@@ -213,8 +213,8 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
 def _check_name(kind: str, name: str, known: Iterable[str], where: str) -> None:
     if name not in known:
         raise UnknownNameError(
-            f"no {kind} {name!r} in {where}{did_you_mean(name, known)}; expected one of "
-            f"{', '.join(sorted(known))}"
+            f"no {kind} {name!r} in {where}; expected one of {', '.join(sorted(known))}"
+            f"{did_you_mean(name, known)}"
         )
 
 

@@ -193,6 +193,6 @@ def _no_match(runs: Sequence[Extraction], asked: FeatureSettings) -> str:
     near = next(filter(None, (did_you_mean(str(value), names) for value, names in unknown)), "")
     there = "; ".join(sorted({f"{each} of {each.image_set!r}" for each in found}))
     return (
-        f"no extraction with {wanted} in the cache{near}; there are {there}: choose one of them, "
-        f"or run 'bottleneck extract'"
+        f"no extraction with {wanted} in the cache; there are {there}: choose one of them, or run "
+        f"'bottleneck extract'{near}"
     )

@@ -12,7 +12,7 @@ from bottleneck.records import values
 from bottleneck.records.banks import Augmentation, TransformFacts
 from bottleneck.records.record import STRICT, Record
 from bottleneck.records.runs import FeatureSource
-from bottleneck.settings import Classifier
+from bottleneck.settings.values import Classifier
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

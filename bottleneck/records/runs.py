@@ -11,7 +11,7 @@ from bottleneck.files import slug
 from bottleneck.records import values
 from bottleneck.records.banks import Augmentation, BankRecord
 from bottleneck.records.record import STRICT, CacheRecord, Record, facts_of, without_defaults
-from bottleneck.settings import ViewCount
+from bottleneck.settings.values import ViewCount
 
 
 @with_config(ConfigDict(**STRICT, extra="forbid"))

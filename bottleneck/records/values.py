@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from bottleneck import settings
+from bottleneck.settings import values as choices
 
 
 def among(choices: Any) -> AfterValidator:
@@ -49,9 +49,9 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Size = Annotated[int, Field(ge=1)]
 Pixels = tuple[Size, Size]
 Time = Annotated[str, AfterValidator(_is_time)]
-Pool = Annotated[str, among(settings.Pool)]
+Pool = Annotated[str, among(choices.Pool)]
 Axes = Annotated[str, among(Literal["C", "CHW", "HWC", "TC", ""])]
 """What the axes of a stored row can be; the last where it is not known."""
-Storage = Annotated[str, among(settings.Dtype)]
+Storage = Annotated[str, among(choices.Dtype)]
 Computed = Annotated[str, among(Literal["fp32", "bf16", "fp16", ""])]
-Interpolation = Annotated[str, among(settings.Interpolation)]
+Interpolation = Annotated[str, among(choices.Interpolation)]

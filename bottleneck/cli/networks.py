@@ -1,0 +1,182 @@
+"""The commands that run a network with a head on it: finetune, predict."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from annotated_doc import Doc
+
+import bottleneck
+from bottleneck.cli import notes, options
+from bottleneck.cli.command import add_command
+from bottleneck.cli.output import loading, note, print_json, progress_shown
+from bottleneck.errors import UsageError
+from bottleneck.fields import Option
+from bottleneck.settings import FinetuneSettings, PredictSettings
+
+if TYPE_CHECKING:
+    from bottleneck.finetune import Finetuned
+
+__all__ = ["finetune", "predict"]
+
+
+@add_command("finetune", "Fine-tune")
+def finetune(
+    settings: FinetuneSettings,
+    start: options.StartSettings,
+    epochs: options.EpochSettings,
+    folders: options.Folders,
+    name: options.NewName = None,
+    as_json: options.AsJson = False,
+) -> Any:
+    """Train the top of a base, or all of it, on from a head; the result is a base as well.
+
+    Exits with 1 where images had to be left out, or the training diverged; what was best is saved.
+    """
+    from bottleneck.heads import find_head
+
+    options.check_picture(epochs.picture)
+    cache = bottleneck.Cache(folders.cache)
+    place, head = find_head(folders.heads, start.head)
+    images = start.data and bottleneck.ImageSet.open(
+        start.data, name=start.image_set, seed=settings.seed
+    )
+    folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
+    if folder.resolve() == place.resolve():
+        raise UsageError(f"the result would replace {place.name!r}, its start; give another `name`")
+    replaced = (folder / "head.json").exists()
+    with loading():
+        from bottleneck.finetune import default_images, finetune_head, is_first_process
+    images = images or default_images(head, cache)
+    first = is_first_process()
+    if first:
+        notes.note_image_set(images)
+    with _training_shown(folder, settings, epochs.tensorboard, quiet=not first) as shown:
+        run = {name: getattr(start, name) for name in ("weights", "device", "devices", "resume")}
+        done = finetune_head(head, images, cache, folder, settings, **run, **shown)
+    if first:
+        if as_json:
+            print_json({"head": folder.name, "model": str(folder), **done.head.as_dict()})
+        else:
+            _print(done, settings)
+        notes.note_replaced(replaced)
+        _note_end(done, settings, epochs.picture)
+    return done
+
+
+def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
+    """Print what was trained, how it went, and where the result is."""
+    from bottleneck.records import known_source
+
+    scores, source = done.head.scores, known_source(done.head.source)
+    print(
+        f"{done.trained:,} parameters from {settings.unfreeze!r} to {source.layer_name!r} "
+        f"and the {done.head.clf} head, trained on {done.train} images, validated on {done.val}"
+    )
+    print(
+        f"best epoch {scores['best_epoch']} of {len(scores['history'])}, validation accuracy "
+        f"{scores['start_val_accuracy']:.4f} before, {scores['accuracy']:.4f} after; log loss "
+        f"{scores['start_val_loss']:.4g} before, {scores['log_loss']:.4g} after"
+    )
+    print(f"saved as {done.folder}, a head and a model")
+
+
+def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | None) -> None:
+    """Say what went wrong in the training, if anything did; exit with 1 if it was a failure."""
+    scores = done.head.scores
+    best = scores["best_epoch"]
+    if done.diverged:
+        kept = f"as after epoch {best}" if best else "as before the first"
+        note(
+            f"warning: the training diverged in epoch {done.diverged}: its loss was no finite "
+            f"number; saved is the network {kept}: give a --learning-rate below "
+            f"{settings.learning_rate:g}"
+        )
+    elif not best:
+        note(
+            "note: no epoch was better on the validation images than the head as it was, and "
+            "nothing was changed; another layer, --augment or a lower --learning-rate may help"
+        )
+    notes.note_rejected(done.rejected)
+    notes.draw_epochs(scores["history"], best, done.folder.name, picture)
+    if done.rejected or done.diverged:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _training_shown(
+    folder: Path, settings: FinetuneSettings, tensorboard: Path | None, *, quiet: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield what reports a training: ``progress`` and ``watch``; say how an interrupted goes on."""
+    from bottleneck.finetune.checkpoints import Checkpoint
+    from bottleneck.pictures import epoch_log
+
+    logged = epoch_log(tensorboard / folder.name) if tensorboard and not quiet else nullcontext()
+    try:
+        with progress_shown(quiet=quiet) as progress, logged as log:
+
+            def watch(epoch: Mapping[str, float]) -> None:
+                note(
+                    f"epoch {epoch['epoch']} of {settings.epochs}: loss {epoch['loss']:.4g}, "
+                    f"accuracy {epoch['accuracy']:.4f}; validation loss {epoch['val_loss']:.4g}, "
+                    f"accuracy {epoch['val_accuracy']:.4f}"
+                )
+                if log:
+                    log(epoch)
+
+            yield {"progress": progress, "watch": watch}
+    except SystemExit:
+        if not quiet and Checkpoint(folder).exists:
+            note("stopped: the same command with --resume goes on after the last whole epoch")
+        raise
+
+
+@add_command("predict", "Ship")
+def predict(
+    images: Annotated[
+        tuple[Path, ...], Doc("Image files, or folders of them."), Option(argument=True)
+    ],
+    settings: PredictSettings,
+    head: options.HeadName = None,
+    heads: options.HeadsFolder = Path("heads"),
+    as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
+) -> None:
+    """Print the class and its probability for each image.
+
+    Exits with 1 where images had to be left out; all others are predicted.
+    """
+    from bottleneck.heads import find_head
+    from bottleneck.images import RejectedImage
+
+    _, fitted = find_head(heads, head)
+    found = bottleneck.ImageSet.from_paths(images)
+    with loading():
+        from bottleneck.predict import load_base, predict_images
+    base = load_base(fitted, weights=settings.weights, device=settings.device)
+    notes.note_random(base.weights_random)
+    notes.note_image_set(found)
+    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    if not as_json:
+        table.writerow(["path", "class", *(f"p({label})" for label in fitted.classes)])
+    rejected = []
+    with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
+        for result in predict_images(fitted, found, settings, base=base, progress=progress):
+            if isinstance(result, RejectedImage):
+                rejected.append(result)
+                line: dict[str, Any] = {"path": result.path, "error": result.reason}
+            else:
+                line = {"path": result.path, "class": result.label}
+                line["probabilities"] = result.probabilities
+            if as_json:
+                print(json.dumps(line))
+            elif "error" not in line:
+                shares = (round(share, 6) for share in line["probabilities"].values())
+                table.writerow([line["path"], line["class"], *shares])
+    notes.note_rejected(rejected)
+    if rejected:
+        raise typer.Exit(1)

@@ -1,0 +1,204 @@
+"""Kinds of values that settings have: what each may be, and how it is written."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_doc import Doc
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from bottleneck.errors import PathMissingError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.fields import Option
+from bottleneck.files import slug
+
+__all__ = [
+    "Age",
+    "Augmentation",
+    "Balanced",
+    "BatchSize",
+    "ByteSize",
+    "Classifier",
+    "Compression",
+    "Count",
+    "Device",
+    "DeviceName",
+    "Dtype",
+    "Folds",
+    "Interpolation",
+    "MovedWeights",
+    "Name",
+    "NewSet",
+    "NotNegative",
+    "Penalty",
+    "Pixels",
+    "PolicyName",
+    "Pool",
+    "Positive",
+    "Seed",
+    "Share",
+    "ViewCount",
+    "check_device",
+    "check_views",
+]
+
+Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "knn", "mlp"]
+Compression = Literal["none", "lz4", "zstd"]
+Dtype = Literal["float16", "float32"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+Pool = Literal["none", "avg", "max", "gem", "spp", "cls"]
+
+Count = Annotated[int, Field(ge=1)]
+Folds = Annotated[int, Field(ge=2)]
+Penalty = Annotated[float, Field(ge=1e-10, le=1e10)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
+
+_AUGMENTATIONS = ("none", "flip", "standard", "crop", "color", "noise", "elastic", "trivial")
+_LONGEST_NAME = 100
+_Side = Annotated[int, Field(ge=1, le=16_384)]
+
+
+def _pixels(given: Any) -> Any:
+    """Return height and width from ``150`` or ``150x200``."""
+    sides = [int(side) for side in given.lower().split("x")] if isinstance(given, str) else given
+    found = tuple(sides) if isinstance(sides, list | tuple) else (sides,)
+    return found * 2 if len(found) == 1 else found
+
+
+def _bytes(given: Any) -> Any:
+    """Return how many bytes ``500MB`` or ``20GB`` are."""
+    if not isinstance(given, str):
+        return given
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", given)
+    if not found:
+        raise ValueError
+    return round(float(found[1]) * 1000.0 ** " KMGT".index(found[2].upper() or " "))
+
+
+def _age(given: Any) -> Any:
+    """Return how long ``12h`` or ``30d`` are."""
+    if not isinstance(given, str):
+        return given
+    found = re.fullmatch(r"([0-9]{1,4}) ?([hdw])", given)
+    if not found:
+        raise ValueError
+    return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
+
+
+def _policy(given: str) -> str:
+    """Refuse what names no augmentation; a file is read when it is used."""
+    if Path(given).suffix in {".yaml", ".yml"}:
+        if not Path(given).is_file():
+            raise PathMissingError(
+                f"no file {given!r}; name an augmentation or the path of a .yaml file"
+            )
+    elif given not in _AUGMENTATIONS:
+        raise UnknownNameError(
+            f"no augmentation {given!r}; expected one of {', '.join(_AUGMENTATIONS)}, or the path "
+            f"of a .yaml file{did_you_mean(given, _AUGMENTATIONS)}"
+        )
+    return given
+
+
+def _plain(name: str) -> str:
+    """Refuse a name that would lead to another folder."""
+    if name != slug(name) or not name or name.startswith(".") or len(name) > _LONGEST_NAME:
+        raise UsageError(
+            f"{name!r} cannot be a name; expected at most {_LONGEST_NAME} letters, digits and the "
+            f"marks . _ -, not beginning with a dot"
+        )
+    return name
+
+
+def check_device(name: str) -> str:
+    """Return a device's name, whether there is such a device or not.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several of these.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    UsageError
+        It has the form of none.
+    """
+    if not re.fullmatch(r"auto|(cpu|cuda(:\d{1,3})?)( *, *(cpu|cuda(:\d{1,3})?))*", name.strip()):
+        raise UsageError(
+            f"no device {name!r}; expected auto, cpu, cuda, cuda:N, or several GPUs such as "
+            f"cuda:0,cuda:1"
+        )
+    return name
+
+
+def check_views(views: int, augment: str | None, name: str = "views") -> None:
+    """Check that views are augmented, and that what is augmented has views.
+
+    Parameters
+    ----------
+    views : int
+        How many.
+    augment : str or None
+        The policy.
+    name : str
+        The parameter that `views` was given as.
+
+    Raises
+    ------
+    UsageError
+        There is one without the other.
+    """
+    augmented = augment not in {None, "none"}
+    if augmented and not views:
+        raise UsageError(f"`augment` {augment!r} needs `{name}` of at least 1; give `{name}=8`")
+    if views and not augmented:
+        raise UsageError(
+            f"`{name}` is {views}, and views that are not augmented would be copies of the image; "
+            f"give `augment=standard`"
+        )
+
+
+Age = Annotated[
+    timedelta,
+    BeforeValidator(_age),
+    Field(description="a number with h, d or w, such as 12h or 30d"),
+    Option(metavar="AGE"),
+]
+ByteSize = Annotated[
+    int,
+    BeforeValidator(_bytes),
+    Field(ge=0, description="a number with kB, MB, GB or TB, such as 500MB"),
+    Option(metavar="SIZE"),
+]
+PolicyName = Annotated[str, Option(words=_AUGMENTATIONS)]
+Augmentation = Annotated[PolicyName, AfterValidator(_policy)]
+DeviceName = Annotated[str, AfterValidator(check_device)]
+Name = Annotated[str, AfterValidator(_plain)]
+Pixels = Annotated[
+    tuple[_Side, _Side],
+    BeforeValidator(_pixels),
+    Field(description="pixels as SIDE or HEIGHTxWIDTH, such as 150 or 150x200"),
+    Option(metavar="PIXELS"),
+]
+
+Balanced = Annotated[bool, Doc("Weight each class the same, however many images it has.")]
+BatchSize = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
+    Doc("Images per call of the base; auto is what suits the machine."),
+]
+Device = Annotated[
+    DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
+]
+MovedWeights = Annotated[str | None, Doc("The base's weights, where they have moved.")]
+NewSet = Annotated[
+    Name | None, Doc("Name of the image set; the folder's by default."), Option("--set")
+]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and training.")]
