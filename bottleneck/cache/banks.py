@@ -43,27 +43,27 @@ class Bank:
     ----------
     path : Path
         ``cache/<model>-<first 12 of the fingerprint>/``.
+
+    Attributes
+    ----------
+    path, name : Path, str
+        The folder, and its name.
+    info_file : Path
+        ``bank.json``.
+    view_file : Path
+        ``features.h5``.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.name = path, path.name
+        self.info_file, self.view_file = path / "bank.json", path / "features.h5"
         self._seen: dict[Path, Part] = {}
         self._indexes: dict[str, RowIndex] = {}
-
-    @property
-    def name(self) -> str:
-        """The name of the folder."""
-        return self.path.name
 
     @property
     def exists(self) -> bool:
         """Whether the bank has been made."""
         return self.info_file.exists()
-
-    @property
-    def info_file(self) -> Path:
-        """``bank.json``."""
-        return self.path / "bank.json"
 
     @property
     def info(self) -> BankRecord:
@@ -306,11 +306,6 @@ class Bank:
             part_bytes=writers.PART_BYTES // share,
             part_seconds=writers.PART_SECONDS if part_seconds is None else part_seconds,
         )
-
-    @property
-    def view_file(self) -> Path:
-        """``features.h5``."""
-        return self.path / "features.h5"
 
     @property
     def view_file_is_old(self) -> bool:

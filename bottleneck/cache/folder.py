@@ -115,18 +115,6 @@ class Cache:
         """Return the files of all runs' records, oldest first."""
         return sorted((self.root / "runs").glob("*.json"))
 
-    def run(self, path: Path) -> Extraction | None:
-        """Return the record in a file; None where another version wrote it.
-
-        Raises
-        ------
-        CacheError
-            It cannot be read, or is damaged.
-        """
-        with suppress(OtherVersionError):
-            return read_record(path, Extraction)
-        return None
-
     def runs(self, *, damaged_too: bool = True) -> list[Extraction]:
         """Return the records of all extractions, oldest first; not those of other versions.
 
@@ -140,11 +128,12 @@ class Cache:
         DamagedError
             A record is damaged.
         """
+        passed_over = (OtherVersionError,) if damaged_too else (OtherVersionError, DamagedError)
         records = []
         for path in self.run_files():
-            with suppress(*(() if damaged_too else (DamagedError,))):
-                records.append(self.run(path))
-        return list(filter(None, records))
+            with suppress(*passed_over):
+                records.append(read_record(path, Extraction))
+        return records
 
     def check_writable(self) -> None:
         """Raise `CacheError` unless files can be written into the cache folder."""

@@ -97,6 +97,11 @@ def hdf5_pieces(
         By their path in the file.
     attributes : mapping of str to Any
         Of the file.
+
+    Yields
+    ------
+    memoryview
+        The next bytes.
     """
     plan = SparseFile()
     raw: dict[int, Dataset] = {}
@@ -232,11 +237,12 @@ def block_rows(width: int) -> int:
     return max(1, _BLOCK_BYTES // width)
 
 
-def checksums(values: np.ndarray) -> list[int]:
-    """Return XXH3 (64 bits) of each block of rows; the last may have fewer."""
+def checksums(values: np.ndarray) -> np.ndarray:
+    """Return XXH3, as uint64, of each block of rows; the last may have fewer."""
     size = block_rows(row_bytes(values)) * row_bytes(values)
     data = values.reshape(-1).view(np.uint8).data
-    return [xxh3_64_intdigest(data[start : start + size]) for start in range(0, len(data), size)]
+    sums = [xxh3_64_intdigest(data[start : start + size]) for start in range(0, len(data), size)]
+    return np.array(sums, np.uint64)
 
 
 def seal_of(
@@ -256,8 +262,20 @@ def seal_of(
 def compression_options(compress: str, values: Shaped) -> dict[str, Any]:
     """Return the options by which h5py compresses values.
 
-    zstd goes over the bytes of equal rank put together, which makes it denser and no slower; lz4
-    gets worse by that.
+    For zstd the bytes of equal significance are put together first (HDF5's shuffle filter), which
+    makes it denser and no slower; lz4 gets worse by that.
+
+    Parameters
+    ----------
+    compress : str
+        ``none``, ``lz4`` or ``zstd``.
+    values : np.ndarray or Layer
+        What has their shape (n, ...) and type.
+
+    Returns
+    -------
+    dict of str to Any
+        Arguments of `h5py.Group.create_dataset`.
 
     Raises
     ------
@@ -296,7 +314,20 @@ def load_filters() -> ModuleType:
 
 
 def part_size(rows: int, widths: Sequence[int]) -> int:
-    """Return the bytes on disk of a part, about: rows of layers of so many bytes, uncompressed."""
+    """Return about how many bytes a part takes on disk, uncompressed.
+
+    Parameters
+    ----------
+    rows : int
+        How many rows it has.
+    widths : sequence of int
+        Bytes of a row of each layer.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     keys = rows * (32 + 2)
     sums = sum(8 * -(-rows // block_rows(width)) for width in widths)
     values = rows * sum(widths)

@@ -141,7 +141,7 @@ class Part:
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             fill(buffer[done : done + length], start)
             done += length
-        if checksums(buffer[:done]) != layer.sums[blocks].tolist():
+        if not np.array_equal(checksums(buffer[:done]), layer.sums[blocks]):
             raise DamagedError(self.path, "a block's checksum does not match")
 
     @contextmanager

@@ -63,6 +63,11 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
     compress : str, optional
         Bring all parts to this compression; without, each stays as it is.
 
+    Returns
+    -------
+    Compaction
+        Parts and bytes before and after.
+
     Raises
     ------
     UsageError, MissingExtraError
@@ -90,6 +95,13 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
 
 def drop_layer(bank: Bank, layer: str) -> None:
     """Remove a layer's features; parts with other layers are written again without it.
+
+    Parameters
+    ----------
+    bank : Bank
+        Its parts are replaced.
+    layer : str
+        The layer's own name, not its alias.
 
     Raises
     ------
@@ -218,6 +230,11 @@ def find_prunable(
     keep_bytes : int, optional
         Only as much as makes the banks no bigger than this, what was extracted longest ago first.
 
+    Returns
+    -------
+    list of Prunable
+        What `prune` removes; banks that cannot be read as a whole.
+
     Raises
     ------
     UsageError
@@ -263,6 +280,13 @@ def find_prunable(
 
 def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
     """Remove what `find_prunable` found. A kill meanwhile leaves what is not yet removed whole.
+
+    Parameters
+    ----------
+    cache : Cache
+        Where it is.
+    chosen : sequence of Prunable
+        What to remove.
 
     Raises
     ------

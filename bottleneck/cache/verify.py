@@ -11,8 +11,9 @@ from pathlib import Path
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
-from bottleneck.errors import CacheError, DamagedError, MissingExtraError
+from bottleneck.errors import CacheError, DamagedError, MissingExtraError, OtherVersionError
 from bottleneck.files import move, stale_paths, write_json
+from bottleneck.records import Extraction, read_record
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
 
@@ -93,6 +94,11 @@ def verify_cache(
     progress : callable, optional
         Called with ``"verify"``, the parts checked and the parts to check.
 
+    Returns
+    -------
+    Verification
+        What is whole in each bank, and all that is damaged.
+
     Raises
     ------
     CacheError
@@ -129,8 +135,8 @@ def verify_cache(
 def _check_records(cache: Cache, damage: list[Damage]) -> None:
     """Check the records of runs and the image sets."""
     for path in cache.run_files():
-        with _noted(cache, path, damage):
-            cache.run(path)
+        with _noted(cache, path, damage), suppress(OtherVersionError):
+            read_record(path, Extraction)
     runs = cache.runs(damaged_too=False)
     digests = {run.image_set: run.image_set_sha256 for run in runs if run.image_set_sha256}
     for name, digest in digests.items():

@@ -14,17 +14,8 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import (
-    HDF5_FORMAT,
-    SCHEMA,
-    Dataset,
-    block_rows,
-    checksums,
-    compression_options,
-    hdf5_pieces,
-    row_bytes,
-    seal_of,
-)
+from bottleneck.cache import layout
+from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
 from bottleneck.cache.parts import (
     Part,
     RowIndex,
@@ -54,6 +45,20 @@ _VIEWS = 2**16
 
 def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     """Convert activations to the type in which they are stored.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        The activations, of any shape.
+    dtype : str
+        ``float16`` or ``float32``.
+    layer : str
+        Its name, for the error.
+
+    Returns
+    -------
+    np.ndarray
+        The same values in that type; `values` itself where it has it.
 
     Raises
     ------
@@ -244,10 +249,10 @@ class PartWriter:
             if name not in _KEYS
         }
         for layer, values in layers.items():
-            sums = np.array(checksums(values), np.uint64)
-            per_block = block_rows(row_bytes(values))
-            datasets[f"checksums/{layer}"] = Dataset.of(sums, rows_per_block=per_block)
-            options = compression_options(self.compress, values)
+            per_block = layout.block_rows(row_bytes(values))
+            sums = Dataset.of(layout.checksums(values), rows_per_block=per_block)
+            datasets[f"checksums/{layer}"] = sums
+            options = layout.compression_options(self.compress, values)
             datasets[f"features/{layer}"] = Dataset.of(
                 values, options, layer=layer, shape=values.shape[1:]
             )
@@ -255,9 +260,9 @@ class PartWriter:
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
             "compress": self.compress,
-            "seal": seal_of(self.fingerprint, layers, columns["digest"], columns["view"]),
+            "seal": layout.seal_of(self.fingerprint, layers, columns["digest"], columns["view"]),
         }
-        yield from hdf5_pieces(datasets, attributes)
+        yield from layout.hdf5_pieces(datasets, attributes)
 
 
 def view_file_content(parts: Sequence[Part]) -> bytes:
@@ -266,7 +271,7 @@ def view_file_content(parts: Sequence[Part]) -> bytes:
     A part that cannot be opened shows as nan, not as zero.
     """
     content = io.BytesIO()
-    with h5py.File(content, "w", libver=HDF5_FORMAT) as file:
+    with h5py.File(content, "w", libver=layout.HDF5_FORMAT) as file:
         file.attrs["parts"] = _names([part.path for part in parts])
         for layer in sorted({layer for part in parts for layer in part.layers}):
             first = list(RowIndex(parts, layer).first_rows())
@@ -295,12 +300,12 @@ def _stack(chosen: Sequence[tuple[Part, np.ndarray]], source: str) -> h5py.Virtu
     """Return some rows of parts, one below the other."""
     held = [each.dataset(source) for each, _ in chosen]
     total = sum(len(rows) for _, rows in chosen)
-    layout = h5py.VirtualLayout((total, *held[0].shape[1:]), held[0].dtype)
+    stacked = h5py.VirtualLayout((total, *held[0].shape[1:]), held[0].dtype)
     start = 0
     for (part, rows), values in zip(chosen, held, strict=True):
         name = f"parts/{part.path.name}"
         virtual = h5py.VirtualSource(name, source, values.shape, values.dtype)
         for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-            layout[start : start + len(run)] = virtual[int(run[0]) : int(run[-1]) + 1]
+            stacked[start : start + len(run)] = virtual[int(run[0]) : int(run[-1]) + 1]
             start += len(run)
-    return layout
+    return stacked

@@ -3,7 +3,7 @@
 The only joiner of images, bases and cache.
 """
 
-from bottleneck.extract.compute import Progress, feature_batches, preprocess
+from bottleneck.extract.compute import Progress, ahead, feature_batches, preprocess
 from bottleneck.extract.forecast import Forecast, draw_views, forecast_extraction
 from bottleneck.extract.plan import Plan, count_cached, plan_extraction
 from bottleneck.extract.recheck import Recheck, recheck_banks
@@ -16,6 +16,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Recheck",
+    "ahead",
     "count_cached",
     "draw_views",
     "extract_features",

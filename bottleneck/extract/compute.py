@@ -3,15 +3,15 @@
 import hashlib
 import io
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from math import gcd
 from operator import itemgetter
 from queue import SimpleQueue
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from bottleneck.images import ImageItem, decode, in_threads, read_file, read_siz
 __all__ = [
     "Batch",
     "Progress",
+    "ahead",
     "feature_batches",
     "preprocess",
     "preprocess_views",
@@ -36,6 +37,8 @@ __all__ = [
 Progress = Callable[..., None]
 """Called with what is being done, the images done and the images in all; other counts by name."""
 
+_Task = TypeVar("_Task")
+_Ready = TypeVar("_Ready")
 _Loaded = tuple[ImageItem, Future[bytes | list[torch.Tensor]]]
 
 
@@ -105,7 +108,8 @@ def feature_batches(
     MemoryShortError
         Not even two images at a time fit.
     """
-    most = max(map(len, views.values()), default=1) if views else 1
+    views = {item.digest: (0,) for item in items} if views is None else views
+    most = max(map(len, views.values()), default=1)
     lanes = find_lanes(base, most * len(items), batch_size)
     work = _Work(base, lanes.batch_size, policy, views)
 
@@ -114,28 +118,56 @@ def feature_batches(
         return work.decode(item, data) if lanes.decode_ahead else data
 
     at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
-    threads = torch.get_num_threads()
     free: SimpleQueue[Lane] = SimpleQueue()
     for lane in lanes.all:
         free.put(lane)
-    waiting: deque[Future[Batch]] = deque()
-    remaining = iter(items)
-    with ExitStack() as stack:
-        stack.enter_context(freed_memory_kept())
-        stack.callback(torch.set_num_threads, threads)  # which new threads would take over
-        ahead = stack.enter_context(ThreadPoolExecutor(lanes.loaders))
-        pool = stack.enter_context(
-            ThreadPoolExecutor(len(lanes.all), initializer=torch.set_num_threads, initargs=(1,))
-        )
-        for executor in (ahead, pool):
-            stack.callback(executor.shutdown, wait=False, cancel_futures=True)
-        while some := list(islice(remaining, at_once)):
-            loaded: list[_Loaded] = [(item, ahead.submit(load, item)) for item in some]
-            waiting.append(pool.submit(work.compute, free, loaded))
-            if len(waiting) > len(lanes.all) + 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    remaining, workers = iter(items), len(lanes.all)
+    loaders = ThreadPoolExecutor(lanes.loaders)
+
+    def some() -> list[_Loaded]:
+        return [(item, loaders.submit(load, item)) for item in islice(remaining, at_once)]
+
+    with freed_memory_kept():
+        try:
+            yield from ahead(partial(work.compute, free), iter(some, []), workers, workers + 1)
+        finally:
+            loaders.shutdown(cancel_futures=True)
+
+
+def ahead(
+    work: Callable[[_Task], _Ready], tasks: Iterable[_Task], workers: int, waiting: int
+) -> Iterator[_Ready]:
+    """Work in threads, ahead of the reader.
+
+    Parameters
+    ----------
+    work : callable
+        Takes one of `tasks`. In it, torch computes with one thread.
+    tasks : iterable
+        They are asked for as they are begun.
+    workers : int
+        Threads.
+    waiting : int
+        Tasks that are begun, at most, before the first of them is read.
+
+    Yields
+    ------
+    object
+        What the work makes of each task, in their order.
+    """
+    threads = torch.get_num_threads()
+    begun: deque[Future[_Ready]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for task in tasks:
+            begun.append(pool.submit(work, task))
+            if len(begun) > waiting:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # which new threads would take over
 
 
 @dataclass(frozen=True)
@@ -145,7 +177,7 @@ class _Work:
     base: FrozenBase
     batch_size: int
     policy: Policy | None
-    views: Mapping[str, Sequence[int]] | None
+    views: Mapping[str, Sequence[int]]
 
     def compute(self, free: SimpleQueue[Lane], loaded: Sequence[_Loaded]) -> Batch:
         """Take one batch the rest of the way."""
@@ -161,7 +193,7 @@ class _Work:
             except BadImageError as error:
                 rejected.append((item, str(error)))
                 continue
-            for view, seen in zip(self.views_of(item), decoded, strict=True):
+            for view, seen in zip(self.views[item.digest], decoded, strict=True):
                 places.setdefault(seen.shape, []).append(len(items))
                 items.append(item)
                 views.append(view)
@@ -179,15 +211,11 @@ class _Work:
         features = groups[0][1] if len(groups) == 1 else _joined(groups)
         return Batch(items, views, features, rejected, len(loaded))
 
-    def views_of(self, item: ImageItem) -> Sequence[int]:
-        """Return the views of an image."""
-        return (0,) if self.views is None else self.views[item.digest]
-
     def decode(self, item: ImageItem, data: bytes) -> list[torch.Tensor]:
         """Return the pixels of each view."""
         if hashlib.sha256(data).hexdigest() != item.digest:
             raise BadImageError("the file changed while it was being extracted")
-        views = self.views_of(item)
+        views = self.views[item.digest]
         return preprocess_views(self.base.transform, data, self.policy, item.digest, views)
 
 

@@ -99,7 +99,7 @@ def forecast_extraction(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """Extract a few batches into a folder that is then removed, and tell what all will take.
+    """Extract a few batches into a folder that is then removed, and estimate the whole from them.
 
     The cache is not touched. The first batches warm up, for at least two of them and a second; the
     next ones, at least four of them and four seconds, give the time per image.
@@ -110,6 +110,11 @@ def forecast_extraction(
         As for `extract_features`. Compressed features take less of the disk than is told here.
     progress : callable, optional
         Called with ``"trial"``, the images done and the images to do at most.
+
+    Returns
+    -------
+    Forecast
+        Seconds, bytes and images.
 
     Raises
     ------

@@ -156,6 +156,11 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] 
     batch_size : int or "auto"
         Images per call of the base. ``auto`` is 4 on a core, fewer from 17 cores on; on a GPU the
         largest that is faster than half of it by a twentieth.
+
+    Returns
+    -------
+    Lanes
+        What computes side by side, and in what batches.
     """
     cores = min(joblib.cpu_count(), torch.get_num_threads())
     if base.devices[0].type == "cpu":

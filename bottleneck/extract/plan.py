@@ -165,6 +165,20 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
 def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0) -> list[Plan]:
     """Find what each target lacks: plain images, or so many views of the training images.
 
+    Parameters
+    ----------
+    images : ImageSet
+        What shall be there.
+    targets : sequence of Target
+        As `find_targets` gives them.
+    views : int
+        Augmented views of each training image.
+
+    Returns
+    -------
+    list of Plan
+        One for each of `targets`.
+
     Raises
     ------
     DataError

@@ -68,6 +68,11 @@ def extract_features(
     **options
         Fields of `StoreSettings`, such as ``views=8, augment="standard"``, instead of `settings`.
 
+    Returns
+    -------
+    Extraction
+        The run's record.
+
     Raises
     ------
     UsageError
@@ -176,6 +181,11 @@ def fill_banks(
     images, base, cache, settings, progress
         As for `extract_features`.
 
+    Returns
+    -------
+    Filling
+        What was planned and computed, and which images could not be used.
+
     Raises
     ------
     MissingExtraError, DataError, CacheError, FeatureOverflowError
@@ -255,6 +265,11 @@ def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
         The set.
     bad : mapping of str to str
         Digest to reason.
+
+    Returns
+    -------
+    ImageSet
+        The others; a split that was made by this package is made anew.
 
     Raises
     ------

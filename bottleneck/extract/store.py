@@ -105,7 +105,7 @@ class FeatureWriter:
 
     def refresh(self) -> None:
         """Have each ``features.h5`` show the parts that are there."""
-        for bank in {bank.name: bank for bank in self.target.banks.values()}.values():
+        for bank in self.target.banks.values():
             if bank.view_file_is_old:
                 bank.rebuild_view_file()
 
