@@ -29,11 +29,11 @@ def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:
     )
     place = f"the package {_package(number)}"
     weights = PretrainedWeights(partial(_load, number), transform, place, top1=top1)
-    timms = f"tf_efficientnet_lite{number}"
+    theirs = f"tf_efficientnet_lite{number}"
     return Model(
         name=f"efficientnet_lite{number}",
-        architecture=f"timm:{timms}",
-        build=partial(build_timm, timms),
+        architecture=f"timm:{theirs}",
+        build=partial(build_timm, theirs),
         transform=transform,
         weights={"imagenet": weights},
         parameters=parameters,

@@ -139,9 +139,7 @@ class Transform(TransformFacts):
         given = np.asarray(image)
         height, width = given.shape[:2]
         size = size or self.size_of(height, width)
-        if size == (height, width):
-            resized = torch.from_numpy(np.array(given)).movedim(-1, 0)
-        elif self.exact_resize or not self._has_kernel(height, width, size):
+        if self.exact_resize or not self._has_kernel(height, width, size):
             kernel = Image.Resampling[self.interpolation.upper()]
             filtered = Image.fromarray(given).resize(size[::-1], kernel)
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
@@ -150,9 +148,8 @@ class Transform(TransformFacts):
             resized = torch.nn.functional.interpolate(
                 tensor[None], size, mode=self.interpolation, antialias=True
             )[0]
-        cropped: torch.Tensor = resized
-        if not self.keep_aspect:
-            cropped = center_crop(resized, list(self.crop))
+        whole = self.keep_aspect
+        cropped: torch.Tensor = resized if whole else center_crop(resized, list(self.crop))
         return cropped
 
     def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
@@ -211,7 +208,7 @@ class Transform(TransformFacts):
 
     def _has_kernel(self, height: int, width: int, size: tuple[int, int]) -> bool:
         """Whether the kernels are as good as Pillow: some overshoot where a side grows."""
-        shrinks = size[0] <= height and size[1] <= width
+        shrinks = size[0] <= height and size[1] <= width and size != (height, width)
         return shrinks and self.interpolation in {"bilinear", "bicubic"}
 
     def _covering(self, height: int, width: int) -> tuple[int, int]:

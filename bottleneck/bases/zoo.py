@@ -131,10 +131,8 @@ def find_model(name: str) -> Model:
     """
     if plugins := list(entry_points(group=_PLUGIN_GROUP, name=name)):
         return _from_plugins(name, plugins)
-    if name.startswith(_TIMM):
-        return from_timm(name.removeprefix(_TIMM), name)
-    if name in TEXTBOOK_NAMES:
-        return from_timm(TEXTBOOK_NAMES[name], name)
+    if name in TEXTBOOK_NAMES or name.startswith(_TIMM):
+        return from_timm(TEXTBOOK_NAMES.get(name, name.removeprefix(_TIMM)), name)
     if name in _built_in():
         return from_torchvision(name)
     if is_finetuned(name):
