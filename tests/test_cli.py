@@ -227,7 +227,9 @@ def test_looking_into_the_cache(bottleneck):
     assert row["model"] == "squeezenet1_1"
     assert row["weights"] == "random:0"
     assert (row["rows"], row["parts"]) == (16, 1)
-    assert row["bank"] in bottleneck("cache", "ls").out
+    listed = bottleneck("cache", "ls").out
+    assert row["bank"] in listed
+    assert all(line == line.rstrip() for line in listed.splitlines())
     (info,) = json.loads(bottleneck("cache", "info", "squeeze", "--json").out)
     assert info["layers"]["features.12.cat"]["rows"] == 16
     assert info["transform"]["crop"] == [224, 224]

@@ -66,7 +66,7 @@ def reference() -> str:
         "numbers and flags as `true` or `false`, without quotes; all else is a string. Where an\n"
         "option may repeat, the value is a list, or one alone. What is typed wins over the file,\n"
         "a command's table over `[default]`, and the file over the default; `bottleneck config`\n"
-        "prints what is in force.\n"
+        "prints what is in force. `cache prune` has `model` and `layer` from its own table only.\n"
     )
     parts = [head]
     for command in in_order():

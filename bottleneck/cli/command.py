@@ -87,12 +87,12 @@ class Command:
             config = read_config(file, {name: each.values for name, each in COMMANDS.items()})
             return self.function(**self._arguments(typed, config))
         except BottleneckError as error:
-            own = {name: it for name, it in config.of(self.name).items() if name not in typed}
+            own = {name: it for name, it in config.values[self.name].items() if name not in typed}
             print(f"error: {self._told(str(error), own, config.file)}", file=sys.stderr)
             sys.exit(2 if isinstance(error, UsageError) else 1)
 
     def _arguments(self, typed: Mapping[str, Any], config: Config) -> dict[str, Any]:
-        given = {name: each.value for name, each in config.of(self.name).items()} | dict(typed)
+        given = {name: each.value for name, each in config.values[self.name].items()} | dict(typed)
         found: dict[str, Any] = {}
         for name, each in self.parameters.items():
             if each is Config:
@@ -200,6 +200,7 @@ class _Group(TyperGroup):
 
 
 def _plain(parameters: list[Any]) -> list[Any]:
+    """Take away the types that Typer shows for what has none to choose: ``<bool>``, ``<str>``."""
     for each in parameters:
         if each.param_type_name == "argument":
             each.display_type_rich = lambda **_: ""

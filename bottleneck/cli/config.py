@@ -1,6 +1,7 @@
 """Settings from ``bottleneck.toml``: a table for each command, and ``[default]`` for all."""
 
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,17 +36,13 @@ class Config:
         None where there is none.
     option : str or None
         The file as ``--config`` names it; None where it is found by itself.
-    values : dict of str to dict
-        Of each command, by the names of its parameters.
+    values : mapping of str to dict
+        What each command is given, by the names of its parameters.
     """
 
     file: Path | None = None
     option: str | None = None
-    values: dict[str, dict[str, Configured]] = field(default_factory=dict)
-
-    def of(self, command: str) -> dict[str, Configured]:
-        """Return what a command is given."""
-        return self.values.get(command, {})
+    values: Mapping[str, dict[str, Configured]] = field(default_factory=lambda: defaultdict(dict))
 
 
 def read_config(file: str | None, commands: Mapping[str, _Fields]) -> Config:
@@ -81,7 +78,7 @@ def read_config(file: str | None, commands: Mapping[str, _Fields]) -> Config:
         return Config()
     try:
         tables = dict(_tables(tomllib.loads(path.read_text(encoding="utf-8"))))
-        found = Config(path, file, {name: {} for name in commands})
+        found = Config(path, file)
         for table in sorted(tables, key=_SHARED.__ne__):  # the shared table first
             _take(found, commands, table, tables[table])
     except FileNotFoundError:

@@ -75,7 +75,7 @@ def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:
     """Return a command as it is typed; what the file or the default says anyway is left out."""
     words = ["bottleneck", *name.split()]
     for key, value in options.items():
-        declared, configured = COMMANDS[name].values[key], file.of(name).get(key)
+        declared, configured = COMMANDS[name].values[key], file.values[name].get(key)
         if str(value) != str(configured.value if configured else declared.default):
             words += [str(value)] if declared.option.argument else [declared.flag, str(value)]
     return shlex.join([*words, *(["--config", file.option] if file.option else [])])
@@ -126,7 +126,7 @@ def config(
 
 def _setting(command: str, value: Declared, file: Config) -> dict[str, Any]:
     """Return what is in force for a value, as JSON holds it."""
-    found = file.of(command).get(value.name)
+    found = file.values[command].get(value.name)
     default = None if value.default is MISSING else value.default
     return {
         "command": command,
