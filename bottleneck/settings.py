@@ -192,7 +192,7 @@ Standardize = Annotated[
     Option("--standardize/--no-standardize"),
 ]
 TrainingDevice = Annotated[
-    DeviceName, Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto.")
+    DeviceName, Doc("What mlp is trained on: cpu, cuda, cuda:N or auto; others on the processor.")
 ]
 
 

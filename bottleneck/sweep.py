@@ -58,6 +58,8 @@ class _Sweep:
                 raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
         if networks and MLP.name not in settings.clfs:
             raise UsageError(f"`hidden` is for mlp, not for {tried}; add `clfs=mlp`")
+        if settings.device not in {"cpu", "auto"} and MLP.name not in settings.clfs:
+            raise UsageError(f"`device` applies to mlp only, not to {tried}; leave it out")
         return cls(settings, list(dict.fromkeys(recipes)))
 
     def grid(self, recipe: Recipe) -> list[Any]:
@@ -195,7 +197,6 @@ def run_sweep(
     sweep = _Sweep.of(made(SweepSettings, settings, options))
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, sweep, share))
-    # Folds of one classifier come first, so that reductions are there for the next.
     tasks = [task for trial in trials for task in trial.tasks]
     done: dict[int, list[_Result]] = {}
     if tasks:

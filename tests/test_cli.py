@@ -112,19 +112,6 @@ def test_the_whole_way(bottleneck):
     assert sum(first["probabilities"].values()) == pytest.approx(1)
 
 
-def test_another_classifier_starts_from_what_the_first_has_reduced(bottleneck, make_images):
-    extract = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
-    bottleneck("extract", *extract, "--data", make_images(cat=30, dog=30))
-    assert bottleneck("fit-head", "--clf", "softmax").code == 0
-    (bank,) = Path("cache").glob("squeezenet*")
-    kept = {path: path.stat().st_ino for path in (bank / "reductions").iterdir()}
-    assert len(kept) == 6  # of five folds, and of all
-    for clf in ("svm", "ridge", "lda", "centroid"):
-        assert bottleneck("fit-head", "--clf", clf, "--balanced").code == 0
-    assert {path: path.stat().st_ino for path in (bank / "reductions").iterdir()} == kept
-    assert sum(path.stat().st_size for path in kept) < Cache("cache").named(bank.name).size
-
-
 def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     """In a folder that holds data/, with torchvision's weights in torch's own cache."""
     make_images(cat=4, dog=4)

@@ -153,8 +153,7 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
             f"one for each; compare layers and classifiers with 'bottleneck sweep'"
         )
     cv, repeats, seed = settings.cv, settings.repeats, settings.seed
-    # Without banks: reductions of so many subsets are not worth keeping.
-    problem = problem_of(replace(features, banks=()), recipe, TrainingSettings(seed=seed))
+    problem = problem_of(features, recipe, TrainingSettings(seed=seed))
     held = features.split("val")
     if not len(held):
         folds = [problem.folds(cv, repeat=repeat) for repeat in range(repeats)]

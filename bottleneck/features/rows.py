@@ -1,12 +1,12 @@
 """Features with labels, groups and splits, in memory or read in blocks."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from bottleneck.fields import made
 from bottleneck.images import SPLITS, ImageItem, ImageSet
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FeatureSettings
-
-if TYPE_CHECKING:
-    from bottleneck.solvers import Reduction
 
 __all__ = ["Features", "StreamedRows", "features_of", "free_memory", "load_features"]
 
@@ -128,8 +125,6 @@ class Features:
         The whole set, for its digests.
     selection : FeatureSource
         Where the features came from.
-    banks : tuple of Bank
-        Where they are: of the plain images, and of their views where there are any.
     """
 
     X: np.ndarray | StreamedRows
@@ -141,7 +136,6 @@ class Features:
     views: np.ndarray
     images: ImageSet
     selection: FeatureSource
-    banks: tuple[Bank, ...] = ()
 
     def __len__(self) -> int:
         return len(self.X)
@@ -166,16 +160,6 @@ class Features:
         """What a head must know of the features that it was fitted on."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return replace(self.selection, split_digests=splits)
-
-    @property
-    def reduce(self) -> "Callable[..., Reduction]":
-        """What reduces them: `KeptReductions` beside the features, up to the size of these."""
-        from bottleneck.solvers import KeptReductions, reduce_rows
-
-        if not self.banks:
-            return reduce_rows
-        size = sum(bank.size for bank in self.banks)
-        return KeptReductions(self.banks[0].path / "reductions", size)
 
     def training(self) -> Self:
         """Return the rows of the training images, views included; `DataError` if there are none."""
@@ -248,7 +232,6 @@ def load_features(
         views=views,
         images=images,
         selection=selection,
-        banks=banks,
     )
 
 

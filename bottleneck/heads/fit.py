@@ -10,7 +10,7 @@ from bottleneck.errors import DataError, UsageError
 from bottleneck.fields import made
 from bottleneck.heads.head import Head
 from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
-from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Progress, Reduce
+from bottleneck.heads.problem import Blocks, Fitted, Fold, Problem, Progress
 from bottleneck.heads.recipes import MLP, Recipe
 from bottleneck.heads.scoring import (
     calibration_error,
@@ -23,7 +23,7 @@ from bottleneck.heads.scoring import (
 )
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
-from bottleneck.solvers import reduce_rows, threads_for
+from bottleneck.solvers import threads_for
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -96,7 +96,6 @@ def fit_rows(
     plain: np.ndarray | None = None,
     validation: tuple[np.ndarray | Blocks, np.ndarray] | None = None,
     multilabel: bool = False,
-    reduce: Reduce = reduce_rows,
     source: "FeatureSource | None" = None,
     progress: Progress | None = None,
     **options: Any,
@@ -123,8 +122,6 @@ def fit_rows(
         Features (m, d) and labels (m,) to choose on, instead of folds.
     multilabel : bool
         Whether rows may be of several classes although no label here has a semicolon.
-    reduce : callable
-        `bottleneck.solvers.reduce_rows`, or `KeptReductions`, which keeps what it returns.
     source : FeatureSource, optional
         Kept with the head, see `Head`.
     progress : callable, optional
@@ -147,7 +144,6 @@ def fit_rows(
         groups=groups,
         sample_weight=sample_weight,
         plain=plain,
-        reduce=reduce,
         multilabel=multilabel,
     )
     return _fitted(problem, recipe, value, validation, source)
@@ -167,6 +163,10 @@ def _recipe_and_value(settings: FitSettings, progress: Progress | None) -> tuple
     for name in ("C", "n_neighbors"):
         if getattr(settings, name) is not None and name != recipe.parameter:
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
+    if settings.device not in {"cpu", "auto"} and recipe.name != MLP.name:
+        raise UsageError(
+            f"`device` applies to mlp only; {recipe.name} is fitted on the processor: leave it out"
+        )
     return recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
 
 

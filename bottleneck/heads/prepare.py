@@ -7,11 +7,10 @@ import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.problem import Blocks, Fold, Problem, Progress, Reduce
+from bottleneck.heads.problem import Blocks, Fold, Problem, Progress
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings, TrainingSettings
-from bottleneck.solvers import reduce_rows
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -56,8 +55,7 @@ def problem_of(
 ) -> Problem:
     """Return what a head is to be fitted on: the training rows of features, or the rows given.
 
-    Identical images and the views of an image are one group; weights count; what is reduced is kept
-    beside the features.
+    Identical images and the views of an image are one group; weights count.
     """
     train = features.training() if rows is None else features.take(rows)
     return make_problem(
@@ -69,7 +67,6 @@ def problem_of(
         sample_weight=train.weights,
         plain=train.views == 0,
         multilabel=features.images.multilabel,
-        reduce=features.reduce,
     )
 
 
@@ -82,7 +79,6 @@ def make_problem(
     groups: Sequence[str] | np.ndarray | None = None,
     sample_weight: np.ndarray | None = None,
     plain: np.ndarray | None = None,
-    reduce: Reduce = reduce_rows,
     multilabel: bool = False,
 ) -> Problem:
     """Check what a head is to be fitted on; see `fit_rows` for what is given and raised."""
@@ -133,9 +129,8 @@ def make_problem(
         plain=_checked_plain(plain, own),
         balanced=settings.balanced,
         standardize=settings.standardize,
-        reduce=reduce,
         seed=settings.seed,
-        device=training_device(settings.device),
+        device=training_device(settings.device) if recipe.name == MLP.name else "cpu",
     )
     return problem if weights.all() else problem.take(weights > 0)
 

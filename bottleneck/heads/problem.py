@@ -9,12 +9,11 @@ import numpy as np
 from bottleneck.errors import DataError
 from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
-from bottleneck.solvers import Reduction, column_moments
+from bottleneck.solvers import Reduction, column_moments, reduce_rows
 
-__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Progress", "Reduce", "row_counts"]
+__all__ = ["Blocks", "Fitted", "Fold", "Problem", "Progress", "row_counts"]
 
 Progress = Callable[[str, int, int], None]
-Reduce = Callable[..., Reduction]
 
 
 class Blocks(Protocol):
@@ -94,13 +93,10 @@ class Problem:
         Whether each class counts the same, however many rows it has.
     standardize : bool
         Whether each feature is divided by its deviation over the rows fitted on.
-    reduce : callable
-        As `bottleneck.solvers.reduce_rows`.
     seed : int
         Of folds and of what is random in training.
     device : str
-        What softmax, logreg, svm and mlp are trained on where features are in memory, as PyTorch
-        names it.
+        What mlp is trained on, as PyTorch names it.
     """
 
     X: np.ndarray | Blocks
@@ -110,7 +106,6 @@ class Problem:
     plain: np.ndarray
     balanced: bool
     standardize: bool
-    reduce: Reduce
     seed: int
     device: str
 
@@ -123,7 +118,7 @@ class Problem:
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return the reduced rows, standardised by those that `fit` says, or by all."""
-        return self.reduce(self.rows, self._counted(fit), standardize=self.standardize)
+        return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and scale of the features, of shape (d,) each, by which rows are reduced."""

@@ -37,14 +37,11 @@ class Reduced(NamedTuple):
         Those of their targets.
     counts : np.ndarray
         What each row counts in each fold, see `Problem.counts`.
-    device : str
-        The one that may be used.
     """
 
     reduction: Reduction
     codes: np.ndarray
     counts: np.ndarray
-    device: str
 
     @classmethod
     def of(
@@ -52,7 +49,7 @@ class Reduced(NamedTuple):
     ) -> Self:
         """Reduce a problem whose folds are fitted on the rows `fit`, bool of shape (n, f)."""
         reduction = problem.reduction(standardised_by)
-        return cls(reduction, problem.targets.codes, problem.counts(fit), problem.device)
+        return cls(reduction, problem.targets.codes, problem.counts(fit))
 
 
 Method = Callable[[Reduced, Sequence[Any]], Solved]
@@ -148,11 +145,8 @@ class _Path:
     def __call__(self, reduced: Reduced, grid: Sequence[float]) -> Solved:
         from bottleneck.solvers.path import fit_path
 
-        reduction, codes, counts, device = reduced
-        size = len(reduction.rows) * len(reduction.mean)
-        with threads_for(size):  # again, as PyTorch is loaded only now
-            points = fit_path(reduction.rows, codes, counts, grid, self.loss, device=device)
-        for point in points:
+        reduction, codes, counts = reduced
+        for point in fit_path(reduction.rows, codes, counts, grid, self.loss):
             yield pairs_of(point, codes, self.loss), bool(point.converged.all())
 
 
@@ -245,7 +239,7 @@ def _ridge(reduced: Reduced, grid: Sequence[float]) -> Solved:
 
 
 def _lda(reduced: Reduced, _grid: Sequence[None]) -> Solved:
-    reduction, codes, counts, _ = reduced
+    reduction, codes, counts = reduced
     n_features = len(reduction.mean)
     yield [fit_lda(reduction.rows, codes, fold, n_features) for fold in counts.T], True
 

@@ -8,7 +8,7 @@ import numpy as np
 from bottleneck.heads.problem import Blocks, Fold, Problem
 
 if TYPE_CHECKING:
-    from bottleneck.solvers.problems import PathPoint
+    from bottleneck.solvers.path import PathPoint
 
 __all__ = ["Pair", "pairs_of", "stream", "stream_scores"]
 
@@ -38,7 +38,7 @@ def stream(
     X : Blocks
         Its features.
     loss : str
-        One of `bottleneck.solvers.problems.LOSSES`.
+        One of `bottleneck.solvers.losses.LOSSES`.
     fit : np.ndarray
         bool of shape (n, f): the rows of each fold.
     grid : sequence of float
