@@ -180,9 +180,8 @@ def work(folder: Path, name: str, loss: str, grid: Sequence[float], fold: int) -
     X, y = X[fit], y[fit]
     solve = solver(name)
     some = np.arange(len(X)) % 20 == 0
-    solve(
-        X[some], np.unique(y[some], return_inverse=True)[1], loss, grid[:1]
-    )  # what is loaded once
+    codes = np.unique(y[some], return_inverse=True)[1]
+    solve(X[some], codes, loss, grid[:1])  # libraries are loaded here
     started = time.perf_counter()
     found = solve(X, y, loss, grid)
     seconds = time.perf_counter() - started
