@@ -119,7 +119,6 @@ def run_sweep(
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, settings, share))
-    # All folds of one classifier come first, so that reductions are there for the next.
     tasks = [
         joblib.delayed(trial.score)((number, *fold))
         for number, trial in enumerate(trials)
@@ -202,6 +201,8 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
             raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
     if networks and MLP.name not in settings.clfs:
         raise UsageError(f"`hidden` is for mlp, not for {tried}; add `clfs=mlp`")
+    if settings.device not in {"cpu", "auto"} and MLP.name not in settings.clfs:
+        raise UsageError(f"`device` applies to mlp only, not to {tried}; leave it out")
     return list(dict.fromkeys(recipes))
 
 

@@ -159,6 +159,7 @@ WITHOUT_TORCH = {
     "unknown layer": REFUSED.format(["advise", "--layer", "none"]),
     "unknown device": REFUSED.format(["fit-head", "--device", "gpu"]),
     "first fold": UNTIL_THE_FIRST_FOLD,
+    "fit-head": COMMAND.format(["fit-head", "--name", "fitted"]),
     **{f"evaluate {clf}": EVALUATED.format(clf) for clf in ("softmax", "centroid", "knn", "mlp")},
 }
 
@@ -187,8 +188,8 @@ assert not loaded, loaded
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize("clf", ["softmax", "mlp"])
-def test_small_problems_have_one_thread_also_where_torch_is_loaded_late(clf):
+@pytest.mark.parametrize(("clf", "with_torch"), [("softmax", False), ("mlp", True)])
+def test_small_problems_have_one_thread_also_where_torch_is_loaded_late(clf, with_torch):
     code = f"""
 import sys
 import numpy as np
@@ -202,7 +203,8 @@ def watched(count):
 
 reduction.threadpool_limits = watched
 fit_rows(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2, {clf!r})
-assert not loaded[0] and loaded[-1], loaded
+assert not loaded[0] and loaded[-1] is {with_torch}, loaded
+assert ("torch" in sys.modules) is {with_torch}
 """
     finished = run_python(code)
     assert finished.returncode == 0, finished.stderr

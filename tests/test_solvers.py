@@ -1,8 +1,5 @@
 """Exact reduction and the batched solver, against scikit-learn at tight tolerance."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,8 +9,9 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from bottleneck.solvers import KeptReductions, kept, reduce_rows
-from bottleneck.solvers.path import LOSSES, PathPoint, fit_path
+from bottleneck.solvers import reduce_rows
+from bottleneck.solvers.losses import LOSSES
+from bottleneck.solvers.path import PathPoint, fit_path
 
 GRID = tuple(10.0**exponent for exponent in range(-6, 2))
 
@@ -175,16 +173,34 @@ def test_each_label_of_several_is_a_problem_of_its_own():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_problems_in_small_batches_have_the_same_solutions(loss, monkeypatch):
-    """Where memory allows only one problem at a time."""
+def test_folds_together_have_the_solutions_of_each(loss):
     X, y = PROBLEMS["random"]
     counts = (np.arange(120)[:, None] % 4 != np.arange(4)).astype(float)
-    expected = fit_path(X, y, counts, GRID, loss)
-    monkeypatch.setattr("bottleneck.solvers.path._BATCH_BYTES", 1)
-    for found, point in zip(fit_path(X, y, counts, GRID, loss), expected, strict=True):
-        assert found.C == point.C
-        assert np.allclose(found.objective, point.objective, rtol=1e-6)
-        assert np.allclose(scores_of(found, X, 2), scores_of(point, X, 2), atol=1e-3)
+    together = fit_path(X, y, counts, GRID, loss)
+    for fold in range(4):
+        alone = fit_path(X, y, counts[:, fold, None], GRID, loss)
+        for found, point in zip(together, alone, strict=True):
+            assert found.C == point.C
+            assert np.allclose(found.objective[fold], point.objective[0], rtol=1e-6)
+            assert np.allclose(scores_of(found, X, fold), scores_of(point, X), atol=1e-3)
+
+
+@pytest.mark.parametrize("n_features", [3, 9])
+def test_rows_that_are_all_alike_leave_the_intercepts(n_features):
+    y = np.array([0, 1, 1, 2, 2, 2])
+    rows = reduce_rows(np.ones((6, n_features))).rows
+    assert rows.shape == (6, 3 if n_features < 6 else 0)
+    (point,) = fit_path(rows, y, np.ones((6, 1)), [1.0], "softmax")
+    shares = np.exp(point.bias[0])
+    assert np.allclose(shares / shares.sum(), [1 / 6, 2 / 6, 3 / 6], atol=1e-5)
+
+
+def test_a_solver_that_may_take_no_more_steps_says_so(monkeypatch):
+    X, y = PROBLEMS["wide"]
+    monkeypatch.setattr("bottleneck.solvers.path._STEPS", 2)
+    for loss in LOSSES:
+        points = fit_path(X, y, np.ones((80, 1)), [1e-12, 10.0], loss)
+        assert [point.converged.tolist() for point in points] == [[True], [False]]
 
 
 def test_a_grid_may_stand_in_any_order_and_twice():
@@ -240,71 +256,3 @@ def test_a_reduction_by_blocks_is_the_same(monkeypatch):
     monkeypatch.setattr("bottleneck.solvers.reduction._BLOCK_BYTES", 1)
     found = reduce_rows(X)
     assert np.allclose(found.rows @ found.rows.T, expected.rows @ expected.rows.T)
-
-
-@pytest.fixture
-def reductions(monkeypatch) -> list[int]:
-    """The rows of each reduction that is really computed."""
-    found: list[int] = []
-
-    def counted(X, train=None, *, standardize=True):
-        found.append(len(X))
-        return reduce_rows(X, train, standardize=standardize)
-
-    monkeypatch.setattr(kept, "reduce_rows", counted)
-    return found
-
-
-def test_a_reduction_is_computed_once(reductions):
-    X, _ = PROBLEMS["wide"]
-    train = np.arange(80) < 60
-    reduce = KeptReductions(Path("kept"), 10**7)
-    expected = reduce(X, train)
-    for again in (reduce(X, train), KeptReductions(Path("kept"), 10**7)(X.copy(), train)):
-        for name, value in vars(expected).items():
-            assert np.array_equal(getattr(again, name), value)
-    assert len(reductions) == 1
-    changed = X.copy()
-    changed[3, 7] += 1e-9
-    for other in ((X, None), (X, ~train), (changed, train), (X[::-1], train), (X[:, :-1], train)):
-        reduce(*other)
-    reduce(X, train, standardize=False)
-    reduce(X.astype(np.float32), train)
-    assert len(reductions) == 8
-    narrow, _ = PROBLEMS["random"]
-    reduce(narrow)
-    reduce(narrow)
-    assert len(reductions) == 10
-    assert len(list(Path("kept").iterdir())) == 8
-
-
-def test_a_damaged_reduction_is_computed_anew(reductions):
-    X, _ = PROBLEMS["wide"]
-    reduce = KeptReductions(Path("kept"), 10**7)
-    expected = reduce(X)
-    (file,) = Path("kept").iterdir()
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    for damaged in (bytes(content), bytes(content[:1000]), b"", b"no archive"):
-        file.write_bytes(damaged)
-        assert np.array_equal(reduce(X).rows, expected.rows)
-    assert len(reductions) == 5
-
-
-def test_reductions_take_no_more_than_they_may():
-    X, _ = PROBLEMS["wide"]
-    size = reduce_rows(X).rows.nbytes
-    reduce = KeptReductions(Path("kept"), 3 * size)
-    first = reduce(X, np.arange(80) < 70)
-    (oldest,) = Path("kept").iterdir()
-    for number in range(10):
-        for path in Path("kept").iterdir():
-            os.utime(path, (0, path.stat().st_mtime - 1))
-        assert np.array_equal(reduce(X, np.arange(80) < 70).rows, first.rows)  # used, so it stays
-        reduce(X, np.arange(80) < 20 + number)
-        assert sum(path.stat().st_size for path in Path("kept").iterdir()) <= 3 * size
-    assert oldest.exists()
-    KeptReductions(Path("too small"), size - 1)(X)
-    assert not Path("too small").exists()
-    Path("a file").touch()
-    assert np.array_equal(KeptReductions(Path("a file"), 10**7)(X).rows, reduce_rows(X).rows)

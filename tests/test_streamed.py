@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression
 
 from bottleneck.cache import Cache
 from bottleneck.records import BankRecord
 from bottleneck.solvers import reduce_rows
-from bottleneck.solvers.moments import gather_moments
-from bottleneck.solvers.path import LOSSES, PathPoint, fit_path
-from bottleneck.solvers.streamed import stream_path
+from bottleneck.solvers.losses import LOSSES
+from bottleneck.solvers.path import PathPoint, fit_path
+from bottleneck.solvers.streamed import gather_moments, stream_path
 
 GRID = [1e-4, 1e-2, 1.0]
 FINGERPRINT = "ab" * 32
@@ -207,20 +206,21 @@ def test_moments_are_those_of_a_reduction():
     X = X.astype(np.float32)
     fit = generator.random((400, 2)) < 0.7
     X[fit[:, 0], 4] = 0.1
-    blocks = torch.split(torch.from_numpy(X), [1, 250, 149])
-    found = gather_moments(blocks, fit, 1000, standardize=True)
-    for fold in range(2):
+    blocks = np.split(X, [1, 251])
+    scalers, sample = gather_moments(iter(blocks), fit, 1000, standardize=True)
+    for fold, found in enumerate(scalers):
         reference = reduce_rows(X, fit[:, fold])
-        assert np.allclose(found.scale[:, fold].numpy(), reference.scale, rtol=1e-6)
-    assert found.scale[3].tolist() == [1, 1]
-    assert found.scale[4, 0] == 1
-    assert found.counts.tolist() == fit.sum(axis=0).tolist()
-    assert found.sample.shape == (1000 // 24, 6)
+        assert np.allclose(found.scale_, reference.scale, rtol=1e-6)
+        assert np.allclose(found.mean_, reference.mean, rtol=1e-6)
+    assert [found.scale_[3] for found in scalers] == [1, 1]
+    assert scalers[0].scale_[4] == 1
+    assert [found.n_samples_seen_ for found in scalers] == fit.sum(axis=0).tolist()
+    assert sample.shape == (1000 // 24, 6)
     counts = fit * generator.integers(1, 4, (400, 1)).astype(float)
-    found = gather_moments(blocks, counts, 1000, standardize=True)
-    assert np.allclose(found.scale[:, 1].numpy(), reduce_rows(X, counts[:, 1]).scale, rtol=1e-6)
-    plain = gather_moments(blocks, fit, 1000, standardize=False)
-    assert (plain.scale == 1).all()
+    scalers, _ = gather_moments(iter(blocks), counts, 1000, standardize=True)
+    assert np.allclose(scalers[1].scale_, reduce_rows(X, counts[:, 1]).scale, rtol=1e-6)
+    scalers, _ = gather_moments(iter(blocks), fit, 1000, standardize=False)
+    assert all(found.scale_ is None for found in scalers)
 
 
 FIT = """

@@ -168,6 +168,10 @@ def _asked(
     for name in ("C", "n_neighbors"):
         if getattr(settings, name) is not None and name != recipe.parameter:
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
+    if settings.device not in {"cpu", "auto"} and recipe.name != MLP.name:
+        raise UsageError(
+            f"`device` applies to mlp only; {recipe.name} is fitted on the processor: leave it out"
+        )
     return settings, recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
 
 

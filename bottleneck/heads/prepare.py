@@ -112,7 +112,7 @@ def make_problem(
         balanced=settings.balanced,
         standardize=settings.standardize,
         seed=settings.seed,
-        device=training_device(settings.device),
+        device=training_device(settings.device) if recipe.name == MLP.name else "cpu",
     )
     return problem if weights.all() else problem.take(weights > 0)
 

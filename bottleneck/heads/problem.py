@@ -71,8 +71,7 @@ class Problem:
     seed : int
         Of folds and of what is random in training.
     device : str
-        What softmax, logreg, svm and mlp are trained on where features are in memory, as PyTorch
-        names it.
+        What mlp is trained on, as PyTorch names it.
     """
 
     X: Rows

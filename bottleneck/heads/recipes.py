@@ -115,10 +115,8 @@ class _Path:
     ) -> Solved:
         from bottleneck.solvers.path import fit_path
 
-        codes, counts, device = problem.targets.codes, problem.counts(fit), problem.device
-        with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
-            points = fit_path(reduction.rows, codes, counts, grid, self.loss, device=device)
-        for point in points:
+        codes, counts = problem.targets.codes, problem.counts(fit)
+        for point in fit_path(reduction.rows, codes, counts, grid, self.loss):
             yield pairs_of(point, codes, self.loss), bool(point.converged.all())
 
 

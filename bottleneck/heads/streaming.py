@@ -9,7 +9,7 @@ from bottleneck.heads.problem import Fold, Problem
 
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
-    from bottleneck.solvers.problems import PathPoint
+    from bottleneck.solvers.path import PathPoint
 
 __all__ = ["Pair", "pairs_of", "stream", "stream_scores"]
 
@@ -39,7 +39,7 @@ def stream(
     X : StreamedRows
         Its features.
     loss : str
-        One of `bottleneck.solvers.problems.LOSSES`.
+        One of `bottleneck.solvers.losses.LOSSES`.
     fit : np.ndarray
         bool of shape (n, f): the rows of each fold.
     grid : sequence of float

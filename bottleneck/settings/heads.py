@@ -55,7 +55,9 @@ class TrainingSettings:
     ] = True
     device: Annotated[
         DeviceName,
-        Doc("What softmax, logreg, svm and mlp are trained on: cpu, cuda, cuda:N or auto."),
+        Doc(
+            "What mlp is trained on: cpu, cuda, cuda:N or auto. Others are fitted on the CPU."
+        ),
     ] = "cpu"
     seed: Seed = 0
 

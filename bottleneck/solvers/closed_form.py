@@ -42,14 +42,10 @@ def fit_ridge(
     targets = 2.0 * given - 1
     if weights.ndim == 1:
         return _least_squares(rows, targets, weights, grid)
-    each = [
-        _least_squares(rows, column[:, None], own, grid)
-        for column, own in zip(targets.T, weights.T, strict=True)
-    ]
-    return [
-        (np.concatenate([weight for weight, _ in some]), np.concatenate([bias for _, bias in some]))
-        for some in zip(*each, strict=True)
-    ]
+    columns = zip(targets.T[..., None], weights.T, strict=True)
+    each = [_least_squares(rows, column, own, grid) for column, own in columns]
+    by_C = [list(zip(*some, strict=True)) for some in zip(*each, strict=True)]
+    return [(np.concatenate(weight), np.concatenate(bias)) for weight, bias in by_C]
 
 
 def _least_squares(

@@ -1,118 +1,93 @@
-"""Losses of linear classifiers, for many problems at once.
-
-Scores have the shape (n, p, k): rows, problems, and the classes that a problem tells apart, of
-which there is one where the loss is of a score's sign.
-"""
+"""Losses of linear classifiers, and their gradients."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
-import torch
-from torch.nn.functional import relu, softplus
+import numpy as np
 
-__all__ = ["Logistic", "Loss", "Softmax", "SquaredHinge"]
+__all__ = ["LOSSES", "Targets"]
 
-
-class Loss(Protocol):
-    """A convex function of each row's scores."""
-
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
-        """Return the loss of each row in each problem, shape (n, p)."""
-
-    def slope(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradient, and what `bend` and `bend_diagonal` need; of the scores' shape."""
-
-    def bend(self, state: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """Return the product of each row's Hessian with a direction, of the scores' shape."""
-
-    def bend_diagonal(self, state: torch.Tensor) -> torch.Tensor:
-        """Return the diagonal of each row's Hessian, of the scores' shape."""
-
-    def take(self, problems: torch.Tensor) -> "Loss":
-        """Return the loss of some of the problems."""
+LOSSES = ("softmax", "logistic", "squared_hinge")
 
 
 @dataclass(frozen=True)
-class Softmax:
-    """Multinomial logistic loss.
+class Targets:
+    """The classes of rows, and the loss of scores for them.
 
     Attributes
     ----------
-    labels : torch.Tensor
-        int64 of shape (n,).
+    loss : str
+        One of `LOSSES`; ``logistic`` in place of softmax of two classes, which is the same.
+    wanted : np.ndarray
+        For softmax the class of each row, int of shape (n,); else 1 or -1, int8 of shape (n, k).
+    width : int
+        How many scores a row has, k.
     """
 
-    labels: torch.Tensor
+    loss: str
+    wanted: np.ndarray
+    width: int
 
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
-        """As `Loss.value`."""
-        own = scores.gather(2, self._places(scores))[..., 0]
-        return torch.logsumexp(scores, 2) - own
+    @classmethod
+    def of(cls, labels: np.ndarray, loss: str) -> Self:
+        """Return those of labels as `bottleneck.solvers.path.fit_path` takes them."""
+        if labels.ndim > 1:
+            return cls(loss, np.where(labels, 1, -1).astype(np.int8), labels.shape[1])
+        classes = int(labels.max()) + 1
+        if classes <= 2:  # noqa: PLR2004 - one score tells two classes apart
+            return cls.of(labels[:, None] == 1, "logistic" if loss == "softmax" else loss)
+        if loss == "softmax":
+            return cls(loss, labels, classes)
+        return cls.of(labels[:, None] == np.arange(classes), loss)
 
-    def slope(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Loss.slope`."""
-        shares = torch.softmax(scores, 2)
-        places = self._places(scores)
-        return shares.scatter_add(2, places, -torch.ones_like(places, dtype=shares.dtype)), shares
+    def take(self, rows: np.ndarray | slice) -> Self:
+        """Return those of some rows."""
+        return replace(self, wanted=self.wanted[rows])
 
-    def bend(self, state: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """As `Loss.bend`."""
-        return state * (direction - (state * direction).sum(2, keepdim=True))
+    @property
+    def at_zero(self) -> tuple[float, float]:
+        """A row's loss where all scores are 0, and its second derivative by one of them."""
+        if self.loss == "softmax":
+            return float(np.log(self.width)), (1 - 1 / self.width) / self.width
+        if self.loss == "logistic":
+            return self.width * float(np.log(2)), 0.25
+        return float(self.width), 2.0
 
-    def bend_diagonal(self, state: torch.Tensor) -> torch.Tensor:
-        """As `Loss.bend_diagonal`."""
-        return state * (1 - state)
+    def losses(self, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weighted losses, summed over the rows, and their gradient.
 
-    def take(self, problems: torch.Tensor) -> Self:  # noqa: ARG002 - they share their labels
-        """As `Loss.take`."""
-        return self
+        Parameters
+        ----------
+        scores : np.ndarray
+            Shape (n, k).
+        weights : np.ndarray
+            Sample weights of the same dtype, of shape (n,) or (n, k).
 
-    def _places(self, scores: torch.Tensor) -> torch.Tensor:
-        return self.labels[:, None, None].expand(-1, scores.shape[1], 1)
+        Returns
+        -------
+        losses : np.ndarray
+            float64 of shape (k,), or (1,) for softmax.
+        gradient : np.ndarray
+            Shape (n, k).
+        """
+        weights = weights if weights.ndim > 1 else weights[:, None]
+        each, gradient = self._softmax(scores) if self.loss == "softmax" else self._margins(scores)
+        return (weights * each).sum(axis=0, dtype=np.float64), weights * gradient
 
+    def _softmax(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        own = np.arange(len(scores)), self.wanted
+        scores = scores - scores.max(axis=1, keepdims=True)
+        shares = np.exp(scores)
+        sums = shares.sum(axis=1, keepdims=True)
+        shares /= sums
+        shares[own] -= 1
+        return np.log(sums) - scores[own][:, None], shares
 
-@dataclass(frozen=True)
-class Logistic:
-    """Logistic loss of one score per problem.
-
-    Attributes
-    ----------
-    signs : torch.Tensor
-        1 or -1, of shape (n, p, 1).
-    """
-
-    signs: torch.Tensor
-
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
-        """As `Loss.value`."""
-        return softplus(-self.signs * scores)[..., 0]
-
-    def slope(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Loss.slope`."""
-        wrong = torch.sigmoid(-self.signs * scores)
-        return -self.signs * wrong, wrong * (1 - wrong)
-
-    def bend(self, state: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-        """As `Loss.bend`."""
-        return state * direction
-
-    def bend_diagonal(self, state: torch.Tensor) -> torch.Tensor:
-        """As `Loss.bend_diagonal`."""
-        return state
-
-    def take(self, problems: torch.Tensor) -> Self:
-        """As `Loss.take`."""
-        return replace(self, signs=self.signs[:, problems])
-
-
-class SquaredHinge(Logistic):
-    """Squared hinge loss of one score per problem; its Hessian is a generalised one."""
-
-    def value(self, scores: torch.Tensor) -> torch.Tensor:
-        """As `Loss.value`."""
-        return relu(1 - self.signs * scores).square()[..., 0]
-
-    def slope(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `Loss.slope`."""
-        short = relu(1 - self.signs * scores)
-        return -2 * self.signs * short, 2 * (short > 0).to(scores.dtype)
+    def _margins(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        margins = self.wanted * scores
+        if self.loss == "logistic":
+            odds = np.exp(-np.abs(margins))
+            losses = np.maximum(-margins, 0) + np.log1p(odds)
+            return losses, -self.wanted * np.where(margins > 0, odds, 1) / (1 + odds)
+        short = np.maximum(1 - margins, 0)
+        return short**2, -2 * self.wanted * short

@@ -1,44 +1,72 @@
-"""Many linear classifiers at once: all penalties, folds and classes in the same matrix products.
+"""Linear classifiers for many values of C, by SciPy's L-BFGS-B.
 
-Minimised is, for each problem, what scikit-learn's `LogisticRegression` and `LinearSVC` minimise,
+Minimised is what scikit-learn's `LogisticRegression` and `LinearSVC` minimise,
 
     C * sum_i c_i loss(y_i, w x_i + b) + |w|^2 / 2,
 
-except that the intercept b is never penalised (`LinearSVC` does that). The method is Newton's with
-inexact steps (Nocedal and Wright 2006, Numerical Optimization, section 7.1): conjugate gradients
-find the step from products with the rows, which all problems share, and are preconditioned by the
-rows' largest singular values (Frangella, Tropp and Udell 2023, Randomized Nyström Preconditioning).
-For the squared hinge the Hessian is a generalised one (Keerthi and DeCoste 2005, A Modified Finite
-Newton Method for Fast Solution of Large Scale Linear SVMs). A problem starts from the solution for
-the next smaller C, and leaves the batch when it has converged.
+except that the intercept b is never penalised (`LinearSVC` does that). All classes of a fold share
+matrix products, and the solution for one C is where the next larger one starts. The variables are
+changed so that the Hessian is near the identity, by the rows' largest singular values (Frangella,
+Tropp and Udell 2023, Randomized Nyström Preconditioning): on features that are correlated, L-BFGS
+then takes a third of the steps.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Self
 
 import numpy as np
-import torch
 
-from bottleneck.solvers.losses import Logistic, Softmax, SquaredHinge
-from bottleneck.solvers.problems import LOSSES, PathPoint, Problems, inner, point_of, pose, settled
-from bottleneck.solvers.rows import Preconditioner, SharedRows
+from bottleneck.solvers.losses import Targets
 
-__all__ = ["LOSSES", "PathPoint", "fit_path"]
+__all__ = ["Evaluate", "PathPoint", "Preconditioner", "evaluate_rows", "fit_path", "follow_path"]
 
-_WIDTH = 64
-"""Columns up to which a product takes hardly longer than with one: it reads the rows."""
-_BATCH_BYTES = 2**29
-_ARRAYS = 12
-"""As large as the scores, at a time."""
-_NEWTON_STEPS = 200
-_GRADIENT_STEPS = 500
-_HALVINGS = 30
-_TIGHTEST = 1e-6
-_LOOSEST = {Softmax: 0.25, Logistic: 0.25, SquaredHinge: 1e-2}
-_TIGHTEN = 25
-"""To which share the residual of a Newton step is brought: at first, and how much nearer later."""
-_DESCENT = 1e-4
-"""Share of the expected descent that a step has to bring (Armijo)."""
+Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes weights and intercepts (r + 1, f k), the intercepts last; returns the weighted losses,
+summed over the rows, (f, k) or (f, 1) for softmax, and their gradient (r + 1, f k)."""
+
+_RANK = 100
+"""Singular values that a preconditioner knows; with 50 or 200 all takes about as long."""
+_STEPS = 5000
+_LAST_GAIN = 0.1
+"""Which share of the tolerance the last step may gain: those not taken would gain more together."""
+_NEAR = 1e-6
+"""Where L-BFGS-B fails, a solution has converged if half the squared gradient is below this share
+of the objective: about half the squared Newton decrement, as the Hessian is near the identity."""
+_LARGE = 1e12
+"""L-BFGS-B compares gains with the objective only where that is above 1."""
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """The solutions for one `C`.
+
+    Attributes
+    ----------
+    C : float
+        Inverse strength of the penalty.
+    weight : np.ndarray
+        Shape (f, k, r): for each fold and class; one class stands for two.
+    bias : np.ndarray
+        Shape (f, k).
+    objective : np.ndarray
+        Shape (f, k), or (f, 1) for softmax, which has one objective for all classes.
+    converged : np.ndarray
+        bool of shape (f,).
+    """
+
+    C: float
+    weight: np.ndarray
+    bias: np.ndarray
+    objective: np.ndarray
+    converged: np.ndarray
+
+    @classmethod
+    def of(cls, C: float, parts: Sequence[tuple[np.ndarray, ...]]) -> Self:
+        """Join folds of which each part has some: (f, k, r + 1), (f, k) and (f,)."""
+        columns, objective, converged = map(np.concatenate, zip(*parts, strict=True))
+        return cls(C, columns[..., :-1], columns[..., -1], objective, converged)
 
 
 def fit_path(
@@ -48,208 +76,213 @@ def fit_path(
     grid: Sequence[float],
     loss: str,
     *,
-    tolerance: float = 1e-7,
-    device: str = "cpu",
+    tolerance: float | None = None,
 ) -> list[PathPoint]:
     """Fit a linear classifier for every `C` and every fold.
 
     Parameters
     ----------
     rows : np.ndarray
-        Shape (n, r), float32 or float64, in which it is computed.
+        Shape (n, r), float32 or float64, in which products are computed.
     labels : np.ndarray
         int of shape (n,) from 0 on; or bool of shape (n, k), each column a problem of its own.
     weights : np.ndarray
-        Shape (n, f): what a row's loss counts in each fold, 0 where it is held out; or (n, f, k),
-        for each class of labels of shape (n, k).
+        Shape (n, f): the sample weights in each fold, 0 where a row is held out; or (n, f, k), for
+        each class of labels of shape (n, k).
     grid : sequence of float
         Values of `C`, above 0.
     loss : str
-        One of `LOSSES`. ``softmax`` is for labels of shape (n,); the others fit a classifier for
-        each class against the rest. Two classes are one problem in any case.
+        ``softmax``, for labels of shape (n,); or ``logistic`` or ``squared_hinge``, which fit a
+        classifier for each class against the rest. Two classes are one problem in any case.
     tolerance : float
-        A problem has converged when its last step promised to gain less than this share of its
-        objective: half the squared Newton decrement (Boyd and Vandenberghe 2004, Convex
-        Optimization, section 9.5.1).
-    device : str
-        Where it is computed, as PyTorch names it.
+        By which share an objective may exceed the least one, about: the solver ends when a step
+        gains less than a tenth of that, or when rounding hides what it would gain. By default
+        1e-7 for float32, and 1e-12 for float64.
 
     Returns
     -------
     list of PathPoint
         In the order of `grid`.
     """
-    with torch.inference_mode():
-        matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
-        counts = torch.from_numpy(np.asarray(weights)).to(matrix)
-        classes = int(labels.max()) + 1
-        if not (fitted := counts.flatten(1).any(1)).all():
-            matrix, counts = matrix[fitted], counts[fitted]
-            labels = labels[fitted.cpu().numpy()]
-        base = pose(labels, counts, loss, classes)
-        found = {
-            C: [matrix.new_empty(matrix.shape[1] + 1, base.size, base.width), *base.nothing()]
-            for C in grid
-        }
-        solver = _Solver(matrix, tolerance)
-        most = _BATCH_BYTES // (_ARRAYS * len(matrix) * base.width * matrix.element_size())
-        for start in range(0, base.size, max(1, most)):
-            some = torch.arange(base.size, device=matrix.device)[start : start + max(1, most)]
-            for C, point in solver.path(base.take(some), sorted(set(grid)), most):
-                if C in found:
-                    for kept, own in zip(found[C], point, strict=True):
-                        kept[..., some, :] = own
-    folds = counts.shape[1]
-    return [point_of(C, found[C], folds) for C in grid]
+    if tolerance is None:
+        tolerance = 1e-7 if rows.dtype == np.float32 else 1e-12
+    targets = Targets.of(labels, loss)
+    preconditioner = Preconditioner(rows[_counting(weights)])
+
+    def evaluation(folds: slice) -> Evaluate:
+        own = weights[:, folds]
+        fit = _counting(own)
+        return partial(evaluate_rows, rows[fit], targets.take(fit), own[fit].astype(rows.dtype))
+
+    return follow_path(
+        evaluation,
+        grid,
+        targets=targets,
+        weights=weights,
+        preconditioner=preconditioner,
+        tolerance=tolerance,
+    )
 
 
-class _Solver:
-    """Newton's method on problems that share their rows."""
+def _counting(weights: np.ndarray) -> np.ndarray:
+    """Return which rows have a weight above 0 anywhere, bool of shape (n,)."""
+    return np.asarray(weights.reshape(len(weights), -1).any(axis=1))
 
-    def __init__(self, rows: torch.Tensor, tolerance: float) -> None:
-        self._rows = SharedRows(rows)
-        self._preconditioner = Preconditioner(rows, len(rows))
-        self._tolerance = tolerance
 
-    def path(
-        self, problems: Problems, grid: Sequence[float], most: int
-    ) -> Iterator[tuple[float, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
-        """Yield each C, ascending, with solutions, objectives and whether they converged.
+def evaluate_rows(
+    rows: np.ndarray, targets: Targets, weights: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the losses and their gradient, as an `Evaluate` does.
 
-        Several C are solved at a time where few problems would leave the products idle; `most`
-        limits how many problems that may be. The squared hinge is solved for one C after the other,
-        and for smaller ones first: far from its solution, its Newton steps say little.
-        """
-        stepwise = isinstance(problems.loss, SquaredHinge)
-        at_once = max(1, min(_WIDTH // problems.width, most) // problems.size)
-        if stepwise:
-            at_once, grid = 1, self._from_afar(grid)
-        size = problems.size
-        last: tuple[float, torch.Tensor, torch.Tensor] | None = None
-        for start in range(0, len(grid), at_once):
-            some = grid[start : start + at_once]
-            batch = problems.times(some)
-            solution, scores = self._start(batch, some, last)
-            solution, scores, *rest = self._newton(batch, solution, scores)
-            last = some[-1], solution[:, -size:], scores[:, -size:]
-            for place, C in enumerate(some):
-                own = slice(place * size, (place + 1) * size)
-                objective, converged = (each[own, None] for each in rest)
-                yield C, (settled(solution[:, own]), objective, converged)
+    Parameters
+    ----------
+    rows : np.ndarray
+        Shape (n, r).
+    targets : Targets
+        n rows.
+    weights : np.ndarray
+        Sample weights of the same dtype, of shape (n, f) or (n, f, k).
+    columns : np.ndarray
+        Shape (r + 1, f k).
+    """
+    own = columns.astype(rows.dtype, copy=False)
+    scores = np.split(rows @ own[:-1] + own[-1], weights.shape[1], axis=1)
+    found = map(targets.losses, scores, weights.swapaxes(0, 1))
+    losses, slopes = map(np.hstack, zip(*found, strict=True))
+    gradient = np.vstack([(slopes.T @ rows).T, slopes.sum(axis=0)])
+    return losses.reshape(weights.shape[1], -1), gradient
 
-    def _from_afar(self, grid: Sequence[float]) -> list[float]:
-        """Return a grid that begins where the penalty rules, and in which no step exceeds 10."""
-        steps = list(grid)
-        easy = 1 / max(self._preconditioner.largest, 1e-30)
-        while steps[0] > 10 * easy:
-            steps.insert(0, steps[0] / 10)
-        finer = []
-        for before, after in pairwise(steps):
-            between = int(np.ceil(np.log10(after / before) - 1e-9))
-            finer += [before * (after / before) ** (k / between) for k in range(between)]
-        return [*finer, steps[-1]]
 
-    def _start(
-        self,
-        batch: Problems,
-        grid: Sequence[float],
-        last: tuple[float, torch.Tensor, torch.Tensor] | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the best of some multiples of the last solution, and its scores."""
-        if last is None:
-            zeros = self._rows.matrix.new_zeros
-            n_samples, n_columns = self._rows.matrix.shape
-            shape = (batch.size, batch.width)
-            return zeros(n_columns + 1, *shape), zeros(n_samples, *shape)
-        before, solution, scores = last
-        size = solution.shape[1]
-        growth = torch.tensor([C / before for C in grid]).repeat_interleave(size).to(scores)
-        solution, scores = solution.repeat(1, len(grid), 1), scores.repeat(1, len(grid), 1)
-        multiples = [growth[:, None] ** power for power in (0, 0.5, 1)]
-        tried = [batch.objective(each * solution, each * scores) for each in multiples]
-        best = torch.stack(tried).argmin(0)
-        multiple = torch.stack(multiples)[best, torch.arange(batch.size, device=best.device)]
-        return multiple * solution, multiple * scores
+class Preconditioner:
+    """Multiplies by powers of a Hessian in which all rows have the same curvature, nearly.
 
-    def _newton(
-        self, batch: Problems, solution: torch.Tensor, scores: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return solutions, scores, objectives and whether they converged."""
-        value = batch.objective(solution, scores)
-        ended = [solution.clone(), scores.clone(), value.clone(), torch.zeros_like(value).bool()]
-        loosest = _LOOSEST[type(batch.loss)]
-        eta = torch.full_like(value, loosest)
-        there = torch.arange(batch.size, device=value.device)
-        noise = 4 * torch.finfo(scores.dtype).eps
-        for _ in range(_NEWTON_STEPS):
-            slope, state = batch.loss.slope(scores)
-            gradient = self._rows.backward(batch.weights[..., None] * slope)
-            gradient[:-1] += solution[:-1]
-            step, change = self._step(batch, state, -gradient, eta.to(scores.dtype))
-            descent = -inner(gradient, step).double()
-            size = torch.ones_like(value)
-            for _ in range(_HALVINGS):
-                factor = size.to(scores.dtype)[:, None]
-                tried = batch.objective(solution + factor * step, scores + factor * change)
-                short = tried > value - _DESCENT * size * descent + noise * value
-                if not short.any():
-                    break
-                size = torch.where(short, size / 2, size)
-            solution, scores = solution + factor * step, scores + factor * change
-            stuck = tried >= value
-            value = tried
-            converged = descent / 2 <= self._tolerance * value
-            for kept, own in zip(ended, (solution, scores, value, converged), strict=True):
-                kept[(slice(None), there) if kept.dim() > 1 else there] = own
-            # Steps that had to be shortened were too inexact; the others may get so as they shrink.
-            nearer = torch.minimum(eta, (descent / value).clamp(min=0).sqrt())
-            nearer = nearer.clamp(min=loosest / _TIGHTEN)
-            eta = torch.where(size < 1, (eta / 10).clamp(min=_TIGHTEST), nearer)
-            left = ~(converged | (stuck & (eta <= _TIGHTEST)))
-            if not left.any():
-                break
-            if not left.all():
-                there, batch = there[left], batch.take(left)
-                solution, scores = solution[:, left], scores[:, left]
-                value, eta = value[left], eta[left]
-        return ended[0], ended[1], ended[2], ended[3]
+    The rows' largest singular values are found by one step of subspace iteration (Halko, Martinsson
+    and Tropp 2011, Finding Structure with Randomness, section 4.5).
 
-    def _step(
-        self, batch: Problems, state: torch.Tensor, residual: torch.Tensor, eta: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Solve Hessian x = residual by conjugate gradients; return x and the scores it gives.
+    Parameters
+    ----------
+    rows : np.ndarray
+        Shape (n, r): all rows, or some that were chosen at random.
 
-        A problem is done when the preconditioned residual has shrunk to `eta`, and those that are
-        done leave when they are half of all.
-        """
-        curvature = (batch.weights[..., None] * batch.loss.bend_diagonal(state)).sum(0)
-        curvature = curvature.clamp(min=torch.finfo(residual.dtype).tiny)
-        mean = curvature / (batch.weights > 0).sum(0).clamp(min=1)[:, None]
-        step, change = torch.zeros_like(residual), torch.zeros_like(state)
-        ended, there = (step.clone(), change.clone()), torch.arange(batch.size, device=step.device)
-        better = self._preconditioner(residual, mean, curvature)
-        direction, power = better, inner(residual, better)
-        goal, live = eta**2 * power, power > 0
-        for _ in range(_GRADIENT_STEPS):
-            scores = self._rows.forward(direction)
-            product = self._rows.backward(batch.weights[..., None] * batch.loss.bend(state, scores))
-            product[:-1] += direction[:-1]
-            length = torch.where(live, power / inner(direction, product), 0)
-            live &= length.isfinite()
-            length = length.nan_to_num(0, 0, 0)[:, None]
-            step, change = step + length * direction, change + length * scores
-            residual = residual - length * product
-            better = self._preconditioner(residual, mean, curvature)
-            before, power = power, inner(residual, better)
-            live &= power > goal
-            if not live.any():
-                break
-            direction = better + (power / before)[:, None].nan_to_num(0, 0, 0) * direction
-            if 2 * int(live.sum()) <= len(there):
-                ended[0][:, there], ended[1][:, there] = step, change
-                there, batch, state = there[live], batch.take(live), state[:, live]
-                step, change, residual = step[:, live], change[:, live], residual[:, live]
-                direction, power, goal = direction[:, live], power[live], goal[live]
-                mean, curvature, live = mean[live], curvature[live], live[live]
-        ended[0][:, there], ended[1][:, there] = step, change
-        return ended
+    Attributes
+    ----------
+    most_rows : int
+        It is made of no more of them.
+    width : int
+        How many columns the rows have.
+    """
+
+    most_rows: ClassVar[int] = 8192
+
+    def __init__(self, rows: np.ndarray) -> None:
+        generator = np.random.default_rng(0)
+        if len(rows) > self.most_rows:
+            rows = rows[generator.permutation(len(rows))[: self.most_rows]]
+        self.width = rows.shape[1]
+        start = generator.standard_normal((self.width, min(_RANK, *rows.shape)))
+        self._vectors = np.linalg.qr(rows.T @ (rows @ start.astype(rows.dtype)))[0]
+        inside = (rows @ self._vectors).astype(np.float64)
+        values, turned = np.linalg.eigh(inside.T @ inside / len(rows))
+        self._values = np.maximum(values, 0)
+        self._vectors = self._vectors @ turned.astype(rows.dtype)
+
+    def multiply(self, columns: np.ndarray, curvature: float, power: float) -> np.ndarray:
+        """Return columns (r + 1, k) multiplied, where all rows together have some curvature."""
+        factors = (1 + curvature * self._values) ** power
+        others = factors[0] if len(factors) else 1.0
+        inside = self._vectors.T @ columns[:-1].astype(self._vectors.dtype)
+        shares = (factors - others).astype(inside.dtype)[:, None] * inside
+        product = np.empty_like(columns)
+        product[:-1] = others * columns[:-1] + self._vectors @ shares
+        product[-1] = curvature**power * columns[-1]
+        return product
+
+
+def follow_path(
+    evaluation: Callable[[slice], Evaluate],
+    grid: Sequence[float],
+    *,
+    targets: Targets,
+    weights: np.ndarray,
+    preconditioner: Preconditioner,
+    tolerance: float,
+    at_once: int = 1,
+) -> list[PathPoint]:
+    """Return the solutions for every `C`, each from that for the next smaller one.
+
+    Parameters
+    ----------
+    evaluation : callable
+        Takes some of the folds, and returns what gives their losses.
+    grid, weights, tolerance
+        As for `fit_path`.
+    targets : Targets
+        Their width is k.
+    preconditioner : Preconditioner
+        Of all rows, or of some.
+    at_once : int
+        How many folds are one problem for the solver.
+
+    Returns
+    -------
+    list of PathPoint
+        In the order of `grid`.
+    """
+    loss, curvature = targets.at_zero
+    found: dict[float, list[tuple[np.ndarray, ...]]] = {C: [] for C in sorted(set(grid))}
+    for start in range(0, weights.shape[1], at_once):
+        folds = slice(start, start + at_once)
+        evaluate, own = evaluation(folds), weights[:, folds]
+        shape = own.shape[1], targets.width, preconditioner.width + 1
+        columns = np.zeros((shape[2], shape[0] * shape[1]))
+        weight = float(own.sum()) * len(own) / own.size
+        for C, parts in found.items():
+            columns, values, converged = _minimise(
+                evaluate,
+                columns,
+                partial(preconditioner.multiply, curvature=C * weight * curvature),
+                C=C,
+                scale=C * weight * loss * shape[0],
+                tolerance=tolerance,
+            )
+            parts.append((columns.T.reshape(shape), values, np.full(shape[0], converged)))
+    return [PathPoint.of(C, found[C]) for C in grid]
+
+
+def _minimise(
+    evaluate: Evaluate,
+    start: np.ndarray,
+    multiply: Callable[..., np.ndarray],
+    *,
+    C: float,
+    scale: float,
+    tolerance: float,
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the lowest point that L-BFGS-B finds, its values, and whether it converged.
+
+    Its variables are P^(1/2) scale^(-1/2) columns, where P is the preconditioner and `scale` the
+    objective at zero, by which its values are divided.
+    """
+    from scipy.optimize import minimize
+
+    lowest, values = start, np.array([np.inf])
+    length = scale**0.5
+
+    def scaled(variables: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal lowest, values
+        columns = length * multiply(variables.reshape(start.shape), power=-0.5)
+        losses, gradient = evaluate(columns)
+        penalties = (columns[:-1] ** 2).sum(axis=0).reshape(*losses.shape, -1).sum(axis=2) / 2
+        found = C * losses + penalties
+        if found.sum() < values.sum():
+            lowest, values = columns, found
+        slopes = C * gradient.astype(np.float64)
+        slopes[:-1] += columns[:-1]
+        slopes = multiply(slopes, power=-0.5).ravel()
+        return _LARGE / scale * found.sum(), _LARGE / length * slopes
+
+    first = multiply(start, power=0.5).ravel() / length
+    options = {"ftol": _LAST_GAIN * tolerance, "gtol": 0, "maxiter": _STEPS, "maxfun": 2 * _STEPS}
+    result = minimize(scaled, first, jac=True, method="L-BFGS-B", options=options)
+    near = result.jac @ result.jac / 2 <= _NEAR * _LARGE * result.fun
+    return lowest, values, bool(result.success or near)

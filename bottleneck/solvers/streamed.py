@@ -1,40 +1,43 @@
 """Linear classifiers on features that do not fit into memory, trained in passes over their rows.
 
-Minimised is what `bottleneck.solvers.path` minimises, by the same method: Newton's with inexact
-steps, found by preconditioned conjugate gradients. Scores are not kept, as they would grow with the
-rows, the classes and the problems: a pass computes them again from the solutions. One pass gives
-the objectives and gradients of all problems of a batch, another one the products of their Hessians
-with the directions of one step of conjugate gradients. Rows are not standardised for each fold: the
-solutions are scaled instead. The preconditioner is made of a sample of rows, which the first pass
-gathers with the mean and the deviations.
+Minimised is what `bottleneck.solvers.path` minimises, by the same solver, to which all folds are
+one problem: a pass over the rows gives the objectives and gradients of all of them. Rows are not
+standardised for each fold: its weights are scaled instead. The preconditioner is made of a sample
+of rows, which the first pass gathers with the means and deviations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from bottleneck.solvers.passes import Batch, Passes, Place, Progress, Read
-from bottleneck.solvers.problems import PathPoint, inner, point_of, settled
+from bottleneck.solvers.losses import Targets
+from bottleneck.solvers.path import Evaluate, PathPoint, Preconditioner, evaluate_rows, follow_path
 
-__all__ = ["stream_path"]
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
 
-_MOST_BYTES = 2**28
-_ARRAYS = 24
-"""As large as the solutions, at a time."""
-_WIDTH = 128
-"""Columns up to which more of them are cheaper than more passes."""
-_NEWTON_STEPS = 100
-_GRADIENT_STEPS = 200
-_LOOSEST, _TIGHTEST = 0.25, 1e-3
-"""To which share the residual of a Newton step is brought: at first, and where that is too far."""
-_SHARES = (0.5, 0.25, 0.125)
-_SHORTEST = 1e-9
-"""What one pass tries of a step that does not bring enough, and how short it may become."""
-_DESCENT = 1e-4
-"""Share of the expected descent that a step has to bring (Armijo)."""
-_NOISE = 4 * float(np.finfo(np.float32).eps)
-"""Of an objective."""
+__all__ = ["Progress", "Read", "gather_moments", "stream_path"]
+
+Read = Callable[[], Iterator[np.ndarray]]
+"""Begins a pass and yields consecutive blocks of rows (m, d), float16 or float32."""
+Progress = Callable[[int, int], None]
+"""Takes the number of the pass, from 1 on, and how many of its rows are done."""
+
+_ARRAYS = 32
+"""As large as a solution in float64, for each one that is sought at a time."""
+_PIECE_BYTES = 2**23
+"""Of rows as float32 and their scores, that arithmetic finds in the processor's own memory."""
+_SCORES = 8
+"""Arrays of the scores' size, at a time."""
+_PIECE = 2**18
+"""Numbers whose moments are taken together, in float64."""
+_SIGN_AND_MOVED = np.uint32(0x8FFFE000).view(np.int32)
+_BIAS = np.float32(2.0**112)
 
 
 def stream_path(
@@ -47,7 +50,7 @@ def stream_path(
     members: np.ndarray | None = None,
     standardize: bool = True,
     tolerance: float = 1e-5,
-    most_bytes: int = _MOST_BYTES,
+    most_bytes: int = 2**28,
     progress: Progress | None = None,
 ) -> list[PathPoint]:
     """Fit a linear classifier for every `C` and every fold, in bounded memory.
@@ -60,19 +63,16 @@ def stream_path(
     labels, weights, grid, loss
         As for `bottleneck.solvers.path.fit_path`.
     members : np.ndarray, optional
-        Shape (n, f): what each row counts for the mean and the deviation of each fold; by default
-        rows of a weight above 0 count the same.
+        Shape (n, f): the sample weights by which each fold's mean and deviation are taken; by
+        default rows of a weight above 0 count the same.
     standardize : bool
         Divide each feature by its deviation, as `bottleneck.solvers.reduce_rows` does. The mean is
         subtracted in any case.
     tolerance : float
-        A problem has converged when its last step promised to gain less than this share of its
-        objective: half the squared Newton decrement (Boyd and Vandenberghe 2004, Convex
-        Optimization, section 9.5.1), as far as conjugate gradients have found it. What was found
-        of it was gained, so the objective is then nearer to the least than that.
+        By which share an objective may exceed the least one, about, as for `fit_path`.
     most_bytes : int
         What is held besides the blocks, the labels, the weights and the result. It decides how
-        many problems are solved at a time, of which there is one at least.
+        many folds are solved at a time, of which there is one at least.
     progress : callable, optional
         Called after each block with the number of the pass and its rows that are done.
 
@@ -82,160 +82,146 @@ def stream_path(
         In the order of `grid`; weights (f, k, d) and biases (f, k) are for the features as they
         are.
     """
-    with torch.inference_mode():
-        passes = Passes(
-            read,
-            labels,
-            weights,
-            loss,
-            members=_fitted(weights) if members is None else members,
-            sample_bytes=most_bytes // 3,
-            standardize=standardize,
-            progress=progress,
+    if members is None:
+        members = np.asarray((weights > 0).reshape(*weights.shape[:2], -1).any(axis=2))
+    blocks = partial(_pass, read, count(1), progress or (lambda *_: None))
+    scalers, sample = gather_moments(blocks(), members, most_bytes // 3, standardize=standardize)
+    targets = Targets.of(labels, loss)
+    rows = _Rows(blocks, targets, weights, scalers)
+    preconditioner = Preconditioner(rows.standardised(sample))
+
+    a_fold = 8 * _ARRAYS * (preconditioner.width + 1) * targets.width
+    at_once = max(1, most_bytes // 2 // a_fold)
+    points = follow_path(
+        rows.evaluation,
+        grid,
+        targets=targets,
+        weights=weights,
+        preconditioner=preconditioner,
+        tolerance=tolerance,
+        at_once=at_once,
+    )
+    return [rows.unscaled(point) for point in points]
+
+
+def gather_moments(
+    blocks: Iterator[np.ndarray], members: np.ndarray, sample_bytes: int, *, standardize: bool
+) -> tuple[list["StandardScaler"], np.ndarray]:
+    """Return what standardises each fold, and rows (m, d) chosen at random, from one pass.
+
+    Parameters
+    ----------
+    blocks : iterator of np.ndarray
+        Consecutive rows (m, d) of any float type.
+    members : np.ndarray
+        Shape (n, f): the sample weight of each row in each fold, 0 where it is held out.
+    sample_bytes : int
+        What the sample may take as float32; it has one row at least.
+    standardize : bool
+        Divide each feature by its deviation.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    scalers = [StandardScaler(with_std=standardize) for _ in members.T]
+    known = np.random.default_rng(0).permutation(np.flatnonzero(members.any(axis=1)))
+    sample: list[np.ndarray] = []
+    start = 0
+    for block in blocks:
+        chosen = np.sort(
+            known[: max(1, min(Preconditioner.most_rows, sample_bytes // (4 * block.shape[1])))]
         )
-        a_problem = _ARRAYS * 4 * (passes.columns + 1) * passes.width
-        most = max(1, min(_WIDTH // passes.width, most_bytes // 2 // a_problem))
-        ascending = sorted(set(grid))
-        found = {C: _nothing(passes) for C in ascending}
-        solver = _Solver(passes, tolerance)
-        for start in range(0, passes.problems, most):
-            some = torch.arange(start, min(start + most, passes.problems))
-            for C, point in solver.path(some, ascending, most // len(some)):
-                for kept, own in zip(found[C], point, strict=True):
-                    kept[..., some, :] = own
-    return [point_of(C, found[C], weights.shape[1]) for C in grid]
+        first, last = np.searchsorted(chosen, [start, start + len(block)])
+        sample.append(block[chosen[first:last] - start].astype(np.float32))
+        rows = max(1, _PIECE // block.shape[1])
+        for piece in np.split(block, range(rows, len(block), rows)):
+            values = piece.astype(np.float64)
+            for scaler, own in zip(scalers, members[start : start + len(piece)].T, strict=True):
+                if own.any():
+                    scaler.partial_fit(values, sample_weight=own)
+            start += len(piece)
+    return scalers, np.concatenate(sample)
 
 
-def _fitted(weights: np.ndarray) -> np.ndarray:
-    """Return which rows count in each fold, bool of shape (n, f)."""
-    return np.asarray((weights > 0).reshape(*weights.shape[:2], -1).any(axis=2))
+class _Rows:
+    """The losses of folds on rows that can only be read from the first to the last."""
+
+    def __init__(
+        self,
+        blocks: Callable[[], Iterator[np.ndarray]],
+        targets: Targets,
+        weights: np.ndarray,
+        scalers: Sequence["StandardScaler"],
+    ) -> None:
+        self._blocks, self._targets, self._weights = blocks, targets, weights
+        self._centre = np.mean([scaler.mean_ for scaler in scalers], axis=0)
+        ones = np.ones_like(self._centre)
+        self._scales = np.stack([ones if s.scale_ is None else s.scale_ for s in scalers])
+
+    def standardised(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows less the centre, divided by the mean scale, as float32."""
+        scaled = (rows - self._centre) / np.mean(self._scales, axis=0)
+        return np.asarray(scaled, dtype=np.float32)
+
+    def unscaled(self, point: PathPoint) -> PathPoint:
+        """Return the solutions on the features as they are."""
+        weight = point.weight / self._scales[:, None]
+        return replace(point, weight=weight, bias=point.bias - weight @ self._centre)
+
+    def evaluation(self, folds: slice) -> Evaluate:
+        """Return what makes a pass for the losses of some folds and their gradient."""
+        scales = np.repeat(self._scales[folds], self._targets.width, axis=0).T
+
+        def evaluation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            own = np.vstack([columns[:-1] / scales, columns[-1:]]).astype(np.float32)
+            losses, gradient = np.zeros(()), np.zeros_like(columns)
+            for rows, values in self._pieces(columns.shape[1]):
+                weights = self._weights[rows, folds].astype(np.float32)
+                loss, slopes = evaluate_rows(values, self._targets.take(rows), weights, own)
+                losses = losses + loss
+                gradient += slopes
+            gradient[:-1] /= scales
+            return losses, gradient
+
+        return evaluation
+
+    def _pieces(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some rows at a time, centred, in an array that the next ones overwrite."""
+        n_features = len(self._centre)
+        size = max(1, _PIECE_BYTES // (4 * (n_features + _SCORES * width)))
+        buffer, centre = np.empty((size, n_features), np.float32), self._centre.astype(np.float32)
+        start = 0
+        for block in self._blocks():
+            for piece in np.split(block, range(size, len(block), size)):
+                values = buffer[: len(piece)]
+                _copy(piece, values)
+                values -= centre
+                yield slice(start, start + len(piece)), values
+                start += len(piece)
 
 
-def _nothing(passes: Passes) -> list[torch.Tensor]:
-    """Return room for the solutions, the objectives and whether they converged."""
-    solution = torch.empty(passes.columns + 1, passes.problems, passes.width)
-    value = torch.empty(passes.problems, 1, dtype=torch.float64)
-    return [solution, value, torch.empty(passes.problems, 1, dtype=torch.bool)]
+def _copy(piece: np.ndarray, values: np.ndarray) -> None:
+    """Copy float16 or float32 to float32; NumPy alone takes nine times as long for float16.
+
+    The bits of the exponent and the mantissa move to where float32 has them, and the product
+    corrects the exponent's bias, also of subnormal numbers. There is no inf or nan.
+    """
+    if piece.dtype != np.float16:
+        np.copyto(values, piece)
+        return
+    bits = values.view(np.int32)
+    np.copyto(bits, piece.view(np.int16))
+    bits <<= 13
+    bits &= _SIGN_AND_MOVED
+    values *= _BIAS
 
 
-class _Solver:
-    """Newton's method where each product is a pass."""
-
-    def __init__(self, passes: Passes, tolerance: float) -> None:
-        self._passes = passes
-        self._tolerance = tolerance
-
-    def path(
-        self, problems: torch.Tensor, grid: Sequence[float], at_once: int
-    ) -> Iterator[tuple[float, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
-        """Yield each C, ascending, with solutions, objectives and whether they converged.
-
-        As many C are solved together as may be: passes cost more than columns.
-        """
-        size = len(problems)
-        last: tuple[float, torch.Tensor] | None = None
-        for start in range(0, len(grid), at_once):
-            some = grid[start : start + at_once]
-            batch = Batch(problems.repeat(len(some)), torch.tensor(some).repeat_interleave(size))
-            solution, *rest = self._newton(batch, self._start(batch, last))
-            last = some[-1], solution[:, -size:]
-            raw = self._passes.unscale(batch, settled(solution))
-            for number, C in enumerate(some):
-                own = slice(number * size, (number + 1) * size)
-                objective, converged = (each[own, None] for each in rest)
-                yield C, (raw[:, own], objective, converged)
-
-    def _start(self, batch: Batch, last: tuple[float, torch.Tensor] | None) -> Place:
-        """Return the best of some multiples of the last solution."""
-        if last is None:
-            shape = self._passes.columns + 1, batch.size, self._passes.width
-            return self._passes.visit(batch, torch.zeros(shape))
-        before, solution = last
-        solution = solution.repeat(1, batch.size // solution.shape[1], 1)
-        growth = (batch.C / before)[:, None]
-        return self._lowest(batch, [growth**power * solution for power in (0, 0.5, 1)])[0]
-
-    def _lowest(
-        self, batch: Batch, candidates: Sequence[torch.Tensor]
-    ) -> tuple[Place, torch.Tensor]:
-        """Return for each problem the best of its candidates, and which one it is."""
-        alike = torch.arange(batch.size).repeat(len(candidates))
-        found = self._passes.visit(batch.take(alike), torch.cat(list(candidates), dim=1))
-        best = found.value.reshape(len(candidates), -1).argmin(0)
-        return found.take(best * batch.size + torch.arange(batch.size)), best
-
-    def _newton(
-        self, batch: Batch, place: Place
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return solutions, objectives and whether they converged."""
-        ended, value = torch.empty_like(place.solution), torch.empty_like(place.value)
-        converged = torch.zeros(batch.size, dtype=torch.bool)
-        there = torch.arange(batch.size)
-        eta = torch.full((batch.size,), _LOOSEST)
-        for _ in range(_NEWTON_STEPS):
-            step, reached = self._step(batch, place, eta)
-            descent = -inner(place.gradient, step).double()
-            before = place.value
-            place, size = self._search(batch, place, step, descent)
-            near = reached & (descent / 2 <= self._tolerance * place.value)
-            ended[:, there], value[there], converged[there] = place.solution, place.value, near
-            # Steps that had to be shortened were too inexact.
-            eta = torch.where(size < 1, eta / 10, _LOOSEST)
-            stuck = (place.value >= before) & (eta < _TIGHTEST)
-            left = (~near & ~stuck).nonzero()[:, 0]
-            if not len(left):
-                break
-            there, batch, place, eta = there[left], batch.take(left), place.take(left), eta[left]
-        return ended, value, converged
-
-    def _search(
-        self, batch: Batch, place: Place, step: torch.Tensor, descent: torch.Tensor
-    ) -> tuple[Place, torch.Tensor]:
-        """Return where steps lead that bring enough, and which share of each was gone."""
-        found = self._passes.visit(batch, place.solution + step)
-        size = torch.ones_like(descent)
-        while True:
-            enough = place.value - _DESCENT * size * descent + _NOISE * place.value
-            short = (~(found.value <= enough) & (size > _SHORTEST)).nonzero()[:, 0]
-            if not len(short):
-                return found, size
-            tried = [(share * size[short]).to(step)[:, None] for share in _SHARES]
-            starts, steps = place.solution[:, short], step[:, short]
-            lowest, which = self._lowest(batch.take(short), [starts + t * steps for t in tried])
-            found.put(short, lowest)
-            size[short] *= torch.tensor(_SHARES, dtype=size.dtype)[which]
-
-    def _step(
-        self, batch: Batch, place: Place, eta: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Solve Hessian x = -gradient by conjugate gradients; tell where they got there.
-
-        A problem is done, and leaves, when the preconditioned residual has shrunk to `eta`.
-        """
-        ended, there = torch.zeros_like(place.solution), torch.arange(batch.size)
-        mean, residual = self._passes.mean_curvature(batch, place), -place.gradient
-        step, reached = torch.zeros_like(residual), torch.ones(batch.size, dtype=torch.bool)
-        direction = self._passes.preconditioner(residual, mean, place.curvature)
-        power = inner(residual, direction)
-        goal = eta**2 * power
-        for _ in range(_GRADIENT_STEPS):
-            product = self._passes.bend(batch, place.solution, direction)
-            length = power / inner(direction, product)
-            usable = length.isfinite()
-            length = torch.where(usable, length, 0)[:, None]
-            step += length * direction
-            residual -= length * product
-            better = self._passes.preconditioner(residual, mean, place.curvature)
-            before, power = power, inner(residual, better)
-            direction = better + (power / before)[:, None] * direction
-            ended[:, there] = step
-            left = ((power > goal) & usable).nonzero()[:, 0]
-            if not len(left):
-                break
-            if len(left) < len(there):
-                there, batch, place = there[left], batch.take(left), place.take(left)
-                step, residual, direction = step[:, left], residual[:, left], direction[:, left]
-                power, goal, mean = power[left], goal[left], mean[left]
-        else:
-            reached[there] = False
-        return ended, reached
+def _pass(read: Read, numbers: Iterator[int], progress: Progress) -> Iterator[np.ndarray]:
+    """Yield blocks of rows; the next one is read while this one is computed with."""
+    number, done, blocks = next(numbers), 0, read()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = thread.submit(next, blocks, None)
+            yield block
+            done += len(block)
+            progress(number, done)

@@ -1,6 +1,7 @@
-"""What several benchmarks need: photographs, and a process whose peak memory is known."""
+"""What several benchmarks need: photographs, a process's peak memory, the processor's name."""
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -38,3 +39,11 @@ def run_process(command: Sequence[str]) -> tuple[str, int]:
         output.seek(0)
         scale = 1 if sys.platform == "darwin" else 1024
         return output.read().decode(), usage.ru_maxrss * scale
+
+
+def processor() -> str:
+    """Return the processor's name and how many of its cores there are."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    widest = "AVX-512" if any(" avx512f" in line for line in lines) else "AVX2 at most"
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor()}, {widest}"

@@ -5,17 +5,14 @@ softmax with two classes on 2,000 x 25,088, with 20 classes on 5,000 x 2,048, an
 The reference is `GridSearchCV` with the faster of one job and one for each core, and for the SVM
 with the faster of the primal and the dual. Ours includes the reduction, and is the median of three
 runs. Prints times and ratios, by how much the objective of any fold is above the reference's, and
-writes ``heads.json`` into the current folder. A second sweep, with another classifier, finds the
-reduction of the first. ``--only NAME`` measures one.
+writes ``heads.json`` into the current folder. ``--only NAME`` measures one.
 """
 
 import argparse
 import json
 import statistics
-import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import LinearSVC
 
-from bottleneck.solvers import KeptReductions, reduce_rows
+from bottleneck.solvers import reduce_rows
 from bottleneck.solvers.path import PathPoint, fit_path
 
 GRID = [10.0**exponent for exponent in range(-6, 2)]
@@ -37,8 +34,6 @@ TASKS = {
     "svm, 20 classes": ("squared_hinge", 5000, 2048, 20, 6),
 }
 """Loss, rows, features, classes, and the bar."""
-AGAIN = "a second sweep"
-SECOND = ("softmax", "squared_hinge")
 
 
 def features(rows: int, columns: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,12 +45,10 @@ def features(rows: int, columns: int, classes: int) -> tuple[np.ndarray, np.ndar
     return X, (scores + noise).argmax(axis=1)
 
 
-def ours(
-    X: np.ndarray, y: np.ndarray, loss: str, folds: list, reduce: Callable = reduce_rows
-) -> tuple[list[PathPoint], list]:
+def ours(X: np.ndarray, y: np.ndarray, loss: str, folds: list) -> tuple[list[PathPoint], list]:
     """Return the solutions, and seconds for the reduction and the rest."""
     started = time.perf_counter()
-    reduction = reduce(X, standardize=False)
+    reduction = reduce_rows(X, standardize=False)
     reduced = time.perf_counter()
     fit = np.ones((len(X), FOLDS))
     for fold, (_, held) in enumerate(folds):
@@ -135,30 +128,12 @@ def measure(name: str) -> dict[str, object]:
     }
 
 
-def measure_again() -> dict[str, float]:
-    """Sweep with one classifier and then with another, which finds the reduction."""
-    _, rows, columns, classes, _ = TASKS["softmax, 2 classes"]
-    X, y = features(rows, columns, classes)
-    folds = list(StratifiedKFold(FOLDS).split(X, y))
-    times = []
-    for _ in range(ROUNDS):
-        with tempfile.TemporaryDirectory() as folder:
-            reduce = KeptReductions(Path(folder), 10**9)
-            times.append([sum(ours(X, y, loss, folds, reduce)[1]) for loss in SECOND])
-    first, second = (statistics.median(each) for each in zip(*times, strict=True))
-    print(f"{AGAIN}: {second:.2f} s after {first:.2f} s, {first / second:.1f} times faster, bar 2")
-    return {"first": first, "second": second, "ratio": first / second, "bar": 2}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=[AGAIN, *TASKS])
+    parser.add_argument("--only", choices=TASKS)
     only = parser.parse_args().only
     warnings.simplefilter("ignore", ConvergenceWarning)
-    results = {}
-    if only in {None, AGAIN}:
-        results[AGAIN] = measure_again()
-    results |= {name: measure(name) for name in TASKS if only in {None, name}}
+    results = {name: measure(name) for name in TASKS if only in {None, name}}
     Path("heads.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
