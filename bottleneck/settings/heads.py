@@ -55,9 +55,7 @@ class TrainingSettings:
     ] = True
     device: Annotated[
         DeviceName,
-        Doc(
-            "What mlp is trained on: cpu, cuda, cuda:N or auto. Others are fitted on the CPU."
-        ),
+        Doc("What mlp is trained on: cpu, cuda, cuda:N or auto. Others are fitted on the CPU."),
     ] = "cpu"
     seed: Seed = 0
 
