@@ -124,8 +124,8 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     """
     if not isinstance(features, Features):
         raise WrongTypeError(
-            f"`features` must be Features, got {type(features).__name__}; give what "
-            f"bottleneck.load_features returns"
+            f"`features` must be Features, got {type(features).__name__}; give the result of "
+            f"bottleneck.load_features"
         )
     if split not in SPLITS:
         raise UsageError(f"no split {split!r}; expected one of {', '.join(SPLITS)}")
@@ -134,15 +134,16 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
         there = sorted(set(features.splits) - {""})
         raise DataError(
             f"image set {features.images.name!r} has no {split} images, only "
-            f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder and extract and fit "
-            f"again, or name another with `split`"
+            f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
+            f"again, or choose another with `split`"
         )
     try:
         targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
     except LookupError as error:
         raise DataError(
-            f"the {split} images have the class {error.args[0]!r} that the head was not fitted "
-            f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
+            f"the {split} images have the class {error.args[0]!r}, which the head was not fitted "
+            f"on; expected only {', '.join(head.classes)}: add training images of it and fit "
+            f"again"
         ) from error
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
     blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()

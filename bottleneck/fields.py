@@ -177,8 +177,8 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
             named = dict(zip(first, positional, strict=False))
             if len(positional) > len(first) or named.keys() & given.keys():
                 raise UsageError(
-                    f"{cls.__name__} takes {', '.join(first) or 'nothing'} by position, and each "
-                    f"value once; give the others by name"
+                    f"{cls.__name__} takes only {', '.join(first) or 'nothing'} by position, and "
+                    f"each value once; give the others by name"
                 )
             try:
                 validate(self, **named, **given)
@@ -222,7 +222,8 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
         raise _wrong_type("the settings", [kind.__name__], given)
     if options:
         raise UsageError(
-            f"`{next(iter(options))}` was given beside {type(given).__name__}; give it in there"
+            f"`{next(iter(options))}` was given together with {type(given).__name__}; set it in "
+            f"there"
         )
     return given
 

@@ -55,8 +55,8 @@ def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path
     """
     if evaluation.confusion is None:
         raise UsageError(
-            f"{title} may give an image several classes, and a confusion matrix is of one each; "
-            f"leave `picture` out"
+            f"{title} has images with several classes, but a confusion matrix needs one class "
+            f"for each; leave `picture` out"
         )
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
     low, high = evaluation.accuracy_interval
@@ -179,8 +179,8 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError(
-            "logs for TensorBoard need tensorboard, which is not installed; 'pip install "
-            "tensorboard' brings it"
+            "logs for TensorBoard need tensorboard, which is not installed; run 'pip install "
+            "tensorboard'"
         ) from None
     with SummaryWriter(str(folder)) as writer:
 
@@ -207,10 +207,13 @@ def check_picture(file: str | Path) -> Path:
     """
     path = Path(file)
     if path.suffix not in _SUFFIXES:
-        raise UsageError(f"no picture {str(path)!r}; expected a name in {', '.join(_SUFFIXES)}")
+        raise UsageError(
+            f"a picture cannot be written as {str(path)!r}; expected a name in "
+            f"{', '.join(_SUFFIXES)}"
+        )
     if find_spec("matplotlib") is None:
         raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
+            "pictures need matplotlib, which is not installed; run 'pip install matplotlib'"
         )
     return path
 

@@ -79,8 +79,8 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
         raise WeightsError(
             f"{source.model} with weights {base.weights_name!r} is not the base that this head "
-            f"was fitted on; expected the weights that were {source.weights!r} then: name them "
-            f"with `weights`, or extract and fit again"
+            f"was fitted on; expected the weights then called {source.weights!r}: name them with "
+            f"`weights`, or extract and fit again"
         )
     return base
 

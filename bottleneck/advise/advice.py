@@ -168,17 +168,14 @@ def advise_on(
 def _check_layers(selections: Sequence[FeatureSource]) -> None:
     if not all(isinstance(each, FeatureSource) for each in selections):
         raise WrongTypeError(
-            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
+            f"`selections` must be the result of bottleneck.select_layers, got {selections}"
         )
     if not selections:
-        raise UsageError(
-            "no layers to advise on; expected at least one: give those of an extraction"
-        )
+        raise UsageError("no layers to advise on; give at least one extracted layer")
     models = list(dict.fromkeys(each.model for each in selections))
     if len(models) > 1:
         raise UsageError(
-            f"the layers are of several models ({', '.join(models)}); expected those of one: "
-            f"choose it with `model`"
+            f"the layers come from several models ({', '.join(models)}); choose one with `model`"
         )
 
 
@@ -187,9 +184,9 @@ def _features(cache: Cache, selection: FeatureSource, memory: int | None) -> Fea
     features = load_features(cache, selection.with_views(0), memory=memory)
     if not isinstance(features.X, np.ndarray):
         raise UsageError(
-            f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "
-            f"take {(memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, or more "
-            f"`memory`"
+            f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but the "
+            f"limit is {(memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, or "
+            f"more `memory`"
         )
     return features
 
@@ -202,7 +199,7 @@ def _sizes(bench: Bench) -> list[int]:
     if len(sizes) < _LEAST_SIZES:
         least = LEAST_PER_CLASS * classes * 2 ** (_LEAST_SIZES - 1)
         raise DataError(
-            f"heads can be fitted on {rows} training images of {classes} classes, and a learning "
+            f"only {rows} training images of {classes} classes are available, but a learning "
             f"curve of {_LEAST_SIZES} sizes needs {least}; add images"
         )
     # Folds differ by a few rows: the largest size is all that each has.

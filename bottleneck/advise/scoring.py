@@ -153,8 +153,9 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     """
     if features.images.multilabel:
         raise UsageError(
-            f"image set {features.images.name!r} gives an image several classes, but advise judges "
-            f"one for each; compare layers and classifiers with 'bottleneck sweep'"
+            f"image set {features.images.name!r} has images with several classes, but advise "
+            f"needs one class for each image; compare layers and classifiers with 'bottleneck "
+            f"sweep'"
         )
     cv, repeats, seed = settings.cv, settings.repeats, settings.seed
     problem = problem_of(features, recipe, TrainingSettings(seed=seed))
@@ -165,9 +166,8 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
     if len(held) < cv:
         raise DataError(
-            f"image set {features.images.name!r} has {len(held)} val images, expected {cv} at "
-            f"least, as `cv` says; add some, or leave them out, and folds of the training images "
-            f"will do"
+            f"image set {features.images.name!r} has {len(held)} val images, but `cv` needs at "
+            f"least {cv}; add val images, or remove them to use folds of the training images"
         )
     problem, fold = with_validation(problem, held.X, held.labels)
     judged = np.flatnonzero(fold.held)

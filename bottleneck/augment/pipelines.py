@@ -80,7 +80,7 @@ class EdgeAffine(_Warp):
     ) -> None:
         super().__init__()
         if not 0 <= zoom < 1:
-            raise ValueError(f"zoom must be from 0 to below 1, not {zoom!r}")
+            raise ValueError(f"zoom must be at least 0 and below 1, got {zoom!r}")
         self.degrees, self.shift, self.shear, self.zoom = degrees, shift, shear, zoom
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class EdgeElastic(_Warp):
     def __init__(self, shift: float = 0.0, smooth: float = 0.05) -> None:
         super().__init__()
         if not smooth > 0:
-            raise ValueError(f"smooth must be above 0, not {smooth!r}")
+            raise ValueError(f"smooth must be above 0, got {smooth!r}")
         self.shift, self.smooth = shift, smooth
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:

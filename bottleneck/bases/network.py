@@ -137,8 +137,8 @@ class Network:
             return self.blocks
         if wanted in self.nodes and wanted not in {*self.layers, *self.aliases}:
             raise UsageError(
-                f"layer {wanted!r} of {self.name} is not an activation with a row per image; "
-                f"'bottleneck layers {self.name}' lists those that are"
+                f"layer {wanted!r} of {self.name} does not give one row of activations for each "
+                f"image; 'bottleneck layers {self.name}' lists the layers that do"
             )
         layers = {name: layer.aliases for name, layer in self.layers.items()}
         if found := find_layers(wanted, layers, patterns=True):
@@ -229,7 +229,7 @@ class Network:
         for layer in needed:
             if layer not in found:
                 raise UsageError(
-                    f"{self.name} cannot compute {self.alias(layer) or layer!r} of images of "
+                    f"{self.name} cannot compute {self.alias(layer) or layer!r} for images of "
                     f"{_pixels(image_size)} pixels; {self._accepted(layer, image_size)}"
                 )
         return found

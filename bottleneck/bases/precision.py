@@ -80,7 +80,7 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
         return ("cpu",)
     if "cpu" in names:
         raise UsageError(
-            f"the processor and a GPU ({str(wanted)!r}) cannot share a run; give either"
+            f"`device` {str(wanted)!r} mixes the CPU with a GPU; give one or the other"
         )
 
     import torch

@@ -84,7 +84,7 @@ def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
         if node.target not in held:
             found[node.target] = attrgetter(node.target)(root)
             if found[node.target].grad_fn is not None:
-                raise TypeError(f"it keeps {node.target}, which is computed from weights")
+                raise TypeError(f"it stores {node.target}, which is computed from weights")
     return found
 
 

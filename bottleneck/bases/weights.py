@@ -174,12 +174,12 @@ def used_tensors(
         if not numbers or given.is_floating_point() != expected[name].is_floating_point():
             raise WeightsError(
                 f"weights {weights.name!r} of {model} have {name} as {given.dtype} on "
-                f"{given.device}, {given.layout}; expected plain numbers, as "
-                f"{expected[name].dtype}: give a state dict as the training left it"
+                f"{given.device}, {given.layout}; expected a dense tensor of "
+                f"{expected[name].dtype}: give the state dict that training saved"
             )
         if not given.isfinite().all():
             raise WeightsError(
-                f"weights {weights.name!r} of {model} hold nan or inf in {name}; choose a layer "
+                f"weights {weights.name!r} of {model} contain nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
             )
     known = weights.state | network.constants

@@ -139,8 +139,8 @@ def find_model(name: str) -> Model:
         record = read_finetuned(name)
         if is_finetuned(record.base) and record.base not in _built_in():
             raise WeightsError(
-                f"the fine-tuned model in {name!r} has the base {record.base!r}, expected a model "
-                f"that is not fine-tuned itself; fine-tune it again"
+                f"the fine-tuned model in {name!r} is based on {record.base!r}, which is "
+                f"fine-tuned itself; fine-tune a model that is not"
             )
         return finetuned_model(name, record, find_model(record.base))
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
@@ -173,7 +173,7 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
     packages += [plugin.dist.name if plugin.dist else "a package" for plugin in plugins]
     if len(packages) > 1:
         raise PluginError(
-            f"model {name!r} is brought by {' and by '.join(packages)}; uninstall all but one"
+            f"model {name!r} is provided by {' and by '.join(packages)}; uninstall all but one"
         )
     expected = "expected a callable without arguments that returns a bottleneck.bases.Model"
     remedy = f"update or uninstall {packages[0]}"

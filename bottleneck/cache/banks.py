@@ -101,9 +101,9 @@ class Bank:
                 return
             difference = f"they differ by {gap:.2g} of their magnitude"
         raise CacheError(
-            f"the reference features of layer {layer!r} in bank {self.name} are not what is "
-            f"computed now ({difference}); another version of a library computes differently: use "
-            f"another `cache`, or remove {str(self.path)!r} to compute it anew"
+            f"the reference features of layer {layer!r} in bank {self.name} differ from those "
+            f"computed now ({difference}), probably because a library has another version; use "
+            f"another `cache`, or remove {str(self.path)!r} to recompute its features"
         )
 
     def forget_layer(self, layer: str) -> None:
@@ -257,11 +257,11 @@ class Bank:
         numbers = index.find(wanted)
         missing = int((numbers < 0).sum())
         if not len(wanted):
-            raise UsageError(f"no images were asked for; give at least one digest of {self.name}")
+            raise UsageError(f"no images were requested; give at least one digest of {self.name}")
         if missing:
             raise CacheError(
-                f"{missing} of {len(wanted)} images have no {layer!r} in bank {self.name}; run "
-                f"'bottleneck extract' for them"
+                f"{missing} of {len(wanted)} images have no features of layer {layer!r} in bank "
+                f"{self.name}; run 'bottleneck extract' for them"
             )
         order = np.argsort(numbers, kind="stable")
         result: np.ndarray | None = None
@@ -340,6 +340,6 @@ class Bank:
                 gone = error
                 time.sleep(_PAUSE)
         raise CacheError(
-            f"parts of bank {self.name} vanish while they are read ({gone}); wait until what "
-            f"removes them is done, and run the command again"
+            f"parts of bank {self.name} disappeared while they were read ({gone}); wait until "
+            f"the command that removes them is done, then run this one again"
         ) from gone

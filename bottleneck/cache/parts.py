@@ -75,15 +75,15 @@ class Part:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
-                    f"{str(path)!r} has the schema {schema}, expected {SCHEMA}: another version "
+                    f"{str(path)!r} has schema {schema}, expected {SCHEMA}, as another version "
                     f"wrote it; use another `cache`, or remove the bank and extract again"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(own):
                 raise CacheError(
-                    f"{str(path)!r} has the fingerprint of another bank; expected one that begins "
-                    f"with {own!r}: move it to where it belongs, and leave the folders of banks "
-                    f"their names"
+                    f"{str(path)!r} has the fingerprint of another bank; expected one that "
+                    f"begins with {own!r}: move the file back to its own bank, and do not rename "
+                    f"the folders of banks"
                 )
             layers = {name: Layer.of(file, name) for name in file["features"]}
             part = cls(
@@ -162,7 +162,7 @@ class Part:
                 while rest:  # a system may give less than it is asked for
                     got = plain.readinto(rest)
                     if not got:
-                        raise DamagedError(self.path, "it is cut off")
+                        raise DamagedError(self.path, "it is truncated")
                     rest = rest[got:]
 
             yield load

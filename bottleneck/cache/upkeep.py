@@ -244,8 +244,8 @@ def find_prunable(
     """
     if model is None and layer is None and older_than is None and keep_bytes is None:
         raise UsageError(
-            "nothing to prune by; give `model`, `layer`, `older_than` or `keep_bytes`, with "
-            "`dry_run` to see first what would go"
+            "no rule for what to remove; give `model`, `layer`, `older_than` or `keep_bytes`, "
+            "and `dry_run` to see first what would be removed"
         )
     extracted = {
         (bank, layer.layer): run.time
@@ -257,15 +257,15 @@ def find_prunable(
     models = {each.model for each in everything}
     if model is not None and model not in models | {each.bank for each in everything}:
         raise UnknownNameError(
-            f"no bank of the model {model!r}; 'bottleneck cache ls' lists them"
-            f"{did_you_mean(model, models)}"
+            f"no bank of model {model!r}; 'bottleneck cache ls' lists the "
+            f"banks{did_you_mean(model, models)}"
         )
     of_model = [each for each in everything if model in {None, each.model, each.bank}]
     found = [each for each in of_model if layer is None or each.is_named(layer)]
     if layer is not None and not found:
         raise UnknownNameError(
-            f"no layer {layer!r} in {len({each.bank for each in of_model})} banks; 'bottleneck "
-            f"cache ls' lists them"
+            f"none of {len({each.bank for each in of_model})} banks has a layer {layer!r}; "
+            f"'bottleneck cache ls' lists the layers"
         )
     if older_than is not None:
         limit = datetime.now(UTC) - older_than

@@ -143,7 +143,7 @@ def _check_records(cache: Cache, damage: list[Damage]) -> None:
         path = cache.set_file(name)
         with _noted(cache, path, damage):  # one that was removed on purpose is not missed
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise DamagedError(path, "it is not as its last extraction wrote it")
+                raise DamagedError(path, "it has changed since its last extraction")
 
 
 def set_aside(cache: Cache, path: Path, reason: str) -> Damage:

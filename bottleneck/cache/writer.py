@@ -67,8 +67,9 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     """
     if not np.isfinite(values).all():
         raise FeatureOverflowError(
-            f"layer {layer!r} gives nan or inf; expected finite activations: compute it with "
-            f"`precision=fp32` or bf16 if it was fp16, check the weights, or take an earlier layer"
+            f"layer {layer!r} gives nan or inf; expected finite activations: use "
+            f"`precision=fp32` or bf16 if it was fp16, check the weights, or choose an earlier "
+            f"layer"
         )
     with np.errstate(over="ignore"):
         stored = values.astype(dtype, copy=False)
@@ -91,7 +92,7 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     if isinstance(digests, np.ndarray) and digests.dtype == np.uint8:
         return digests
     if any(len(digest) != _DIGEST_LETTERS for digest in digests):
-        raise UsageError(f"a digest has {_DIGEST_LETTERS} hexadecimal digits; check those given")
+        raise UsageError(f"each digest must have {_DIGEST_LETTERS} hexadecimal digits")
     return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
 
 
@@ -177,7 +178,7 @@ class PartWriter:
         columns["digest"] = digest_rows(digests)
         given = np.broadcast_to(np.asarray(views), len(digests))
         if ((given < 0) | (given >= _VIEWS)).any():
-            raise UsageError(f"a view is a number from 0 to {_VIEWS - 1}; check those given")
+            raise UsageError(f"each view must be a number from 0 to {_VIEWS - 1}")
         columns["view"] = given.astype(np.uint16)
         self._check(columns)
         done = 0
@@ -203,7 +204,7 @@ class PartWriter:
         shapes = {name: values.shape[1:] for name, values in columns.items()}
         before = {name: column.shape[1:] for name, column in self._columns.items()}
         if before and shapes != before:
-            raise UsageError(f"rows of {shapes} do not go with those before, of {before}")
+            raise UsageError(f"rows of shapes {shapes} do not match the earlier rows, of {before}")
 
     def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
         """Make room for a part; the system gives memory only where something is written."""

@@ -84,7 +84,7 @@ def read_config(file: str | None, commands: Mapping[str, _Fields]) -> Config:
     except FileNotFoundError:
         raise PathMissingError(f"no file {file!r}; give another with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{str(path)!r} is not TOML ({error}); mend it") from error
+        raise UsageError(f"{str(path)!r} is not valid TOML ({error}); correct it") from error
     return found
 
 
@@ -110,8 +110,9 @@ def _take(config: Config, commands: Mapping[str, _Fields], table: str, content: 
         )
     if not known:
         raise UsageError(
-            f"{path!r} has a table [{shown}] that is no command; expected [{_SHARED}] or a "
-            f"command's name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
+            f"{path!r} has the table [{shown}], which is not a command; expected [{_SHARED}] or "
+            f"a command's "
+            f"name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
         )
     fields = [
         (name, each)

@@ -35,7 +35,7 @@ def extract(
     settings: ExtractSettings,
     cache: options.CacheFolder = Path("cache"),
     near_duplicates: options.NearDuplicates = False,
-    dry_run: Annotated[bool, Doc("Only tell what it would take, from a short trial.")] = False,
+    dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
     as_json: options.AsJson = False,
 ) -> Any:
     """Compute the features that the cache lacks and store them.
@@ -45,7 +45,7 @@ def extract(
     from bottleneck.bases import find_model
 
     if dry_run and near_duplicates:
-        raise UsageError("`dry_run` looks at few images; leave `near_duplicates` out")
+        raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
     found = bottleneck.ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
         find_model(settings.model)  # a name that is not known needs no PyTorch
@@ -59,7 +59,7 @@ def extract(
     except SystemExit:
         safe, distinct = count_cached(found, base, store, settings)
         images_safe = f"{safe} of {distinct} different images are safe in {store.root}"
-        note(f"stopped: {images_safe}; the same command goes on from there")
+        note(f"stopped: {images_safe}; run the same command again to continue")
         raise
     usable = replace(found, items=bottleneck.ImageSet.read_csv(store.set_file(found.name)).items)
     alike = notes.find_alike(usable) if near_duplicates else {}
@@ -76,7 +76,8 @@ def extract(
 def layers(
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), Option(argument=True)],
     image_size: Annotated[
-        Pixels | None, Doc("What the base sees: SIDE or HEIGHTxWIDTH; as the weights by default.")
+        Pixels | None,
+        Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -148,11 +149,11 @@ def models(
 
 @add_command("augment-preview", "Features")
 def augment_preview(
-    augment: Annotated[Augmentation, Doc("How images are augmented, or a YAML file.")],
+    augment: Annotated[Augmentation, Doc("Augmentation policy, or a YAML file of one.")],
     images_from: ImageSettings,
-    views: Annotated[Count, Doc("Views of each image.")] = 8,
-    images: Annotated[Count, Doc("How many images.")] = 6,
-    output: Annotated[Path, Doc("The picture; its ending is .png.")] = Path("augment-preview.png"),
+    views: Annotated[Count, Doc("Number of views of each image.")] = 8,
+    images: Annotated[Count, Doc("Number of images.")] = 6,
+    output: Annotated[Path, Doc("Picture to write, ending in .png.")] = Path("augment-preview.png"),
     as_json: options.AsJson = False,
 ) -> None:
     """Draw augmented views of a few training images, beside the plain ones."""
@@ -205,7 +206,7 @@ def _forecast(
                 "megabytes of memory at most": f"{memory / 1e6:.0f}" if memory else "unknown",
             }
         )
-        note(f"from a trial of {found.trial} images; nothing of it is kept")
+        note(f"estimated from a trial of {found.trial} images, which stores nothing")
     notes.note_rejected(found.rejected)
     return found
 
@@ -242,7 +243,7 @@ def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
     for name in dict.fromkeys(used):
         parts = len(cache.named(name).parts())
         if parts > _MANY_PARTS:
-            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
+            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
     notes.note_random(done.weights_random)
     notes.note_rejected(done.rejected)
     if done.rejected:

@@ -130,7 +130,7 @@ def sweep(
         str | None, Doc("Also log to MLflow, such as sqlite:///mlflow.db."), Option(metavar="URI")
     ] = None,
     jobs: options.Jobs = -1,
-    backend: Annotated[str, Doc("joblib's: loky, threading, multiprocessing, ...")] = "loky",
+    backend: Annotated[str, Doc("joblib backend: loky, threading, multiprocessing, ...")] = "loky",
     memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
@@ -161,7 +161,7 @@ def sweep(
     notes.note_features(images, selections)
     for each in selections:
         if each.views:
-            note(f"{each}: each training image is fitted on with {each.views} views of it")
+            note(f"{each}: fitted on {each.views} views of each training image")
     metric = default_metric(found)
     _print_ranked(rank(found, metric)[: None if as_json else _BEST], metric, as_json=as_json)
     new = len(experiments.experiments()) - before
@@ -212,7 +212,7 @@ def _print_ranked(
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
     print_table([{key: row[key] for key in row if key not in left_out} for row in rows])
-    note(f"mean of {metric} over the folds and its deviation, seconds in all")
+    note(f"mean and standard deviation of {metric} over the folds, total seconds")
 
 
 def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:

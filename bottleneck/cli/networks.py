@@ -48,7 +48,9 @@ def finetune(
     )
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     if folder.resolve() == place.resolve():
-        raise UsageError(f"the result would replace {place.name!r}, its start; give another `name`")
+        raise UsageError(
+            f"the result would replace {place.name!r}, the head it starts from; give another `name`"
+        )
     replaced = (folder / "head.json").exists()
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
@@ -93,14 +95,14 @@ def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | Non
     if done.diverged:
         kept = f"as after epoch {best}" if best else "as before the first"
         note(
-            f"warning: the training diverged in epoch {done.diverged}: its loss was no finite "
-            f"number; saved is the network {kept}: give a --learning-rate below "
+            f"warning: the training diverged in epoch {done.diverged}, as its loss was not "
+            f"finite; the network {kept} was saved: use a --learning-rate below "
             f"{settings.learning_rate:g}"
         )
     elif not best:
         note(
-            "note: no epoch was better on the validation images than the head as it was, and "
-            "nothing was changed; another layer, --augment or a lower --learning-rate may help"
+            "note: no epoch was better on the validation images than the original head, so it "
+            "was left unchanged; another layer, --augment or a lower --learning-rate may help"
         )
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)
@@ -132,7 +134,10 @@ def _training_shown(
             yield {"progress": progress, "watch": watch}
     except SystemExit:
         if not quiet and Checkpoint(folder).exists:
-            note("stopped: the same command with --resume goes on after the last whole epoch")
+            note(
+                "stopped: run the same command with --resume to continue after the last "
+                "complete epoch"
+            )
         raise
 
 

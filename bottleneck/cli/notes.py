@@ -34,7 +34,7 @@ def note_random(random: bool) -> None:
 def note_replaced(replaced: bool) -> None:
     """Say that there was a head of that name."""
     if replaced:
-        note("note: it replaces the head that had that name; --name gives another")
+        note("note: this replaced the head of the same name; use --name to keep both")
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
@@ -54,11 +54,14 @@ def note_image_set(images: "ImageSet") -> None:
         note(f"warning: {len(empty)} class or split folders have no images: {listed}")
     if endings:
         listed = ", ".join(f"{count} {each}" for each, count in Counter(endings).most_common(5))
-        note(f"note: {len(endings)} files are no images, or of no class, left out: {listed}")
+        note(
+            f"note: {len(endings)} files were left out, as they are not images or have no "
+            f"class: {listed}"
+        )
     if images.leaks:
-        note(f"warning: leak: {_example(images, images.leaks)} stand in more than one split")
+        note(f"warning: leak: {_example(images, images.leaks)} are in more than one split")
     if images.conflicts:
-        note(f"warning: {_example(images, images.conflicts)} carry more than one label")
+        note(f"warning: {_example(images, images.conflicts)} have more than one label")
 
 
 def _example(images: "ImageSet", digests: Sequence[str]) -> str:
@@ -90,9 +93,8 @@ def note_features(
         known = sum(item.digest in seen for item in judged)
         if known:
             note(
-                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were trained "
-                f"or validated on when {model!r} was fine-tuned; what is measured on them is too "
-                f"good"
+                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were used "
+                f"to train or validate {model!r}, so scores on them are too high"
             )
 
 

@@ -32,25 +32,27 @@ __all__ = [
 AsJson = Annotated[bool, Doc("Print JSON instead of text."), Option("--json")]
 BankName = Annotated[
     str | None,
-    Doc("A bank's name, or how it begins: a model. All by default."),
+    Doc("Name of a bank, or its beginning, such as the model; by default all banks."),
     Option(argument=True),
 ]
 CacheFolder = Annotated[Path, Doc("Folder of the feature cache.")]
-HeadName = Annotated[str | None, Doc("Name or folder of the head; needed where there are several.")]
+HeadName = Annotated[
+    str | None, Doc("Name or folder of the head; required where there are several.")
+]
 HeadsFolder = Annotated[Path, Doc("Folder of the fitted heads.")]
-Jobs = Annotated[int, Doc("Processes that compute side by side; -1 for one on each core.")]
-Log = Annotated[Path, Doc("The experiment log that 'bottleneck sweep' fills.")]
+Jobs = Annotated[int, Doc("Number of parallel processes; -1 for one per core.")]
+Log = Annotated[Path, Doc("Experiment log that 'bottleneck sweep' writes.")]
 Memory = Annotated[
     ByteSize | None,
     Doc(
-        "What the features may take, such as 500MB; half of what is free by default. softmax, "
-        "logreg and svm train in passes over larger ones."
+        "Memory limit for features, such as 500MB; by default half of the free memory. softmax, "
+        "logreg and svm read larger features in passes."
     ),
 ]
 NearDuplicates = Annotated[
-    bool, Doc("Also look for images that stand in two splits and look alike; reads all images.")
+    bool, Doc("Also look for near-duplicate images in different splits; reads all images.")
 ]
-NewName = Annotated[Name | None, Doc("Name of the result; made of what it is by default.")]
+NewName = Annotated[Name | None, Doc("Name of the result; by default built from what it is.")]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
@@ -78,14 +80,14 @@ class StartSettings:
 
     head: HeadName = None
     data: Annotated[
-        Path | None, Doc("Images, as for extract; those that the head was fitted on by default.")
+        Path | None, Doc("Images, as for extract; by default those the head was fitted on.")
     ] = None
     image_set: NewSet = None
-    resume: Annotated[bool, Doc("Go on with an interrupted run of that name.")] = False
+    resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
     device: Device = "auto"
     devices: Annotated[
-        Count | None, Doc("Processes or GPUs that share each step; those of `device` by default.")
+        Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
 
 
@@ -109,7 +111,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     import joblib
 
     if not jobs:
-        raise UsageError("`jobs` is 0, expected a number of processes, or -1 for one on each core")
+        raise UsageError("`jobs` must be at least 1, or -1 for one process per core, got 0")
     try:
         return joblib.parallel_config(backend, n_jobs=jobs)
     except (ValueError, ImportError) as error:

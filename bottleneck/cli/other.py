@@ -99,7 +99,7 @@ def config(
     file: Config,
     command: Annotated[
         tuple[str, ...],
-        Doc("Only this command's settings, such as fit-head or cache ls."),
+        Doc("Show only the settings of this command, such as fit-head or cache ls."),
         Option(argument=True),
     ] = (),
     as_json: options.AsJson = False,
@@ -112,7 +112,11 @@ def config(
             f"no command {wanted!r}; expected one of {', '.join(COMMANDS)}"
             f"{did_you_mean(wanted, COMMANDS)}"
         )
-    note(f"settings from {file.file}" if file.file else "no bottleneck.toml: all are defaults")
+    note(
+        f"settings from {file.file}"
+        if file.file
+        else "no bottleneck.toml: all settings have their defaults"
+    )
     rows = [_setting(each.name, value, file) for each in chosen for value in each.values.values()]
     if as_json:
         print_json(rows)

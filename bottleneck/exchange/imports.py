@@ -114,7 +114,9 @@ def import_array(
     settings, source = made(ImportSettings, settings, options), Path(file)
     model, layer, axes = settings.model, settings.layer, settings.axes
     if model is None:
-        raise UsageError(f"{str(file)!r} does not say what computed it; give `model=NAME`")
+        raise UsageError(
+            f"{str(file)!r} does not name the model that computed it; give `model=NAME`"
+        )
     rows = _load_array(source)
     if axes is not None and rows.ndim != 1 + len(axes):
         raise UsageError(
@@ -162,8 +164,8 @@ def _take_in(
     set_file = cache.set_file(images.name)
     if set_file.exists() and ImageSet.read_csv(set_file).digest_of() != images.digest_of():
         raise UsageError(
-            f"the cache has an image set {images.name!r} with other images, labels or splits; give "
-            f"this one another name with `image_set`"
+            f"the cache already has an image set {images.name!r} with other images, labels or "
+            f"splits; give this one another name with `image_set`"
         )
     bank = cache.bank(record.selection.model, record.selection.fingerprint)
     selection = replace(record.selection.with_views(0), image_set=images.name, bank=bank.name)
@@ -218,15 +220,15 @@ def _check_rows(
             store(rows[block], selection.dtype, selection.layer)
         except FeatureOverflowError as error:
             raise DataError(
-                f"{str(source)!r} holds nan, inf or more than {selection.dtype} can hold, among "
-                f"its rows {block.start} to {min(block.stop, len(rows)) - 1}; expected finite "
+                f"rows {block.start} to {min(block.stop, len(rows)) - 1} of {str(source)!r} "
+                f"contain nan, inf or values too large for {selection.dtype}; expected finite "
                 f"numbers"
             ) from error
     for number in np.flatnonzero(first < np.arange(len(rows))):
         if not np.array_equal(*rows[[first[number], number]].astype(selection.dtype)):
             raise DataError(
                 f"rows {first[number]} and {number} of {str(source)!r} belong to the same image "
-                f"and differ; correct the table, so that each row has its own image"
+                f"but differ; correct the table, so that each row has its own image"
             )
 
 
@@ -241,7 +243,8 @@ def _load_array(path: Path) -> np.ndarray:
         ) from error
     if rows.ndim < 2 or not rows.size or rows.dtype.kind != "f":  # noqa: PLR2004 - of features
         raise DataError(
-            f"{str(path)!r} is no array of features; expected floating numbers of shape (n, ...)"
+            f"{str(path)!r} is not an array of features; expected floating-point numbers of "
+            f"shape (n, ...)"
         )
     return rows
 
@@ -253,8 +256,8 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
     paths = [Path(found.path) for found in read_manifest(table)]
     if len(paths) != len(rows):
         raise UsageError(
-            f"{str(table)!r} has {len(paths)} rows and {str(source)!r} has {len(rows)}; expected "
-            f"one row of the table for each of the array"
+            f"{str(table)!r} has {len(paths)} rows, but {str(source)!r} has {len(rows)}; "
+            f"expected one row of the table for each row of the array"
         )
     if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
@@ -274,14 +277,14 @@ def _digest(table: Path, path: Path, given: str) -> str:
     except OSError as error:
         if not given:
             raise PathMissingError(
-                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the "
-                f"images there, add a column digest, or key the rows by themselves with `by_row`"
+                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
+                f"path, add a column digest, or import rows without images with `by_row`"
             ) from error
         found = given if re.fullmatch("[0-9a-f]{64}", given) else ""
     if given and given != found:
         raise UsageError(
-            f"{str(path)!r} has the digest {given!r} in {str(table)!r}, which is not the SHA-256 "
-            f"of that image, 64 hexadecimal digits; correct it, or leave it empty to take that of "
-            f"the file"
+            f"{str(table)!r} gives the digest {given!r} for {str(path)!r}, expected the SHA-256 "
+            f"of that image, 64 hexadecimal digits; correct it, or leave it empty to compute it "
+            f"from the file"
         )
     return found

@@ -190,9 +190,9 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     ]
     if other or list(map(_images_of, ours)) != list(map(_images_of, theirs)):
         raise DataError(
-            f"experiments {first.number} and {second.number} cannot be paired, as they have not "
-            f"the same {', '.join(other) or 'folds'}; compare experiments of one image set with "
-            f"the same splits, folds and seed"
+            f"experiments {first.number} and {second.number} cannot be paired, as they differ in "
+            f"their {', '.join(other) or 'folds'}; compare experiments of one image set with the "
+            f"same splits, folds and seed"
         )
     for each in (first, second):
         _check_name("metric", metric, scores(each), f"experiment {each.number}")
@@ -234,8 +234,8 @@ def _held_out_ratio(experiment: Experiment) -> float:
     trained = sum(images[fold["repeat"]] - fold["images"] for fold in experiment.folds)
     if not trained:
         raise UsageError(
-            f"experiment {experiment.number} has one fold only, which leaves nothing to tell an "
-            f"interval from; compare experiments of two folds or more"
+            f"experiment {experiment.number} has only one fold, but an interval needs at least "
+            f"two; compare experiments of two folds or more"
         )
     return images.total() / trained
 

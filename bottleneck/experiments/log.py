@@ -121,7 +121,7 @@ class ExperimentLog:
             The file cannot be written.
         """
         if not folds:
-            raise UsageError("an experiment without folds has no result; give one fold or more")
+            raise UsageError("an experiment must have at least one fold, got none")
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
         key = _key(texts[0])
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -175,7 +175,7 @@ class ExperimentLog:
             The file cannot be read.
         """
         if not self.file.exists():
-            raise DataError(f"no experiment log {str(self.file)!r}; 'bottleneck sweep' makes one")
+            raise DataError(f"no experiment log {str(self.file)!r}; 'bottleneck sweep' creates one")
         return self._read("ORDER BY number")
 
     def experiment(self, number: int) -> Experiment:
@@ -193,7 +193,7 @@ class ExperimentLog:
             if each.number == number:
                 return each
         raise UnknownNameError(
-            f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
+            f"no experiment {number} in {str(self.file)!r}, which has {len(there)} experiments; "
             f"'bottleneck leaderboard' lists them"
         )
 
@@ -247,8 +247,8 @@ class ExperimentLog:
             )
         if user_version > _VERSION:
             raise UsageError(
-                f"the experiment log {str(self.file)!r} has the format {user_version}, and this "
-                f"version knows {_VERSION}; update bottleneck-features, or name another"
+                f"the experiment log {str(self.file)!r} has format {user_version}, but this "
+                f"version reads {_VERSION}; update bottleneck-features, or name another log"
             )
 
 

@@ -64,8 +64,8 @@ def log_to_mlflow(
         return sum(_log(client, identity, each) for each in experiments)
     except ImportError as error:
         raise MissingExtraError(
-            f"logging to MLflow needs a package that is not installed ({error}); "
-            f"'pip install bottleneck-features[mlflow]' brings it"
+            f"logging to MLflow needs a package that is not installed ({error}); run 'pip "
+            f"install bottleneck-features[mlflow]'"
         ) from None
     except (MlflowException, SQLAlchemyError) as error:
         raise UsageError(

@@ -288,7 +288,7 @@ def preprocess_views(
     if not any(views):
         return [_plain(transform, data)] * len(views)
     if policy is None:
-        raise UsageError(f"view {max(views)} is asked for without a policy; give one")
+        raise UsageError(f"view {max(views)} needs an augmentation policy; give one")
     if policy.whole:
         image = decode(data)
         return [

@@ -86,9 +86,9 @@ class Lane:
         if len(pixels) <= self.least:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
-                f"not even {self.least} images of {height} x {width} pixels fit into the "
-                f"memory of {self.device} ({reason}); take a shallower layer, a smaller "
-                f"`image_size` or another `device`"
+                f"not even {self.least} images of {height} x {width} pixels fit into the memory "
+                f"of {self.device} ({reason}); use an earlier layer, a smaller `image_size` or "
+                f"another `device`"
             )
         if self._stream is not None:
             torch.cuda.empty_cache()

@@ -192,8 +192,8 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
         chosen = [item for item in images.items if policy is None or item.split == "train"]
         if policy and not chosen:
             raise DataError(
-                f"image set {images.name!r} has no train images, and only these have views; add "
-                f"some, or leave `views` out"
+                f"image set {images.name!r} has no train images, and only train images get "
+                f"augmented views; add train images, or leave `views` out"
             )
         items = tuple({item.digest: item for item in chosen}.values())
         wanted = tuple(range(1, views + 1)) if policy else (0,)

@@ -196,8 +196,8 @@ def _draw(
     drawn = tuple(islice(filter(_is_unchanged, shuffled), count))
     if not drawn:
         raise CacheError(
-            "no image is where its extraction found it, and as it was; run the command from the "
-            "folder of that extraction"
+            "none of the images is unchanged at the path where it was extracted; run the command "
+            "from the folder in which they were extracted"
         )
     chosen = {item.digest: int(generator.choice(views[item.digest])) for item in drawn}
     return Task(layers, drawn, {digest: (view,) for digest, view in chosen.items()})

@@ -89,8 +89,8 @@ def extract_features(
     settings = made(StoreSettings, settings, options)
     if isinstance(settings, BaseSettings) and not base.settings.agrees_with(settings):
         raise UsageError(
-            f"the settings are of another base than {base.model}; give those that it was made "
-            f"from, or StoreSettings"
+            f"the settings describe another base than {base.model}; give the settings that it "
+            f"was created from, or StoreSettings"
         )
     started = time.monotonic()
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)

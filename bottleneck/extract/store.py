@@ -98,8 +98,8 @@ class FeatureWriter:
         gone = {digest for task in tasks for digest in task.views if digest not in bad}
         if gone:
             raise CacheError(
-                f"{len(gone)} of {len(plan.items)} images vanished from the cache while it "
-                f"was being filled, as other commands removed parts; run the command again"
+                f"{len(gone)} of {len(plan.items)} images disappeared from the cache during "
+                f"extraction, as another command removed parts; run the command again"
             )
         self.refresh()
 
@@ -142,11 +142,12 @@ def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
         if not bank.name.endswith(f"-{fingerprint[:12]}"):
             raise CacheError(
                 f"{base.model} with weights {base.weights_name!r} is not the base of bank "
-                f"{bank.name}; give the weights and the preprocessing that it was computed with"
+                f"{bank.name}; give the weights and preprocessing that the bank was computed with"
             )
         if bank.exists and bank.info.fingerprint != fingerprint:
             raise CacheError(
-                f"bank {bank.name} has another fingerprint than its name says; move it away"
+                f"the fingerprint of bank {bank.name} does not match its name; move the bank "
+                f"elsewhere"
             )
         if bank.describes(layer):
             bank.check_canary(layer, canary[layer])

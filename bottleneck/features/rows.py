@@ -166,8 +166,8 @@ class Features:
         found = self.take(self.splits == "train")
         if not len(found):
             raise DataError(
-                f"image set {self.images.name!r} has no train images; expected some to fit a "
-                f"classifier on: add a train folder and extract again"
+                f"image set {self.images.name!r} has no train images to fit a classifier on; add "
+                f"a train folder and extract again"
             )
         return found
 
@@ -193,8 +193,9 @@ class Features:
         are_places = given.dtype.kind in "iu" and given.ndim == 1
         if not is_mask and not (are_places and ((given >= 0) & (given < n_samples)).all()):
             raise UsageError(
-                f"`rows` must be bool of shape ({n_samples},) or places below {n_samples}, got "
-                f"{given.dtype} of shape {given.shape}: {reprlib.repr(given.tolist())}"
+                f"`rows` must be a boolean mask of shape ({n_samples},) or indices below "
+                f"{n_samples}, got {given.dtype} of shape {given.shape}: "
+                f"{reprlib.repr(given.tolist())}"
             )
         names = ("X", "digests", "splits", "paths", "weights", "views")
         own = {name: getattr(self, name)[given] for name in names}
@@ -320,15 +321,15 @@ def features_of(
     selection = replace(source.with_views(0), split_digests=None)
     if not cache.set_file(selection.image_set).exists():
         raise DataError(
-            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
+            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; give "
             f"the cache that the head was fitted on with `cache`"
         )
     features = load_features(cache, selection, memory=memory, split=split)
     runs = [run for run in cache.runs() if run.image_set == selection.image_set]
     if runs and runs[-1].image_set_digest != features.images.digest_of():
         raise DataError(
-            f"{str(cache.set_file(selection.image_set))!r} is not as its last extraction wrote it; "
-            f"extract again"
+            f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
+            f"extraction; extract again"
         )
     known = source.split_digests or {}
     if any(features.images.digest_of(name) != known.get(name) for name in ("train", "val")):

@@ -120,7 +120,7 @@ def select_layers(
         found += [selection for selection in each if selection not in found]
     if len(sets := {selection.image_set for selection in found}) > 1:
         raise UsageError(
-            f"the last extractions of these layers are of several image sets: "
+            f"the last extractions of these layers come from several image sets: "
             f"{', '.join(sorted(sets))}; choose one with `image_set`"
         )
     return found
@@ -143,9 +143,9 @@ def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
     images = ImageSet.read_csv(cache.set_file(chosen[0].image_set))
     if images.digest_of() != digest:
         raise DataError(
-            f"image set {chosen[0].image_set!r} has been extracted from other images or labels "
-            f"since {chosen[0].model} saw it; extract it again, and tell sets of one name apart "
-            f"with `image_set`"
+            f"image set {chosen[0].image_set!r} was extracted with other images or labels since "
+            f"the extraction by {chosen[0].model}; extract it again, and give different sets "
+            f"different names with `image_set`"
         )
     for each in chosen:
         check_pool(each.pool, each.axes, each.layer_name)

@@ -46,7 +46,7 @@ class PlanRecord(Record):
         """Return what to raise where a file of a checkpoint cannot be read."""
         return DataError(
             f"the checkpoint's {str(path)!r} cannot be read ({error}); remove "
-            f"{str(path.parent)!r} to begin anew"
+            f"{str(path.parent)!r} to start over"
         )
 
 
@@ -88,7 +88,7 @@ class Checkpoint:
         """
         if not self.exists:
             raise UsageError(
-                f"no unfinished run in {str(self.result)!r}; leave `resume` out to begin one"
+                f"no unfinished run in {str(self.result)!r}; leave `resume` out to start one"
             )
         noted = read_record(self.folder / _PLAN_FILE, PlanRecord)
         others = [key for key in plan.start if plan.start[key] != noted.start.get(key)]
@@ -100,7 +100,7 @@ class Checkpoint:
             return
         raise UsageError(
             f"the unfinished run in {str(self.result)!r} {found}; give the same to resume it, or "
-            f"remove {str(self.folder)!r} to begin anew"
+            f"remove {str(self.folder)!r} to start over"
         )
 
     def save(self, training: Training, state: State) -> None:

@@ -134,8 +134,8 @@ class ImageActivations:
             return _read_pixels(self.transform, item, self.policy, view)
         except BadImageError as error:
             raise DataError(
-                f"{item.path!r} can no longer be read ({error}), although it could when the "
-                f"training began; restore it and go on with `resume`"
+                f"{item.path!r} can no longer be read ({error}), although it could when training "
+                f"began; restore it and continue with `resume`"
             ) from error
 
     def _activations(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -175,7 +175,7 @@ class Training:
         head, scores = self.head, self.scores()
         if not np.isfinite(scores).all():
             raise DivergedError(
-                f"the head's scores of the validation images are no finite numbers in "
+                f"the head's scores of the validation images are not finite in "
                 f"{self.settings.precision}; give `precision=32-true`, or check the head with "
                 f"'bottleneck evaluate'"
             )
@@ -243,7 +243,7 @@ class Training:
         """Return sums over all devices, which diverge together."""
         everyone: Any = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
         if not everyone.isfinite().all():
-            raise DivergedError("the loss is no finite number; give a lower `learning_rate`")
+            raise DivergedError("the loss is not finite; give a lower `learning_rate`")
         return list(everyone.tolist())
 
     def _report(self, done: int) -> None:

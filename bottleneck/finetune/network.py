@@ -121,7 +121,7 @@ def check_start(head: Head, features: np.ndarray, scores: np.ndarray) -> None:
     gap = float(np.abs(expected - scores).max() / (np.abs(expected).max() or 1.0))
     if not gap <= _TOLERANCE:
         raise BottleneckError(
-            f"the network to be fine-tuned scores images otherwise than its head (by {gap:.3g} of "
-            f"the largest score), where it must be the same within {_TOLERANCE:g}; "
-            f"this is a defect of this package: please report it with the command"
+            f"the network to fine-tune does not reproduce the scores of its head (the difference "
+            f"is {gap:.3g} of the largest score, and at most {_TOLERANCE:g} is allowed); this is "
+            f"a bug in this package: please report it with the command"
         )

@@ -208,7 +208,7 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
     kind = chosen[0].type
     if kind == "cpu" and settings.precision == "16-mixed":
         raise UsageError(
-            "16-mixed is a precision of GPUs; give `precision=bf16-mixed` or 32-true, or another "
+            "16-mixed precision needs a GPU; give `precision=bf16-mixed` or 32-true, or another "
             "`device`"
         )
     if kind == "cuda" and devices is not None:

@@ -133,24 +133,24 @@ def open_start(
     source = known_source(head.source)
     if head.clf == "knn":
         raise UsageError(
-            "a knn head has no weights that could be trained; fit another with 'bottleneck "
-            "fit-head --clf softmax'"
+            "a knn head has no weights to train; fit another with 'bottleneck fit-head --clf "
+            "softmax'"
         )
     if not source.precision:
         raise UsageError(
-            f"the head was fitted on features of {source.model!r} that were imported, and whose "
-            f"network is not known; extract features here, and fit a head on those"
+            f"the head was fitted on imported features of {source.model!r}, whose network is "
+            f"unknown; extract features with bottleneck, and fit a head on those"
         )
     if source.adjustments.get("keep_aspect"):
         raise UsageError(
-            "the head's base takes images of any proportions, which do not go into batches; "
-            "extract without `keep_aspect`, and fit a head on that"
+            "the head's base takes images of any proportions, which cannot be batched; extract "
+            "without `keep_aspect`, and fit a head on that"
         )
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, settings.unfreeze, source.layer)
     if settings.from_cache and split.boundary is None:
         raise UsageError(
-            f"`unfreeze={settings.unfreeze}` trains all of {source.model}, so that there are no "
+            f"`unfreeze={settings.unfreeze}` trains all of {source.model}, which leaves no "
             f"frozen activations to cache; leave `from_cache` out, or name a later layer"
         )
     return Start(head, settings, base, split, images, images, {})
@@ -162,8 +162,8 @@ def _check_folder(checkpoint: Checkpoint) -> None:
     checkpoint.forget()
     if checkpoint.exists:
         raise UsageError(
-            f"an unfinished run is in {str(folder)!r}; go on with `resume`, or remove "
-            f"{str(checkpoint.folder)!r} to begin anew"
+            f"an unfinished run is in {str(folder)!r}; continue it with `resume`, or remove "
+            f"{str(checkpoint.folder)!r} to start over"
         )
     empty = folder.is_dir() and not any(folder.iterdir())
     if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
@@ -178,8 +178,8 @@ def _is_known(images: ImageSet, cache: Cache) -> bool:
     file = cache.set_file(images.name)
     if file.exists() and ImageSet.read_csv(file).digest_of() != images.digest_of():
         raise UsageError(
-            f"the cache has an image set {images.name!r} with other images, labels or splits; give "
-            f"this one another name with `image_set`"
+            f"the cache already has an image set {images.name!r} with other images, labels or "
+            f"splits; give this one another name with `image_set`"
         )
     return file.exists()
 
@@ -218,8 +218,8 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
         )
     if not val and settings.val_share is None:
         raise DataError(
-            f"{named} no validation images, which say when to stop; add a val folder, or hold out "
-            f"some of the training images with `val_share=0.2`"
+            f"{named} no validation images, which early stopping needs; add a val folder, or "
+            f"hold out some of the training images with `val_share=0.2`"
         )
     if val and settings.val_share is not None:
         raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
@@ -236,10 +236,10 @@ def _check_classes(images: ImageSet, head: Head) -> None:
     several = images.multilabel and not head.multilabel
     if set(images.classes) != set(head.classes) or several:
         raise DataError(
-            f"the images of {images.name!r} are of the classes {', '.join(images.classes)}"
-            f"{', several at a time' if several else ''}; expected those of the head, "
-            f"{', '.join(head.classes)}: fit a head on this set first, or give the head's own "
-            f"images"
+            f"the images of {images.name!r} have the classes "
+            f"{', '.join(images.classes)}{', several at a time' if several else ''}; expected "
+            f"those of the head, {', '.join(head.classes)}: fit a head on this set first, or "
+            f"give the head's own images"
         )
 
 
@@ -280,7 +280,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     file = cache.set_file(name)
     if not file.exists():
         raise DataError(
-            f"no image set {name!r} in the cache folder {str(cache.root)!r}; name the cache that "
+            f"no image set {name!r} in the cache folder {str(cache.root)!r}; give the cache that "
             f"the head was fitted on with `cache`, or give the images with `data`"
         )
     return ImageSet.read_csv(file)
@@ -318,7 +318,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     for item in items:
         if item.digest in bad:
             raise DataError(
-                f"{len(bad)} of the {split} images cannot be used any more, first {item.path!r} "
-                f"({bad[item.digest]}); restore them, or give the images as they are now to "
-                f"'bottleneck finetune --data'"
+                f"{len(bad)} of the {split} images can no longer be used, first {item.path!r} "
+                f"({bad[item.digest]}); restore them, or give the current images to 'bottleneck "
+                f"finetune --data'"
             )

@@ -170,7 +170,7 @@ def _asked(
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
     if settings.device not in {"cpu", "auto"} and recipe.name != MLP.name:
         raise UsageError(
-            f"`device` applies to mlp only; {recipe.name} is fitted on the processor: leave it out"
+            f"`device` applies to mlp only; {recipe.name} is fitted on the CPU: leave it out"
         )
     return settings, recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
 

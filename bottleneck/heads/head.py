@@ -219,7 +219,7 @@ class Head(HeadFacts):
 def _read_model(file: Path, record: HeadRecord) -> Model:
     content = file.read_bytes()
     if record.weights_sha256 != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"it and {_METADATA_FILE} do not belong together")
+        raise ValueError(f"it and {_METADATA_FILE} come from different heads")
     return make_model(record, load(content))
 
 
@@ -267,7 +267,7 @@ def head_names(folder: str | Path) -> list[str]:
 def _no_head(name: str, folder: Path) -> UnknownNameError:
     near = did_you_mean(name, head_names(folder))
     return UnknownNameError(
-        f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' makes one{near}"
+        f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"
     )
 
 
@@ -299,7 +299,7 @@ def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path,
     if name is None:
         names = head_names(folder)
         if not names:
-            raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' makes one")
+            raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' creates one")
         if len(names) > 1:
             raise UsageError(
                 f"{str(folder)!r} has {len(names)} heads: {', '.join(names)}; choose one with "

@@ -179,10 +179,10 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
         expected = tuple(sizes.get(axis, axis) for axis in axes)
         if array.shape != expected or array.dtype.kind != "f":
             raise ValueError(
-                f"{name} has the shape {array.shape} of {array.dtype}, expected floating numbers "
-                f"of shape {expected}"
+                f"{name} has the shape {array.shape} of {array.dtype}, expected floating-point "
+                f"numbers of shape {expected}"
             )
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds nan or inf, expected finite numbers")
+            raise ValueError(f"{name} contains nan or inf, expected finite numbers")
     model: Model = kind(**arrays, **record.settings)
     return model

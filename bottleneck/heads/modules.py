@@ -164,7 +164,7 @@ class _Training:
     def diverged(self, found: str) -> DataError:
         """Return the error that says what was found instead of finite numbers."""
         return DataError(
-            f"the training diverged: {found}, expected finite numbers; give a learning rate below "
+            f"the training diverged: {found}, expected finite numbers; use a learning rate below "
             f"{self._settings.learning_rate:g}"
         )
 

@@ -90,18 +90,18 @@ def make_problem(
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
         raise UsageError(
-            f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
-            f"row, from 0 on and finite"
+            f"sample weights must be finite numbers of at least 0, one for each of {len(X)} "
+            f"rows, got an array of shape {weights.shape}"
         )
     if not weights.any():
-        raise UsageError("all sample weights are zero; expected some above: give other weights")
+        raise UsageError("all sample weights are zero; at least one must be above 0")
     _check_classes(targets, weights > 0)
     own = np.arange(len(X)) if groups is None else np.asarray(groups)
     seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)
     if seen.shape != own.shape or not np.isin(own, own[seen]).all():
         raise UsageError(
-            f"{int(seen.sum())} of {len(own)} rows are plain; expected one at least in each "
-            f"group: give the group of every view, which is that of its image"
+            f"only {int(seen.sum())} of {len(own)} rows are unaugmented; expected at least one "
+            f"in each group: give each augmented view the group of its image"
         )
     problem = Problem(
         X=X,
@@ -171,7 +171,7 @@ def _check_rows(X: Rows, y: np.ndarray) -> None:
         )
     # What is read in blocks was finite when the cache stored it.
     if isinstance(X, np.ndarray) and not np.isfinite(X).all():
-        raise DataError("the features hold nan or inf; expected finite numbers: extract again")
+        raise DataError("the features contain nan or inf; expected finite numbers: extract again")
 
 
 def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
@@ -184,9 +184,9 @@ def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
     if not isinstance(X, np.ndarray) and not recipe.streams:
         able = ", ".join(name for name, each in RECIPES.items() if each.streams)
         raise UsageError(
-            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with copies, "
-            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` that makes "
-            f"fewer features, or more `memory`"
+            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with "
+            f"copies, but the limit is {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` "
+            f"that makes fewer features, or more `memory`"
         )
 
 
@@ -203,6 +203,7 @@ def _check_classes(targets: Targets, counted: np.ndarray) -> None:
         lacking |= members == counted.sum()
     if lacking.any():
         raise DataError(
-            f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
-            f"have it; expected some of it and some others: give weights above 0, or more images"
+            f"class {targets.classes[int(lacking.argmax())]!r} has no images of sample weight "
+            f"above 0, or all images have the class; add images with and without it, or give "
+            f"weights above 0"
         )

@@ -157,8 +157,8 @@ class Problem:
         needed = 2 if fewer else count
         if most < needed:
             raise DataError(
-                f"class {rarest!r} has {most} different training image{'s' * (most != 1)}; "
-                f"{needed} folds need {needed}: add images"
+                f"class {rarest!r} has {most} different training image{'s' * (most != 1)}, but "
+                f"{needed} folds need {needed}; add images"
             )
         held = [np.isin(self.groups, own) for own in self._held_groups(min(count, most), repeat)]
         folds = [Fold(~rows, rows & self.plain) for rows in held]
@@ -167,8 +167,9 @@ class Problem:
             alike = self.targets.multilabel and there.all(axis=0).any()
             if alike or not there.any(axis=0).all():
                 raise DataError(
-                    "identical images stand under several classes, or rare classes stand together, "
-                    "which leaves a fold without one: correct the labels or add images"
+                    "a fold would have no training images of some class, because identical "
+                    "images have several labels, or rare classes share images; correct the "
+                    "labels or add images"
                 )
         return folds
 

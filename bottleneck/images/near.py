@@ -96,8 +96,7 @@ def find_near_duplicates(
         )
     if not images.labelled:
         raise DataError(
-            f"image set {images.name!r} has no splits, between which near-duplicates would be; "
-            f"leave `near_duplicates` out"
+            f"image set {images.name!r} has no splits to compare; leave `near_duplicates` out"
         )
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
     hashes: dict[ImageItem, int] = {}

@@ -299,8 +299,8 @@ class ImageSet:
                 )
             if len({split_of[digest] for digest in digests}) == 1:
                 raise DataError(
-                    f"class {label!r} cannot be split, as its images stand under other classes as "
-                    f"well; correct the labels or add images, or give each image's split"
+                    f"class {label!r} cannot be split, because its images also have other "
+                    f"labels; correct the labels or add images, or give each image's split"
                 )
         items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
         return replace(self, items=items, split_seed=seed)
@@ -331,9 +331,9 @@ class ImageSet:
             return self
         if len(self.classes) == 1 and not self.multilabel:
             raise DataError(
-                f"{source!r} has one class only, {self.classes[0]!r}; a classifier needs at least "
-                f"two: add a folder (or label) per class, or give the folder of the images itself "
-                f"to extract without labels"
+                f"{source!r} has only one class, {self.classes[0]!r}; a classifier needs at "
+                f"least two: add a folder (or label) per class, or give the folder of the images "
+                f"itself to extract without labels"
             )
         if any(item.split for item in self.items):
             return self

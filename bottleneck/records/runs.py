@@ -256,7 +256,7 @@ def known_source(source: FeatureSource | None) -> FeatureSource:
     """Return a head's `source`; `DataError` where it has none."""
     if source is None:
         raise DataError(
-            "the head does not say which features it belongs to; fit it with the source that "
-            "features.provenance gives"
+            "the head does not record which features it was fitted on; fit it with the source "
+            "that features.provenance gives"
         )
     return source

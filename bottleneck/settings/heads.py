@@ -50,12 +50,12 @@ class TrainingSettings:
     balanced: Balanced = False
     standardize: Annotated[
         bool,
-        Doc("Divide each feature by its standard deviation over the images fitted on."),
+        Doc("Divide each feature by its standard deviation over the training images."),
         Option("--standardize/--no-standardize"),
     ] = True
     device: Annotated[
         DeviceName,
-        Doc("What mlp is trained on: cpu, cuda, cuda:N or auto. Others are fitted on the CPU."),
+        Doc("Device that trains mlp: cpu, cuda, cuda:N or auto. Other classifiers use the CPU."),
     ] = "cpu"
     seed: Seed = 0
 
@@ -68,12 +68,14 @@ class MLPSettings:
     standardised features; kept are the weights of the epoch with the lowest held-out log loss.
     """
 
-    hidden: Annotated[Count, Doc("Hidden units of mlp.")] = 256
-    dropout: Annotated[Share, Doc("Share of the hidden units that is left out in a step.")] = 0.5
-    epochs: Annotated[Count, Doc("Most epochs of mlp; it stops by itself.")] = 100
-    patience: Annotated[Count, Doc("Stop mlp after so many epochs without improvement.")] = 10
+    hidden: Annotated[Count, Doc("Number of hidden units of mlp.")] = 256
+    dropout: Annotated[Share, Doc("Dropout rate of mlp's hidden units.")] = 0.5
+    epochs: Annotated[Count, Doc("Maximum number of epochs of mlp; it stops early by itself.")] = (
+        100
+    )
+    patience: Annotated[Count, Doc("Stop mlp after this many epochs without improvement.")] = 10
     learning_rate: Annotated[Positive, Doc("Learning rate of mlp.")] = 1e-3
-    batch_size: Annotated[Count, Doc("Rows in a step of mlp."), Option(hidden=True)] = 64
+    batch_size: Annotated[Count, Doc("Batch size of mlp."), Option(hidden=True)] = 64
 
 
 @settings("Classifier")
@@ -81,15 +83,16 @@ class FitSettings(TrainingSettings, MLPSettings):
     """How a classifier is fitted."""
 
     clf: Annotated[
-        Classifier, Doc("Of these, logreg, svm, ridge, knn and mlp take images of several classes.")
+        Classifier,
+        Doc("Classifier; logreg, svm, ridge, knn and mlp also take images of several classes."),
     ] = "softmax"
     C: Annotated[
         Penalty | None,
-        Doc("Inverse strength of the L2 penalty; chosen on held-out images by default."),
+        Doc("Inverse strength of the L2 penalty; by default chosen on held-out images."),
     ] = None
     n_neighbors: Annotated[
         Count | None,
-        Doc("How many images vote in knn; chosen like `C` by default."),
+        Doc("Number of neighbours of knn; by default chosen like `C`."),
         Option("--neighbors"),
     ] = None
 
@@ -119,28 +122,33 @@ class SweepSettings(TrainingSettings):
         tuple[Penalty, ...],
         BeforeValidator(_auto),
         Field(description="auto alone, or numbers from 1e-10 to 1e+10"),
-        Doc("auto, for eight values from 1e-6 to 10; or a value, and may repeat."),
+        Doc("Values of `C` to try, may repeat; auto for eight from 1e-6 to 10."),
         Option(metavar="auto|NUMBER"),
     ] = ()
     n_neighbors: Annotated[
         tuple[Count, ...],
-        Doc("How many images vote in knn; may repeat. By default six from 1 to 33."),
+        Doc("Numbers of neighbours of knn to try, may repeat; by default six from 1 to 33."),
         Option("--neighbors"),
     ] = ()
-    hidden: Annotated[tuple[Count, ...], Doc("Hidden units of mlp; may repeat.")] = ()
+    hidden: Annotated[
+        tuple[Count, ...], Doc("Numbers of hidden units of mlp to try; may repeat.")
+    ] = ()
     cv: Annotated[
         Folds | None,
-        Doc("Folds of the training images; by default 5, or the val images where there are any."),
+        Doc(
+            "Folds of the training images; by default the val images where there are any, else 5 "
+            "folds."
+        ),
     ] = None
-    repeats: Annotated[Count, Doc("How often the images are split into folds anew.")] = 1
+    repeats: Annotated[Count, Doc("How often cross-validation is repeated with new folds.")] = 1
 
 
 @settings("Study")
 class AdviseSettings:
     """How it is measured what limits a head."""
 
-    clf: Annotated[Classifier, Doc("The classifier that is judged, as for fit-head.")] = "softmax"
-    repeats: Annotated[Count, Doc("How often subsets and folds are drawn anew.")] = 5
+    clf: Annotated[Classifier, Doc("Classifier to judge layers with, as for fit-head.")] = "softmax"
+    repeats: Annotated[Count, Doc("How often subsets and folds are redrawn.")] = 5
     cv: Annotated[Folds, Doc("Folds of the training images, or blocks of the val images.")] = 5
     seed: Seed = 0
 
@@ -151,7 +159,7 @@ class EvaluateSettings:
 
     split: Annotated[
         Literal["train", "val", "test"],
-        Doc("Images to evaluate on; scores of val and train are too good to quote."),
+        Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
     ] = "test"
 
 
@@ -161,18 +169,21 @@ class RankSettings:
 
     sort: Annotated[
         str | None,
-        Doc("A metric, such as log_loss; by default accuracy, or average_precision of labels."),
+        Doc(
+            "Metric, such as log_loss; by default accuracy, or average_precision for several "
+            "classes."
+        ),
         Option(metavar="METRIC"),
     ] = None
     where: Annotated[
         tuple[Annotated[str, Field(pattern="=", description="KEY=VALUE, such as clf=svm")], ...],
-        Doc("Only experiments with this setting, such as clf=svm; may repeat."),
+        Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
         Option(metavar="KEY=VALUE"),
     ] = ()
-    top: Annotated[Count | None, Doc("Only so many.")] = None
+    top: Annotated[Count | None, Doc("Show only this many.")] = None
     compare: Annotated[
         tuple[int, int] | None,
-        Doc("Instead: two experiments by their numbers, paired over the folds."),
+        Doc("Compare two experiments by number instead, paired over the folds."),
         Option(metavar="A B"),
     ] = None
 
@@ -191,10 +202,12 @@ class PredictSettings:
     """How the classes of new images are predicted."""
 
     tta: Annotated[
-        ViewCount, Doc("Augmented views to average the probabilities over, with the plain image.")
+        ViewCount,
+        Doc("Average the probabilities over this many augmented views and the plain image."),
     ] = 0
     augment: Annotated[
-        Augmentation | None, Doc("How these views are made, as for extract; or a YAML file.")
+        Augmentation | None,
+        Doc("Augmentation policy of these views, as for extract, or a YAML file."),
     ] = None
     batch_size: BatchSize = "auto"
     weights: MovedWeights = None
@@ -216,68 +229,82 @@ class FinetuneSettings:
 
     unfreeze: Annotated[
         str,
-        Doc("Train from this layer, alias or module on; 'bottleneck layers MODEL' lists them."),
+        Doc("First layer to train, by alias or module; 'bottleneck layers MODEL' lists them."),
         Option(metavar="LAYER|all"),
     ]
-    epochs: Annotated[Count, Doc("Most epochs.")] = 20
-    patience: Annotated[Count, Doc("Stop after so many epochs with no lower validation loss.")] = 10
+    epochs: Annotated[Count, Doc("Maximum number of epochs.")] = 20
+    patience: Annotated[
+        Count, Doc("Stop after this many epochs with no lower validation loss.")
+    ] = 10
     batch_size: Annotated[Count, Doc("Images in a step, over all devices.")] = 32
-    accumulate: Annotated[Count, Doc("Pieces a step is computed in; more need less memory.")] = 1
+    accumulate: Annotated[
+        Count, Doc("Compute each step in this many pieces; more need less memory.")
+    ] = 1
     optimizer: Annotated[
-        Literal["adamw", "sgd", "rmsprop"], Doc("How steps are made; sgd has a momentum of 0.9.")
+        Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
     ] = "adamw"
     learning_rate: Annotated[
         Positive, Doc("Learning rate of the head; backbone layers use less.")
     ] = 1e-3
     base_share: Annotated[
-        Positive, Doc("Learning rate of the last block, as a share of the head's.")
+        Positive, Doc("Learning rate of the last block, as a fraction of the head's.")
     ] = 0.1
     block_decay: Annotated[
-        Positive, Doc("Learning rate of a block, as a share of the next one's.")
+        Positive,
+        Doc("Learning rate of each block, as a fraction of the next block's (layer decay)."),
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
-        Doc("Learning rates go to zero along half a cosine wave, or stay constant."),
+        Doc(
+            "Learning-rate schedule after the warm-up: along half a cosine wave to zero, or "
+            "constant."
+        ),
     ] = "cosine"
-    warm_up: Annotated[Share, Doc("Share of the steps in which learning rates rise from 0.")] = 0.1
-    weight_decay: Annotated[NotNegative, Doc("Of weights, not of biases and normalization.")] = 0.01
+    warm_up: Annotated[Share, Doc("Fraction of the steps in which learning rates rise from 0.")] = (
+        0.1
+    )
+    weight_decay: Annotated[
+        NotNegative, Doc("Weight decay; biases and normalization have none.")
+    ] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
-    label_smoothing: Annotated[Share, Doc("Share of a target spread over all classes.")] = 0.0
+    label_smoothing: Annotated[
+        Share, Doc("Fraction of each target that is spread over all classes.")
+    ] = 0.0
     batch_statistics: Annotated[
         bool,
-        Doc("Let trained batch normalization follow each batch, or keep its own statistics."),
+        Doc("Update the statistics of trained batch normalization in each batch, or freeze them."),
         Option("--batch-statistics/--kept-statistics"),
     ] = False
     balanced: Balanced = False
     precision: Annotated[
         Literal["32-true", "bf16-mixed", "16-mixed"],
-        Doc("Numbers that training computes in; 16-mixed is for GPUs."),
+        Doc("Precision of the training; 16-mixed needs a GPU."),
     ] = "32-true"
-    augment: Annotated[Augmentation, Doc("How training images are augmented, or a YAML file.")] = (
-        "none"
-    )
+    augment: Annotated[
+        Augmentation, Doc("Augmentation policy of the training images, or a YAML file.")
+    ] = "none"
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
-        Doc("Epochs after which augmented views repeat; needed for them with `from_cache`."),
+        Doc("Epochs after which augmented views repeat; required for views with `from_cache`."),
     ] = None
     from_cache: Annotated[bool, Doc("Train on cached activations of the layer below.")] = False
-    dtype: Annotated[Dtype, Doc("The type in which these activations are stored.")] = "float16"
+    dtype: Annotated[Dtype, Doc("Data type of these cached activations.")] = "float16"
     val_share: Annotated[
         Annotated[float, Field(gt=0, le=0.5)] | None,
-        Doc("Share of the training images to hold out, where the set has no val images."),
+        Doc("Fraction of the training images to hold out, where the set has no val images."),
     ] = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.views is not None and not self.augmented:
             raise UsageError(
-                f"{self.views} `views` that are not augmented would all be the same; give "
-                f"`augment`, or leave `views` out"
+                f"{self.views} unaugmented `views` would all be the same; give `augment`, or "
+                f"leave `views` out"
             )
         if self.from_cache and self.augmented and self.views is None:
             raise UsageError(
-                "the cache cannot hold new views for each epoch without end; give `views=8` for as "
-                "many of each image, or leave `from_cache` out"
+                "without a limit, new views in each epoch do not fit in the cache; give "
+                "`views=8` for 8 views of each image, or leave `from_cache` out"
             )
 
     @property

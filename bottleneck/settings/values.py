@@ -107,8 +107,8 @@ def _plain(name: str) -> str:
     """Refuse a name that would lead to another folder."""
     if name != slug(name) or not name or name.startswith(".") or len(name) > _LONGEST_NAME:
         raise UsageError(
-            f"{name!r} cannot be a name; expected at most {_LONGEST_NAME} letters, digits and the "
-            f"marks . _ -, not beginning with a dot"
+            f"{name!r} is not a valid name; expected at most {_LONGEST_NAME} letters, digits and "
+            f"the characters . _ -, not beginning with a dot"
         )
     return name
 
@@ -161,8 +161,8 @@ def check_views(views: int, augment: str | None, name: str = "views") -> None:
         raise UsageError(f"`augment` {augment!r} needs `{name}` of at least 1; give `{name}=8`")
     if views and not augmented:
         raise UsageError(
-            f"`{name}` is {views}, and views that are not augmented would be copies of the image; "
-            f"give `augment=standard`"
+            f"`{name}` is {views}, but unaugmented views would be copies of the image; give "
+            f"`augment=standard`"
         )
 
 
@@ -192,13 +192,13 @@ Pixels = Annotated[
 Balanced = Annotated[bool, Doc("Weight each class the same, however many images it has.")]
 BatchSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
-    Doc("Images per call of the base; auto is what suits the machine."),
+    Doc("Images per forward pass of the base; auto adapts to the machine."),
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
 ]
-MovedWeights = Annotated[str | None, Doc("The base's weights, where they have moved.")]
+MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
-    Name | None, Doc("Name of the image set; the folder's by default."), Option("--set")
+    Name | None, Doc("Name of the image set; by default the folder's."), Option("--set")
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and training.")]
