@@ -1,4 +1,4 @@
-"""What is given to be fitted, checked."""
+"""Check the data and settings that a head is fitted with."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +20,12 @@ __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_v
 
 
 def recipe_of(clf: str | MLPSettings) -> Recipe:
-    """Return a recipe by its name, or that of a network.
+    """Return the recipe of a classifier's name, or of a network's settings.
 
     Raises
     ------
     UnknownNameError
-        There is none of that name.
+        The classifier does not exist.
     """
     if isinstance(clf, MLPSettings):
         return MLP.of(clf)
@@ -38,12 +38,12 @@ def recipe_of(clf: str | MLPSettings) -> Recipe:
 
 
 def training_device(name: str) -> str:
-    """Return the device that a name stands for, as PyTorch names it.
+    """Return the PyTorch device for a device name.
 
     Raises
     ------
     UsageError
-        There is no such device, or there are several.
+        The device does not exist, or the name means several.
     """
     devices = device_names(name)
     if len(devices) > 1:
@@ -54,9 +54,9 @@ def training_device(name: str) -> str:
 def problem_of(
     features: "Features", recipe: Recipe, settings: TrainingSettings, rows: np.ndarray | None = None
 ) -> Problem:
-    """Return what a head is to be fitted on: the training rows of features, or the rows given.
+    """Build the problem to fit a head on, from all training rows or from the rows given.
 
-    Identical images and the views of an image are one group; weights count.
+    Identical images and the views of an image form one group; sample weights are kept.
     """
     train = features.training() if rows is None else features.take(rows)
     return make_problem(
@@ -82,7 +82,7 @@ def make_problem(
     plain: np.ndarray | None = None,
     multilabel: bool = False,
 ) -> Problem:
-    """Check what a head is to be fitted on; see `fit_rows` for what is given and raised."""
+    """Check data and build a problem; parameters and errors are those of `fit_rows`."""
     settings = settings or TrainingSettings()
     _check_rows(X, y)
     targets = Targets.of(np.asarray(y), multilabel=multilabel)
@@ -118,14 +118,14 @@ def make_problem(
 
 
 def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, Fold]:
-    """Return a problem with rows that are held out, and which these are.
+    """Add held-out rows to a problem, and return it with the fold that holds them out.
 
     Parameters
     ----------
     problem : Problem
         n rows to fit on.
     X : np.ndarray or StreamedRows
-        Shape (m, d), as the problem's own.
+        Features of shape (m, d), of the same type as the problem's.
     y : np.ndarray
         Labels of shape (m,).
 
@@ -137,9 +137,9 @@ def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, F
     Raises
     ------
     UsageError
-        Features and labels are not of the same, positive number.
+        `X` and `y` are empty or differ in length.
     DataError
-        They hold nan or inf, or a class that the problem does not have.
+        `X` contains nan or inf, or `y` a class that the problem does not have.
     """
     _check_rows(X, y)
     own, targets, number = problem.X, problem.targets, len(problem.X)
@@ -169,7 +169,7 @@ def _check_rows(X: Rows, y: np.ndarray) -> None:
             f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
             f"each label, and at least one"
         )
-    # What is read in blocks was finite when the cache stored it.
+    # Streamed features were checked for nan and inf when the cache stored them.
     if isinstance(X, np.ndarray) and not np.isfinite(X).all():
         raise DataError("the features contain nan or inf; expected finite numbers: extract again")
 
@@ -191,7 +191,7 @@ def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
 
 
 def _check_classes(targets: Targets, counted: np.ndarray) -> None:
-    """Raise a `DataError` where there is nothing to tell apart among the rows that count."""
+    """Raise a `DataError` unless each class has, and lacks, rows of sample weight above 0."""
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
         raise DataError(
             f"the training images have {len(targets.classes)} class; a classifier needs at least "
