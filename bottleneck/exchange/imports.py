@@ -1,4 +1,4 @@
-"""Features from plain files into the cache."""
+"""Import features from plain files into the cache."""
 
 import csv
 import hashlib
@@ -33,32 +33,32 @@ __all__ = ["import_array", "import_features"]
 
 
 def import_features(cache: Cache, file: str | Path, *, image_set: str | None = None) -> Exchange:
-    """Take in what `export_features` wrote: the very bank, image set and record of the extraction.
+    """Import a file from `export_features`, with its bank, image set and record.
 
     Parameters
     ----------
     cache : Cache
-        Rows that it lacks are added.
+        Missing rows are added to it.
     file : str or Path
-        As exported.
+        An exported file.
     image_set : str, optional
-        Another name for the image set.
+        New name for the image set.
 
     Returns
     -------
     Exchange
-        What was taken in.
+        Summary of the import.
 
     Raises
     ------
     PathMissingError
-        There is no such file.
+        The file does not exist.
     DataError
         The file is damaged or was not exported, or its features were pooled at export.
     UsageError
-        The cache has another image set of that name.
+        The cache has a different image set of that name.
     CacheError
-        The cache cannot be written, or the bank holds what another library version computed.
+        The cache cannot be written, or the bank has features of another library version.
     """
     source = Path(file)
     if not source.is_file():
@@ -74,29 +74,29 @@ def import_array(
     settings: ImportSettings | None = None,
     **options: Any,
 ) -> Exchange:
-    """Take in features made elsewhere: a ``.npy`` array, and a CSV that says what its rows are.
+    """Import features made elsewhere: a ``.npy`` array, and a CSV table that describes its rows.
 
-    They get a bank of their own, whose fingerprint covers the array and the digests of its rows.
+    They get their own bank, with a fingerprint over the array and the digests of its rows.
 
     Parameters
     ----------
     cache : Cache
-        Where they go.
+        The cache to import into.
     file : str or Path
-        An array of shape (n, ...), floating.
+        A floating-point array of shape (n, ...).
     table : str or Path
         A CSV with the columns ``path,label``, optionally ``split`` and ``digest``, and n rows in
-        the array's order. A row belongs to the image with that digest or, where there is none, to
-        the file at ``path``, relative to the table.
+        the order of the array. A row belongs to the image with that digest or, without one, to the
+        file at ``path``, relative to the table.
     settings : ImportSettings, optional
-        What the array is; its `model` is needed.
+        Description of the array; its `model` is required.
     **options
-        The fields of `bottleneck.settings.ImportSettings`, instead.
+        The fields of `bottleneck.settings.ImportSettings`, in place of `settings`.
 
     Returns
     -------
     Exchange
-        What was taken in.
+        Summary of the import.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def import_array(
 def _take_in(
     cache: Cache, source: Path, record: ExportRecord, images: ImageSet, rows: np.ndarray
 ) -> Exchange:
-    """Add rows, in the order of the images, to their bank; write image set and record."""
+    """Add rows, in the order of the images, to their bank; write the image set and the record."""
     set_file = cache.set_file(images.name)
     if set_file.exists() and ImageSet.read_csv(set_file).digest_of() != images.digest_of():
         raise UsageError(
@@ -208,7 +208,7 @@ def _take_in(
 def _check_rows(
     source: Path, selection: FeatureSource, rows: np.ndarray, first: np.ndarray
 ) -> None:
-    """Raise `DataError` where a row cannot be stored, or differs from the first of its image.
+    """Raise `DataError` if a row cannot be stored, or differs from another row of its image.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def _load_array(path: Path) -> np.ndarray:
 
 
 def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSettings) -> ImageSet:
-    """Return the image set of a table, whose rows go with those of an array."""
+    """Return the image set of a table that describes the rows of an array."""
     if not table.is_file():
         raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
     paths = [Path(found.path) for found in read_manifest(table)]
@@ -270,7 +270,7 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
 
 
 def _digest(table: Path, path: Path, given: str) -> str:
-    """Return an image's digest: as given, or that of the file; where there are both, they agree."""
+    """Return an image's digest, given or computed from its file; if both exist, they must agree."""
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Store: computed features become parts of banks."""
+"""Store computed features as parts of banks."""
 
 import platform
 from collections.abc import Container, Generator, Mapping, Sequence
@@ -19,7 +19,7 @@ from bottleneck.records import BankRecord, StoredLayer
 __all__ = ["Canary", "FeatureWriter", "check_base"]
 
 Canary = Mapping[str, Sequence[Sequence[float]]]
-"""Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
+"""Layer to the reference features of three images, see `FrozenBase.canary`."""
 
 _PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow", "simplejpeg")
 
@@ -31,20 +31,20 @@ class FeatureWriter:
     Attributes
     ----------
     base : FrozenBase
-        What computes them.
+        The base that computes them.
     target : Target
-        Where they belong.
+        The banks to write to.
     canary : dict
-        The base's reference features, of all layers.
+        Reference features of all layers of the base.
     compress : str
-        ``none``, ``lz4`` or ``zstd``: how parts are compressed.
+        Compression of parts: ``none``, ``lz4`` or ``zstd``.
 
     Raises
     ------
     MissingExtraError
-        hdf5plugin, which compresses, is not installed.
+        hdf5plugin, needed for compression, is not installed.
     CacheError
-        A bank holds what the base does not compute.
+        A bank has features that the base does not reproduce.
     """
 
     base: FrozenBase
@@ -57,13 +57,13 @@ class FeatureWriter:
         check_base(self.base, self.target, self.canary)
 
     def row_bytes(self, layer: str) -> int:
-        """Return the bytes that a view's features take."""
+        """Return the bytes of a view's features."""
         return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
 
     def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
         """Store batches of some layers, and yield each once it is appended.
 
-        What was appended is committed when the generator ends or is closed.
+        Appended rows are committed when the generator ends or is closed.
         """
         banks = self.target.by_bank(layers)
         writers: dict[str, PartWriter] = {}
@@ -85,12 +85,12 @@ class FeatureWriter:
                 yield batch
 
     def finish(self, plan: Plan, bad: Container[str]) -> None:
-        """See that the banks hold and describe all of a plan but bad images, by digest.
+        """Check that the banks contain and describe everything in a plan, except bad images.
 
         Raises
         ------
         CacheError
-            They do not.
+            Something is missing.
         """
         self._describe([layer for layer, bank in self.target.banks.items() if bank.size])
         planned = plan.items if plan.tasks else ()  # else they have just been found
@@ -104,13 +104,13 @@ class FeatureWriter:
         self.refresh()
 
     def refresh(self) -> None:
-        """Have each ``features.h5`` show the parts that are there."""
+        """Update each ``features.h5`` to the current parts."""
         for bank in self.target.banks.values():
             if bank.view_file_is_old:
                 bank.rebuild_view_file()
 
     def _describe(self, layers: Sequence[str]) -> None:
-        """Describe those layers in ``bank.json`` that are not yet there."""
+        """Add layers to ``bank.json`` that are not there yet."""
         for layer in layers:
             bank = self.target.banks[layer]
             if bank.describes(layer):
@@ -136,7 +136,7 @@ class FeatureWriter:
 
 
 def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
-    """Raise `CacheError` where a bank holds, or is to hold, what a base does not compute."""
+    """Raise `CacheError` if a base does not reproduce the features of a bank."""
     for layer, bank in target.banks.items():
         fingerprint = target.fingerprint(base, layer)
         if not bank.name.endswith(f"-{fingerprint[:12]}"):
