@@ -1,4 +1,4 @@
-"""The demo's images: photographs that scikit-image carries, as a labelled image folder."""
+"""The demo images: photographs from scikit-image, as a labelled image folder."""
 
 import io
 from pathlib import Path
@@ -29,12 +29,12 @@ def write_demo_images(folder: str | Path) -> int:
     Returns
     -------
     int
-        Files written: 0 where they are all there already.
+        Number of files written: 0 if they all exist already.
 
     Raises
     ------
     UsageError
-        The folder holds something else.
+        The folder contains other files.
     MissingExtraError
         scikit-image is not installed.
     """
