@@ -207,7 +207,7 @@ class Transform(TransformFacts):
         return _REDUCING_GAP * needed[0], _REDUCING_GAP * needed[1]
 
     def _has_kernel(self, height: int, width: int, size: tuple[int, int]) -> bool:
-        """Whether the fast kernels are as good as Pillow; some overshoot when a side is enlarged."""
+        """Whether the fast kernels are as good as Pillow; some overshoot if a side is enlarged."""
         shrinks = size[0] <= height and size[1] <= width and size != (height, width)
         return shrinks and self.interpolation in {"bilinear", "bicubic"}
 
