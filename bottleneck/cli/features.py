@@ -26,7 +26,7 @@ __all__ = ["augment_preview", "extract", "layers", "models"]
 
 _FLOAT16_BYTES = 2
 _MANY_PARTS = 500
-"""A program may often open no more than 1,024 files, and `features.h5` opens them all."""
+"""Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
 
 
 @add_command("extract", "Features")
@@ -38,9 +38,9 @@ def extract(
     dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
     as_json: options.AsJson = False,
 ) -> Any:
-    """Compute the features that the cache lacks and store them.
+    """Compute missing features of images and store them in the cache.
 
-    Exits with 1 where images had to be left out; all others are stored.
+    Exits with 1 if images had to be left out; all others are stored.
     """
     from bottleneck.bases import find_model
 
@@ -83,8 +83,8 @@ def layers(
 ) -> None:
     """List a base's layers with their aliases, shapes, sizes and costs.
 
-    The sizes are floats per image, and megabytes per 1,000 images at float16. The cost is the share
-    of all multiply-adds that a base cut there needs.
+    The size is in floats per image, and in megabytes per 1,000 images at float16. The cost of a
+    layer is the multiply-adds up to it, as a share of those of the whole network.
     """
     from bottleneck.bases import find_model
 
@@ -120,7 +120,7 @@ def models(
 ) -> None:
     """List the bases by name.
 
-    The top-1 accuracy on ImageNet, in percent, is what the source of the default weights publishes.
+    Top-1 is the ImageNet accuracy in percent that the source of the default weights publishes.
     """
     from bottleneck.bases import list_models, timm_release
 
@@ -156,7 +156,7 @@ def augment_preview(
     output: Annotated[Path, Doc("Picture to write, ending in .png.")] = Path("augment-preview.png"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw augmented views of a few training images, beside the plain ones."""
+    """Draw augmented views of some training images, next to the originals."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
     source = images_from
@@ -238,7 +238,7 @@ def _print_extraction(done: "Extraction", cache: Path) -> None:
 
 
 def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
-    """Say what is odd about an extraction; exit with 1 where images had to be left out."""
+    """Print notes on an extraction; exit with 1 if images had to be left out."""
     used = [name for found in done.layers for name in (found.bank, found.view_bank) if name]
     for name in dict.fromkeys(used):
         parts = len(cache.named(name).parts())

@@ -34,9 +34,9 @@ def finetune(
     name: options.NewName = None,
     as_json: options.AsJson = False,
 ) -> Any:
-    """Train the top of a base, or all of it, on from a head; the result is a base as well.
+    """Train the top of a base, or all of it, starting from a head; the result is a new base.
 
-    Exits with 1 where images had to be left out, or the training diverged; what was best is saved.
+    Exits with 1 if images were left out or training diverged; the best network is saved.
     """
     from bottleneck.heads import find_head
 
@@ -72,7 +72,7 @@ def finetune(
 
 
 def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
-    """Print what was trained, how it went, and where the result is."""
+    """Print what was trained, the scores, and the folder of the result."""
     from bottleneck.records import known_source
 
     scores, source = done.head.scores, known_source(done.head.source)
@@ -89,7 +89,7 @@ def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
 
 
 def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | None) -> None:
-    """Say what went wrong in the training, if anything did; exit with 1 if it was a failure."""
+    """Report problems of the training; exit with 1 for failures."""
     scores = done.head.scores
     best = scores["best_epoch"]
     if done.diverged:
@@ -114,7 +114,7 @@ def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | Non
 def _training_shown(
     folder: Path, settings: FinetuneSettings, tensorboard: Path | None, *, quiet: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield what reports a training: ``progress`` and ``watch``; say how an interrupted goes on."""
+    """Yield ``progress`` and ``watch`` for a training; if interrupted, say how to resume it."""
     from bottleneck.finetune.checkpoints import Checkpoint
     from bottleneck.pictures import epoch_log
 
@@ -153,7 +153,7 @@ def predict(
 ) -> None:
     """Print the class and its probability for each image.
 
-    Exits with 1 where images had to be left out; all others are predicted.
+    Exits with 1 if images had to be left out; all others are predicted.
     """
     from bottleneck.heads import find_head
     from bottleneck.images import RejectedImage

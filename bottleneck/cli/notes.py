@@ -1,4 +1,4 @@
-"""Notes about images, weights and trainings that several commands print."""
+"""Notes on images, weights and training that several commands print."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,19 +26,19 @@ _MOST = 20
 
 
 def note_random(random: bool) -> None:
-    """Say that the weights were never trained."""
+    """Note that the weights are random."""
     if random:
         note("note: the weights are random; the features are for testing only")
 
 
 def note_replaced(replaced: bool) -> None:
-    """Say that there was a head of that name."""
+    """Note that a head of the same name was replaced."""
     if replaced:
         note("note: this replaced the head of the same name; use --name to keep both")
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
-    """List the images left out."""
+    """List rejected images."""
     if rejected:
         note(f"{len(rejected)} images could not be used:")
     for image in rejected:
@@ -46,7 +46,7 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
 
 
 def note_image_set(images: "ImageSet") -> None:
-    """Say what is odd about an image set: files left out, leaks, conflicting labels."""
+    """Report problems of an image set: files left out, leaks, conflicting labels."""
     empty = [path for path in images.ignored if path.endswith("/")]
     endings = [Path(path).suffix or "no ending" for path in images.ignored if path not in empty]
     if empty:
@@ -72,16 +72,16 @@ def _example(images: "ImageSet", digests: Sequence[str]) -> str:
 def note_features(
     images: "ImageSet", sources: "Sequence[FeatureSource]", splits: Sequence[str] = ("train", "val")
 ) -> None:
-    """Say what is odd about features: their images, their weights, and images that a base knows.
+    """Report problems of features: of their images and weights, and images used in fine-tuning.
 
     Parameters
     ----------
     images : ImageSet
-        What the features are of.
+        The images of the features.
     sources : sequence of FeatureSource
-        Where they come from.
+        The sources of the features.
     splits : sequence of str
-        What is measured on.
+        The splits that scores are computed on.
     """
     from bottleneck.bases import seen_digests
 
@@ -99,7 +99,7 @@ def note_features(
 
 
 def find_alike(images: "ImageSet") -> dict[str, Any]:
-    """Look for images that look alike and list them; return them as JSON holds them."""
+    """Find and list near-duplicate images; return them in JSON types."""
     from bottleneck.images import find_near_duplicates
 
     with progress_shown() as progress:
@@ -124,7 +124,7 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
 def draw_epochs(
     history: Sequence[Mapping[str, float]], kept: int, name: str, picture: Path | None
 ) -> None:
-    """Draw how a training went, where a picture is asked for."""
+    """Draw the history of a training, if a picture was requested."""
     from bottleneck.pictures import draw_history
 
     if picture and history:

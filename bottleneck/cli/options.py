@@ -1,4 +1,4 @@
-"""Values that several commands take beside the settings of their stage."""
+"""Options that several commands have besides the settings of their stage."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,7 +58,7 @@ Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg o
 
 @settings("Folders", kw_only=True)
 class Folders:
-    """Where features and heads are kept."""
+    """Folders of features and heads."""
 
     cache: CacheFolder = Path("cache")
     heads: HeadsFolder = Path("heads")
@@ -66,7 +66,7 @@ class Folders:
 
 @settings("Epochs", kw_only=True)
 class EpochSettings:
-    """Where the epochs of a training are shown."""
+    """Output of the epochs of a training."""
 
     picture: Picture = None
     tensorboard: Annotated[Path | None, Doc("Log the epochs to this folder for TensorBoard.")] = (
@@ -76,7 +76,7 @@ class EpochSettings:
 
 @settings("Start", kw_only=True)
 class StartSettings:
-    """What a fine-tuning starts from, and where it runs."""
+    """The start of fine-tuning, and where it runs."""
 
     head: HeadName = None
     data: Annotated[
@@ -92,7 +92,7 @@ class StartSettings:
 
 
 def check_picture(file: Path | None) -> None:
-    """Refuse a picture that cannot be drawn before anything is computed."""
+    """Reject a picture that cannot be drawn, before anything is computed."""
     if file:
         from bottleneck import pictures
 
@@ -100,14 +100,14 @@ def check_picture(file: Path | None) -> None:
 
 
 def memory_of(given: int | None) -> int:
-    """Return what features may take: half of what is free, if it is not given."""
+    """Return the memory limit for features: by default half of the free memory."""
     from bottleneck.features import free_memory
 
     return free_memory() // 2 if given is None else given
 
 
 def in_parallel(jobs: int, backend: str = "loky") -> Any:
-    """Return joblib's configuration for so many processes of a kind."""
+    """Return joblib's configuration for a number of processes and a backend."""
     import joblib
 
     if not jobs:

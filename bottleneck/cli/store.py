@@ -55,7 +55,7 @@ def cache_info(
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Show where banks came from."""
+    """Show the provenance of banks."""
     banks = bottleneck.Cache(cache).find_banks(bank)
     if as_json:
         print_json([{"bank": each.name, **_described(each)} for each in banks])
@@ -76,9 +76,9 @@ def cache_verify(
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Check every byte against what was written; damaged files are moved to CACHE/quarantine.
+    """Verify every byte of the cache; damaged files are moved to CACHE/quarantine.
 
-    Exits with 1 where something was damaged: extract again, which computes it anew.
+    Exits with 1 if anything was damaged: run extract again to recompute it.
     """
     from bottleneck.cache import verify_cache
 
@@ -108,7 +108,7 @@ def _recheck(
     damage: list[dict[str, Any]],
     **sample: int,
 ) -> dict[str, str | None]:
-    """Compute a sample of each bank again; add what is found to its row and to the damage."""
+    """Recompute a sample of rows of each bank; add the result to its row and to the damage."""
     with loading():
         from bottleneck.extract import recheck_banks
 
@@ -133,7 +133,7 @@ def cache_compact(
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Put small parts together and drop rows that stand twice, while others read and write."""
+    """Merge small parts and drop duplicate rows; others can read and write meanwhile."""
     from bottleneck.cache import compact_bank
 
     store = _existing(cache)
@@ -163,7 +163,7 @@ def cache_prune(
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Remove features that meet all conditions given. They can be computed again."""
+    """Remove features that meet all given conditions. They can be recomputed."""
     from bottleneck.cache import find_prunable, prune
 
     store = _existing(cache)
@@ -186,7 +186,7 @@ def cache_export(
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Write the features of an extraction to one plain file, with paths, labels and splits."""
+    """Export the features of an extraction to one plain file, with paths, labels and splits."""
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
@@ -207,7 +207,7 @@ def cache_import(
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Take features in: an exported file, or an array made elsewhere."""
+    """Import features: an exported file, or an array made elsewhere."""
     from bottleneck.exchange import import_array, import_features
 
     store = bottleneck.Cache(cache)
@@ -248,7 +248,7 @@ def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
 
 
 def _summary(bank: "Bank") -> dict[str, Any]:
-    """Return a bank's row in the list."""
+    """Return the row of a bank in the list."""
     info = bank.info
     return {
         "bank": bank.name,

@@ -1,4 +1,4 @@
-"""Batches for training, made ready a few ahead of the step: from images or from the cache."""
+"""Prepare batches for training, a few ahead of the step, from images or from the cache."""
 
 import hashlib
 from collections import deque
@@ -26,14 +26,14 @@ from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 __all__ = ["Activations", "Batches", "CachedActivations", "ImageActivations", "without_bad_images"]
 
 _AHEAD = 2
-"""Batches that wait for the step."""
+"""Number of batches prepared ahead of the step."""
 _SHARE_OF_MEMORY = 4
 
 _Task = TypeVar("_Task")
 _Ready = TypeVar("_Ready")
 
 Batches = Iterator[tuple[np.ndarray, torch.Tensor]]
-"""Places of some images with their activations, float32 of shape (n, ...)."""
+"""Indices of some images with their activations, float32 of shape (n, ...)."""
 
 
 def _read_pixels(
@@ -44,7 +44,7 @@ def _read_pixels(
     Raises
     ------
     BadImageError
-        The file cannot be used, or has other bytes than its digest says.
+        The file cannot be used, or has changed since its digest was computed.
     """
     data = read_file(item)
     if hashlib.sha256(data).hexdigest() != item.digest:
@@ -55,26 +55,26 @@ def _read_pixels(
 def without_bad_images(
     images: ImageSet, transform: Transform, progress: Progress | None = None
 ) -> ImageSet:
-    """Read each image of a set once, and leave out those that cannot be used.
+    """Read each image of a set once, and leave out unusable ones.
 
     Parameters
     ----------
     images : ImageSet
-        The set.
+        The image set.
     transform : Transform
         The preprocessing.
     progress : callable, optional
-        Called with ``"check"``, the images done and the images to do.
+        Called with ``"check"``, the number of images done and their total.
 
     Returns
     -------
     ImageSet
-        Its `rejected` names the images left out, too.
+        The set, with the unusable images added to `rejected`.
 
     Raises
     ------
     DataError
-        As `bottleneck.extract.usable_images` does.
+        As for `bottleneck.extract.usable_images`.
     """
 
     def reason(item: ImageItem) -> str:
@@ -104,11 +104,11 @@ class ImageActivations:
     transform : Transform
         The preprocessing.
     policy : Policy
-        How views from 1 on are made.
+        Augmentation policy of views from 1 on.
     lower : FrozenBase or None
         The frozen part of the network, if there is one.
     device : torch.device
-        Where the trained part is.
+        Device of the trained part.
     """
 
     items: Sequence[ImageItem]
@@ -118,9 +118,9 @@ class ImageActivations:
     device: torch.device
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
-        """Yield each batch of places with its activations.
+        """Yield each batch of indices with its activations.
 
-        Images are decoded in as many threads as there are cores.
+        Images are decoded in one thread per core.
         """
         items = (self.items[row] for rows in batches for row in rows)
         ahead = _AHEAD * max(map(len, batches), default=0)
@@ -148,18 +148,18 @@ class ImageActivations:
 
 @dataclass
 class CachedActivations:
-    """Activations read from the cache; kept in memory where they take a quarter of it at most.
+    """Activations read from the cache, and kept in memory if they take at most a quarter of it.
 
     Attributes
     ----------
     digests : sequence of str
         SHA-256 of each image.
     layer : str
-        The boundary.
+        The boundary layer.
     banks : mapping of int to Bank
-        View to where it is stored.
+        View number to the bank that stores it.
     device : torch.device
-        Where the trained part is.
+        Device of the trained part.
     """
 
     digests: Sequence[str]
@@ -174,7 +174,7 @@ class CachedActivations:
         self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
-        """Yield each batch as `ImageActivations` does; a thread reads the next ones meanwhile."""
+        """Yield batches as `ImageActivations` does, while a thread reads the next ones."""
         if self._fits and view not in self._held:
             self._held[view] = self._rows(view, np.arange(len(self.digests)))
         read = _ahead(partial(self._rows, view), batches, workers=1, ahead=_AHEAD)
@@ -190,13 +190,13 @@ class CachedActivations:
 
 
 Activations = ImageActivations | CachedActivations
-"""What the trained part takes, of some images."""
+"""The source of the trained part's inputs."""
 
 
 def _ahead(
     work: Callable[[_Task], _Ready], tasks: Iterable[_Task], workers: int, ahead: int
 ) -> Iterator[_Ready]:
-    """Yield what some work makes of each task, in order, while threads do so many to come."""
+    """Yield the results of tasks in order, while threads work on the next ones."""
     threads = torch.get_num_threads()
     waiting: deque[Future[_Ready]] = deque()
     with ExitStack() as stack:

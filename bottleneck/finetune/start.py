@@ -1,4 +1,4 @@
-"""What is settled before the first step: the head, its base, the images and their features."""
+"""Everything decided before the first step: the head, its base, the images and their features."""
 
 import os
 from dataclasses import dataclass, replace
@@ -25,29 +25,29 @@ from bottleneck.settings import FinetuneSettings, StoreSettings
 __all__ = ["Start", "default_images", "fill_split", "is_first_process", "open_start"]
 
 _PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
-"""Fabric's name of a precision, to that in which the frozen part computes beside it."""
+"""Fabric's name of a precision to the precision of the frozen part."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a fine-tuning starts from.
+    """The start of fine-tuning.
 
     Attributes
     ----------
     head : Head
-        Whose weights become the top of the network.
+        The head that training starts from.
     settings : FinetuneSettings
-        How the network is fine-tuned.
+        Hyperparameters.
     base : FrozenBase
-        Computes the features that the head was fitted on.
+        The base of the head's features.
     split : Split
-        Which layers of its network are trained.
+        The layers that are trained.
     images : ImageSet
-        The whole set.
+        The whole image set.
     chosen : ImageSet
         The images to train and to validate on.
     banks : dict of int to Bank
-        View to where the boundary's activations are; empty where they are not read from the cache.
+        View number to the bank of the boundary's activations; empty without `from_cache`.
     """
 
     head: Head
@@ -64,14 +64,14 @@ class Start:
         return known_source(self.head.source)
 
     def lower(self, device: str | torch.device, precision: str | None = None) -> FrozenBase | None:
-        """Return the frozen part of the network; None where the first layer is trained."""
+        """Return the frozen part of the network; None if the first layer is trained."""
         if self.split.boundary is None:
             return None
         precision = precision or _PRECISIONS[self.settings.precision]
         return self.frozen(self.split.boundary, device, precision=precision, pool="none")
 
     def frozen(self, layer: str, device: str | torch.device, **changes: Any) -> FrozenBase:
-        """Return a base with the same weights and preprocessing, but for some settings."""
+        """Return a base with the same weights and preprocessing, but some changed settings."""
         changes["exact_resize"] = self.base.transform.exact_resize
         settings = self.base.settings
         return FrozenBase(replace(settings, layers=(layer,), device=str(device), **changes))
@@ -79,15 +79,15 @@ class Start:
     def with_images(
         self, cache: Cache, checkpoint: Checkpoint, *, resume: bool, progress: Progress | None
     ) -> "Start":
-        """Choose the images, read each once, and fill the cache if activations are read from it.
+        """Choose the images, read each once, and fill the cache if activations come from it.
 
         The first process writes its choice into the checkpoint's folder, where the other processes
-        and a resumed run find it. See `bottleneck.finetune.finetune_head` for what is raised.
+        and a resumed run find it. Errors are those of `bottleneck.finetune.finetune_head`.
 
         Returns
         -------
         Start
-            With the images that can be used, and with the banks of their activations.
+            The start with the usable images and with the banks of their activations.
         """
         images = self.images
         look = partial(without_bad_images, transform=self.base.transform, progress=progress)
@@ -114,21 +114,21 @@ class Start:
 
 
 def is_first_process() -> bool:
-    """Return whether this process was started by the user, not by another one that trains."""
+    """Return whether the user started this process, not another training process."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def open_start(
     head: Head, images: ImageSet, settings: FinetuneSettings, weights: str | None, device: str
 ) -> Start:
-    """Load a head's base and divide its network.
+    """Load a head's base and split its network.
 
-    See `bottleneck.finetune.finetune_head` for the parameters and what is raised.
+    Parameters and errors are those of `bottleneck.finetune.finetune_head`.
 
     Returns
     -------
     Start
-        Whose images have not been looked at.
+        A start without chosen images.
     """
     source = known_source(head.source)
     if head.clf == "knn":
@@ -157,7 +157,7 @@ def open_start(
 
 
 def _check_folder(checkpoint: Checkpoint) -> None:
-    """Refuse to begin where there is an unfinished run, or something that is no head."""
+    """Raise an error if the folder has an unfinished run or is not a head folder."""
     folder = checkpoint.result
     checkpoint.forget()
     if checkpoint.exists:
@@ -174,7 +174,7 @@ def _check_folder(checkpoint: Checkpoint) -> None:
 
 
 def _is_known(images: ImageSet, cache: Cache) -> bool:
-    """Return whether the cache knows an image set; refuse another one by that name."""
+    """Return whether the cache knows an image set; raise an error for another one of its name."""
     file = cache.set_file(images.name)
     if file.exists() and ImageSet.read_csv(file).digest_of() != images.digest_of():
         raise UsageError(
@@ -185,7 +185,7 @@ def _is_known(images: ImageSet, cache: Cache) -> bool:
 
 
 def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecord:
-    """Return what a run cannot be resumed without."""
+    """Return the record that must be the same when a run is resumed."""
     known = head.as_dict()
     return PlanRecord(
         settings=settings.as_dict(),
@@ -199,14 +199,14 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
 
 
 def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
-    """Return the images to train on and those to validate on; no others.
+    """Return only the images to train on and to validate on.
 
     Raises
     ------
     DataError
-        There are none of either, or of other classes than the head's.
+        There are no training or no validation images, or their classes are not the head's.
     UsageError
-        Some are to be held out although there are validation images.
+        `val_share` is given although there are validation images.
     """
     named, settings = f"image set {images.name!r} has", start.settings
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
@@ -232,7 +232,7 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
 
 
 def _check_classes(images: ImageSet, head: Head) -> None:
-    """Raise `DataError` unless images are of the classes of a head."""
+    """Raise `DataError` unless images have the classes of a head."""
     several = images.multilabel and not head.multilabel
     if set(images.classes) != set(head.classes) or several:
         raise DataError(
@@ -244,7 +244,7 @@ def _check_classes(images: ImageSet, head: Head) -> None:
 
 
 def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
-    """Fill the cache if activations are read from it; leave out images that cannot be used."""
+    """Fill the cache if activations come from it; leave out unusable images."""
     how = start.settings
     lower = start.lower(start.base.settings.device) if how.from_cache else None
     if lower is None:
@@ -263,9 +263,9 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     Parameters
     ----------
     head : Head
-        As fitted.
+        The fitted head.
     cache : Cache
-        Where its features are.
+        The cache of its features.
 
     Returns
     -------
@@ -274,7 +274,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     Raises
     ------
     DataError
-        The cache does not have it.
+        The cache does not have the image set.
     """
     name = known_source(head.source).image_set
     file = cache.set_file(name)
@@ -287,14 +287,14 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
 
 
 def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
-    """Compute what the cache lacks of the features that a head is to be evaluated on.
+    """Compute missing features of a split that a head is to be evaluated on.
 
     Parameters
     ----------
     head : Head
-        Of a fine-tuned model.
+        The head of a fine-tuned model.
     cache : Cache
-        With the head's image set.
+        A cache with the head's image set.
     split : str
         ``test``, ``val`` or ``train``.
     progress : callable, optional
@@ -303,7 +303,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     Raises
     ------
     DataError
-        An image cannot be read any more.
+        An image can no longer be read.
     """
     source = known_source(head.source)
     if not cache.set_file(source.image_set).exists():

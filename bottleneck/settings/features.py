@@ -1,4 +1,4 @@
-"""The settings of features: how they are computed and stored, and which of them are taken."""
+"""Settings of features: how to compute, store and select them."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -44,7 +44,7 @@ _BySet = Annotated[str | None, Doc("Select the extraction by image set."), Optio
 
 @settings("Images")
 class ImageSettings:
-    """Which images."""
+    """The images."""
 
     data: Annotated[
         Path,
@@ -59,7 +59,7 @@ class ImageSettings:
 
 @settings("Base")
 class BaseSettings:
-    """Which network is run, cut at which layers, and how it sees images."""
+    """The network, its layers and its preprocessing."""
 
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them.")]
     layers: Annotated[
@@ -109,14 +109,14 @@ class BaseSettings:
     device: Device = "auto"
 
     def agrees_with(self, other: "BaseSettings") -> bool:
-        """Tell whether both are of the same base."""
+        """Return whether both describe the same base."""
         names = [each.name for each in fields(BaseSettings)]
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 @settings("Stored features", kw_only=True)
 class StoreSettings:
-    """What is computed of each image, and how it is stored."""
+    """Augmentation and storage of features."""
 
     views: Annotated[ViewCount, Doc("Augmented views to add for each training image.")] = 0
     augment: Annotated[
@@ -140,7 +140,7 @@ class ExtractSettings(BaseSettings, StoreSettings):
 
 @settings("Features")
 class ExportSettings:
-    """Which features in the cache: one layer of the last extraction that matches."""
+    """Select features in the cache: one layer of the last matching extraction."""
 
     model: _ByModel = None
     layer: Annotated[str | None, Doc("Select the extraction by layer or alias.")] = None
@@ -152,7 +152,7 @@ class ExportSettings:
 
 @settings("Features")
 class LayerSettings:
-    """Which features in the cache: several layers, each pooled in several ways."""
+    """Select features in the cache: several layers, each with several poolings."""
 
     layers: Annotated[
         tuple[str, ...],
@@ -167,7 +167,7 @@ class LayerSettings:
 
 @settings("Features", kw_only=True)
 class ViewSettings:
-    """Which augmented views of the training images are fitted on."""
+    """Select the augmented views of training images to fit on."""
 
     views: Annotated[
         ViewCount | None,
@@ -184,17 +184,17 @@ class ViewSettings:
 
 @settings("Features")
 class FeatureSettings(ExportSettings, ViewSettings):
-    """Which features in the cache, and which views of them."""
+    """Select features in the cache, and views of them."""
 
 
 @settings("Features")
 class SweepFeatures(LayerSettings, ViewSettings):
-    """Which features in the cache a sweep goes through."""
+    """Select the features of a sweep."""
 
 
 @settings("Array")
 class ImportSettings:
-    """What an imported array is."""
+    """Description of an imported array."""
 
     model: Annotated[Name | None, Doc("Name of the model that computed the array.")] = None
     layer: Annotated[Name, Doc("Name of the layer.")] = "features"

@@ -1,4 +1,4 @@
-"""The settings of heads: how they are fitted, compared, judged, used and fine-tuned."""
+"""Settings for fitting, comparing, evaluating, using and fine-tuning heads."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -45,7 +45,7 @@ __all__ = [
 
 @settings("Classifier", kw_only=True)
 class TrainingSettings:
-    """How any classifier is fitted."""
+    """Settings for fitting any classifier."""
 
     balanced: Balanced = False
     standardize: Annotated[
@@ -62,10 +62,10 @@ class TrainingSettings:
 
 @settings("Network of mlp", kw_only=True)
 class MLPSettings:
-    """The classic top of a frozen convolutional base: dense, rectified, dropout, dense.
+    """A classic head on a frozen convolutional base: dense, ReLU, dropout, dense.
 
-    Trained by AdamW (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization) on
-    standardised features; kept are the weights of the epoch with the lowest held-out log loss.
+    It is trained with AdamW (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization) on
+    standardised features; the epoch with the lowest held-out log loss is kept.
     """
 
     hidden: Annotated[Count, Doc("Number of hidden units of mlp.")] = 256
@@ -80,7 +80,7 @@ class MLPSettings:
 
 @settings("Classifier")
 class FitSettings(TrainingSettings, MLPSettings):
-    """How a classifier is fitted."""
+    """Settings for fitting one classifier."""
 
     clf: Annotated[
         Classifier,
@@ -105,7 +105,7 @@ class FitSettings(TrainingSettings, MLPSettings):
 
 
 def _auto(given: Any) -> Any:
-    """Return no values for ``auto``."""
+    """Return an empty tuple for ``auto``."""
     if given in ("auto", ["auto"], ("auto",)):
         return ()
     return tuple(given) if isinstance(given, list) else given
@@ -113,7 +113,7 @@ def _auto(given: Any) -> Any:
 
 @settings("Classifier")
 class SweepSettings(TrainingSettings):
-    """What is tried on each layer, and how it is judged."""
+    """Classifiers and values to try on each layer, and their cross-validation."""
 
     clfs: Annotated[
         tuple[Classifier | MLPSettings, ...], Doc("A classifier, as for fit-head; may repeat.")
@@ -145,7 +145,7 @@ class SweepSettings(TrainingSettings):
 
 @settings("Study")
 class AdviseSettings:
-    """How it is measured what limits a head."""
+    """Settings for measuring what limits a head."""
 
     clf: Annotated[Classifier, Doc("Classifier to judge layers with, as for fit-head.")] = "softmax"
     repeats: Annotated[Count, Doc("How often subsets and folds are redrawn.")] = 5
@@ -155,7 +155,7 @@ class AdviseSettings:
 
 @settings("Evaluation")
 class EvaluateSettings:
-    """Which images a head is evaluated on."""
+    """Settings for evaluating a head."""
 
     split: Annotated[
         Literal["train", "val", "test"],
@@ -165,7 +165,7 @@ class EvaluateSettings:
 
 @settings("Experiments")
 class RankSettings:
-    """Which experiments are shown, or compared."""
+    """Settings for ranking or comparing experiments."""
 
     sort: Annotated[
         str | None,
@@ -199,7 +199,7 @@ class RankSettings:
 
 @settings("Prediction")
 class PredictSettings:
-    """How the classes of new images are predicted."""
+    """Settings for predicting the classes of images."""
 
     tta: Annotated[
         ViewCount,
@@ -219,12 +219,12 @@ class PredictSettings:
 
 @settings("Training")
 class FinetuneSettings:
-    """How a network is fine-tuned.
+    """Settings for fine-tuning a network.
 
-    AdamW is that of Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization; rates that
-    decay from block to block are those of Howard and Ruder 2018, Universal Language Model
-    Fine-tuning for Text Classification, section 3.2; the cosine schedule is that of Loshchilov and
-    Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, section 3.
+    AdamW: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization. Layer decay: Howard
+    and Ruder 2018, Universal Language Model Fine-tuning for Text Classification, section 3.2.
+    Cosine schedule: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm
+    Restarts, section 3.
     """
 
     unfreeze: Annotated[
@@ -313,17 +313,17 @@ class FinetuneSettings:
         return self.augment != "none"
 
     def view(self, epoch: int) -> int:
-        """Return which view of the training images an epoch sees, counted from 1; 0 is plain."""
+        """Return the view of training images in an epoch, counted from 1; 0 is unaugmented."""
         if not self.augmented:
             return 0
         return epoch if self.views is None else 1 + (epoch - 1) % self.views
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them."""
+        """Return the settings in JSON types."""
         return {**asdict(self), "clip": None if self.clip == inf else self.clip}
 
     def difference(self, others: Mapping[str, Any]) -> str:
-        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``."""
+        """Return the name of a setting that differs from another `as_dict`; or ``""``."""
         own = self.as_dict()
         names = [field.name for field in fields(self)]
         if not self.batch_statistics:
