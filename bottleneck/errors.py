@@ -95,8 +95,8 @@ class DamagedError(CacheError):
     def __init__(self, path: object, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(
-            f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify', which sets it "
-            f"aside, then run extract again to recompute its rows"
+            f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify' to move it "
+            f"away, then run extract again to recompute its rows"
         )
 
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[object, str]]:

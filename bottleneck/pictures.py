@@ -272,4 +272,4 @@ def _draw_layers(axes: "Axes", advice: "Advice") -> None:
     names = [each.name.replace("$", r"\$") for each in layers]
     axes.set_xticks(range(len(layers)), names, **_SLANTED, fontsize=8)
     axes.set(ylabel="held-out accuracy", xmargin=0.1)
-    axes.set_title("layers, with the deviation over folds", fontsize=10)
+    axes.set_title("layers, with standard deviation over folds", fontsize=10)

@@ -25,7 +25,7 @@ __all__ = ["BottleneckFeatures"]
 
 _ALONE = Lock()
 """While torch traces a network, it records what other threads compute as part of it."""
-_ONE_LAYER = "expected one: search over them, or join several transformers by FeatureUnion"
+_ONE_LAYER = "expected one: search over layers, or join several transformers by FeatureUnion"
 
 
 class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -234,7 +234,7 @@ def _stored_layer(settings: ExtractSettings, _stamp: object) -> _StoredLayer:
         base = FrozenBase(settings)
     if len(base.layers) > 1:
         raise UsageError(
-            f"layer {settings.layers[0]!r} of {settings.model} stands for {len(base.layers)}; "
+            f"layer {settings.layers[0]!r} of {settings.model} means {len(base.layers)} layers; "
             f"{_ONE_LAYER}"
         )
     (name,) = base.layers

@@ -403,7 +403,7 @@ def test_what_is_trained_comes_after_the_layer_that_says_so(evidence):
     found = decide(flat)
     assert (found.layer, found.gain) == ("after blocks.1", Estimate(0.02, 0.001, 0.04))
     assert "fine-tune from after blocks.1: " in found.sentence
-    assert "but blocks.1 knows what the last layer does not" in found.sentence
+    assert "but blocks.1 has information that the last layer lacks" in found.sentence
     assert "; expected gain: +0.020 (+0.001 to +0.040); cost: " in found.sentence
     found = decide(replace(flat, joined=contrast(0.0, -0.001, 0.001, layer="blocks.1")))
     assert (found.layer, found.gain) == ("after blocks.2", None)

@@ -194,8 +194,8 @@ def test_a_network_with_another_top_serves():
 @pytest.mark.parametrize(
     ("model", "other", "sentence"),
     [
-        ("resnet18", "resnet34", "layer1.2.conv1.weight of shape (64, 64, 3, 3) is not known"),
-        ("resnet50", "resnet101", "layer3.6.conv1.weight of shape (256, 1024, 1, 1) is not known"),
+        ("resnet18", "resnet34", "layer1.2.conv1.weight of shape (64, 64, 3, 3) is unknown"),
+        ("resnet50", "resnet101", "layer3.6.conv1.weight of shape (256, 1024, 1, 1) is unknown"),
         ("vgg16", "resnet18", "features.0.bias of shape (64,) is missing"),
     ],
 )

@@ -547,4 +547,4 @@ def test_a_signal_commits_what_there_is(faces, number, code):
     (bank,) = Cache("cache").banks()
     safe = len(bank.known("features.20"))
     assert 0 < safe < 200
-    assert f"stopped: {safe} of 200 different images are safe in cache" in err
+    assert f"stopped: {safe} of 200 different images are stored in cache" in err

@@ -397,7 +397,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
         *("--batch-size", "8", "--picture", "epochs.png", "--tensorboard", "logs"),
     )
     assert done.code == 0, done.err
-    assert "saved as heads/tuned, a head and a model" in done.out
+    assert "saved as heads/tuned, which is both a head and a model" in done.out
     assert Path("epochs.png").stat().st_size > 5000
     assert list(Path("logs/tuned").iterdir())
     assert re.search(
@@ -750,7 +750,7 @@ def test_a_policy_that_has_changed_is_not_gone_on_with(started):
     with pytest.raises(KeyboardInterrupt):
         finetune_head(head, images, cache, "heads/x", settings, watch=stop)
     policy.write_text("- RandomHorizontalFlip: {p: 0.9}\n")
-    with pytest.raises(UsageError, match="began with another augmentation; give the same"):
+    with pytest.raises(UsageError, match="started from another augmentation; give the same"):
         finetune_head(head, images, cache, "heads/x", settings, resume=True)
     policy.write_text("- RandomHorizontalFlip: {p: 0.5}\n")
     finetune_head(head, images, cache, "heads/x", settings, resume=True)

@@ -219,7 +219,7 @@ def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, s
         ("timm:vit_tiny_patch16_224", "cls", (96, 96), "no layer 'cls'"),
         ("timm:vit_tiny_patch16_224", "logits", (96, 96), "it takes images of 224 x 224 pixels"),
         ("vgg16", "block5_pool", (0, 150), "`image_size` must be pixels as SIDE or"),
-        ("timm:hrnet_w18_small", "logits", (117, 117), "images of 160 x 160, 192 x 192, .* say"),
+        ("timm:hrnet_w18_small", "logits", (117, 117), "such as 160 x 160, 192 x 192, .* pixels: "),
         ("timm:mvitv2_tiny", "logits", (256, 192), "cannot process images of 256 x 192 pixels"),
     ],
 )  # fmt: skip

@@ -122,14 +122,14 @@ def test_two_experiments_are_compared(bottleneck):
     finished = bottleneck("leaderboard", "--compare", "1", "3")
     assert finished.code == 0
     assert [row[0] for row in lines(finished.out)[:3]] == ["number", "3", "1"]
-    assert "accuracy of 1 less that of 3: -0.3800 (95% interval -0.4" in finished.out
+    assert "accuracy of 1 minus that of 3: -0.3800 (95% interval -0.4" in finished.out
     assert "paired over 5 folds" in finished.out
     assert "the interval excludes 0: 3 is better" in finished.out
     by_loss = bottleneck("leaderboard", "--compare", "1", "3", "--sort", "log_loss").out
-    assert "log_loss of 1 less that of 3: +0.3800" in by_loss
+    assert "log_loss of 1 minus that of 3: +0.3800" in by_loss
     assert "the interval excludes 0: 3 is better" in by_loss
     doubtful = bottleneck("leaderboard", "--compare", "4", "2").out
-    assert "the interval includes 0: these folds do not tell which is better" in doubtful
+    assert "the interval includes 0: these folds do not show which is better" in doubtful
 
 
 @pytest.mark.usefixtures("_log")

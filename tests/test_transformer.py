@@ -358,8 +358,8 @@ def test_what_are_no_paths_of_images(paths, given, error, sentence):
     [
         ({"model": "squeezenet1_2"}, UnknownNameError, "did you mean 'squeezenet1_1'"),
         ({"layer": "feature.3"}, UnknownNameError, "no layer 'feature.3'"),
-        ({"layer": "all-blocks"}, UsageError, "'all-blocks' of squeezenet1_1 stands for .+; expec"),
-        ({"layer": ["logits"]}, UsageError, "is no name; expected one: search over them"),
+        ({"layer": "all-blocks"}, UsageError, "'all-blocks' of squeezenet1_1 means .+; expec"),
+        ({"layer": ["logits"]}, UsageError, "is no name; expected one: search over layers"),
         ({"pool": "mean"}, UnknownNameError, "no pooling 'mean'"),
         ({"pool": "cls"}, UsageError, "layer 'features.3.cat' cannot be pooled by 'cls'"),
         ({"weights": "default"}, WeightsError, "cannot be downloaded"),

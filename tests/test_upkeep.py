@@ -235,7 +235,7 @@ def test_rows_are_computed_again_to_check_them(make_images):
     (bad,) = recheck_banks(cache, [bank])
     assert bad.difference > 0.05
     (damage,) = bad.damage
-    assert "differ from what the base computes" in damage.reason
+    assert "differ from those computed now" in damage.reason
     assert extract_features(ImageSet.from_folder(folder), base, cache).computed == 16
     assert not recheck_banks(cache, [bank])[0].damage
     shutil.move("data", "elsewhere")

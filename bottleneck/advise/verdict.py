@@ -124,18 +124,17 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
     if evidence.error < _NOTHING_LEFT and 1 - accuracy.low < _AT_MOST_LEFT:
         text = (
             f"held-out accuracy is {accuracy.value:.3f} ({accuracy.low:.3f} to "
-            f"{accuracy.high:.3f}); nothing is left to gain that {evidence.images} images could "
-            f"show"
+            f"{accuracy.high:.3f}); {evidence.images} images are too few to show any further gain"
         )
         return CEILING, text, None, None
     if shown := [each for each in options if each.state == SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
-        text = f"{best.what} is expected to gain {best.gain} of accuracy; cost: {best.cost}"
+        text = f"{best.what} is expected to gain {best.gain} in accuracy; cost: {best.cost}"
         return best.kind, text, best.gain, None
     if still_open := [each for each in options if each.state == OPEN]:
         gains = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
         text = (
-            f"the intervals of what could help are too wide to tell no gain from a useful one "
+            f"the intervals of the possible steps are too wide to tell no gain from a useful one "
             f"({gains}); more images would narrow them"
         )
         return UNDECIDED, text, None, None
@@ -147,12 +146,12 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
     joined, rise = evidence.joined, evidence.rise
     unsure_where_wrong = evidence.surest_error.high < _NOISE_SHARE * evidence.error
     flat = (
-        f"held-out accuracy is {evidence.accuracy.value:.3f}, and neither more images nor another "
-        f"layer or head moves it"
+        f"held-out accuracy is {evidence.accuracy.value:.3f}, and neither more images nor "
+        f"another layer or head improves it"
     )
     if joined and _state(evidence, joined.gain) == SHOWN:
         why = (
-            f"{flat}, but {joined.layer} knows what the last layer does not: joined to it, it "
+            f"{flat}, but {joined.layer} has information that the last layer lacks: joining both "
             f"gains {joined.gain}"
         )
         return _plateaued(evidence, why, joined.tuning, joined.gain)
@@ -163,18 +162,18 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
         return CEILING, f"{flat}; {limit}", None, None
     if rise and _state(evidence, rise.gain) == SHOWN and unsure_where_wrong:
         why = (
-            f"{flat}; the errors are where the head is unsure, and layers get better with depth: "
+            f"{flat}; the errors are where the head is unsure, and layers improve with depth: "
             f"the last is {rise.gain} above the best early one, {rise.layer}"
         )
         return _plateaued(evidence, why, rise.tuning, None)
     tuning = evidence.tuning
     trial = (
-        f"fine-tune from {tuning.layer if tuning else 'the last block'} and see, at "
-        f"{_cost(evidence, tuning)}"
+        f"to find out, fine-tune from {tuning.layer if tuning else 'the last block'} (cost: "
+        f"{_cost(evidence, tuning)})"
     )
     if all(each.depth > EARLY for each in evidence.layers):
         trial = f"extract early layers too ('--layer all-blocks --pool avg'), or {trial}"
-    text = f"{flat}; these layers do not tell whether the labels or the network limit it: {trial}"
+    text = f"{flat}; these layers do not show whether the labels or the network limit it: {trial}"
     return UNDECIDED, text, None, None
 
 
@@ -186,8 +185,8 @@ def _noisy_labels(evidence: Evidence) -> str | None:
         return None
     return (
         f"even among the 25% most confident predictions, {surest.value:.3f} ({surest.low:.3f} to "
-        f"{surest.high:.3f}) contradict the label, where {error:.3f} of all do: look through these "
-        f"labels"
+        f"{surest.high:.3f}) contradict the label, against {error:.3f} of all predictions: check "
+        f"the labels of these images"
     )
 
 
@@ -199,9 +198,9 @@ def _depth_does_not_matter(evidence: Evidence) -> str | None:
             apart = each.difference
             if apart and each.depth <= EARLY and max(-apart.low, apart.high) < margin:
                 return (
-                    f"{each.name}, at {each.depth:.0%} of the network's cost, reaches the same "
-                    f"({apart}), and joining layers adds nothing ({joined.gain}): the images or "
-                    f"labels leave the rest undetermined"
+                    f"{each.name}, at {each.depth:.0%} of the network's cost, is as accurate as "
+                    f"the last layer ({apart}), and joining layers adds nothing ({joined.gain}): "
+                    f"the images or labels limit the accuracy, not the network"
                 )
     return None
 
@@ -210,18 +209,18 @@ def _plateaued(
     evidence: Evidence, why: str, tuning: FineTuning | None, gain: Estimate | None
 ) -> _Conclusion:
     where = f"fine-tune from {tuning.layer}" if tuning else "fine-tune the layers after that one"
-    unknown = f"not known before it is tried, at most {evidence.at_most:.3f}"
+    unknown = f"unknown in advance, at most {evidence.at_most:.3f}"
     text = f"{where}: {why}; expected gain: {gain or unknown}; cost: {_cost(evidence, tuning)}"
     return PLATEAUED, text, gain, tuning.layer if tuning else None
 
 
 def _cost(evidence: Evidence, tuning: FineTuning | None) -> str:
     if tuning is None:
-        return "the cost of training the network, which is not known here"
+        return "that of training the network, which is unknown"
     return (
-        f"{tuning.multiply_adds * evidence.images:.2g} multiply-adds an epoch over "
-        f"{evidence.images} images, {tuning.extractions:.1f} times their extraction and "
-        f"{tuning.head_epochs:,.0f} times an epoch of the head"
+        f"{tuning.multiply_adds * evidence.images:.2g} multiply-adds per epoch over "
+        f"{evidence.images} images, {tuning.extractions:.1f} times the cost of their extraction "
+        f"and {tuning.head_epochs:,.0f} times that of an epoch of the head"
     )
 
 

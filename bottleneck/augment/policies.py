@@ -225,7 +225,7 @@ def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
     if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
         wrong = f"{arguments!r:.60}; expected its arguments by name, as {{argument: value}}"
     elif "size" in arguments:
-        wrong = "a size; leave it out, for views have the size that the base takes"
+        wrong = "a size; leave it out, because views have the input size of the base"
     if wrong:
         raise UsageError(f"{str(path)!r} gives {name} {wrong}")
     if "transforms" in arguments:

@@ -252,7 +252,7 @@ class Network:
         sample = (least + 1, least + 17, native + 1, native + 17)
         if min(refused) < least and all(map(fits, sample)):
             return f"it takes images of {least} x {least} pixels or more: give another `image_size`"
-        return f"it takes images of {', '.join(accepted)} pixels, say: give another `image_size`"
+        return f"it takes images such as {', '.join(accepted)} pixels: give another `image_size`"
 
 
 traced = lru_cache(maxsize=4)(Network)

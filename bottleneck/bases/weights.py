@@ -159,7 +159,7 @@ def used_tensors(
     wrong = [name for name in needed if name in found and found[name] != shapes[name]]
     misfits = [
         *(f"{name} of shape {shapes[name]} is missing" for name in needed if name not in found),
-        *(f"{name} of shape {found[name]} is not known" for name in found if name not in shapes),
+        *(f"{name} of shape {found[name]} is unknown" for name in found if name not in shapes),
         *(f"{name} has shape {found[name]}, expected {shapes[name]}" for name in wrong),
     ]
     if misfits:

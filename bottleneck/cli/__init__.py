@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except OSError as error:
         place = f"{error.filename!r} cannot be used" if error.filename else "the system refused"
-        sentence = f"{place} ({error.strerror or error}); check the path and your rights there"
+        sentence = f"{place} ({error.strerror or error}); check the path and its permissions"
     else:
         return
     print(f"error: {sentence}", file=sys.stderr)

@@ -22,10 +22,10 @@ __all__ = ["COMMANDS", "Command", "add_command", "application", "in_order"]
 PANELS = ("Features", "Heads", "Judge", "Fine-tune", "Ship", "Other")
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_GROUP_HELP = {"cache": "Look into the feature cache and keep it."}
+_GROUP_HELP = {"cache": "Inspect and maintain the feature cache."}
 _GENERAL = "General"
 _NO = "no_"
-_CONFIG_HELP = "File with settings; bottleneck.toml by default, where it exists."
+_CONFIG_HELP = "File with settings; by default bottleneck.toml, if it exists."
 _METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "true or false": ""}
 
 

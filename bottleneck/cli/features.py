@@ -58,7 +58,7 @@ def extract(
             done = extract_features(found, base, store, settings, progress=progress)
     except SystemExit:
         safe, distinct = count_cached(found, base, store, settings)
-        images_safe = f"{safe} of {distinct} different images are safe in {store.root}"
+        images_safe = f"{safe} of {distinct} different images are stored in {store.root}"
         note(f"stopped: {images_safe}; run the same command again to continue")
         raise
     usable = replace(found, items=bottleneck.ImageSet.read_csv(store.set_file(found.name)).items)

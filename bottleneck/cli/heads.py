@@ -113,9 +113,9 @@ def _print_fit(head: "bottleneck.Head", features: "Features") -> None:
     print(", ".join(facts))
     if "held_out" in scores:
         print(
-            f"held-out calibration error {scores['calibration_error']:.4f}, "
-            f"{scores['calibration_error_without_temperature']:.4f} before its temperature of "
-            f"{head.temperature:.3g}"
+            f"held-out calibration error {scores['calibration_error']:.4f}, without temperature "
+            f"scaling {scores['calibration_error_without_temperature']:.4f} (temperature "
+            f"{head.temperature:.3g})"
         )
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
@@ -259,11 +259,11 @@ def _compare(
     else:
         _print_ranked(rank([first, second], metric), metric)
         print(
-            f"{metric} of {found.first} less that of {found.second}: {found.difference:+.4f} "
+            f"{metric} of {found.first} minus that of {found.second}: {found.difference:+.4f} "
             f"(95% interval {low:+.4f} to {high:+.4f}), paired over {found.folds} folds"
         )
         print(
             f"the interval excludes 0: {found.better} is better"
             if found.better
-            else "the interval includes 0: these folds do not tell which is better"
+            else "the interval includes 0: these folds do not show which is better"
         )

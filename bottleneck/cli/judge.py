@@ -133,8 +133,8 @@ def _print_advice(advice: "Advice") -> None:
             "std": each.deviation,
             "gap": each.curve.points[-1].gap,
             "log loss": each.log_loss.value,
-            "of twice the images": each.curve.forecasts[0].accuracy.value,
-            "less the last": each.difference and str(each.difference),
+            "twice the images": each.curve.forecasts[0].accuracy.value,
+            "minus the last": each.difference and str(each.difference),
         }
         for each in evidence.layers
     ]

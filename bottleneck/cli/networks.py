@@ -85,7 +85,7 @@ def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
         f"{scores['start_val_accuracy']:.4f} before, {scores['accuracy']:.4f} after; log loss "
         f"{scores['start_val_loss']:.4g} before, {scores['log_loss']:.4g} after"
     )
-    print(f"saved as {done.folder}, a head and a model")
+    print(f"saved as {done.folder}, which is both a head and a model")
 
 
 def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | None) -> None:

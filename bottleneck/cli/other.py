@@ -66,7 +66,7 @@ def demo(
     print("\nThe commands were:", *commands, sep="\n  ")
     options = {"head": "demo-svm", "heads": heads, "images": data / "face"}
     print(
-        f"Go on with your own images (--data FOLDER), or with\n"
+        f"Continue with your own images (--data FOLDER), or with\n"
         f"  {_command_line('predict', options, file)}"
     )
 

@@ -42,7 +42,7 @@ def cache_ls(cache: options.CacheFolder = Path("cache"), as_json: options.AsJson
         except CacheError as error:
             note(f"note: bank {bank.name} is skipped: {error}")
     if not rows and not as_json:
-        print(f"no banks in {cache}; 'bottleneck extract' makes them")
+        print(f"no banks in {cache}; 'bottleneck extract' creates them")
         return
     print_table(rows, as_json=as_json)
 
@@ -94,7 +94,7 @@ def cache_verify(
     else:
         print_table(rows)
         for each in damage:
-            place = f"moved to {each['moved_to']}" if each["moved_to"] else "left where it is"
+            place = f"moved to {each['moved_to']}" if each["moved_to"] else "left in place"
             note(f"damaged: {each['path']} ({each['reason']}), {place}")
     if damage:
         if any(each["moved_to"] for each in damage):

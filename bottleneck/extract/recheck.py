@@ -112,7 +112,7 @@ def recheck_banks(
             _compare(base, same, progress or (lambda *_: None))
     for bank, check in zip(banks, checks, strict=True):
         if check.wrong:
-            reason = "rows differ from what the base computes of their images now"
+            reason = "rows differ from those computed now from their images"
             check.damage = [set_aside(cache, path, reason) for path in sorted(check.wrong)]
             bank.rebuild_view_file()
     return checks

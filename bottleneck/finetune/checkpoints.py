@@ -95,7 +95,7 @@ class Checkpoint:
         if name := settings.difference(noted.settings):
             found = f"has {name} {noted.settings.get(name)!r}, not {plan.settings[name]!r}"
         elif others:
-            found = f"began with another {others[0]}"
+            found = f"started from another {others[0]}"
         else:
             return
         raise UsageError(

@@ -234,7 +234,7 @@ def _contradiction(record: HeadRecord) -> str:
     told = {**record.hyperparameters, "multilabel": record.multilabel}
     for name, value in record.settings.items():
         if told.get(name, value) != value:
-            return f"{name!r} is {told[name]!r}, expected {value!r} as 'settings' has it"
+            return f"{name!r} is {told[name]!r}, expected {value!r} as in 'settings'"
     return ""
 
 

@@ -150,7 +150,7 @@ def _sentence(error: ValidationError) -> str:
     if not key:
         return message
     if wrong["type"] == "extra_forbidden":
-        return f"it has {key!r}, which is not known"
+        return f"it has an unknown key {key!r}"
     for prefix in ("Input should be ", "Value error, "):
         message = message.removeprefix(prefix)
     expected = message.replace("String should match", "text that matches")
