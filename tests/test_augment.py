@@ -191,7 +191,7 @@ def test_what_a_base_sees_of_a_view(tmp_path):
         expected = policy.augment(whole if policy.whole else plain, DIGEST, 3, (64, 64))
         assert torch.equal(preprocess(transform, content, policy, DIGEST, 3), expected)
     assert [find_policy(name).whole for name in CHANGING].count(True) == 1
-    with pytest.raises(UsageError, match="view 1 is asked for without a policy"):
+    with pytest.raises(UsageError, match="view 1 needs an augmentation policy"):
         preprocess(transform, content, view=1)
 
 
@@ -224,9 +224,9 @@ def test_a_policy_of_ones_own():
         ("- RandomApply: {transforms: 3}", "holds 3, not a list of augmentation steps"),
         (
             "- Pad: {padding: 3}",
-            "gives torch.uint8 \\(3, 102, 86\\) where torch.uint8 \\(3, 96, 80",
+            "returned torch.uint8 \\(3, 102, 86\\), expected torch.uint8 \\(3, 96, 80",
         ),
-        ("- FiveCrop", "gives tuple where"),
+        ("- FiveCrop", "returned tuple, expected"),
         ("- MixUp: {num_classes: 2}", "step MixUp of augmentation 'own' failed"),
         ("- RandomAffine: {degrees: .nan}", "not a list of augmentation steps \\(Out of range"),
         ("RandomRotation: {degrees: 3}", "holds {'RandomRotation': .*, not a list"),

@@ -276,7 +276,7 @@ def test_networks_are_built_for_the_size_of_their_weights():
 def test_operations_on_weights_alone_are_no_layers():
     """Their first dimension may be anything, but it does not count images."""
     layer = "blocks.0.layers.1.layers.window_attention.attn_layer.1.contiguous"
-    with pytest.raises(UsageError, match="is not an activation with a row per image"):
+    with pytest.raises(UsageError, match="does not give one row of activations for each image"):
         FrozenBase("maxvit_t", [layer], weights="random")
 
 
@@ -415,7 +415,7 @@ def test_the_fingerprint_covers_what_decides_a_value():
 
 
 def test_a_node_that_is_no_activation():
-    with pytest.raises(UsageError, match="'getitem' of vit_b_32 is not an activation"):
+    with pytest.raises(UsageError, match="'getitem' of vit_b_32 does not give one row of activations"):
         FrozenBase("vit_b_32", ["getitem"], weights="random")
 
 

@@ -498,7 +498,7 @@ def test_a_set_name_too_long_is_told_before_any_work(bottleneck, make_images):
     make_images("n" * 240, cat=3, dog=3)
     finished = bottleneck("extract", *TINY, "--data", "n" * 240)
     assert finished.code == 2
-    assert "give another with --set" in finished.err
+    assert "give a shorter one with --set" in finished.err
 
 
 def test_weights_damaged_in_torchs_cache(bottleneck, make_images, tmp_path):

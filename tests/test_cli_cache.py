@@ -94,7 +94,7 @@ def test_compressed_features_are_the_same(bottleneck, make_images, compress):
         ),
         (("cache", "prune", "--keep", "much"), "--keep must be a number with kB, MB, GB or TB"),
         (("cache", "prune", "--older-than", "3"), "--older-than must be a number with h, d or w"),
-        (("cache", "prune", "--layer", "nose"), "no layer 'nose'"),
+        (("cache", "prune", "--layer", "nose"), "none of 1 banks has a layer 'nose'"),
         (("cache", "export", "out.csv"), "ending '.csv'; expected .h5, .hdf5 or .npz"),
         (("cache", "import", "gone.h5"), "no file 'gone.h5'"),
         (("cache", "import", "gone.npy"), "give --table CSV"),

@@ -173,13 +173,13 @@ def test_arrays_and_tables_that_cannot_be(elsewhere):
     file = write_table(table)
     cache = Cache("cache")
     np.save("short.npy", rows[:-1])
-    with pytest.raises(UsageError, match="has 12 rows and 'short.npy' has 11"):
+    with pytest.raises(UsageError, match="has 12 rows, but 'short.npy' has 11"):
         import_array(cache, "short.npy", file, model="mine")
     np.save("whole.npy", np.arange(12))
     np.save("objects.npy", np.array([{}, 1], object))
     Path("text.npy").write_text("not an array")
     for name in ("whole.npy", "objects.npy", "text.npy"):
-        with pytest.raises(DataError, match="as an array|no array of features"):
+        with pytest.raises(DataError, match="as an array|not an array of features"):
             import_array(cache, name, file, model="mine")
     with pytest.raises(PathMissingError, match="no file 'gone.npy'"):
         import_array(cache, "gone.npy", file, model="mine")

@@ -91,7 +91,7 @@ def test_what_is_appended_comes_back(log):
     assert again.experiment(2) == second
     assert again.find(dict(reversed(SETTINGS.items()))) == appended
     assert again.find(SETTINGS | {"C": 2.0}) is None
-    with pytest.raises(UnknownNameError, match="no experiment 3 in .*, which has 2; 'bottleneck"):
+    with pytest.raises(UnknownNameError, match="no experiment 3 in .*, which has 2 experiments; 'bottleneck"):
         again.experiment(3)
 
 
@@ -448,7 +448,7 @@ def test_other_folds_cannot_be_paired(changes):
 def test_folds_of_other_sizes_cannot_be_paired():
     """Whatever the settings say."""
     other = replace(experiment(2), folds=folds_of([0.5] * 5, images=41))
-    with pytest.raises(DataError, match="not the same folds;"):
+    with pytest.raises(DataError, match="differ in their folds;"):
         compare(experiment(1), other)
 
 

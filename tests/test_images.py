@@ -337,7 +337,7 @@ def test_bad_folders(make_images):
     with pytest.raises(DataError, match="no images in 'data'"):
         ImageSet.from_folder("data")
     make_images(cat=3)
-    with pytest.raises(DataError, match="one class only, 'cat'"):
+    with pytest.raises(DataError, match="only one class, 'cat'"):
         ImageSet.from_folder("data")
     make_images(dog=1)
     with pytest.raises(DataError, match="class 'dog' has 1 usable image"):

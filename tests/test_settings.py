@@ -61,12 +61,13 @@ def reference() -> str:
     head = (
         "# Commands and settings\n\n"
         "Every option is a key of `bottleneck.toml`, too: in the table of its command, such as\n"
-        "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have it and\n"
-        "can take its value. A key is the option's name with `_` for `-`. Numbers stand as\n"
-        "numbers and flags as `true` or `false`, without quotes; all else is a string. Where an\n"
-        "option may repeat, the value is a list, or one alone. What is typed wins over the file,\n"
-        "a command's table over `[default]`, and the file over the default; `bottleneck config`\n"
-        "prints what is in force. `cache prune` has `model` and `layer` from its own table only.\n"
+        "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have the option\n"
+        "and accept its value. A key is the option's name with `_` for `-`. Numbers are written as\n"
+        "numbers and flags as `true` or `false`, without quotes; everything else is a string. An\n"
+        "option that may repeat takes a list or a single value. The command line takes precedence\n"
+        "over a command's table, that over `[default]`, and that over the defaults;\n"
+        "`bottleneck config` prints the current settings. `cache prune` takes `model` and `layer`\n"
+        "from its own table only.\n"
     )
     parts = [head]
     for command in in_order():
@@ -327,7 +328,7 @@ def test_what_is_in_force_is_toml_again(bottleneck):
         '[sweep]\nC = [1e-3, 1]\n[extract]\nset = "a\\"b"\n'
     )
     refused = bottleneck("config")
-    assert "[extract] in 'bottleneck.toml': 'a\"b' cannot be a name" in refused.err
+    assert "[extract] in 'bottleneck.toml': 'a\"b' is not a valid name" in refused.err
     file = Path("bottleneck.toml")
     file.write_text(file.read_text().replace('a\\"b', "ab"))
     printed = bottleneck("config")
@@ -379,7 +380,7 @@ def test_help_reads_well_at_80_columns(bottleneck, monkeypatch):
     assert "cache verify [OPTIONS] [BANK] " in bottleneck("cache", "verify", "-h").out
     assert re.search(r"--precision +TEXT", bottleneck("finetune", "-h").out)
     assert "predict [OPTIONS] IMAGES... " in bottleneck("predict", "-h").out
-    assert "at float16. The \n cost is the share" in bottleneck("layers", "-h").out
+    assert "at float16. \n The cost of a layer" in bottleneck("layers", "-h").out
     listed = bottleneck("-h").out
     titles = [line.split()[1] for line in listed.splitlines() if line.startswith("╭")]
     assert titles == ["Options", "Features", "Heads", "Judge", "Fine-tune", "Ship", "Other"]
