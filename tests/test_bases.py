@@ -415,7 +415,7 @@ def test_the_fingerprint_covers_what_decides_a_value():
 
 
 def test_a_node_that_is_no_activation():
-    with pytest.raises(UsageError, match="'getitem' of vit_b_32 does not give one row of activations"):
+    with pytest.raises(UsageError, match="'getitem' of vit_b_32 does not give one row of"):
         FrozenBase("vit_b_32", ["getitem"], weights="random")
 
 

@@ -479,7 +479,11 @@ def test_weights_of_another_kind_are_refused(name):
             {"multilabel": True},
             "'multilabel' is True, expected False as 'clf' is 'softmax'",
         ),
-        ("neighbours", {"multilabel": True}, "'multilabel' is True, expected False as in 'settings'"),
+        (
+            "neighbours",
+            {"multilabel": True},
+            "'multilabel' is True, expected False as in 'settings'",
+        ),
         (
             "neighbours",
             {"hyperparameters": {"n_neighbors": 5}},

@@ -61,9 +61,9 @@ def reference() -> str:
     head = (
         "# Commands and settings\n\n"
         "Every option is a key of `bottleneck.toml`, too: in the table of its command, such as\n"
-        "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have the option\n"
-        "and accept its value. A key is the option's name with `_` for `-`. Numbers are written as\n"
-        "numbers and flags as `true` or `false`, without quotes; everything else is a string. An\n"
+        "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have the\n"
+        "option and accept its value. A key is the option's name with `_` for `-`. Numbers are\n"
+        "written as numbers and flags as `true` or `false`, without quotes; everything else is a string. An\n"
         "option that may repeat takes a list or a single value. The command line takes precedence\n"
         "over a command's table, that over `[default]`, and that over the defaults;\n"
         "`bottleneck config` prints the current settings. `cache prune` takes `model` and `layer`\n"

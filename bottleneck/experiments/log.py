@@ -122,7 +122,7 @@ class ExperimentLog:
             The file cannot be written.
         """
         if not folds:
-            raise UsageError("an experiment must have at least one fold, got none; give one or more")
+            raise UsageError("an experiment needs at least one fold, got none; give one or more")
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
         key = _key(texts[0])
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
