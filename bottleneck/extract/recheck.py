@@ -1,6 +1,5 @@
 """Rows of the cache against what the base computes of their images now."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache as remembered
@@ -205,9 +204,10 @@ def _draw(
 
 def _is_unchanged(item: ImageItem) -> bool:
     try:
-        return hashlib.sha256(read_file(item)).hexdigest() == item.digest
+        read_file(item)
     except BadImageError:
         return False
+    return True
 
 
 def _alike(samples: Iterable[_Sample], key: Callable[[_Sample], object]) -> list[list[_Sample]]:

@@ -94,7 +94,7 @@ def extract_features(
         )
     started = time.monotonic()
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    cache = Cache(cache)
     set_file = cache.set_file(images.name)
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)

@@ -149,7 +149,7 @@ def finetune_head(
     """
     head = _head_of(head)
     settings = made(FinetuneSettings, settings, options)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    cache = Cache(cache)
     if images is None:
         images = default_images(head, cache)
     elif not isinstance(images, ImageSet):

@@ -240,12 +240,15 @@ def read_file(item: ImageItem) -> bytes:
     Raises
     ------
     BadImageError
-        It cannot be read; the message is the reason.
+        It cannot be read, or its bytes do not have the item's digest; the message is the reason.
     """
     try:
-        return Path(item.path).read_bytes()
+        data = Path(item.path).read_bytes()
     except OSError as error:
         raise BadImageError(error.strerror or str(error)) from error
+    if hashlib.sha256(data).hexdigest() != item.digest:
+        raise BadImageError("the file changed since its digest was taken")
+    return data
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
