@@ -30,7 +30,7 @@ from bottleneck.features import vectors
 from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
-from bottleneck.finetune.loop import Labelled, Training
+from bottleneck.finetune.loop import Labelled, State, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.result import write_result
 from bottleneck.finetune.start import Start, default_images, is_first_process, open_start
@@ -150,9 +150,8 @@ def finetune_head(
     head = _head_of(head)
     settings = made(FinetuneSettings, settings, options)
     cache = Cache(cache)
-    if images is None:
-        images = default_images(head, cache)
-    elif not isinstance(images, ImageSet):
+    images = default_images(head, cache) if images is None else images
+    if not isinstance(images, ImageSet):
         images = ImageSet.open(images, seed=settings.seed)
     checkpoint = Checkpoint(Path(folder))
     fabric = _fabric(device, devices, settings)
@@ -167,12 +166,7 @@ def finetune_head(
         stack.enter_context(freed_memory_kept())
         training = _training(fabric, start, progress)
         state = checkpoint.load(training) if resume else training.started()
-        while not state.is_over(settings):
-            state = training.epoch(state)
-            if fabric.is_global_zero and state.diverged is None:
-                checkpoint.save(training, state)
-                if watch:
-                    watch(state.history[-1])
+        state = _trained(training, state, checkpoint, watch)
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
@@ -187,6 +181,22 @@ def finetune_head(
         trained=sum(each.numel() for each, depth in training.network.rates() if depth is not None),
         rejected=(*start.images.rejected, *start.chosen.rejected),
     )
+
+
+def _trained(
+    training: Training,
+    state: State,
+    checkpoint: Checkpoint,
+    watch: Callable[[Mapping[str, float]], None] | None,
+) -> State:
+    """Train until nothing is left to train, with a checkpoint after each epoch."""
+    while not state.is_over(training.settings):
+        state = training.epoch(state)
+        if training.fabric.is_global_zero and state.diverged is None:
+            checkpoint.save(training, state)
+            if watch:
+                watch(state.history[-1])
+    return state
 
 
 def _head_of(head: Any) -> Head:
