@@ -31,9 +31,9 @@ class TunedNetwork(nn.Module):
         How the last activations are pooled, see `bottleneck.pooling.pool`.
     split : Split
         What is trained.
-    batch_statistics : bool
-        Whether trained batch normalization follows the mean and variance of each batch; otherwise
-        it keeps its own.
+    freeze_batch_norm : bool
+        Whether batch normalization keeps its mean and variance; otherwise, where it is trained, it
+        follows those of each batch.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class TunedNetwork(nn.Module):
         *,
         how: str,
         axes: str,
-        batch_statistics: bool,
+        freeze_batch_norm: bool,
     ) -> None:
         super().__init__()
         self.upper, self.head = upper, head
         self._how, self._axes, self._split = how, axes, split
-        self._batch_statistics = batch_statistics
+        self._freeze_batch_norm = freeze_batch_norm
         self.upper.to(memory_format=torch.channels_last)
         self.head.requires_grad_(requires_grad=True)
 
@@ -66,7 +66,7 @@ class TunedNetwork(nn.Module):
         self.head.train(mode)
         for name in self._split.modules:
             self.upper.get_submodule(name).train(mode)
-        if not self._batch_statistics:
+        if self._freeze_batch_norm:
             for module in self.upper.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()

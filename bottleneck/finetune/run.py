@@ -41,6 +41,11 @@ from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune_head"]
 
+_FABRIC_PRECISIONS: dict[str, Any] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 _TRIAL = 4
 """Images that are scored before the first step."""
 
@@ -216,9 +221,9 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
         raise UsageError(f"`devices` must be at least 1, got {devices}")
     chosen = find_devices(device)
     kind = chosen[0].type
-    if kind == "cpu" and settings.precision == "16-mixed":
+    if kind == "cpu" and settings.precision == "fp16":
         raise UsageError(
-            "16-mixed is a precision of GPUs; give `precision=bf16-mixed` or 32-true, or another "
+            "`precision=fp16` needs a GPU; give `precision=bf16` or `precision=fp32`, or another "
             "`device`"
         )
     if kind == "cuda" and devices is not None:
@@ -228,7 +233,7 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
         accelerator=kind,
         devices=several if kind == "cpu" else [each.index for each in chosen],
         strategy="ddp" if several > 1 else "auto",
-        precision=settings.precision,
+        precision=_FABRIC_PRECISIONS[settings.precision],
     )
 
 
@@ -242,7 +247,7 @@ def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Traini
         start.split,
         how=source.pool,
         axes=network.layers[source.layer].axes,
-        batch_statistics=settings.batch_statistics,
+        freeze_batch_norm=settings.freeze_batch_norm,
     )
     lower = start.lower(fabric.device)
     _check_start(start, tuned, lower)
@@ -311,7 +316,7 @@ def _memory_watched(
         helps = {
             "more pieces with `accumulate`": settings.accumulate < settings.batch_size,
             "a smaller `batch_size`": settings.batch_size > 1,
-            "`precision=bf16-mixed`": settings.precision == "32-true",
+            "`precision=bf16`": settings.precision == "fp32",
             "`from_cache` `views=8`": cacheable and endless,
             "`from_cache`": cacheable and not endless,
             "a later layer with `unfreeze`": True,

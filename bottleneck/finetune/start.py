@@ -24,9 +24,6 @@ from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = ["Start", "default_images", "fill_split", "is_first_process", "open_start"]
 
-_PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
-"""Fabric's name of a precision, to that in which the frozen part computes beside it."""
-
 
 @dataclass(frozen=True)
 class Start:
@@ -67,7 +64,7 @@ class Start:
         """Return the frozen part of the network; None where the first layer is trained."""
         if self.split.boundary is None:
             return None
-        precision = precision or _PRECISIONS[self.settings.precision]
+        precision = precision or self.settings.precision
         return self.frozen(self.split.boundary, device, precision=precision, pool="none")
 
     def frozen(self, layer: str, device: str | torch.device, **changes: Any) -> FrozenBase:
