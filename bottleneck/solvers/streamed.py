@@ -49,7 +49,7 @@ def stream_path(
     *,
     members: np.ndarray | None = None,
     standardize: bool = True,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     most_bytes: int = 2**28,
     progress: Progress | None = None,
 ) -> list[PathPoint]:
