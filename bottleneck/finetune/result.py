@@ -97,10 +97,11 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
         temperatures.append(fit_temperature(head.link, scores, targets))
     temperature = min(temperatures, key=log_loss)
     before = np.exp(log_probabilities(head.link, scores, 1.0))
+    model: Any = head.model
     arrays = (each.detach().cpu().numpy().copy() for each in training.network.head.parameters())
     return replace(
         head,
-        model=replace(head.model, **dict(zip(head.model.arrays, arrays, strict=True))),
+        model=replace(model, **dict(zip(model.arrays, arrays, strict=True))),
         hyperparameters=training.settings.as_dict(),
         temperature=temperature,
         scores={
