@@ -63,11 +63,6 @@ class Transform(TransformFacts):
         Returns
         -------
         Transform
-
-        Raises
-        ------
-        KeyError
-            A key is missing.
         """
         _, height, width = config["input_size"]
         share = config["crop_pct"]
@@ -99,6 +94,10 @@ class Transform(TransformFacts):
             Decode large JPEGs at a fraction of their size.
         exact_resize : bool
             Resize as Pillow does, bit for bit.
+
+        Returns
+        -------
+        Transform
 
         Raises
         ------
