@@ -169,7 +169,7 @@ def draw_epochs(
     history : sequence of mapping
         Metrics of each epoch; nothing is drawn of none.
     kept : int
-        The epoch after which the network is what was saved, from 1 on.
+        The epoch after which the network is what was saved; 0 for none of these.
     name : str
         Title of the picture.
     picture : Path or None
