@@ -140,6 +140,10 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     Held out are stratified folds of the training images, or the ``val`` images where there are any;
     these are then dealt to as many blocks, which tell how far chance goes.
 
+    Parameters
+    ----------
+    features, recipe, settings : Features, Recipe, AdviseSettings
+
     Returns
     -------
     Bench

@@ -53,7 +53,13 @@ class Recheck:
     skipped: str | None = None
 
     def skip(self, reason: object) -> None:
-        """Note why some layers could not be checked."""
+        """Note why some layers could not be checked.
+
+        Parameters
+        ----------
+        reason : object
+            Its text is the reason; it is joined to earlier ones by a semicolon.
+        """
         self.skipped = "; ".join(filter(None, [self.skipped, str(reason)]))
 
 

@@ -110,6 +110,25 @@ class ImageActivations:
         """Yield each batch of places with its activations.
 
         Images are decoded in as many threads as there are cores.
+
+        Parameters
+        ----------
+        batches : sequence of np.ndarray
+            Places of the images of each batch, int of shape (n,).
+        view : int
+            0 is the plain image.
+
+        Yields
+        ------
+        rows : np.ndarray
+            The places, as given.
+        activations : torch.Tensor
+            float32 of shape (n, ...), on the device.
+
+        Raises
+        ------
+        DataError
+            An image can no longer be read.
         """
         items = (self.items[row] for rows in batches for row in rows)
         waiting = _AHEAD * max(map(len, batches), default=0)
@@ -163,7 +182,27 @@ class CachedActivations:
         self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
-        """Yield each batch as `ImageActivations` does; a thread reads the next ones meanwhile."""
+        """Yield each batch as `ImageActivations` does; a thread reads the next ones meanwhile.
+
+        Parameters
+        ----------
+        batches : sequence of np.ndarray
+            Places of the images of each batch, int of shape (n,).
+        view : int
+            0 is the plain image.
+
+        Yields
+        ------
+        rows : np.ndarray
+            The places, as given.
+        activations : torch.Tensor
+            float32 of shape (n, ...), on the device.
+
+        Raises
+        ------
+        CacheError
+            A row is not in the cache, or a part is damaged.
+        """
         if self._fits and view not in self._held:
             self._held[view] = self._rows(view, np.arange(len(self.digests)))
         read = ahead(partial(self._rows, view), batches, workers=1, waiting=_AHEAD)

@@ -111,7 +111,12 @@ class Start:
 
 
 def is_first_process() -> bool:
-    """Return whether this process was started by the user, not by another one that trains."""
+    """Return whether this process was started by the user, not by another one that trains.
+
+    Returns
+    -------
+    bool
+    """
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -122,10 +127,31 @@ def open_start(
 
     See `bottleneck.finetune.finetune_head` for the parameters and what is raised.
 
+    Parameters
+    ----------
+    head : Head
+        Fitted on extracted features.
+    images : ImageSet
+        The whole set.
+    settings : FinetuneSettings
+        How to train.
+    weights : str or None
+        Where the base's weights are now, if they have moved.
+    device : str
+        Where to compute.
+
     Returns
     -------
     Start
         Whose images have not been looked at.
+
+    Raises
+    ------
+    UsageError
+        The head has no weights, no known network or images of any proportions, or `unfreeze` fits
+        neither the network nor `from_cache`.
+    DataError, WeightsError
+        See `bottleneck.predict.load_base`.
     """
     source = known_source(head.source)
     if head.clf == "knn":

@@ -286,7 +286,17 @@ class FinetuneSettings:
         return self.augment != "none"
 
     def view(self, epoch: int) -> int:
-        """Return which view of the training images an epoch sees, counted from 1; 0 is plain."""
+        """Return which view of the training images an epoch sees, counted from 1; 0 is plain.
+
+        Parameters
+        ----------
+        epoch : int
+            From 1 on.
+
+        Returns
+        -------
+        int
+        """
         if not self.augmented:
             return 0
         return epoch if self.views is None else 1 + (epoch - 1) % self.views
@@ -296,7 +306,17 @@ class FinetuneSettings:
         return {**asdict(self), "clip": None if self.clip == inf else self.clip}
 
     def difference(self, others: Mapping[str, Any]) -> str:
-        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``."""
+        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``.
+
+        Parameters
+        ----------
+        others : mapping of str to Any
+            Of another run.
+
+        Returns
+        -------
+        str
+        """
         own = self.as_dict()
         names = [field.name for field in fields(self)]
         if self.freeze_batch_norm:

@@ -134,7 +134,24 @@ def reduce_rows(
 def column_moments(
     X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `reduce_rows` subtracts of each feature and divides it by, of shape (d,) each."""
+    """Return what `reduce_rows` subtracts of each feature and divides it by, of shape (d,) each.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        Shape (n, d), of any float type.
+    train : np.ndarray, optional
+        Shape (n,), as for `reduce_rows`.
+    standardize : bool
+        Divide each feature by its deviation.
+
+    Returns
+    -------
+    mean : np.ndarray
+        float64 of shape (d,).
+    scale : np.ndarray
+        float64 of shape (d,), 1 without `standardize`.
+    """
     moments = np.zeros(X.shape[1]), np.ones(X.shape[1])
     for _ in _standardised(X, train, moments, standardize=standardize):
         pass
@@ -188,6 +205,10 @@ def threads_for(size: int) -> AbstractContextManager[object]:
     ----------
     size : int
         How many numbers a matrix has.
+
+    Returns
+    -------
+    context manager
     """
     return threadpool_limits(1) if size <= _SMALL else nullcontext()
 

@@ -120,6 +120,13 @@ def gather_moments(
         What the sample may take as float32; it has one row at least.
     standardize : bool
         Divide each feature by its deviation.
+
+    Returns
+    -------
+    scalers : list of StandardScaler
+        One for each of f folds.
+    sample : np.ndarray
+        float32 of shape (m, d).
     """
     from sklearn.preprocessing import StandardScaler
 
