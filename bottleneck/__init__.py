@@ -1,7 +1,7 @@
 """Run a frozen pretrained network over images once, keep its activations, train heads in seconds.
 
-The names below load on first use, so that ``import bottleneck`` itself loads neither torch nor
-scikit-learn.
+The names below are imported on first use, so that ``import bottleneck`` itself imports neither
+torch nor scikit-learn.
 """
 
 from importlib import import_module

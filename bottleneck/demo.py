@@ -1,4 +1,4 @@
-"""The demo's images: photographs that scikit-image carries, as a labelled image folder."""
+"""The demo images: photographs from scikit-image, as a labelled image folder."""
 
 import io
 from pathlib import Path
@@ -29,12 +29,12 @@ def write_demo_images(folder: str | Path) -> int:
     Returns
     -------
     int
-        Files written: 0 where they are all there already.
+        Number of files written: 0 if they all exist already.
 
     Raises
     ------
     UsageError
-        The folder holds something else.
+        The folder contains other files.
     MissingExtraError
         scikit-image is not installed.
     """
@@ -42,8 +42,8 @@ def write_demo_images(folder: str | Path) -> int:
         from skimage.data import lfw_subset
     except ImportError:
         raise MissingExtraError(
-            "the demo's images are in scikit-image, which is not installed; "
-            "pip install 'bottleneck-features[demo]' brings it"
+            "the demo's images come from scikit-image, which is not installed; run pip install "
+            "'bottleneck-features[demo]'"
         ) from None
     root = Path(folder)
     photographs: np.ndarray = np.round(lfw_subset() * 255).astype(np.uint8)
@@ -56,8 +56,8 @@ def write_demo_images(folder: str | Path) -> int:
     strange = [path for path in root.rglob("[!.]*") if path.is_file() and path not in files]
     if strange:
         raise UsageError(
-            f"folder {str(root)!r} holds other files, such as {str(strange[0])!r}; give the demo "
-            f"an empty folder with `data`"
+            f"folder {str(root)!r} contains other files, such as {str(strange[0])!r}; give the "
+            f"demo an empty folder with `data`"
         )
     written = 0
     for path, pixels in files.items():

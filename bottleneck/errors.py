@@ -35,30 +35,30 @@ _OUT_OF_MEMORY = re.compile(
     r"|out of memory|ALLOC_FAILED"  # CUDA; cuBLAS and cuDNN
     r"|could not create a (primitive|memory object)$"  # oneDNN
 )
-"""What libraries say where memory falls short.
+"""Messages of libraries when memory runs out.
 
-oneDNN gives no cause. It "could not create a primitive" when it has chosen a kernel and then gets
-no memory for the kernel's code. Two other messages are left out: "could not create a primitive
-descriptor" says that there is no kernel, and "could not execute a primitive" may mean anything. A
-system that forbids code made at run time, or a defect of oneDNN (pytorch/pytorch#89104), leads to
-the same words, so sentences about a shortage quote them.
+oneDNN gives no cause. It "could not create a primitive" if it has chosen a kernel and then gets no
+memory for the kernel's code. Two other messages are left out: "could not create a primitive
+descriptor" means that there is no kernel, and "could not execute a primitive" may mean anything. A
+system that forbids code generated at run time, or a bug in oneDNN (pytorch/pytorch#89104), leads to
+the same message, so errors about memory quote it.
 """
 
 
 class BottleneckError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class UsageError(BottleneckError, ValueError):
-    """An argument that cannot be right."""
+    """An invalid argument."""
 
 
 class WrongTypeError(UsageError, TypeError):
-    """An argument of a type that the function does not take."""
+    """An argument of a wrong type."""
 
 
 class UnknownNameError(UsageError, LookupError):
-    """A name of a model, layer, head or the like that does not exist."""
+    """The name of a model, layer, head or similar that does not exist."""
 
 
 class PathMissingError(UsageError, FileNotFoundError):
@@ -66,30 +66,30 @@ class PathMissingError(UsageError, FileNotFoundError):
 
 
 class DataError(BottleneckError, ValueError):
-    """Images or labels that do not suffice for what was asked."""
+    """Images or labels that are not sufficient for the task."""
 
 
 class BadImageError(BottleneckError, ValueError):
-    """Bytes that do not decode to an image; the message is the reason."""
+    """Bytes that cannot be decoded as an image; the message is the reason."""
 
 
 class WeightsError(BottleneckError, RuntimeError):
-    """Weights that cannot be had, or that do not fit the model."""
+    """Weights that are not available, or that do not fit the model."""
 
 
 class CacheError(BottleneckError, OSError):
-    """A cache that cannot be read, written or trusted."""
+    """A cache that cannot be read or written, or is not intact."""
 
 
 class DamagedError(CacheError):
-    """A file of the cache that does not hold what was written.
+    """A file of the cache that has been damaged or changed.
 
     Parameters
     ----------
     path : object
         The file.
     reason : str
-        What was found.
+        Description of the damage.
     """
 
     def __init__(self, path: object, reason: str) -> None:
@@ -100,12 +100,12 @@ class DamagedError(CacheError):
         )
 
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[object, str]]:
-        """Let processes hand it to each other."""
+        """Make it picklable, for other processes."""
         return type(self), (self.path, self.reason)
 
 
 class OtherVersionError(CacheError):
-    """A record of the cache that another version of this package wrote."""
+    """A record of the cache from another version of this package."""
 
 
 class FeatureOverflowError(BottleneckError, OverflowError):
@@ -113,15 +113,15 @@ class FeatureOverflowError(BottleneckError, OverflowError):
 
 
 class MemoryShortError(BottleneckError, MemoryError):
-    """A computation that does not fit into memory, however small its batches."""
+    """A computation that does not fit into memory, even with small batches."""
 
 
 class MissingExtraError(BottleneckError, ImportError):
-    """A package that only an extra installs."""
+    """A missing package that an extra installs."""
 
 
 class PluginError(BottleneckError, ImportError):
-    """A package that brings a model and does not keep to what is expected of it."""
+    """A package that provides a model but does not meet the interface."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -143,7 +143,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says first, for a sentence of one's own.
+    """Return the first line of an error's message, for use in another message.
 
     Parameters
     ----------
@@ -159,10 +159,10 @@ def first_line(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of Python, PyTorch or what computes for it, says that memory falls short.
+    """Return whether an error of Python, PyTorch or its libraries means that memory ran out.
 
-    Whoever turns any error into a sentence about images, weights or settings has to let this one
-    pass. It may be asked without importing torch.
+    Code that turns any error into a message about images, weights or settings must let these pass.
+    This function does not import torch.
 
     Parameters
     ----------

@@ -20,18 +20,18 @@ __all__ = ["ClassMetrics", "Evaluation", "evaluate_head"]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class's share in an evaluation.
+    """Metrics of one class.
 
     Attributes
     ----------
     label : str
         The class.
     images : int
-        Images that carry the label.
+        Images that have the label.
     precision, recall : float or None
-        None where no image was given the label, or none carries it.
+        None if no image was given the label, or no image has it.
     average_precision : float or None
-        Mean precision over the images that carry the label, ranked by score; None where none does.
+        Mean precision over the images that have the label, ranked by score; None if none has.
     """
 
     label: str
@@ -43,7 +43,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a head does on a split.
+    """Metrics of a head on a split.
 
     Attributes
     ----------
@@ -52,27 +52,26 @@ class Evaluation:
     images : int
         Images evaluated.
     leaks : int
-        Those among them whose very bytes stand in another split as well.
+        Images that are identical to an image of another split.
     accuracy : float
-        Share of images given their own label: all of their classes, where there may be several.
+        Fraction of images classified correctly: in all of their classes, if they may have several.
     accuracy_interval : tuple of float
         95% score interval of the accuracy (Wilson 1927, Probable Inference, the Law of Succession,
         and Statistical Inference).
     balanced_accuracy : float
-        Mean recall of the classes that have images; where an image may be of several classes, the
-        mean over them of recall and specificity.
+        Mean recall of the classes that have images; if images may have several classes, the mean of
+        their recall and specificity.
     average_precision : float
         Mean over the classes that have images.
     log_loss : float
-        Mean negative log of the probability given to an image's own label, in nats; where there may
-        be several classes, of the right answer about each.
+        Mean negative log probability of an image's own label, in nats; if images may have several
+        classes, of the right answer for each class.
     calibration_error : float
-        How far the probabilities are from the shares of right labels, see
-        `bottleneck.heads.calibration_error`.
+        Mean difference between confidence and accuracy, see `bottleneck.heads.calibration_error`.
     classes : list of ClassMetrics
         In the head's order.
     confusion : list of list of int or None
-        Row: the label carried; column: the label given. None where there may be several.
+        Rows: true labels; columns: predicted labels. None if images may have several classes.
     """
 
     split: str
@@ -88,11 +87,11 @@ class Evaluation:
     confusion: list[list[int]] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the evaluation as JSON holds it."""
+        """Return the evaluation in JSON types."""
         return asdict(self)
 
     def save(self, file: str | Path) -> None:
-        """Write the evaluation as JSON, whole or not at all.
+        """Write the evaluation as JSON, completely or not at all.
 
         Parameters
         ----------
@@ -114,11 +113,11 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     Parameters
     ----------
     head : Head
-        Fitted on the same layer.
+        A head fitted on the same layer.
     features : Features
-        As `bottleneck.features.features_of` loads them for the head.
+        The result of `bottleneck.features.features_of` for the head.
     split : str
-        ``test``; or ``val`` or ``train``, whose scores are too good to quote.
+        ``test``; or ``val`` or ``train``, whose scores are too optimistic to quote.
 
     Returns
     -------
@@ -127,16 +126,16 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     Raises
     ------
     UsageError
-        There is no such split.
+        The split does not exist.
     WrongTypeError
-        The head is no `Head`, or the features are no `Features`.
+        `head` is not a `Head`, or `features` is not a `Features`.
     DataError
-        The split has no images, or a class that the head does not know.
+        The split has no images, or contains a class that the head does not know.
     """
     if not isinstance(features, Features):
         raise WrongTypeError(
-            f"`features` must be Features, got {type(features).__name__}; give what "
-            f"bottleneck.load_features returns"
+            f"`features` must be Features, got {type(features).__name__}; give the result of "
+            f"bottleneck.load_features"
         )
     if split not in SPLITS:
         raise UsageError(f"no split {split!r}; expected one of {', '.join(SPLITS)}")
@@ -145,15 +144,16 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
         there = sorted(set(features.splits) - {""})
         raise DataError(
             f"image set {features.images.name!r} has no {split} images, only "
-            f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder and extract and fit "
-            f"again, or name another with `split`"
+            f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
+            f"again, or choose another with `split`"
         )
     try:
         targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
     except LookupError as error:
         raise DataError(
-            f"the {split} images have the class {error.args[0]!r} that the head was not fitted "
-            f"on; expected only {', '.join(head.classes)}: add training images of it and fit again"
+            f"the {split} images have the class {error.args[0]!r}, which the head was not fitted "
+            f"on; expected only {', '.join(head.classes)}: add training images of it and fit "
+            f"again"
         ) from error
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
     blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()

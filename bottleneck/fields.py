@@ -1,7 +1,7 @@
-"""Settings: each value declared once, with its type, its default and a sentence about it.
+"""Settings: each value is declared once, with its type, default and help text.
 
-Their checks, the command line's options, the keys of ``bottleneck.toml`` and the reference are
-derived from the declaration.
+Checks, command-line options, the keys of ``bottleneck.toml`` and the reference are derived from the
+declaration.
 """
 
 import dataclasses
@@ -51,22 +51,23 @@ _BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """How a field appears on the command line, where its name and type do not say it.
+    """How a field appears on the command line, if its name and type are not enough.
 
     Attributes
     ----------
     name : str, optional
-        Such as ``--set``, or ``--squash/--crop``; the field's own by default.
+        Such as ``--set``, or ``--squash/--crop``; by default from the field's name.
     metavar : str, optional
-        What stands for its value in the help.
+        Placeholder for its value in the help.
     words : tuple of str
-        Values to offer for completion, where others are allowed, too.
+        Values to offer for completion, if others are allowed, too.
     argument : bool
-        It is positional.
+        Whether it is a positional argument.
     hidden : bool
-        There is no such option.
+        Whether it is left out of the command line.
     own : bool
-        It is set for its command alone: ``[default]`` of ``bottleneck.toml`` does not reach it.
+        Whether it is specific to its command, so that ``[default]`` of ``bottleneck.toml`` is
+        ignored.
     """
 
     name: str | None = None
@@ -79,18 +80,18 @@ class Option:
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """One declared value.
+    """A declared value.
 
     Attributes
     ----------
     name : str
-        The parameter's.
+        Name of the parameter.
     annotation : Any
-        Its type, with what is annotated.
+        Type, with its annotations.
     default : Any
-        `dataclasses.MISSING` if it has to be given.
+        Default value; `dataclasses.MISSING` if it is required.
     group : str
-        The title of the settings that declare it.
+        Title of the settings that declare it.
     """
 
     name: str
@@ -100,41 +101,41 @@ class Declared:
 
     @property
     def type(self) -> Any:
-        """The type alone."""
+        """The type without annotations."""
         return get_args(self.annotation)[0]
 
     @property
     def doc(self) -> str:
-        """The sentence about it."""
+        """The help text."""
         notes = _notes(self.annotation)
         return next(each.documentation for each in notes if isinstance(each, Doc))
 
     @property
     def option(self) -> Option:
-        """How it appears on the command line; what stands further out in the type wins."""
+        """Its command-line option; the outermost annotation takes precedence."""
         found = [vars(each) for each in _notes(self.annotation) if isinstance(each, Option)]
         return Option(**{name: value for each in found for name, value in each.items() if value})
 
     @property
     def flag(self) -> str:
-        """The option's name, without its opposite: in the singular, where it may repeat."""
+        """The option's name, without its opposite; in the singular, if it may repeat."""
         repeats = self.takes_several and not self.option.argument
         name = self.name.removesuffix("s") if repeats else self.name
         return (self.option.name or f"--{name.replace('_', '-')}").partition("/")[0]
 
     @property
     def opposite(self) -> str:
-        """What takes a flag back, such as ``--crop`` or ``--no-balanced``."""
+        """The opposite of a flag, such as ``--crop`` or ``--no-balanced``."""
         return (self.option.name or "").partition("/")[2] or f"--no-{self.flag[2:]}"
 
     @property
     def key(self) -> str:
-        """The name in ``bottleneck.toml``: the option's."""
+        """The key in ``bottleneck.toml``, equal to the option's name."""
         return self.flag[2:].replace("-", "_")
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The words that it may be, or that are known."""
+        """The allowed words, or the known ones."""
         return self.option.words or _words(self.type)
 
     @property
@@ -144,7 +145,7 @@ class Declared:
 
     @property
     def default_text(self) -> str:
-        """The default as it is typed; empty where there is nothing to tell."""
+        """The default as typed on the command line; empty if there is nothing to show."""
         if self.default in {dataclasses.MISSING, None, ()} or self.type is bool:
             return ""
         several = isinstance(self.default, tuple)
@@ -153,17 +154,17 @@ class Declared:
 
 @dataclass_transform(frozen_default=True)
 def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[_T]]:
-    """Make a class of `Annotated` fields a frozen dataclass that checks its values.
+    """Turn a class of `Annotated` fields into a frozen dataclass that checks its values.
 
-    A value that cannot be right is a `UsageError` that names the parameter, or an
-    `UnknownNameError`; all that are wrong are named together.
+    An invalid value raises a `UsageError` that names the parameter, or an `UnknownNameError`;
+    several invalid values are reported together.
 
     Parameters
     ----------
     title : str
-        Of the group of options that the fields make.
+        Title of the group of options in the help.
     kw_only : bool
-        Whether its fields are given by name only, so that others may inherit them.
+        Whether its fields are keyword-only, so that subclasses can add required ones.
 
     Returns
     -------
@@ -182,8 +183,8 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
             named = dict(zip(first, positional, strict=False))
             if len(positional) > len(first) or named.keys() & given.keys():
                 raise UsageError(
-                    f"{cls.__name__} takes {', '.join(first) or 'nothing'} by position, and each "
-                    f"value once; give the others by name"
+                    f"{cls.__name__} takes only {', '.join(first) or 'nothing'} by position, and "
+                    f"each value once; give the others by name"
                 )
             try:
                 validate(self, **named, **given)
@@ -198,7 +199,7 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
 
 
 def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
-    """Return settings that are given whole, or as keyword arguments.
+    """Return settings given as an object or as keyword arguments.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
     given : object, optional
         The settings.
     options : mapping of str to Any
-        Their fields, where they are not given.
+        Values of fields, if `given` is None.
 
     Returns
     -------
@@ -217,9 +218,9 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
     Raises
     ------
     UsageError
-        They are given in both ways, or a value cannot be right.
+        Both are given, or a value is invalid.
     WrongTypeError
-        What is given whole is of another type.
+        `given` is of another class.
     """
     if given is None:
         return kind(**options)
@@ -227,18 +228,19 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
         raise _wrong_type("the settings", [kind.__name__], given)
     if options:
         raise UsageError(
-            f"`{next(iter(options))}` was given beside {type(given).__name__}; give it in there"
+            f"`{next(iter(options))}` was given together with {type(given).__name__}; set it in "
+            f"there"
         )
     return given
 
 
 def declared(kind: type) -> list[Declared]:
-    """Return the fields of settings: its own, then those that it inherits.
+    """Return the fields of settings: own ones first, then inherited ones.
 
     Parameters
     ----------
     kind : type
-        A class that `settings` has made.
+        A class made by `settings`.
 
     Returns
     -------
@@ -256,27 +258,27 @@ def declared(kind: type) -> list[Declared]:
 
 
 def check(value: Any, field: Declared, *, strict: bool = False) -> Any:
-    """Return a value of a field that belongs to no settings, as its type has it.
+    """Check and convert a value of a field that does not belong to settings.
 
     Parameters
     ----------
     value : Any
-        `dataclasses.MISSING` where nothing is given.
+        `dataclasses.MISSING` if no value is given.
     field : Declared
-        What it is for.
+        The field of the value.
     strict : bool
-        Whether it has to be of the type that JSON has for it: ``3`` and not ``"3"``, ``true`` and
-        not ``1``.
+        Whether the value must have the type that JSON has for it: ``3`` rather than ``"3"``,
+        ``true`` rather than ``1``.
 
     Returns
     -------
     Any
-        The value as the type has it.
+        The converted value.
 
     Raises
     ------
     UsageError, UnknownNameError
-        It is missing, or cannot be right.
+        The value is missing or invalid.
     """
     if value is dataclasses.MISSING:
         raise UsageError(_missing(field))
@@ -291,9 +293,9 @@ def check(value: Any, field: Declared, *, strict: bool = False) -> Any:
 
 
 def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Make a function refuse a first argument that is not of the types in its annotation.
+    """Decorate a function to check the type of its first argument.
 
-    Types are told by their names, as those that an annotation names as text need not be imported.
+    Types are compared by name, so that types annotated as strings need not be imported.
 
     Parameters
     ----------
@@ -308,7 +310,7 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
     Raises
     ------
     WrongTypeError
-        By the function, called with another first argument.
+        Raised by the function, if its first argument has another type.
     """
     own = signature(function)
     name = next(each for each in own.parameters if each not in {"self", "cls"})
@@ -327,7 +329,7 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def expected(annotation: Any) -> str:
-    """Return in words what a type takes, such as ``auto or a whole number of at least 1``.
+    """Describe a type's values in words, such as ``auto or a whole number of at least 1``.
 
     Parameters
     ----------
@@ -360,7 +362,7 @@ def _listed(words: Iterable[Any]) -> str:
 
 
 def _described(kind: Any, *notes: Any) -> str:
-    """Return in words what a type takes that is described, or has bounds."""
+    """Describe a type with a description or bounds in words."""
     infos = [each for each in notes if isinstance(each, FieldInfo)]
     if said := next((each.description for each in infos if each.description), ""):
         return said
@@ -378,13 +380,13 @@ def _described(kind: Any, *notes: Any) -> str:
 
 
 def _notes(annotation: Any) -> Iterator[Any]:
-    """Yield what a type and its parts are annotated with, those further in first."""
+    """Yield the annotations of a type and its parts, innermost first."""
     for each in get_args(annotation):
         yield from _notes(each) if get_args(each) else [each]
 
 
 def _words(annotation: Any) -> tuple[str, ...]:
-    """Return the words among what a type takes."""
+    """Return the words among a type's values."""
     if get_origin(annotation) is Literal:
         return tuple(map(str, get_args(annotation)))
     inner = [each for each in get_args(annotation) if get_origin(each) or isinstance(each, type)]
@@ -396,7 +398,7 @@ def _missing(field: Declared) -> str:
 
 
 def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
-    """Return what says in a sentence what is wrong with some values."""
+    """Return an error that describes the invalid values in one sentence."""
     told: dict[str, str] = {}
     kind: type[BottleneckError] = UsageError
     for error in errors:

@@ -1,4 +1,4 @@
-"""Files: their names, and small ones that are either whole or absent."""
+"""File names, and atomic writes of small files."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ _STALE_SECONDS = 3600.0
 
 
 def _fsync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut, where the system can do so."""
+    """Sync the names in `folder` to disk, if the system supports it."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -39,7 +39,7 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder that survives a power cut, and those above it."""
+    """Create a folder and its parents, synced to disk."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -48,19 +48,19 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file that becomes `path` at the end, so that readers see the old one or the new one.
+    """Yield a file that replaces `path` at the end, so that readers see the old or the new file.
 
-    What is written goes to a ``*.partial`` file beside it, is synced to disk, and then renamed.
+    Content goes to a ``*.partial`` file beside it, is synced to disk, and then renamed.
 
     Parameters
     ----------
     path : Path
-        Its folder is made if need be.
+        Path of the file; its folder is created if necessary.
 
     Yields
     ------
     binary file
-        Empty, to be written and read.
+        An empty file, for writing and reading.
 
     Raises
     ------
@@ -82,12 +82,12 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
-    """Write `content` to `path`, whole or not at all, see `atomic_file`.
+    """Write `content` to `path` completely or not at all, see `atomic_file`.
 
     Parameters
     ----------
     path : Path
-        Its folder is made if need be.
+        Path of the file; its folder is created if necessary.
     content : str, bytes or iterable of memoryview
         Text is written as UTF-8; pieces one after the other.
 
@@ -103,7 +103,7 @@ def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> Non
 
 
 def move(path: Path, target: Path) -> None:
-    """Move a file or folder within a disk, so that it is at one of the two places at any time.
+    """Move a file or folder within a disk, so that it is always at one of the two places.
 
     Parameters
     ----------
@@ -125,10 +125,10 @@ def move(path: Path, target: Path) -> None:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait until the block is done.
+    """Delay SIGINT and SIGTERM until the block is done.
 
-    What is being committed is then committed whole. In other threads than the main one Python runs
-    no handlers, and there is nothing to hold.
+    So a commit in progress is completed. In threads other than the main one, Python runs no signal
+    handlers, and nothing is delayed.
 
     Yields
     ------
@@ -153,7 +153,7 @@ def signals_held() -> Iterator[None]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object as JSON, whole or not at all, with a digest of itself as ``sha256``.
+    """Write an object as JSON, completely or not at all, with a digest of itself as ``sha256``.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote, without the digest.
+    """Read a file from `write_json`, without the digest.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name with what does not belong into a file's name replaced by ``-``.
+    """Return a name with characters that file names do not allow replaced by ``-``.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def slug(name: str) -> str:
 
 
 def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield what killed processes left in a folder: what has not been touched for an hour.
+    """Yield leftovers of killed processes in a folder: files not changed for an hour.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Labels of images, of which one image may carry several, and what classifiers make of them."""
+"""Labels of images, which may name several classes, and their encoding for classifiers."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ SEPARATOR = ";"
 
 
 def classes_of(label: str) -> tuple[str, ...]:
-    """Return the classes that a label names, such as ``cat;indoors``; ``;`` alone names none.
+    """Return the classes in a label, such as ``cat;indoors``; ``;`` alone means none.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def classes_of(label: str) -> tuple[str, ...]:
 
 
 def join_classes(classes: Iterable[str]) -> str:
-    """Return the label that names some classes; `SEPARATOR` for none.
+    """Return the label of some classes; `SEPARATOR` for none.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def join_classes(classes: Iterable[str]) -> str:
 
 
 def carry_several(labels: Iterable[str]) -> bool:
-    """Return whether the labels are of a set where an image may carry several classes.
+    """Return whether images may have several classes: any label contains `SEPARATOR`.
 
     Parameters
     ----------
@@ -62,10 +62,10 @@ def carry_several(labels: Iterable[str]) -> bool:
 
 
 def rarest_classes(labels: Sequence[str]) -> list[str]:
-    """Return of each label the class that the fewest labels name; `SEPARATOR` where it names none.
+    """Return the rarest class of each label; `SEPARATOR` for a label without classes.
 
-    What is stratified by it spreads the classes of rare images first (the idea of Sechidis,
-    Tsoumakas and Vlahavas 2011, On the Stratification of Multi-label Data, section 3).
+    Stratifying by it spreads rare classes first (the idea of Sechidis, Tsoumakas and Vlahavas 2011,
+    On the Stratification of Multi-label Data, section 3).
 
     Parameters
     ----------
@@ -86,15 +86,15 @@ def rarest_classes(labels: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Labels as numbers.
+    """Labels encoded as numbers.
 
     Attributes
     ----------
     classes : tuple of str
-        k classes, in their order.
+        The k class names, in order.
     codes : np.ndarray
-        int of shape (n,): the class of each row; or bool of shape (n, k), where a row may be of
-        several classes, or of none.
+        int of shape (n,): the class of each row; or bool of shape (n, k), if rows may have several
+        classes or none.
     """
 
     classes: tuple[str, ...]
@@ -102,10 +102,10 @@ class Targets:
 
     @classmethod
     def of(cls, labels: np.ndarray, *, multilabel: bool = False) -> Self:
-        """Read labels of shape (n,), of several classes each if any text has a `SEPARATOR`.
+        """Encode labels of shape (n,); rows have several classes if any label has a `SEPARATOR`.
 
-        They are so in any case if `multilabel`: others of the same set may have one. Also
-        understood are indicators, bool of shape (n, k), of classes that go by their numbers.
+        `multilabel` forces that, as other labels of the same set may have one. Indicators are
+        accepted, too: bool of shape (n, k), whose classes are named by their column numbers.
 
         Parameters
         ----------
@@ -129,7 +129,7 @@ class Targets:
 
     @classmethod
     def among(cls, labels: np.ndarray, classes: Sequence[str], *, multilabel: bool) -> Self:
-        """Read labels that name some of the `classes`, of which each may name several or one.
+        """Encode labels with the given `classes`, one or several for each row.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class Targets:
         Raises
         ------
         LookupError
-            A label names another; it is the error's only argument.
+            A label has another class, which is the error's only argument.
         """
         if labels.ndim > 1:
             return cls(tuple(classes), labels.astype(bool))
@@ -165,12 +165,12 @@ class Targets:
 
     @property
     def multilabel(self) -> bool:
-        """Whether a row may be of several classes."""
+        """Whether rows may have several classes."""
         return self.codes.ndim > 1
 
     @property
     def indicators(self) -> np.ndarray:
-        """Which row is of which class, bool of shape (n, k)."""
+        """The classes of each row, bool of shape (n, k)."""
         if self.multilabel:
             return self.codes
         return np.asarray(self.codes[:, None] == np.arange(len(self.classes)))
@@ -179,7 +179,7 @@ class Targets:
         return len(self.codes)
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return some rows, chosen by bool or by place.
+        """Return some rows, chosen by boolean mask or by index.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Names of layers, as users give them."""
+"""Look up layers by the names that users give."""
 
 from collections.abc import Iterable, Mapping
 from fnmatch import filter as matching
@@ -9,24 +9,24 @@ __all__ = ["find_layers"]
 def find_layers(
     name: str, layers: Mapping[str, Iterable[str]], *, patterns: bool = False, whole: bool = False
 ) -> tuple[str, ...]:
-    """Return the layers that a name stands for, in their order; none where it is not known.
+    """Return the layers with a name, in order; none if the name is unknown.
 
     Parameters
     ----------
     name : str
-        A layer, an alias, which goes before another layer's own name, or a module, which stands for
-        the last layer in it (``layer4`` for ``layer4.2.relu_2``).
+        A layer, an alias, which takes precedence over another layer's own name, or a module, which
+        means its last layer (``layer4`` for ``layer4.2.relu_2``).
     layers : mapping of str to iterable of str
-        Layers in their order, to their aliases.
+        Layers in order, with their aliases.
     patterns : bool
-        Whether it may be a pattern of such names, such as ``block*_pool``.
+        Whether the name may be a pattern, such as ``block*_pool``.
     whole : bool
-        Whether a module stands for all layers in it.
+        Whether a module means all layers in it.
 
     Returns
     -------
     tuple of str
-        Layers' own names.
+        The layers' own names.
     """
     known = {layer: (layer,) for layer in layers}
     known |= {alias: (layer,) for layer, aliases in layers.items() for alias in aliases}

@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Draw results as pictures."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,39 +24,39 @@ _CHARACTERS_PER_INCH = 12
 _LONGEST_SIDE = 25.0
 _MOST_NUMBERS = 50
 _SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-"""How long names stand below an axis."""
+"""Maximum length of names below an axis."""
 
 
 def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path) -> Path:
     """Draw a confusion matrix as a picture.
 
-    Colours show the share of a row; numbers, of up to 50 classes, count images.
+    Colours show fractions of a row; numbers, for up to 50 classes, count images.
 
     Parameters
     ----------
     evaluation : Evaluation
-        k classes.
+        An evaluation with k classes.
     title : str
-        Stands above the matrix, with the accuracy below it.
+        Title above the matrix; the accuracy is below it.
     file : str or Path
-        ``.png``, ``.svg`` or ``.pdf``.
+        Path that ends in ``.png``, ``.svg`` or ``.pdf``.
 
     Returns
     -------
     Path
-        The picture's.
+        Path of the picture.
 
     Raises
     ------
     UsageError
-        The file has another ending, or an image may be of several classes.
+        The file has another ending, or images may have several classes.
     MissingExtraError
         matplotlib is not installed.
     """
     if evaluation.confusion is None:
         raise UsageError(
-            f"{title} may give an image several classes, and a confusion matrix is of one each; "
-            f"leave `picture` out"
+            f"{title} has images with several classes, but a confusion matrix needs one class "
+            f"for each; leave `picture` out"
         )
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
     low, high = evaluation.accuracy_interval
@@ -81,19 +81,19 @@ def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path
 
 
 def draw_advice(advice: "Advice", file: str | Path) -> Path:
-    """Draw a learning curve with its forecast, and what each layer reaches.
+    """Draw a learning curve with its forecast, and the accuracy on each layer.
 
     Parameters
     ----------
     advice : Advice
-        As `bottleneck.advise_on` gives it.
+        The result of `bottleneck.advise_on`.
     file : str or Path
-        ``.png``, ``.svg`` or ``.pdf``.
+        Path that ends in ``.png``, ``.svg`` or ``.pdf``.
 
     Returns
     -------
     Path
-        The picture's.
+        Path of the picture.
 
     Raises
     ------
@@ -118,23 +118,23 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
 def draw_history(
     history: Sequence[Mapping[str, float]], kept: int, title: str, file: str | Path
 ) -> Path:
-    """Draw how a network's training went: losses and accuracies by epoch.
+    """Draw the losses and accuracies of a training by epoch.
 
     Parameters
     ----------
     history : sequence of mapping
-        ``epoch`` and the metrics of each; those of held-out images begin with ``val_``.
+        ``epoch`` and the metrics of each; those of held-out images start with ``val_``.
     kept : int
-        The epoch after which the network is what was saved; 0 where it is none of these.
+        The epoch whose network was saved; 0 if it was none of these.
     title : str
-        Stands above.
+        Title of the picture.
     file : str or Path
-        ``.png``, ``.svg`` or ``.pdf``.
+        Path that ends in ``.png``, ``.svg`` or ``.pdf``.
 
     Returns
     -------
     Path
-        The picture's.
+        Path of the picture.
 
     Raises
     ------
@@ -158,17 +158,17 @@ def draw_history(
 
 @contextmanager
 def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Yield what logs an epoch of a network's training for TensorBoard, at once.
+    """Yield a function that logs an epoch of training for TensorBoard at once.
 
     Parameters
     ----------
     folder : str or Path
-        Of the run's event files.
+        Folder of the run's event files.
 
     Yields
     ------
     callable
-        Takes an epoch of the history, as `draw_history` has it.
+        Takes an epoch of the history, see `draw_history`.
 
     Raises
     ------
@@ -179,8 +179,8 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtraError(
-            "logs for TensorBoard need tensorboard, which is not installed; 'pip install "
-            "tensorboard' brings it"
+            "logs for TensorBoard need tensorboard, which is not installed; run 'pip install "
+            "tensorboard'"
         ) from None
     with SummaryWriter(str(folder)) as writer:
 
@@ -196,7 +196,7 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
 
 
 def check_picture(file: str | Path) -> Path:
-    """Return a picture's path.
+    """Check the path of a picture and return it.
 
     Parameters
     ----------
@@ -210,23 +210,26 @@ def check_picture(file: str | Path) -> Path:
     Raises
     ------
     UsageError
-        Its ending is none of a picture.
+        The path does not end in a picture format.
     MissingExtraError
         matplotlib is not installed.
     """
     path = Path(file)
     if path.suffix not in _SUFFIXES:
-        raise UsageError(f"no picture {str(path)!r}; expected a name in {', '.join(_SUFFIXES)}")
+        raise UsageError(
+            f"a picture cannot be written as {str(path)!r}; expected a name in "
+            f"{', '.join(_SUFFIXES)}"
+        )
     if find_spec("matplotlib") is None:
         raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; 'pip install matplotlib' brings it"
+            "pictures need matplotlib, which is not installed; run 'pip install matplotlib'"
         )
     return path
 
 
 @contextmanager
 def _drawn(file: str | Path, title: str, width: float, height: float) -> Iterator["Figure"]:
-    """Yield a figure that becomes a picture at the end."""
+    """Yield a figure that is saved as a picture at the end."""
     path = check_picture(file)
     from matplotlib.figure import Figure
 
@@ -266,7 +269,7 @@ def _draw_curve(axes: "Axes", advice: "Advice") -> None:
 
 
 def _columns(estimates: "Iterable[Estimate]") -> np.ndarray:
-    """Return values, and the lower and upper ends of their intervals, shape (3, n)."""
+    """Return values and the lower and upper limits of their intervals, shape (3, n)."""
     return np.transpose([(each.value, each.low, each.high) for each in estimates])
 
 

@@ -1,4 +1,4 @@
-"""Pooling: one vector from the map or the tokens of an image. Works on NumPy arrays and tensors."""
+"""Pool the map or the tokens of an image to one vector, for NumPy arrays and tensors."""
 
 import sys
 from typing import Any, TypeVar, get_args
@@ -18,23 +18,23 @@ Array = TypeVar("Array")
 
 
 def check_pool(how: str, axes: str, layer: str) -> None:
-    """Refuse a pooling that a layer has no meaning for.
+    """Raise an error if a layer does not support a pooling.
 
     Parameters
     ----------
     how : str
         One of `POOLS`.
     axes : str
-        As `pool` takes them.
+        Axes of the layer, see `pool`.
     layer : str
-        The layer's name, for the message.
+        Name of the layer, for the message.
 
     Raises
     ------
     UnknownNameError
-        There is no such pooling.
+        The pooling does not exist.
     UsageError
-        The layer cannot be pooled so.
+        The layer does not support the pooling.
     """
     if how not in POOLS:
         raise UnknownNameError(
@@ -57,7 +57,7 @@ def pool(features: Array, how: str, axes: str) -> Array:
     features : np.ndarray or torch.Tensor
         Floating point, of shape (n, ...).
     how : str
-        - ``none``: as they are.
+        - ``none``: unchanged.
         - ``avg``, ``max``: over the positions of a map, or over the patch tokens.
         - ``gem``: generalised mean with power 3 (Radenovic et al. 2018, Fine-tuning CNN Image
           Retrieval with No Human Annotation, section 3.3); activations below 1e-6 count as 1e-6.
@@ -66,10 +66,10 @@ def pool(features: Array, how: str, axes: str) -> Array:
           Networks for Visual Recognition, section 2.2).
         - ``cls``: the class token.
     axes : str
-        What the axes behind n are: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC``
-        for one class token before them (``2+TC``: two such tokens, the first is the class's),
-        ``4-TC`` for four tokens before them none of which is the class's, ``C`` for a vector, which
-        stays as it is.
+        The axes after n: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC`` for one
+        class token before them (``2+TC``: two tokens before them, of which the first is the class
+        token), ``4-TC`` for four tokens before them without a class token, ``C`` for a vector,
+        which is never changed.
 
     Returns
     -------
@@ -127,5 +127,5 @@ def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]
 
 
 def _bins(size: int, count: int) -> list[tuple[int, int]]:
-    """Return where each bin begins and ends; bins overlap by one where they do not divide."""
+    """Return the start and end of each bin; bins overlap by one if the size is not divisible."""
     return [(place * size // count, -(-(place + 1) * size // count)) for place in range(count)]

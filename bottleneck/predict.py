@@ -1,4 +1,4 @@
-"""From image files to classes: the base and a head in one."""
+"""Predict the classes of image files, with a base and a head."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ __all__ = ["Prediction", "load_base", "predict_images"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a head says of one image.
+    """The prediction of a head for one image.
 
     Attributes
     ----------
     path : str
         The image file.
     label : str
-        The class with the highest probability; or several, separated by semicolons.
+        The class with the highest probability; or several classes, separated by semicolons.
     scores, probabilities : dict of str to float
-        By class: the means over the plain image and its views, where there are any.
+        By class: means over the unaugmented image and its views, if there are any.
     """
 
     path: str
@@ -48,23 +48,23 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     Parameters
     ----------
     head : Head
-        As fitted.
+        The fitted head.
     weights : str, optional
-        Where the weights are now, if they have moved.
+        Current name or path of the weights, if they have moved.
     device : str
-        Where to compute, as for `FrozenBase`.
+        Device to compute on, as for `FrozenBase`.
 
     Returns
     -------
     FrozenBase
-        Cut at the head's layer.
+        The base up to the head's layer.
 
     Raises
     ------
     DataError
-        The head does not say which base it belongs to.
+        The head does not record its base.
     WeightsError
-        The base does not compute what the head was fitted on.
+        The base is not the one that the head was fitted on.
     """
     source = known_source(head.source)
     base = FrozenBase(
@@ -79,8 +79,8 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
     if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
         raise WeightsError(
             f"{source.model} with weights {base.weights_name!r} is not the base that this head "
-            f"was fitted on; expected the weights that were {source.weights!r} then: name them "
-            f"with `weights`, or extract and fit again"
+            f"was fitted on; expected the weights then called {source.weights!r}: name them with "
+            f"`weights`, or extract and fit again"
         )
     return base
 
@@ -96,29 +96,29 @@ def predict_images(
 ) -> Iterator[Prediction | RejectedImage]:
     """Predict the class of image files.
 
-    Features are rounded as the cache rounds them, so that the scores are those of cached features.
+    Features are rounded as in the cache, so scores equal those of cached features.
 
     Parameters
     ----------
     head : Head
-        As fitted.
+        The fitted head.
     images : ImageSet, path or iterable of path
-        Files, or folders of them; labels do not matter.
+        Image files, or folders of them; labels are ignored.
     settings : PredictSettings, optional
-        How; or its fields, as `options`. With `tta` the probabilities are the mean over the plain
-        image and so many augmented views of it (test-time augmentation), and these decide the
-        label.
+        Settings, or their fields as `options`. With `tta` (test-time augmentation) the
+        probabilities are the mean over the unaugmented image and this many augmented views, and
+        decide the label.
     base : FrozenBase, optional
-        As `load_base` returns it, if it is loaded already.
+        The result of `load_base`, if the base is loaded already.
     progress : callable, optional
-        Called with ``"predict"``, the images done and the images to do.
+        Called with ``"predict"``, the number of images done and their total.
     **options
-        Fields of `PredictSettings`, such as ``tta=8, augment="standard"``, instead of `settings`.
+        Fields of `PredictSettings`, such as ``tta=8, augment="standard"``, in place of `settings`.
 
     Yields
     ------
     Prediction or RejectedImage
-        Batch by batch in the set's order; the images rejected come first or after their batch.
+        In the set's order, batch by batch; rejected images come first or after their batch.
 
     Raises
     ------
@@ -165,12 +165,12 @@ def _predicted(
 def _predictions(
     head: Head, items: Sequence[ImageItem], scores: np.ndarray
 ) -> Iterator[Prediction]:
-    """Yield what the scores say, which are as many for each image, one after the other."""
+    """Yield predictions from scores, which have consecutive rows for the views of an image."""
     means, shares = (
         each.reshape(len(items), -1, len(head.classes)).mean(axis=1)
         for each in (scores, head.probabilities(scores))
     )
-    # Where there may be several classes, those are given that are likelier than not.
+    # If images may have several classes, predict those with a probability above 0.5.
     labels = head.labels(shares - 0.5 if len(scores) > len(items) else scores)
     for item, label, *own in zip(items, labels, means.tolist(), shares.tolist(), strict=True):
         by_class = [dict(zip(head.classes, each, strict=True)) for each in own]

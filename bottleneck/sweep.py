@@ -1,4 +1,4 @@
-"""Many classifiers on many layers: each cross-validated on cached features, and logged."""
+"""Cross-validate many classifiers on many layers of cached features, and log the results."""
 
 import time
 from collections import defaultdict
@@ -29,25 +29,25 @@ __all__ = ["run_sweep"]
 _CV = 5
 
 _Place = tuple[int, int, int]
-"""A trial's number, a repetition, and the number of a fold in it."""
+"""Number of a trial, of a repetition, and of a fold in it."""
 _Result = tuple[_Place, list[dict[str, float]], float]
-"""A fold, the metrics for each value, and the seconds that they took."""
+"""A fold, the metrics for each value, and their duration in seconds."""
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """A classifier on one layer: an experiment for each value of its parameter.
+    """A classifier on one layer: an experiment for each value of its hyperparameter.
 
     Attributes
     ----------
     settings : list of dict
-        Of each experiment.
+        Settings of each experiment.
     found : list of Experiment or None
-        What the log has of them.
+        Experiments that the log already has.
     score : callable
-        Fits and scores the others on a fold.
+        Fits and scores the missing experiments on a fold.
     folds : list of (int, int)
-        On which that is to be done, by repetition; none, where the log has all.
+        Folds to compute, by repetition; empty if the log has all experiments.
     """
 
     settings: list[dict[str, Any]]
@@ -68,45 +68,44 @@ def run_sweep(
     progress: Progress | None = None,
     **options: Any,
 ) -> list[Experiment]:
-    """Cross-validate every classifier on every layer, for every value of its parameter.
+    """Cross-validate every classifier on every layer, for every value of its hyperparameter.
 
-    An experiment is appended to the log when its last fold is done, with all that is needed to
-    repeat it; what the log has already is not computed again. The test images are not touched.
+    An experiment is appended to the log when its last fold is done, with everything needed to
+    repeat it; experiments in the log are not run again. Test images are not used.
 
     Parameters
     ----------
     cache : Cache, str or Path
-        Where the features are.
+        The cache, or its folder.
     selections : sequence of FeatureSource
-        The layers, each pooled in one way.
+        The layers, each with one pooling.
     log : ExperimentLog, str or Path
-        Where experiments are looked for and appended.
+        The log in which experiments are looked up and to which they are appended.
     settings : SweepSettings, optional
-        What is tried.
+        Classifiers, values and folds to try.
     jobs : int, optional
-        Folds that are computed at a time, as joblib has it: its own configuration
-        (`joblib.parallel_config`) says how, and how many by default.
+        Number of parallel folds; by default as joblib is configured (`joblib.parallel_config`).
     memory : int, optional
-        Bytes that all jobs together may take for features, see `load_features`.
+        Memory limit in bytes for features of all jobs together, see `load_features`.
     progress : callable, optional
-        Called with ``"sweep"``, the folds done and the folds to do.
+        Called with ``"sweep"``, the number of folds done and their total.
     **options
-        Fields of `SweepSettings`, such as ``clfs=("svm", "knn"), C=(0.1, 1)``, instead of
+        Fields of `SweepSettings`, such as ``clfs=("svm", "knn"), C=(0.1, 1)``, in place of
         `settings`.
 
     Returns
     -------
     list of Experiment
-        Those of the log and those new to it: by layer, classifier and value.
+        Old and new experiments, by layer, classifier and value.
 
     Raises
     ------
     DataError
-        A class has fewer images than there are folds, or the features are not as they should be.
+        A class has fewer images than folds, or the features are damaged.
     UsageError
-        A classifier cannot be told of several classes in an image, or needs more memory.
+        A classifier does not support several classes per image, or needs more memory.
     WrongTypeError
-        The cache is neither a `Cache` nor a folder, or the selections are no layers.
+        The cache is neither a `Cache` nor a folder, or `selections` are not layers.
     CacheError
         The cache lacks rows, or the log cannot be written.
     """
@@ -148,11 +147,11 @@ def _plan(
     settings: SweepSettings,
     memory: int | None,
 ) -> Iterator[_Trial]:
-    """Yield what is to be done; labels alone say whether it can be."""
+    """Yield the trials; only labels are read to check whether they are possible."""
     recipes = _recipes(settings)
     for layer in selections:
         features = _labels(cache, layer, memory)
-        # Processes of an earlier sweep may have been started in another folder.
+        # Processes of an earlier sweep may have another working directory.
         root, digest = cache.root.absolute(), features.images.digest_of()
         load = partial(_load, root, layer, digest, memory)
         for recipe in recipes:
@@ -182,12 +181,12 @@ def _plan(
 
 
 def _recipes(settings: SweepSettings) -> list[Recipe]:
-    """Return the classifiers, each once; a network for each number of hidden units.
+    """Return the classifiers, each once; one network for each number of hidden units.
 
     Raises
     ------
     UsageError
-        Something that is given beside the classifiers is for none of them.
+        A setting applies to none of the classifiers.
     """
     networks = [MLP(hidden=units) for units in settings.hidden]
     recipes = [
@@ -207,7 +206,7 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
 
 
 def _labels(cache: Cache, layer: FeatureSource, memory: int | None) -> Features:
-    """Return features of no columns, or unread ones where they do not fit into memory."""
+    """Return features without columns, or streamed features if they do not fit into memory."""
     features = load_features(cache, layer, memory=0)
     if memory is None or features.bytes_in_memory <= memory:
         return replace(features, X=np.empty((len(features), 0)))
@@ -217,7 +216,7 @@ def _labels(cache: Cache, layer: FeatureSource, memory: int | None) -> Features:
 def _folds(
     settings: SweepSettings, features: Features, recipe: Recipe
 ) -> tuple[Problem, list[list[Fold]]]:
-    """Return what a classifier is fitted on, and its folds by repetition."""
+    """Return the problem to fit, and its folds by repetition."""
     held = features.split("val")
     problem = problem_of(features, recipe, settings)
     if settings.cv is None and len(held):
@@ -234,7 +233,7 @@ def _folds(
 
 @lru_cache(maxsize=1)
 def _load(cache: Path, layer: FeatureSource, _digest: str, memory: int | None) -> Features:
-    """Load a layer, unless it was loaded last; an image set of another digest is another one."""
+    """Load a layer, unless it was loaded last; a changed digest means a changed image set."""
     return load_features(Cache(cache), layer, memory=memory)
 
 
@@ -245,7 +244,7 @@ def _score(
     values: Sequence[Any],
     place: _Place,
 ) -> _Result:
-    """Fit a classifier on a fold of a layer for all values of its parameter, and score it."""
+    """Fit and score a classifier on one fold of a layer, for all values of its hyperparameter."""
     features = load()
     started = time.perf_counter()
     problem, repeats = _folds(settings, features, recipe)
@@ -258,7 +257,7 @@ def _score(
 def _append(
     log: ExperimentLog, trial: _Trial, results: list[_Result], surroundings: dict[str, Any]
 ) -> None:
-    """Append what is new; the seconds are divided among experiments that were computed at once."""
+    """Append new experiments; seconds are divided among those computed together."""
     results.sort(key=lambda result: result[0])
     missing = [place for place, each in enumerate(trial.found) if each is None]
     seconds = sum(each for _, _, each in results) / len(missing)

@@ -1,4 +1,4 @@
-"""Features as a scikit-learn transformer: paths of images in, rows of the cache out."""
+"""Features as a scikit-learn transformer: image paths to rows of the cache."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,22 +24,22 @@ from bottleneck.settings import ExtractSettings
 __all__ = ["BottleneckFeatures"]
 
 _ALONE = Lock()
-"""While torch traces a network, it takes what other threads compute for a part of it."""
+"""While torch traces a network, it records what other threads compute as part of it."""
 _ONE_LAYER = "expected one: search over them, or join several transformers by FeatureUnion"
 
 
 class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn paths of image files into the features of one layer of a frozen base.
 
-    What the cache lacks is computed and stored, all else is read: a grid search computes an image
-    once for each base and layer, whatever the folds, and never for a pooling, as maps are stored as
-    they are and pooled when they are read. The network is loaded where an image is missing, and
-    once in a process to know the digest of its weights; it is not kept. Several processes can share
-    a cache: one computes, the others wait for it and read.
+    Missing features are computed and stored, all others are read from the cache: a grid search
+    computes an image once for each base and layer, whatever the folds, and never again for another
+    pooling, because maps are stored unpooled and pooled when read. The network is loaded if an
+    image is missing, and once per process for the digest of its weights; it is not kept in memory.
+    Several processes can share a cache: one computes, the others wait for it and read.
 
-    Nothing is learnt from images, so that `transform` needs no `fit`. Neither an image set nor a
-    record of a run is kept; features of an extraction with the same arguments are found, and the
-    other way round.
+    `transform` needs no `fit`, as nothing is learnt from images. No image set and no record of an
+    extraction are saved; features of an extraction with the same arguments are found, and vice
+    versa.
 
     Parameters
     ----------
@@ -48,23 +48,23 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     layer : str, optional
         One layer, as for `FrozenBase`; the model's default layer if not given.
     pool : str, optional
-        How maps and tokens become vectors, see `bottleneck.pooling.pool`; vectors stay as they are.
+        Pooling of maps and tokens to vectors, see `bottleneck.pooling.pool`; vectors are unchanged.
         Without pooling they are flattened.
     weights : str or Path
-        As for `FrozenBase`. A file that has been written anew is loaded anew.
+        As for `FrozenBase`. A changed file is loaded again.
     image_size : (int, int), optional
-        Height and width in pixels of what the network sees, if not those of the weights.
+        Height and width of the network's input in pixels, if not that of the weights.
     precision : str
         As for `FrozenBase`.
     device : str or torch.device
         As for `FrozenBase`.
     dtype : str
-        ``float16`` or ``float32``: how features are stored.
+        Data type of stored features: ``float16`` or ``float32``.
     batch_size : int or "auto"
-        Images per call of the base; ``auto`` is what suits the machine.
+        Images per forward pass; ``auto`` adapts to the machine.
     cache : str or Path
-        Folder of the feature cache. Workers that outlive a change of the working directory need an
-        absolute path, for images as well.
+        Folder of the feature cache. Workers that outlive a change of the working directory need
+        absolute paths, for images as well.
 
     Examples
     --------
@@ -105,33 +105,33 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Parameters
         ----------
         X, y
-            Not looked at.
+            Ignored.
 
         Returns
         -------
         BottleneckFeatures
-            Itself.
+            The transformer.
 
         Raises
         ------
         UsageError, WeightsError
-            As `FrozenBase` and `extract_features` raise; or `layer` names several layers.
+            As for `FrozenBase` and `extract_features`; or `layer` means several layers.
         """
         self._find_layer()
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the features of images, computing those that the cache lacks.
+        """Return the features of images, computing missing ones.
 
         Parameters
         ----------
         X : array-like of str or Path, of shape (n,) or (n, 1)
-            Image files; a path may repeat. Relative ones start from the working directory.
+            Image files; a path may repeat. Relative paths start from the working directory.
 
         Returns
         -------
         np.ndarray
-            float32 of shape (n, d): a row for each path, in their order.
+            float32 of shape (n, d): one row for each path, in order.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             A file cannot be read, which is reported before anything is computed; or not decoded,
             which is reported once the features of all others are in the cache.
         WeightsError, CacheError, FeatureOverflowError
-            As `FrozenBase` and `extract_features` raise.
+            As for `FrozenBase` and `extract_features`.
         """
         layer, how = self._find_layer()
         paths = _paths_of(X)
@@ -155,7 +155,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not bank.holds(layer.name, digests).all():
             settings = self._settings()
             cache.check_writable()
-            # Folds overlap: processes that begin together would compute the same images.
+            # Folds overlap: processes that start together would compute the same images.
             with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
                 bad = fill_banks(images, FrozenBase(settings), cache, settings).bad
             _refuse(
@@ -168,7 +168,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return bank.read(layer.name, digests, convert=vectors)
 
     def _settings(self) -> ExtractSettings:
-        """Return what is computed and how it is stored; `UsageError` if a parameter is invalid."""
+        """Return the settings of the extraction; `UsageError` if a parameter is invalid."""
         if not isinstance(self.layer, str | None):
             raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
         names = ("model", "image_size", "precision", "dtype", "batch_size")
@@ -180,7 +180,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         )
 
     def _find_layer(self) -> tuple["_StoredLayer", str]:
-        """Check the parameters; return what there is to read, and how to pool it."""
+        """Check the parameters; return the layer to read, and its pooling."""
         settings, how = self._settings(), self.pool or "none"
         layer = _stored_layer(settings, _stamp(settings.weights))
         check_pool(how, layer.axes, layer.shown)
@@ -188,7 +188,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     @property
     def _n_features_out(self) -> int:
-        """What `get_feature_names_out` counts to."""
+        """Number of features, for `get_feature_names_out`."""
         layer, how = self._find_layer()
         return prod(pooled_shape(layer.shape, how, layer.axes))
 
@@ -203,18 +203,18 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
 
 class _StoredLayer(NamedTuple):
-    """What reading a layer's rows needs.
+    """What is needed to read a layer's rows.
 
     Attributes
     ----------
     name, shown : str
-        torchvision's name, and Keras' if there is one.
+        torchvision's name, and Keras' name if there is one.
     fingerprint : str
-        Of the bank.
+        Fingerprint of the bank.
     shape : tuple of int
-        Of one image's activation as it is stored.
+        Shape of one image's stored activation.
     axes : str
-        What its axes are.
+        Axes of the activation.
     """
 
     name: str
@@ -226,9 +226,9 @@ class _StoredLayer(NamedTuple):
 
 @lru_cache
 def _stored_layer(settings: ExtractSettings, _stamp: object) -> _StoredLayer:
-    """Return what a base stores; loaded once in a process, as long as its file is as it was.
+    """Return the layer that a base stores, cached in the process until its file changes.
 
-    Raises `UsageError` where it has several layers.
+    Raises `UsageError` if the base has several layers.
     """
     with _ALONE:
         base = FrozenBase(settings)
@@ -243,7 +243,7 @@ def _stored_layer(settings: ExtractSettings, _stamp: object) -> _StoredLayer:
 
 
 def _stamp(weights: str) -> tuple[int, ...] | None:
-    """Return what changes when a file of weights does; None where there is no such file."""
+    """Return a value that changes with a file of weights; None if there is no file."""
     try:
         found = Path(weights).stat()
     except (OSError, ValueError):
@@ -282,7 +282,7 @@ def _paths_of(X: Any) -> list[Path]:
 
 
 def _refuse(bad: Mapping[str, str], paths: Sequence[Path]) -> None:
-    """Raise `DataError` if there are images, path to reason, that cannot be used."""
+    """Raise `DataError` if any images, given as path to reason, cannot be used."""
     if bad:
         path, reason = next(iter(bad.items()))
         raise DataError(

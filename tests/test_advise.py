@@ -322,7 +322,7 @@ def test_val_images_judge_and_test_images_do_not():
 def test_few_val_images_are_told():
     X, y = blobs(np.random.default_rng(2), 100, 2, 5, 1.5)
     splits = np.repeat(["train", "val"], [97, 3])
-    with pytest.raises(DataError, match="has 3 val images, expected 5 at least, as `cv` says"):
+    with pytest.raises(DataError, match="has 3 val images, but `cv` needs at least 5"):
         advice_on({"last": X}, y, splits)
 
 
@@ -482,7 +482,7 @@ def test_a_simpler_head_can_be_what_helps():
 
 def test_layers_of_several_models_are_refused(faces_cache):
     (made,) = select_layers(faces_cache)
-    with pytest.raises(UsageError, match=r"of several models \(efficientnet_lite0, vgg16\); exp"):
+    with pytest.raises(UsageError, match=r"from several models \(efficientnet_lite0, vgg16\); ch"):
         advise_on(faces_cache, [made, replace(made, model="vgg16")])
 
 
@@ -534,7 +534,7 @@ def test_on_the_command_line(bottleneck, faces_cache):
     [
         (61, ["a"], DataError, "have 1 class; a classifier needs at least two: add images"),
         (21, ["a", "b"], DataError, "on 16 training images of 2 classes, .* 3 sizes needs 24; add"),
-        (61, ["a", "b;c"], UsageError, "gives an image several classes, but advise judges one"),
+        (61, ["a", "b;c"], UsageError, "has images with several classes, but advise needs one"),
         (9, ["a", "b"], DataError, "class 'a' has 4 different training images; 5 folds need 5"),
     ],
 )
@@ -552,7 +552,7 @@ def test_images_without_labels_are_refused(bottleneck, make_images):
     assert bottleneck("extract", *tiny, "--data", images, "--pool", "avg").code == 0
     refused = bottleneck("advise", "--jobs", 1)
     assert refused.code == 1
-    assert "image set 'cat' has no train images; expected some to fit a classifier" in refused.err
+    assert "image set 'cat' has no train images to fit a classifier" in refused.err
     assert bottleneck("advise", "--jobs", 0).code == 2
     assert bottleneck("advise", "--picture", "advice.doc").code == 2
 
@@ -562,7 +562,7 @@ def test_mistakes_are_told_before_anything_is_computed(faces_cache):
     for wrong, sentence in (
         ({"cv": 1}, "`cv` must be a whole number of at least 2, got 1"),
         ({"repeats": 0}, "`repeats` must be a whole number of at least 1, got 0"),
-        ({"memory": 1000}, "needs [0-9]+ MB with copies, but may take 0 MB; give a `pool`"),
+        ({"memory": 1000}, "needs [0-9]+ MB with copies, but the limit is 0 MB; give a `pool`"),
     ):
         with pytest.raises(UsageError, match=sentence):
             advise_on(faces_cache, selections, **wrong)
@@ -573,7 +573,9 @@ def test_mistakes_are_told_before_anything_is_computed(faces_cache):
     for other in (None, selections):
         with pytest.raises(WrongTypeError, match="^`cache` must be Cache, str or Path, got "):
             advise_on(other, selections)
-    with pytest.raises(WrongTypeError, match=r"^`selections` must be layers as .*select_layers"):
+    with pytest.raises(
+        WrongTypeError, match=r"^`selections` must be the result of .*select_layers"
+    ):
         advise_on(faces_cache, "penultimate")
 
 

@@ -273,5 +273,5 @@ def test_steps_that_draw_elsewhere_are_refused(monkeypatch):
             return torch.from_numpy(np.random.default_rng().permuted(inpt.numpy()))
 
     monkeypatch.setattr(v2, "Unsteady", Unsteady, raising=False)
-    with pytest.raises(BottleneckError, match="gives another view each time"):
+    with pytest.raises(BottleneckError, match="does not give the same view each time"):
         find_policy(write("- Unsteady"))

@@ -219,7 +219,7 @@ def test_a_stream_keeps_to_its_order_and_memory(bank):
 def test_a_part_of_another_schema_is_told_from_a_damaged_one(bank, monkeypatch):
     monkeypatch.setattr(writer, "SCHEMA", 2)
     fill(bank, range(3))
-    with pytest.raises(CacheError, match="has the schema 2, expected 3: another version wrote it"):
+    with pytest.raises(CacheError, match="has schema 2, expected 3, as another version wrote it"):
         bank.known("features.30")
 
 
@@ -382,16 +382,16 @@ def test_rows_must_match_their_digests(bank):
     with pytest.raises(UsageError, match="has 1 rows, expected one for each of 2 images"):
         made.append(two, {"features.30": row(0)[None]})
     rows = {"features.30": np.stack([row(0), row(1)])}
-    with pytest.raises(UsageError, match="a digest has 64 hexadecimal digits"):
+    with pytest.raises(UsageError, match="each digest must have 64 hexadecimal digits"):
         made.append(["ab" * 31, "cd" * 33], rows)
     for views in (-1, np.array([0, 2**16])):
-        with pytest.raises(UsageError, match="a view is a number from 0 to 65535"):
+        with pytest.raises(UsageError, match="each view must be a number from 0 to 65535"):
             made.append(two, rows, views=views)
     made.append(two, rows)
     for other in ({"features.30": rows["features.30"][:, :1]}, {"other": rows["features.30"]}):
-        with pytest.raises(UsageError, match="do not go with those before"):
+        with pytest.raises(UsageError, match="do not match the earlier rows"):
             made.append(two, other)
-    with pytest.raises(UsageError, match="no images were asked for"):
+    with pytest.raises(UsageError, match="no images were requested"):
         bank.read("features.30", [])
 
 

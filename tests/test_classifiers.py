@@ -223,7 +223,7 @@ def test_recipes_of_one_class_refuse_several():
         with pytest.raises(UsageError, match=f"{clf} gives each image one class.*logreg, svm"):
             fit_rows(X, labels, clf)
     everyone = np.array(["a;b", "a", "a;b", "a;"])
-    with pytest.raises(DataError, match="class 'a' has no images that count, or all have it"):
+    with pytest.raises(DataError, match="class 'a' has no images of sample weight above 0, or all"):
         fit_rows(X[:4], everyone, "logreg")
 
 
@@ -269,9 +269,9 @@ def test_semicolons_elsewhere_in_the_set_count():
 def test_weights_must_be_weights():
     X, y = moons(20)
     for weights in (np.ones(3), np.full(20, -1.0), np.full(20, np.nan)):
-        with pytest.raises(UsageError, match="expected one for each row, from 0 on and finite"):
+        with pytest.raises(UsageError, match="must be finite numbers of at least 0, one for each"):
             fit_rows(X, y, sample_weight=weights)
-    with pytest.raises(DataError, match="class 'other' has no images that count"):
+    with pytest.raises(DataError, match="class 'other' has no images of sample weight above 0"):
         fit_rows(X, y, sample_weight=(y == "one").astype(float))
 
 

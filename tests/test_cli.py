@@ -216,7 +216,7 @@ def test_layers_and_models(bottleneck):
 @pytest.mark.usefixtures("_extracted")
 def test_a_head_that_is_replaced_is_told(bottleneck):
     assert "replaces" not in bottleneck("fit-head").err
-    assert "note: it replaces the head that had that name" in bottleneck("fit-head").err
+    assert "note: this replaced the head of the same name" in bottleneck("fit-head").err
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
     assert (row["input"], row["pool"], row["dtype"]) == ([224, 224], "none", "float16")
 
@@ -308,7 +308,7 @@ def cache_in_the_way(make_images):
         (None, ("extract", *TINY), 2, "no folder 'data'; give a folder"),
         (None, ("extract", *TINY, "--data", "x.csv"), 2, "no folder 'x.csv'"),
         (only_folder, ("extract", *TINY), 1, "no images in 'data'; expected 'data/CLASS/IMAGE'"),
-        (one_class, ("extract", *TINY), 1, "'data' has one class only, 'cat'"),
+        (one_class, ("extract", *TINY), 1, "'data' has only one class, 'cat'"),
         (lonely_class, ("extract", *TINY), 1, "class 'dog' has 1 usable image"),
         (two_classes, ("extract", "--model", "resnet5"), 2, "did you mean 'resnet50'?"),
         (
@@ -340,7 +340,7 @@ def cache_in_the_way(make_images):
             "--dtype must be float16 or float32, got 'int8'",
         ),
         (two_classes, ("extract", *TINY, "--data", "data/cat/000.png"), 2, "cannot be read as a"),
-        (two_classes, ("extract", *TINY, "--set", "../x"), 2, "'../x' cannot be a name"),
+        (two_classes, ("extract", *TINY, "--set", "../x"), 2, "'../x' is not a valid name"),
         (
             two_classes,
             ("extract", "--model", "vgg16", "--weights", "random:" + "9" * 30),
@@ -349,8 +349,8 @@ def cache_in_the_way(make_images):
         ),
         (other_set, ("fit-head",), 1, "the image set 'cache/sets/data.csv' cannot be read"),
         (other_run, ("fit-head",), 1, "does not match its digest"),
-        (two_classes, ("fit-head", "--name", ".."), 2, "'..' cannot be a name"),
-        (two_classes, ("fit-head", "--name", "a/b"), 2, "'a/b' cannot be a name"),
+        (two_classes, ("fit-head", "--name", ".."), 2, "'..' is not a valid name"),
+        (two_classes, ("fit-head", "--name", "a/b"), 2, "'a/b' is not a valid name"),
         (None, ("evaluate", "--head", ""), 2, "no head '' in 'heads'"),
         (None, ("evaluate", "--head", "../x"), 2, "no head '../x' in 'heads'"),
         (None, ("fit-head",), 1, "no extraction in the cache folder 'cache'"),

@@ -98,7 +98,7 @@ def test_compressed_features_are_the_same(bottleneck, make_images, compress):
         (("cache", "export", "out.csv"), "ending '.csv'; expected .h5, .hdf5 or .npz"),
         (("cache", "import", "gone.h5"), "no file 'gone.h5'"),
         (("cache", "import", "gone.npy"), "give --table CSV"),
-        (("cache", "import", "x.h5", "--model", "x"), "belong to a .npy array"),
+        (("cache", "import", "x.h5", "--model", "x"), "are for a .npy array"),
     ],
 )
 @pytest.mark.usefixtures("_extracted")

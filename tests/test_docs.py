@@ -88,7 +88,7 @@ def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):
     make_images(cat=2, dog=2)
     refused = bottleneck("demo")
     assert refused.code == 2
-    assert "holds other files" in refused.err
+    assert "contains other files" in refused.err
     assert not Path("cache").exists()
 
 

@@ -92,13 +92,15 @@ def test_arguments_of_other_types_are_refused(head, features):
     with pytest.raises(WrongTypeError, match=r"^`head` must be Head, got .* \(Features\)"):
         evaluate_head(features, head)
     for wrong in ("features", None):
-        with pytest.raises(WrongTypeError, match="^`features` must be Features, got .*; give what"):
+        with pytest.raises(
+            WrongTypeError, match="^`features` must be Features, got .*; give the result"
+        ):
             evaluate_head(head, wrong)
 
 
 def test_strange_classes_are_refused(head, features):
     other = replace(features, y=np.where(features.labels == "face", "face", "stranger"))
-    with pytest.raises(DataError, match="have the class 'stranger' that the head was not fitted"):
+    with pytest.raises(DataError, match="have the class 'stranger', which the head was not fitted"):
         evaluate_head(head, other)
 
 

@@ -112,7 +112,7 @@ def test_the_key_is_that_of_the_settings_alone(log):
 def test_a_log_that_is_not_there(log):
     """Nothing is found in it, and it is not made by looking."""
     assert log.find(SETTINGS) is None
-    with pytest.raises(DataError, match="no experiment log .*; 'bottleneck sweep' makes one"):
+    with pytest.raises(DataError, match="no experiment log .*; 'bottleneck sweep' creates one"):
         log.experiments()
     assert not log.file.parent.exists()
 
@@ -161,7 +161,7 @@ def later(file: Path) -> None:
         (text, "already exists and is not an experiment log; name another"),
         (short, "already exists and is not an experiment log; name another"),
         (of_another_application, "already exists and is not an experiment log; name another"),
-        (later, "has the format 2, and this version knows 1; update bottleneck-features"),
+        (later, "has format 2, but this version reads 1; update bottleneck-features"),
     ],
 )
 def test_other_files_are_refused_and_not_touched(tmp_path, make, sentence):
@@ -441,7 +441,7 @@ def test_the_better_has_the_lower_loss():
 )
 def test_other_folds_cannot_be_paired(changes):
     (name,) = changes
-    with pytest.raises(DataError, match=f"1 and 2 cannot be paired, .* not the same {name};"):
+    with pytest.raises(DataError, match=f"1 and 2 cannot be paired, .* differ in their {name};"):
         compare(experiment(1), experiment(2, **changes))
 
 
@@ -455,7 +455,7 @@ def test_folds_of_other_sizes_cannot_be_paired():
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_one_fold_has_no_interval(repeats):
     pair = [experiment(number, (0.5,) * repeats, cv=1, repeats=repeats) for number in (1, 2)]
-    with pytest.raises(UsageError, match="experiment 1 has one fold only"):
+    with pytest.raises(UsageError, match="experiment 1 has only one fold"):
         compare(*pair)
 
 

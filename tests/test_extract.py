@@ -212,7 +212,7 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny, mo
             details.canary[1][0] *= 1.01
         write_record(bank.path / "bank.json", info)
     for extract in (extract_features, forecast_extraction):
-        with pytest.raises(CacheError, match="are not what is computed now"):
+        with pytest.raises(CacheError, match="differ from those computed now"):
             extract(ImageSet.from_folder(folder), tiny, cache)
 
 
@@ -239,7 +239,7 @@ def test_weights_swapped_behind_the_caches_back(make_images):
         with h5py.File(path, "r+") as file:
             file.attrs.update(lie)
     parts = sorted(cache.root.rglob("parts/*"))
-    with pytest.raises(CacheError, match="are not what is computed now"):
+    with pytest.raises(CacheError, match="differ from those computed now"):
         extract_features(ImageSet.from_folder(folder), swapped, cache)
     assert sorted(cache.root.rglob("parts/*")) == parts
 
@@ -252,7 +252,7 @@ def test_a_bank_whose_fingerprint_is_not_its_names_gets_no_rows(make_images, tin
     for bank in cache.banks():
         write_record(bank.path / "bank.json", replace(bank.info, fingerprint="0" * 64))
     parts = sorted(cache.root.rglob("parts/*"))
-    with pytest.raises(CacheError, match="has another fingerprint than its name says"):
+    with pytest.raises(CacheError, match="does not match its name"):
         extract_features(ImageSet.from_folder(folder), tiny, cache)
     assert sorted(cache.root.rglob("parts/*")) == parts
 
@@ -466,7 +466,7 @@ def test_a_base_that_the_banks_are_not_of_is_refused(tiny):
 
 def test_settings_of_another_base_are_refused(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
-    with pytest.raises(UsageError, match="the settings are of another base than squeezenet1_1"):
+    with pytest.raises(UsageError, match="the settings describe another base than squeezenet1_1"):
         extract_features(images, tiny, Cache("cache"), ExtractSettings("vgg16"))
 
 
@@ -474,5 +474,5 @@ def test_paths_are_opened(make_images, tiny):
     folder = make_images(cat=3, dog=3)
     assert forecast_extraction(folder, tiny, "cache").missing == 6
     assert extract_features(str(folder), tiny, Path("cache")).computed == 6
-    with pytest.raises(UsageError, match="`dtype` was given beside StoreSettings"):
+    with pytest.raises(UsageError, match="`dtype` was given together with StoreSettings"):
         extract_features(folder, tiny, "cache", StoreSettings(), dtype="float32")

@@ -90,7 +90,7 @@ def test_another_set_of_the_same_name_is_noticed(make_images):
     cache = extracted(make_images(cat=3, dog=3), "features.12")
     make_images(cow=3, seed=4)
     extracted("data", model="resnet18")
-    with pytest.raises(DataError, match="'data' has been extracted from other images or labels"):
+    with pytest.raises(DataError, match="'data' was extracted with other images or labels"):
         select_features(cache, model="squeezenet1_1")
 
 
@@ -172,7 +172,7 @@ def test_features_are_told_from_their_folder_and_from_a_head(faces_cache):
 def test_settings_are_those_of_the_function(faces_cache, function, kind, given):
     with pytest.raises(TypeError, match=rf"the settings must be {kind}, got 'pool' \(str\)"):
         function(faces_cache, "pool")
-    with pytest.raises(UsageError, match="`model` was given beside .*; give it in there"):
+    with pytest.raises(UsageError, match="`model` was given together with .*; set it in there"):
         function(faces_cache, given, model="x")
 
 
@@ -189,7 +189,9 @@ def test_settings_are_those_of_the_function(faces_cache, function, kind, given):
 )
 def test_rows_to_fit_on_are_a_mask_or_places(faces_cache, rows, found):
     features = load_features(faces_cache)
-    with pytest.raises(UsageError, match=r"`rows` must be bool of shape \(200,\) or .*" + found):
+    with pytest.raises(
+        UsageError, match=r"`rows` must be a boolean mask of shape \(200,\) or .*" + found
+    ):
         fit_head(features, "centroid", rows=rows)
 
 

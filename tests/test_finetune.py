@@ -426,8 +426,8 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert extracted.code == 0, extracted.err
     svm = bottleneck("fit-head", "--clf", "svm", "--name", "svm")
     assert svm.code == 0, svm.err
-    assert "32 of the 32 train and val images were trained or validated on when" in svm.err
-    assert "what is measured on them is too good" not in evaluated.err
+    assert "32 of the 32 train and val images were used to train or validate" in svm.err
+    assert "so scores on them are too high" not in evaluated.err
     assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
@@ -501,7 +501,7 @@ def test_images_are_held_out_where_there_are_none(bottleneck):
     command = ("finetune", "--head", "head", "--unfreeze", "conv_head", "--epochs", "1")
     refused = bottleneck(*command)
     assert refused.code == 1
-    assert "no validation images, which say when to stop" in refused.err
+    assert "no validation images, which early stopping needs" in refused.err
     assert "--val-share 0.2" in refused.err
     done = bottleneck(*command, "--val-share", "0.25", "--json")
     assert done.code == 0, done.err
@@ -560,7 +560,9 @@ def test_a_killed_run_is_resumed_to_the_same_weights(started):
     assert process.wait() == -signal.SIGKILL
     assert state.exists()
     head = Head.load("heads/head")
-    with pytest.raises(UsageError, match="an unfinished run is in 'heads/killed'; go on with `re"):
+    with pytest.raises(
+        UsageError, match="an unfinished run is in 'heads/killed'; continue it with `re"
+    ):
         finetune_head(head, images, cache, "heads/killed", settings)
     other = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6, learning_rate=1e-4)
     with pytest.raises(UsageError, match="has learning_rate 0.001, not 0.0001; give the same"):
@@ -602,7 +604,7 @@ def test_a_training_that_diverges(bottleneck, started):
     )
     assert done.code == 1
     assert "the training diverged in epoch 1" in done.err
-    assert "give a --learning-rate below 1e+30" in done.err
+    assert "use a --learning-rate below 1e+30" in done.err
     weight = Head.load("heads/tuned").model.weight
     assert np.array_equal(weight, head.model.weight)
     assert bottleneck("evaluate", "--head", "tuned").code == 0
@@ -721,7 +723,7 @@ def test_in_fewer_bits_it_starts_as_well(started):
 def test_scores_that_are_no_numbers_are_told(started, monkeypatch):
     head, images, cache = started
     monkeypatch.setattr(Training, "scores", lambda _: np.full((8, 2), np.nan))
-    with pytest.raises(DataError, match="are no finite numbers in fp32; give `precision"):
+    with pytest.raises(DataError, match="are not finite in fp32; give `precision"):
         finetune_head(head, images, cache, "heads/x", FinetuneSettings(**SMALL))
     assert not Path("heads/x").exists()
 
@@ -731,7 +733,7 @@ def test_an_image_that_is_lost_on_the_way(started):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 2})
     lost = Path("data/train/dark/3.png")
-    with pytest.raises(DataError, match=r"3.png' can no longer be read .* go on with `resume"):
+    with pytest.raises(DataError, match=r"3.png' can no longer be read .* continue with `resume"):
         finetune_head(head, images, cache, "heads/x", settings, watch=lambda _: lost.rename("kept"))
     Path("kept").rename(lost)
     resumed = finetune_head(head, images, cache, "heads/x", settings, resume=True)
@@ -825,7 +827,9 @@ def test_the_start_is_not_replaced(bottleneck, started):
     started[0].save("heads/head")
     done = bottleneck("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--name", "head")
     assert done.code == 2
-    assert "the result would replace 'head', its start; give another --name" in done.err
+    assert (
+        "the result would replace 'head', the head it starts from; give another --name" in done.err
+    )
 
 
 def test_a_network_that_scores_otherwise_is_not_trained(started):
@@ -833,7 +837,7 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
     features = np.random.default_rng(0).random((4, 1280), dtype=np.float32)
     scores = head.decision_function(features)
     check_start(head, features, scores * 1.0001)
-    with pytest.raises(BottleneckError, match="this is a defect of this package"):
+    with pytest.raises(BottleneckError, match="this is a bug in this package"):
         check_start(head, features, scores * 1.01)
 
 
@@ -843,7 +847,7 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
         ({"unfreeze": "blocks.99"}, "no layer 'blocks.99' in efficientnet_lite0"),
         ({"unfreeze": "classifier"}, "'classifier' of efficientnet_lite0 lies above the head's"),
         ({"unfreeze": "global_pool"}, "has nothing to train between itself and the head's"),
-        ({"unfreeze": "all", "from_cache": True}, "there are no frozen activations to cache"),
+        ({"unfreeze": "all", "from_cache": True}, "leaves no frozen activations to cache"),
         ({"learning_rate": 0.0}, "`learning_rate` must be a number above 0, got 0.0"),
         ({"epochs": 0}, "`epochs` must be a whole number of at least 1, got 0"),
         (
@@ -853,8 +857,8 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
         ({"precision": "16-mixed"}, "`precision` must be fp32, bf16 or fp16, got '16-mixed'"),
         ({"precision": "fp16"}, "`precision=fp16` needs a GPU"),
         ({"augment": "flop"}, "path of a .yaml file; did you mean 'flip'"),
-        ({"augment": "flip", "from_cache": True}, "give `views=8` for as many of each image"),
-        ({"views": 3}, "that are not augmented would all be the same; give `augment`"),
+        ({"augment": "flip", "from_cache": True}, "give `views=8` for 8 views of each image"),
+        ({"views": 3}, "would all be the same; give `augment`"),
         ({"val_share": 0.2}, "has 8 validation images already; leave `val_share` out"),
     ],
 )
@@ -871,10 +875,10 @@ def test_mistakes_are_told_in_a_sentence(started, settings, message):
 def test_heads_and_images_that_do_not_go_together(started, make_images):
     head, images, cache = started
     settings = FinetuneSettings(**SMALL)
-    with pytest.raises(UsageError, match="a knn head has no weights that could be trained"):
+    with pytest.raises(UsageError, match="a knn head has no weights to train"):
         finetune_head(fitted(cache, images, "knn"), images, cache, "heads/x", settings)
     others = ImageSet.open(make_images("others", cat=4, dog=4))
-    with pytest.raises(DataError, match="are of the classes cat, dog; expected those of the head"):
+    with pytest.raises(DataError, match="have the classes cat, dog; expected those of the head"):
         finetune_head(head, others, cache, "heads/x", FinetuneSettings(**SMALL, val_share=0.5))
     Path("heads/x").mkdir(parents=True)
     Path("heads/x/letter.txt").touch()
@@ -891,7 +895,7 @@ def test_heads_and_images_that_do_not_go_together(started, make_images):
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
         finetune_head(head, images, cache, "heads/z", settings, weights="random:1")
     imported = replace(head, source=replace(head.source, precision=""))
-    with pytest.raises(UsageError, match="features of 'efficientnet_lite0' that were imported"):
+    with pytest.raises(UsageError, match="imported features of 'efficientnet_lite0'"):
         finetune_head(imported, images, cache, "heads/z", settings)
     wide = replace(head, source=replace(head.source, adjustments={"keep_aspect": True}))
     with pytest.raises(UsageError, match="extract without `keep_aspect"):

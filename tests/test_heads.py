@@ -388,7 +388,7 @@ def test_rows_and_labels_must_match():
     with pytest.raises(UsageError, match="expected one row of features for each label"):
         fit_rows(X, y, validation=(X[:0], y[:0]))
     X[3, 1] = np.nan
-    with pytest.raises(DataError, match="the features hold nan or inf"):
+    with pytest.raises(DataError, match="the features contain nan or inf"):
         fit_rows(X, y)
 
 

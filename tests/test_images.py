@@ -239,7 +239,7 @@ def test_folders_without_images_are_named(make_images, bottleneck):
     tiny = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
     done = bottleneck("extract", *tiny, "--data", folder, "--pool", "avg")
     assert "2 class or split folders have no images: data/bird/, data/fish/" in done.err
-    assert "1 files are no images, or of no class, left out: 1 .txt" in done.err
+    assert "1 files were left out, as they are not images or have no class: 1 .txt" in done.err
 
 
 def test_unlabelled_folder(make_images):

@@ -63,7 +63,7 @@ def test_the_table(bottleneck):
     assert rows[0] == ["3", "block5_pool", "avg", "svm", "1", "0.9", "0", "0.1", "5", "1.5"]
     assert [row[0] for row in rows] == ["3", "2", "4", "1"]
     assert rows[2][4] == "-"
-    assert "mean of accuracy over the folds" in finished.err
+    assert "mean and standard deviation of accuracy over the folds" in finished.err
     append((0.7,) * 5, model="resnet18")
     assert lines(bottleneck("leaderboard").out)[0][:2] == ["number", "model"]
     append((0.7,) * 5, image_set="other")
@@ -175,7 +175,7 @@ def test_an_empty_log(bottleneck):
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (("--log", "other"), 1, "no experiment log 'other'; 'bottleneck sweep' makes one"),
+        (("--log", "other"), 1, "no experiment log 'other'; 'bottleneck sweep' creates one"),
         (("--log", "text"), 2, "'text' already exists and is not an experiment log"),
         (("--log", "."), 1, "'.' cannot be used"),
         (("--sort", "acuracy"), 2, "no metric 'acuracy' in these experiments; expected one of acc"),
@@ -208,7 +208,7 @@ def test_other_folds_are_not_compared(bottleneck):
     append((0.9,) * 4)
     finished = bottleneck("leaderboard", "--compare", "1", "2")
     assert finished.code == 1
-    assert "experiments 1 and 2 cannot be paired, as they have not the same cv" in finished.err
+    assert "experiments 1 and 2 cannot be paired, as they differ in their cv" in finished.err
 
 
 @pytest.mark.usefixtures("_log")

@@ -273,7 +273,7 @@ def test_devices_that_are_not_there():
             find_devices("cuda:1")
     with pytest.raises(UsageError, match="no device 'gpu'; expected auto, cpu, cuda"):
         find_devices("gpu")
-    with pytest.raises(UsageError, match="cannot share a run"):
+    with pytest.raises(UsageError, match="mixes the CPU with a GPU"):
         find_devices("cpu,cuda:0")
 
 
@@ -414,9 +414,11 @@ def test_whole_images_of_any_proportions(photographs, model):
 
 
 def test_what_whole_images_need(photographs):
-    with pytest.raises(UsageError, match="'features.12.cat' has another shape for each size"):
+    with pytest.raises(
+        UsageError, match="shape of layer 'features.12.cat' depends on the image size"
+    ):
         base(keep_aspect=True)
-    with pytest.raises(UsageError, match="keep their proportions and be squashed"):
+    with pytest.raises(UsageError, match="be squashed and keep their proportions"):
         base(pool="avg", keep_aspect=True, squash=True)
     with pytest.raises(UsageError, match="cannot compute"):
         base("vit_b_32", ["penultimate"], keep_aspect=True)

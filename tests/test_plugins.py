@@ -120,7 +120,7 @@ def test_the_embedded_models_use_the_same_door():
         ("absent", "no_such_module:x", "cannot be loaded \\(ModuleNotFoundError"),
         ("no_model", "tiny_bases:no_model", "is str; expected a callable"),
         ("misnamed", "tiny_bases:misnamed", "is a model 'tiny'; expected"),
-        ("resnet18", "tiny_bases:resnet18", "brought by torchvision or timm and by tiny-bases"),
+        ("resnet18", "tiny_bases:resnet18", "provided by torchvision or timm and by tiny-bases"),
     ],
 )
 def test_a_broken_package_is_told_and_breaks_nothing_else(
@@ -142,7 +142,7 @@ def test_networks_and_weights_that_break(installed):
     installed(**{name: f"tiny_bases:{name}" for name in names})
     with pytest.raises(UsageError, match="unbuildable cannot be traced .*KeyError: 'x'"):
         FrozenBase("unbuildable", weights="random")
-    with pytest.raises(UsageError, match="it keeps doubled, which is computed from weights"):
+    with pytest.raises(UsageError, match="it stores doubled, which is computed from weights"):
         FrozenBase("derived", weights="random")
     base = FrozenBase("weightless", weights="random")
     assert base.shapes == {"1": (3 * 32 * 32,)}

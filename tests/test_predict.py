@@ -83,9 +83,9 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
 def test_a_head_that_knows_no_base(faces_cache):
     features, head = fitted(faces_cache)
     bare = fit_rows(features.X, features.labels, C=head.hyperparameters["C"])
-    with pytest.raises(DataError, match="does not say which features it belongs to"):
+    with pytest.raises(DataError, match="does not record which features it was fitted on"):
         load_base(bare)
-    with pytest.raises(DataError, match="does not say which features it belongs to"):
+    with pytest.raises(DataError, match="does not record which features it was fitted on"):
         features_of(bare.source, faces_cache)
 
 

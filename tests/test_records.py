@@ -415,13 +415,16 @@ def test_a_source_without_views_is_written_as_before_there_were_any():
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"weight": np.full((2, 3), np.nan, np.float32)}, "weight holds nan or inf"),
-        ({"bias": np.array([1, np.inf], np.float32)}, "bias holds nan or inf"),
+        ({"weight": np.full((2, 3), np.nan, np.float32)}, "weight contains nan or inf"),
+        ({"bias": np.array([1, np.inf], np.float32)}, "bias contains nan or inf"),
         ({"weight": np.ones((2, 4), np.float32)}, "weight has the shape (2, 4) of float32"),
-        ({"weight": np.ones((3, 3), np.float32)}, "expected floating numbers of shape (2, 3)"),
-        ({"bias": np.ones(3, np.float32)}, "expected floating numbers of shape (2,)"),
+        (
+            {"weight": np.ones((3, 3), np.float32)},
+            "expected floating-point numbers of shape (2, 3)",
+        ),
+        ({"bias": np.ones(3, np.float32)}, "expected floating-point numbers of shape (2,)"),
         ({"bias": np.ones((2, 1), np.float32)}, "bias has the shape (2, 1)"),
-        ({"weight": np.ones((2, 3), np.int64)}, "of int64, expected floating numbers"),
+        ({"weight": np.ones((2, 3), np.int64)}, "of int64, expected floating-point numbers"),
         ({"bias": None}, "of the kind 'affine' has weight, expected bias, weight"),
         ({"more": np.ones(2, np.float32)}, "has bias, more, weight, expected bias, weight"),
     ],
@@ -453,7 +456,9 @@ def test_weights_of_another_kind_are_refused(name):
                 Head.load("heads/q")
     for key, more in (("n_features", 1), ("classes", ["c"])):
         reseal(path, content | {key: content[key] + more})
-        with pytest.raises(DataError, match="has the shape .* expected floating numbers of shape"):
+        with pytest.raises(
+            DataError, match="has the shape .* expected floating-point numbers of shape"
+        ):
             Head.load("heads/q")
 
 
@@ -518,7 +523,7 @@ def test_damaged_weights_are_refused():
 def test_a_model_is_not_its_own_base():
     path = make_model()
     reseal(path, content_of(path) | {"base": "heads/tuned"})
-    with pytest.raises(WeightsError, match="expected a model that is not fine-tuned itself"):
+    with pytest.raises(WeightsError, match="which is fine-tuned itself"):
         find_model("heads/tuned")
 
 

@@ -222,7 +222,7 @@ def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):
         ),
         (
             "[extrat]\n",
-            "[extrat] that is no command; expected [default] or a command's name; did you mean '",
+            "[extrat], which is not a command; expected [default] or a command's name; did you",
         ),
         ("[default]\nmodle = 'vgg16'\n", "unknown key 'modle' in [default]"),
         ("seed = 3\n", "the key 'seed' outside of a command's table; put it under [default]"),
@@ -230,7 +230,7 @@ def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):
             "[sweep]\ncv = 1\n",
             "[sweep] in 'bottleneck.toml': cv must be a whole number of at least 2",
         ),
-        ("[sweep\n", "'bottleneck.toml' is not TOML"),
+        ("[sweep\n", "'bottleneck.toml' is not valid TOML"),
         ("cache = 3\n", "the key 'cache' outside of a command's table"),
         (
             "[cache]\nverify = 3\n",
@@ -238,7 +238,7 @@ def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):
         ),
         (
             "[cache.lss]\n",
-            "a table [cache.lss] that is no command; expected [default] or a command's",
+            "the table [cache.lss], which is not a command; expected [default] or a command's",
         ),
         ("[cache.lss]\n", "; did you mean 'cache.ls'?"),
         ("[cache]\nls = 1\n", "'bottleneck.toml': [cache.ls] must be a table of settings, got 1"),
@@ -347,7 +347,7 @@ def test_what_is_in_force_is_toml_again(bottleneck):
 
 
 def test_what_is_in_force_for_one_command_or_a_group(bottleneck):
-    assert bottleneck("config").err == "no bottleneck.toml: all are defaults\n"
+    assert bottleneck("config").err == "no bottleneck.toml: all settings have their defaults\n"
     for words in (["cache", "ls"], ["cache.ls"], ["cache ls"]):
         assert {command for command, _ in settings_in_force(bottleneck, *words)} == {"cache ls"}
     group = {command for command, _ in settings_in_force(bottleneck, "cache")}

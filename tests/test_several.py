@@ -48,7 +48,7 @@ def test_from_the_manifest_to_predictions(bottleneck, manifest, faces):
     assert found["confusion"] is None
     refused = bottleneck("evaluate", "--picture", "no.png")
     assert refused.code == 2
-    assert "a confusion matrix is of one each; leave --picture out" in refused.err
+    assert "a confusion matrix needs one class for each; leave --picture out" in refused.err
     lines = bottleneck("predict", faces / "face", "--json").out.splitlines()
     shares = [json.loads(line)["probabilities"] for line in lines]
     labels = [json.loads(line)["class"] for line in lines]

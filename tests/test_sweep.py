@@ -190,7 +190,7 @@ def test_paths_and_keywords_do_as_well(small):
         with pytest.raises(TypeError, match="^`cache` must be Cache, str or Path, got ") as raised:
             run_sweep(wrong, layers, LOG)
         assert isinstance(raised.value, UsageError)
-    with pytest.raises(TypeError, match=r"^`selections` must be layers as .*select_layers gives"):
+    with pytest.raises(TypeError, match=r"^`selections` must be the result of .*select_layers"):
         run_sweep(small, "blocks.0", LOG)
 
 
@@ -300,7 +300,7 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
         (("--neighbors", "3"), "--neighbors is not for softmax; leave it out, or add to --clf"),
         (("--hidden", "3"), "--hidden is for mlp, not for softmax; add --clf mlp"),
         (("--clf", "smv"), "knn or mlp, got 'smv'; did you mean 'svm'?"),
-        (("--jobs", "0"), "--jobs is 0, expected a number of processes"),
+        (("--jobs", "0"), "--jobs must be at least 1, or -1 for one process per core"),
         (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),
         (("--log", "/proc/none/log.sqlite"), "cannot be used"),
         (("--cv", "1000"), "1000 folds need 1000: add images"),

@@ -394,5 +394,5 @@ def test_nothing_is_added_to_what_another_library_computed(paths):
     info.layers["features.3.cat"].canary[0][0] *= 1.5
     write_record(bank.info_file, info)
     assert len(transformer.transform(paths[:6])) == 6
-    with pytest.raises(CacheError, match="are not what is computed now"):
+    with pytest.raises(CacheError, match="differ from those computed now"):
         transformer.transform(paths)

@@ -239,7 +239,7 @@ def test_rows_are_computed_again_to_check_them(make_images):
     assert extract_features(ImageSet.from_folder(folder), base, cache).computed == 16
     assert not recheck_banks(cache, [bank])[0].damage
     shutil.move("data", "elsewhere")
-    assert "is where its extraction found it" in recheck_banks(cache, [bank])[0].skipped
+    assert "none of the images is unchanged" in recheck_banks(cache, [bank])[0].skipped
 
 
 def test_changed_images_and_small_activations_are_no_damage(make_images):
@@ -333,7 +333,7 @@ def test_an_image_set_that_was_changed_is_set_aside(make_images):
     content = file.read_text()
     file.write_text(content.replace('"cat"', '"dog"', 1))
     (damage,) = verify_cache(cache).damage
-    assert "not as its last extraction wrote it" in damage.reason
+    assert "has changed since its last extraction" in damage.reason
     assert not file.exists()
     extract_features(ImageSet.from_folder(folder), base, cache)
     assert file.read_text() == content
@@ -369,7 +369,7 @@ def test_rows_that_vanish_during_an_extraction_are_told(make_images):
 
     writer.PART_SECONDS, before = 0.0, writer.PART_SECONDS
     try:
-        with pytest.raises(CacheError, match=r"\d+ of 16 images vanished from the cache"):
+        with pytest.raises(CacheError, match=r"\d+ of 16 images disappeared from the cache"):
             extract_features(
                 ImageSet.from_folder(folder), base, cache, batch_size=4, progress=remove
             )
@@ -634,9 +634,9 @@ def test_pruning_by_model_layer_age_and_size(tmp_path):
     assert found(keep_bytes=total) == []
     assert found(keep_bytes=total - 50_000) == [("old", "b"), ("old", "a")]
     assert len(found(keep_bytes=0)) == 3
-    with pytest.raises(UsageError, match="nothing to prune by"):
+    with pytest.raises(UsageError, match="no rule for what to remove"):
         find_prunable(cache)
-    with pytest.raises(UnknownNameError, match="no bank of the model 'ol'"):
+    with pytest.raises(UnknownNameError, match="no bank of model 'ol'"):
         find_prunable(cache, model="ol")
     with pytest.raises(UsageError, match="no layer 'c' in 2 banks"):
         find_prunable(cache, layer="c")

@@ -271,7 +271,7 @@ def test_folds_hold_out_plain_rows_and_are_those_without_views(crowded):
 
 def test_views_without_their_image_are_refused():
     X, y = np.zeros((4, 2)), np.array(["a", "b", "a", "b"])
-    with pytest.raises(UsageError, match="1 of 4 rows are plain; expected one at least in each"):
+    with pytest.raises(UsageError, match="only 1 of 4 rows are unaugmented; expected at least one"):
         fit_rows(X, y, plain=np.array([True, False, False, False]))
 
 
@@ -338,8 +338,8 @@ def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
         assert np.allclose(list(mean.probabilities.values()), each.mean(axis=0), atol=1e-6)
         assert mean.label == head.classes[int(each.mean(axis=0).argmax())]
     for options, said in (
-        ({"tta": 2}, "`tta` is 2, and views that are not augmented"),
-        ({"tta": 2, "augment": "none"}, "`tta` is 2, and views that are not augmented"),
+        ({"tta": 2}, "`tta` is 2, but unaugmented views"),
+        ({"tta": 2, "augment": "none"}, "`tta` is 2, but unaugmented views"),
         ({"tta": -1}, "`tta` must be a whole number from 0"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -384,8 +384,8 @@ def test_upkeep_knows_views(images, lite0, train):
 def test_what_there_cannot_be_views_of(images, lite0):
     cache = Cache("cache")
     for options, said in (
-        ({"views": 2}, "`views` is 2, and views that are not augmented would be copies"),
-        ({"views": 2, "augment": "none"}, "`views` is 2, and views that are not augmented"),
+        ({"views": 2}, "`views` is 2, but unaugmented views would be copies"),
+        ({"views": 2, "augment": "none"}, "`views` is 2, but unaugmented views"),
         ({"augment": "standard"}, "`augment` 'standard' needs `views` of at least 1"),
         (
             {"views": 65536, "augment": "standard"},
@@ -395,7 +395,7 @@ def test_what_there_cannot_be_views_of(images, lite0):
         with pytest.raises(UsageError, match=said):
             extract_features(images, lite0, cache, **options)
     unlabelled = ImageSet.from_paths([Path(images.items[0].path)])
-    with pytest.raises(DataError, match="has no train images, and only these have views"):
+    with pytest.raises(DataError, match="has no train images, and only train images"):
         extract_features(unlabelled, lite0, cache, views=2, augment="standard")
     assert not cache.root.exists()
 
@@ -414,7 +414,7 @@ def test_views_on_the_command_line(bottleneck, images):
     assert "softmax on 12 images of" in bottleneck("fit-head", "--C", 0.01, "--views", 0).out
     assert "on 4 test images" in bottleneck("evaluate", "--head", "viewed").out
     swept = bottleneck("sweep", "--clf", "ridge", "--C", 0.1, "--cv", 2, "--jobs", 1)
-    assert "each training image is fitted on with 2 views of it" in swept.err
+    assert "fitted on 2 views of each training image" in swept.err
     options = ("--head", "viewed", root / "test/cat", "--tta", 3, "--augment", "standard")
     rows = list(csv.DictReader(bottleneck("predict", *options).out.splitlines()))
     assert len(rows) == 2

@@ -1,4 +1,4 @@
-"""What to do next: more data, another layer, another head, or fine-tuning."""
+"""Advise what to do next: more data, another layer, another head, or fine-tuning."""
 
 from bottleneck.advise.advice import Advice, advise_on
 from bottleneck.advise.curve import LearningCurve, PowerLaw, fit_power_law

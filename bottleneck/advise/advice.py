@@ -1,4 +1,4 @@
-"""From the cached features of some layers to what should be done next."""
+"""Turn the cached features of some layers into advice on what to do next."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,30 +25,30 @@ from bottleneck.settings import AdviseSettings
 __all__ = ["Advice", "advise_on", "grid_sizes"]
 
 _LEAST_SIZES = 3
-"""A power law has as many numbers."""
+"""The number of parameters of a power law."""
 _MOST_SIZES = 6
 _HEAD_REPEATS = 2
-"""Repetitions in which other heads are tried: a network takes its time."""
+"""Repetitions for other heads, because a network takes long to train."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What cached features say about what to do next.
+    """Advice on what to do next, with its evidence.
 
     Attributes
     ----------
     image_set, model : str
-        Of the layers.
+        The image set and model of the layers.
     layer, pool : str
-        The last layer, on which the curve and the heads are.
+        The last layer, used for the learning curve and for comparing heads.
     clf : str
         The classifier.
     held_out : str
-        What the scores are of.
+        The images that the scores are computed on, in words.
     evidence : Evidence
-        What was measured.
+        The measurements.
     verdict : Verdict
-        What to do.
+        The conclusion.
     """
 
     image_set: str
@@ -61,7 +61,7 @@ class Advice:
     verdict: Verdict
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the advice as JSON holds it."""
+        """Return the advice in JSON types."""
         return asdict(self)
 
 
@@ -76,29 +76,28 @@ def advise_on(
     progress: Progress | None = None,
     **options: Any,
 ) -> Advice:
-    """Measure what limits a head: the number of images, the layer, the head itself or the labels.
+    """Measure what limits a head: the number of images, the layer, the head or the labels.
 
-    Heads are fitted on nested subsets of the training images and judged on images that they have
-    not seen: the ``val`` images where there are any, else folds of the training images. The test
-    images are not touched, nor are augmented views. The rules that lead to the verdict are those of
-    `bottleneck.advise.verdict.decide`.
+    Heads are fitted on nested subsets of the training images and judged on held-out images: the
+    ``val`` images if there are any, else folds of the training images. Test images and augmented
+    views are not used. `bottleneck.advise.verdict.decide` has the rules for the verdict.
 
     Parameters
     ----------
     cache : Cache, str or Path
-        Where the features are.
+        The cache, or its folder.
     selections : sequence of FeatureSource
-        The layers of one image set, as `bottleneck.select_layers` gives them.
+        The layers, all of one image set: the result of `bottleneck.select_layers`.
     settings : AdviseSettings, optional
-        How it is measured.
+        The classifier, repetitions and folds.
     jobs : int, optional
-        Fits at a time, as joblib has it: its own configuration says how many by default.
+        Number of parallel fits; by default as joblib is configured.
     memory : int, optional
-        Bytes that the features of a layer may take, see `bottleneck.load_features`.
+        Memory limit in bytes for the features of a layer, see `bottleneck.load_features`.
     progress : callable, optional
-        Called with ``"advise"``, the fits done and the fits to do.
+        Called with ``"advise"``, the number of fits done and their total.
     **options
-        Fields of `AdviseSettings`, such as ``clf="svm", repeats=2``, instead of `settings`.
+        Fields of `AdviseSettings`, such as ``clf="svm", repeats=2``, in place of `settings`.
 
     Returns
     -------
@@ -107,14 +106,14 @@ def advise_on(
     Raises
     ------
     UnknownNameError
-        There is no such classifier.
+        The classifier does not exist.
     UsageError
-        There are no layers, folds or repetitions, a layer does not fit into memory, or an image may
-        be of several classes.
+        There are no layers, folds or repetitions, a layer does not fit into memory, or images may
+        have several classes.
     WrongTypeError
-        The cache is neither a `Cache` nor a folder, or the selections are no layers.
+        The cache is neither a `Cache` nor a folder, or `selections` are not layers.
     DataError
-        The set has no labels, no train images or one class only, or too few images for three sizes.
+        The set has no labels, no train images, only one class, or too few images for three sizes.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
@@ -164,17 +163,14 @@ def advise_on(
 def _check_layers(selections: Sequence[FeatureSource]) -> None:
     if not all(isinstance(each, FeatureSource) for each in selections):
         raise WrongTypeError(
-            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
+            f"`selections` must be the result of bottleneck.select_layers, got {selections}"
         )
     if not selections:
-        raise UsageError(
-            "no layers to advise on; expected at least one: give those of an extraction"
-        )
+        raise UsageError("no layers to advise on; give at least one extracted layer")
     models = list(dict.fromkeys(each.model for each in selections))
     if len(models) > 1:
         raise UsageError(
-            f"the layers are of several models ({', '.join(models)}); expected those of one: "
-            f"choose it with `model`"
+            f"the layers come from several models ({', '.join(models)}); choose one with `model`"
         )
 
 
@@ -183,37 +179,37 @@ def _features(cache: Cache, selection: FeatureSource, memory: int | None) -> Fea
     features = load_features(cache, selection.with_views(0), memory=memory)
     if not isinstance(features.X, np.ndarray):
         raise UsageError(
-            f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but may "
-            f"take {(memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, or more "
-            f"`memory`"
+            f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but the "
+            f"limit is {(memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, or "
+            f"more `memory`"
         )
     return features
 
 
 def _sizes(bench: Bench) -> list[int]:
-    """Return how many rows heads are fitted on; `DataError` where there are too few sizes."""
+    """Return the sizes of the training subsets; `DataError` if there are too few sizes."""
     rows = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
     classes = len(bench.problem.targets.classes)
     sizes = grid_sizes(rows, classes)
     if len(sizes) < _LEAST_SIZES:
         least = LEAST_PER_CLASS * classes * 2 ** (_LEAST_SIZES - 1)
         raise DataError(
-            f"heads can be fitted on {rows} training images of {classes} classes, and a learning "
+            f"only {rows} training images of {classes} classes are available, but a learning "
             f"curve of {_LEAST_SIZES} sizes needs {least}; add images"
         )
-    # Folds differ by a few rows: the largest size is all that each has.
+    # Folds differ by a few rows: the largest size is one that every fold has.
     return [*sizes[:-1], bench.images]
 
 
 def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
-    """Return how many rows the subsets have: halved again and again, ascending, all at last.
+    """Return the sizes of the training subsets, each about half of the next, in ascending order.
 
     Parameters
     ----------
     n_rows : int
-        That there are.
+        Number of training rows, which is the largest size.
     n_classes : int
-        Of which every subset has `LEAST_PER_CLASS` rows.
+        Number of classes; every subset has `LEAST_PER_CLASS` rows of each.
 
     Returns
     -------

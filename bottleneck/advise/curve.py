@@ -1,4 +1,4 @@
-"""Learning curves: what heads reach with fewer images, and what a power law says of more."""
+"""Learning curves: scores with fewer images, and power-law forecasts for more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _LEAST_SIZES = 3
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """The error as a + b n^-c of n images.
+    """The power law a + b n^-c, for the error with n training images.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class PowerLaw:
     exponent: float
 
     def error(self, images: float) -> float:
-        """Return the share of held-out images that a head of so many images gets wrong.
+        """Return the error on held-out images with a number of training images.
 
         Parameters
         ----------
@@ -56,18 +56,18 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What heads that are fitted on so many images reach.
+    """Scores of heads fitted on one number of images.
 
     Attributes
     ----------
     images : int
-        Fitted on, on average over the folds.
+        Number of training images, averaged over the folds.
     accuracy, log_loss : Estimate
-        Of held-out images; the log loss in nats.
+        On held-out images; the log loss in nats.
     train_accuracy, train_log_loss : float
-        Of the images fitted on.
+        On the training images.
     gap : float
-        By how much their accuracy is above that of those held out.
+        Training accuracy minus held-out accuracy.
     """
 
     images: int
@@ -80,16 +80,16 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a power law says of more images.
+    """The forecast for more images.
 
     Attributes
     ----------
     factor : int
-        How many times the training images that there are.
+        Factor by which the number of training images grows.
     images : int
-        How many these would be.
+        The resulting number of training images.
     accuracy, gain : Estimate
-        Of held-out images, and by how much it is above that of all images there are.
+        Accuracy on held-out images, and its gain over that with all current images.
     """
 
     factor: int
@@ -100,16 +100,16 @@ class Forecast:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Scores by the number of training images.
+    """Scores as a function of the number of training images.
 
     Attributes
     ----------
     points : list of CurvePoint
-        By size.
+        In ascending order of size.
     law : PowerLaw
-        Fitted to the error, which is 1 less the accuracy.
+        Fitted to the error, 1 - accuracy.
     forecasts : list of Forecast
-        For twice and four times the images.
+        For twice and four times as many images.
     """
 
     points: list[CurvePoint]
@@ -118,16 +118,16 @@ class LearningCurve:
 
 
 def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> LearningCurve:
-    """Put a curve together, and fit and forecast it.
+    """Build a learning curve, fit a power law and forecast.
 
     Parameters
     ----------
     bench : Bench
-        The rows.
+        The rows and folds.
     scored : sequence of Scored
-        Of three sizes or more.
+        Scores at three or more sizes.
     seed : int
-        Of the draws that give the forecasts' intervals.
+        Seed of the bootstrap draws for the forecasts' intervals.
 
     Returns
     -------
@@ -156,14 +156,14 @@ def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -
     """Fit a + b n^-c by weighted least squares (Hestness et al. 2017, Deep Learning Scaling is
     Predictable, Empirically, section 3).
 
-    For each c the best a and b, both at least 0, are those of a linear problem.
+    For each c the optimal a and b, both at least 0, solve a linear problem.
 
     Parameters
     ----------
     images, errors : np.ndarray
         Shape (m,): at least three sizes.
     weights : np.ndarray
-        Shape (m,): one over each error's variance, up to a factor.
+        Shape (m,): proportional to the inverse variance of each error.
 
     Returns
     -------
@@ -192,34 +192,34 @@ def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -
 def forecast_gain(
     images: np.ndarray, accuracies: Sequence[Samples], now: int, seed: int
 ) -> tuple[PowerLaw, list[Forecast]]:
-    """Fit a power law to errors and forecast what more images bring.
+    """Fit a power law to errors and forecast the gain from more images.
 
-    The intervals are those of fits to curves drawn with replacement from all folds (Efron and
-    Tibshirani 1993, An Introduction to the Bootstrap, section 13.3), widened as folds share the
-    images that they train on, see `Samples.widening`. Each leaves out some of the smallest sizes,
-    of three or more: few images do not follow the law yet (Hestness et al. 2017, section 5).
+    The intervals come from fits to bootstrap samples of all folds (Efron and Tibshirani 1993, An
+    Introduction to the Bootstrap, section 13.3), and are widened because folds share training
+    images, see `Samples.widened`. Each fit leaves out some of the smallest sizes and keeps at least
+    three, because few images do not follow the law yet (Hestness et al. 2017, section 5).
 
     Parameters
     ----------
     images : np.ndarray
         Shape (m,): sizes.
     accuracies : sequence of Samples
-        Those at each size.
+        Accuracies at each size.
     now : int
-        Images that there are.
+        Current number of training images.
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
     law : PowerLaw
         The best fit.
     forecasts : list of Forecast
-        For twice and four times the images.
+        For twice and four times as many images.
     """
     errors = 1 - np.stack([each.values for each in accuracies])
     variances = errors.reshape(len(errors), -1).var(axis=1)
-    # No size rules alone because its folds happen to agree.
+    # Keep one size from dominating only because its folds happen to agree.
     weights = 1 / (variances + variances.mean() / 10 + np.finfo(float).eps)
     law = fit_power_law(images, errors.mean(axis=(1, 2)), weights)
     samples = accuracies[0]

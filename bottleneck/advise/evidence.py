@@ -1,4 +1,4 @@
-"""What the learning curve, layers, heads and confident errors say of a head."""
+"""Evidence for the advice: the learning curve, layers, heads and confident errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,33 +29,33 @@ __all__ = [
 ]
 
 EARLY = 0.5
-"""An early layer takes at most this share of the multiply-adds of the last."""
+"""Maximum multiply-adds of an early layer, as a fraction of those of the last layer."""
 _WORTH, _WORTH_SHARE = 0.01, 0.1
-"""A gain is useful from a point of accuracy on, and from a tenth of the error on."""
+"""A useful gain is at least one point of accuracy and at least a tenth of the error."""
 _SHARES = (0.25, 0.5, 1.0)
 _CONFIDENT = 4
 
 
 @dataclass(frozen=True)
 class LayerScore:
-    """What heads reach on one layer.
+    """Scores of heads on one layer.
 
     Attributes
     ----------
     layer, pool : str
-        The layer by its alias, if it has one, and how it is pooled.
+        The layer, by its alias if it has one, and its pooling.
     depth : float
-        Share of the multiply-adds of the deepest layer here; of the layers, where the network is
-        not known.
+        Multiply-adds up to the layer as a fraction of those up to the deepest layer here; for an
+        unknown network, the layer's position as a fraction.
     accuracy, log_loss : Estimate
-        Of held-out images, by heads on all others.
+        On held-out images.
     deviation : float
-        Of the accuracy over the folds.
+        Standard deviation of the accuracy over the folds.
     curve : LearningCurve
-        By the number of images, the gap to those fitted on, and what more are expected to bring.
+        The learning curve of the layer.
     difference : Estimate or None
-        Of the accuracy, less that of the last layer on the same folds, as one of the layers that
-        are all compared with it; None of the last layer itself.
+        Accuracy minus that of the last layer on the same folds, with an interval corrected for all
+        compared layers; None for the last layer itself.
     """
 
     layer: str
@@ -69,22 +69,22 @@ class LayerScore:
 
     @property
     def name(self) -> str:
-        """The layer, and how it is pooled if it is."""
+        """The layer, and its pooling if it has one."""
         return self.layer if self.pool == "none" else f"{self.layer} ({self.pool})"
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """What sets another layer apart from the last one.
+    """Comparison of another layer with the last one.
 
     Attributes
     ----------
     layer : str
-        The other one, by its alias if it has one.
+        The other layer, by its alias if it has one.
     gain : Estimate
-        In accuracy: of the two joined, or of the last one, less that of the weaker.
+        Gain in accuracy: of both layers together over the last one, or of the last over the other.
     tuning : FineTuning or None
-        That of all layers after it.
+        Fine-tuning of all blocks after the other layer.
     """
 
     layer: str
@@ -94,19 +94,19 @@ class Contrast:
 
 @dataclass(frozen=True)
 class HeadScore:
-    """What another head reaches on the last layer.
+    """Scores of another classifier on the last layer.
 
     Attributes
     ----------
     clf : str
         The classifier.
     richer : bool
-        Whether it can tell apart what the head judged cannot; if not, it is a simpler one.
+        Whether it is more expressive than the judged head; if not, it is simpler.
     accuracy : Estimate
-        Of held-out images.
+        On held-out images.
     difference : Estimate
-        Of the accuracy, less that of the head judged on the same folds, as one of several heads
-        that are compared with it.
+        Accuracy minus that of the judged head on the same folds, with an interval corrected for all
+        compared heads.
     """
 
     clf: str
@@ -117,35 +117,35 @@ class HeadScore:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the rules look at.
+    """Everything that the rules use.
 
     Attributes
     ----------
     accuracy : Estimate
-        Of images held out, by heads on the last layer fitted on all others.
+        On held-out images, with heads on the last layer.
     classes : int
-        How many there are.
+        Number of classes.
     images : int
-        Training images.
+        Number of training images.
     curve : LearningCurve
         Of the last layer.
     layers : list of LayerScore
-        In the network's order.
+        In the order of the network.
     heads : list of HeadScore
         On the last layer.
     joined : Contrast or None
-        What another layer adds to the last one; None where there is no other one. To the last
-        layer's log probabilities a multiple of another's is added; which layer and which multiple
-        says the log loss of all blocks but the one that is judged. The layer named is the one that
-        was chosen most often.
+        What another layer adds to the last one; None if there is no other layer. A multiple of the
+        other layer's log probabilities is added to those of the last layer; the layer and the
+        multiple minimise log loss on all blocks but the judged one. The named layer is the one
+        chosen most often.
     rise : Contrast or None
-        By how much the accuracy of the last layer is above that of the best early one.
+        Gain in accuracy of the last layer over the best early one.
     surest_error : Estimate
-        The error among the 25% most confident predictions of each block. Where classes overlap,
-        these are far from their border, and it is far below the error of all. Labels that are
-        wrong at random are so for any prediction, and it is as high.
+        The error among the 25% most confident predictions of each block. It is far below the
+        overall error where classes overlap, as confident predictions are far from the class border.
+        It is as high as the overall error where labels are wrong at random.
     tuning : FineTuning or None
-        The cheapest one, that of the last block.
+        The cheapest fine-tuning, of the last block only.
     """
 
     accuracy: Estimate
@@ -161,22 +161,22 @@ class Evidence:
 
     @property
     def error(self) -> float:
-        """The share of held-out images that got another class."""
+        """The fraction of held-out images that are classified wrongly."""
         return 1 - self.accuracy.value
 
     @property
     def worth(self) -> float:
-        """The least gain in accuracy that is useful."""
+        """The smallest useful gain in accuracy."""
         return max(_WORTH, _WORTH_SHARE * self.error)
 
     @property
     def at_most(self) -> float:
-        """The error less what even the most confident predictions have of it."""
+        """The overall error minus the error of the most confident predictions."""
         return max(0.0, self.error - self.surest_error.value)
 
 
 class JudgedLayer(NamedTuple):
-    """A layer, and what heads on it say.
+    """A layer and the scores of heads on it.
 
     Attributes
     ----------
@@ -185,9 +185,9 @@ class JudgedLayer(NamedTuple):
     depth : float
         See `LayerScore`.
     tuning : FineTuning or None
-        That of the layers after it, see `bottleneck.advise.network.Depths.fine_tuning`.
+        Fine-tuning of the layers after it, see `bottleneck.advise.network.Depths.fine_tuning`.
     sizes : list of Scored
-        By the number of images fitted on; the last are fitted on all.
+        Scores by number of training images; the last are with all images.
     """
 
     source: FeatureSource
@@ -197,9 +197,9 @@ class JudgedLayer(NamedTuple):
 
 
 def other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
-    """Return heads to compare one with, and whether each is richer than that one.
+    """Return heads to compare with a head, and whether each is more expressive.
 
-    A network with larger steps and less patience does as well in a comparison, and sooner.
+    The network has a larger learning rate and less patience: as good for a comparison, but faster.
 
     Parameters
     ----------
@@ -230,22 +230,22 @@ def gather(
     *,
     seed: int,
 ) -> Evidence:
-    """Compare layers and heads with the last layer and the head judged.
+    """Compare layers with the last layer, and heads with the judged head.
 
     Parameters
     ----------
     bench : Bench
-        The rows.
+        The rows and folds.
     layers : sequence of JudgedLayer
-        In the network's order, of which `last` is one.
+        In the order of the network, including `last`.
     last : JudgedLayer
         The layer that is judged.
     heads : sequence of (Recipe, bool, Scored)
-        Of `other_heads`.
+        The result of `other_heads`, with scores.
     briefly : Bench
-        The repetitions in which these were tried.
+        The repetitions used for these heads.
     seed : int
-        That of `learning_curve`.
+        Seed, as for `learning_curve`.
 
     Returns
     -------

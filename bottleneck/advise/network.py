@@ -1,4 +1,4 @@
-"""Where the layers of a cache stand in their network, and what fine-tuning it costs."""
+"""The depth of cached layers in their network, and the cost of fine-tuning from them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,23 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["Depths", "FineTuning"]
 
 _BACKWARD = 3
-"""What a forward and a backward pass take, in forward passes."""
+"""Cost of a forward and a backward pass, in forward passes."""
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Where a fine-tuning begins, and its cost.
+    """Where fine-tuning starts, and its cost.
 
     Attributes
     ----------
     layer : str
-        From which on the network would be trained.
+        First layer to train.
     multiply_adds : int
-        Of an epoch, for one image: the layers below once, those trained three times.
+        Multiply-adds of an epoch, for one image: once for frozen layers, three times for trained
+        ones.
     extractions : float
-        The same in multiples of what extracting the image's features takes.
+        The same, as a multiple of extracting the image's features.
     head_epochs : float
-        The same in multiples of what an epoch of the head takes on cached features.
+        The same, as a multiple of one epoch of the head on cached features.
     """
 
     layer: str
@@ -41,13 +42,13 @@ class FineTuning:
 
 
 class Depths:
-    """How deep layers are in their network.
+    """The depths of layers in their network.
 
     Parameters
     ----------
     selections : sequence of FeatureSource
-        The layers, all of one model. If the model is not known here, as features may come from
-        elsewhere, they are taken to be equally far apart in the order given.
+        The layers, all of one model. If the model is unknown, as with imported features, they are
+        taken to be equally spaced in the given order.
     """
 
     def __init__(self, selections: Sequence[FeatureSource]) -> None:
@@ -55,7 +56,7 @@ class Depths:
         self._most = max(1, *(self._costs[each.layer] for each in selections))
 
     def in_order(self, selections: Sequence[FeatureSource]) -> list[FeatureSource]:
-        """Return layers as their network computes them.
+        """Return layers in the order of computation.
 
         Parameters
         ----------
@@ -76,7 +77,7 @@ class Depths:
         return sorted(selections, key=lambda each: names.index(each.layer))
 
     def share(self, selection: FeatureSource) -> float:
-        """Return what share of the multiply-adds of the most expensive layer a layer needs.
+        """Return the multiply-adds up to a layer as a fraction of those up to the deepest one.
 
         Parameters
         ----------
@@ -98,17 +99,17 @@ class Depths:
     def fine_tuning(
         self, last: FeatureSource, after: FeatureSource, n_features: int, n_classes: int
     ) -> FineTuning | None:
-        """Return what training all that comes after a layer costs; None for an unknown network.
+        """Return the cost of training everything after a layer; None for an unknown network.
 
         Parameters
         ----------
         last : FeatureSource
-            The layer that the head is on.
+            The layer of the head.
         after : FeatureSource
-            The last layer to stay frozen. Where it is `last`, or nothing is computed after it that
-            could be trained, that is the end of the block before the last one.
+            The last frozen layer. If it is `last`, or no weights follow it, the last block is
+            trained.
         n_features, n_classes : int
-            The head's.
+            Sizes of the head.
 
         Returns
         -------
@@ -131,10 +132,10 @@ class Depths:
         )
 
     def _start_of_last_block(self, network: "Network", last: int) -> int:
-        """Return the place of the first layer of the last block below the layer at a place.
+        """Return the index of the first layer of the last block before the layer at an index.
 
-        What follows the last block of a network belongs to it, such as a convolution before the
-        pooling; a layer within a block ends it.
+        Layers after the last block of a network belong to it, such as a convolution before the
+        pooling; a layer within a block ends the block.
         """
         ends = [place for place, name in enumerate(self._costs) if name in network.blocks]
         below = [end for end in ends if end < last]
@@ -144,7 +145,7 @@ class Depths:
 
 
 def _costs(selections: Sequence[FeatureSource]) -> "tuple[Network | None, dict[str, int]]":
-    """Return the network, if it is known, and the multiply-adds up to each layer, in its order."""
+    """Return the network, if known, and the multiply-adds up to each layer, in network order."""
     from bottleneck.bases.network import traced
 
     sizes = {each.layer: each.adjustments.get("image_size") for each in selections}

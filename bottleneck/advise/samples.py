@@ -1,4 +1,4 @@
-"""What was measured on folds, and the intervals that it gives."""
+"""Measurements on folds, and their confidence intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ __all__ = ["Estimate", "Samples"]
 
 _TWO_SIDED = (0.025, 0.975)
 _NORMAL = 1.96
-"""The upper of these quantiles of a normal distribution."""
+"""Upper quantiles of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Estimate:
     value : float
         The estimate.
     low, high : float
-        Of the interval.
+        Limits of the interval.
     """
 
     value: float
@@ -34,7 +34,7 @@ class Estimate:
     high: float
 
     def share(self) -> Self:
-        """Return it with an interval of what is a share: from 0 to 1."""
+        """Return the estimate with its interval clipped to 0 to 1, for a proportion."""
         return replace(self, low=max(0.0, self.low), high=min(1.0, self.high))
 
     def __str__(self) -> str:
@@ -43,22 +43,22 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """A metric by repetition and block of held-out images.
+    """A metric for each repetition and block of held-out images.
 
-    Folds share the images that are trained on, so that they are not independent: intervals are
-    those of the corrected resampled t statistic, see `bottleneck.experiments.compare`.
+    Folds share training images and are not independent, so intervals come from the corrected
+    resampled t statistic, see `bottleneck.experiments.compare`.
 
     Attributes
     ----------
     values : np.ndarray
         Shape (r, b).
     ratio : float
-        How many images are held out in a block for each that is trained on at the full size.
-        Smaller subsets overlap less, so that their intervals are rather too wide.
+        Held-out images of a block per training image, at the full size. For smaller subsets, which
+        overlap less, the intervals are slightly too wide.
     crossed : bool
-        Whether every repetition holds out the same blocks: those of the ``val`` images.
+        Whether every repetition holds out the same blocks, those of the ``val`` images.
     least : float
-        What an interval reaches in any case: blocks that are all alike leave some doubt as well.
+        Minimum half-width of an interval, because identical results leave some uncertainty too.
     """
 
     values: np.ndarray
@@ -67,21 +67,21 @@ class Samples:
     least: float = 0.0
 
     def __sub__(self, other: Self) -> Self:
-        """Pair metrics of the same folds."""
+        """Return the paired differences of metrics on the same folds."""
         return replace(self, values=self.values - other.values)
 
     @property
     def mean(self) -> float:
-        """Over all repetitions and blocks."""
+        """Mean over all repetitions and blocks."""
         return float(self.values.mean())
 
     @property
     def deviation(self) -> float:
-        """Over all repetitions and blocks."""
+        """Standard deviation over all repetitions and blocks."""
         return float(self.values.std(ddof=1))
 
     def estimate(self, comparisons: int = 1) -> Estimate:
-        """Return the mean with its interval, one of several that are to hold at once.
+        """Return the mean with its interval, corrected for several comparisons.
 
         Parameters
         ----------
@@ -101,9 +101,9 @@ class Samples:
         return Estimate(self.mean, self.mean - half, self.mean + half)
 
     def resampled(self, draws: int, seed: int) -> np.ndarray:
-        """Return what each cell counts in draws with replacement, of shape (draws, r, b).
+        """Return the weight of each cell in bootstrap draws, of shape (draws, r, b).
 
-        Cells are drawn; where repetitions hold out the same blocks, repetitions and blocks.
+        Cells are drawn; if repetitions hold out the same blocks, repetitions and blocks are.
 
         Parameters
         ----------
@@ -125,10 +125,10 @@ class Samples:
         return repeats[:, :, None] * generator.multinomial(b, [1 / b] * b, draws)[:, None, :]
 
     def widened(self, value: float, draws: Sequence[float]) -> Estimate:
-        """Return a number with the interval of what `resampled` metrics make of it.
+        """Return a value with the interval of its bootstrap draws, widened.
 
-        That is too narrow: draws take the cells for independent, and for normal what has a t
-        distribution.
+        The plain interval is too narrow: the bootstrap treats cells as independent, and as normal
+        where a t distribution applies.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Heads fitted on subsets of a layer's rows, and what they say of the rows held out."""
+"""Fit heads on subsets of a layer's rows, and score the held-out rows."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,24 +22,24 @@ from bottleneck.solvers import in_parallel, threads_for
 __all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets", "score_sizes"]
 
 LEAST_PER_CLASS = 3
-"""Different images of a class in the smallest subset, as far as there are so many."""
+"""Distinct images per class in the smallest subset, if there are so many."""
 _INNER_FOLDS = 3
 _RULE_OF_THREE = 3
-"""What n images have not shown once happens to less than 3 of n (Hanley and Lippman-Hand 1983, If
-Nothing Goes Wrong, Is Everything All Right?)."""
+"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
+Goes Wrong, Is Everything All Right?)."""
 
 
 class Scored(NamedTuple):
-    """What heads of one kind and size say of the rows that are judged.
+    """Scores of heads of one kind and size on the judged rows.
 
     Attributes
     ----------
     log_probabilities : np.ndarray
-        Shape (r, s, k): of each repetition, of heads that had not seen the row.
+        Shape (r, s, k): for each repetition, from heads that were not fitted on the row.
     trained : np.ndarray
-        Shape (r, f): rows that each head was fitted on.
+        Shape (r, f): number of rows that each head was fitted on.
     train_accuracy, train_log_loss : np.ndarray
-        Shape (r, f): on those rows.
+        Shape (r, f): scores on those rows.
     """
 
     log_probabilities: np.ndarray
@@ -49,23 +49,23 @@ class Scored(NamedTuple):
 
 
 _Fit = tuple[np.ndarray, int, float, float]
-"""What one head says of the rows held out, the rows it was fitted on, and its scores on those."""
+"""Log probabilities of the held-out rows, number of training rows, and the scores on those."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Rows of a layer, and which of them are held out in each repetition.
+    """The rows of a layer, and the folds of each repetition.
 
     Attributes
     ----------
     problem : Problem
         n rows.
     repeats : list of list of Fold
-        The heads to fit in each repetition; between them they hold every judged row out once.
+        The folds of each repetition; together they hold out every judged row once.
     judged : np.ndarray
-        Places of the s rows that are held out.
+        Indices of the s rows that are held out.
     blocks : list of list of np.ndarray
-        Of each repetition: groups of places among the judged rows, each of which is one sample.
+        For each repetition, groups of indices into the judged rows; each group is one sample.
     """
 
     problem: Problem
@@ -85,28 +85,28 @@ class Bench:
 
     @property
     def images(self) -> int:
-        """How many training images there are: more than folds of them are fitted on."""
+        """Number of training images, more than a fold of them is fitted on."""
         return int((self.repeats[0][0].fit | (not self.crossed)).sum())
 
     @property
     def fits(self) -> int:
-        """How many heads of one kind there are to fit."""
+        """Number of heads of one kind to fit."""
         return sum(map(len, self.repeats))
 
     @property
     def held_out(self) -> str:
-        """What the scores are of, in words."""
+        """The images that are judged, in words."""
         if self.crossed:
             return f"{len(self.judged)} val images"
         folds = f"{len(self.repeats[0])} folds of the training images"
         return f"{folds}, drawn {len(self.repeats)} times" if len(self.repeats) > 1 else folds
 
     def first(self, repeats: int) -> "Bench":
-        """Return the first repetitions."""
+        """Return a bench with only the first repetitions."""
         return replace(self, repeats=self.repeats[:repeats], blocks=self.blocks[:repeats])
 
     def over_blocks(self, measure: Callable[[int, np.ndarray], float]) -> Samples:
-        """Return what a function of a repetition and of a block's places measures."""
+        """Apply a function of a repetition and a block's indices to all blocks."""
         values = [
             [measure(repeat, block) for block in own] for repeat, own in enumerate(self.blocks)
         ]
@@ -115,7 +115,7 @@ class Bench:
         return Samples(np.array(values), ratio, self.crossed)
 
     def right(self, scores: np.ndarray) -> np.ndarray:
-        """Return which rows have the highest score for their own class, bool of shape (r, s)."""
+        """Return which rows are classified correctly, bool of shape (r, s)."""
         return np.asarray(scores.argmax(axis=2) == self.codes)
 
     def losses(self, log_probabilities: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ class Bench:
         return np.asarray(-log_probabilities[:, np.arange(len(self.judged)), self.codes])
 
     def accuracy(self, scored: Scored) -> Samples:
-        """Return the share of rows that got their own class."""
+        """Return the fraction of rows that are classified correctly."""
         right = self.right(scored.log_probabilities)
         samples = self.over_blocks(lambda repeat, block: right[repeat, block].mean())
         return replace(samples, least=_RULE_OF_THREE / len(self.judged))
@@ -135,10 +135,10 @@ class Bench:
 
 
 def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> Bench:
-    """Say which rows are fitted on and which are held out; the test images are neither.
+    """Choose the rows to fit on and the rows to hold out; test images are neither.
 
-    Held out are stratified folds of the training images, or the ``val`` images where there are any;
-    these are then dealt to as many blocks, which tell how far chance goes.
+    The held-out rows are stratified folds of the training images, or the ``val`` images if there
+    are any, which are then split into as many blocks to estimate the variance.
 
     Parameters
     ----------
@@ -153,12 +153,13 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     DataError
         The set has no labels, no train images, one class, or too few images of one.
     UsageError
-        An image may be of several classes.
+        Images may have several classes.
     """
     if features.images.multilabel:
         raise UsageError(
-            f"image set {features.images.name!r} gives an image several classes, but advise judges "
-            f"one for each; compare layers and classifiers with 'bottleneck sweep'"
+            f"image set {features.images.name!r} has images with several classes, but advise "
+            f"needs one class for each image; compare layers and classifiers with 'bottleneck "
+            f"sweep'"
         )
     cv, repeats, seed = settings.cv, settings.repeats, settings.seed
     problem = problem_of(features, recipe, TrainingSettings(seed=seed))
@@ -169,13 +170,12 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
     if len(held) < cv:
         raise DataError(
-            f"image set {features.images.name!r} has {len(held)} val images, expected {cv} at "
-            f"least, as `cv` says; add some, or leave them out, and folds of the training images "
-            f"will do"
+            f"image set {features.images.name!r} has {len(held)} val images, but `cv` needs at "
+            f"least {cv}; add val images, or remove them to use folds of the training images"
         )
     problem, fold = with_validation(problem, held.X, held.labels)
     judged = np.flatnonzero(fold.held)
-    # Dealt class by class, as cards are.
+    # Dealt class by class, like cards, so that blocks are stratified.
     shuffled = np.random.default_rng(seed).permutation(len(judged))
     codes = problem.targets.codes[judged][shuffled]
     order = shuffled[np.argsort(codes, kind="stable")]
@@ -186,10 +186,10 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
 def nested_subsets(
     problem: Problem, fit: np.ndarray, sizes: Sequence[int], repeat: int
 ) -> list[np.ndarray]:
-    """Return subsets of which each holds the smaller ones, bool of shape (n,) each.
+    """Return nested subsets, bool of shape (n,) each.
 
-    Groups are drawn in an order of which every beginning has the classes' shares; rows of a group
-    come together.
+    Groups are drawn in an order in which every prefix is stratified; the rows of a group stay
+    together.
 
     Parameters
     ----------
@@ -198,10 +198,10 @@ def nested_subsets(
     fit : np.ndarray
         bool of shape (n,): the rows to draw from.
     sizes : sequence of int
-        Rows of each subset, at most; but `LEAST_PER_CLASS` groups of each class in any case, as far
-        as there are so many.
+        Maximum rows of each subset; but at least `LEAST_PER_CLASS` groups of each class, if there
+        are so many.
     repeat : int
-        Other numbers give other subsets.
+        Number of the repetition; each gives different subsets.
 
     Returns
     -------
@@ -239,18 +239,18 @@ def score_sizes(
     jobs: int | None,
     advance: Callable[[], None],
 ) -> list[Scored]:
-    """Fit heads on nested subsets of each size in every repetition, and score what is held out.
+    """Fit heads on nested subsets of each size in every repetition, and score the held-out rows.
 
     Parameters
     ----------
     bench : Bench
-        The rows.
+        The rows and folds.
     recipe : Recipe
-        The classifier. Its hyper-parameter is chosen on folds of each subset.
+        The classifier. Its hyperparameter is chosen on folds of each subset.
     sizes : sequence of int
-        Rows to fit on; all there are, where there are fewer.
+        Rows to fit on; all rows if there are fewer.
     jobs : int, optional
-        Fits at a time, as joblib has it.
+        Number of parallel fits, as for joblib.
     advance : callable
         Called after each fit.
 
@@ -265,7 +265,7 @@ def score_sizes(
         for fold in folds
         for subset in nested_subsets(bench.problem, fold.fit, sizes, repeat)
     ]
-    # All rows there are, with the same rows held out, are the same in every repetition.
+    # With all rows and the same held-out rows, every repetition gives the same result.
     keys = [(fold.fit.tobytes(), fold.held.tobytes()) for fold in wanted]
     tasks = dict(zip(keys, wanted, strict=True))
     fit = joblib.delayed(partial(_fit, bench.problem, recipe))
@@ -279,7 +279,7 @@ def score_sizes(
 
 
 def _joined(bench: Bench, fits: Sequence[_Fit]) -> Scored:
-    """Put what the folds of each repetition say of their rows together."""
+    """Join the results of the folds of each repetition."""
     folds = [(repeat, fold) for repeat, own in enumerate(bench.repeats) for fold in own]
     k = len(bench.problem.targets.classes)
     said = np.empty((len(bench.repeats), len(bench.problem.X), k), np.float32)
@@ -290,13 +290,13 @@ def _joined(bench: Bench, fits: Sequence[_Fit]) -> Scored:
 
 
 def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:
-    """Choose the hyper-parameter on folds of the rows fitted on, fit, and score all rows."""
+    """Choose the hyperparameter on folds of the training rows, fit, and score all rows."""
     used = fold.fit | fold.held
     own, fit = problem.take(used), fold.fit[used]
     with threads_for(own.X.size):
         inner: list[Fold] = []
         if not isinstance(recipe, MLP):
-            # Standardised once by all rows fitted on, so that inner folds share a reduction.
+            # Standardised once over all training rows, so that inner folds share a reduction.
             own = replace(own, X=own.reduction(fit).rows, standardize=False)
             inner = _inner_folds(own, fit)
         everyone = Fold(fit, np.ones_like(fit))

@@ -1,4 +1,4 @@
-"""What to do next, by stated rules: the thresholds below are all there is to them."""
+"""Decide what to do next, by explicit rules with the thresholds below."""
 
 from dataclasses import dataclass
 
@@ -31,36 +31,36 @@ SHOWN, OPEN, RULED_OUT = "shown", "open", "ruled out"
 _STATES = (RULED_OUT, OPEN, SHOWN)
 
 _NEGLIGIBLE = 2
-"""A gain is ruled out where its interval ends below twice a useful one, see `Evidence.worth`."""
+"""A gain is ruled out if its interval ends below twice a useful gain, see `Evidence.worth`."""
 _NOTHING_LEFT = 0.02
-"""An error below which nothing that could be gained would be seen."""
+"""Below this error, no gain is visible."""
 _AT_MOST_LEFT = 0.05
-"""And what its interval has to stay below."""
+"""Upper limit of the error's interval, for the same rule."""
 _NOISE_SHARE = 0.5
-"""Labels are noisy where the most confident predictions have this share of the error."""
+"""Labels are noisy if the most confident predictions have this fraction of the error."""
 _NEAR_CHANCE = 0.5
-"""A head with more than this share of the error of guessing is confident of nothing."""
+"""A head with more than this fraction of the error of guessing has no confident predictions."""
 
 _Conclusion = tuple[str, str, Estimate | None, str | None]
-"""The kind of a verdict, why, the gain that can be expected, and where to fine-tune from."""
+"""Kind of a verdict, its reason, the expected gain, and the layer to fine-tune from."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Something to do, and what it is expected to bring.
+    """A possible next step and its expected gain.
 
     Attributes
     ----------
     kind : str
         `MORE_DATA`, `EARLIER_LAYER`, `POOLING` or `HEAD`.
     what : str
-        It, in words.
+        Description in words.
     gain : Estimate
-        In accuracy.
+        Gain in accuracy.
     state : str
         ``shown``, ``ruled out`` or ``open``.
     cost : str
-        In words.
+        Cost in words.
     """
 
     kind: str
@@ -72,22 +72,22 @@ class Option:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do next.
+    """The recommended next step.
 
     Attributes
     ----------
     kind : str
-        One of those above.
+        One of the kinds above.
     sentence : str
-        It, with its evidence, expected gain and cost.
+        The recommendation, with its evidence, expected gain and cost.
     layer : str or None
-        From which layer on to fine-tune, where it has plateaued.
+        Layer to start fine-tuning from, if the head has plateaued.
     gain : Estimate or None
-        In accuracy, where one can be expected; its low and high are 95% limits.
+        Expected gain in accuracy, if any, with its 95% interval.
     at_most : float
-        What the most confident predictions leave to be gained.
+        Upper bound of any gain, from the error of the most confident predictions.
     options : list of Option
-        All that was weighed.
+        All options considered.
     """
 
     kind: str
@@ -99,15 +99,16 @@ class Verdict:
 
 
 def decide(evidence: Evidence) -> Verdict:
-    """Return the verdict that the evidence allows.
+    """Return the verdict that follows from the evidence.
 
-    In this order: nothing is left; the option with the largest gain that is shown; undecided while
-    the interval of one includes a gain; then the curve is flat, and what limits it is asked for.
+    The rules in order: nothing is left to gain; else the shown option with the largest gain; else
+    undecided, if the interval of any option includes a useful gain; else the curve is flat, and the
+    verdict names what limits it.
 
     Parameters
     ----------
     evidence : Evidence
-        What was measured.
+        The measurements.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
 
 
 def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
-    """Say what limits a head that nothing here helps: the labels, the images or the layer."""
+    """Say what limits a head that no option improves: the labels, the images or the layer."""
     joined, rise = evidence.joined, evidence.rise
     unsure_where_wrong = evidence.surest_error.high < _NOISE_SHARE * evidence.error
     flat = (
@@ -178,7 +179,7 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
 
 
 def _noisy_labels(evidence: Evidence) -> str | None:
-    """Say so where predictions are wrong however confident they are."""
+    """Return a sentence if predictions are wrong however confident they are."""
     surest, error = evidence.surest_error, evidence.error
     near_chance = error >= _NEAR_CHANCE * (1 - 1 / evidence.classes)
     if surest.low <= _NOISE_SHARE * error or near_chance:
@@ -191,7 +192,7 @@ def _noisy_labels(evidence: Evidence) -> str | None:
 
 
 def _depth_does_not_matter(evidence: Evidence) -> str | None:
-    """Say so where an early layer is as good as the last and has nothing to add to it."""
+    """Return a sentence if an early layer is as good as the last and adds nothing to it."""
     joined, margin = evidence.joined, _NEGLIGIBLE * evidence.worth
     if joined and _state(evidence, joined.gain) == RULED_OUT:
         for each in evidence.layers:
@@ -225,7 +226,7 @@ def _cost(evidence: Evidence, tuning: FineTuning | None) -> str:
 
 
 def _options(evidence: Evidence) -> list[Option]:
-    """Return what could help: more images, and of the other layers and heads the best ones."""
+    """Return the options: more images, and the best of the other layers and heads."""
 
     def option(kind: str, what: str, gain: Estimate, cost: str) -> Option:
         return Option(kind, what, gain, _state(evidence, gain), cost)
@@ -259,7 +260,7 @@ def _options(evidence: Evidence) -> list[Option]:
 
 
 def _state(evidence: Evidence, gain: Estimate) -> str:
-    """Return what an interval says of a gain."""
+    """Return whether an interval shows a gain, rules it out, or leaves it open."""
     if gain.low > 0 and gain.value >= evidence.worth:
         return SHOWN
     return RULED_OUT if gain.high < _NEGLIGIBLE * evidence.worth else OPEN

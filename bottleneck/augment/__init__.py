@@ -1,4 +1,4 @@
-"""Augmentation policies: views of an image that depend on its digest and their number alone."""
+"""Augmentation policies: views of an image that depend only on its digest and their number."""
 
 from bottleneck.augment.policies import POLICIES, Policy, find_policy
 

@@ -1,4 +1,4 @@
-"""The steps of a policy, torchvision's and our own, and where their random numbers come from."""
+"""The steps of a policy, torchvision's and our own, and their random number generator."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 __all__ = ["EdgeAffine", "EdgeElastic", "Seeded", "known_classes", "make_pipeline"]
 
 _WIDEST = 3
-"""Deviations at which a Gaussian is cut off."""
+"""Standard deviations at which a Gaussian kernel is truncated."""
 _DRAWING: set[Any] = {
     torch.rand,
     torch.randn,
@@ -35,13 +35,13 @@ _DRAWING_LIKE = {torch.rand_like: torch.rand, torch.randn_like: torch.randn}
 
 
 class _Warp(v2.Transform):  # type: ignore[misc]
-    """Looks output pixels up elsewhere in the image, in one bilinear interpolation.
+    """Samples output pixels from other places of the image, with one bilinear interpolation.
 
-    The image goes on with its outermost pixels, which no class of torchvision does.
+    Outside the image its edge pixels are repeated, which no class of torchvision does.
     """
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> torch.Tensor:
-        """Look the pixels up at `places`, (height, width, 2), rows before columns, from the middle.
+        """Sample the pixels at `places`, (height, width, 2), rows before columns, from the centre.
 
         Returns
         -------
@@ -57,22 +57,21 @@ class _Warp(v2.Transform):  # type: ignore[misc]
 
 
 class EdgeAffine(_Warp):
-    """Rotate, shift, shear and zoom in one.
+    """Rotate, shift, shear and zoom in one step.
 
-    What Keras' ``ImageDataGenerator`` does with ``fill_mode="nearest"``: output pixels are looked
-    up in the image at rotation x shift x shear x zoom of their place.
+    As Keras' ``ImageDataGenerator`` with ``fill_mode="nearest"``: the value of an output pixel is
+    sampled at its coordinates multiplied by rotation x shift x shear x zoom.
 
     Parameters
     ----------
     degrees : float
         Angles are drawn from [-degrees, degrees].
     shift : float
-        Shifts are drawn from [-shift, shift] parts of the height, and of the width.
+        Shifts are drawn from [-shift, shift], as a fraction of the height and of the width.
     shear : float
         Shear angles are drawn from [-shear, shear], in radians.
     zoom : float
-        What heights and widths are multiplied by is drawn, for each alone, from
-        [1 - zoom, 1 + zoom].
+        Factors of the height and of the width are drawn independently from [1 - zoom, 1 + zoom].
     """
 
     def __init__(
@@ -80,11 +79,11 @@ class EdgeAffine(_Warp):
     ) -> None:
         super().__init__()
         if not 0 <= zoom < 1:
-            raise ValueError(f"zoom must be from 0 to below 1, not {zoom!r}")
+            raise ValueError(f"zoom must be at least 0 and below 1, got {zoom!r}")
         self.degrees, self.shift, self.shear, self.zoom = degrees, shift, shear, zoom
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw where the output's pixels lie in the image.
+        """Draw the places in the image that the output pixels are sampled at.
 
         Parameters
         ----------
@@ -111,25 +110,25 @@ class EdgeElastic(_Warp):
     """Shift every pixel a little, neighbours alike (Simard et al. 2003, Best Practices for
     Convolutional Neural Networks Applied to Visual Document Analysis, section 2).
 
-    What ``ElasticTransform`` does, with numbers that mean the same for images of any size, and with
-    the noise smoothed along each axis in turn, which is many times faster.
+    As ``ElasticTransform``, with parameters relative to the image size, and with noise smoothed
+    along one axis after the other, which is many times faster.
 
     Parameters
     ----------
     shift : float
-        Deviation of the shifts along each axis, in parts of the shorter side.
+        Standard deviation of the shifts along each axis, as a fraction of the shorter side.
     smooth : float
-        Deviation of the Gaussian that smooths them, in parts of the shorter side.
+        Standard deviation of the Gaussian that smooths them, as a fraction of the shorter side.
     """  # noqa: D205 - the source belongs to the first sentence
 
     def __init__(self, shift: float = 0.0, smooth: float = 0.05) -> None:
         super().__init__()
         if not smooth > 0:
-            raise ValueError(f"smooth must be above 0, not {smooth!r}")
+            raise ValueError(f"smooth must be above 0, got {smooth!r}")
         self.shift, self.smooth = shift, smooth
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw where the output's pixels lie in the image.
+        """Draw the places in the image that the output pixels are sampled at.
 
         Parameters
         ----------
@@ -153,7 +152,7 @@ class EdgeElastic(_Warp):
 
 
 def _places(height: int, width: int) -> torch.Tensor:
-    """Return each pixel's row and column, seen from the middle: (height, width, 2)."""
+    """Return each pixel's row and column relative to the centre: (height, width, 2)."""
     rows = torch.arange(height) - (height - 1) / 2
     columns = torch.arange(width) - (width - 1) / 2
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1)
@@ -173,7 +172,7 @@ def known_classes() -> dict[str, type[v2.Transform]]:
 
 
 class Seeded(TorchFunctionMode):
-    """Has this thread's draws come from a generator of its own."""
+    """Makes random draws of this thread use a generator of its own."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -191,7 +190,7 @@ class Seeded(TorchFunctionMode):
 
 @lru_cache(maxsize=16)
 def make_pipeline(text: str, size: tuple[int, int]) -> list[Any]:
-    """Make the steps that a policy's `as_dict` names, for a base that takes this size.
+    """Build the steps of a policy's `as_dict`, for a base with this input size.
 
     Parameters
     ----------

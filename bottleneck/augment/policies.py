@@ -1,4 +1,4 @@
-"""Augmentation policies: views of an image that depend on its digest and their number alone."""
+"""Augmentation policies: views of an image that depend only on its digest and their number."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["POLICIES", "Policy", "find_policy"]
 
 _SCHEME = 1
-"""Counts changes to how views are seeded, and to what our own classes do."""
+"""Increased when the seeds of views or the results of our own classes change."""
 
 _Step = tuple[str, Mapping[str, Any]]
 _FLIP: _Step = ("RandomHorizontalFlip", {"p": 0.5})
@@ -46,15 +46,15 @@ _TRIAL_SIZE = (96, 80)
 
 @dataclass(frozen=True)
 class Policy:
-    """How images are augmented.
+    """An augmentation policy.
 
     Attributes
     ----------
     name : str
-        One of `POLICIES`, or the name of the YAML file that it comes from.
+        One of `POLICIES`, or the name of its YAML file.
     steps : tuple of (str, mapping)
-        One after the other: a class of ``torchvision.transforms.v2``, or `EdgeAffine` or
-        `EdgeElastic`, and its arguments. A ``size`` that a class needs is that of the base.
+        Applied in order: a class of ``torchvision.transforms.v2``, or `EdgeAffine` or
+        `EdgeElastic`, and its arguments. A class that needs a ``size`` gets the base's input size.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Policy:
 
     @classmethod
     def from_dict(cls, name: str, content: Mapping[str, Any]) -> Self:
-        """Return the policy whose `as_dict` this was.
+        """Build the policy from its `as_dict`.
 
         Parameters
         ----------
@@ -84,43 +84,43 @@ class Policy:
 
     @property
     def whole(self) -> bool:
-        """Whether it takes the whole decoded image rather than the pixels that the base sees."""
+        """Whether it needs the whole decoded image rather than the preprocessed pixels."""
         return bool(self.steps) and self.steps[0][0] == "RandomResizedCrop"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all that decides the pixels, as JSON has it; the name does not."""
+        """Return everything that affects the pixels, in JSON types; the name does not."""
         steps = [{name: dict(arguments)} for name, arguments in self.steps]
         return {"scheme": _SCHEME, "steps": json.loads(json.dumps(steps, allow_nan=False))}
 
     def augment(
         self, pixels: "torch.Tensor", digest: str, view: int, size: tuple[int, int]
     ) -> "torch.Tensor":
-        """Return one view of an image, the same whenever and wherever it is asked for.
+        """Return one view of an image; the same arguments always give the same pixels.
 
-        Threads may call it at once: nothing is drawn from torch's global generator.
+        It is thread-safe: torch's global generator is not used.
 
         Parameters
         ----------
         pixels : torch.Tensor
-            uint8 of shape (3, h, w): if `whole`, the decoded image in any size, else what the base
-            sees of it, of that `size`.
+            uint8 of shape (3, h, w): the decoded image of any size if `whole`, else the
+            preprocessed image of shape `size`.
         digest : str
             SHA-256 of the image file.
         view : int
-            From 1 on; view 0 is the plain image, which no policy makes.
+            Number of the view, from 1 on; view 0 is the unaugmented image.
         size : (int, int)
-            Height and width that the base takes.
+            Height and width of the base's input.
 
         Returns
         -------
         torch.Tensor
-            uint8 of shape (3, height, width), as `size` says.
+            uint8 of shape (3, height, width), where height and width are those of `size`.
 
         Raises
         ------
         UsageError
-            A class does not take its arguments, a step cannot be applied, or pixels of another type
-            or size came out.
+            A class does not accept its arguments, a step fails, or the result has another type or
+            size.
         """
         import torch
 
@@ -139,8 +139,8 @@ class Policy:
         what = f"{found.dtype} {tuple(found.shape)}" if is_tensor else type(found).__name__
         if what != (wanted := f"torch.uint8 {(3, *size)}"):
             raise UsageError(
-                f"augmentation {self.name!r} gives {what} where {wanted} was expected; leave out "
-                f"steps that change type or size, or end with CenterCrop"
+                f"augmentation {self.name!r} returned {what}, expected {wanted}; leave out steps "
+                f"that change type or size, or end with CenterCrop"
             )
         view_of: torch.Tensor = found.contiguous()
         return view_of
@@ -148,19 +148,19 @@ class Policy:
 
 @contextmanager
 def _refused(sentence: str) -> Iterator[None]:
-    """Make a `UsageError` of what torchvision raises, unless memory falls short."""
+    """Turn torchvision's errors into a `UsageError`, except when memory runs out."""
     try:
         yield
     except Exception as error:
         if is_out_of_memory(error):
             raise
         raise UsageError(
-            f"{sentence} ({first_line(error)}); see what torchvision.transforms.v2 says of it"
+            f"{sentence} ({first_line(error)}); see the documentation of torchvision.transforms.v2"
         ) from error
 
 
 def find_policy(name: str) -> Policy:
-    """Return a policy by its name, or read it from a YAML file, and try it on a small image.
+    """Return a policy by its name or from a YAML file, and test it on a small image.
 
     Parameters
     ----------
@@ -175,11 +175,11 @@ def find_policy(name: str) -> Policy:
     Raises
     ------
     UnknownNameError
-        There is no such policy, or no such class.
+        The policy or a class does not exist.
     PathMissingError
-        There is no such file.
+        The file does not exist.
     UsageError
-        The file is not such a list, or a class cannot be used with these arguments.
+        The file does not contain such a list, or a class does not accept its arguments.
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
@@ -215,7 +215,7 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
 
 
 def _checked_steps(path: Path, found: Any) -> tuple[_Step, ...]:
-    """Return the steps that YAML holds if each names a class and its arguments."""
+    """Return the steps of a YAML list if each is a class name and its arguments."""
     if not isinstance(found, list) or not found:
         raise UsageError(
             f"{str(path)!r} holds {found!r:.60}, not a list of augmentation steps; {_FORM}"
@@ -252,7 +252,7 @@ def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
 
 
 def _try(policy: Policy) -> None:
-    """Make two small views, and the first again: it must come out the same."""
+    """Make two small views, and the first again, which must be identical."""
     import torch
 
     high, wide = _TRIAL_SIZE
@@ -260,6 +260,6 @@ def _try(policy: Policy) -> None:
     views = [policy.augment(pixels, "", view, _TRIAL_SIZE) for view in (1, 2, 1)]
     if not torch.equal(views[0], views[2]):
         raise UsageError(
-            f"augmentation {policy.name!r} gives another view each time; use steps that draw from "
-            f"torch's generator"
+            f"augmentation {policy.name!r} does not give the same view each time; use only steps "
+            f"that draw from torch's random generator"
         )

@@ -1,7 +1,8 @@
-"""Frozen bases: models, layers and aliases, transforms, weights, fingerprint.
+"""Frozen bases: models, layers and aliases, transforms, weights and fingerprints.
 
-The names below describe models and load no torch. `FrozenBase` is in `bottleneck.bases.frozen`,
-`Network` in `bottleneck.bases.network`, `split_network` in `bottleneck.bases.splitting`.
+The names below describe models and do not import torch. `FrozenBase` is in
+`bottleneck.bases.frozen`, `Network` in `bottleneck.bases.network`, `split_network` in
+`bottleneck.bases.splitting`.
 """
 
 from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned

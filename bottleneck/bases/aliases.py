@@ -1,8 +1,8 @@
-"""The names by which the literature knows a network's layers: Keras' own.
+"""Aliases: the layer names of Keras, which the literature uses.
 
-An alias stands for a layer or for a module, which is the last layer in it. Where Keras has one
-layer for an operation and its activation, the alias is the activation's output. Keras'
-``predictions`` are probabilities, which these networks do not compute: that name is left out.
+An alias means a layer, or a module and thus its last layer. If Keras has one layer for an operation
+and its activation, the alias is the output of the activation. Keras' ``predictions`` are
+probabilities, which these networks do not compute: that name is left out.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _Pairs = Iterator[tuple[str, str]]
 
 
 def keras_aliases(model: nn.Module) -> dict[str, str]:
-    """Return alias to layer or module; some may not be in the model's graph.
+    """Return a mapping of alias to layer or module; some may not be in the model's graph.
 
     The names are those of `keras.applications`.
 
@@ -90,7 +90,7 @@ def _inception_v3(_: Any) -> _Pairs:
 
 
 def _densenet(model: Any) -> _Pairs:
-    """Name ``conv2_block1_concat``, ...: what a dense layer passes on, its input included."""
+    """Name ``conv2_block1_concat``, ...: the input of a dense layer joined with its output."""
     yield from {"conv1_conv": "features.conv0", "conv1_bn": "features.norm0"}.items()
     yield from {"conv1_relu": "features.relu0", "pool1": "features.pool0"}.items()
     blocks = [each for name, each in model.features.named_children() if "denseblock" in name]
@@ -170,4 +170,4 @@ _FAMILIES = {
     "torchvision.models.mobilenetv2.MobileNetV2": _mobilenet_v2,
     "timm.models.xception.Xception": _xception,
 }
-"""A network's class to what names its layers."""
+"""The function that names the layers of each class of network."""

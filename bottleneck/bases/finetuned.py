@@ -1,4 +1,4 @@
-"""Fine-tuned models: a folder with all weights and what belongs to them."""
+"""Fine-tuned models: a folder with all weights and a record."""
 
 import hashlib
 from collections.abc import Collection
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 WEIGHTS_NAME = "finetuned"
-"""What the weights of such a model are called."""
+"""Name of the weights of a fine-tuned model."""
 
 _RECORD_FILE = "model.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -29,7 +29,7 @@ _SEEN_FILE = "seen.txt"
 
 
 def is_finetuned(folder: str | Path) -> bool:
-    """Whether a path is that of a fine-tuned model.
+    """Whether a path is the folder of a fine-tuned model.
 
     Parameters
     ----------
@@ -53,20 +53,20 @@ def write_finetuned(
     facts: ModelFacts,
     seen: Collection[str],
 ) -> None:
-    """Write a fine-tuned model into a folder, each file whole or not at all.
+    """Write a fine-tuned model into a folder, each file completely or not at all.
 
     Parameters
     ----------
     folder : str or Path
-        Where to.
+        The target folder.
     model : Model
-        What was fine-tuned; perhaps itself a fine-tuned model.
+        The model that was fine-tuned, which may itself be a fine-tuned model.
     state : dict of str to torch.Tensor
         All weights of the architecture.
     transform : Transform
-        The preprocessing that it was trained with.
+        The preprocessing used in training.
     facts : ModelFacts
-        What else is to be known of it.
+        Further entries of the record.
     seen : collection of str
         SHA-256 of the images that it was trained or validated on.
 
@@ -93,7 +93,7 @@ def write_finetuned(
 
 
 def read_finetuned(folder: str | Path) -> ModelRecord:
-    """Return what is to be known of a fine-tuned model.
+    """Return the record of a fine-tuned model.
 
     Parameters
     ----------
@@ -113,14 +113,14 @@ def read_finetuned(folder: str | Path) -> ModelRecord:
 
 
 def seen_digests(model: str) -> frozenset[str]:
-    """Return which images a model was fine-tuned on.
+    """Return the images that a model was fine-tuned on.
 
-    Scores on them are too good, also those of heads that never saw them.
+    Scores on them are too optimistic, even for heads that were not fitted on them.
 
     Parameters
     ----------
     model : str
-        A model's name.
+        Name of the model.
 
     Returns
     -------
@@ -135,16 +135,16 @@ def seen_digests(model: str) -> frozenset[str]:
 
 
 def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
-    """Return a fine-tuned model, which has the folder's path for a name.
+    """Return a fine-tuned model, named by its folder's path.
 
     Parameters
     ----------
     folder : str
-        As the user names it.
+        Path as given by the user.
     record : ModelRecord
-        As `read_finetuned` returns it.
+        The result of `read_finetuned`.
     base : Model
-        The model that it was.
+        The model that was fine-tuned.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
     return replace(
         base,
         name=folder,
-        # The network is that of the original's images, whatever the size of those trained on.
+        # The network is built for the original image size, whatever the size used in training.
         build=lambda _: base.build(base.transform.crop),
         transform=transform,
         weights={WEIGHTS_NAME: PretrainedWeights(load, transform, folder, _WEIGHTS_FILE)},

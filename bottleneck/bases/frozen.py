@@ -1,4 +1,4 @@
-"""The frozen base: a pretrained network cut at the deepest layer asked for."""
+"""The frozen base: a pretrained network cut after the deepest requested layer."""
 
 import hashlib
 import json
@@ -26,13 +26,13 @@ __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 SCHEMA_VERSION = 4
 _CANARY_SAMPLES = 32
 _SMALL = 10**10
-"""Multiply-adds that one thread does as soon as several."""
+"""Up to this many multiply-adds, one thread is as fast as several."""
 
 
 class FrozenBase:
-    """A frozen pretrained network that computes named layers and nothing behind them.
+    """A frozen pretrained network that computes named layers and nothing after them.
 
-    Evaluation mode, no gradients, weights as `bottleneck.bases.fusing.fuse` arranges them.
+    It is in evaluation mode, without gradients, and optimised by `bottleneck.bases.fusing.fuse`.
 
     Parameters
     ----------
@@ -43,45 +43,45 @@ class FrozenBase:
         (``block*_pool``) or ``all-blocks``; the model's default layer if none is given.
     **options
         The other fields of `bottleneck.settings.BaseSettings`: `weights`, `pool`, `precision`,
-        `device`, and what changes the preprocessing.
+        `device`, and changes of the preprocessing.
 
     Attributes
     ----------
     settings : BaseSettings
-        As given.
+        The settings.
     model : str
         The model's name.
     layers : tuple of str
         torchvision's node names, in the order of computation.
     shapes : dict of str to tuple of int
-        Layer to the shape of one image's pooled activation.
+        Layer to the shape of its pooled activation of one image.
     axes : dict of str to str
-        Layer to what the axes of its shape are, see `bottleneck.pooling.pool`.
+        Layer to the axes of its shape, see `bottleneck.pooling.pool`.
     pools : dict of str to str
-        Layer to how it is pooled: ``none`` for vectors.
+        Layer to its pooling: ``none`` for vectors.
     transform : Transform
         The preprocessing.
     adjustments : dict
-        Those of the settings from `image_size` to `exact_resize` that differ from the defaults.
+        Preprocessing settings that differ from the defaults.
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
     devices : tuple of torch.device
-        Each holds the weights.
+        Devices, each with a copy of the weights.
     weights_name : str
         The library's name for the weights, ``random:SEED`` or the file's path.
     weights_random : bool
-        Whether the weights were never trained.
+        Whether the weights are random.
 
     Raises
     ------
     UnknownNameError
-        No such model, layer, weights, interpolation, pooling or precision.
+        A model, layer, weights, interpolation, pooling or precision does not exist.
     UsageError
-        A layer that is not an activation with a row per image, cannot be computed of images of
-        that size, or cannot be pooled so; a device that is not there; images of any proportions
-        for a base or layer that takes but one size.
+        A layer has no row per image, does not support the image size, or does not support the
+        pooling; a device does not exist; or `keep_aspect` is given for a base or layer that needs a
+        fixed image size.
     WeightsError
-        The weights cannot be had, or belong to another architecture.
+        The weights are not available, or belong to another architecture.
 
     Examples
     --------
@@ -139,12 +139,13 @@ class FrozenBase:
         for name in self.layers:
             if any(shapes[name] != self.shapes[name] for shapes in others):
                 raise UsageError(
-                    f"layer {self.network.alias(name) or name!r} has another shape for each size "
-                    f"of image, which `keep_aspect` gives; pool it with `pool`, such as avg"
+                    f"the shape of layer {self.network.alias(name) or name!r} depends on the "
+                    f"image size, which varies with `keep_aspect`; pool it with `pool`, such as "
+                    f"avg"
                 )
 
     def _sizes(self) -> list[tuple[int, int]]:
-        """Return the height and width of what the base sees, and other examples if they vary."""
+        """Return the input size, and other possible sizes if it varies."""
         height, width = self.transform.crop
         others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
         return [self.transform.crop, *others]
@@ -157,10 +158,10 @@ class FrozenBase:
         }
 
     def _cut(self) -> dict[torch.device, fx.GraphModule]:
-        """Return what computes the layers on each device."""
+        """Return the module that computes the layers, for each device."""
         if self.precision == "fp32" and self.devices[0].type == "cuda":
-            # PyTorch lets convolutions round float32 to 10 bits of mantissa, unless told otherwise;
-            # for all threads, so that it cannot be told for a call alone.
+            # PyTorch lets convolutions round float32 to 10 bits of mantissa by default; the setting
+            # is global to all threads, so it cannot be changed for single calls.
             torch.backends.cudnn.allow_tf32 = False
         computes = {}
         for device in self.devices:
@@ -169,7 +170,7 @@ class FrozenBase:
         return computes
 
     def _check_size(self) -> None:
-        """Compute one image: what can be traced for a size need not run on it."""
+        """Compute one image, because a size that can be traced may still fail."""
         try:
             for size in self._sizes():
                 self(torch.zeros(1, 3, *size))
@@ -178,7 +179,7 @@ class FrozenBase:
                 raise
             height, width = self.transform.crop
             raise UsageError(
-                f"{self.model} cannot compute images of {height} x {width} pixels "
+                f"{self.model} cannot process images of {height} x {width} pixels "
                 f"({first_line(error)}); give another `image_size`, or none"
             ) from error
 
@@ -194,12 +195,12 @@ class FrozenBase:
         -------
         dict of str to torch.Tensor
             Layer to pooled activations, float32 of shape (n, ...), on the batch's device if it is
-            one of `devices`, else on the first of these.
+            one of `devices`, else on the first of `devices`.
         """
         device = batch.device if batch.device in self._computes else self.devices[0]
         with torch.inference_mode():
             seen = batch.to(device, dtype_of(self.precision))
-            # The module itself, when called, prints a traceback for errors that may be dealt with.
+            # Calling the module itself would print a traceback for errors that callers may handle.
             compute = self._computes[device].forward
             activations = compute(seen.contiguous(memory_format=torch.channels_last))
             return {
@@ -208,17 +209,17 @@ class FrozenBase:
             }
 
     def cut(self, layers: Iterable[str]) -> "FrozenBase":
-        """Return a base with the same weights that computes only some of this one's layers.
+        """Return a base with the same weights that computes only some of the layers.
 
         Parameters
         ----------
         layers : iterable of str
-            Some of `layers`.
+            Layers from `layers`.
 
         Returns
         -------
         FrozenBase
-            It shares the weights with this one; this one itself where nothing is left out.
+            A base that shares the weights; the same base if no layer is left out.
         """
         layers = self.network.in_order(layers)
         if layers == self.layers:
@@ -232,7 +233,7 @@ class FrozenBase:
         return other
 
     def weights_digest(self, layer: str) -> str:
-        """Return the SHA-256 of the weights that decide a layer's value."""
+        """Return the SHA-256 of the weights that affect a layer's value."""
         if layer not in self._digests:
             names = self.network.tensors(layer)
             self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
@@ -241,16 +242,16 @@ class FrozenBase:
     def provenance(
         self, layer: str, storage: str, augmentation: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Return all that decides a layer's stored values, as JSON holds it.
+        """Return everything that affects a layer's stored values, in JSON types.
 
         Parameters
         ----------
         layer : str
             One of `layers`.
         storage : str
-            The type in which features are stored: ``float16`` or ``float32``.
+            Data type of stored features: ``float16`` or ``float32``.
         augmentation : mapping, optional
-            All that decides the pixels of augmented views, for their features.
+            Everything that affects the pixels of augmented views; only for features of views.
 
         Returns
         -------
@@ -276,8 +277,8 @@ class FrozenBase:
     ) -> str:
         """Return the SHA-256 of `provenance`.
 
-        It covers the weights up to the layer and no others: layers that share them share a bank,
-        and a base cut deeper finds the rows that a shallower one has stored.
+        It covers only the weights up to the layer: layers with equal weights share a bank, and a
+        base cut later finds the rows stored by one cut earlier.
 
         Parameters
         ----------
@@ -300,13 +301,13 @@ class FrozenBase:
         Parameters
         ----------
         pixels : callable, optional
-            What the base sees of an image, `Transform.pixels` of its preprocessing by default.
+            Preprocessing of an image; by default `Transform.pixels`.
 
         Returns
         -------
         dict of str to list
-            Layer to three lists: the root mean square of an image's activations, then up to 32 of
-            them at even distances.
+            Layer to three lists, one per image: the root mean square of the activations, then up to
+            32 of them at equal distances.
         """
         see, images = pixels or self.transform.pixels, _canary_images()
         cost = len(images) * max(layer.multiply_adds for layer in self._unpooled.values())
@@ -320,7 +321,7 @@ class FrozenBase:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute with one thread, for many small steps: others would spend them waking and waiting."""
+    """Use one thread for many small steps, which more threads would slow down."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The same network with fewer and faster operations."""
+"""Optimise a network: the same function with fewer and faster operations."""
 
 import copy
 from collections import Counter
@@ -15,12 +15,12 @@ from bottleneck.bases.precision import onednn_computes
 __all__ = ["SHAPE", "USERS", "fuse", "is_plain_convolution"]
 
 SHAPE = "shape"
-"""Where a node's `meta` has the shape of one image's activation, if that is known."""
+"""Key of a node's `meta` for the shape of one image's activation, if known."""
 USERS = "users"
-"""Where a node's `meta` has how many others take its result in the whole network."""
+"""Key of a node's `meta` for the number of its users in the whole network."""
 _USUAL_BATCH = 4
 _IMAGES = 4
-"""Axes of a tensor that convolutions work on."""
+"""Number of dimensions of a convolution's input."""
 
 _Activation = tuple[str, list[float], str]
 _ACTIVATIONS: dict[Any, _Activation] = {
@@ -30,28 +30,27 @@ _ACTIVATIONS: dict[Any, _Activation] = {
     nn.Hardswish: ("hardswish", [], ""),
     nn.SiLU: ("swish", [], ""),
 }
-"""What oneDNN computes together with a convolution: its name for it, arguments, algorithm."""
+"""Activations that oneDNN fuses with a convolution: its name for each, arguments, algorithm."""
 
 
 def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> None:
-    """Change a frozen network to compute the same in less time, in place.
+    """Optimise a frozen network in place, without changing its function.
 
-    Batch normalisation is folded into the convolution before it, in float32, and only then are the
-    weights rounded to `dtype`; where it cannot be folded, its few numbers stay float32. Maps and
-    weights of convolutions lie channels-last. On a processor, convolutions are computed together
-    with their activation by oneDNN, on weights laid out for it once; these are the operators that
-    PyTorch's own compiler emits.
+    Batch normalisation is folded into the preceding convolution, in float32, and only then are the
+    weights rounded to `dtype`; if it cannot be folded, its parameters stay float32. Maps and
+    weights of convolutions are stored channels-last. On CPUs, convolutions and their activations
+    are fused by oneDNN, with weights in its own layout; PyTorch's compiler uses the same operators.
 
-    What is put together depends on the whole network alone. So a layer's values are the same, to
-    the last bit, whichever other layers are computed beside it.
+    Fusing depends only on the whole network, so a layer's values are bitwise equal whichever other
+    layers are computed.
 
     Parameters
     ----------
     module : torch.fx.GraphModule
-        In evaluation mode, float32. Its nodes have `USERS`. Weights are laid out for activations of
-        the shapes that they have as `SHAPE`; others are computed, too.
+        In evaluation mode, float32. Its nodes have `USERS`. Weight layouts are optimised for the
+        shapes in `SHAPE`, but other shapes work, too.
     dtype, device : torch.dtype, torch.device
-        Of its weights from now on.
+        Data type and device of its weights from now on.
     """
     _compute_inner_layers_apart(module)
     _fold_normalisation(module)
@@ -74,7 +73,7 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
 
 
 def is_plain_convolution(module: nn.Module | None) -> bool:
-    """Whether a module convolves by the weights that it stores; others compute theirs from them.
+    """Whether a module convolves with its stored weights, not with weights computed from them.
 
     Parameters
     ----------
@@ -89,7 +88,7 @@ def is_plain_convolution(module: nn.Module | None) -> bool:
 
 
 def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
-    """Compute layers once more that vanish where operations are put together."""
+    """Compute layers separately that would disappear when operations are fused."""
     modules, called_once = _modules(module)
     for handed_out in module.graph.find_nodes(op="call_method", target="clone"):
         (node,) = handed_out.all_input_nodes
@@ -160,7 +159,7 @@ def _pack_convolutions(module: fx.GraphModule) -> None:
 
 
 class _PackedConvolution(nn.Module):
-    """A convolution and its activation in one operation, on weights in oneDNN's own order."""
+    """A fused convolution and activation, on weights in oneDNN's layout."""
 
     def __init__(self, conv: nn.Conv2d, size: list[int] | None, activation: _Activation) -> None:
         super().__init__()
@@ -181,7 +180,7 @@ class _PackedConvolution(nn.Module):
 
 
 def _modules(module: fx.GraphModule) -> tuple[dict[fx.Node, nn.Module], set[fx.Node]]:
-    """Return the module that each node calls, and the nodes whose module no other node calls."""
+    """Return the module that each node calls, and the nodes that share theirs with no other."""
     called = module.graph.find_nodes(op="call_module")
     times = Counter(node.target for node in called)
     once = {node for node in called if times[node.target] == 1}

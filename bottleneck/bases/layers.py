@@ -1,4 +1,4 @@
-"""What a network's layers are: shapes, costs, and the words that name one on every base."""
+"""The layers of a network: shapes, costs, and words that name a layer on every base."""
 
 import operator
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from bottleneck.bases.tracing import ancestors, module_of
 __all__ = ["WORDS", "Layer", "describe", "last_inside"]
 
 WORDS = ("last_conv", "penultimate", "logits")
-"""Names that every base has: see `Network`."""
+"""Layer names that every base has, see `Network`."""
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSING = (nn.Dropout, nn.Identity)
@@ -28,21 +28,20 @@ _POOLS = ("attn_pool", "global_pool")
 
 @dataclass(frozen=True)
 class Layer:
-    """A named activation with a row per image.
+    """A named activation with one row per image.
 
     Attributes
     ----------
     name : str
         torchvision's name of the node.
     aliases : tuple of str
-        Keras' names for it, and words that every base knows, such as ``penultimate``.
+        Keras' names for it, and words that work on every base, such as ``penultimate``.
     shape : tuple of int
-        Of one image's activation.
+        Shape of the activation of one image.
     axes : str
-        What the axes of `shape` are, as `bottleneck.pooling.pool` takes them; empty where that
-        cannot be told.
+        The axes of `shape`, as in `bottleneck.pooling.pool`; empty if unknown.
     multiply_adds : int
-        Multiply-adds per image of the base cut there.
+        Multiply-adds per image up to this layer.
     """
 
     name: str
@@ -59,7 +58,7 @@ def describe(
     shapes: Mapping[fx.Node, tuple[int, ...]],
     square: Mapping[fx.Node, tuple[int, ...]],
 ) -> tuple[dict[fx.Node, str], dict[str, fx.Node | None], tuple[str, ...]]:
-    """Tell what a network's activations are.
+    """Describe the activations of a network.
 
     Parameters
     ----------
@@ -68,16 +67,16 @@ def describe(
     nodes : dict of str to fx.Node
         Its operations by name, in the order of computation.
     shapes, square : mapping of fx.Node to tuple of int
-        Of one image's activation, and of a square image's.
+        Shapes of the activation of one image, and of one square image.
 
     Returns
     -------
     axes : dict of fx.Node to str
-        What the axes are, as `Layer` has it.
+        Axes of the activations, as in `Layer`.
     words : dict of str to fx.Node or None
-        What each of `WORDS` stands for, if for anything.
+        The node that each of `WORDS` names, if any.
     blocks : tuple of str
-        The last layer of each block, or of each pooling where a network has no blocks.
+        The last layer of each block, or of each pooling if a network has no blocks.
     """
     (output,) = graph.find_nodes(op="output")
     logits = output.all_input_nodes[0]
@@ -96,10 +95,10 @@ def describe(
 
 
 def _axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:
-    """Tell what the axes of activations are, as `Layer` has it.
+    """Return the axes of activations, as in `Layer`.
 
-    Tokens are known by their number: there is one for each position of a map, and perhaps some for
-    the whole image before them. The image is a square one: of a map, two sides have one length.
+    Tokens are recognised by their number: one for each position of a map, possibly preceded by some
+    for the whole image. A map is recognised by two equal sides, as the image is square.
     """
     axes = {node: _axes_of_map(shape) for node, shape in shapes.items()}
     grids = {shapes[node][1] ** 2 for node, found in axes.items() if len(found) == _MAP}
@@ -127,7 +126,7 @@ def _last_conv(
     shapes: Mapping[fx.Node, tuple[int, ...]],
     axes: Mapping[fx.Node, str],
 ) -> fx.Node | None:
-    """Return the last activation with positions: a map, or tokens, that is not a pooled one."""
+    """Return the last activation with positions, a map or tokens, before global pooling."""
     for name, node in reversed(candidates.items()):
         placed = len(axes.get(node, "")) > 1 and _has_positions(shapes[node])
         pooled = isinstance(module_of(root, node), _POOLING + _PASSING)
@@ -139,10 +138,10 @@ def _last_conv(
 def _penultimate(
     root: nn.Module, graph: fx.Graph, shapes: Mapping[fx.Node, tuple[int, ...]]
 ) -> fx.Node | None:
-    """Return the classifier's input; None for a network without a classifier.
+    """Return the classifier's input; None if the network has no classifier.
 
-    The classifier is timm's, the first if there are two; else what has the last weights, unless it
-    is a linear layer on tokens.
+    The classifier is the one named by timm, the first if there are two; else the last module with
+    weights, unless that is a linear layer on tokens.
     """
     if getattr(root, "num_classes", None) == 0:  # so timm says that there is none
         return None
@@ -165,12 +164,12 @@ def _penultimate(
 
 
 def _has_positions(shape: tuple[int, ...]) -> bool:
-    """Whether an activation is more than one vector."""
+    """Whether an activation is a map or several tokens, not a single vector."""
     return len(shape) > 1 and sorted(shape)[-2] > 1
 
 
 def last_inside(layers: Iterable[str]) -> dict[str, str]:
-    """Return module to the last of the layers in it.
+    """Return a mapping of module to the last of the layers in it.
 
     Parameters
     ----------
@@ -191,17 +190,17 @@ def last_inside(layers: Iterable[str]) -> dict[str, str]:
 
 
 def _block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
-    """Return the last layer of each block, or of each pooling where a network has no blocks.
+    """Return the last layer of each block, or of each pooling if a network has no blocks.
 
-    A block is a module that combines at least two weighted modules and holds no smaller blocks in a
-    row: a residual, dense, inception, inverted residual or transformer block. Stems and heads are
-    none.
+    A block is a module that combines at least two modules with weights and does not consist of
+    smaller blocks in sequence: a residual, dense, inception, inverted residual or transformer
+    block. Stems and heads are not blocks.
     """
     last = last_inside(nodes) | {name: name for name in nodes}  # a module may be a layer as a whole
     names = {node: name for name, node in nodes.items()}
 
     def combines(path: str) -> bool:
-        """Whether a module ends in a sum or a concatenation of its own, reshaped or not."""
+        """Whether a module ends in its own sum or concatenation, possibly reshaped."""
         end = nodes[last[path]]
         while end.target in _RESHAPING:
             end = end.all_input_nodes[0]
@@ -219,7 +218,7 @@ def _block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
         in_a_row = isinstance(module, nn.Sequential | nn.ModuleList)
         if path not in last or weighted < _SEVERAL or in_a_row:
             return inner
-        # What combines is more than its parts in a row.
+        # A module that combines is more than the sequence of its parts.
         return [path] if len(inner) < _SEVERAL or combines(path) else inner
 
     ends = [last[path] for path in blocks(root, "")]

@@ -24,7 +24,7 @@ TEXTBOOK_NAMES = {
     "resnet152v2": "resnetv2_152",
     "xception": "legacy_xception",
 }
-"""Networks that textbooks list and torchvision lacks, with timm's names for them."""
+"""Well-known networks that torchvision lacks, with timm's names for them."""
 
 # From results/results-imagenet.csv of timm's repository, for MobileNet from its README (August
 # 2024): the images have 224 pixels for MobileNet, 288 for the two ResNets, else what timm uses.
@@ -40,7 +40,7 @@ _TIMM_TOP1 = {
 
 
 def of_timm(module: str, name: str) -> tuple[Any, ...]:
-    """Return a class of timm, or none where timm is not loaded: then nothing is of that class.
+    """Return a class of timm as a tuple; empty if timm is not imported, so nothing can be of it.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def of_timm(module: str, name: str) -> tuple[Any, ...]:
 
 
 def from_torchvision(name: str) -> Model:
-    """Return a torchvision classifier with the weights that torchvision offers for it.
+    """Return a torchvision classifier with torchvision's weights.
 
     Parameters
     ----------
@@ -112,9 +112,9 @@ def from_timm(wanted: str, name: str) -> Model:
     Parameters
     ----------
     wanted : str
-        timm's name of the architecture, or ``ARCHITECTURE.TAG`` for certain weights.
+        timm's name of the architecture, or ``ARCHITECTURE.TAG`` for specific weights.
     name : str
-        What the user types.
+        Name used by the user.
 
     Returns
     -------
@@ -123,9 +123,9 @@ def from_timm(wanted: str, name: str) -> Model:
     Raises
     ------
     UnknownNameError
-        timm has no such model.
+        timm does not have the model.
     UsageError
-        The model's preprocessing is none that `Transform` can do.
+        `Transform` does not support the model's preprocessing.
     """
     import timm
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -156,7 +156,7 @@ def from_timm(wanted: str, name: str) -> Model:
     }
     return Model(
         name=name,
-        # The tag behind the dot names weights, which have a digest of their own.
+        # The tag after the dot names weights, which have their own digest.
         architecture=f"timm:{architecture}",
         build=partial(build_timm, wanted),
         transform=_transform_of(default),
@@ -165,7 +165,7 @@ def from_timm(wanted: str, name: str) -> Model:
 
 
 def build_timm(name: str, _image_size: object = None) -> "nn.Module":
-    """Build a network of timm, with weights of any value.
+    """Build a network of timm with arbitrary weights.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def build_timm(name: str, _image_size: object = None) -> "nn.Module":
 
 
 def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
-    """Build a network as torchvision builds it for its own weights."""
+    """Build a torchvision network as torchvision does for its own weights."""
     import torchvision
 
     options: dict[str, Any] = {"image_size": image_size[0]} if name.startswith("vit_") else {}

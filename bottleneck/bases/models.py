@@ -1,4 +1,4 @@
-"""What a model is: an architecture, its weights and the preprocessing that belongs to them."""
+"""A model: an architecture, its weights and its preprocessing."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,16 +22,16 @@ StateDict = dict[str, "torch.Tensor"]
 _MOST_PIXELS = 2**26
 _MOST_ASPECT = 16
 _REDUCING_GAP = 2
-"""Pillow's own for thumbnails: what is left to the resize, so that it looks the same."""
+"""Pillow's own value for thumbnails: larger images are reduced first, with the same look."""
 
 
 @dataclass(frozen=True)
 class Transform(TransformFacts):
-    """Resize, crop the centre, scale to [0, 1], normalise: image in, tensor out."""
+    """Resize, crop the centre, scale to [0, 1] and normalise an image to a tensor."""
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> Self:
-        """Take over the preset that a torchvision weights entry carries.
+        """Build the transform from the preset of torchvision weights.
 
         Parameters
         ----------
@@ -53,7 +53,7 @@ class Transform(TransformFacts):
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Self:
-        """Take over a data configuration as `timm.data.resolve_data_config` gives it.
+        """Build the transform from a data configuration of `timm.data.resolve_data_config`.
 
         Parameters
         ----------
@@ -76,20 +76,20 @@ class Transform(TransformFacts):
         )
 
     def adjusted(self, **changes: Unpack[Adjustments]) -> Self:
-        """Return the transform with some settings of one's own.
+        """Return the transform with changed settings.
 
         Parameters
         ----------
         image_size : (int, int), optional
-            Height and width in pixels of what the base sees. The share of the image that the
-            centre crop keeps stays as it was.
+            Height and width of the base's input in pixels. The fraction of the image that the
+            centre crop keeps is unchanged.
         interpolation : str, optional
-            As Pillow names it.
+            Pillow's name of the interpolation.
         squash : bool, optional
-            True resizes the whole image to the size that the base sees, whatever its proportions;
-            False keeps them and crops the centre.
+            True resizes the whole image to the input size, whatever its proportions; False keeps
+            the proportions and crops the centre.
         keep_aspect : bool
-            Keep the proportions and crop nothing: images of different sizes.
+            Keep the proportions without cropping, which gives images of different sizes.
         reduced_decode : bool
             Decode large JPEGs at a fraction of their size.
         exact_resize : bool
@@ -102,7 +102,7 @@ class Transform(TransformFacts):
         Raises
         ------
         UsageError
-            `squash` with `keep_aspect`.
+            `squash` and `keep_aspect` are both set.
         """
         given: dict[str, Any] = {"reduced_decode": False, "exact_resize": True, **changes}
         crop: tuple[int, int] = given.pop("image_size", self.crop)
@@ -113,8 +113,8 @@ class Transform(TransformFacts):
         changed = replace(self, resize=(height, width), crop=crop, **given)
         if changed.keep_aspect and changed.squash:
             raise UsageError(
-                "images cannot keep their proportions and be squashed; give `keep_aspect` or "
-                "`squash`, and `squash=False` with `keep_aspect` where the weights squash"
+                "images cannot be squashed and keep their proportions; give either `squash` or "
+                "`keep_aspect`, and `squash=False` with `keep_aspect` where the weights squash"
             )
         if changed.keep_aspect or given.get("squash"):
             changed = replace(changed, resize=crop)
@@ -136,21 +136,21 @@ class Transform(TransformFacts):
         Raises
         ------
         BadImageError
-            The image is too thin for `size_of`.
+            The image is too thin, see `size_of`.
         """
         return self.normalise(self.pixels(image))
 
     def pixels(
         self, image: Image.Image | np.ndarray, *, size: tuple[int, int] | None = None
     ) -> "torch.Tensor":
-        """Resize and crop one RGB image, as `__call__` does before it scales.
+        """Resize and crop one RGB image, the first step of `__call__`.
 
         Parameters
         ----------
         image : PIL.Image.Image or np.ndarray
             uint8 of shape (height, width, 3).
         size : (int, int), optional
-            Height and width to resize to: `size_of` the whole image, where this is a reduced one.
+            Height and width to resize to; for a reduced image, `size_of` the full-size image.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class Transform(TransformFacts):
         return cropped
 
     def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        """Scale pixels as the weights expect them.
+        """Scale and normalise pixels.
 
         Parameters
         ----------
@@ -213,21 +213,21 @@ class Transform(TransformFacts):
         Raises
         ------
         BadImageError
-            It is so thin that these would be more than 2^26 pixels, or, uncropped, sixteen times
-            the box.
+            The image is so thin that the result would exceed 2^26 pixels or, without cropping,
+            sixteen times the box.
         """
         size = self.resize if self.squash else self._covering(height, width)
         box = self.resize[0] * self.resize[1]
         if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
             raise BadImageError(
-                f"{width} x {height} pixels are too thin to keep their proportions: they would be "
-                f"resized to {size[1]} x {size[0]}; `squash` in place of "
-                f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'} takes them"
+                f"{width} x {height} pixels are too thin to keep their proportions: they would "
+                f"be resized to {size[1]} x {size[0]}; use `squash` in place of "
+                f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'}"
             )
         return size
 
     def proportions(self, height: int, width: int) -> tuple[int, int]:
-        """Return `size_of`, and 0, 0 for an image that it refuses.
+        """Return `size_of`, or 0, 0 for images that it rejects.
 
         Parameters
         ----------
@@ -244,7 +244,7 @@ class Transform(TransformFacts):
             return 0, 0
 
     def enough(self, height: int, width: int) -> tuple[int, int]:
-        """Return the height and width at which an image's pixels suffice.
+        """Return the minimum height and width at which an image can be decoded.
 
         Parameters
         ----------
@@ -266,12 +266,12 @@ class Transform(TransformFacts):
         return _REDUCING_GAP * needed[0], _REDUCING_GAP * needed[1]
 
     def _has_kernel(self, height: int, width: int, size: tuple[int, int]) -> bool:
-        """Whether the kernels are as good as Pillow: some overshoot where a side grows."""
+        """Whether the fast kernels are as good as Pillow; some overshoot if a side is enlarged."""
         shrinks = size[0] <= height and size[1] <= width and size != (height, width)
         return shrinks and self.interpolation in {"bilinear", "bicubic"}
 
     def _covering(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size at which an image just covers the box, rounded as torchvision rounds."""
+        """Return the size at which an image just covers the box, with torchvision's rounding."""
         box_height, box_width = self.resize
         if height * box_width >= width * box_height:  # the image is the taller one
             return int(box_width * height / width), box_width
@@ -285,16 +285,16 @@ class PretrainedWeights:
     Attributes
     ----------
     load : callable
-        Returns the state dict; raises `OSError` where it can be had neither locally nor from the
-        network.
+        Returns the state dict; raises `OSError` if the weights are neither stored locally nor can
+        be downloaded.
     transform : Transform
         The preprocessing that belongs to these weights.
     place : str
-        Where a local copy is looked for.
+        Location of the local copy.
     file : str
-        The name under which the library publishes them, if it is one file.
+        File name under which the library publishes the weights, if it is one file.
     top1 : float, optional
-        Accuracy on ImageNet in percent, as the source of the weights publishes it.
+        Published ImageNet accuracy in percent.
     """
 
     load: Callable[[], StateDict]
@@ -306,10 +306,11 @@ class PretrainedWeights:
 
 @dataclass(frozen=True)
 class Model:
-    """A model by its name. Models of one name and architecture are equal.
+    """A model and its name. Models with equal name and architecture are equal.
 
-    Another package adds a model by an entry point in the group ``bottleneck.bases``. The entry
-    point's name is the model's, its object a callable without arguments that returns the `Model`::
+    Another package can add a model with an entry point in the group ``bottleneck.bases``. The name
+    of the entry point is the model's name, and its object is a callable without arguments that
+    returns the `Model`::
 
         [project.entry-points."bottleneck.bases"]
         my_net = "my_package.bases:my_net"
@@ -317,21 +318,21 @@ class Model:
     Attributes
     ----------
     name : str
-        What the user types.
+        Name that users give.
     architecture : str
         Source library and its name for the architecture, such as ``torchvision:vgg16``; part of the
         fingerprint.
     build : callable
         Takes the height and width in pixels of the images that the weights were trained on, which
-        most networks ignore. Returns the network with weights of any value.
+        most networks ignore. Returns the network with arbitrary weights.
     transform : Transform
-        The preprocessing for weights that are not among `weights`.
+        The preprocessing for weights that are not in `weights`.
     weights : mapping of str to PretrainedWeights
-        By the library's name for them; the first one is the default. There may be none.
+        Weights by the library's name for them; the first is the default. May be empty.
     default_layer : str
-        A layer's name or alias: what is extracted where none is asked for.
+        Name or alias of the layer that is extracted by default.
     parameters : int, optional
-        How many there are, for the table of models.
+        Number of parameters, for the table of models.
     """
 
     name: str

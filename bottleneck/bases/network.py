@@ -1,4 +1,4 @@
-"""A network as a graph of named layers that can be cut at any of them."""
+"""A network as a graph of named layers that can be cut after any of them."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,49 +22,49 @@ _ALL_BLOCKS = "all-blocks"
 
 
 class Network:
-    """The traced graph of a model in evaluation mode. It holds names and shapes, no weights.
+    """The traced graph of a model in evaluation mode, with names and shapes but no weights.
 
-    Layers are named as `torchvision.models.feature_extraction.get_graph_node_names` names them,
-    except that it takes a convolution with its normalisation and activation for one layer, and this
-    for three. A module's name stands for the last layer in it (``layer4`` for ``layer4.2.relu_2``).
-    Three words name a layer of every network in the field's manner:
+    Layers have the names of `torchvision.models.feature_extraction.get_graph_node_names`, except
+    that a convolution with its normalisation and activation is three layers here and one there. A
+    module's name means its last layer (``layer4`` for ``layer4.2.relu_2``). Three words name a
+    layer of every network:
 
     - ``penultimate``: the classifier's input, or the output of a network without one;
-    - ``last_conv``: the last map before it, or the last tokens, that is not a pooled one (a network
-      without either has no such layer);
+    - ``last_conv``: the last map, or the last tokens, before global pooling (a network with neither
+    has no such layer);
     - ``logits``: the output.
 
     Parameters
     ----------
     model : Model
-        Which.
+        The model to trace.
     image_size : (int, int), optional
-        Height and width in pixels of the images that its weights were trained on, if not those of
-        the default ones.
+        Height and width in pixels of the images that the weights were trained on; by default that
+        of the default weights.
 
     Raises
     ------
     UsageError
-        The model's code decides by values, so that it has no one graph.
+        The model's control flow depends on values, so it cannot be traced as one graph.
 
     Attributes
     ----------
     image_size : (int, int)
-        As given, or as the default weights have it.
+        The given size, or that of the default weights.
     layers : dict of str to Layer
-        The activations with a row per image, in the order of computation, by name.
+        Activations with one row per image, by name, in the order of computation.
     aliases : dict of str to str
         Keras name or word to layer.
     blocks : tuple of str
-        The last layer of each block: what ``all-blocks`` stands for.
+        The last layer of each block, which ``all-blocks`` means.
     constants : dict of str to torch.Tensor
-        Tensors that the architecture itself computes and no state dict holds.
+        Tensors that the architecture computes itself and that are in no state dict.
     root, graph : torch.nn.Module, torch.fx.Graph
         The model on the meta device, and its operations in the order of computation.
     nodes : dict of str to torch.fx.Node
-        All operations but the input, by name, also those that are no layers.
+        All operations except the input, by name, including those that are not layers.
     modules : dict of str to str
-        Module to the last layer in it.
+        Module to its last layer.
     """
 
     def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
@@ -129,7 +129,7 @@ class Network:
         return None if first in WORDS else first
 
     def resolve(self, wanted: str) -> tuple[str, ...]:
-        """Return the layers that a name stands for, in the order of computation.
+        """Return the layers with a name, in the order of computation.
 
         Parameters
         ----------
@@ -144,16 +144,16 @@ class Network:
         Raises
         ------
         UnknownNameError
-            The network has no such layer.
+            The network does not have the layer.
         UsageError
-            The name is that of an operation that has no row per image.
+            The name is that of an operation without a row per image.
         """
         if wanted == _ALL_BLOCKS and self.blocks:
             return self.blocks
         if wanted in self.nodes and wanted not in {*self.layers, *self.aliases}:
             raise UsageError(
-                f"layer {wanted!r} of {self.name} is not an activation with a row per image; "
-                f"'bottleneck layers {self.name}' lists those that are"
+                f"layer {wanted!r} of {self.name} does not give one row of activations for each "
+                f"image; 'bottleneck layers {self.name}' lists the layers that do"
             )
         layers = {name: layer.aliases for name, layer in self.layers.items()}
         if found := find_layers(wanted, layers, patterns=True):
@@ -166,7 +166,7 @@ class Network:
         )
 
     def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """Resolve names and return the layers once each, in the order of computation.
+        """Resolve names and return each layer once, in the order of computation.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class Network:
         return tuple(name for name in self.layers if name in wanted)
 
     def tensors(self, layer: str) -> tuple[str, ...]:
-        """Return the names of the parameters and buffers that decide a layer's value, sorted.
+        """Return the names of the parameters and buffers that affect a layer's value, sorted.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class Network:
 
     @property
     def dense(self) -> bool:
-        """Whether all convolutions mix channels, and have their weights as they are stored."""
+        """Whether all convolutions mix channels and use their stored weights."""
         return all(
             is_plain_convolution(module) and not module.groups == module.in_channels > 1
             for module in self.root.modules()
@@ -216,14 +216,14 @@ class Network:
         )
 
     def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
-        """Return the part of the network that computes `layers`, and nothing behind them.
+        """Return the part of the network that computes `layers`, and nothing after them.
 
         Parameters
         ----------
         layers : sequence of str
-            Names as `resolve` returns them.
+            Layer names from `resolve`.
         tensors : mapping of str to torch.Tensor
-            At least the weights that `tensors` names for each layer, constants included.
+            At least the weights in `tensors` of each layer, constants included.
 
         Returns
         -------
@@ -240,31 +240,31 @@ class Network:
         for layer, node in outputs.items():
             result[layer] = copies[node]
             if copies[node].users:
-                # A later operation may work in place: hand out what the layer itself computed.
+                # A later in-place operation may change it: return a copy of the layer's own result.
                 with graph.inserting_after(copies[node]):
                     result[layer] = graph.call_method("clone", (copies[node],))
         graph.output(result)
         return with_tensors(self.root, graph, tensors)
 
     def sized(self, image_size: tuple[int, int], needed: Iterable[str]) -> dict[str, Layer]:
-        """Return the layers as they are for images of another size. Nothing is computed.
+        """Return the layers for images of another size, without computing them.
 
         Parameters
         ----------
         image_size : (int, int)
             Height and width in pixels.
         needed : iterable of str
-            Layers that have to be among them; names as `resolve` returns them.
+            Layers that must be included; names from `resolve`.
 
         Returns
         -------
         dict of str to Layer
-            Those that can be computed at that size, in the order of computation.
+            Layers that support that size, in the order of computation.
 
         Raises
         ------
         UsageError
-            One of these cannot be computed at that size.
+            One of `needed` does not support that size.
         """
         measured = self._measure(image_size)
         found = {
@@ -275,13 +275,13 @@ class Network:
         for layer in needed:
             if layer not in found:
                 raise UsageError(
-                    f"{self.name} cannot compute {self.alias(layer) or layer!r} of images of "
+                    f"{self.name} cannot compute {self.alias(layer) or layer!r} for images of "
                     f"{_pixels(image_size)} pixels; {self._accepted(layer, image_size)}"
                 )
         return found
 
     def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
-        """Say which images a layer can be computed of."""
+        """Return a phrase on the image sizes that a layer supports."""
 
         def fits(side: int) -> bool:
             return self.nodes[layer] in self._measure((side, side)).shapes
@@ -302,7 +302,7 @@ class Network:
 
 
 traced = lru_cache(maxsize=4)(Network)
-"""Returns a `Network`, which this process may have traced before."""
+"""Returns a `Network`, cached for models traced before in this process."""
 
 
 def _pixels(image_size: tuple[int, int]) -> str:

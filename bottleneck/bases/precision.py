@@ -1,4 +1,4 @@
-"""In which numbers a base computes, and on what."""
+"""The precision and the devices that a base computes with."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def dtype_of(precision: str) -> "torch.dtype":
-    """Return the type of weights and activations.
+    """Return the data type of weights and activations.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ def dtype_of(precision: str) -> "torch.dtype":
 
 
 def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str:
-    """Return the precision that a name stands for.
+    """Return the precision for a name.
 
-    ``auto`` is ``bf16`` where the device multiplies bfloat16 natively and the network is dense,
-    else ``fp32``: the few weights of a depthwise convolution are such that their rounding does not
-    average out (docs/performance.md has the figures).
+    ``auto`` is ``bf16`` if the device multiplies bfloat16 natively and the network is dense, else
+    ``fp32``: in depthwise convolutions with their few weights, rounding errors do not average out
+    (docs/performance.md has the figures).
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
 
 
 def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
-    """Return the devices that a name stands for.
+    """Return the devices for a name.
 
     Parameters
     ----------
@@ -73,12 +73,12 @@ def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
     Returns
     -------
     tuple of torch.device
-        The processor, or one or several GPUs.
+        The CPU, or one or several GPUs.
 
     Raises
     ------
     UsageError
-        There is no such device.
+        The device does not exist.
     """
     import torch
 
@@ -86,13 +86,13 @@ def find_devices(wanted: "str | torch.device") -> tuple["torch.device", ...]:
 
 
 def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
-    """Return the names of the devices that a name stands for; PyTorch is asked about GPUs alone.
+    """Return the device names for a name; PyTorch is only imported if GPUs are involved.
 
     Parameters
     ----------
     wanted : str or torch.device
-        ``auto`` (the first GPU if there is one, else the processor), ``cpu``, ``cuda``, ``cuda:N``,
-        or several GPUs as ``cuda:0,cuda:1``.
+        ``auto`` (the first GPU if there is one, else the CPU), ``cpu``, ``cuda``, ``cuda:N``, or
+        several GPUs as ``cuda:0,cuda:1``.
 
     Returns
     -------
@@ -102,14 +102,14 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     Raises
     ------
     UsageError
-        There is no such device.
+        The device does not exist.
     """
     names = list(dict.fromkeys(map(str.strip, check_device(str(wanted)).split(","))))
     if names == ["cpu"]:
         return ("cpu",)
     if "cpu" in names:
         raise UsageError(
-            f"the processor and a GPU ({str(wanted)!r}) cannot share a run; give either"
+            f"`device` {str(wanted)!r} mixes the CPU with a GPU; give one or the other"
         )
 
     import torch
@@ -126,7 +126,7 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
 
 
 def onednn_computes(dtype: "torch.dtype") -> bool:
-    """Tell whether oneDNN computes in a type here, and PyTorch hands it single operations.
+    """Return whether oneDNN supports a type here, and PyTorch exposes single operations of it.
 
     Parameters
     ----------
@@ -155,8 +155,8 @@ def _multiplies_bfloat16(device: "torch.device") -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # PyTorch asks the processor under these names only. Its fast products of bfloat16 are oneDNN's,
-    # which ONEDNN_MAX_CPU_ISA may hold to fewer instructions; its own take a hundred times as long
-    # as those of float32.
+    # PyTorch reports CPU features only under these names. Its fast bfloat16 products are oneDNN's,
+    # which ONEDNN_MAX_CPU_ISA may limit to fewer instructions; its own are a hundred times slower
+    # than float32.
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
     return native and onednn_computes(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""A network in two: what stays frozen, and what is trained on top of it."""
+"""Split a network into a frozen lower part and a trained upper part."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,23 @@ from bottleneck.names import find_layers
 __all__ = ["ALL", "Split", "split_network", "upper_part"]
 
 ALL = "all"
-"""Stands for the whole network in place of a layer's name."""
+"""Means the whole network, in place of a layer's name."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where a network is divided.
+    """The result of splitting a network.
 
     Attributes
     ----------
     boundary : str or None
-        The layer whose activation is all that the upper part needs; None where that is the image.
+        The layer whose activation is the only input of the upper part; None if that is the image.
     layer : str
-        Where the upper part ends.
+        The last layer of the upper part.
     trained : dict of str to int
-        The parameters that are trained, to how many blocks lie between each and the last trained
-        one.
+        Trained parameters, with the number of blocks between each and the last trained block.
     modules : tuple of str
-        The modules whose parameters these are, or that have none and stand among them.
+        Modules of these parameters, and modules without parameters among them.
     """
 
     boundary: str | None
@@ -41,22 +40,23 @@ class Split:
 
 
 def split_network(network: Network, unfreeze: str, layer: str) -> Split:
-    """Divide a network below the first operation that is to be trained.
+    """Split a network before the first operation to train.
 
-    Trained is what comes at or after a layer in the order of computation; of a module, its first
-    operation counts, and an alias includes what has no alias of its own: VGG's ``block5_conv1`` is
-    a convolution and its ReLU. The boundary is the last point before it where one activation is all
-    that the rest needs: in residual networks the end of the block before. What lies between the
-    two is computed with the upper part, but is not trained.
+    A layer and everything after it in the order of computation is trained; for a module, its first
+    operation counts, and an alias includes operations without an alias of their own: VGG's
+    ``block5_conv1`` is a convolution and its ReLU. The boundary is the last point before it at
+    which the rest needs only one activation: in residual networks the end of the previous block.
+    Operations between the boundary and the first trained one belong to the upper part, but are not
+    trained.
 
     Parameters
     ----------
     network : Network
-        Any.
+        The network.
     unfreeze : str
         A layer, an alias or a module; or ``all``.
     layer : str
-        Up to where the network is used; as `Network.resolve` returns it.
+        The last layer that is used, from `Network.resolve`.
 
     Returns
     -------
@@ -66,9 +66,9 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     Raises
     ------
     UnknownNameError
-        The network has no such layer.
+        The network does not have the layer.
     UsageError
-        Nothing that could be trained lies between the two layers.
+        There are no parameters to train between the two layers.
     """
     places = {node: place for place, node in enumerate(network.graph.nodes)}
     start = 0 if unfreeze == ALL else places[_first_operation(network, unfreeze)]
@@ -78,7 +78,7 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     kept = {name for node in below for name in tensors_at(network.root, node)}
     parameters = dict(network.root.named_parameters()).keys() - kept
     ends = sorted(places[network.nodes[name]] for name in network.blocks)[:-1]
-    # How many blocks come after an operation's own; a stem is in the first.
+    # Number of blocks after an operation's own block; a stem belongs to the first.
     trained = {
         name: sum(places[node] <= end for end in ends)
         for node in above
@@ -105,24 +105,24 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
 def upper_part(
     network: Network, split: Split, tensors: Mapping[str, torch.Tensor]
 ) -> fx.GraphModule:
-    """Return the network from the boundary to the layer where the split ends.
+    """Return the network from the boundary to the split's last layer.
 
     Parameters
     ----------
     network : Network
-        That was split.
+        The split network.
     split : Split
-        Where.
+        The result of `split_network`.
     tensors : mapping of str to torch.Tensor
-        At least the weights that decide the layer, constants included; copied.
+        At least the weights that affect the layer, constants included; they are copied.
 
     Returns
     -------
     torch.fx.GraphModule
-        Maps the boundary's activations (n, ...), or images (n, 3, height, width), to those of the
-        layer, in evaluation mode. float32; only what is trained has gradients. What a module
-        decides as it is called obeys ``train()``: batch normalisation, dropout and stochastic depth
-        of torchvision. What a model's code decides by itself is as in evaluation, for so it was
+        Maps activations of the boundary (n, ...), or images (n, 3, height, width), to those of the
+        layer; float32, in evaluation mode. Only trained parameters have gradients. Modules that
+        check their mode when called obey ``train()``: batch normalisation, dropout and stochastic
+        depth of torchvision. Code of the model itself stays in evaluation mode, in which it was
         traced.
     """
     boundary = network.nodes[split.boundary] if split.boundary else _input(network)
@@ -148,7 +148,7 @@ def _first_operation(network: Network, unfreeze: str) -> fx.Node:
 
 
 def _with_its_weights(network: Network, node: fx.Node) -> fx.Node:
-    """Go back to the convolution that an alias of its activation includes."""
+    """Return the convolution that an activation's alias includes, or the node itself."""
     named = {network.nodes[layer] for layer in network.aliases.values()}
     before, *others = node.all_input_nodes
     module = module_of(network.root, before)
@@ -165,7 +165,7 @@ def _input(network: Network) -> fx.Node:
 
 
 def _boundary(network: Network, layer: str, below: Sequence[fx.Node]) -> str | None:
-    """Return the last layer below that alone carries what a layer needs of the image."""
+    """Return the last layer in `below` that is the only input of the rest."""
     names = {network.nodes[name]: name for name in network.layers}
     for node in reversed(below):
         if node in names and _input(network) not in ancestors([network.nodes[layer]], above=node):

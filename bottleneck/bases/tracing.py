@@ -1,4 +1,4 @@
-"""From a model to its graph of named nodes, to what they give and cost, and to its tensors."""
+"""Trace a model as a graph of named nodes, and measure shapes, costs and tensors."""
 
 import copy
 import inspect
@@ -19,7 +19,7 @@ __all__ = ["Measured", "ancestors", "copied", "module_of", "tensors_at", "trace"
 
 _COUNTER = "num_batches_tracked"
 _PROBE = 13
-"""A batch size that no model has for a dimension of its own."""
+"""A batch size that differs from every dimension of a model."""
 
 
 def trace(
@@ -35,18 +35,18 @@ def trace(
     Returns
     -------
     root : torch.nn.Module
-        The model on the meta device.
+        The model on the meta device, without values.
     graph : torch.fx.Graph
         Its operations in the order of computation.
     nodes : dict of str to torch.fx.Node
-        All operations but the input, by torchvision's names.
+        All operations except the input, by torchvision's names.
     constants : dict of str to torch.Tensor
-        What the graph reads and no state dict holds.
+        Tensors that the graph reads and that are in no state dict.
 
     Raises
     ------
     TypeError
-        A constant is computed from weights, which are others than those that will be loaded.
+        A constant is computed from weights, which will be replaced by loading.
     """
     for make in (partial(_on_meta, build), build):
         root = make().eval()
@@ -69,7 +69,7 @@ def trace(
 
 
 def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build without spending time on initial weights, where the model allows it."""
+    """Build without initialising weights, if the model supports it."""
     try:
         with torch.device("meta"):
             return build()
@@ -84,14 +84,15 @@ def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
         if node.target not in held:
             found[node.target] = attrgetter(node.target)(root)
             if found[node.target].grad_fn is not None:
-                raise TypeError(f"it keeps {node.target}, which is computed from weights")
+                raise TypeError(f"it stores {node.target}, which is computed from weights")
     return found
 
 
 def _leaf_modules() -> tuple[type, ...]:
-    """Return what torchvision treats as one layer.
+    """Return the modules that torchvision treats as one layer.
 
-    But a convolution with its normalisation and activation is three layers here, as in Keras.
+    Except that a convolution with its normalisation and activation is three layers here, as in
+    Keras.
     """
     operations = [item for _, item in inspect.getmembers(torchvision.ops, inspect.isclass)]
     blocks = [item for item in operations if issubclass(item, nn.Module)]
@@ -102,21 +103,21 @@ def _leaf_modules() -> tuple[type, ...]:
 def copied(
     graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None = None
 ) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-    """Copy what computes some nodes into a graph of its own, which lacks an output.
+    """Copy the operations that compute some nodes into a new graph, which lacks an output.
 
     Parameters
     ----------
     graph : torch.fx.Graph
-        The whole network's.
+        The graph of the whole network.
     outputs : iterable of torch.fx.Node
-        What is to be computed.
+        Nodes to compute.
     above : torch.fx.Node, optional
-        Computed already: its activation is the new graph's input.
+        A node whose activation is the input of the new graph.
 
     Returns
     -------
     torch.fx.Graph, dict of torch.fx.Node to torch.fx.Node
-        The new graph, and node to its copy there.
+        The new graph, and a mapping of node to its copy.
     """
     needed, new = ancestors(outputs, above), fx.Graph()
     copies = {above: new.placeholder("activations")} if above else {}
@@ -144,7 +145,7 @@ def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
 
 
 def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
-    """Return nodes and all that they are computed from; only what comes after one, if given.
+    """Return nodes and everything they depend on; only what comes after `above`, if given.
 
     Parameters
     ----------
@@ -170,7 +171,7 @@ def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.
 def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
     """Return the names of the parameters and buffers that an operation reads.
 
-    A counter of training batches decides nothing and is left out.
+    A counter of training batches has no effect and is left out.
 
     Parameters
     ----------
@@ -196,7 +197,7 @@ def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Put a tensor in the place of a parameter or buffer."""
+    """Replace a parameter or buffer by a tensor."""
     path, _, attribute = name.rpartition(".")
     owner = module.get_submodule(path)
     if isinstance(getattr(owner, attribute), nn.Parameter):
@@ -207,7 +208,7 @@ def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
 def with_tensors(
     root: nn.Module, graph: fx.Graph, tensors: Mapping[str, torch.Tensor]
 ) -> fx.GraphModule:
-    """Return what computes some of a model's operations, frozen, in evaluation mode.
+    """Return a frozen module, in evaluation mode, for some of a model's operations.
 
     Parameters
     ----------
@@ -216,7 +217,7 @@ def with_tensors(
     graph : torch.fx.Graph
         The operations.
     tensors : mapping of str to torch.Tensor
-        Parameters and buffers by the model's names; they are taken as they are, not copied.
+        Parameters and buffers by the model's names; used directly, without a copy.
 
     Returns
     -------
@@ -234,7 +235,7 @@ def with_tensors(
 
 
 class Measured(fx.Interpreter):
-    """What a run of a graph shows on the meta device, where nothing is computed.
+    """Shapes and costs from running a graph on the meta device, which computes no values.
 
     Parameters
     ----------
@@ -248,11 +249,11 @@ class Measured(fx.Interpreter):
     Attributes
     ----------
     shapes : dict of fx.Node to tuple of int
-        Of one image's activation, for the nodes that are one tensor with a row per image.
+        Shape of one image's activation, for nodes that are one tensor with a row per image.
     costs : dict of fx.Node to int
-        Multiply-adds per image of the network cut at a node.
+        Multiply-adds per image of the network up to each node.
     error : Exception or None
-        What stopped the run: the nodes before it have been measured.
+        The error that stopped the run; the nodes before it have been measured.
     """
 
     def __init__(self, root: nn.Module, graph: fx.Graph, image_size: tuple[int, int]) -> None:
@@ -270,7 +271,7 @@ class Measured(fx.Interpreter):
         self._own_costs.clear()
 
     def run_node(self, node: fx.Node) -> Any:
-        """Run one operation and keep its shape and cost.
+        """Run one operation and record its shape and cost.
 
         Parameters
         ----------
@@ -285,7 +286,7 @@ class Measured(fx.Interpreter):
         before = self._counter.get_total_flops()
         result = super().run_node(node)
         own = (self._counter.get_total_flops() - before) // (2 * _PROBE)
-        # An operation that two others need is counted once.
+        # An operation that two others use is counted once.
         needed = {node: own} if own else {}
         for each in node.all_input_nodes:
             needed |= self._own_costs[each]

@@ -30,7 +30,7 @@ _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
 _AVERAGING_COUNTER = "n_averaged"
 _PREFIXES = re.compile(r"^((model|_orig_mod|module)\.)+")
-"""What wrappers of a network put before the names of its tensors."""
+"""Prefixes that wrappers of a network add to tensor names."""
 _RENAMED = {
     r"(denselayer\d+\.(?:norm|conv))\.([12])\.": r"\1\2.",
     r"\.mlp\.linear_1\.": ".mlp.0.",
@@ -45,14 +45,14 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that were chosen. They are loaded when `state` is first asked for.
+    """Selected weights, which are loaded on first access to `state`.
 
     Attributes
     ----------
     name : str
         ``random:SEED``, the library's name for them, or the file's path.
     transform : Transform
-        The preprocessing that belongs to them, or to the model's default weights.
+        The preprocessing of these weights, or of the model's default weights.
     load : callable
         Returns the state dict.
     """
@@ -63,43 +63,43 @@ class Weights:
 
     @cached_property
     def state(self) -> StateDict:
-        """By the architecture's own tensor names.
+        """The state dict, with the architecture's own tensor names.
 
         Raises
         ------
         PathMissingError
-            There is no such file.
+            The file does not exist.
         WeightsError
-            The weights can be had neither locally nor from the network, or the file is not one of
-            weights.
+            The weights are neither stored locally nor can be downloaded, or the file does not
+            contain weights.
         """
         return self.load()
 
 
 def load_weights(model: Model, choice: str) -> Weights:
-    """Choose a model's weights.
+    """Select a model's weights.
 
     Parameters
     ----------
     model : Model
-        Whose weights.
+        The model.
     choice : str
-        ``default``, the library's name for them, ``random`` or ``random:SEED`` (for
-        testing only), or a file: ``.pth`` state dict or ``.safetensors``. A file that has the
-        name under which the library publishes weights is preprocessed for as those are, any other
-        file as the default ones.
+        ``default``, the library's name for them, ``random`` or ``random:SEED`` (for testing only),
+        or a file: ``.pth`` state dict or ``.safetensors``. A file with the name under which the
+        library publishes weights gets the preprocessing of those weights, any other file that of
+        the default weights.
 
     Returns
     -------
     Weights
-        They are read or computed when their `state` is first asked for.
+        They are read or computed on first access to their `state`.
 
     Raises
     ------
     UnknownNameError
-        There are no weights of that name.
+        The weights do not exist.
     WeightsError
-        The model has no weights of its own, and the default ones were asked for.
+        The default weights were requested, but the model has none.
     """
     if choice == "default" and not model.weights:
         raise WeightsError(f"{model.library} has no weights for {model.name}; {_REMEDY}")
@@ -123,32 +123,32 @@ def load_weights(model: Model, choice: str) -> Weights:
 def used_tensors(
     weights: Weights, network: "Network", layers: Iterable[str], required: Iterable[str]
 ) -> StateDict:
-    """Return the tensors that some layers need; refuse weights of another architecture.
+    """Return the tensors that some layers need, and reject weights of another architecture.
 
-    The tensors of `layers` and of those `required` must be there and fit, and those of `layers`
-    must hold finite numbers. Others, such as the classifier's, may be missing or of another shape,
-    so that a network trained on other classes serves; but a tensor that the architecture does not
-    know at all betrays another one.
+    The tensors of `layers` and of `required` must exist and have the right shape, and those of
+    `layers` must be finite. Others, such as the classifier's, may be missing or of another shape,
+    so that a network trained on other classes is accepted; but an unknown tensor is a sign of
+    another architecture.
 
     Parameters
     ----------
     weights : Weights
-        All of a network's.
+        All weights of the network.
     network : Network
         The network.
     layers, required : iterable of str
-        Names as `Network.resolve` returns them.
+        Layer names from `Network.resolve`.
 
     Returns
     -------
     dict of str to torch.Tensor
-        What `Network.tensors` names for each of `layers`, the architecture's own constants
-        included; floating-point numbers as float32.
+        The tensors in `Network.tensors` of each of `layers`, including the architecture's own
+        constants; floating-point numbers as float32.
 
     Raises
     ------
     WeightsError
-        Names the first misfits and counts the others.
+        Tensors do not fit; the message names the first ones and counts the others.
     """
     model, expected = network.name, network.root.state_dict()
     used = {name for layer in layers for name in network.tensors(layer)}
@@ -174,12 +174,12 @@ def used_tensors(
         if not numbers or given.is_floating_point() != expected[name].is_floating_point():
             raise WeightsError(
                 f"weights {weights.name!r} of {model} have {name} as {given.dtype} on "
-                f"{given.device}, {given.layout}; expected plain numbers, as "
-                f"{expected[name].dtype}: give a state dict as the training left it"
+                f"{given.device}, {given.layout}; expected a dense tensor of "
+                f"{expected[name].dtype}: give the state dict that training saved"
             )
         if not given.isfinite().all():
             raise WeightsError(
-                f"weights {weights.name!r} of {model} hold nan or inf in {name}; choose a layer "
+                f"weights {weights.name!r} of {model} contain nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
             )
     known = weights.state | network.constants
@@ -266,7 +266,7 @@ def _read(file: Path) -> StateDict:
 
 
 def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what the dictionaries that training scripts save hold inside."""
+    """Return the state dict inside the dictionaries that training scripts save."""
     for name in _WRAPPERS:
         if isinstance(content.get(name), dict):
             return _unwrapped(content[name])
@@ -274,9 +274,9 @@ def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_todays_names(state: StateDict) -> StateDict:
-    """Return a state dict with names as torchvision has them now.
+    """Rename the tensors of a state dict to torchvision's current names.
 
-    Its published DenseNet and ViT files have older names, which it changes when it loads them.
+    Its published DenseNet and ViT files have older names, which it changes when loading them.
     """
     for pattern, replacement in _RENAMED.items():
         state = {re.sub(pattern, replacement, name): tensor for name, tensor in state.items()}

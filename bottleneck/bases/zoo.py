@@ -1,7 +1,7 @@
-"""All models by name: those of the libraries, and those that other packages bring.
+"""All models by name, from the libraries and from other packages.
 
-The libraries' own are kept in ``models.json``, so that listing them loads no library; CONTRIBUTING
-says how that file is made.
+The libraries' models are listed in ``models.json``, so that listing them imports no library;
+CONTRIBUTING says how that file is made.
 """
 
 import json
@@ -27,34 +27,34 @@ from bottleneck.errors import (
 __all__ = ["TABLE", "ModelRow", "find_model", "list_models", "model_names", "timm_release"]
 
 _PLUGIN_GROUP = "bottleneck.bases"
-"""The entry-point group of packages that bring models, see `Model`."""
+"""The entry-point group of packages with models, see `Model`."""
 
 TABLE = Path(__file__).with_name("models.json")
-"""What is known of the libraries' models, and the names of timm's in the version that it names."""
+"""The table of the libraries' models, and the model names of one version of timm."""
 
 _TIMM = "timm:"
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model as the table of models has it.
+    """A row of the table of models.
 
     Attributes
     ----------
     name : str
-        What the user types.
+        Name that users give.
     library : str
         The source library.
     parameters : int or None
-        How many there are.
+        Number of parameters.
     image_size : (int, int)
-        Height and width in pixels of what it sees.
+        Height and width of its input in pixels.
     weights : tuple of str
-        The default ones first.
+        Names of its weights, the default first.
     default_layer : str
-        What is extracted where no layer is asked for.
+        The layer that is extracted by default.
     top1 : float or None
-        Accuracy of the default weights on ImageNet in percent, as their source publishes it.
+        Published ImageNet accuracy of the default weights, in percent.
     """
 
     name: str
@@ -67,7 +67,7 @@ class ModelRow:
 
     @classmethod
     def of(cls, model: Model) -> Self:
-        """Return the row of a model.
+        """Build the row of a model.
 
         Parameters
         ----------
@@ -91,16 +91,16 @@ class ModelRow:
 
 
 def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
-    """Return the table of all models but timm's.
+    """Return the table of all models except timm's.
 
-    Of packages, only those that bring models are loaded.
+    Only packages that provide models are imported.
 
     Returns
     -------
     rows : list of ModelRow
-        By name.
+        Sorted by name.
     errors : list of BottleneckError
-        For each model that is missing from the table, what is wrong with it.
+        The errors of models that are missing from the table.
     """
     built_in, brought = _built_in(), entry_points(group=_PLUGIN_GROUP).names
     rows, errors = [], []
@@ -113,7 +113,7 @@ def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of all models but timm's, which are ``timm:NAME``.
+    """Return the names of all models except timm's, which are ``timm:NAME``.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def model_names() -> tuple[str, ...]:
 
 
 def find_model(name: str) -> Model:
-    """Return the model of a name.
+    """Return a model by its name.
 
     Parameters
     ----------
@@ -134,14 +134,14 @@ def find_model(name: str) -> Model:
     Returns
     -------
     Model
-        How to build its network, its weights and their preprocessing; nothing is loaded yet.
+        The network's builder, the weights and their preprocessing; nothing is loaded yet.
 
     Raises
     ------
     UnknownNameError
-        There is no such model.
+        The model does not exist.
     PluginError
-        The package that brings the model is broken, or another one brings a model of that name.
+        The package that provides the model is broken, or several packages provide that name.
     WeightsError
         The folder of a fine-tuned model is damaged.
     """
@@ -155,8 +155,8 @@ def find_model(name: str) -> Model:
         record = read_finetuned(name)
         if is_finetuned(record.base) and record.base not in _built_in():
             raise WeightsError(
-                f"the fine-tuned model in {name!r} has the base {record.base!r}, expected a model "
-                f"that is not fine-tuned itself; fine-tune it again"
+                f"the fine-tuned model in {name!r} is based on {record.base!r}, which is "
+                f"fine-tuned itself; fine-tune a model that is not"
             )
         return finetuned_model(name, record, find_model(record.base))
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
@@ -166,7 +166,7 @@ def find_model(name: str) -> Model:
 
 
 def timm_release() -> tuple[str, list[str]]:
-    """Return the version of timm that the table is of, and the names of all its models there.
+    """Return the version of timm that the table describes, and the names of all its models.
 
     Returns
     -------
@@ -187,7 +187,7 @@ def _table() -> dict[str, Any]:
 
 @cache
 def _built_in() -> dict[str, ModelRow]:
-    """Return the table's rows by the names of their models."""
+    """Return the rows of the table by model name."""
     rows = TypeAdapter(list[ModelRow]).validate_python(_table()["models"])
     return {row.name: row for row in rows}
 
@@ -197,7 +197,7 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
     packages += [plugin.dist.name if plugin.dist else "a package" for plugin in plugins]
     if len(packages) > 1:
         raise PluginError(
-            f"model {name!r} is brought by {' and by '.join(packages)}; uninstall all but one"
+            f"model {name!r} is provided by {' and by '.join(packages)}; uninstall all but one"
         )
     expected = "expected a callable without arguments that returns a bottleneck.bases.Model"
     remedy = f"update or uninstall {packages[0]}"
@@ -220,7 +220,7 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
 
 
 def _what_is_wrong(found: object) -> str:
-    """Return what of a model is of another type than it has to be, ``""`` if nothing is."""
+    """Return a phrase on the part of a model that has a wrong type, ``""`` if there is none."""
     if not isinstance(found, Model):
         return type(found).__name__
     kinds = {"name": str, "architecture": str, "transform": Transform, "default_layer": str}

@@ -1,4 +1,4 @@
-"""The feature cache: HDF5 banks made of immutable parts. No torch in it.
+"""The feature cache: HDF5 banks made of immutable parts; does not import torch.
 
 The layout is described in ``cache/README.md``.
 """

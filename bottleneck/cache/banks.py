@@ -1,4 +1,4 @@
-"""Banks: all features of one fingerprint."""
+"""A bank: all features with one fingerprint."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,23 +21,23 @@ from bottleneck.records import BankRecord, read_record, write_record
 __all__ = ["Bank"]
 
 _ATTEMPTS = 1000
-"""How often parts may be replaced while they are being read."""
+"""Number of times that parts may be replaced during a read before it fails."""
 _PAUSE = 0.001
 _CANARY_TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
-"""Of an image's magnitude: what another order of summation may do to its largest values."""
+"""Tolerance relative to the magnitude, as another order of summation changes large values."""
 _STREAM_BYTES = 2**28
 _STREAM_OVERHEAD = 2**22
-"""Buffers, and what Python takes, about."""
+"""Approximate memory of buffers and Python objects."""
 
 Convert = Callable[[np.ndarray], np.ndarray]
-"""Takes some rows (m, ...) as stored and returns what to keep of them (m, ...)."""
+"""Takes rows (m, ...) as stored and returns what to keep of them (m, ...)."""
 _T = TypeVar("_T")
 
 
 class Bank:
-    """All features that one fingerprint has computed.
+    """All features with one fingerprint.
 
-    Parts may be added, and replaced by others with the same rows, while it is being read.
+    While a bank is read, parts may be added, or replaced by others with the same rows.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Bank:
     Attributes
     ----------
     path, name : Path, str
-        The folder, and its name.
+        The folder and its name.
     info_file : Path
         ``bank.json``.
     view_file : Path
@@ -62,20 +62,20 @@ class Bank:
 
     @property
     def exists(self) -> bool:
-        """Whether the bank has been made."""
+        """Whether the bank has been created."""
         return self.info_file.exists()
 
     @property
     def info(self) -> BankRecord:
-        """The content of ``bank.json``; `DamagedError` where it is not what was written."""
+        """The content of ``bank.json``; `DamagedError` if it has been changed."""
         return read_record(self.info_file, BankRecord)
 
     def describes(self, layer: str) -> bool:
-        """Whether ``bank.json`` is there and knows a layer."""
+        """Whether ``bank.json`` exists and describes a layer."""
         return self.exists and layer in self.info.layers
 
     def describe(self, record: BankRecord) -> None:
-        """Make the bank if need be, and add or replace what ``bank.json`` says of some layers."""
+        """Create the bank if necessary, and add or replace layers' entries in ``bank.json``."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         with self._info_locked():
             info = self.info if self.exists else replace(record, created=created)
@@ -88,7 +88,7 @@ class Bank:
         Raises
         ------
         CacheError
-            They disagree.
+            They differ.
         """
         info = self.info
         expected, actual = np.atleast_2d(info.layers[layer].canary), np.atleast_2d(found)
@@ -101,13 +101,13 @@ class Bank:
                 return
             difference = f"they differ by {gap:.2g} of their magnitude"
         raise CacheError(
-            f"the reference features of layer {layer!r} in bank {self.name} are not what is "
-            f"computed now ({difference}); another version of a library computes differently: use "
-            f"another `cache`, or remove {str(self.path)!r} to compute it anew"
+            f"the reference features of layer {layer!r} in bank {self.name} differ from those "
+            f"computed now ({difference}), probably because a library has another version; use "
+            f"another `cache`, or remove {str(self.path)!r} to recompute its features"
         )
 
     def forget_layer(self, layer: str) -> None:
-        """Take a layer out of ``bank.json``."""
+        """Remove a layer from ``bank.json``."""
         with self._info_locked():
             info = self.info
             layers = {name: each for name, each in info.layers.items() if name != layer}
@@ -115,7 +115,7 @@ class Bank:
 
     @contextmanager
     def _info_locked(self) -> Iterator[None]:
-        """Let one process at a time change ``bank.json``; it takes as long as a rename."""
+        """Lock ``bank.json`` against other processes, only for as long as a rename takes."""
         with errors_of(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path / ".bank.json.lock"):
@@ -127,7 +127,7 @@ class Bank:
 
     @property
     def size(self) -> int:
-        """Bytes of all parts."""
+        """Size of all parts in bytes."""
         return self._settled(lambda: sum(path.stat().st_size for path in self.part_files()))
 
     def parts(self) -> list[Part]:
@@ -136,7 +136,7 @@ class Bank:
         Raises
         ------
         CacheError
-            One cannot be read.
+            A part cannot be read.
         """
 
         def opened() -> dict[Path, Part]:
@@ -146,7 +146,7 @@ class Bank:
         return list(self._seen.values())
 
     def index(self, layer: str) -> RowIndex:
-        """Return which part holds which row of a layer.
+        """Return an index of a layer's rows over all parts.
 
         Raises
         ------
@@ -159,11 +159,11 @@ class Bank:
         return known
 
     def holds(self, layer: str, digests: Sequence[str], *, view: int = 0) -> np.ndarray:
-        """Return for each image whether its row of a layer is there: bool of shape (n,)."""
+        """Return for each image whether the bank has its row of a layer: bool of shape (n,)."""
         return self.index(layer).find(keys_of(digest_rows(digests), view)) >= 0
 
     def known(self, layer: str) -> set[tuple[str, int]]:
-        """Return the (digest, view) keys of the rows that hold a layer."""
+        """Return the (digest, view) keys of the rows of a layer."""
         keys = self.index(layer).keys
         rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
         return {(bytes(row[:-2]).hex(), int(row[-2]) << 8 | int(row[-1])) for row in rows}
@@ -171,7 +171,7 @@ class Bank:
     def parts_with(
         self, layer: str, digests: Sequence[str], *, view: int | np.ndarray = 0
     ) -> list[Path]:
-        """Return the parts in which the rows of a layer are that `read` would give."""
+        """Return the parts that `read` would read rows of a layer from."""
         index = self.index(layer)
         numbers = np.sort(index.find(keys_of(digest_rows(digests), view)))
         return [part.path for part, _, _ in index.by_part(numbers)]
@@ -184,7 +184,7 @@ class Bank:
         view: int | np.ndarray = 0,
         convert: Convert | None = None,
     ) -> np.ndarray:
-        """Read a layer's features in exactly the order asked for.
+        """Read a layer's features in exactly the given order.
 
         Every block's checksum is verified.
 
@@ -193,16 +193,17 @@ class Bank:
         layer : str
             The layer's own name, not its alias.
         digests : sequence of str
-            May repeat.
+            Digests of the images; may repeat.
         view : int, or np.ndarray
-            0 is the plain image; or of each row.
+            View number of all rows, or of each; 0 is the unaugmented image.
         convert : callable, optional
-            Applied to some rows at a time, so that what is pooled need not fit into memory whole.
+            Applied to blocks of rows, so that only its results must fit into memory, such as after
+            pooling.
 
         Returns
         -------
         np.ndarray
-            Shape (n, ...), in the type stored or converted to.
+            Shape (n, ...), in the stored type or the type that `convert` returns.
 
         Raises
         ------
@@ -220,20 +221,20 @@ class Bank:
         view: int | np.ndarray = 0,
         convert: Convert | None = None,
     ) -> Iterator[np.ndarray]:
-        """Read as `read` does, in consecutive blocks.
+        """Read as with `read`, in consecutive blocks.
 
         Parameters
         ----------
         layer, digests, view, convert
             As for `read`.
         memory : int
-            Bytes that are held at most: the block just yielded, the next, and the index of the
-            bank's rows, some 120 bytes each. A block has a row at least, whatever the budget.
+            Memory limit in bytes for the block just yielded, the next one, and the index of the
+            bank's rows, about 120 bytes each. A block has at least one row, whatever the limit.
 
         Yields
         ------
         np.ndarray
-            The next rows asked for; at least one.
+            The next rows in the given order; at least one.
 
         Raises
         ------
@@ -257,11 +258,11 @@ class Bank:
         numbers = index.find(wanted)
         missing = int((numbers < 0).sum())
         if not len(wanted):
-            raise UsageError(f"no images were asked for; give at least one digest of {self.name}")
+            raise UsageError(f"no images were requested; give at least one digest of {self.name}")
         if missing:
             raise CacheError(
-                f"{missing} of {len(wanted)} images have no {layer!r} in bank {self.name}; run "
-                f"'bottleneck extract' for them"
+                f"{missing} of {len(wanted)} images have no features of layer {layer!r} in bank "
+                f"{self.name}; run 'bottleneck extract' for them"
             )
         order = np.argsort(numbers, kind="stable")
         result: np.ndarray | None = None
@@ -290,11 +291,11 @@ class Bank:
         dtype : str
             ``float16`` or ``float32``.
         share : int
-            Writers among which the memory for parts is shared.
+            Number of writers that share the memory for parts.
         compress : str
             ``none``, ``lz4`` or ``zstd``.
         part_seconds : float, optional
-            How old a part gets before it is written; `PART_SECONDS` by default.
+            Maximum age of a part before it is written; `PART_SECONDS` by default.
         """
         for path in stale_paths(self.path / "parts", ".*.partial"):
             path.unlink(missing_ok=True)  # another writer removes it, too
@@ -309,14 +310,14 @@ class Bank:
 
     @property
     def view_file_is_old(self) -> bool:
-        """Whether ``features.h5`` shows other parts than those that are there."""
+        """Whether ``features.h5`` shows other parts than the current ones."""
         return bool(self.part_files()) and not shows(self.view_file, self.part_files())
 
     def rebuild_view_file(self, *, without: Collection[Path] = ()) -> None:
         """Write ``features.h5``: virtual datasets over all parts, for any HDF5 tool.
 
-        For each layer there are ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``,
-        with one row for each key. The parts are named relative to the bank, which may be moved.
+        Each layer has ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``, with one
+        row for each key. Paths of parts are relative to the bank, which may be moved.
 
         Parameters
         ----------
@@ -332,7 +333,7 @@ class Bank:
                 return
 
     def _settled(self, read: Callable[[], _T]) -> _T:
-        """Read again where a part has just been replaced by others with the same rows."""
+        """Repeat a read if a part has just been replaced by others with the same rows."""
         for _ in range(_ATTEMPTS):
             try:
                 return read()
@@ -340,6 +341,6 @@ class Bank:
                 gone = error
                 time.sleep(_PAUSE)
         raise CacheError(
-            f"parts of bank {self.name} vanish while they are read ({gone}); wait until what "
-            f"removes them is done, and run the command again"
+            f"parts of bank {self.name} disappeared while they were read ({gone}); wait until "
+            f"the command that removes them is done, then run this one again"
         ) from gone

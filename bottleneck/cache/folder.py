@@ -1,4 +1,4 @@
-"""The cache folder: banks, image sets and the records of runs."""
+"""The cache folder: banks, image sets and records of extractions."""
 
 import hashlib
 import os
@@ -28,12 +28,12 @@ _LONGEST_NAME = 200
 
 
 class Cache:
-    """The folder of all banks, image sets and run records.
+    """The folder of all banks, image sets and records of extractions.
 
     Parameters
     ----------
     root : str, Path or Cache
-        Made at the first write; another `Cache` stands for its folder.
+        Created at the first write; for another `Cache`, the same folder.
     """
 
     def __init__(self, root: "str | Path | Cache" = "cache") -> None:
@@ -56,21 +56,11 @@ class Cache:
         return self.named(f"{slug(model)}-{fingerprint[:12]}")
 
     def named(self, name: str) -> Bank:
-        """Return the bank of a name, which need not exist.
-
-        Parameters
-        ----------
-        name : str
-            Name of its folder.
-
-        Returns
-        -------
-        Bank
-        """
+        """Return the bank with a name, which need not exist."""
         return Bank(self.root / name)
 
     def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
-        """Return the bank of plain images' features, and that of their views if there are any.
+        """Return the bank of unaugmented features, and that of their views if there are any.
 
         Parameters
         ----------
@@ -90,13 +80,13 @@ class Cache:
         return tuple(bank for bank in self.bank_folders() if bank.exists)
 
     def bank_folders(self) -> tuple[Bank, ...]:
-        """Return all banks, also those whose ``bank.json`` is lost."""
+        """Return all banks, including those without ``bank.json``."""
         folders = {path.parent for path in self.root.glob("[!.]*/bank.json")}
         folders |= {path.parent for path in self.root.glob("[!.]*/parts")}
         return tuple(Bank(path) for path in sorted(folders))
 
     def find_banks(self, name: str) -> tuple[Bank, ...]:
-        """Return the banks whose names begin so: a model's name finds all of its banks.
+        """Return the banks whose names begin with a text, such as all banks of a model.
 
         Parameters
         ----------
@@ -111,7 +101,7 @@ class Cache:
         Raises
         ------
         UnknownNameError
-            There is none.
+            No name begins with it.
         """
         banks = self.banks()
         found = tuple(bank for bank in banks if bank.name.startswith(name))
@@ -139,21 +129,21 @@ class Cache:
         Raises
         ------
         UsageError
-            The name is too long for a file, or leads to another folder.
+            The name is too long for a file name, or leads to another folder.
         """
         if not name.strip(".") or any(letter in name for letter in "/\\\0"):
             raise UsageError(
-                f"{name!r} cannot be an image set's name; give another with `image_set`"
+                f"{name!r} is not a valid name of an image set; give another with `image_set`"
             )
         if len(os.fsencode(name)) > _LONGEST_NAME:
             raise UsageError(
-                f"the image set's name {name!r} is too long for a file; give another with "
-                f"`image_set`"
+                f"the image set's name {name!r} is too long for a file name; give a shorter one "
+                f"with `image_set`"
             )
         return self.root / "sets" / f"{name}.csv"
 
     def record_run(self, run: Extraction) -> Extraction:
-        """Keep what an extraction did, under ``runs/``, once the image set has been written.
+        """Save the record of an extraction in ``runs/``, once the image set has been written.
 
         Parameters
         ----------
@@ -183,16 +173,16 @@ class Cache:
         return run
 
     def run_files(self) -> list[Path]:
-        """Return the files of all runs' records, oldest first."""
+        """Return the record files of all extractions, oldest first."""
         return sorted((self.root / "runs").glob("*.json"))
 
     def runs(self, *, damaged_too: bool = True) -> list[Extraction]:
-        """Return the records of all extractions, oldest first; not those of other versions.
+        """Return the records of all extractions, oldest first, without those of other versions.
 
         Parameters
         ----------
         damaged_too : bool
-            Whether a damaged record is an error, or is passed over.
+            Whether to raise an error for a damaged record, or to skip it.
 
         Returns
         -------

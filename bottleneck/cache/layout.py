@@ -1,4 +1,4 @@
-"""How the bytes of a part lie: HDF5 plans the file, the values go into it as they are."""
+"""The byte layout of a part: HDF5 plans the file, and values are written into it directly."""
 
 import hashlib
 import io
@@ -32,36 +32,36 @@ __all__ = [
 ]
 
 SCHEMA = 3
-"""Of a part; raised whenever parts of before cannot be read any more."""
+"""Schema of a part; raised whenever older parts can no longer be read."""
 HDF5_FORMAT = ("v110", "v110")
-"""The first HDF5 with virtual datasets, so that old tools can read the files."""
+"""The first HDF5 version with virtual datasets, so that old tools can read the files."""
 COMPRESSIONS = ("none", "lz4", "zstd")
 _BLOCK_BYTES = 2**10
-"""Each row, or as many as this holds, has a checksum, so that single rows are read verified."""
+"""Bytes of rows that share a checksum, at least one row, so that single rows are verified."""
 _CHUNK_BYTES = 2**18
-"""What is compressed together."""
+"""Bytes that are compressed together."""
 _ALIGNED = {"alignment_threshold": 4096, "alignment_interval": 4096}
-"""Values begin at a page, so that they can be mapped."""
+"""Alignment of values to a page, so that they can be memory-mapped."""
 _PLAN_BYTES = 2**10
-"""What a dataset takes beside its values, about."""
+"""Approximate size of a dataset without its values."""
 _PAGE_BYTES = 2**14
 _EMPTY_PAGE = bytes(_PAGE_BYTES)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset to be written.
+    """A dataset to write.
 
     Attributes
     ----------
     shape, dtype : tuple of int, np.dtype
-        Of the whole; one axis at least.
+        Of the whole dataset, with at least one axis.
     blocks : iterable of np.ndarray
         The values, in order, split along the first axis.
     attributes : mapping of str to Any
-        Its HDF5 attributes.
+        HDF5 attributes of the dataset.
     options : mapping of str to Any
-        Chunks and filters, as h5py takes them; contiguous without.
+        Chunks and filters, as for h5py; contiguous without them.
     """
 
     shape: tuple[int, ...]
@@ -74,29 +74,30 @@ class Dataset:
     def of(
         cls, values: np.ndarray, options: Mapping[str, Any] | None = None, **attributes: Any
     ) -> Self:
-        """Return the dataset of an array."""
+        """Build the dataset of an array."""
         return cls(values.shape, values.dtype, [values], attributes, options or {})
 
     @property
     def size(self) -> int:
-        """Bytes of the values."""
+        """Size of the values in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
 def hdf5_pieces(
     datasets: Mapping[str, Dataset], attributes: Mapping[str, Any]
 ) -> Iterator[memoryview]:
-    """Yield the bytes of an HDF5 file from its start to its end.
+    """Yield the bytes of an HDF5 file from start to end.
 
-    HDF5 plans a contiguous dataset's place, but never sees its values: they are neither copied nor
-    held together in memory, and no error of a full disk reaches HDF5, which does not survive it.
+    HDF5 plans the place of a contiguous dataset but never gets its values: they are neither copied
+    nor held together in memory, and HDF5 never meets the error of a full disk, which it does not
+    survive.
 
     Parameters
     ----------
     datasets : mapping of str to Dataset
-        By their path in the file.
+        Datasets by their path in the file.
     attributes : mapping of str to Any
-        Of the file.
+        HDF5 attributes of the file.
 
     Yields
     ------
@@ -132,7 +133,7 @@ def hdf5_pieces(
 
 
 def _fixed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with texts of fixed length, which need no heap."""
+    """Return attributes with fixed-length texts, which need no heap."""
     return {
         key: np.bytes_(value.encode()) if isinstance(value, str) else value
         for key, value in attributes.items()
@@ -140,12 +141,12 @@ def _fixed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class SparseFile(io.RawIOBase):
-    """A file in memory of which only the pages that are written take space.
+    """A file in memory in which only written pages take space.
 
     Attributes
     ----------
     end : int
-        Its bytes.
+        Size in bytes.
     """
 
     def __init__(self) -> None:
@@ -154,7 +155,7 @@ class SparseFile(io.RawIOBase):
         self._place = self.end = 0
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, and return it."""
+        """Set the position and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.end}[whence]
         self._place = start + place
         return self._place
@@ -171,7 +172,7 @@ class SparseFile(io.RawIOBase):
         return io.BytesIO(content).readinto(buffer)
 
     def write(self, data: Any) -> int:
-        """Write, and return how many bytes."""
+        """Write and return the number of bytes."""
         content = io.BytesIO(data)
         for piece in self.pieces(self._place, self._place + len(data), fill=True):
             content.readinto(piece)
@@ -180,7 +181,7 @@ class SparseFile(io.RawIOBase):
         return len(data)
 
     def pieces(self, start: int, stop: int, *, fill: bool = False) -> Iterator[memoryview]:
-        """Yield the bytes of a range; what was never written is zero, and read-only by default."""
+        """Yield the bytes of a range; unwritten bytes are zero, and read-only by default."""
         while start < stop:
             number, offset = divmod(start, _PAGE_BYTES)
             length = min(_PAGE_BYTES - offset, stop - start)
@@ -193,14 +194,14 @@ class SparseFile(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Layer:
-    """What a part holds of a layer.
+    """A layer's description in a part.
 
     Attributes
     ----------
     shape, dtype : tuple of int, np.dtype
-        Of all its rows.
+        Of all rows together.
     offset : int or None
-        Where in the file the rows begin; None where they are compressed.
+        Position of the rows in the file; None if they are compressed.
     sums : np.ndarray
         uint64 checksums of blocks of rows.
     """
@@ -212,23 +213,23 @@ class Layer:
 
     @classmethod
     def of(cls, file: h5py.File, name: str) -> Self:
-        """Return what a part that is being read holds of a layer."""
+        """Read a layer's description from an opened part."""
         data = file[f"features/{name}"]
         offset = None if data.chunks else data.id.get_offset()
         return cls(data.shape, data.dtype, offset, file[f"checksums/{name}"][:])
 
     @property
     def width(self) -> int:
-        """Bytes of a row."""
+        """Size of a row in bytes."""
         return row_bytes(self)
 
 
 Shaped = np.ndarray | Layer
-"""What has a shape (n, ...) and a type."""
+"""Anything with a shape (n, ...) and a type."""
 
 
 def row_bytes(values: Shaped) -> int:
-    """Return the bytes of a row.
+    """Return the size of a row in bytes.
 
     Parameters
     ----------
@@ -244,7 +245,7 @@ def row_bytes(values: Shaped) -> int:
 
 
 def block_rows(width: int) -> int:
-    """Return how many rows of so many bytes have a checksum together.
+    """Return the number of rows of this width that share a checksum.
 
     Parameters
     ----------
@@ -281,7 +282,7 @@ def checksums(values: np.ndarray) -> np.ndarray:
 def seal_of(
     fingerprint: str, layers: Mapping[str, Shaped], digests: np.ndarray, views: np.ndarray
 ) -> str:
-    """Return the SHA-256 over what a part's rows are: schema, layers with their types, and keys.
+    """Return the SHA-256 over the schema, layers with their types, and keys of a part.
 
     Parameters
     ----------
@@ -308,17 +309,17 @@ def seal_of(
 
 
 def compression_options(compress: str, values: Shaped) -> dict[str, Any]:
-    """Return the options by which h5py compresses values.
+    """Return h5py's options for compressing values.
 
-    For zstd the bytes of equal significance are put together first (HDF5's shuffle filter), which
-    makes it denser and no slower; lz4 gets worse by that.
+    For zstd, bytes of equal significance are grouped first (HDF5's shuffle filter), which gives
+    smaller files at the same speed; for lz4 it makes files larger.
 
     Parameters
     ----------
     compress : str
         ``none``, ``lz4`` or ``zstd``.
     values : np.ndarray or Layer
-        What has their shape (n, ...) and type.
+        Anything with the values' shape (n, ...) and type.
 
     Returns
     -------
@@ -328,7 +329,7 @@ def compression_options(compress: str, values: Shaped) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        There is no such compression.
+        The compression does not exist.
     MissingExtraError
         hdf5plugin is not installed.
     """
@@ -343,12 +344,12 @@ def compression_options(compress: str, values: Shaped) -> dict[str, Any]:
 
 
 def load_filters() -> ModuleType:
-    """Import hdf5plugin, which makes its filters known to HDF5.
+    """Import hdf5plugin, which registers its filters with HDF5.
 
     Raises
     ------
     MissingExtraError
-        It is not installed.
+        hdf5plugin is not installed.
     """
     try:
         import hdf5plugin
@@ -362,19 +363,19 @@ def load_filters() -> ModuleType:
 
 
 def part_size(rows: int, widths: Sequence[int]) -> int:
-    """Return about how many bytes a part takes on disk, uncompressed.
+    """Return the approximate size of an uncompressed part on disk.
 
     Parameters
     ----------
     rows : int
-        How many rows it has.
+        Number of rows.
     widths : sequence of int
-        Bytes of a row of each layer.
+        Bytes per row of each layer.
 
     Returns
     -------
     int
-        Bytes.
+        Size in bytes.
     """
     keys = rows * (32 + 2)
     sums = sum(8 * -(-rows // block_rows(width)) for width in widths)

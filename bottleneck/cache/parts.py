@@ -1,4 +1,4 @@
-"""Parts: the immutable HDF5 files of a bank, read with every checksum verified, and their index."""
+"""Parts: the immutable HDF5 files of a bank, read with all checksums verified, and their index."""
 
 import hashlib
 import re
@@ -26,31 +26,31 @@ __all__ = [
 ]
 
 _KEY_BYTES = 32 + 2
-"""Of a digest and a view."""
+"""Bytes of a key, which is a digest and a view number."""
 _PART_NAME = re.compile(r"[0-9]{6,18}-[0-9a-f]{8}\.h5")
 _READ_BYTES = 2**19
-"""What is read, verified and handed on together; it stays in a core's cache meanwhile."""
+"""Bytes that are read, verified and yielded together; they fit into a core's cache."""
 
 _Fill = Callable[[np.ndarray, int], None]
-"""Fills an array with consecutive rows, from the one of that number on."""
+"""Fills an array with consecutive rows, starting at the given row number."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One immutable file of a bank: its keys, and what tells where its values are.
+    """One immutable file of a bank: its keys, and the location of its values.
 
-    A `FileNotFoundError` means that the part has been replaced by others that hold its rows.
+    A `FileNotFoundError` means that the part has been replaced by others with the same rows.
 
     Attributes
     ----------
     path : Path
         The file.
     digests, views : np.ndarray
-        The image of each row, uint8 of shape (n, 32), and the view of it, uint16 of shape (n,).
+        Digest of each row's image, uint8 of shape (n, 32), and its view, uint16 of shape (n,).
     layers : dict of str to Layer
-        What every row holds.
+        The layers that every row has.
     compress : str
-        How the values are compressed: ``none``, ``lz4`` or ``zstd``.
+        Compression of the values: ``none``, ``lz4`` or ``zstd``.
     """
 
     path: Path
@@ -61,29 +61,29 @@ class Part:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read all but the values.
+        """Read everything but the values.
 
         Raises
         ------
         CacheError
             Another version wrote it, or it is in the folder of another bank.
         DamagedError
-            It is not what was written.
+            The file has been changed.
         """
         own = path.parent.parent.name.rpartition("-")[2]
         with errors_of(path), h5py.File(path, "r", locking=False) as file:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
-                    f"{str(path)!r} has the schema {schema}, expected {SCHEMA}: another version "
+                    f"{str(path)!r} has schema {schema}, expected {SCHEMA}, as another version "
                     f"wrote it; use another `cache`, or remove the bank and extract again"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(own):
                 raise CacheError(
-                    f"{str(path)!r} has the fingerprint of another bank; expected one that begins "
-                    f"with {own!r}: move it to where it belongs, and leave the folders of banks "
-                    f"their names"
+                    f"{str(path)!r} has the fingerprint of another bank; expected one that "
+                    f"begins with {own!r}: move the file back to its own bank, and do not rename "
+                    f"the folders of banks"
                 )
             layers = {name: Layer.of(file, name) for name in file["features"]}
             part = cls(
@@ -96,23 +96,23 @@ class Part:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self.views)
 
     def dataset(self, name: str) -> np.ndarray | Layer:
-        """Return what has the shape and the type of a dataset in the file."""
+        """Return an object with the shape and the type of a dataset in the file."""
         keys = {"digest": self.digests, "view": self.views}
         return keys[name] if name in keys else self.layers[name.removeprefix("features/")]
 
     def read(self, layer: str, rows: np.ndarray) -> Iterator[tuple[np.ndarray, slice]]:
-        """Yield the values of ascending rows in pieces, and each piece's places in `rows`.
+        """Yield blocks of values of ascending rows, with each block's positions in `rows`.
 
-        Copy what you keep: the next piece overwrites it.
+        Copy values that you keep: the next block overwrites them.
 
         Raises
         ------
         DamagedError
-            A block's checksum does not match; nothing of it has been yielded.
+            The checksum of a block does not match; that block has not been yielded.
         """
         found = self.layers[layer]
         per_block = block_rows(found.width)
@@ -131,7 +131,7 @@ class Part:
                 done = stop
 
     def _load(self, layer: Layer, blocks: np.ndarray, buffer: np.ndarray, fill: _Fill) -> None:
-        """Read blocks one after the other into a buffer, and verify them."""
+        """Read consecutive blocks into a buffer and verify them."""
         per_block = block_rows(layer.width)
         edges = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
         starts = blocks[edges] * per_block  # of runs of consecutive blocks
@@ -162,20 +162,20 @@ class Part:
                 while rest:  # a system may give less than it is asked for
                     got = plain.readinto(rest)
                     if not got:
-                        raise DamagedError(self.path, "it is cut off")
+                        raise DamagedError(self.path, "it is truncated")
                     rest = rest[got:]
 
             yield load
 
     def check_all(self) -> None:
-        """Raise `DamagedError` unless every byte of the file is as it was written."""
+        """Raise `DamagedError` if any byte of the file has been changed."""
         self.check_content()
         for layer in self.layers:
             for _ in self.read(layer, np.arange(self.rows)):
                 pass
 
     def check_content(self) -> None:
-        """Raise `DamagedError` unless the bytes of the file are those that its name tells."""
+        """Raise `DamagedError` unless the file's bytes match the hash in its name."""
         with errors_of(self.path), self.path.open("rb") as file:
             content = hashlib.file_digest(file, xxh3_64)
         if not content.hexdigest().startswith(self.path.stem.partition("-")[2]):
@@ -183,23 +183,23 @@ class Part:
 
 
 class RowIndex:
-    """The rows of a layer in some parts, each key once: writers at work side by side may double it.
+    """The rows of a layer in some parts, each key once, as concurrent writers may write it twice.
 
-    Rows are numbered through all parts, in their order.
+    Rows are numbered across all parts, in order.
 
     Parameters
     ----------
     parts : sequence of Part
-        Those without the layer are passed over.
+        Parts without the layer are skipped.
     layer : str
-        Its name.
+        Name of the layer.
 
     Attributes
     ----------
     parts : sequence of Part
-        As given.
+        The given parts.
     keys : np.ndarray
-        All different keys, see `keys_of`, sorted.
+        All distinct keys, sorted, see `keys_of`.
     first : np.ndarray
         The number of the first row with each key.
     """
@@ -219,12 +219,12 @@ class RowIndex:
 
     @property
     def nbytes(self) -> int:
-        """What the index and the keys in its parts take in memory."""
+        """Memory of the index and of the keys in its parts, in bytes."""
         own = self.keys.nbytes + self.first.nbytes + self._beginnings.nbytes
         return own + sum(part.digests.nbytes + part.views.nbytes for part in self._parts)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the number of each key's row; -1 where there is none."""
+        """Return the row number of each key; -1 if there is none."""
         if not len(self):
             return np.full(len(keys), -1)
         last = len(self) - 1
@@ -234,12 +234,12 @@ class RowIndex:
         return np.where(self.keys[places] == keys, self.first[places], -1)
 
     def first_rows(self) -> Iterator[tuple[Part, np.ndarray]]:
-        """Yield each part with those of its rows whose key no earlier one has."""
+        """Yield each part with its rows whose keys are in no earlier part."""
         for part, rows, _ in self.by_part(np.sort(self.first)):
             yield part, rows
 
     def by_part(self, numbers: np.ndarray) -> Iterator[tuple[Part, np.ndarray, slice]]:
-        """Split ascending numbers into each part's own rows, with their place among `numbers`."""
+        """Split ascending row numbers by part, and give their positions in `numbers`."""
         bounds = np.searchsorted(numbers, self._starts)
         for part, start, low, high in zip(
             self._parts, self._starts, bounds, bounds[1:], strict=False
@@ -249,13 +249,13 @@ class RowIndex:
 
 
 def _beginnings(keys: np.ndarray) -> np.ndarray:
-    """Return the first 8 bytes of keys as numbers of the same order, which compare faster."""
+    """Return the first 8 bytes of keys as numbers in the same order, for fast comparison."""
     rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
     return np.ascontiguousarray(rows[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
 
 
 def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
-    """Return keys that sort and compare, of shape (n,), from digests (n, 32) and views.
+    """Return sortable keys of shape (n,), from digests (n, 32) and views.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
 
 
 def as_slice(places: np.ndarray) -> slice | np.ndarray:
-    """Return consecutive places as a slice, by which NumPy copies faster, or none at all.
+    """Return consecutive places as a slice, which NumPy copies faster; else the places.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def as_slice(places: np.ndarray) -> slice | np.ndarray:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """Return the parts in a folder, oldest first; what has no part's name is passed over.
+    """Return the parts in a folder, oldest first, ignoring files with other names.
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ def part_files(folder: Path) -> list[Path]:
 
 
 def part_number(path: Path) -> int:
-    """Return the number with which a part's name begins.
+    """Return the number at the start of a part's name.
 
     Parameters
     ----------
@@ -319,9 +319,9 @@ def part_number(path: Path) -> int:
 
 @contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn HDF5's and the system's errors into one sentence about a file.
+    """Turn errors of HDF5 and the operating system into one sentence about a file.
 
-    A file that is not there any more stays a `FileNotFoundError`.
+    A missing file stays a `FileNotFoundError`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Upkeep: parts replaced by others with the same rows, and what a cache need not keep."""
+"""Compact the parts of banks, and prune features that are no longer needed."""
 
 import secrets
 import shutil
@@ -23,24 +23,24 @@ from bottleneck.names import find_layers
 __all__ = ["Compaction", "Prunable", "compact_bank", "drop_layer", "find_prunable", "prune"]
 
 _SMALL = 0.5
-"""Share of a part's most bytes under which it is put together with others."""
+"""A part below this fraction of the maximum size is merged with others."""
 _COPY_BYTES = 2**23
 _LEFTOVER = ".pruned-"
 
 _Rows = Mapping[Part, np.ndarray]
-"""Which rows of a part are to be kept."""
+"""Rows of a part to keep."""
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did.
+    """The result of a compaction.
 
     Attributes
     ----------
     bank : str
-        Its name.
+        Name of the bank.
     parts_before, parts_after, bytes_before, bytes_after : int
-        Of the bank.
+        Number of parts and their bytes in the bank.
     """
 
     bank: str
@@ -51,17 +51,18 @@ class Compaction:
 
 
 def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
-    """Put small parts together, and drop rows that stand twice.
+    """Merge small parts, and drop duplicate rows.
 
-    New parts are written first, then ``features.h5``, and only then the old ones are removed: a
-    kill at any moment leaves every row readable, and readers at work go on with the new parts.
+    New parts are written first, then ``features.h5``, and only then the old parts are removed: a
+    process killed at any moment leaves every row readable, and concurrent readers continue with the
+    new parts.
 
     Parameters
     ----------
     bank : Bank
         Its parts are replaced.
     compress : str, optional
-        Bring all parts to this compression; without, each stays as it is.
+        Compression of all parts; without it, each part keeps its own.
 
     Returns
     -------
@@ -71,9 +72,9 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
     Raises
     ------
     UsageError, MissingExtraError
-        There is no such compression, or hdf5plugin is not installed.
+        The compression does not exist, or hdf5plugin is not installed.
     CacheError
-        A part is damaged, the new ones cannot be written, or another compaction is at work.
+        A part is damaged, a new part cannot be written, or another compaction is running.
     """
     compression_options(compress or "none", np.empty((1, 1)))
     with _alone(bank):
@@ -94,7 +95,7 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
 
 
 def drop_layer(bank: Bank, layer: str) -> None:
-    """Remove a layer's features; parts with other layers are written again without it.
+    """Remove a layer's features; parts with other layers are rewritten without it.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def drop_layer(bank: Bank, layer: str) -> None:
 def _by_kind(
     parts: Sequence[Part], compress: str | None = None
 ) -> dict[tuple[tuple[str, ...], str], list[Part]]:
-    """Return those parts together that have the same layers and shall be compressed alike."""
+    """Group parts that have the same layers and the same target compression."""
     kinds: dict[tuple[tuple[str, ...], str], list[Part]] = {}
     for part in parts:
         kind = tuple(sorted(part.layers)), compress or part.compress
@@ -131,7 +132,7 @@ def _by_kind(
 
 @contextmanager
 def _alone(bank: Bank) -> Iterator[None]:
-    """Keep others from removing parts of this bank; the system ends it with the process."""
+    """Lock the bank against other removals of parts, until the process ends."""
     lock = FileLock(bank.path / ".compact.lock", timeout=0)
     try:
         with lock:
@@ -149,7 +150,7 @@ def _alone(bank: Bank) -> Iterator[None]:
 
 
 def _first_rows(parts: Sequence[Part]) -> _Rows:
-    """Return the rows of each part that are the first with their key for one of their layers."""
+    """Return the rows of each part that are the first with their key for any of their layers."""
     first = {part: np.zeros(part.rows, bool) for part in parts}
     for layer in {layer for part in parts for layer in part.layers}:
         for part, rows in RowIndex(parts, layer).first_rows():
@@ -158,7 +159,7 @@ def _first_rows(parts: Sequence[Part]) -> _Rows:
 
 
 def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -> None:
-    """Write some layers of the rows kept to new parts, and remove the old ones."""
+    """Write some layers of the kept rows to new parts, and remove the old parts."""
     if layers:
         first = next(iter(parts))
         dtype = str(next(iter(first.layers.values())).dtype)
@@ -187,13 +188,13 @@ class Prunable:
     Attributes
     ----------
     bank, model : str
-        What they are.
+        Names of the bank and its model.
     layer, alias : str or None
-        The layer's names; None where a bank cannot be read, so that only all of it can go.
+        The layer's names; None if the bank cannot be read and can only be removed as a whole.
     bytes : int
-        What they take on disk.
+        Size on disk.
     last_extracted : str
-        When an extraction last computed or reused them, or wrote to the bank, in ISO format.
+        Time at which an extraction last computed, reused or stored them, in ISO format.
     """
 
     bank: str
@@ -204,7 +205,7 @@ class Prunable:
     last_extracted: str
 
     def is_named(self, layer: str) -> bool:
-        """Return whether the layer goes by this name, or is in this module."""
+        """Return whether the layer has this name or alias, or is in this module."""
         aliases = [self.alias] if self.alias else []
         return self.layer is not None and bool(find_layers(layer, {self.layer: aliases}))
 
@@ -217,23 +218,23 @@ def find_prunable(
     older_than: timedelta | None = None,
     keep_bytes: int | None = None,
 ) -> list[Prunable]:
-    """Choose what to remove: what meets all conditions given.
+    """Choose what to remove: everything that meets all conditions.
 
     Parameters
     ----------
     cache : Cache
-        Nothing of it is changed.
+        The cache; it is not changed.
     model, layer : str, optional
-        Of the very model, or bank; of this layer, by its name or alias, or of the module.
+        Only this exact model, or bank; only this layer, by name or alias, or layers of this module.
     older_than : timedelta, optional
-        Not extracted, nor reused by an extraction, for so long.
+        Only what no extraction has computed or reused for this long.
     keep_bytes : int, optional
-        Only as much as makes the banks no bigger than this, what was extracted longest ago first.
+        Only the oldest extractions, until the rest of the banks fits this size.
 
     Returns
     -------
     list of Prunable
-        What `prune` removes; banks that cannot be read as a whole.
+        Items for `prune`; unreadable banks as a whole.
 
     Raises
     ------
@@ -244,8 +245,8 @@ def find_prunable(
     """
     if model is None and layer is None and older_than is None and keep_bytes is None:
         raise UsageError(
-            "nothing to prune by; give `model`, `layer`, `older_than` or `keep_bytes`, with "
-            "`dry_run` to see first what would go"
+            "no rule for what to remove; give `model`, `layer`, `older_than` or `keep_bytes`, "
+            "and `dry_run` to see first what would be removed"
         )
     extracted = {
         (bank, layer.layer): run.time
@@ -257,15 +258,15 @@ def find_prunable(
     models = {each.model for each in everything}
     if model is not None and model not in models | {each.bank for each in everything}:
         raise UnknownNameError(
-            f"no bank of the model {model!r}; 'bottleneck cache ls' lists them"
-            f"{did_you_mean(model, models)}"
+            f"no bank of model {model!r}; 'bottleneck cache ls' lists the "
+            f"banks{did_you_mean(model, models)}"
         )
     of_model = [each for each in everything if model in {None, each.model, each.bank}]
     found = [each for each in of_model if layer is None or each.is_named(layer)]
     if layer is not None and not found:
         raise UnknownNameError(
-            f"no layer {layer!r} in {len({each.bank for each in of_model})} banks; 'bottleneck "
-            f"cache ls' lists them"
+            f"none of {len({each.bank for each in of_model})} banks has a layer {layer!r}; "
+            f"'bottleneck cache ls' lists the layers"
         )
     if older_than is not None:
         limit = datetime.now(UTC) - older_than
@@ -279,14 +280,14 @@ def find_prunable(
 
 
 def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
-    """Remove what `find_prunable` found. A kill meanwhile leaves what is not yet removed whole.
+    """Remove the items from `find_prunable`; an interruption leaves the remaining items intact.
 
     Parameters
     ----------
     cache : Cache
-        Where it is.
+        The cache, or its folder.
     chosen : sequence of Prunable
-        What to remove.
+        Items to remove.
 
     Raises
     ------
@@ -311,13 +312,13 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
 
 
 def _layers_of(bank: Bank) -> set[str]:
-    """Return the layers that ``bank.json`` or a part knows."""
+    """Return the layers in ``bank.json`` or in a part."""
     described = bank.info.layers if bank.exists else ()
     return set(described).union(*(part.layers for part in bank.parts()))
 
 
 def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list[Prunable]:
-    """Return a bank's layers with when they were last extracted; the bank if it is unreadable."""
+    """Return a bank's layers and their last extractions; the whole bank if it is unreadable."""
     paths = bank.part_files() or [bank.path]
     newest = max(path.stat().st_mtime for path in paths if path.exists())
     written = datetime.fromtimestamp(newest, UTC).isoformat()
@@ -341,7 +342,7 @@ def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list
 
 
 def _bytes_of(bank: Bank, layer: str) -> int:
-    """Return a layer's share of the bytes of the parts in which it stands."""
+    """Return a layer's share of the bytes of its parts."""
     total = 0.0
     for part in bank.parts():
         if layer in part.layers:

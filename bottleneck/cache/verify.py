@@ -1,4 +1,4 @@
-"""Verification: every byte of a cache against what was written."""
+"""Verify every byte of a cache."""
 
 import hashlib
 import secrets
@@ -22,16 +22,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not what was written.
+    """A damaged file.
 
     Attributes
     ----------
     path : str
-        Where it was.
+        Original path.
     moved_to : str or None
-        Where it is; None where it was left, as it could not be moved, or not be checked.
+        Current path; None if the file could not be moved or checked.
     reason : str
-        What is wrong with it.
+        Description of the damage.
     """
 
     path: str
@@ -41,16 +41,16 @@ class Damage:
 
 @dataclass(frozen=True)
 class BankCheck:
-    """What was found in a bank.
+    """The result of checking a bank.
 
     Attributes
     ----------
     bank : str
-        Its name.
+        Name of the bank.
     parts, rows, bytes : int
-        Those that are whole; a row is counted once for each layer.
+        Undamaged parts, their rows and bytes; a row counts once for each layer.
     damaged : int
-        Files that are damaged, or could not be checked.
+        Number of files that are damaged or could not be checked.
     """
 
     bank: str
@@ -62,14 +62,14 @@ class BankCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in a cache.
+    """The result of checking a cache.
 
     Attributes
     ----------
     banks : list of BankCheck
-        By name.
+        Sorted by name.
     damage : list of Damage
-        All that is damaged, or could not be checked.
+        All files that are damaged or could not be checked.
     """
 
     banks: list[BankCheck] = field(default_factory=list)
@@ -79,30 +79,31 @@ class Verification:
 def verify_cache(
     cache: Cache, *, banks: Sequence[Bank] | None = None, progress: Progress | None = None
 ) -> Verification:
-    """Check all files, and move damaged ones to ``quarantine/``; what they held is computed again.
+    """Check all files, and move damaged ones to ``quarantine/``, so that they are recomputed.
 
-    Of each part: the hash of all its bytes, the digest of its keys and schema, and every block's
-    checksum. Of ``bank.json`` and the records of runs: their own digests. Of image sets: the digest
-    in the record of their last run. ``features.h5`` is written anew from the parts.
+    For each part, the hash of all its bytes, the digest of its keys and schema, and the checksum of
+    every block are verified; for ``bank.json`` and the records of extractions, their own digests;
+    for image sets, the digest in the record of their last extraction. ``features.h5`` is rewritten
+    from the parts.
 
     Parameters
     ----------
     cache : Cache
-        Its damaged files are moved.
+        The cache; damaged files in it are moved.
     banks : sequence of Bank, optional
-        Those to check; all by default, and records and image sets with them.
+        Banks to check; by default all banks, records and image sets.
     progress : callable, optional
-        Called with ``"verify"``, the parts checked and the parts to check.
+        Called with ``"verify"``, the number of parts checked and their total.
 
     Returns
     -------
     Verification
-        What is whole in each bank, and all that is damaged.
+        What is intact in each bank, and all damage.
 
     Raises
     ------
     CacheError
-        The cache cannot be read at all.
+        The cache cannot be read.
     """
     result = Verification()
     chosen = cache.bank_folders() if banks is None else banks
@@ -133,7 +134,7 @@ def verify_cache(
 
 
 def _check_records(cache: Cache, damage: list[Damage]) -> None:
-    """Check the records of runs and the image sets."""
+    """Check the records of extractions and the image sets."""
     for path in cache.run_files():
         with _noted(cache, path, damage), suppress(OtherVersionError):
             read_record(path, Extraction)
@@ -143,25 +144,25 @@ def _check_records(cache: Cache, damage: list[Damage]) -> None:
         path = cache.set_file(name)
         with _noted(cache, path, damage):  # one that was removed on purpose is not missed
             if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-                raise DamagedError(path, "it is not as its last extraction wrote it")
+                raise DamagedError(path, "it has changed since its last extraction")
 
 
 def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
-    """Move a damaged file to ``quarantine/``, with the reason beside it, where that can be done.
+    """Move a damaged file to ``quarantine/``, if possible, with a text file of the reason.
 
     Parameters
     ----------
     cache : Cache
-        Its folder.
+        The cache of the file.
     path : Path
-        A file in it.
+        The damaged file.
     reason : str
-        What is wrong with it.
+        Description of the damage.
 
     Returns
     -------
     Damage
-        Where it was, and where it is.
+        The original and the new path.
     """
     place = cache.root / "quarantine" / path.relative_to(cache.root)
     if place.exists():
@@ -177,7 +178,7 @@ def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
 
 @contextmanager
 def _noted(cache: Cache, path: Path, damage: list[Damage]) -> Iterator[None]:
-    """Set a file aside where it is damaged; one that vanishes has been replaced or removed."""
+    """Move a file away if it is damaged; ignore one that has been replaced or removed."""
     try:
         yield
     except FileNotFoundError:
@@ -189,7 +190,7 @@ def _noted(cache: Cache, path: Path, damage: list[Damage]) -> Iterator[None]:
 
 
 def _tidy(bank: Bank) -> None:
-    """Remove what killed writers left, and write ``features.h5`` anew."""
+    """Remove leftovers of killed writers, and rewrite ``features.h5``."""
     # Where nothing can be written, nothing is mended; where others replace parts, they see to it.
     with suppress(CacheError, PermissionError, FileNotFoundError):
         for path in stale_paths(bank.path, "**/.*.partial"):

@@ -1,4 +1,4 @@
-"""Rows in, parts out; and ``features.h5``, virtual datasets over all parts of a bank."""
+"""Write rows into parts, and ``features.h5`` with virtual datasets over all parts of a bank."""
 
 import hashlib
 import io
@@ -53,12 +53,12 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     dtype : str
         ``float16`` or ``float32``.
     layer : str
-        Its name, for the error.
+        Name of the layer, for the error message.
 
     Returns
     -------
     np.ndarray
-        The same values in that type; `values` itself where it has it.
+        The same values in that type; `values` itself if it already has it.
 
     Raises
     ------
@@ -67,8 +67,9 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     """
     if not np.isfinite(values).all():
         raise FeatureOverflowError(
-            f"layer {layer!r} gives nan or inf; expected finite activations: compute it with "
-            f"`precision=fp32` or bf16 if it was fp16, check the weights, or take an earlier layer"
+            f"layer {layer!r} gives nan or inf; expected finite activations: use "
+            f"`precision=fp32` or bf16 if it was fp16, check the weights, or choose an earlier "
+            f"layer"
         )
     with np.errstate(over="ignore"):
         stored = values.astype(dtype, copy=False)
@@ -103,7 +104,7 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     if isinstance(digests, np.ndarray) and digests.dtype == np.uint8:
         return digests
     if any(len(digest) != _DIGEST_LETTERS for digest in digests):
-        raise UsageError(f"a digest has {_DIGEST_LETTERS} hexadecimal digits; check those given")
+        raise UsageError(f"each digest must have {_DIGEST_LETTERS} hexadecimal digits")
     return np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 32)
 
 
@@ -111,24 +112,24 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
 class PartWriter:
     """Appends rows to a bank; every 128 MiB or 30 s of them become a part.
 
-    Rows are held in memory until then. A part is written to a ``*.partial`` file, synced to disk
-    and then renamed, so that whatever has a part's name is whole; its name holds the hash of its
-    bytes. A thread does that while the next part is filled; one at a time, so that two parts at
-    most are held in memory, and can be lost. When the work ends early, for whatever reason but a
-    failed write, the rows appended so far are kept, and a signal waits until they are.
+    Until then rows are held in memory. A part is written to a ``*.partial`` file, synced to disk
+    and then renamed, so that every file with a part's name is complete; the name contains the hash
+    of its bytes. A thread writes one part while the next one is filled, so that at most two parts
+    are in memory and can be lost. If the work ends early, for any reason but a failed write, the
+    rows appended so far are saved, and signals wait until then.
 
     Parameters
     ----------
     folder : Path
-        Where the parts go.
+        Folder of the parts.
     fingerprint : str
-        Of the bank.
+        Fingerprint of the bank.
     dtype : str
         ``float16`` or ``float32``.
     compress : str
         ``none``, ``lz4`` or ``zstd``.
     part_bytes, part_seconds : int, float
-        What a part holds at most, in memory and then on disk, and how old it gets.
+        Maximum size of a part, in memory and then on disk, and its maximum age.
     """
 
     folder: Path
@@ -171,16 +172,16 @@ class PartWriter:
         features : mapping of str to np.ndarray
             Layer to activations of shape (n, ...).
         views : int, or np.ndarray
-            Of all rows, or of each.
+            View number of all rows, or of each.
 
         Raises
         ------
         UsageError
-            A digest or view cannot be; or the layers or their shapes are others than before.
+            A digest or view is invalid; or the layers or their shapes differ from earlier rows.
         FeatureOverflowError
             See `store`; none of these rows is added.
         CacheError
-            The part before cannot be written: the disk is full, say.
+            The previous part cannot be written, such as on a full disk.
         """
         columns = {
             f"features/{layer}": store(values, self.dtype, layer)
@@ -189,7 +190,7 @@ class PartWriter:
         columns["digest"] = digest_rows(digests)
         given = np.broadcast_to(np.asarray(views), len(digests))
         if ((given < 0) | (given >= _VIEWS)).any():
-            raise UsageError(f"a view is a number from 0 to {_VIEWS - 1}; check those given")
+            raise UsageError(f"each view must be a number from 0 to {_VIEWS - 1}")
         columns["view"] = given.astype(np.uint16)
         self._check(columns)
         done = 0
@@ -215,10 +216,10 @@ class PartWriter:
         shapes = {name: values.shape[1:] for name, values in columns.items()}
         before = {name: column.shape[1:] for name, column in self._columns.items()}
         if before and shapes != before:
-            raise UsageError(f"rows of {shapes} do not go with those before, of {before}")
+            raise UsageError(f"rows of shapes {shapes} do not match the earlier rows, of {before}")
 
     def _begin(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Make room for a part; the system gives memory only where something is written."""
+        """Allocate a part; the system provides memory only where something is written."""
         width = sum(map(row_bytes, columns.values()))
         self._capacity = max(1, self.part_bytes // width)
         self._rows = 0  # before there are columns, should an interruption come between
@@ -229,7 +230,7 @@ class PartWriter:
         }
 
     def _commit(self) -> None:
-        """Have the rows written once those before are."""
+        """Write the rows in the background, once the previous part is written."""
         self._wait()
         with signals_held():
             # An interruption may have come between two columns of the last rows.
@@ -280,7 +281,7 @@ class PartWriter:
 def view_file_content(parts: Sequence[Part]) -> bytes:
     """Return the bytes of a file that shows every row of some parts, each key once.
 
-    A part that cannot be opened shows as nan, not as zero.
+    A part that cannot be opened shows as nan rather than zero.
 
     Parameters
     ----------
@@ -304,7 +305,7 @@ def view_file_content(parts: Sequence[Part]) -> bytes:
 
 
 def shows(file: Path, parts: Sequence[Path]) -> bool:
-    """Return whether a view file was made of exactly these parts.
+    """Return whether a view file was built from exactly these parts.
 
     Parameters
     ----------
@@ -332,7 +333,7 @@ def _names(parts: Sequence[Path]) -> np.bytes_:
 
 
 def _stack(chosen: Sequence[tuple[Part, np.ndarray]], source: str) -> h5py.VirtualLayout:
-    """Return some rows of parts, one below the other."""
+    """Return some rows of parts, stacked."""
     held = [each.dataset(source) for each, _ in chosen]
     total = sum(len(rows) for _, rows in chosen)
     stacked = h5py.VirtualLayout((total, *held[0].shape[1:]), held[0].dtype)

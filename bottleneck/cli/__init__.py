@@ -1,4 +1,4 @@
-"""The command line: parse, one library call, print. Nothing of the library imports it."""
+"""The command line: parse, call the library, print. No other module imports it."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-# They add their commands.
+# These modules add their commands.
 from bottleneck.cli import features, heads, judge, networks, other, store  # noqa: F401
 from bottleneck.cli.command import application
 from bottleneck.cli.output import stop
@@ -19,14 +19,14 @@ app = application()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit with 2 for bad usage and 1 for failed work, without a traceback.
+    """Run a command; exit with 2 for invalid usage and 1 for failed work, without a traceback.
 
-    SIGINT and SIGTERM end it with 130 and 143, after what is being written has been written.
+    SIGINT and SIGTERM end it with 130 and 143, after pending writes are done.
 
     Parameters
     ----------
     arguments : sequence of str, optional
-        Those of the process by default.
+        By default those of the process.
 
     Raises
     ------
@@ -54,10 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def _signals_end_it() -> Iterator[None]:
-    """Turn the first signal into an orderly exit, and ignore those that follow.
+    """Turn the first signal into an orderly exit, and ignore later ones.
 
-    Python loses what is raised in a handler while it removes an object; then the next report of
-    progress ends the command, or its own end does.
+    Python discards an exception that a handler raises while an object is being removed; then the
+    next report of progress ends the command, or the command ends by itself.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Commands from functions: each takes settings, whose fields become its options."""
+"""Build commands from functions: the fields of their settings become options."""
 
 import inspect
 import re
@@ -31,18 +31,18 @@ _METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "tru
 
 @dataclass(frozen=True)
 class Command:
-    """A function whose parameters are settings, or single values that are declared as theirs are.
+    """A function whose parameters are settings, or single values declared like fields of settings.
 
-    A parameter of the type `Config` is given the file of settings.
+    A parameter of the type `Config` gets the file of settings.
 
     Attributes
     ----------
     name : str
-        As it is typed, such as ``cache verify``.
+        Name as typed, such as ``cache verify``.
     function : callable
-        What it does.
+        The function to call.
     panel : str
-        The title under which the help lists it.
+        Title of its group in the help.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Command:
 
     @cached_property
     def values(self) -> dict[str, Declared]:
-        """All values that it takes, by name; one that several settings declare, once."""
+        """All values by name; a value in several settings appears once."""
         found: dict[str, Declared] = {}
         for each in self.parameters.values():
             if each is Config:
@@ -73,14 +73,15 @@ class Command:
         return found
 
     def run(self, typed: Mapping[str, Any], file: str | None = None) -> Any:
-        """Call the function; an error is printed, and ends the process with 2 or 1.
+        """Call the function; an error is printed and ends the process with 2 or 1.
 
         Parameters
         ----------
         typed : mapping of str to Any
-            Values by name. They win over those of the file, and these over the defaults.
+            Values by name. They take precedence over the file, which takes precedence over
+            defaults.
         file : str, optional
-            The file of settings; ``bottleneck.toml`` by default, where it exists.
+            The file of settings; by default ``bottleneck.toml``, if it exists.
         """
         config = Config()
         try:
@@ -105,9 +106,9 @@ class Command:
         return found
 
     def _told(self, text: str, configured: Mapping[str, Configured], file: Path | None) -> str:
-        """Return an error with options for the parameters that it names between backticks.
+        """Return an error message with options in place of parameter names between backticks.
 
-        They stand there alone, or as ``name=value``. Where the file has set them is added.
+        A name stands alone, or in ``name=value``. If the file has set it, that is added.
         """
         commands = (*COMMANDS.values(), self)  # its own last: they win
         values = [value for command in commands for value in command.values.values()]
@@ -136,7 +137,7 @@ COMMANDS: dict[str, Command] = {}
 
 
 def add_command(name: str, panel: str) -> Callable[[_F], _F]:
-    """Make a function a command; `cache verify` is one of the group ``cache``.
+    """Register a function as a command; ``cache verify`` belongs to the group ``cache``.
 
     Parameters
     ----------
@@ -188,7 +189,7 @@ def application() -> typer.Typer:
 
 
 class _Command(TyperCommand):
-    """A command whose help shows no types of flags and arguments, and what needs no panel last."""
+    """A command whose help shows no types of flags, and lists options without a group last."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         found = _plain(super().get_params(ctx))
@@ -210,7 +211,7 @@ class _Group(TyperGroup):
 
 
 def _plain(parameters: list[Any]) -> list[Any]:
-    """Take away the types that Typer shows for what has none to choose: ``<bool>``, ``<str>``."""
+    """Remove the types that Typer shows without choices: ``<bool>``, ``<str>``."""
     for each in parameters:
         if each.param_type_name == "argument":
             each.display_type_rich = lambda **_: ""
@@ -234,7 +235,7 @@ def _main(
 
 
 def _typed(command: Command) -> Callable[..., Any]:
-    """Return a function of texts and flags, as Typer takes it."""
+    """Return a function of texts and flags, as Typer needs it."""
 
     @wraps(command.function)
     def run(**options: Any) -> Any:
@@ -253,7 +254,7 @@ def _typed(command: Command) -> Callable[..., Any]:
 
 
 def _parameters(command: Command) -> Iterator[inspect.Parameter]:
-    """Yield the parameters from which Typer makes the options; all are texts, or flags."""
+    """Yield the parameters that Typer turns into options; all are texts or flags."""
     for value in sorted(command.values.values(), key=lambda each: each.default is not MISSING):
         shared: dict[str, Any] = {
             "help": _help(value, command),
@@ -281,7 +282,7 @@ def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
 
 
 def _kind(value: Declared) -> Any:
-    """Return what Typer is to take: a flag, a text, or several of these."""
+    """Return the type for Typer: a flag, a text, or several texts."""
     kinds = (value.type, *get_args(value.type))
     if value.takes_several:
         return list[str]
@@ -302,7 +303,7 @@ def _help(value: Declared, command: Command) -> str:
 
 
 def _metavar(value: Declared) -> str:
-    """Return what stands for a value in the help, nothing for a flag."""
+    """Return the placeholder of a value in the help, nothing for a flag."""
     if value.option.argument:
         name = value.name.upper() + "..." * value.takes_several
         return name if value.default is MISSING else f"[{name}]"
@@ -312,7 +313,7 @@ def _metavar(value: Declared) -> str:
 
 
 def _completer(value: Declared) -> Callable[..., list[str]] | None:
-    """Return what lists the values of an option that begin as the one being typed."""
+    """Return a function that completes the values of an option."""
     names = _NAMES.get(value.name)
     if names is None and not value.choices:
         return None
@@ -334,7 +335,7 @@ def _models(_: dict[str, Any]) -> Iterable[str]:
 
 
 def _layers(typed: dict[str, Any]) -> Iterable[str]:
-    """Return the layers of the base that was typed, or those in the cache."""
+    """Return the layers of the base on the command line, or those in the cache."""
     if typed.get("model") and "weights" in typed:
         from bottleneck.bases import find_model
         from bottleneck.bases.network import Network

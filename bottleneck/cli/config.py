@@ -1,4 +1,4 @@
-"""Settings from ``bottleneck.toml``: a table for each command, and ``[default]`` for all."""
+"""Read settings from ``bottleneck.toml``: a table for each command, and ``[default]`` for all."""
 
 import tomllib
 from collections import defaultdict
@@ -20,7 +20,7 @@ _Fields = Mapping[str, Declared]
 
 
 class Configured(NamedTuple):
-    """A value from the file, and the table that holds it, as ``[cache.ls]``."""
+    """A value from the file, and its table, such as ``[cache.ls]``."""
 
     value: Any
     table: str
@@ -28,16 +28,16 @@ class Configured(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """What a file gives the commands.
+    """The values in a file, by command.
 
     Attributes
     ----------
     file : Path or None
-        None where there is none.
+        The file; None if there is none.
     option : str or None
-        The file as ``--config`` names it; None where it is found by itself.
+        The path given by ``--config``; None if the file was found by default.
     values : mapping of str to dict
-        What each command is given, by the names of its parameters.
+        Values of each command, by parameter name.
     """
 
     file: Path | None = None
@@ -46,32 +46,30 @@ class Config:
 
 
 def read_config(file: str | None, commands: Mapping[str, _Fields]) -> Config:
-    """Read the values that a file gives each command.
+    """Read the values of each command from a file.
 
-    Keys are the names of options, and values are of the types that TOML has for them: numbers and
-    flags stand without quotes; a list, or one value, stands where an option may repeat. A command's
-    own table wins over ``[default]``, each of whose keys counts for the commands that have such an
-    option and can take its value.
+    Keys are the names of options, and values have TOML's types: numbers and flags have no quotes;
+    an option that may repeat takes a list or one value. A command's own table takes precedence over
+    ``[default]``, whose keys apply to all commands with that option that accept the value.
 
     Parameters
     ----------
     file : str, optional
-        ``bottleneck.toml`` in the working folder by default, if there is one.
+        By default ``bottleneck.toml`` in the working folder, if it exists.
     commands : mapping of str to mapping
-        Of each command the values that it takes, by name; ``cache verify`` has the table
-        ``[cache.verify]``.
+        The values of each command, by name; ``cache verify`` has the table ``[cache.verify]``.
 
     Returns
     -------
     Config
-        All that the file says, checked value by value.
+        All values of the file, checked.
 
     Raises
     ------
     PathMissingError
-        There is no such file.
+        The file does not exist.
     UsageError
-        It is not TOML, a table or key is unknown, or a value cannot be right.
+        The file is not TOML, a table or key is unknown, or a value is invalid.
     """
     path = Path(file or _FILE)
     if file is None and not path.is_file():
@@ -84,12 +82,12 @@ def read_config(file: str | None, commands: Mapping[str, _Fields]) -> Config:
     except FileNotFoundError:
         raise PathMissingError(f"no file {file!r}; give another with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{str(path)!r} is not TOML ({error}); mend it") from error
+        raise UsageError(f"{str(path)!r} is not valid TOML ({error}); correct it") from error
     return found
 
 
 def _tables(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the tables by the names of commands: ``cache ls`` is ``[cache.ls]``."""
+    """Yield tables with command names: ``cache ls`` is ``[cache.ls]``."""
     for name, table in content.items():
         if name == _GROUP and isinstance(table, dict):
             yield from ((f"{name} {command}", own) for command, own in table.items())
@@ -98,7 +96,7 @@ def _tables(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _take(config: Config, commands: Mapping[str, _Fields], table: str, content: Any) -> None:
-    """Give the values of a table to the commands that they are for."""
+    """Assign the values of a table to its commands."""
     path, shown = str(config.file), table.replace(" ", ".")
     known = table in {_SHARED, *commands}
     if not isinstance(content, dict):
@@ -110,8 +108,9 @@ def _take(config: Config, commands: Mapping[str, _Fields], table: str, content: 
         )
     if not known:
         raise UsageError(
-            f"{path!r} has a table [{shown}] that is no command; expected [{_SHARED}] or a "
-            f"command's name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
+            f"{path!r} has the table [{shown}], which is not a command; expected [{_SHARED}] or "
+            f"a command's "
+            f"name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
         )
     fields = [
         (name, each)

@@ -26,7 +26,7 @@ __all__ = ["augment_preview", "extract", "layers", "models"]
 
 _FLOAT16_BYTES = 2
 _MANY_PARTS = 500
-"""A program may often open no more than 1,024 files, and `features.h5` opens them all."""
+"""Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
 
 
 @add_command("extract", "Features")
@@ -35,17 +35,17 @@ def extract(
     settings: ExtractSettings,
     cache: options.CacheFolder = Path("cache"),
     near_duplicates: options.NearDuplicates = False,
-    dry_run: Annotated[bool, Doc("Only tell what it would take, from a short trial.")] = False,
+    dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
     as_json: options.AsJson = False,
 ) -> Any:
-    """Compute the features that the cache lacks and store them.
+    """Compute missing features of images and store them in the cache.
 
-    Exits with 1 where images had to be left out; all others are stored.
+    Exits with 1 if images had to be left out; all others are stored.
     """
     from bottleneck.bases import find_model
 
     if dry_run and near_duplicates:
-        raise UsageError("`dry_run` looks at few images; leave `near_duplicates` out")
+        raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
     found = bottleneck.ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
         find_model(settings.model)  # a name that is not known needs no PyTorch
@@ -59,7 +59,7 @@ def extract(
     except SystemExit:
         safe, distinct = count_cached(found, base, store, settings)
         images_safe = f"{safe} of {distinct} different images are safe in {store.root}"
-        note(f"stopped: {images_safe}; the same command goes on from there")
+        note(f"stopped: {images_safe}; run the same command again to continue")
         raise
     usable = replace(found, items=bottleneck.ImageSet.read_csv(store.set_file(found.name)).items)
     alike = notes.find_alike(usable) if near_duplicates else {}
@@ -76,14 +76,15 @@ def extract(
 def layers(
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), Option(argument=True)],
     image_size: Annotated[
-        Pixels | None, Doc("What the base sees: SIDE or HEIGHTxWIDTH; as the weights by default.")
+        Pixels | None,
+        Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List a base's layers with their aliases, shapes, sizes and costs.
 
-    The sizes are floats per image, and megabytes per 1,000 images at float16. The cost is the share
-    of all multiply-adds that a base cut there needs.
+    The size is in floats per image, and in megabytes per 1,000 images at float16. The cost of a
+    layer is the multiply-adds up to it, as a share of those of the whole network.
     """
     from bottleneck.bases import find_model
 
@@ -119,7 +120,7 @@ def models(
 ) -> None:
     """List the bases by name.
 
-    The top-1 accuracy on ImageNet, in percent, is what the source of the default weights publishes.
+    Top-1 is the ImageNet accuracy in percent that the source of the default weights publishes.
     """
     from bottleneck.bases import list_models, timm_release
 
@@ -148,14 +149,14 @@ def models(
 
 @add_command("augment-preview", "Features")
 def augment_preview(
-    augment: Annotated[Augmentation, Doc("How images are augmented, or a YAML file.")],
+    augment: Annotated[Augmentation, Doc("Augmentation policy, or a YAML file of one.")],
     images_from: ImageSettings,
-    views: Annotated[Count, Doc("Views of each image.")] = 8,
-    images: Annotated[Count, Doc("How many images.")] = 6,
-    output: Annotated[Path, Doc("The picture; its ending is .png.")] = Path("augment-preview.png"),
+    views: Annotated[Count, Doc("Number of views of each image.")] = 8,
+    images: Annotated[Count, Doc("Number of images.")] = 6,
+    output: Annotated[Path, Doc("Picture to write, ending in .png.")] = Path("augment-preview.png"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw augmented views of a few training images, beside the plain ones."""
+    """Draw augmented views of some training images, next to the originals."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
     source = images_from
@@ -205,7 +206,7 @@ def _forecast(
                 "megabytes of memory at most": f"{memory / 1e6:.0f}" if memory else "unknown",
             }
         )
-        note(f"from a trial of {found.trial} images; nothing of it is kept")
+        note(f"estimated from a trial of {found.trial} images, which stores nothing")
     notes.note_rejected(found.rejected)
     return found
 
@@ -237,12 +238,12 @@ def _print_extraction(done: "Extraction", cache: Path) -> None:
 
 
 def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
-    """Say what is odd about an extraction; exit with 1 where images had to be left out."""
+    """Print notes on an extraction; exit with 1 if images had to be left out."""
     used = [name for found in done.layers for name in (found.bank, found.view_bank) if name]
     for name in dict.fromkeys(used):
         parts = len(cache.named(name).parts())
         if parts > _MANY_PARTS:
-            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' puts them together")
+            note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
     notes.note_random(done.weights_random)
     notes.note_rejected(done.rejected)
     if done.rejected:

@@ -30,7 +30,7 @@ __all__ = ["fit_head", "leaderboard", "sweep"]
 _ALWAYS_SHOWN = ("layer", "pool", "clf", "C")
 _SOMETIMES_SHOWN = ("n_neighbors", "balanced", "standardize", "policy", "views")
 _SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN)
-"""Settings of an experiment; those that are not always shown are where experiments differ."""
+"""Settings in the table of experiments; most are shown only if experiments differ in them."""
 _BEST = 10
 
 
@@ -70,7 +70,7 @@ def fit_head(
 
 
 def _check_epochs(settings: FitSettings, epochs: options.EpochSettings) -> None:
-    """Refuse what shows epochs where there are none, and a picture that cannot be drawn."""
+    """Reject options for epochs if there are none, and pictures that cannot be drawn."""
     for name, file in vars(epochs).items():
         if file and settings.clf != "mlp":
             raise UsageError(
@@ -94,7 +94,7 @@ def _show_epochs(head: "bottleneck.Head", name: str, epochs: options.EpochSettin
 
 
 def _print_fit(head: "bottleneck.Head", features: "Features") -> None:
-    """Print on what a head was fitted, what was chosen, and how good it is on held-out images."""
+    """Print what a head was fitted on, the chosen hyperparameter, and held-out metrics."""
     source, train, scores = features.selection, features.training(), head.scores
     views = f", {source.views} views each" if source.views else ""
     print(
@@ -130,14 +130,14 @@ def sweep(
         str | None, Doc("Also log to MLflow, such as sqlite:///mlflow.db."), Option(metavar="URI")
     ] = None,
     jobs: options.Jobs = -1,
-    backend: Annotated[str, Doc("joblib's: loky, threading, multiprocessing, ...")] = "loky",
+    backend: Annotated[str, Doc("joblib backend: loky, threading, multiprocessing, ...")] = "loky",
     memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> Any:
-    """Cross-validate classifiers on cached layers, and log what each reaches.
+    """Cross-validate classifiers on cached layers, and log the results.
 
-    What the log has already is not computed again.
+    Experiments in the log are not run again.
     """
     from bottleneck.experiments import default_metric, log_to_mlflow, rank
 
@@ -161,7 +161,7 @@ def sweep(
     notes.note_features(images, selections)
     for each in selections:
         if each.views:
-            note(f"{each}: each training image is fitted on with {each.views} views of it")
+            note(f"{each}: fitted on {each.views} views of each training image")
     metric = default_metric(found)
     _print_ranked(rank(found, metric)[: None if as_json else _BEST], metric, as_json=as_json)
     new = len(experiments.experiments()) - before
@@ -176,7 +176,7 @@ def leaderboard(
     as_json: options.AsJson = False,
     as_csv: Annotated[bool, Doc("Print CSV instead of text."), Option("--csv")] = False,
 ) -> None:
-    """Sort the experiments of sweeps by what they reached, or compare two of them."""
+    """Rank the experiments of sweeps, or compare two of them."""
     from bottleneck.experiments import default_metric, rank, scores
 
     if as_json and as_csv:
@@ -212,11 +212,11 @@ def _print_ranked(
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
     print_table([{key: row[key] for key in row if key not in left_out} for row in rows])
-    note(f"mean of {metric} over the folds and its deviation, seconds in all")
+    note(f"mean and standard deviation of {metric} over the folds, total seconds")
 
 
 def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
-    """Return a row of the table; its columns do not depend on the experiment."""
+    """Return a row of the table; all experiments have the same columns."""
     from bottleneck.experiments import scores
 
     experiment = ranked.experiment
@@ -233,7 +233,7 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
 
 
 def _described(experiment: "Experiment") -> dict[str, Any]:
-    """Return an experiment as JSON holds it, with its scores."""
+    """Return an experiment with its scores, in JSON types."""
     from bottleneck.experiments import scores
 
     found = {name: asdict(score) for name, score in scores(experiment).items()}
@@ -243,7 +243,7 @@ def _described(experiment: "Experiment") -> dict[str, Any]:
 def _compare(
     store: "bottleneck.ExperimentLog", settings: RankSettings, *, as_json: bool, as_csv: bool
 ) -> None:
-    """Print how two experiments compare over the same folds."""
+    """Print the comparison of two experiments on the same folds."""
     from bottleneck.experiments import compare, default_metric, rank
 
     first, second = (store.experiment(number) for number in settings.compare or ())

@@ -88,7 +88,7 @@ def advise(
 ) -> Any:
     """Say what would help a head: more images, another layer or head, or fine-tuning.
 
-    Measured on cached features: learning curves, what each layer reaches, and other heads.
+    Measured on cached features: learning curves, the accuracy on each layer, and other heads.
     """
     options.check_picture(picture)
     store = bottleneck.Cache(cache)

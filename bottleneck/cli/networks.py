@@ -34,9 +34,9 @@ def finetune(
     name: options.NewName = None,
     as_json: options.AsJson = False,
 ) -> Any:
-    """Train the top of a base, or all of it, on from a head; the result is a base as well.
+    """Train the top of a base, or all of it, starting from a head; the result is a new base.
 
-    Exits with 1 where images had to be left out, or the training diverged; what was best is saved.
+    Exits with 1 if images were left out or training diverged; the best network is saved.
     """
     from bottleneck.heads import find_head
 
@@ -48,7 +48,9 @@ def finetune(
     )
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     if folder.resolve() == place.resolve():
-        raise UsageError(f"the result would replace {place.name!r}, its start; give another `name`")
+        raise UsageError(
+            f"the result would replace {place.name!r}, the head it starts from; give another `name`"
+        )
     replaced = (folder / "head.json").exists()
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
@@ -70,7 +72,7 @@ def finetune(
 
 
 def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
-    """Print what was trained, how it went, and where the result is."""
+    """Print what was trained, the scores, and the folder of the result."""
     from bottleneck.records import known_source
 
     scores, source = done.head.scores, known_source(done.head.source)
@@ -87,20 +89,20 @@ def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
 
 
 def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | None) -> None:
-    """Say what went wrong in the training, if anything did; exit with 1 if it was a failure."""
+    """Report problems of the training; exit with 1 for failures."""
     scores = done.head.scores
     best = scores["best_epoch"]
     if done.diverged:
         kept = f"as after epoch {best}" if best else "as before the first"
         note(
-            f"warning: the training diverged in epoch {done.diverged}: its loss was no finite "
-            f"number; saved is the network {kept}: give a --learning-rate below "
+            f"warning: the training diverged in epoch {done.diverged}, as its loss was not "
+            f"finite; the network {kept} was saved: use a --learning-rate below "
             f"{settings.learning_rate:g}"
         )
     elif not best:
         note(
-            "note: no epoch was better on the validation images than the head as it was, and "
-            "nothing was changed; another layer, --augment or a lower --learning-rate may help"
+            "note: no epoch was better on the validation images than the original head, so it "
+            "was left unchanged; another layer, --augment or a lower --learning-rate may help"
         )
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)
@@ -112,7 +114,7 @@ def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | Non
 def _training_shown(
     folder: Path, settings: FinetuneSettings, tensorboard: Path | None, *, quiet: bool
 ) -> Iterator[dict[str, Any]]:
-    """Yield what reports a training: ``progress`` and ``watch``; say how an interrupted goes on."""
+    """Yield ``progress`` and ``watch`` for a training; if interrupted, say how to resume it."""
     from bottleneck.finetune.checkpoints import Checkpoint
     from bottleneck.pictures import epoch_log
 
@@ -132,7 +134,10 @@ def _training_shown(
             yield {"progress": progress, "watch": watch}
     except SystemExit:
         if not quiet and Checkpoint(folder).exists:
-            note("stopped: the same command with --resume goes on after the last whole epoch")
+            note(
+                "stopped: run the same command with --resume to continue after the last "
+                "complete epoch"
+            )
         raise
 
 
@@ -148,7 +153,7 @@ def predict(
 ) -> None:
     """Print the class and its probability for each image.
 
-    Exits with 1 where images had to be left out; all others are predicted.
+    Exits with 1 if images had to be left out; all others are predicted.
     """
     from bottleneck.heads import find_head
     from bottleneck.images import RejectedImage

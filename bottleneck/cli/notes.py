@@ -1,4 +1,4 @@
-"""Notes about images, weights and trainings that several commands print."""
+"""Notes on images, weights and training that several commands print."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _MOST = 20
 
 
 def note_random(random: bool) -> None:
-    """Say that the weights were never trained.
+    """Note that the weights are random.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def note_random(random: bool) -> None:
 
 
 def note_replaced(replaced: bool) -> None:
-    """Say that there was a head of that name.
+    """Note that a head of the same name was replaced.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def note_replaced(replaced: bool) -> None:
         Whether it is so.
     """
     if replaced:
-        note("note: it replaces the head that had that name; --name gives another")
+        note("note: this replaced the head of the same name; use --name to keep both")
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
-    """List the images left out.
+    """List rejected images.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
 
 
 def note_image_set(images: "ImageSet") -> None:
-    """Say what is odd about an image set: files left out, leaks, conflicting labels.
+    """Report problems of an image set: files left out, leaks, conflicting labels.
 
     Parameters
     ----------
@@ -78,11 +78,14 @@ def note_image_set(images: "ImageSet") -> None:
         note(f"warning: {len(empty)} class or split folders have no images: {listed}")
     if endings:
         listed = ", ".join(f"{count} {each}" for each, count in Counter(endings).most_common(5))
-        note(f"note: {len(endings)} files are no images, or of no class, left out: {listed}")
+        note(
+            f"note: {len(endings)} files were left out, as they are not images or have no "
+            f"class: {listed}"
+        )
     if images.leaks:
-        note(f"warning: leak: {_example(images, images.leaks)} stand in more than one split")
+        note(f"warning: leak: {_example(images, images.leaks)} are in more than one split")
     if images.conflicts:
-        note(f"warning: {_example(images, images.conflicts)} carry more than one label")
+        note(f"warning: {_example(images, images.conflicts)} have more than one label")
 
 
 def _example(images: "ImageSet", digests: Sequence[str]) -> str:
@@ -93,16 +96,16 @@ def _example(images: "ImageSet", digests: Sequence[str]) -> str:
 def note_features(
     images: "ImageSet", sources: "Sequence[FeatureSource]", splits: Sequence[str] = ("train", "val")
 ) -> None:
-    """Say what is odd about features: their images, their weights, and images that a base knows.
+    """Report problems of features: of their images and weights, and images used in fine-tuning.
 
     Parameters
     ----------
     images : ImageSet
-        What the features are of.
+        The images of the features.
     sources : sequence of FeatureSource
-        Where they come from.
+        The sources of the features.
     splits : sequence of str
-        What is measured on.
+        The splits that scores are computed on.
     """
     from bottleneck.bases import seen_digests
 
@@ -114,14 +117,13 @@ def note_features(
         known = sum(item.digest in seen for item in judged)
         if known:
             note(
-                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were trained "
-                f"or validated on when {model!r} was fine-tuned; what is measured on them is too "
-                f"good"
+                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were used "
+                f"to train or validate {model!r}, so scores on them are too high"
             )
 
 
 def find_alike(images: "ImageSet") -> dict[str, Any]:
-    """Look for images that look alike and list them; return them as JSON holds them.
+    """Find and list near-duplicate images; return them in JSON types.
 
     Parameters
     ----------
@@ -162,7 +164,7 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
 def draw_epochs(
     history: Sequence[Mapping[str, float]], kept: int, name: str, picture: Path | None
 ) -> None:
-    """Draw how a training went, where a picture is asked for.
+    """Draw the history of a training, if a picture was requested.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Values that several commands take beside the settings of their stage."""
+"""Options that several commands have besides the settings of their stage."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,31 +32,33 @@ __all__ = [
 AsJson = Annotated[bool, Doc("Print JSON instead of text."), Option("--json")]
 BankName = Annotated[
     str | None,
-    Doc("A bank's name, or how it begins: a model. All by default."),
+    Doc("Name of a bank, or its beginning, such as the model; by default all banks."),
     Option(argument=True),
 ]
 CacheFolder = Annotated[Path, Doc("Folder of the feature cache.")]
-HeadName = Annotated[str | None, Doc("Name or folder of the head; needed where there are several.")]
+HeadName = Annotated[
+    str | None, Doc("Name or folder of the head; required where there are several.")
+]
 HeadsFolder = Annotated[Path, Doc("Folder of the fitted heads.")]
-Jobs = Annotated[int, Doc("Processes that compute side by side; -1 for one on each core.")]
-Log = Annotated[Path, Doc("The experiment log that 'bottleneck sweep' fills.")]
+Jobs = Annotated[int, Doc("Number of parallel processes; -1 for one per core.")]
+Log = Annotated[Path, Doc("Experiment log that 'bottleneck sweep' writes.")]
 Memory = Annotated[
     ByteSize | None,
     Doc(
-        "What the features may take, such as 500MB; half of what is free by default. softmax, "
-        "logreg and svm train in passes over larger ones."
+        "Memory limit for features, such as 500MB; by default half of the free memory. softmax, "
+        "logreg and svm read larger features in passes."
     ),
 ]
 NearDuplicates = Annotated[
-    bool, Doc("Also look for images that stand in two splits and look alike; reads all images.")
+    bool, Doc("Also look for near-duplicate images in different splits; reads all images.")
 ]
-NewName = Annotated[Name | None, Doc("Name of the result; made of what it is by default.")]
+NewName = Annotated[Name | None, Doc("Name of the result; by default built from what it is.")]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
 @settings("Folders", kw_only=True)
 class Folders:
-    """Where features and heads are kept."""
+    """Folders of features and heads."""
 
     cache: CacheFolder = Path("cache")
     heads: HeadsFolder = Path("heads")
@@ -64,7 +66,7 @@ class Folders:
 
 @settings("Epochs", kw_only=True)
 class EpochSettings:
-    """Where the epochs of a training are shown."""
+    """Output of the epochs of a training."""
 
     picture: Picture = None
     tensorboard: Annotated[Path | None, Doc("Log the epochs to this folder for TensorBoard.")] = (
@@ -74,23 +76,23 @@ class EpochSettings:
 
 @settings("Start", kw_only=True)
 class StartSettings:
-    """What a fine-tuning starts from, and where it runs."""
+    """The start of fine-tuning, and where it runs."""
 
     head: HeadName = None
     data: Annotated[
-        Path | None, Doc("Images, as for extract; those that the head was fitted on by default.")
+        Path | None, Doc("Images, as for extract; by default those the head was fitted on.")
     ] = None
     image_set: NewSet = None
-    resume: Annotated[bool, Doc("Go on with an interrupted run of that name.")] = False
+    resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
     device: Device = "auto"
     devices: Annotated[
-        Count | None, Doc("Processes or GPUs that share each step; those of `device` by default.")
+        Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
 
 
 def check_picture(file: Path | None) -> None:
-    """Refuse a picture that cannot be drawn before anything is computed.
+    """Reject a picture that cannot be drawn, before anything is computed.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def check_picture(file: Path | None) -> None:
 
 
 def memory_of(given: int | None) -> int:
-    """Return what features may take: half of what is free, if it is not given.
+    """Return the memory limit for features: by default half of the free memory.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def memory_of(given: int | None) -> int:
 
 
 def in_parallel(jobs: int, backend: str = "loky") -> Any:
-    """Return joblib's configuration for so many processes of a kind.
+    """Return joblib's configuration for a number of processes and a backend.
 
     Parameters
     ----------
@@ -149,7 +151,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     import joblib
 
     if not jobs:
-        raise UsageError("`jobs` is 0, expected a number of processes, or -1 for one on each core")
+        raise UsageError("`jobs` must be at least 1, or -1 for one process per core, got 0")
     try:
         return joblib.parallel_config(backend, n_jobs=jobs)
     except (ValueError, ImportError) as error:

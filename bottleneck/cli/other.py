@@ -1,4 +1,4 @@
-"""The commands beside the way from images to a head: demo, config."""
+"""The other commands: demo, config."""
 
 import json
 import shlex
@@ -38,7 +38,7 @@ def demo(
     ),
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the whole way on 200 photographs: extract, fit two heads, evaluate them."""
+    """Run all steps on 200 photographs: extract, fit two heads, evaluate them."""
     from bottleneck.demo import write_demo_images
 
     written = write_demo_images(data)
@@ -72,7 +72,7 @@ def demo(
 
 
 def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:
-    """Return a command as it is typed; what the file or the default says anyway is left out."""
+    """Return a command as typed, without options that the file or the defaults set anyway."""
     words = ["bottleneck", *name.split()]
     for key, value in options.items():
         declared, configured = COMMANDS[name].values[key], file.values[name].get(key)
@@ -99,12 +99,12 @@ def config(
     file: Config,
     command: Annotated[
         tuple[str, ...],
-        Doc("Only this command's settings, such as fit-head or cache ls."),
+        Doc("Show only the settings of this command, such as fit-head or cache ls."),
         Option(argument=True),
     ] = (),
     as_json: options.AsJson = False,
 ) -> None:
-    """Print the settings in force as TOML, and where each value comes from."""
+    """Print the current settings as TOML, and the origin of each value."""
     wanted = " ".join(command).replace(".", " ")
     chosen = [each for each in in_order() if f"{each.name} ".startswith(f"{wanted} ".lstrip())]
     if not chosen:
@@ -112,7 +112,11 @@ def config(
             f"no command {wanted!r}; expected one of {', '.join(COMMANDS)}"
             f"{did_you_mean(wanted, COMMANDS)}"
         )
-    note(f"settings from {file.file}" if file.file else "no bottleneck.toml: all are defaults")
+    note(
+        f"settings from {file.file}"
+        if file.file
+        else "no bottleneck.toml: all settings have their defaults"
+    )
     rows = [_setting(each.name, value, file) for each in chosen for value in each.values.values()]
     if as_json:
         print_json(rows)
@@ -125,7 +129,7 @@ def config(
 
 
 def _setting(command: str, value: Declared, file: Config) -> dict[str, Any]:
-    """Return what is in force for a value, as JSON holds it."""
+    """Return the current setting of a value, in JSON types."""
     found = file.values[command].get(value.name)
     default = None if value.default is MISSING else value.default
     return {
@@ -137,6 +141,6 @@ def _setting(command: str, value: Declared, file: Config) -> dict[str, Any]:
 
 
 def _toml(key: str, value: Any) -> str:
-    """Return a line of TOML, commented out where there is no value."""
+    """Return a line of TOML, commented out if there is no value."""
     text = str(value) if isinstance(value, float) else json.dumps(value, default=str)
     return f"# {key} =" if value is None else f"{key} = {text}"

@@ -1,4 +1,4 @@
-"""What is printed: results on standard output, notes and progress on standard error."""
+"""Output: results on standard output, notes and progress on standard error."""
 
 import csv
 import json
@@ -22,18 +22,18 @@ __all__ = [
 ]
 
 _Show = Callable[[str, int, int, float, Mapping[str, int]], None]
-"""Takes a stage, what is done, the total, the rate since the stage began, and other counts."""
+"""Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
 _UNLIMITED = 100_000
 
 
 class _Stop:
-    """Which signal has come to end the command."""
+    """The signal that ends the command, if any."""
 
     number: int | None = None
 
     def check(self) -> None:
-        """Exit if one has."""
+        """Exit if a signal has arrived."""
         if self.number is not None:
             sys.exit(128 + self.number)
 
@@ -76,7 +76,7 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_list(facts: Mapping[str, str]) -> None:
-    """Print a line for each fact: its name, then what it is.
+    """Print a line for each fact: its name and its value.
 
     Parameters
     ----------
@@ -95,16 +95,16 @@ def print_table(
     as_json: bool = False,
     markdown: bool = False,
 ) -> None:
-    """Print rows as a table, or as asked for.
+    """Print rows as a table, as Markdown or as JSON.
 
     Parameters
     ----------
     rows : sequence of mapping
-        The first has all columns; what another lacks is shown as "-".
+        The first has all columns; a missing value is shown as "-".
     title : str
-        Above a table that is text.
+        Title above a text table.
     as_json, markdown : bool
-        How rows are printed.
+        Output format.
     """
     if as_json:
         print_json(rows)
@@ -125,7 +125,7 @@ def print_table(
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Show on a terminal that libraries are being imported, which takes seconds.
+    """Show on a terminal that libraries are being imported.
 
     Yields
     ------
@@ -144,17 +144,16 @@ def loading() -> Iterator[None]:
 def progress_shown(
     *, quiet: bool = False, unit: str = "images", as_json: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """Yield a callable for the library to report what is done: a bar, or a line now and then.
+    """Yield a callable that reports progress, with a bar or with lines at intervals.
 
-    It takes what is being done, how much is done and how much there is in all, and may take other
-    counts by name.
+    It takes the stage, the number done and the total, and may take other counts by name.
 
     Parameters
     ----------
     quiet : bool
         Show nothing.
     unit : str
-        What is counted.
+        Name of the counted units.
     as_json : bool
         Write JSON lines.
 
@@ -187,7 +186,7 @@ def _text(value: Any) -> str:
 def _draw(
     title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> None:
-    """Print a table: as wide as the terminal; elsewhere, as wide as its rows are."""
+    """Print a table: as wide as the terminal; without a terminal, as wide as its rows."""
     from rich.console import Console
     from rich.table import Table
 
@@ -250,7 +249,7 @@ def _json_line(
 
 
 def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..., None]:
-    """Return a report that is shown at the beginning and end of a stage, and every few seconds."""
+    """Return a report that is shown at the start and end of a stage, and every few seconds."""
     started: dict[str, tuple[float, int]] = {}
     last = time.monotonic()
 
@@ -267,7 +266,7 @@ def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    """Return counts as text: bytes in megabytes, and those above zero only."""
+    """Return counts above zero as text, with bytes in megabytes."""
     texts = {
         name: f"{count / 1e6:.1f} MB {name.removeprefix('bytes_')}"
         if name.startswith("bytes_")

@@ -40,7 +40,7 @@ def cache_ls(cache: options.CacheFolder = Path("cache"), as_json: options.AsJson
         try:
             rows.append(_summary(bank))
         except CacheError as error:
-            note(f"note: bank {bank.name} is left out: {error}")
+            note(f"note: bank {bank.name} is skipped: {error}")
     if not rows and not as_json:
         print(f"no banks in {cache}; 'bottleneck extract' makes them")
         return
@@ -49,11 +49,13 @@ def cache_ls(cache: options.CacheFolder = Path("cache"), as_json: options.AsJson
 
 @add_command("cache info", "Features")
 def cache_info(
-    bank: Annotated[str, Doc("A bank's name, or how it begins: a model."), Option(argument=True)],
+    bank: Annotated[
+        str, Doc("Name of a bank, or its beginning, such as the model."), Option(argument=True)
+    ],
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Show where banks came from."""
+    """Show the provenance of banks."""
     banks = bottleneck.Cache(cache).find_banks(bank)
     if as_json:
         print_json([{"bank": each.name, **_described(each)} for each in banks])
@@ -68,15 +70,15 @@ def cache_info(
 @add_command("cache verify", "Features")
 def cache_verify(
     bank: options.BankName = None,
-    deep: Annotated[bool, Doc("Also compute a sample of rows again, from their images.")] = False,
-    images: Annotated[Count, Doc("How many, of each extraction, with `deep`.")] = 16,
+    deep: Annotated[bool, Doc("Also recompute a sample of rows from their images.")] = False,
+    images: Annotated[Count, Doc("Images of each extraction to recompute with `deep`.")] = 16,
     seed: Seed = 0,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Check every byte against what was written; damaged files are moved to CACHE/quarantine.
+    """Verify every byte of the cache; damaged files are moved to CACHE/quarantine.
 
-    Exits with 1 where something was damaged: extract again, which computes it anew.
+    Exits with 1 if anything was damaged: run extract again to recompute it.
     """
     from bottleneck.cache import verify_cache
 
@@ -106,7 +108,7 @@ def _recheck(
     damage: list[dict[str, Any]],
     **sample: int,
 ) -> dict[str, str | None]:
-    """Compute a sample of each bank again; add what is found to its row and to the damage."""
+    """Recompute a sample of rows of each bank; add the result to its row and to the damage."""
     with loading():
         from bottleneck.extract import recheck_banks
 
@@ -118,7 +120,7 @@ def _recheck(
         row["damaged"] += len(found.damage)
         damage += map(asdict, found.damage)
         if found.skipped:
-            note(f"note: not all of {found.bank} could be computed again: {found.skipped}")
+            note(f"note: some rows of {found.bank} could not be recomputed: {found.skipped}")
     return {found.bank: found.skipped for found in rechecks}
 
 
@@ -126,12 +128,12 @@ def _recheck(
 def cache_compact(
     bank: options.BankName = None,
     compress: Annotated[
-        Compression | None, Doc("How all parts are to be compressed; as they are if not given.")
+        Compression | None, Doc("Compression of all parts; by default unchanged.")
     ] = None,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Put small parts together and drop rows that stand twice, while others read and write."""
+    """Merge small parts and drop duplicate rows; others can read and write meanwhile."""
     from bottleneck.cache import compact_bank
 
     store = _existing(cache)
@@ -142,23 +144,26 @@ def cache_compact(
 
 @add_command("cache prune", "Features")
 def cache_prune(
-    model: Annotated[str | None, Doc("Of this model, or bank."), Option(own=True)] = None,
+    model: Annotated[
+        str | None, Doc("Remove extractions of this model or bank."), Option(own=True)
+    ] = None,
     layer: Annotated[
-        str | None, Doc("Of this layer, by its name or alias."), Option(own=True)
+        str | None, Doc("Remove this layer, by name or alias."), Option(own=True)
     ] = None,
     older_than: Annotated[
-        Age | None, Doc("Not extracted, nor found again by 'extract', for so long: 12h, 30d, 8w.")
+        Age | None,
+        Doc("Remove what 'extract' has not written or reused for this long: 12h, 30d, 8w."),
     ] = None,
     keep_bytes: Annotated[
         ByteSize | None,
-        Doc("Oldest extractions first, until all banks take no more than this: 500MB, 20GB."),
+        Doc("Remove the oldest extractions until all banks fit in this size: 500MB, 20GB."),
         Option("--keep"),
     ] = None,
-    dry_run: Annotated[bool, Doc("Only list what would go.")] = False,
+    dry_run: Annotated[bool, Doc("Only list what would be removed.")] = False,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Remove features that meet all conditions given. They can be computed again."""
+    """Remove features that meet all given conditions. They can be recomputed."""
     from bottleneck.cache import find_prunable, prune
 
     store = _existing(cache)
@@ -174,12 +179,14 @@ def cache_prune(
 
 @add_command("cache export", "Features")
 def cache_export(
-    file: Annotated[Path, Doc("Ends in .h5, .hdf5 or .npz."), Option(argument=True)],
+    file: Annotated[
+        Path, Doc("File to write, ending in .h5, .hdf5 or .npz."), Option(argument=True)
+    ],
     chosen: ExportSettings,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Write the features of an extraction to one plain file, with paths, labels and splits."""
+    """Export the features of an extraction to one plain file, with paths, labels and splits."""
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
@@ -190,17 +197,17 @@ def cache_export(
 @add_command("cache import", "Features")
 def cache_import(
     file: Annotated[
-        Path, Doc("What 'cache export' wrote, or a .npy array."), Option(argument=True)
+        Path, Doc("A file that 'cache export' wrote, or a .npy array."), Option(argument=True)
     ],
     settings: ImportSettings,
     table: Annotated[
         Path | None,
-        Doc("Of an array: CSV path,label[,split][,digest], with a row for each of its rows."),
+        Doc("Table of a .npy array: CSV path,label[,split][,digest], one row for each row of it."),
     ] = None,
     cache: options.CacheFolder = Path("cache"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Take features in: an exported file, or an array made elsewhere."""
+    """Import features: an exported file, or an array made elsewhere."""
     from bottleneck.exchange import import_array, import_features
 
     store = bottleneck.Cache(cache)
@@ -208,15 +215,15 @@ def cache_import(
     if file.suffix.lower() == ".npy":
         if table is None:
             raise UsageError(
-                f"{str(file)!r} does not say what its rows are; give `table=CSV` with path,label, "
-                f"and `model=NAME`"
+                f"{str(file)!r} is an array without paths and labels; give `table=CSV` with "
+                f"path,label, and `model=NAME`"
             )
         imported = import_array(store, file, table, settings)
     elif settings == plain and table is None:
         imported = import_features(store, file, image_set=settings.image_set)
     else:
         raise UsageError(
-            f"`table`, `model`, `layer`, `axes` and `by_row` belong to a .npy array, and "
+            f"`table`, `model`, `layer`, `axes` and `by_row` are for a .npy array, but "
             f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
         )
     notes.note_image_set(bottleneck.ImageSet.read_csv(store.set_file(imported.image_set)))
@@ -241,7 +248,7 @@ def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
 
 
 def _summary(bank: "Bank") -> dict[str, Any]:
-    """Return a bank's row in the list."""
+    """Return the row of a bank in the list."""
     info = bank.info
     return {
         "bank": bank.name,

@@ -1,4 +1,4 @@
-"""Features out of the cache into one plain file, and in from one."""
+"""Export features from the cache to a plain file, and import them from one."""
 
 from bottleneck.exchange.formats import Exchange, export_features
 from bottleneck.exchange.imports import import_array, import_features

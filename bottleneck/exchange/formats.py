@@ -1,4 +1,4 @@
-"""Features out of the cache into a plain file, HDF5 or ``.npz``, which is checked when read."""
+"""Export features to a plain file, HDF5 or ``.npz``, and read it with verification."""
 
 import hashlib
 import json
@@ -31,29 +31,29 @@ _UNREADABLE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
     *(zlib.error, zipfile.BadZipFile),
 )
-"""What h5py, NumPy and zipfile raise where a file is damaged or not what it seems."""
+"""Errors of h5py, NumPy and zipfile for a damaged file or another format."""
 _TEXTS = ("paths", "labels", "splits", "digests")
 _FACTS = ("provenance", "sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """What was exported or imported.
+    """The result of an export or import.
 
     Attributes
     ----------
     file : str
         The plain file.
     image_set, model, layer, bank : str
-        What its features are.
+        Names of the image set, model, layer and bank.
     images : int
-        Rows.
+        Number of rows.
     added : int or None
-        Different rows that were new to the cache; None for an export.
+        Number of distinct rows that were new to the cache; None for an export.
     shape : list of int
-        Of a row.
+        Shape of a row.
     dtype : str
-        Of the values.
+        Data type of the values.
     """
 
     file: str
@@ -68,7 +68,7 @@ class Exchange:
 
     @classmethod
     def of(cls, source: FeatureSource, file: Path, shape: Sequence[int], **facts: Any) -> Self:
-        """Return what was exported or imported of a source, given the shape (n, ...) of all.
+        """Build the result of a source, given the shape (n, ...) of all rows.
 
         Parameters
         ----------
@@ -100,22 +100,23 @@ class Exchange:
 def export_features(cache: Cache, selection: FeatureSource, file: str | Path) -> Exchange:
     """Write a layer's features of an image set, with paths, labels and splits, to one file.
 
-    The file holds ``features`` (n, ...), and ``paths``, ``labels``, ``splits`` and ``digests`` as
-    texts (n,), in the order of the image set; ``provenance`` is JSON. It is made in bounded memory.
+    The file contains ``features`` (n, ...), and ``paths``, ``labels``, ``splits`` and ``digests``
+    as texts (n,), in the order of the image set; ``provenance`` is JSON. It is written in bounded
+    memory.
 
     Parameters
     ----------
     cache : Cache
-        Where they are.
+        The cache of the features.
     selection : FeatureSource
-        Which features: as stored, or float32 where they are pooled at export.
+        Layer and pooling; features are exported as stored, or as float32 if pooled here.
     file : str or Path
-        Its ending is ``.h5``, ``.hdf5`` or ``.npz``. Replaced if it exists.
+        File with the ending ``.h5``, ``.hdf5`` or ``.npz``; an existing file is replaced.
 
     Returns
     -------
     Exchange
-        What was written.
+        Summary of the file.
 
     Raises
     ------
@@ -186,7 +187,7 @@ def _write_npz(
 
 
 def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenance: str) -> str:
-    """Return the SHA-256 over all that a file holds."""
+    """Return the SHA-256 over all contents of a file."""
     described = [[texts[key] for key in _TEXTS], provenance]
     content = hashlib.sha256(json.dumps(described).encode())
     for block in blocks:
@@ -195,7 +196,7 @@ def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenan
 
 
 def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
-    """Read what `export_features` wrote, and verify its digest.
+    """Read a file from `export_features`, and verify its digest.
 
     Parameters
     ----------
@@ -205,16 +206,16 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
     Returns
     -------
     record : ExportRecord
-        What the file says of its features.
+        Provenance of the features.
     images : ImageSet
         The n images.
     rows : np.ndarray
-        Shape (n, ...), mapped where the file is HDF5.
+        Shape (n, ...), memory-mapped for HDF5.
 
     Raises
     ------
     DataError
-        The file is damaged or was not exported.
+        The file is damaged or is not an export.
     """
     read = _read_npz if path.suffix.lower() == ".npz" else _read_hdf5
     try:
@@ -237,7 +238,7 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
 
 
 def _check_content(record: ExportRecord, items: Sequence[ImageItem], rows: np.ndarray) -> None:
-    """Raise a `ValueError` where a file holds what no bank could."""
+    """Raise a `ValueError` if a file has content that no bank can have."""
     selection = record.selection
     if "/" in selection.layer:
         raise ValueError(f"'selection.layer' is {selection.layer!r}, expected one without /")
@@ -268,7 +269,7 @@ def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
 
 
 def slices_of(rows: np.ndarray) -> Iterator[slice]:
-    """Yield where to cut rows into blocks of a few megabytes.
+    """Yield slices that cut rows into blocks of a few megabytes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Features from plain files into the cache."""
+"""Import features from plain files into the cache."""
 
 import csv
 import hashlib
@@ -33,32 +33,32 @@ __all__ = ["import_array", "import_features"]
 
 
 def import_features(cache: Cache, file: str | Path, *, image_set: str | None = None) -> Exchange:
-    """Take in what `export_features` wrote: the very bank, image set and record of the extraction.
+    """Import a file from `export_features`, with its bank, image set and record.
 
     Parameters
     ----------
     cache : Cache
-        Rows that it lacks are added.
+        Missing rows are added to it.
     file : str or Path
-        As exported.
+        An exported file.
     image_set : str, optional
-        Another name for the image set.
+        New name for the image set.
 
     Returns
     -------
     Exchange
-        What was taken in.
+        Summary of the import.
 
     Raises
     ------
     PathMissingError
-        There is no such file.
+        The file does not exist.
     DataError
         The file is damaged or was not exported, or its features were pooled at export.
     UsageError
-        The cache has another image set of that name.
+        The cache has a different image set of that name.
     CacheError
-        The cache cannot be written, or the bank holds what another library version computed.
+        The cache cannot be written, or the bank has features of another library version.
     """
     source = Path(file)
     if not source.is_file():
@@ -74,29 +74,29 @@ def import_array(
     settings: ImportSettings | None = None,
     **options: Any,
 ) -> Exchange:
-    """Take in features made elsewhere: a ``.npy`` array, and a CSV that says what its rows are.
+    """Import features made elsewhere: a ``.npy`` array, and a CSV table that describes its rows.
 
-    They get a bank of their own, whose fingerprint covers the array and the digests of its rows.
+    They get their own bank, with a fingerprint over the array and the digests of its rows.
 
     Parameters
     ----------
     cache : Cache
-        Where they go.
+        The cache to import into.
     file : str or Path
-        An array of shape (n, ...), floating.
+        A floating-point array of shape (n, ...).
     table : str or Path
         A CSV with the columns ``path,label``, optionally ``split`` and ``digest``, and n rows in
-        the array's order. A row belongs to the image with that digest or, where there is none, to
-        the file at ``path``, relative to the table.
+        the order of the array. A row belongs to the image with that digest or, without one, to the
+        file at ``path``, relative to the table.
     settings : ImportSettings, optional
-        What the array is; its `model` is needed.
+        Description of the array; its `model` is required.
     **options
-        The fields of `bottleneck.settings.ImportSettings`, instead.
+        The fields of `bottleneck.settings.ImportSettings`, in place of `settings`.
 
     Returns
     -------
     Exchange
-        What was taken in.
+        Summary of the import.
 
     Raises
     ------
@@ -114,7 +114,9 @@ def import_array(
     settings, source = made(ImportSettings, settings, options), Path(file)
     model, layer, axes = settings.model, settings.layer, settings.axes
     if model is None:
-        raise UsageError(f"{str(file)!r} does not say what computed it; give `model=NAME`")
+        raise UsageError(
+            f"{str(file)!r} does not name the model that computed it; give `model=NAME`"
+        )
     rows = _load_array(source)
     if axes is not None and rows.ndim != 1 + len(axes):
         raise UsageError(
@@ -158,12 +160,12 @@ def import_array(
 def _take_in(
     cache: Cache, source: Path, record: ExportRecord, images: ImageSet, rows: np.ndarray
 ) -> Exchange:
-    """Add rows, in the order of the images, to their bank; write image set and record."""
+    """Add rows, in the order of the images, to their bank; write the image set and the record."""
     set_file = cache.set_file(images.name)
     if set_file.exists() and ImageSet.read_csv(set_file).digest_of() != images.digest_of():
         raise UsageError(
-            f"the cache has an image set {images.name!r} with other images, labels or splits; give "
-            f"this one another name with `image_set`"
+            f"the cache already has an image set {images.name!r} with other images, labels or "
+            f"splits; give this one another name with `image_set`"
         )
     bank = cache.bank(record.selection.model, record.selection.fingerprint)
     selection = replace(record.selection.with_views(0), image_set=images.name, bank=bank.name)
@@ -206,7 +208,7 @@ def _take_in(
 def _check_rows(
     source: Path, selection: FeatureSource, rows: np.ndarray, first: np.ndarray
 ) -> None:
-    """Raise `DataError` where a row cannot be stored, or differs from the first of its image.
+    """Raise `DataError` if a row cannot be stored, or differs from another row of its image.
 
     Parameters
     ----------
@@ -218,15 +220,15 @@ def _check_rows(
             store(rows[block], selection.dtype, selection.layer)
         except FeatureOverflowError as error:
             raise DataError(
-                f"{str(source)!r} holds nan, inf or more than {selection.dtype} can hold, among "
-                f"its rows {block.start} to {min(block.stop, len(rows)) - 1}; expected finite "
+                f"rows {block.start} to {min(block.stop, len(rows)) - 1} of {str(source)!r} "
+                f"contain nan, inf or values too large for {selection.dtype}; expected finite "
                 f"numbers"
             ) from error
     for number in np.flatnonzero(first < np.arange(len(rows))):
         if not np.array_equal(*rows[[first[number], number]].astype(selection.dtype)):
             raise DataError(
                 f"rows {first[number]} and {number} of {str(source)!r} belong to the same image "
-                f"and differ; correct the table, so that each row has its own image"
+                f"but differ; correct the table, so that each row has its own image"
             )
 
 
@@ -241,20 +243,21 @@ def _load_array(path: Path) -> np.ndarray:
         ) from error
     if rows.ndim < 2 or not rows.size or rows.dtype.kind != "f":  # noqa: PLR2004 - of features
         raise DataError(
-            f"{str(path)!r} is no array of features; expected floating numbers of shape (n, ...)"
+            f"{str(path)!r} is not an array of features; expected floating-point numbers of "
+            f"shape (n, ...)"
         )
     return rows
 
 
 def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSettings) -> ImageSet:
-    """Return the image set of a table, whose rows go with those of an array."""
+    """Return the image set of a table that describes the rows of an array."""
     if not table.is_file():
         raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
     paths = [Path(found.path) for found in read_manifest(table)]
     if len(paths) != len(rows):
         raise UsageError(
-            f"{str(table)!r} has {len(paths)} rows and {str(source)!r} has {len(rows)}; expected "
-            f"one row of the table for each of the array"
+            f"{str(table)!r} has {len(paths)} rows, but {str(source)!r} has {len(rows)}; "
+            f"expected one row of the table for each row of the array"
         )
     if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
@@ -267,21 +270,21 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
 
 
 def _digest(table: Path, path: Path, given: str) -> str:
-    """Return an image's digest: as given, or that of the file; where there are both, they agree."""
+    """Return an image's digest, given or computed from its file; if both exist, they must agree."""
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         if not given:
             raise PathMissingError(
-                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); put the "
-                f"images there, add a column digest, or key the rows by themselves with `by_row`"
+                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
+                f"path, add a column digest, or import rows without images with `by_row`"
             ) from error
         found = given if re.fullmatch("[0-9a-f]{64}", given) else ""
     if given and given != found:
         raise UsageError(
-            f"{str(path)!r} has the digest {given!r} in {str(table)!r}, which is not the SHA-256 "
-            f"of that image, 64 hexadecimal digits; correct it, or leave it empty to take that of "
-            f"the file"
+            f"{str(table)!r} gives the digest {given!r} for {str(path)!r}, expected the SHA-256 "
+            f"of that image, 64 hexadecimal digits; correct it, or leave it empty to compute it "
+            f"from the file"
         )
     return found

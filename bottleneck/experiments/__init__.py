@@ -1,4 +1,4 @@
-"""The experiment log: what was tried, with what result, and what is better than what."""
+"""The experiment log, and the comparison of experiments."""
 
 from bottleneck.experiments.compare import (
     LOWER_IS_BETTER,

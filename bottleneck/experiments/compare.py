@@ -1,4 +1,4 @@
-"""Experiments beside each other: which is best, and whether one is better than another."""
+"""Rank experiments, and test whether one is better than another."""
 
 import json
 from collections import Counter
@@ -29,19 +29,19 @@ _NO_METRICS = ("repeat", "fold", "images")
 _FOLDS_DEPEND_ON = ("image_set", "split_digests", "cv", "repeats", "seed")
 _CONFIDENCE = 0.95
 _images_of = itemgetter("repeat", "fold", "images")
-"""Returns which fold it is, and how many images are held out in it."""
+"""Returns the identity of a fold, and the number of images held out in it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What an experiment reached in one metric.
+    """Mean and deviation of an experiment in one metric.
 
     Attributes
     ----------
     mean : float
-        Over the folds.
+        Mean over the folds.
     std : float or None
-        Deviation over the folds; None of one fold.
+        Standard deviation over the folds; None for a single fold.
     """
 
     mean: float
@@ -50,29 +50,29 @@ class Score:
 
 @dataclass(frozen=True)
 class Ranked(Score):
-    """What an `experiment` reached in the metric that it is sorted by."""
+    """An `experiment`, with its score in the metric of the ranking."""
 
     experiment: Experiment
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two experiments, paired over the same folds.
+    """A comparison of two experiments on the same folds.
 
     Attributes
     ----------
     first, second : int
-        Their numbers.
+        Numbers of the experiments.
     metric : str
-        What was compared.
+        The compared metric.
     means : tuple of float
-        The metric's mean over the folds, of the first and of the second.
+        Means of the metric over the folds, for the first and the second.
     difference : float
-        The first mean less the second.
+        First mean minus second mean.
     interval : tuple of float
         95% confidence interval of the difference.
     folds : int
-        How many were paired.
+        Number of paired folds.
     """
 
     first: int
@@ -85,7 +85,7 @@ class Comparison:
 
     @property
     def better(self) -> int | None:
-        """The number of the better one; None where the interval includes 0."""
+        """The number of the better experiment; None if the interval includes 0."""
         low, high = self.interval
         if low <= 0 <= high:
             return None
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def scores(experiment: Experiment) -> dict[str, Score]:
-    """Return what an experiment reached, by the metrics that its folds have.
+    """Return the scores of an experiment, by metric.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def scores(experiment: Experiment) -> dict[str, Score]:
 
 
 def default_metric(experiments: Iterable[Experiment]) -> str:
-    """Return ``average_precision`` where all experiments have several labels, else ``accuracy``.
+    """Return ``average_precision`` if all experiments are multi-label, else ``accuracy``.
 
     Parameters
     ----------
@@ -140,21 +140,21 @@ def rank(
     Parameters
     ----------
     experiments : sequence of Experiment
-        Those that do not have the metric are left out.
+        Experiments without the metric are left out.
     metric : str
-        Higher is better, but for those of `LOWER_IS_BETTER`.
+        Metric to sort by; higher is better, except for those in `LOWER_IS_BETTER`.
     where : mapping of str to str, optional
-        Only those whose settings, as they are printed, have these values.
+        Keep only experiments whose settings, as printed, have these values.
 
     Returns
     -------
     list of Ranked
-        The experiments, with what each reached.
+        The experiments with their scores.
 
     Raises
     ------
     UnknownNameError
-        No experiment has the metric, or such a setting.
+        No experiment has the metric, or the setting.
     """
     if not experiments:
         return []
@@ -177,20 +177,20 @@ def rank(
 
 
 def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> Comparison:
-    """Compare two experiments over the same folds.
+    """Compare two experiments on the same folds.
 
-    Folds share the images they train on, so that their differences are not independent. The
-    interval is that of the corrected resampled t statistic, whose variance has the factor
-    1 / folds + held out / trained on (Nadeau and Bengio 2003, Inference for the Generalization
-    Error, section 4; with repetitions Bouckaert and Frank 2004, Evaluating the Replicability of
-    Significance Tests for Comparing Learning Algorithms, section 3).
+    Folds share training images, so their differences are not independent. The interval is that of
+    the corrected resampled t statistic, with the variance factor 1 / folds + held out / trained on
+    (Nadeau and Bengio 2003, Inference for the Generalization Error, section 4; with repetitions
+    Bouckaert and Frank 2004, Evaluating the Replicability of Significance Tests for Comparing
+    Learning Algorithms, section 3).
 
     Parameters
     ----------
     first, second : Experiment
         Cross-validated on the same images, splits and folds.
     metric : str
-        One that both have.
+        A metric that both have.
 
     Returns
     -------
@@ -200,11 +200,11 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     Raises
     ------
     DataError
-        Their folds are not the same.
+        Their folds differ.
     UnknownNameError
-        One does not have the metric.
+        An experiment does not have the metric.
     UsageError
-        They were not cross-validated, which leaves nothing to tell an interval from.
+        An experiment has only one fold.
     """
     ours, theirs = (sorted(each.folds, key=_images_of) for each in (first, second))
     other = [
@@ -212,9 +212,9 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     ]
     if other or list(map(_images_of, ours)) != list(map(_images_of, theirs)):
         raise DataError(
-            f"experiments {first.number} and {second.number} cannot be paired, as they have not "
-            f"the same {', '.join(other) or 'folds'}; compare experiments of one image set with "
-            f"the same splits, folds and seed"
+            f"experiments {first.number} and {second.number} cannot be paired, as they differ in "
+            f"their {', '.join(other) or 'folds'}; compare experiments of one image set with the "
+            f"same splits, folds and seed"
         )
     for each in (first, second):
         _check_name("metric", metric, scores(each), f"experiment {each.number}")
@@ -241,7 +241,7 @@ def _check_name(kind: str, name: str, known: Iterable[str], where: str) -> None:
 
 
 def _is_printed(value: Any, text: str) -> bool:
-    """Return whether a text is a value as Python or JSON prints it, 1e-2 for 0.01 included."""
+    """Return whether a text is a value as Python or JSON prints it, including 1e-2 for 0.01."""
     try:
         return text == str(value) or json.loads(text) == value
     except ValueError:
@@ -249,30 +249,30 @@ def _is_printed(value: Any, text: str) -> bool:
 
 
 def _held_out_ratio(experiment: Experiment) -> float:
-    """Return how many images are held out for each that is trained on, over all folds."""
+    """Return the number of held-out images per training image, over all folds."""
     images: Counter[float] = Counter()
     for fold in experiment.folds:
         images[fold["repeat"]] += int(fold["images"])
     trained = sum(images[fold["repeat"]] - fold["images"] for fold in experiment.folds)
     if not trained:
         raise UsageError(
-            f"experiment {experiment.number} has one fold only, which leaves nothing to tell an "
-            f"interval from; compare experiments of two folds or more"
+            f"experiment {experiment.number} has only one fold, but an interval needs at least "
+            f"two; compare experiments of two folds or more"
         )
     return images.total() / trained
 
 
 def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int = 1) -> float:
-    """Return half the width of the 95% interval of a mean over folds, as `compare` has it.
+    """Return half the width of the 95% interval of a mean over folds, as in `compare`.
 
     Parameters
     ----------
     values : sequence of float
-        Of each fold, two or more.
+        Values of two or more folds.
     held_out_ratio : float
-        How many images are held out for each that is trained on.
+        Held-out images per training image.
     comparisons : int
-        How many intervals are to hold at once (Bonferroni).
+        Number of simultaneous intervals (Bonferroni correction).
 
     Returns
     -------

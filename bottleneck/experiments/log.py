@@ -1,4 +1,4 @@
-"""The experiment log: an SQLite file, to which experiments are appended and where they stay."""
+"""The experiment log: an SQLite file to which experiments are appended."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _APPLICATION = 0x62746C6B
 _VERSION = 1
 """Raised when older logs can no longer be read."""
 _PATIENCE = 60.0
-"""Seconds to wait for other processes that append."""
+"""Seconds to wait for other processes to finish writing."""
 _HEADER_BYTES = 100
 _TABLE = """
 CREATE TABLE IF NOT EXISTS experiments (
@@ -46,17 +46,18 @@ class Experiment:
     Attributes
     ----------
     number : int
-        Given by the log, from 1.
+        Number in the log, from 1.
     created : str
-        When it was appended, in ISO 8601, UTC.
+        Time of appending, in ISO 8601, UTC.
     settings : dict
-        All that decides the result.
+        All settings that affect the result.
     folds : list of dict
-        For each fold its ``repeat`` and ``fold``, the ``images`` held out, and its metrics.
+        For each fold its ``repeat`` and ``fold``, the number of held-out ``images``, and its
+        metrics.
     seconds : float
-        What it took.
+        Duration.
     environment : dict
-        What it was computed with, see `environment`.
+        Versions and platform, see `environment`.
     """
 
     number: int
@@ -68,15 +69,15 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        """SHA-256 of the settings as canonical JSON: no other experiment of the log has it."""
+        """SHA-256 of the settings as canonical JSON, unique in the log."""
         return _key(_json(self.settings))
 
 
 class ExperimentLog:
     """Experiments in an SQLite file, each appended once and never changed.
 
-    Several processes may append at once, and a killed one loses only what it was appending. The
-    file may be on a network share that supports file locks.
+    Several processes may append at once, and a killed process loses only the experiment it was
+    appending. The file may be on a network share that supports file locks.
 
     Parameters
     ----------
@@ -94,16 +95,16 @@ class ExperimentLog:
         seconds: float,
         environment: Mapping[str, Any],
     ) -> Experiment:
-        """Append an experiment, or return the one in the log that has the same settings.
+        """Append an experiment, or return the one in the log with the same settings.
 
         Parameters
         ----------
         settings : mapping
-            All that decides the result, as JSON can hold it.
+            All settings that affect the result, in JSON types.
         folds : sequence of mapping
             See `Experiment`.
         seconds : float
-            What it took.
+            Duration.
         environment : mapping
             See `environment`.
 
@@ -121,7 +122,7 @@ class ExperimentLog:
             The file cannot be written.
         """
         if not folds:
-            raise UsageError("an experiment without folds has no result; give one fold or more")
+            raise UsageError("an experiment must have at least one fold, got none")
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
         key = _key(texts[0])
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -137,7 +138,7 @@ class ExperimentLog:
         return found
 
     def make(self) -> None:
-        """Create the log, which shows whether it can be written.
+        """Create the log, or check that it can be written.
 
         Raises
         ------
@@ -151,7 +152,7 @@ class ExperimentLog:
             pass
 
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
-        """Return the experiment with these settings, or None, also where there is no log.
+        """Return the experiment with these settings; None if there is none, or no log.
 
         Parameters
         ----------
@@ -184,7 +185,7 @@ class ExperimentLog:
             The file cannot be read.
         """
         if not self.file.exists():
-            raise DataError(f"no experiment log {str(self.file)!r}; 'bottleneck sweep' makes one")
+            raise DataError(f"no experiment log {str(self.file)!r}; 'bottleneck sweep' creates one")
         return self._read("ORDER BY number")
 
     def experiment(self, number: int) -> Experiment:
@@ -202,7 +203,7 @@ class ExperimentLog:
         Raises
         ------
         UnknownNameError
-            There is none.
+            The number does not exist.
         DataError, UsageError, CacheError
             See `experiments`.
         """
@@ -211,7 +212,7 @@ class ExperimentLog:
             if each.number == number:
                 return each
         raise UnknownNameError(
-            f"no experiment {number} in {str(self.file)!r}, which has {len(there)}; "
+            f"no experiment {number} in {str(self.file)!r}, which has {len(there)} experiments; "
             f"'bottleneck leaderboard' lists them"
         )
 
@@ -228,7 +229,7 @@ class ExperimentLog:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection whose transaction is committed at the end, or rolled back."""
+        """Yield a connection; its transaction is committed at the end, or rolled back on errors."""
         self._check()
         try:
             database = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
@@ -236,7 +237,7 @@ class ExperimentLog:
                 # Syncs the folder too, so that a power cut does not bring a journal back.
                 database.execute("PRAGMA synchronous = EXTRA")
                 if database.execute("PRAGMA user_version").fetchone() == (0,):
-                    # New, or its maker was killed. The header comes before all else.
+                    # A new file, or one whose creation was interrupted; the header comes first.
                     database.execute("BEGIN IMMEDIATE")
                     database.execute(f"PRAGMA application_id = {_APPLICATION}")
                     database.execute(f"PRAGMA user_version = {_VERSION}")
@@ -250,7 +251,7 @@ class ExperimentLog:
             ) from error
 
     def _check(self) -> None:
-        """Refuse another program's file before SQLite opens it, which might write to it."""
+        """Reject another program's file before SQLite opens it and might write to it."""
         if not self.file.exists() or not self.file.stat().st_size:
             return
         with self.file.open("rb") as file:
@@ -265,13 +266,13 @@ class ExperimentLog:
             )
         if user_version > _VERSION:
             raise UsageError(
-                f"the experiment log {str(self.file)!r} has the format {user_version}, and this "
-                f"version knows {_VERSION}; update bottleneck-features, or name another"
+                f"the experiment log {str(self.file)!r} has format {user_version}, but this "
+                f"version reads {_VERSION}; update bottleneck-features, or name another log"
             )
 
 
 def environment() -> dict[str, Any]:
-    """Return what experiments are computed with: versions, platform and number of processors.
+    """Return the versions, platform and number of processors that experiments are run with.
 
     Returns
     -------
@@ -292,7 +293,7 @@ def environment() -> dict[str, Any]:
 
 
 def _json(content: Any) -> str:
-    """Return canonical JSON: the same text for what is equal."""
+    """Return canonical JSON: the same text for equal values."""
     try:
         return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Experiments as MLflow's runs."""
+"""Log experiments as MLflow runs."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from bottleneck.experiments.log import Experiment
 __all__ = ["log_to_mlflow"]
 
 _MOST_METRICS = 1000
-"""That MLflow takes at once."""
+"""Maximum number that MLflow accepts at once."""
 _LONGEST_PARAMETER = 6000
 _KEY = "bottleneck.key"
 
@@ -21,36 +21,36 @@ _KEY = "bottleneck.key"
 def log_to_mlflow(
     experiments: Iterable[Experiment], uri: str, experiment_name: str = "bottleneck"
 ) -> int:
-    """Log experiments as runs of one MLflow experiment; those that it has already stay as they are.
+    """Log experiments as runs of one MLflow experiment; existing runs are left unchanged.
 
-    A run's parameters are the settings, those within others as ``outer.inner``. Its metrics are
-    each metric's mean over the folds under its own name, the deviation as ``METRIC_std``, the folds
-    as the steps of ``METRIC_per_fold``, and ``seconds``. Its tags are the experiment's number, key
-    and environment.
+    A run's parameters are the settings, nested ones as ``outer.inner``. Its metrics are each
+    metric's mean over the folds under its own name, the standard deviation as ``METRIC_std``, the
+    folds as the steps of ``METRIC_per_fold``, and ``seconds``. Its tags are the experiment's
+    number, key and environment.
 
-    MLflow's telemetry is off in this process from then on, unless the environment variable
-    MLFLOW_DISABLE_TELEMETRY says otherwise: it would send reports to its makers.
+    This turns off MLflow's telemetry in this process, unless the environment variable
+    MLFLOW_DISABLE_TELEMETRY is set.
 
     Parameters
     ----------
     experiments : iterable of Experiment
-        What to log.
+        Experiments to log.
     uri : str
         MLflow's tracking URI, such as ``sqlite:///mlflow.db`` or ``http://HOST:5000``.
     experiment_name : str
-        The MLflow experiment; made if need be.
+        Name of the MLflow experiment; created if it does not exist.
 
     Returns
     -------
     logged : int
-        How many were not there yet.
+        Number of new runs.
 
     Raises
     ------
     MissingExtraError
-        MLflow, or what it needs for such an URI, is not installed.
+        MLflow, or a package that it needs for this URI, is not installed.
     UsageError
-        MLflow cannot use what the URI names.
+        MLflow cannot use the URI.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     try:
@@ -64,8 +64,8 @@ def log_to_mlflow(
         return sum(_log(client, identity, each) for each in experiments)
     except ImportError as error:
         raise MissingExtraError(
-            f"logging to MLflow needs a package that is not installed ({error}); "
-            f"'pip install bottleneck-features[mlflow]' brings it"
+            f"logging to MLflow needs a package that is not installed ({error}); run 'pip "
+            f"install bottleneck-features[mlflow]'"
         ) from None
     except (MlflowException, SQLAlchemyError) as error:
         raise UsageError(
@@ -75,10 +75,10 @@ def log_to_mlflow(
 
 
 def _log(client: Any, identity: str, experiment: Experiment) -> bool:
-    """Log an experiment; return whether it was not there yet."""
+    """Log an experiment; return whether it is new."""
     from mlflow.entities import Param
 
-    # A run that was not finished is one that was killed, and is not counted.
+    # An unfinished run was interrupted, and is ignored.
     there = f"tags.`{_KEY}` = '{experiment.key}' AND attributes.status = 'FINISHED'"
     if client.search_runs([identity], there, max_results=1):
         return False
@@ -111,7 +111,7 @@ def _metrics(experiment: Experiment, time: int) -> Iterator[Any]:
 
 
 def _texts(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return names and texts as MLflow takes them."""
+    """Return names and values as texts for MLflow."""
     found: dict[str, str] = {}
     for name, value in content.items():
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""Extraction: a plan of what is missing, its computation, and the parts that store it.
+"""Extraction: plan the missing features, compute them, and store them as parts.
 
-The only joiner of images, bases and cache.
+Only this package joins images, bases and the cache.
 """
 
 from bottleneck.extract.compute import Progress, ahead, feature_batches, preprocess

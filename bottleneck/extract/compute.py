@@ -1,4 +1,4 @@
-"""Compute: image files in, activations out, batch by batch, on all cores or on GPUs."""
+"""Compute activations of image files, batch by batch, on all cores or on GPUs."""
 
 import io
 from collections import deque
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Progress = Callable[..., None]
-"""Called with what is being done, the images done and the images in all; other counts by name."""
+"""Called with the stage, the number of images done and their total; other counts by name."""
 
 _Task = TypeVar("_Task")
 _Ready = TypeVar("_Ready")
@@ -43,20 +43,20 @@ _Loaded = tuple[ImageItem, Future[bytes | list[torch.Tensor]]]
 
 @dataclass(frozen=True)
 class Batch:
-    """Activations of a few images.
+    """Activations of some images.
 
     Attributes
     ----------
     items : list of ImageItem
-        Of which image each of n rows is; those of one image stand together.
+        The image of each of the n rows; rows of one image are consecutive.
     views : list of int
-        Which view of it.
+        The view number of each row.
     features : dict of str to np.ndarray
-        Layer to float32 of shape (n, ...); empty where no image of the batch could be used.
+        Layer to float32 of shape (n, ...); empty if no image of the batch could be used.
     rejected : list of (ImageItem, str)
-        Images met on the way that could not be used, and why.
+        Images that could not be used, with the reasons.
     images : int
-        How many images there were, rejected ones included.
+        Number of images, including rejected ones.
     """
 
     items: list[ImageItem]
@@ -74,38 +74,39 @@ def feature_batches(
     policy: Policy | None = None,
     views: Mapping[str, Sequence[int]] | None = None,
 ) -> Generator[Batch]:
-    """Decode, preprocess and compute, a few batches ahead of the reader.
+    """Decode, preprocess and compute batches, a few ahead of the reader.
 
-    On a processor each core takes whole batches from the file's bytes to the activations, without
-    ever waiting for another core, while a thread beside it reads the next files. For a GPU all
-    cores decode, and two batches are under way on it: one is copied while the other is computed.
+    On CPUs, each core takes whole batches from file bytes to activations without waiting for other
+    cores, while another thread reads the next files. For a GPU, all cores decode, and two batches
+    are in progress on it: one is copied while the other is computed.
 
-    An image is read and decoded once for all of its views. The base is called with `batch_size` of
-    them at a time, so that no view's features depend on which others were asked for.
+    An image is read and decoded once for all of its views. The base is always called with
+    `batch_size` of them, so that the features of a view do not depend on which others were
+    computed.
 
     Parameters
     ----------
     base : FrozenBase
         Computes its `layers`.
     items : sequence of ImageItem
-        In this order. An image whose bytes no longer have the digest is rejected.
+        Images in order. An image whose file no longer has the digest is rejected.
     batch_size : int or "auto"
-        Images per call of the base; ``auto`` is what suits the machine, see `find_lanes`.
+        Images per forward pass; ``auto`` adapts to the machine, see `find_lanes`.
     policy : Policy, optional
-        How views from 1 on are made.
+        Augmentation policy of views from 1 on.
     views : mapping of str to sequence of int, optional
-        Digest to the views of that image; the plain images by default.
+        View numbers of each image, by digest; by default only the unaugmented image.
 
     Yields
     ------
     Batch
-        The usable images among the next ones, `batch_size` of them where each has one view, and
-        those rejected.
+        The usable images among the next ones, `batch_size` of them if each has one view, and the
+        rejected ones.
 
     Raises
     ------
     MemoryShortError
-        Not even two images at a time fit.
+        Not even two images fit at a time.
     """
     views = {item.digest: (0,) for item in items} if views is None else views
     most = max(map(len, views.values()), default=1)
@@ -141,18 +142,18 @@ def ahead(
     Parameters
     ----------
     work : callable
-        Takes one of `tasks`. In it, torch computes with one thread.
+        Called with each task; torch uses one thread in it.
     tasks : iterable
-        They are asked for as they are begun.
+        Read lazily, when they are started.
     workers : int
-        Threads.
+        Number of threads.
     waiting : int
-        Tasks that are begun, at most, before the first of them is read.
+        Maximum number of tasks started before the result of the first is read.
 
     Yields
     ------
     object
-        What the work makes of each task, in their order.
+        The result of each task, in order.
     """
     threads = torch.get_num_threads()
     begun: deque[Future[_Ready]] = deque()
@@ -171,7 +172,7 @@ def ahead(
 
 @dataclass(frozen=True)
 class _Work:
-    """What is computed of each image."""
+    """The computation for each image."""
 
     base: FrozenBase
     batch_size: int
@@ -179,7 +180,7 @@ class _Work:
     views: Mapping[str, Sequence[int]]
 
     def compute(self, free: SimpleQueue[Lane], loaded: Sequence[_Loaded]) -> Batch:
-        """Take one batch the rest of the way."""
+        """Compute one loaded batch."""
         items: list[ImageItem] = []
         views: list[int] = []
         rejected = []
@@ -217,7 +218,7 @@ class _Work:
 
 
 def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
-    """Put the rows of several calls back into their order."""
+    """Join the rows of several calls in their original order."""
     order = np.argsort([row for rows, _ in groups for row in rows])
     layers = groups[0][1] if groups else {}
     return {
@@ -227,7 +228,7 @@ def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[s
 
 
 def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence[ImageItem]:
-    """Return images with those together that a base sees at the same size, for full batches.
+    """Group images that have the same preprocessed size, for full batches.
 
     Parameters
     ----------
@@ -244,7 +245,7 @@ def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence
 
 
 def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, list[list[float]]]:
-    """Return a base's canary: of three plain images, or of the first augmented view of each.
+    """Return a base's canary: three unaugmented images, or the first augmented view of each.
 
     Parameters
     ----------
@@ -266,19 +267,19 @@ def preprocess(
     digest: str = "",
     view: int = 0,
 ) -> torch.Tensor:
-    """Decode an image's bytes and bring it to size, as `Transform.pixels` gives it.
+    """Decode an image's bytes and resize it, as in `Transform.pixels`.
 
     Parameters
     ----------
     transform : Transform
     data : bytes
-        Of the image file.
+        Bytes of the image file.
     policy : Policy, optional
-        How views from 1 on are made.
+        Augmentation policy of views from 1 on.
     digest : str
-        SHA-256 of the image file, which decides what its views are.
+        SHA-256 of the image file, which seeds its views.
     view : int
-        0 is the plain image.
+        Number of the view; 0 is the unaugmented image.
 
     Returns
     -------
@@ -288,9 +289,9 @@ def preprocess(
     Raises
     ------
     BadImageError
-        It cannot be decoded, or is too thin.
+        The image cannot be decoded, or is too thin.
     UsageError
-        A view is asked for without a policy.
+        A view is above 0, but there is no policy.
     """
     return preprocess_views(transform, data, policy, digest, [view])[0]
 
@@ -298,7 +299,7 @@ def preprocess(
 def preprocess_views(
     transform: Transform, data: bytes, policy: Policy | None, digest: str, views: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Return several views of an image, as `preprocess` gives each; it is decoded once.
+    """Return several views of an image, as from `preprocess`, decoding it once.
 
     Parameters
     ----------
@@ -315,7 +316,7 @@ def preprocess_views(
     if not any(views):
         return [_plain(transform, data)] * len(views)
     if policy is None:
-        raise UsageError(f"view {max(views)} is asked for without a policy; give one")
+        raise UsageError(f"view {max(views)} needs an augmentation policy; give one")
     if policy.whole:
         image = decode(data)
         return [

@@ -1,4 +1,4 @@
-"""Before an extraction: a forecast from a short timed trial, and a look at its views."""
+"""Forecast an extraction from a short timed trial, and draw augmented views."""
 
 import shutil
 import sys
@@ -41,7 +41,7 @@ _PROBE_BYTES = 2**25
 _PREFIX = ".bottleneck-forecast-"
 _SIDE = 160
 _SHORTER = 183
-"""As the classic preprocessing has it: 224 of 256."""
+"""As in the classic preprocessing: 224 of 256."""
 _NAMES = 150
 _GAP = 4
 _LETTERS = 22
@@ -50,28 +50,28 @@ _FONT_SIZE = 12
 
 @dataclass(frozen=True)
 class Forecast:
-    """What an extraction would do and take.
+    """Time and space that an extraction will take.
 
     Attributes
     ----------
     image_set, model : str
-        Of what, and by what.
+        Names of the image set and the model.
     images : int
-        Images found.
+        Number of images found.
     missing : int
-        Different images of which the cache lacks a layer.
+        Number of distinct images for which the cache lacks a layer.
     missing_views : int
-        Augmented views of which the cache lacks a layer.
+        Number of augmented views for which the cache lacks a layer.
     trial : int
-        Of how many images the trial has computed what is missing. Nothing of it is kept.
+        Number of images computed in the trial. Their features are not stored.
     seconds : float
         Wall time, as the extraction will report it.
     bytes_on_disk : int
-        What the cache will grow by.
+        Bytes added to the cache.
     peak_memory : int or None
-        Bytes of memory that the process will hold at most; None where the system does not tell.
+        Peak memory of the process in bytes; None if the system does not report it.
     rejected : list of RejectedImage
-        Images met so far that cannot be used; the trial does not look at all.
+        Unusable images found so far; the trial does not read all images.
     """
 
     image_set: str
@@ -86,7 +86,7 @@ class Forecast:
     rejected: list[RejectedImage]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the forecast as JSON holds it."""
+        """Return the forecast in JSON types."""
         return asdict(self)
 
 
@@ -99,27 +99,27 @@ def forecast_extraction(
     progress: Progress | None = None,
     **options: Any,
 ) -> Forecast:
-    """Extract a few batches into a folder that is then removed, and estimate the whole from them.
+    """Extract a few batches into a temporary folder, and extrapolate time and space.
 
-    The cache is not touched. The first batches warm up, for at least two of them and a second; the
-    next ones, at least four of them and four seconds, give the time per image.
+    The cache is not changed. The first batches are a warm-up of at least two batches and one
+    second; the next ones, at least four batches and four seconds, give the time per image.
 
     Parameters
     ----------
     images, base, cache, settings, **options
-        As for `extract_features`. Compressed features take less of the disk than is told here.
+        As for `extract_features`. Compressed features take less disk space than forecast.
     progress : callable, optional
-        Called with ``"trial"``, the images done and the images to do at most.
+        Called with ``"trial"``, the number of images done and its maximum.
 
     Returns
     -------
     Forecast
-        Seconds, bytes and images.
+        The estimated time and space.
 
     Raises
     ------
     UsageError, DataError, CacheError, FeatureOverflowError
-        As `extract_features` would.
+        As for `extract_features`.
     """
     settings = made(StoreSettings, settings, options)
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
@@ -153,14 +153,14 @@ def forecast_extraction(
 
 @dataclass(frozen=True)
 class _Trial:
-    """How many images of a task were tried, and what all of it will take.
+    """The number of images tried for a task, and the forecast for all of it.
 
     Attributes
     ----------
     growth : int
-        Bytes of memory that it will take beyond what the trial took.
+        Additional bytes of memory that the whole task will take.
     rejected : list of (ImageItem, str)
-        Images met in the trial that cannot be used.
+        Unusable images found in the trial.
     """
 
     images: int
@@ -177,7 +177,7 @@ def _try(
     batch_size: int | Literal["auto"],
     report: Progress,
 ) -> _Trial:
-    """Compute and store the first images of a task, in the same banks of another cache."""
+    """Compute and store the first images of a task in the same banks of a temporary cache."""
     done = warmed = size = 0
     rejected: list[tuple[ImageItem, str]] = []
     with TemporaryDirectory(prefix=_PREFIX, dir=_scratch_folder(cache)) as place:
@@ -216,19 +216,19 @@ def _try(
 
 
 def _bytes_of(task: Task, writer: FeatureWriter, rows: int) -> list[int]:
-    """Return what so many rows of a task take in each of the banks."""
+    """Return the bytes of a number of rows of a task in each bank."""
     banks = writer.target.by_bank(task.layers).values()
     return [part_size(rows, [*map(writer.row_bytes, layers)]) for layers in banks]
 
 
 def _held(sizes: Sequence[int], parts: Sequence[int]) -> int:
-    """Return the bytes of the two parts of each bank in memory: one filled, one written."""
+    """Return the bytes of two parts per bank in memory: one being filled, one being written."""
     most = PART_BYTES // len(sizes)
     return sum(min(size, 2 * min(part, most)) for size, part in zip(sizes, parts, strict=True))
 
 
 def _scratch_folder(cache: Cache) -> Path:
-    """Return a folder on the cache's disk, without what killed trials have left there."""
+    """Return a folder on the cache's disk, after removing leftovers of killed trials."""
     folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
     Cache(folder).check_writable()
     for path in stale_paths(folder, f"{_PREFIX}*"):
@@ -245,7 +245,7 @@ def _seconds_per_byte(folder: Path) -> float:
 
 
 def _peak_memory() -> int | None:
-    """Return the most bytes of memory that this process has held."""
+    """Return the peak memory of this process in bytes."""
     if sys.platform == "win32":
         return None
     import resource
@@ -255,31 +255,31 @@ def _peak_memory() -> int | None:
 
 
 def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6) -> Image.Image:
-    """Draw a row for each of some training images: its name, the plain image, then its views.
+    """Draw some training images in rows: name, unaugmented image, then its views.
 
-    The images are of all classes in turn. They are resized and cropped as for most bases, to 160
-    pixels; the views are those of the same numbers in the cache, but for the size.
+    Images of all classes take turns. They are resized and cropped as for most bases, to 160 pixels;
+    the views equal those in the cache but for the size.
 
     Parameters
     ----------
     images : ImageSet
-        Training images are shown if it has any.
+        Training images are drawn if there are any.
     augment : str
-        How the views are made, as for `extract_features`.
+        Augmentation policy, as for `extract_features`.
     views : int
-        How many.
+        Number of views of each image.
     count : int
-        Rows at most.
+        Maximum number of rows.
 
     Returns
     -------
     PIL.Image.Image
-        RGB.
+        An RGB picture.
 
     Raises
     ------
     UsageError
-        There cannot be so many views, or `augment` changes nothing.
+        `views` is out of range, or `augment` is ``none``.
     DataError
         None of the images can be read.
     """
@@ -302,7 +302,7 @@ def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6
 
 
 def _in_turn(images: ImageSet) -> list[ImageItem]:
-    """Return the images of all classes in turn, each class in its own order."""
+    """Return the images with the classes taking turns, each class in its own order."""
     train = [item for item in images.items if item.split == "train"]
     classes: dict[str | None, list[ImageItem]] = {}
     for item in train or images.items:
@@ -311,7 +311,7 @@ def _in_turn(images: ImageSet) -> list[ImageItem]:
 
 
 def _sheet(rows: Sequence[tuple[ImageItem, Sequence[torch.Tensor]]]) -> Image.Image:
-    """Return rows of pictures, uint8 of shape (3, height, width), each behind its names."""
+    """Return a sheet of rows of pictures, uint8 of shape (3, height, width), with their names."""
     pictures = torch.stack([picture for _, row in rows for picture in row])
     grid = make_grid(pictures, nrow=len(rows[0][1]), padding=_GAP, pad_value=255)
     sheet = Image.new("RGB", (_NAMES - _GAP + grid.shape[2], grid.shape[1]), "white")

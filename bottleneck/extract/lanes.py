@@ -1,4 +1,4 @@
-"""Where batches are computed: a lane for each core, or two for each GPU."""
+"""Workers that compute batches: one for each core, or two for each GPU."""
 
 import ctypes
 import sys
@@ -19,7 +19,7 @@ __all__ = ["Lane", "Lanes", "find_lanes", "freed_memory_kept", "largest_that_pay
 
 _IMAGES_AT_ONCE = 64
 _PER_CORE = 4
-"""Of 2 to 16, the fastest for VGG16, ResNet-50 and MobileNetV2 together: docs/performance.md."""
+"""The fastest of 2 to 16 for VGG16, ResNet-50 and MobileNetV2 together: docs/performance.md."""
 _FEWEST = 2
 _PER_GPU = 2
 _LARGEST_BATCH = 1024
@@ -29,23 +29,23 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """What malloc.h of the GNU C library calls M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX."""
 _KEPT = {_TRIM_THRESHOLD: 2**31 - 1, _MMAP_THRESHOLD: 2**30, _ARENA_MAX: 1}
 _USUAL = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _ARENA_MAX: 0}
-"""What the library would have come to by itself after a few large arrays."""
+"""Values that the C library would choose by itself after a few large arrays."""
 
 
 @dataclass
 class Lane:
-    """Computes one batch after the other on one core, or on one stream of a GPU.
+    """Computes batches on one core, or on one stream of a GPU.
 
     Parameters
     ----------
     base : FrozenBase
-        What computes.
+        The base.
     device : torch.device
         One of its `devices`.
     least : int
-        Images that the base is called with at least, the last one again and again if need be:
-        kernels sum in another order for other numbers, and an image's features shall not depend on
-        how many were left.
+        Minimum batch size of a call; the last image is repeated if necessary. Kernels sum in
+        another order for other batch sizes, and the features of an image must not depend on how
+        many were left.
     """
 
     base: FrozenBase
@@ -58,12 +58,12 @@ class Lane:
             self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
-        """Compute the layers of some images, in halves where memory is short.
+        """Compute the layers of some images, splitting the batch if memory runs out.
 
         Parameters
         ----------
         pixels : sequence of torch.Tensor
-            n images as `Transform.pixels` gives them, all of one size.
+            n images from `Transform.pixels`, all of one size.
 
         Returns
         -------
@@ -73,7 +73,7 @@ class Lane:
         Raises
         ------
         MemoryShortError
-            Not even the least number of images fit.
+            Not even the minimum number of images fits.
         """
         try:
             lacking = self.least - len(pixels)
@@ -86,9 +86,9 @@ class Lane:
         if len(pixels) <= self.least:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
-                f"not even {self.least} images of {height} x {width} pixels fit into the "
-                f"memory of {self.device} ({reason}); take a shallower layer, a smaller "
-                f"`image_size` or another `device`"
+                f"not even {self.least} images of {height} x {width} pixels fit into the memory "
+                f"of {self.device} ({reason}); use an earlier layer, a smaller `image_size` or "
+                f"another `device`"
             )
         if self._stream is not None:
             torch.cuda.empty_cache()
@@ -107,9 +107,9 @@ class Lane:
             return {layer: values.cpu().numpy() for layer, values in activations.items()}
 
     def rate(self, size: int) -> float:
-        """Return how many black images a second it computes, so many at a time.
+        """Return the images per second for black images in batches of a size.
 
-        Where memory is short, it raises what torch does.
+        If memory runs out, torch's error is raised.
 
         Parameters
         ----------
@@ -136,18 +136,18 @@ class Lane:
 
 @dataclass(frozen=True)
 class Lanes:
-    """How an extraction is spread.
+    """The workers of an extraction.
 
     Attributes
     ----------
     all : list of Lane
-        Those that work side by side.
+        Lanes that run in parallel.
     batch_size : int
         Images that a lane takes at a time.
     loaders : int
-        Threads that work ahead of the lanes.
+        Number of threads that load images ahead of the lanes.
     decode_ahead : bool
-        Whether these decode, too, or only read.
+        Whether these threads also decode, or only read.
     """
 
     all: list[Lane]
@@ -157,25 +157,25 @@ class Lanes:
 
 
 def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] = "auto") -> Lanes:
-    """Spread an extraction over the cores that the process may use, or over its base's GPUs.
+    """Distribute an extraction over the available cores, or over the base's GPUs.
 
-    Cores are counted as joblib counts them, by affinity and the limits of containers, and are no
-    more than `torch.get_num_threads`, by which users limit them.
+    Cores are counted as in joblib, by affinity and container limits, with `torch.get_num_threads`
+    as the maximum, so that users can limit them.
 
     Parameters
     ----------
     base : FrozenBase
-        Computes on its `devices`.
+        The base, with its `devices`.
     images : int
-        How many there are: each core gets its share, however large the batch.
+        Number of images: each core gets its share, however large the batch.
     batch_size : int or "auto"
-        Images per call of the base. ``auto`` is 4 on a core, fewer from 17 cores on; on a GPU the
-        largest that is faster than half of it by a twentieth.
+        Images per forward pass. ``auto`` is 4 per core, fewer from 17 cores on; on a GPU it is the
+        largest size that is at least 5% faster than half that size.
 
     Returns
     -------
     Lanes
-        What computes side by side, and in what batches.
+        The lanes and their batch size.
     """
     cores = min(joblib.cpu_count(), torch.get_num_threads())
     if base.devices[0].type == "cpu":
@@ -192,12 +192,12 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] 
 
 
 def largest_that_pays(rate: Callable[[int], float]) -> int:
-    """Return the batch size from which on doubling brings less than a twentieth.
+    """Return the batch size from which doubling speeds up by less than 5%.
 
     Parameters
     ----------
     rate : callable
-        Maps a batch size to images per second; raises `RuntimeError` where memory does not suffice.
+        Maps a batch size to images per second; raises `RuntimeError` if memory runs out.
 
     Returns
     -------
@@ -225,10 +225,10 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Have freed memory kept for the next batch, and given back to the system at the end.
+    """Keep freed memory for the next batch, and return it to the system at the end.
 
-    Otherwise the GNU C library gives each large activation back at once, and the system clears all
-    its pages anew for the next. Other C libraries are left as they are.
+    Otherwise the GNU C library returns each large activation to the system at once, which must
+    clear all its pages again for the next. Other C libraries are not changed.
 
     Yields
     ------

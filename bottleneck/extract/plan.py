@@ -1,4 +1,4 @@
-"""Plan: what there is to compute, as plain data that can be divided and sent elsewhere."""
+"""Plan what to compute, as plain data that can be divided and sent to other processes."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,14 +25,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Storage:
-    """What is stored of a base's layers.
+    """How a base's layers are stored.
 
     Attributes
     ----------
     dtype : str
-        The type in which features are stored.
+        Data type of stored features.
     policy : Policy or None
-        How views are made that are stored there; None for plain images.
+        Augmentation policy of the stored views; None for unaugmented images.
     """
 
     dtype: str
@@ -40,17 +40,17 @@ class _Storage:
 
     @property
     def augmentation(self) -> dict[str, Any] | None:
-        """What of the policy goes into fingerprints."""
+        """The part of the policy that enters fingerprints."""
         return self.policy.as_dict() if self.policy else None
 
     def fingerprint(self, base: FrozenBase, layer: str) -> str:
-        """Return the fingerprint of what a base computes for it."""
+        """Return the fingerprint of a base's layer."""
         return base.fingerprint(layer, self.dtype, self.augmentation)
 
 
 @dataclass(frozen=True)
 class Target(_Storage):
-    """Where a base's features belong.
+    """The banks of a base's features.
 
     Attributes
     ----------
@@ -86,16 +86,16 @@ class Target(_Storage):
 
 @dataclass(frozen=True)
 class Task:
-    """Some layers, and the images of which they are to be computed.
+    """Some layers, and the images to compute them for.
 
     Attributes
     ----------
     layers : tuple of str
-        In the order of computation.
+        In order of computation.
     items : tuple of ImageItem
-        Different images.
+        Distinct images.
     views : dict of str to tuple of int
-        Digest to the views to compute of that image.
+        Views to compute of each image, by digest.
     """
 
     layers: tuple[str, ...]
@@ -104,11 +104,11 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """How many views there are."""
+        """Number of views."""
         return sum(map(len, self.views.values()))
 
     def only(self, digests: Container[str]) -> "Task":
-        """Return what there is to compute of some of the images.
+        """Return the task restricted to some of the images.
 
         Parameters
         ----------
@@ -126,19 +126,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan(_Storage):
-    """What the banks of plain images lack, or those of augmented views.
+    """The features missing from the banks of unaugmented images, or of augmented views.
 
     Attributes
     ----------
     banks : dict of str to str
         Layer to the name of its bank.
     items : tuple of ImageItem
-        The different images that shall be in the banks.
+        All distinct images that must be in the banks.
     views : tuple of int
-        Which views of each.
+        Views of each image that must be in the banks.
     tasks : tuple of Task
-        What there is to compute. Images that lack the same layers are in one task; an image is in
-        several if its views lack different ones.
+        The work to do. Images that lack the same layers form one task; an image is in several tasks
+        if its views lack different layers.
     """
 
     banks: dict[str, str]
@@ -148,21 +148,21 @@ class Plan(_Storage):
 
     @property
     def images(self) -> int:
-        """How many images there are to compute, over all tasks."""
+        """Number of images to compute, over all tasks."""
         return sum(len(task.items) for task in self.tasks)
 
     @property
     def rows(self) -> int:
-        """How many views there are to compute."""
+        """Number of views to compute."""
         return sum(task.rows for task in self.tasks)
 
     @property
     def lacking(self) -> set[str]:
-        """Digests of the images of which there is something to compute."""
+        """Digests of the images with anything to compute."""
         return {digest for task in self.tasks for digest in task.views}
 
     def only(self, digests: Container[str]) -> "Plan":
-        """Return the plan of some of the images.
+        """Return the plan restricted to some of the images.
 
         Parameters
         ----------
@@ -179,9 +179,9 @@ class Plan(_Storage):
         return replace(self, items=items, tasks=tuple(task for task in tasks if task.items))
 
     def divided(self, count: int) -> list["Plan"]:
-        """Return so many plans that together are this one, with about as much to compute each.
+        """Divide the plan into several plans with about the same amount of work.
 
-        An image is in one of them only.
+        Each image is in only one of them.
 
         Parameters
         ----------
@@ -199,7 +199,7 @@ class Plan(_Storage):
 
 
 def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
-    """Return where a base's features belong: of plain images and, if there are any, of views.
+    """Return the targets of a base: for unaugmented images and, if there are any, for views.
 
     Parameters
     ----------
@@ -231,26 +231,26 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
 
 
 def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0) -> list[Plan]:
-    """Find what each target lacks: plain images, or so many views of the training images.
+    """Find what each target lacks of the unaugmented images, or of views of the training images.
 
     Parameters
     ----------
     images : ImageSet
-        What shall be there.
+        Images that must be in the banks.
     targets : sequence of Target
-        As `find_targets` gives them.
+        The result of `find_targets`.
     views : int
-        Augmented views of each training image.
+        Number of augmented views of each training image.
 
     Returns
     -------
     list of Plan
-        One for each of `targets`.
+        A plan for each target.
 
     Raises
     ------
     DataError
-        There are no training images to have views of.
+        There are no training images to augment.
     CacheError
         A part cannot be read.
     """
@@ -260,8 +260,8 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
         chosen = [item for item in images.items if policy is None or item.split == "train"]
         if policy and not chosen:
             raise DataError(
-                f"image set {images.name!r} has no train images, and only these have views; add "
-                f"some, or leave `views` out"
+                f"image set {images.name!r} has no train images, and only train images get "
+                f"augmented views; add train images, or leave `views` out"
             )
         items = tuple({item.digest: item for item in chosen}.values())
         wanted = tuple(range(1, views + 1)) if policy else (0,)
@@ -278,7 +278,7 @@ def count_cached(
     settings: StoreSettings | None = None,
     **options: Any,
 ) -> tuple[int, int]:
-    """Return how many different images have all that a base computes of them in the cache.
+    """Return the number of distinct images for which the cache has everything.
 
     Parameters
     ----------
@@ -288,12 +288,12 @@ def count_cached(
     Returns
     -------
     (int, int)
-        These, and all different images.
+        The number of complete images, and of all distinct images.
 
     Raises
     ------
     UsageError, DataError, CacheError
-        As `extract_features` does.
+        As for `extract_features`.
     """
     settings = made(StoreSettings, settings, options)
     plans = plan_extraction(images, find_targets(base, cache, settings), settings.views)
@@ -304,7 +304,7 @@ def count_cached(
 def find_tasks(
     items: Iterable[ImageItem], banks: Mapping[str, Bank], views: Sequence[int]
 ) -> tuple[Task, ...]:
-    """Return what banks, by layer, lack of these views of different images.
+    """Return the tasks that fill gaps of banks, by layer, for these views of distinct images.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Rows of the cache against what the base computes of their images now."""
+"""Compare rows of the cache with newly computed ones."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,25 +22,25 @@ from bottleneck.records import Extraction
 __all__ = ["Recheck", "recheck_banks"]
 
 _TOLERANCES = {"fp32": 2e-3, "fp16": 1e-2, "bf16": 5e-2}
-"""Of the largest value in a row: two roundings to float16, and another order of summation."""
+"""Relative to the largest value of a row, for two roundings to float16 and summation order."""
 
 
 @dataclass
 class Recheck:
-    """How a sample of a bank's rows compares with what is computed now.
+    """The comparison of a sample of a bank's rows with newly computed ones.
 
     Attributes
     ----------
     bank : str
-        Its name.
+        Name of the bank.
     rows : int
-        Rows computed again, one for each image and layer.
+        Number of recomputed rows, one for each image and layer.
     difference : float or None
-        The largest difference, in parts of the largest value in its row.
+        The largest difference, relative to the largest value in its row.
     wrong : set of Path
         Parts with a row that differs by more than rounding.
     damage : list of Damage
-        The same, once they have been set aside.
+        The same parts, after they were moved to ``quarantine/``.
     skipped : str or None
         Why layers could not be checked.
     """
@@ -53,7 +53,7 @@ class Recheck:
     skipped: str | None = None
 
     def skip(self, reason: object) -> None:
-        """Note why some layers could not be checked.
+        """Record why some layers could not be checked.
 
         Parameters
         ----------
@@ -71,29 +71,29 @@ def recheck_banks(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Recheck]:
-    """Compute some rows of banks again, from the images where their extractions found them.
+    """Recompute some rows of banks, from the image files that were extracted.
 
     A base is loaded once for all banks that it serves. A part with a wrong row is moved to
-    ``quarantine/``, unless the base does not compute the canary either as it did, so that it is not
-    the part that is wrong.
+    ``quarantine/``, unless the base does not reproduce the canary either, which means that the base
+    has changed and the part may be right.
 
     Parameters
     ----------
     cache : Cache
-        Where the extractions are recorded.
+        The cache, with its records of extractions.
     banks : sequence of Bank
-        What to check.
+        Banks to check.
     images : int
-        How many of each extraction, drawn at random.
+        Number of images of each extraction, drawn at random.
     seed : int
-        Of the draw.
+        Seed of the draw.
     progress : callable, optional
-        Called with the name of a bank, or of the first of several, the images done and those to do.
+        Called with the name of a bank, or of the first of several, the images done and their total.
 
     Returns
     -------
     list of Recheck
-        One for each of `banks`.
+        A result for each bank.
 
     Raises
     ------
@@ -125,20 +125,20 @@ def recheck_banks(
 
 @dataclass(frozen=True)
 class _Sample:
-    """Some rows of a bank to compute again.
+    """Rows of a bank to recompute.
 
     Attributes
     ----------
     bank : Bank
-        Where the rows are.
+        The bank of the rows.
     check : Recheck
-        Where it is noted what is found.
+        The result to fill in.
     task : Task
-        Layers, images and a view of each.
+        Layers, images and a view of each image.
     target : Target
         The same bank for each layer.
     arguments : dict
-        Of the `FrozenBase` that computed them, but for its layers.
+        Arguments of the `FrozenBase` that computed them, without its layers.
     """
 
     bank: Bank
@@ -151,7 +151,7 @@ class _Sample:
 def _plan(
     cache: Cache, banks: Iterable[tuple[Bank, Recheck]], images: int, seed: int
 ) -> Iterator[_Sample]:
-    """Draw images of each bank, for each set of layers that extractions used of it."""
+    """Draw images of each bank, for each set of layers in its extractions."""
     read_set = remembered(lambda name: ImageSet.read_csv(cache.set_file(name)).items)
     runs = cache.runs(damaged_too=False)
     for bank, check in banks:
@@ -170,7 +170,7 @@ def _plan(
 
 
 def _target(bank: Bank, task: Task, run: Extraction) -> Target:
-    """Return where a run has stored a task's rows."""
+    """Return the target in which an extraction stored a task's rows."""
     info, policy = bank.info, None
     if info.policy is not None and info.augmentation is not None:
         policy = Policy.from_dict(info.policy, info.augmentation)
@@ -178,7 +178,7 @@ def _target(bank: Bank, task: Task, run: Extraction) -> Target:
 
 
 def _arguments(run: Extraction) -> dict[str, Any]:
-    """Return the arguments of the `FrozenBase` of a run, but for its layers."""
+    """Return the arguments of an extraction's `FrozenBase`, without its layers."""
     return {
         "model": run.model,
         "weights": run.weights,
@@ -191,7 +191,7 @@ def _arguments(run: Extraction) -> dict[str, Any]:
 def _draw(
     bank: Bank, layers: tuple[str, ...], items: Iterable[ImageItem], count: int, seed: int
 ) -> Task:
-    """Draw so many images whose files have not changed, and for each a view that is stored."""
+    """Draw images whose files have not changed, and for each a stored view."""
     views: dict[str, list[int]] = {}
     for digest, view in sorted(set.intersection(*(bank.known(layer) for layer in layers))):
         views.setdefault(digest, []).append(view)
@@ -201,8 +201,8 @@ def _draw(
     drawn = tuple(islice(filter(_is_unchanged, shuffled), count))
     if not drawn:
         raise CacheError(
-            "no image is where its extraction found it, and as it was; run the command from the "
-            "folder of that extraction"
+            "none of the images is unchanged at the path where it was extracted; run the command "
+            "from the folder in which they were extracted"
         )
     chosen = {item.digest: int(generator.choice(views[item.digest])) for item in drawn}
     return Task(layers, drawn, {digest: (view,) for digest, view in chosen.items()})
@@ -217,7 +217,7 @@ def _is_unchanged(item: ImageItem) -> bool:
 
 
 def _alike(samples: Iterable[_Sample], key: Callable[[_Sample], object]) -> list[list[_Sample]]:
-    """Return those samples together that have the same key: plain data, known by its text."""
+    """Group samples by a key, which is plain data and compared by its text."""
     groups: dict[str, list[_Sample]] = {}
     for sample in samples:
         groups.setdefault(repr(key(sample)), []).append(sample)
@@ -225,7 +225,7 @@ def _alike(samples: Iterable[_Sample], key: Callable[[_Sample], object]) -> list
 
 
 def _compare(base: FrozenBase, samples: Sequence[_Sample], report: Progress) -> None:
-    """Compute samples of the same images again, and compare."""
+    """Recompute samples of the same images, and compare."""
     task, policy = samples[0].task, samples[0].target.policy
     base = base.cut(layer for sample in samples for layer in sample.task.layers)
     canary = reference_features(base, policy)
@@ -253,9 +253,9 @@ def _compare(base: FrozenBase, samples: Sequence[_Sample], report: Progress) -> 
 
 
 def _gaps(stored: np.ndarray, computed: np.ndarray) -> np.ndarray:
-    """Return for each row the largest difference, in parts of the row's largest value.
+    """Return for each row the largest difference, relative to the row's largest value.
 
-    What the stored type's smallest number makes of a difference does not count.
+    Differences below the resolution of the stored type are ignored.
     """
     rows = computed.reshape(len(computed), -1)
     found = np.abs(stored.reshape(len(stored), -1).astype(np.float32) - rows).max(axis=1)

@@ -1,4 +1,4 @@
-"""Extraction: plan, compute, store; then keep the image set and a record of the run."""
+"""Run an extraction: plan, compute and store, then save the image set and a record."""
 
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -47,50 +47,50 @@ def extract_features(
 ) -> Extraction:
     """Compute the features that the cache lacks and store them.
 
-    An image is known by its bytes: renamed, moved, relabelled and doubled images cost nothing. The
-    image set is written to ``cache/sets/`` and the run's record to ``cache/runs/``. Augmented views
-    have banks of their own, one for each policy.
+    An image is identified by its bytes: renamed, moved, relabelled and duplicated images are not
+    computed again. The image set is written to ``cache/sets/`` and the record to ``cache/runs/``.
+    Augmented views have their own banks, one for each policy.
 
     Parameters
     ----------
     images : ImageSet, str or Path
-        What to extract, or its folder or table.
+        The images, or their folder or table.
     base : FrozenBase
-        Computes the layers.
+        The base, with the layers to compute.
     cache : Cache, str or Path
-        Where features are looked for and stored.
+        The cache, or its folder.
     settings : StoreSettings, optional
-        What is computed of each image, and how it is stored.
+        Augmentation and storage.
     progress : callable, optional
-        Called with ``"extract"``, the images done and the images to do; by name, with how many
-        more were found in the cache, ``cached``, and with ``bytes_written``. Then likewise with
-        ``"views"``, where there are any.
+        Called with ``"extract"``, the number of images done and their total, and by name with the
+        number of images found in the cache, ``cached``, and with ``bytes_written``. Then likewise
+        with ``"views"``, if there are any.
     **options
-        Fields of `StoreSettings`, such as ``views=8, augment="standard"``, instead of `settings`.
+        Fields of `StoreSettings`, such as ``views=8, augment="standard"``, in place of `settings`.
 
     Returns
     -------
     Extraction
-        The run's record.
+        The record of the extraction.
 
     Raises
     ------
     UsageError
-        An option cannot be right, or the set's name is too long for a file.
+        An option is invalid, or the set's name is too long for a file name.
     MissingExtraError
-        hdf5plugin, which compresses, is not installed.
+        hdf5plugin, needed for compression, is not installed.
     DataError
-        Not one image could be used, or there are no training images to have views of.
+        No image could be used, or there are no training images to augment.
     CacheError
-        The cache cannot be written, or a bank's canary disagrees with the base.
+        The cache cannot be written, or a bank's canary differs from the base's.
     FeatureOverflowError
-        A layer does not fit into `dtype`.
+        Values of a layer are too large for `dtype`.
     """
     settings = made(StoreSettings, settings, options)
     if isinstance(settings, BaseSettings) and not base.settings.agrees_with(settings):
         raise UsageError(
-            f"the settings are of another base than {base.model}; give those that it was made "
-            f"from, or StoreSettings"
+            f"the settings describe another base than {base.model}; give the settings that it "
+            f"was created from, or StoreSettings"
         )
     started = time.monotonic()
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
@@ -128,7 +128,7 @@ def extract_features(
 
 
 def _described(base: FrozenBase, layer: str, plans: Sequence[Plan]) -> ExtractedLayer:
-    """Return what the record of a run says of a layer."""
+    """Return the entry of a layer in the record of an extraction."""
     plain, views = plans[0], plans[-1] if plans[-1].policy else None
     return ExtractedLayer(
         layer=layer,
@@ -146,18 +146,18 @@ def _described(base: FrozenBase, layer: str, plans: Sequence[Plan]) -> Extracted
 
 @dataclass(frozen=True)
 class Filling:
-    """What was planned, computed and stored.
+    """The plan and result of an extraction.
 
     Attributes
     ----------
     plans : list of Plan
-        Of the plain images and, if there are any, of their views.
+        Plans of unaugmented images and, if there are any, of views.
     rows : list of int
-        How many views were computed for each plan, the plain image being one.
+        Number of views computed for each plan, unaugmented images included.
     bytes_written : int
-        Bytes of the features added.
+        Size of the added features.
     bad : dict of str to str
-        Digest to reason, of the images that could not be used.
+        Digest to reason, for images that could not be used.
     """
 
     plans: list[Plan]
@@ -174,7 +174,7 @@ def fill_banks(
     *,
     progress: Progress | None = None,
 ) -> Filling:
-    """Compute the features that the cache lacks and store them; keep neither set nor record.
+    """Compute and store missing features, without saving the image set or a record.
 
     Parameters
     ----------
@@ -184,12 +184,12 @@ def fill_banks(
     Returns
     -------
     Filling
-        What was planned and computed, and which images could not be used.
+        The plan, the result, and the images that could not be used.
 
     Raises
     ------
     MissingExtraError, DataError, CacheError, FeatureOverflowError
-        As `extract_features` does.
+        As for `extract_features`.
     """
     writers = open_writers(base, cache, settings)
     plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
@@ -204,7 +204,7 @@ def fill_banks(
 
 
 def open_writers(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[FeatureWriter]:
-    """Return what writes plain images and views, once the canaries have been compared.
+    """Compare canaries, and return the writers of unaugmented images and of views.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def carry_out(
     batch_size: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> Filling:
-    """Compute and store what is planned, and see that all of it is there at the end.
+    """Compute and store a plan, and check that everything is there at the end.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ def carry_out(
 def stored_batches(
     task: Task, writer: FeatureWriter, batch_size: int | Literal["auto"]
 ) -> Generator[Batch]:
-    """Compute a task; yield each batch once it is appended, see `FeatureWriter.write`.
+    """Compute a task and yield each batch once it is appended, see `FeatureWriter.write`.
 
     Parameters
     ----------
@@ -312,24 +312,24 @@ def stored_batches(
 
 
 def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
-    """Return a set without bad images and without their duplicates.
+    """Return an image set without bad images and without their duplicates.
 
     Parameters
     ----------
     images : ImageSet
-        The set.
+        The image set.
     bad : mapping of str to str
         Digest to reason.
 
     Returns
     -------
     ImageSet
-        The others; a split that was made by this package is made anew.
+        The remaining images; a split made by this package is made again.
 
     Raises
     ------
     DataError
-        None is left, or the others cannot be split.
+        No images are left, or the remaining ones cannot be split.
     """
     rejected = [
         RejectedImage(item.path, bad[item.digest]) for item in images.items if item.digest in bad

@@ -1,4 +1,4 @@
-"""Store: computed features become parts of banks."""
+"""Store computed features as parts of banks."""
 
 import platform
 from collections.abc import Container, Generator, Mapping, Sequence
@@ -19,7 +19,7 @@ from bottleneck.records import BankRecord, StoredLayer
 __all__ = ["Canary", "FeatureWriter", "check_base"]
 
 Canary = Mapping[str, Sequence[Sequence[float]]]
-"""Layer to the reference features of three images, as `FrozenBase.canary` gives them."""
+"""Layer to the reference features of three images, see `FrozenBase.canary`."""
 
 _PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow", "simplejpeg")
 
@@ -31,20 +31,20 @@ class FeatureWriter:
     Attributes
     ----------
     base : FrozenBase
-        What computes them.
+        The base that computes them.
     target : Target
-        Where they belong.
+        The banks to write to.
     canary : dict
-        The base's reference features, of all layers.
+        Reference features of all layers of the base.
     compress : str
-        ``none``, ``lz4`` or ``zstd``: how parts are compressed.
+        Compression of parts: ``none``, ``lz4`` or ``zstd``.
 
     Raises
     ------
     MissingExtraError
-        hdf5plugin, which compresses, is not installed.
+        hdf5plugin, needed for compression, is not installed.
     CacheError
-        A bank holds what the base does not compute.
+        A bank has features that the base does not reproduce.
     """
 
     base: FrozenBase
@@ -57,7 +57,7 @@ class FeatureWriter:
         check_base(self.base, self.target, self.canary)
 
     def row_bytes(self, layer: str) -> int:
-        """Return the bytes that a view's features take.
+        """Return the bytes of a view's features.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class FeatureWriter:
     def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
         """Store batches of some layers, and yield each once it is appended.
 
-        What was appended is committed when the generator ends or is closed.
+        Appended rows are committed when the generator ends or is closed.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class FeatureWriter:
                 yield batch
 
     def finish(self, plan: Plan, bad: Container[str]) -> None:
-        """See that the banks hold and describe all of a plan but bad images, by digest.
+        """Check that the banks contain and describe everything in a plan, except bad images.
 
         Parameters
         ----------
@@ -131,7 +131,7 @@ class FeatureWriter:
         Raises
         ------
         CacheError
-            They do not.
+            Something is missing.
         """
         self._describe([layer for layer, bank in self.target.banks.items() if bank.size])
         planned = plan.items if plan.tasks else ()  # else they have just been found
@@ -139,19 +139,19 @@ class FeatureWriter:
         gone = {digest for task in tasks for digest in task.views if digest not in bad}
         if gone:
             raise CacheError(
-                f"{len(gone)} of {len(plan.items)} images vanished from the cache while it "
-                f"was being filled, as other commands removed parts; run the command again"
+                f"{len(gone)} of {len(plan.items)} images disappeared from the cache during "
+                f"extraction, as another command removed parts; run the command again"
             )
         self.refresh()
 
     def refresh(self) -> None:
-        """Have each ``features.h5`` show the parts that are there."""
+        """Update each ``features.h5`` to the current parts."""
         for bank in self.target.banks.values():
             if bank.view_file_is_old:
                 bank.rebuild_view_file()
 
     def _describe(self, layers: Sequence[str]) -> None:
-        """Describe those layers in ``bank.json`` that are not yet there."""
+        """Add layers to ``bank.json`` that are not there yet."""
         for layer in layers:
             bank = self.target.banks[layer]
             if bank.describes(layer):
@@ -177,7 +177,7 @@ class FeatureWriter:
 
 
 def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
-    """Raise `CacheError` where a bank holds, or is to hold, what a base does not compute.
+    """Raise `CacheError` if a base does not reproduce the features of a bank.
 
     Parameters
     ----------
@@ -198,11 +198,12 @@ def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
         if not bank.name.endswith(f"-{fingerprint[:12]}"):
             raise CacheError(
                 f"{base.model} with weights {base.weights_name!r} is not the base of bank "
-                f"{bank.name}; give the weights and the preprocessing that it was computed with"
+                f"{bank.name}; give the weights and preprocessing that the bank was computed with"
             )
         if bank.exists and bank.info.fingerprint != fingerprint:
             raise CacheError(
-                f"bank {bank.name} has another fingerprint than its name says; move it away"
+                f"the fingerprint of bank {bank.name} does not match its name; move the bank "
+                f"elsewhere"
             )
         if bank.describes(layer):
             bank.check_canary(layer, canary[layer])

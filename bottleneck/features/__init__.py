@@ -1,4 +1,4 @@
-"""An image set's labels joined to a bank's rows by digest: X, y, groups and splits."""
+"""Join the labels of an image set to the rows of a bank by digest: X, y, groups and splits."""
 
 from bottleneck.features.rows import Features, StreamedRows, features_of, free_memory, load_features
 from bottleneck.features.selection import select_features, select_layers, vectors

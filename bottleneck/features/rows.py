@@ -21,10 +21,10 @@ from bottleneck.settings import FeatureSettings
 __all__ = ["Features", "StreamedRows", "features_of", "free_memory", "load_features"]
 
 _BYTES = 16
-"""A number as float32: read, split, standardised, and once more for what works on it."""
+"""Bytes per feature value: float32 copies as read, as split, as standardised, and as work space."""
 _LEAST = 2**24
 _UNKNOWN = 2**32
-"""Taken to be free where the system does not tell."""
+"""Memory assumed to be free where the system does not report it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +34,17 @@ class StreamedRows:
     Attributes
     ----------
     banks : sequence of Bank
-        Where they are: first the plain images' rows, last those of augmented views.
+        Where the rows are: first those of unaugmented images, last those of augmented views.
     selection : FeatureSource
-        Which they are.
+        The layer, image set and pooling.
     digests : np.ndarray
         SHA-256 of the n images.
     views : np.ndarray
-        Which view each row is of.
+        View number of each row.
     n_features : int
         d.
     memory : int
-        Bytes that whoever works with them may take, the blocks included.
+        Memory limit in bytes for all work on the rows, the blocks included.
     """
 
     banks: Sequence[Bank]
@@ -56,23 +56,23 @@ class StreamedRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and features."""
+        """Number of rows and number of features."""
         return len(self.digests), self.n_features
 
     @property
     def size(self) -> int:
-        """How many numbers there are."""
+        """Number of values."""
         return len(self.digests) * self.n_features
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def __getitem__(self, rows: np.ndarray) -> Self:
-        """Return some rows, chosen by bool or by place."""
+        """Return some rows, chosen by boolean mask or by index."""
         return replace(self, digests=self.digests[rows], views=self.views[rows])
 
     def joined(self, other: Self) -> Self:
-        """Return these rows and then others of the same selection."""
+        """Return these rows followed by other rows of the same selection."""
         return replace(
             self,
             digests=np.concatenate([self.digests, other.digests]),
@@ -80,9 +80,9 @@ class StreamedRows:
         )
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield consecutive rows (m, d), float16 or float32, in a quarter of the memory.
+        """Yield blocks of rows (m, d), float16 or float32, that fit a quarter of the memory.
 
-        They may take 16 MiB in any case: row by row, a pass would take for ever.
+        A block may take 16 MiB in any case, because a pass row by row would take too long.
         """
         pooled = self.selection.pool != self.selection.stored_pool
         convert = partial(vectors, self.selection) if pooled else None
@@ -101,30 +101,30 @@ class StreamedRows:
 
 @dataclass(frozen=True)
 class Features:
-    """Features with labels, row by row.
+    """Features with labels, one row per image or view.
 
     Attributes
     ----------
     X : np.ndarray or StreamedRows
-        float32 of shape (n_samples, n_features); an unpooled map is flattened in its own order.
-        First the plain images, then, where the selection has them, the augmented views of the
-        training images: all first ones, all second ones, and so on.
+        float32 of shape (n_samples, n_features); an unpooled map is flattened in its own order. The
+        rows of unaugmented images come first, then, if the selection has them, the augmented views
+        of the training images: all first views, all second views, and so on.
     y : np.ndarray or None
-        Labels, strings of shape (n_samples,); None in an unlabelled set.
+        Labels, strings of shape (n_samples,); None for an unlabelled set.
     digests : np.ndarray
-        SHA-256 of each image, hexadecimal: images with the same one belong together in a split.
+        SHA-256 of each image, hexadecimal: images with the same digest stay in one split.
     splits : np.ndarray
-        ``"train"``, ``"val"`` or ``"test"`` for each row.
+        Split of each row: ``"train"``, ``"val"`` or ``"test"``.
     paths : np.ndarray
-        Where each image was at extraction.
+        Path of each image at extraction.
     weights : np.ndarray
-        Sample weights of the images, for fitting a head.
+        Sample weights, for fitting a head.
     views : np.ndarray
-        uint16 of shape (n_samples,): 0 for a plain image, or which view of it a row is.
+        uint16 of shape (n_samples,): 0 for an unaugmented image, else the number of its view.
     images : ImageSet
-        The whole set, for its digests.
+        The whole image set, for its digests.
     selection : FeatureSource
-        Where the features came from.
+        The layer, image set and pooling that the features come from.
     """
 
     X: np.ndarray | StreamedRows
@@ -142,7 +142,7 @@ class Features:
 
     @property
     def bytes_in_memory(self) -> int:
-        """What it takes to fit a classifier on the features, about."""
+        """Approximate memory that fitting a classifier on the features takes, in bytes."""
         return _BYTES * self.X.size
 
     @property
@@ -157,7 +157,7 @@ class Features:
 
     @property
     def provenance(self) -> FeatureSource:
-        """What a head must know of the features that it was fitted on."""
+        """What a head records about the features that it was fitted on."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return replace(self.selection, split_digests=splits)
 
@@ -166,13 +166,13 @@ class Features:
         found = self.take(self.splits == "train")
         if not len(found):
             raise DataError(
-                f"image set {self.images.name!r} has no train images; expected some to fit a "
-                f"classifier on: add a train folder and extract again"
+                f"image set {self.images.name!r} has no train images to fit a classifier on; add "
+                f"a train folder and extract again"
             )
         return found
 
     def split(self, name: str) -> Self:
-        """Return the plain images' rows of one split, of which there may be none."""
+        """Return the unaugmented rows of one split; there may be none."""
         return self.take((self.splits == name) & (self.views == 0))
 
     def take(self, rows: np.ndarray) -> Self:
@@ -181,20 +181,21 @@ class Features:
         Parameters
         ----------
         rows : np.ndarray
-            Which: bool of shape (n_samples,), or places from 0 on.
+            Boolean mask of shape (n_samples,), or indices.
 
         Raises
         ------
         UsageError
-            They are neither.
+            `rows` is neither.
         """
         given, n_samples = np.asarray(rows), len(self)
         is_mask = given.dtype == bool and given.shape == (n_samples,)
         are_places = given.dtype.kind in "iu" and given.ndim == 1
         if not is_mask and not (are_places and ((given >= 0) & (given < n_samples)).all()):
             raise UsageError(
-                f"`rows` must be bool of shape ({n_samples},) or places below {n_samples}, got "
-                f"{given.dtype} of shape {given.shape}: {reprlib.repr(given.tolist())}"
+                f"`rows` must be a boolean mask of shape ({n_samples},) or indices below "
+                f"{n_samples}, got {given.dtype} of shape {given.shape}: "
+                f"{reprlib.repr(given.tolist())}"
             )
         names = ("X", "digests", "splits", "paths", "weights", "views")
         own = {name: getattr(self, name)[given] for name in names}
@@ -215,16 +216,17 @@ def load_features(
     Parameters
     ----------
     cache : Cache, str or Path
-        Where they are.
+        The cache, or its folder.
     chosen : FeatureSource or FeatureSettings, optional
-        Which they are; the last extraction's by default, see `select_features`.
+        The features to read; by default those of the last extraction, see `select_features`.
     memory : int, optional
-        Bytes that it may take to fit a classifier on them: larger ones are `StreamedRows`, which
-        are read in every pass over them. Without it they are read now, whatever their size.
+        Memory limit in bytes for fitting a classifier on the features. Larger features become
+        `StreamedRows`, which are read from the banks in every pass. Without a limit they are read
+        now, whatever their size.
     split : str, optional
-        Read only the images of this split, if it has any: others need not be in the cache.
+        Read only the images of this split, if it has any; the others need not be in the cache.
     **options
-        The fields of `bottleneck.settings.FeatureSettings`, instead of `chosen`.
+        The fields of `bottleneck.settings.FeatureSettings`, in place of `chosen`.
 
     Returns
     -------
@@ -269,7 +271,7 @@ def _read(
     views: np.ndarray,
     memory: int | None,
 ) -> np.ndarray | StreamedRows:
-    """Read rows, plain ones first; larger ones than fit into the memory are left in the banks."""
+    """Read rows, unaugmented ones first; leave them in the banks if they do not fit into memory."""
     layer, convert = selection.layer, partial(vectors, selection)
     if memory is not None:
         n_features = banks[0].read(layer, digests[:1], convert=convert).shape[1]
@@ -299,7 +301,7 @@ def features_of(
     source : FeatureSource or None
         The head's `source`, which is the `provenance` of the features that it was fitted on.
     cache : Cache, str or Path
-        Where they are.
+        The cache, or its folder.
     memory, split : int, str, optional
         As for `load_features`.
 
@@ -310,9 +312,8 @@ def features_of(
     Raises
     ------
     DataError
-        The training or validation images are not those that the head was fitted on: some of
-        the images held out now may have been trained on. Or the head does not say which features
-        it was fitted on.
+        The training or validation images have changed since the head was fitted, so that images now
+        held out may have been trained on; or the head does not record its features.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
@@ -320,15 +321,15 @@ def features_of(
     selection = replace(source.with_views(0), split_digests=None)
     if not cache.set_file(selection.image_set).exists():
         raise DataError(
-            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; name "
+            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; give "
             f"the cache that the head was fitted on with `cache`"
         )
     features = load_features(cache, selection, memory=memory, split=split)
     runs = [run for run in cache.runs() if run.image_set == selection.image_set]
     if runs and runs[-1].image_set_digest != features.images.digest_of():
         raise DataError(
-            f"{str(cache.set_file(selection.image_set))!r} is not as its last extraction wrote it; "
-            f"extract again"
+            f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
+            f"extraction; extract again"
         )
     known = source.split_digests or {}
     if any(features.images.digest_of(name) != known.get(name) for name in ("train", "val")):
@@ -340,7 +341,7 @@ def features_of(
 
 
 def free_memory() -> int:
-    """Return how many bytes of memory are free, as far as the system tells."""
+    """Return the free memory in bytes, as far as the system reports it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

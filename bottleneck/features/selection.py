@@ -1,4 +1,4 @@
-"""Which features: one layer of one image set in the cache, pooled in one way."""
+"""Select features: one layer of one image set in the cache, with one pooling."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +23,12 @@ __all__ = ["select_features", "select_layers", "vectors"]
 
 @checked
 def vectors(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
-    """Turn rows as the bank stores them into features.
+    """Turn rows as stored in a bank into feature vectors.
 
     Parameters
     ----------
     source : FeatureSource
-        Which features they are.
+        The layer and pooling of the rows.
     rows : np.ndarray
         Shape (n, ...).
 
@@ -47,17 +47,17 @@ def vectors(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
 def select_features(
     cache: Cache | str | Path, settings: FeatureSettings | None = None, **options: Any
 ) -> FeatureSource:
-    """Choose a layer from the cache's last extraction, or from the last one that matches.
+    """Select a layer of the cache's last extraction, or of the last one that matches.
 
     Parameters
     ----------
     cache : Cache, str or Path
-        Where to look.
+        The cache, or its folder.
     settings : FeatureSettings, optional
-        What the extraction must be of, and how the features are to be pooled: as they are stored by
-        default. A layer is named as it was at extraction or as it is there.
+        What the extraction must match, and the pooling of the features; by default as stored. A
+        layer may have the name used at extraction or its current name.
     **options
-        The fields of `bottleneck.settings.FeatureSettings`, instead.
+        The fields of `bottleneck.settings.FeatureSettings`, in place of `settings`.
 
     Returns
     -------
@@ -66,12 +66,12 @@ def select_features(
     Raises
     ------
     DataError
-        The cache has no extraction, or the image set is another one since.
+        The cache has no extraction, or the image set has changed since.
     UnknownNameError
         No extraction matches.
     UsageError
-        The last matching extraction has several layers and none was chosen, or the layer cannot be
-        pooled so.
+        The last matching extraction has several layers and none was chosen, or the layer does not
+        support the pooling.
     """
     chosen = _last_matching(Cache(cache), made(FeatureSettings, settings, options))
     if len(chosen) > 1:
@@ -87,22 +87,22 @@ def select_features(
 def select_layers(
     cache: Cache | str | Path, settings: LayerSettings | None = None, **options: Any
 ) -> list[FeatureSource]:
-    """Choose several layers, each in several poolings.
+    """Select several layers, each with several poolings.
 
     Parameters
     ----------
     cache : Cache, str or Path
-        Where to look.
+        The cache, or its folder.
     settings : LayerSettings, optional
-        As for `select_features`; all layers of the last extraction that matches, if none is named.
-        `SweepFeatures` chooses views as well.
+        As for `select_features`; all layers of the last matching extraction if none is named.
+        `SweepFeatures` also selects views.
     **options
-        The fields of `bottleneck.settings.SweepFeatures`, instead.
+        The fields of `bottleneck.settings.SweepFeatures`, in place of `settings`.
 
     Returns
     -------
     list of FeatureSource
-        By layer and pooling, each once.
+        Each combination of layer and pooling once.
 
     Raises
     ------
@@ -120,14 +120,14 @@ def select_layers(
         found += [selection for selection in each if selection not in found]
     if len(sets := {selection.image_set for selection in found}) > 1:
         raise UsageError(
-            f"the last extractions of these layers are of several image sets: "
+            f"the last extractions of these layers come from several image sets: "
             f"{', '.join(sorted(sets))}; choose one with `image_set`"
         )
     return found
 
 
 def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
-    """Return the layers of the last extraction that matches, pooled as asked for."""
+    """Return the layers of the last matching extraction, with the pooling asked for."""
     runs = cache.runs()
     if not runs:
         raise DataError(
@@ -143,9 +143,9 @@ def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
     images = ImageSet.read_csv(cache.set_file(chosen[0].image_set))
     if images.digest_of() != digest:
         raise DataError(
-            f"image set {chosen[0].image_set!r} has been extracted from other images or labels "
-            f"since {chosen[0].model} saw it; extract it again, and tell sets of one name apart "
-            f"with `image_set`"
+            f"image set {chosen[0].image_set!r} was extracted with other images or labels since "
+            f"the extraction by {chosen[0].model}; extract it again, and give different sets "
+            f"different names with `image_set`"
         )
     for each in chosen:
         check_pool(each.pool, each.axes, each.layer_name)
@@ -153,10 +153,10 @@ def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
 
 
 def _matching(run: Extraction, asked: FeatureSettings) -> list[FeatureSource]:
-    """Return what a run has to offer, pooled as asked for where it can be.
+    """Return the layers of an extraction that match, with the pooling asked for where possible.
 
-    A module's name stands for the last layer in it. What is stored unpooled can be pooled, and
-    vectors are as they are.
+    A module's name means its last layer. Maps and tokens stored unpooled can be pooled; vectors are
+    used unchanged.
     """
     if asked.model not in {None, run.model} or asked.image_set not in {None, run.image_set}:
         return []

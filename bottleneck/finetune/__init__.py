@@ -1,7 +1,7 @@
-"""Fine-tuning: train the top of a base, or all of it, from a fitted head on.
+"""Fine-tuning: train the top of a base, or all of it, starting from a fitted head.
 
-From images or from cached activations of the layer below what is trained; the result is a folder
-with a head and a model of its own.
+The input is images, or cached activations of the layer below the trained ones; the result is a
+folder with a new head and a new model.
 """
 
 from bottleneck.finetune.run import Finetuned, finetune_head

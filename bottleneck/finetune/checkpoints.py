@@ -1,4 +1,4 @@
-"""Checkpoints: after each epoch all that the next one needs, in one file without pickle."""
+"""Checkpoints: the state of training after each epoch, in one file without pickle."""
 
 import json
 from collections import defaultdict
@@ -28,14 +28,14 @@ _FACTS = "facts"
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRecord(Record):
-    """``plan.json``: what a run trains, and what it cannot be resumed without.
+    """``plan.json``: what a run trains, which must be the same to resume it.
 
     Attributes
     ----------
     settings : dict
-        How it trains, as `FinetuneSettings.as_dict` has it.
+        The result of `FinetuneSettings.as_dict`.
     start : dict
-        The head, its base, the image set and the augmentation, by these words.
+        The head, its base, the image set and the augmentation, under these keys.
     """
 
     settings: dict[str, Json]
@@ -43,7 +43,7 @@ class PlanRecord(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a file of a checkpoint cannot be read.
+        """Return the error for a checkpoint file that cannot be read.
 
         Parameters
         ----------
@@ -59,17 +59,17 @@ class PlanRecord(Record):
         """
         return DataError(
             f"the checkpoint's {str(path)!r} cannot be read ({error}); remove "
-            f"{str(path.parent)!r} to begin anew"
+            f"{str(path.parent)!r} to start over"
         )
 
 
 class Checkpoint:
-    """The folder of an unfinished run, in that of what will be its result.
+    """The folder of an unfinished run, inside the folder of its result.
 
     Parameters
     ----------
     result : Path
-        The result's folder.
+        Folder of the result.
     """
 
     def __init__(self, result: Path) -> None:
@@ -77,11 +77,11 @@ class Checkpoint:
 
     @property
     def exists(self) -> bool:
-        """Whether there is an unfinished run with an epoch that it could go on after."""
+        """Whether there is an unfinished run with a complete epoch."""
         return (self.folder / _STATE_FILE).is_file()
 
     def begin(self, plan: PlanRecord, images: ImageSet) -> None:
-        """Note what is going to be trained, how, and on which images.
+        """Record what is going to be trained, how, and on which images.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class Checkpoint:
         return ImageSet.read_csv(self.folder / _IMAGES_FILE)
 
     def check(self, plan: PlanRecord, settings: FinetuneSettings) -> None:
-        """Refuse to go on with other settings, or from another start.
+        """Check that a run is resumed with the same settings and the same start.
 
         Parameters
         ----------
@@ -115,13 +115,13 @@ class Checkpoint:
         Raises
         ------
         UsageError
-            They are others, or there is no unfinished run.
+            They differ, or there is no unfinished run.
         DataError
-            What was noted of it is damaged.
+            The record of the run is damaged.
         """
         if not self.exists:
             raise UsageError(
-                f"no unfinished run in {str(self.result)!r}; leave `resume` out to begin one"
+                f"no unfinished run in {str(self.result)!r}; leave `resume` out to start one"
             )
         noted = read_record(self.folder / _PLAN_FILE, PlanRecord)
         others = [key for key in plan.start if plan.start[key] != noted.start.get(key)]
@@ -133,11 +133,11 @@ class Checkpoint:
             return
         raise UsageError(
             f"the unfinished run in {str(self.result)!r} {found}; give the same to resume it, or "
-            f"remove {str(self.folder)!r} to begin anew"
+            f"remove {str(self.folder)!r} to start over"
         )
 
     def save(self, training: Training, state: State) -> None:
-        """Write all that the next epoch needs, whole or not at all.
+        """Write everything that the next epoch needs, completely or not at all.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class Checkpoint:
         atomic_write(self.folder / _STATE_FILE, content)
 
     def load(self, training: Training) -> State:
-        """Bring a training to where the unfinished run was.
+        """Restore a training to the state of the unfinished run.
 
         Parameters
         ----------
@@ -207,7 +207,7 @@ class Checkpoint:
             raise PlanRecord.refusal(path, found) from error
 
     def remove(self) -> None:
-        """Remove what the finished run does not need any more."""
+        """Remove what the finished run no longer needs."""
         for name in (_STATE_FILE, _IMAGES_FILE, _PLAN_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.result):
@@ -215,6 +215,6 @@ class Checkpoint:
                 folder.rmdir()
 
     def forget(self) -> None:
-        """Remove what a run has left that ended before its first epoch did."""
+        """Remove the files of a run that ended before its first epoch was complete."""
         if (self.folder / _PLAN_FILE).is_file() and not self.exists:
             self.remove()

@@ -1,4 +1,4 @@
-"""Batches for training, made ready a few ahead of the step: from images or from the cache."""
+"""Prepare batches for training, a few ahead of the step, from images or from the cache."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 __all__ = ["Activations", "Batches", "CachedActivations", "ImageActivations", "without_bad_images"]
 
 _AHEAD = 2
-"""Batches that wait for the step."""
+"""Number of batches prepared ahead of the step."""
 _SHARE_OF_MEMORY = 4
 
 Batches = Iterator[tuple[np.ndarray, torch.Tensor]]
-"""Places of some images with their activations, float32 of shape (n, ...)."""
+"""Indices of some images with their activations, float32 of shape (n, ...)."""
 
 
 def _read_pixels(
@@ -36,7 +36,7 @@ def _read_pixels(
     Raises
     ------
     BadImageError
-        The file cannot be used, or has other bytes than its digest says.
+        The file cannot be used, or has changed since its digest was computed.
     """
     return preprocess(transform, read_file(item), policy, item.digest, view)
 
@@ -44,26 +44,26 @@ def _read_pixels(
 def without_bad_images(
     images: ImageSet, transform: Transform, progress: Progress | None = None
 ) -> ImageSet:
-    """Read each image of a set once, and leave out those that cannot be used.
+    """Read each image of a set once, and leave out unusable ones.
 
     Parameters
     ----------
     images : ImageSet
-        The set.
+        The image set.
     transform : Transform
         The preprocessing.
     progress : callable, optional
-        Called with ``"check"``, the images done and the images to do.
+        Called with ``"check"``, the number of images done and their total.
 
     Returns
     -------
     ImageSet
-        Its `rejected` names the images left out, too.
+        The set, with the unusable images added to `rejected`.
 
     Raises
     ------
     DataError
-        As `bottleneck.extract.usable_images` does.
+        As for `bottleneck.extract.usable_images`.
     """
 
     def reason(item: ImageItem) -> str:
@@ -93,11 +93,11 @@ class ImageActivations:
     transform : Transform
         The preprocessing.
     policy : Policy
-        How views from 1 on are made.
+        Augmentation policy of views from 1 on.
     lower : FrozenBase or None
         The frozen part of the network, if there is one.
     device : torch.device
-        Where the trained part is.
+        Device of the trained part.
     """
 
     items: Sequence[ImageItem]
@@ -107,9 +107,9 @@ class ImageActivations:
     device: torch.device
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
-        """Yield each batch of places with its activations.
+        """Yield each batch of indices with its activations.
 
-        Images are decoded in as many threads as there are cores.
+        Images are decoded in one thread per core.
 
         Parameters
         ----------
@@ -142,8 +142,8 @@ class ImageActivations:
             return _read_pixels(self.transform, item, self.policy, view)
         except BadImageError as error:
             raise DataError(
-                f"{item.path!r} can no longer be read ({error}), although it could when the "
-                f"training began; restore it and go on with `resume`"
+                f"{item.path!r} can no longer be read ({error}), although it could when training "
+                f"began; restore it and continue with `resume`"
             ) from error
 
     def _activations(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -156,18 +156,18 @@ class ImageActivations:
 
 @dataclass
 class CachedActivations:
-    """Activations read from the cache; kept in memory where they take a quarter of it at most.
+    """Activations read from the cache, and kept in memory if they take at most a quarter of it.
 
     Attributes
     ----------
     digests : sequence of str
         SHA-256 of each image.
     layer : str
-        The boundary.
+        The boundary layer.
     banks : mapping of int to Bank
-        View to where it is stored.
+        View number to the bank that stores it.
     device : torch.device
-        Where the trained part is.
+        Device of the trained part.
     """
 
     digests: Sequence[str]
@@ -182,7 +182,7 @@ class CachedActivations:
         self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
-        """Yield each batch as `ImageActivations` does; a thread reads the next ones meanwhile.
+        """Yield batches as `ImageActivations` does, while a thread reads the next ones.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class CachedActivations:
 
 
 Activations = ImageActivations | CachedActivations
-"""What the trained part takes, of some images."""
+"""The source of the trained part's inputs."""
 
 
 def _channels_last(values: torch.Tensor) -> torch.Tensor:

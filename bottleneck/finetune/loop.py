@@ -1,4 +1,4 @@
-"""The training: epochs, validation, when to stop; the optimizer, its rates and the losses."""
+"""The training loop: epochs, validation, early stopping, optimizer, learning rates and losses."""
 
 import time
 from collections.abc import Callable
@@ -28,19 +28,19 @@ _STEPS_BETWEEN_CHECKS = 20
 
 
 class DivergedError(DataError):
-    """The loss is no finite number any more."""
+    """The loss is no longer finite."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with their labels and weights.
+    """Images with their labels and sample weights.
 
     Attributes
     ----------
     activations : Activations
-        Of n images.
+        Activations of n images.
     targets : Targets
-        n rows.
+        Labels of the n images.
     weights : np.ndarray
         Sample weights, shape (n,).
     """
@@ -58,7 +58,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class State:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes
     ----------
@@ -68,11 +68,11 @@ class State:
     start : dict
         ``val_loss`` and ``val_accuracy`` before the first step.
     best : dict of str to torch.Tensor
-        What `TunedNetwork.tuned_state` was after the best epoch, or before the first.
+        `TunedNetwork.tuned_state` after the best epoch, or before the first.
     best_epoch : int
-        The epoch with the lowest validation loss; 0 where none was better than the start.
+        The epoch with the lowest validation loss; 0 if none improved on the start.
     diverged : int or None
-        The epoch in which the loss was no finite number any more.
+        The epoch in which the loss became nan or inf, if any.
     """
 
     history: list[dict[str, Any]]
@@ -82,7 +82,7 @@ class State:
     diverged: int | None = None
 
     def is_over(self, settings: FinetuneSettings) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training is finished."""
         done = len(self.history)
         waited = done - self.best_epoch >= settings.patience
         return self.diverged is not None or done >= settings.epochs or waited
@@ -90,23 +90,22 @@ class State:
 
 @dataclass
 class Training:
-    """A network, its optimizer, and the images that it is trained on.
+    """A network, its optimizer, and its training images.
 
     Attributes
     ----------
     fabric : Fabric
-        Launched.
+        A launched Fabric.
     network : TunedNetwork
-        As it was before the first step.
+        The network before the first step.
     settings : FinetuneSettings
-        How it is trained.
+        Hyperparameters.
     train, val : Labelled
-        The images.
+        Training and validation images.
     head : Head
-        As it was before the first step; says how scores become probabilities.
+        The head before the first step; its link turns scores into probabilities.
     progress : callable, optional
-        Called with ``"finetune"``, the images that steps have been made with and the most there
-        may be.
+        Called with ``"finetune"``, the number of images trained on so far and the maximum.
     """
 
     fabric: Fabric
@@ -130,12 +129,12 @@ class Training:
         Raises
         ------
         DataError
-            Some scores are no finite numbers.
+            Some scores are not finite.
         """
         return State([], self._validated(), self.network.tuned_state())
 
     def epoch(self, state: State) -> State:
-        """Train for one epoch more, and validate."""
+        """Train for another epoch, and validate."""
         number, began = len(state.history) + 1, time.monotonic()
         try:
             trained = self._step_through(number)
@@ -164,7 +163,8 @@ class Training:
         self.network.eval()
         with torch.no_grad():
             for rows, activations in self.val.activations.batches(pieces, view=0):
-                # Not by the wrapper, whose processes would wait for as many batches of each other.
+                # Not through the wrapper, whose processes would wait for an equal number of
+                # batches.
                 with fabric.autocast():
                     found = self.network(activations).float()
                 seen[torch.from_numpy(rows).to(fabric.device)] = found
@@ -175,7 +175,7 @@ class Training:
         head, scores = self.head, self.scores()
         if not np.isfinite(scores).all():
             raise DivergedError(
-                f"the head's scores of the validation images are no finite numbers in "
+                f"the head's scores of the validation images are not finite in "
                 f"{self.settings.precision}; give `precision=fp32`, or check the head with "
                 f"'bottleneck evaluate'"
             )
@@ -183,9 +183,9 @@ class Training:
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def _step_through(self, epoch: int) -> dict[str, float]:
-        """Go through all images once; return loss and accuracy as they were on the way."""
+        """Train one epoch; return its running loss and accuracy."""
         settings, total = self.settings, len(self.train.targets)
-        # Each epoch has seeds of its own, so that one that is resumed needs no other state.
+        # Each epoch has its own seeds, so that resuming needs no other random state.
         seeds = np.random.SeedSequence((settings.seed, epoch, self.fabric.global_rank))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         order = np.random.default_rng([settings.seed, epoch]).permutation(total)
@@ -199,7 +199,7 @@ class Training:
         for place, batch in enumerate(batches):
             step = (epoch - 1) * len(batches) + place
             factor = rate_factor(settings, step, settings.epochs * len(batches))
-            # By torch's schedulers, a first step that fp16 leaves out would be warned of.
+            # torch's schedulers would warn about a first step that fp16 skips.
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
             self._step(ready, len(pieces[place]), len(batch), sums)
@@ -210,13 +210,13 @@ class Training:
         return {"loss": seen[0] / total, "accuracy": seen[1] / total}
 
     def _pieces(self, batch: np.ndarray) -> list[np.ndarray]:
-        """Return a device's share of a batch in pieces; at least one image, as all must step."""
+        """Return a device's share of a batch in pieces, of at least one image, as all must step."""
         own = batch[self.fabric.global_rank :: self.fabric.world_size]
         own = own if len(own) else batch[:1]
         return np.array_split(own, min(self.settings.accumulate, len(own)))
 
     def _step(self, ready: Batches, pieces: int, images: int, sums: torch.Tensor) -> None:
-        """Make one step with the next pieces; add up the losses and the correct images."""
+        """Make one step with the next pieces; add to the sums of losses and of correct images."""
         fabric, settings, head = self.fabric, self.settings, self.head
         self._stepper.zero_grad()
         idle = fabric.global_rank >= images
@@ -240,10 +240,10 @@ class Training:
         self._stepper.step()
 
     def _checked(self, sums: torch.Tensor) -> list[float]:
-        """Return sums over all devices, which diverge together."""
+        """Return sums over all devices, so that all detect divergence together."""
         everyone: Any = self.fabric.all_reduce(sums.clone(), reduce_op="sum")
         if not everyone.isfinite().all():
-            raise DivergedError("the loss is no finite number; give a lower `learning_rate`")
+            raise DivergedError("the loss is not finite; give a lower `learning_rate`")
         return list(everyone.tolist())
 
     def _report(self, done: int) -> None:
@@ -252,21 +252,21 @@ class Training:
 
 
 def _right(scores: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Return which images got their own class, or all of their classes."""
+    """Return which images are classified correctly, in all of their classes."""
     if codes.dim() > 1:
         return ((scores > 0) == codes).all(dim=1)
     return scores.argmax(dim=1) == codes
 
 
 def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    """Return an optimizer whose parameter groups have the rate of each block.
+    """Return an optimizer with a parameter group for the learning rate of each block.
 
     Parameters
     ----------
     network : TunedNetwork
-        Whose trained parameters it changes.
+        The network with the trained parameters.
     settings : FinetuneSettings
-        Which optimizer, the rates and the weight decay.
+        Optimizer, learning rates and weight decay.
 
     Returns
     -------
@@ -281,7 +281,7 @@ def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.o
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()
     ]
-    # What fuses its operations also unscales gradients by itself, too late for them to be clipped.
+    # Fused optimizers unscale gradients themselves, too late for clipping.
     fused = settings.precision != "fp16"
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(listed, fused=fused)
@@ -296,11 +296,11 @@ def rate_factor(settings: FinetuneSettings, step: int, steps: int) -> float:
     Parameters
     ----------
     settings : FinetuneSettings
-        The schedule, and how long the rates rise.
+        The schedule and the warm-up.
     step : int
-        Counted from 0.
+        Number of the step, from 0.
     steps : int
-        How many there are in all epochs.
+        Number of steps in all epochs.
 
     Returns
     -------
@@ -316,7 +316,7 @@ def rate_factor(settings: FinetuneSettings, step: int, steps: int) -> float:
 
 
 def losses(link: str, scores: torch.Tensor, codes: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Return losses of shape (n, 1), or (n, k) where each class is decided on its own.
+    """Return losses of shape (n, 1), or (n, k) if images may have several classes.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def losses(link: str, scores: torch.Tensor, codes: torch.Tensor, smoothing: floa
     codes : torch.Tensor
         The class of each image, int64 of shape (n,), or bool of shape (n, k).
     smoothing : float
-        Share of each target that is spread over the classes, or over yes and no.
+        Fraction of each target that is spread over all classes, or over yes and no.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The network that is trained: what lies above the boundary, the pooling, and the head."""
+"""The trained network: the layers above the boundary, pooling, and the head."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,20 +15,20 @@ from bottleneck.pooling import pool
 __all__ = ["TunedNetwork", "check_start"]
 
 _TOLERANCE = 1e-3
-"""Of the largest score: what another order of summation may do to it."""
+"""Tolerance relative to the largest score, for another order of summation."""
 
 
 class TunedNetwork(nn.Module):
-    """Scores images by their activations at the boundary.
+    """Computes scores of images from their activations at the boundary.
 
     Parameters
     ----------
     upper : torch.fx.GraphModule
-        As `bottleneck.bases.upper_part` returns it.
+        The result of `bottleneck.bases.upper_part`.
     head : torch.nn.Module
-        Takes pooled features.
+        The head as a module that takes pooled features.
     how, axes : str
-        How the last activations are pooled, see `bottleneck.pooling.pool`.
+        Pooling of the last activations, see `bottleneck.pooling.pool`.
     split : Split
         What is trained.
     freeze_batch_norm : bool
@@ -54,7 +54,7 @@ class TunedNetwork(nn.Module):
         self.head.requires_grad_(requires_grad=True)
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """Return scores of shape (n, k) of the boundary's activations (n, ...).
+        """Return scores of shape (n, k) from activations of the boundary (n, ...).
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class TunedNetwork(nn.Module):
         return self
 
     def tuned(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield what training changes, by name: parameters, and buffers of trained modules."""
+        """Yield all that training changes, by name: parameters, and buffers of trained modules."""
         modules = tuple(f"upper.{name}." for name in self._split.modules)
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -105,11 +105,11 @@ class TunedNetwork(nn.Module):
                 yield name, buffer
 
     def tuned_state(self) -> dict[str, torch.Tensor]:
-        """Return copies of all that training changes, on the processor."""
+        """Return copies of everything that training changes, on the CPU."""
         return {name: each.detach().to("cpu", copy=True) for name, each in self.tuned()}
 
     def load_tuned(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put back what `tuned_state` returned.
+        """Restore a state from `tuned_state`.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class TunedNetwork(nn.Module):
                 each.copy_(state[name])
 
     def rates(self) -> Iterator[tuple[nn.Parameter, int | None]]:
-        """Yield what is trained: parameter and depth, as `Split` has it; None in the head."""
+        """Yield trained parameters with their depth, see `Split`; None for those of the head."""
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 place, _, own = name.partition(".")
@@ -134,27 +134,27 @@ class TunedNetwork(nn.Module):
 
 
 def check_start(head: Head, features: np.ndarray, scores: np.ndarray) -> None:
-    """Raise an error unless the network scores images as its head does, before it is trained.
+    """Raise an error unless the network reproduces the scores of its head before training.
 
     Parameters
     ----------
     head : Head
-        Whose weights the network has taken over.
+        The head whose weights the network uses.
     features : np.ndarray
-        Of n images, shape (n, d), as the head's own base computes them in float32.
+        Features of n images, shape (n, d), from the head's own base in float32.
     scores : np.ndarray
-        The network's, shape (n, k).
+        Scores of the network, shape (n, k).
 
     Raises
     ------
     BottleneckError
-        They differ by more than 1e-3 of the largest score.
+        The scores differ by more than 1e-3 of the largest score.
     """
     expected = head.decision_function(features)
     gap = float(np.abs(expected - scores).max() / (np.abs(expected).max() or 1.0))
     if not gap <= _TOLERANCE:
         raise BottleneckError(
-            f"the network to be fine-tuned scores images otherwise than its head (by {gap:.3g} of "
-            f"the largest score), where it must be the same within {_TOLERANCE:g}; "
-            f"this is a defect of this package: please report it with the command"
+            f"the network to fine-tune does not reproduce the scores of its head (the difference "
+            f"is {gap:.3g} of the largest score, and at most {_TOLERANCE:g} is allowed); this is "
+            f"a bug in this package: please report it with the command"
         )

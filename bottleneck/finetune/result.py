@@ -1,4 +1,4 @@
-"""The result: a model folder with all weights, and the head in it."""
+"""Write the result: a model folder with all weights, and the head in it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,34 +22,34 @@ from bottleneck.records import Augmentation, FeatureSource, ModelFacts
 __all__ = ["write_result"]
 
 _OWN_FOLDER = "."
-"""Where a head's `source` says that its model is the folder it lies in, wherever that is."""
+"""Model name in a head's `source` that means the head's own folder, wherever it is."""
 _NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize")
 
 
 def write_result(
     folder: Path, start: Start, training: Training, state: State, scores: np.ndarray
 ) -> None:
-    """Write the model and its head.
+    """Write a fine-tuned model and its head.
 
     Parameters
     ----------
     folder : Path
-        Where to; made if need be.
+        Folder of the result; created if necessary.
     start : Start
-        What the training started from.
+        The start of the training.
     training : Training
-        Which is over; its network is as after the best epoch.
+        A finished training, whose network is that of the best epoch.
     state : State
-        How it went.
+        The final state.
     scores : np.ndarray
-        Of the validation images, shape (n, k).
+        Scores of the validation images, shape (n, k).
 
     Raises
     ------
     UsageError
         `folder` already exists and is not a head folder.
     DataError
-        It cannot be written.
+        The folder cannot be written.
     """
     source, settings = start.source, start.settings
     model = find_model(source.model)
@@ -75,7 +75,7 @@ def write_result(
     seen = {item.digest for item in start.chosen.items}
     transform = start.base.transform
     try:
-        # The head last: what has one is whole.
+        # The head comes last: a folder with a head is complete.
         write_finetuned(folder, model, weights, transform=transform, facts=facts, seen=seen)
     except OSError as error:
         raise DataError(
@@ -86,7 +86,7 @@ def write_result(
 
 
 def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) -> Head:
-    """Return the head as trained; its temperature is fitted anew where that is better."""
+    """Return the trained head, with a new temperature if that improves its log loss."""
     targets = training.val.targets
 
     def log_loss(temperature: float) -> float:
@@ -117,7 +117,7 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
 
 
 def _own_source(folder: Path, start: Start) -> FeatureSource:
-    """Return which features the head belongs to: those of the model beside it."""
+    """Return the head's feature source, whose model is the one in the same folder."""
     source = start.source
     adjustments: Any = {
         key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM

@@ -1,4 +1,4 @@
-"""Fine-tuning from a fitted head to a model folder."""
+"""Fine-tune a network, from a fitted head to a model folder."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -47,23 +47,23 @@ _FABRIC_PRECISIONS: dict[str, Any] = {
     "fp16": "16-mixed",
 }
 _TRIAL = 4
-"""Images that are scored before the first step."""
+"""Number of images that are scored as a check before the first step."""
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a fine-tuning has made.
+    """The result of fine-tuning.
 
     Attributes
     ----------
     folder : Path
-        The model's.
+        Folder of the model.
     head : Head
-        The one in it; its `scores` have the history.
+        The head in the folder; its `scores` include the history.
     train, val : int
-        Images trained on, and images validated on.
+        Numbers of training and validation images.
     trained : int
-        Parameters of the network, without the head, that were trained.
+        Number of trained parameters, without those of the head.
     rejected : tuple of RejectedImage
         Images that could not be used.
     """
@@ -77,7 +77,7 @@ class Finetuned:
 
     @property
     def diverged(self) -> int | None:
-        """The epoch in which the loss was no finite number any more, if there was one."""
+        """The epoch in which the loss became nan or inf, if any."""
         found: int | None = self.head.scores["diverged"]
         return found
 
@@ -97,42 +97,42 @@ def finetune_head(
     watch: Callable[[Mapping[str, float]], None] | None = None,
     **options: Any,
 ) -> Finetuned:
-    """Train the top of a head's base, or all of it, from the head on; write a model folder.
+    """Train the top of a head's base, or all of it, starting from the head; write a model folder.
 
-    The training and validation images of the set are used, its test images are not. The folder has
-    the fitted head, with the history of the training, and the whole network as ``model.json`` and
-    ``model.safetensors``, so that its path serves as a model's name. After each epoch a checkpoint
-    is written there.
+    Training and validation images of the set are used, test images are not. The folder contains the
+    head, with the training history, and the whole network as ``model.json`` and
+    ``model.safetensors``, so that its path can be used as a model name. A checkpoint is written
+    there after each epoch.
 
     Parameters
     ----------
     head : Head, str or Path
-        Whose weights become the top of the network; or its folder, or its name in ``heads/``.
+        The head that training starts from; or its folder, or its name in ``heads/``.
     images : ImageSet, str, Path or None
-        Of the head's classes, or their folder or table; written to ``cache/sets/`` if it is not
-        there. None for the images that the head was fitted on.
+        Images of the head's classes, or their folder or table; the set is written to
+        ``cache/sets/`` if it is not there yet. None means the images that the head was fitted on.
     cache : Cache, str or Path
-        For the image set, and for activations with `FinetuneSettings.from_cache`.
+        The cache of the image set, and of activations with `FinetuneSettings.from_cache`.
     folder : str or Path
-        Of the result; a head that is in it is replaced.
+        Folder of the result; a head in it is replaced.
     settings : FinetuneSettings, optional
-        How it is trained.
+        Hyperparameters.
     weights : str, optional
-        Where the base's weights are now, if not where they were.
+        Name or path of the base's weights, if they have moved.
     device : str
-        As for `FrozenBase`: with several GPUs, each trains on its share of every batch.
+        As for `FrozenBase`; several GPUs each train on a share of every batch.
     devices : int, optional
-        How many processes on the processor, or GPUs, share the work. Processes other than the first
-        run the program's own command again.
+        Number of CPU processes, or of GPUs, that share the work. Processes other than the first run
+        the program's own command again.
     resume : bool
-        Go on where an interrupted run in `folder` has written its last checkpoint.
+        Continue from the last checkpoint of an interrupted run in `folder`.
     progress : callable, optional
-        Called with ``"check"``, ``"extract"`` or ``"finetune"``, the images done and the images to
-        do.
+        Called with ``"check"``, ``"extract"`` or ``"finetune"``, the number of images done and
+        their total.
     watch : callable, optional
-        Called after each epoch with what `State` has of it in its history.
+        Called after each epoch with its entry in the history of `State`.
     **options
-        Fields of `FinetuneSettings`, such as ``unfreeze="layer4", epochs=5``, instead of
+        Fields of `FinetuneSettings`, such as ``unfreeze="layer4", epochs=5``, in place of
         `settings`.
 
     Returns
@@ -144,13 +144,13 @@ def finetune_head(
     WrongTypeError
         `head` is neither a head nor its name or folder.
     UnknownNameError
-        There is no head of that name.
+        The head does not exist.
     UsageError
-        The head, layer, images or settings do not go together, or the folder is something else.
+        The head, layer, images or settings do not fit together, or the folder has other content.
     DataError
-        The images do not suffice, or the folder cannot be written.
+        The images are not sufficient, or the folder cannot be written.
     MemoryShortError
-        A step does not fit into memory.
+        A batch does not fit into memory.
     """
     head = _head_of(head)
     settings = made(FinetuneSettings, settings, options)
@@ -215,7 +215,7 @@ def _head_of(head: Any) -> Head:
 
 
 def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fabric:
-    """Return what places the training on devices, in numbers of a precision."""
+    """Return the Fabric that places training on devices, with its precision."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if devices is not None and devices < 1:
         raise UsageError(f"`devices` must be at least 1, got {devices}")
@@ -238,7 +238,7 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
 
 
 def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Training:
-    """Put the network together, see that it scores as the head does, and join the images."""
+    """Build the network, check that it reproduces the head's scores, and add the images."""
     source, network, settings = start.source, start.base.network, start.settings
     weights = load_weights(find_model(source.model), start.base.settings.weights)
     tuned = TunedNetwork(
@@ -263,7 +263,7 @@ def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Traini
 
 
 def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) -> None:
-    """Score some images of noise before the first step, by the head and by the network, in fp32."""
+    """Score images of noise with the head and with the network, in fp32, before the first step."""
     source, base = start.source, start.base
     generator = torch.Generator().manual_seed(0)
     size = (_TRIAL, 3, *base.transform.crop)
@@ -281,7 +281,7 @@ def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) 
 
 
 def _labelled(start: Start, split: str, lower: FrozenBase | None, device: torch.device) -> Labelled:
-    """Return the images of a split with their labels."""
+    """Return the labelled images of a split."""
     head, settings, boundary = start.head, start.settings, start.split.boundary
     items = [item for item in start.chosen.items if item.split == split]
     activations: Activations
@@ -305,7 +305,7 @@ def _labelled(start: Start, split: str, lower: FrozenBase | None, device: torch.
 def _memory_watched(
     device: torch.device, settings: FinetuneSettings, split: Split
 ) -> Iterator[None]:
-    """Say what helps where memory does not suffice."""
+    """Turn an out-of-memory error into advice."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""What is settled before the first step: the head, its base, the images and their features."""
+"""Everything decided before the first step: the head, its base, the images and their features."""
 
 import os
 from dataclasses import dataclass, replace
@@ -27,24 +27,24 @@ __all__ = ["Start", "default_images", "fill_split", "is_first_process", "open_st
 
 @dataclass(frozen=True)
 class Start:
-    """What a fine-tuning starts from.
+    """The start of fine-tuning.
 
     Attributes
     ----------
     head : Head
-        Whose weights become the top of the network.
+        The head that training starts from.
     settings : FinetuneSettings
-        How the network is fine-tuned.
+        Hyperparameters.
     base : FrozenBase
-        Computes the features that the head was fitted on.
+        The base of the head's features.
     split : Split
-        Which layers of its network are trained.
+        The layers that are trained.
     images : ImageSet
-        The whole set.
+        The whole image set.
     chosen : ImageSet
         The images to train and to validate on.
     banks : dict of int to Bank
-        View to where the boundary's activations are; empty where they are not read from the cache.
+        View number to the bank of the boundary's activations; empty without `from_cache`.
     """
 
     head: Head
@@ -61,14 +61,14 @@ class Start:
         return known_source(self.head.source)
 
     def lower(self, device: str | torch.device, precision: str | None = None) -> FrozenBase | None:
-        """Return the frozen part of the network; None where the first layer is trained."""
+        """Return the frozen part of the network; None if the first layer is trained."""
         if self.split.boundary is None:
             return None
         precision = precision or self.settings.precision
         return self.frozen(self.split.boundary, device, precision=precision, pool="none")
 
     def frozen(self, layer: str, device: str | torch.device, **changes: Any) -> FrozenBase:
-        """Return a base with the same weights and preprocessing, but for some settings."""
+        """Return a base with the same weights and preprocessing, but some changed settings."""
         changes["exact_resize"] = self.base.transform.exact_resize
         settings = self.base.settings
         return FrozenBase(replace(settings, layers=(layer,), device=str(device), **changes))
@@ -76,15 +76,15 @@ class Start:
     def with_images(
         self, cache: Cache, checkpoint: Checkpoint, *, resume: bool, progress: Progress | None
     ) -> "Start":
-        """Choose the images, read each once, and fill the cache if activations are read from it.
+        """Choose the images, read each once, and fill the cache if activations come from it.
 
         The first process writes its choice into the checkpoint's folder, where the other processes
-        and a resumed run find it. See `bottleneck.finetune.finetune_head` for what is raised.
+        and a resumed run find it. Errors are those of `bottleneck.finetune.finetune_head`.
 
         Returns
         -------
         Start
-            With the images that can be used, and with the banks of their activations.
+            The start with the usable images and with the banks of their activations.
         """
         images = self.images
         look = partial(without_bad_images, transform=self.base.transform, progress=progress)
@@ -111,7 +111,7 @@ class Start:
 
 
 def is_first_process() -> bool:
-    """Return whether this process was started by the user, not by another one that trains.
+    """Return whether the user started this process, not another training process.
 
     Returns
     -------
@@ -123,9 +123,9 @@ def is_first_process() -> bool:
 def open_start(
     head: Head, images: ImageSet, settings: FinetuneSettings, weights: str | None, device: str
 ) -> Start:
-    """Load a head's base and divide its network.
+    """Load a head's base and split its network.
 
-    See `bottleneck.finetune.finetune_head` for the parameters and what is raised.
+    Parameters and errors are those of `bottleneck.finetune.finetune_head`.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def open_start(
     Returns
     -------
     Start
-        Whose images have not been looked at.
+        A start without chosen images.
 
     Raises
     ------
@@ -156,37 +156,37 @@ def open_start(
     source = known_source(head.source)
     if head.clf == "knn":
         raise UsageError(
-            "a knn head has no weights that could be trained; fit another with 'bottleneck "
-            "fit-head --clf softmax'"
+            "a knn head has no weights to train; fit another with 'bottleneck fit-head --clf "
+            "softmax'"
         )
     if not source.precision:
         raise UsageError(
-            f"the head was fitted on features of {source.model!r} that were imported, and whose "
-            f"network is not known; extract features here, and fit a head on those"
+            f"the head was fitted on imported features of {source.model!r}, whose network is "
+            f"unknown; extract features with bottleneck, and fit a head on those"
         )
     if source.adjustments.get("keep_aspect"):
         raise UsageError(
-            "the head's base takes images of any proportions, which do not go into batches; "
-            "extract without `keep_aspect`, and fit a head on that"
+            "the head's base takes images of any proportions, which cannot be batched; extract "
+            "without `keep_aspect`, and fit a head on that"
         )
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, settings.unfreeze, source.layer)
     if settings.from_cache and split.boundary is None:
         raise UsageError(
-            f"`unfreeze={settings.unfreeze}` trains all of {source.model}, so that there are no "
+            f"`unfreeze={settings.unfreeze}` trains all of {source.model}, which leaves no "
             f"frozen activations to cache; leave `from_cache` out, or name a later layer"
         )
     return Start(head, settings, base, split, images, images, {})
 
 
 def _check_folder(checkpoint: Checkpoint) -> None:
-    """Refuse to begin where there is an unfinished run, or something that is no head."""
+    """Raise an error if the folder has an unfinished run or is not a head folder."""
     folder = checkpoint.result
     checkpoint.forget()
     if checkpoint.exists:
         raise UsageError(
-            f"an unfinished run is in {str(folder)!r}; go on with `resume`, or remove "
-            f"{str(checkpoint.folder)!r} to begin anew"
+            f"an unfinished run is in {str(folder)!r}; continue it with `resume`, or remove "
+            f"{str(checkpoint.folder)!r} to start over"
         )
     empty = folder.is_dir() and not any(folder.iterdir())
     if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
@@ -197,18 +197,18 @@ def _check_folder(checkpoint: Checkpoint) -> None:
 
 
 def _is_known(images: ImageSet, cache: Cache) -> bool:
-    """Return whether the cache knows an image set; refuse another one by that name."""
+    """Return whether the cache knows an image set; raise an error for another one of its name."""
     file = cache.set_file(images.name)
     if file.exists() and ImageSet.read_csv(file).digest_of() != images.digest_of():
         raise UsageError(
-            f"the cache has an image set {images.name!r} with other images, labels or splits; give "
-            f"this one another name with `image_set`"
+            f"the cache already has an image set {images.name!r} with other images, labels or "
+            f"splits; give this one another name with `image_set`"
         )
     return file.exists()
 
 
 def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecord:
-    """Return what a run cannot be resumed without."""
+    """Return the record that must be the same when a run is resumed."""
     known = head.as_dict()
     return PlanRecord(
         settings=settings.as_dict(),
@@ -222,14 +222,14 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
 
 
 def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
-    """Return the images to train on and those to validate on; no others.
+    """Return only the images to train on and to validate on.
 
     Raises
     ------
     DataError
-        There are none of either, or of other classes than the head's.
+        There are no training or no validation images, or their classes are not the head's.
     UsageError
-        Some are to be held out although there are validation images.
+        `val_share` is given although there are validation images.
     """
     named, settings = f"image set {images.name!r} has", start.settings
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
@@ -241,8 +241,8 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
         )
     if not val and settings.val_share is None:
         raise DataError(
-            f"{named} no validation images, which say when to stop; add a val folder, or hold out "
-            f"some of the training images with `val_share=0.2`"
+            f"{named} no validation images, which early stopping needs; add a val folder, or "
+            f"hold out some of the training images with `val_share=0.2`"
         )
     if val and settings.val_share is not None:
         raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
@@ -255,19 +255,19 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
 
 
 def _check_classes(images: ImageSet, head: Head) -> None:
-    """Raise `DataError` unless images are of the classes of a head."""
+    """Raise `DataError` unless images have the classes of a head."""
     several = images.multilabel and not head.multilabel
     if set(images.classes) != set(head.classes) or several:
         raise DataError(
-            f"the images of {images.name!r} are of the classes {', '.join(images.classes)}"
-            f"{', several at a time' if several else ''}; expected those of the head, "
-            f"{', '.join(head.classes)}: fit a head on this set first, or give the head's own "
-            f"images"
+            f"the images of {images.name!r} have the classes "
+            f"{', '.join(images.classes)}{', several at a time' if several else ''}; expected "
+            f"those of the head, {', '.join(head.classes)}: fit a head on this set first, or "
+            f"give the head's own images"
         )
 
 
 def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
-    """Fill the cache if activations are read from it; leave out images that cannot be used."""
+    """Fill the cache if activations come from it; leave out unusable images."""
     how = start.settings
     lower = start.lower(start.base.settings.device) if how.from_cache else None
     if lower is None:
@@ -286,9 +286,9 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     Parameters
     ----------
     head : Head
-        As fitted.
+        The fitted head.
     cache : Cache
-        Where its features are.
+        The cache of its features.
 
     Returns
     -------
@@ -297,27 +297,27 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     Raises
     ------
     DataError
-        The cache does not have it.
+        The cache does not have the image set.
     """
     name = known_source(head.source).image_set
     file = cache.set_file(name)
     if not file.exists():
         raise DataError(
-            f"no image set {name!r} in the cache folder {str(cache.root)!r}; name the cache that "
+            f"no image set {name!r} in the cache folder {str(cache.root)!r}; give the cache that "
             f"the head was fitted on with `cache`, or give the images with `data`"
         )
     return ImageSet.read_csv(file)
 
 
 def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
-    """Compute what the cache lacks of the features that a head is to be evaluated on.
+    """Compute missing features of a split that a head is to be evaluated on.
 
     Parameters
     ----------
     head : Head
-        Of a fine-tuned model.
+        The head of a fine-tuned model.
     cache : Cache
-        With the head's image set.
+        A cache with the head's image set.
     split : str
         ``test``, ``val`` or ``train``.
     progress : callable, optional
@@ -326,7 +326,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     Raises
     ------
     DataError
-        An image cannot be read any more.
+        An image can no longer be read.
     """
     source = known_source(head.source)
     if not cache.set_file(source.image_set).exists():
@@ -341,7 +341,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     for item in items:
         if item.digest in bad:
             raise DataError(
-                f"{len(bad)} of the {split} images cannot be used any more, first {item.path!r} "
-                f"({bad[item.digest]}); restore them, or give the images as they are now to "
-                f"'bottleneck finetune --data'"
+                f"{len(bad)} of the {split} images can no longer be used, first {item.path!r} "
+                f"({bad[item.digest]}); restore them, or give the current images to 'bottleneck "
+                f"finetune --data'"
             )

@@ -1,8 +1,8 @@
-"""Head recipes and the fitted head. No h5py in it.
+"""Classifier recipes and the fitted head; does not import h5py.
 
 `HeadClassifier`, which needs scikit-learn, is in `bottleneck.heads.estimator`.
 
-A fitted head scores features as they are: its standardisation is folded into it. It is saved as
+A fitted head takes raw features: standardisation is folded into its weights. It is saved as
 safetensors and JSON.
 """
 

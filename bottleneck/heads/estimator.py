@@ -18,24 +18,24 @@ __all__ = ["HeadClassifier"]
 class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Fit a head within scikit-learn's pipelines and searches.
 
-    Labels are scikit-learn's: of any type, or an indicator matrix where a row may be of several
-    classes. A head that `fit-head` could have made is in `head_`.
+    Labels are scikit-learn's: of any type, or an indicator matrix for several classes per row. The
+    fitted `Head`, the same as from `fit-head`, is in `head_`.
 
     Parameters
     ----------
     clf, C, n_neighbors, balanced, standardize
-        As for `fit_head`; what is not given is chosen on folds of the rows that are fitted on.
+        As for `fit_head`; hyperparameters not given are chosen by cross-validation.
     random_state : int, optional
-        Of the folds, and of a network's training; None is 0.
+        Seed of the folds and of network training; None means 0.
 
     Attributes
     ----------
     classes_ : np.ndarray
-        Shape (k,).
+        Class labels of shape (k,).
     n_features_in_ : int
-        d.
+        Number of features d.
     head_ : Head
-        What was fitted.
+        The fitted head.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight : array-like, optional
             Shape (n_samples,).
         groups : array-like, optional
-            Shape (n_samples,): rows of one group stay in one fold, where something is chosen.
+            Shape (n_samples,): rows of one group stay in one fold of the cross-validation.
 
         Returns
         -------
         HeadClassifier
-            Itself.
+            The estimator.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return scores of shape (n_samples, k); of two classes the second's less the first's.
+        """Return scores (n_samples, k); for two classes, the second score minus the first.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(scores[:, 1] - scores[:, 0])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities of shape (n_samples, k), calibrated where rows were held out.
+        """Return probabilities (n_samples, k), calibrated if rows were held out during fitting.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Fit a head, choose its hyper-parameter on held-out rows, and cross-validate classifiers."""
+"""Fit a head, choose its hyperparameter on held-out rows, and cross-validate classifiers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,28 +40,28 @@ def fit_head(
     progress: Progress | None = None,
     **options: Any,
 ) -> Head:
-    """Fit a classifier on the training images and choose its hyper-parameter on held-out ones.
+    """Fit a classifier on the training images and choose its hyperparameter on held-out images.
 
-    Chosen is the candidate with the lowest held-out log loss. (The accuracy of a few images has
-    ties and, on noise, no preference for a strong penalty.) Held out are the ``val`` images where
-    there are any, else five stratified folds of the training images, fewer where a class has fewer
-    images: identical images and an image's views stay in one fold, and only plain images are held
-    out. The head is then fitted on all training images, and on them alone. A network (``mlp``) is
-    trained once, until the held-out images or the first fold say to stop.
+    The candidate with the lowest held-out log loss is chosen. (Accuracy on few images has ties and,
+    on noise, does not favour a strong penalty.) The held-out images are the ``val`` images if there
+    are any, else five stratified folds of the training images, or fewer if a class has fewer
+    images. Identical images and the views of an image stay in one fold, and only unaugmented images
+    are held out. The head is then fitted on all training images, and on no others. A network
+    (``mlp``) is trained once, with early stopping on the held-out images or the first fold.
 
     Parameters
     ----------
     features : Features
-        As `bottleneck.load_features` gives them. Those that do not fit into memory train
-        ``softmax``, ``logreg`` and ``svm`` in passes, see
+        The result of `bottleneck.load_features`. Features that do not fit into memory are read in
+        passes, for ``softmax``, ``logreg`` and ``svm`` only; see
         `bottleneck.solvers.streamed.stream_path`.
     clf : str, MLPSettings or FitSettings
         A classifier, or all settings.
     rows : np.ndarray, optional
-        bool of shape (n_samples,), or places from 0 on: the rows to fit on, instead of those of the
-        training images.
+        Boolean mask of shape (n_samples,), or indices: the rows to fit on, instead of all training
+        rows.
     progress : callable, optional
-        Called with ``"mlp"``, the epochs done and the most there may be.
+        Called with ``"mlp"``, the number of epochs done and the maximum.
     **options
         The other fields of `bottleneck.settings.FitSettings`.
 
@@ -72,11 +72,12 @@ def fit_head(
     Raises
     ------
     UnknownNameError
-        There is no such classifier.
+        The classifier does not exist.
     UsageError
-        A hyper-parameter is out of bounds or of another classifier, or `rows` do not fit.
+        A hyperparameter is out of bounds or belongs to another classifier, or `rows` has a wrong
+        shape.
     WrongTypeError
-        `features` are no `Features`.
+        `features` is not a `Features`.
     DataError
         There are no training images, fewer than two classes, or too few images to choose.
     """
@@ -109,23 +110,24 @@ def fit_rows(
     X : np.ndarray or StreamedRows
         Shape (n_samples, d).
     y : np.ndarray
-        Labels of shape (n_samples,). Where any text has a semicolon, rows are of several classes
-        each, or of none, which the semicolon separates; likewise with bool of shape (n_samples, k).
+        Labels of shape (n_samples,). If any label contains a semicolon, labels are lists of classes
+        separated by semicolons, and may be empty. Or bool of shape (n_samples, k).
     clf : str, MLPSettings or FitSettings
         As for `fit_head`.
     groups : sequence of str, optional
         Rows of one group (identical images) stay in one fold.
     sample_weight : np.ndarray, optional
-        Shape (n_samples,): sample weights; 1 by default. Held-out rows count the same each.
+        Sample weights of shape (n_samples,); 1 by default. Held-out rows are scored with equal
+        weights.
     plain : np.ndarray, optional
-        bool of shape (n_samples,): rows that may be held out. All others are augmented views of
-        rows of their group, and only fitted on; there are none by default.
+        bool of shape (n_samples,): True for unaugmented rows, which may be held out. The others are
+        augmented views of rows of their group, and only fitted on. All True by default.
     validation : tuple of np.ndarray, optional
-        Features (m, d) and labels (m,) to choose on, instead of folds.
+        Features (m, d) and labels (m,) to choose the hyperparameter on, instead of folds.
     multilabel : bool
-        Whether rows may be of several classes although no label here has a semicolon.
+        Whether rows may have several classes even if no label contains a semicolon.
     source : FeatureSource, optional
-        Kept with the head, see `Head`.
+        Recorded in the head, see `Head`.
     progress : callable, optional
         As for `fit_head`.
     **options
@@ -138,7 +140,7 @@ def fit_rows(
     Raises
     ------
     UnknownNameError, UsageError, DataError
-        As for `fit_head`; or features and labels are not of the same, positive number.
+        As for `fit_head`; or `X` and `y` are empty or differ in length.
     """
     settings, recipe, value = _asked(clf, options)
     problem = make_problem(
@@ -157,7 +159,7 @@ def fit_rows(
 def _asked(
     clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]
 ) -> tuple[FitSettings, Recipe, Any]:
-    """Return the settings, the recipe, and the value given for its hyper-parameter, if any."""
+    """Return the settings, the recipe, and the value given for its hyperparameter, if any."""
     if isinstance(clf, FitSettings):
         settings = made(FitSettings, clf, options)
     elif isinstance(clf, MLPSettings):
@@ -170,7 +172,7 @@ def _asked(
             raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
     if settings.device not in {"cpu", "auto"} and recipe.name != MLP.name:
         raise UsageError(
-            f"`device` applies to mlp only; {recipe.name} is fitted on the processor: leave it out"
+            f"`device` applies to mlp only; {recipe.name} is fitted on the CPU: leave it out"
         )
     return settings, recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
 
@@ -184,7 +186,7 @@ def _fitted(
     source: "FeatureSource | None",
     progress: Progress | None,
 ) -> Head:
-    """Choose on held-out rows, where there are any, and fit."""
+    """Choose the hyperparameter on held-out rows, if there are any, and fit."""
     with threads_for(problem.X.size):
         if validation is not None:
             trained, fold = with_validation(problem, *validation)
@@ -221,7 +223,7 @@ def _fitted(
 
 
 def _folds(problem: Problem, recipe: Recipe, value: Any) -> list[Fold]:
-    """Return folds to choose on; none where there can be none and nothing is to be chosen."""
+    """Return folds to choose on; none if no folds are possible and nothing has to be chosen."""
     try:
         return problem.folds(_FOLDS, fewer=True)
     except DataError as error:
@@ -238,16 +240,16 @@ def _choose(
     grid: Sequence[Any],
     candidates: Iterable[list[np.ndarray]],
 ) -> tuple[Any, float, dict[str, Any]]:
-    """Choose the value whose scores of the held-out rows have the lowest log loss.
+    """Choose the value with the lowest log loss on the held-out rows.
 
     Returns
     -------
     value : Any
-        Of the recipe's parameter.
+        Value of the recipe's hyperparameter.
     temperature : float
-        Calibrates its scores.
+        Temperature that calibrates its scores.
     scores : dict
-        How good they are then, and those of all candidates.
+        Metrics at this value, and those of all candidates.
     """
     link = link_of(recipe.name, multilabel=targets.multilabel)
     held = targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in folds]))
@@ -255,7 +257,7 @@ def _choose(
     best = np.empty(0)
     for value, each in zip(grid, candidates, strict=True):
         own = np.concatenate(each)
-        # Margins say nothing about probabilities until they have a temperature.
+        # Margins are not probabilities until a temperature is fitted.
         temperature = fit_temperature(link, own, held) if recipe.margins else 1.0
         named = {recipe.parameter: value} if recipe.parameter else {}
         found.append({**named, **score_metrics(link, own, held, temperature)})
@@ -275,10 +277,10 @@ def _choose(
 def cross_validate(
     problem: Problem, recipe: Recipe, folds: Sequence[Fold], grid: Sequence[Any]
 ) -> list[list[dict[str, float]]]:
-    """Fit on each fold for each value of the recipe's parameter, and score what was held out.
+    """Fit on each fold for each value of the hyperparameter, and score the held-out rows.
 
-    Probabilities are calibrated as those of a head are, but on other rows than they are judged on:
-    each half of what a fold holds out is scaled by the temperature of the other half.
+    Probabilities are calibrated like those of a head, but never on the rows that they are judged
+    on: each half of a fold's held-out rows uses the temperature fitted on the other half.
 
     Parameters
     ----------
@@ -289,12 +291,12 @@ def cross_validate(
     folds : sequence of Fold
         f folds.
     grid : sequence
-        Values of its parameter; None alone where it has none.
+        Values of its hyperparameter; only None if it has none.
 
     Returns
     -------
     list of list of dict
-        For each value and each fold, ``images``, how many are held out, and the metrics of
+        For each value and each fold, ``images``, the number of held-out images, and the metrics of
         `bottleneck.heads.scoring.score_metrics`.
     """
     link = link_of(recipe.name, multilabel=problem.targets.multilabel)
@@ -312,7 +314,7 @@ def cross_validate(
 
 
 def _temperatures(link: str, scores: np.ndarray, held: Targets) -> np.ndarray:
-    """Return the temperature of each row, shape (n, 1), which other rows have given."""
+    """Return the temperature of each row, shape (n, 1), fitted on other rows."""
     half = np.random.default_rng(0).permutation(len(scores)) % 2 == 0
     found = np.ones((len(scores), 1))
     for own in (half, ~half):

@@ -34,7 +34,7 @@ _WEIGHTS_FILE = "head.safetensors"
 _METADATA_FILE = "head.json"
 _HISTORY_FILE = "history.csv"
 _MODEL_FILE = "model.json"
-"""Of a fine-tuned model, beside its head."""
+"""File of a fine-tuned model, next to its head."""
 _OWN_FOLDER = "."
 
 
@@ -45,7 +45,7 @@ class Head(HeadFacts):
     Attributes
     ----------
     model : Model
-        What gives the scores of features as they are, standardisation included.
+        Computes scores from raw features, standardisation included.
     """
 
     model: Model
@@ -71,7 +71,7 @@ class Head(HeadFacts):
         Raises
         ------
         UsageError
-            The features have another length than those that the head was fitted on.
+            The number of features differs from that of the features the head was fitted on.
         """
         if X.ndim != 2 or X.shape[1] != self.model.n_features:  # noqa: PLR2004 - rows and columns
             raise UsageError(
@@ -124,8 +124,8 @@ class Head(HeadFacts):
     def labels(self, scores: np.ndarray) -> np.ndarray:
         """Return the label that scores give each row, shape (n_samples,).
 
-        It is the class with the highest score; or, if `multilabel`, those with scores above zero,
-        as a manifest names them: separated by semicolons.
+        It is the class with the highest score; or, if `multilabel`, all classes with scores above
+        zero, separated by semicolons as in a manifest.
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ class Head(HeadFacts):
         return np.array([join_classes(np.compress(row, self.classes)) for row in scores > 0])
 
     def to_module(self) -> "nn.Module":
-        """Return the head as a module of torch whose outputs are the scores."""
+        """Return the head as a torch module whose outputs are the scores."""
         from bottleneck.heads.modules import module_of
 
         return module_of(self.model)
@@ -150,14 +150,13 @@ class Head(HeadFacts):
     def save(self, folder: str | Path) -> Path:
         """Save as ``head.safetensors`` and ``head.json``; a network's history as ``history.csv``.
 
-        A head that is already in `folder` is replaced and its evaluations are removed; other files
-        stay. Each file is written whole or not at all, and `load` notices two that do not belong
-        together.
+        An existing head in `folder` is replaced and its evaluations are removed; other files stay.
+        Each file is written completely or not at all, and `load` detects files of different heads.
 
         Parameters
         ----------
         folder : str or Path
-            Of this head alone; its name is the head's.
+            Folder for this head only; its name is the head's name.
 
         Returns
         -------
@@ -179,7 +178,7 @@ class Head(HeadFacts):
                 f"{str(target)!r} already exists and is not a head folder; choose another name for "
                 f"the head"
             )
-        # safetensors writes an array's memory as it lies, whatever its strides.
+        # safetensors writes the raw memory of an array and ignores its strides.
         arrays = self.model.arrays.items()
         content = save({name: np.ascontiguousarray(array) for name, array in arrays})
         record = HeadRecord(
@@ -208,12 +207,12 @@ class Head(HeadFacts):
     @classmethod
     @checked
     def load(cls, folder: str | Path) -> Self:
-        """Load a saved head; nothing in it is run.
+        """Load a saved head, without running any code from it.
 
         Parameters
         ----------
         folder : str or Path
-            Where it was saved.
+            Folder of the head.
 
         Returns
         -------
@@ -224,7 +223,7 @@ class Head(HeadFacts):
         UnknownNameError
             There is no head in `folder`.
         DataError
-            Its files are damaged, do not belong together, contradict each other, or are of another
+            Its files are damaged, come from different heads, contradict each other, or have another
             version.
         """
         path = Path(folder)
@@ -243,12 +242,12 @@ class Head(HeadFacts):
         return cls(**facts, model=model)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the weights, as JSON holds it."""
+        """Return everything but the weights, in JSON types."""
         return {**as_dict(self, HeadFacts), **self._described}
 
     @property
     def _described(self) -> dict[str, Any]:
-        """What a record says of the model."""
+        """The model's entries of the record."""
         model = self.model
         settings = {name: each for name, each in vars(model).items() if name not in model.axes()}
         return {"kind": model.kind, "settings": settings, "n_features": model.n_features}
@@ -257,12 +256,12 @@ class Head(HeadFacts):
 def _read_model(file: Path, record: HeadRecord) -> Model:
     content = file.read_bytes()
     if record.weights_sha256 != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"it and {_METADATA_FILE} do not belong together")
+        raise ValueError(f"it and {_METADATA_FILE} come from different heads")
     return make_model(record, load(content))
 
 
 def _contradiction(record: HeadRecord) -> str:
-    """Return what in a head's record cannot be true together; or ``""``."""
+    """Return a contradiction between the entries of a head's record, or ``""``."""
     classes, kind = record.classes, record.clf if record.clf in MODELS else Affine.kind
     if record.kind != kind:
         return f"'kind' is {record.kind!r}, expected {kind!r} as 'clf' is {record.clf!r}"
@@ -278,7 +277,7 @@ def _contradiction(record: HeadRecord) -> str:
 
 
 def _are_sorted(classes: Sequence[str]) -> bool:
-    """Return whether classes are sorted as texts, or as the numbers that labels may be."""
+    """Return whether classes are sorted, as texts or as numbers."""
     with suppress(ValueError):
         if (numbers := list(map(float, classes))) == sorted(numbers):
             return True
@@ -287,17 +286,17 @@ def _are_sorted(classes: Sequence[str]) -> bool:
 
 @checked
 def head_names(folder: str | Path) -> list[str]:
-    """Return the names of the heads that are saved in a folder.
+    """Return the names of the heads saved in a folder.
 
     Parameters
     ----------
     folder : str or Path
-        Which need not exist.
+        The folder; it need not exist.
 
     Returns
     -------
     list of str
-        Sorted.
+        Sorted names.
     """
     return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
 
@@ -305,39 +304,39 @@ def head_names(folder: str | Path) -> list[str]:
 def _no_head(name: str, folder: Path) -> UnknownNameError:
     near = did_you_mean(name, head_names(folder))
     return UnknownNameError(
-        f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' makes one{near}"
+        f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"
     )
 
 
 @checked
 def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path, Head]:
-    """Load a head by its name or path, or the only one that there is.
+    """Load a head by its name or path, or the only head in a folder.
 
     Parameters
     ----------
     folder : str or Path
-        Where heads are looked for by their names.
+        Folder that contains heads.
     name : str or Path, optional
-        ``svm``, or a head's folder wherever it is, such as ``heads/svm``.
+        A name, such as ``svm``, or the path of a head's folder, such as ``heads/svm``.
 
     Returns
     -------
     (Path, Head)
-        The head's folder, which bears its name, and the head.
+        The head's folder, which has the head's name, and the head.
 
     Raises
     ------
     DataError
         The folder has no heads, or the head cannot be read.
     UsageError
-        It has several and no name was given.
+        The folder has several heads and no name was given.
     UnknownNameError
         There is no head of that name.
     """
     if name is None:
         names = head_names(folder)
         if not names:
-            raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' makes one")
+            raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' creates one")
         if len(names) > 1:
             raise UsageError(
                 f"{str(folder)!r} has {len(names)} heads: {', '.join(names)}; choose one with "

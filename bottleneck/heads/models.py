@@ -1,4 +1,4 @@
-"""What a head computes of features: arrays, and how they become scores."""
+"""The models of heads: arrays, and how they turn features into scores."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ _BLOCK_BYTES = 2**27
 
 
 class Model(ABC):
-    """Scores of features. Its arrays and numbers are the fields of a dataclass.
+    """Computes scores of features. Its arrays and numbers are the fields of a dataclass.
 
-    An array is annotated with what its axes are, a letter each: ``k`` classes, ``d`` features, and
-    others. The columns of the first one are the features.
+    The annotation of an array names its axes, one letter each: ``k`` classes, ``d`` features, and
+    others. The columns of the first array are the features.
 
     Attributes
     ----------
     kind : str
-        Names the class in a saved head.
+        Name of the class in a saved head.
     """
 
     kind: ClassVar[str]
 
     @classmethod
     def axes(cls) -> dict[str, str]:
-        """Return the names of the arrays, and what the axes of each are."""
+        """Return the names of the arrays and the axes of each."""
         return {
             each.name: get_args(each.type)[1]
             for each in fields(cls)  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ class Model(ABC):
 
     @property
     def n_features(self) -> int:
-        """How many features it takes."""
+        """Number of features."""
         return int(next(iter(self.arrays.values())).shape[1])
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Perceptron(Model):
     weight, bias : np.ndarray
         Shapes (k, h) and (k,).
     dropout : float
-        Share of hidden units that were left out in a step of its training; scores use all.
+        Dropout rate used in training; scoring uses all hidden units.
     """
 
     kind: ClassVar[str] = "mlp"
@@ -113,24 +113,23 @@ class Perceptron(Model):
 class Neighbours(Model):
     """Votes of the nearest rows among those fitted on.
 
-    A score is the log of the share of votes, or of its odds where a row may be of several classes.
-    One vote more is split evenly, as no share is 0 or 1 for sure.
+    A score is the log of a class's share of the votes, or its log odds if rows may have several
+    classes. One extra vote is spread evenly, so that no share is exactly 0 or 1.
 
     Attributes
     ----------
     rows : np.ndarray
-        Shape (m, d), less the `mean` and divided by the `scale`.
+        Shape (m, d): training rows, standardised by `mean` and `scale`.
     votes : np.ndarray
-        Shape (m, k): the weight of each row in its own classes, 0 in others.
+        Shape (m, k): the weight of each row for its own classes, 0 for others.
     counts : np.ndarray
-        Shape (m, k): the weight of each row, whatever its classes.
+        Shape (m, k): the weight of each row for all classes.
     mean, scale : np.ndarray
-        Shape (d,): what is subtracted of features, and what they are divided by, before distances
-        are taken.
+        Shape (d,): subtracted from features, and divisor of them, before distances are computed.
     n_neighbors : int
-        How many vote.
+        Number of neighbours that vote.
     multilabel : bool
-        Whether a row may be of several classes.
+        Whether a row may have several classes.
     """
 
     kind: ClassVar[str] = "knn"
@@ -147,7 +146,7 @@ class Neighbours(Model):
         return self.scores_of(self.nearest(X))
 
     def nearest(self, X: np.ndarray) -> np.ndarray:
-        """Return the places of the `n_neighbors` nearest rows, nearest first.
+        """Return the indices of the `n_neighbors` nearest rows, nearest first.
 
         Parameters
         ----------
@@ -163,7 +162,7 @@ class Neighbours(Model):
         at_once = max(1, _BLOCK_BYTES // (8 * max(1, *self.rows.shape)))
         found = []
         for start in range(0, len(X), at_once):
-            # The square of a row of X is the same for all that it is compared with.
+            # The squared norm of a row of X is the same for all candidates, so it is left out.
             standard = (X[start : start + at_once] - self.mean) / self.scale
             distances = squares - 2 * standard @ self.rows.T
             last = min(self.n_neighbors, len(self.rows)) - 1
@@ -173,7 +172,7 @@ class Neighbours(Model):
         return np.concatenate(found)
 
     def scores_of(self, nearest: np.ndarray) -> np.ndarray:
-        """Return scores by the votes of rows, whose places have the shape (n, neighbours).
+        """Return scores from the votes of neighbours, given as indices of shape (n, neighbours).
 
         Parameters
         ----------
@@ -196,7 +195,7 @@ MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptr
 
 
 def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
-    """Return the model that a head's record describes; `ValueError` where the arrays do not fit.
+    """Build the model that a head's record describes; `ValueError` if the arrays do not fit.
 
     Parameters
     ----------
@@ -229,10 +228,10 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
         expected = tuple(sizes.get(axis, axis) for axis in axes)
         if array.shape != expected or array.dtype.kind != "f":
             raise ValueError(
-                f"{name} has the shape {array.shape} of {array.dtype}, expected floating numbers "
-                f"of shape {expected}"
+                f"{name} has the shape {array.shape} of {array.dtype}, expected floating-point "
+                f"numbers of shape {expected}"
             )
         if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds nan or inf, expected finite numbers")
+            raise ValueError(f"{name} contains nan or inf, expected finite numbers")
     model: Model = kind(**arrays, **record.settings)
     return model

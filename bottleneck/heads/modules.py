@@ -1,4 +1,4 @@
-"""Heads as modules of torch, and the training of one with a hidden layer."""
+"""Heads as torch modules, and the training of a network with one hidden layer."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ _WEIGHT_DECAY = 0.01
 
 
 def module_of(model: Model) -> nn.Module:
-    """Return a module of torch that gives a model's scores, to be trained further or not.
+    """Return a torch module that computes a model's scores and can be trained further.
 
     Parameters
     ----------
     model : Model
-        Of a head.
+        The model of a head.
 
     Returns
     -------
@@ -73,23 +73,23 @@ class _NearestRows(nn.Module):
 def train(
     settings: MLPSettings, problem: Problem, held: Problem, progress: Progress | None = None
 ) -> Fitted:
-    """Train a network on standardised features; kept is what it was at its best epoch.
+    """Train a network on standardised features and return its best epoch.
 
     Parameters
     ----------
     settings : MLPSettings
-        How.
+        Hyperparameters.
     problem : Problem
         The rows to train on.
     held : Problem
-        The rows whose log loss says which epoch was the best, and when to stop.
+        The held-out rows, whose log loss decides the best epoch and early stopping.
     progress : callable, optional
-        Called with ``"mlp"``, the epochs done and the most there may be.
+        Called with ``"mlp"``, the number of epochs done and the maximum.
 
     Returns
     -------
     Fitted
-        With the history of its epochs.
+        The model, with the history of its epochs.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def train(
 
 
 class _Training:
-    """A network, its optimizer, and the rows that it is trained on."""
+    """A network, its optimizer, and its training rows."""
 
     def __init__(self, settings: MLPSettings, problem: Problem) -> None:
         self._settings, self._problem = settings, problem
@@ -134,7 +134,7 @@ class _Training:
         self._weights = self._moved(counts / counts.mean()).float().reshape(len(counts), -1)
 
     def step_through(self) -> dict[str, float]:
-        """Go through the rows once; return loss and accuracy as they were on the way."""
+        """Train one epoch; return its running loss and accuracy."""
         targets, order = self._problem.targets, torch.randperm(len(self._problem.rows))
         losses, seen = [], []
         for rows in torch.split(order, self._settings.batch_size):
@@ -153,7 +153,7 @@ class _Training:
         return {"loss": float(torch.cat(losses).mean()), "accuracy": found["accuracy"]}
 
     def folded(self) -> Perceptron:
-        """Return the network as it is now, for features as they are."""
+        """Return the current network as a model of raw features."""
         state = self._network.state_dict().values()
         hidden, hidden_bias, weight, bias = (each.cpu().numpy().copy() for each in state)
         hidden = hidden / self._scale
@@ -162,9 +162,9 @@ class _Training:
         return Perceptron(*first, weight, bias, self._settings.dropout)
 
     def diverged(self, found: str) -> DataError:
-        """Return the error that says what was found instead of finite numbers."""
+        """Return the error to raise when numbers are not finite."""
         return DataError(
-            f"the training diverged: {found}, expected finite numbers; give a learning rate below "
+            f"the training diverged: {found}, expected finite numbers; use a learning rate below "
             f"{self._settings.learning_rate:g}"
         )
 
@@ -173,7 +173,7 @@ class _Training:
 
 
 def _losses(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Return the losses of shape (n, 1), or (n, k) where a row may be of several classes."""
+    """Return losses of shape (n, 1), or (n, k) if rows may have several classes."""
     codes = torch.from_numpy(targets.codes).to(scores.device)
     if targets.multilabel:
         return functional.binary_cross_entropy_with_logits(scores, codes.float(), reduction="none")

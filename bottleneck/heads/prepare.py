@@ -1,4 +1,4 @@
-"""What is given to be fitted, checked."""
+"""Check the data and settings that a head is fitted with."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_v
 
 
 def recipe_of(clf: str | MLPSettings) -> Recipe:
-    """Return a recipe by its name, or that of a network.
+    """Return the recipe of a classifier's name, or of a network's settings.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def recipe_of(clf: str | MLPSettings) -> Recipe:
     Raises
     ------
     UnknownNameError
-        There is none of that name.
+        The classifier does not exist.
     """
     if isinstance(clf, MLPSettings):
         return MLP.of(clf)
@@ -47,7 +47,7 @@ def recipe_of(clf: str | MLPSettings) -> Recipe:
 
 
 def training_device(name: str) -> str:
-    """Return the device that a name stands for, as PyTorch names it.
+    """Return the PyTorch device for a device name.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def training_device(name: str) -> str:
     Raises
     ------
     UsageError
-        There is no such device, or there are several.
+        The device does not exist, or the name means several.
     """
     devices = device_names(name)
     if len(devices) > 1:
@@ -72,9 +72,9 @@ def training_device(name: str) -> str:
 def problem_of(
     features: "Features", recipe: Recipe, settings: TrainingSettings, rows: np.ndarray | None = None
 ) -> Problem:
-    """Return what a head is to be fitted on: the training rows of features, or the rows given.
+    """Build the problem to fit a head on, from all training rows or from the rows given.
 
-    Identical images and the views of an image are one group; weights count.
+    Identical images and the views of an image form one group; sample weights are kept.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def make_problem(
     plain: np.ndarray | None = None,
     multilabel: bool = False,
 ) -> Problem:
-    """Check what a head is to be fitted on; see `fit_rows` for what is given and raised.
+    """Check data and build a problem; parameters and errors are those of `fit_rows`.
 
     Parameters
     ----------
@@ -163,18 +163,18 @@ def make_problem(
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
         raise UsageError(
-            f"sample weights of shape {weights.shape} for {len(X)} rows; expected one for each "
-            f"row, from 0 on and finite"
+            f"sample weights must be finite numbers of at least 0, one for each of {len(X)} "
+            f"rows, got an array of shape {weights.shape}"
         )
     if not weights.any():
-        raise UsageError("all sample weights are zero; expected some above: give other weights")
+        raise UsageError("all sample weights are zero; at least one must be above 0")
     _check_classes(targets, weights > 0)
     own = np.arange(len(X)) if groups is None else np.asarray(groups)
     seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)
     if seen.shape != own.shape or not np.isin(own, own[seen]).all():
         raise UsageError(
-            f"{int(seen.sum())} of {len(own)} rows are plain; expected one at least in each "
-            f"group: give the group of every view, which is that of its image"
+            f"only {int(seen.sum())} of {len(own)} rows are unaugmented; expected at least one "
+            f"in each group: give each augmented view the group of its image"
         )
     problem = Problem(
         X=X,
@@ -191,14 +191,14 @@ def make_problem(
 
 
 def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, Fold]:
-    """Return a problem with rows that are held out, and which these are.
+    """Add held-out rows to a problem, and return it with the fold that holds them out.
 
     Parameters
     ----------
     problem : Problem
         n rows to fit on.
     X : np.ndarray or StreamedRows
-        Shape (m, d), as the problem's own.
+        Features of shape (m, d), of the same type as the problem's.
     y : np.ndarray
         Labels of shape (m,).
 
@@ -210,9 +210,9 @@ def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, F
     Raises
     ------
     UsageError
-        Features and labels are not of the same, positive number.
+        `X` and `y` are empty or differ in length.
     DataError
-        They hold nan or inf, or a class that the problem does not have.
+        `X` contains nan or inf, or `y` a class that the problem does not have.
     """
     _check_rows(X, y)
     own, targets, number = problem.X, problem.targets, len(problem.X)
@@ -242,9 +242,9 @@ def _check_rows(X: Rows, y: np.ndarray) -> None:
             f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
             f"each label, and at least one"
         )
-    # What is read in blocks was finite when the cache stored it.
+    # Streamed features were checked for nan and inf when the cache stored them.
     if isinstance(X, np.ndarray) and not np.isfinite(X).all():
-        raise DataError("the features hold nan or inf; expected finite numbers: extract again")
+        raise DataError("the features contain nan or inf; expected finite numbers: extract again")
 
 
 def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
@@ -257,14 +257,14 @@ def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
     if not isinstance(X, np.ndarray) and not recipe.streams:
         able = ", ".join(name for name, each in RECIPES.items() if each.streams)
         raise UsageError(
-            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with copies, "
-            f"but may take {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` that makes "
-            f"fewer features, or more `memory`"
+            f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with "
+            f"copies, but the limit is {X.memory / 1e6:.0f} MB; choose one of {able}, a `pool` "
+            f"that makes fewer features, or more `memory`"
         )
 
 
 def _check_classes(targets: Targets, counted: np.ndarray) -> None:
-    """Raise a `DataError` where there is nothing to tell apart among the rows that count."""
+    """Raise a `DataError` unless each class has, and lacks, rows of sample weight above 0."""
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
         raise DataError(
             f"the training images have {len(targets.classes)} class; a classifier needs at least "
@@ -276,6 +276,7 @@ def _check_classes(targets: Targets, counted: np.ndarray) -> None:
         lacking |= members == counted.sum()
     if lacking.any():
         raise DataError(
-            f"class {targets.classes[int(lacking.argmax())]!r} has no images that count, or all "
-            f"have it; expected some of it and some others: give weights above 0, or more images"
+            f"class {targets.classes[int(lacking.argmax())]!r} has no images of sample weight "
+            f"above 0, or all images have the class; add images with and without it, or give "
+            f"weights above 0"
         )

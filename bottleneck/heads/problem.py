@@ -1,4 +1,4 @@
-"""What a head is fitted on, and which rows of it are held out."""
+"""The data that a head is fitted on, and which rows are held out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_counts"]
 
 Rows: TypeAlias = "np.ndarray | StreamedRows"
-"""Features in memory, or read in blocks where they do not fit there."""
+"""Features in memory, or streamed if they do not fit into it."""
 Progress = Callable[[str, int, int], None]
 
 
 class Fitted(NamedTuple):
-    """What was fitted.
+    """The result of a fit.
 
     Attributes
     ----------
     model : Model
-        Of features as they are.
+        Model of raw features.
     converged : bool
         Whether the solver converged.
     history : list of dict
-        Metrics of each epoch, where there were any.
+        Metrics of each epoch, for a network.
     """
 
     model: Model
@@ -56,22 +56,22 @@ class Problem:
     X : np.ndarray or StreamedRows
         Shape (n, d).
     targets : Targets
-        n rows.
+        Labels of the n rows.
     groups : np.ndarray
         Shape (n,): rows of one group stay in one fold.
     weights : np.ndarray
         Shape (n,): sample weights.
     plain : np.ndarray
-        bool of shape (n,): rows that may be held out. All others are augmented views of rows of
-        their group, which are only fitted on.
+        bool of shape (n,): True for unaugmented rows, which may be held out. The others are
+        augmented views of rows of their group, and only fitted on.
     balanced : bool
-        Whether each class has the same weight, however many rows it has.
+        Whether each class has the same total weight, however many rows it has.
     standardize : bool
-        Whether each feature is divided by its deviation over the rows fitted on.
+        Whether each feature is divided by its standard deviation over the rows fitted on.
     seed : int
-        Of folds and of what is random in training.
+        Seed of folds and training.
     device : str
-        What mlp is trained on, as PyTorch names it.
+        PyTorch device that trains mlp.
     """
 
     X: Rows
@@ -86,11 +86,11 @@ class Problem:
 
     @property
     def rows(self) -> np.ndarray:
-        """The features of a problem that fits into memory."""
+        """The features, if they are in memory."""
         return cast("np.ndarray", self.X)
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
-        """Return the reduced rows, standardised by those that `fit` says, or by all.
+        """Return reduced rows, standardised over the rows of `fit`, or over all rows.
 
         Parameters
         ----------
@@ -104,17 +104,17 @@ class Problem:
         return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and scale of the features, of shape (d,) each, by which rows are reduced."""
+        """Return the mean and scale of the features, of shape (d,) each, used in the reduction."""
         return column_moments(self.rows, self._counted(None), standardize=self.standardize)
 
     def _counted(self, fit: np.ndarray | None) -> np.ndarray | None:
-        """Return the weights of rows for the moments, or which have any where all are 1."""
+        """Return sample weights for the moments, or a boolean mask if all weights are 1."""
         if (self.weights == 1).all():
             return fit
         return self.weights if fit is None else self.weights * fit
 
     def counts(self, fit: np.ndarray) -> np.ndarray:
-        """Return the weight of each row where it is fitted on.
+        """Return the weight of each row in each fold, 0 where it is not fitted on.
 
         Parameters
         ----------
@@ -124,12 +124,12 @@ class Problem:
         Returns
         -------
         np.ndarray
-            Shape (n, f), or (n, f, k) where each of a row's several classes has a weight.
+            Shape (n, f), or (n, f, k) if a row has a weight for each of its classes.
         """
         return row_counts(self.targets, fit * self.weights[:, None], balanced=self.balanced)
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return the problem of some rows.
+        """Return the problem restricted to some rows.
 
         Parameters
         ----------
@@ -150,19 +150,19 @@ class Problem:
         )
 
     def folds(self, count: int, *, fewer: bool = False, repeat: int = 0) -> list[Fold]:
-        """Split the rows into stratified folds, where groups stay together.
+        """Split the rows into stratified folds that keep groups together.
 
-        Where rows may be of several classes, they are stratified by their rarest one. The folds are
-        those of the plain rows alone; views are fitted on where those of their group are.
+        Rows with several classes are stratified by their rarest class. Only unaugmented rows are
+        split; augmented views are fitted on where the other rows of their group are.
 
         Parameters
         ----------
         count : int
-            How many.
+            Number of folds.
         fewer : bool
-            Whether there may be fewer, where a class has fewer groups.
+            Whether to make fewer folds if a class has too few groups.
         repeat : int
-            Other numbers give other folds.
+            Number of the repetition; each gives different folds.
 
         Returns
         -------
@@ -171,14 +171,14 @@ class Problem:
         Raises
         ------
         DataError
-            A class has fewer groups than folds are needed, or is missing in one of them.
+            A class has fewer groups than folds, or is missing from the rows of a fold.
         """
         most, rarest = self._most_folds()
         needed = 2 if fewer else count
         if most < needed:
             raise DataError(
-                f"class {rarest!r} has {most} different training image{'s' * (most != 1)}; "
-                f"{needed} folds need {needed}: add images"
+                f"class {rarest!r} has {most} different training image{'s' * (most != 1)}, but "
+                f"{needed} folds need {needed}; add images"
             )
         held = [np.isin(self.groups, own) for own in self._held_groups(min(count, most), repeat)]
         folds = [Fold(~rows, rows & self.plain) for rows in held]
@@ -187,13 +187,14 @@ class Problem:
             alike = self.targets.multilabel and there.all(axis=0).any()
             if alike or not there.any(axis=0).all():
                 raise DataError(
-                    "identical images stand under several classes, or rare classes stand together, "
-                    "which leaves a fold without one: correct the labels or add images"
+                    "a fold would have no training images of some class, because identical "
+                    "images have several labels, or rare classes share images; correct the "
+                    "labels or add images"
                 )
         return folds
 
     def _held_groups(self, count: int, repeat: int) -> list[np.ndarray]:
-        """Return the groups that each of stratified folds holds out."""
+        """Return the groups that each stratified fold holds out."""
         seed = (self.seed + repeat) % 2**32
         groups, targets = self.groups[self.plain], self.targets.take(self.plain)
         names, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
@@ -207,7 +208,7 @@ class Problem:
         return [groups[rows] for _, rows in splitter.split(strata, strata, group_of_row)]
 
     def _most_folds(self) -> tuple[int, str]:
-        """Return of how many groups the rarest class is (or what is not of it), and its name."""
+        """Return the largest possible number of folds, and the class that limits it."""
         groups = np.unique(self.groups, return_inverse=True)[1]
         indicators = self.targets.indicators
         each = [len(np.unique(groups[own])) for own in indicators.T]
@@ -218,21 +219,21 @@ class Problem:
 
 
 def row_counts(targets: Targets, counts: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return the weights of rows in each fold, as `Problem.counts` does.
+    """Return the weight of each row in each fold, as `Problem.counts` does.
 
     Parameters
     ----------
     targets : Targets
-        n rows.
+        Labels of the n rows.
     counts : np.ndarray
-        Shape (n, f): their sample weights, 0 where they are not fitted on.
+        Shape (n, f): sample weights, 0 where a row is not fitted on.
     balanced : bool
-        Whether each class has the same weight in a fold, however many rows it has there.
+        Whether each class has the same total weight in a fold, however many rows it has there.
 
     Returns
     -------
     np.ndarray
-        Shape (n, f); or (n, f, k) if `balanced`, where a row may be of several classes.
+        Shape (n, f); or (n, f, k) if `balanced` and rows may have several classes.
     """
     if not balanced:
         return np.asarray(counts)
@@ -250,7 +251,7 @@ def row_counts(targets: Targets, counts: np.ndarray, *, balanced: bool) -> np.nd
 
 
 def _strata(targets: Targets, folds: int) -> np.ndarray:
-    """Return what the folds are to have equal shares of, int of shape (n,)."""
+    """Return the strata to balance across folds, int of shape (n,)."""
     if not targets.multilabel:
         return targets.codes
     named = [join_classes(np.compress(row, targets.classes)) for row in targets.codes]
@@ -260,9 +261,9 @@ def _strata(targets: Targets, folds: int) -> np.ndarray:
 
 
 def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Return the places that each fold holds out: those of scikit-learn's `StratifiedKFold`.
+    """Return the indices that each fold holds out, as in scikit-learn's `StratifiedKFold`.
 
-    Importing that one takes longer than fitting most heads.
+    Importing scikit-learn takes longer than fitting most heads.
     """
     _, first, codes = np.unique(strata, return_index=True, return_inverse=True)
     codes = first.argsort().argsort()[codes]  # counted as they appear

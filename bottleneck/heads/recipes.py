@@ -1,4 +1,4 @@
-"""What classifiers there are, and how each is fitted."""
+"""The available classifiers and how each is fitted."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ __all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
 
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _STOPPING_FOLDS = 5
-"""Of which the first says when the training of a network stops."""
+"""Number of folds for a network, of which the first is held out for early stopping."""
 
 Solved = Iterator[tuple[list[Pair], bool]]
-"""For each `C` the folds' solutions on reduced rows, and whether all have converged."""
+"""For each `C`, the solutions of all folds on reduced rows, and whether all converged."""
 Method = Callable[[Problem, Reduction, np.ndarray, Sequence[Any]], Solved]
-"""Fits on all folds of a reduced problem, bool of shape (n, f), for all values of `C`, of which a
-recipe without has one, None."""
+"""Fits a reduced problem on all folds, bool of shape (n, f), for all values of `C`; a recipe
+without `C` gets one value, None."""
 
 
 class Recipe(ABC):
@@ -33,17 +33,18 @@ class Recipe(ABC):
     Attributes
     ----------
     name : str
-        As `RECIPES` has it.
+        Its key in `RECIPES`.
     parameter : str or None
-        The hyper-parameter that is chosen on held-out rows: ``C`` or ``n_neighbors``.
+        The hyperparameter that is chosen on held-out rows: ``C``, ``n_neighbors`` or None.
     grid : sequence
-        Its candidates; None alone without one.
+        Candidates for it; only None if there is no such hyperparameter.
     settings : dict
         Other hyper-parameters.
     margins : bool
-        Whether its scores are margins or distances, which no probabilities follow as they are.
+        Whether its scores are margins or distances, which give probabilities only after
+        calibration.
     multilabel : bool
-        Whether a row may be of several classes.
+        Whether rows may have several classes.
     streams : bool
         Whether its features may be `StreamedRows`.
     """
@@ -61,7 +62,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def fit(self, problem: Problem, value: Any) -> Fitted:
-        """Fit on all rows, for one value of the parameter.
+        """Fit on all rows, for one value of the hyperparameter.
 
         Parameters
         ----------
@@ -85,7 +86,7 @@ class Recipe(ABC):
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
     ) -> Iterator[list[np.ndarray]]:
-        """Yield for each value the scores (m, k) of each fold's held-out rows.
+        """Yield, for each value, the scores (m, k) of each fold's held-out rows.
 
         Parameters
         ----------
@@ -110,7 +111,7 @@ class Recipe(ABC):
 
 @dataclass(frozen=True)
 class Linear(Recipe):
-    """A classifier whose scores are linear in the features: fitted on reduced rows."""
+    """A classifier with scores linear in the features, fitted on reduced rows."""
 
     name: str
     method: Method
@@ -131,7 +132,7 @@ class Linear(Recipe):
     ) -> Iterator[list[np.ndarray]]:
         """As `Recipe.held_out`."""
         found: list[list[np.ndarray]] = [[] for _ in grid]
-        # Without deviations, which each fold has of its own, one reduction serves all of them.
+        # Standard deviations differ between folds; without them, one reduction serves all folds.
         for some in [[fold] for fold in folds] if problem.standardize else [list(folds)]:
             fit = np.stack([fold.fit for fold in some], axis=1)
             reduction = problem.reduction(some[0].fit if problem.standardize else None)
@@ -144,7 +145,7 @@ class Linear(Recipe):
 
 @dataclass(frozen=True)
 class _Path:
-    """The method that solves for all `C` and folds at once, iteratively."""
+    """A solver for all values of `C` and all folds at once."""
 
     loss: str
 
@@ -160,7 +161,7 @@ class _Path:
 
 @dataclass(frozen=True)
 class Iterated(Linear):
-    """A linear classifier that is fitted iteratively, also in passes over features in blocks."""
+    """A linear classifier fitted iteratively, which can also stream features in blocks."""
 
     method: _Path
     streams: ClassVar[bool] = True
@@ -184,7 +185,7 @@ class Iterated(Linear):
 
 
 class Nearest(Recipe):
-    """Votes of the nearest rows."""
+    """The k-nearest-neighbour classifier."""
 
     name, parameter, grid = "knn", "n_neighbors", (1, 3, 5, 9, 17, 33)
 
@@ -246,7 +247,7 @@ class MLP(Recipe, MLPSettings):
 
     @classmethod
     def of(cls, given: MLPSettings) -> Self:
-        """Return the recipe with settings that may be part of others.
+        """Build the recipe from settings, which may be a subclass.
 
         Parameters
         ----------
@@ -265,7 +266,7 @@ class MLP(Recipe, MLPSettings):
         return asdict(self)
 
     def fit(self, problem: Problem, value: None) -> Fitted:  # noqa: ARG002 - there is no parameter
-        """As `Recipe.fit`; a fifth of the rows says when to stop."""
+        """As `Recipe.fit`; a fifth of the rows is held out for early stopping."""
         return self.fit_on(problem, problem.folds(_STOPPING_FOLDS, fewer=True)[0])
 
     def held_out(
@@ -274,7 +275,7 @@ class MLP(Recipe, MLPSettings):
         folds: Sequence[Fold],
         grid: Sequence[None],  # noqa: ARG002 - there is no parameter
     ) -> Iterator[list[np.ndarray]]:
-        """As `Recipe.held_out`; what is held out has no say in it."""
+        """As `Recipe.held_out`; early stopping never uses the held-out rows."""
         fitted = [self.fit(problem.take(fold.fit), None) for fold in folds]
         yield [
             each.model.scores(problem.rows[fold.held])
@@ -282,16 +283,16 @@ class MLP(Recipe, MLPSettings):
         ]
 
     def fit_on(self, problem: Problem, fold: Fold, progress: Progress | None = None) -> Fitted:
-        """Train on some rows until the others, which are held out, say to stop.
+        """Train on one part of the rows, with early stopping on the held-out part.
 
         Parameters
         ----------
         problem : Problem
             n rows.
         fold : Fold
-            Which of them are trained on, and which are held out.
+            Rows to train on and rows held out.
         progress : callable, optional
-            Called with ``"mlp"``, the epochs done and the most there may be.
+            Called with ``"mlp"``, the number of epochs done and the maximum.
 
         Returns
         -------

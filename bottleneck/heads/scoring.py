@@ -1,4 +1,4 @@
-"""From scores to probabilities and the temperature that calibrates them, and how good both are."""
+"""Turn scores into calibrated probabilities, and compute metrics of both."""
 
 import numpy as np
 
@@ -21,10 +21,10 @@ _BINS = 15
 
 
 def link_of(clf: str, *, multilabel: bool) -> str:
-    """Return how a classifier's scores become probabilities.
+    """Return the name of the function that turns a classifier's scores into probabilities.
 
-    ``independent``: each class by the sigmoid of its own score, where a row may be of several;
-    ``one_vs_rest``: sigmoids that are divided by their sum, for ``logreg``; else ``softmax``.
+    ``independent``: a sigmoid for each class, if rows may have several; ``one_vs_rest``: sigmoids
+    normalised to sum to 1, for ``logreg``; else ``softmax``.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def log_probabilities(link: str, scores: np.ndarray, temperature: float | np.nda
     scores : np.ndarray
         Shape (n, k).
     temperature : float or np.ndarray
-        Divides the scores; of shape (n, 1), those of each row.
+        Divides the scores; an array of shape (n, 1) has one for each row.
 
     Returns
     -------
@@ -80,17 +80,17 @@ def log_losses(
 ) -> np.ndarray:
     """Return each row's negative log probability of its class, in nats, of shape (n,).
 
-    Where a row may be of several classes, it is the mean over all k of being right about each.
+    If rows may have several classes, it is the mean over k binary log losses.
 
     Parameters
     ----------
     link, scores, temperature
         As for `log_probabilities`.
     targets : Targets
-        n rows.
+        Labels of the n rows.
     smooth : bool
-        Whether a row's own class has less than the whole share, as if one row more were wrong: what
-        Laplace's rule of succession makes of n rows that are all classified correctly.
+        Whether to smooth the targets by Laplace's rule of succession, as for n rows that are all
+        classified correctly.
 
     Returns
     -------
@@ -109,9 +109,9 @@ def log_losses(
 
 
 def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
-    """Return the temperature with the lowest log loss, between 1/100 and 100.
+    """Return the temperature that minimises log loss, between 1/100 and 100.
 
-    Scores that separate the classes would have it at 0; so the shares of the targets are smoothed.
+    Targets are smoothed, because separable scores would otherwise have an optimum at 0.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
     scores : np.ndarray
         Held-out scores of shape (n, k).
     targets : Targets
-        n rows.
+        Labels of the n rows.
 
     Returns
     -------
@@ -139,19 +139,19 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
 
 @checked
 def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
-    """Return the expected calibration error of the classes predicted.
+    """Return the expected calibration error.
 
-    The mean distance, over fifteen equal bins of the highest probability, of its mean from the
-    share of rows that are of that class, each bin by its rows (Guo et al. 2017, On Calibration of
-    Modern Neural Networks, section 2). Where a row may be of several classes, each of them is a
-    decision of its own, with the probability of the likelier answer.
+    The mean difference between confidence and accuracy over fifteen equal-width bins of confidence,
+    weighted by the rows in each bin (Guo et al. 2017, On Calibration of Modern Neural Networks,
+    section 2). If rows may have several classes, each class is a binary decision with the
+    probability of the likelier answer as its confidence.
 
     Parameters
     ----------
     probabilities : np.ndarray
         Shape (n, k).
     targets : Targets
-        n rows.
+        Labels of the n rows.
 
     Returns
     -------
@@ -161,7 +161,7 @@ def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
     Raises
     ------
     WrongTypeError
-        `probabilities` is no array.
+        `probabilities` is not an array.
     """
     if targets.multilabel:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
@@ -175,9 +175,9 @@ def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
 
 
 def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    """Return which classes the scores give each row, bool of shape (n, k).
+    """Return the predicted classes of each row, bool of shape (n, k).
 
-    The highest score wins; where a row may be of several classes, all above zero do.
+    The class with the highest score; if rows may have several, all with scores above zero.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
 
 
 def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | None]:
-    """Return the average precision of each class; None of one that no row is of.
+    """Return the average precision of each class; None for a class without rows.
 
     Parameters
     ----------
@@ -221,13 +221,13 @@ def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | Non
 def score_metrics(
     link: str, scores: np.ndarray, targets: Targets, temperature: float | np.ndarray = 1.0
 ) -> dict[str, float]:
-    """Return how good scores are, the classes that they give, and their probabilities.
+    """Return metrics of scores, of predicted classes, and of probabilities.
 
-    ``accuracy`` is the share of rows that got their own class (all of their classes, where there
-    may be several); ``balanced_accuracy`` the mean share over the classes (of rows classified
-    correctly, half for those of the class and half for the others, where there may be several);
-    ``average_precision`` the mean over the classes, where there may be several; ``log_loss`` the
-    mean of `log_losses`; ``calibration_error`` as the function of that name has it.
+    ``accuracy`` is the fraction of rows whose class (or whole set of classes) is predicted
+    correctly; ``balanced_accuracy`` the mean recall over the classes (or the mean of recall and
+    specificity, if rows may have several classes); ``average_precision`` its mean over the classes,
+    if rows may have several; ``log_loss`` the mean of `log_losses`; ``calibration_error`` the
+    result of the function of that name.
 
     Parameters
     ----------
@@ -236,9 +236,9 @@ def score_metrics(
     scores : np.ndarray
         Shape (n, k).
     targets : Targets
-        n rows.
+        Labels of the n rows.
     temperature : float or np.ndarray
-        Divides the scores where they become probabilities; of shape (n, 1), those of each row.
+        Divides the scores before they become probabilities; shape (n, 1) has one for each row.
 
     Returns
     -------

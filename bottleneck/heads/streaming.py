@@ -1,4 +1,4 @@
-"""Linear classifiers on features that are read in blocks."""
+"""Fit linear classifiers on features that are read in blocks."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def pairs_of(point: "PathPoint", codes: np.ndarray, loss: str) -> list[Pair]:
-    """Return each fold's solution, with scores for two classes where one tells them apart.
+    """Return each fold's solution, with two scores also for binary problems.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def pairs_of(point: "PathPoint", codes: np.ndarray, loss: str) -> list[Pair]:
 def stream(
     problem: Problem, X: "StreamedRows", loss: str, fit: np.ndarray, grid: Sequence[float]
 ) -> list[tuple[list[Pair], bool]]:
-    """Fit on every fold for every `C`, in passes over the features.
+    """Fit on every fold for every `C`, in passes over streamed features.
 
     Parameters
     ----------
@@ -63,8 +63,7 @@ def stream(
     Returns
     -------
     list of (list of (np.ndarray, np.ndarray), bool)
-        For each `C` the folds' solutions on the features as they are, and whether all have
-        converged.
+        For each `C`, the solutions of all folds on raw features, and whether all converged.
     """
     from bottleneck.solvers.streamed import stream_path
 
@@ -87,7 +86,7 @@ def stream_scores(
 ) -> Iterator[list[np.ndarray]]:
     """Yield for each `C` the scores (m, k) of each fold's held-out rows.
 
-    They are computed for as many `C` in one pass as a quarter of the memory holds.
+    Each pass computes scores for as many values of `C` as fit a quarter of the memory.
 
     Parameters
     ----------

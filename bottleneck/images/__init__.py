@@ -1,4 +1,4 @@
-"""Image sets: find, digest, label, split and decode images. They hold no features."""
+"""Image sets: find, digest, label, split and decode images, without features."""
 
 from bottleneck.images.decode import decode, read_size
 from bottleneck.images.find import (

@@ -1,4 +1,4 @@
-"""Bytes of an image file to upright RGB pixels."""
+"""Decode the bytes of an image file to upright RGB pixels."""
 
 import io
 from pathlib import Path
@@ -13,26 +13,26 @@ from bottleneck.errors import BadImageError, first_line
 __all__ = ["decode", "read_size"]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow knows more, some of which start other programs on the bytes."""
+"""Pillow has more formats, some of which start other programs on the bytes."""
 _TURNED = range(5, 9)
-"""EXIF orientations that exchange height and width; there are none above."""
+"""Number of the first EXIF orientation that swaps height and width; all later ones do, too."""
 
 
 def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
     """Decode the bytes of an image file to upright 8-bit RGB.
 
-    The EXIF orientation is applied, the first frame of an animation is taken, transparent pixels
-    are laid on white, and 16-bit greys are scaled (Pillow's own conversion would clip them). Pillow
-    reads the header; the pixels of a colour or grey JPEG come from simplejpeg, which gives the same
-    ones sooner, and all others from Pillow.
+    The EXIF orientation is applied, an animation gives its first frame, transparent pixels are
+    blended with white, and 16-bit greys are scaled (Pillow's own conversion would clip them).
+    Pillow reads the header; colour and grey JPEGs are decoded by simplejpeg, which gives the same
+    pixels faster, and everything else by Pillow.
 
     Parameters
     ----------
     data : bytes
         A JPEG, PNG, WebP, BMP, TIFF or GIF file.
     enough : (int, int), optional
-        Height and width of the upright image that suffice: a JPEG is decoded at the smallest
-        eighth of its size that is no smaller. All of it by default.
+        Minimum height and width of the upright image: a JPEG is decoded at the smallest eighth of
+        its size that is at least as large. Full size by default.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
     Raises
     ------
     BadImageError
-        The bytes are not an image, are cut off, or declare an absurd size.
+        The bytes are not an image, are truncated, or declare an absurd size.
     """
     if not data:
         raise BadImageError("the file is empty")
@@ -59,7 +59,7 @@ def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
-    """Read the size of an upright image from its header; no pixel is decoded.
+    """Read the size of an upright image from its header, without decoding pixels.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     Returns
     -------
     (int, int)
-        Height and width; 0, 0 where the header cannot be read. Decoding will say why.
+        Height and width; 0, 0 if the header cannot be read, which decoding will report.
     """
     try:
         with Image.open(file, formats=_FORMATS) as opened:
@@ -82,7 +82,7 @@ def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
 def _decode_jpeg(
     data: bytes, opened: Image.Image, enough: tuple[int, int] | None
 ) -> np.ndarray | None:
-    """Return a JPEG's pixels; None for what Pillow has to decode, or to judge."""
+    """Return a JPEG's pixels; None if Pillow has to decode or reject it."""
     if opened.format not in {"JPEG", "MPO"} or opened.mode not in {"RGB", "L"}:
         return None
     orientation = _orientation(opened)

@@ -1,4 +1,4 @@
-"""Where images are, with their classes and splits, and the digests by which they are known."""
+"""Find images with their classes and splits, and compute their digests."""
 
 import csv
 import hashlib
@@ -40,16 +40,16 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One image file of a set; the bounds are checked where a saved set is read.
+    """One image file of a set; values are checked when a saved set is read.
 
     Attributes
     ----------
     path : str
-        As found, with forward slashes.
+        Path as found, with forward slashes.
     digest : str
         SHA-256 of the file's bytes, 64 hexadecimal digits; empty until the file has been read.
     label : str or None
-        Its class; None in an unlabelled set.
+        Class of the image, or classes separated by semicolons; None in an unlabelled set.
     split : str or None
         ``"train"``, ``"val"`` or ``"test"``; None in an unlabelled set.
     weight : float
@@ -74,14 +74,14 @@ def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
     Returns
     -------
     items : list of ImageItem
-        Files that should be images.
+        Files with an image's ending.
     ignored : list of str
-        The paths left out, see `ImageSet`.
+        Paths left out, see `ImageSet`.
 
     Raises
     ------
     DataError
-        The layout has no class folders, or can be read in two ways.
+        The layout has no class folders, or is ambiguous.
     """
     folders = _subfolders(root)
     split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
@@ -132,10 +132,10 @@ def _loose_files(folder: Path) -> list[str]:
 
 
 def walk(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the files below `folder` with an image's ending, and the others.
+    """Return the files below `folder` with an image's ending, and the other files.
 
-    Anything with an image's ending counts, so that a folder named ``x.jpg`` or a dangling link is
-    reported as a bad image. Linked subfolders are not followed: they may form a loop.
+    Anything with an image's ending is returned, so that a folder named ``x.jpg`` or a dangling link
+    is reported as a bad image. Linked subfolders are not followed, because they may form a loop.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_manifest(manifest: Path) -> Iterator[ImageItem]:
-    """Yield what a CSV manifest lists, without digests; see `ImageSet.from_manifest`.
+    """Yield the rows of a CSV manifest, without digests; see `ImageSet.from_manifest`.
 
     Parameters
     ----------
@@ -179,14 +179,14 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
     Yields
     ------
     ImageItem
-        Row by row.
+        An image, row by row.
 
     Raises
     ------
     UsageError
         A column is missing, or a cell is empty, not a split or not a weight.
     DataError
-        There are no rows.
+        The manifest has no rows.
     """
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as stream:
@@ -248,7 +248,7 @@ def read_file(item: ImageItem) -> bytes:
     Parameters
     ----------
     item : ImageItem
-        Of a set.
+        An image of a set.
 
     Returns
     -------
@@ -269,19 +269,19 @@ def read_file(item: ImageItem) -> bytes:
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """Do some work for each item in a few threads; only so many results wait at a time.
+    """Call a function on each item in a few threads, with a limited number of waiting results.
 
     Parameters
     ----------
     work : callable
-        Takes an item.
+        Called with an item.
     items : sequence
-        In their order.
+        Items in order.
 
     Yields
     ------
     object
-        What the work returns for each item, in order.
+        The result for each item, in order.
     """
     with ThreadPoolExecutor(max_workers=4) as pool:
         for start in range(0, len(items), _AHEAD):
@@ -291,7 +291,7 @@ def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_O
 def digest_all(
     files: Sequence[ImageItem],
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
-    """Return the files with their digests, and those that could not be read, in order.
+    """Return the files with their digests, or as rejected if they cannot be read, in order.
 
     Parameters
     ----------

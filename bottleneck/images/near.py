@@ -1,4 +1,4 @@
-"""Images that look the same, though their bytes differ."""
+"""Find near-duplicates: images that look the same although their bytes differ."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ __all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
 
 _MOST = 1000
 _DISTANCE = 4
-"""Bits, of 64, in which the hashes of a pair may differ at most."""
+"""Maximum number of differing bits, of 64, between the hashes of a pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """Two images of different splits.
+    """A pair of similar images in different splits.
 
     Attributes
     ----------
     first, second : str
-        Their paths.
+        Paths of the images.
     splits : tuple of str
-        Where they are.
+        Splits of the images.
     distance : int
-        Bits, of 64, in which their perceptual hashes differ.
+        Number of bits, of 64, in which their perceptual hashes differ.
     """
 
     first: str
@@ -44,16 +44,16 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """What was found.
+    """The result of a search for near-duplicates.
 
     Attributes
     ----------
     count : int
-        Pairs in all.
+        Number of all pairs.
     pairs : list of NearDuplicate
-        The most alike, of which there are 1,000 at most.
+        The most similar pairs, at most 1,000.
     unread : list of RejectedImage
-        Images that could not be looked at.
+        Images that could not be read.
     """
 
     count: int
@@ -65,17 +65,18 @@ class NearDuplicates:
 def find_near_duplicates(
     images: ImageSet, *, progress: Callable[[str, int, int], None] | None = None
 ) -> NearDuplicates:
-    """Find images that stand in different splits and look alike: resized, recompressed, retouched.
+    """Find images in different splits that look alike: resized, recompressed or retouched.
 
     The measure is ImageHash's ``phash``: the signs of the lowest frequencies of the discrete cosine
-    transform, against their median. Plain images look alike to it: judge the pairs by eye.
+    transform, relative to their median. Images with little structure look alike to it: judge the
+    pairs by eye.
 
     Parameters
     ----------
     images : ImageSet
-        Labelled, with splits; its files are read.
+        Images with splits; their files are read.
     progress : callable, optional
-        Called with ``"near duplicates"``, the images done and the images to do.
+        Called with ``"near duplicates"``, the number of images done and their total.
 
     Returns
     -------
@@ -95,8 +96,7 @@ def find_near_duplicates(
         )
     if not images.labelled:
         raise DataError(
-            f"image set {images.name!r} has no splits, between which near-duplicates would be; "
-            f"leave `near_duplicates` out"
+            f"image set {images.name!r} has no splits to compare; leave `near_duplicates` out"
         )
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
     hashes: dict[ImageItem, int] = {}
@@ -117,7 +117,7 @@ def find_near_duplicates(
 
 
 def _close_pairs(items: list[ImageItem], hashes: np.ndarray) -> tuple[int, list[NearDuplicate]]:
-    """Return how many pairs of different splits have close hashes, and the closest of them."""
+    """Return the number of pairs in different splits with close hashes, and the closest pairs."""
     splits = np.array([item.split for item in items])
     digests = np.array([item.digest for item in items])
     count, closest = 0, np.empty((0, 3), int)

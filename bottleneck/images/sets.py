@@ -37,16 +37,16 @@ class ImageSet:
     Attributes
     ----------
     name : str
-        Names the file under ``cache/sets/``.
+        Name of the set, and of its file under ``cache/sets/``.
     items : tuple of ImageItem
-        In the order in which they were found.
+        In the order found.
     rejected : tuple of RejectedImage
-        Files with an image's ending that could not be read at all.
+        Files with an image's ending that could not be read.
     ignored : tuple of str
-        Files left out: another ending, or outside the class folders. Also class and split folders
-        without images, with a slash at the end.
+        Files left out, with another ending or outside the class folders; and class and split
+        folders without images, with a slash at the end.
     split_seed : int or None
-        Seed of the split that was made here; None where the splits were given.
+        Seed of the split, if it was made here; None if the splits were given.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ImageSet:
 
     @classmethod
     def open(cls, source: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
-        """Read an image set from a folder or, where `source` is a file, from a CSV manifest."""
+        """Read an image set from a folder, or from a CSV manifest if `source` is a file."""
         if Path(source).is_file():
             return cls.from_manifest(source, name=name, seed=seed)
         return cls.from_folder(source, name=name, seed=seed)
@@ -66,17 +66,16 @@ class ImageSet:
     def from_folder(cls, folder: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
         """Read the images of a folder.
 
-        Understood are ``FOLDER/<class>/*`` (split here, see `with_splits`),
+        Supported layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`),
         ``FOLDER/{train,val|valid|validation,test}/<class>/*`` (the splits are kept) and a folder
-        that holds images only (unlabelled). Class folders may have subfolders. Hidden files are
-        passed over.
+        with only images (unlabelled). Class folders may have subfolders. Hidden files are ignored.
 
         Parameters
         ----------
         folder : str or Path
-            The images' folder.
+            The folder of the images.
         name : str, optional
-            The set's name; the folder's own by default.
+            Name of the set; by default the folder's name.
         seed : int
             Seed of the split.
 
@@ -87,10 +86,10 @@ class ImageSet:
         Raises
         ------
         PathMissingError
-            There is no such folder.
+            The folder does not exist.
         DataError
-            The folder has no images, one class only, a class too small to split, or its layout
-            can be read in two ways.
+            The folder has no images, only one class or a class too small to split, or its layout is
+            ambiguous.
         """
         root = Path(folder)
         if not root.is_dir():
@@ -109,16 +108,16 @@ class ImageSet:
 
     @classmethod
     def from_manifest(cls, file: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
-        """Read the images that a CSV file with the columns ``path,label[,split][,weight]`` lists.
+        """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
 
-        Paths are relative to the manifest's folder. Other columns are passed over. Labels may name
+        Paths are relative to the manifest's folder. Other columns are ignored. Labels may name
         several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
         the set is split here, see `with_splits`.
 
         Raises
         ------
         PathMissingError
-            The manifest, or an image that it lists, does not exist.
+            The manifest, or an image listed in it, does not exist.
         UsageError
             A column is missing, or a cell is empty, not a split or not a weight.
         DataError
@@ -142,7 +141,7 @@ class ImageSet:
     def from_digests(
         cls, file: str | Path, digests: Sequence[str], *, name: str, seed: int = 0
     ) -> Self:
-        """Read a manifest whose images need not be at hand, given the digest of each row.
+        """Read a manifest without its image files, given the digest of each row.
 
         Raises
         ------
@@ -155,12 +154,12 @@ class ImageSet:
 
     @classmethod
     def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
-        """Read unlabelled images: files as given, folders with all images below them.
+        """Read unlabelled images: files as given, and all images in folders and below.
 
         Raises
         ------
         PathMissingError
-            One of the paths does not exist.
+            A path does not exist.
         DataError
             No image is found.
         """
@@ -181,7 +180,7 @@ class ImageSet:
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
-        """Read a set as `write_csv` wrote it, without touching the images.
+        """Read a set from a file of `write_csv`, without reading the images.
 
         Raises
         ------
@@ -209,9 +208,9 @@ class ImageSet:
         return cls(path.stem, items)
 
     def write_csv(self, file: str | Path) -> None:
-        """Write ``path,digest,label,split``, one row per image, whole or not at all.
+        """Write ``path,digest,label,split``, one row per image, completely or not at all.
 
-        A column ``weight`` follows where an image counts another than 1.
+        A column ``weight`` is added if any sample weight differs from 1.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -228,23 +227,23 @@ class ImageSet:
 
     @property
     def multilabel(self) -> bool:
-        """Whether an image may carry several classes: any label has a semicolon."""
+        """Whether images may have several classes: any label has a semicolon."""
         return carry_several(item.label or "" for item in self.items)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes that labels name, sorted."""
+        """The classes in the labels, sorted."""
         labels = {item.label for item in self.items if item.label is not None}
         return tuple(sorted({each for label in labels for each in classes_of(label)}))
 
     @property
     def leaks(self) -> tuple[str, ...]:
-        """Digests of images whose very bytes stand in more than one split, sorted."""
+        """Digests of images that are in more than one split, sorted."""
         return self._digests_with_several("split")
 
     @property
     def conflicts(self) -> tuple[str, ...]:
-        """Digests of images whose very bytes carry more than one label, sorted."""
+        """Digests of images that have more than one label, sorted."""
         return self._digests_with_several("label")
 
     def _digests_with_several(self, attribute: str) -> tuple[str, ...]:
@@ -254,9 +253,9 @@ class ImageSet:
         return tuple(sorted(digest for digest, seen in values.items() if len(seen) > 1))
 
     def without(self, rejected: Iterable[RejectedImage]) -> Self:
-        """Return the set without the images rejected, which join its own rejected ones.
+        """Return the set without the rejected images, which are added to its `rejected`.
 
-        A split that was made here is made anew, for the images that are left.
+        If the split was made here, it is made again for the remaining images.
 
         Raises
         ------
@@ -275,14 +274,14 @@ class ImageSet:
         """Return the set split into train and test, stratified by class.
 
         Within a class the images are ranked by the SHA-256 of seed and digest; the first
-        `test_share` of the ranks (at least one image) are the test images. So the split depends on
-        the images' bytes and the seed alone: not on names, order or machine. Identical images fall
-        into the same split even where their labels differ.
+        `test_share` of them (at least one image) become test images. So the split depends only on
+        the images' bytes and the seed: not on names, order or machine. Identical images are in the
+        same split even if their labels differ.
 
         Raises
         ------
         DataError
-            A class has fewer than two different images, or none that is not also under another.
+            A class has fewer than two distinct images, or all its images also have other labels.
         """
         split_of: dict[str, str] = {}
         labels = [item.label or "" for item in self.items]
@@ -303,14 +302,14 @@ class ImageSet:
                 )
             if len({split_of[digest] for digest in digests}) == 1:
                 raise DataError(
-                    f"class {label!r} cannot be split, as its images stand under other classes as "
-                    f"well; correct the labels or add images, or give each image's split"
+                    f"class {label!r} cannot be split, because its images also have other "
+                    f"labels; correct the labels or add images, or give each image's split"
                 )
         items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
         return replace(self, items=items, split_seed=seed)
 
     def _digests_by(self, names: Iterable[Iterable[str]]) -> dict[str, set[str]]:
-        """Return the digests of the images that go by each name, names sorted."""
+        """Return the digests of the images with each name, sorted by name."""
         found: dict[str, set[str]] = defaultdict(set)
         for item, own in zip(self.items, names, strict=True):
             for name in own:
@@ -318,9 +317,9 @@ class ImageSet:
         return dict(sorted(found.items()))
 
     def digest_of(self, *splits: str) -> str:
-        """Return the SHA-256 over digests, labels and weights of the splits named, or of all.
+        """Return the SHA-256 over digests, labels and weights of the named splits, or of all.
 
-        Paths, order and copies do not count: a renamed or moved image changes nothing.
+        Paths, order and copies have no effect: renaming or moving an image changes nothing.
         """
         rows = {
             f"{item.digest} {item.split} {item.label}"
@@ -335,9 +334,9 @@ class ImageSet:
             return self
         if len(self.classes) == 1 and not self.multilabel:
             raise DataError(
-                f"{source!r} has one class only, {self.classes[0]!r}; a classifier needs at least "
-                f"two: add a folder (or label) per class, or give the folder of the images itself "
-                f"to extract without labels"
+                f"{source!r} has only one class, {self.classes[0]!r}; a classifier needs at "
+                f"least two: add a folder (or label) per class, or give the folder of the images "
+                f"itself to extract without labels"
             )
         if any(item.split for item in self.items):
             return self

@@ -1,4 +1,4 @@
-"""Records: what a run, bank, head or model says of itself, each fact declared once."""
+"""Records of extractions, banks, heads and models, with each fact declared once."""
 
 from bottleneck.records.banks import (
     IMPORTED,

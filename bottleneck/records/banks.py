@@ -1,4 +1,4 @@
-"""What a bank says of itself: all that decides a feature's value."""
+"""The record of a bank: everything that affects a feature's value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from bottleneck.records import values
 from bottleneck.records.record import STRICT, CacheRecord, Record, without_defaults
 
 IMPORTED = "imported"
-"""What the weights of a model are called that computed features elsewhere."""
+"""Weights name of a model that computed imported features."""
 
 
 def _is_even(rows: list[list[float]]) -> list[list[float]]:
@@ -22,7 +22,7 @@ def _is_even(rows: list[list[float]]) -> list[list[float]]:
 
 @with_config(STRICT)
 class Precision(TypedDict):
-    """In which numbers features are stored and, unless they were imported, were computed."""
+    """Types in which features were computed, unless imported, and are stored."""
 
     storage: values.Storage
     compute: NotRequired[values.Computed]
@@ -30,7 +30,7 @@ class Precision(TypedDict):
 
 @with_config(STRICT)
 class Augmentation(TypedDict):
-    """All that decides the pixels of augmented views, see `bottleneck.augment.Policy`."""
+    """Everything that affects the pixels of augmented views, see `bottleneck.augment.Policy`."""
 
     scheme: int
     steps: list[dict[str, dict[str, values.Json]]]
@@ -45,23 +45,23 @@ class TransformFacts(Record):
     resize : (int, int)
         Height and width in pixels of the box that the resized image covers, or fills.
     crop : (int, int)
-        Height and width in pixels of the centre crop, which is what the base sees.
+        Height and width in pixels of the centre crop, which is the base's input.
     interpolation : str
-        As Pillow names it.
+        Pillow's name of the interpolation.
     mean, std : tuple of float
-        Per channel, on the scale [0, 1].
+        Per channel, in the range [0, 1].
     squash : bool
-        Fill the box whatever becomes of the image's proportions. Otherwise they are kept, and the
-        image covers the box: for a square one, its shorter side becomes the box's side.
+        Fill the box and ignore the proportions. Otherwise the proportions are kept, and the image
+        covers the box: for a square box, its shorter side gets the length of the box's side.
     keep_aspect : bool
-        Nothing is cropped: the base sees the whole image, whose shorter side became the box's.
+        Do not crop: the base sees the whole image, whose shorter side has the length of the box's.
     reduced_decode : bool
-        A large JPEG is decoded at a half, a quarter or an eighth of its size, at no less than twice
-        the size that it is resized to.
+        Decode a large JPEG at a half, a quarter or an eighth of its size, but at least at twice the
+        size that it is resized to.
     exact_resize : bool
-        Resize as Pillow does, bit for bit. Otherwise, where both sides shrink, by the uint8 kernels
-        of `torch.nn.functional.interpolate`, which do the same arithmetic in fewer bits and several
-        times faster: a value in some hundreds differs by 1 of 255.
+        Resize as Pillow does, bit for bit. Otherwise, if both sides shrink, the uint8 kernels of
+        `torch.nn.functional.interpolate` are used, which do the same arithmetic with fewer bits and
+        are several times faster: one value in a few hundred differs by 1 of 255.
     """
 
     resize: values.Pixels
@@ -77,16 +77,16 @@ class TransformFacts(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLayer(CacheRecord):
-    """What ``bank.json`` says of a layer.
+    """The entry of a layer in ``bank.json``.
 
     Attributes
     ----------
     alias : str or None
-        Keras' name.
+        Keras' name of the layer.
     shape : list of int
-        Of a row.
+        Shape of a row.
     canary : list of list of float
-        Reference features, as `FrozenBase.canary` gives them; empty where they were imported.
+        Reference features, see `FrozenBase.canary`; empty if they were imported.
     """
 
     alias: str | None
@@ -96,7 +96,7 @@ class StoredLayer(CacheRecord):
 
 @with_config(STRICT)
 class ImportedArray(TypedDict):
-    """The array that imported features come from."""
+    """The array of imported features."""
 
     file: str
     sha256: values.Digest
@@ -111,27 +111,27 @@ class BankRecord(CacheRecord):
     fingerprint : str
         64 hexadecimal digits.
     model, weights_name : str
-        As the user named the one, and where the other came from.
+        Name of the model as given by the user, and origin of the weights.
     weights_random : bool
-        The weights were never trained.
+        Whether the weights are random.
     transform : TransformFacts or None
-        The preprocessing; None where features were imported.
+        The preprocessing; None for imported features.
     pool : str
-        How the activations are pooled.
+        Pooling of the activations.
     precision : dict
-        In which numbers they were computed and are stored.
+        Types in which features were computed and are stored.
     layers : dict of str to StoredLayer
-        By name.
+        Layers by name.
     created : str or None
-        When the bank was made, in ISO format; None before.
+        Time of the bank's creation, in ISO format; None before it is created.
     schema, architecture, weights, augmentation : optional
-        What else decides a feature's value, see `FrozenBase.provenance`.
+        Everything else that affects a feature's value, see `FrozenBase.provenance`.
     policy : str or None
-        The name of how augmented views were made; None of plain images.
+        Name of the augmentation policy; None for unaugmented images.
     versions : dict of str to str, optional
-        Of the libraries.
+        Versions of the libraries.
     source : dict, optional
-        The array that was imported.
+        The imported array.
     """
 
     fingerprint: values.Digest
@@ -163,7 +163,7 @@ class BankRecord(CacheRecord):
         dtype: str = "float16",
         source: ImportedArray | None = None,
     ) -> Self:
-        """Return that of features that were made elsewhere: layers by the shapes of a row.
+        """Return the record of imported features, with layers given by the shape of a row.
 
         Parameters
         ----------
@@ -199,7 +199,7 @@ class BankRecord(CacheRecord):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Read how imports said that they have no preprocessing.
+        """Convert how older imports recorded that they have no preprocessing.
 
         Parameters
         ----------

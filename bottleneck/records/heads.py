@@ -1,4 +1,4 @@
-"""What a fitted head and a fine-tuned model say of themselves."""
+"""The records of fitted heads and of fine-tuned models."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from bottleneck.settings.values import Classifier
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadFacts(Record):
-    """What is known of a head, beside its model.
+    """Facts about a head, besides its model.
 
     Attributes
     ----------
@@ -26,20 +26,19 @@ class HeadFacts(Record):
     classes : tuple of str
         k labels, sorted.
     hyperparameters : dict
-        What it was fitted with: ``C``, the inverse strength of the L2 penalty, as in scikit-learn;
-        ``n_neighbors``; or those of `bottleneck.heads.MLP`.
+        Hyperparameters of the fit: ``C``, the inverse strength of the L2 penalty, as in
+        scikit-learn; ``n_neighbors``; or those of `bottleneck.heads.MLP`.
     multilabel : bool
-        Whether an image may be of several classes, or of none.
+        Whether images may have several classes, or none.
     temperature : float
-        Divides the scores before they are turned into probabilities; fitted on held-out scores (Guo
-        et al. 2017, On Calibration of Modern Neural Networks, section 4), and 1 without any.
+        Divides the scores before they become probabilities; fitted on held-out scores (Guo et al.
+        2017, On Calibration of Modern Neural Networks, section 4), or 1 if there were none.
     scores : dict
-        How the hyper-parameter was chosen: the held-out metrics of each candidate; how far the
-        probabilities of the chosen one were from the truth, with and without its temperature; and
-        the history of a network's training.
+        The held-out metrics of each candidate hyperparameter; the calibration error of the chosen
+        one, with and without its temperature; and the history of a network's training.
     source : FeatureSource or None
-        The features that it was fitted on. A saved head whose model is ``.`` has it beside it;
-        loaded, it names the folder.
+        The features that it was fitted on. The model ``.`` in a saved head means the head's own
+        folder, whose path replaces it when the head is loaded.
     """
 
     clf: Annotated[str, values.among(Classifier)]
@@ -52,7 +51,7 @@ class HeadFacts(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a head cannot be read.
+        """Return the error for a head that cannot be read.
 
         Parameters
         ----------
@@ -71,7 +70,7 @@ class HeadFacts(Record):
 
 @with_config(ConfigDict(**STRICT, extra="forbid"))
 class HeadSettings(TypedDict, total=False):
-    """Numbers that a head's model has beside its arrays, see `bottleneck.heads.models`."""
+    """Numbers of a head's model, besides its arrays, see `bottleneck.heads.models`."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)]
     n_neighbors: values.Size
@@ -85,13 +84,13 @@ class HeadRecord(HeadFacts):
     Attributes
     ----------
     created : str
-        When it was saved, in ISO format.
+        Time of saving, in ISO format.
     kind, settings : str, dict
-        Of the model: a key of `bottleneck.heads.models.MODELS`, and its numbers.
+        The model's key in `bottleneck.heads.models.MODELS`, and its numbers.
     n_features : int
-        How many it takes.
+        Number of features.
     weights_sha256 : str
-        Of ``head.safetensors``.
+        SHA-256 of ``head.safetensors``.
     """
 
     SCHEMA: ClassVar[int] = 4
@@ -104,7 +103,7 @@ class HeadRecord(HeadFacts):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Read how heads of no known features said so.
+        """Convert how older heads recorded that their features are unknown.
 
         Parameters
         ----------
@@ -120,26 +119,26 @@ class HeadRecord(HeadFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts(Record):
-    """How a model was fine-tuned.
+    """Facts about fine-tuning a model.
 
     Attributes
     ----------
     layer : str
-        Up to which layer it was trained.
+        The last layer that was trained.
     settings, augmentation : dict
-        How.
+        Hyperparameters and augmentation.
     boundary : str or None
-        Where the trained layers begin; None where all were trained.
+        The last frozen layer; None if all layers were trained.
     pool, image_set : str
-        Of the head, and what it was trained on.
+        Pooling of the head, and name of the image set.
     split_digests : dict of str to str
-        The images and labels of each split.
+        Digest of the images and labels of each split.
     started_from : FeatureSource
-        Of the head that it started from.
+        Feature source of the head that training started from.
     best_epoch, epochs : int
-        Which one was kept, of how many.
+        The saved epoch, and the number of epochs.
     validation : dict of str to float
-        How good it was then.
+        Validation metrics of the saved epoch.
     """
 
     layer: str
@@ -162,11 +161,11 @@ class ModelRecord(ModelFacts):
     Attributes
     ----------
     base, architecture : str
-        The model that it was.
+        The model that was fine-tuned.
     transform : TransformFacts
-        The preprocessing that it was trained with.
+        The preprocessing used in training.
     weights_sha256 : str
-        Of ``model.safetensors``.
+        SHA-256 of ``model.safetensors``.
     """
 
     SCHEMA: ClassVar[int] = 1
@@ -178,7 +177,7 @@ class ModelRecord(ModelFacts):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a model cannot be read.
+        """Return the error for a model that cannot be read.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-"""How records are declared, written and read.
+"""Declare, write and read records.
 
 A record is a dataclass. It is written as JSON with a digest of itself, and checked key by key when
-it is read: a key that is missing, or whose value cannot be, is one sentence.
+it is read: a missing key or an invalid value is reported in one sentence.
 """
 
 import json
@@ -31,15 +31,15 @@ class OtherVersion(ValueError):  # noqa: N818 - `Record.refusal` makes the error
 
 
 class Record:
-    """Base of all records."""
+    """Base class of all records."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     SCHEMA: ClassVar[int | None] = None
-    """Raised whenever files of before cannot be read any more; none where the content tells."""
+    """Raised whenever older files can no longer be read; none if the content shows its version."""
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Return what this version writes in place of what earlier ones did.
+        """Convert the content of older versions to this version's.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class Record:
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a file cannot be read, or is wrong.
+        """Return the error for a file that cannot be read, or is invalid.
 
         Parameters
         ----------
@@ -71,7 +71,7 @@ class Record:
         return DataError(f"{str(path)!r} cannot be read ({error})")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as JSON holds it."""
+        """Return the record in JSON types."""
         return as_dict(self, type(self))
 
 
@@ -83,7 +83,7 @@ class CacheRecord(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a file of the cache cannot be read, or is wrong.
+        """Return the error for a file of the cache that cannot be read, or is invalid.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class CacheRecord(Record):
 
 
 def without_defaults(self: Any, handler: Any) -> dict[str, Any]:
-    """Leave out what need not be said, as earlier versions did not know it.
+    """Leave out default values that earlier versions do not know.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def without_defaults(self: Any, handler: Any) -> dict[str, Any]:
 
 
 def facts_of(record: Record, kind: type[Record]) -> dict[str, Any]:
-    """Return the facts that a record shares with all of a kind, to make another of them.
+    """Return the facts that a record shares with a kind of record, to build one of that kind.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def facts_of(record: Record, kind: type[Record]) -> dict[str, Any]:
 
 
 def as_dict(record: Record, kind: type[Record]) -> dict[str, Any]:
-    """Return the facts that a record shares with all of a kind, as JSON holds them.
+    """Return the facts that a record shares with a kind of record, in JSON types.
 
     Parameters
     ----------
@@ -164,13 +164,13 @@ def as_dict(record: Record, kind: type[Record]) -> dict[str, Any]:
     -------
     dict of str to Any
     """
-    # Pydantic's own JSON would have null for nan, which must not be written unseen.
+    # Pydantic's own JSON would silently write null for nan.
     found: dict[str, Any] = json.loads(json.dumps(_adapter(kind).dump_python(record)))
     return found
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON with a digest of itself, whole or not at all.
+    """Write a record as JSON with a digest of itself, completely or not at all.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path, kind: type[_R]) -> _R:
-    """Read what `write_record` wrote.
+    """Read a file from `write_record`.
 
     Parameters
     ----------
@@ -208,8 +208,8 @@ def read_record(path: Path, kind: type[_R]) -> _R:
     Raises
     ------
     BottleneckError
-        What the kind's `refusal` says: the file cannot be read, is damaged, lacks a key, or has a
-        value that cannot be.
+        The kind's `refusal`: the file cannot be read, is damaged, lacks a key, or has an invalid
+        value.
     """
     try:
         return parse_record(read_json(path), kind)
@@ -218,7 +218,7 @@ def read_record(path: Path, kind: type[_R]) -> _R:
 
 
 def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
-    """Check what JSON held; a `ValueError` says what was found, and what was expected.
+    """Check content from JSON; a `ValueError` names what was found and what was expected.
 
     Parameters
     ----------
@@ -252,11 +252,11 @@ def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
-"""Returns what checks and writes a kind of record; it is made when it is first needed."""
+"""Returns the validator of a kind of record, built on first use."""
 
 
 def _sentence(error: ValidationError) -> str:
-    """Return what was found and what was expected instead, of the first wrong key."""
+    """Return what was found and what was expected, for the first invalid key."""
     wrong = error.errors(include_url=False, include_context=False)[0]
     key, message = ".".join(map(str, wrong["loc"])), wrong["msg"]
     if wrong["type"] == "missing":

@@ -1,4 +1,4 @@
-"""What an extraction did, and where the features are that it left."""
+"""The record of an extraction, and the location of its features."""
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -16,7 +16,7 @@ from bottleneck.settings.values import ViewCount
 
 @with_config(ConfigDict(**STRICT, extra="forbid"))
 class Adjustments(TypedDict, total=False):
-    """How the preprocessing differs from that of the weights: arguments of `FrozenBase`."""
+    """Changes of the preprocessing: arguments of `FrozenBase`."""
 
     image_size: values.Pixels
     interpolation: values.Interpolation
@@ -28,7 +28,7 @@ class Adjustments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RejectedImage:
-    """An image that could not be used, and why."""
+    """An image that could not be used, with the reason."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     path: str
@@ -37,25 +37,25 @@ class RejectedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts(CacheRecord):
-    """What all layers of an extraction have in common.
+    """Facts that all layers of an extraction have in common.
 
     Attributes
     ----------
     image_set : str
         Name of the CSV file under ``cache/sets/``.
     model, weights : str
-        As the user named the one, and where the other came from.
+        Name of the model as given by the user, and origin of the weights.
     weights_random : bool
-        The weights were never trained: the features are for testing only.
+        Whether the weights are random, so that the features are for testing only.
     adjustments : dict
-        How the preprocessing differs from that of the weights: arguments of `FrozenBase`.
+        Changes of the preprocessing: arguments of `FrozenBase`.
     precision, dtype : str
-        In which numbers the base computed (``fp32``, ``bf16`` or ``fp16``; ``""`` where features
-        were imported), and how the features are stored (``float16`` or ``float32``).
+        Precision of the base (``fp32``, ``bf16`` or ``fp16``; ``""`` for imported features), and
+        type of the stored features (``float16`` or ``float32``).
     views : int
-        Augmented views of each training image, beside the plain one.
+        Augmented views of each training image, besides the unaugmented image.
     policy : str or None
-        How they were made.
+        Name of their augmentation policy.
     """
 
     image_set: str
@@ -71,20 +71,20 @@ class RunFacts(CacheRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerFacts(CacheRecord):
-    """Where a layer's features are.
+    """The location of a layer's features.
 
     Attributes
     ----------
     layer, alias : str, str or None
-        torchvision's name and Keras'.
+        torchvision's name and Keras' name.
     bank : str
         Name of the bank's folder.
     fingerprint : str
         64 hexadecimal digits.
     axes : str
-        What the axes of a stored row are.
+        The axes of a stored row.
     view_bank, view_fingerprint : str or None
-        Where the augmented views' features are; None where there are none.
+        The bank of augmented views, and its fingerprint; None if there are no views.
     """
 
     layer: str
@@ -98,16 +98,16 @@ class LayerFacts(CacheRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSource(RunFacts, LayerFacts):
-    """Where features come from: one layer of one image set in the cache, pooled in one way.
+    """The source of features: one layer of one image set in the cache, with one pooling.
 
     Attributes
     ----------
     stored_pool : str
-        How the rows in the bank are pooled.
+        Pooling of the rows in the bank.
     pool : str
-        How the features are pooled: `stored_pool`, or another where rows are stored unpooled.
+        Pooling of the features: `stored_pool`, or another one if rows are stored unpooled.
     split_digests : dict of str to str, optional
-        The images and labels of each split, as they were when a head was fitted.
+        Digest of the images and labels of each split when a head was fitted.
     """
 
     stored_pool: values.Pool
@@ -120,7 +120,7 @@ class FeatureSource(RunFacts, LayerFacts):
         return hash((self.image_set, self.layer, self.fingerprint, self.pool, self.views))
 
     def with_views(self, views: int) -> Self:
-        """Return it with the first so many views, or with none.
+        """Return the source with only the first views, or with none.
 
         Parameters
         ----------
@@ -142,11 +142,11 @@ class FeatureSource(RunFacts, LayerFacts):
 
     @property
     def slug(self) -> str:
-        """Model, layer, pooling and changes to the preprocessing as part of a file's name."""
+        """Return model, layer, pooling and changed preprocessing as a part of a file name."""
         return slug("-".join([self.model, self.layer_name, *self._particulars]))
 
     def __str__(self) -> str:
-        """Name model and layer, and what is particular about them."""
+        """Return model and layer, with everything that differs from the defaults."""
         particulars = f" ({', '.join(self._particulars)})" if self._particulars else ""
         return f"{self.model} {self.layer_name}{particulars}"
 
@@ -166,16 +166,16 @@ class FeatureSource(RunFacts, LayerFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractedLayer(LayerFacts):
-    """A layer that was extracted.
+    """The entry of an extracted layer.
 
     Attributes
     ----------
     aliases : list of str
-        All names by which the layer can be asked for, beside its own.
+        All names of the layer, besides its own.
     pool : str
-        How the activations are pooled.
+        Pooling of the activations.
     shape : list of int
-        Of one image's pooled activation.
+        Shape of one image's pooled activation.
     """
 
     aliases: list[str]
@@ -185,12 +185,12 @@ class ExtractedLayer(LayerFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction(RunFacts):
-    """What an extraction did; its record under ``cache/runs/``.
+    """The record of an extraction, in ``cache/runs/``.
 
     Attributes
     ----------
     time : str
-        When it was done, in ISO format.
+        Time of the extraction, in ISO format.
     image_set_digest : str
         The digest of its images and labels.
     image_set_sha256 : str or None
@@ -198,21 +198,21 @@ class Extraction(RunFacts):
     layers : list of ExtractedLayer
         In the order of computation.
     images, computed, cached : int
-        Usable images, and how many different ones were computed and found in the cache.
+        Number of usable images, of distinct computed ones and of those found in the cache.
     rejected : list of RejectedImage
         Images that could not be used, with the reason.
     leaks, conflicts : list of str
-        Digests of images that stand in several splits, and under several labels.
+        Digests of images with several splits, and of images with several labels.
     bytes_written : int
-        Bytes of the features added.
+        Size of the added features.
     seconds : float
         Wall time.
     views_computed : int
-        How many of all augmented views were computed.
+        Number of augmented views that were computed.
     augmentation : dict or None
-        What of the policy decides the pixels.
+        The part of the policy that affects pixels.
     imported_from : str or None
-        The file whose features were imported.
+        The file that features were imported from.
     """
 
     SCHEMA: ClassVar[int] = 4
@@ -235,7 +235,7 @@ class Extraction(RunFacts):
 
     @property
     def sources(self) -> list[FeatureSource]:
-        """The features that it offers, one for each layer."""
+        """The sources of its features, one for each layer."""
         return [
             FeatureSource(
                 **facts_of(self, RunFacts),
@@ -249,7 +249,7 @@ class Extraction(RunFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord(Record):
-    """What an exported file says of its features; `bank` describes their layer alone."""
+    """The provenance in an exported file; `bank` describes only the exported layer."""
 
     format: Literal[2]
     selection: FeatureSource
@@ -257,7 +257,7 @@ class ExportRecord(Record):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Upgrade what it says of the bank.
+        """Upgrade the entry of the bank.
 
         Parameters
         ----------
@@ -273,7 +273,7 @@ class ExportRecord(Record):
 
 
 def known_source(source: FeatureSource | None) -> FeatureSource:
-    """Return a head's `source`; `DataError` where it has none.
+    """Return a head's `source`; `DataError` if it has none.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def known_source(source: FeatureSource | None) -> FeatureSource:
     """
     if source is None:
         raise DataError(
-            "the head does not say which features it belongs to; fit it with the source that "
-            "features.provenance gives"
+            "the head does not record which features it was fitted on; fit it with the source "
+            "that features.provenance gives"
         )
     return source

@@ -1,4 +1,4 @@
-"""The types of what records hold, each with its check."""
+"""Types of the values of records, with their checks."""
 
 import math
 from datetime import datetime
@@ -10,7 +10,7 @@ from bottleneck.settings import values as choices
 
 
 def among(choices: Any) -> AfterValidator:
-    """Return the check that a text is one of a `Literal`'s values.
+    """Return a validator that a text is one of a `Literal`'s values.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def _is_time(value: str) -> str:
 
 
 Json = Annotated[Any, AfterValidator(_is_finite)]
-"""Whatever JSON holds, in finite numbers."""
+"""Any JSON value with finite numbers."""
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 BankName = Annotated[str, Field(pattern=r"^[^/\\]+-[0-9a-f]{12}$")]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -62,7 +62,7 @@ Pixels = tuple[Size, Size]
 Time = Annotated[str, AfterValidator(_is_time)]
 Pool = Annotated[str, among(choices.Pool)]
 Axes = Annotated[str, among(Literal["C", "CHW", "HWC", "TC", ""])]
-"""What the axes of a stored row can be; the last where it is not known."""
+"""Possible axes of a stored row; the last for unknown axes."""
 Storage = Annotated[str, among(choices.Dtype)]
 Computed = Annotated[str, among(Literal["fp32", "bf16", "fp16", ""])]
 Interpolation = Annotated[str, among(choices.Interpolation)]

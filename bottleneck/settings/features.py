@@ -1,4 +1,4 @@
-"""The settings of features: how they are computed and stored, and which of them are taken."""
+"""Settings of features: how to compute, store and select them."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 
-_ByModel = Annotated[str | None, Doc("Choose among extractions by model.")]
-_BySet = Annotated[str | None, Doc("Choose among extractions by image set."), Option("--set")]
+_ByModel = Annotated[str | None, Doc("Select the extraction by model.")]
+_BySet = Annotated[str | None, Doc("Select the extraction by image set."), Option("--set")]
 
 
 @settings("Images")
 class ImageSettings:
-    """Which images."""
+    """The images."""
 
     data: Annotated[
         Path,
@@ -59,45 +59,57 @@ class ImageSettings:
 
 @settings("Base")
 class BaseSettings:
-    """Which network is run, cut at which layers, and how it sees images."""
+    """The network, its layers and its preprocessing."""
 
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them.")]
     layers: Annotated[
         tuple[str, ...],
-        Doc("A layer, alias or pattern, or all-blocks; may repeat. The default layer otherwise."),
+        Doc(
+            "Layer, alias or pattern, or all-blocks; may repeat. By default the model's default "
+            "layer."
+        ),
     ] = ()
     weights: Annotated[
-        str, Doc("default, a name, a .pth or .safetensors file, or random[:SEED] for testing only.")
+        str,
+        Doc(
+            "Weights: default, a name, a .pth or .safetensors file, or random[:SEED] for "
+            "testing only."
+        ),
     ] = "default"
     image_size: Annotated[
-        Pixels | None, Doc("What the base sees: SIDE or HEIGHTxWIDTH; as the weights by default.")
+        Pixels | None,
+        Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
     ] = None
-    interpolation: Annotated[Interpolation | None, Doc("As the weights have it by default.")] = None
+    interpolation: Annotated[
+        Interpolation | None, Doc("Interpolation of the resize; by default that of the weights.")
+    ] = None
     squash: Annotated[
         bool | None,
-        Doc("Squash the whole image or crop its centre; as the weights have it by default."),
+        Doc("Squash the whole image or crop its centre; by default as the weights do."),
         Option("--squash/--crop"),
     ] = None
     keep_aspect: Annotated[
-        bool, Doc("Crop nothing: the base sees whole images of any proportions; needs `pool`.")
+        bool, Doc("Do not crop: the base sees whole images of any proportions; needs `pool`.")
     ] = False
     reduced_decode: Annotated[
         bool, Doc("Decode large JPEGs at a fraction of their size: faster, slightly different.")
     ] = False
     exact_resize: Annotated[
         bool | None,
-        Doc("Resize exactly as Pillow does; by default where `precision` is given as fp32."),
+        Doc("Resize exactly as Pillow does; by default only where `precision` is given as fp32."),
         Option(hidden=True),
     ] = None
-    pool: Annotated[Pool, Doc("How maps and tokens are pooled; fit-head can do it, too.")] = "none"
+    pool: Annotated[
+        Pool, Doc("Pooling of maps and tokens; fit-head can pool stored ones, too.")
+    ] = "none"
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
-        Doc("fp32 is exact; auto takes bf16 where it is native and the network tolerates it."),
+        Doc("fp32 is exact; auto uses bf16 where it is native and the network tolerates it."),
     ] = "auto"
     device: Device = "auto"
 
     def agrees_with(self, other: "BaseSettings") -> bool:
-        """Tell whether both are of the same base.
+        """Return whether both describe the same base.
 
         Parameters
         ----------
@@ -114,16 +126,16 @@ class BaseSettings:
 
 @settings("Stored features", kw_only=True)
 class StoreSettings:
-    """What is computed of each image, and how it is stored."""
+    """Augmentation and storage of features."""
 
     views: Annotated[ViewCount, Doc("Augmented views to add for each training image.")] = 0
     augment: Annotated[
         Augmentation | None,
-        Doc("Augmentation of the views, or a YAML file; see 'bottleneck augment-preview'."),
+        Doc("Augmentation policy, or a YAML file of one; see 'bottleneck augment-preview'."),
     ] = None
-    dtype: Annotated[Dtype, Doc("The type in which features are stored.")] = "float16"
+    dtype: Annotated[Dtype, Doc("Data type of the stored features.")] = "float16"
     compress: Annotated[
-        Compression, Doc("How new parts are compressed, without loss: smaller, and slower to read.")
+        Compression, Doc("Lossless compression of new parts: smaller, but slower to read.")
     ] = "none"
     batch_size: BatchSize = "auto"
 
@@ -138,25 +150,26 @@ class ExtractSettings(BaseSettings, StoreSettings):
 
 @settings("Features")
 class ExportSettings:
-    """Which features in the cache: one layer of the last extraction that matches."""
+    """Select features in the cache: one layer of the last matching extraction."""
 
     model: _ByModel = None
-    layer: Annotated[str | None, Doc("Choose among extractions by layer or alias.")] = None
+    layer: Annotated[str | None, Doc("Select the extraction by layer or alias.")] = None
     image_set: _BySet = None
     pool: Annotated[
-        Pool | None, Doc("Pool stored maps and tokens, or choose among extractions by pooling.")
+        Pool | None, Doc("Pool stored maps and tokens, or select the extraction by pooling.")
     ] = None
 
 
 @settings("Features")
 class LayerSettings:
-    """Which features in the cache: several layers, each pooled in several ways."""
+    """Select features in the cache: several layers, each with several poolings."""
 
     layers: Annotated[
-        tuple[str, ...], Doc("A layer or alias; may repeat. By default all of the last extraction.")
+        tuple[str, ...],
+        Doc("Layer or alias; may repeat. By default all layers of the last extraction."),
     ] = ()
     pools: Annotated[
-        tuple[Pool, ...], Doc("Pool stored maps and tokens; may repeat. As stored by default.")
+        tuple[Pool, ...], Doc("Pool stored maps and tokens; may repeat. By default as stored.")
     ] = ()
     model: _ByModel = None
     image_set: _BySet = None
@@ -164,14 +177,14 @@ class LayerSettings:
 
 @settings("Features", kw_only=True)
 class ViewSettings:
-    """Which augmented views of the training images are fitted on."""
+    """Select the augmented views of training images to fit on."""
 
     views: Annotated[
         ViewCount | None,
-        Doc("Augmented views to fit on; those of the extraction by default, 0 for none."),
+        Doc("Augmented views to fit on: by default those of the extraction, 0 for none."),
     ] = None
     augment: Annotated[
-        PolicyName | None, Doc("Choose among extractions by the policy of their views.")
+        PolicyName | None, Doc("Select the extraction by the augmentation policy of its views.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -181,23 +194,26 @@ class ViewSettings:
 
 @settings("Features")
 class FeatureSettings(ExportSettings, ViewSettings):
-    """Which features in the cache, and which views of them."""
+    """Select features in the cache, and views of them."""
 
 
 @settings("Features")
 class SweepFeatures(LayerSettings, ViewSettings):
-    """Which features in the cache a sweep goes through."""
+    """Select the features of a sweep."""
 
 
 @settings("Array")
 class ImportSettings:
-    """What an imported array is."""
+    """Description of an imported array."""
 
-    model: Annotated[Name | None, Doc("A name for what computed the array.")] = None
-    layer: Annotated[Name, Doc("A name for the layer.")] = "features"
+    model: Annotated[Name | None, Doc("Name of the model that computed the array.")] = None
+    layer: Annotated[Name, Doc("Name of the layer.")] = "features"
     axes: Annotated[
-        Literal["CHW", "HWC", "TC"] | None, Doc("Of maps or tokens, so that they can be pooled.")
+        Literal["CHW", "HWC", "TC"] | None,
+        Doc("Axes of maps or tokens, so that they can be pooled."),
     ] = None
-    by_row: Annotated[bool, Doc("Let rows stand for themselves, without their images.")] = False
+    by_row: Annotated[
+        bool, Doc("Import rows without their images; rows are identified by their values.")
+    ] = False
     image_set: NewSet = None
     seed: Seed = 0

@@ -1,4 +1,4 @@
-"""The settings of heads: how they are fitted, compared, judged, used and fine-tuned."""
+"""Settings for fitting, comparing, evaluating, using and fine-tuning heads."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -45,51 +45,54 @@ __all__ = [
 
 @settings("Classifier", kw_only=True)
 class TrainingSettings:
-    """How any classifier is fitted."""
+    """Settings for fitting any classifier."""
 
     balanced: Balanced = False
     standardize: Annotated[
         bool,
-        Doc("Divide each feature by its standard deviation over the images fitted on."),
+        Doc("Divide each feature by its standard deviation over the training images."),
         Option("--standardize/--no-standardize"),
     ] = True
     device: Annotated[
         DeviceName,
-        Doc("What mlp is trained on: cpu, cuda, cuda:N or auto. Others are fitted on the CPU."),
+        Doc("Device that trains mlp: cpu, cuda, cuda:N or auto. Other classifiers use the CPU."),
     ] = "cpu"
     seed: Seed = 0
 
 
 @settings("Network of mlp", kw_only=True)
 class MLPSettings:
-    """The classic top of a frozen convolutional base: dense, rectified, dropout, dense.
+    """A classic head on a frozen convolutional base: dense, ReLU, dropout, dense.
 
-    Trained by AdamW (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization) on
-    standardised features; kept are the weights of the epoch with the lowest held-out log loss.
+    It is trained with AdamW (Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization) on
+    standardised features; the epoch with the lowest held-out log loss is kept.
     """
 
-    hidden: Annotated[Count, Doc("Hidden units of mlp.")] = 256
-    dropout: Annotated[Share, Doc("Share of the hidden units that is left out in a step.")] = 0.5
-    epochs: Annotated[Count, Doc("Most epochs of mlp; it stops by itself.")] = 100
-    patience: Annotated[Count, Doc("Stop mlp after so many epochs without improvement.")] = 10
+    hidden: Annotated[Count, Doc("Number of hidden units of mlp.")] = 256
+    dropout: Annotated[Share, Doc("Dropout rate of mlp's hidden units.")] = 0.5
+    epochs: Annotated[Count, Doc("Maximum number of epochs of mlp; it stops early by itself.")] = (
+        100
+    )
+    patience: Annotated[Count, Doc("Stop mlp after this many epochs without improvement.")] = 10
     learning_rate: Annotated[Positive, Doc("Learning rate of mlp.")] = 1e-3
-    batch_size: Annotated[Count, Doc("Rows in a step of mlp."), Option(hidden=True)] = 64
+    batch_size: Annotated[Count, Doc("Batch size of mlp."), Option(hidden=True)] = 64
 
 
 @settings("Classifier")
 class FitSettings(TrainingSettings, MLPSettings):
-    """How a classifier is fitted."""
+    """Settings for fitting one classifier."""
 
     clf: Annotated[
-        Classifier, Doc("Of these, logreg, svm, ridge, knn and mlp take images of several classes.")
+        Classifier,
+        Doc("Classifier; logreg, svm, ridge, knn and mlp also take images of several classes."),
     ] = "softmax"
     C: Annotated[
         Penalty | None,
-        Doc("Inverse strength of the L2 penalty; chosen on held-out images by default."),
+        Doc("Inverse strength of the L2 penalty; by default chosen on held-out images."),
     ] = None
     n_neighbors: Annotated[
         Count | None,
-        Doc("How many images vote in knn; chosen like `C` by default."),
+        Doc("Number of neighbours of knn; by default chosen like `C`."),
         Option("--neighbors"),
     ] = None
 
@@ -102,7 +105,7 @@ class FitSettings(TrainingSettings, MLPSettings):
 
 
 def _auto(given: Any) -> Any:
-    """Return no values for ``auto``."""
+    """Return an empty tuple for ``auto``."""
     if given in ("auto", ["auto"], ("auto",)):
         return ()
     return tuple(given) if isinstance(given, list) else given
@@ -110,7 +113,7 @@ def _auto(given: Any) -> Any:
 
 @settings("Classifier")
 class SweepSettings(TrainingSettings):
-    """What is tried on each layer, and how it is judged."""
+    """Classifiers and values to try on each layer, and their cross-validation."""
 
     clfs: Annotated[
         tuple[Classifier | MLPSettings, ...], Doc("A classifier, as for fit-head; may repeat.")
@@ -119,60 +122,68 @@ class SweepSettings(TrainingSettings):
         tuple[Penalty, ...],
         BeforeValidator(_auto),
         Field(description="auto alone, or numbers from 1e-10 to 1e+10"),
-        Doc("auto, for eight values from 1e-6 to 10; or a value, and may repeat."),
+        Doc("Values of `C` to try, may repeat; auto for eight from 1e-6 to 10."),
         Option(metavar="auto|NUMBER"),
     ] = ()
     n_neighbors: Annotated[
         tuple[Count, ...],
-        Doc("How many images vote in knn; may repeat. By default six from 1 to 33."),
+        Doc("Numbers of neighbours of knn to try, may repeat; by default six from 1 to 33."),
         Option("--neighbors"),
     ] = ()
-    hidden: Annotated[tuple[Count, ...], Doc("Hidden units of mlp; may repeat.")] = ()
+    hidden: Annotated[
+        tuple[Count, ...], Doc("Numbers of hidden units of mlp to try; may repeat.")
+    ] = ()
     cv: Annotated[
         Folds | None,
-        Doc("Folds of the training images; by default 5, or the val images where there are any."),
+        Doc(
+            "Folds of the training images; by default the val images where there are any, else 5 "
+            "folds."
+        ),
     ] = None
-    repeats: Annotated[Count, Doc("How often the images are split into folds anew.")] = 1
+    repeats: Annotated[Count, Doc("How often cross-validation is repeated with new folds.")] = 1
 
 
 @settings("Study")
 class AdviseSettings:
-    """How it is measured what limits a head."""
+    """Settings for measuring what limits a head."""
 
-    clf: Annotated[Classifier, Doc("The classifier that is judged, as for fit-head.")] = "softmax"
-    repeats: Annotated[Count, Doc("How often subsets and folds are drawn anew.")] = 5
+    clf: Annotated[Classifier, Doc("Classifier to judge layers with, as for fit-head.")] = "softmax"
+    repeats: Annotated[Count, Doc("How often subsets and folds are redrawn.")] = 5
     cv: Annotated[Folds, Doc("Folds of the training images, or blocks of the val images.")] = 5
     seed: Seed = 0
 
 
 @settings("Evaluation")
 class EvaluateSettings:
-    """Which images a head is evaluated on."""
+    """Settings for evaluating a head."""
 
     split: Annotated[
         Literal["train", "val", "test"],
-        Doc("Images to evaluate on; scores of val and train are too good to quote."),
+        Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
     ] = "test"
 
 
 @settings("Experiments")
 class RankSettings:
-    """Which experiments are shown, or compared."""
+    """Settings for ranking or comparing experiments."""
 
     sort: Annotated[
         str | None,
-        Doc("A metric, such as log_loss; by default accuracy, or average_precision of labels."),
+        Doc(
+            "Metric, such as log_loss; by default accuracy, or average_precision for several "
+            "classes."
+        ),
         Option(metavar="METRIC"),
     ] = None
     where: Annotated[
         tuple[Annotated[str, Field(pattern="=", description="KEY=VALUE, such as clf=svm")], ...],
-        Doc("Only experiments with this setting, such as clf=svm; may repeat."),
+        Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
         Option(metavar="KEY=VALUE"),
     ] = ()
-    top: Annotated[Count | None, Doc("Only so many.")] = None
+    top: Annotated[Count | None, Doc("Show only this many.")] = None
     compare: Annotated[
         tuple[int, int] | None,
-        Doc("Instead: two experiments by their numbers, paired over the folds."),
+        Doc("Compare two experiments by number instead, paired over the folds."),
         Option(metavar="A B"),
     ] = None
 
@@ -188,13 +199,15 @@ class RankSettings:
 
 @settings("Prediction")
 class PredictSettings:
-    """How the classes of new images are predicted."""
+    """Settings for predicting the classes of images."""
 
     tta: Annotated[
-        ViewCount, Doc("Augmented views to average the probabilities over, with the plain image.")
+        ViewCount,
+        Doc("Average the probabilities over this many augmented views and the plain image."),
     ] = 0
     augment: Annotated[
-        Augmentation | None, Doc("How these views are made, as for extract; or a YAML file.")
+        Augmentation | None,
+        Doc("Augmentation policy of these views, as for extract, or a YAML file."),
     ] = None
     batch_size: BatchSize = "auto"
     weights: MovedWeights = None
@@ -206,25 +219,29 @@ class PredictSettings:
 
 @settings("Training")
 class FinetuneSettings:
-    """How a network is fine-tuned.
+    """Settings for fine-tuning a network.
 
-    AdamW is that of Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization; rates that
-    decay from block to block are those of Howard and Ruder 2018, Universal Language Model
-    Fine-tuning for Text Classification, section 3.2; the cosine schedule is that of Loshchilov and
-    Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, section 3.
+    AdamW: Loshchilov and Hutter 2019, Decoupled Weight Decay Regularization. Layer decay: Howard
+    and Ruder 2018, Universal Language Model Fine-tuning for Text Classification, section 3.2.
+    Cosine schedule: Loshchilov and Hutter 2017, SGDR: Stochastic Gradient Descent with Warm
+    Restarts, section 3.
     """
 
     unfreeze: Annotated[
         str,
-        Doc("Train from this layer, alias or module on; 'bottleneck layers MODEL' lists them."),
+        Doc("First layer to train, by alias or module; 'bottleneck layers MODEL' lists them."),
         Option(metavar="LAYER|all"),
     ]
-    epochs: Annotated[Count, Doc("Most epochs.")] = 20
-    patience: Annotated[Count, Doc("Stop after so many epochs with no lower validation loss.")] = 10
+    epochs: Annotated[Count, Doc("Maximum number of epochs.")] = 20
+    patience: Annotated[
+        Count, Doc("Stop after this many epochs with no lower validation loss.")
+    ] = 10
     batch_size: Annotated[Count, Doc("Images in a step, over all devices.")] = 32
-    accumulate: Annotated[Count, Doc("Pieces a step is computed in; more need less memory.")] = 1
+    accumulate: Annotated[
+        Count, Doc("Compute each step in this many pieces; more need less memory.")
+    ] = 1
     optimizer: Annotated[
-        Literal["adamw", "sgd", "rmsprop"], Doc("How steps are made; sgd has a momentum of 0.9.")
+        Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
     ] = "adamw"
     learning_rate: Annotated[
         Positive, Doc("Learning rate of the head; backbone layers use less.")
@@ -237,10 +254,17 @@ class FinetuneSettings:
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
-        Doc("Learning rates go to zero along half a cosine wave, or stay constant."),
+        Doc(
+            "Learning-rate schedule after the warm-up: along half a cosine wave to zero, or "
+            "constant."
+        ),
     ] = "cosine"
-    warm_up: Annotated[Share, Doc("Share of the steps in which learning rates rise from 0.")] = 0.1
-    weight_decay: Annotated[NotNegative, Doc("Of weights, not of biases and normalization.")] = 0.01
+    warm_up: Annotated[Share, Doc("Fraction of the steps in which learning rates rise from 0.")] = (
+        0.1
+    )
+    weight_decay: Annotated[
+        NotNegative, Doc("Weight decay; biases and normalization have none.")
+    ] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
     label_smoothing: Annotated[Share, Doc("Share of a target spread over all classes.")] = 0.0
     freeze_batch_norm: Annotated[
@@ -258,26 +282,26 @@ class FinetuneSettings:
     )
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
-        Doc("Epochs after which augmented views repeat; needed for them with `from_cache`."),
+        Doc("Epochs after which augmented views repeat; required for views with `from_cache`."),
     ] = None
     from_cache: Annotated[bool, Doc("Train on cached activations of the layer below.")] = False
-    dtype: Annotated[Dtype, Doc("The type in which these activations are stored.")] = "float16"
+    dtype: Annotated[Dtype, Doc("Data type of these cached activations.")] = "float16"
     val_share: Annotated[
         Annotated[float, Field(gt=0, le=0.5)] | None,
-        Doc("Share of the training images to hold out, where the set has no val images."),
+        Doc("Fraction of the training images to hold out, where the set has no val images."),
     ] = None
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.views is not None and not self.augmented:
             raise UsageError(
-                f"{self.views} `views` that are not augmented would all be the same; give "
-                f"`augment`, or leave `views` out"
+                f"{self.views} unaugmented `views` would all be the same; give `augment`, or "
+                f"leave `views` out"
             )
         if self.from_cache and self.augmented and self.views is None:
             raise UsageError(
-                "the cache cannot hold new views for each epoch without end; give `views=8` for as "
-                "many of each image, or leave `from_cache` out"
+                "without a limit, new views in each epoch do not fit in the cache; give "
+                "`views=8` for 8 views of each image, or leave `from_cache` out"
             )
 
     @property
@@ -286,7 +310,7 @@ class FinetuneSettings:
         return self.augment != "none"
 
     def view(self, epoch: int) -> int:
-        """Return which view of the training images an epoch sees, counted from 1; 0 is plain.
+        """Return the view of training images in an epoch, counted from 1; 0 is unaugmented.
 
         Parameters
         ----------
@@ -302,11 +326,11 @@ class FinetuneSettings:
         return epoch if self.views is None else 1 + (epoch - 1) % self.views
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON holds them."""
+        """Return the settings in JSON types."""
         return {**asdict(self), "clip": None if self.clip == inf else self.clip}
 
     def difference(self, others: Mapping[str, Any]) -> str:
-        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``.
+        """Return the name of a setting that differs from another `as_dict`; or ``""``.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Kinds of values that settings have: what each may be, and how it is written."""
+"""Types of the values of settings, and how each is written."""
 
 import re
 from datetime import timedelta
@@ -62,14 +62,14 @@ _Side = Annotated[int, Field(ge=1, le=16_384)]
 
 
 def _pixels(given: Any) -> Any:
-    """Return height and width from ``150`` or ``150x200``."""
+    """Parse height and width from ``150`` or ``150x200``."""
     sides = [int(side) for side in given.lower().split("x")] if isinstance(given, str) else given
     found = tuple(sides) if isinstance(sides, list | tuple) else (sides,)
     return found * 2 if len(found) == 1 else found
 
 
 def _bytes(given: Any) -> Any:
-    """Return how many bytes ``500MB`` or ``20GB`` are."""
+    """Parse a number of bytes from ``500MB`` or ``20GB``."""
     if not isinstance(given, str):
         return given
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", given)
@@ -79,7 +79,7 @@ def _bytes(given: Any) -> Any:
 
 
 def _age(given: Any) -> Any:
-    """Return how long ``12h`` or ``30d`` are."""
+    """Parse a duration from ``12h`` or ``30d``."""
     if not isinstance(given, str):
         return given
     found = re.fullmatch(r"([0-9]{1,4}) ?([hdw])", given)
@@ -89,7 +89,7 @@ def _age(given: Any) -> Any:
 
 
 def _policy(given: str) -> str:
-    """Refuse what names no augmentation; a file is read when it is used."""
+    """Check the name of an augmentation; a file is read only when it is used."""
     if Path(given).suffix in {".yaml", ".yml"}:
         if not Path(given).is_file():
             raise PathMissingError(
@@ -104,32 +104,32 @@ def _policy(given: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Refuse a name that would lead to another folder."""
+    """Reject a name that would lead to another folder."""
     if name != slug(name) or not name or name.startswith(".") or len(name) > _LONGEST_NAME:
         raise UsageError(
-            f"{name!r} cannot be a name; expected at most {_LONGEST_NAME} letters, digits and the "
-            f"marks . _ -, not beginning with a dot"
+            f"{name!r} is not a valid name; expected at most {_LONGEST_NAME} letters, digits and "
+            f"the characters . _ -, not beginning with a dot"
         )
     return name
 
 
 def check_device(name: str) -> str:
-    """Return a device's name, whether there is such a device or not.
+    """Check the form of a device's name, without checking that the device exists.
 
     Parameters
     ----------
     name : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several of these.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several of the last.
 
     Returns
     -------
     str
-        The same.
+        The same name.
 
     Raises
     ------
     UsageError
-        It has the form of none.
+        The name has another form.
     """
     if not re.fullmatch(r"auto|(cpu|cuda(:\d{1,3})?)( *, *(cpu|cuda(:\d{1,3})?))*", name.strip()):
         raise UsageError(
@@ -140,29 +140,29 @@ def check_device(name: str) -> str:
 
 
 def check_views(views: int, augment: str | None, name: str = "views") -> None:
-    """Check that views are augmented, and that what is augmented has views.
+    """Check that `views` and `augment` are given together.
 
     Parameters
     ----------
     views : int
-        How many.
+        Number of views.
     augment : str or None
-        The policy.
+        The augmentation policy.
     name : str
-        The parameter that `views` was given as.
+        Name of the parameter for `views`.
 
     Raises
     ------
     UsageError
-        There is one without the other.
+        One is given without the other.
     """
     augmented = augment not in {None, "none"}
     if augmented and not views:
         raise UsageError(f"`augment` {augment!r} needs `{name}` of at least 1; give `{name}=8`")
     if views and not augmented:
         raise UsageError(
-            f"`{name}` is {views}, and views that are not augmented would be copies of the image; "
-            f"give `augment=standard`"
+            f"`{name}` is {views}, but unaugmented views would be copies of the image; give "
+            f"`augment=standard`"
         )
 
 
@@ -192,13 +192,13 @@ Pixels = Annotated[
 Balanced = Annotated[bool, Doc("Weight each class the same, however many images it has.")]
 BatchSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
-    Doc("Images per call of the base; auto is what suits the machine."),
+    Doc("Images per forward pass of the base; auto adapts to the machine."),
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
 ]
-MovedWeights = Annotated[str | None, Doc("The base's weights, where they have moved.")]
+MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
-    Name | None, Doc("Name of the image set; the folder's by default."), Option("--set")
+    Name | None, Doc("Name of the image set; by default the folder's."), Option("--set")
 ]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1), Doc("Seed of splits, folds and training.")]

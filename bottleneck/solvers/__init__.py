@@ -1,4 +1,4 @@
-"""Linear algebra under the heads: exact reduction, and many classifiers at once. Arrays in and out.
+"""Solvers of linear classifiers on arrays: exact reduction, and many fits at once.
 
 `fit_path` is in `bottleneck.solvers.path`, and `stream_path` in `bottleneck.solvers.streamed`.
 """

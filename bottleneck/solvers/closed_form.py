@@ -1,7 +1,6 @@
-"""Linear classifiers that need no iteration. Arrays in and out.
+"""Linear classifiers with a closed-form solution, on arrays.
 
-Rows count what their weights say. All is solved in float64, with as many unknowns for each class as
-the reduced rows have columns.
+Everything is solved in float64, with as many unknowns per class as the reduced rows have columns.
 """
 
 from collections.abc import Sequence
@@ -17,19 +16,19 @@ Affine = tuple[np.ndarray, np.ndarray]
 def fit_ridge(
     rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, grid: Sequence[float]
 ) -> list[Affine]:
-    """Fit 1 for a class and -1 for the others by least squares, for every `C`.
+    """Fit targets of 1 and -1 for each class by regularised least squares, for every `C`.
 
-    Minimised is C * sum_i c_i (y_i - w x_i - b)^2 + |w|^2 / 2, which scikit-learn's
-    `RidgeClassifier` does with alpha = 1 / (2 C).
+    The objective is C * sum_i c_i (y_i - w x_i - b)^2 + |w|^2 / 2, as for scikit-learn's
+    `RidgeClassifier` with alpha = 1 / (2 C).
 
     Parameters
     ----------
     rows : np.ndarray
         Shape (n, r).
     labels : np.ndarray
-        int of shape (n,), from 0 on, without gaps; or bool of shape (n, k), each column a class.
+        int of shape (n,), from 0 on, without gaps; or bool of shape (n, k), one column per class.
     weights : np.ndarray
-        Shape (n,): what each row counts; or (n, k), for each class.
+        Sample weights of shape (n,); or (n, k), for each class.
     grid : sequence of float
         Values of `C`, above 0.
 
@@ -68,21 +67,20 @@ def _least_squares(
 
 
 def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_features: int) -> Affine:
-    """Fit linear discriminants to a shrunk covariance that all classes share.
+    """Fit linear discriminant analysis with a shrunk covariance shared by all classes.
 
-    The covariance of the rows about their classes' means is drawn towards a multiple of the
-    identity, as far as Ledoit and Wolf say (2004, A Well-Conditioned Estimator for
-    Large-Dimensional Covariance Matrices, section 3). The scores are log posteriors but for a
-    constant.
+    The pooled within-class covariance is shrunk towards a multiple of the identity, by the amount
+    of Ledoit and Wolf (2004, A Well-Conditioned Estimator for Large-Dimensional Covariance
+    Matrices, section 3). The scores are log posteriors up to a constant.
 
     Parameters
     ----------
     rows, weights
-        As for `fit_ridge`, of which the weights are (n,).
+        As for `fit_ridge`, with weights of shape (n,).
     labels : np.ndarray
         int of shape (n,), from 0 on, without gaps.
     n_features : int
-        How many features the rows were reduced from: the covariance is of that many.
+        Number of features before the reduction, which is the size of the covariance.
 
     Returns
     -------
@@ -102,7 +100,7 @@ def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_feature
     spread = sum_of_squares - n_features * mean_variance**2
     shrinkage = min(noise / spread, 1.0) if spread > 0 else 1.0
     covariance *= 1 - shrinkage
-    # What is singular stays solvable: a class's means may lie where nothing varies.
+    # Keeps a singular covariance solvable: class means may lie where nothing varies.
     least = np.finfo(np.float64).eps * len(covariance)
     covariance[np.diag_indices_from(covariance)] += max(shrinkage, least) * mean_variance
     weight = cho_solve(cho_factor(covariance, lower=True), means.T).T
@@ -110,7 +108,7 @@ def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_feature
 
 
 def fit_centroids(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Affine:
-    """Score each class by how near its mean is: less half the squared distance, but for a constant.
+    """Score each class by minus half the squared distance to its mean, up to a constant.
 
     Parameters
     ----------
@@ -129,7 +127,7 @@ def fit_centroids(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
 def _class_means(
     rows: np.ndarray, labels: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of each class, and its share in the weights."""
+    """Return the mean of each class, and its share of the weights."""
     members = (labels[:, None] == np.arange(labels.max() + 1)) * weights[:, None]
     totals = members.sum(axis=0)
     return (members.T @ rows.astype(np.float64)) / totals[:, None], totals / totals.sum()

@@ -12,16 +12,16 @@ LOSSES = ("softmax", "logistic", "squared_hinge")
 
 @dataclass(frozen=True)
 class Targets:
-    """The classes of rows, and the loss of scores for them.
+    """The targets of rows, and the loss of scores for them.
 
     Attributes
     ----------
     loss : str
-        One of `LOSSES`; ``logistic`` in place of softmax of two classes, which is the same.
+        One of `LOSSES`; ``logistic`` in place of softmax for two classes, which is equivalent.
     wanted : np.ndarray
-        For softmax the class of each row, int of shape (n,); else 1 or -1, int8 of shape (n, k).
+        For softmax, the class of each row, int of shape (n,); else 1 or -1, int8 of shape (n, k).
     width : int
-        How many scores a row has, k.
+        Number of scores per row, k.
     """
 
     loss: str
@@ -30,7 +30,7 @@ class Targets:
 
     @classmethod
     def of(cls, labels: np.ndarray, loss: str) -> Self:
-        """Return those of labels as `bottleneck.solvers.path.fit_path` takes them.
+        """Build targets from labels as in `bottleneck.solvers.path.fit_path`.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class Targets:
         return cls.of(labels[:, None] == np.arange(classes), loss)
 
     def take(self, rows: np.ndarray | slice) -> Self:
-        """Return those of some rows.
+        """Return the targets of some rows.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class Targets:
 
     @property
     def at_zero(self) -> tuple[float, float]:
-        """A row's loss where all scores are 0, and its second derivative by one of them."""
+        """The loss of a row if all scores are 0, and its second derivative by one of them."""
         if self.loss == "softmax":
             return float(np.log(self.width)), (1 - 1 / self.width) / self.width
         if self.loss == "logistic":

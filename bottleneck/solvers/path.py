@@ -1,14 +1,14 @@
-"""Linear classifiers for many values of C, by SciPy's L-BFGS-B.
+"""Fit linear classifiers for many values of C, with SciPy's L-BFGS-B.
 
-Minimised is what scikit-learn's `LogisticRegression` and `LinearSVC` minimise,
+The objective is that of scikit-learn's `LogisticRegression` and `LinearSVC`,
 
     C * sum_i c_i loss(y_i, w x_i + b) + |w|^2 / 2,
 
-except that the intercept b is never penalised (`LinearSVC` does that). All classes of a fold share
-matrix products, and the solution for one C is where the next larger one starts. The variables are
-changed so that the Hessian is near the identity, by the rows' largest singular values (Frangella,
-Tropp and Udell 2023, Randomized Nyström Preconditioning): on features that are correlated, L-BFGS
-then takes a third of the steps.
+except that the intercept b is never penalised (`LinearSVC` does penalise it). All classes of a fold
+share matrix products, and each C starts from the solution of the next smaller one. The variables
+are preconditioned, so that the Hessian is near the identity, by the rows' largest singular values
+(Frangella, Tropp and Udell 2023, Randomized Nyström Preconditioning): on correlated features,
+L-BFGS then needs a third of the steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,15 +27,16 @@ Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 summed over the rows, (f, k) or (f, 1) for softmax, and their gradient (r + 1, f k)."""
 
 _RANK = 100
-"""Singular values that a preconditioner knows; with 50 or 200 all takes about as long."""
+"""Number of singular values of the preconditioner; with 50 or 200 it takes about as long."""
 _STEPS = 5000
 _LAST_GAIN = 0.1
-"""Which share of the tolerance the last step may gain: those not taken would gain more together."""
+"""Fraction of the tolerance that the last step may gain, because later steps would add up."""
 _NEAR = 1e-6
-"""Where L-BFGS-B fails, a solution has converged if half the squared gradient is below this share
-of the objective: about half the squared Newton decrement, as the Hessian is near the identity."""
+"""If L-BFGS-B fails, a solution counts as converged if half the squared gradient is below this
+fraction of the objective: about half the squared Newton decrement, as the Hessian is near the
+identity."""
 _LARGE = 1e12
-"""L-BFGS-B compares gains with the objective only where that is above 1."""
+"""L-BFGS-B compares gains with the objective only if that is above 1."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PathPoint:
     C : float
         Inverse strength of the penalty.
     weight : np.ndarray
-        Shape (f, k, r): for each fold and class; one class stands for two.
+        Shape (f, k, r), by fold and class; k is 1 for two classes.
     bias : np.ndarray
         Shape (f, k).
     objective : np.ndarray
@@ -64,7 +65,7 @@ class PathPoint:
 
     @classmethod
     def of(cls, C: float, parts: Sequence[tuple[np.ndarray, ...]]) -> Self:
-        """Join folds of which each part has some: (f, k, r + 1), (f, k) and (f,).
+        """Join the results of groups of folds: (f, k, r + 1), (f, k) and (f,).
 
         Parameters
         ----------
@@ -95,21 +96,21 @@ def fit_path(
     Parameters
     ----------
     rows : np.ndarray
-        Shape (n, r), float32 or float64, in which products are computed.
+        Shape (n, r), float32 or float64; products are computed in this type.
     labels : np.ndarray
-        int of shape (n,) from 0 on; or bool of shape (n, k), each column a problem of its own.
+        int of shape (n,) from 0 on; or bool of shape (n, k), where each column is a binary problem.
     weights : np.ndarray
-        Shape (n, f): the sample weights in each fold, 0 where a row is held out; or (n, f, k), for
-        each class of labels of shape (n, k).
+        Shape (n, f): sample weights in each fold, 0 where a row is held out; or (n, f, k), for each
+        column of labels of shape (n, k).
     grid : sequence of float
         Values of `C`, above 0.
     loss : str
-        ``softmax``, for labels of shape (n,); or ``logistic`` or ``squared_hinge``, which fit a
-        classifier for each class against the rest. Two classes are one problem in any case.
+        ``softmax``, for labels of shape (n,); or ``logistic`` or ``squared_hinge``, which fit one
+        classifier per class against the rest. Two classes are always one problem.
     tolerance : float
-        By which share an objective may exceed the least one, about: the solver ends when a step
-        gains less than a tenth of that, or when rounding hides what it would gain. By default
-        1e-7 for float32, and 1e-12 for float64.
+        Approximate relative tolerance of the objective: the solver stops when a step gains less
+        than a tenth of it, or when rounding errors hide the gain. By default 1e-7 for float32, and
+        1e-12 for float64.
 
     Returns
     -------
@@ -137,7 +138,7 @@ def fit_path(
 
 
 def _counting(weights: np.ndarray) -> np.ndarray:
-    """Return which rows have a weight above 0 anywhere, bool of shape (n,)."""
+    """Return which rows have a weight above 0 in any fold, bool of shape (n,)."""
     return np.asarray(weights.reshape(len(weights), -1).any(axis=1))
 
 
@@ -151,7 +152,7 @@ def evaluate_rows(
     rows : np.ndarray
         Shape (n, r).
     targets : Targets
-        n rows.
+        Targets of the n rows.
     weights : np.ndarray
         Sample weights of the same dtype, of shape (n, f) or (n, f, k).
     columns : np.ndarray
@@ -173,7 +174,7 @@ def evaluate_rows(
 
 
 class Preconditioner:
-    """Multiplies by powers of a Hessian in which all rows have the same curvature, nearly.
+    """Multiplies by powers of an approximate Hessian in which all rows have the same curvature.
 
     The rows' largest singular values are found by one step of subspace iteration (Halko, Martinsson
     and Tropp 2011, Finding Structure with Randomness, section 4.5).
@@ -181,14 +182,14 @@ class Preconditioner:
     Parameters
     ----------
     rows : np.ndarray
-        Shape (n, r): all rows, or some that were chosen at random.
+        Shape (n, r): all rows, or a random sample.
 
     Attributes
     ----------
     most_rows : int
-        It is made of no more of them.
+        Maximum number of rows that it uses.
     width : int
-        How many columns the rows have.
+        Number of columns of the rows.
     """
 
     most_rows: ClassVar[int] = 8192
@@ -206,7 +207,7 @@ class Preconditioner:
         self._vectors = self._vectors @ turned.astype(rows.dtype)
 
     def multiply(self, columns: np.ndarray, curvature: float, power: float) -> np.ndarray:
-        """Return columns (r + 1, k) multiplied, where all rows together have some curvature.
+        """Return the product with columns (r + 1, k), for a given total curvature of the rows.
 
         Parameters
         ----------
@@ -242,20 +243,20 @@ def follow_path(
     tolerance: float,
     at_once: int = 1,
 ) -> list[PathPoint]:
-    """Return the solutions for every `C`, each from that for the next smaller one.
+    """Return the solutions for every `C`, each started from that of the next smaller one.
 
     Parameters
     ----------
     evaluation : callable
-        Takes some of the folds, and returns what gives their losses.
+        Takes a slice of the folds, and returns the `Evaluate` of their losses.
     grid, weights, tolerance
         As for `fit_path`.
     targets : Targets
-        Their width is k.
+        Targets; their width is k.
     preconditioner : Preconditioner
-        Of all rows, or of some.
+        Built from all rows, or from a sample.
     at_once : int
-        How many folds are one problem for the solver.
+        Number of folds that the solver treats as one problem.
 
     Returns
     -------
@@ -292,7 +293,7 @@ def _minimise(
     scale: float,
     tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the lowest point that L-BFGS-B finds, its values, and whether it converged.
+    """Return the minimum that L-BFGS-B finds, its values, and whether it converged.
 
     Its variables are P^(1/2) scale^(-1/2) columns, where P is the preconditioner and `scale` the
     objective at zero, by which its values are divided.

@@ -1,4 +1,4 @@
-"""Features in as few columns as hold all that a linear head can see of them."""
+"""Reduce features to the fewest columns that a linear head needs, without approximation."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,29 +14,30 @@ __all__ = ["Reduction", "column_moments", "in_parallel", "reduce_rows", "threads
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
 _SMALL = 2**20
-"""Up to so many numbers are kept in float64, and computed with in one thread: it costs nothing that
-could be noticed."""
+"""Up to this size, matrices are kept in float64 and computed with in one thread, at no noticeable
+cost."""
 
 
 @dataclass(frozen=True)
 class Reduction:
     """Standardised features in at most as many columns as there are rows.
 
-    The weights of every classifier with an L2 penalty lie in the span of the rows that it is fitted
-    on (the representer theorem: Schölkopf, Herbrich and Smola 2001, A Generalized Representer
-    Theorem). So one that is fitted on `rows` has the scores, for every penalty, loss and subset of
-    the rows, of one that is fitted on the features, and `lift` gives its weights for these.
+    The weights of every L2-penalised classifier lie in the span of the rows that it is fitted on
+    (the representer theorem: Schölkopf, Herbrich and Smola 2001, A Generalized Representer
+    Theorem). So for every penalty, loss and subset of the rows, a classifier fitted on `rows` has
+    the same scores as one fitted on the features, and `lift` turns its weights into weights of the
+    features.
 
     Attributes
     ----------
     rows : np.ndarray
-        Shape (n, r), float32, or float64 where there are few; their inner products are those of the
+        Shape (n, r), float32, or float64 if small; their inner products are those of the
         standardised features.
     mean, scale : np.ndarray
-        Shape (d,): what was subtracted of the features, and what they were divided by.
+        Shape (d,): subtracted from the features, and their divisor.
     pivots : np.ndarray or None
-        r rows that span all of them, in whose order `rows` are lower triangular; None where `rows`
-        are the standardised features themselves.
+        Indices of r rows that span all rows; `rows` in this order are lower triangular. None if
+        `rows` are the standardised features themselves.
     """
 
     rows: np.ndarray
@@ -47,7 +48,7 @@ class Reduction:
     def lift(
         self, weight: np.ndarray, bias: np.ndarray, X: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what gives the same scores on features as they are.
+        """Return the weights that give the same scores on raw features.
 
         Parameters
         ----------
@@ -83,23 +84,23 @@ class Reduction:
 def reduce_rows(
     X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
 ) -> Reduction:
-    """Standardise features and bring them to as few columns as hold them.
+    """Standardise features and reduce them to as few columns as represent them exactly.
 
-    With more features than rows the Gram matrix of the standardised features is summed in float64,
-    over blocks of columns, and factored by a Cholesky decomposition with complete pivoting (Higham
-    2002, Accuracy and Stability of Numerical Algorithms, section 10.3), which also drops what
-    collinear rows have in common. That takes n^2 d + n^3 / 3 multiply-adds.
+    With more features than rows, the Gram matrix of the standardised features is summed in float64
+    over blocks of columns and factored by a Cholesky decomposition with complete pivoting (Higham
+    2002, Accuracy and Stability of Numerical Algorithms, section 10.3), which also drops linearly
+    dependent rows. That takes n^2 d + n^3 / 3 multiply-adds.
 
     Parameters
     ----------
     X : np.ndarray
         Shape (n, d), of any float type.
     train : np.ndarray, optional
-        Shape (n,): the rows whose mean and deviation standardise, as bool or by what they count;
-        all by default.
+        Shape (n,): the rows whose mean and standard deviation are used, as a boolean mask or as
+        sample weights; all by default.
     standardize : bool
-        Divide each feature by its deviation. The mean is subtracted in any case: with an intercept
-        that is not penalised it changes no score.
+        Divide each feature by its standard deviation. The mean is always subtracted; it changes no
+        score, because the intercept is not penalised.
 
     Returns
     -------
@@ -119,7 +120,7 @@ def reduce_rows(
     gram = np.zeros((n_samples, n_samples), order="F")
     for _, block in blocks:
         gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
-    # A row that is not fitted on may be far larger than all that are, and must not swallow them.
+    # A held-out row may be far larger than all training rows, and must not dominate the pivots.
     fitted = gram.diagonal() if train is None else gram.diagonal()[train > 0]
     least = n_samples * np.finfo(np.float64).eps * fitted.max()
     factor, pivots, rank, _ = dpstrf(gram, tol=least, lower=1, overwrite_a=1)
@@ -134,7 +135,7 @@ def reduce_rows(
 def column_moments(
     X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `reduce_rows` subtracts of each feature and divides it by, of shape (d,) each.
+    """Return the mean and divisor of each feature in `reduce_rows`, of shape (d,) each.
 
     Parameters
     ----------
@@ -163,7 +164,7 @@ def _dtype(size: int) -> type[np.floating]:
 
 
 def _blocks(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield some columns at a time, as float64 of no more than `_BLOCK_BYTES`."""
+    """Yield blocks of columns, as float64 of at most `_BLOCK_BYTES`."""
     width = max(1, _BLOCK_BYTES // (8 * max(1, len(X))))
     for start in range(0, X.shape[1], width):
         columns = slice(start, start + width)
@@ -177,9 +178,9 @@ def _standardised(
     *,
     standardize: bool,
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield some columns at a time less their mean, divided by their deviation; note both.
+    """Yield blocks of standardised columns, and record their means and standard deviations.
 
-    What rounding leaves of a constant column's deviation is none: it is divided by 1.
+    A constant column, whose standard deviation is only rounding error, is divided by 1.
     """
     mean, scale = moments
     fit = slice(None) if train is None else train > 0
@@ -196,15 +197,15 @@ def _standardised(
 
 
 def threads_for(size: int) -> AbstractContextManager[object]:
-    """Return a context with one thread where a matrix has no more than a million numbers.
+    """Return a context with one thread if a matrix has at most a million elements.
 
-    More would be no faster, and where the machine has other work they wait for each other: that
-    made small fits several times slower.
+    More threads would not be faster, and on a busy machine they wait for each other, which made
+    small fits several times slower.
 
     Parameters
     ----------
     size : int
-        How many numbers a matrix has.
+        Number of elements of a matrix.
 
     Returns
     -------

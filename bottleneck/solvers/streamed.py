@@ -1,9 +1,9 @@
-"""Linear classifiers on features that do not fit into memory, trained in passes over their rows.
+"""Fit linear classifiers on features that do not fit into memory, in passes over the rows.
 
-Minimised is what `bottleneck.solvers.path` minimises, by the same solver, to which all folds are
-one problem: a pass over the rows gives the objectives and gradients of all of them. Rows are not
-standardised for each fold: its weights are scaled instead. The preconditioner is made of a sample
-of rows, which the first pass gathers with the means and deviations.
+The objective and the solver are those of `bottleneck.solvers.path`, but all folds are one problem,
+so that one pass over the rows gives the objectives and gradients of all. Instead of standardising
+rows for each fold, its weights are scaled. The preconditioner is built from a sample of rows, which
+the first pass gathers together with the means and standard deviations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["Progress", "Read", "gather_moments", "stream_path"]
 
 Read = Callable[[], Iterator[np.ndarray]]
-"""Begins a pass and yields consecutive blocks of rows (m, d), float16 or float32."""
+"""Starts a pass and yields consecutive blocks of rows (m, d), float16 or float32."""
 Progress = Callable[[int, int], None]
-"""Takes the number of the pass, from 1 on, and how many of its rows are done."""
+"""Takes the number of the pass, from 1 on, and the number of its rows done."""
 
 _ARRAYS = 32
-"""As large as a solution in float64, for each one that is sought at a time."""
+"""Float64 arrays of a solution's size, per solution computed at a time."""
 _PIECE_BYTES = 2**23
-"""Of rows as float32 and their scores, that arithmetic finds in the processor's own memory."""
+"""Bytes of float32 rows and their scores that fit into the processor's cache."""
 _SCORES = 8
-"""Arrays of the scores' size, at a time."""
+"""Arrays of the scores' size that exist at a time."""
 _PIECE = 2**18
-"""Numbers whose moments are taken together, in float64."""
+"""Elements whose moments are computed together, in float64."""
 _SIGN_AND_MOVED = np.uint32(0x8FFFE000).view(np.int32)
 _BIAS = np.float32(2.0**112)
 
@@ -58,29 +58,28 @@ def stream_path(
     Parameters
     ----------
     read : callable
-        Begins a pass and yields consecutive blocks of rows (m, d), float16 or float32, in the order
-        of `labels`. It is asked for a block in another thread, while the one before is in use.
+        Starts a pass and yields consecutive blocks of rows (m, d), float16 or float32, in the order
+        of `labels`. The next block is read in another thread while one is in use.
     labels, weights, grid, loss
         As for `bottleneck.solvers.path.fit_path`.
     members : np.ndarray, optional
-        Shape (n, f): the sample weights by which each fold's mean and deviation are taken; by
-        default rows of a weight above 0 count the same.
+        Shape (n, f): the sample weights for each fold's mean and standard deviation; by default 1
+        for rows of a weight above 0.
     standardize : bool
-        Divide each feature by its deviation, as `bottleneck.solvers.reduce_rows` does. The mean is
-        subtracted in any case.
+        Divide each feature by its standard deviation, as `bottleneck.solvers.reduce_rows` does. The
+        mean is always subtracted.
     tolerance : float
-        By which share an objective may exceed the least one, about, as for `fit_path`.
+        Approximate relative tolerance of the objective, as for `fit_path`.
     most_bytes : int
-        What is held besides the blocks, the labels, the weights and the result. It decides how
-        many folds are solved at a time, of which there is one at least.
+        Memory limit, without the blocks, the labels, the weights and the result. It decides how
+        many folds are solved at a time, at least one.
     progress : callable, optional
-        Called after each block with the number of the pass and its rows that are done.
+        Called after each block with the number of the pass and the number of its rows done.
 
     Returns
     -------
     list of PathPoint
-        In the order of `grid`; weights (f, k, d) and biases (f, k) are for the features as they
-        are.
+        In the order of `grid`; weights (f, k, d) and biases (f, k) apply to the raw features.
     """
     if members is None:
         members = np.asarray((weights > 0).reshape(*weights.shape[:2], -1).any(axis=2))
@@ -108,7 +107,7 @@ def stream_path(
 def gather_moments(
     blocks: Iterator[np.ndarray], members: np.ndarray, sample_bytes: int, *, standardize: bool
 ) -> tuple[list["StandardScaler"], np.ndarray]:
-    """Return what standardises each fold, and rows (m, d) chosen at random, from one pass.
+    """Return means and scales of each fold, and a random sample of rows (m, d), from one pass.
 
     Parameters
     ----------
@@ -117,9 +116,9 @@ def gather_moments(
     members : np.ndarray
         Shape (n, f): the sample weight of each row in each fold, 0 where it is held out.
     sample_bytes : int
-        What the sample may take as float32; it has one row at least.
+        Memory limit of the sample as float32; it has at least one row.
     standardize : bool
-        Divide each feature by its deviation.
+        Divide each feature by its standard deviation.
 
     Returns
     -------
@@ -151,7 +150,7 @@ def gather_moments(
 
 
 class _Rows:
-    """The losses of folds on rows that can only be read from the first to the last."""
+    """The losses of folds on rows that can only be read in order."""
 
     def __init__(
         self,
@@ -171,12 +170,12 @@ class _Rows:
         rows /= np.mean(self._scales, axis=0).astype(np.float32)
 
     def unscaled(self, point: PathPoint) -> PathPoint:
-        """Return the solutions on the features as they are."""
+        """Return the solutions for raw features."""
         weight = point.weight / self._scales[:, None]
         return replace(point, weight=weight, bias=point.bias - weight @ self._centre)
 
     def evaluation(self, folds: slice) -> Evaluate:
-        """Return what makes a pass for the losses of some folds and their gradient."""
+        """Return a function that makes a pass for the losses and gradients of some folds."""
         scales = np.repeat(self._scales[folds], self._targets.width, axis=0).T
 
         def evaluation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +192,7 @@ class _Rows:
         return evaluation
 
     def _pieces(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield some rows at a time, centred, in an array that the next ones overwrite."""
+        """Yield blocks of centred rows, in an array that is reused for the next block."""
         n_features = len(self._centre)
         size = max(1, _PIECE_BYTES // (4 * (n_features + _SCORES * width)))
         buffer, centre = np.empty((size, n_features), np.float32), self._centre.astype(np.float32)
@@ -224,7 +223,7 @@ def _copy(piece: np.ndarray, values: np.ndarray) -> None:
 
 
 def _pass(read: Read, numbers: Iterator[int], progress: Progress) -> Iterator[np.ndarray]:
-    """Yield blocks of rows; the next one is read while this one is computed with."""
+    """Yield blocks of rows, reading the next one while one is in use."""
     number, done, blocks = next(numbers), 0, read()
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, blocks, None)
