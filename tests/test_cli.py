@@ -20,6 +20,7 @@ from conftest import layer_record, run_record
 from bottleneck import Cache
 from bottleneck.bases import find_model
 from bottleneck.cli import app
+from bottleneck.cli.output import print_table
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
 
@@ -236,6 +237,30 @@ def test_looking_into_the_cache(bottleneck):
     assert "precision.storage" in bottleneck("cache", "info", row["bank"]).out
     assert "no banks" in bottleneck("cache", "ls", "--cache", "empty").out
     assert json.loads(bottleneck("cache", "ls", "--cache", "empty", "--json").out) == []
+
+
+def test_tables_on_a_narrow_terminal(capsys, monkeypatch):
+    """Words are not broken: headings wrap, then cells, or they are listed if they are few."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+
+    def printed(*rows: dict[str, object]) -> list[str]:
+        print_table(rows)
+        return re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+
+    assert printed({"name": "a", "share of all": 1.5}) == [
+        "name  share of all",
+        "a              1.5",
+    ]
+    wrapped = printed({"name": "n" * 22, "share of": 1.5})
+    assert [line.split() for line in wrapped] == [["share"], ["name", "of"], ["n" * 22, "1.5"]]
+    wide = {"name": "n" * 22, "other": "o" * 22, "share": 1.5}
+    assert printed(wide, wide) == [
+        *(f"name   {'n' * 22}", f"other  {'o' * 22}", "share  1.5", ""),
+        *(f"name   {'n' * 22}", f"other  {'o' * 22}", "share  1.5"),
+    ]
+    assert len(printed(*[wide] * 100)) == 101
+    assert len(printed({"key": "k" * 22, "value": "v" * 22})) == 2
 
 
 def test_several_candidates_are_listed_with_the_option_that_chooses(bottleneck, make_images):

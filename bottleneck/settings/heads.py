@@ -81,7 +81,8 @@ class FitSettings(TrainingSettings, MLPSettings):
     """How a classifier is fitted."""
 
     clf: Annotated[
-        Classifier, Doc("Of these, logreg, svm, ridge, knn and mlp take images of several classes.")
+        Classifier,
+        Doc("The classifier; images of several classes need logreg, svm, ridge, knn or mlp."),
     ] = "softmax"
     C: Annotated[
         Penalty | None,
