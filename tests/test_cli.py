@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from conftest import layer_record, run_record
 
 from bottleneck import Cache
 from bottleneck.bases import find_model
-from bottleneck.cli import app
+from bottleneck.cli import app, options
 from bottleneck.cli.output import print_table
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
@@ -261,6 +262,13 @@ def test_tables_on_a_narrow_terminal(capsys, monkeypatch):
     ]
     assert len(printed(*[wide] * 100)) == 101
     assert len(printed({"key": "k" * 22, "value": "v" * 22})) == 2
+
+
+def test_processes_that_are_replaced_are_no_news():
+    with options.in_parallel(2):
+        warnings.warn("A worker stopped while some jobs were given to the executor.", stacklevel=1)
+    with pytest.raises(UserWarning, match="another"):
+        warnings.warn("another", stacklevel=1)
 
 
 def test_several_candidates_are_listed_with_the_option_that_chooses(bottleneck, make_images):

@@ -1,5 +1,6 @@
 """Values that several commands take beside the settings of their stage."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +109,8 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     """Return joblib's configuration for so many processes of a kind."""
     import joblib
 
+    # A process that has loaded PyTorch is taken for one that leaks memory, and another takes over.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     if not jobs:
         raise UsageError("`jobs` is 0, expected a number of processes, or -1 for one on each core")
     try:
