@@ -125,13 +125,36 @@ class PluginError(BottleneckError, ImportError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``."""
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    known : iterable of str
+        What could have been meant.
+
+    Returns
+    -------
+    str
+    """
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says first, for a sentence of one's own."""
+    """Return what an error says first, for a sentence of one's own.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    str
+        The first line of its message, or the name of its class where it has none.
+    """
     return str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -140,6 +163,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Whoever turns any error into a sentence about images, weights or settings has to let this one
     pass. It may be asked without importing torch.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    bool
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True

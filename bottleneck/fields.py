@@ -164,6 +164,11 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
         Of the group of options that the fields make.
     kw_only : bool
         Whether its fields are given by name only, so that others may inherit them.
+
+    Returns
+    -------
+    callable
+        A class decorator.
     """
 
     def make(cls: type[_T]) -> type[_T]:
@@ -290,6 +295,16 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
     Types are told by their names, as those that an annotation names as text need not be imported.
 
+    Parameters
+    ----------
+    function : callable
+        Its first argument, after `self` or `cls`, is annotated.
+
+    Returns
+    -------
+    callable
+        With the same signature.
+
     Raises
     ------
     WrongTypeError
@@ -312,7 +327,17 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def expected(annotation: Any) -> str:
-    """Return in words what a type takes, such as ``auto or a whole number of at least 1``."""
+    """Return in words what a type takes, such as ``auto or a whole number of at least 1``.
+
+    Parameters
+    ----------
+    annotation : Any
+        A type as fields and parameters are annotated with.
+
+    Returns
+    -------
+    str
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _described(*arguments)

@@ -261,7 +261,7 @@ def settings_in_force(bottleneck, *arguments):
 def test_a_shared_key_counts_where_its_value_fits(bottleneck):
     """Several commands have an option of that name, and mean different things by it."""
     Path("bottleneck.toml").write_text(
-        '[default]\nC = [0.1, 1]\nclf = "svm"\npool = ["avg", "spp"]\nprecision = "bf16-mixed"\n'
+        '[default]\nC = [0.1, 1]\nclf = "svm"\npool = ["avg", "spp"]\nprecision = "auto"\n'
     )
     found = settings_in_force(bottleneck)
     assert found["sweep", "C"] == ([0.1, 1], "[default]")
@@ -270,8 +270,8 @@ def test_a_shared_key_counts_where_its_value_fits(bottleneck):
     assert found["sweep", "clf"] == (["svm"], "[default]")
     assert found["sweep", "pool"] == (["avg", "spp"], "[default]")
     assert found["extract", "pool"] == ("none", "default")
-    assert found["finetune", "precision"] == ("bf16-mixed", "[default]")
-    assert found["extract", "precision"] == ("auto", "default")
+    assert found["finetune", "precision"] == ("fp32", "default")
+    assert found["extract", "precision"] == ("auto", "[default]")
 
 
 def test_what_is_removed_is_not_chosen_by_a_shared_key(bottleneck):

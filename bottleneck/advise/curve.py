@@ -39,7 +39,18 @@ class PowerLaw:
     exponent: float
 
     def error(self, images: float) -> float:
-        """Return the share of held-out images that a head of so many images gets wrong."""
+        """Return the share of held-out images that a head of so many images gets wrong.
+
+        Parameters
+        ----------
+        images : float
+            Number of training images.
+
+        Returns
+        -------
+        float
+            Error rate.
+        """
         return float(self.asymptote + self.scale * images**-self.exponent)
 
 

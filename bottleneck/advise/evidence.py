@@ -200,6 +200,16 @@ def other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
     """Return heads to compare one with, and whether each is richer than that one.
 
     A network with larger steps and less patience does as well in a comparison, and sooner.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The classifier to compare with.
+
+    Returns
+    -------
+    list of (Recipe, bool)
+        Classifiers; True where one is richer than `recipe`.
     """
     if recipe.name in {"mlp", "knn"}:
         return [(recipe_of(name), False) for name in ("softmax", "lda", "centroid")]

@@ -55,12 +55,44 @@ class Depths:
         self._most = max(1, *(self._costs[each.layer] for each in selections))
 
     def in_order(self, selections: Sequence[FeatureSource]) -> list[FeatureSource]:
-        """Return layers as their network computes them."""
+        """Return layers as their network computes them.
+
+        Parameters
+        ----------
+        selections : sequence of FeatureSource
+            Layers of the network, each once.
+
+        Returns
+        -------
+        list of FeatureSource
+            The same, sorted.
+
+        Raises
+        ------
+        ValueError
+            One is not a layer of the network.
+        """
         names = list(self._costs)
         return sorted(selections, key=lambda each: names.index(each.layer))
 
     def share(self, selection: FeatureSource) -> float:
-        """Return what share of the multiply-adds of the most expensive layer a layer needs."""
+        """Return what share of the multiply-adds of the most expensive layer a layer needs.
+
+        Parameters
+        ----------
+        selection : FeatureSource
+            A layer of the network.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+
+        Raises
+        ------
+        KeyError
+            It is not a layer of the network.
+        """
         return self._costs[selection.layer] / self._most
 
     def fine_tuning(

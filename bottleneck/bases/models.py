@@ -31,7 +31,17 @@ class Transform(TransformFacts):
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> Self:
-        """Take over the preset that a torchvision weights entry carries."""
+        """Take over the preset that a torchvision weights entry carries.
+
+        Parameters
+        ----------
+        preset : Any
+            torchvision's ``ImageClassification``.
+
+        Returns
+        -------
+        Transform
+        """
         (resize,), (crop,) = preset.resize_size, preset.crop_size
         return cls(
             resize=(resize, resize),
@@ -43,7 +53,17 @@ class Transform(TransformFacts):
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Self:
-        """Take over a data configuration as `timm.data.resolve_data_config` gives it."""
+        """Take over a data configuration as `timm.data.resolve_data_config` gives it.
+
+        Parameters
+        ----------
+        config : mapping of str to Any
+            ``input_size``, ``crop_pct``, ``crop_mode`` and the like.
+
+        Returns
+        -------
+        Transform
+        """
         _, height, width = config["input_size"]
         share = config["crop_pct"]
         return cls(
@@ -74,6 +94,10 @@ class Transform(TransformFacts):
             Decode large JPEGs at a fraction of their size.
         exact_resize : bool
             Resize as Pillow does, bit for bit.
+
+        Returns
+        -------
+        Transform
 
         Raises
         ------
@@ -176,6 +200,16 @@ class Transform(TransformFacts):
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width that an image is resized to.
 
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        (int, int)
+            Height and width in pixels.
+
         Raises
         ------
         BadImageError
@@ -193,14 +227,39 @@ class Transform(TransformFacts):
         return size
 
     def proportions(self, height: int, width: int) -> tuple[int, int]:
-        """Return `size_of`, and 0, 0 for an image that it refuses."""
+        """Return `size_of`, and 0, 0 for an image that it refuses.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        (int, int)
+        """
         try:
             return self.size_of(height, width)
         except (BadImageError, ZeroDivisionError):
             return 0, 0
 
     def enough(self, height: int, width: int) -> tuple[int, int]:
-        """Return the height and width at which an image's pixels suffice."""
+        """Return the height and width at which an image's pixels suffice.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        (int, int)
+
+        Raises
+        ------
+        BadImageError
+            See `size_of`.
+        """
         if not self.reduced_decode:
             return height, width
         needed = self.size_of(height, width)

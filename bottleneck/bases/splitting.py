@@ -58,6 +58,11 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     layer : str
         Up to where the network is used; as `Network.resolve` returns it.
 
+    Returns
+    -------
+    Split
+        The boundary, and what is trained above it.
+
     Raises
     ------
     UnknownNameError

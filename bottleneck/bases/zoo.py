@@ -67,7 +67,17 @@ class ModelRow:
 
     @classmethod
     def of(cls, model: Model) -> Self:
-        """Return the row of a model."""
+        """Return the row of a model.
+
+        Parameters
+        ----------
+        model : Model
+            As `find_model` returns it.
+
+        Returns
+        -------
+        ModelRow
+        """
         default = next(iter(model.weights.values()), None)
         return cls(
             name=model.name,
@@ -103,7 +113,13 @@ def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of all models but timm's, which are ``timm:NAME``."""
+    """Return the names of all models but timm's, which are ``timm:NAME``.
+
+    Returns
+    -------
+    tuple of str
+        Sorted.
+    """
     return tuple(sorted({*_built_in(), *entry_points(group=_PLUGIN_GROUP).names}))
 
 
@@ -150,7 +166,15 @@ def find_model(name: str) -> Model:
 
 
 def timm_release() -> tuple[str, list[str]]:
-    """Return the version of timm that the table is of, and the names of all its models there."""
+    """Return the version of timm that the table is of, and the names of all its models there.
+
+    Returns
+    -------
+    version : str
+        timm's version.
+    names : list of str
+        Its models, without ``timm:``.
+    """
     timm = _table()["timm"]
     return timm["version"], timm["names"]
 

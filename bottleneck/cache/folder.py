@@ -40,15 +40,48 @@ class Cache:
         self.root: Path = root.root if isinstance(root, Cache) else Path(root)
 
     def bank(self, model: str, fingerprint: str) -> Bank:
-        """Return the bank of a fingerprint, which need not exist yet."""
+        """Return the bank of a fingerprint, which need not exist yet.
+
+        Parameters
+        ----------
+        model : str
+            Name of the model.
+        fingerprint : str
+            SHA-256 of all that decides the features, hexadecimal.
+
+        Returns
+        -------
+        Bank
+        """
         return self.named(f"{slug(model)}-{fingerprint[:12]}")
 
     def named(self, name: str) -> Bank:
-        """Return the bank of a name, which need not exist."""
+        """Return the bank of a name, which need not exist.
+
+        Parameters
+        ----------
+        name : str
+            Name of its folder.
+
+        Returns
+        -------
+        Bank
+        """
         return Bank(self.root / name)
 
     def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
-        """Return the bank of plain images' features, and that of their views if there are any."""
+        """Return the bank of plain images' features, and that of their views if there are any.
+
+        Parameters
+        ----------
+        source : FeatureSource
+            Where features came from.
+
+        Returns
+        -------
+        tuple of Bank
+            One or two.
+        """
         plain = self.bank(source.model, source.fingerprint)
         return (plain, self.named(source.view_bank)) if source.view_bank else (plain,)
 
@@ -64,6 +97,16 @@ class Cache:
 
     def find_banks(self, name: str) -> tuple[Bank, ...]:
         """Return the banks whose names begin so: a model's name finds all of its banks.
+
+        Parameters
+        ----------
+        name : str
+            The name, or how it begins.
+
+        Returns
+        -------
+        tuple of Bank
+            One at least, by name.
 
         Raises
         ------
@@ -83,6 +126,16 @@ class Cache:
     def set_file(self, name: str) -> Path:
         """Return the path of an image set's CSV file.
 
+        Parameters
+        ----------
+        name : str
+            Name of the image set.
+
+        Returns
+        -------
+        Path
+            Need not exist.
+
         Raises
         ------
         UsageError
@@ -100,7 +153,25 @@ class Cache:
         return self.root / "sets" / f"{name}.csv"
 
     def record_run(self, run: Extraction) -> Extraction:
-        """Keep what an extraction did, under ``runs/``, once the image set has been written."""
+        """Keep what an extraction did, under ``runs/``, once the image set has been written.
+
+        Parameters
+        ----------
+        run : Extraction
+            What the extraction did.
+
+        Returns
+        -------
+        Extraction
+            The same, with the SHA-256 of the image set's file if there is one.
+
+        Raises
+        ------
+        UsageError
+            See `set_file`.
+        CacheError
+            The file cannot be written.
+        """
         stamp = datetime.fromisoformat(run.time).strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
         set_file = self.set_file(run.image_set)
@@ -123,6 +194,10 @@ class Cache:
         damaged_too : bool
             Whether a damaged record is an error, or is passed over.
 
+        Returns
+        -------
+        list of Extraction
+
         Raises
         ------
         DamagedError
@@ -136,7 +211,13 @@ class Cache:
         return records
 
     def check_writable(self) -> None:
-        """Raise `CacheError` unless files can be written into the cache folder."""
+        """Raise `CacheError` unless files can be written into the cache folder.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be made, or no file can be written into it.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.root).close()

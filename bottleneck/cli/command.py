@@ -136,7 +136,17 @@ COMMANDS: dict[str, Command] = {}
 
 
 def add_command(name: str, panel: str) -> Callable[[_F], _F]:
-    """Make a function a command; `cache verify` is one of the group ``cache``."""
+    """Make a function a command; `cache verify` is one of the group ``cache``.
+
+    Parameters
+    ----------
+    name, panel : str
+        The command as it is typed, and the panel of its help.
+
+    Returns
+    -------
+    callable
+    """
 
     def add(function: _F) -> _F:
         COMMANDS[name] = Command(name, function, panel)

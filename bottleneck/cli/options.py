@@ -91,7 +91,18 @@ class StartSettings:
 
 
 def check_picture(file: Path | None) -> None:
-    """Refuse a picture that cannot be drawn before anything is computed."""
+    """Refuse a picture that cannot be drawn before anything is computed.
+
+    Parameters
+    ----------
+    file : Path or None
+        None where no picture is asked for.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        See `bottleneck.pictures.check_picture`.
+    """
     if file:
         from bottleneck import pictures
 
@@ -99,14 +110,43 @@ def check_picture(file: Path | None) -> None:
 
 
 def memory_of(given: int | None) -> int:
-    """Return what features may take: half of what is free, if it is not given."""
+    """Return what features may take: half of what is free, if it is not given.
+
+    Parameters
+    ----------
+    given : int or None
+        Bytes, as the user gave them.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     from bottleneck.features import free_memory
 
     return free_memory() // 2 if given is None else given
 
 
 def in_parallel(jobs: int, backend: str = "loky") -> Any:
-    """Return joblib's configuration for so many processes of a kind."""
+    """Return joblib's configuration for so many processes of a kind.
+
+    Parameters
+    ----------
+    jobs : int
+        Number of processes; -1 for one on each core.
+    backend : str
+        joblib's name of the backend.
+
+    Returns
+    -------
+    context manager
+        joblib's ``parallel_config``.
+
+    Raises
+    ------
+    UsageError
+        `jobs` is 0, or joblib has no such backend here.
+    """
     import joblib
 
     # A process that has loaded PyTorch is taken for one that leaks memory, and another takes over.

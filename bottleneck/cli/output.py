@@ -46,23 +46,47 @@ stop = _Stop()
 
 
 def note(text: str) -> None:
-    """Print a line that is not a result."""
+    """Print a line that is not a result.
+
+    Parameters
+    ----------
+    text : str
+        The line, for the standard error.
+    """
     print(text, file=sys.stderr, flush=True)
 
 
 def print_json(content: Any) -> None:
-    """Print a result as JSON."""
+    """Print a result as JSON.
+
+    Parameters
+    ----------
+    content : Any
+        What JSON can hold.
+    """
     print(json.dumps(content, indent=2))
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of the same columns as CSV."""
+    """Print rows of the same columns as CSV.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Column to value; the first row's keys become the header.
+    """
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
 
 
 def print_list(facts: Mapping[str, str]) -> None:
-    """Print a line for each fact: its name, then what it is."""
+    """Print a line for each fact: its name, then what it is.
+
+    Parameters
+    ----------
+    facts : mapping of str to str
+        Name to fact, one at least.
+    """
     width = max(map(len, facts))
     for name, fact in facts.items():
         print(f"{name.ljust(width)}  {fact}")
@@ -105,7 +129,12 @@ def print_table(
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Show on a terminal that libraries are being imported, which takes seconds."""
+    """Show on a terminal that libraries are being imported, which takes seconds.
+
+    Yields
+    ------
+    None
+    """
     if "torch" in sys.modules or not sys.stderr.isatty():
         yield
         return
@@ -132,6 +161,11 @@ def progress_shown(
         What is counted.
     as_json : bool
         Write JSON lines.
+
+    Yields
+    ------
+    callable
+        Takes the stage, the number done, the number in all, and other counts by name.
     """
     if quiet:
         yield _report(lambda *_: None)

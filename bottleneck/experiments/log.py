@@ -153,6 +153,15 @@ class ExperimentLog:
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
         """Return the experiment with these settings, or None, also where there is no log.
 
+        Parameters
+        ----------
+        settings : mapping of str to Any
+            All settings of the experiment, as JSON holds them.
+
+        Returns
+        -------
+        Experiment or None
+
         Raises
         ------
         UsageError
@@ -180,6 +189,15 @@ class ExperimentLog:
 
     def experiment(self, number: int) -> Experiment:
         """Return the experiment with a number.
+
+        Parameters
+        ----------
+        number : int
+            From 1 on, in the order in which the experiments were logged.
+
+        Returns
+        -------
+        Experiment
 
         Raises
         ------
@@ -253,7 +271,13 @@ class ExperimentLog:
 
 
 def environment() -> dict[str, Any]:
-    """Return what experiments are computed with: versions, platform and number of processors."""
+    """Return what experiments are computed with: versions, platform and number of processors.
+
+    Returns
+    -------
+    dict of str to Any
+        Package to version, and ``python``, ``platform``, ``machine`` and ``processors``.
+    """
     found = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

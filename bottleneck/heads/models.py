@@ -49,7 +49,18 @@ class Model(ABC):
 
     @abstractmethod
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return scores of shape (n, k) of features of shape (n, d)."""
+        """Return scores of shape (n, k) of features of shape (n, d).
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Features, shape (n, d).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n, k), also for two classes.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +147,18 @@ class Neighbours(Model):
         return self.scores_of(self.nearest(X))
 
     def nearest(self, X: np.ndarray) -> np.ndarray:
-        """Return the places of the `n_neighbors` nearest rows, nearest first."""
+        """Return the places of the `n_neighbors` nearest rows, nearest first.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Features, shape (n, d).
+
+        Returns
+        -------
+        np.ndarray
+            int of shape (n, n_neighbors), or fewer columns where there are fewer rows.
+        """
         squares = np.einsum("ij,ij->i", self.rows, self.rows)
         at_once = max(1, _BLOCK_BYTES // (8 * max(1, *self.rows.shape)))
         found = []
@@ -151,7 +173,18 @@ class Neighbours(Model):
         return np.concatenate(found)
 
     def scores_of(self, nearest: np.ndarray) -> np.ndarray:
-        """Return scores by the votes of rows, whose places have the shape (n, neighbours)."""
+        """Return scores by the votes of rows, whose places have the shape (n, neighbours).
+
+        Parameters
+        ----------
+        nearest : np.ndarray
+            As `nearest` returns them.
+
+        Returns
+        -------
+        np.ndarray
+            Log odds, or log probabilities unless `multilabel`; shape (n, k).
+        """
         said, there = self.votes[nearest].sum(axis=1), self.counts[nearest].sum(axis=1)
         if self.multilabel:
             return np.asarray(np.log(said + 0.5) - np.log(there - said + 0.5))
@@ -163,7 +196,24 @@ MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptr
 
 
 def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
-    """Return the model that a head's record describes; `ValueError` where the arrays do not fit."""
+    """Return the model that a head's record describes; `ValueError` where the arrays do not fit.
+
+    Parameters
+    ----------
+    record : HeadRecord
+        What is known of the head.
+    arrays : mapping of str to np.ndarray
+        The model's arrays, by their names.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        An array or setting is missing or unknown, of another shape or type, or not finite.
+    """
     kind = MODELS[record.kind]
     given, needed = {*arrays, *record.settings}, {each.name for each in fields(kind)}
     if given != needed:

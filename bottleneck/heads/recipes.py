@@ -61,13 +61,51 @@ class Recipe(ABC):
 
     @abstractmethod
     def fit(self, problem: Problem, value: Any) -> Fitted:
-        """Fit on all rows, for one value of the parameter."""
+        """Fit on all rows, for one value of the parameter.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows.
+        value : Any
+            A value of the hyper-parameter; None where the classifier has none.
+
+        Returns
+        -------
+        Fitted
+            The model, and whether its solver converged.
+
+        Raises
+        ------
+        DataError
+            The training of a network diverged.
+        """
 
     @abstractmethod
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
     ) -> Iterator[list[np.ndarray]]:
-        """Yield for each value the scores (m, k) of each fold's held-out rows."""
+        """Yield for each value the scores (m, k) of each fold's held-out rows.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows.
+        folds : sequence of Fold
+            Which rows are fitted on, and which are held out.
+        grid : sequence
+            Values of the hyper-parameter.
+
+        Yields
+        ------
+        list of np.ndarray
+            For each fold the scores, shape (m, k), in the order of the rows held out.
+
+        Raises
+        ------
+        DataError
+            The training of a network diverged.
+        """
 
 
 @dataclass(frozen=True)
@@ -208,7 +246,17 @@ class MLP(Recipe, MLPSettings):
 
     @classmethod
     def of(cls, given: MLPSettings) -> Self:
-        """Return the recipe with settings that may be part of others."""
+        """Return the recipe with settings that may be part of others.
+
+        Parameters
+        ----------
+        given : MLPSettings
+            The settings, which may have other fields as well.
+
+        Returns
+        -------
+        MLP
+        """
         return cls(**{each.name: getattr(given, each.name) for each in fields(MLPSettings)})
 
     @property
@@ -244,6 +292,10 @@ class MLP(Recipe, MLPSettings):
             Which of them are trained on, and which are held out.
         progress : callable, optional
             Called with ``"mlp"``, the epochs done and the most there may be.
+
+        Returns
+        -------
+        Fitted
 
         Raises
         ------

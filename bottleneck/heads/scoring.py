@@ -25,6 +25,17 @@ def link_of(clf: str, *, multilabel: bool) -> str:
 
     ``independent``: each class by the sigmoid of its own score, where a row may be of several;
     ``one_vs_rest``: sigmoids that are divided by their sum, for ``logreg``; else ``softmax``.
+
+    Parameters
+    ----------
+    clf : str
+        Name of the classifier.
+    multilabel : bool
+        Whether a row may be of several classes.
+
+    Returns
+    -------
+    str
     """
     if multilabel:
         return "independent"
@@ -167,6 +178,17 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
     """Return which classes the scores give each row, bool of shape (n, k).
 
     The highest score wins; where a row may be of several classes, all above zero do.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Shape (n, k).
+    multilabel : bool
+        Whether a row may be of several classes.
+
+    Returns
+    -------
+    np.ndarray
     """
     if multilabel:
         return np.asarray(scores > 0)
@@ -174,7 +196,20 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
 
 
 def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | None]:
-    """Return the average precision of each class; None of one that no row is of."""
+    """Return the average precision of each class; None of one that no row is of.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Shape (n, k).
+    targets : Targets
+        n rows of k classes.
+
+    Returns
+    -------
+    list of float or None
+        k values from 0 to 1.
+    """
     from sklearn.metrics import average_precision_score
 
     return [

@@ -80,6 +80,10 @@ class ImageSet:
         seed : int
             Seed of the split.
 
+        Returns
+        -------
+        ImageSet
+
         Raises
         ------
         PathMissingError

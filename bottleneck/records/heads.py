@@ -52,7 +52,20 @@ class HeadFacts(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a head cannot be read."""
+        """Return what to raise where a head cannot be read.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `DataError`.
+        """
         return DataError(f"the head {str(path)!r} cannot be read ({error}); fit it again")
 
 
@@ -91,7 +104,17 @@ class HeadRecord(HeadFacts):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Read how heads of no known features said so."""
+        """Read how heads of no known features said so.
+
+        Parameters
+        ----------
+        content : dict of str to Any
+            What JSON held.
+
+        Returns
+        -------
+        dict of str to Any
+        """
         return {**content, "source": None} if content.get("source") == {} else content
 
 
@@ -155,7 +178,20 @@ class ModelRecord(ModelFacts):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return what to raise where a model cannot be read."""
+        """Return what to raise where a model cannot be read.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `WeightsError`.
+        """
         return WeightsError(
             f"the fine-tuned model {str(path)!r} cannot be read ({error}); fine-tune it again"
         )

@@ -97,7 +97,17 @@ class BaseSettings:
     device: Device = "auto"
 
     def agrees_with(self, other: "BaseSettings") -> bool:
-        """Tell whether both are of the same base."""
+        """Tell whether both are of the same base.
+
+        Parameters
+        ----------
+        other : BaseSettings
+            May have other fields as well, which are not compared.
+
+        Returns
+        -------
+        bool
+        """
         names = [each.name for each in fields(BaseSettings)]
         return all(getattr(self, name) == getattr(other, name) for name in names)
 

@@ -230,11 +230,11 @@ class FinetuneSettings:
     learning_rate: Annotated[
         Positive, Doc("Learning rate of the head; backbone layers use less.")
     ] = 1e-3
-    base_share: Annotated[
-        Positive, Doc("Learning rate of the last block, as a share of the head's.")
+    backbone_lr_factor: Annotated[
+        Positive, Doc("Learning rate of the last block, as a factor of the head's.")
     ] = 0.1
-    block_decay: Annotated[
-        Positive, Doc("Learning rate of a block, as a share of the next one's.")
+    layer_decay: Annotated[
+        Positive, Doc("Learning rate of each earlier block, as a factor of the next block's.")
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
@@ -244,16 +244,16 @@ class FinetuneSettings:
     weight_decay: Annotated[NotNegative, Doc("Of weights, not of biases and normalization.")] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
     label_smoothing: Annotated[Share, Doc("Share of a target spread over all classes.")] = 0.0
-    batch_statistics: Annotated[
+    freeze_batch_norm: Annotated[
         bool,
-        Doc("Let trained batch normalization follow each batch, or keep its own statistics."),
-        Option("--batch-statistics/--kept-statistics"),
-    ] = False
+        Doc("Keep the mean and variance of batch normalization, or take those of each batch."),
+        Option("--freeze-batch-norm/--no-freeze-batch-norm"),
+    ] = True
     balanced: Balanced = False
     precision: Annotated[
-        Literal["32-true", "bf16-mixed", "16-mixed"],
-        Doc("Numbers that training computes in; 16-mixed is for GPUs."),
-    ] = "32-true"
+        Literal["fp32", "bf16", "fp16"],
+        Doc("Precision of training: float32, or mixed precision; fp16 is for GPUs."),
+    ] = "fp32"
     augment: Annotated[Augmentation, Doc("How training images are augmented, or a YAML file.")] = (
         "none"
     )
@@ -287,7 +287,17 @@ class FinetuneSettings:
         return self.augment != "none"
 
     def view(self, epoch: int) -> int:
-        """Return which view of the training images an epoch sees, counted from 1; 0 is plain."""
+        """Return which view of the training images an epoch sees, counted from 1; 0 is plain.
+
+        Parameters
+        ----------
+        epoch : int
+            From 1 on.
+
+        Returns
+        -------
+        int
+        """
         if not self.augmented:
             return 0
         return epoch if self.views is None else 1 + (epoch - 1) % self.views
@@ -297,9 +307,19 @@ class FinetuneSettings:
         return {**asdict(self), "clip": None if self.clip == inf else self.clip}
 
     def difference(self, others: Mapping[str, Any]) -> str:
-        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``."""
+        """Return the name of a setting that others, as `as_dict` has them, lack; or ``""``.
+
+        Parameters
+        ----------
+        others : mapping of str to Any
+            Of another run.
+
+        Returns
+        -------
+        str
+        """
         own = self.as_dict()
         names = [field.name for field in fields(self)]
-        if not self.batch_statistics:
-            names.remove("accumulate")  # the pieces of a step change no result but these statistics
+        if self.freeze_batch_norm:
+            names.remove("accumulate")  # only statistics of batches depend on the pieces of a step
         return next((name for name in names if own[name] != others.get(name)), "")
