@@ -396,7 +396,7 @@ def cache_in_the_way(make_images):
             2,
             "'vgg61'; 'bottleneck models' lists them all; did you mean 'vgg",
         ),
-        (None, ("cache", "info", "x"), 2, "no bank 'x' in 'cache'"),
+        (None, ("cache", "info", "x"), 2, "no bank 'x' in 'cache', which has none"),
     ],
 )
 def test_a_mistake_is_one_sentence(  # noqa: PLR0917 - a table's columns

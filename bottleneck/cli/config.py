@@ -109,9 +109,10 @@ def _take(config: Config, commands: Mapping[str, _Fields], table: str, content: 
             f"[{_SHARED}] or the name of a command"
         )
     if not known:
+        tables = [_SHARED, *(name.replace(" ", ".") for name in commands)]
         raise UsageError(
             f"{path!r} has a table [{shown}] that is no command; expected [{_SHARED}] or a "
-            f"command's name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
+            f"command's name{did_you_mean(shown, tables)}"
         )
     fields = [
         (name, each)
