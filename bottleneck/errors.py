@@ -27,6 +27,7 @@ __all__ = [
     "did_you_mean",
     "first_line",
     "is_out_of_memory",
+    "some_of",
 ]
 
 _OUT_OF_MEMORY = re.compile(
@@ -140,6 +141,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
+    """Return names as text: the first ones, and how many more there are."""
+    first, others = list(names)[:most], list(names)[most:]
+    return separator.join([*first, f"{len(others)} more"] if others else first)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import bottleneck
 from bottleneck import ExperimentLog, fit_head, load_features
+from bottleneck.cli.command import COMMANDS
 from bottleneck.experiments import environment
 
 PACKAGE = Path(bottleneck.__file__).parent
@@ -76,6 +78,14 @@ def test_no_two_files_import_each_other():
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+def test_commands_are_short():
+    """At most 40 lines each: they parse, call the library and print."""
+    for command in COMMANDS.values():
+        lines, _ = inspect.getsourcelines(command.function)
+        body = [line for line in lines if not line.startswith("@")]
+        assert len(body) <= 40, command.name
 
 
 def run_python(code: str, *options: str) -> subprocess.CompletedProcess:

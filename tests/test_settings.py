@@ -241,6 +241,11 @@ def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):
             "the table [cache.lss], which is not a command; expected [default] or a command's",
         ),
         ("[cache.lss]\n", "; did you mean 'cache.ls'?"),
+        ("[defualt]\n", "; did you mean 'default'?"),
+        (
+            "[leaderboard]\ncompare = [1]\n",
+            "compare must be 2 values, each a whole number, got [1]",
+        ),
         ("[cache]\nls = 1\n", "'bottleneck.toml': [cache.ls] must be a table of settings, got 1"),
         ("[cache]\nseed = 1\n", "the key 'cache.seed' outside of a command's table"),
     ],

@@ -159,6 +159,10 @@ def find_model(name: str) -> Model:
                 f"fine-tuned itself; fine-tune a model that is not"
             )
         return finetuned_model(name, record, find_model(record.base))
+    if Path(name).is_dir():
+        raise UnknownNameError(
+            f"no model {name!r}: this folder has no model.json, which 'bottleneck finetune' writes"
+        )
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
     raise UnknownNameError(
         f"no model {name!r}; 'bottleneck models' lists them all{did_you_mean(name, known)}"

@@ -18,6 +18,7 @@ from bottleneck.errors import (
     UnknownNameError,
     UsageError,
     did_you_mean,
+    some_of,
 )
 from bottleneck.files import slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
@@ -108,8 +109,11 @@ class Cache:
         if not found:
             names = [bank.name for bank in banks]
             raise UnknownNameError(
-                f"no bank {name!r} in {str(self.root)!r}; expected one of "
-                f"{', '.join(names) or 'none, as the cache is empty'}{did_you_mean(name, names)}"
+                f"no bank {name!r} in {str(self.root)!r}; expected one of {some_of(names)}"
+                f"{did_you_mean(name, names)}"
+                if names
+                else f"no bank {name!r} in {str(self.root)!r}, which has none; 'bottleneck "
+                f"extract' makes them, or name another folder with `cache`"
             )
         return found
 

@@ -1,5 +1,6 @@
 """Options that several commands have besides the settings of their stage."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,6 +151,8 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     """
     import joblib
 
+    # A process that has loaded PyTorch is taken for one that leaks memory, and another takes over.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     if not jobs:
         raise UsageError("`jobs` must be at least 1, or -1 for one process per core, got 0")
     try:

@@ -160,6 +160,10 @@ def _plan(
             used = [each for each in run.layers if bank.name in {each.bank, each.view_bank}]
             if used:
                 groups.setdefault(tuple(each.layer for each in used), []).append(run)
+        if not groups:
+            check.skip(
+                "no extraction of its features is recorded, as after 'finetune --from-cache'"
+            )
         for layers, own in groups.items():
             try:
                 items = [i for s in sorted({run.image_set for run in own}) for i in read_set(s)]

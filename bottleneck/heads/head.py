@@ -302,7 +302,7 @@ def head_names(folder: str | Path) -> list[str]:
 
 
 def _no_head(name: str, folder: Path) -> UnknownNameError:
-    near = did_you_mean(name, head_names(folder))
+    near = did_you_mean(Path(name).name, head_names(folder))
     return UnknownNameError(
         f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"
     )
