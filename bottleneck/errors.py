@@ -27,6 +27,7 @@ __all__ = [
     "did_you_mean",
     "first_line",
     "is_out_of_memory",
+    "some_of",
 ]
 
 _OUT_OF_MEMORY = re.compile(
@@ -125,13 +126,42 @@ class PluginError(BottleneckError, ImportError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``."""
+    """Return ``"; did you mean 'x'?"`` for the known name nearest to `name`, or ``""``.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    known : iterable of str
+        What could have been meant.
+
+    Returns
+    -------
+    str
+    """
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
+    """Return names as text: the first ones, and how many more there are."""
+    first, others = list(names)[:most], list(names)[most:]
+    return separator.join([*first, f"{len(others)} more"] if others else first)
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, for use in another message."""
+    """Return the first line of an error's message, for use in another message.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    str
+        The first line of its message, or the name of its class where it has none.
+    """
     return str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -140,6 +170,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Code that turns any error into a message about images, weights or settings must let these pass.
     This function does not import torch.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error.
+
+    Returns
+    -------
+    bool
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True

@@ -91,7 +91,18 @@ class Evaluation:
         return asdict(self)
 
     def save(self, file: str | Path) -> None:
-        """Write the evaluation as JSON, completely or not at all."""
+        """Write the evaluation as JSON, completely or not at all.
+
+        Parameters
+        ----------
+        file : str or Path
+            Where to.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
         atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
 
 

@@ -165,6 +165,11 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
         Title of the group of options in the help.
     kw_only : bool
         Whether its fields are keyword-only, so that subclasses can add required ones.
+
+    Returns
+    -------
+    callable
+        A class decorator.
     """
 
     def make(cls: type[_T]) -> type[_T]:
@@ -283,7 +288,7 @@ def check(value: Any, field: Declared, *, strict: bool = False) -> Any:
             return adapter.validate_json(json.dumps(value, default=str), strict=True)
         return adapter.validate_python(value)
     except ValidationError as error:
-        found = [{**each, "loc": (field.name,)} for each in error.errors()]
+        found = [{**each, "loc": (field.name, *each["loc"])} for each in error.errors()]
         raise _refusal(found, {field.name: field}) from None
 
 
@@ -291,6 +296,16 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
     """Decorate a function to check the type of its first argument.
 
     Types are compared by name, so that types annotated as strings need not be imported.
+
+    Parameters
+    ----------
+    function : callable
+        Its first argument, after `self` or `cls`, is annotated.
+
+    Returns
+    -------
+    callable
+        With the same signature.
 
     Raises
     ------
@@ -314,7 +329,17 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def expected(annotation: Any) -> str:
-    """Describe a type's values in words, such as ``auto or a whole number of at least 1``."""
+    """Describe a type's values in words, such as ``auto or a whole number of at least 1``.
+
+    Parameters
+    ----------
+    annotation : Any
+        A type as fields and parameters are annotated with.
+
+    Returns
+    -------
+    str
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _described(*arguments)
@@ -323,7 +348,10 @@ def expected(annotation: Any) -> str:
         return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
     if origin is Literal:
         return _listed(arguments)
-    return expected(arguments[0]) if origin is tuple else _TYPES.get(annotation, _OTHER_TYPE)
+    if origin is tuple:
+        number = "" if Ellipsis in arguments else f"{len(arguments)} values, each "
+        return f"{number}{expected(arguments[0])}"
+    return _TYPES.get(annotation, _OTHER_TYPE)
 
 
 def _wrong_type(what: str, kinds: Iterable[str], given: object) -> WrongTypeError:
@@ -385,7 +413,7 @@ def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]
             told[name] = str(own)
         elif name not in fields:
             told[name] = f"there is no `{name}`{did_you_mean(name, fields)}"
-        elif error["type"] == "missing":
+        elif error["type"] == "missing" and len(error["loc"]) == 1:
             told[name] = _missing(fields[name])
         elif name not in told:
             field = fields[name]

@@ -105,6 +105,13 @@ def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> Non
 def move(path: Path, target: Path) -> None:
     """Move a file or folder within a disk, so that it is always at one of the two places.
 
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    target : Path
+        Its new path, whose folder is made if need be.
+
     Raises
     ------
     OSError
@@ -122,6 +129,10 @@ def signals_held() -> Iterator[None]:
 
     So a commit in progress is completed. In threads other than the main one, Python runs no signal
     handlers, and nothing is delayed.
+
+    Yields
+    ------
+    None
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -144,10 +155,19 @@ def signals_held() -> Iterator[None]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write an object as JSON, completely or not at all, with a digest of itself as ``sha256``.
 
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    content : mapping of str to Any
+        What JSON can hold, without a key ``sha256``.
+
     Raises
     ------
     ValueError
         The content holds nan or inf, which JSON does not have.
+    OSError
+        The folder cannot be written.
     """
     sealed = {**content, "sha256": _seal(content)}
     atomic_write(path, json.dumps(sealed, indent=2, allow_nan=False) + "\n")
@@ -156,10 +176,21 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file from `write_json`, without the digest.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to Any
+
     Raises
     ------
     ValueError
         The file is damaged or has been edited.
+    OSError
+        The file cannot be read.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -175,12 +206,36 @@ def _seal(content: Mapping[str, Any]) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a name with characters that file names do not allow replaced by ``-``."""
+    """Return a name with characters that file names do not allow replaced by ``-``.
+
+    Parameters
+    ----------
+    name : str
+        Any text.
+
+    Returns
+    -------
+    str
+        Of the same length.
+    """
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
 def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield leftovers of killed processes in a folder: files not changed for an hour."""
+    """Yield leftovers of killed processes in a folder: files not changed for an hour.
+
+    Parameters
+    ----------
+    folder : Path
+        Need not exist.
+    pattern : str
+        Of names, as `Path.glob` takes it.
+
+    Yields
+    ------
+    Path
+        Of a temporary file or folder.
+    """
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):  # its owner removes it just now
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:

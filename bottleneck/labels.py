@@ -14,19 +14,50 @@ SEPARATOR = ";"
 
 
 def classes_of(label: str) -> tuple[str, ...]:
-    """Return the classes in a label, such as ``cat;indoors``; ``;`` alone means none."""
+    """Return the classes in a label, such as ``cat;indoors``; ``;`` alone means none.
+
+    Parameters
+    ----------
+    label : str
+        As a manifest has it.
+
+    Returns
+    -------
+    tuple of str
+        In the order of the label.
+    """
     if SEPARATOR not in label:
         return (label,)
     return tuple(filter(None, map(str.strip, label.split(SEPARATOR))))
 
 
 def join_classes(classes: Iterable[str]) -> str:
-    """Return the label of some classes; `SEPARATOR` for none."""
+    """Return the label of some classes; `SEPARATOR` for none.
+
+    Parameters
+    ----------
+    classes : iterable of str
+        Their names.
+
+    Returns
+    -------
+    str
+    """
     return SEPARATOR.join(classes) or SEPARATOR
 
 
 def carry_several(labels: Iterable[str]) -> bool:
-    """Return whether images may have several classes: any label contains `SEPARATOR`."""
+    """Return whether images may have several classes: any label contains `SEPARATOR`.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        As a manifest has them.
+
+    Returns
+    -------
+    bool
+    """
     return any(SEPARATOR in label for label in labels)
 
 
@@ -35,6 +66,16 @@ def rarest_classes(labels: Sequence[str]) -> list[str]:
 
     Stratifying by it spreads rare classes first (the idea of Sechidis, Tsoumakas and Vlahavas 2011,
     On the Stratification of Multi-label Data, section 3).
+
+    Parameters
+    ----------
+    labels : sequence of str
+        n labels.
+
+    Returns
+    -------
+    list of str
+        n classes; of equally rare ones the first in the alphabet.
     """
     named = [classes_of(label) for label in labels]
     counts = Counter(chain.from_iterable(named))
@@ -65,6 +106,18 @@ class Targets:
 
         `multilabel` forces that, as other labels of the same set may have one. Indicators are
         accepted, too: bool of shape (n, k), whose classes are named by their column numbers.
+
+        Parameters
+        ----------
+        labels : np.ndarray
+            Shape (n,), or (n, k).
+        multilabel : bool
+            Whether a row may be of several classes in any case.
+
+        Returns
+        -------
+        Targets
+            n rows.
         """
         if labels.ndim > 1:
             return cls(tuple(map(str, range(labels.shape[1]))), labels.astype(bool))
@@ -77,6 +130,20 @@ class Targets:
     @classmethod
     def among(cls, labels: np.ndarray, classes: Sequence[str], *, multilabel: bool) -> Self:
         """Encode labels with the given `classes`, one or several for each row.
+
+        Parameters
+        ----------
+        labels : np.ndarray
+            Shape (n,), or bool of shape (n, k).
+        classes : sequence of str
+            k classes.
+        multilabel : bool
+            Whether a label may name several.
+
+        Returns
+        -------
+        Targets
+            n rows of k classes.
 
         Raises
         ------
@@ -112,5 +179,16 @@ class Targets:
         return len(self.codes)
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return some rows, chosen by boolean mask or by index."""
+        """Return some rows, chosen by boolean mask or by index.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            bool of shape (n,), or places from 0 on.
+
+        Returns
+        -------
+        Targets
+            Of the same classes.
+        """
         return replace(self, codes=self.codes[rows])

@@ -198,6 +198,15 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
 def check_picture(file: str | Path) -> Path:
     """Check the path of a picture and return it.
 
+    Parameters
+    ----------
+    file : str or Path
+        ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns
+    -------
+    Path
+
     Raises
     ------
     UsageError

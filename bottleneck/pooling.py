@@ -105,7 +105,21 @@ def pool(features: Array, how: str, axes: str) -> Array:
 
 
 def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]:
-    """Return the shape of one image's pooled activation."""
+    """Return the shape of one image's pooled activation.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one image's activation, unpooled.
+    how : str
+        One of `POOLS`.
+    axes : str
+        As `pool` takes them.
+
+    Returns
+    -------
+    tuple of int
+    """
     if how == "none" or axes == "C":
         return shape
     channels = shape[0] if axes == "CHW" else shape[-1]

@@ -1,7 +1,6 @@
 """Cross-validate many classifiers on many layers of cached features, and log the results."""
 
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from bottleneck.heads.problem import Fold, Problem, Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
 from bottleneck.settings import SweepSettings
+from bottleneck.solvers import in_parallel
 
 __all__ = ["run_sweep"]
 
@@ -129,7 +129,7 @@ def run_sweep(
     if progress:
         progress("sweep", 0, len(tasks))
     found = defaultdict(list)
-    for done, result in enumerate(_in_parallel(tasks, jobs), start=1):
+    for done, result in enumerate(in_parallel(tasks, jobs, ordered=False), start=1):
         number = result[0][0]
         found[number].append(result)
         if len(found[number]) == len(trials[number].folds):
@@ -252,18 +252,6 @@ def _score(
     found = cross_validate(problem, recipe, [repeats[repeat][fold]], values)
     metrics = [{"repeat": repeat, "fold": fold, **each} for (each,) in found]
     return place, metrics, time.perf_counter() - started
-
-
-def _in_parallel(tasks: Sequence[object], jobs: int | None) -> Iterator[_Result]:
-    """Yield results as they come, or at the end if joblib's backend does not support that."""
-    try:
-        parallel = joblib.Parallel(jobs, return_as="generator_unordered")
-    except ValueError:
-        parallel = joblib.Parallel(jobs)
-    with warnings.catch_warnings():
-        # A process that has loaded a large layer may be replaced, which is intended.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        yield from parallel(tasks)
 
 
 def _append(

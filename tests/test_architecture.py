@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import bottleneck
 from bottleneck import ExperimentLog, fit_head, load_features
+from bottleneck.cli.command import COMMANDS
 from bottleneck.experiments import environment
 
 PACKAGE = Path(bottleneck.__file__).parent
@@ -76,6 +78,14 @@ def test_no_two_files_import_each_other():
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
+
+
+def test_commands_are_short():
+    """At most 40 lines each: they parse, call the library and print."""
+    for command in COMMANDS.values():
+        lines, _ = inspect.getsourcelines(command.function)
+        body = [line for line in lines if not line.startswith("@")]
+        assert len(body) <= 40, command.name
 
 
 def run_python(code: str, *options: str) -> subprocess.CompletedProcess:
@@ -235,6 +245,62 @@ def test_every_public_name_resolves_after_every_module_was_imported():
     assert not modules & set(bottleneck.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nansum'"):
         bottleneck.nansum  # noqa: B018 - the access itself is tested
+
+
+def exported_functions() -> dict[str, ast.FunctionDef]:
+    """Functions that ``__all__`` names, in their module or in the package that it is in.
+
+    Commands are left out: their docstring is the help, and an option's text describes a parameter.
+    """
+    names: dict[Path, set[str]] = {}
+    functions = {}
+    for file in PACKAGE.rglob("*.py"):
+        body = ast.parse(file.read_text()).body
+        lists = [
+            node.value
+            for node in body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ]
+        texts = chain.from_iterable(map(ast.walk, lists))
+        names[file] = {each.value for each in texts if isinstance(each, ast.Constant)}
+        functions |= {(file, node.name): node for node in body if isinstance(node, ast.FunctionDef)}
+    return {
+        f"{name_of(file)}.{name}": node
+        for (file, name), node in functions.items()
+        if name in names[file] | names[file.parent / "__init__.py"]
+        and not any("add_command(" in ast.unparse(each) for each in node.decorator_list)
+    }
+
+
+def sections_of(docstring: str) -> dict[str, set[str]]:
+    """Return what each section of a numpydoc docstring names: parameters, types or errors."""
+    sections = re.findall(r"^(\w+)\n-{3,}\n(.*?)(?=\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    heads = {title: re.findall(r"^\S.*", text, re.MULTILINE) for title, text in sections}
+    return {
+        title: {each.strip(" *") for line in lines for each in line.split(" : ")[0].split(",")}
+        for title, lines in heads.items()
+    }
+
+
+def raises(node: ast.AST) -> bool:
+    """Whether a function raises something in its own body, not in one that stands in it."""
+    inner = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
+    own = [each for each in ast.iter_child_nodes(node) if not isinstance(each, inner)]
+    return any(isinstance(each, ast.Raise) or raises(each) for each in own)
+
+
+def test_docstrings_of_exported_functions_have_their_sections():
+    functions = exported_functions()
+    assert len(functions) > 100
+    for name, function in functions.items():
+        sections = sections_of(ast.get_docstring(function) or "")
+        parameters = {each.arg for each in ast.walk(function.args) if isinstance(each, ast.arg)}
+        undocumented = parameters - sections.get("Parameters", set())
+        assert not undocumented, f"{name}: no {', '.join(undocumented)} in Parameters"
+        returned = ast.unparse(function.returns)
+        if parameters and returned not in {"None", "Iterator[None]"}:
+            assert sections.keys() & {"Returns", "Yields"}, f"{name} lacks Returns or Yields"
+        assert "Raises" in sections or not raises(function), f"{name} lacks Raises"
 
 
 def test_the_minimum_versions_are_those_promised():

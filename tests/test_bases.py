@@ -89,6 +89,9 @@ def test_default_layers(name, default, shape):
 def test_misspelled_names_come_with_a_suggestion():
     with pytest.raises(UnknownNameError, match="no model 'resnet5'; .*; did you mean 'resnet50'"):
         FrozenBase("resnet5")
+    Path("heads/svm").mkdir(parents=True)
+    with pytest.raises(UnknownNameError, match="'heads/svm': this folder has no model.json, which"):
+        FrozenBase("heads/svm")
     with pytest.raises(UnknownNameError, match="no model 'resnet50dd' in timm; .*; did you mean"):
         FrozenBase("timm:resnet50dd")
     with pytest.raises(UnknownNameError, match="'block5_pol' in vgg16; .*; did you mean 'block5_p"):

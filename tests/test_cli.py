@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from conftest import layer_record, run_record
 
 from bottleneck import Cache
 from bottleneck.bases import find_model
-from bottleneck.cli import app
+from bottleneck.cli import app, options
+from bottleneck.cli.output import print_table
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
 
@@ -238,6 +240,37 @@ def test_looking_into_the_cache(bottleneck):
     assert json.loads(bottleneck("cache", "ls", "--cache", "empty", "--json").out) == []
 
 
+def test_tables_on_a_narrow_terminal(capsys, monkeypatch):
+    """Words are not broken: headings wrap, then cells, or they are listed if they are few."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+
+    def printed(*rows: dict[str, object]) -> list[str]:
+        print_table(rows)
+        return re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+
+    assert printed({"name": "a", "share of all": 1.5}) == [
+        "name  share of all",
+        "a              1.5",
+    ]
+    wrapped = printed({"name": "n" * 22, "share of": 1.5})
+    assert [line.split() for line in wrapped] == [["share"], ["name", "of"], ["n" * 22, "1.5"]]
+    wide = {"name": "n" * 22, "other": "o" * 22, "share": 1.5}
+    assert printed(wide, wide) == [
+        *(f"name   {'n' * 22}", f"other  {'o' * 22}", "share  1.5", ""),
+        *(f"name   {'n' * 22}", f"other  {'o' * 22}", "share  1.5"),
+    ]
+    assert len(printed(*[wide] * 100)) == 101
+    assert len(printed({"key": "k" * 22, "value": "v" * 22})) == 2
+
+
+def test_processes_that_are_replaced_are_no_news():
+    with options.in_parallel(2):
+        warnings.warn("A worker stopped while some jobs were given to the executor.", stacklevel=1)
+    with pytest.raises(UserWarning, match="another"):
+        warnings.warn("another", stacklevel=1)
+
+
 def test_several_candidates_are_listed_with_the_option_that_chooses(bottleneck, make_images):
     make_images(cat=6, dog=6)
     bottleneck("extract", *TINY, "--layer", "features.3")
@@ -363,7 +396,7 @@ def cache_in_the_way(make_images):
             2,
             "'vgg61'; 'bottleneck models' lists them all; did you mean 'vgg",
         ),
-        (None, ("cache", "info", "x"), 2, "no bank 'x' in 'cache'"),
+        (None, ("cache", "info", "x"), 2, "no bank 'x' in 'cache', which has none"),
     ],
 )
 def test_a_mistake_is_one_sentence(  # noqa: PLR0917 - a table's columns

@@ -1,5 +1,8 @@
 """Choosing an extraction, and labels joined to rows by digest."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from conftest import source_record
@@ -73,6 +76,12 @@ def test_nothing_that_matches(make_images):
     with pytest.raises(UnknownNameError, match="did you mean 'squeezenet1_1'"):
         select_features(cache, model="squeezenet1_0")
     with pytest.raises(UnknownNameError, match="there are squeezenet1_1 features.12.cat of 'data'"):
+        select_features(cache, image_set="other")
+    for name in "abcdefghi":
+        cache.record_run(
+            replace(cache.runs()[0], image_set=name, time=datetime.now(UTC).isoformat())
+        )
+    with pytest.raises(UnknownNameError, match="of 'a'; .* of 'g'; 2 more: choose one of them"):
         select_features(cache, image_set="other")
 
 

@@ -165,26 +165,28 @@ def test_the_two_parts_are_the_whole():
             assert torch.equal(upper_part(network, split, tensors)(below), whole)
 
 
-def tuned(*, batch_statistics: bool, model="resnet18", unfreeze="layer4.1.conv2") -> TunedNetwork:
+def tuned(*, freeze_batch_norm: bool, model="resnet18", unfreeze="layer4.1.conv2") -> TunedNetwork:
     known = find_model(model)
     network = Network(known)
     split = split_network(network, unfreeze, network.resolve("penultimate")[0])
     upper = upper_part(network, split, load_weights(known, "random").state)
     head = torch.nn.Linear(512, 2)
-    return TunedNetwork(upper, head, split, how="none", axes="C", batch_statistics=batch_statistics)
+    return TunedNetwork(
+        upper, head, split, how="none", axes="C", freeze_batch_norm=freeze_batch_norm
+    )
 
 
-@pytest.mark.parametrize("batch_statistics", [False, True])
-def test_which_statistics_training_moves(batch_statistics):
+@pytest.mark.parametrize("freeze_batch_norm", [False, True])
+def test_which_statistics_training_moves(freeze_batch_norm):
     """Never those of frozen layers; those of trained ones only if asked for."""
-    network = tuned(batch_statistics=batch_statistics)
+    network = tuned(freeze_batch_norm=freeze_batch_norm)
     assert not any(name.startswith("upper.layer4.1.bn1") for name, _ in network.tuned())
     names = ("upper.layer4.1.bn1.running_mean", "upper.layer4.1.bn2.running_mean")
     before = {name: network.state_dict()[name].clone() for name in names}
     network.train()(torch.rand(4, 512, 7, 7))
     after = network.state_dict()
     assert torch.equal(before[names[0]], after[names[0]])
-    assert torch.equal(before[names[1]], after[names[1]]) != batch_statistics
+    assert torch.equal(before[names[1]], after[names[1]]) == freeze_batch_norm
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_which_statistics_training_moves(batch_statistics):
 )  # fmt: skip
 def test_the_rate_of_each_block(model, unfreeze, rates, normalization):
     """A tenth of the head's in the last block, half below, and so on; no decay of biases."""
-    network = tuned(batch_statistics=False, model=model, unfreeze=unfreeze)
+    network = tuned(freeze_batch_norm=True, model=model, unfreeze=unfreeze)
     optimizer = make_optimizer(network, FinetuneSettings(unfreeze, learning_rate=1.0))
     groups = {
         id(parameter): (group["lr"], group["weight_decay"])
@@ -304,9 +306,9 @@ def test_a_gradient_is_no_longer_than_clip(started):
     """One step of plain descent goes as far as rate times clip, over all that is trained."""
     head, images, cache = started
     settings = FinetuneSettings(
-        UNFREEZE, epochs=1, batch_size=24, optimizer="sgd", learning_rate=1.0, base_share=1.0,
-        block_decay=1.0, schedule="constant", warm_up=0.0, weight_decay=0.0, clip=1e-3,
-        from_cache=True,
+        UNFREEZE, epochs=1, batch_size=24, optimizer="sgd", learning_rate=1.0,
+        backbone_lr_factor=1.0, layer_decay=1.0, schedule="constant", warm_up=0.0, weight_decay=0.0,
+        clip=1e-3, from_cache=True,
     )  # fmt: skip
     done = finetune_head(head, images, cache, "heads/tuned", settings)
     assert done.head.scores["best_epoch"] == 1
@@ -643,16 +645,16 @@ def test_out_of_memory(started, monkeypatch):
 @pytest.mark.parametrize(
     ("boundary", "settings", "options"),
     [
-        ("blocks.5", {"batch_size": 1}, ["`precision=bf16-mixed`", "`from_cache`"]),
-        (None, {"accumulate": 32}, ["a smaller `batch_size`", "`precision=bf16-mixed`"]),
+        ("blocks.5", {"batch_size": 1}, ["`precision=bf16`", "`from_cache`"]),
+        (None, {"accumulate": 32}, ["a smaller `batch_size`", "`precision=bf16`"]),
         (
             "blocks.5",
-            {"precision": "bf16-mixed", "augment": "flip", "accumulate": 32},
+            {"precision": "bf16", "augment": "flip", "accumulate": 32},
             ["a smaller `batch_size`", "`from_cache` `views=8`"],
         ),
         (
             "blocks.5",
-            {"precision": "bf16-mixed", "augment": "flip", "from_cache": True, "views": 2},
+            {"precision": "bf16", "augment": "flip", "from_cache": True, "views": 2},
             ["more pieces with `accumulate`", "a smaller `batch_size`"],
         ),
     ],
@@ -682,7 +684,7 @@ def test_out_of_memory_is_told_with_the_words_of_what_lacked_it():
 def test_it_stops_when_patience_is_over(started):
     """Rates far too high make it worse; what was best is kept, the network as it was included."""
     head, images, cache = started
-    wild = {**SMALL, "learning_rate": 0.3, "base_share": 1.0, "epochs": 9, "patience": 2}
+    wild = {**SMALL, "learning_rate": 0.3, "backbone_lr_factor": 1.0, "epochs": 9, "patience": 2}
     done = finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**wild))
     scores = done.head.scores
     history = [row["val_loss"] for row in scores["history"]]
@@ -709,7 +711,7 @@ def test_probabilities_never_get_worse(started):
 @pytest.mark.isa
 def test_in_fewer_bits_it_starts_as_well(started):
     head, images, cache = started
-    settings = FinetuneSettings(**{**SMALL, "epochs": 1, "precision": "bf16-mixed"})
+    settings = FinetuneSettings(**{**SMALL, "epochs": 1, "precision": "bf16"})
     done = finetune_head(head, images, cache, "heads/bf16", settings)
     exact = finetune_head(
         head, images, cache, "heads/exact", FinetuneSettings(**{**SMALL, "epochs": 1})
@@ -721,7 +723,7 @@ def test_in_fewer_bits_it_starts_as_well(started):
 def test_scores_that_are_no_numbers_are_told(started, monkeypatch):
     head, images, cache = started
     monkeypatch.setattr(Training, "scores", lambda _: np.full((8, 2), np.nan))
-    with pytest.raises(DataError, match="are not finite in 32-true; give `precision"):
+    with pytest.raises(DataError, match="are not finite in fp32; give `precision"):
         finetune_head(head, images, cache, "heads/x", FinetuneSettings(**SMALL))
     assert not Path("heads/x").exists()
 
@@ -852,8 +854,8 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
             {"optimizer": "adam"},
             "`optimizer` must be adamw, sgd or rmsprop, got 'adam'; did you mean 'adamw'?",
         ),
-        ({"precision": "fp16"}, "`precision` must be 32-true, bf16-mixed or 16-mixed, got 'fp16'"),
-        ({"precision": "16-mixed"}, "16-mixed precision needs a GPU"),
+        ({"precision": "16-mixed"}, "`precision` must be fp32, bf16 or fp16, got '16-mixed'"),
+        ({"precision": "fp16"}, "`precision=fp16` needs a GPU"),
         ({"augment": "flop"}, "path of a .yaml file; did you mean 'flip'"),
         ({"augment": "flip", "from_cache": True}, "give `views=8` for 8 views of each image"),
         ({"views": 3}, "would all be the same; give `augment`"),

@@ -346,6 +346,8 @@ def test_finding_heads():
         UnknownNameError, match="no head 'frist' in 'heads'; .*; did you mean 'first'"
     ):
         find_head("heads", "frist")
+    with pytest.raises(UnknownNameError, match="no head 'heads/frist'.*; did you mean 'first'"):
+        find_head("heads", "heads/frist")
     for name in ("heads/first", "./heads/first/", Path("heads/first").resolve(), "first/"):
         path, head = find_head("heads", name)
         assert path.resolve() == Path("heads/first").resolve()

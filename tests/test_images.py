@@ -476,7 +476,9 @@ def test_near_duplicates_are_pairs_in_different_splits(make_images):
     assert all(pair.splits == ("train", "test") for pair in found.pairs)
     Path("data/test/dog/small.jpg").write_bytes(b"changed")
     found = find_near_duplicates(images)
-    assert [image.reason for image in found.unread] == ["the file changed since its extraction"]
+    assert [image.reason for image in found.unread] == [
+        "the file changed since its digest was taken"
+    ]
     assert found.count == 2
 
 

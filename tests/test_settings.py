@@ -63,9 +63,9 @@ def reference() -> str:
         "Every option is a key of `bottleneck.toml`, too: in the table of its command, such as\n"
         "`[fit-head]` or `[cache.verify]`, or in `[default]` for all commands that have the\n"
         "option and accept its value. A key is the option's name with `_` for `-`. Numbers are\n"
-        "written as numbers and flags as `true` or `false`, without quotes; everything else is a string. An\n"
-        "option that may repeat takes a list or a single value. The command line takes precedence\n"
-        "over a command's table, that over `[default]`, and that over the defaults;\n"
+        "written as numbers and flags as `true` or `false`, without quotes; everything else is a\n"
+        "string. An option that may repeat takes a list or a single value. The command line takes\n"
+        "precedence over a command's table, that over `[default]`, and that over the defaults;\n"
         "`bottleneck config` prints the current settings. `cache prune` takes `model` and `layer`\n"
         "from its own table only.\n"
     )
@@ -242,6 +242,11 @@ def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):
             "the table [cache.lss], which is not a command; expected [default] or a command's",
         ),
         ("[cache.lss]\n", "; did you mean 'cache.ls'?"),
+        ("[defualt]\n", "; did you mean 'default'?"),
+        (
+            "[leaderboard]\ncompare = [1]\n",
+            "compare must be 2 values, each a whole number, got [1]",
+        ),
         ("[cache]\nls = 1\n", "'bottleneck.toml': [cache.ls] must be a table of settings, got 1"),
         ("[cache]\nseed = 1\n", "the key 'cache.seed' outside of a command's table"),
     ],
@@ -262,7 +267,7 @@ def settings_in_force(bottleneck, *arguments):
 def test_a_shared_key_counts_where_its_value_fits(bottleneck):
     """Several commands have an option of that name, and mean different things by it."""
     Path("bottleneck.toml").write_text(
-        '[default]\nC = [0.1, 1]\nclf = "svm"\npool = ["avg", "spp"]\nprecision = "bf16-mixed"\n'
+        '[default]\nC = [0.1, 1]\nclf = "svm"\npool = ["avg", "spp"]\nprecision = "auto"\n'
     )
     found = settings_in_force(bottleneck)
     assert found["sweep", "C"] == ([0.1, 1], "[default]")
@@ -271,8 +276,8 @@ def test_a_shared_key_counts_where_its_value_fits(bottleneck):
     assert found["sweep", "clf"] == (["svm"], "[default]")
     assert found["sweep", "pool"] == (["avg", "spp"], "[default]")
     assert found["extract", "pool"] == ("none", "default")
-    assert found["finetune", "precision"] == ("bf16-mixed", "[default]")
-    assert found["extract", "precision"] == ("auto", "default")
+    assert found["finetune", "precision"] == ("fp32", "default")
+    assert found["extract", "precision"] == ("auto", "[default]")
 
 
 def test_what_is_removed_is_not_chosen_by_a_shared_key(bottleneck):

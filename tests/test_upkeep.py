@@ -320,6 +320,10 @@ def test_a_layer_that_is_no_more_does_not_keep_others_from_a_check(make_images):
     gone, kept = (found[layer["bank"]] for layer in run["layers"])
     assert (gone.rows, kept.rows, kept.skipped) == (0, 6, None)
     assert "no layer 'gone'" in gone.skipped
+    file.unlink()
+    (unknown,) = recheck_banks(cache, [bank])
+    assert (unknown.rows, unknown.difference) == (0, None)
+    assert "no extraction of its features is recorded" in unknown.skipped
 
 
 def test_an_image_set_that_was_changed_is_set_aside(make_images):

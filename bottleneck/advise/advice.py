@@ -140,15 +140,11 @@ def advise_on(
     advance()
     score = partial(score_sizes, jobs=jobs, advance=advance)
     shape = bench.problem.X.shape[1], len(bench.problem.targets.classes)
-    judged = [
-        JudgedLayer(
-            each,
-            depths.share(each),
-            depths.fine_tuning(last, each, *shape),
-            score(bench if each is last else bench_of(each), recipe, sizes),
-        )
-        for each in layers
-    ]
+    judged = []
+    for each in layers:
+        scored = score(bench if each is last else bench_of(each), recipe, sizes)
+        cost = depths.fine_tuning(last, each, *shape)
+        judged.append(JudgedLayer(each, depths.share(each), cost, scored))
     heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
     own = judged[layers.index(last)]
     evidence = gather(bench, judged, own, heads, briefly, seed=settings.seed)

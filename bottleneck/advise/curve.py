@@ -39,7 +39,18 @@ class PowerLaw:
     exponent: float
 
     def error(self, images: float) -> float:
-        """Return the error on held-out images with a number of training images."""
+        """Return the error on held-out images with a number of training images.
+
+        Parameters
+        ----------
+        images : float
+            Number of training images.
+
+        Returns
+        -------
+        float
+            Error rate.
+        """
         return float(self.asymptote + self.scale * images**-self.exponent)
 
 

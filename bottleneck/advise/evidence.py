@@ -200,6 +200,16 @@ def other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
     """Return heads to compare with a head, and whether each is more expressive.
 
     The network has a larger learning rate and less patience: as good for a comparison, but faster.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The classifier to compare with.
+
+    Returns
+    -------
+    list of (Recipe, bool)
+        Classifiers; True where one is richer than `recipe`.
     """
     if recipe.name in {"mlp", "knn"}:
         return [(recipe_of(name), False) for name in ("softmax", "lda", "centroid")]

@@ -56,12 +56,44 @@ class Depths:
         self._most = max(1, *(self._costs[each.layer] for each in selections))
 
     def in_order(self, selections: Sequence[FeatureSource]) -> list[FeatureSource]:
-        """Return layers in the order of computation."""
+        """Return layers in the order of computation.
+
+        Parameters
+        ----------
+        selections : sequence of FeatureSource
+            Layers of the network, each once.
+
+        Returns
+        -------
+        list of FeatureSource
+            The same, sorted.
+
+        Raises
+        ------
+        ValueError
+            One is not a layer of the network.
+        """
         names = list(self._costs)
         return sorted(selections, key=lambda each: names.index(each.layer))
 
     def share(self, selection: FeatureSource) -> float:
-        """Return the multiply-adds up to a layer as a fraction of those up to the deepest one."""
+        """Return the multiply-adds up to a layer as a fraction of those up to the deepest one.
+
+        Parameters
+        ----------
+        selection : FeatureSource
+            A layer of the network.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+
+        Raises
+        ------
+        KeyError
+            It is not a layer of the network.
+        """
         return self._costs[selection.layer] / self._most
 
     def fine_tuning(

@@ -81,7 +81,18 @@ class Samples:
         return float(self.values.std(ddof=1))
 
     def estimate(self, comparisons: int = 1) -> Estimate:
-        """Return the mean with its interval, corrected for several comparisons."""
+        """Return the mean with its interval, corrected for several comparisons.
+
+        Parameters
+        ----------
+        comparisons : int
+            How many intervals are to hold at once.
+
+        Returns
+        -------
+        Estimate
+            The mean, and the lower and upper end of its interval.
+        """
         cells = self.values.mean(axis=0) if self.crossed else self.values.ravel()
         half = half_width(cells.tolist(), self.ratio, comparisons)
         if self.crossed and len(self.values) > 1:
@@ -93,6 +104,18 @@ class Samples:
         """Return the weight of each cell in bootstrap draws, of shape (draws, r, b).
 
         Cells are drawn; if repetitions hold out the same blocks, repetitions and blocks are.
+
+        Parameters
+        ----------
+        draws : int
+            Number of draws.
+        seed : int
+            Seed of the random generator.
+
+        Returns
+        -------
+        np.ndarray
+            int of shape (draws, r, b): how often each draw has each cell.
         """
         generator = np.random.default_rng(seed)
         r, b = self.values.shape
@@ -106,6 +129,18 @@ class Samples:
 
         The plain interval is too narrow: the bootstrap treats cells as independent, and as normal
         where a t distribution applies.
+
+        Parameters
+        ----------
+        value : float
+            The metric of all cells.
+        draws : sequence of float
+            The same metric of each draw of `resampled`.
+
+        Returns
+        -------
+        Estimate
+            `value` with the lower and upper end of its interval.
         """
         cells = self.values.shape[1] if self.crossed else self.values.size
         quantile = float(stdtrit(cells - 1, _TWO_SIDED[1]))

@@ -1,6 +1,6 @@
 """Fit heads on subsets of a layer's rows, and score the held-out rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
 from bottleneck.settings import AdviseSettings, TrainingSettings
-from bottleneck.solvers import threads_for
+from bottleneck.solvers import in_parallel, threads_for
 
 __all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets", "score_sizes"]
 
@@ -139,6 +139,10 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
 
     The held-out rows are stratified folds of the training images, or the ``val`` images if there
     are any, which are then split into as many blocks to estimate the variance.
+
+    Parameters
+    ----------
+    features, recipe, settings : Features, Recipe, AdviseSettings
 
     Returns
     -------
@@ -266,7 +270,7 @@ def score_sizes(
     tasks = dict(zip(keys, wanted, strict=True))
     fit = joblib.delayed(partial(_fit, bench.problem, recipe))
     found = {}
-    for key, each in zip(tasks, _in_order(map(fit, tasks.values()), jobs), strict=True):
+    for key, each in zip(tasks, in_parallel(map(fit, tasks.values()), jobs), strict=True):
         found[key] = each
         for _ in range(keys.count(key)):
             advance()
@@ -283,15 +287,6 @@ def _joined(bench: Bench, fits: Sequence[_Fit]) -> Scored:
         said[repeat, fold.held] = each[0]
     numbers = np.array([each[1:] for each in fits]).T.reshape(3, len(bench.repeats), -1)
     return Scored(said[:, bench.judged], *numbers)
-
-
-def _in_order(tasks: Iterable[object], jobs: int | None) -> Iterator[_Fit]:
-    """Yield results in the order of the tasks, as soon as joblib's backend returns them."""
-    try:
-        parallel = joblib.Parallel(jobs, return_as="generator")
-    except ValueError:
-        parallel = joblib.Parallel(jobs)
-    yield from parallel(tasks)
 
 
 def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:

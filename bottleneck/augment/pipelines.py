@@ -83,7 +83,18 @@ class EdgeAffine(_Warp):
         self.degrees, self.shift, self.shear, self.zoom = degrees, shift, shear, zoom
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the places in the image that the output pixels are sampled at."""
+        """Draw the places in the image that the output pixels are sampled at.
+
+        Parameters
+        ----------
+        flat_inputs : list
+            Images, the first of which gives the size: shape (..., height, width).
+
+        Returns
+        -------
+        dict
+            ``places``: float tensor of shape (height, width, 2), rows and columns in pixels.
+        """
         height, width = flat_inputs[0].shape[-2:]
         draws = (2 * torch.rand(6, dtype=torch.float64) - 1).tolist()
         turn, lean = draws[0] * self.degrees * pi / 180, draws[1] * self.shear
@@ -117,7 +128,18 @@ class EdgeElastic(_Warp):
         self.shift, self.smooth = shift, smooth
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the places in the image that the output pixels are sampled at."""
+        """Draw the places in the image that the output pixels are sampled at.
+
+        Parameters
+        ----------
+        flat_inputs : list
+            Images, the first of which gives the size: shape (..., height, width).
+
+        Returns
+        -------
+        dict
+            ``places``: float tensor of shape (height, width, 2), rows and columns in pixels.
+        """
         height, width = flat_inputs[0].shape[-2:]
         side = min(height, width)
         reach = ceil(_WIDEST * self.smooth * side)
@@ -137,7 +159,13 @@ def _places(height: int, width: int) -> torch.Tensor:
 
 
 def known_classes() -> dict[str, type[v2.Transform]]:
-    """Return the classes that policies may use, by name: torchvision's and our own."""
+    """Return the classes that policies may use, by name: torchvision's and our own.
+
+    Returns
+    -------
+    dict of str to type
+        Class name to subclass of ``torchvision.transforms.v2.Transform``.
+    """
     theirs = {name: each for name, each in vars(v2).items() if isinstance(each, type)}
     ours = {"EdgeAffine": EdgeAffine, "EdgeElastic": EdgeElastic}
     return ours | {name: each for name, each in theirs.items() if issubclass(each, v2.Transform)}
@@ -162,7 +190,25 @@ class Seeded(TorchFunctionMode):
 
 @lru_cache(maxsize=16)
 def make_pipeline(text: str, size: tuple[int, int]) -> list[Any]:
-    """Build the steps of a policy's `as_dict`, for a base with this input size."""
+    """Build the steps of a policy's `as_dict`, for a base with this input size.
+
+    Parameters
+    ----------
+    text : str
+        JSON of `Policy.as_dict`.
+    size : (int, int)
+        Height and width in pixels that the base takes.
+
+    Returns
+    -------
+    list
+        Transforms, to be applied one after the other.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        There is no such class, or it does not take its arguments.
+    """
     return [_make(step, size) for step in json.loads(text)["steps"]]
 
 

@@ -62,7 +62,24 @@ class Policy:
 
     @classmethod
     def from_dict(cls, name: str, content: Mapping[str, Any]) -> Self:
-        """Build the policy from its `as_dict`."""
+        """Build the policy from its `as_dict`.
+
+        Parameters
+        ----------
+        name : str
+            Name of the policy.
+        content : mapping of str to Any
+            As `as_dict` returns it.
+
+        Returns
+        -------
+        Policy
+
+        Raises
+        ------
+        KeyError
+            The content has no ``steps``.
+        """
         return cls(name, tuple(pair for step in content["steps"] for pair in step.items()))
 
     @property

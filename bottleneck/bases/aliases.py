@@ -19,6 +19,16 @@ def keras_aliases(model: nn.Module) -> dict[str, str]:
     """Return a mapping of alias to layer or module; some may not be in the model's graph.
 
     The names are those of `keras.applications`.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    dict of str to str
+        Empty where the family of the network has no aliases.
     """
     for kind in type(model).__mro__:
         if pairs := _FAMILIES.get(f"{kind.__module__}.{kind.__name__}"):

@@ -29,7 +29,18 @@ _SEEN_FILE = "seen.txt"
 
 
 def is_finetuned(folder: str | Path) -> bool:
-    """Whether a path is the folder of a fine-tuned model."""
+    """Whether a path is the folder of a fine-tuned model.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The path, which need not exist.
+
+    Returns
+    -------
+    bool
+        True if it is a folder with ``model.json``.
+    """
     return (Path(folder) / _RECORD_FILE).is_file()
 
 
@@ -84,6 +95,15 @@ def write_finetuned(
 def read_finetuned(folder: str | Path) -> ModelRecord:
     """Return the record of a fine-tuned model.
 
+    Parameters
+    ----------
+    folder : str or Path
+        The model's folder.
+
+    Returns
+    -------
+    ModelRecord
+
     Raises
     ------
     WeightsError
@@ -125,6 +145,11 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
         The result of `read_finetuned`.
     base : Model
         The model that was fine-tuned.
+
+    Returns
+    -------
+    Model
+        Its weights are read when the network is built.
     """
     transform = Transform(**vars(record.transform))
     load = partial(_load, folder, record.weights_sha256)

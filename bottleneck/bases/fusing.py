@@ -73,7 +73,17 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
 
 
 def is_plain_convolution(module: nn.Module | None) -> bool:
-    """Whether a module convolves with its stored weights, not with weights computed from them."""
+    """Whether a module convolves with its stored weights, not with weights computed from them.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or None
+        None for an operation that is no module.
+
+    Returns
+    -------
+    bool
+    """
     return type(module) in {nn.Conv2d, *of_timm("layers", "Conv2dSame")}
 
 

@@ -169,7 +169,18 @@ def _has_positions(shape: tuple[int, ...]) -> bool:
 
 
 def last_inside(layers: Iterable[str]) -> dict[str, str]:
-    """Return a mapping of module to the last of the layers in it."""
+    """Return a mapping of module to the last of the layers in it.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names with dots, in the order of computation.
+
+    Returns
+    -------
+    dict of str to str
+        Name of a module to the name of its last layer.
+    """
     last = {}
     for layer in layers:
         parts = layer.split(".")

@@ -40,13 +40,46 @@ _TIMM_TOP1 = {
 
 
 def of_timm(module: str, name: str) -> tuple[Any, ...]:
-    """Return a class of timm as a tuple; empty if timm is not imported, so nothing can be of it."""
+    """Return a class of timm as a tuple; empty if timm is not imported, so nothing can be of it.
+
+    Parameters
+    ----------
+    module : str
+        Module inside timm, such as ``layers``.
+    name : str
+        Name of the class.
+
+    Returns
+    -------
+    tuple of type
+        The class alone, or empty; as `isinstance` takes it.
+
+    Raises
+    ------
+    AttributeError
+        The module is loaded and has no such class.
+    """
     found = sys.modules.get(f"timm.{module}")
     return () if found is None else (getattr(found, name),)
 
 
 def from_torchvision(name: str) -> Model:
-    """Return a torchvision classifier with torchvision's weights."""
+    """Return a torchvision classifier with torchvision's weights.
+
+    Parameters
+    ----------
+    name : str
+        torchvision's name of the architecture.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        torchvision has no such model.
+    """
     import torch
     import torchvision
 
@@ -82,6 +115,10 @@ def from_timm(wanted: str, name: str) -> Model:
         timm's name of the architecture, or ``ARCHITECTURE.TAG`` for specific weights.
     name : str
         Name used by the user.
+
+    Returns
+    -------
+    Model
 
     Raises
     ------
@@ -128,7 +165,24 @@ def from_timm(wanted: str, name: str) -> Model:
 
 
 def build_timm(name: str, _image_size: object = None) -> "nn.Module":
-    """Build a network of timm with arbitrary weights."""
+    """Build a network of timm with arbitrary weights.
+
+    Parameters
+    ----------
+    name : str
+        timm's name of the model.
+    _image_size : object
+        Not used: timm's networks are built for their own size.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Raises
+    ------
+    RuntimeError
+        timm has no such model.
+    """
     import timm
 
     module: nn.Module = timm.create_model(name, pretrained=False)

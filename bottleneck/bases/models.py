@@ -31,7 +31,17 @@ class Transform(TransformFacts):
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> Self:
-        """Build the transform from the preset of torchvision weights."""
+        """Build the transform from the preset of torchvision weights.
+
+        Parameters
+        ----------
+        preset : Any
+            torchvision's ``ImageClassification``.
+
+        Returns
+        -------
+        Transform
+        """
         (resize,), (crop,) = preset.resize_size, preset.crop_size
         return cls(
             resize=(resize, resize),
@@ -43,7 +53,17 @@ class Transform(TransformFacts):
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any]) -> Self:
-        """Build the transform from a data configuration of `timm.data.resolve_data_config`."""
+        """Build the transform from a data configuration of `timm.data.resolve_data_config`.
+
+        Parameters
+        ----------
+        config : mapping of str to Any
+            ``input_size``, ``crop_pct``, ``crop_mode`` and the like.
+
+        Returns
+        -------
+        Transform
+        """
         _, height, width = config["input_size"]
         share = config["crop_pct"]
         return cls(
@@ -74,6 +94,10 @@ class Transform(TransformFacts):
             Decode large JPEGs at a fraction of their size.
         exact_resize : bool
             Resize as Pillow does, bit for bit.
+
+        Returns
+        -------
+        Transform
 
         Raises
         ------
@@ -176,6 +200,16 @@ class Transform(TransformFacts):
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width that an image is resized to.
 
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        (int, int)
+            Height and width in pixels.
+
         Raises
         ------
         BadImageError
@@ -193,14 +227,39 @@ class Transform(TransformFacts):
         return size
 
     def proportions(self, height: int, width: int) -> tuple[int, int]:
-        """Return `size_of`, or 0, 0 for images that it rejects."""
+        """Return `size_of`, or 0, 0 for images that it rejects.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        (int, int)
+        """
         try:
             return self.size_of(height, width)
         except (BadImageError, ZeroDivisionError):
             return 0, 0
 
     def enough(self, height: int, width: int) -> tuple[int, int]:
-        """Return the minimum height and width at which an image can be decoded."""
+        """Return the minimum height and width at which an image can be decoded.
+
+        Parameters
+        ----------
+        height, width : int
+            Of the image, in pixels.
+
+        Returns
+        -------
+        (int, int)
+
+        Raises
+        ------
+        BadImageError
+            See `size_of`.
+        """
         if not self.reduced_decode:
             return height, width
         needed = self.size_of(height, width)

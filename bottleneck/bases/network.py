@@ -109,7 +109,22 @@ class Network:
         }
 
     def alias(self, layer: str) -> str | None:
-        """Return the Keras alias of a layer, if it has one."""
+        """Return the Keras alias of a layer, if it has one.
+
+        Parameters
+        ----------
+        layer : str
+            A key of `layers`.
+
+        Returns
+        -------
+        str or None
+
+        Raises
+        ------
+        KeyError
+            The network has no such layer.
+        """
         first = next(iter(self.layers[layer].aliases), None)
         return None if first in WORDS else first
 
@@ -151,12 +166,43 @@ class Network:
         )
 
     def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """Resolve names and return each layer once, in the order of computation."""
+        """Resolve names and return each layer once, in the order of computation.
+
+        Parameters
+        ----------
+        layers : iterable of str
+            Names as `resolve` takes them.
+
+        Returns
+        -------
+        tuple of str
+            Keys of `layers`.
+
+        Raises
+        ------
+        UnknownNameError, UsageError
+            See `resolve`.
+        """
         wanted = {layer for name in layers for layer in self.resolve(name)}
         return tuple(name for name in self.layers if name in wanted)
 
     def tensors(self, layer: str) -> tuple[str, ...]:
-        """Return the names of the parameters and buffers that affect a layer's value, sorted."""
+        """Return the names of the parameters and buffers that affect a layer's value, sorted.
+
+        Parameters
+        ----------
+        layer : str
+            A key of `layers`.
+
+        Returns
+        -------
+        tuple of str
+
+        Raises
+        ------
+        KeyError
+            The network has no such layer.
+        """
         needed = ancestors([self.nodes[layer]])
         return tuple(sorted({name for node in needed for name in self._tensors_at(node)}))
 

@@ -14,7 +14,22 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def dtype_of(precision: str) -> "torch.dtype":
-    """Return the data type of weights and activations."""
+    """Return the data type of weights and activations.
+
+    Parameters
+    ----------
+    precision : str
+        A name of a precision, such as ``fp32`` or ``bf16``.
+
+    Returns
+    -------
+    torch.dtype
+
+    Raises
+    ------
+    KeyError
+        There is no such precision.
+    """
     import torch
 
     dtype: torch.dtype = getattr(torch, _DTYPES[precision])
@@ -27,6 +42,20 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
     ``auto`` is ``bf16`` if the device multiplies bfloat16 natively and the network is dense, else
     ``fp32``: in depthwise convolutions with their few weights, rounding errors do not average out
     (docs/performance.md has the figures).
+
+    Parameters
+    ----------
+    wanted : str
+        ``auto``, or the name of a precision, which is returned as it is.
+    device : torch.device
+        Where to compute.
+    dense : bool
+        Whether the network has no depthwise convolutions.
+
+    Returns
+    -------
+    str
+        The name of a precision.
     """
     if wanted != "auto":
         return wanted
@@ -97,7 +126,17 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
 
 
 def onednn_computes(dtype: "torch.dtype") -> bool:
-    """Return whether oneDNN supports a type here, and PyTorch exposes single operations of it."""
+    """Return whether oneDNN supports a type here, and PyTorch exposes single operations of it.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Type of weights and activations.
+
+    Returns
+    -------
+    bool
+    """
     import torch
 
     operators: Any = torch.ops.mkldnn

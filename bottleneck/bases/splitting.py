@@ -58,6 +58,11 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     layer : str
         The last layer that is used, from `Network.resolve`.
 
+    Returns
+    -------
+    Split
+        The boundary, and what is trained above it.
+
     Raises
     ------
     UnknownNameError

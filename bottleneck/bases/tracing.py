@@ -128,12 +128,36 @@ def copied(
 
 
 def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls, if it calls one."""
+    """Return the module that a node calls, if it calls one.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        The model.
+    node : torch.fx.Node
+        An operation of its graph.
+
+    Returns
+    -------
+    torch.nn.Module or None
+    """
     return root.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
-    """Return nodes and everything they depend on; only what comes after `above`, if given."""
+    """Return nodes and everything they depend on; only what comes after `above`, if given.
+
+    Parameters
+    ----------
+    nodes : iterable of torch.fx.Node
+        Where to begin.
+    above : torch.fx.Node, optional
+        Neither it nor what is reached only through it is returned.
+
+    Returns
+    -------
+    set of torch.fx.Node
+    """
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -148,6 +172,18 @@ def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
     """Return the names of the parameters and buffers that an operation reads.
 
     A counter of training batches has no effect and is left out.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        The model.
+    node : torch.fx.Node
+        An operation of its graph.
+
+    Returns
+    -------
+    list of str
+        Names as `root` has them; empty where the operation reads none.
     """
     if node.op == "get_attr":
         return [str(node.target)]
@@ -182,6 +218,10 @@ def with_tensors(
         The operations.
     tensors : mapping of str to torch.Tensor
         Parameters and buffers by the model's names; used directly, without a copy.
+
+    Returns
+    -------
+    torch.fx.GraphModule
     """
     module = copy.deepcopy(fx.GraphModule(root, graph))
     for name in _tensors_of(module):
@@ -231,7 +271,18 @@ class Measured(fx.Interpreter):
         self._own_costs.clear()
 
     def run_node(self, node: fx.Node) -> Any:
-        """Run one operation and record its shape and cost."""
+        """Run one operation and record its shape and cost.
+
+        Parameters
+        ----------
+        node : torch.fx.Node
+            The operation.
+
+        Returns
+        -------
+        Any
+            Its value, a tensor on the meta device as a rule.
+        """
         before = self._counter.get_total_flops()
         result = super().run_node(node)
         own = (self._counter.get_total_flops() - before) // (2 * _PROBE)

@@ -190,7 +190,18 @@ def used_tensors(
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the SHA-256 over names, types, shapes and bytes of tensors."""
+    """Return the SHA-256 over names, types, shapes and bytes of tensors.
+
+    Parameters
+    ----------
+    tensors : mapping of str to torch.Tensor
+        On the processor, by name.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; the order of the mapping does not count.
+    """
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -67,7 +67,17 @@ class ModelRow:
 
     @classmethod
     def of(cls, model: Model) -> Self:
-        """Build the row of a model."""
+        """Build the row of a model.
+
+        Parameters
+        ----------
+        model : Model
+            As `find_model` returns it.
+
+        Returns
+        -------
+        ModelRow
+        """
         default = next(iter(model.weights.values()), None)
         return cls(
             name=model.name,
@@ -103,7 +113,13 @@ def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of all models except timm's, which are ``timm:NAME``."""
+    """Return the names of all models except timm's, which are ``timm:NAME``.
+
+    Returns
+    -------
+    tuple of str
+        Sorted.
+    """
     return tuple(sorted({*_built_in(), *entry_points(group=_PLUGIN_GROUP).names}))
 
 
@@ -143,6 +159,10 @@ def find_model(name: str) -> Model:
                 f"fine-tuned itself; fine-tune a model that is not"
             )
         return finetuned_model(name, record, find_model(record.base))
+    if Path(name).is_dir():
+        raise UnknownNameError(
+            f"no model {name!r}: this folder has no model.json, which 'bottleneck finetune' writes"
+        )
     known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
     raise UnknownNameError(
         f"no model {name!r}; 'bottleneck models' lists them all{did_you_mean(name, known)}"
@@ -150,7 +170,15 @@ def find_model(name: str) -> Model:
 
 
 def timm_release() -> tuple[str, list[str]]:
-    """Return the version of timm that the table describes, and the names of all its models."""
+    """Return the version of timm that the table describes, and the names of all its models.
+
+    Returns
+    -------
+    version : str
+        timm's version.
+    names : list of str
+        Its models, without ``timm:``.
+    """
     timm = _table()["timm"]
     return timm["version"], timm["names"]
 

@@ -18,6 +18,7 @@ from bottleneck.errors import (
     UnknownNameError,
     UsageError,
     did_you_mean,
+    some_of,
 )
 from bottleneck.files import slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
@@ -40,7 +41,19 @@ class Cache:
         self.root: Path = root.root if isinstance(root, Cache) else Path(root)
 
     def bank(self, model: str, fingerprint: str) -> Bank:
-        """Return the bank of a fingerprint, which need not exist yet."""
+        """Return the bank of a fingerprint, which need not exist yet.
+
+        Parameters
+        ----------
+        model : str
+            Name of the model.
+        fingerprint : str
+            SHA-256 of all that decides the features, hexadecimal.
+
+        Returns
+        -------
+        Bank
+        """
         return self.named(f"{slug(model)}-{fingerprint[:12]}")
 
     def named(self, name: str) -> Bank:
@@ -48,7 +61,18 @@ class Cache:
         return Bank(self.root / name)
 
     def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
-        """Return the bank of unaugmented features, and that of their views if there are any."""
+        """Return the bank of unaugmented features, and that of their views if there are any.
+
+        Parameters
+        ----------
+        source : FeatureSource
+            Where features came from.
+
+        Returns
+        -------
+        tuple of Bank
+            One or two.
+        """
         plain = self.bank(source.model, source.fingerprint)
         return (plain, self.named(source.view_bank)) if source.view_bank else (plain,)
 
@@ -65,6 +89,16 @@ class Cache:
     def find_banks(self, name: str) -> tuple[Bank, ...]:
         """Return the banks whose names begin with a text, such as all banks of a model.
 
+        Parameters
+        ----------
+        name : str
+            The name, or how it begins.
+
+        Returns
+        -------
+        tuple of Bank
+            One at least, by name.
+
         Raises
         ------
         UnknownNameError
@@ -75,13 +109,26 @@ class Cache:
         if not found:
             names = [bank.name for bank in banks]
             raise UnknownNameError(
-                f"no bank {name!r} in {str(self.root)!r}; expected one of "
-                f"{', '.join(names) or 'none, as the cache is empty'}{did_you_mean(name, names)}"
+                f"no bank {name!r} in {str(self.root)!r}; expected one of {some_of(names)}"
+                f"{did_you_mean(name, names)}"
+                if names
+                else f"no bank {name!r} in {str(self.root)!r}, which has none; 'bottleneck "
+                f"extract' makes them, or name another folder with `cache`"
             )
         return found
 
     def set_file(self, name: str) -> Path:
         """Return the path of an image set's CSV file.
+
+        Parameters
+        ----------
+        name : str
+            Name of the image set.
+
+        Returns
+        -------
+        Path
+            Need not exist.
 
         Raises
         ------
@@ -100,7 +147,25 @@ class Cache:
         return self.root / "sets" / f"{name}.csv"
 
     def record_run(self, run: Extraction) -> Extraction:
-        """Save the record of an extraction in ``runs/``, once the image set has been written."""
+        """Save the record of an extraction in ``runs/``, once the image set has been written.
+
+        Parameters
+        ----------
+        run : Extraction
+            What the extraction did.
+
+        Returns
+        -------
+        Extraction
+            The same, with the SHA-256 of the image set's file if there is one.
+
+        Raises
+        ------
+        UsageError
+            See `set_file`.
+        CacheError
+            The file cannot be written.
+        """
         stamp = datetime.fromisoformat(run.time).strftime("%Y%m%dT%H%M%S%f")
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
         set_file = self.set_file(run.image_set)
@@ -123,6 +188,10 @@ class Cache:
         damaged_too : bool
             Whether to raise an error for a damaged record, or to skip it.
 
+        Returns
+        -------
+        list of Extraction
+
         Raises
         ------
         DamagedError
@@ -136,7 +205,13 @@ class Cache:
         return records
 
     def check_writable(self) -> None:
-        """Raise `CacheError` unless files can be written into the cache folder."""
+        """Raise `CacheError` unless files can be written into the cache folder.
+
+        Raises
+        ------
+        CacheError
+            The folder cannot be made, or no file can be written into it.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             TemporaryFile(dir=self.root).close()

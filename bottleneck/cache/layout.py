@@ -229,17 +229,50 @@ Shaped = np.ndarray | Layer
 
 
 def row_bytes(values: Shaped) -> int:
-    """Return the size of a row in bytes."""
+    """Return the size of a row in bytes.
+
+    Parameters
+    ----------
+    values : Shaped
+        What has a shape (n, ...) and a dtype.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     return prod(values.shape[1:]) * values.dtype.itemsize or 1
 
 
 def block_rows(width: int) -> int:
-    """Return the number of rows of this width that share a checksum."""
+    """Return the number of rows of this width that share a checksum.
+
+    Parameters
+    ----------
+    width : int
+        Bytes of a row.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     return max(1, _BLOCK_BYTES // width)
 
 
 def checksums(values: np.ndarray) -> np.ndarray:
-    """Return XXH3, as uint64, of each block of rows; the last may have fewer."""
+    """Return XXH3, as uint64, of each block of rows; the last may have fewer.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        Shape (n, ...), contiguous.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (blocks,).
+    """
     size = block_rows(row_bytes(values)) * row_bytes(values)
     data = values.reshape(-1).view(np.uint8).data
     sums = [xxh3_64_intdigest(data[start : start + size]) for start in range(0, len(data), size)]
@@ -249,7 +282,22 @@ def checksums(values: np.ndarray) -> np.ndarray:
 def seal_of(
     fingerprint: str, layers: Mapping[str, Shaped], digests: np.ndarray, views: np.ndarray
 ) -> str:
-    """Return the SHA-256 over the schema, layers with their types, and keys of a part."""
+    """Return the SHA-256 over the schema, layers with their types, and keys of a part.
+
+    Parameters
+    ----------
+    fingerprint : str
+        Of the bank.
+    layers : mapping of str to Shaped
+        Name to what has the shape (n, ...) and the dtype of its rows.
+    digests, views : np.ndarray
+        uint8 of shape (n, 32), and uint16 of shape (n,).
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
     described = [
         (layer, values.dtype.str, *map(int, values.shape[1:]))
         for layer, values in sorted(layers.items())

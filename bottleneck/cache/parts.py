@@ -255,7 +255,16 @@ def _beginnings(keys: np.ndarray) -> np.ndarray:
 
 
 def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
-    """Return sortable keys of shape (n,), from digests (n, 32) and views."""
+    """Return sortable keys of shape (n,), from digests (n, 32) and views.
+
+    Parameters
+    ----------
+    digests, views : np.ndarray, np.ndarray or int
+
+    Returns
+    -------
+    np.ndarray
+    """
     keys = np.empty((len(digests), _KEY_BYTES), np.uint8)
     keys[:, :-2] = digests
     keys[:, -2] = np.asarray(views) >> 8
@@ -264,20 +273,47 @@ def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
 
 
 def as_slice(places: np.ndarray) -> slice | np.ndarray:
-    """Return consecutive places as a slice, which NumPy copies faster; else the places."""
+    """Return consecutive places as a slice, which NumPy copies faster; else the places.
+
+    Parameters
+    ----------
+    places : np.ndarray of int, shape (n,)
+
+    Returns
+    -------
+    slice or np.ndarray
+    """
     if bool((np.diff(places) == 1).all()):
         return slice(int(places[0]), int(places[-1]) + 1)
     return places
 
 
 def part_files(folder: Path) -> list[Path]:
-    """Return the parts in a folder, oldest first, ignoring files with other names."""
+    """Return the parts in a folder, oldest first, ignoring files with other names.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of Path
+    """
     found = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (part_number(path), path.name))
 
 
 def part_number(path: Path) -> int:
-    """Return the number at the start of a part's name."""
+    """Return the number at the start of a part's name.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    int
+    """
     return int(path.name.partition("-")[0])
 
 
@@ -286,6 +322,15 @@ def errors_of(path: Path) -> Iterator[None]:
     """Turn errors of HDF5 and the operating system into one sentence about a file.
 
     A missing file stays a `FileNotFoundError`.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    DamagedError, CacheError
+        The file does not hold what it should, or cannot be read or written.
     """
     try:
         yield

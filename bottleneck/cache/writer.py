@@ -84,10 +84,22 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
 def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     """Return hexadecimal digests as uint8 of shape (n, 32).
 
+    Parameters
+    ----------
+    digests : sequence of str, or np.ndarray
+        n digests of 64 digits; uint8 of shape (n, 32) is returned as it is.
+
+    Returns
+    -------
+    np.ndarray
+        uint8 of shape (n, 32).
+
     Raises
     ------
     UsageError
-        A digest is longer or shorter.
+        One is longer or shorter.
+    ValueError
+        A digit is not hexadecimal.
     """
     if isinstance(digests, np.ndarray) and digests.dtype == np.uint8:
         return digests
@@ -270,6 +282,16 @@ def view_file_content(parts: Sequence[Part]) -> bytes:
     """Return the bytes of a file that shows every row of some parts, each key once.
 
     A part that cannot be opened shows as nan rather than zero.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Oldest first.
+
+    Returns
+    -------
+    bytes
+        An HDF5 file of virtual datasets.
     """
     content = io.BytesIO()
     with h5py.File(content, "w", libver=layout.HDF5_FORMAT) as file:
@@ -283,7 +305,20 @@ def view_file_content(parts: Sequence[Part]) -> bytes:
 
 
 def shows(file: Path, parts: Sequence[Path]) -> bool:
-    """Return whether a view file was built from exactly these parts."""
+    """Return whether a view file was built from exactly these parts.
+
+    Parameters
+    ----------
+    file : Path
+        The view file, which need not exist.
+    parts : sequence of Path
+        The parts, oldest first.
+
+    Returns
+    -------
+    bool
+        False also where the file cannot be read.
+    """
     try:
         with h5py.File(file, "r", locking=False) as view:
             return bool(view.attrs["parts"] == _names(parts))

@@ -27,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ----------
     arguments : sequence of str, optional
         By default those of the process.
+
+    Raises
+    ------
+    SystemExit
+        The command has failed, or was stopped by a signal; its code is the exit status.
     """
     try:
         with _signals_end_it():

@@ -137,7 +137,17 @@ COMMANDS: dict[str, Command] = {}
 
 
 def add_command(name: str, panel: str) -> Callable[[_F], _F]:
-    """Register a function as a command; ``cache verify`` belongs to the group ``cache``."""
+    """Register a function as a command; ``cache verify`` belongs to the group ``cache``.
+
+    Parameters
+    ----------
+    name, panel : str
+        The command as it is typed, and the panel of its help.
+
+    Returns
+    -------
+    callable
+    """
 
     def add(function: _F) -> _F:
         COMMANDS[name] = Command(name, function, panel)

@@ -107,10 +107,10 @@ def _take(config: Config, commands: Mapping[str, _Fields], table: str, content: 
             f"[{_SHARED}] or the name of a command"
         )
     if not known:
+        tables = [_SHARED, *(name.replace(" ", ".") for name in commands)]
         raise UsageError(
             f"{path!r} has the table [{shown}], which is not a command; expected [{_SHARED}] or "
-            f"a command's "
-            f"name{did_you_mean(shown, [name.replace(' ', '.') for name in commands])}"
+            f"a command's name{did_you_mean(shown, tables)}"
         )
     fields = [
         (name, each)

@@ -24,6 +24,7 @@ from bottleneck.settings import (
 if TYPE_CHECKING:
     from bottleneck.experiments import Experiment, Ranked
     from bottleneck.features import Features
+    from bottleneck.records import FeatureSource
 
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
@@ -146,27 +147,27 @@ def sweep(
     if mlflow:
         log_to_mlflow((), mlflow)  # what cannot be logged is told before anything is computed
     before = len(experiments.experiments()) if log.exists() else 0
+    limit = options.memory_of(memory)
     with progress_shown(unit="folds") as progress, options.in_parallel(jobs, backend):
         found = bottleneck.run_sweep(
-            store,
-            selections,
-            experiments,
-            settings,
-            memory=options.memory_of(memory),
-            progress=progress,
+            store, selections, experiments, settings, memory=limit, progress=progress
         )
     if mlflow:
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
-    images = bottleneck.ImageSet.read_csv(store.set_file(selections[0].image_set))
-    notes.note_features(images, selections)
-    for each in selections:
-        if each.views:
-            note(f"{each}: fitted on {each.views} views of each training image")
+    _note_selections(store, selections)
     metric = default_metric(found)
     _print_ranked(rank(found, metric)[: None if as_json else _BEST], metric, as_json=as_json)
     new = len(experiments.experiments()) - before
     note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
     return found
+
+
+def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:
+    images = bottleneck.ImageSet.read_csv(store.set_file(selections[0].image_set))
+    notes.note_features(images, selections)
+    for each in selections:
+        if each.views:
+            note(f"{each}: each training image is fitted on with {each.views} views of it")
 
 
 @add_command("leaderboard", "Heads")

@@ -21,6 +21,8 @@ from bottleneck.settings import FinetuneSettings, PredictSettings
 
 if TYPE_CHECKING:
     from bottleneck.finetune import Finetuned
+    from bottleneck.images import RejectedImage
+    from bottleneck.predict import Prediction
 
 __all__ = ["finetune", "predict"]
 
@@ -47,16 +49,13 @@ def finetune(
         start.data, name=start.image_set, seed=settings.seed
     )
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
-    if folder.resolve() == place.resolve():
-        raise UsageError(
-            f"the result would replace {place.name!r}, the head it starts from; give another `name`"
-        )
     replaced = (folder / "head.json").exists()
+    if folder.resolve() == place.resolve():
+        raise UsageError(f"the result would replace {place.name!r}, its start; give another `name`")
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
     images = images or default_images(head, cache)
-    first = is_first_process()
-    if first:
+    if first := is_first_process():
         notes.note_image_set(images)
     with _training_shown(folder, settings, epochs.tensorboard, quiet=not first) as shown:
         run = {name: getattr(start, name) for name in ("weights", "device", "devices", "resume")}
@@ -161,7 +160,7 @@ def predict(
     _, fitted = find_head(heads, head)
     found = bottleneck.ImageSet.from_paths(images)
     with loading():
-        from bottleneck.predict import load_base, predict_images
+        from bottleneck.predict import Prediction, load_base, predict_images
     base = load_base(fitted, weights=settings.weights, device=settings.device)
     notes.note_random(base.weights_random)
     notes.note_image_set(found)
@@ -173,15 +172,20 @@ def predict(
         for result in predict_images(fitted, found, settings, base=base, progress=progress):
             if isinstance(result, RejectedImage):
                 rejected.append(result)
-                line: dict[str, Any] = {"path": result.path, "error": result.reason}
-            else:
-                line = {"path": result.path, "class": result.label}
-                line["probabilities"] = result.probabilities
             if as_json:
-                print(json.dumps(line))
-            elif "error" not in line:
-                shares = (round(share, 6) for share in line["probabilities"].values())
-                table.writerow([line["path"], line["class"], *shares])
+                print(json.dumps(_as_json(result)))
+            elif isinstance(result, Prediction):
+                shares = (round(share, 6) for share in result.probabilities.values())
+                table.writerow([result.path, result.label, *shares])
     notes.note_rejected(rejected)
     if rejected:
         raise typer.Exit(1)
+
+
+def _as_json(result: "Prediction | RejectedImage") -> dict[str, Any]:
+    """Return what is predicted, or why nothing is, as JSON holds it."""
+    from bottleneck.images import RejectedImage
+
+    if isinstance(result, RejectedImage):
+        return {"path": result.path, "error": result.reason}
+    return {"path": result.path, "class": result.label, "probabilities": result.probabilities}

@@ -26,19 +26,37 @@ _MOST = 20
 
 
 def note_random(random: bool) -> None:
-    """Note that the weights are random."""
+    """Note that the weights are random.
+
+    Parameters
+    ----------
+    random : bool
+        Whether it is so.
+    """
     if random:
         note("note: the weights are random; the features are for testing only")
 
 
 def note_replaced(replaced: bool) -> None:
-    """Note that a head of the same name was replaced."""
+    """Note that a head of the same name was replaced.
+
+    Parameters
+    ----------
+    replaced : bool
+        Whether it is so.
+    """
     if replaced:
         note("note: this replaced the head of the same name; use --name to keep both")
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
-    """List rejected images."""
+    """List rejected images.
+
+    Parameters
+    ----------
+    rejected : sequence of RejectedImage
+        The images, and why they could not be used.
+    """
     if rejected:
         note(f"{len(rejected)} images could not be used:")
     for image in rejected:
@@ -46,7 +64,13 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
 
 
 def note_image_set(images: "ImageSet") -> None:
-    """Report problems of an image set: files left out, leaks, conflicting labels."""
+    """Report problems of an image set: files left out, leaks, conflicting labels.
+
+    Parameters
+    ----------
+    images : ImageSet
+        As it was read.
+    """
     empty = [path for path in images.ignored if path.endswith("/")]
     endings = [Path(path).suffix or "no ending" for path in images.ignored if path not in empty]
     if empty:
@@ -99,7 +123,23 @@ def note_features(
 
 
 def find_alike(images: "ImageSet") -> dict[str, Any]:
-    """Find and list near-duplicate images; return them in JSON types."""
+    """Find and list near-duplicate images; return them in JSON types.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Labelled, with splits; its files are read.
+
+    Returns
+    -------
+    dict
+        ``near_duplicates``: the pairs, and the images that could not be compared.
+
+    Raises
+    ------
+    MissingExtraError, DataError
+        See `bottleneck.images.find_near_duplicates`.
+    """
     from bottleneck.images import find_near_duplicates
 
     with progress_shown() as progress:
@@ -124,7 +164,24 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
 def draw_epochs(
     history: Sequence[Mapping[str, float]], kept: int, name: str, picture: Path | None
 ) -> None:
-    """Draw the history of a training, if a picture was requested."""
+    """Draw the history of a training, if a picture was requested.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        Metrics of each epoch; nothing is drawn of none.
+    kept : int
+        The epoch after which the network is what was saved; 0 for none of these.
+    name : str
+        Title of the picture.
+    picture : Path or None
+        File to draw to.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        See `bottleneck.pictures.draw_history`.
+    """
     from bottleneck.pictures import draw_history
 
     if picture and history:

@@ -1,5 +1,6 @@
 """Options that several commands have besides the settings of their stage."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +93,18 @@ class StartSettings:
 
 
 def check_picture(file: Path | None) -> None:
-    """Reject a picture that cannot be drawn, before anything is computed."""
+    """Reject a picture that cannot be drawn, before anything is computed.
+
+    Parameters
+    ----------
+    file : Path or None
+        None where no picture is asked for.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        See `bottleneck.pictures.check_picture`.
+    """
     if file:
         from bottleneck import pictures
 
@@ -100,16 +112,47 @@ def check_picture(file: Path | None) -> None:
 
 
 def memory_of(given: int | None) -> int:
-    """Return the memory limit for features: by default half of the free memory."""
+    """Return the memory limit for features: by default half of the free memory.
+
+    Parameters
+    ----------
+    given : int or None
+        Bytes, as the user gave them.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     from bottleneck.features import free_memory
 
     return free_memory() // 2 if given is None else given
 
 
 def in_parallel(jobs: int, backend: str = "loky") -> Any:
-    """Return joblib's configuration for a number of processes and a backend."""
+    """Return joblib's configuration for a number of processes and a backend.
+
+    Parameters
+    ----------
+    jobs : int
+        Number of processes; -1 for one on each core.
+    backend : str
+        joblib's name of the backend.
+
+    Returns
+    -------
+    context manager
+        joblib's ``parallel_config``.
+
+    Raises
+    ------
+    UsageError
+        `jobs` is 0, or joblib has no such backend here.
+    """
     import joblib
 
+    # A process that has loaded PyTorch is taken for one that leaks memory, and another takes over.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     if not jobs:
         raise UsageError("`jobs` must be at least 1, or -1 for one process per core, got 0")
     try:

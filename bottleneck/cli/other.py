@@ -64,11 +64,9 @@ def demo(
     print()
     print_table(rows, title=f"Heads on the features of {_MODEL}, {data}")
     print("\nThe commands were:", *commands, sep="\n  ")
-    options = {"head": "demo-svm", "heads": heads, "images": data / "face"}
-    print(
-        f"Continue with your own images (--data FOLDER), or with\n"
-        f"  {_command_line('predict', options, file)}"
-    )
+    next_one = {"head": "demo-svm", "heads": heads, "images": data / "face"}
+    print("Go on with your own images (--data FOLDER), or with")
+    print(f"  {_command_line('predict', next_one, file)}")
 
 
 def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:

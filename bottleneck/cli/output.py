@@ -25,6 +25,10 @@ _Show = Callable[[str, int, int, float, Mapping[str, int]], None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
 _UNLIMITED = 100_000
+_GAP = 2
+"""Spaces between the columns of a table."""
+_FEW_CELLS = 240
+_PAIR = 2
 
 
 class _Stop:
@@ -42,23 +46,47 @@ stop = _Stop()
 
 
 def note(text: str) -> None:
-    """Print a line that is not a result."""
+    """Print a line that is not a result.
+
+    Parameters
+    ----------
+    text : str
+        The line, for the standard error.
+    """
     print(text, file=sys.stderr, flush=True)
 
 
 def print_json(content: Any) -> None:
-    """Print a result as JSON."""
+    """Print a result as JSON.
+
+    Parameters
+    ----------
+    content : Any
+        What JSON can hold.
+    """
     print(json.dumps(content, indent=2))
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of the same columns as CSV."""
+    """Print rows of the same columns as CSV.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Column to value; the first row's keys become the header.
+    """
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
 
 
 def print_list(facts: Mapping[str, str]) -> None:
-    """Print a line for each fact: its name and its value."""
+    """Print a line for each fact: its name and its value.
+
+    Parameters
+    ----------
+    facts : mapping of str to str
+        Name to fact, one at least.
+    """
     width = max(map(len, facts))
     for name, fact in facts.items():
         print(f"{name.ljust(width)}  {fact}")
@@ -101,7 +129,12 @@ def print_table(
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Show on a terminal that libraries are being imported."""
+    """Show on a terminal that libraries are being imported.
+
+    Yields
+    ------
+    None
+    """
     if "torch" in sys.modules or not sys.stderr.isatty():
         yield
         return
@@ -127,6 +160,11 @@ def progress_shown(
         Name of the counted units.
     as_json : bool
         Write JSON lines.
+
+    Yields
+    ------
+    callable
+        Takes the stage, the number done, the number in all, and other counts by name.
     """
     if quiet:
         yield _report(lambda *_: None)
@@ -145,30 +183,71 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return (", " if isinstance(next(iter(value), ""), str) else " x ").join(map(str, value))
+        return (" x " if all(isinstance(each, int) for each in value) else ", ").join(
+            map(_text, value)
+        )
     return str(value)
 
 
 def _draw(
     title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> None:
-    """Print a table: as wide as the terminal; without a terminal, as wide as its rows."""
+    """Print a table; if the terminal is too narrow, the cells of a row below each other.
+
+    Many cells, and pairs of a name and a value, are printed as a table all the same.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for column, number in zip(columns, right, strict=True):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
     terminal = sys.stdout.isatty()
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     width = None if terminal else _UNLIMITED
     console = Console(width=width, force_terminal=terminal, **plain)
+    widths = _fitting([columns, *cells], console.width)
+    if sum(widths) + _GAP * (len(widths) - 1) > console.width:
+        if len(columns) > _PAIR and len(cells) * len(columns) <= _FEW_CELLS:
+            _print_below_each_other(title, columns, cells)
+            return
+        widths = _fitting([columns, *cells], _UNLIMITED)
+        console.width = _UNLIMITED
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column, number, size in zip(columns, right, widths, strict=True):
+        table.add_column(column, justify="right" if number else "left", width=size)
+    for row in cells:
+        table.add_row(*row)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().split("\n")[:-1]:
         print(line.rstrip())
+
+
+def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return columns' widths: where whole cells are too wide, headings wrap, then all cells do.
+
+    They wrap between words only, so that the widths may be more in all than they should be.
+    """
+    from rich.cells import cell_len
+
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(cell_len, column)) for column in columns]
+    wrapped = [[head.split(), cells] for head, *cells in columns]
+    words = [[" ".join(column).split()] for column in columns]
+    for parts in (wrapped, words):
+        least = [max(cell_len(text) for texts in each for text in texts) for each in parts]
+        while sum(widths) + _GAP * (len(widths) - 1) > width and widths != least:
+            room = [size if size > low else 0 for size, low in zip(widths, least, strict=True)]
+            widths[room.index(max(room))] -= 1
+    return widths
+
+
+def _print_below_each_other(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]
+) -> None:
+    if title:
+        print(title)
+    for place, row in enumerate(cells):
+        print(end="\n" if place else "")
+        print_list(dict(zip(columns, row, strict=True)))
 
 
 @contextmanager

@@ -68,7 +68,23 @@ class Exchange:
 
     @classmethod
     def of(cls, source: FeatureSource, file: Path, shape: Sequence[int], **facts: Any) -> Self:
-        """Build the result of a source, given the shape (n, ...) of all rows."""
+        """Build the result of a source, given the shape (n, ...) of all rows.
+
+        Parameters
+        ----------
+        source : FeatureSource
+            Where the features came from.
+        file : Path
+            The plain file.
+        shape : sequence of int
+            Of all rows, (n, ...).
+        **facts
+            The other attributes: ``dtype`` and, for an import, ``added``.
+
+        Returns
+        -------
+        Exchange
+        """
         return cls(
             file=str(file),
             image_set=source.image_set,
@@ -253,7 +269,18 @@ def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
 
 
 def slices_of(rows: np.ndarray) -> Iterator[slice]:
-    """Yield slices that cut rows into blocks of a few megabytes."""
+    """Yield slices that cut rows into blocks of a few megabytes.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Shape (n, ...).
+
+    Yields
+    ------
+    slice
+        Consecutive rows, one at least.
+    """
     step = max(1, _BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
     for start in range(0, len(rows), step):
         yield slice(start, start + step)

@@ -93,7 +93,18 @@ class Comparison:
 
 
 def scores(experiment: Experiment) -> dict[str, Score]:
-    """Return the scores of an experiment, by metric."""
+    """Return the scores of an experiment, by metric.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        With one fold at least.
+
+    Returns
+    -------
+    dict of str to Score
+        Name of the metric to mean and deviation over the folds.
+    """
     found = {}
     for name in experiment.folds[0]:
         if name not in _NO_METRICS:
@@ -103,7 +114,18 @@ def scores(experiment: Experiment) -> dict[str, Score]:
 
 
 def default_metric(experiments: Iterable[Experiment]) -> str:
-    """Return ``average_precision`` if all experiments are multi-label, else ``accuracy``."""
+    """Return ``average_precision`` if all experiments are multi-label, else ``accuracy``.
+
+    Parameters
+    ----------
+    experiments : iterable of Experiment
+        Those to compare.
+
+    Returns
+    -------
+    str
+        Name of the metric.
+    """
     several = {"average_precision" in each.folds[0] for each in experiments}
     return "average_precision" if several == {True} else "accuracy"
 

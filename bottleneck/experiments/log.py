@@ -154,6 +154,15 @@ class ExperimentLog:
     def find(self, settings: Mapping[str, Any]) -> Experiment | None:
         """Return the experiment with these settings; None if there is none, or no log.
 
+        Parameters
+        ----------
+        settings : mapping of str to Any
+            All settings of the experiment, as JSON holds them.
+
+        Returns
+        -------
+        Experiment or None
+
         Raises
         ------
         UsageError
@@ -181,6 +190,15 @@ class ExperimentLog:
 
     def experiment(self, number: int) -> Experiment:
         """Return the experiment with a number.
+
+        Parameters
+        ----------
+        number : int
+            From 1 on, in the order in which the experiments were logged.
+
+        Returns
+        -------
+        Experiment
 
         Raises
         ------
@@ -254,7 +272,13 @@ class ExperimentLog:
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions, platform and number of processors that experiments are run with."""
+    """Return the versions, platform and number of processors that experiments are run with.
+
+    Returns
+    -------
+    dict of str to Any
+        Package to version, and ``python``, ``platform``, ``machine`` and ``processors``.
+    """
     found = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

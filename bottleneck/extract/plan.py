@@ -61,7 +61,23 @@ class Target(_Storage):
     banks: Mapping[str, Bank]
 
     def by_bank(self, layers: Iterable[str]) -> dict[str, list[str]]:
-        """Return the names of the banks of some layers, with the layers of each."""
+        """Return the names of the banks of some layers, with the layers of each.
+
+        Parameters
+        ----------
+        layers : iterable of str
+            Keys of `banks`.
+
+        Returns
+        -------
+        dict of str to list of str
+            Name of a bank to its layers.
+
+        Raises
+        ------
+        KeyError
+            A layer has no bank here.
+        """
         found: dict[str, list[str]] = {}
         for layer in layers:
             found.setdefault(self.banks[layer].name, []).append(layer)
@@ -92,7 +108,18 @@ class Task:
         return sum(map(len, self.views.values()))
 
     def only(self, digests: Container[str]) -> "Task":
-        """Return the task restricted to some of the images."""
+        """Return the task restricted to some of the images.
+
+        Parameters
+        ----------
+        digests : container of str
+            SHA-256 of the images to keep.
+
+        Returns
+        -------
+        Task
+            With the same layers; of no images where none is among them.
+        """
         items = tuple(item for item in self.items if item.digest in digests)
         return Task(self.layers, items, {item.digest: self.views[item.digest] for item in items})
 
@@ -135,7 +162,18 @@ class Plan(_Storage):
         return {digest for task in self.tasks for digest in task.views}
 
     def only(self, digests: Container[str]) -> "Plan":
-        """Return the plan restricted to some of the images."""
+        """Return the plan restricted to some of the images.
+
+        Parameters
+        ----------
+        digests : container of str
+            SHA-256 of the images to keep.
+
+        Returns
+        -------
+        Plan
+            Without the tasks that would have no image.
+        """
         items = tuple(item for item in self.items if item.digest in digests)
         tasks = tuple(task.only(digests) for task in self.tasks)
         return replace(self, items=items, tasks=tuple(task for task in tasks if task.items))
@@ -144,6 +182,16 @@ class Plan(_Storage):
         """Divide the plan into several plans with about the same amount of work.
 
         Each image is in only one of them.
+
+        Parameters
+        ----------
+        count : int
+            Number of plans.
+
+        Returns
+        -------
+        list of Plan
+            `count` of them, some of which may be empty.
         """
         lacking = {digest: None for task in self.tasks for digest in task.views}
         digests = list(lacking | {item.digest: None for item in self.items})
@@ -151,7 +199,27 @@ class Plan(_Storage):
 
 
 def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
-    """Return the targets of a base: for unaugmented images and, if there are any, for views."""
+    """Return the targets of a base: for unaugmented images and, if there are any, for views.
+
+    Parameters
+    ----------
+    base : FrozenBase
+        Computes the features.
+    cache : Cache
+        Where the banks are; they need not exist yet.
+    settings : StoreSettings
+        The type stored, the augmentation, and how many views.
+
+    Returns
+    -------
+    list of Target
+        One, or two.
+
+    Raises
+    ------
+    UnknownNameError, PathMissingError, UsageError
+        The augmentation, see `bottleneck.augment.find_policy`.
+    """
     viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
     targets = []
     for policy in (None, *viewed):
@@ -236,7 +304,27 @@ def count_cached(
 def find_tasks(
     items: Iterable[ImageItem], banks: Mapping[str, Bank], views: Sequence[int]
 ) -> tuple[Task, ...]:
-    """Return the tasks that fill gaps of banks, by layer, for these views of distinct images."""
+    """Return the tasks that fill gaps of banks, by layer, for these views of distinct images.
+
+    Parameters
+    ----------
+    items : iterable of ImageItem
+        Of the same digest, the last one counts.
+    banks : mapping of str to Bank
+        Layer to its bank.
+    views : sequence of int
+        Views of every image; 0 is the plain image.
+
+    Returns
+    -------
+    tuple of Task
+        None where nothing is lacking.
+
+    Raises
+    ------
+    CacheError
+        A part cannot be read.
+    """
     of_digest = {item.digest: item for item in items}
     digests = list(of_digest)
     groups: dict[tuple[str, ...], dict[str, tuple[int, ...]]] = {}

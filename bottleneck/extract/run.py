@@ -94,7 +94,7 @@ def extract_features(
         )
     started = time.monotonic()
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
+    cache = Cache(cache)
     set_file = cache.set_file(images.name)
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
@@ -204,7 +204,27 @@ def fill_banks(
 
 
 def open_writers(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[FeatureWriter]:
-    """Compare canaries, and return the writers of unaugmented images and of views."""
+    """Compare canaries, and return the writers of unaugmented images and of views.
+
+    Parameters
+    ----------
+    base : FrozenBase
+        Computes the features.
+    cache : Cache
+        Where to store them.
+    settings : StoreSettings
+        What to store.
+
+    Returns
+    -------
+    list of FeatureWriter
+        One, or two.
+
+    Raises
+    ------
+    CacheError
+        A canary is not what the base computes now; see also `find_targets`.
+    """
     return [
         FeatureWriter(base, target, reference_features(base, target.policy), settings.compress)
         for target in find_targets(base, cache, settings)
@@ -217,7 +237,28 @@ def carry_out(
     batch_size: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> Filling:
-    """Compute and store a plan, and check that everything is there at the end."""
+    """Compute and store a plan, and check that everything is there at the end.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the banks lack.
+    writer : FeatureWriter
+        Of plain images, or of views, as the plan is.
+    batch_size : int or "auto"
+        Images per call of the base.
+    progress : callable, optional
+        Called with ``"extract"`` or ``"views"``, the images done and those to do.
+
+    Returns
+    -------
+    Filling
+
+    Raises
+    ------
+    CacheError, FeatureOverflowError
+        Features cannot be written, or vanished meanwhile; what was committed is kept.
+    """
     stage, found = "views" if plan.policy else "extract", len(plan.items) - len(plan.lacking)
     done = rows = written = 0
     bad: dict[str, str] = {}
@@ -248,7 +289,21 @@ def carry_out(
 def stored_batches(
     task: Task, writer: FeatureWriter, batch_size: int | Literal["auto"]
 ) -> Generator[Batch]:
-    """Compute a task and yield each batch once it is appended, see `FeatureWriter.write`."""
+    """Compute a task and yield each batch once it is appended, see `FeatureWriter.write`.
+
+    Parameters
+    ----------
+    task : Task
+        Layers, and the views to compute of each image.
+    writer : FeatureWriter
+        Where to store them.
+    batch_size : int or "auto"
+        Images per call of the base.
+
+    Yields
+    ------
+    Batch
+    """
     base = writer.base.cut(task.layers)
     items = sorted_by_size(task.items, base.transform)
     policy = writer.target.policy

@@ -57,13 +57,47 @@ class FeatureWriter:
         check_base(self.base, self.target, self.canary)
 
     def row_bytes(self, layer: str) -> int:
-        """Return the bytes of a view's features."""
+        """Return the bytes of a view's features.
+
+        Parameters
+        ----------
+        layer : str
+            One of the base's.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        KeyError
+            The base has no such layer.
+        """
         return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
 
     def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
         """Store batches of some layers, and yield each once it is appended.
 
         Appended rows are committed when the generator ends or is closed.
+
+        Parameters
+        ----------
+        batches : generator of Batch
+            It is closed at the end.
+        layers : sequence of str
+            Those that the batches have.
+
+        Yields
+        ------
+        Batch
+            As given.
+
+        Raises
+        ------
+        FeatureOverflowError
+            An activation is too large for the type stored.
+        CacheError
+            A part cannot be written.
         """
         banks = self.target.by_bank(layers)
         writers: dict[str, PartWriter] = {}
@@ -86,6 +120,13 @@ class FeatureWriter:
 
     def finish(self, plan: Plan, bad: Container[str]) -> None:
         """Check that the banks contain and describe everything in a plan, except bad images.
+
+        Parameters
+        ----------
+        plan : Plan
+            What was to be computed.
+        bad : container of str
+            SHA-256 of images that could not be used.
 
         Raises
         ------
@@ -136,7 +177,22 @@ class FeatureWriter:
 
 
 def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
-    """Raise `CacheError` if a base does not reproduce the features of a bank."""
+    """Raise `CacheError` if a base does not reproduce the features of a bank.
+
+    Parameters
+    ----------
+    base : FrozenBase
+        Computes the features.
+    target : Target
+        The banks.
+    canary : mapping of str to sequence
+        Layer to reference features, as `FrozenBase.canary` returns them.
+
+    Raises
+    ------
+    CacheError
+        A bank's fingerprint or reference features are not those of the base.
+    """
     for layer, bank in target.banks.items():
         fingerprint = target.fingerprint(base, layer)
         if not bank.name.endswith(f"-{fingerprint[:12]}"):

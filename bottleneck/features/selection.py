@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean, some_of
 from bottleneck.fields import checked, made
 from bottleneck.images import ImageSet
 from bottleneck.names import find_layers
@@ -191,7 +191,7 @@ def _no_match(runs: Sequence[Extraction], asked: FeatureSettings) -> str:
     wanted = ", ".join([*given, f"{asked.views} views"] if asked.views else given)
     unknown = [(value, names) for (_, value), names in known.items() if value not in {None, *names}]
     near = next(filter(None, (did_you_mean(str(value), names) for value, names in unknown)), "")
-    there = "; ".join(sorted({f"{each} of {each.image_set!r}" for each in found}))
+    there = some_of(sorted({f"{each} of {each.image_set!r}" for each in found}), "; ")
     return (
         f"no extraction with {wanted} in the cache; there are {there}: choose one of them, or run "
         f"'bottleneck extract'{near}"

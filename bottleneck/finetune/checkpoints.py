@@ -43,7 +43,20 @@ class PlanRecord(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a checkpoint file that cannot be read."""
+        """Return the error for a checkpoint file that cannot be read.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `DataError`.
+        """
         return DataError(
             f"the checkpoint's {str(path)!r} cannot be read ({error}); remove "
             f"{str(path.parent)!r} to start over"
@@ -68,7 +81,20 @@ class Checkpoint:
         return (self.folder / _STATE_FILE).is_file()
 
     def begin(self, plan: PlanRecord, images: ImageSet) -> None:
-        """Record what is going to be trained, how, and on which images."""
+        """Record what is going to be trained, how, and on which images.
+
+        Parameters
+        ----------
+        plan : PlanRecord
+            What is trained, and how.
+        images : ImageSet
+            The images to train and to validate on.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
         images.write_csv(self.folder / _IMAGES_FILE)
         write_record(self.folder / _PLAN_FILE, plan)
 
@@ -78,6 +104,13 @@ class Checkpoint:
 
     def check(self, plan: PlanRecord, settings: FinetuneSettings) -> None:
         """Check that a run is resumed with the same settings and the same start.
+
+        Parameters
+        ----------
+        plan : PlanRecord
+            What is to be trained now.
+        settings : FinetuneSettings
+            How.
 
         Raises
         ------
@@ -104,7 +137,20 @@ class Checkpoint:
         )
 
     def save(self, training: Training, state: State) -> None:
-        """Write everything that the next epoch needs, completely or not at all."""
+        """Write everything that the next epoch needs, completely or not at all.
+
+        Parameters
+        ----------
+        training : Training
+            The network and its optimizer.
+        state : State
+            How far it has come.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
         parts = {"tuned": training.network.tuned_state(), "best": state.best}
         for place, values in training.optimizer.state_dict()["state"].items():
             parts[f"optimizer.{place}"] = values
@@ -121,6 +167,16 @@ class Checkpoint:
 
     def load(self, training: Training) -> State:
         """Restore a training to the state of the unfinished run.
+
+        Parameters
+        ----------
+        training : Training
+            Its network and optimizer take over what was saved.
+
+        Returns
+        -------
+        State
+            How far it had come.
 
         Raises
         ------

@@ -1,14 +1,9 @@
 """Prepare batches for training, a few ahead of the step, from images or from the cache."""
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import joblib
 import numpy as np
@@ -19,7 +14,7 @@ from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract import Progress, preprocess, usable_images
+from bottleneck.extract import Progress, ahead, preprocess, usable_images
 from bottleneck.features import free_memory
 from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 
@@ -28,9 +23,6 @@ __all__ = ["Activations", "Batches", "CachedActivations", "ImageActivations", "w
 _AHEAD = 2
 """Number of batches prepared ahead of the step."""
 _SHARE_OF_MEMORY = 4
-
-_Task = TypeVar("_Task")
-_Ready = TypeVar("_Ready")
 
 Batches = Iterator[tuple[np.ndarray, torch.Tensor]]
 """Indices of some images with their activations, float32 of shape (n, ...)."""
@@ -46,10 +38,7 @@ def _read_pixels(
     BadImageError
         The file cannot be used, or has changed since its digest was computed.
     """
-    data = read_file(item)
-    if hashlib.sha256(data).hexdigest() != item.digest:
-        raise BadImageError("the file has changed since its digest was taken")
-    return preprocess(transform, data, policy, item.digest, view)
+    return preprocess(transform, read_file(item), policy, item.digest, view)
 
 
 def without_bad_images(
@@ -121,10 +110,29 @@ class ImageActivations:
         """Yield each batch of indices with its activations.
 
         Images are decoded in one thread per core.
+
+        Parameters
+        ----------
+        batches : sequence of np.ndarray
+            Places of the images of each batch, int of shape (n,).
+        view : int
+            0 is the plain image.
+
+        Yields
+        ------
+        rows : np.ndarray
+            The places, as given.
+        activations : torch.Tensor
+            float32 of shape (n, ...), on the device.
+
+        Raises
+        ------
+        DataError
+            An image can no longer be read.
         """
         items = (self.items[row] for rows in batches for row in rows)
-        ahead = _AHEAD * max(map(len, batches), default=0)
-        read = _ahead(partial(self._pixels, view), items, joblib.cpu_count(), ahead)
+        waiting = _AHEAD * max(map(len, batches), default=0)
+        read = ahead(partial(self._pixels, view), items, joblib.cpu_count(), waiting)
         for rows in batches:
             pixels = torch.stack(list(islice(read, len(rows))))
             yield rows, self._activations(pixels.to(self.device, non_blocking=True))
@@ -174,10 +182,30 @@ class CachedActivations:
         self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
-        """Yield batches as `ImageActivations` does, while a thread reads the next ones."""
+        """Yield batches as `ImageActivations` does, while a thread reads the next ones.
+
+        Parameters
+        ----------
+        batches : sequence of np.ndarray
+            Places of the images of each batch, int of shape (n,).
+        view : int
+            0 is the plain image.
+
+        Yields
+        ------
+        rows : np.ndarray
+            The places, as given.
+        activations : torch.Tensor
+            float32 of shape (n, ...), on the device.
+
+        Raises
+        ------
+        CacheError
+            A row is not in the cache, or a part is damaged.
+        """
         if self._fits and view not in self._held:
             self._held[view] = self._rows(view, np.arange(len(self.digests)))
-        read = _ahead(partial(self._rows, view), batches, workers=1, ahead=_AHEAD)
+        read = ahead(partial(self._rows, view), batches, workers=1, waiting=_AHEAD)
         for rows, values in zip(batches, read, strict=True):
             moved = torch.from_numpy(values).to(self.device, non_blocking=True)
             yield rows, _channels_last(moved.float())
@@ -191,26 +219,6 @@ class CachedActivations:
 
 Activations = ImageActivations | CachedActivations
 """The source of the trained part's inputs."""
-
-
-def _ahead(
-    work: Callable[[_Task], _Ready], tasks: Iterable[_Task], workers: int, ahead: int
-) -> Iterator[_Ready]:
-    """Yield the results of tasks in order, while threads work on the next ones."""
-    threads = torch.get_num_threads()
-    waiting: deque[Future[_Ready]] = deque()
-    with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, threads)  # which new threads would take over
-        pool = stack.enter_context(
-            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
-        )
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        for task in tasks:
-            waiting.append(pool.submit(work, task))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _channels_last(values: torch.Tensor) -> torch.Tensor:

@@ -176,7 +176,7 @@ class Training:
         if not np.isfinite(scores).all():
             raise DivergedError(
                 f"the head's scores of the validation images are not finite in "
-                f"{self.settings.precision}; give `precision=32-true`, or check the head with "
+                f"{self.settings.precision}; give `precision=fp32`, or check the head with "
                 f"'bottleneck evaluate'"
             )
         metrics = score_metrics(head.link, scores, self.val.targets, head.temperature)
@@ -199,7 +199,7 @@ class Training:
         for place, batch in enumerate(batches):
             step = (epoch - 1) * len(batches) + place
             factor = rate_factor(settings, step, settings.epochs * len(batches))
-            # torch's schedulers would warn about a first step that 16-mixed skips.
+            # torch's schedulers would warn about a first step that fp16 skips.
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
             self._step(ready, len(pieces[place]), len(batch), sums)
@@ -274,7 +274,7 @@ def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.o
     """
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for parameter, depth in network.rates():
-        share = 1.0 if depth is None else settings.base_share * settings.block_decay**depth
+        share = 1.0 if depth is None else settings.backbone_lr_factor * settings.layer_decay**depth
         decay = settings.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((settings.learning_rate * share, decay), []).append(parameter)
     listed = [
@@ -282,7 +282,7 @@ def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.o
         for (rate, decay), parameters in groups.items()
     ]
     # Fused optimizers unscale gradients themselves, too late for clipping.
-    fused = settings.precision != "16-mixed"
+    fused = settings.precision != "fp16"
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(listed, fused=fused)
     if settings.optimizer == "sgd":

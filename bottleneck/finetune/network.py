@@ -31,9 +31,9 @@ class TunedNetwork(nn.Module):
         Pooling of the last activations, see `bottleneck.pooling.pool`.
     split : Split
         What is trained.
-    batch_statistics : bool
-        Whether trained batch normalization uses and updates the statistics of each batch; otherwise
-        its statistics are frozen.
+    freeze_batch_norm : bool
+        Whether batch normalization keeps its mean and variance; otherwise, where it is trained, it
+        follows those of each batch.
     """
 
     def __init__(
@@ -44,29 +44,51 @@ class TunedNetwork(nn.Module):
         *,
         how: str,
         axes: str,
-        batch_statistics: bool,
+        freeze_batch_norm: bool,
     ) -> None:
         super().__init__()
         self.upper, self.head = upper, head
         self._how, self._axes, self._split = how, axes, split
-        self._batch_statistics = batch_statistics
+        self._freeze_batch_norm = freeze_batch_norm
         self.upper.to(memory_format=torch.channels_last)
         self.head.requires_grad_(requires_grad=True)
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        """Return scores of shape (n, k) from activations of the boundary (n, ...)."""
+        """Return scores of shape (n, k) from activations of the boundary (n, ...).
+
+        Parameters
+        ----------
+        activations : torch.Tensor
+            Shape (n, ...).
+
+        Returns
+        -------
+        torch.Tensor
+            float32 of shape (n, k).
+        """
         maps = self.upper.forward(activations).float()  # called, it prints tracebacks of errors
         scores: torch.Tensor = self.head(pool(maps, self._how, self._axes).flatten(1))
         return scores
 
     def train(self, mode: bool = True) -> "TunedNetwork":  # noqa: FBT001, FBT002 - as in torch
-        """Switch the trained layers to training mode; frozen layers stay in evaluation mode."""
+        """Switch the trained layers to training mode; frozen layers stay in evaluation mode.
+
+        Parameters
+        ----------
+        mode : bool
+            False switches to evaluation mode.
+
+        Returns
+        -------
+        TunedNetwork
+            Itself.
+        """
         super().train(mode=False)
         self.training = mode
         self.head.train(mode)
         for name in self._split.modules:
             self.upper.get_submodule(name).train(mode)
-        if not self._batch_statistics:
+        if self._freeze_batch_norm:
             for module in self.upper.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
@@ -87,7 +109,18 @@ class TunedNetwork(nn.Module):
         return {name: each.detach().to("cpu", copy=True) for name, each in self.tuned()}
 
     def load_tuned(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Restore a state from `tuned_state`."""
+        """Restore a state from `tuned_state`.
+
+        Parameters
+        ----------
+        state : mapping of str to torch.Tensor
+            Name to values; it may be on another device.
+
+        Raises
+        ------
+        KeyError
+            A name is missing.
+        """
         with torch.no_grad():
             for name, each in self.tuned():
                 each.copy_(state[name])

@@ -101,7 +101,7 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
     arrays = (each.detach().cpu().numpy().copy() for each in training.network.head.parameters())
     return replace(
         head,
-        model=replace(model, **dict(zip(model.shapes, arrays, strict=True))),
+        model=replace(model, **dict(zip(model.arrays, arrays, strict=True))),
         hyperparameters=training.settings.as_dict(),
         temperature=temperature,
         scores={

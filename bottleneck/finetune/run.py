@@ -30,7 +30,7 @@ from bottleneck.features import vectors
 from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
-from bottleneck.finetune.loop import Labelled, Training
+from bottleneck.finetune.loop import Labelled, State, Training
 from bottleneck.finetune.network import TunedNetwork, check_start
 from bottleneck.finetune.result import write_result
 from bottleneck.finetune.start import Start, default_images, is_first_process, open_start
@@ -41,6 +41,11 @@ from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune_head"]
 
+_FABRIC_PRECISIONS: dict[str, Any] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 _TRIAL = 4
 """Number of images that are scored as a check before the first step."""
 
@@ -149,10 +154,9 @@ def finetune_head(
     """
     head = _head_of(head)
     settings = made(FinetuneSettings, settings, options)
-    cache = cache if isinstance(cache, Cache) else Cache(cache)
-    if images is None:
-        images = default_images(head, cache)
-    elif not isinstance(images, ImageSet):
+    cache = Cache(cache)
+    images = default_images(head, cache) if images is None else images
+    if not isinstance(images, ImageSet):
         images = ImageSet.open(images, seed=settings.seed)
     checkpoint = Checkpoint(Path(folder))
     fabric = _fabric(device, devices, settings)
@@ -167,12 +171,7 @@ def finetune_head(
         stack.enter_context(freed_memory_kept())
         training = _training(fabric, start, progress)
         state = checkpoint.load(training) if resume else training.started()
-        while not state.is_over(settings):
-            state = training.epoch(state)
-            if fabric.is_global_zero and state.diverged is None:
-                checkpoint.save(training, state)
-                if watch:
-                    watch(state.history[-1])
+        state = _trained(training, state, checkpoint, watch)
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
@@ -187,6 +186,22 @@ def finetune_head(
         trained=sum(each.numel() for each, depth in training.network.rates() if depth is not None),
         rejected=(*start.images.rejected, *start.chosen.rejected),
     )
+
+
+def _trained(
+    training: Training,
+    state: State,
+    checkpoint: Checkpoint,
+    watch: Callable[[Mapping[str, float]], None] | None,
+) -> State:
+    """Train until nothing is left to train, with a checkpoint after each epoch."""
+    while not state.is_over(training.settings):
+        state = training.epoch(state)
+        if training.fabric.is_global_zero and state.diverged is None:
+            checkpoint.save(training, state)
+            if watch:
+                watch(state.history[-1])
+    return state
 
 
 def _head_of(head: Any) -> Head:
@@ -206,9 +221,9 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
         raise UsageError(f"`devices` must be at least 1, got {devices}")
     chosen = find_devices(device)
     kind = chosen[0].type
-    if kind == "cpu" and settings.precision == "16-mixed":
+    if kind == "cpu" and settings.precision == "fp16":
         raise UsageError(
-            "16-mixed precision needs a GPU; give `precision=bf16-mixed` or 32-true, or another "
+            "`precision=fp16` needs a GPU; give `precision=bf16` or `precision=fp32`, or another "
             "`device`"
         )
     if kind == "cuda" and devices is not None:
@@ -218,7 +233,7 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
         accelerator=kind,
         devices=several if kind == "cpu" else [each.index for each in chosen],
         strategy="ddp" if several > 1 else "auto",
-        precision=settings.precision,
+        precision=_FABRIC_PRECISIONS[settings.precision],
     )
 
 
@@ -232,7 +247,7 @@ def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Traini
         start.split,
         how=source.pool,
         axes=network.layers[source.layer].axes,
-        batch_statistics=settings.batch_statistics,
+        freeze_batch_norm=settings.freeze_batch_norm,
     )
     lower = start.lower(fabric.device)
     _check_start(start, tuned, lower)
@@ -301,7 +316,7 @@ def _memory_watched(
         helps = {
             "more pieces with `accumulate`": settings.accumulate < settings.batch_size,
             "a smaller `batch_size`": settings.batch_size > 1,
-            "`precision=bf16-mixed`": settings.precision == "32-true",
+            "`precision=bf16`": settings.precision == "fp32",
             "`from_cache` `views=8`": cacheable and endless,
             "`from_cache`": cacheable and not endless,
             "a later layer with `unfreeze`": True,

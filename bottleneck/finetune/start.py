@@ -24,9 +24,6 @@ from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = ["Start", "default_images", "fill_split", "is_first_process", "open_start"]
 
-_PRECISIONS = {"32-true": "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}
-"""Fabric's name of a precision to the precision of the frozen part."""
-
 
 @dataclass(frozen=True)
 class Start:
@@ -67,7 +64,7 @@ class Start:
         """Return the frozen part of the network; None if the first layer is trained."""
         if self.split.boundary is None:
             return None
-        precision = precision or _PRECISIONS[self.settings.precision]
+        precision = precision or self.settings.precision
         return self.frozen(self.split.boundary, device, precision=precision, pool="none")
 
     def frozen(self, layer: str, device: str | torch.device, **changes: Any) -> FrozenBase:
@@ -114,7 +111,12 @@ class Start:
 
 
 def is_first_process() -> bool:
-    """Return whether the user started this process, not another training process."""
+    """Return whether the user started this process, not another training process.
+
+    Returns
+    -------
+    bool
+    """
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -125,10 +127,31 @@ def open_start(
 
     Parameters and errors are those of `bottleneck.finetune.finetune_head`.
 
+    Parameters
+    ----------
+    head : Head
+        Fitted on extracted features.
+    images : ImageSet
+        The whole set.
+    settings : FinetuneSettings
+        How to train.
+    weights : str or None
+        Where the base's weights are now, if they have moved.
+    device : str
+        Where to compute.
+
     Returns
     -------
     Start
         A start without chosen images.
+
+    Raises
+    ------
+    UsageError
+        The head has no weights, no known network or images of any proportions, or `unfreeze` fits
+        neither the network nor `from_cache`.
+    DataError, WeightsError
+        See `bottleneck.predict.load_base`.
     """
     source = known_source(head.source)
     if head.clf == "knn":

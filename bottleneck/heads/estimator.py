@@ -94,19 +94,69 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return scores (n_samples, k); for two classes, the second score minus the first."""
+        """Return scores (n_samples, k); for two classes, the second score minus the first.
+
+        Parameters
+        ----------
+        X : array-like
+            Features, shape (n_samples, d).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n_samples, k), or (n_samples,) for two classes.
+
+        Raises
+        ------
+        NotFittedError
+            The classifier has not been fitted.
+        ValueError
+            The features are not numbers, not finite or of another length.
+        """
         scores = self._scores(X)
         if self.head_.multilabel or len(self.classes_) > 2:  # noqa: PLR2004 - two have one
             return scores
         return np.asarray(scores[:, 1] - scores[:, 0])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities (n_samples, k), calibrated if rows were held out during fitting."""
+        """Return probabilities (n_samples, k), calibrated if rows were held out during fitting.
+
+        Parameters
+        ----------
+        X : array-like
+            Features, shape (n_samples, d).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n_samples, k), also for two classes.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            See `decision_function`.
+        """
         scores = self._scores(X)  # first, as it tells what is not fitted
         return self.head_.probabilities(scores)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return labels of shape (n_samples,), or indicators of shape (n_samples, k)."""
+        """Return labels of shape (n_samples,), or indicators of shape (n_samples, k).
+
+        Parameters
+        ----------
+        X : array-like
+            Features, shape (n_samples, d).
+
+        Returns
+        -------
+        np.ndarray
+            Of the type of `classes_`; indicators are int.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            See `decision_function`.
+        """
         scores = self._scores(X)
         if self.head_.multilabel:
             return (scores > 0).astype(int)

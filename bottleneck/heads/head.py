@@ -81,15 +81,44 @@ class Head(HeadFacts):
         return self.model.scores(X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`."""
+        """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Shape (n_samples, d); it is checked as by `decision_function`.
+
+        Returns
+        -------
+        np.ndarray
+        """
         return self.probabilities(self.decision_function(X))
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """Turn scores of shape (n_samples, k) into probabilities of the same shape."""
+        """Turn scores of shape (n_samples, k) into probabilities of the same shape.
+
+        Parameters
+        ----------
+        scores : np.ndarray
+
+        Returns
+        -------
+        np.ndarray
+        """
         return np.asarray(np.exp(log_probabilities(self.link, scores, self.temperature)))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the label of each row, shape (n_samples,), see `labels`."""
+        """Return the label of each row, shape (n_samples,), see `labels`.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Shape (n_samples, d); it is checked as by `decision_function`.
+
+        Returns
+        -------
+        np.ndarray
+        """
         return self.labels(self.decision_function(X))
 
     def labels(self, scores: np.ndarray) -> np.ndarray:
@@ -97,6 +126,15 @@ class Head(HeadFacts):
 
         It is the class with the highest score; or, if `multilabel`, all classes with scores above
         zero, separated by semicolons as in a manifest.
+
+        Parameters
+        ----------
+        scores : np.ndarray
+            Shape (n_samples, k).
+
+        Returns
+        -------
+        np.ndarray
         """
         if not self.multilabel:
             return np.asarray(np.array(self.classes)[scores.argmax(axis=1)])
@@ -264,7 +302,7 @@ def head_names(folder: str | Path) -> list[str]:
 
 
 def _no_head(name: str, folder: Path) -> UnknownNameError:
-    near = did_you_mean(name, head_names(folder))
+    near = did_you_mean(Path(name).name, head_names(folder))
     return UnknownNameError(
         f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"
     )

@@ -49,7 +49,18 @@ class Model(ABC):
 
     @abstractmethod
     def scores(self, X: np.ndarray) -> np.ndarray:
-        """Return scores of shape (n, k) of features of shape (n, d)."""
+        """Return scores of shape (n, k) of features of shape (n, d).
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Features, shape (n, d).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n, k), also for two classes.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +146,18 @@ class Neighbours(Model):
         return self.scores_of(self.nearest(X))
 
     def nearest(self, X: np.ndarray) -> np.ndarray:
-        """Return the indices of the `n_neighbors` nearest rows, nearest first."""
+        """Return the indices of the `n_neighbors` nearest rows, nearest first.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Features, shape (n, d).
+
+        Returns
+        -------
+        np.ndarray
+            int of shape (n, n_neighbors), or fewer columns where there are fewer rows.
+        """
         squares = np.einsum("ij,ij->i", self.rows, self.rows)
         at_once = max(1, _BLOCK_BYTES // (8 * max(1, *self.rows.shape)))
         found = []
@@ -150,7 +172,18 @@ class Neighbours(Model):
         return np.concatenate(found)
 
     def scores_of(self, nearest: np.ndarray) -> np.ndarray:
-        """Return scores from the votes of neighbours, given as indices of shape (n, neighbours)."""
+        """Return scores from the votes of neighbours, given as indices of shape (n, neighbours).
+
+        Parameters
+        ----------
+        nearest : np.ndarray
+            As `nearest` returns them.
+
+        Returns
+        -------
+        np.ndarray
+            Log odds, or log probabilities unless `multilabel`; shape (n, k).
+        """
         said, there = self.votes[nearest].sum(axis=1), self.counts[nearest].sum(axis=1)
         if self.multilabel:
             return np.asarray(np.log(said + 0.5) - np.log(there - said + 0.5))
@@ -162,7 +195,24 @@ MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptr
 
 
 def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
-    """Build the model that a head's record describes; `ValueError` if the arrays do not fit."""
+    """Build the model that a head's record describes; `ValueError` if the arrays do not fit.
+
+    Parameters
+    ----------
+    record : HeadRecord
+        What is known of the head.
+    arrays : mapping of str to np.ndarray
+        The model's arrays, by their names.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        An array or setting is missing or unknown, of another shape or type, or not finite.
+    """
     kind = MODELS[record.kind]
     given, needed = {*arrays, *record.settings}, {each.name for each in fields(kind)}
     if given != needed:

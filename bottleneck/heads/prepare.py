@@ -22,6 +22,15 @@ __all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_v
 def recipe_of(clf: str | MLPSettings) -> Recipe:
     """Return the recipe of a classifier's name, or of a network's settings.
 
+    Parameters
+    ----------
+    clf : str or MLPSettings
+        A key of `RECIPES`, or the settings of a network.
+
+    Returns
+    -------
+    Recipe
+
     Raises
     ------
     UnknownNameError
@@ -40,6 +49,15 @@ def recipe_of(clf: str | MLPSettings) -> Recipe:
 def training_device(name: str) -> str:
     """Return the PyTorch device for a device name.
 
+    Parameters
+    ----------
+    name : str
+        ``auto``, or a device as PyTorch names it.
+
+    Returns
+    -------
+    str
+
     Raises
     ------
     UsageError
@@ -57,6 +75,28 @@ def problem_of(
     """Build the problem to fit a head on, from all training rows or from the rows given.
 
     Identical images and the views of an image form one group; sample weights are kept.
+
+    Parameters
+    ----------
+    features : Features
+        As `bottleneck.load_features` returns them.
+    recipe : Recipe
+        The classifier.
+    settings : TrainingSettings
+        How it is fitted.
+    rows : np.ndarray, optional
+        bool of shape (n_samples,), or places from 0 on; the training rows by default.
+
+    Returns
+    -------
+    Problem
+
+    Raises
+    ------
+    DataError
+        There are no labels or no training images; or see `fit_rows`.
+    UsageError
+        `rows` do not fit; or see `fit_rows`.
     """
     train = features.training() if rows is None else features.take(rows)
     return make_problem(
@@ -82,7 +122,40 @@ def make_problem(
     plain: np.ndarray | None = None,
     multilabel: bool = False,
 ) -> Problem:
-    """Check data and build a problem; parameters and errors are those of `fit_rows`."""
+    """Check data and build a problem; parameters and errors are those of `fit_rows`.
+
+    Parameters
+    ----------
+    X : np.ndarray or StreamedRows
+        Features, shape (n_samples, d).
+    y : np.ndarray
+        Labels, shape (n_samples,); or bool of shape (n_samples, k).
+    recipe : Recipe
+        The classifier.
+    settings : TrainingSettings, optional
+        How it is fitted.
+    groups : sequence, optional
+        Shape (n_samples,): rows of one group stay in one fold.
+    sample_weight : np.ndarray, optional
+        Sample weights, shape (n_samples,).
+    plain : np.ndarray, optional
+        bool of shape (n_samples,): rows that may be held out.
+    multilabel : bool
+        Whether a row may be of several classes.
+
+    Returns
+    -------
+    Problem
+        Without the rows whose sample weight is zero.
+
+    Raises
+    ------
+    UsageError
+        Features, labels, weights and groups do not fit together, or the classifier does not take
+        them.
+    DataError
+        The features are not finite, or there are no two classes to tell apart.
+    """
     settings = settings or TrainingSettings()
     _check_rows(X, y)
     targets = Targets.of(np.asarray(y), multilabel=multilabel)

@@ -90,7 +90,17 @@ class Problem:
         return cast("np.ndarray", self.X)
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
-        """Return reduced rows, standardised over the rows of `fit`, or over all rows."""
+        """Return reduced rows, standardised over the rows of `fit`, or over all rows.
+
+        Parameters
+        ----------
+        fit : np.ndarray, optional
+            bool of shape (n,).
+
+        Returns
+        -------
+        Reduction
+        """
         return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +129,17 @@ class Problem:
         return row_counts(self.targets, fit * self.weights[:, None], balanced=self.balanced)
 
     def take(self, rows: np.ndarray) -> Self:
-        """Return the problem restricted to some rows."""
+        """Return the problem restricted to some rows.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            bool of shape (n,), or places from 0 on.
+
+        Returns
+        -------
+        Problem
+        """
         return replace(
             self,
             X=self.X[rows],

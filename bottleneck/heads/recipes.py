@@ -62,13 +62,51 @@ class Recipe(ABC):
 
     @abstractmethod
     def fit(self, problem: Problem, value: Any) -> Fitted:
-        """Fit on all rows, for one value of the hyperparameter."""
+        """Fit on all rows, for one value of the hyperparameter.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows.
+        value : Any
+            A value of the hyper-parameter; None where the classifier has none.
+
+        Returns
+        -------
+        Fitted
+            The model, and whether its solver converged.
+
+        Raises
+        ------
+        DataError
+            The training of a network diverged.
+        """
 
     @abstractmethod
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
     ) -> Iterator[list[np.ndarray]]:
-        """Yield, for each value, the scores (m, k) of each fold's held-out rows."""
+        """Yield, for each value, the scores (m, k) of each fold's held-out rows.
+
+        Parameters
+        ----------
+        problem : Problem
+            n rows.
+        folds : sequence of Fold
+            Which rows are fitted on, and which are held out.
+        grid : sequence
+            Values of the hyper-parameter.
+
+        Yields
+        ------
+        list of np.ndarray
+            For each fold the scores, shape (m, k), in the order of the rows held out.
+
+        Raises
+        ------
+        DataError
+            The training of a network diverged.
+        """
 
 
 @dataclass(frozen=True)
@@ -209,7 +247,17 @@ class MLP(Recipe, MLPSettings):
 
     @classmethod
     def of(cls, given: MLPSettings) -> Self:
-        """Build the recipe from settings, which may be a subclass."""
+        """Build the recipe from settings, which may be a subclass.
+
+        Parameters
+        ----------
+        given : MLPSettings
+            The settings, which may have other fields as well.
+
+        Returns
+        -------
+        MLP
+        """
         return cls(**{each.name: getattr(given, each.name) for each in fields(MLPSettings)})
 
     @property
@@ -245,6 +293,10 @@ class MLP(Recipe, MLPSettings):
             Rows to train on and rows held out.
         progress : callable, optional
             Called with ``"mlp"``, the number of epochs done and the maximum.
+
+        Returns
+        -------
+        Fitted
 
         Raises
         ------

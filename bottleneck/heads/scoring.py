@@ -25,6 +25,17 @@ def link_of(clf: str, *, multilabel: bool) -> str:
 
     ``independent``: a sigmoid for each class, if rows may have several; ``one_vs_rest``: sigmoids
     normalised to sum to 1, for ``logreg``; else ``softmax``.
+
+    Parameters
+    ----------
+    clf : str
+        Name of the classifier.
+    multilabel : bool
+        Whether a row may be of several classes.
+
+    Returns
+    -------
+    str
     """
     if multilabel:
         return "independent"
@@ -167,6 +178,17 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
     """Return the predicted classes of each row, bool of shape (n, k).
 
     The class with the highest score; if rows may have several, all with scores above zero.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Shape (n, k).
+    multilabel : bool
+        Whether a row may be of several classes.
+
+    Returns
+    -------
+    np.ndarray
     """
     if multilabel:
         return np.asarray(scores > 0)
@@ -174,7 +196,20 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
 
 
 def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | None]:
-    """Return the average precision of each class; None for a class without rows."""
+    """Return the average precision of each class; None for a class without rows.
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        Shape (n, k).
+    targets : Targets
+        n rows of k classes.
+
+    Returns
+    -------
+    list of float or None
+        k values from 0 to 1.
+    """
     from sklearn.metrics import average_precision_score
 
     return [

@@ -18,7 +18,22 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def pairs_of(point: "PathPoint", codes: np.ndarray, loss: str) -> list[Pair]:
-    """Return each fold's solution, with two scores also for binary problems."""
+    """Return each fold's solution, with two scores also for binary problems.
+
+    Parameters
+    ----------
+    point : PathPoint
+        Solutions for f folds.
+    codes : np.ndarray
+        int of shape (n,), or bool of shape (n, k): the classes of rows.
+    loss : str
+        ``softmax``, ``logistic`` or ``squared_hinge``.
+
+    Returns
+    -------
+    list of (np.ndarray, np.ndarray)
+        f pairs of weight (k, d) and bias (k,), also for two classes.
+    """
     pairs = list(zip(point.weight, point.bias, strict=True))
     if codes.ndim > 1 or point.weight.shape[1] > 1:
         return pairs
@@ -72,6 +87,29 @@ def stream_scores(
     """Yield for each `C` the scores (m, k) of each fold's held-out rows.
 
     Each pass computes scores for as many values of `C` as fit a quarter of the memory.
+
+    Parameters
+    ----------
+    problem : Problem
+        n rows.
+    X : StreamedRows
+        Their features, shape (n, d).
+    loss : str
+        ``softmax``, ``logistic`` or ``squared_hinge``.
+    folds : sequence of Fold
+        Which rows are fitted on, and which are held out.
+    grid : sequence of float
+        Values of `C`, above 0.
+
+    Yields
+    ------
+    list of np.ndarray
+        For each fold the scores, shape (m, k).
+
+    Raises
+    ------
+    CacheError
+        The cache lacks rows, or a part is damaged.
     """
     fit = np.stack([fold.fit for fold in folds], axis=1)
     solutions = [pairs for pairs, _ in stream(problem, X, loss, fit, grid)]

@@ -136,6 +136,23 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
 
     Anything with an image's ending is returned, so that a folder named ``x.jpg`` or a dangling link
     is reported as a bad image. Linked subfolders are not followed, because they may form a loop.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    images : list of Path
+        Sorted within each folder.
+    others : list of str
+        Their paths.
+
+    Raises
+    ------
+    OSError
+        A folder cannot be read.
     """
     images: list[Path] = []
     others: list[str] = []
@@ -240,12 +257,15 @@ def read_file(item: ImageItem) -> bytes:
     Raises
     ------
     BadImageError
-        The file cannot be read; the message gives the reason.
+        It cannot be read, or its bytes do not have the item's digest; the message is the reason.
     """
     try:
-        return Path(item.path).read_bytes()
+        data = Path(item.path).read_bytes()
     except OSError as error:
         raise BadImageError(error.strerror or str(error)) from error
+    if hashlib.sha256(data).hexdigest() != item.digest:
+        raise BadImageError("the file changed since its digest was taken")
+    return data
 
 
 def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
@@ -271,7 +291,20 @@ def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_O
 def digest_all(
     files: Sequence[ImageItem],
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
-    """Return the files with their digests, or as rejected if they cannot be read, in order."""
+    """Return the files with their digests, or as rejected if they cannot be read, in order.
+
+    Parameters
+    ----------
+    files : sequence of ImageItem
+        Their digests are not read.
+
+    Returns
+    -------
+    items : tuple of ImageItem
+        With digests.
+    rejected : tuple of RejectedImage
+        Files that could not be read, and why.
+    """
     results = list(in_threads(_digest, files))
     items = tuple(result for result in results if isinstance(result, ImageItem))
     rejected = tuple(result for result in results if isinstance(result, RejectedImage))

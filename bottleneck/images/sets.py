@@ -79,6 +79,10 @@ class ImageSet:
         seed : int
             Seed of the split.
 
+        Returns
+        -------
+        ImageSet
+
         Raises
         ------
         PathMissingError

@@ -163,7 +163,25 @@ class BankRecord(CacheRecord):
         dtype: str = "float16",
         source: ImportedArray | None = None,
     ) -> Self:
-        """Return the record of imported features, with layers given by the shape of a row."""
+        """Return the record of imported features, with layers given by the shape of a row.
+
+        Parameters
+        ----------
+        fingerprint : str
+            SHA-256 of what was imported, hexadecimal.
+        model : str
+            Name of the model that the features are said to be of.
+        shapes : mapping of str to sequence of int
+            Layer to the shape of a row.
+        dtype : str
+            ``float16`` or ``float32``.
+        source : ImportedArray, optional
+            Where the features came from.
+
+        Returns
+        -------
+        BankRecord
+        """
         return cls(
             fingerprint=fingerprint,
             model=model,
@@ -181,6 +199,16 @@ class BankRecord(CacheRecord):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Convert how older imports recorded that they have no preprocessing."""
+        """Convert how older imports recorded that they have no preprocessing.
+
+        Parameters
+        ----------
+        content : dict of str to Any
+            What JSON held.
+
+        Returns
+        -------
+        dict of str to Any
+        """
         unknown = content.get("transform") == {"crop": None}
         return {**content, "transform": None} if unknown else content

@@ -51,7 +51,20 @@ class HeadFacts(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a head that cannot be read."""
+        """Return the error for a head that cannot be read.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `DataError`.
+        """
         return DataError(f"the head {str(path)!r} cannot be read ({error}); fit it again")
 
 
@@ -90,7 +103,17 @@ class HeadRecord(HeadFacts):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Convert how older heads recorded that their features are unknown."""
+        """Convert how older heads recorded that their features are unknown.
+
+        Parameters
+        ----------
+        content : dict of str to Any
+            What JSON held.
+
+        Returns
+        -------
+        dict of str to Any
+        """
         return {**content, "source": None} if content.get("source") == {} else content
 
 
@@ -154,7 +177,20 @@ class ModelRecord(ModelFacts):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a model that cannot be read."""
+        """Return the error for a model that cannot be read.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `WeightsError`.
+        """
         return WeightsError(
             f"the fine-tuned model {str(path)!r} cannot be read ({error}); fine-tune it again"
         )

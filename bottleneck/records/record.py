@@ -39,12 +39,35 @@ class Record:
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Convert the content of older versions to this version's."""
+        """Convert the content of older versions to this version's.
+
+        Parameters
+        ----------
+        content : dict of str to Any
+            What JSON held.
+
+        Returns
+        -------
+        dict of str to Any
+        """
         return content
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a file that cannot be read, or is invalid."""
+        """Return the error for a file that cannot be read, or is invalid.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `DataError`, unless a kind of record says otherwise.
+        """
         return DataError(f"{str(path)!r} cannot be read ({error})")
 
     def as_dict(self) -> dict[str, Any]:
@@ -60,7 +83,20 @@ class CacheRecord(Record):
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a file of the cache that cannot be read, or is invalid."""
+        """Return the error for a file of the cache that cannot be read, or is invalid.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        error : Exception
+            Why.
+
+        Returns
+        -------
+        BottleneckError
+            A `CacheError`.
+        """
         if isinstance(error, OSError):
             return CacheError(
                 f"{str(path)!r} cannot be read ({error.strerror}); restore it, or extract again"
@@ -71,7 +107,19 @@ class CacheRecord(Record):
 
 
 def without_defaults(self: Any, handler: Any) -> dict[str, Any]:
-    """Leave out default values that earlier versions do not know."""
+    """Leave out default values that earlier versions do not know.
+
+    Parameters
+    ----------
+    self : Record
+        The record.
+    handler : callable
+        Pydantic's own serializer.
+
+    Returns
+    -------
+    dict of str to Any
+    """
     defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
     return {
         key: value
@@ -81,12 +129,41 @@ def without_defaults(self: Any, handler: Any) -> dict[str, Any]:
 
 
 def facts_of(record: Record, kind: type[Record]) -> dict[str, Any]:
-    """Return the facts that a record shares with a kind of record, to build one of that kind."""
+    """Return the facts that a record shares with a kind of record, to build one of that kind.
+
+    Parameters
+    ----------
+    record : Record
+        Of the kind, or of one derived from it.
+    kind : type
+        The kind of record that has the facts.
+
+    Returns
+    -------
+    dict of str to Any
+
+    Raises
+    ------
+    AttributeError
+        The record lacks one of the facts.
+    """
     return {each.name: getattr(record, each.name) for each in fields(kind)}  # type: ignore[arg-type]
 
 
 def as_dict(record: Record, kind: type[Record]) -> dict[str, Any]:
-    """Return the facts that a record shares with a kind of record, in JSON types."""
+    """Return the facts that a record shares with a kind of record, in JSON types.
+
+    Parameters
+    ----------
+    record : Record
+        Of the kind, or of one derived from it.
+    kind : type
+        The kind of record that has the facts.
+
+    Returns
+    -------
+    dict of str to Any
+    """
     # Pydantic's own JSON would silently write null for nan.
     found: dict[str, Any] = json.loads(json.dumps(_adapter(kind).dump_python(record)))
     return found
@@ -94,6 +171,13 @@ def as_dict(record: Record, kind: type[Record]) -> dict[str, Any]:
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record as JSON with a digest of itself, completely or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    record : Record
+        What to write.
 
     Raises
     ------
@@ -109,6 +193,18 @@ def write_record(path: Path, record: Record) -> None:
 def read_record(path: Path, kind: type[_R]) -> _R:
     """Read a file from `write_record`.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : type
+        The kind of record that it holds.
+
+    Returns
+    -------
+    Record
+        Of that kind.
+
     Raises
     ------
     BottleneckError
@@ -122,7 +218,25 @@ def read_record(path: Path, kind: type[_R]) -> _R:
 
 
 def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
-    """Check content from JSON; a `ValueError` names what was found and what was expected."""
+    """Check content from JSON; a `ValueError` names what was found and what was expected.
+
+    Parameters
+    ----------
+    content : dict of str to Any
+        What JSON held.
+    kind : type
+        The kind of record that it is.
+
+    Returns
+    -------
+    Record
+        Of that kind.
+
+    Raises
+    ------
+    ValueError
+        A key is missing, a value cannot be right, or another version wrote it.
+    """
     if kind.SCHEMA is not None:
         found = content.get("schema")
         if type(found) is not int:

@@ -120,7 +120,17 @@ class FeatureSource(RunFacts, LayerFacts):
         return hash((self.image_set, self.layer, self.fingerprint, self.pool, self.views))
 
     def with_views(self, views: int) -> Self:
-        """Return the source with only the first views, or with none."""
+        """Return the source with only the first views, or with none.
+
+        Parameters
+        ----------
+        views : int
+            Number of augmented views.
+
+        Returns
+        -------
+        FeatureSource
+        """
         if views:
             return replace(self, views=views)
         return replace(self, views=0, policy=None, view_bank=None, view_fingerprint=None)
@@ -247,13 +257,39 @@ class ExportRecord(Record):
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """Upgrade the entry of the bank."""
+        """Upgrade the entry of the bank.
+
+        Parameters
+        ----------
+        content : dict of str to Any
+            What JSON held.
+
+        Returns
+        -------
+        dict of str to Any
+        """
         bank = content.get("bank")
         return {**content, "bank": BankRecord.upgraded(bank)} if isinstance(bank, dict) else content
 
 
 def known_source(source: FeatureSource | None) -> FeatureSource:
-    """Return a head's `source`; `DataError` if it has none."""
+    """Return a head's `source`; `DataError` if it has none.
+
+    Parameters
+    ----------
+    source : FeatureSource or None
+        The head's.
+
+    Returns
+    -------
+    FeatureSource
+        The same.
+
+    Raises
+    ------
+    DataError
+        It is None.
+    """
     if source is None:
         raise DataError(
             "the head does not record which features it was fitted on; fit it with the source "

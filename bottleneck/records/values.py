@@ -10,7 +10,18 @@ from bottleneck.settings import values as choices
 
 
 def among(choices: Any) -> AfterValidator:
-    """Return a validator that a text is one of a `Literal`'s values."""
+    """Return a validator that a text is one of a `Literal`'s values.
+
+    Parameters
+    ----------
+    choices : Any
+        A `Literal` of texts.
+
+    Returns
+    -------
+    AfterValidator
+        Raises `ValueError` for any other text.
+    """
 
     def check(value: str) -> str:
         if value not in get_args(choices):

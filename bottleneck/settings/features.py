@@ -109,7 +109,17 @@ class BaseSettings:
     device: Device = "auto"
 
     def agrees_with(self, other: "BaseSettings") -> bool:
-        """Return whether both describe the same base."""
+        """Return whether both describe the same base.
+
+        Parameters
+        ----------
+        other : BaseSettings
+            May have other fields as well, which are not compared.
+
+        Returns
+        -------
+        bool
+        """
         names = [each.name for each in fields(BaseSettings)]
         return all(getattr(self, name) == getattr(other, name) for name in names)
 

@@ -246,12 +246,11 @@ class FinetuneSettings:
     learning_rate: Annotated[
         Positive, Doc("Learning rate of the head; backbone layers use less.")
     ] = 1e-3
-    base_share: Annotated[
-        Positive, Doc("Learning rate of the last block, as a fraction of the head's.")
+    backbone_lr_factor: Annotated[
+        Positive, Doc("Learning rate of the last block, as a factor of the head's.")
     ] = 0.1
-    block_decay: Annotated[
-        Positive,
-        Doc("Learning rate of each block, as a fraction of the next block's (layer decay)."),
+    layer_decay: Annotated[
+        Positive, Doc("Learning rate of each earlier block, as a factor of the next block's.")
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
@@ -267,22 +266,20 @@ class FinetuneSettings:
         NotNegative, Doc("Weight decay; biases and normalization have none.")
     ] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
-    label_smoothing: Annotated[
-        Share, Doc("Fraction of each target that is spread over all classes.")
-    ] = 0.0
-    batch_statistics: Annotated[
+    label_smoothing: Annotated[Share, Doc("Share of a target spread over all classes.")] = 0.0
+    freeze_batch_norm: Annotated[
         bool,
-        Doc("Update the statistics of trained batch normalization in each batch, or freeze them."),
-        Option("--batch-statistics/--kept-statistics"),
-    ] = False
+        Doc("Keep the mean and variance of batch normalization, or take those of each batch."),
+        Option("--freeze-batch-norm/--no-freeze-batch-norm"),
+    ] = True
     balanced: Balanced = False
     precision: Annotated[
-        Literal["32-true", "bf16-mixed", "16-mixed"],
-        Doc("Precision of the training; 16-mixed needs a GPU."),
-    ] = "32-true"
-    augment: Annotated[
-        Augmentation, Doc("Augmentation policy of the training images, or a YAML file.")
-    ] = "none"
+        Literal["fp32", "bf16", "fp16"],
+        Doc("Precision of training: float32, or mixed precision; fp16 is for GPUs."),
+    ] = "fp32"
+    augment: Annotated[Augmentation, Doc("How training images are augmented, or a YAML file.")] = (
+        "none"
+    )
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
         Doc("Epochs after which augmented views repeat; required for views with `from_cache`."),
@@ -313,7 +310,17 @@ class FinetuneSettings:
         return self.augment != "none"
 
     def view(self, epoch: int) -> int:
-        """Return the view of training images in an epoch, counted from 1; 0 is unaugmented."""
+        """Return the view of training images in an epoch, counted from 1; 0 is unaugmented.
+
+        Parameters
+        ----------
+        epoch : int
+            From 1 on.
+
+        Returns
+        -------
+        int
+        """
         if not self.augmented:
             return 0
         return epoch if self.views is None else 1 + (epoch - 1) % self.views
@@ -323,9 +330,19 @@ class FinetuneSettings:
         return {**asdict(self), "clip": None if self.clip == inf else self.clip}
 
     def difference(self, others: Mapping[str, Any]) -> str:
-        """Return the name of a setting that differs from another `as_dict`; or ``""``."""
+        """Return the name of a setting that differs from another `as_dict`; or ``""``.
+
+        Parameters
+        ----------
+        others : mapping of str to Any
+            Of another run.
+
+        Returns
+        -------
+        str
+        """
         own = self.as_dict()
         names = [field.name for field in fields(self)]
-        if not self.batch_statistics:
-            names.remove("accumulate")  # the pieces of a step change no result but these statistics
+        if self.freeze_batch_norm:
+            names.remove("accumulate")  # only statistics of batches depend on the pieces of a step
         return next((name for name in names if own[name] != others.get(name)), "")

@@ -30,7 +30,20 @@ class Targets:
 
     @classmethod
     def of(cls, labels: np.ndarray, loss: str) -> Self:
-        """Build targets from labels as in `bottleneck.solvers.path.fit_path`."""
+        """Build targets from labels as in `bottleneck.solvers.path.fit_path`.
+
+        Parameters
+        ----------
+        labels : np.ndarray
+            int of shape (n,) from 0 on; or bool of shape (n, k).
+        loss : str
+            One of `LOSSES`.
+
+        Returns
+        -------
+        Targets
+            n rows.
+        """
         if labels.ndim > 1:
             return cls(loss, np.where(labels, 1, -1).astype(np.int8), labels.shape[1])
         classes = int(labels.max()) + 1
@@ -41,7 +54,17 @@ class Targets:
         return cls.of(labels[:, None] == np.arange(classes), loss)
 
     def take(self, rows: np.ndarray | slice) -> Self:
-        """Return the targets of some rows."""
+        """Return the targets of some rows.
+
+        Parameters
+        ----------
+        rows : np.ndarray or slice
+            bool of shape (n,), places from 0 on, or a slice.
+
+        Returns
+        -------
+        Targets
+        """
         return replace(self, wanted=self.wanted[rows])
 
     @property

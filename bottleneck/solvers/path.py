@@ -65,7 +65,19 @@ class PathPoint:
 
     @classmethod
     def of(cls, C: float, parts: Sequence[tuple[np.ndarray, ...]]) -> Self:
-        """Join the results of groups of folds: (f, k, r + 1), (f, k) and (f,)."""
+        """Join the results of groups of folds: (f, k, r + 1), (f, k) and (f,).
+
+        Parameters
+        ----------
+        C : float
+            Inverse strength of the penalty.
+        parts : sequence of tuple of np.ndarray
+            Columns, objective and whether the solver converged, of some folds each.
+
+        Returns
+        -------
+        PathPoint
+        """
         columns, objective, converged = map(np.concatenate, zip(*parts, strict=True))
         return cls(C, columns[..., :-1], columns[..., -1], objective, converged)
 
@@ -145,6 +157,13 @@ def evaluate_rows(
         Sample weights of the same dtype, of shape (n, f) or (n, f, k).
     columns : np.ndarray
         Shape (r + 1, f k).
+
+    Returns
+    -------
+    losses : np.ndarray
+        Shape (f, k), or (f, 1) for softmax.
+    gradient : np.ndarray
+        Shape (r + 1, f k).
     """
     own = columns.astype(rows.dtype, copy=False)
     scores = np.split(rows @ own[:-1] + own[-1], weights.shape[1], axis=1)
@@ -188,7 +207,22 @@ class Preconditioner:
         self._vectors = self._vectors @ turned.astype(rows.dtype)
 
     def multiply(self, columns: np.ndarray, curvature: float, power: float) -> np.ndarray:
-        """Return the product with columns (r + 1, k), for a given total curvature of the rows."""
+        """Return the product with columns (r + 1, k), for a given total curvature of the rows.
+
+        Parameters
+        ----------
+        columns : np.ndarray
+            Shape (r + 1, k); the last row is the intercept's.
+        curvature : float
+            Of all rows together, at least 0.
+        power : float
+            Of the Hessian.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (r + 1, k).
+        """
         factors = (1 + curvature * self._values) ** power
         others = factors[0] if len(factors) else 1.0
         inside = self._vectors.T @ columns[:-1].astype(self._vectors.dtype)

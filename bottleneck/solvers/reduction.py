@@ -1,13 +1,15 @@
 """Reduce features to the fewest columns that a linear head needs, without approximation."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-__all__ = ["Reduction", "column_moments", "reduce_rows", "threads_for"]
+__all__ = ["Reduction", "column_moments", "in_parallel", "reduce_rows", "threads_for"]
 
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
@@ -133,7 +135,24 @@ def reduce_rows(
 def column_moments(
     X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and divisor of each feature in `reduce_rows`, of shape (d,) each."""
+    """Return the mean and divisor of each feature in `reduce_rows`, of shape (d,) each.
+
+    Parameters
+    ----------
+    X : np.ndarray
+        Shape (n, d), of any float type.
+    train : np.ndarray, optional
+        Shape (n,), as for `reduce_rows`.
+    standardize : bool
+        Divide each feature by its deviation.
+
+    Returns
+    -------
+    mean : np.ndarray
+        float64 of shape (d,).
+    scale : np.ndarray
+        float64 of shape (d,), 1 without `standardize`.
+    """
     moments = np.zeros(X.shape[1]), np.ones(X.shape[1])
     for _ in _standardised(X, train, moments, standardize=standardize):
         pass
@@ -187,5 +206,41 @@ def threads_for(size: int) -> AbstractContextManager[object]:
     ----------
     size : int
         Number of elements of a matrix.
+
+    Returns
+    -------
+    context manager
     """
     return threadpool_limits(1) if size <= _SMALL else nullcontext()
+
+
+def in_parallel(
+    tasks: Iterable[object], jobs: int | None, *, ordered: bool = True
+) -> Iterator[Any]:
+    """Run tasks that `joblib.delayed` made.
+
+    Parameters
+    ----------
+    tasks : iterable
+        The calls.
+    jobs : int or None
+        How many run at the same time; None for joblib's default.
+    ordered : bool
+        Yield results in the order of the tasks, rather than as they come.
+
+    Yields
+    ------
+    object
+        Each task's result; all at the end where joblib's backend cannot do otherwise.
+    """
+    import joblib
+
+    order = "generator" if ordered else "generator_unordered"
+    try:
+        parallel = joblib.Parallel(jobs, return_as=order)
+    except ValueError:
+        parallel = joblib.Parallel(jobs)
+    with warnings.catch_warnings():
+        # A process that has loaded a large layer may be replaced, which is as it should be.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+        yield from parallel(tasks)

@@ -49,7 +49,7 @@ def stream_path(
     *,
     members: np.ndarray | None = None,
     standardize: bool = True,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-6,
     most_bytes: int = 2**28,
     progress: Progress | None = None,
 ) -> list[PathPoint]:
@@ -87,7 +87,8 @@ def stream_path(
     scalers, sample = gather_moments(blocks(), members, most_bytes // 3, standardize=standardize)
     targets = Targets.of(labels, loss)
     rows = _Rows(blocks, targets, weights, scalers)
-    preconditioner = Preconditioner(rows.standardised(sample))
+    rows.standardise(sample)
+    preconditioner = Preconditioner(sample)
 
     a_fold = 8 * _ARRAYS * (preconditioner.width + 1) * targets.width
     at_once = max(1, most_bytes // 2 // a_fold)
@@ -118,19 +119,26 @@ def gather_moments(
         Memory limit of the sample as float32; it has at least one row.
     standardize : bool
         Divide each feature by its standard deviation.
+
+    Returns
+    -------
+    scalers : list of StandardScaler
+        One for each of f folds.
+    sample : np.ndarray
+        float32 of shape (m, d).
     """
     from sklearn.preprocessing import StandardScaler
 
     scalers = [StandardScaler(with_std=standardize) for _ in members.T]
     known = np.random.default_rng(0).permutation(np.flatnonzero(members.any(axis=1)))
-    sample: list[np.ndarray] = []
-    start = 0
+    sample, start = np.empty((0, 0), np.float32), 0
     for block in blocks:
-        chosen = np.sort(
-            known[: max(1, min(Preconditioner.most_rows, sample_bytes // (4 * block.shape[1])))]
-        )
+        most = min(Preconditioner.most_rows, sample_bytes // (4 * block.shape[1]))
+        chosen = np.sort(known[: max(1, most)])
+        if not len(sample):
+            sample = np.empty((len(chosen), block.shape[1]), np.float32)
         first, last = np.searchsorted(chosen, [start, start + len(block)])
-        sample.append(block[chosen[first:last] - start].astype(np.float32))
+        sample[first:last] = block[chosen[first:last] - start]
         rows = max(1, _PIECE // block.shape[1])
         for piece in np.split(block, range(rows, len(block), rows)):
             values = piece.astype(np.float64)
@@ -138,7 +146,7 @@ def gather_moments(
                 if own.any():
                     scaler.partial_fit(values, sample_weight=own)
             start += len(piece)
-    return scalers, np.concatenate(sample)
+    return scalers, sample
 
 
 class _Rows:
@@ -156,10 +164,10 @@ class _Rows:
         ones = np.ones_like(self._centre)
         self._scales = np.stack([ones if s.scale_ is None else s.scale_ for s in scalers])
 
-    def standardised(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows minus the centre, divided by the mean scale, as float32."""
-        scaled = (rows - self._centre) / np.mean(self._scales, axis=0)
-        return np.asarray(scaled, dtype=np.float32)
+    def standardise(self, rows: np.ndarray) -> None:
+        """Subtract the centre of float32 rows, and divide them by the mean scale."""
+        rows -= self._centre.astype(np.float32)
+        rows /= np.mean(self._scales, axis=0).astype(np.float32)
 
     def unscaled(self, point: PathPoint) -> PathPoint:
         """Return the solutions for raw features."""

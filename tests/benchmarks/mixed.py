@@ -1,6 +1,6 @@
 """Mixed precision against the bare training step: ``python tests/benchmarks/mixed.py``.
 
-Fine-tunes all of ResNet-50 (random weights: they do not change the time) in ``bf16-mixed``, from
+Fine-tunes all of ResNet-50 (random weights: they do not change the time) in ``bf16``, from
 image files, by the command's own function; beside it, in the same run and in turn, PyTorch's bare
 step on tensors that are on the device already: forward under autocast, loss, backward, AdamW. Both
 keep the statistics of batch normalisation. Prints images per second, medians of all epochs but the
@@ -62,7 +62,7 @@ def tuned(
         epochs=given.epochs,
         patience=given.epochs,
         batch_size=given.batch_size,
-        precision="bf16-mixed",
+        precision="bf16",
     )
     done = finetune_head(head, images, cache, folder, settings)
     return [done.train / epoch["seconds"] for epoch in done.head.scores["history"][1:]]

@@ -53,8 +53,8 @@ VIEWS, AUGMENT = 8, "standard"
 SETTINGS: dict[str, Any] = {
     "augment": AUGMENT,
     "views": VIEWS,
-    "base_share": 0.5,
-    "block_decay": 1.0,
+    "backbone_lr_factor": 0.5,
+    "layer_decay": 1.0,
     "label_smoothing": 0.1,
 }
 """Of some that were tried, those with the lowest loss on the first seed's validation images."""
