@@ -144,7 +144,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
-    """Return names as text: the first ones, and how many more there are."""
+    """Return names as text: the first ones, and how many more there are.
+
+    Parameters
+    ----------
+    names : iterable of str
+        In their order.
+    separator : str
+        Text between two names.
+    most : int
+        How many are named.
+
+    Returns
+    -------
+    str
+    """
     first, others = list(names)[:most], list(names)[most:]
     return separator.join([*first, f"{len(others)} more"] if others else first)
 
