@@ -3,11 +3,11 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -16,6 +16,9 @@ import bottleneck
 from bottleneck.cli.config import Config, Configured, read_config
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import Declared, check, declared, expected
+
+if TYPE_CHECKING:
+    from bottleneck.records import Extraction
 
 __all__ = ["COMMANDS", "Command", "add_command", "application", "in_order"]
 
@@ -327,10 +330,12 @@ def _completer(value: Declared) -> Callable[..., list[str]] | None:
     return complete
 
 
-def _models(_: dict[str, Any]) -> Iterable[str]:
+def _models(typed: dict[str, Any]) -> Iterable[str]:
+    """Return the bases, or those in the cache for a command that chooses among these."""
     from bottleneck.bases import model_names
 
-    return model_names()
+    chosen = "cache" in typed and "weights" not in typed
+    return {run.model for run in _runs(typed)} if chosen else model_names()
 
 
 def _layers(typed: dict[str, Any]) -> Iterable[str]:
@@ -341,8 +346,16 @@ def _layers(typed: dict[str, Any]) -> Iterable[str]:
 
         network = Network(find_model(typed["model"]))
         return [*network.aliases, *network.layers]
-    runs = bottleneck.Cache(typed.get("cache") or "cache").runs(damaged_too=False)
-    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
+    layers = [each for run in _runs(typed) for each in run.layers]
+    return {name for each in layers for name in (each.layer, *each.aliases)}
+
+
+def _cache(typed: dict[str, Any]) -> "bottleneck.Cache":
+    return bottleneck.Cache(typed.get("cache") or "cache")
+
+
+def _runs(typed: dict[str, Any]) -> "Sequence[Extraction]":
+    return _cache(typed).runs(damaged_too=False)
 
 
 def _heads(typed: dict[str, Any]) -> Iterable[str]:
@@ -356,4 +369,6 @@ _NAMES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "layer": _layers,
     "layers": _layers,
     "head": _heads,
+    "bank": lambda typed: [bank.name for bank in _cache(typed).bank_folders()],
+    "command": lambda _: COMMANDS,
 }
