@@ -57,7 +57,17 @@ class Cache:
         return self.named(f"{slug(model)}-{fingerprint[:12]}")
 
     def named(self, name: str) -> Bank:
-        """Return the bank with a name, which need not exist."""
+        """Return the bank with a name, which need not exist.
+
+        Parameters
+        ----------
+        name : str
+            Name of its folder.
+
+        Returns
+        -------
+        Bank
+        """
         return Bank(self.root / name)
 
     def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
@@ -113,7 +123,7 @@ class Cache:
                 f"{did_you_mean(name, names)}"
                 if names
                 else f"no bank {name!r} in {str(self.root)!r}, which has none; 'bottleneck "
-                f"extract' makes them, or name another folder with `cache`"
+                f"extract' creates them, or give another folder with `cache`"
             )
         return found
 

@@ -97,7 +97,7 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     Raises
     ------
     UsageError
-        One is longer or shorter.
+        A digest is longer or shorter.
     ValueError
         A digit is not hexadecimal.
     """

@@ -151,7 +151,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     """
     import joblib
 
-    # A process that has loaded PyTorch is taken for one that leaks memory, and another takes over.
+    # joblib mistakes the memory of a process that has imported PyTorch for a leak and replaces it.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     if not jobs:
         raise UsageError("`jobs` must be at least 1, or -1 for one process per core, got 0")

@@ -192,9 +192,9 @@ def _text(value: Any) -> str:
 def _draw(
     title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> None:
-    """Print a table; if the terminal is too narrow, the cells of a row below each other.
+    """Print a table; on a narrow terminal, print the cells of a row below each other.
 
-    Many cells, and pairs of a name and a value, are printed as a table all the same.
+    Tables of many cells, or of pairs of a name and a value, stay tables.
     """
     from rich.console import Console
     from rich.table import Table
@@ -222,7 +222,7 @@ def _draw(
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return columns' widths: where whole cells are too wide, headings wrap, then all cells do.
+    """Return widths of columns: if whole cells are too wide, headings wrap, then all cells.
 
     They wrap between words only, so that the widths may be more in all than they should be.
     """

@@ -257,7 +257,7 @@ def read_file(item: ImageItem) -> bytes:
     Raises
     ------
     BadImageError
-        It cannot be read, or its bytes do not have the item's digest; the message is the reason.
+        The file cannot be read, or its digest differs from the item's; the message is the reason.
     """
     try:
         data = Path(item.path).read_bytes()
