@@ -300,12 +300,12 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
     Parameters
     ----------
     function : callable
-        Its first argument, after `self` or `cls`, is annotated.
+        A function whose first argument, after `self` or `cls`, is annotated.
 
     Returns
     -------
     callable
-        With the same signature.
+        A function with the same signature.
 
     Raises
     ------
@@ -334,7 +334,7 @@ def expected(annotation: Any) -> str:
     Parameters
     ----------
     annotation : Any
-        A type as fields and parameters are annotated with.
+        An annotation of a field or parameter.
 
     Returns
     -------

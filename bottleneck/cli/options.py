@@ -98,7 +98,7 @@ def check_picture(file: Path | None) -> None:
     Parameters
     ----------
     file : Path or None
-        None where no picture is asked for.
+        None if no picture was requested.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def memory_of(given: int | None) -> int:
     Parameters
     ----------
     given : int or None
-        Bytes, as the user gave them.
+        Memory limit in bytes, if given.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     Parameters
     ----------
     jobs : int
-        Number of processes; -1 for one on each core.
+        Number of processes; -1 for one per core.
     backend : str
         joblib's name of the backend.
 
@@ -147,7 +147,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     Raises
     ------
     UsageError
-        `jobs` is 0, or joblib has no such backend here.
+        `jobs` is 0, or joblib does not have the backend.
     """
     import joblib
 

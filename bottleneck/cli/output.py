@@ -51,7 +51,7 @@ def note(text: str) -> None:
     Parameters
     ----------
     text : str
-        The line, for the standard error.
+        Text of the line, for standard error.
     """
     print(text, file=sys.stderr, flush=True)
 
@@ -62,7 +62,7 @@ def print_json(content: Any) -> None:
     Parameters
     ----------
     content : Any
-        What JSON can hold.
+        Any JSON value.
     """
     print(json.dumps(content, indent=2))
 
@@ -85,7 +85,7 @@ def print_list(facts: Mapping[str, str]) -> None:
     Parameters
     ----------
     facts : mapping of str to str
-        Name to fact, one at least.
+        Name to value; at least one.
     """
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -164,7 +164,7 @@ def progress_shown(
     Yields
     ------
     callable
-        Takes the stage, the number done, the number in all, and other counts by name.
+        Takes the stage, the number done, the total, and other counts by name.
     """
     if quiet:
         yield _report(lambda *_: None)
@@ -224,7 +224,7 @@ def _draw(
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return widths of columns: if whole cells are too wide, headings wrap, then all cells.
 
-    They wrap between words only, so that the widths may be more in all than they should be.
+    They wrap only between words, so the total may exceed the available width.
     """
     from rich.cells import cell_len
 

@@ -114,7 +114,7 @@ class TunedNetwork(nn.Module):
         Parameters
         ----------
         state : mapping of str to torch.Tensor
-            Name to values; it may be on another device.
+            Name to values, on any device.
 
         Raises
         ------

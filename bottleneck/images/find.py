@@ -147,7 +147,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
     images : list of Path
         Sorted within each folder.
     others : list of str
-        Their paths.
+        Paths of the other files.
 
     Raises
     ------
@@ -296,14 +296,14 @@ def digest_all(
     Parameters
     ----------
     files : sequence of ImageItem
-        Their digests are not read.
+        Images without digests.
 
     Returns
     -------
     items : tuple of ImageItem
-        With digests.
+        Images with digests.
     rejected : tuple of RejectedImage
-        Files that could not be read, and why.
+        Files that could not be read, with the reasons.
     """
     results = list(in_threads(_digest, files))
     items = tuple(result for result in results if isinstance(result, ImageItem))

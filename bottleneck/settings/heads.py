@@ -317,7 +317,7 @@ class FinetuneSettings:
         Parameters
         ----------
         epoch : int
-            From 1 on.
+            Number of the epoch, from 1 on.
 
         Returns
         -------
@@ -337,7 +337,7 @@ class FinetuneSettings:
         Parameters
         ----------
         others : mapping of str to Any
-            Of another run.
+            The `as_dict` of another run.
 
         Returns
         -------

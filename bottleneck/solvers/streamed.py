@@ -123,9 +123,9 @@ def gather_moments(
     Returns
     -------
     scalers : list of StandardScaler
-        One for each of f folds.
+        Means and scales of each of the f folds.
     sample : np.ndarray
-        float32 of shape (m, d).
+        The sample, float32 of shape (m, d).
     """
     from sklearn.preprocessing import StandardScaler
 
