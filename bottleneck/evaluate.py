@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError, WrongTypeError
 from bottleneck.features import SPLITS, Features
-from bottleneck.fields import checked
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, score_metrics

@@ -6,18 +6,14 @@ declaration.
 
 import dataclasses
 import json
-import re
-import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
-from inspect import formatannotation, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
     Literal,
-    ParamSpec,
     TypeVar,
     Union,
     dataclass_transform,
@@ -31,17 +27,16 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
+from bottleneck.arguments import listed
 from bottleneck.errors import (
     BottleneckError,
     UnknownNameError,
     UsageError,
-    WrongTypeError,
     did_you_mean,
 )
 
-__all__ = ["Declared", "Option", "check", "checked", "declared", "expected", "made", "settings"]
+__all__ = ["Declared", "Option", "check", "declared", "expected", "settings"]
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
@@ -198,42 +193,6 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
     return make
 
 
-def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
-    """Return settings given as an object or as keyword arguments.
-
-    Parameters
-    ----------
-    kind : type
-        The class of the settings.
-    given : object, optional
-        The settings.
-    options : mapping of str to Any
-        Values of fields, if `given` is None.
-
-    Returns
-    -------
-    object
-        Settings of that class.
-
-    Raises
-    ------
-    UsageError
-        Both are given, or a value is invalid.
-    WrongTypeError
-        `given` is of another class.
-    """
-    if given is None:
-        return kind(**options)
-    if not isinstance(given, kind):
-        raise _wrong_type("the settings", [kind.__name__], given)
-    if options:
-        raise UsageError(
-            f"`{next(iter(options))}` was given together with {type(given).__name__}; set it in "
-            f"there"
-        )
-    return given
-
-
 def declared(kind: type) -> list[Declared]:
     """Return the fields of settings: own ones first, then inherited ones.
 
@@ -292,42 +251,6 @@ def check(value: Any, field: Declared, *, strict: bool = False) -> Any:
         raise _refusal(found, {field.name: field}) from None
 
 
-def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Decorate a function to check the type of its first argument.
-
-    Types are compared by name, so that types annotated as strings need not be imported.
-
-    Parameters
-    ----------
-    function : callable
-        A function whose first argument, after `self` or `cls`, is annotated.
-
-    Returns
-    -------
-    callable
-        A function with the same signature.
-
-    Raises
-    ------
-    WrongTypeError
-        Raised by the function, if its first argument has another type.
-    """
-    own = signature(function)
-    name = next(each for each in own.parameters if each not in {"self", "cls"})
-    words = re.findall(r"[\w.]+", formatannotation(own.parameters[name].annotation))
-    kinds = [word.rpartition(".")[2] for word in words]
-
-    @wraps(function)
-    def call(*positional: _P.args, **named: _P.kwargs) -> _T:
-        value = own.bind(*positional, **named).arguments[name]
-        found = {"None" if value is None else each.__name__ for each in type(value).__mro__}
-        if found.isdisjoint(kinds):
-            raise _wrong_type(f"`{name}`", kinds, value)
-        return function(*positional, **named)
-
-    return call
-
-
 def expected(annotation: Any) -> str:
     """Describe a type's values in words, such as ``auto or a whole number of at least 1``.
 
@@ -347,21 +270,11 @@ def expected(annotation: Any) -> str:
         kinds = [each for each in arguments if each is not NoneType]
         return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
     if origin is Literal:
-        return _listed(arguments)
+        return listed(arguments)
     if origin is tuple:
         number = "" if Ellipsis in arguments else f"{len(arguments)} values, each "
         return f"{number}{expected(arguments[0])}"
     return _TYPES.get(annotation, _OTHER_TYPE)
-
-
-def _wrong_type(what: str, kinds: Iterable[str], given: object) -> WrongTypeError:
-    got = f"{reprlib.repr(given)} ({type(given).__name__})"
-    return WrongTypeError(f"{what} must be {_listed(kinds)}, got {got}")
-
-
-def _listed(words: Iterable[Any]) -> str:
-    *others, last = map(str, words)
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _described(kind: Any, *notes: Any) -> str:

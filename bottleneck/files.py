@@ -1,6 +1,7 @@
 """File names, and atomic writes of small files."""
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import IO, Any
 
 __all__ = [
+    "SparseFile",
     "atomic_file",
     "atomic_write",
     "move",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 _STALE_SECONDS = 3600.0
+_PAGE_BYTES = 2**14
+_EMPTY_PAGE = bytes(_PAGE_BYTES)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -240,3 +244,55 @@ def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
         with suppress(FileNotFoundError):  # its owner removes it just now
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                 yield path
+
+
+class SparseFile(io.RawIOBase):
+    """A file in memory in which only written pages take space.
+
+    Attributes
+    ----------
+    end : int
+        Size in bytes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pages: dict[int, bytearray] = {}
+        self._place = self.end = 0
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position and return it."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.end}[whence]
+        self._place = start + place
+        return self._place
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size."""
+        self.end = self._place if size is None else size
+        return self.end
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer."""
+        content = b"".join(self.pieces(self._place, self._place + len(buffer)))
+        self._place += len(buffer)
+        return io.BytesIO(content).readinto(buffer)
+
+    def write(self, data: Any) -> int:
+        """Write and return the number of bytes."""
+        content = io.BytesIO(data)
+        for piece in self.pieces(self._place, self._place + len(data), fill=True):
+            content.readinto(piece)
+        self._place += len(data)
+        self.end = max(self.end, self._place)
+        return len(data)
+
+    def pieces(self, start: int, stop: int, *, fill: bool = False) -> Iterator[memoryview]:
+        """Yield the bytes of a range; unwritten bytes are zero, and read-only by default."""
+        while start < stop:
+            number, offset = divmod(start, _PAGE_BYTES)
+            length = min(_PAGE_BYTES - offset, stop - start)
+            if fill and number not in self._pages:
+                self._pages[number] = bytearray(_PAGE_BYTES)
+            page = self._pages.get(number, _EMPTY_PAGE)
+            yield memoryview(page)[offset : offset + length]
+            start += length

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import store
 from bottleneck.errors import WeightsError
 from bottleneck.extract.compute import Batch, Progress, feature_batches
 from bottleneck.features import vectors
-from bottleneck.fields import made
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.records import known_source

@@ -11,11 +11,11 @@ from typing import Any
 import joblib
 import numpy as np
 
+from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
 from bottleneck.errors import UsageError, WrongTypeError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, load_features
-from bottleneck.fields import checked, made
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress

@@ -13,10 +13,10 @@ from bottleneck.advise.evidence import Evidence, JudgedLayer, gather, other_head
 from bottleneck.advise.network import Depths
 from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
 from bottleneck.advise.verdict import Verdict, decide
+from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError, WrongTypeError
 from bottleneck.features import Features, load_features
-from bottleneck.fields import checked, made
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
 from bottleneck.records import FeatureSource

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import fx
 
+from bottleneck.arguments import made
 from bottleneck.bases.fusing import fuse
 from bottleneck.bases.network import traced
 from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
 from bottleneck.bases.weights import digest_tensors, load_weights, used_tensors
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
-from bottleneck.fields import made
 from bottleneck.pooling import check_pool, pool, pooled_shape
 from bottleneck.records import Adjustments
 from bottleneck.settings import BaseSettings

@@ -8,13 +8,13 @@ from functools import cache, lru_cache, partial
 import torch
 from torch import fx, nn
 
+from bottleneck.arguments import find_layers
 from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
 from bottleneck.bases.layers import WORDS, Layer, describe, last_inside
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
-from bottleneck.names import find_layers
 
 __all__ = ["Network", "traced"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from bottleneck.arguments import find_layers
 from bottleneck.bases.network import Network
 from bottleneck.bases.tracing import ancestors, copied, module_of, tensors_at, with_tensors
 from bottleneck.errors import UsageError
-from bottleneck.names import find_layers
 
 __all__ = ["ALL", "Split", "split_network", "upper_part"]
 

@@ -1,7 +1,6 @@
 """The byte layout of a part: HDF5 plans the file, and values are written into it directly."""
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -13,6 +12,7 @@ import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from bottleneck.errors import MissingExtraError, UsageError
+from bottleneck.files import SparseFile
 
 __all__ = [
     "COMPRESSIONS",
@@ -20,7 +20,6 @@ __all__ = [
     "SCHEMA",
     "Dataset",
     "Layer",
-    "SparseFile",
     "block_rows",
     "checksums",
     "compression_options",
@@ -44,8 +43,6 @@ _ALIGNED = {"alignment_threshold": 4096, "alignment_interval": 4096}
 """Alignment of values to a page, so that they can be memory-mapped."""
 _PLAN_BYTES = 2**10
 """Approximate size of a dataset without its values."""
-_PAGE_BYTES = 2**14
-_EMPTY_PAGE = bytes(_PAGE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -138,58 +135,6 @@ def _fixed(attributes: Mapping[str, Any]) -> dict[str, Any]:
         key: np.bytes_(value.encode()) if isinstance(value, str) else value
         for key, value in attributes.items()
     }
-
-
-class SparseFile(io.RawIOBase):
-    """A file in memory in which only written pages take space.
-
-    Attributes
-    ----------
-    end : int
-        Size in bytes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pages: dict[int, bytearray] = {}
-        self._place = self.end = 0
-
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position and return it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.end}[whence]
-        self._place = start + place
-        return self._place
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the size."""
-        self.end = self._place if size is None else size
-        return self.end
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer."""
-        content = b"".join(self.pieces(self._place, self._place + len(buffer)))
-        self._place += len(buffer)
-        return io.BytesIO(content).readinto(buffer)
-
-    def write(self, data: Any) -> int:
-        """Write and return the number of bytes."""
-        content = io.BytesIO(data)
-        for piece in self.pieces(self._place, self._place + len(data), fill=True):
-            content.readinto(piece)
-        self._place += len(data)
-        self.end = max(self.end, self._place)
-        return len(data)
-
-    def pieces(self, start: int, stop: int, *, fill: bool = False) -> Iterator[memoryview]:
-        """Yield the bytes of a range; unwritten bytes are zero, and read-only by default."""
-        while start < stop:
-            number, offset = divmod(start, _PAGE_BYTES)
-            length = min(_PAGE_BYTES - offset, stop - start)
-            if fill and number not in self._pages:
-                self._pages[number] = bytearray(_PAGE_BYTES)
-            page = self._pages.get(number, _EMPTY_PAGE)
-            yield memoryview(page)[offset : offset + length]
-            start += length
 
 
 @dataclass(frozen=True)

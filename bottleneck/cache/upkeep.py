@@ -11,6 +11,7 @@ from itertools import accumulate
 import numpy as np
 from filelock import FileLock, Timeout
 
+from bottleneck.arguments import find_layers
 from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
@@ -18,7 +19,6 @@ from bottleneck.cache.layout import compression_options
 from bottleneck.cache.parts import Part, RowIndex, errors_of
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import move, stale_paths
-from bottleneck.names import find_layers
 
 __all__ = ["Compaction", "Prunable", "compact_bank", "drop_layer", "find_prunable", "prune"]
 
@@ -53,9 +53,8 @@ class Compaction:
 def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
     """Merge small parts, and drop duplicate rows.
 
-    New parts are written first, then ``features.h5``, and only then the old parts are removed: a
-    process killed at any moment leaves every row readable, and concurrent readers continue with the
-    new parts.
+    New parts are written first, then ``features.h5``; only then are old parts removed: a process
+    killed at any moment leaves every row readable, and readers continue with the new parts.
 
     Parameters
     ----------

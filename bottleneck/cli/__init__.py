@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 # These modules add their commands.
-from bottleneck.cli import features, heads, judge, networks, other, store  # noqa: F401
+from bottleneck.cli import features, fitted, heads, other, store  # noqa: F401
 from bottleneck.cli.command import application
 from bottleneck.cli.output import stop
 from bottleneck.errors import first_line, is_out_of_memory

@@ -3,7 +3,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import bottleneck
 from bottleneck.cli.config import Config, Configured, read_config
+from bottleneck.cli.options import completer
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import Declared, check, declared, expected
 
@@ -260,7 +261,7 @@ def _parameters(command: Command) -> Iterator[inspect.Parameter]:
             "help": _help(value, command),
             "show_default": False,
             "metavar": _metavar(value),
-            "autocompletion": _completer(value),
+            "autocompletion": completer(value),
         }
         panel = value.group or _GENERAL
         if value.option.argument:
@@ -310,51 +311,3 @@ def _metavar(value: Declared) -> str:
     words = expected(value.annotation)
     kind = next((short for long, short in _METAVARS.items() if long in words), "TEXT")
     return value.option.metavar or (f"auto|{kind}" if words.startswith("auto or") else kind)
-
-
-def _completer(value: Declared) -> Callable[..., list[str]] | None:
-    """Return a function that completes the values of an option."""
-    names = _NAMES.get(value.name)
-    if names is None and not value.choices:
-        return None
-
-    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-        try:
-            found = names(ctx.params) if names else value.choices
-            return [name for name in found if name.startswith(incomplete)]
-        except (BottleneckError, OSError):
-            return []
-
-    return complete
-
-
-def _models(_: dict[str, Any]) -> Iterable[str]:
-    from bottleneck.bases import model_names
-
-    return model_names()
-
-
-def _layers(typed: dict[str, Any]) -> Iterable[str]:
-    """Return the layers of the base on the command line, or those in the cache."""
-    if typed.get("model") and "weights" in typed:
-        from bottleneck.bases import find_model
-        from bottleneck.bases.network import Network
-
-        network = Network(find_model(typed["model"]))
-        return [*network.aliases, *network.layers]
-    runs = bottleneck.Cache(typed.get("cache") or "cache").runs(damaged_too=False)
-    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
-
-
-def _heads(typed: dict[str, Any]) -> Iterable[str]:
-    from bottleneck.heads import head_names
-
-    return head_names(Path(typed.get("heads") or "heads"))
-
-
-_NAMES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
-    "model": _models,
-    "layer": _layers,
-    "layers": _layers,
-    "head": _heads,
-}

@@ -1,13 +1,16 @@
 """Options that several commands have besides the settings of their stage."""
 
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
 from annotated_doc import Doc
 
-from bottleneck.errors import UsageError
-from bottleneck.fields import Option, settings
+import bottleneck
+from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.fields import Declared, Option, settings
 from bottleneck.settings.values import ByteSize, Count, Device, MovedWeights, Name, NewSet
 
 __all__ = [
@@ -26,6 +29,7 @@ __all__ = [
     "Picture",
     "StartSettings",
     "check_picture",
+    "completer",
     "in_parallel",
     "memory_of",
 ]
@@ -162,3 +166,62 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
             f"joblib has no backend {backend!r} here ({error}); give loky, threading, "
             f"multiprocessing or one that is installed"
         ) from error
+
+
+def completer(value: Declared) -> Callable[..., list[str]] | None:
+    """Return a function that completes the values of an option.
+
+    Parameters
+    ----------
+    value : Declared
+        Its declaration.
+
+    Returns
+    -------
+    callable or None
+        As Typer calls it; None if there is nothing to complete.
+    """
+    names = _NAMES.get(value.name)
+    if names is None and not value.choices:
+        return None
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        try:
+            found = names(ctx.params) if names else value.choices
+            return [name for name in found if name.startswith(incomplete)]
+        except (BottleneckError, OSError):
+            return []
+
+    return complete
+
+
+def _models(_: dict[str, Any]) -> Iterable[str]:
+    from bottleneck.bases import model_names
+
+    return model_names()
+
+
+def _layers(typed: dict[str, Any]) -> Iterable[str]:
+    """Return the layers of the base on the command line, or those in the cache."""
+    if typed.get("model") and "weights" in typed:
+        from bottleneck.bases import find_model
+        from bottleneck.bases.network import Network
+
+        network = Network(find_model(typed["model"]))
+        return [*network.aliases, *network.layers]
+    runs = bottleneck.Cache(typed.get("cache") or "cache").runs(damaged_too=False)
+    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
+
+
+def _heads(typed: dict[str, Any]) -> Iterable[str]:
+    from bottleneck.heads import head_names
+
+    return head_names(Path(typed.get("heads") or "heads"))
+
+
+_NAMES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
+    "model": _models,
+    "layer": _layers,
+    "layers": _layers,
+    "head": _heads,
+}

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
 from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
 from bottleneck.exchange.formats import FORMAT, Exchange, read_exported, slices_of
-from bottleneck.fields import made
 from bottleneck.images import ImageSet, read_manifest
 from bottleneck.records import (
     IMPORTED,

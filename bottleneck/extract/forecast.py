@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.utils import make_grid
 
+from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
@@ -26,7 +27,6 @@ from bottleneck.extract.compute import Progress, preprocess_views
 from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import open_writers, stored_batches
 from bottleneck.extract.store import FeatureWriter
-from bottleneck.fields import made
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings

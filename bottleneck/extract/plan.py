@@ -4,11 +4,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bottleneck.arguments import made
 from bottleneck.augment import Policy, find_policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError
-from bottleneck.fields import made
 from bottleneck.images import ImageItem, ImageSet
 from bottleneck.settings import StoreSettings
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import CacheError, DataError, UsageError
@@ -20,7 +21,6 @@ from bottleneck.extract.compute import (
 )
 from bottleneck.extract.plan import Plan, Task, find_targets, plan_extraction
 from bottleneck.extract.store import FeatureWriter
-from bottleneck.fields import made
 from bottleneck.images import ImageSet
 from bottleneck.records import Adjustments, Augmentation, ExtractedLayer, Extraction, RejectedImage
 from bottleneck.settings import BaseSettings, StoreSettings

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from bottleneck.arguments import checked, made
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features.selection import select_features, vectors
-from bottleneck.fields import checked, made
 from bottleneck.images import SPLITS, ImageSet
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FeatureSettings

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.arguments import checked, find_layers, made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean, some_of
-from bottleneck.fields import checked, made
 from bottleneck.images import ImageSet
-from bottleneck.names import find_layers
 from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
 from bottleneck.records import Extraction, FeatureSource

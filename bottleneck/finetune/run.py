@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases import find_devices, find_model
 from bottleneck.bases.frozen import FrozenBase
@@ -27,7 +28,6 @@ from bottleneck.errors import (
 from bottleneck.extract import Progress
 from bottleneck.extract.lanes import freed_memory_kept
 from bottleneck.features import vectors
-from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
 from bottleneck.finetune.loop import Labelled, State, Training

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, split_network
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, usable_images
-from bottleneck.fields import made
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.data import without_bad_images
 from bottleneck.heads import Head, head_names

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bottleneck.arguments import checked, made
 from bottleneck.errors import DataError, UsageError
-from bottleneck.fields import checked, made
 from bottleneck.heads.head import Head
 from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress, Rows

@@ -16,8 +16,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.fields import checked
 from bottleneck.files import atomic_write
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
 from bottleneck.heads.recipes import RECIPES

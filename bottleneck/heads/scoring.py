@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bottleneck.fields import checked
+from bottleneck.arguments import checked
 from bottleneck.labels import Targets
 
 __all__ = [

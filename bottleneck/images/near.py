@@ -8,8 +8,8 @@ from itertools import combinations
 import numpy as np
 from PIL import Image
 
+from bottleneck.arguments import checked
 from bottleneck.errors import BadImageError, DataError, MissingExtraError
-from bottleneck.fields import checked
 from bottleneck.images.decode import decode
 from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
 from bottleneck.images.sets import ImageSet

@@ -11,6 +11,8 @@ from bottleneck.records.banks import (
 )
 from bottleneck.records.heads import HeadFacts, HeadRecord, ModelFacts, ModelRecord
 from bottleneck.records.record import (
+    Digest,
+    Json,
     Record,
     as_dict,
     facts_of,
@@ -29,7 +31,6 @@ from bottleneck.records.runs import (
     RunFacts,
     known_source,
 )
-from bottleneck.records.values import Digest, Json
 
 __all__ = [
     "IMPORTED",

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NotRequired, Self
 from pydantic import AfterValidator, Field, model_serializer, with_config
 from typing_extensions import TypedDict
 
-from bottleneck.records import values
+from bottleneck.records import record
 from bottleneck.records.record import STRICT, CacheRecord, Record, without_defaults
 
 IMPORTED = "imported"
@@ -24,8 +24,8 @@ def _is_even(rows: list[list[float]]) -> list[list[float]]:
 class Precision(TypedDict):
     """Types in which features were computed, unless imported, and are stored."""
 
-    storage: values.Storage
-    compute: NotRequired[values.Computed]
+    storage: record.Storage
+    compute: NotRequired[record.Computed]
 
 
 @with_config(STRICT)
@@ -33,7 +33,7 @@ class Augmentation(TypedDict):
     """Everything that affects the pixels of augmented views, see `bottleneck.augment.Policy`."""
 
     scheme: int
-    steps: list[dict[str, dict[str, values.Json]]]
+    steps: list[dict[str, dict[str, record.Json]]]
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class TransformFacts(Record):
         are several times faster: one value in a few hundred differs by 1 of 255.
     """
 
-    resize: values.Pixels
-    crop: values.Pixels
-    interpolation: values.Interpolation
+    resize: record.Pixels
+    crop: record.Pixels
+    interpolation: record.Interpolation
     mean: Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=3, max_length=3)]
     squash: bool = False
@@ -90,7 +90,7 @@ class StoredLayer(CacheRecord):
     """
 
     alias: str | None
-    shape: list[values.Size]
+    shape: list[record.Size]
     canary: Annotated[list[list[float]], AfterValidator(_is_even)]
 
 
@@ -99,7 +99,7 @@ class ImportedArray(TypedDict):
     """The array of imported features."""
 
     file: str
-    sha256: values.Digest
+    sha256: record.Digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +134,15 @@ class BankRecord(CacheRecord):
         The imported array.
     """
 
-    fingerprint: values.Digest
+    fingerprint: record.Digest
     model: str
     weights_name: str
     weights_random: bool
     transform: TransformFacts | None
-    pool: values.Pool
+    pool: record.Pool
     precision: Precision
     layers: dict[str, StoredLayer]
-    created: values.Time | None = None
+    created: record.Time | None = None
     schema: int | None = None
     architecture: str | None = None
     weights: str | None = None

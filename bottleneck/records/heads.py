@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from bottleneck.errors import BottleneckError, DataError, WeightsError
-from bottleneck.records import values
+from bottleneck.records import record
 from bottleneck.records.banks import Augmentation, TransformFacts
 from bottleneck.records.record import STRICT, Record
 from bottleneck.records.runs import FeatureSource
@@ -41,12 +41,12 @@ class HeadFacts(Record):
         folder, whose path replaces it when the head is loaded.
     """
 
-    clf: Annotated[str, values.among(Classifier)]
+    clf: Annotated[str, record.among(Classifier)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    hyperparameters: dict[str, values.Json] = field(default_factory=dict)
+    hyperparameters: dict[str, record.Json] = field(default_factory=dict)
     multilabel: bool = False
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
-    scores: dict[str, values.Json] = field(default_factory=dict)
+    scores: dict[str, record.Json] = field(default_factory=dict)
     source: FeatureSource | None = None
 
     @classmethod
@@ -73,7 +73,7 @@ class HeadSettings(TypedDict, total=False):
     """Numbers of a head's model, besides its arrays, see `bottleneck.heads.models`."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    n_neighbors: values.Size
+    n_neighbors: record.Size
     multilabel: bool
 
 
@@ -95,11 +95,11 @@ class HeadRecord(HeadFacts):
 
     SCHEMA: ClassVar[int] = 4
 
-    created: values.Time
-    kind: Annotated[str, values.among(Literal["affine", "mlp", "knn"])]
+    created: record.Time
+    kind: Annotated[str, record.among(Literal["affine", "mlp", "knn"])]
     settings: HeadSettings
-    n_features: values.Size
-    weights_sha256: values.Digest
+    n_features: record.Size
+    weights_sha256: record.Digest
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
@@ -142,15 +142,15 @@ class ModelFacts(Record):
     """
 
     layer: str
-    settings: dict[str, values.Json]
+    settings: dict[str, record.Json]
     augmentation: Augmentation
     boundary: str | None
-    pool: values.Pool
+    pool: record.Pool
     image_set: str
-    split_digests: dict[str, values.Digest]
+    split_digests: dict[str, record.Digest]
     started_from: FeatureSource
-    best_epoch: values.Count
-    epochs: values.Count
+    best_epoch: record.Count
+    epochs: record.Count
     validation: dict[str, float]
 
 
@@ -173,7 +173,7 @@ class ModelRecord(ModelFacts):
     base: str
     architecture: str
     transform: TransformFacts
-    weights_sha256: values.Digest
+    weights_sha256: record.Digest
 
     @classmethod
     def refusal(cls, path: Path, error: Exception) -> BottleneckError:

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from bottleneck.errors import DataError
 from bottleneck.files import slug
-from bottleneck.records import values
+from bottleneck.records import record
 from bottleneck.records.banks import Augmentation, BankRecord
 from bottleneck.records.record import STRICT, CacheRecord, Record, facts_of, without_defaults
 from bottleneck.settings.values import ViewCount
@@ -18,8 +18,8 @@ from bottleneck.settings.values import ViewCount
 class Adjustments(TypedDict, total=False):
     """Changes of the preprocessing: arguments of `FrozenBase`."""
 
-    image_size: values.Pixels
-    interpolation: values.Interpolation
+    image_size: record.Pixels
+    interpolation: record.Interpolation
     squash: bool
     keep_aspect: bool
     reduced_decode: bool
@@ -63,8 +63,8 @@ class RunFacts(CacheRecord):
     weights: str
     weights_random: bool
     adjustments: Adjustments
-    precision: values.Computed
-    dtype: values.Storage
+    precision: record.Computed
+    dtype: record.Storage
     views: ViewCount = 0
     policy: str | None = None
 
@@ -89,11 +89,11 @@ class LayerFacts(CacheRecord):
 
     layer: str
     alias: str | None
-    bank: values.BankName
-    fingerprint: values.Digest
-    axes: values.Axes
-    view_bank: values.BankName | None = None
-    view_fingerprint: values.Digest | None = None
+    bank: record.BankName
+    fingerprint: record.Digest
+    axes: record.Axes
+    view_bank: record.BankName | None = None
+    view_fingerprint: record.Digest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +110,9 @@ class FeatureSource(RunFacts, LayerFacts):
         Digest of the images and labels of each split when a head was fitted.
     """
 
-    stored_pool: values.Pool
-    pool: values.Pool
-    split_digests: dict[str, values.Digest] | None = None
+    stored_pool: record.Pool
+    pool: record.Pool
+    split_digests: dict[str, record.Digest] | None = None
 
     _sparse = model_serializer(mode="wrap")(without_defaults)
 
@@ -179,8 +179,8 @@ class ExtractedLayer(LayerFacts):
     """
 
     aliases: list[str]
-    pool: values.Pool
-    shape: list[values.Size]
+    pool: record.Pool
+    shape: list[record.Size]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,19 +217,19 @@ class Extraction(RunFacts):
 
     SCHEMA: ClassVar[int] = 4
 
-    time: values.Time
-    image_set_digest: values.Digest
+    time: record.Time
+    image_set_digest: record.Digest
     layers: list[ExtractedLayer]
-    image_set_sha256: values.Digest | None = None
-    images: values.Count = 0
-    computed: values.Count = 0
-    cached: values.Count = 0
+    image_set_sha256: record.Digest | None = None
+    images: record.Count = 0
+    computed: record.Count = 0
+    cached: record.Count = 0
     rejected: list[RejectedImage] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
-    bytes_written: values.Count = 0
+    bytes_written: record.Count = 0
     seconds: Annotated[float, Field(ge=0)] = 0.0
-    views_computed: values.Count = 0
+    views_computed: record.Count = 0
     augmentation: Augmentation | None = None
     imported_from: str | None = None
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bottleneck.names import find_layers
+from bottleneck.arguments import find_layers
 
 LAYERS = {
     "conv1": (),

@@ -1,0 +1,150 @@
+"""What callers give to functions: settings, other arguments, and the names of layers."""
+
+import re
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import filter as matching
+from functools import wraps
+from inspect import formatannotation, signature
+from typing import Any, ParamSpec, TypeVar
+
+from bottleneck.errors import UsageError, WrongTypeError
+
+__all__ = ["checked", "find_layers", "listed", "made"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
+    """Return settings given as an object or as keyword arguments.
+
+    Parameters
+    ----------
+    kind : type
+        The class of the settings.
+    given : object, optional
+        The settings.
+    options : mapping of str to Any
+        Values of fields, if `given` is None.
+
+    Returns
+    -------
+    object
+        Settings of that class.
+
+    Raises
+    ------
+    UsageError
+        Both are given, or a value is invalid.
+    WrongTypeError
+        `given` is of another class.
+    """
+    if given is None:
+        return kind(**options)
+    if not isinstance(given, kind):
+        raise _wrong_type("the settings", [kind.__name__], given)
+    if options:
+        raise UsageError(
+            f"`{next(iter(options))}` was given together with {type(given).__name__}; set it in "
+            f"there"
+        )
+    return given
+
+
+def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Decorate a function to check the type of its first argument.
+
+    Types are compared by name, so that types annotated as strings need not be imported.
+
+    Parameters
+    ----------
+    function : callable
+        A function whose first argument, after `self` or `cls`, is annotated.
+
+    Returns
+    -------
+    callable
+        A function with the same signature.
+
+    Raises
+    ------
+    WrongTypeError
+        Raised by the function, if its first argument has another type.
+    """
+    own = signature(function)
+    name = next(each for each in own.parameters if each not in {"self", "cls"})
+    words = re.findall(r"[\w.]+", formatannotation(own.parameters[name].annotation))
+    kinds = [word.rpartition(".")[2] for word in words]
+
+    @wraps(function)
+    def call(*positional: _P.args, **named: _P.kwargs) -> _T:
+        value = own.bind(*positional, **named).arguments[name]
+        found = {"None" if value is None else each.__name__ for each in type(value).__mro__}
+        if found.isdisjoint(kinds):
+            raise _wrong_type(f"`{name}`", kinds, value)
+        return function(*positional, **named)
+
+    return call
+
+
+def listed(words: Iterable[Any]) -> str:
+    """Return words as in ``avg, max or gem``.
+
+    Parameters
+    ----------
+    words : iterable
+        At least one.
+
+    Returns
+    -------
+    str
+    """
+    *others, last = map(str, words)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _wrong_type(what: str, kinds: Iterable[str], given: object) -> WrongTypeError:
+    got = f"{reprlib.repr(given)} ({type(given).__name__})"
+    return WrongTypeError(f"{what} must be {listed(kinds)}, got {got}")
+
+
+def find_layers(
+    name: str, layers: Mapping[str, Iterable[str]], *, patterns: bool = False, whole: bool = False
+) -> tuple[str, ...]:
+    """Return the layers with a name, in order; none if the name is unknown.
+
+    Parameters
+    ----------
+    name : str
+        A layer, an alias, which takes precedence over another layer's own name, or a module, which
+        means its last layer (``layer4`` for ``layer4.2.relu_2``).
+    layers : mapping of str to iterable of str
+        Layers in order, with their aliases.
+    patterns : bool
+        Whether the name may be a pattern, such as ``block*_pool``.
+    whole : bool
+        Whether a module means all layers in it.
+
+    Returns
+    -------
+    tuple of str
+        The layers' own names.
+    """
+    known = {layer: (layer,) for layer in layers}
+    known |= {alias: (layer,) for layer, aliases in layers.items() for alias in aliases}
+    if name in known:
+        return known[name]
+    modules: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        parts = layer.split(".")
+        for depth in range(1, len(parts)):
+            module = ".".join(parts[:depth])
+            modules[module] = (*modules.get(module, ()), layer) if whole else (layer,)
+    if name in modules:
+        return modules[name]
+    for among in (known, modules) if patterns else ():
+        found = {layer for each in matching(among, name) for layer in among[each]}
+        if found:
+            return tuple(layer for layer in layers if layer in found)
+    return ()
