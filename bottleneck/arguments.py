@@ -1,4 +1,4 @@
-"""What callers give to functions: settings, other arguments, and the names of layers."""
+"""Check and resolve the arguments of functions: settings, types, and names of layers."""
 
 import re
 import reprlib

@@ -57,7 +57,7 @@ Memory = Annotated[
 NearDuplicates = Annotated[
     bool, Doc("Also look for near-duplicate images in different splits; reads all images.")
 ]
-NewName = Annotated[Name | None, Doc("Name of the result; by default built from what it is.")]
+NewName = Annotated[Name | None, Doc("Name of the result; by default a descriptive name.")]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
