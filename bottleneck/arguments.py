@@ -1,4 +1,4 @@
-"""What callers give to functions: settings, other arguments, and the names of layers."""
+"""Check and resolve the arguments of functions: settings, types, and names of layers."""
 
 import re
 import reprlib
@@ -60,12 +60,12 @@ def checked(function: Callable[_P, _T]) -> Callable[_P, _T]:
     Parameters
     ----------
     function : callable
-        Its first argument, after `self` or `cls`, is annotated.
+        A function whose first argument, after `self` or `cls`, is annotated.
 
     Returns
     -------
     callable
-        With the same signature.
+        A function with the same signature.
 
     Raises
     ------

@@ -131,9 +131,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Parameters
     ----------
     name : str
-        What was given.
+        The unknown name.
     known : iterable of str
-        What could have been meant.
+        The known names.
 
     Returns
     -------
@@ -169,12 +169,12 @@ def first_line(error: BaseException) -> str:
     Parameters
     ----------
     error : BaseException
-        Any error.
+        An error.
 
     Returns
     -------
     str
-        The first line of its message, or the name of its class where it has none.
+        The first line of its message, or its class's name if it has none.
     """
     return str(error).partition("\n")[0] or type(error).__name__
 
@@ -188,7 +188,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     Parameters
     ----------
     error : BaseException
-        Any error.
+        An error.
 
     Returns
     -------

@@ -96,7 +96,7 @@ class Evaluation:
         Parameters
         ----------
         file : str or Path
-            Where to.
+            Path of the file.
 
         Raises
         ------

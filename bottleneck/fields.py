@@ -257,7 +257,7 @@ def expected(annotation: Any) -> str:
     Parameters
     ----------
     annotation : Any
-        A type as fields and parameters are annotated with.
+        An annotation of a field or parameter.
 
     Returns
     -------

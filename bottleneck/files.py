@@ -114,7 +114,7 @@ def move(path: Path, target: Path) -> None:
     path : Path
         The file or folder.
     target : Path
-        Its new path, whose folder is made if need be.
+        Its new path; the folder is created if necessary.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path : Path
         Its folder is made if need be.
     content : mapping of str to Any
-        What JSON can hold, without a key ``sha256``.
+        JSON content without a key ``sha256``.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def slug(name: str) -> str:
     Returns
     -------
     str
-        Of the same length.
+        A text of the same length.
     """
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
@@ -231,14 +231,14 @@ def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
     Parameters
     ----------
     folder : Path
-        Need not exist.
+        The folder; it need not exist.
     pattern : str
-        Of names, as `Path.glob` takes it.
+        Pattern of names, as for `Path.glob`.
 
     Yields
     ------
     Path
-        Of a temporary file or folder.
+        Path of a temporary file or folder.
     """
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):  # its owner removes it just now

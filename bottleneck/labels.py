@@ -19,12 +19,12 @@ def classes_of(label: str) -> tuple[str, ...]:
     Parameters
     ----------
     label : str
-        As a manifest has it.
+        A label as in a manifest.
 
     Returns
     -------
     tuple of str
-        In the order of the label.
+        In the order in the label.
     """
     if SEPARATOR not in label:
         return (label,)
@@ -37,7 +37,7 @@ def join_classes(classes: Iterable[str]) -> str:
     Parameters
     ----------
     classes : iterable of str
-        Their names.
+        Names of the classes.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def carry_several(labels: Iterable[str]) -> bool:
     Parameters
     ----------
     labels : iterable of str
-        As a manifest has them.
+        Labels as in a manifest.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def rarest_classes(labels: Sequence[str]) -> list[str]:
     Returns
     -------
     list of str
-        n classes; of equally rare ones the first in the alphabet.
+        n classes; of equally rare ones the first in alphabetical order.
     """
     named = [classes_of(label) for label in labels]
     counts = Counter(chain.from_iterable(named))
@@ -112,7 +112,7 @@ class Targets:
         labels : np.ndarray
             Shape (n,), or (n, k).
         multilabel : bool
-            Whether a row may be of several classes in any case.
+            Whether rows may have several classes even if no label has a `SEPARATOR`.
 
         Returns
         -------
@@ -138,12 +138,12 @@ class Targets:
         classes : sequence of str
             k classes.
         multilabel : bool
-            Whether a label may name several.
+            Whether labels may name several classes.
 
         Returns
         -------
         Targets
-            n rows of k classes.
+            Labels of n rows with k classes.
 
         Raises
         ------
@@ -184,11 +184,11 @@ class Targets:
         Parameters
         ----------
         rows : np.ndarray
-            bool of shape (n,), or places from 0 on.
+            Boolean mask of shape (n,), or indices.
 
         Returns
         -------
         Targets
-            Of the same classes.
+            With the same classes.
         """
         return replace(self, codes=self.codes[rows])

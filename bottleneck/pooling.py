@@ -110,7 +110,7 @@ def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]
     Parameters
     ----------
     shape : tuple of int
-        Of one image's activation, unpooled.
+        Shape of one image's unpooled activation.
     how : str
         One of `POOLS`.
     axes : str

@@ -173,7 +173,7 @@ def advice_of(tmp_path_factory):
 
 @pytest.mark.parametrize(("make", "right"), RIGHT, ids=[make.__name__ for make, _ in RIGHT])
 def test_the_verdict_is_right_where_the_answer_is_known(make, right, advice_of, full):
-    """Over several seeds it may be undecided at times; it is never another one."""
+    """For some seeds the verdict may be undecided, but it is never another one."""
     found = [advice_of(make, seed).verdict.kind for seed in range(8 if full else 1)]
     assert set(found) <= {right, UNDECIDED}
     assert found.count(right) > len(found) / 2
@@ -220,7 +220,7 @@ def test_a_power_law_is_found_again(law):
 
 
 def test_a_forecasts_interval_holds_the_truth():
-    """In nearly all of many curves whose folds are alike in part, as folds are."""
+    """For nearly all of many simulated curves, whose folds are correlated like real folds."""
     law, sizes = PowerLaw(0.1, 2.0, 0.6), 40 * 2.0 ** np.arange(6)
     true_gain = law.error(1600) - law.error(3200)
     held = []
@@ -275,8 +275,8 @@ def test_whole_sets_are_scored_as_cross_validation_does(faces_cache):
 @pytest.mark.parametrize(
     "clf", ["softmax", "ridge", "knn", pytest.param("mlp", marks=pytest.mark.full)]
 )
-def test_what_is_held_out_chooses_nothing(clf):
-    """Heads say the same of rows whose labels are others."""
+def test_held_out_labels_do_not_influence_heads(clf):
+    """Heads give the same scores if the labels of held-out rows change."""
     X, y = blobs(np.random.default_rng(1), 120, 3, 6, 2)
     cache = cache_of({"last": X}, y)
     features = load_features(cache, *select_layers(cache))
@@ -319,15 +319,15 @@ def test_val_images_judge_and_test_images_do_not():
     assert again.as_dict() == found.as_dict()
 
 
-def test_few_val_images_are_told():
+def test_too_few_val_images_are_an_error():
     X, y = blobs(np.random.default_rng(2), 100, 2, 5, 1.5)
     splits = np.repeat(["train", "val"], [97, 3])
     with pytest.raises(DataError, match="has 3 val images, but `cv` needs at least 5"):
         advice_on({"last": X}, y, splits)
 
 
-def test_blocks_that_are_all_alike_leave_some_doubt():
-    """What a hundred images have not shown may happen to three of a hundred."""
+def test_identical_blocks_still_give_an_interval():
+    """An event not seen in 100 images may have a rate of up to 3 in 100."""
     alike = Samples(np.ones((2, 5)), 0.25, crossed=False, least=0.03)
     assert (alike.estimate().low, alike.estimate().high) == (0.97, 1.03)
     assert (alike - alike).estimate().high == 0.03
@@ -351,7 +351,7 @@ def contrast(*gain, layer="blocks.2"):
 
 
 def test_thresholds(evidence):
-    """Each rule on both sides of what it states; an error of 0.1 makes 0.01 worth it."""
+    """Each rule on both sides of its threshold; with an error of 0.1, a gain of 0.01 is useful."""
     flat = replace(
         evidence,
         accuracy=Estimate(0.9, 0.89, 0.91),
@@ -389,8 +389,8 @@ def test_thresholds(evidence):
     assert decide(weak).kind == UNDECIDED
 
 
-def test_what_is_trained_comes_after_the_layer_that_says_so(evidence):
-    """What joining shows comes before what depth shows."""
+def test_training_starts_after_the_layer_of_the_evidence(evidence):
+    """A gain from joining layers takes precedence over a gain with depth."""
     flat = replace(
         with_gain(evidence, Estimate(0.0, -0.001, 0.001)),
         accuracy=Estimate(0.9, 0.89, 0.91),
@@ -445,7 +445,7 @@ def layers_of(cache, model, *names):
     ],
 )
 def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
-    """Its layers are gone through forwards and backwards, those below it forwards only."""
+    """Its cost is a forward and a backward pass, that of lower layers only a forward pass."""
     network, selection = layers_of(faces_cache, model, layer)
     found = Depths([selection]).fine_tuning(selection, selection, 1280, 2)
     assert found.layer == start
@@ -468,8 +468,8 @@ def test_another_pooling_is_no_earlier_layer(evidence):
     )
 
 
-def test_a_simpler_head_can_be_what_helps():
-    """Neighbours are lost among many directions that mean nothing; two means are not."""
+def test_a_simpler_head_can_help():
+    """Neighbours fail among many irrelevant features; class means do not."""
     generator = np.random.default_rng(0)
     y = np.arange(240) % 2
     X = generator.normal(size=(240, 60))
@@ -494,15 +494,15 @@ def test_layers_of_several_models_are_refused(faces_cache):
         ("resnet18", "layer3", "conv5_block1_1_conv"),
     ],
 )
-def test_what_is_named_can_be_trained(faces_cache, model, after, start):
-    """Nothing to train comes after the last maps: then it is the last block."""
+def test_the_named_layer_can_be_trained(faces_cache, model, after, start):
+    """If no weights follow the last maps, it is the last block."""
     network, last, below = layers_of(faces_cache, model, "penultimate", after)
     found = Depths([below, last]).fine_tuning(last, below, 1280, 2)
     assert found.layer == start
     assert split_network(network, found.layer, last.layer).trained
 
 
-def test_what_comes_after_an_early_layer_can_be_trained_instead(faces_cache):
+def test_training_can_start_after_an_early_layer(faces_cache):
     network, last, early = layers_of(faces_cache, "efficientnet_lite0", "penultimate", "blocks.2")
     found = Depths([early, last]).fine_tuning(last, early, 1280, 2)
     assert found.layer == "blocks.3.0.conv_pw"
@@ -538,7 +538,7 @@ def test_on_the_command_line(bottleneck, faces_cache):
         (9, ["a", "b"], DataError, "class 'a' has 4 different training images, but 5 folds need 5"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(rows, labels, error, sentence):
+def test_invalid_arguments_are_one_sentence(rows, labels, error, sentence):
     y = [labels[number % len(labels)] for number in range(rows - 1)]
     X = np.random.default_rng(0).normal(size=(rows, 4))
     cache = cache_of({"last": X}, [*y, "z"], ["train"] * (rows - 1) + ["test"])
@@ -557,7 +557,7 @@ def test_images_without_labels_are_refused(bottleneck, make_images):
     assert bottleneck("advise", "--picture", "advice.doc").code == 2
 
 
-def test_mistakes_are_told_before_anything_is_computed(faces_cache):
+def test_mistakes_are_reported_before_anything_is_computed(faces_cache):
     selections = select_layers(faces_cache)
     for wrong, sentence in (
         ({"cv": 1}, "`cv` must be a whole number of at least 2, got 1"),
@@ -580,7 +580,7 @@ def test_mistakes_are_told_before_anything_is_computed(faces_cache):
 
 
 def test_an_imported_layer_of_another_name_has_no_network():
-    """The model's name is known here, and it has no such layer."""
+    """The model's name is known, but the model does not have the layer."""
     cache = Cache("cache")
     X, y = blobs(np.random.default_rng(0), 60, 2, 4, 4)
     cache_of({"layer4": X}, y)

@@ -1,4 +1,4 @@
-"""Who may import whom, and what a plain import loads."""
+"""Which modules may import each other, and what a plain import loads."""
 
 import ast
 import importlib
@@ -48,7 +48,7 @@ def name_of(file: Path) -> str:
     return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_a_room_imports_only_from_floors_below():
+def test_a_module_imports_only_from_lower_floors():
     for floor, rooms in enumerate(FLOORS):
         for place, room in enumerate(rooms):
             below = {each for lower in FLOORS[:floor] for each in lower}
@@ -60,7 +60,7 @@ def test_a_room_imports_only_from_floors_below():
                     assert "" not in used or room == "cli", f"{name_of(file)} imports the package"
 
 
-def test_the_table_names_every_room():
+def test_the_table_names_every_module():
     modules = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py"}
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     named = [room for rooms in FLOORS for room in rooms]
@@ -69,7 +69,7 @@ def test_the_table_names_every_room():
 
 
 def test_no_two_files_import_each_other():
-    """Not in a circle of any length, wherever in the file the import stands."""
+    """Not in a cycle of any length, wherever in the file the import is."""
     files = {name_of(file): file for file in PACKAGE.rglob("*.py")}
     graph = {name: modules_imported_by(file) & files.keys() for name, file in files.items()}
     for name in graph:
@@ -188,7 +188,7 @@ def with_heads(faces_cache, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("code", WITHOUT_TORCH.values(), ids=WITHOUT_TORCH.keys())
-def test_what_runs_no_network_loads_neither_torch_nor_what_needs_it(code, with_heads, monkeypatch):
+def test_without_a_network_neither_torch_nor_its_dependents_load(code, with_heads, monkeypatch):
     monkeypatch.chdir(with_heads)
     heavy = """
 loaded = {"torch", "torchvision", "timm"} & set(sys.modules)
@@ -221,7 +221,7 @@ assert ("torch" in sys.modules) is {with_torch}
 
 
 def test_pandas_works_beside_this_package():
-    """Pandas looks for another package of the same import name; ours must not upset it."""
+    """pandas looks for another package of the same import name; ours must not break it."""
     code = """
 import bottleneck
 import pandas

@@ -30,5 +30,5 @@ LAYERS = {
         ("x*", {"patterns": True}, []),
     ],
 )
-def test_what_a_name_stands_for(name, options, expected):
+def test_layers_of_a_name(name, options, expected):
     assert list(find_layers(name, LAYERS, **options)) == expected

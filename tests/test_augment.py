@@ -41,7 +41,7 @@ def write(text: str, name: str = "own.yaml") -> str:
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_view_depends_on_digest_and_number_alone(name):
-    """Neither the global generator, nor what was drawn before, nor other threads change it."""
+    """The global generator, earlier draws and other threads have no effect."""
     policy = find_policy(name)
     expected = views_of(policy)
     torch.manual_seed(99)
@@ -111,8 +111,8 @@ def test_the_name_does_not_decide_the_pixels():
     assert all(map(torch.equal, views_of(standard), views_of(renamed)))
 
 
-def test_a_warp_goes_on_with_the_outermost_pixels():
-    """Of an image with no black in it, no view has any, wherever its corners come to lie."""
+def test_a_warp_repeats_the_edge_pixels():
+    """Views of an image without black pixels have none either."""
     bright = torch.full((3, *SIZE), 200, dtype=torch.uint8)
     bright[:, :, ::7] = 90
     for view in range(1, 13):
@@ -132,7 +132,7 @@ def moved(step: EdgeAffine, **drawn: float) -> torch.Tensor:
         torch.rand = original
 
 
-def test_an_affine_warp_is_what_its_numbers_say():
+def test_an_affine_warp_follows_its_parameters():
     plain = photograph()
     assert torch.equal(moved(EdgeAffine(40, 0.2, 0.2, 0.2)), plain)
     shifted = moved(EdgeAffine(shift=0.25), right=1)
@@ -152,7 +152,7 @@ def test_an_affine_warp_is_what_its_numbers_say():
 
 
 def test_an_elastic_warp_shifts_by_its_deviation():
-    """The shifts have the deviation asked for, and neighbours are shifted alike."""
+    """The shifts have the given standard deviation, and are similar for neighbouring pixels."""
     torch.manual_seed(0)
     image = torch.zeros(3, 200, 200, dtype=torch.uint8)
     rows = torch.arange(200) - 99.5
@@ -178,8 +178,8 @@ def test_policies_do_what_their_names_say():
     assert {bool((crop == 255).all()) for crop in crops} == {True, False}
 
 
-def test_what_a_base_sees_of_a_view(tmp_path):
-    """`crop` takes the whole image, the others what the base sees of it."""
+def test_a_view_has_the_input_size_of_the_base(tmp_path):
+    """`crop` uses the whole image, other policies the preprocessed image."""
     file = tmp_path / "tall.png"
     Image.fromarray(data.chelsea()[:, :100]).save(file)
     content = file.read_bytes()
@@ -195,7 +195,7 @@ def test_what_a_base_sees_of_a_view(tmp_path):
         preprocess(transform, content, view=1)
 
 
-def test_a_policy_of_ones_own():
+def test_a_policy_from_a_yaml_file():
     """Nested steps, and a size that comes from the base."""
     text = """
 - RandomCrop: {padding: 8, padding_mode: reflect}
@@ -236,7 +236,7 @@ def test_a_policy_of_ones_own():
         ("- !!python/object/apply:os.getcwd []", "is not a list of augmentation steps"),
     ],
 )
-def test_a_bad_policy_is_told_in_a_sentence(text, said):
+def test_a_bad_policy_is_reported_in_one_sentence(text, said):
     with pytest.raises(UsageError, match=said) as raised:
         find_policy(write(text))
     message = str(raised.value)
@@ -244,7 +244,7 @@ def test_a_bad_policy_is_told_in_a_sentence(text, said):
     assert not message.endswith(".")
 
 
-def test_memory_that_falls_short_is_no_fault_of_a_policy(monkeypatch):
+def test_running_out_of_memory_is_not_blamed_on_a_policy(monkeypatch):
     def short(*_):
         raise MemoryError
 
@@ -255,7 +255,7 @@ def test_memory_that_falls_short_is_no_fault_of_a_policy(monkeypatch):
             policy.augment(pixels, "0", 1, (8, 8))
 
 
-def test_a_policy_that_is_not_there():
+def test_an_unknown_policy_is_refused():
     with pytest.raises(UnknownNameError, match="no augmentation 'standart'; .*; did you mean"):
         find_policy("standart")
     with pytest.raises(PathMissingError, match="no file 'gone.yaml'"):
@@ -266,7 +266,7 @@ def test_a_policy_that_is_not_there():
 
 
 def test_steps_that_draw_elsewhere_are_refused(monkeypatch):
-    """A class whose views cannot be repeated is told at load."""
+    """A class whose views are not reproducible is reported when it is loaded."""
 
     class Unsteady(v2.Transform):
         def transform(self, inpt, _params):

@@ -32,7 +32,7 @@ def saved(model: nn.Module, file: str) -> str:
     return file
 
 
-def test_nothing_behind_the_deepest_layer_is_computed_or_kept():
+def test_nothing_after_the_deepest_layer_is_computed_or_kept():
     base = FrozenBase("vgg16", ["block3_pool"], weights="random")
     (compute,) = base._computes.values()
     for names in (base._tensors, [name for name, _ in compute.named_modules() if "." in name]):
@@ -42,7 +42,7 @@ def test_nothing_behind_the_deepest_layer_is_computed_or_kept():
 
 @pytest.mark.parametrize(("name", "blocks"), [("vgg16", 3), ("vgg19", 4), ("vgg16_bn", 3)])
 def test_keras_aliases_of_vgg(name, blocks):
-    """Keras counts an activation into its convolution."""
+    """In Keras, an activation is part of its convolution."""
     network = Network(find_model(name))
     convolutions = {1: 2, 2: 2, 3: blocks, 4: blocks, 5: blocks}
     expected = [
@@ -108,7 +108,7 @@ def test_every_torchvision_classifier_is_offered():
 
 @pytest.mark.parametrize("name", ["vgg16", "inception_v3", "efficientnet_b3", "vit_b_16"])
 def test_the_transform_is_that_of_the_weights(name):
-    """Pixel for pixel what torchvision's own preset gives."""
+    """Its pixels equal those of torchvision's own preset."""
     preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     transform = find_model(name).transform
     for photograph in (data.chelsea(), data.rocket(), data.lfw_subset()[0]):
@@ -135,7 +135,7 @@ def test_timms_transform_is_timms(name):
     ],
 )
 def test_real_weights_know_what_imagenet_taught_them(name, photograph, classes):
-    """The photograph's classes are all among the five best, through our transform and base."""
+    """The classes of the photograph are among the top five predictions."""
     base = FrozenBase(f"efficientnet_{name}", ["logits"])
     categories = torchvision.models.EfficientNet_B0_Weights.DEFAULT.meta["categories"]
     image = Image.fromarray(getattr(data, photograph)())
@@ -178,7 +178,7 @@ def test_half_precision_weights_are_computed_in_float32():
     assert base(torch.zeros(1, 3, 224, 224))["flatten"].dtype == torch.float32
 
 
-def test_a_network_with_another_top_serves():
+def test_a_network_with_another_classifier_is_accepted():
     """Only the tensors that the cut uses have to fit."""
     model = seeded("resnet18")
     model.fc = nn.Linear(512, 7)
@@ -203,7 +203,7 @@ def test_a_network_with_another_top_serves():
     ],
 )
 def test_weights_of_another_architecture(model, other, sentence):
-    """Even where all that the cut needs is there and fits, as with resnet101 for resnet50."""
+    """Even if all needed tensors exist and fit, as with resnet101 for resnet50."""
     file = saved(seeded(other), "other.pth")
     with pytest.raises(WeightsError, match=f"do not fit {model}: .*") as caught:
         FrozenBase(model, weights=file)
@@ -215,7 +215,7 @@ def test_weights_of_another_architecture(model, other, sentence):
     [("resnet101", "layer2", "resnet50"), ("resnet34", "layer1.1", "resnet18")],
 )
 def test_weights_of_another_architecture_for_a_shallow_layer(model, layer, other):
-    """What the layer needs would be there; what is missing behind it tells."""
+    """The tensors of the layer exist; missing later ones show the other architecture."""
     with pytest.raises(WeightsError, match=f"do not fit {model}: .* is missing"):
         FrozenBase(model, [layer], weights=saved(seeded(other), "other.pth"))
 
@@ -231,7 +231,7 @@ def test_weights_of_another_architecture_for_a_shallow_layer(model, layer, other
     ],
 )
 def test_names_as_in_published_files(model, today, published):
-    """torchvision's own files have names that it changes while it loads them."""
+    """torchvision renames tensors of its own files while loading them."""
     state = seeded(model).state_dict()
     renamed = {re.sub(today, published, name): tensor for name, tensor in state.items()}
     assert renamed.keys() != state.keys()
@@ -277,18 +277,18 @@ def test_networks_are_built_for_the_size_of_their_weights():
 
 
 def test_operations_on_weights_alone_are_no_layers():
-    """Their first dimension may be anything, but it does not count images."""
+    """Their first dimension is not the number of images."""
     layer = "blocks.0.layers.1.layers.window_attention.attn_layer.1.contiguous"
     with pytest.raises(UsageError, match="does not give one row of activations for each image"):
         FrozenBase("maxvit_t", [layer], weights="random")
 
 
-def test_models_that_cannot_be_traced_are_told_in_one_sentence():
+def test_untraceable_models_are_reported_in_one_sentence():
     with pytest.raises(UsageError, match="cannot be traced as a graph of layers"):
         FrozenBase("timm:hiera_base_224", weights="random")
 
 
-def test_files_that_are_no_weights():
+def test_files_without_weights_are_refused():
     Path("text.pth").write_text("hello")
     Path("empty.safetensors").write_bytes(b"")
     torch.save([1, 2], "list.pth")
@@ -302,7 +302,7 @@ def test_files_that_are_no_weights():
         FrozenBase("resnet18", weights="gone.pth")
 
 
-def test_memory_that_falls_short_is_no_damage_of_a_file(monkeypatch):
+def test_running_out_of_memory_is_not_taken_for_a_damaged_file(monkeypatch):
     def short(*_, **_options):
         raise MemoryError
 
@@ -326,8 +326,8 @@ def test_loading_weights_runs_no_code():
     assert not Path("exploited").exists()
 
 
-def test_weights_without_numbers_where_they_are_used():
-    """As torchvision's VGG16 features from elsewhere, whose classifier was never given."""
+def test_nan_in_used_weights_is_refused():
+    """As in torchvision's VGG16 weights for features, whose classifier is nan."""
     model = seeded("vgg11")
     model.classifier[0].weight.data[:] = float("nan")
     file = saved(model, "features.pth")
@@ -339,7 +339,7 @@ def test_weights_without_numbers_where_they_are_used():
 
 
 def test_vgg16_has_the_weights_that_were_trained_for_features_only():
-    """Another preprocessing belongs to them than to the default ones."""
+    """They have another preprocessing than the default weights."""
     model = find_model("vgg16")
     assert model.weights["IMAGENET1K_FEATURES"].top1 is None
     state = {
@@ -359,8 +359,8 @@ def test_a_model_without_published_weights():
     assert FrozenBase("resnet152v2", ["stem.pool"], weights="random").weights_random
 
 
-def test_weights_that_are_nowhere():
-    """One sentence: where they were looked for, and what helps."""
+def test_missing_weights_are_one_sentence():
+    """The sentence says where they were looked for, and what to do."""
     for model, place in (("vgg16", "checkpoints"), ("resnet18", "checkpoints")):
         with pytest.raises(WeightsError) as caught:
             FrozenBase(model)
@@ -369,7 +369,7 @@ def test_weights_that_are_nowhere():
             assert part in sentence
 
 
-def test_random_weights_are_seeded_and_say_so():
+def test_random_weights_are_seeded_and_marked():
     one, same, other = (
         FrozenBase("resnet18", weights=choice) for choice in ("random", "random:0", "random:1")
     )
@@ -390,8 +390,8 @@ def test_seeds_of_random_weights():
             load_weights(model, f"random:{seed}")
 
 
-def test_mistakes_are_told_before_weights_are_looked_for():
-    """There are none here, and no network."""
+def test_mistakes_are_reported_before_weights_are_loaded():
+    """There are no weights here and no network connection."""
     with pytest.raises(UnknownNameError, match="no layer 'block5_pol'"):
         FrozenBase("vgg16", ["block5_pol"])
     with pytest.raises(UsageError, match="cannot be pooled by 'cls'"):
@@ -399,7 +399,7 @@ def test_mistakes_are_told_before_weights_are_looked_for():
 
 
 def test_the_fingerprint_covers_what_decides_a_value():
-    """Weights up to the layer, transform, storage and architecture; and nothing behind the cut."""
+    """Weights up to the layer, transform, storage and architecture; no later weights."""
     model = seeded("resnet18")
     base = FrozenBase("resnet18", weights=saved(model, "a.pth"))
     original = base.fingerprint("flatten")
@@ -417,7 +417,7 @@ def test_the_fingerprint_covers_what_decides_a_value():
     assert base.fingerprint("flatten") != original
 
 
-def test_a_node_that_is_no_activation():
+def test_a_node_without_activation_is_refused():
     with pytest.raises(UsageError, match="'getitem' of vit_b_32 does not give one row of"):
         FrozenBase("vit_b_32", ["getitem"], weights="random")
 

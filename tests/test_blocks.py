@@ -1,4 +1,4 @@
-"""Heads on features that are read in blocks: the same as on those in memory."""
+"""Heads on features read in blocks equal heads on features in memory."""
 
 import json
 
@@ -23,7 +23,7 @@ def both(faces_cache):
     return whole, load_features(faces_cache, selection, memory=LITTLE)
 
 
-def test_what_does_not_fit_is_read_in_blocks(both, faces_cache):
+def test_features_larger_than_memory_are_read_in_blocks(both, faces_cache):
     whole, blocks = both
     assert isinstance(blocks.X, StreamedRows)
     assert np.array_equal(np.concatenate(list(blocks.X.blocks())), whole.X)
@@ -51,7 +51,7 @@ def test_stored_maps_are_pooled_block_by_block(bottleneck, make_images):
 @pytest.mark.parametrize("clf", STREAMING)
 @pytest.mark.parametrize("how", [{}, {"balanced": True}, {"standardize": False}])
 def test_heads_are_those_of_features_in_memory(both, clf, how):
-    """But for the tolerance of passes; sample weights included."""
+    """Up to the solver's tolerance, sample weights included."""
     whole, blocks = (each.split("train") for each in both)
     weights = np.random.default_rng(0).integers(0, 3, len(whole)) / 2
     ours, theirs = (
@@ -94,7 +94,7 @@ def test_validation_images_and_evaluation(both):
 
 
 def test_several_classes_balanced_in_passes(both):
-    """Each class has weights of its own."""
+    """Each class has its own weights."""
     whole, blocks = (each.split("train") for each in both)
     labels = np.char.add(whole.labels, np.where(np.arange(len(whole)) % 3, "", ";third"))
     for clf in ("logreg", "svm"):
@@ -105,7 +105,7 @@ def test_several_classes_balanced_in_passes(both):
         assert np.abs(scores - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_others_need_them_in_memory(both):
+def test_other_classifiers_need_features_in_memory(both):
     _, blocks = both
     for clf in set(RECIPES) - set(STREAMING):
         with pytest.raises(UsageError, match=f"{clf} needs all features in memory"):

@@ -157,7 +157,7 @@ def test_features_h5_reads_with_h5dump_also_after_a_move(bank, tmp_path):
 
 
 def test_a_part_that_is_gone_shows_as_nan_in_features_h5(bank):
-    """Not as zero, which would be a value."""
+    """Not as zero, which could be a feature."""
     fill(bank, range(4))
     bank.rebuild_view_file()
     (part,) = (bank.path / "parts").iterdir()
@@ -195,7 +195,7 @@ def test_features_h5_is_written_again_where_parts_came_meanwhile(bank, monkeypat
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5, 5), (600,), (70_000,), (300_000,)])
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_rows_of_every_width(bank, shape, dtype, compress):
-    """Many rows to a checksum, one row to a checksum, one row to a read and more than that."""
+    """Many rows per checksum, one row per checksum, and rows larger than a read."""
     rows = np.random.default_rng(0).random((13, *shape), np.float32).astype(dtype)
     with bank.writer(dtype, compress=compress) as made:
         made.append([digest(n) for n in range(7)], {"x": rows[:7]})
@@ -216,7 +216,7 @@ def test_a_stream_keeps_to_its_order_and_memory(bank):
         list(bank.stream("features.30", [*asked, digest(3001)]))
 
 
-def test_a_part_of_another_schema_is_told_from_a_damaged_one(bank, monkeypatch):
+def test_another_schema_is_not_reported_as_damage(bank, monkeypatch):
     monkeypatch.setattr(writer, "SCHEMA", 2)
     fill(bank, range(3))
     with pytest.raises(CacheError, match="has schema 2, expected 3, as another version wrote it"):
@@ -240,7 +240,7 @@ def test_a_flipped_bit_is_found_on_read_and_never_returned(bank):
         assert file.name in str(caught.value)
 
 
-def test_what_is_not_a_part_is_named(bank):
+def test_a_file_that_is_not_a_part_is_named(bank):
     fill(bank, range(3))
     (file,) = (bank.path / "parts").iterdir()
     file.write_bytes(b"hello")
@@ -279,7 +279,7 @@ def test_rows_before_an_interruption_are_kept(bank):
 
 
 def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monkeypatch):
-    """Whatever line it comes in, no row is committed that was not appended."""
+    """Wherever the interruption occurs, only appended rows are committed."""
     monkeypatch.setattr(writer, "PART_BYTES", 100)
     rows = {"features.30": np.stack([row(0), row(1)])}
     lines = stop = 0
@@ -309,7 +309,7 @@ def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monke
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_until_the_part_is_committed(bank, number, monkeypatch):
-    """It comes while the file is being written, and its handler runs afterwards."""
+    """It arrives while the file is written, and its handler runs afterwards."""
     came = []
     monkeypatch.setattr(writer, "atomic_write", signalling(number))
 
@@ -328,7 +328,7 @@ def test_a_signal_waits_until_the_part_is_committed(bank, number, monkeypatch):
 
 
 def test_a_part_is_written_while_the_next_is_filled(bank, monkeypatch):
-    """But no third one is begun before."""
+    """But no third part is started."""
     written, appended = threading.Event(), threading.Event()
 
     def slowly(*arguments):
@@ -403,7 +403,7 @@ def test_a_part_of_another_bank_is_refused(bank, tmp_path):
         other.known("features.30")
 
 
-def test_strangers_among_the_parts_are_passed_over(bank):
+def test_other_files_among_the_parts_are_ignored(bank):
     fill(bank, range(3))
     for name in ("copy.h5", "1copy-of.h5", "000001-4e1f09c2 (copy).h5"):
         (bank.path / "parts" / name).write_bytes(b"")
@@ -428,7 +428,7 @@ with bank.writer("float16") as made:
 
 
 def test_a_killed_writer_loses_at_most_one_part(bank):
-    """SIGKILL at any moment: the bank opens, and every part that has its name is whole."""
+    """SIGKILL at any moment: the bank opens, and every part is complete."""
     start = 0
     for round_ in range(4):
         process = subprocess.Popen(
@@ -450,7 +450,7 @@ def test_a_killed_writer_loses_at_most_one_part(bank):
     assert start > 2000
 
 
-def test_what_a_killed_writer_left_is_removed_once_it_is_old(bank):
+def test_old_leftovers_of_a_killed_writer_are_removed(bank):
     fill(bank, range(3))
     young, old = (bank.path / f"parts/.{name}.h5.partial" for name in ("young", "old"))
     for path in (young, old):
@@ -484,7 +484,7 @@ def test_two_writers_lose_and_double_nothing(bank):
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_behind(tmp_path):
-    """A limit on the file size stands for the disk; what was committed stays readable."""
+    """A limit on the file size simulates a full disk; committed rows stay readable."""
     code = """
 import resource, signal, sys
 import numpy as np

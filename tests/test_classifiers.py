@@ -48,7 +48,7 @@ def tagged(samples: int = 400, features: int = 30) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("features", [2, 700])
 @pytest.mark.parametrize("n_neighbors", [1, 7])
 def test_neighbours_are_scikit_learns(features, n_neighbors):
-    """With fewer and with more features than rows; a vote more is split evenly."""
+    """With fewer and with more features than rows; one extra vote is split evenly."""
     X, y = moons()
     generator = np.random.default_rng(0)
     X = np.hstack([X, generator.normal(size=(len(X), features - 2)).astype(np.float32)])
@@ -64,7 +64,7 @@ def test_neighbours_are_scikit_learns(features, n_neighbors):
 
 
 def test_the_number_of_neighbours_is_chosen():
-    """The candidates' scores come from one search; each is what it is alone."""
+    """One search gives the scores of all candidates, equal to separate ones."""
     X, y = moons(200)
     head = fit_rows(X, y, "knn")
     candidates = head.scores["candidates"]
@@ -77,7 +77,7 @@ def test_the_number_of_neighbours_is_chosen():
 
 
 def test_neighbours_are_found_far_from_the_origin():
-    """Where a feature's mean is a thousand times its deviation; and weights have any scale."""
+    """Feature means are a thousand times the deviations, and sample weights have any scale."""
     X, y = moons()
     far = X + np.array([0, 300], dtype=np.float32)
     head = fit_rows(far[:300], y[:300], "knn", n_neighbors=5)
@@ -148,7 +148,7 @@ def test_validation_rows_say_when_to_stop():
     assert fit_rows(X, y, MLP(hidden=32, epochs=2)).scores["held_out"] == "one of 5 folds"
 
 
-def test_a_training_that_diverges_says_so():
+def test_a_diverging_training_is_an_error():
     X, y = moons(100)
     with pytest.raises(DataError, match=r"diverged: its loss is nan, .* below 1e\+30"):
         fit_rows(X, y, MLP(learning_rate=1e30))
@@ -187,8 +187,8 @@ def test_each_of_several_classes_is_scikit_learns(clf, features, balanced):
 
 
 @pytest.mark.parametrize("clf", SEVERAL)
-def test_several_classes_are_told(clf):
-    """Better than chance on rows that had no say, and no class's share depends on the others'."""
+def test_several_classes_are_predicted(clf):
+    """Better than chance on held-out rows, with independent probabilities of the classes."""
     X, labels, carried = tagged(800)
     head = fit_rows(X[:600], labels[:600], clf)
     scores = head.decision_function(X[600:])
@@ -228,7 +228,7 @@ def test_recipes_of_one_class_refuse_several():
 
 
 @pytest.mark.parametrize("clf", sorted(set(RECIPES) - {"mlp", "lda"}))
-def test_a_weight_is_so_many_rows(clf):
+def test_a_sample_weight_equals_copies_of_a_row(clf):
     X, y = moons(60)
     generator = np.random.default_rng(1)
     weights = generator.integers(0, 4, len(X))
@@ -245,7 +245,7 @@ def test_a_weight_is_so_many_rows(clf):
 
 @pytest.mark.parametrize("clf", PLAIN)
 def test_a_row_that_is_held_out_swallows_no_others(clf):
-    """A feature that is next to constant elsewhere makes it longer than all others together."""
+    """An almost constant feature gives it a larger norm than all other rows together."""
     generator = np.random.default_rng(0)
     X = generator.normal(size=(200, 3000)).astype(np.float32)
     y = np.repeat(["a", "b"], 100)
@@ -266,7 +266,7 @@ def test_semicolons_elsewhere_in_the_set_count():
         fit_rows(X, y, multilabel=True)
 
 
-def test_weights_must_be_weights():
+def test_invalid_sample_weights_are_refused():
     X, y = moons(20)
     for weights in (np.ones(3), np.full(20, -1.0), np.full(20, np.nan)):
         with pytest.raises(UsageError, match="must be finite numbers of at least 0, one for each"):

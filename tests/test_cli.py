@@ -1,4 +1,4 @@
-"""The commands: what they print, what they leave, and one sentence for each mistake."""
+"""Commands: output, files, and one sentence for each mistake."""
 
 import csv
 import io
@@ -143,7 +143,7 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     assert not record["weights_random"]
 
 
-def test_weights_that_are_nowhere(bottleneck, make_images):
+def test_missing_weights_are_one_sentence(bottleneck, make_images):
     make_images(cat=3, dog=3)
     finished = bottleneck("extract", "--model", "vgg16", "--layer", "block5_pool")
     assert finished.code == 1
@@ -216,7 +216,7 @@ def test_layers_and_models(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
-def test_a_head_that_is_replaced_is_told(bottleneck):
+def test_replacing_a_head_is_noted(bottleneck):
     assert "replaces" not in bottleneck("fit-head").err
     assert "note: this replaced the head of the same name" in bottleneck("fit-head").err
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
@@ -224,7 +224,7 @@ def test_a_head_that_is_replaced_is_told(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
-def test_looking_into_the_cache(bottleneck):
+def test_cache_ls_and_info(bottleneck):
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
     assert row["model"] == "squeezenet1_1"
     assert row["weights"] == "random:0"
@@ -437,8 +437,8 @@ def test_numbers_out_of_range_are_bad_usage(bottleneck, arguments):
 
 
 @pytest.mark.usefixtures("_extracted")
-def test_a_head_never_replaces_what_is_no_head(bottleneck):
-    """Whatever folder is named: images, and other people's files, stay."""
+def test_a_head_never_replaces_another_folder(bottleneck):
+    """Images and other files in the named folder stay."""
     finished = bottleneck("fit-head", "--C", "1", "--heads", ".", "--name", "data")
     assert finished.code == 2
     assert "'data' already exists and is not a head folder" in finished.err
@@ -527,7 +527,7 @@ def test_odd_names_come_back_from_the_cache(bottleneck, make_images):
     assert len(rows) == 9
 
 
-def test_a_set_name_too_long_is_told_before_any_work(bottleneck, make_images):
+def test_a_too_long_set_name_is_reported_before_any_work(bottleneck, make_images):
     make_images("n" * 240, cat=3, dog=3)
     finished = bottleneck("extract", *TINY, "--data", "n" * 240)
     assert finished.code == 2
@@ -559,8 +559,8 @@ def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
     ("number", "code"),
     [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)],
 )
-def test_a_signal_commits_what_there_is(faces, number, code):
-    """No traceback, no half-written file; what is safe is in the cache, and told."""
+def test_a_signal_commits_finished_work(faces, number, code):
+    """No traceback and no partial file; the number of stored images is printed."""
     base = ("--model", "vgg11", "--layer", "block5_pool", "--weights", "random")
     process = subprocess.Popen(
         [sys.executable, "-m", "bottleneck", "extract", "--data", str(faces), *base],

@@ -1,4 +1,4 @@
-"""One base of each family, with random weights, gives what the unmodified model gives."""
+"""A base of each family, with random weights, equals the unmodified model."""
 
 import copy
 from collections.abc import Sequence
@@ -174,7 +174,7 @@ def test_features_equal_a_plain_forward_of_the_unmodified_model(subject):
 
 
 def test_the_deepest_layer_depends_on_the_middle_of_the_network(subject):
-    """Else the comparison above would prove nothing about it."""
+    """Otherwise the comparison above would prove nothing about it."""
     deepest = subject.base.layers[-1]
     before = subject.base(subject.images)[deepest]
     middle = subject.modules[1]
@@ -191,7 +191,7 @@ def test_the_deepest_layer_depends_on_the_middle_of_the_network(subject):
 
 
 def test_a_base_is_frozen(subject):
-    """Running statistics stay, dropout does nothing, there are no gradients."""
+    """Running statistics do not change, dropout is off, and there are no gradients."""
     (compute,) = subject.base._computes.values()
     before = copy.deepcopy(subject.base._tensors | compute.state_dict())
     first, second = subject.base(subject.images), subject.base(subject.images)
@@ -204,7 +204,7 @@ def test_a_base_is_frozen(subject):
 
 
 def test_bfloat16_is_near(subject):
-    """Every family computes in it; how near depends on depth, and on weights, here random ones."""
+    """Every family supports it; the error depends on depth and on the (here random) weights."""
     half = copy.copy(subject.base)
     half.precision = "bf16"
     half._computes = half._cut()

@@ -1,4 +1,4 @@
-"""The README, the notebook and the demo do what they say."""
+"""The README, the notebook and the demo work as described."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def demo(bottleneck):
 
 
 def test_the_demo(demo):
-    """Progress, every command as it ran, a closing table, one picture, and a way on."""
+    """Progress, every command, a final table, one picture, and next steps."""
     assert demo.code == 0, demo.err
     assert "extract: 200 of 200 images" in demo.err
     ran = re.findall(r"^\$ (bottleneck .*)", demo.out, re.MULTILINE)
@@ -64,7 +64,7 @@ def test_the_demo_mends_its_images(bottleneck, demo):
 
 @pytest.mark.parametrize("option", [(), ("--config", "mine.toml")])
 def test_the_demos_commands_are_right_where_they_are_pasted(bottleneck, faces_cache, option):
-    """Whatever the file of settings says of the cache and the heads."""
+    """With any cache and heads folders in the file of settings."""
     shutil.copytree(faces_cache.root, "cache")
     shutil.copytree(faces_cache.root, "own")
     Path(option[-1] if option else "bottleneck.toml").write_text(
@@ -93,7 +93,7 @@ def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):
 
 
 def test_the_readmes_commands(bottleneck, demo):
-    """All but the installations and the ones for one's own images run on what the demo left."""
+    """All except installations and those for the user's own images, on the demo's files."""
     assert demo.code == 0
     own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
     assert own.splitlines()[:2] == [
@@ -108,7 +108,7 @@ def test_the_readmes_commands(bottleneck, demo):
 
 
 def test_the_commands_on_the_cache(bottleneck, demo):
-    """Those of docs/cache.md that work on what the demo left, and its Python."""
+    """The commands of docs/cache.md on the demo's files, and its Python."""
     assert demo.code == 0
     page = (ROOT / "docs" / "cache.md").read_text()
     commands, _ = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -123,7 +123,7 @@ def test_the_commands_on_the_cache(bottleneck, demo):
 
 
 def test_the_commands_and_the_python_of_heads(bottleneck, demo, capsys):
-    """Those of docs/heads.md on what the demo left."""
+    """The commands of docs/heads.md on the demo's files."""
     assert demo.code == 0
     page = (ROOT / "docs" / "heads.md").read_text()
     (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -168,7 +168,7 @@ def words(cell) -> list[str]:
 
 
 def test_the_notebook(tmp_path):
-    """Executed from top to bottom, it prints what it was saved with."""
+    """Executed from top to bottom, it prints the saved outputs."""
     saved = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
     fresh = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
     client = NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
@@ -188,7 +188,7 @@ def test_the_notebook(tmp_path):
 
 
 def test_the_table_of_models_is_what_the_command_prints(bottleneck):
-    """`bottleneck models --markdown > docs/models.md` writes it anew."""
+    """`bottleneck models --markdown > docs/models.md` writes it again."""
     assert (ROOT / "docs" / "models.md").read_text() == bottleneck("models", "--markdown").out
 
 

@@ -72,7 +72,7 @@ def test_wilsons_interval():
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
-def test_classes_that_are_not_there_have_no_shares():
+def test_absent_classes_have_no_metrics():
     confusion = np.array([[3, 0, 0], [1, 1, 0], [0, 0, 0]])
     found = evaluation_of(confusion, ("a", "b", "c"))
     assert found.classes[2].average_precision is None
@@ -83,7 +83,7 @@ def test_classes_that_are_not_there_have_no_shares():
     assert found.confusion == confusion.tolist()
 
 
-def test_the_split_must_be_there(head, features):
+def test_a_missing_split_is_an_error(head, features):
     with pytest.raises(DataError, match="has no val images, only test, train.*`split"):
         evaluate_head(head, features, "val")
 
@@ -98,7 +98,7 @@ def test_arguments_of_other_types_are_refused(head, features):
             evaluate_head(head, wrong)
 
 
-def test_strange_classes_are_refused(head, features):
+def test_unknown_classes_are_refused(head, features):
     other = replace(features, y=np.where(features.labels == "face", "face", "stranger"))
     with pytest.raises(DataError, match="have the class 'stranger', which the head was not fitted"):
         evaluate_head(head, other)
@@ -114,7 +114,7 @@ def test_saved_as_json(head, features):
 
 @pytest.mark.parametrize("classes", [2, 12])
 def test_the_picture_is_drawn_within_its_frame(classes):
-    """Nothing but background at the picture's edge: no label is cut off."""
+    """The picture's edge is only background: no label is cut off."""
     labels = tuple(f"a rather long class $name^$ {number}" for number in range(classes))
     confusion = np.eye(classes, dtype=int) * 7
     found = evaluation_of(confusion, labels)

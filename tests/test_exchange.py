@@ -1,4 +1,4 @@
-"""Features out of the cache into plain files, and in from them."""
+"""Export of features to plain files, and import from them."""
 
 import csv
 import hashlib
@@ -60,8 +60,8 @@ def test_an_exported_file_holds_features_paths_and_labels(cache, file):
 
 
 @pytest.mark.parametrize("file", ENDINGS)
-def test_out_and_in_again_is_the_same_cache(cache, file):
-    """The very bank, so that extraction finds all there; and a second import adds nothing."""
+def test_export_and_import_give_the_same_cache(cache, file):
+    """The bank is the same, so extraction computes nothing; a second import adds nothing."""
     export_features(cache, select_features(cache), file)
     other = Cache("other")
     assert import_features(other, file).added == 12
@@ -76,7 +76,7 @@ def test_out_and_in_again_is_the_same_cache(cache, file):
 
 
 @pytest.mark.parametrize("file", ENDINGS)
-def test_pooled_features_go_out_but_not_in(cache, file):
+def test_pooled_features_are_exported_but_not_imported(cache, file):
     selection = select_features(cache, pool="avg")
     export_features(cache, selection, file)
     assert np.array_equal(arrays(file)["features"], load_features(cache, selection).X)
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_refused(cache, file):
     assert not Path("other").exists()
 
 
-def test_a_file_of_others_is_refused():
+def test_a_foreign_file_is_refused():
     np.savez("other.npz", x=np.zeros(3))
     with h5py.File("other.h5", "w") as file:
         file["x"] = 1
@@ -168,7 +168,7 @@ def test_rows_go_by_a_digest_or_by_themselves_where_images_are_away(elsewhere):
         import_array(Cache("given"), "rows.npy", write_table(given), model="mine")
 
 
-def test_arrays_and_tables_that_cannot_be(elsewhere):
+def test_invalid_arrays_and_tables_are_refused(elsewhere):
     rows, table = elsewhere
     file = write_table(table)
     cache = Cache("cache")
@@ -202,7 +202,7 @@ def test_arrays_and_tables_that_cannot_be(elsewhere):
 
 
 def test_a_corrected_table_takes_effect(elsewhere):
-    """The rows go with the table that came with them, not with an earlier one."""
+    """Rows use the table of their own import, not an earlier one."""
     rows, table = elsewhere
     cache = Cache("cache")
     slid = [{**row, "path": other["path"]} for row, other in zip(table, table[::-1], strict=True)]
@@ -259,8 +259,8 @@ def test_imported_maps_can_be_pooled(elsewhere):
     assert np.allclose(features.X, maps.astype(np.float32).mean(axis=(1, 2)))
 
 
-def test_what_another_version_computed_is_not_mixed_in(cache):
-    """The canary that came along is compared with the bank's."""
+def test_features_of_another_version_are_not_mixed_in(cache):
+    """The exported canary is compared with the bank's."""
     export_features(cache, select_features(cache), "out.h5")
     (bank,) = cache.banks()
     info = bank.info
@@ -273,7 +273,7 @@ def test_what_another_version_computed_is_not_mixed_in(cache):
 @pytest.mark.parametrize(
     "kind", ["name", "fingerprint", "lengths", "format", "digests", "splits", "dtype"]
 )
-def test_an_edited_file_leads_nowhere_else(cache, kind):
+def test_an_edited_file_cannot_write_elsewhere(cache, kind):
     """Also where its digest was made to match."""
     export_features(cache, select_features(cache), "out.npz")
     content = arrays("out.npz")

@@ -1,4 +1,4 @@
-"""The experiment log under kills and crowds, comparisons against SciPy, MLflow's own store."""
+"""The experiment log under kills and concurrent writes; comparisons against SciPy; MLflow."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def append(log: ExperimentLog, C: float = 0.01, accuracies=(0.9, 0.8, 0.7, 0.8, 
     return log.append(SETTINGS | {"C": C}, folds_of(accuracies), 1.5, environment())
 
 
-def test_what_is_appended_comes_back(log):
+def test_appended_experiments_are_read_back(log):
     before = datetime.now(UTC)
     appended = append(log)
     assert appended.number == 1
@@ -109,8 +109,8 @@ def test_the_key_is_that_of_the_settings_alone(log):
         assert database.execute("SELECT key FROM experiments").fetchall() == [(appended.key,)]
 
 
-def test_a_log_that_is_not_there(log):
-    """Nothing is found in it, and it is not made by looking."""
+def test_a_missing_log_is_an_error(log):
+    """Nothing is found, and reading does not create it."""
     assert log.find(SETTINGS) is None
     with pytest.raises(DataError, match="no experiment log .*; 'bottleneck sweep' creates one"):
         log.experiments()
@@ -128,7 +128,7 @@ def test_a_log_that_is_not_there(log):
         ({"C": 1.0}, [], 1.0),
     ],
 )
-def test_what_json_does_not_have_is_refused(log, settings, folds, seconds):
+def test_values_that_json_lacks_are_refused(log, settings, folds, seconds):
     """Before a file is made."""
     with pytest.raises(UsageError, match="; give "):
         log.append(settings, folds, seconds, {})
@@ -212,7 +212,7 @@ for number in range(int(sys.argv[2]), int(sys.argv[3])):
 
 
 def test_processes_append_at_once(log):
-    """None is lost, and those that several appended stand there once."""
+    """None is lost, and experiments that several processes append are stored once."""
     crowd = [start(APPENDS, log.file, first, first + 30) for first in (0, 15, 30, 0)]
     for process in crowd:
         process.communicate(timeout=60)
@@ -241,7 +241,7 @@ ExperimentLog(sys.argv[1]).append({"C": 1.0}, [{"accuracy": 0.5}] * 200_000, 1.0
 
 @pytest.mark.parametrize("kept", [0, 3])
 def test_killed_while_it_writes(log, kept):
-    """What SQLite has written of an experiment already, into the file itself, is undone."""
+    """A partly written experiment is rolled back."""
     for number in range(kept):
         append(log, C=float(number + 2))
     process = start(DIES_IN_THE_TRANSACTION, log.file)
@@ -257,7 +257,7 @@ def test_killed_while_it_writes(log, kept):
 
 
 def test_killed_at_random_moments(log, full):
-    """All that was appended is there, whole and in order, and the next process goes on."""
+    """All appended experiments are complete and in order, and the next process continues."""
     done = -1
     for kill in range(50 if full else 5):
         process = start(APPENDS, log.file, done + 1, 10**9)
@@ -273,7 +273,7 @@ def test_killed_at_random_moments(log, full):
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_the_environment_is_told_without_importing_it():
+def test_the_environment_is_read_without_imports():
     found = environment()
     assert found["bottleneck-features"] == bottleneck.__version__
     assert found["torch"].partition("+")[0] == str(torch.__version__).partition("+")[0]
@@ -309,7 +309,7 @@ def test_one_fold_has_no_deviation():
 
 
 def test_other_metrics_are_left_out():
-    """An image set of several labels beside others."""
+    """A multi-label image set next to others."""
     several = replace(experiment(2), folds=folds_of([0.4] * 5, metric="average_precision"))
     assert [each.experiment.number for each in rank([several, experiment(1)])] == [1]
     assert default_metric([several, experiment(1)]) == default_metric([]) == "accuracy"
@@ -337,8 +337,8 @@ def test_other_metrics_are_left_out():
         ({"pool": "avg"}, []),
     ],
 )
-def test_settings_choose(where, numbers):
-    """As Python prints them or JSON does; who lacks the setting does not have the value."""
+def test_experiments_are_filtered_by_settings(where, numbers):
+    """Values as Python or JSON prints them; experiments without the setting do not match."""
     three = [experiment(1), experiment(2, clf="softmax", pool=None), experiment(3, C=1.0)]
     assert [each.experiment.number for each in rank(three, where=where)] == numbers
 
@@ -378,7 +378,7 @@ def test_the_interval_is_that_of_the_corrected_resampled_t_test(cv, repeats):
 
 
 def test_folds_of_unequal_sizes():
-    """By hand: 30 images are held out of 80 trained on, on average of 40 + 40 + 30 in two."""
+    """Computed by hand, from the mean ratio of held-out to training images."""
     sizes = [40, 40, 30]
     one, other = experiment(1, (0.9, 0.8, 0.7), cv=3), experiment(2, (0.8, 0.9, 0.4), cv=3)
     for each in (one, other):
@@ -446,7 +446,7 @@ def test_other_folds_cannot_be_paired(changes):
 
 
 def test_folds_of_other_sizes_cannot_be_paired():
-    """Whatever the settings say."""
+    """Whatever their settings."""
     other = replace(experiment(2), folds=folds_of([0.5] * 5, images=41))
     with pytest.raises(DataError, match="differ in their folds;"):
         compare(experiment(1), other)
@@ -512,7 +512,7 @@ def test_mlflow_has_what_the_log_has(store):
 
 @without_warning
 def test_mlflow_gets_an_experiment_once(store):
-    """And again only where the process was killed before it was done, or another name is given."""
+    """It is logged again only if the process was killed, or for another experiment name."""
     from mlflow import MlflowClient  # noqa: PLC0415 - takes a second
 
     client = MlflowClient(store)
@@ -560,8 +560,8 @@ assert not seen, seen
 """
 
 
-def test_mlflow_sends_nothing_to_its_makers(store, tmp_path):
-    """No name is looked up and no connection made, where nothing else turns telemetry off."""
+def test_mlflow_telemetry_is_off(store, tmp_path):
+    """There is no name lookup and no connection, even if nothing else turns telemetry off."""
     kept = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")
     plain = {name: os.environ[name] for name in kept if name in os.environ}
     finished = subprocess.run(

@@ -1,4 +1,4 @@
-"""Extraction: right to the last digit of float16, computed once, safe with bad images."""
+"""Extraction: exact in float16, computed once, robust to bad images."""
 
 import json
 import os
@@ -42,7 +42,7 @@ CANARY = 3
 
 @pytest.mark.parametrize(("name", "layer"), [("vgg16", "block5_pool"), ("resnet50", "layer4")])
 def test_cached_features_equal_a_plain_forward(make_images, name, layer):
-    """Weights from a file; torchvision's own transform and graph; equal but for float16."""
+    """Weights from a file; equal to torchvision's transform and graph, up to float16."""
     torch.manual_seed(7)
     plain = find_model(name).build((224, 224)).eval()
     torch.save(plain.state_dict(), "weights.pth")
@@ -71,7 +71,7 @@ def test_cached_features_equal_a_plain_forward(make_images, name, layer):
 
 
 def test_a_second_run_computes_nothing(faces, lite0, tmp_path, calls):
-    """The base's forward is called for the canary alone."""
+    """The base is called only for the canary."""
     cache = Cache(tmp_path / "cache")
     first = extract_features(ImageSet.from_folder(faces), lite0, cache)
     assert first.computed == 200
@@ -200,7 +200,7 @@ def test_an_image_that_changes_meanwhile_is_not_stored_under_its_old_digest(make
 
 @pytest.mark.parametrize("more_images", [False, True])
 def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny, more_images):
-    """What another library version, or a lie about the weights, would do; also on plain reuse."""
+    """As another library version or wrong weights would; also if nothing is computed."""
     folder = make_images(cat=3, dog=3)
     cache = Cache("cache")
     extract_features(ImageSet.from_folder(folder), tiny, cache)
@@ -216,8 +216,8 @@ def test_the_canary_stops_a_base_that_computes_differently(make_images, tiny, mo
             extract(ImageSet.from_folder(folder), tiny, cache)
 
 
-def test_weights_swapped_behind_the_caches_back(make_images):
-    """A bank that lies about its weights is found out before a row of it is used."""
+def test_swapped_weights_are_noticed(make_images):
+    """A bank with wrong weights is detected before a row of it is used."""
     folder = make_images(cat=3, dog=3)
     cache = Cache("cache")
 
@@ -274,7 +274,7 @@ def test_a_layer_that_overflows_float16(make_images):
 
 
 def test_weights_that_give_nan_leave_no_bank(make_images):
-    """And the second run says the same as the first."""
+    """The second run gives the same error as the first."""
     model = find_model("squeezenet1_1").build((224, 224))
     model.features[0].weight.data *= 1e38
     torch.save(model.state_dict(), "inf.pth")
@@ -298,7 +298,7 @@ def test_a_lost_bank_json_is_made_again(make_images, tiny):
 
 
 def test_the_split_is_made_among_usable_images(make_images, tiny):
-    """A class does not lose its only training image to a corrupt file unnoticed."""
+    """A corrupt file does not silently take a class's only training image."""
     folder = make_images(cat=4, dog=3)
     images = ImageSet.from_folder(folder)
     spoilt = next(item for item in images.items if (item.label, item.split) == ("dog", "test"))
@@ -366,7 +366,7 @@ def test_bad_arguments(make_images, tiny):
 
 
 def test_a_killed_extraction_goes_on(faces, lite0, tmp_path):
-    """SIGKILL after the first parts: what was committed is kept, and the end result is the same."""
+    """SIGKILL after the first parts: committed rows are kept, and the final result is the same."""
     code = f"""
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cache import writer
@@ -394,7 +394,7 @@ extract_features(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_
 
 @pytest.mark.isa
 def test_an_image_has_the_same_features_alone_and_in_company(faces, lite0, tmp_path):
-    """To the last bit, so that a run that is taken up again ends as an undisturbed one."""
+    """Bitwise, so that a continued run equals an uninterrupted one."""
     images = ImageSet.from_folder(faces)
     layer = "global_pool.flatten"
     whole, apart = Cache(tmp_path / "whole"), Cache(tmp_path / "apart")
@@ -416,7 +416,7 @@ def plans_of(images: ImageSet, base: FrozenBase, cache: Cache) -> list[Plan]:
 
 
 def test_a_plan_is_plain_data(make_images, tiny):
-    """JSON holds all of it, also of views, and of images that lack one layer of two."""
+    """It is JSON, also for views, and for images that lack one of two layers."""
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
     cache = Cache("cache")
     extract_features(replace(images, items=images.items[:4]), tiny.cut(["features.3"]), cache)
@@ -434,7 +434,7 @@ def test_a_plan_is_plain_data(make_images, tiny):
 
 
 def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
-    """Each share by itself, of a base and writers of its own; no image is computed twice."""
+    """Each part with its own base and writers; no image is computed twice."""
     images = ImageSet.from_folder(make_images(cat=5, dog=6))
     whole, shared = Cache("whole"), Cache("shared")
     extract_features(images, tiny, whole, VIEWED)
@@ -456,7 +456,7 @@ def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
         assert np.array_equal(rows, other.read(layer, digests, view=views))
 
 
-def test_a_base_that_the_banks_are_not_of_is_refused(tiny):
+def test_a_base_of_other_banks_is_refused(tiny):
     cache = Cache("cache")
     (writer,) = open_writers(tiny, cache, StoreSettings())
     other = FrozenBase("squeezenet1_1", tiny.layers, weights="random:1", precision="fp32")

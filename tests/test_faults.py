@@ -1,4 +1,4 @@
-"""Attempts to break the cache: killed writers, crowds of them, flipped bits, full disks, bad files.
+"""Attempts to break the cache: killed and concurrent writers, flipped bits, full disks, bad files.
 
 They run at a reduced count by default, and in full with ``--full``.
 """
@@ -75,7 +75,7 @@ def features(bank: Bank) -> dict[str, bytes]:
 
 
 def test_killed_at_random_moments(tmp_path, full, processes):
-    """SIGKILL, then open, verify and go on: no committed row is lost, and the end is the same."""
+    """SIGKILL, then open, verify and continue: no committed row is lost, the result is the same."""
     kills = 100 if full else 8
     folder = photographs(tmp_path / "data", 120)
     part_bytes = 200_000

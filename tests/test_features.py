@@ -62,14 +62,14 @@ def test_the_last_extraction_is_chosen(make_images):
     assert select_features(cache, layer="features.3").layer == "features.3.cat"
 
 
-def test_several_layers_must_be_told_apart(make_images):
+def test_one_of_several_layers_must_be_chosen(make_images):
     cache = extracted(make_images(cat=3, dog=3), "features.3", "features.12")
     with pytest.raises(UsageError, match="2 layers: features.3.cat, features.12.cat; .*`layer"):
         select_features(cache)
     assert select_features(cache, layer="features.12").layer == "features.12.cat"
 
 
-def test_nothing_that_matches(make_images):
+def test_no_matching_extraction_is_an_error(make_images):
     with pytest.raises(DataError, match="no extraction in the cache folder 'cache'"):
         select_features(Cache("cache"))
     cache = extracted(make_images(cat=3, dog=3), "features.12")
@@ -95,7 +95,7 @@ def test_an_unlabelled_set_has_features_but_no_labels(make_images):
 
 
 def test_another_set_of_the_same_name_is_noticed(make_images):
-    """The features of one model, the image set since extracted by another."""
+    """Features of one model, after the image set was extracted with another."""
     cache = extracted(make_images(cat=3, dog=3), "features.12")
     make_images(cow=3, seed=4)
     extracted("data", model="resnet18")
@@ -104,7 +104,7 @@ def test_another_set_of_the_same_name_is_noticed(make_images):
 
 
 def test_features_of_a_heads_source(make_images):
-    """Refused when the training images, or their labels, are others now."""
+    """An error if the training images or their labels have changed."""
     folder = make_images(cat=6, dog=6)
     cache = extracted(folder, "features.12")
     source = load_features(cache).provenance
@@ -145,7 +145,7 @@ def test_a_cache_is_named_by_its_folder_as_well(faces_cache):
     ],
 )
 def test_a_first_argument_of_another_type_is_refused(function, more, name, expected, wrong):
-    """By one sentence that says what was given and what was expected."""
+    """One sentence says what was given and what was expected."""
     if wrong is None and "None" in expected:
         pytest.skip("it may be None")
     with pytest.raises(BottleneckError) as caught:
@@ -155,7 +155,7 @@ def test_a_first_argument_of_another_type_is_refused(function, more, name, expec
     assert f"({type(wrong).__name__})" in str(caught.value)
 
 
-def test_features_are_told_from_their_folder_and_from_a_head(faces_cache):
+def test_features_are_not_confused_with_a_folder_or_a_head(faces_cache):
     features = load_features(faces_cache)
     with pytest.raises(TypeError, match=r"`features` must be Features, got 'cache' \(str\)"):
         fit_head("cache")
@@ -196,7 +196,7 @@ def test_settings_are_those_of_the_function(faces_cache, function, kind, given):
         ("train", r"got <U5 of shape \(\): 'train'"),
     ],
 )
-def test_rows_to_fit_on_are_a_mask_or_places(faces_cache, rows, found):
+def test_rows_to_fit_on_are_a_mask_or_indices(faces_cache, rows, found):
     features = load_features(faces_cache)
     with pytest.raises(
         UsageError, match=r"`rows` must be a boolean mask of shape \(200,\) or .*" + found
@@ -204,7 +204,7 @@ def test_rows_to_fit_on_are_a_mask_or_places(faces_cache, rows, found):
         fit_head(features, "centroid", rows=rows)
 
 
-def test_a_mask_and_its_places_are_the_same_rows(faces_cache):
+def test_a_mask_and_its_indices_select_the_same_rows(faces_cache):
     features = load_features(faces_cache)
     mask = np.arange(200) % 3 > 0
     heads = [

@@ -1,4 +1,4 @@
-"""Fine-tuning: from a head on, from images or from the cache, and the model that comes of it."""
+"""Fine-tuning from a head, on images or from the cache, and the resulting model."""
 
 import contextlib
 import json
@@ -144,7 +144,7 @@ def curve(result) -> list[float]:
     ],
 )  # fmt: skip
 def test_where_a_network_is_divided(model, unfreeze, layer, boundary, first):
-    """One activation carries all; only what comes at or after the name is trained."""
+    """At the boundary there is one activation; the named layer and later ones are trained."""
     network = Network(find_model(model))
     split = split_network(network, unfreeze, network.resolve(layer)[0])
     assert split.boundary == boundary
@@ -178,7 +178,7 @@ def tuned(*, freeze_batch_norm: bool, model="resnet18", unfreeze="layer4.1.conv2
 
 @pytest.mark.parametrize("freeze_batch_norm", [False, True])
 def test_which_statistics_training_moves(freeze_batch_norm):
-    """Never those of frozen layers; those of trained ones only if asked for."""
+    """Never those of frozen layers; those of trained ones only on request."""
     network = tuned(freeze_batch_norm=freeze_batch_norm)
     assert not any(name.startswith("upper.layer4.1.bn1") for name, _ in network.tuned())
     names = ("upper.layer4.1.bn1.running_mean", "upper.layer4.1.bn2.running_mean")
@@ -253,8 +253,8 @@ def test_losses_are_those_of_the_link():
 
 
 @pytest.mark.parametrize("balanced", [False, True])
-def test_what_each_image_counts(balanced):
-    """Its weight, and with balanced classes so much that these come to the same."""
+def test_sample_weights_in_the_loss(balanced):
+    """Its sample weight; with balanced classes, class weights add up to the same total."""
     targets = Targets.among(np.repeat(["a", "b"], [6, 2]), ("a", "b"), multilabel=False)
     images = Labelled(ImageActivations, targets, np.repeat([1.0, 2.0], 4))
     counts = images.counts(balanced=balanced).numpy()[:, 0]
@@ -269,7 +269,7 @@ def test_what_each_image_counts(balanced):
 # The trajectory
 
 
-def test_from_the_cache_it_goes_the_same_way(started):
+def test_training_from_the_cache_equals_training_on_images(started):
     """Same seed, three epochs: losses within 1e-3, and no image or frozen layer is touched."""
     head, images, cache = started
     plain = finetune_head(head, images, cache, "heads/plain", FinetuneSettings(**SMALL))
@@ -302,8 +302,8 @@ def test_pieces_do_not_change_a_step(started):
     assert curve(found) == pytest.approx(curve(whole), abs=1e-4)
 
 
-def test_a_gradient_is_no_longer_than_clip(started):
-    """One step of plain descent goes as far as rate times clip, over all that is trained."""
+def test_gradients_are_clipped(started):
+    """A step of plain gradient descent has the length learning rate times maximum norm."""
     head, images, cache = started
     settings = FinetuneSettings(
         UNFREEZE, epochs=1, batch_size=24, optimizer="sgd", learning_rate=1.0,
@@ -379,7 +379,7 @@ def test_head_images_and_settings_by_their_names(started):
 
 
 @pytest.mark.parametrize("wrong", [None, 3, ["head"]])
-def test_what_is_no_head_is_refused_in_a_sentence(wrong):
+def test_an_invalid_head_is_refused_in_one_sentence(wrong):
     with pytest.raises(TypeError, match="^`head` must be a Head, or a head's name or folder, got "):
         finetune_head(wrong, None, "cache", "heads/x", unfreeze=UNFREEZE)
     with pytest.raises(UnknownNameError, match="no head 'gone'"):
@@ -436,7 +436,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert moved.out == predicted.out
 
 
-def test_only_what_is_trained_is_changed(started):
+def test_only_trained_layers_change(started):
     """And a fine-tuned model can be fine-tuned again."""
     head, images, cache = started
     first = finetune_head(head, images, cache, "heads/first", FinetuneSettings(**SMALL))
@@ -457,7 +457,7 @@ def test_only_what_is_trained_is_changed(started):
 
 @pytest.mark.full
 def test_the_page_on_fine_tuning(bottleneck):
-    """Its commands and its Python run as they stand, on a head of that name."""
+    """Its commands and its Python run unchanged, on a head of that name."""
     page = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
     page = page.replace("HEAD", "demo-softmax")
     images, cache = ImageSet.open(write_images(train=12, test=2)), Cache("cache")
@@ -493,7 +493,7 @@ def test_the_test_images_are_never_touched(started):
 
 
 def test_images_are_held_out_where_there_are_none(bottleneck):
-    """Whole groups of identical images, the same ones each time."""
+    """Identical images stay together, and the choice is the same each time."""
     folder = write_images(train=12)
     shutil.copy(folder / "train/dark/0.png", folder / "train/dark/copy.png")
     images, cache = ImageSet.open(folder), Cache("cache")
@@ -547,7 +547,7 @@ def command_of(name: str, *others: object) -> list[str]:
 
 
 def test_a_killed_run_is_resumed_to_the_same_weights(started):
-    """Killed for real after its first epoch; the resumed one ends with the very same bits."""
+    """A real kill after the first epoch; the resumed run gives bitwise equal weights."""
     head, images, cache = started
     head.save("heads/head")
     settings = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6)
@@ -576,8 +576,8 @@ def test_a_killed_run_is_resumed_to_the_same_weights(started):
         finetune_head(head, images, cache, "heads/killed", settings, resume=True)
 
 
-def test_two_processes_go_the_way_of_one(started):
-    """Real processes over gloo: the same losses at the same number of images in a step."""
+def test_two_processes_equal_one(started):
+    """Real processes over gloo: the same losses for the same batch size."""
     head, images, cache = started
     head.save("heads/head")
     done = subprocess.run(
@@ -595,7 +595,7 @@ def test_two_processes_go_the_way_of_one(started):
 
 
 def test_a_training_that_diverges(bottleneck, started):
-    """It stops, says so, and saves what was best."""
+    """It stops, reports it, and saves the best epoch."""
     head, *_ = started
     head.save("heads/head")
     done = bottleneck(
@@ -625,7 +625,7 @@ main(sys.argv[1:])
 @pytest.mark.isa
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process' memory")
 def test_out_of_memory(started, monkeypatch):
-    """A step that really does not fit: one sentence with the options that help."""
+    """A step that does not fit into memory: one sentence with the options that help."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # many cores' threads alone would not fit
     _, images, cache = started
     fitted(cache, images, image_size=(448, 448)).save("heads/head")
@@ -659,7 +659,7 @@ def test_out_of_memory(started, monkeypatch):
         ),
     ],
 )
-def test_what_helps_out_of_memory_is_what_can_be_given(boundary, settings, options):
+def test_advice_on_memory_names_available_options(boundary, settings, options):
     chosen = FinetuneSettings("blocks.6", **settings)
     split = Split(boundary, "penultimate", {}, ())
     with (
@@ -669,8 +669,8 @@ def test_what_helps_out_of_memory_is_what_can_be_given(boundary, settings, optio
         raise MemoryError
 
 
-def test_out_of_memory_is_told_with_the_words_of_what_lacked_it():
-    """As oneDNN's may mean something else; other errors stay what they are."""
+def test_out_of_memory_quotes_the_library():
+    """As oneDNN's message may mean something else; other errors are unchanged."""
     settings, split = FinetuneSettings("blocks.6"), Split(None, "penultimate", {}, ())
     cpu = torch.device("cpu")
     for words, error, said in (
@@ -682,7 +682,7 @@ def test_out_of_memory_is_told_with_the_words_of_what_lacked_it():
 
 
 def test_it_stops_when_patience_is_over(started):
-    """Rates far too high make it worse; what was best is kept, the network as it was included."""
+    """With too high rates, the best epoch is kept, which may be the original network."""
     head, images, cache = started
     wild = {**SMALL, "learning_rate": 0.3, "backbone_lr_factor": 1.0, "epochs": 9, "patience": 2}
     done = finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**wild))
@@ -699,7 +699,7 @@ def test_it_stops_when_patience_is_over(started):
 
 
 def test_probabilities_never_get_worse(started):
-    """The temperature is fitted anew only where the validation images' log loss gains by it."""
+    """The temperature is fitted again only if that lowers the validation log loss."""
     head, images, cache = started
     for name, rate in (("better", 1e-3), ("unchanged", 1e-9)):
         settings = FinetuneSettings(**{**SMALL, "learning_rate": rate})
@@ -709,7 +709,7 @@ def test_probabilities_never_get_worse(started):
 
 
 @pytest.mark.isa
-def test_in_fewer_bits_it_starts_as_well(started):
+def test_mixed_precision_starts_from_the_same_scores(started):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 1, "precision": "bf16"})
     done = finetune_head(head, images, cache, "heads/bf16", settings)
@@ -720,7 +720,7 @@ def test_in_fewer_bits_it_starts_as_well(started):
     assert curve(done) == pytest.approx(curve(exact), abs=0.05)
 
 
-def test_scores_that_are_no_numbers_are_told(started, monkeypatch):
+def test_nonfinite_scores_are_reported(started, monkeypatch):
     head, images, cache = started
     monkeypatch.setattr(Training, "scores", lambda _: np.full((8, 2), np.nan))
     with pytest.raises(DataError, match="are not finite in fp32; give `precision"):
@@ -728,8 +728,8 @@ def test_scores_that_are_no_numbers_are_told(started, monkeypatch):
     assert not Path("heads/x").exists()
 
 
-def test_an_image_that_is_lost_on_the_way(started):
-    """A sentence; once it is there again, the run goes on to where an undisturbed one comes."""
+def test_an_image_lost_during_training_is_an_error(started):
+    """One sentence; once it is restored, the resumed run equals an uninterrupted one."""
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 2})
     lost = Path("data/train/dark/3.png")
@@ -740,7 +740,7 @@ def test_an_image_that_is_lost_on_the_way(started):
     assert curve(resumed) == curve(finetune_head(head, images, cache, "heads/y", settings))
 
 
-def test_a_policy_that_has_changed_is_not_gone_on_with(started):
+def test_a_changed_policy_is_not_resumed(started):
     head, images, cache = started
     policy = Path("own.yaml")
     policy.write_text("- RandomHorizontalFlip: {p: 0.5}\n")
@@ -761,7 +761,7 @@ def test_a_policy_that_has_changed_is_not_gone_on_with(started):
 
 
 def test_a_damaged_checkpoint_is_refused_in_a_sentence(started):
-    """Bytes that are no tensors, a state without what it was, and a plan that lacks a key."""
+    """Bytes that are not tensors, an incomplete state, and a plan that lacks a key."""
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 2})
 
@@ -789,7 +789,7 @@ def test_a_damaged_checkpoint_is_refused_in_a_sentence(started):
     assert not folder.exists()
 
 
-def test_a_new_sets_images_are_looked_at_once(started, make_images):
+def test_images_of_a_new_set_are_read_once(started, make_images):
     head, _, cache = started
     images = ImageSet.open(make_images("new", dark=5, light=5))
     seen = []
@@ -832,7 +832,7 @@ def test_the_start_is_not_replaced(bottleneck, started):
     )
 
 
-def test_a_network_that_scores_otherwise_is_not_trained(started):
+def test_a_network_with_other_scores_is_not_trained(started):
     head, _, _ = started
     features = np.random.default_rng(0).random((4, 1280), dtype=np.float32)
     scores = head.decision_function(features)
@@ -862,7 +862,7 @@ def test_a_network_that_scores_otherwise_is_not_trained(started):
         ({"val_share": 0.2}, "has 8 validation images already; leave `val_share` out"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(started, settings, message):
+def test_mistakes_are_reported_in_one_sentence(started, settings, message):
     head, images, cache = started
     with pytest.raises(BottleneckError) as told:
         finetune_head(
@@ -872,7 +872,7 @@ def test_mistakes_are_told_in_a_sentence(started, settings, message):
     assert not Path("heads").exists()
 
 
-def test_heads_and_images_that_do_not_go_together(started, make_images):
+def test_mismatched_heads_and_images_are_refused(started, make_images):
     head, images, cache = started
     settings = FinetuneSettings(**SMALL)
     with pytest.raises(UsageError, match="a knn head has no weights to train"):

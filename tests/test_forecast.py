@@ -1,4 +1,4 @@
-"""The forecast of an extraction: what it says, and that it leaves nothing behind.
+"""The forecast of an extraction: its numbers, and that it leaves no files.
 
 How near it comes is shown by ``tests/benchmarks/forecast.py``: times are not for tests.
 """
@@ -40,7 +40,7 @@ def test_it_counts_and_leaves_nothing_behind(make_images, tiny):
     assert forecast.peak_memory > 50e6
 
 
-def test_it_tells_what_the_cache_lacks(make_images, tiny):
+def test_it_counts_missing_features(make_images, tiny):
     folder = make_images(cat=5, dog=5)
     cache = Cache("cache")
     extract_features(ImageSet.from_folder(folder), tiny, cache)
@@ -90,7 +90,7 @@ def test_from_the_command_line(bottleneck, make_images):
     assert printed["bytes_on_disk"] > 0
 
 
-def test_what_extract_would_refuse(make_images, tiny):
+def test_errors_are_those_of_extract(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     with pytest.raises(UsageError, match="`dtype` must be float16 or float32, got 'float8'"):
         forecast_extraction(images, tiny, Cache("cache"), dtype="float8")
@@ -101,7 +101,7 @@ def test_what_extract_would_refuse(make_images, tiny):
         forecast_extraction(images, tiny, Cache("file"))
 
 
-def test_bad_images_met_in_the_trial_are_told(bottleneck, make_images):
+def test_bad_images_in_the_trial_are_reported(bottleneck, make_images):
     folder = make_images(cat=6, dog=6)
     (folder / "cat/000.png").write_bytes(b"no image")
     (folder / "dog/001.png").write_bytes((folder / "dog/001.png").read_bytes()[:500])
@@ -112,8 +112,8 @@ def test_bad_images_met_in_the_trial_are_told(bottleneck, make_images):
     assert len(json.loads(bottleneck(*arguments, "--json").out)["rejected"]) == 2
 
 
-def test_what_a_killed_trial_left_is_removed(make_images, tiny):
-    """After an hour, when no trial can be at it any more."""
+def test_leftovers_of_a_killed_trial_are_removed(make_images, tiny):
+    """After an hour, when no trial can be running any more."""
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     old, new = Path(".bottleneck-forecast-old"), Path(".bottleneck-forecast-new")
     for folder in (old, new):

@@ -120,7 +120,7 @@ def test_noise_gets_a_strong_penalty(clf):
 
 
 def test_groups_stay_in_one_fold():
-    """Rows with random labels that stand there twice cannot be recognised."""
+    """Duplicate rows with random labels are not recognised."""
     generator = np.random.default_rng(0)
     X = np.repeat(generator.normal(size=(60, 200)).astype(np.float32), 2, axis=0)
     y = np.repeat(generator.choice(["a", "b"], 60), 2)
@@ -177,7 +177,7 @@ def test_the_nearest_mean_wins(features):
 
 @pytest.mark.parametrize("clf", RECIPES)
 def test_balanced_classes_count_the_same(clf):
-    """As if the rare class stood there as often; the many images of the other win nothing."""
+    """As if both classes had the same number of images."""
     X, y = problem(2, 20, samples=400)
     kept = np.flatnonzero((y == "class 0") | (np.arange(400) % 8 == 0))
     plain, balanced = (fit_rows(X[kept], y[kept], clf, balanced=each) for each in (False, True))
@@ -205,7 +205,7 @@ def test_the_calibration_error_is_that_of_its_definition():
 
 @pytest.mark.parametrize("clf", RECIPES)
 def test_probabilities_are_calibrated(clf):
-    """On images that had no say; and margins are so only by their temperature."""
+    """On held-out images; margins are calibrated only by their temperature."""
     X, y = problem(4, 12, samples=2000)
     head = fit_rows(X[:1000], y[:1000], clf)
     targets = Targets.among(y[1000:], head.classes, multilabel=False)
@@ -224,7 +224,7 @@ def test_probabilities_are_calibrated(clf):
 
 
 def test_the_svms_temperature_calibrates_held_out_scores(faces_cache):
-    """Margins of an SVM are no log odds; at the temperature they nearly are."""
+    """Margins of an SVM are not log odds, but nearly are when divided by the temperature."""
     features = load_features(faces_cache, select_features(faces_cache))
     train, test = features.split("train"), features.split("test")
     head = fit_rows(train.X, train.labels, "svm")
@@ -394,7 +394,7 @@ def test_rows_and_labels_must_match():
         fit_rows(X, y)
 
 
-def test_separable_scores_keep_a_sane_temperature():
+def test_separable_scores_have_a_bounded_temperature():
     """A perfect score on the folds must not turn a later mistake into an infinite loss."""
     generator = np.random.default_rng(0)
     y = np.repeat(["a", "b"], 20)

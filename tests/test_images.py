@@ -223,7 +223,7 @@ def test_endings_hidden_files_and_strangers(make_images):
 
 
 def test_folders_without_images_are_named(make_images, bottleneck):
-    """A class or a split that has none does not disappear without a word."""
+    """A class or a split without images does not disappear silently."""
     folder = make_images(cat=2, dog=2)
     (folder / "bird").mkdir()
     (folder / "fish").mkdir()
@@ -392,7 +392,7 @@ def test_identical_images_stay_in_one_split():
 
 
 def test_a_class_within_another_cannot_be_split():
-    """Its images, identical to the other's, may all have fallen into one split."""
+    """Its images are identical to another class's, and may all fall into one split."""
     outcomes = set()
     for seed in range(30):
         images = ImageSet("a", items_of([0] * 4 + [1] * 2, [0, 1, 2, 3, 0, 1]))

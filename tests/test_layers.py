@@ -1,4 +1,4 @@
-"""Layers by every name: Keras' aliases, words, patterns; image sizes and what accepts them."""
+"""Layers by name, Keras' alias, word and pattern; supported image sizes."""
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet169", "mobilenet_v2"])
 def test_a_keras_name_ends_in_what_the_layer_is(name):
-    """Every alias whose name says it, not a sample."""
+    """All aliases with a type in their name, not only a sample."""
     found = network(name)
     checked = 0
     for alias, layer in found.aliases.items():
@@ -180,7 +180,7 @@ def test_patterns():
 
 
 def test_many_layers_in_one_pass():
-    """The base computes all of them together, each as alone."""
+    """The base computes all of them together, with the same results as separately."""
     base = FrozenBase("efficientnet_lite0", ["all-blocks", "last_conv", "logits"])
     assert len(base.layers) == 18
     images = torch.randn(2, 3, 224, 224)
@@ -203,7 +203,7 @@ def test_many_layers_in_one_pass():
     ],
 )
 def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, shape):
-    """The shape told beforehand is the shape computed."""
+    """The announced shape is the computed shape."""
     base = FrozenBase(model, [layer], weights="random", image_size=size)
     ((name, values),) = base(torch.randn(1, 3, *size)).items()
     assert base.shapes[name] == shape
@@ -241,7 +241,7 @@ def test_the_cost_of_a_cut_is_that_of_the_layers_before_it():
 
 
 def test_keras_names_of_a_residual_block_are_in_keras_order():
-    """Each names another layer, and what Keras computes later is computed later here."""
+    """Each names another layer, in the same order as in Keras."""
     found = network("resnet50")
     steps = ("1_conv", "1_bn", "1_relu", "2_conv", "2_bn", "2_relu", "3_conv", "3_bn")
     steps += ("0_conv", "0_bn", "add", "out")
@@ -298,7 +298,7 @@ def test_all_blocks_of_timms_models(name, count, last):
     assert (len(blocks), blocks[-1]) == (count, last)
 
 
-def test_what_the_axes_are():
+def test_axes_of_activations():
     vit = network("vit_b_16").layers
     assert vit["conv_proj"].axes == "CHW"
     assert vit["reshape"].axes == ""  # channels before tokens

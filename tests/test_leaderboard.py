@@ -1,4 +1,4 @@
-"""The leaderboard: what it prints of a log, and one sentence for each mistake."""
+"""The leaderboard: its output, and one sentence for each mistake."""
 
 import csv
 import io
@@ -107,7 +107,7 @@ def test_json_has_all_that_reproduces_an_experiment(bottleneck):
 
 
 def test_csv_survives_odd_names(bottleneck):
-    """In full precision, and with the same columns whatever there is."""
+    """In full precision, always with the same columns."""
     append((1 / 3, 2 / 3), layer='a,"b"\nc')
     out = bottleneck("leaderboard", "--csv").out
     (row,) = csv.DictReader(io.StringIO(out, newline=""))
@@ -148,7 +148,7 @@ def test_a_comparison_as_json_and_csv(bottleneck):
 
 
 def test_several_labels(bottleneck):
-    """They are sorted by their own metric, and told where they are left out."""
+    """They are sorted by their own metric, and a note says if they are left out."""
     for number in (1, 2):
         append((0.1 * number,) * 5, metrics=["average_precision"], C=float(number))
     head, first, _ = lines(bottleneck("leaderboard").out)
@@ -213,7 +213,7 @@ def test_other_folds_are_not_compared(bottleneck):
 
 @pytest.mark.usefixtures("_log")
 def test_little_is_loaded(tmp_path):
-    """Neither torch nor scikit-learn for the table, and no numbers at all for --help."""
+    """Neither torch nor scikit-learn for the table, nor NumPy for --help."""
     code = """
 import sys
 from bottleneck.cli import main

@@ -88,7 +88,7 @@ def test_threads_of_the_process_are_as_before(photographs):
 @ISA
 @pytest.mark.parametrize("model", ["alexnet", "mobilenet_v2"])
 def test_features_do_not_depend_on_how_many_images_were_left(photographs, model):
-    """Not even behind linear layers, whose kernels sum in another order for other numbers."""
+    """Not even after linear layers, whose kernels sum in another order for other batch sizes."""
     extractor = base(model, ["logits"])
     expected = rows(extractor, photographs)
     for left in (1, 2, 3, 5):
@@ -169,7 +169,7 @@ def test_a_fused_network_computes_the_same(model, layer):
     ],
 )
 def test_a_layer_is_the_same_whichever_others_are_computed(model, layers, precision):
-    """Inside what is put together, and at its end, on networks cut here or deeper."""
+    """Inside fused operations and at their end, for networks cut there or later."""
     options = {"precision": precision, "image_size": (64, 64)}
     together = base(model, [*layers, "penultimate"], **options)
     images = torch.randn(4, 3, 64, 64)
@@ -215,7 +215,7 @@ def test_a_module_that_two_nodes_call_stays_as_it_is():
 
 
 @pytest.mark.parametrize(("model", "dense"), [("vgg11", True), ("mobilenet_v2", False)])
-def test_auto_is_bf16_only_where_it_is_native_and_the_network_stands_it(monkeypatch, model, dense):
+def test_auto_is_bf16_only_if_native_and_tolerated(monkeypatch, model, dense):
     for native, used in product((True, False), repeat=2):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -265,7 +265,7 @@ def test_half_precision_is_near(photographs, model):
         assert any(not np.array_equal(exact[digest], near[digest]) for digest in exact)
 
 
-def test_devices_that_are_not_there():
+def test_missing_devices_are_refused():
     assert find_devices("cpu") == (CPU,)
     if not torch.cuda.is_available():
         assert find_devices("auto") == (CPU,)
@@ -341,7 +341,7 @@ def test_memory_that_falls_short_halves_the_batch(megabytes, said):
         (ValueError("could not create a primitive"), False),
     ],
 )
-def test_what_says_that_memory_falls_short(error, short):
+def test_out_of_memory_errors_are_recognised(error, short):
     assert is_out_of_memory(error) is short
 
 
@@ -359,7 +359,7 @@ main(["extract", *sys.argv[1:], "--image-size", "3072"])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
 def test_memory_that_falls_short_before_the_first_batch(make_images, monkeypatch):
-    """It is no matter of the image size, on which the base is tried: one sentence says so."""
+    """Also in the check of the image size: one sentence says that memory ran out."""
     for name in ("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):  # threads take memory, too
         monkeypatch.setenv(name, "1")
     make_images(cat=3, dog=3)
@@ -400,7 +400,7 @@ def test_freed_memory_is_kept_and_then_given_back():
 
 @pytest.mark.parametrize("model", ["resnet18", "efficientnet_lite0"])
 def test_whole_images_of_any_proportions(photographs, model):
-    """Grouped by size, back in order, and each as the network sees it by itself."""
+    """Grouped by size, returned in order, and equal to images computed one by one."""
     extractor = base(model, ["penultimate"], keep_aspect=True)
     found = rows(extractor, photographs)
     assert len({extractor.transform.size_of(150, width) for width in (200, 240, 280)}) == 3
@@ -413,7 +413,7 @@ def test_whole_images_of_any_proportions(photographs, model):
         assert np.array_equal(found[item.digest], expected[0].numpy())
 
 
-def test_what_whole_images_need(photographs):
+def test_requirements_of_keep_aspect(photographs):
     with pytest.raises(
         UsageError, match="shape of layer 'features.12.cat' depends on the image size"
     ):
@@ -442,7 +442,7 @@ def test_reduced_decoding_is_another_fingerprint_and_nearly_the_same(tmp_path):
 
 
 def test_reduced_decoding_changes_no_size():
-    """Not where the reduced sides, which are rounded, would give others."""
+    """Even if rounding of the reduced sides would give another size."""
     transform = base(keep_aspect=True, reduced_decode=True, pool="avg").transform
     for width in range(2000, 2040):
         stored = io.BytesIO()
@@ -493,7 +493,7 @@ def test_progress_as_json_lines(photographs, bottleneck):
         ("--precision", "int8", "--precision must be auto, fp32, bf16 or fp16, got 'int8'"),
     ],
 )
-def test_options_that_cannot_be(photographs, bottleneck, option, value, said):
+def test_invalid_options_are_refused(photographs, bottleneck, option, value, said):
     folder = Path(photographs.items[0].path).parents[1]
     extract = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data", folder)
     result = bottleneck(*extract, option, value)

@@ -1,4 +1,4 @@
-"""Bases that other packages bring: real distributions with real entry points."""
+"""Bases from other packages: real distributions with real entry points."""
 
 import sys
 from pathlib import Path
@@ -88,7 +88,7 @@ def installed(tmp_path, monkeypatch):
     sys.modules.pop("tiny_bases", None)
 
 
-def test_a_package_brings_a_base(installed, bottleneck, make_images):
+def test_a_package_provides_a_base(installed, bottleneck, make_images):
     installed(tiny="tiny_bases:tiny")
     assert "tiny" in model_names()
     base = FrozenBase("tiny")
@@ -123,7 +123,7 @@ def test_the_embedded_models_use_the_same_door():
         ("resnet18", "tiny_bases:resnet18", "provided by torchvision or timm and by tiny-bases"),
     ],
 )
-def test_a_broken_package_is_told_and_breaks_nothing_else(
+def test_a_broken_package_is_reported_and_breaks_nothing_else(
     installed, bottleneck, name, value, sentence
 ):
     installed(**{name: value})

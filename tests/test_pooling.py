@@ -84,7 +84,7 @@ def test_vectors_stay_as_they_are():
         ("avgg", "CHW", "no pooling 'avgg'; .*; did you mean 'avg'"),
     ],
 )
-def test_poolings_without_meaning(how, axes, sentence):
+def test_unsupported_poolings_are_refused(how, axes, sentence):
     with pytest.raises((UsageError, UnknownNameError), match=sentence):
         check_pool(how, axes, "x")
 
@@ -106,7 +106,7 @@ def stored(faces, tmp_path_factory) -> Cache:
 
 
 def test_pooled_when_extracted_or_when_fitted(stored):
-    """The latter touches no image, and differs by float16's rounding only."""
+    """Pooling at fitting reads no images, and differs only by float16 rounding."""
     early = load_features(stored, select_features(stored))
     assert early.selection.stored_pool == "avg"
     maps = load_features(stored, select_features(stored, pool="none"))
@@ -121,7 +121,7 @@ def test_pooled_when_extracted_or_when_fitted(stored):
 
 @pytest.mark.parametrize("how", ["avg", "gem", "spp", "none"])
 def test_predictions_from_files_agree_with_cached_features(stored, how):
-    """However the features were pooled, before the cache or after it."""
+    """Whether features were pooled before or after caching."""
     features = load_features(stored, select_features(stored, pool=how))
     train, test = features.split("train"), features.split("test")
     head = fit_rows(train.X, train.labels, C=0.01, source=features.provenance)
@@ -139,8 +139,8 @@ def test_a_pooling_that_is_neither_stored_nor_possible(stored):
         select_features(stored, pool="avgg")
 
 
-def test_extractions_of_one_layer_are_told_apart(stored):
-    """In what is printed, in the names of heads and where one is missed."""
+def test_extractions_of_one_layer_are_distinguished(stored):
+    """In the output, in the names of heads and in errors."""
     late = select_features(stored, pool="max")
     assert str(late) == "efficientnet_lite0 bn2 (96x96, max)"
     assert late.slug == "efficientnet_lite0-bn2-96x96-max"

@@ -80,7 +80,7 @@ def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
     assert [one.label for one in found if isinstance(one, Prediction)] == ["face"] * 3
 
 
-def test_a_head_that_knows_no_base(faces_cache):
+def test_a_head_without_a_recorded_base_is_refused(faces_cache):
     features, head = fitted(faces_cache)
     bare = fit_rows(features.X, features.labels, C=head.hyperparameters["C"])
     with pytest.raises(DataError, match="does not record which features it was fitted on"):
@@ -90,7 +90,7 @@ def test_a_head_that_knows_no_base(faces_cache):
 
 
 def test_the_base_must_be_the_one_fitted_on(make_images):
-    """Weights that moved are named anew; other weights are refused."""
+    """Moved weights can be renamed; other weights are refused."""
     for seed in (0, 1):
         torch.manual_seed(seed)
         torch.save(find_model("resnet18").build((224, 224)).state_dict(), f"{seed}.pth")

@@ -1,4 +1,4 @@
-"""Records: whatever is wrong in a file, whose digest is right, is one sentence that names it."""
+"""Records: any invalid entry in a file with a correct digest is reported in one sentence."""
 
 import hashlib
 import json
@@ -346,7 +346,7 @@ def test_the_schema_is_checked(name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_what_is_no_object_or_nested_too_deeply(name):
+def test_json_that_is_not_an_object_or_too_deep_is_refused(name):
     kind = KINDS[name]
     path = kind.make()
     content = content_of(path)
@@ -382,8 +382,8 @@ def test_verification_sets_wrong_records_aside():
     assert "expected one of 'none', 'avg'" in found[0].reason
 
 
-def test_what_earlier_versions_wrote_is_read():
-    """Heads of no known features, imports, and runs that knew neither views nor what they did."""
+def test_records_of_earlier_versions_are_read():
+    """Heads without known features, imports, and records from before views."""
     path = KINDS["head"].make()
     reseal(path, content_of(path) | {"source": {}})
     assert Head.load("heads/q").source is None

@@ -1,4 +1,4 @@
-"""Settings: declared once, checked in one sentence, and everything that is derived from them.
+"""Settings: declarations, checks, and everything that is derived from them.
 
 About 5 s. ``python tests/test_settings.py`` writes the reference and the list of options.
 """
@@ -94,7 +94,7 @@ def reference() -> str:
 
 
 def test_options_and_their_defaults_are_those_of_the_list():
-    """A difference is intended, or it is a mistake: see the CHANGELOG."""
+    """A difference must be intended and listed in the CHANGELOG."""
     assert json.loads(json.dumps(options())) == json.loads(OPTIONS.read_text())
 
 
@@ -159,14 +159,14 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
         ),
     ],
 )
-def test_what_cannot_be_right_is_one_sentence_that_names_the_parameter(make, kind, sentence):
+def test_an_invalid_value_is_one_sentence_with_the_parameter(make, kind, sentence):
     with pytest.raises(kind) as refused:
         make()
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_all_that_is_wrong_is_told_together():
+def test_several_invalid_values_are_reported_together():
     with pytest.raises(UsageError) as refused:
         FitSettings(C=-1, seed="x", device=3)
     assert all(f"`{name}`" in str(refused.value) for name in ("C", "seed", "device"))
@@ -180,7 +180,7 @@ def test_texts_become_values():
 
 
 def test_settings_from_a_file(bottleneck):
-    """Its own table wins over the shared one, and what is typed over both."""
+    """A command's table takes precedence over the shared one, the command line over both."""
     Path("bottleneck.toml").write_text(
         '[default]\ncache = "shared"\nseed = 1\n[extract]\nseed = 2\nlayer = ["a", "b"]\n'
         'squash = false\n[cache.verify]\nimages = 3\n[fit-head]\nneighbors = 7\nset = "mine"\n'
@@ -205,7 +205,7 @@ def test_one_value_in_a_file_serves_where_several_may_stand(bottleneck):
     assert next(row["value"] for row in rows if row["key"] == "layer") == ["block5_pool"]
 
 
-def test_a_flag_from_a_file_can_be_typed_off(bottleneck):
+def test_a_flag_from_a_file_can_be_switched_off(bottleneck):
     Path("bottleneck.toml").write_text("[leaderboard]\njson = true\ncsv = true\n")
     assert "--json and --csv exclude each other" in bottleneck("leaderboard").err
     assert "exclude" not in bottleneck("leaderboard", "--no-json").err
@@ -282,7 +282,7 @@ def test_a_shared_key_counts_where_its_value_fits(bottleneck):
     assert found["extract", "precision"] == ("auto", "[default]")
 
 
-def test_what_is_removed_is_not_chosen_by_a_shared_key(bottleneck):
+def test_shared_keys_do_not_select_what_to_prune(bottleneck):
     Path("bottleneck.toml").write_text('[default]\nmodel = "vgg16"\nlayer = "block5_pool"\n')
     found = settings_in_force(bottleneck)
     assert found["extract", "model"] == ("vgg16", "[default]")
@@ -329,7 +329,7 @@ def test_an_error_names_the_file_and_the_table_that_set_its_values(bottleneck):
     assert typed == "error: --augment 'flip' needs --views of at least 1, got 0\n"
 
 
-def test_what_is_in_force_is_toml_again(bottleneck):
+def test_config_prints_valid_toml(bottleneck):
     Path("bottleneck.toml").write_text(
         '[default]\ncache = "shared"\n[cache.ls]\njson = true\n[finetune]\nclip = inf\n'
         '[sweep]\nC = [1e-3, 1]\n[extract]\nset = "a\\"b"\n'
@@ -354,7 +354,7 @@ def test_what_is_in_force_is_toml_again(bottleneck):
     }
 
 
-def test_what_is_in_force_for_one_command_or_a_group(bottleneck):
+def test_config_of_one_command_or_a_group(bottleneck):
     assert bottleneck("config").err == "no bottleneck.toml: all settings have their defaults\n"
     for words in (["cache", "ls"], ["cache.ls"], ["cache ls"]):
         assert {command for command, _ in settings_in_force(bottleneck, *words)} == {"cache ls"}

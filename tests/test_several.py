@@ -1,4 +1,4 @@
-"""Images of several classes, and of other weights, from the manifest to the predictions."""
+"""Images with several classes and sample weights, from the manifest to predictions."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def manifest(faces) -> Path:
 
 
 def test_from_the_manifest_to_predictions(bottleneck, manifest, faces):
-    """A face is told whatever else is said of the image; evenness of a number cannot be seen."""
+    """Faces are recognised whatever the other class; a class of even numbers is not."""
     done = bottleneck("extract", "--data", manifest, *BASE)
     assert done.code == 0, done.err
     fitted = bottleneck("fit-head", "--clf", "logreg", "--name", "several")
@@ -109,7 +109,7 @@ def test_weights_of_the_manifest_count(bottleneck, make_images):
 
 
 @pytest.mark.parametrize("weight", ["-1", "nan", "inf", "much"])
-def test_what_is_no_weight(make_images, weight):
+def test_invalid_weights_in_a_manifest_are_refused(make_images, weight):
     folder = make_images(cat=2, dog=2)
     lines = [f"{path},{path.parent.name},{weight}" for path in folder.glob("*/*")]
     Path("list.csv").write_text("path,label,weight\n" + "\n".join(lines))
@@ -132,7 +132,7 @@ def test_options_of_the_network_are_for_the_network(bottleneck, faces_cache):
     assert "no device 'tpu'; expected auto, cpu, cuda" in refused.err
 
 
-def test_epochs_are_told_drawn_and_logged(bottleneck, faces_cache):
+def test_epochs_are_printed_drawn_and_logged(bottleneck, faces_cache):
     done = bottleneck(
         "fit-head", "--cache", faces_cache.root, "--clf", "mlp", "--hidden", 16, "--epochs", 5,
         "--picture", "epochs.png", "--tensorboard", "logs", "--name", "net",

@@ -102,7 +102,7 @@ def test_logistic_losses_equal_scikit_learn(name, loss):
 
 @pytest.mark.parametrize("name", [name for name in PROBLEMS if name != "200 classes"])
 def test_the_squared_hinge_is_minimised(name):
-    """Against L-BFGS on the same objective, whose intercept LinearSVC would penalise."""
+    """Against L-BFGS on the same objective, as LinearSVC penalises the intercept."""
     X, y = PROBLEMS[name]
     reduction = reduce_rows(X, standardize=False)
     rows = reduction.rows
@@ -135,7 +135,7 @@ def test_the_squared_hinge_is_minimised(name):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_fold_is_as_if_its_other_rows_were_not_there(loss):
-    """Also where they are held out of a reduction that all rows were in, and with weights."""
+    """Also for rows held out of a reduction of all rows, and with sample weights."""
     X, y = PROBLEMS["wide"]
     y = y + (np.arange(80) % 5 == 0)
     generator = np.random.default_rng(1)

@@ -86,7 +86,7 @@ def test_the_default_tolerance_is_within_a_thousandth():
 
 
 def test_softmax_weights_sum_to_nothing():
-    """However loose the tolerance: what is the same for all classes changes no score."""
+    """With any tolerance, because a common shift of all classes changes no probability."""
     X, y = problem(4)
     (point,) = stream_path(reader(X), y, folds_of(500), [1.0], "softmax", tolerance=0.1)
     assert np.abs(point.weight).max() > 0.1
@@ -123,7 +123,7 @@ def test_rows_may_be_read_only():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_problems_that_do_not_fit_together_have_the_same_solutions(loss):
-    """One at a time, each from the solution for the next smaller C; and less is held."""
+    """Solved one at a time, each from the solution for the next smaller C, in less memory."""
     X, y = problem(4)
     counts = folds_of(len(X))
     whole = stream_path(reader(X), y, counts, GRID, loss, tolerance=1e-6)
@@ -152,7 +152,7 @@ def test_each_label_of_several_is_a_problem_of_its_own():
 
 
 def test_steps_that_bring_too_little_are_shortened():
-    """Squared hinges of classes that can be told apart, for a C that hardly penalises."""
+    """Squared hinges of separable classes, with a large C."""
     generator = np.random.default_rng(0)
     X = generator.standard_normal((300, 10)).astype(np.float32)
     y = (X @ generator.standard_normal((10, 3)) * 3).argmax(axis=1)
@@ -165,7 +165,7 @@ def test_steps_that_bring_too_little_are_shortened():
 
 
 def test_rows_beyond_every_margin_do_not_upset_what_bends():
-    """A squared hinge may have no row within its margin, so that its Hessian is the penalty's."""
+    """A squared hinge may have no row within its margin, so that only the penalty is curved."""
     X = np.array([[-1.0], [-1.0], [1.0], [1.0]], dtype=np.float32)
     y = np.array([0, 0, 1, 1])
     (point,) = stream_path(reader(X), y, np.ones((4, 1)), [1e6], "squared_hinge", tolerance=1e-6)
@@ -199,7 +199,7 @@ def test_an_error_of_the_reader_comes_through():
 
 
 def test_moments_are_those_of_a_reduction():
-    """Where levels dwarf deviations, and where only the rows held out vary."""
+    """With means much larger than deviations, and with variance only in held-out rows."""
     generator = np.random.default_rng(0)
     X = generator.standard_normal((400, 6)) + np.array([0, 1e4, -1e6, 0, 0, 0])
     X[:, 3] = 1 / 3
@@ -291,7 +291,7 @@ def test_a_bank_is_read_through_its_stream(tmp_path):
 
 
 def test_badly_scaled_columns_are_not_taken_for_solved():
-    """Conjugate gradients that end before they got there say so, and go on."""
+    """Solvers that stop early report it, and continue."""
     generator = np.random.default_rng(0)
     X = (generator.normal(size=(400, 60)) * np.logspace(-2, 2, 60)).astype(np.float32)
     y = (X[:, 30] / X[:, 30].std() + generator.normal(size=400) > 0).astype(int)

@@ -1,4 +1,4 @@
-"""Sweeps: the numbers, what is computed again, and what a kill leaves."""
+"""Sweeps: metrics, what is computed again, and kills."""
 
 import json
 import signal
@@ -53,7 +53,7 @@ def metrics_of(experiments) -> list[list[dict[str, float]]]:
 
 
 def test_folds_are_scored_as_scikit_learn_does(faces_cache, layers):
-    """On the training images alone, and in every repetition on other folds."""
+    """Only on training images, and with other folds in every repetition."""
     sweep = SweepSettings(("softmax",), C=(1e-3, 1.0), repeats=2, seed=5)
     found = run_sweep(faces_cache, layers, ExperimentLog(LOG), sweep)
     train = load_features(faces_cache, layers[0]).split("train")
@@ -77,8 +77,8 @@ def test_folds_are_scored_as_scikit_learn_does(faces_cache, layers):
 
 
 @pytest.mark.parametrize("clf", ["softmax", "svm", "lda", "centroid", "knn"])
-def test_noise_is_not_told_better_than_chance(clf):
-    """Margins get no advantage by a temperature that knows the answers."""
+def test_noise_is_classified_at_chance(clf):
+    """Margins do not profit from a temperature fitted on the judged rows."""
     generator = np.random.default_rng(0)
     X = generator.normal(size=(300, 100)).astype(np.float32)
     y = np.repeat(["a", "b"], 150)
@@ -103,7 +103,7 @@ def test_settings_say_all(faces_cache, layers):
     assert experiment.environment["scikit-learn"]
 
 
-def test_what_the_log_has_is_not_computed_again(faces_cache, layers):
+def test_experiments_in_the_log_are_not_run_again(faces_cache, layers):
     log, counts = ExperimentLog(LOG), []
 
     def tell(_stage: str, _done: int, total: int) -> None:
@@ -170,7 +170,7 @@ def test_val_images_are_held_out_where_there_are_any(small):
     assert [fold["images"] for fold in folds.folds] == [6, 6, 6]
 
 
-def test_what_cannot_be_is_told_before_anything_is_computed(small):
+def test_mistakes_are_reported_before_anything_is_computed(small):
     log = ExperimentLog(LOG)
     selections = select_layers(small)
     with pytest.raises(DataError, match="class 'cat' has 9 different .*; 10 folds need 10"):
@@ -267,7 +267,7 @@ def test_neighbours_and_hidden_units_are_given(bottleneck, faces_cache):
     assert values == {("knn", 1, None), ("knn", 5, None), ("mlp", None, 4), ("mlp", None, 8)}
 
 
-def test_damage_is_told_by_workers_too(small):
+def test_workers_report_damage(small):
     part = max(Path("cache").glob("*/parts/*.h5"), key=lambda path: path.stat().st_size)
     content = bytearray(part.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 4000] = bytes(4000)

@@ -1,4 +1,4 @@
-"""The transformer: scikit-learn's conventions, rows of the cache, each computed once."""
+"""The transformer: scikit-learn's conventions, and features computed once."""
 
 import inspect
 import os
@@ -90,8 +90,8 @@ def test_an_extraction_finds_its_rows_and_agrees(paths, pool):
     assert (BottleneckFeatures(**SMALL, pool=pool).transform(paths) == expected).all()
 
 
-def test_what_is_there_is_not_computed_again(paths, calls, loads):
-    """The base is loaded to learn where its rows are, and again only for what is missing."""
+def test_stored_features_are_not_computed_again(paths, calls, loads):
+    """The base is loaded to find its bank, and again only if features are missing."""
     transformer = BottleneckFeatures(LITE0, layer="last_conv", pool="avg")
     first = transformer.fit_transform(paths[:8])
     for counted in (calls, loads):
@@ -106,8 +106,8 @@ def test_what_is_there_is_not_computed_again(paths, calls, loads):
     assert rows_in(Cache()) == 12
 
 
-def test_no_set_and_no_run_is_kept(paths, faces, lite0):
-    """What the commands take for the last extraction stays the last extraction."""
+def test_neither_image_set_nor_record_is_saved(paths, faces, lite0):
+    """The commands' last extraction does not change."""
     cache = Cache()
     extract_features(ImageSet.from_folder(faces), lite0, cache)
     kept = [path for name in ("sets", "runs") for path in (cache.root / name).iterdir()]
@@ -118,7 +118,7 @@ def test_no_set_and_no_run_is_kept(paths, faces, lite0):
     assert not any(bank.view_file_is_old for bank in cache.banks())
 
 
-def test_weights_written_anew_are_loaded_anew(paths):
+def test_rewritten_weights_are_loaded_again(paths):
     def features(seed: int) -> np.ndarray:
         torch.manual_seed(seed)
         torch.save(find_model("squeezenet1_1").build((224, 224)).state_dict(), "weights.pth")
@@ -159,7 +159,7 @@ def some_faces(faces) -> list[str]:
 
 
 def test_a_cross_validation_computes_each_image_once(faces):
-    """A copy of an image included; the features are those by which faces are told."""
+    """Including a copy of an image; the features classify faces."""
     paths = some_faces(faces)
     copy = Path("face/copy.png")
     copy.parent.mkdir()
@@ -196,7 +196,7 @@ def test_processes_that_search_together_compute_each_image_once(faces, tmp_path)
 
 
 @pytest.mark.parametrize("prefer", ["threads", "processes"])
-def test_those_that_begin_together_wait_for_the_first(faces, tmp_path, prefer):
+def test_concurrent_processes_wait_for_the_first(faces, tmp_path, prefer):
     """With nothing in the cache, one computes and the other reads."""
     paths = some_faces(faces)
     shallow = BottleneckFeatures(LITE0, cache=tmp_path)
@@ -209,7 +209,7 @@ def test_those_that_begin_together_wait_for_the_first(faces, tmp_path, prefer):
 
 
 def test_a_pickled_pipeline_goes_on(paths):
-    """It is small, for it holds neither a network nor features."""
+    """It is small, because it contains neither a network nor features."""
     features = BottleneckFeatures(LITE0, layer="last_conv", pool="max")
     pipeline = Pipeline([("features", features), ("clf", LogisticRegression())])
     pipeline.fit(paths, labels_of(paths))
@@ -308,7 +308,7 @@ def test_as_many_names_as_features(paths, layer, pool, width):
 
 
 def test_bad_images_are_counted_and_the_others_kept(paths):
-    """A copy counts as well; once they are gone, all is in the cache."""
+    """A copy counts as well; without the bad images, everything is in the cache."""
     Path("data/cat/bad.png").write_bytes(b"no image")
     shutil.copy("data/cat/bad.png", "data/dog/bad.png")
     bad = ["data/cat/bad.png", "data/dog/bad.png"]
@@ -346,7 +346,7 @@ def test_images_that_cannot_be_read_are_named_before_anything_is_computed(paths,
         (pd.Series(["a.png", None]), UsageError, "1 of 2 images are not given as paths"),
     ],
 )
-def test_what_are_no_paths_of_images(paths, given, error, sentence):
+def test_invalid_image_paths_are_refused(paths, given, error, sentence):
     assert paths
     with pytest.raises(error, match=sentence):
         BottleneckFeatures(**SMALL).transform(given)
@@ -385,7 +385,7 @@ def test_a_cache_that_cannot_be_written(paths):
         BottleneckFeatures(**SMALL).transform(paths)
 
 
-def test_nothing_is_added_to_what_another_library_computed(paths):
+def test_nothing_is_added_to_features_of_another_library(paths):
     """The canary is checked before anything is computed, as at an extraction."""
     transformer = BottleneckFeatures(**SMALL)
     transformer.transform(paths[:6])

@@ -1,4 +1,4 @@
-"""Preprocessing: that of the weights, and other settings on request."""
+"""Preprocessing: that of the weights, and changed settings."""
 
 from typing import get_args
 
@@ -50,7 +50,7 @@ def test_a_crop_never_leaves_the_image(size, image):
 
 
 def test_images_too_thin_to_crop_are_rejected_by_name(make_images):
-    """Before they are blown up to gigabytes; squashed they are as good as any."""
+    """Before they are enlarged to gigabytes; with squash they are accepted."""
     folder = make_images(cat=3, dog=3)
     Image.new("RGB", (20_000, 2), "white").save(folder / "cat/thin.png")
     images = ImageSet.from_folder(folder)
@@ -98,7 +98,7 @@ def test_interpolations(interpolation):
     torch.testing.assert_close(transform(photograph(64, 48)), expected)
 
 
-def test_settings_that_cannot_be():
+def test_invalid_settings_are_refused():
     with pytest.raises(UnknownNameError, match="got 'bicubik'; did you mean 'bicubic'"):
         FrozenBase("squeezenet1_1", interpolation="bicubik")
     for size in ((150, 0), (150, 5_000_000_000)):

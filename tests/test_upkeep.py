@@ -148,7 +148,7 @@ def test_random_sequences_agree_with_a_dict(tmp_path, full):
 
 
 def test_damage_is_set_aside_with_its_reason_and_computed_again(make_images):
-    """Whatever of a part is damaged, and bank.json, and a run's record."""
+    """Damage to any piece of a part, to bank.json, and to a record."""
     folder = make_images(cat=8, dog=8)
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     cache = Cache("cache")
@@ -189,7 +189,7 @@ def test_damage_is_set_aside_with_its_reason_and_computed_again(make_images):
     assert not verify_cache(cache).damage
 
 
-def test_a_reader_is_told_of_damage(tmp_path):
+def test_readers_report_damage(tmp_path):
     bank = make_bank(tmp_path)
     fill(bank, range(500))
     (part,) = (bank.path / "parts").iterdir()
@@ -214,7 +214,7 @@ def test_verification_mends_features_h5_and_removes_leftovers(tmp_path):
 
 
 def test_rows_are_computed_again_to_check_them(make_images):
-    """A part with a wrong value under right checksums is found, and set aside."""
+    """A part with a wrong value and correct checksums is found and moved away."""
     folder = make_images(cat=8, dog=8)
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     cache = Cache("cache")
@@ -243,7 +243,7 @@ def test_rows_are_computed_again_to_check_them(make_images):
 
 
 def test_changed_images_and_small_activations_are_no_damage(make_images):
-    """Images that are others now are not compared, and float16's smallest steps do not count."""
+    """Changed images are not compared, and float16's smallest steps are ignored."""
     folder = make_images(cat=8, dog=8)
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random", pool="avg")
     cache = Cache("cache")
@@ -276,7 +276,7 @@ def test_every_extraction_of_a_bank_is_sampled(make_images):
 
 
 def test_a_base_is_loaded_once_for_all_its_banks(make_images, monkeypatch, calls):
-    """Also for layers of two extractions; each image is computed once for all layers of one."""
+    """Also for layers of two extractions; each image is computed once per extraction."""
     folder = make_images(cat=5, dog=5)
     cache = Cache("cache")
     for layers in (["features.3", "features.12"], ["features.7"]):
@@ -327,7 +327,7 @@ def test_a_layer_that_is_no_more_does_not_keep_others_from_a_check(make_images):
 
 
 def test_an_image_set_that_was_changed_is_set_aside(make_images):
-    """A label flipped in it is damage, too; extraction writes it again."""
+    """A changed label is damage, too; extraction writes the set again."""
     folder = make_images(cat=4, dog=4)
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     cache = Cache("cache")
@@ -344,7 +344,7 @@ def test_an_image_set_that_was_changed_is_set_aside(make_images):
     assert not verify_cache(cache).damage
 
 
-def test_damage_is_told_where_nothing_can_be_moved(tmp_path, monkeypatch):
+def test_damage_is_reported_if_files_cannot_be_moved(tmp_path, monkeypatch):
     """On a read-only disk, say."""
     bank = make_bank(tmp_path)
     fill(bank, range(5))
@@ -361,7 +361,7 @@ def test_damage_is_told_where_nothing_can_be_moved(tmp_path, monkeypatch):
     assert "do not match its name" in damage.reason
 
 
-def test_rows_that_vanish_during_an_extraction_are_told(make_images):
+def test_rows_that_vanish_during_extraction_are_reported(make_images):
     folder = make_images(cat=8, dog=8)
     base = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
     cache = Cache("cache")
@@ -432,7 +432,7 @@ while True:
 
 
 def test_a_killed_compaction_loses_nothing(tmp_path, full):
-    """At any moment; and it is finished by the next one."""
+    """A kill at any moment; the next compaction completes it."""
     bank = make_bank(tmp_path)
     command = [sys.executable, "-c", COMPACT, str(bank.path)]
     for number in range(40 if full else 6):
@@ -510,7 +510,7 @@ def test_compaction_stops_at_damage(tmp_path):
 
 
 def test_a_double_is_dropped_only_beside_a_whole_row(tmp_path, monkeypatch):
-    """Where the part that keeps the row is damaged, compaction stops and both stay."""
+    """If the part that keeps the row is damaged, compaction stops and both rows stay."""
     monkeypatch.setattr(writer, "PART_BYTES", 2000)
     bank = make_bank(tmp_path)
     fill(bank, range(45))
@@ -525,7 +525,7 @@ def test_a_double_is_dropped_only_beside_a_whole_row(tmp_path, monkeypatch):
     assert {digest(number) for number in range(5)} <= {name for name, _ in bank.known("a")}
 
 
-def test_what_is_not_damaged_is_left_where_it_is(tmp_path, monkeypatch):
+def test_undamaged_files_are_left_in_place(tmp_path, monkeypatch):
     """Parts of another version, of a renamed bank, and compressed ones without hdf5plugin."""
     bank = make_bank(tmp_path)
     monkeypatch.setattr(writer, "SCHEMA", 2)
@@ -652,7 +652,7 @@ def test_pruning_by_model_layer_age_and_size(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
 
 
-def test_what_a_killed_pruning_left_is_removed(tmp_path):
+def test_leftovers_of_a_killed_pruning_are_removed(tmp_path):
     left = tmp_path / ".pruned-m-abababababab-12345678"
     (left / "parts").mkdir(parents=True)
     os.utime(left, (0, 0))

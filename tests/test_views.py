@@ -108,7 +108,7 @@ def test_a_views_features_are_those_of_its_pixels(viewed, images, lite0):
 
 
 def test_only_missing_views_are_computed_and_come_out_the_same(viewed, images, train, lite0, calls):
-    """To the last bit, in whatever steps and order the views came."""
+    """Bitwise, in whatever steps and order views are computed."""
     cache = Cache("cache")
     first = extract_features(images, lite0, cache, views=1, augment="standard")
     assert (first.computed, first.views_computed) == (20, 12)
@@ -127,8 +127,8 @@ def test_only_missing_views_are_computed_and_come_out_the_same(viewed, images, t
         assert np.array_equal(rows_of(cache, "standard", train, view), expected)
 
 
-def test_policies_stand_side_by_side(images, train, lite0):
-    """What two policies make is never mixed; the same steps by another name are the same."""
+def test_policies_have_separate_banks(images, train, lite0):
+    """Views of two policies are never mixed; the same steps under another name are the same."""
     cache = Cache("cache")
     extract_features(images, lite0, cache)
     for policy in ("standard", "flip"):
@@ -244,7 +244,7 @@ def test_a_heads_source_names_its_views(viewed):
 
 @pytest.mark.parametrize("crowded", [False, True])
 def test_folds_hold_out_plain_rows_and_are_those_without_views(crowded):
-    """`crowded`: some bytes stand under two labels, which needs another way to split."""
+    """`crowded`: some images have two labels, which needs another splitting method."""
     generator = np.random.default_rng(0)
     groups = np.arange(40) // (2 if crowded else 1)
     y = np.array(["a", "b", "b", "a", "a"] * 8)
@@ -302,7 +302,7 @@ def test_heads_in_passes_are_those_in_memory(viewed):
         assert np.isclose(whole.scores["log_loss"], passes.scores["log_loss"], rtol=1e-3)
 
 
-def test_a_sweep_tells_views_apart(viewed):
+def test_a_sweep_distinguishes_views(viewed):
     log = ExperimentLog("log.sqlite")
     sweep = SweepSettings(("ridge",), C=(0.01,), cv=2)
     with_views = run_sweep(viewed, select_layers(viewed), log, sweep, jobs=1)
@@ -355,7 +355,7 @@ def test_a_forecast_counts_views(images, lite0, viewed):
     assert count_cached(images, lite0, viewed, views=4, augment="standard") == (8, 20)
 
 
-def test_upkeep_knows_views(images, lite0, train):
+def test_upkeep_handles_views(images, lite0, train):
     """A deep check computes views again and finds a wrong row; compacting keeps them."""
     cache = Cache("cache")
     extract_features(images, lite0, cache, views=2, augment="standard")
@@ -381,7 +381,7 @@ def test_upkeep_knows_views(images, lite0, train):
     assert len(damaged) == 1
 
 
-def test_what_there_cannot_be_views_of(images, lite0):
+def test_invalid_views_are_refused(images, lite0):
     cache = Cache("cache")
     for options, said in (
         ({"views": 2}, "`views` is 2, but unaugmented views would be copies"),
@@ -401,7 +401,7 @@ def test_what_there_cannot_be_views_of(images, lite0):
 
 
 def test_views_on_the_command_line(bottleneck, images):
-    """From the images to a prediction, and back to plain features."""
+    """From images to a prediction, and back to unaugmented features."""
     root = Path(images.items[0].path).parents[2]
     extract = ("extract", "--model", "efficientnet_lite0", "--data", root)
     told = bottleneck(*extract, "--views", 2, "--augment", "flip", "--dry-run", "--json")

@@ -209,7 +209,7 @@ def other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
     Returns
     -------
     list of (Recipe, bool)
-        Classifiers; True where one is richer than `recipe`.
+        Classifiers; True if one is more expressive than `recipe`.
     """
     if recipe.name in {"mlp", "knn"}:
         return [(recipe_of(name), False) for name in ("softmax", "lda", "centroid")]

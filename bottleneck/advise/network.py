@@ -71,7 +71,7 @@ class Depths:
         Raises
         ------
         ValueError
-            One is not a layer of the network.
+            A layer is not in the network.
         """
         names = list(self._costs)
         return sorted(selections, key=lambda each: names.index(each.layer))
@@ -92,7 +92,7 @@ class Depths:
         Raises
         ------
         KeyError
-            It is not a layer of the network.
+            The layer is not in the network.
         """
         return self._costs[selection.layer] / self._most
 

@@ -86,7 +86,7 @@ class Samples:
         Parameters
         ----------
         comparisons : int
-            How many intervals are to hold at once.
+            Number of simultaneous intervals (Bonferroni correction).
 
         Returns
         -------
@@ -115,7 +115,7 @@ class Samples:
         Returns
         -------
         np.ndarray
-            int of shape (draws, r, b): how often each draw has each cell.
+            int of shape (draws, r, b): the number of times that each draw has each cell.
         """
         generator = np.random.default_rng(seed)
         r, b = self.values.shape

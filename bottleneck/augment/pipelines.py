@@ -197,7 +197,7 @@ def make_pipeline(text: str, size: tuple[int, int]) -> list[Any]:
     text : str
         JSON of `Policy.as_dict`.
     size : (int, int)
-        Height and width in pixels that the base takes.
+        Height and width in pixels of the base's input.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def make_pipeline(text: str, size: tuple[int, int]) -> list[Any]:
     Raises
     ------
     KeyError, TypeError, ValueError
-        There is no such class, or it does not take its arguments.
+        The class does not exist, or does not accept its arguments.
     """
     return [_make(step, size) for step in json.loads(text)["steps"]]
 

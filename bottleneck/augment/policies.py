@@ -69,7 +69,7 @@ class Policy:
         name : str
             Name of the policy.
         content : mapping of str to Any
-            As `as_dict` returns it.
+            A result of `as_dict`.
 
         Returns
         -------

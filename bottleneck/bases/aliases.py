@@ -28,7 +28,7 @@ def keras_aliases(model: nn.Module) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Empty where the family of the network has no aliases.
+        Empty if the family of the network has no aliases.
     """
     for kind in type(model).__mro__:
         if pairs := _FAMILIES.get(f"{kind.__module__}.{kind.__name__}"):

@@ -78,7 +78,7 @@ def is_plain_convolution(module: nn.Module | None) -> bool:
     Parameters
     ----------
     module : torch.nn.Module or None
-        None for an operation that is no module.
+        None for an operation that is not a module.
 
     Returns
     -------

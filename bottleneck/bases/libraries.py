@@ -77,12 +77,12 @@ def of_timm(module: str, name: str) -> tuple[Any, ...]:
     Returns
     -------
     tuple of type
-        The class alone, or empty; as `isinstance` takes it.
+        Only the class, or empty, for `isinstance`.
 
     Raises
     ------
     AttributeError
-        The module is loaded and has no such class.
+        The module is imported and does not have the class.
     """
     found = sys.modules.get(f"timm.{module}")
     return () if found is None else (getattr(found, name),)
@@ -103,7 +103,7 @@ def from_torchvision(name: str) -> Model:
     Raises
     ------
     ValueError
-        torchvision has no such model.
+        torchvision does not have the model.
     """
     import torch
     import torchvision
@@ -197,7 +197,7 @@ def build_timm(name: str, _image_size: object = None) -> "nn.Module":
     name : str
         timm's name of the model.
     _image_size : object
-        Not used: timm's networks are built for their own size.
+        Ignored: timm's networks are built for their own size.
 
     Returns
     -------

@@ -203,7 +203,7 @@ class Transform(TransformFacts):
         Parameters
         ----------
         height, width : int
-            Of the image, in pixels.
+            Size of the image in pixels.
 
         Returns
         -------
@@ -232,7 +232,7 @@ class Transform(TransformFacts):
         Parameters
         ----------
         height, width : int
-            Of the image, in pixels.
+            Size of the image in pixels.
 
         Returns
         -------
@@ -249,7 +249,7 @@ class Transform(TransformFacts):
         Parameters
         ----------
         height, width : int
-            Of the image, in pixels.
+            Size of the image in pixels.
 
         Returns
         -------

@@ -171,7 +171,7 @@ class Network:
         Parameters
         ----------
         layers : iterable of str
-            Names as `resolve` takes them.
+            Names for `resolve`.
 
         Returns
         -------

@@ -28,7 +28,7 @@ def dtype_of(precision: str) -> "torch.dtype":
     Raises
     ------
     KeyError
-        There is no such precision.
+        The precision does not exist.
     """
     import torch
 
@@ -46,9 +46,9 @@ def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str
     Parameters
     ----------
     wanted : str
-        ``auto``, or the name of a precision, which is returned as it is.
+        ``auto``, or the name of a precision, which is returned unchanged.
     device : torch.device
-        Where to compute.
+        The device to compute on.
     dense : bool
         Whether the network has no depthwise convolutions.
 

@@ -61,7 +61,7 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     Returns
     -------
     Split
-        The boundary, and what is trained above it.
+        The boundary, and the parameters to train above it.
 
     Raises
     ------

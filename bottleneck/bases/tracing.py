@@ -150,9 +150,9 @@ def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.
     Parameters
     ----------
     nodes : iterable of torch.fx.Node
-        Where to begin.
+        Nodes to start from.
     above : torch.fx.Node, optional
-        Neither it nor what is reached only through it is returned.
+        A node at which to stop; it is not returned.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
     Returns
     -------
     list of str
-        Names as `root` has them; empty where the operation reads none.
+        Names of tensors of `root`; empty if the operation reads none.
     """
     if node.op == "get_attr":
         return [str(node.target)]
@@ -281,7 +281,7 @@ class Measured(fx.Interpreter):
         Returns
         -------
         Any
-            Its value, a tensor on the meta device as a rule.
+            Its value, usually a tensor on the meta device.
         """
         before = self._counter.get_total_flops()
         result = super().run_node(node)

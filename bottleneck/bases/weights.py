@@ -195,12 +195,12 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     Parameters
     ----------
     tensors : mapping of str to torch.Tensor
-        On the processor, by name.
+        Tensors on the CPU, by name.
 
     Returns
     -------
     str
-        64 hexadecimal digits; the order of the mapping does not count.
+        64 hexadecimal digits; the order of the mapping has no effect.
     """
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -72,7 +72,7 @@ class ModelRow:
         Parameters
         ----------
         model : Model
-            As `find_model` returns it.
+            A model from `find_model`.
 
         Returns
         -------

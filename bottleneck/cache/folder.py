@@ -48,7 +48,7 @@ class Cache:
         model : str
             Name of the model.
         fingerprint : str
-            SHA-256 of all that decides the features, hexadecimal.
+            SHA-256 of everything that affects the features, hexadecimal.
 
         Returns
         -------
@@ -57,7 +57,17 @@ class Cache:
         return self.named(f"{slug(model)}-{fingerprint[:12]}")
 
     def named(self, name: str) -> Bank:
-        """Return the bank with a name, which need not exist."""
+        """Return the bank with a name, which need not exist.
+
+        Parameters
+        ----------
+        name : str
+            Name of its folder.
+
+        Returns
+        -------
+        Bank
+        """
         return Bank(self.root / name)
 
     def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
@@ -66,12 +76,12 @@ class Cache:
         Parameters
         ----------
         source : FeatureSource
-            Where features came from.
+            The source of the features.
 
         Returns
         -------
         tuple of Bank
-            One or two.
+            One or two banks.
         """
         plain = self.bank(source.model, source.fingerprint)
         return (plain, self.named(source.view_bank)) if source.view_bank else (plain,)
@@ -92,12 +102,12 @@ class Cache:
         Parameters
         ----------
         name : str
-            The name, or how it begins.
+            A bank's name, or its beginning.
 
         Returns
         -------
         tuple of Bank
-            One at least, by name.
+            At least one bank, sorted by name.
 
         Raises
         ------
@@ -113,7 +123,7 @@ class Cache:
                 f"{did_you_mean(name, names)}"
                 if names
                 else f"no bank {name!r} in {str(self.root)!r}, which has none; 'bottleneck "
-                f"extract' makes them, or name another folder with `cache`"
+                f"extract' creates them, or give another folder with `cache`"
             )
         return found
 
@@ -128,7 +138,7 @@ class Cache:
         Returns
         -------
         Path
-            Need not exist.
+            Path of the file, which need not exist.
 
         Raises
         ------
@@ -152,12 +162,12 @@ class Cache:
         Parameters
         ----------
         run : Extraction
-            What the extraction did.
+            Record of the extraction.
 
         Returns
         -------
         Extraction
-            The same, with the SHA-256 of the image set's file if there is one.
+            The record, with the SHA-256 of the image set's file if there is one.
 
         Raises
         ------
@@ -205,12 +215,12 @@ class Cache:
         return records
 
     def check_writable(self) -> None:
-        """Raise `CacheError` unless files can be written into the cache folder.
+        """Raise `CacheError` unless files can be written to the cache folder.
 
         Raises
         ------
         CacheError
-            The folder cannot be made, or no file can be written into it.
+            The folder cannot be created, or no file can be written to it.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)

@@ -179,12 +179,12 @@ def row_bytes(values: Shaped) -> int:
     Parameters
     ----------
     values : Shaped
-        What has a shape (n, ...) and a dtype.
+        Anything with a shape (n, ...) and a dtype.
 
     Returns
     -------
     int
-        At least 1.
+        Size in bytes, at least 1.
     """
     return prod(values.shape[1:]) * values.dtype.itemsize or 1
 
@@ -195,12 +195,12 @@ def block_rows(width: int) -> int:
     Parameters
     ----------
     width : int
-        Bytes of a row.
+        Size of a row in bytes.
 
     Returns
     -------
     int
-        At least 1.
+        Number of rows, at least 1.
     """
     return max(1, _BLOCK_BYTES // width)
 
@@ -232,11 +232,11 @@ def seal_of(
     Parameters
     ----------
     fingerprint : str
-        Of the bank.
+        Fingerprint of the bank.
     layers : mapping of str to Shaped
-        Name to what has the shape (n, ...) and the dtype of its rows.
+        Name to anything with the shape (n, ...) and the dtype of the layer's rows.
     digests, views : np.ndarray
-        uint8 of shape (n, 32), and uint16 of shape (n,).
+        Keys of the rows: uint8 of shape (n, 32), and uint16 of shape (n,).
 
     Returns
     -------

@@ -330,7 +330,7 @@ def errors_of(path: Path) -> Iterator[None]:
     Raises
     ------
     DamagedError, CacheError
-        The file does not hold what it should, or cannot be read or written.
+        The file is damaged, or cannot be read or written.
     """
     try:
         yield

@@ -87,7 +87,7 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     Parameters
     ----------
     digests : sequence of str, or np.ndarray
-        n digests of 64 digits; uint8 of shape (n, 32) is returned as it is.
+        n digests of 64 digits; uint8 of shape (n, 32) is returned unchanged.
 
     Returns
     -------
@@ -97,9 +97,9 @@ def digest_rows(digests: Sequence[str] | np.ndarray) -> np.ndarray:
     Raises
     ------
     UsageError
-        One is longer or shorter.
+        A digest is longer or shorter.
     ValueError
-        A digit is not hexadecimal.
+        A digest is not hexadecimal.
     """
     if isinstance(digests, np.ndarray) and digests.dtype == np.uint8:
         return digests
@@ -286,7 +286,7 @@ def view_file_content(parts: Sequence[Part]) -> bytes:
     Parameters
     ----------
     parts : sequence of Part
-        Oldest first.
+        Parts, oldest first.
 
     Returns
     -------
@@ -317,7 +317,7 @@ def shows(file: Path, parts: Sequence[Path]) -> bool:
     Returns
     -------
     bool
-        False also where the file cannot be read.
+        Also False if the file cannot be read.
     """
     try:
         with h5py.File(file, "r", locking=False) as view:

@@ -146,7 +146,7 @@ def add_command(name: str, panel: str) -> Callable[[_F], _F]:
     Parameters
     ----------
     name, panel : str
-        The command as it is typed, and the panel of its help.
+        Name of the command as typed, and its group in the help.
 
     Returns
     -------

@@ -196,7 +196,9 @@ def finetune(
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
     if folder.resolve() == place.resolve():
-        raise UsageError(f"the result would replace {place.name!r}, its start; give another `name`")
+        raise UsageError(
+            f"the result would replace {place.name!r}, the head it starts from; give another `name`"
+        )
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
     images = images or default_images(head, cache)
@@ -328,7 +330,7 @@ def predict(
 
 
 def _as_json(result: "Prediction | RejectedImage") -> dict[str, Any]:
-    """Return what is predicted, or why nothing is, as JSON holds it."""
+    """Return a prediction, or the reason why there is none, in JSON types."""
     from bottleneck.images import RejectedImage
 
     if isinstance(result, RejectedImage):

@@ -167,7 +167,7 @@ def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSou
     notes.note_features(images, selections)
     for each in selections:
         if each.views:
-            note(f"{each}: each training image is fitted on with {each.views} views of it")
+            note(f"{each}: fitted on {each.views} views of each training image")
 
 
 @add_command("leaderboard", "Heads")

@@ -31,7 +31,7 @@ def note_random(random: bool) -> None:
     Parameters
     ----------
     random : bool
-        Whether it is so.
+        Whether the weights are random.
     """
     if random:
         note("note: the weights are random; the features are for testing only")
@@ -43,7 +43,7 @@ def note_replaced(replaced: bool) -> None:
     Parameters
     ----------
     replaced : bool
-        Whether it is so.
+        Whether a head was replaced.
     """
     if replaced:
         note("note: this replaced the head of the same name; use --name to keep both")
@@ -55,7 +55,7 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
     Parameters
     ----------
     rejected : sequence of RejectedImage
-        The images, and why they could not be used.
+        The images, with the reasons.
     """
     if rejected:
         note(f"{len(rejected)} images could not be used:")
@@ -69,7 +69,7 @@ def note_image_set(images: "ImageSet") -> None:
     Parameters
     ----------
     images : ImageSet
-        As it was read.
+        The image set.
     """
     empty = [path for path in images.ignored if path.endswith("/")]
     endings = [Path(path).suffix or "no ending" for path in images.ignored if path not in empty]
@@ -128,7 +128,7 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
     Parameters
     ----------
     images : ImageSet
-        Labelled, with splits; its files are read.
+        Images with splits; their files are read.
 
     Returns
     -------
@@ -169,13 +169,13 @@ def draw_epochs(
     Parameters
     ----------
     history : sequence of mapping
-        Metrics of each epoch; nothing is drawn of none.
+        Metrics of each epoch; if empty, nothing is drawn.
     kept : int
-        The epoch after which the network is what was saved; 0 for none of these.
+        The epoch whose network was saved; 0 if it was none of these.
     name : str
         Title of the picture.
     picture : Path or None
-        File to draw to.
+        Path of the picture.
 
     Raises
     ------

@@ -60,7 +60,7 @@ Memory = Annotated[
 NearDuplicates = Annotated[
     bool, Doc("Also look for near-duplicate images in different splits; reads all images.")
 ]
-NewName = Annotated[Name | None, Doc("Name of the result; by default built from what it is.")]
+NewName = Annotated[Name | None, Doc("Name of the result; by default a descriptive name.")]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
@@ -105,7 +105,7 @@ def check_picture(file: Path | None) -> None:
     Parameters
     ----------
     file : Path or None
-        None where no picture is asked for.
+        None if no picture was requested.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def memory_of(given: int | None) -> int:
     Parameters
     ----------
     given : int or None
-        Bytes, as the user gave them.
+        Memory limit in bytes, if given.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     Parameters
     ----------
     jobs : int
-        Number of processes; -1 for one on each core.
+        Number of processes; -1 for one per core.
     backend : str
         joblib's name of the backend.
 
@@ -154,11 +154,11 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
     Raises
     ------
     UsageError
-        `jobs` is 0, or joblib has no such backend here.
+        `jobs` is 0, or joblib does not have the backend.
     """
     import joblib
 
-    # A process that has loaded PyTorch is taken for one that leaks memory, and another takes over.
+    # joblib mistakes the memory of a process that has imported PyTorch for a leak and replaces it.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     if not jobs:
         raise UsageError("`jobs` must be at least 1, or -1 for one process per core, got 0")

@@ -65,7 +65,7 @@ def demo(
     print_table(rows, title=f"Heads on the features of {_MODEL}, {data}")
     print("\nThe commands were:", *commands, sep="\n  ")
     next_one = {"head": "demo-svm", "heads": heads, "images": data / "face"}
-    print("Go on with your own images (--data FOLDER), or with")
+    print("Continue with your own images (--data FOLDER), or with")
     print(f"  {_command_line('predict', next_one, file)}")
 
 

@@ -51,7 +51,7 @@ def note(text: str) -> None:
     Parameters
     ----------
     text : str
-        The line, for the standard error.
+        Text of the line, for standard error.
     """
     print(text, file=sys.stderr, flush=True)
 
@@ -62,7 +62,7 @@ def print_json(content: Any) -> None:
     Parameters
     ----------
     content : Any
-        What JSON can hold.
+        Any JSON value.
     """
     print(json.dumps(content, indent=2))
 
@@ -85,7 +85,7 @@ def print_list(facts: Mapping[str, str]) -> None:
     Parameters
     ----------
     facts : mapping of str to str
-        Name to fact, one at least.
+        Name to value; at least one.
     """
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -164,7 +164,7 @@ def progress_shown(
     Yields
     ------
     callable
-        Takes the stage, the number done, the number in all, and other counts by name.
+        Takes the stage, the number done, the total, and other counts by name.
     """
     if quiet:
         yield _report(lambda *_: None)
@@ -192,9 +192,9 @@ def _text(value: Any) -> str:
 def _draw(
     title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> None:
-    """Print a table; if the terminal is too narrow, the cells of a row below each other.
+    """Print a table; on a narrow terminal, print the cells of a row below each other.
 
-    Many cells, and pairs of a name and a value, are printed as a table all the same.
+    Tables of many cells, or of pairs of a name and a value, stay tables.
     """
     from rich.console import Console
     from rich.table import Table
@@ -222,9 +222,9 @@ def _draw(
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return columns' widths: where whole cells are too wide, headings wrap, then all cells do.
+    """Return widths of columns: if whole cells are too wide, headings wrap, then all cells.
 
-    They wrap between words only, so that the widths may be more in all than they should be.
+    They wrap only between words, so the total may exceed the available width.
     """
     from rich.cells import cell_len
 

@@ -73,11 +73,11 @@ class Exchange:
         Parameters
         ----------
         source : FeatureSource
-            Where the features came from.
+            The source of the features.
         file : Path
             The plain file.
         shape : sequence of int
-            Of all rows, (n, ...).
+            Shape of all rows, (n, ...).
         **facts
             The other attributes: ``dtype`` and, for an import, ``added``.
 
@@ -279,7 +279,7 @@ def slices_of(rows: np.ndarray) -> Iterator[slice]:
     Yields
     ------
     slice
-        Consecutive rows, one at least.
+        Consecutive rows; at least one.
     """
     step = max(1, _BLOCK_BYTES // max(1, prod(rows.shape[1:]) * rows.dtype.itemsize))
     for start in range(0, len(rows), step):

@@ -98,12 +98,12 @@ def scores(experiment: Experiment) -> dict[str, Score]:
     Parameters
     ----------
     experiment : Experiment
-        With one fold at least.
+        An experiment with at least one fold.
 
     Returns
     -------
     dict of str to Score
-        Name of the metric to mean and deviation over the folds.
+        Name of the metric to mean and standard deviation over the folds.
     """
     found = {}
     for name in experiment.folds[0]:
@@ -119,7 +119,7 @@ def default_metric(experiments: Iterable[Experiment]) -> str:
     Parameters
     ----------
     experiments : iterable of Experiment
-        Those to compare.
+        Experiments to compare.
 
     Returns
     -------

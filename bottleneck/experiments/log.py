@@ -157,7 +157,7 @@ class ExperimentLog:
         Parameters
         ----------
         settings : mapping of str to Any
-            All settings of the experiment, as JSON holds them.
+            All settings of the experiment, in JSON types.
 
         Returns
         -------
@@ -194,7 +194,7 @@ class ExperimentLog:
         Parameters
         ----------
         number : int
-            From 1 on, in the order in which the experiments were logged.
+            From 1 on, in the order of the log.
 
         Returns
         -------

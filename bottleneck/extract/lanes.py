@@ -124,7 +124,7 @@ class Lane:
         Raises
         ------
         RuntimeError, MemoryError
-            Memory does not suffice for so many images.
+            The batch does not fit into memory.
         """
         pixels = [torch.zeros(3, *self.base.transform.crop, dtype=torch.uint8)] * size
         self._compute(pixels)
@@ -207,7 +207,7 @@ def largest_that_pays(rate: Callable[[int], float]) -> int:
     Raises
     ------
     RuntimeError, MemoryError
-        Raised by `rate` for another reason than a shortage of memory.
+        Raised by `rate` for a reason other than running out of memory.
     """
     size, best = 8, 0.0
     while size <= _LARGEST_BATCH:

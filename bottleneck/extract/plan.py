@@ -76,7 +76,7 @@ class Target(_Storage):
         Raises
         ------
         KeyError
-            A layer has no bank here.
+            A layer has no bank in this target.
         """
         found: dict[str, list[str]] = {}
         for layer in layers:
@@ -118,7 +118,7 @@ class Task:
         Returns
         -------
         Task
-            With the same layers; of no images where none is among them.
+            The task with the same layers; without images if none is in `digests`.
         """
         items = tuple(item for item in self.items if item.digest in digests)
         return Task(self.layers, items, {item.digest: self.views[item.digest] for item in items})
@@ -172,7 +172,7 @@ class Plan(_Storage):
         Returns
         -------
         Plan
-            Without the tasks that would have no image.
+            The plan, without tasks that have no images left.
         """
         items = tuple(item for item in self.items if item.digest in digests)
         tasks = tuple(task.only(digests) for task in self.tasks)
@@ -191,7 +191,7 @@ class Plan(_Storage):
         Returns
         -------
         list of Plan
-            `count` of them, some of which may be empty.
+            `count` plans, of which some may be empty.
         """
         lacking = {digest: None for task in self.tasks for digest in task.views}
         digests = list(lacking | {item.digest: None for item in self.items})
@@ -204,21 +204,21 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
     Parameters
     ----------
     base : FrozenBase
-        Computes the features.
+        The base.
     cache : Cache
-        Where the banks are; they need not exist yet.
+        The cache of the banks, which need not exist yet.
     settings : StoreSettings
-        The type stored, the augmentation, and how many views.
+        Data type, augmentation and number of views.
 
     Returns
     -------
     list of Target
-        One, or two.
+        One or two targets.
 
     Raises
     ------
     UnknownNameError, PathMissingError, UsageError
-        The augmentation, see `bottleneck.augment.find_policy`.
+        The augmentation is invalid, see `bottleneck.augment.find_policy`.
     """
     viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
     targets = []
@@ -309,16 +309,16 @@ def find_tasks(
     Parameters
     ----------
     items : iterable of ImageItem
-        Of the same digest, the last one counts.
+        Of several items with one digest, the last is used.
     banks : mapping of str to Bank
         Layer to its bank.
     views : sequence of int
-        Views of every image; 0 is the plain image.
+        Views of every image; 0 is the unaugmented image.
 
     Returns
     -------
     tuple of Task
-        None where nothing is lacking.
+        Empty if nothing is missing.
 
     Raises
     ------

@@ -58,7 +58,7 @@ class Recheck:
         Parameters
         ----------
         reason : object
-            Its text is the reason; it is joined to earlier ones by a semicolon.
+            The reason as an error or text; several are joined by semicolons.
         """
         self.skipped = "; ".join(filter(None, [self.skipped, str(reason)]))
 

@@ -209,21 +209,21 @@ def open_writers(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
     Parameters
     ----------
     base : FrozenBase
-        Computes the features.
+        The base.
     cache : Cache
-        Where to store them.
+        The cache to store features in.
     settings : StoreSettings
-        What to store.
+        Augmentation and storage.
 
     Returns
     -------
     list of FeatureWriter
-        One, or two.
+        One or two writers.
 
     Raises
     ------
     CacheError
-        A canary is not what the base computes now; see also `find_targets`.
+        A canary differs from the base's; see also `find_targets`.
     """
     return [
         FeatureWriter(base, target, reference_features(base, target.policy), settings.compress)
@@ -242,13 +242,13 @@ def carry_out(
     Parameters
     ----------
     plan : Plan
-        What the banks lack.
+        The features to compute.
     writer : FeatureWriter
-        Of plain images, or of views, as the plan is.
+        The writer of unaugmented images or of views, like the plan.
     batch_size : int or "auto"
-        Images per call of the base.
+        Images per forward pass.
     progress : callable, optional
-        Called with ``"extract"`` or ``"views"``, the images done and those to do.
+        Called with ``"extract"`` or ``"views"``, the number of images done and their total.
 
     Returns
     -------
@@ -257,7 +257,7 @@ def carry_out(
     Raises
     ------
     CacheError, FeatureOverflowError
-        Features cannot be written, or vanished meanwhile; what was committed is kept.
+        Features cannot be written, or disappeared meanwhile; what was committed is kept.
     """
     stage, found = "views" if plan.policy else "extract", len(plan.items) - len(plan.lacking)
     done = rows = written = 0
@@ -296,9 +296,9 @@ def stored_batches(
     task : Task
         Layers, and the views to compute of each image.
     writer : FeatureWriter
-        Where to store them.
+        The writer.
     batch_size : int or "auto"
-        Images per call of the base.
+        Images per forward pass.
 
     Yields
     ------

@@ -62,7 +62,7 @@ class FeatureWriter:
         Parameters
         ----------
         layer : str
-            One of the base's.
+            A layer of the base.
 
         Returns
         -------
@@ -71,7 +71,7 @@ class FeatureWriter:
         Raises
         ------
         KeyError
-            The base has no such layer.
+            The base does not have the layer.
         """
         return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
 
@@ -83,19 +83,19 @@ class FeatureWriter:
         Parameters
         ----------
         batches : generator of Batch
-            It is closed at the end.
+            Computed batches; the generator is closed at the end.
         layers : sequence of str
-            Those that the batches have.
+            Layers of the batches.
 
         Yields
         ------
         Batch
-            As given.
+            The same batch.
 
         Raises
         ------
         FeatureOverflowError
-            An activation is too large for the type stored.
+            An activation is too large for the stored type.
         CacheError
             A part cannot be written.
         """
@@ -124,7 +124,7 @@ class FeatureWriter:
         Parameters
         ----------
         plan : Plan
-            What was to be computed.
+            The plan that was carried out.
         bad : container of str
             SHA-256 of images that could not be used.
 
@@ -182,7 +182,7 @@ def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
     Parameters
     ----------
     base : FrozenBase
-        Computes the features.
+        The base.
     target : Target
         The banks.
     canary : mapping of str to sequence
@@ -191,7 +191,7 @@ def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
     Raises
     ------
     CacheError
-        A bank's fingerprint or reference features are not those of the base.
+        The fingerprint or reference features of a bank differ from the base's.
     """
     for layer, bank in target.banks.items():
         fingerprint = target.fingerprint(base, layer)

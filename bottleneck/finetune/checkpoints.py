@@ -86,7 +86,7 @@ class Checkpoint:
         Parameters
         ----------
         plan : PlanRecord
-            What is trained, and how.
+            Settings and start of the run.
         images : ImageSet
             The images to train and to validate on.
 
@@ -108,7 +108,7 @@ class Checkpoint:
         Parameters
         ----------
         plan : PlanRecord
-            What is to be trained now.
+            Settings and start of the run to resume.
         settings : FinetuneSettings
             How.
 
@@ -142,9 +142,9 @@ class Checkpoint:
         Parameters
         ----------
         training : Training
-            The network and its optimizer.
+            The training, with its network and optimizer.
         state : State
-            How far it has come.
+            The progress of the training.
 
         Raises
         ------
@@ -171,12 +171,12 @@ class Checkpoint:
         Parameters
         ----------
         training : Training
-            Its network and optimizer take over what was saved.
+            The training whose network and optimizer are restored.
 
         Returns
         -------
         State
-            How far it had come.
+            The progress of the training.
 
         Raises
         ------

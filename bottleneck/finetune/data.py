@@ -114,14 +114,14 @@ class ImageActivations:
         Parameters
         ----------
         batches : sequence of np.ndarray
-            Places of the images of each batch, int of shape (n,).
+            Indices of the images of each batch, int of shape (n,).
         view : int
-            0 is the plain image.
+            View number; 0 is the unaugmented image.
 
         Yields
         ------
         rows : np.ndarray
-            The places, as given.
+            The given indices.
         activations : torch.Tensor
             float32 of shape (n, ...), on the device.
 
@@ -187,14 +187,14 @@ class CachedActivations:
         Parameters
         ----------
         batches : sequence of np.ndarray
-            Places of the images of each batch, int of shape (n,).
+            Indices of the images of each batch, int of shape (n,).
         view : int
-            0 is the plain image.
+            View number; 0 is the unaugmented image.
 
         Yields
         ------
         rows : np.ndarray
-            The places, as given.
+            The given indices.
         activations : torch.Tensor
             float32 of shape (n, ...), on the device.
 

@@ -33,7 +33,7 @@ class TunedNetwork(nn.Module):
         What is trained.
     freeze_batch_norm : bool
         Whether batch normalization keeps its mean and variance; otherwise, where it is trained, it
-        follows those of each batch.
+        uses and updates those of each batch.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class TunedNetwork(nn.Module):
         Parameters
         ----------
         state : mapping of str to torch.Tensor
-            Name to values; it may be on another device.
+            Name to values, on any device.
 
         Raises
         ------

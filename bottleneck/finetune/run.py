@@ -194,7 +194,7 @@ def _trained(
     checkpoint: Checkpoint,
     watch: Callable[[Mapping[str, float]], None] | None,
 ) -> State:
-    """Train until nothing is left to train, with a checkpoint after each epoch."""
+    """Train until the end, with a checkpoint after each epoch."""
     while not state.is_over(training.settings):
         state = training.epoch(state)
         if training.fabric.is_global_zero and state.diverged is None:

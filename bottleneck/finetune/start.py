@@ -130,15 +130,15 @@ def open_start(
     Parameters
     ----------
     head : Head
-        Fitted on extracted features.
+        A head fitted on extracted features.
     images : ImageSet
         The whole set.
     settings : FinetuneSettings
-        How to train.
+        Hyperparameters.
     weights : str or None
-        Where the base's weights are now, if they have moved.
+        Name or path of the base's weights, if they have moved.
     device : str
-        Where to compute.
+        Device to compute on.
 
     Returns
     -------
@@ -148,10 +148,10 @@ def open_start(
     Raises
     ------
     UsageError
-        The head has no weights, no known network or images of any proportions, or `unfreeze` fits
-        neither the network nor `from_cache`.
+        The head has no weights, an unknown network or images of any proportions; or `unfreeze` does
+        not fit the network or `from_cache`.
     DataError, WeightsError
-        See `bottleneck.predict.load_base`.
+        As for `bottleneck.predict.load_base`.
     """
     source = known_source(head.source)
     if head.clf == "knn":

@@ -111,7 +111,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         NotFittedError
             The classifier has not been fitted.
         ValueError
-            The features are not numbers, not finite or of another length.
+            The features are not numeric, not finite, or have another length.
         """
         scores = self._scores(X)
         if self.head_.multilabel or len(self.classes_) > 2:  # noqa: PLR2004 - two have one
@@ -150,7 +150,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         np.ndarray
-            Of the type of `classes_`; indicators are int.
+            Labels of the type of `classes_`; indicators are int.
 
         Raises
         ------

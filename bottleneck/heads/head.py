@@ -86,7 +86,7 @@ class Head(HeadFacts):
         Parameters
         ----------
         X : np.ndarray
-            Shape (n_samples, d); it is checked as by `decision_function`.
+            Features of shape (n_samples, d), checked as in `decision_function`.
 
         Returns
         -------
@@ -113,7 +113,7 @@ class Head(HeadFacts):
         Parameters
         ----------
         X : np.ndarray
-            Shape (n_samples, d); it is checked as by `decision_function`.
+            Features of shape (n_samples, d), checked as in `decision_function`.
 
         Returns
         -------

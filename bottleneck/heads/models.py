@@ -156,7 +156,7 @@ class Neighbours(Model):
         Returns
         -------
         np.ndarray
-            int of shape (n, n_neighbors), or fewer columns where there are fewer rows.
+            int of shape (n, n_neighbors), or fewer columns if there are fewer rows.
         """
         squares = np.einsum("ij,ij->i", self.rows, self.rows)
         at_once = max(1, _BLOCK_BYTES // (8 * max(1, *self.rows.shape)))
@@ -177,7 +177,7 @@ class Neighbours(Model):
         Parameters
         ----------
         nearest : np.ndarray
-            As `nearest` returns them.
+            The result of `nearest`.
 
         Returns
         -------
@@ -200,9 +200,9 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
     Parameters
     ----------
     record : HeadRecord
-        What is known of the head.
+        Record of the head.
     arrays : mapping of str to np.ndarray
-        The model's arrays, by their names.
+        The model's arrays by name.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
     Raises
     ------
     ValueError
-        An array or setting is missing or unknown, of another shape or type, or not finite.
+        An array or setting is missing, unknown, not finite, or of another shape or type.
     """
     kind = MODELS[record.kind]
     given, needed = {*arrays, *record.settings}, {each.name for each in fields(kind)}

@@ -52,7 +52,7 @@ def training_device(name: str) -> str:
     Parameters
     ----------
     name : str
-        ``auto``, or a device as PyTorch names it.
+        ``auto``, or a device name of PyTorch.
 
     Returns
     -------
@@ -79,13 +79,13 @@ def problem_of(
     Parameters
     ----------
     features : Features
-        As `bottleneck.load_features` returns them.
+        The result of `bottleneck.load_features`.
     recipe : Recipe
         The classifier.
     settings : TrainingSettings
-        How it is fitted.
+        Settings of the fit.
     rows : np.ndarray, optional
-        bool of shape (n_samples,), or places from 0 on; the training rows by default.
+        Boolean mask of shape (n_samples,), or indices; by default the training rows.
 
     Returns
     -------
@@ -94,9 +94,9 @@ def problem_of(
     Raises
     ------
     DataError
-        There are no labels or no training images; or see `fit_rows`.
+        There are no labels or no training images; or as for `fit_rows`.
     UsageError
-        `rows` do not fit; or see `fit_rows`.
+        `rows` is invalid; or as for `fit_rows`.
     """
     train = features.training() if rows is None else features.take(rows)
     return make_problem(
@@ -133,20 +133,20 @@ def make_problem(
     recipe : Recipe
         The classifier.
     settings : TrainingSettings, optional
-        How it is fitted.
+        Settings of the fit.
     groups : sequence, optional
         Shape (n_samples,): rows of one group stay in one fold.
     sample_weight : np.ndarray, optional
         Sample weights, shape (n_samples,).
     plain : np.ndarray, optional
-        bool of shape (n_samples,): rows that may be held out.
+        bool of shape (n_samples,): True for unaugmented rows, which may be held out.
     multilabel : bool
-        Whether a row may be of several classes.
+        Whether rows may have several classes.
 
     Returns
     -------
     Problem
-        Without the rows whose sample weight is zero.
+        The problem, without rows of sample weight 0.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def make_problem(
         Features, labels, weights and groups do not fit together, or the classifier does not take
         them.
     DataError
-        The features are not finite, or there are no two classes to tell apart.
+        The features are not finite, or there are fewer than two classes.
     """
     settings = settings or TrainingSettings()
     _check_rows(X, y)

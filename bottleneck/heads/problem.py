@@ -134,7 +134,7 @@ class Problem:
         Parameters
         ----------
         rows : np.ndarray
-            bool of shape (n,), or places from 0 on.
+            Boolean mask of shape (n,), or indices.
 
         Returns
         -------

@@ -69,7 +69,7 @@ class Recipe(ABC):
         problem : Problem
             n rows.
         value : Any
-            A value of the hyper-parameter; None where the classifier has none.
+            Value of the hyperparameter; None if the classifier has none.
 
         Returns
         -------
@@ -93,14 +93,14 @@ class Recipe(ABC):
         problem : Problem
             n rows.
         folds : sequence of Fold
-            Which rows are fitted on, and which are held out.
+            Rows to fit on and rows held out.
         grid : sequence
-            Values of the hyper-parameter.
+            Values of the hyperparameter.
 
         Yields
         ------
         list of np.ndarray
-            For each fold the scores, shape (m, k), in the order of the rows held out.
+            For each fold, scores of shape (m, k) in the order of the held-out rows.
 
         Raises
         ------
@@ -252,7 +252,7 @@ class MLP(Recipe, MLPSettings):
         Parameters
         ----------
         given : MLPSettings
-            The settings, which may have other fields as well.
+            The settings, which may have further fields.
 
         Returns
         -------

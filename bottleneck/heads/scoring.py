@@ -31,7 +31,7 @@ def link_of(clf: str, *, multilabel: bool) -> str:
     clf : str
         Name of the classifier.
     multilabel : bool
-        Whether a row may be of several classes.
+        Whether rows may have several classes.
 
     Returns
     -------
@@ -184,7 +184,7 @@ def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:
     scores : np.ndarray
         Shape (n, k).
     multilabel : bool
-        Whether a row may be of several classes.
+        Whether rows may have several classes.
 
     Returns
     -------
@@ -203,7 +203,7 @@ def average_precisions(scores: np.ndarray, targets: Targets) -> list[float | Non
     scores : np.ndarray
         Shape (n, k).
     targets : Targets
-        n rows of k classes.
+        Labels of n rows with k classes.
 
     Returns
     -------

@@ -25,7 +25,7 @@ def pairs_of(point: "PathPoint", codes: np.ndarray, loss: str) -> list[Pair]:
     point : PathPoint
         Solutions for f folds.
     codes : np.ndarray
-        int of shape (n,), or bool of shape (n, k): the classes of rows.
+        Classes of the rows: int of shape (n,), or bool of shape (n, k).
     loss : str
         ``softmax``, ``logistic`` or ``squared_hinge``.
 
@@ -93,18 +93,18 @@ def stream_scores(
     problem : Problem
         n rows.
     X : StreamedRows
-        Their features, shape (n, d).
+        Features of the n rows, shape (n, d).
     loss : str
         ``softmax``, ``logistic`` or ``squared_hinge``.
     folds : sequence of Fold
-        Which rows are fitted on, and which are held out.
+        Rows to fit on and rows held out.
     grid : sequence of float
         Values of `C`, above 0.
 
     Yields
     ------
     list of np.ndarray
-        For each fold the scores, shape (m, k).
+        For each fold, scores of shape (m, k).
 
     Raises
     ------

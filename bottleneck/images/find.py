@@ -147,7 +147,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
     images : list of Path
         Sorted within each folder.
     others : list of str
-        Their paths.
+        Paths of the other files.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def read_file(item: ImageItem) -> bytes:
     Raises
     ------
     BadImageError
-        It cannot be read, or its bytes do not have the item's digest; the message is the reason.
+        The file cannot be read, or its digest differs from the item's; the message is the reason.
     """
     try:
         data = Path(item.path).read_bytes()
@@ -296,14 +296,14 @@ def digest_all(
     Parameters
     ----------
     files : sequence of ImageItem
-        Their digests are not read.
+        Images without digests.
 
     Returns
     -------
     items : tuple of ImageItem
-        With digests.
+        Images with digests.
     rejected : tuple of RejectedImage
-        Files that could not be read, and why.
+        Files that could not be read, with the reasons.
     """
     results = list(in_threads(_digest, files))
     items = tuple(result for result in results if isinstance(result, ImageItem))

@@ -168,15 +168,15 @@ class BankRecord(CacheRecord):
         Parameters
         ----------
         fingerprint : str
-            SHA-256 of what was imported, hexadecimal.
+            SHA-256 of the imported array and table, hexadecimal.
         model : str
-            Name of the model that the features are said to be of.
+            Given name of the model.
         shapes : mapping of str to sequence of int
             Layer to the shape of a row.
         dtype : str
             ``float16`` or ``float32``.
         source : ImportedArray, optional
-            Where the features came from.
+            The source of the features.
 
         Returns
         -------
@@ -204,7 +204,7 @@ class BankRecord(CacheRecord):
         Parameters
         ----------
         content : dict of str to Any
-            What JSON held.
+            Content of the JSON file.
 
         Returns
         -------

@@ -108,7 +108,7 @@ class HeadRecord(HeadFacts):
         Parameters
         ----------
         content : dict of str to Any
-            What JSON held.
+            Content of the JSON file.
 
         Returns
         -------

@@ -106,7 +106,7 @@ class Record:
         Parameters
         ----------
         content : dict of str to Any
-            What JSON held.
+            Content of the JSON file.
 
         Returns
         -------
@@ -176,7 +176,7 @@ def without_defaults(self: Any, handler: Any) -> dict[str, Any]:
     self : Record
         The record.
     handler : callable
-        Pydantic's own serializer.
+        Pydantic's serializer.
 
     Returns
     -------
@@ -196,9 +196,9 @@ def facts_of(record: Record, kind: type[Record]) -> dict[str, Any]:
     Parameters
     ----------
     record : Record
-        Of the kind, or of one derived from it.
+        A record of the kind, or of a subclass.
     kind : type
-        The kind of record that has the facts.
+        The kind of record with the facts.
 
     Returns
     -------
@@ -218,9 +218,9 @@ def as_dict(record: Record, kind: type[Record]) -> dict[str, Any]:
     Parameters
     ----------
     record : Record
-        Of the kind, or of one derived from it.
+        A record of the kind, or of a subclass.
     kind : type
-        The kind of record that has the facts.
+        The kind of record with the facts.
 
     Returns
     -------
@@ -237,9 +237,9 @@ def write_record(path: Path, record: Record) -> None:
     Parameters
     ----------
     path : Path
-        Its folder is made if need be.
+        Path of the file; its folder is created if necessary.
     record : Record
-        What to write.
+        The record to write.
 
     Raises
     ------
@@ -260,12 +260,12 @@ def read_record(path: Path, kind: type[_R]) -> _R:
     path : Path
         The file.
     kind : type
-        The kind of record that it holds.
+        The kind of the record.
 
     Returns
     -------
     Record
-        Of that kind.
+        A record of that kind.
 
     Raises
     ------
@@ -285,19 +285,19 @@ def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
     Parameters
     ----------
     content : dict of str to Any
-        What JSON held.
+        Content of the JSON file.
     kind : type
-        The kind of record that it is.
+        The kind of the record.
 
     Returns
     -------
     Record
-        Of that kind.
+        A record of that kind.
 
     Raises
     ------
     ValueError
-        A key is missing, a value cannot be right, or another version wrote it.
+        A key is missing, a value is invalid, or another version wrote the record.
     """
     if kind.SCHEMA is not None:
         found = content.get("schema")

@@ -262,7 +262,7 @@ class ExportRecord(Record):
         Parameters
         ----------
         content : dict of str to Any
-            What JSON held.
+            Content of the JSON file.
 
         Returns
         -------
@@ -278,17 +278,17 @@ def known_source(source: FeatureSource | None) -> FeatureSource:
     Parameters
     ----------
     source : FeatureSource or None
-        The head's.
+        The head's source.
 
     Returns
     -------
     FeatureSource
-        The same.
+        The given source.
 
     Raises
     ------
     DataError
-        It is None.
+        The source is None.
     """
     if source is None:
         raise DataError(

@@ -114,7 +114,7 @@ class BaseSettings:
         Parameters
         ----------
         other : BaseSettings
-            May have other fields as well, which are not compared.
+            Settings that may have further fields, which are not compared.
 
         Returns
         -------

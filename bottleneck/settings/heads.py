@@ -250,7 +250,7 @@ class FinetuneSettings:
         Positive, Doc("Learning rate of the last block, as a factor of the head's.")
     ] = 0.1
     layer_decay: Annotated[
-        Positive, Doc("Learning rate of each earlier block, as a factor of the next block's.")
+        Positive, Doc("Learning rate of each block, as a factor of the next block's (layer decay).")
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
@@ -266,20 +266,22 @@ class FinetuneSettings:
         NotNegative, Doc("Weight decay; biases and normalization have none.")
     ] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
-    label_smoothing: Annotated[Share, Doc("Share of a target spread over all classes.")] = 0.0
+    label_smoothing: Annotated[
+        Share, Doc("Fraction of each target that is spread over all classes.")
+    ] = 0.0
     freeze_batch_norm: Annotated[
         bool,
-        Doc("Keep the mean and variance of batch normalization, or take those of each batch."),
+        Doc("Keep the mean and variance of batch normalization, or use those of each batch."),
         Option("--freeze-batch-norm/--no-freeze-batch-norm"),
     ] = True
     balanced: Balanced = False
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
-        Doc("Precision of training: float32, or mixed precision; fp16 is for GPUs."),
+        Doc("Precision of training: float32, or mixed precision; fp16 needs a GPU."),
     ] = "fp32"
-    augment: Annotated[Augmentation, Doc("How training images are augmented, or a YAML file.")] = (
-        "none"
-    )
+    augment: Annotated[
+        Augmentation, Doc("Augmentation policy of the training images, or a YAML file.")
+    ] = "none"
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
         Doc("Epochs after which augmented views repeat; required for views with `from_cache`."),
@@ -315,7 +317,7 @@ class FinetuneSettings:
         Parameters
         ----------
         epoch : int
-            From 1 on.
+            Number of the epoch, from 1 on.
 
         Returns
         -------
@@ -335,7 +337,7 @@ class FinetuneSettings:
         Parameters
         ----------
         others : mapping of str to Any
-            Of another run.
+            The `as_dict` of another run.
 
         Returns
         -------

@@ -59,7 +59,7 @@ class Targets:
         Parameters
         ----------
         rows : np.ndarray or slice
-            bool of shape (n,), places from 0 on, or a slice.
+            Boolean mask of shape (n,), indices, or a slice.
 
         Returns
         -------

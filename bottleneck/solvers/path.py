@@ -72,7 +72,7 @@ class PathPoint:
         C : float
             Inverse strength of the penalty.
         parts : sequence of tuple of np.ndarray
-            Columns, objective and whether the solver converged, of some folds each.
+            Columns, objectives and convergence of groups of folds.
 
         Returns
         -------
@@ -212,11 +212,11 @@ class Preconditioner:
         Parameters
         ----------
         columns : np.ndarray
-            Shape (r + 1, k); the last row is the intercept's.
+            Shape (r + 1, k); the last row belongs to the intercept.
         curvature : float
-            Of all rows together, at least 0.
+            Total curvature of all rows, at least 0.
         power : float
-            Of the Hessian.
+            Power of the Hessian.
 
         Returns
         -------

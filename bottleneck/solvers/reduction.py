@@ -144,7 +144,7 @@ def column_moments(
     train : np.ndarray, optional
         Shape (n,), as for `reduce_rows`.
     standardize : bool
-        Divide each feature by its deviation.
+        Divide each feature by its standard deviation.
 
     Returns
     -------
@@ -217,21 +217,21 @@ def threads_for(size: int) -> AbstractContextManager[object]:
 def in_parallel(
     tasks: Iterable[object], jobs: int | None, *, ordered: bool = True
 ) -> Iterator[Any]:
-    """Run tasks that `joblib.delayed` made.
+    """Run tasks made by `joblib.delayed`.
 
     Parameters
     ----------
     tasks : iterable
-        The calls.
+        The tasks.
     jobs : int or None
-        How many run at the same time; None for joblib's default.
+        Number of parallel tasks; None for joblib's default.
     ordered : bool
-        Yield results in the order of the tasks, rather than as they come.
+        Yield results in the order of the tasks, rather than as they finish.
 
     Yields
     ------
     object
-        Each task's result; all at the end where joblib's backend cannot do otherwise.
+        Result of a task; all come at the end if joblib's backend does not support generators.
     """
     import joblib
 

@@ -123,9 +123,9 @@ def gather_moments(
     Returns
     -------
     scalers : list of StandardScaler
-        One for each of f folds.
+        Means and scales of each of the f folds.
     sample : np.ndarray
-        float32 of shape (m, d).
+        The sample, float32 of shape (m, d).
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -165,7 +165,7 @@ class _Rows:
         self._scales = np.stack([ones if s.scale_ is None else s.scale_ for s in scalers])
 
     def standardise(self, rows: np.ndarray) -> None:
-        """Subtract the centre of float32 rows, and divide them by the mean scale."""
+        """Subtract the centre from float32 rows, and divide them by the mean scale."""
         rows -= self._centre.astype(np.float32)
         rows /= np.mean(self._scales, axis=0).astype(np.float32)
 
