@@ -144,16 +144,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
-    """Return names as text: the first ones, and how many more there are.
+    """Return the first names as text, and the number of the others.
 
     Parameters
     ----------
     names : iterable of str
-        In their order.
+        All names.
     separator : str
         Text between two names.
     most : int
-        How many are named.
+        Maximum number of names.
 
     Returns
     -------
