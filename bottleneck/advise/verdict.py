@@ -172,7 +172,7 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
         f"{_cost(evidence, tuning)})"
     )
     if all(each.depth > EARLY for each in evidence.layers):
-        trial = f"extract early layers too ('--layer all-blocks --pool avg'), or {trial}"
+        trial = f"extract early layers too (all-blocks, pooled by avg), or {trial}"
     text = f"{flat}; these layers do not show whether the labels or the network limit it: {trial}"
     return UNDECIDED, text, None, None
 
