@@ -144,7 +144,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
-    """Return the first names as text, and the number of the others."""
+    """Return the first names as text, and the number of the others.
+
+    Parameters
+    ----------
+    names : iterable of str
+        All names.
+    separator : str
+        Text between two names.
+    most : int
+        Maximum number of names.
+
+    Returns
+    -------
+    str
+    """
     first, others = list(names)[:most], list(names)[most:]
     return separator.join([*first, f"{len(others)} more"] if others else first)
 

@@ -308,7 +308,7 @@ def test_damaged_heads_are_refused():
     fit_rows(X, y).save("heads/a")
     fit_rows(X, y, C=9.0).save("heads/b")
     Path("heads/b/head.safetensors").write_bytes(Path("heads/a/head.safetensors").read_bytes())
-    with pytest.raises(DataError, match="do not belong together"):
+    with pytest.raises(DataError, match="come from different heads"):
         Head.load("heads/b")
     Path("heads/a/head.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
@@ -363,9 +363,7 @@ def test_bad_arguments():
     with pytest.raises(UnknownNameError, match="got 'smv'; did you mean 'svm'"):
         fit_rows(X, y, "smv")
     for C in (0.0, -1.0, 1e300, float("nan"), float("inf")):
-        with pytest.raises(
-            UsageError, match="`C` must be a number from 1e-10 to 10000000000.0, got"
-        ):
+        with pytest.raises(UsageError, match="`C` must be a number from 1e-10 to 1e\\+10, got"):
             fit_rows(X, y, C=C)
     with pytest.raises(DataError, match="have 1 class"):
         fit_rows(X, np.full(len(X), "one"))

@@ -515,7 +515,7 @@ def test_a_run_of_more_views_than_there_can_be_is_refused(value):
 def test_damaged_weights_are_refused():
     path = KINDS["head"].make().with_name("head.safetensors")
     path.write_bytes(b"no such")
-    with pytest.raises(DataError, match="head.safetensors' cannot be read .* do not belong"):
+    with pytest.raises(DataError, match="head.safetensors' cannot be read .* from different heads"):
         Head.load("heads/q")
     digest = hashlib.sha256(b"no such").hexdigest()
     record = path.with_name("head.json")

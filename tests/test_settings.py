@@ -119,7 +119,7 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
         (
             lambda: FitSettings("svm", 1, 2, 3, 4),
             UsageError,
-            "FitSettings takes clf, C, n_neighbors by position, and each value once; give the",
+            "FitSettings takes only clf, C, n_neighbors by position, and each value once; give",
         ),
         (lambda: FitSettings("svm", clf="svm"), UsageError, "by position, and each value once"),
         (lambda: FitSettings("svm", "x"), UsageError, "`C` must be a number from 1e-10 to 1e+10"),

@@ -196,9 +196,7 @@ def finetune(
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
     if folder.resolve() == place.resolve():
-        raise UsageError(
-            f"the result would replace {place.name!r}, the head it starts from; give another `name`"
-        )
+        raise UsageError(f"`name` must differ from the name of `head`, got {place.name!r}")
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
     images = images or default_images(head, cache)
