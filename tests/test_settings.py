@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from conftest import layer_record, run_record
 
+from bottleneck import Cache
 from bottleneck import settings as declared_settings
 from bottleneck.cli import app
 from bottleneck.cli.command import COMMANDS, in_order
@@ -401,6 +403,13 @@ def test_shells_complete_choices_models_layers_and_heads():
         (parameter,) = [each for each in root.commands[command].params if words[-2] in each.opts]
         return {each.value for each in parameter.shell_complete(context, last)}
 
+    def argument(group: str, command: str, typed: str) -> set[str]:
+        found = typer.main.get_command(app).commands[group]
+        found = found.commands[command] if command else found
+        context = found.make_context(command, [], resilient_parsing=True)
+        (parameter,) = [each for each in found.params if each.param_type_name == "argument"]
+        return {each.value for each in parameter.shell_complete(context, typed)}
+
     assert completed("fit-head", "--clf", "s") == {"softmax", "svm"}
     assert completed("extract", "--pool", "") == {"none", "avg", "max", "gem", "spp", "cls"}
     assert completed("extract", "--augment", "st") == {"standard"}
@@ -410,6 +419,13 @@ def test_shells_complete_choices_models_layers_and_heads():
         Path("heads", name).mkdir(parents=True)
         Path("heads", name, "head.json").touch()
     assert completed("evaluate", "--head", "o") == {"one", "other"}
+    Cache("cache").record_run(run_record(model="mine", layers=[layer_record("mine-abababababab")]))
+    Path("cache/mine-abababababab").mkdir()
+    Path("cache/mine-abababababab/bank.json").touch()
+    assert completed("fit-head", "--model", "") == {"mine"}
+    assert completed("sweep", "--layer", "") == {"a"}
+    assert argument("cache", "info", "m") == {"mine-abababababab"}
+    assert argument("config", "", "cache v") == {"cache verify"}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -17,6 +17,9 @@ from bottleneck.cli.config import Config, Configured, read_config
 from bottleneck.cli.options import completer
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import Declared, check, declared, expected
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["COMMANDS", "Command", "add_command", "application", "in_order"]
 
@@ -261,7 +264,7 @@ def _parameters(command: Command) -> Iterator[inspect.Parameter]:
             "help": _help(value, command),
             "show_default": False,
             "metavar": _metavar(value),
-            "autocompletion": completer(value),
+            "autocompletion": completer(value, COMMANDS),
         }
         panel = value.group or _GENERAL
         if value.option.argument:

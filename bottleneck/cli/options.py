@@ -1,9 +1,9 @@
 """Options that several commands have besides the settings of their stage."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from annotated_doc import Doc
@@ -12,6 +12,9 @@ import bottleneck
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import Declared, Option, settings
 from bottleneck.settings.values import ByteSize, Count, Device, MovedWeights, Name, NewSet
+
+if TYPE_CHECKING:
+    from bottleneck.records import Extraction
 
 __all__ = [
     "AsJson",
@@ -168,20 +171,22 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
         ) from error
 
 
-def completer(value: Declared) -> Callable[..., list[str]] | None:
+def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[str]] | None:
     """Return a function that completes the values of an option.
 
     Parameters
     ----------
     value : Declared
         Its declaration.
+    commands : iterable of str
+        The names of all commands.
 
     Returns
     -------
     callable or None
         As Typer calls it; None if there is nothing to complete.
     """
-    names = _NAMES.get(value.name)
+    names = (lambda _: commands) if value.name == "command" else _NAMES.get(value.name)
     if names is None and not value.choices:
         return None
 
@@ -195,22 +200,32 @@ def completer(value: Declared) -> Callable[..., list[str]] | None:
     return complete
 
 
-def _models(_: dict[str, Any]) -> Iterable[str]:
+def _models(typed: dict[str, Any]) -> Iterable[str]:
+    """Return the bases, or those in the cache for a command that chooses among these."""
     from bottleneck.bases import model_names
 
-    return model_names()
+    chosen = "cache" in typed and "weights" not in typed
+    return {run.model for run in _runs(typed)} if chosen else model_names()
 
 
 def _layers(typed: dict[str, Any]) -> Iterable[str]:
-    """Return the layers of the base on the command line, or those in the cache."""
+    """Return the layers of the base that was typed, or those in the cache."""
     if typed.get("model") and "weights" in typed:
         from bottleneck.bases import find_model
         from bottleneck.bases.network import Network
 
         network = Network(find_model(typed["model"]))
         return [*network.aliases, *network.layers]
-    runs = bottleneck.Cache(typed.get("cache") or "cache").runs(damaged_too=False)
-    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}
+    layers = [each for run in _runs(typed) for each in run.layers]
+    return {name for each in layers for name in (each.layer, *each.aliases)}
+
+
+def _cache(typed: dict[str, Any]) -> "bottleneck.Cache":
+    return bottleneck.Cache(typed.get("cache") or "cache")
+
+
+def _runs(typed: dict[str, Any]) -> "Sequence[Extraction]":
+    return _cache(typed).runs(damaged_too=False)
 
 
 def _heads(typed: dict[str, Any]) -> Iterable[str]:
@@ -224,4 +239,5 @@ _NAMES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
     "layer": _layers,
     "layers": _layers,
     "head": _heads,
+    "bank": lambda typed: [bank.name for bank in _cache(typed).bank_folders()],
 }
