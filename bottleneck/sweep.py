@@ -113,7 +113,7 @@ def run_sweep(
     cache = Cache(cache)
     if not all(isinstance(each, FeatureSource) for each in selections):
         raise WrongTypeError(
-            f"`selections` must be layers as bottleneck.select_layers gives them, got {selections}"
+            f"`selections` must be the result of bottleneck.select_layers, got {selections}"
         )
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)

@@ -173,7 +173,7 @@ def test_val_images_are_held_out_where_there_are_any(small):
 def test_mistakes_are_reported_before_anything_is_computed(small):
     log = ExperimentLog(LOG)
     selections = select_layers(small)
-    with pytest.raises(DataError, match="class 'cat' has 9 different .*; 10 folds need 10"):
+    with pytest.raises(DataError, match="class 'cat' has 9 different .*, but 10 folds need 10"):
         run_sweep(small, selections, log, SweepSettings(("lda",), cv=10))
     for wrong in ({"cv": 1}, {"repeats": 0}, {"C": (0.0,)}, {"C": (float("nan"),)}):
         with pytest.raises(UsageError, match=f"`{next(iter(wrong))}` must be .*, got"):
@@ -303,7 +303,7 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
         (("--jobs", "0"), "--jobs must be at least 1, or -1 for one process per core"),
         (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),
         (("--log", "/proc/none/log.sqlite"), "cannot be used"),
-        (("--cv", "1000"), "1000 folds need 1000: add images"),
+        (("--cv", "1000"), "1000 folds need 1000; add images"),
         (("--backend", "loki"), "joblib has no backend 'loki' here"),
         (("--layer", "block9"), "no extraction with layer 'block9'"),
     ],
