@@ -827,9 +827,7 @@ def test_the_start_is_not_replaced(bottleneck, started):
     started[0].save("heads/head")
     done = bottleneck("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--name", "head")
     assert done.code == 2
-    assert (
-        "the result would replace 'head', the head it starts from; give another --name" in done.err
-    )
+    assert "the result would replace the head 'head'; give another --name" in done.err
 
 
 def test_a_network_with_other_scores_is_not_trained(started):
