@@ -146,8 +146,7 @@ def advise_on(
         cost = depths.fine_tuning(last, each, *shape)
         judged.append(JudgedLayer(each, depths.share(each), cost, scored))
     heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
-    own = judged[layers.index(last)]
-    evidence = gather(bench, judged, own, heads, briefly, seed=settings.seed)
+    evidence = gather(bench, judged, judged[layers.index(last)], heads, briefly, seed=settings.seed)
     return Advice(
         image_set=last.image_set,
         model=last.model,

@@ -23,6 +23,7 @@ from bottleneck.records import (
     ExtractedLayer,
     Extraction,
     FeatureSource,
+    ImportedArray,
     LayerFacts,
     RunFacts,
     facts_of,
@@ -146,13 +147,9 @@ def import_array(
         axes=axes or ("C" if rows.ndim == 2 else ""),  # noqa: PLR2004 - rows and channels
         pool="none",
     )
-    info = BankRecord.imported(
-        fingerprint,
-        model,
-        {layer: rows.shape[1:]},
-        dtype=dtype,
-        source={"file": source.name, "sha256": content},
-    )
+    array: ImportedArray = {"file": source.name, "sha256": content}
+    shapes = {layer: rows.shape[1:]}
+    info = BankRecord.imported(fingerprint, model, shapes, dtype=dtype, source=array)
     record = ExportRecord(format=FORMAT, selection=selection, bank=info)
     return _take_in(cache, source, record, images, rows)
 
