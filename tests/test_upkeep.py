@@ -642,7 +642,7 @@ def test_pruning_by_model_layer_age_and_size(tmp_path):
         find_prunable(cache)
     with pytest.raises(UnknownNameError, match="no bank of model 'ol'"):
         find_prunable(cache, model="ol")
-    with pytest.raises(UsageError, match="no layer 'c' in 2 banks"):
+    with pytest.raises(UsageError, match="none of 2 banks has a layer 'c'"):
         find_prunable(cache, layer="c")
 
     prune(cache, find_prunable(cache, model="old", layer="b"))
