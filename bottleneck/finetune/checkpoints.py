@@ -5,12 +5,13 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from bottleneck.errors import BottleneckError, DataError, UsageError, first_line, is_out_of_memory
+from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.files import atomic_write
 from bottleneck.finetune.loop import State, Training
 from bottleneck.images import ImageSet
@@ -38,29 +39,12 @@ class PlanRecord(Record):
         The head, its base, the image set and the augmentation, under these keys.
     """
 
+    SENTENCE: ClassVar[str] = (
+        "the checkpoint's {path!r} cannot be read ({error}); remove {folder!r} to start over"
+    )
+
     settings: dict[str, Json]
     start: dict[str, Json]
-
-    @classmethod
-    def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a checkpoint file that cannot be read.
-
-        Parameters
-        ----------
-        path : Path
-            The file.
-        error : Exception
-            Why.
-
-        Returns
-        -------
-        BottleneckError
-            A `DataError`.
-        """
-        return DataError(
-            f"the checkpoint's {str(path)!r} cannot be read ({error}); remove "
-            f"{str(path.parent)!r} to start over"
-        )
 
 
 class Checkpoint:

@@ -1,13 +1,12 @@
 """The records of fitted heads and of fine-tuned models."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from bottleneck.errors import BottleneckError, DataError, WeightsError
+from bottleneck.errors import BottleneckError, WeightsError
 from bottleneck.records import record
 from bottleneck.records.banks import Augmentation, TransformFacts
 from bottleneck.records.record import STRICT, Record
@@ -41,6 +40,8 @@ class HeadFacts(Record):
         folder, whose path replaces it when the head is loaded.
     """
 
+    SENTENCE: ClassVar[str] = "the head {path!r} cannot be read ({error}); fit it again"
+
     clf: Annotated[str, record.among(Classifier)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     hyperparameters: dict[str, record.Json] = field(default_factory=dict)
@@ -48,24 +49,6 @@ class HeadFacts(Record):
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     scores: dict[str, record.Json] = field(default_factory=dict)
     source: FeatureSource | None = None
-
-    @classmethod
-    def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a head that cannot be read.
-
-        Parameters
-        ----------
-        path : Path
-            The file.
-        error : Exception
-            Why.
-
-        Returns
-        -------
-        BottleneckError
-            A `DataError`.
-        """
-        return DataError(f"the head {str(path)!r} cannot be read ({error}); fit it again")
 
 
 @with_config(ConfigDict(**STRICT, extra="forbid"))
@@ -169,28 +152,12 @@ class ModelRecord(ModelFacts):
     """
 
     SCHEMA: ClassVar[int] = 1
+    ERROR: ClassVar[type[BottleneckError]] = WeightsError
+    SENTENCE: ClassVar[str] = (
+        "the fine-tuned model {path!r} cannot be read ({error}); fine-tune it again"
+    )
 
     base: str
     architecture: str
     transform: TransformFacts
     weights_sha256: record.Digest
-
-    @classmethod
-    def refusal(cls, path: Path, error: Exception) -> BottleneckError:
-        """Return the error for a model that cannot be read.
-
-        Parameters
-        ----------
-        path : Path
-            The file.
-        error : Exception
-            Why.
-
-        Returns
-        -------
-        BottleneckError
-            A `WeightsError`.
-        """
-        return WeightsError(
-            f"the fine-tuned model {str(path)!r} cannot be read ({error}); fine-tune it again"
-        )

@@ -98,6 +98,9 @@ class Record:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     SCHEMA: ClassVar[int | None] = None
     """Raised whenever older files can no longer be read; none if the content shows its version."""
+    ERROR: ClassVar[type[BottleneckError]] = DataError
+    SENTENCE: ClassVar[str] = "{path!r} cannot be read ({error})"
+    """Of the error for a file that cannot be read; ``{folder!r}`` is the file's folder."""
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:
@@ -128,9 +131,10 @@ class Record:
         Returns
         -------
         BottleneckError
-            A `DataError`, unless a kind of record says otherwise.
+            An `ERROR` with the `SENTENCE`, unless a kind of record says otherwise.
         """
-        return DataError(f"{str(path)!r} cannot be read ({error})")
+        names = {"path": str(path), "folder": str(path.parent)}
+        return cls.ERROR(cls.SENTENCE.format(error=error, **names))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record in JSON types."""
