@@ -13,9 +13,9 @@ import numpy as np
 
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import UsageError, WrongTypeError
+from bottleneck.errors import UsageError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
-from bottleneck.features import Features, load_features
+from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress
@@ -111,10 +111,7 @@ def run_sweep(
     """
     settings = made(SweepSettings, settings, options)
     cache = Cache(cache)
-    if not all(isinstance(each, FeatureSource) for each in selections):
-        raise WrongTypeError(
-            f"`selections` must be the result of bottleneck.select_layers, got {selections}"
-        )
+    check_layers(selections)
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, settings, share))

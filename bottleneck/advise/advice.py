@@ -15,8 +15,8 @@ from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UsageError, WrongTypeError
-from bottleneck.features import Features, load_features
+from bottleneck.errors import DataError, UsageError
+from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
 from bottleneck.records import FeatureSource
@@ -119,7 +119,7 @@ def advise_on(
     """
     settings = made(AdviseSettings, settings, options)
     recipe = recipe_of(settings.clf)
-    _check_layers(selections)
+    _check_models(selections)
     cache, depths = Cache(cache), Depths(selections)
     layers = depths.in_order(selections)
     last = next(each for each in layers if each.layer == layers[-1].layer)
@@ -159,11 +159,8 @@ def advise_on(
     )
 
 
-def _check_layers(selections: Sequence[FeatureSource]) -> None:
-    if not all(isinstance(each, FeatureSource) for each in selections):
-        raise WrongTypeError(
-            f"`selections` must be the result of bottleneck.select_layers, got {selections}"
-        )
+def _check_models(selections: Sequence[FeatureSource]) -> None:
+    check_layers(selections)
     if not selections:
         raise UsageError("no layers to advise on; give at least one extracted layer")
     models = list(dict.fromkeys(each.model for each in selections))

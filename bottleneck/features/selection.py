@@ -10,14 +10,40 @@ import numpy as np
 
 from bottleneck.arguments import checked, find_layers, made
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean, some_of
+from bottleneck.errors import (
+    DataError,
+    UnknownNameError,
+    UsageError,
+    WrongTypeError,
+    did_you_mean,
+    some_of,
+)
 from bottleneck.images import ImageSet
 from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
 from bottleneck.records import Extraction, FeatureSource
 from bottleneck.settings import FeatureSettings, LayerSettings, SweepFeatures
 
-__all__ = ["select_features", "select_layers", "vectors"]
+__all__ = ["check_layers", "select_features", "select_layers", "vectors"]
+
+
+def check_layers(selections: Sequence[FeatureSource]) -> None:
+    """Check that layers are as `select_layers` returns them.
+
+    Parameters
+    ----------
+    selections : sequence of FeatureSource
+        The layers.
+
+    Raises
+    ------
+    WrongTypeError
+        One of them is something else.
+    """
+    if not all(isinstance(each, FeatureSource) for each in selections):
+        raise WrongTypeError(
+            f"`selections` must be the result of bottleneck.select_layers, got {selections}"
+        )
 
 
 @checked
