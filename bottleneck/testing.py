@@ -1,0 +1,186 @@
+"""Conformance tests for bases of other packages; needs pytest.
+
+Import `BaseConformance` in a test module of the package, and subclass it for each base.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bottleneck.bases import find_model
+from bottleneck.bases.frozen import FrozenBase
+
+__all__ = ["BaseConformance"]
+
+_BATCH = 3
+_OTHER_ORDERS = 1 + 64**0.5
+"""How far two orders of summation may lie apart, as a multiple of the rounding error of one.
+
+The k-th of n terms of size s and either sign makes a partial sum of about s sqrt(k), which is
+rounded by a share of u = 2**-24: in all by about u s n / sqrt(2), or by sqrt(m) less where m sums
+of n / m terms each are added at the end. Kernels have between 1 and 64 of these (4 registers of 16
+numbers with AVX-512): the error of one order is up to sqrt(64) times that of another. The weights
+of a folded normalisation are rounded, too, which adds u s sqrt(n): little. What s and n are, and
+what further layers make of an error, is the same for both, and measured against float64.
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A base, and what the unmodified network with the same weights computes.
+
+    `errors` are those of float32 in the network itself for the first image, against float64;
+    `changed` is the deepest output after the weights in the middle have changed.
+    """
+
+    base: FrozenBase
+    weights: str
+    modules: tuple[str, ...]
+    images: Tensor
+    expected: dict[str, Tensor]
+    changed: Tensor
+    errors: dict[str, float]
+
+    def assert_same(self, layer: str, ours: Tensor, expected: Tensor) -> None:
+        """Fail unless values of a layer are equal up to another order of summation."""
+        allowed = _OTHER_ORDERS * self.errors[layer]
+        torch.testing.assert_close(ours, expected, rtol=0, atol=allowed)
+
+
+class BaseConformance:
+    """Tests that a base computes what its own network does, whatever the batch.
+
+    The network gets seeded random weights, so that nothing is downloaded.
+
+    Attributes
+    ----------
+    model : str
+        Name of the base.
+    modules : tuple of str
+        Modules of the network that return one tensor each: a shallow one, one in the middle and the
+        deepest.
+
+    Examples
+    --------
+    In a test module that pytest collects:
+
+    >>> from bottleneck.testing import BaseConformance
+    >>> class TestMyNet(BaseConformance):
+    ...     model = "my_net"
+    ...     modules = ("stem", "blocks.3", "classifier")
+    """
+
+    model: str
+    modules: tuple[str, ...]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def subject(cls, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+        """Build the base with random weights and compute what its network does with them."""
+        return _make_subject(cls.model, cls.modules, tmp_path_factory.mktemp("weights"))
+
+    def test_features_equal_a_plain_forward_of_the_unmodified_model(self, subject: Subject) -> None:
+        """All layers in one pass, also where a later operation works in place."""
+        features = subject.base(subject.images)
+        for layer, expected in subject.expected.items():
+            assert subject.base.shapes[layer] == tuple(expected.shape[1:])
+            assert float(expected.std()) > 0
+            subject.assert_same(layer, features[layer], expected)
+
+    def test_the_deepest_layer_depends_on_the_middle_of_the_network(self, subject: Subject) -> None:
+        """Otherwise the comparison above would prove nothing about it."""
+        deepest = subject.base.layers[-1]
+        with pytest.raises(AssertionError, match="not close"):
+            subject.assert_same(deepest, subject.changed, subject.expected[deepest])
+
+    def test_a_base_is_frozen(self, subject: Subject) -> None:
+        """The same images give the same values, without gradients."""
+        first, second = subject.base(subject.images), subject.base(subject.images)
+        for layer, values in first.items():
+            assert torch.equal(values, second[layer])
+            assert not values.requires_grad
+
+    def test_bfloat16_is_near(self, subject: Subject) -> None:
+        """Its error depends on the depth and on the (here random) weights."""
+        near = FrozenBase(
+            self.model, subject.base.layers, weights=subject.weights, precision="bf16"
+        )(subject.images)
+        for layer, values in subject.base(subject.images).items():
+            cosines = torch.cosine_similarity(values.flatten(1), near[layer].flatten(1))
+            assert float(cosines.min()) > 0.95, layer
+
+    def test_features_depend_neither_on_the_neighbours_nor_on_the_batch_size(
+        self, subject: Subject
+    ) -> None:
+        """An image has the same features in any batch."""
+        together = subject.base(subject.images)
+        reversed_order = subject.base(subject.images.flip(0))
+        alone = [subject.base(image[None]) for image in subject.images]
+        for layer, values in together.items():
+            subject.assert_same(layer, reversed_order[layer].flip(0), values)
+            subject.assert_same(layer, torch.cat([each[layer] for each in alone]), values)
+
+
+def _outputs(network: nn.Module, modules: Sequence[str], images: Tensor) -> list[Tensor]:
+    """Return what some modules of a network compute, also where a later step is in place."""
+    found: dict[str, Tensor] = {}
+
+    def keep(path: str) -> None:
+        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            found[path] = output.clone()
+
+        hooks.append(network.get_submodule(path).register_forward_hook(hook))
+
+    hooks: list[torch.utils.hooks.RemovableHandle] = []
+    for path in modules:
+        keep(path)
+    with torch.inference_mode():
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    return [found[path] for path in modules]
+
+
+def _make_subject(name: str, modules: tuple[str, ...], folder: Path) -> Subject:
+    """Give a network random weights through which signals neither die nor grow."""
+    model = find_model(name)
+    torch.manual_seed(0)
+    network = model.build(model.transform.crop)
+    for parameter in network.parameters():
+        if not parameter.any():  # biases, and torchvision's classifiers on transformers
+            nn.init.normal_(parameter, std=0.02)
+        elif parameter.abs().max() < 1e-3:  # ConvNeXt's layer scale, which hides its blocks
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.randn(2, 3, *model.transform.crop))
+    weights = str(folder / "weights.pth")
+    torch.save(network.state_dict(), weights)
+    base = FrozenBase(name, modules, weights=weights, precision="fp32")
+    images = torch.randn(_BATCH, 3, *base.transform.crop)
+    expected = _outputs(network.eval(), modules, images)
+    changed = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in changed.get_submodule(modules[len(modules) // 2]).parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(1.5)
+    exact = _outputs(network.double(), modules, images[:1].double())
+    return Subject(
+        base,
+        weights,
+        modules,
+        images,
+        dict(zip(base.layers, expected, strict=True)),
+        _outputs(changed, modules[-1:], images)[0],
+        {
+            layer: float((found[:1] - true).abs().max())
+            for layer, found, true in zip(base.layers, expected, exact, strict=True)
+        },
+    )
