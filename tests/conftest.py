@@ -1,12 +1,17 @@
 """Fixtures: real photographs, real weights, and the command line run in this process."""
 
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import torch
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from skimage import data
 
@@ -18,24 +23,33 @@ from bottleneck.records import ExtractedLayer, Extraction, FeatureSource
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--full", action="store_true", help="Run all tests, and the fault tests in full."
-    )
+def pytest_configure(config):
+    """Give each of several workers one thread, before NumPy and torch are imported by tests."""
+    if hasattr(config, "workerinput"):
+        os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked ``full``, unless asked for."""
-    if not config.getoption("--full"):
-        left_out = [item for item in items if item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+@pytest.fixture(params=["some", pytest.param("full", marks=pytest.mark.ci)])
+def full(request) -> bool:
+    """Whether a test that repeats kills or damage runs at its full count."""
+    return request.param == "full"
 
 
-@pytest.fixture(scope="session")
-def full(pytestconfig) -> bool:
-    """Whether the fault tests run at their full count."""
-    return pytestconfig.getoption("--full")
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(tmp_path_factory):
+    """Fail if a test leaves a process, or a file in the folder for temporary files."""
+    folder = tmp_path_factory.mktemp("temporary")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
+        get_reusable_executor().shutdown(wait=True)
+    kept = ("resource_tracker", "forkserver")  # they end with this process
+    children = psutil.Process().children(recursive=True)
+    left = [each for each in children if not any(word in str(each.cmdline()) for word in kept)]
+    assert not left, left
+    assert not list(folder.iterdir()), list(folder.iterdir())
 
 
 @pytest.fixture(autouse=True)

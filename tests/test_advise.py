@@ -273,7 +273,7 @@ def test_whole_sets_are_scored_as_cross_validation_does(faces_cache):
 
 
 @pytest.mark.parametrize(
-    "clf", ["softmax", "ridge", "knn", pytest.param("mlp", marks=pytest.mark.full)]
+    "clf", ["softmax", "ridge", "knn", pytest.param("mlp", marks=pytest.mark.ci)]
 )
 def test_held_out_labels_do_not_influence_heads(clf):
     """Heads give the same scores if the labels of held-out rows change."""

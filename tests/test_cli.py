@@ -557,7 +557,7 @@ def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.full)],
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.ci)],
 )
 def test_a_signal_commits_finished_work(faces, number, code):
     """No traceback and no partial file; the number of stored images is printed."""

@@ -264,7 +264,8 @@ def test_killed_at_random_moments(log, full):
         for _ in range(1 + kill % 7):
             done = int(process.stdout.readline())
         process.kill()
-        rest, _ = process.communicate(timeout=60)
+        rest = process.stdout.read()  # also what readline has buffered
+        process.communicate(timeout=60)
         done = max([done, *map(int, rest.split())])
         found = [each.settings["C"] for each in log.experiments()]
         assert found[: done + 1] == list(range(done + 1))

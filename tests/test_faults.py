@@ -1,6 +1,6 @@
 """Attempts to break the cache: killed and concurrent writers, flipped bits, full disks, bad files.
 
-They run at a reduced count by default, and in full with ``--full``.
+They run at a reduced count by default, and at the full count in the second tier (``-m ci``).
 """
 
 import os

@@ -330,7 +330,7 @@ def test_activations_that_memory_does_not_hold_are_read_batch_by_batch(started, 
 
 
 @pytest.mark.parametrize(
-    "clf", ["mlp", *(pytest.param(each, marks=pytest.mark.full) for each in ("svm", "logreg"))]
+    "clf", ["mlp", *(pytest.param(each, marks=pytest.mark.ci) for each in ("svm", "logreg"))]
 )
 def test_heads_of_all_kinds(started, clf):
     """Trained by each optimizer; the saved head scores as the network did."""
@@ -455,7 +455,7 @@ def test_only_trained_layers_change(started):
     )
 
 
-@pytest.mark.full
+@pytest.mark.ci
 def test_the_page_on_fine_tuning(bottleneck):
     """Its commands and its Python run unchanged, on a head of that name."""
     page = (Path(__file__).parents[1] / "docs/finetune.md").read_text()

@@ -28,7 +28,7 @@ from bottleneck.extract.lanes import find_lanes, freed_memory_kept, largest_that
 from bottleneck.images import decode
 
 CPU = torch.device("cpu")
-FULL, ISA = pytest.mark.full, pytest.mark.isa
+FULL, ISA = pytest.mark.ci, pytest.mark.isa
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def assert_agree(features, head) -> None:
     "clf",
     [
         pytest.param(
-            clf, marks=() if clf in {"softmax", "logreg", "knn", "mlp"} else pytest.mark.full
+            clf, marks=() if clf in {"softmax", "logreg", "knn", "mlp"} else pytest.mark.ci
         )
         for clf in RECIPES
     ],

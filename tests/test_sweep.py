@@ -208,7 +208,7 @@ run_sweep(cache, select_layers(cache), ExperimentLog(sys.argv[2]), sweep, jobs=2
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.ci)]
 )
 def test_a_sweep_that_was_killed_goes_on(faces_cache, layers, number):
     command = [sys.executable, "-c", KILLED, str(faces_cache.root), str(LOG)]

@@ -445,7 +445,7 @@ def test_a_contact_sheet(bottleneck, images):
     assert told["steps"] == [{"RandomHorizontalFlip": {"p": 0.5}}]
 
 
-@pytest.mark.full
+@pytest.mark.ci
 def test_the_page_on_views(bottleneck, capsys):
     """Its commands, its Python and its YAML do what they say."""
     write_set(Path("data"), train=3, val=1, test=1)

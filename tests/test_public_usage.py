@@ -1,0 +1,88 @@
+"""Every public name, used as a program would use it; mypy checks this file strictly. 20 s."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+
+import bottleneck
+from bottleneck import (
+    MLP,
+    AdviseSettings,
+    BottleneckFeatures,
+    Cache,
+    ExperimentLog,
+    ExtractSettings,
+    FinetuneSettings,
+    FitSettings,
+    FrozenBase,
+    Head,
+    HeadClassifier,
+    ImageSet,
+    PredictSettings,
+    SweepSettings,
+    advise_on,
+    evaluate_head,
+    extract_features,
+    features_of,
+    finetune_head,
+    fit_head,
+    load_base,
+    load_features,
+    predict_images,
+    run_sweep,
+    select_features,
+    select_layers,
+)
+
+
+def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> None:
+    images: ImageSet = ImageSet.from_folder(faces)
+    cache = Cache("cache")
+    assert extract_features(images, lite0, cache).computed == 200
+    assert extract_features(faces, lite0, "cache").computed == 0
+    settings = ExtractSettings(model="efficientnet_lite0", batch_size=64)
+    assert settings.model == lite0.model
+
+    features = load_features(cache, layers=("penultimate",))
+    head: Head = fit_head(features, FitSettings(clf="softmax", C=0.01))
+    accuracy: float = evaluate_head(head, features).accuracy
+    assert accuracy > 0.9
+    head.save("heads/softmax")
+    assert Head.load("heads/softmax").classes == ("background", "face")
+    assert features_of(head.source, cache, split="test").X.shape[1] == 1280
+    assert fit_head(features, MLP(hidden=8, epochs=2)).clf == "mlp"
+
+    base: FrozenBase = load_base(head)
+    chosen = PredictSettings(batch_size=2)
+    for prediction in predict_images(head, [faces / "face/000.png"], chosen, base=base):
+        assert isinstance(prediction, bottleneck.predict.Prediction)
+        assert prediction.label == "face"
+
+    few = FinetuneSettings(unfreeze="conv_head", epochs=1)
+    tuned = finetune_head(head, images, cache, Path("heads/tuned"), few)
+    assert tuned.head.classes == head.classes
+
+
+def test_layers_are_compared(faces_cache: Cache) -> None:
+    layers = select_layers(faces_cache)
+    assert layers == [select_features(faces_cache)]
+    log = ExperimentLog("experiments.sqlite")
+    rows = run_sweep(faces_cache, layers, log, SweepSettings(clfs=("ridge",), C=(0.1,)), jobs=1)
+    assert len(rows) == len(log.experiments()) == 1
+    verdict: str = advise_on(faces_cache, layers, AdviseSettings(repeats=1, cv=2)).verdict.kind
+    assert verdict
+
+
+def test_scikit_learns_estimators(faces: Path) -> None:
+    paths = sorted(faces.rglob("*.png"))[::20]
+    transformer = BottleneckFeatures("efficientnet_lite0", cache="cache")
+    matrix = transformer.fit_transform(paths)
+    labels = np.array([path.parent.name for path in paths])
+    assert HeadClassifier("ridge", C=1.0).fit(matrix, labels).score(matrix, labels) == 1
+
+
+def test_every_public_name_is_used_here() -> None:
+    tree = ast.parse(Path(__file__).read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(bottleneck.__all__) - {"__version__"} <= used
