@@ -111,6 +111,21 @@ def make_images() -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def photographs(tmp_path) -> ImageSet:
+    """Twelve photographs of five sizes, two of which are alone with theirs."""
+    folder = tmp_path / "photographs"
+    images = [data.chelsea(), data.coffee(), data.rocket(), data.astronaut()]
+    for number in range(12):
+        image = Image.fromarray(images[number % 4])
+        width = 200 + 40 * (number % 3)
+        height = 300 if number == 11 else 150
+        path = folder / f"{number % 2}/{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.crop((number, 0, number + width, height)).save(path, quality=90)
+    return ImageSet.from_folder(folder)
+
+
 def layer_record(bank: str = "m-abababababab", layer: str = "a") -> ExtractedLayer:
     """What a run says of a layer."""
     return ExtractedLayer(

@@ -44,12 +44,12 @@ def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> Non
     settings = ExtractSettings(model="efficientnet_lite0", batch_size=64)
     assert settings.model == lite0.model
 
-    features = load_features(cache, layers=("penultimate",))
+    features = load_features(cache, layer="penultimate")
     head: Head = fit_head(features, FitSettings(clf="softmax", C=0.01))
     accuracy: float = evaluate_head(head, features).accuracy
     assert accuracy > 0.9
     head.save("heads/softmax")
-    assert Head.load("heads/softmax").classes == ("background", "face")
+    assert Head.load("heads/softmax").classes == ("face", "no_face")
     assert features_of(head.source, cache, split="test").X.shape[1] == 1280
     assert fit_head(features, MLP(hidden=8, epochs=2)).clf == "mlp"
 
@@ -59,7 +59,7 @@ def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> Non
         assert isinstance(prediction, bottleneck.predict.Prediction)
         assert prediction.label == "face"
 
-    few = FinetuneSettings(unfreeze="conv_head", epochs=1)
+    few = FinetuneSettings(unfreeze="conv_head", epochs=1, val_share=0.2)
     tuned = finetune_head(head, images, cache, Path("heads/tuned"), few)
     assert tuned.head.classes == head.classes
 
