@@ -254,9 +254,8 @@ def keras(python: str, model: str, count: int) -> Callable[[], float]:
 def tables(found: dict[str, Any]) -> Tables:
     models = [model for model in BASES if model in found]
     whole: list = [("", "reference", "`fp32`", "ratio", "`auto`", "ratio")]
-    parts: list = [
-        ("", "forward alone: `fp32`, `auto`", "decoding alone", "share of the bound", "by Keras")
-    ]
+    head = ("forward alone: `fp32`, `auto`", "decoding alone", "share of the bound")
+    parts: list = [("", *head, "forward against Keras' `predict`")]
     for model in models:
         own = found[model]
         values = [own["reference"]]
