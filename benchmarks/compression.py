@@ -1,56 +1,47 @@
-"""What compression saves and costs: ``python tests/benchmarks/compression.py``.
+"""What compression saves and costs: ``benchmarks/compression.py``.
 
 Writes and reads activations of real photographs, computed with real weights, through the cache's
 own writer and reader: the size, and the speed of writing, of reading all rows, and of a random
-tenth, as medians of interleaved rounds. Writes the figures to ``compression.json``.
+tenth, as medians of interleaved rounds.
 """
 
-import json
+import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
-from skimage import data
 
 from bottleneck import FrozenBase, ImageSet
 from bottleneck.cache import COMPRESSIONS, Cache
 from bottleneck.extract import feature_batches
 from bottleneck.records import BankRecord
+from common import Tables, run, write_photographs
 
-ROUNDS = 3
-BYTES = 2**28
 FINGERPRINT = "ab" * 32
-LAYERS = {"efficientnet_lite0": ["last_conv", "penultimate"], "efficientnet_lite2": ["penultimate"]}
-PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+LAYERS = {
+    "EfficientNet-Lite0, `last_conv`": ("efficientnet_lite0", "last_conv"),
+    "EfficientNet-Lite0, pooled": ("efficientnet_lite0", "penultimate"),
+    "EfficientNet-Lite2, pooled": ("efficientnet_lite2", "penultimate"),
+}
 
 
-def main() -> None:
-    results = {}
-    for model, layers in LAYERS.items():
-        for layer in layers:
-            rows = activations(model, layer)
-            rows = np.concatenate([rows] * (BYTES // rows.nbytes + 1))[: BYTES // rows[0].nbytes]
-            name = f"{model} {layer}"
-            results[name] = {"zeros": float((rows[:1000] == 0).mean()), **measure(rows)}
-            print(f"{name}, {rows.shape[1:]}, {results[name]['zeros']:.0%} zeros")
-            for compress in COMPRESSIONS:
-                figures = results[name][compress]
-                print("  ", compress, "  ".join(f"{k} {v:.2f}" for k, v in figures.items()))
-    Path("compression.json").write_text(json.dumps(results, indent=2) + "\n")
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    for name in given.layers:
+        rows = activations(*LAYERS[name], given.images)
+        size = given.megabytes * 2**20
+        rows = np.concatenate([rows] * (size // rows.nbytes + 1))[: size // rows[0].nbytes]
+        zeros = float((rows[:1000] == 0).mean())
+        yield name, {"shape": rows.shape[1:], "zeros": zeros, **figures(rows, given.rounds)}
 
 
-def activations(model: str, layer: str) -> np.ndarray:
-    """Of 200 crops of scikit-image's photographs."""
-    generator = np.random.default_rng(0)
+def activations(model: str, layer: str, count: int) -> np.ndarray:
+    """Return those of crops of scikit-image's photographs."""
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(200):
-            photograph = getattr(data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])()
-            top, left = (generator.integers(side - 240) for side in photograph.shape[:2])
-            crop = Image.fromarray(photograph[top : top + 240, left : left + 240])
-            crop.save(Path(folder) / f"{number}.png")
+        write_photographs(Path(folder), count, size=(240, 240))
         images = ImageSet.from_folder(folder)
         base = FrozenBase(model, [layer])
         (name,) = base.layers
@@ -58,13 +49,13 @@ def activations(model: str, layer: str) -> np.ndarray:
     return np.concatenate(batches).astype(np.float16)
 
 
-def measure(rows: np.ndarray) -> dict[str, dict[str, float]]:
+def figures(rows: np.ndarray, rounds: int) -> dict[str, dict[str, float]]:
     digests = [f"{number:064x}" for number in range(len(rows))]
     chosen = np.random.default_rng(0).choice(len(rows), len(rows) // 10, replace=False)
     tenth = [digests[number] for number in chosen]
     speeds = {compress: [[], [], []] for compress in COMPRESSIONS}
     sizes = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for compress in COMPRESSIONS:
             with tempfile.TemporaryDirectory() as folder:
                 bank = Cache(folder).bank("base", FINGERPRINT)
@@ -94,5 +85,24 @@ def measure(rows: np.ndarray) -> dict[str, dict[str, float]]:
     }
 
 
+def tables(found: dict[str, Any]) -> Tables:
+    head = ("activations (float16)", "zeros", "", "size", "write, GB/s", "read, GB/s")
+    rows: list = [(*head, "random tenth, GB/s")]
+    for name, own in found.items():
+        for compress in COMPRESSIONS:
+            title = (name, f"{own['zeros']:.0%}") if compress == "none" else ("", "")
+            values = dict(own[compress])
+            size = f"1/{values.pop('ratio'):.1f}"
+            rows.append((*title, f"`{compress}`", size, *values.values()))
+    return {"compression": rows}
+
+
 if __name__ == "__main__":
-    main()
+    run(
+        measure,
+        tables,
+        layers=(tuple(LAYERS), ("EfficientNet-Lite0, pooled",)),
+        images=(200, 8),
+        megabytes=(256, 1),
+        rounds=(3, 1),
+    )

@@ -1,25 +1,25 @@
-"""Training in passes against training in memory: ``python tests/benchmarks/streaming.py``.
+"""Training in passes against training in memory: ``benchmarks/streaming.py``.
 
 Fills a bank of 200,000 x 4,096 float16 (1.6 GB): features like those behind a ReLU, and ten classes
 that overlap. Fits one softmax in memory and one in passes with 500 MB, each in a process of its own
 after an interpreter that only imports what both use. In memory it is fitted to the tolerance that
-is the default there and to the one of the passes. Prints times, passes, the peaks of memory, and by
-how much the objectives differ, computed for all by the same function in float64. Writes
-``streaming.json`` into the current folder. ``--rows`` and ``--columns`` make it smaller.
-Peaks are read from ``/proc``, so it runs on Linux.
+is the default there and to the one of the passes. Figures are times, passes, the peaks of memory,
+and by how much the objectives differ, computed for all by the same function in float64. Peaks are
+read from ``/proc``, so it runs on Linux.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bottleneck.cache import Cache
 from bottleneck.records import BankRecord
+from common import Tables, run, run_process
 
 MEMORY = 500 * 10**6
 IMPORTS = """
@@ -112,47 +112,48 @@ def objective(folder: Path, name: str, C: float) -> float:
     return total
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--columns", type=int, default=4096)
-    parser.add_argument("--C", type=float, default=0.01)
-    given = parser.parse_args()
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fill(folder, given.rows, given.columns)
         arguments = [name, str(given.C), str(TOLERANCE), str(MEMORY)]
 
-        def run(code: str) -> list[float]:
-            command = [sys.executable, "-c", IMPORTS + code + PEAK, *arguments]
-            finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            return [float(line) for line in finished.stdout.split()]
+        def process(code: str) -> list[float]:
+            printed, *_ = run_process([sys.executable, "-c", IMPORTS + code + PEAK, *arguments])
+            return [float(line) for line in printed.split()]
 
-        (base,) = run("")
-        seconds, passes, streamed = run(GIVEN + STREAMED)
-        default, same, in_memory = run(GIVEN + IN_MEMORY)
+        (base,) = process("")
+        seconds, passes, streamed = process(GIVEN + STREAMED)
+        default, same, in_memory = process(GIVEN + IN_MEMORY)
         values = {
             each: objective(folder, each, given.C) for each in ("default", "same", "streamed")
         }
     best = min(values.values())
-    figures = {
-        "streamed, seconds": seconds,
-        "passes": passes,
-        "in memory, seconds": default,
-        "in memory to the same tolerance, seconds": same,
-        "ratio of times, bar 3": seconds / default,
-        "ratio of times to the same tolerance": seconds / same,
-        "objective above the least": values["streamed"] / best - 1,
-        "objective above in memory, bar 1e-3": values["streamed"] / values["default"] - 1,
-        "the same tolerance in memory, above the least": values["same"] / best - 1,
-        "interpreter, MB": base / 1e6,
-        "streamed above the interpreter, MB, bar 500": (streamed - base) / 1e6,
-        "in memory above the interpreter, MB": (in_memory - base) / 1e6,
-    }
-    for key, value in figures.items():
-        print(f"{key:50} {value:.4g}")
-    Path("streaming.json").write_text(json.dumps(figures, indent=2) + "\n")
+    yield (
+        f"{given.rows:,} x {given.columns:,}",
+        {
+            "streamed, seconds": seconds,
+            "passes": passes,
+            "in memory, seconds": default,
+            "in memory to the same tolerance, seconds": same,
+            "ratio of times, bar 3": seconds / default,
+            "ratio of times to the same tolerance": seconds / same,
+            "objective above the least": values["streamed"] / best - 1,
+            "objective above in memory, bar 1e-3": values["streamed"] / values["default"] - 1,
+            "the same tolerance in memory, above the least": values["same"] / best - 1,
+            "interpreter, MB": base / 1e6,
+            "streamed above the interpreter, MB, bar 500": (streamed - base) / 1e6,
+            "in memory above the interpreter, MB": (in_memory - base) / 1e6,
+        },
+    )
+
+
+def tables(found: dict[str, Any]) -> Tables:
+    rows: list = []
+    for name, own in found.items():
+        rows += [(f"softmax of ten classes, {name} float16", ""), *own.items()]
+    return {"passes": rows}
 
 
 if __name__ == "__main__":
-    main()
+    run(measure, tables, rows=(200_000, 1000), columns=(4096, 64), C=(0.01, 0.01))

@@ -1,41 +1,35 @@
-"""Mixed precision against the bare training step: ``python tests/benchmarks/mixed.py``.
+"""Mixed precision against the bare training step: ``benchmarks/mixed.py``.
 
 Fine-tunes all of ResNet-50 (random weights: they do not change the time) in ``bf16``, from
 image files, by the command's own function; beside it, in the same run and in turn, PyTorch's bare
 step on tensors that are on the device already: forward under autocast, loss, backward, AdamW. Both
-keep the statistics of batch normalisation. Prints images per second, medians of all epochs but the
-first of each run, and their ratio; writes ``mixed.json`` into the current folder. Meant for a GPU.
-``--model``, ``--images``, ``--batch-size``, ``--epochs`` and ``--rounds`` choose others.
+keep the statistics of batch normalisation. Figures are images per second, medians of all epochs but
+the first of each run, and their ratio, with a bar of 0.9. Meant for a GPU.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from finetune import fitted, photographs
 from torch import nn
 
 from bottleneck import Cache, FinetuneSettings, Head, ImageSet
 from bottleneck.bases import find_devices, find_model
 from bottleneck.finetune import finetune_head
+from common import NO_BF16, computes_bf16, run
+from finetune import fitted, photographs
 
-BAR = 0.9
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="resnet50")
-    parser.add_argument("--layer", default="penultimate")
-    parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=2)
-    given = parser.parse_args()
-    (device, *_) = find_devices("auto")
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    (device, *_) = find_devices(given.device)
+    if device.type == "cpu" and not computes_bf16():
+        yield given.model, NO_BF16
+        return
     rates: dict[str, list[float]] = {"fine-tuning": [], "bare step": []}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -45,12 +39,9 @@ def main() -> None:
         for number in range(given.rounds):
             rates["fine-tuning"] += tuned(head, images, cache, place / str(number), given)
             rates["bare step"] += bare(given, device)
-            print({way: [round(each, 1) for each in found] for way, found in rates.items()})
-    medians = {way: round(statistics.median(found), 2) for way, found in rates.items()}
-    ratio = medians["fine-tuning"] / medians["bare step"]
-    print(f"{medians} on {device}: {ratio:.2f}, bar {BAR}")
-    results = {**medians, "ratio": ratio, "device": str(device), "batch size": given.batch_size}
-    Path("mixed.json").write_text(json.dumps(results, indent=2) + "\n")
+    found = {way: statistics.median(each) for way, each in rates.items()}
+    ratio = found["fine-tuning"] / found["bare step"]
+    yield given.model, {**found, "ratio": ratio, "device": str(device), "batch size": given.batch}
 
 
 def tuned(
@@ -61,10 +52,10 @@ def tuned(
         "all",
         epochs=given.epochs,
         patience=given.epochs,
-        batch_size=given.batch_size,
+        batch_size=given.batch,
         precision="bf16",
     )
-    done = finetune_head(head, images, cache, folder, settings)
+    done = finetune_head(head, images, cache, folder, settings, device=given.device)
     return [done.train / epoch["seconds"] for epoch in done.head.scores["history"][1:]]
 
 
@@ -73,10 +64,10 @@ def bare(given: argparse.Namespace, device: torch.device) -> list[float]:
     model = find_model(given.model)
     network = model.build(model.transform.crop).eval().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4, fused=True)
-    size = (given.batch_size, 3, *model.transform.crop)
+    size = (given.batch, 3, *model.transform.crop)
     images = torch.randn(size, device=device).contiguous(memory_format=torch.channels_last)
-    codes = torch.arange(given.batch_size, device=device) % 2
-    steps = -(-given.images // given.batch_size)
+    codes = torch.arange(given.batch, device=device) % 2
+    steps = -(-given.images // given.batch)
     rates = []
     for _ in range(given.epochs):
         began = time.monotonic()
@@ -87,9 +78,18 @@ def bare(given: argparse.Namespace, device: torch.device) -> list[float]:
             loss.backward()
             optimizer.step()
         loss.item()  # waits for the device
-        rates.append(steps * given.batch_size / (time.monotonic() - began))
+        rates.append(steps * given.batch / (time.monotonic() - began))
     return rates[1:]
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        measure,
+        model=("resnet50", "resnet18"),
+        layer=("penultimate", "penultimate"),
+        images=(4096, 4),
+        batch=(64, 2),
+        epochs=(3, 2),
+        rounds=(2, 1),
+        device=("auto", "cpu"),
+    )

@@ -1,24 +1,23 @@
-"""Does the verdict hold? ``python tests/benchmarks/plateau.py [CLIPART]``.
+"""Does the verdict hold? ``benchmarks/plateau.py``.
 
-On 150 images from each of the eight largest folders of Debian's openclipart-png (its folder
-``png``), or on the demo's 200 faces where it is not given: what `advise` says of features of
-EfficientNet-Lite0, and then, for each seed with a split of its own, the accuracy on test images of
+On 150 images from each of the eight largest folders of Debian's openclipart-png (``--clipart`` and
+its folder ``png``), or on the demo's 200 faces where it is not given: what `advise` says of
+features of EfficientNet-Lite0, and then, for each seed with a split of its own, the accuracy on
+test images of
 
 - logistic regression on raw pixels, and a small convolutional network trained from scratch;
 - a head on the last features, one on these and eight cached views of each training image, and the
   network fine-tuned from this head on, on cached activations and views: from the layer up that the
   verdict names, or from ``blocks.5`` where it names none.
 
-Prints a row for each seed, the means with 95% intervals (Student's t over the seeds, each with
-other splits), and the paired gain of each step. Writes ``plateau.json`` into the current folder.
-``--seeds`` and ``--epochs`` make it shorter.
+Figures are those of each seed, the means with 95% intervals (Student's t over the seeds, each with
+other splits), and the paired gain of each step.
 """
 
 import argparse
-import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,12 +25,12 @@ from typing import Any
 
 import joblib
 import numpy as np
-from baselines import raw_pixels, small_convnet
-from precision import clipart
 from scipy.stats import t as student
 
+from baselines import raw_pixels, small_convnet
 from bottleneck import (
     Cache,
+    FinetuneSettings,
     FrozenBase,
     Head,
     ImageSet,
@@ -43,9 +42,10 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.advise import Verdict, advise_on
-from bottleneck.demo import write_demo_images
-from bottleneck.finetune import FinetuneSettings, finetune_head
+from bottleneck.finetune import finetune_head
 from bottleneck.heads import fit_rows
+from common import Tables, run
+from precision import pictures
 
 MODEL, LAYER, UNFROZEN = "efficientnet_lite0", "penultimate", "blocks.5"
 EARLIER = ("blocks.2", "blocks.4", "blocks.5")
@@ -62,41 +62,27 @@ STEPS = ("raw pixels", "small convnet", "head", "head with views", "fine-tuned")
 SHARES = {"test": 0.2, "val": 0.15}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("clipart", type=Path, nargs="?")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=10)
-    arguments = parser.parse_args()
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if arguments.clipart:
-            images = clipart(arguments.clipart, folder / "clipart.csv")
-        else:
-            write_demo_images(folder / "faces")
-            images = ImageSet.open(folder / "faces")
+        images = pictures(folder / "images", given.clipart, every=given.every)
         cache = Cache(folder / "cache")
-        verdict = judged(split(images, 0), cache)
-        print(verdict.sentence, flush=True)
+        verdict = judged(split(images, 0), cache, given)
+        yield "verdict", {"images": len(images.items), "sentence": verdict.sentence}
         settings = FinetuneSettings(
             verdict.layer or UNFROZEN,
-            epochs=arguments.epochs,
-            patience=arguments.epochs,
+            epochs=given.epochs,
+            patience=given.epochs,
             from_cache=True,
             **SETTINGS,
         )
-        rows = [
-            measure(split(images, seed), cache, folder / str(seed), replace(settings, seed=seed))
-            for seed in range(arguments.seeds)
-        ]
-    results = {
-        "images": len(images.items),
-        "verdict": verdict.sentence,
-        "settings": settings.as_dict(),
-        "rows": rows,
-        **summary(rows),
-    }
-    Path("plateau.json").write_text(json.dumps(results, indent=2) + "\n")
+        yield "settings", settings.as_dict()
+        rows = []
+        for seed in range(given.seeds):
+            own = replace(settings, seed=seed)
+            rows.append(one_seed(split(images, seed), cache, folder / str(seed), own))
+            yield f"seed {seed}", rows[-1]
+        yield from summary(rows).items()
 
 
 def split(images: ImageSet, seed: int) -> ImageSet:
@@ -114,14 +100,16 @@ def split(images: ImageSet, seed: int) -> ImageSet:
     return replace(images, name=f"{images.name}-{seed}", items=tuple(kept), split_seed=None)
 
 
-def measure(images: ImageSet, cache: Cache, folder: Path, settings: FinetuneSettings) -> dict:
+def one_seed(images: ImageSet, cache: Cache, folder: Path, settings: FinetuneSettings) -> dict:
     """Return the accuracies of one seed."""
     train, val, test = (
         [item for item in images.items if item.split == name] for name in ("train", "val", "test")
     )
     found: dict = {"seed": settings.seed, "train": len(train), "val": len(val), "test": len(test)}
     found["raw pixels"] = raw_pixels(train, val, test)
-    found["small convnet"] = small_convnet(train, val, test, settings.seed)
+    found["small convnet"] = small_convnet(
+        train, val, test, seed=settings.seed, epochs=4 * settings.epochs
+    )
     extract_features(images, FrozenBase(MODEL, [LAYER], pool="avg"), cache)
     head = fitted(cache, images)
     found["head"] = tested(head, cache)
@@ -135,19 +123,20 @@ def measure(images: ImageSet, cache: Cache, folder: Path, settings: FinetuneSett
     extract_features(images, FrozenBase(str(folder)), cache)
     found["fine-tuned"] = tested(tuned.head, cache)
     found["best epoch"] = tuned.head.scores["best_epoch"]
-    print(json.dumps(found), flush=True)
     return found
 
 
-def judged(images: ImageSet, cache: Cache) -> Verdict:
+def judged(images: ImageSet, cache: Cache, given: argparse.Namespace) -> Verdict:
     """Return what `advise` says; the validation images are trained on as well, in folds."""
     items = [
         replace(item, split="train" if item.split == "val" else item.split) for item in images.items
     ]
     folded = replace(images, name=f"{images.name}-folds", items=tuple(items))
     extract_features(folded, FrozenBase(MODEL, [*EARLIER, LAYER], pool="avg"), cache)
-    with joblib.parallel_config("loky", n_jobs=-1):
-        advice = advise_on(cache, select_layers(cache, image_set=folded.name))
+    with joblib.parallel_config("loky", n_jobs=given.jobs):
+        advice = advise_on(
+            cache, select_layers(cache, image_set=folded.name), repeats=given.repeats
+        )
     return advice.verdict
 
 
@@ -177,8 +166,6 @@ def summary(rows: Sequence[dict]) -> dict:
         f"{after} less {before}": interval(accuracies[after] - accuracies[before])
         for before, after in pairwise(STEPS[2:])
     }
-    for name, (mean, low, high) in {**means, **gains}.items():
-        print(f"{name:40} {mean:7.4f}  {low:7.4f} to {high:7.4f}")
     return {"accuracy": means, "gain": gains}
 
 
@@ -190,5 +177,23 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, float(mean - half), float(mean + half)
 
 
+def tables(found: dict[str, Any]) -> Tables:
+    paired = {f"paired: {name}": values for name, values in found["gain"].items()}
+    rows = [
+        (name, f"{mean:.3f}", f"{low:.3f} to {high:.3f}")
+        for name, (mean, low, high) in {**found["accuracy"], **paired}.items()
+    ]
+    return {"plateau": [("", "mean", "interval"), *rows]}
+
+
 if __name__ == "__main__":
-    main()
+    run(
+        measure,
+        tables,
+        clipart=(None, None),
+        seeds=(5, 1),
+        epochs=(10, 1),
+        repeats=(5, 1),
+        jobs=(-1, 1),
+        every=(1, 5),
+    )

@@ -1,13 +1,14 @@
-"""Solvers of linear heads beside each other: ``python tests/benchmarks/solvers.py``.
+"""Solvers of linear heads beside each other: ``benchmarks/solvers.py``.
 
 All are given the same reduced rows, and follow the same values of C for two of five folds, each in
 a process of its own with one thread. Ours is `bottleneck.solvers.path.fit_path`. Beside it are the
 one of another version of the package (``--before FOLDER``, which has its folder ``bottleneck``);
 SciPy's minimisers on the same objective with Hessian products, or without our preconditioner, each
 from the solution for the C before; and scikit-learn, `LogisticRegression` likewise and `LinearSVC`.
-Rounds alternate. Prints the medians, their ratios to ours, and by how much the worst objective of
-any C and fold is above the lowest that any solver found; what takes longer than ``--limit`` seconds
-is ended. ``--only TASK`` and ``--solvers NAME...`` measure some, ``--json FILE`` keeps the figures.
+Rounds alternate. Figures are the medians, their ratios to ours, and by how much the worst objective
+of any C and fold is above the lowest that any solver found; what takes longer than ``--limit``
+seconds is ended. ``--only TASK`` and ``--solvers NAME`` measure some; ``--every`` takes each
+so-many-th value of C, and ``--shrink`` divides rows and columns.
 """
 
 import argparse
@@ -19,22 +20,20 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import LinearSVC
 
-sys.path.insert(0, str(Path(__file__).parent))
-from common import processor
-from heads import GRID, TASKS, features, objective
-
 from bottleneck.solvers import reduce_rows
 from bottleneck.solvers.path import fit_path
+from common import Tables, run
+from heads import GRID, TASKS, features, objective
 
 FOLDS = 5
 MEASURED = 2
@@ -172,14 +171,14 @@ def solver(name: str) -> Callable[..., list[Affine]]:
     return lambda *given: minimised(name, *given)
 
 
-def work(folder: Path, name: str, loss: str, grid: Sequence[float], fold: int) -> None:
-    """Solve one fold, and print the seconds and the objectives."""
+def work(name: str, loss: str, grid: Sequence[float], fold: int) -> None:
+    """Solve one fold of the rows in this folder, and print the seconds and the objectives."""
     warnings.simplefilter("ignore")
-    X, y = np.load(folder / "rows.npy"), np.load(folder / "labels.npy")
+    X, y = np.load("rows.npy"), np.load("labels.npy")
     fit = list(StratifiedKFold(FOLDS).split(X, y))[fold][0]
     X, y = X[fit], y[fit]
     solve = solver(name)
-    some = np.arange(len(X)) % 20 == 0
+    some = np.arange(len(X)) % max(1, len(X) // 100) == 0
     codes = np.unique(y[some], return_inverse=True)[1]
     solve(X[some], codes, loss, grid[:1])  # libraries are loaded here
     started = time.perf_counter()
@@ -192,17 +191,19 @@ def work(folder: Path, name: str, loss: str, grid: Sequence[float], fold: int) -
     print(json.dumps([seconds, values]))
 
 
-def run(
+def solved(
     given: argparse.Namespace, folder: Path, name: str, loss: str, grid: Sequence[float]
 ) -> tuple[float, np.ndarray] | None:
     """Return the longest seconds of a process for each fold, and the objectives (f, C)."""
-    package = given.before if name == "before" else str(Path(__file__).parents[2])
+    package = given.before if name == "before" else Path(__file__).parents[1]
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    task = [str(folder), name, loss, json.dumps(list(grid))]
+    path = os.pathsep.join(map(str, (package, Path(__file__).parent)))
+    task = (name, loss, list(grid))
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, "--work", *task, str(fold)],
-            env={**os.environ, **one, "PYTHONPATH": str(package)},
+            [sys.executable, "-c", f"from solvers import work; work(*{task}, {fold})"],
+            env={**os.environ, **one, "PYTHONPATH": path},
+            cwd=folder,
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -220,7 +221,12 @@ def run(
     return max(seconds for seconds, _ in found), np.array([values for _, values in found])
 
 
-def measure(task: str, given: argparse.Namespace) -> dict[str, object]:
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    for task in given.only:
+        yield task, compare(task, given)
+
+
+def compare(task: str, given: argparse.Namespace) -> dict[str, Any]:
     loss, n_rows, columns, classes = {**TASKS, **MORE}[task][:4]
     grid = (MANY if "45" in task else GRID)[:: given.every]
     made = correlated if "correlated" in task else features
@@ -236,46 +242,46 @@ def measure(task: str, given: argparse.Namespace) -> dict[str, object]:
             for each in chosen[:: 1 - 2 * (number % 2)]:
                 if len(times[each]) < number:
                     continue  # it took too long before
-                if found := run(given, folder, each, loss, grid):
+                if found := solved(given, folder, each, loss, grid):
                     times[each].append(found[0])
                     values[each] = found[1]
     lowest = np.min(list(values.values()), axis=0)
-    print(f"{task}, {rows.shape[0]:,} x {rows.shape[1]:,}, {len(grid)} values of C", flush=True)
-    result: dict[str, object] = {"rows": rows.shape, "values of C": len(grid)}
+    result: dict[str, Any] = {"rows": rows.shape, "values of C": len(grid)}
     for each in chosen:
         if not times[each]:
-            print(f"  {each:16} more than {given.limit:.0f} s", flush=True)
+            result[each] = f"more than {given.limit:.0f} s"
             continue
         seconds, above = statistics.median(times[each]), float((values[each] / lowest - 1).max())
-        ratio = seconds / statistics.median(times["ours"]) if "ours" in chosen else 1.0
+        ratio = seconds / statistics.median(times["ours"]) if "ours" in times else 1.0
         result[each] = {"seconds": seconds, "times ours": ratio, "worst objective above": above}
-        print(f"  {each:16} {seconds:8.2f} s {ratio:6.2f} x ours, {above:+.1e}", flush=True)
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", nargs="+", choices=[*TASKS, *MORE], default=[*TASKS, *MORE])
-    parser.add_argument("--solvers", nargs="+", choices=SOLVERS, default=SOLVERS)
-    parser.add_argument("--before", help="folder of another version of the package")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=300, help="seconds that a process may take")
-    parser.add_argument("--every", type=int, default=1, help="take each so many-th value of C")
-    parser.add_argument("--shrink", type=int, default=1, help="to try it: divides rows and columns")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.work:
-        folder, name, loss, grid, fold = given.work
-        work(Path(folder), name, loss, json.loads(grid), int(fold))
-        return
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    print(processor())
-    results: dict[str, object] = {"processor": processor()}
-    results |= {task: measure(task, given) for task in given.only}
-    if given.json:
-        given.json.write_text(json.dumps(results, indent=2) + "\n")
+def tables(found: dict[str, Any]) -> Tables:
+    solvers = [each for each in SOLVERS if any(each in own for own in found.values())]
+    rows: list = [("reduced rows, classes", *solvers)]
+    for task, own in found.items():
+        cells = []
+        for each in solvers:
+            figures = own.get(each, "")
+            if isinstance(figures, dict):
+                seconds, ratio, above = figures.values()
+                figures = f"{seconds:.2f} s; {ratio:.2f}; {above:.0e}"
+            cells.append(figures)
+        rows.append((f"{task}, {own['rows'][0]:,} x {own['rows'][1]:,}", *cells))
+    return {"solvers": rows}
 
 
 if __name__ == "__main__":
-    main()
+    tasks = (*TASKS, *MORE)
+    run(
+        measure,
+        tables,
+        only=(tasks, ("softmax, 2 classes", "svm, 10 classes, correlated")),
+        solvers=(SOLVERS, ("ours", "plain L-BFGS-B", "Newton-CG", "scikit-learn")),
+        rounds=(3, 1),
+        limit=(300.0, 60.0),
+        every=(1, 4),
+        shrink=(1, 40),
+        before=(None, None),
+    )

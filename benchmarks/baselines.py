@@ -13,7 +13,6 @@ from bottleneck.heads import fit_rows
 from bottleneck.images import ImageItem, decode
 
 SIDE = 64
-EPOCHS = 40
 BATCH = 32
 
 
@@ -37,7 +36,12 @@ def thumbnail(path: str, side: int) -> np.ndarray:
 
 
 def small_convnet(
-    train: Sequence[ImageItem], val: Sequence[ImageItem], test: Sequence[ImageItem], seed: int
+    train: Sequence[ImageItem],
+    val: Sequence[ImageItem],
+    test: Sequence[ImageItem],
+    *,
+    seed: int,
+    epochs: int,
 ) -> float:
     """Return the test accuracy of four convolutions trained from scratch on flips and shifts.
 
@@ -56,9 +60,9 @@ def small_convnet(
         nn.Linear(128 * (SIDE // 16) ** 2, len(classes)),
     ).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     best = (-1.0, 0.0)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         network.train()
         for rows in torch.randperm(len(X)).split(BATCH):
             loss = nn.functional.cross_entropy(

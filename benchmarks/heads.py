@@ -1,19 +1,19 @@
-"""Sweeps over C and folds against scikit-learn's grid search: ``python tests/benchmarks/heads.py``.
+"""Sweeps over C and folds against scikit-learn's grid search: ``benchmarks/heads.py``.
 
 Eight values of C from 1e-6 to 10 and five folds, on synthetic features like those behind a ReLU:
 softmax with two classes on 2,000 x 25,088, with 20 classes on 5,000 x 2,048, and the SVM on both.
 The reference is `GridSearchCV` with the faster of one job and one for each core, and for the SVM
-with the faster of the primal and the dual. Ours includes the reduction, and is the median of three
-runs. Prints times and ratios, by how much the objective of any fold is above the reference's, and
-writes ``heads.json`` into the current folder. ``--only NAME`` measures one.
+with the faster of the primal and the dual. Ours includes the reduction, and is the median of the
+rounds. Beside times and ratios stands by how much the objective of any fold is above the
+reference's. ``--only NAME`` measures some.
 """
 
 import argparse
-import json
 import statistics
 import time
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -23,10 +23,10 @@ from sklearn.svm import LinearSVC
 
 from bottleneck.solvers import reduce_rows
 from bottleneck.solvers.path import PathPoint, fit_path
+from common import Tables, run
 
 GRID = [10.0**exponent for exponent in range(-6, 2)]
 FOLDS = 5
-ROUNDS = 3
 TASKS = {
     "softmax, 2 classes": ("softmax", 2000, 25_088, 2, 10),
     "softmax, 20 classes": ("softmax", 5000, 2048, 20, 5),
@@ -98,44 +98,56 @@ def objective(scores: np.ndarray, weight: np.ndarray, y: np.ndarray, C: float, l
     return penalty + C * float((np.maximum(0, 1 - signs * scores) ** 2).sum())
 
 
-def measure(name: str) -> dict[str, object]:
-    loss, rows, columns, classes, bar = TASKS[name]
-    X, y = features(rows, columns, classes)
+def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    for name in given.only:
+        loss, rows, columns, classes, bar = TASKS[name]
+        X, y = features(rows // given.shrink, columns // given.shrink, classes)
+        yield name, {"bar": bar, **compare(X, y, loss, given.rounds)}
+
+
+def compare(X: np.ndarray, y: np.ndarray, loss: str, rounds: int) -> dict[str, Any]:
     folds = list(StratifiedKFold(FOLDS).split(X, y))
-    runs = [ours(X, y, loss, folds) for _ in range(ROUNDS)]
+    runs = [ours(X, y, loss, folds) for _ in range(rounds)]
     points = runs[0][0]
-    seconds = [statistics.median(run[1][part] for run in runs) for part in (0, 1)]
-    print(f"{name}: ours {sum(seconds):.2f} s, {seconds[0]:.2f} of them the reduction", flush=True)
-    times = {}
-    for kind, estimator in references(loss).items():
-        for jobs in (1, -1):
-            times[f"{kind}, {jobs} jobs"] = search(X, y, estimator, folds, jobs)
-            print(f"  {kind}, {jobs} jobs: {times[f'{kind}, {jobs} jobs']:.1f} s", flush=True)
+    seconds = [statistics.median(each[1][part] for each in runs) for part in (0, 1)]
+    times = {
+        (kind, jobs): search(X, y, estimator, folds, jobs)
+        for kind, estimator in references(loss).items()
+        for jobs in (1, -1)
+    }
     best = min(times, key=times.__getitem__)
-    reference = objectives(X, y, references(loss)[best.partition(",")[0]], folds, loss)
+    reference = objectives(X, y, references(loss)[best[0]], folds, loss)
     mine = np.array([point.objective.sum(axis=1) for point in points])
-    above = float((mine / reference - 1).max())
-    ratio = times[best] / sum(seconds)
-    print(f"  {ratio:.1f} times faster than {best}, bar {bar}; worst objective {above:+.1e}")
     return {
+        "shape": X.shape,
         "seconds": sum(seconds),
         "of the reduction": seconds[0],
-        "references": times,
-        "ratio": ratio,
-        "bar": bar,
-        "worst objective above the reference": above,
-        "all converged": all(point.converged.all() for point in points),
+        "references": {
+            f"{kind}, {'one job' if jobs == 1 else 'one for each core'}": found
+            for (kind, jobs), found in times.items()
+        },
+        "ratio": times[best] / sum(seconds),
+        "worst objective above the reference": float((mine / reference - 1).max()),
+        "all converged": all(bool(point.converged.all()) for point in points),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=TASKS)
-    only = parser.parse_args().only
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    results = {name: measure(name) for name in TASKS if only in {None, name}}
-    Path("heads.json").write_text(json.dumps(results, indent=2) + "\n")
+def tables(found: dict[str, Any]) -> Tables:
+    rows: list = [("", "reference", "ours", "of it the reduction", "ratio")]
+    for name, own in found.items():
+        references = "; ".join(f"{kind} {value:.1f} s" for kind, value in own["references"].items())
+        size = " x ".join(f"{side:,}" for side in own["shape"])
+        seconds = (f"{own['seconds']:.2f} s", f"{own['of the reduction']:.2f} s")
+        rows.append((f"{name}, {size}", references, *seconds, own["ratio"]))
+    return {"heads": rows}
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        measure,
+        tables,
+        only=(tuple(TASKS), ("softmax, 2 classes", "svm, 2 classes")),
+        rounds=(3, 1),
+        shrink=(1, 40),
+    )
