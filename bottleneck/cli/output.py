@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 __all__ = [
     "loading",
     "note",
-    "print_csv",
-    "print_json",
     "print_list",
     "print_table",
+    "printed_as",
     "progress_shown",
+    "show",
     "stop",
+    "wanted",
 ]
+
+_form = ContextVar("form", default="text")
 
 _Show = Callable[[str, int, int, float, Mapping[str, int]], None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
@@ -56,27 +60,55 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def print_json(content: Any) -> None:
-    """Print a result as JSON.
+@contextmanager
+def printed_as(form: str) -> Iterator[None]:
+    """Print results in another form.
+
+    Parameters
+    ----------
+    form : str
+        ``text``, ``json``, ``csv`` or ``markdown``.
+
+    Yields
+    ------
+    None
+    """
+    before = _form.set(form)
+    try:
+        yield
+    finally:
+        _form.reset(before)
+
+
+def wanted(*forms: str) -> bool:
+    """Return whether results are printed in one of these forms.
+
+    Parameters
+    ----------
+    *forms : str
+        As for `printed_as`.
+
+    Returns
+    -------
+    bool
+    """
+    return _form.get() in forms
+
+
+def show(content: Any, text: Callable[[], object]) -> None:
+    """Print a result as JSON or as text.
 
     Parameters
     ----------
     content : Any
-        Any JSON value.
+        The result as a JSON value.
+    text : callable
+        Prints the result as text.
     """
-    print(json.dumps(content, indent=2))
-
-
-def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of the same columns as CSV.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Column to value; the first row's keys become the header.
-    """
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+    if wanted("json"):
+        print(json.dumps(content, indent=2))
+    else:
+        text()
 
 
 def print_list(facts: Mapping[str, str]) -> None:
@@ -92,14 +124,8 @@ def print_list(facts: Mapping[str, str]) -> None:
         print(f"{name.ljust(width)}  {fact}")
 
 
-def print_table(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    title: str = "",
-    as_json: bool = False,
-    markdown: bool = False,
-) -> None:
-    """Print rows as a table, as Markdown or as JSON.
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """Print rows as a table, as Markdown, as CSV or as JSON.
 
     Parameters
     ----------
@@ -107,41 +133,35 @@ def print_table(
         The first has all columns; a missing value is shown as "-".
     title : str
         Title above a text table.
-    as_json, markdown : bool
-        Output format.
     """
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        return
-    columns = list(rows[0])
+    columns = list(rows[0]) if rows else []
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
     right = [
         all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns
     ]
-    if not markdown:
+    if wanted("json"):
+        print(json.dumps(rows, indent=2))
+    elif wanted("csv"):
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+    elif wanted("markdown"):
+        for line in (columns, ["---:" if number else "---" for number in right], *cells):
+            print(f"| {' | '.join(line)} |")
+    elif rows:
         _draw(title, columns, cells, right)
-        return
-    for line in (columns, ["---:" if number else "---" for number in right], *cells):
-        print(f"| {' | '.join(line)} |")
 
 
-@contextmanager
-def loading() -> Iterator[None]:
+def loading() -> Any:
     """Show on a terminal that libraries are being imported.
 
-    Yields
-    ------
-    None
+    Returns
+    -------
+    context manager
+        rich's status.
     """
-    if "torch" in sys.modules or not sys.stderr.isatty():
-        yield
-        return
     from rich.console import Console
 
-    with Console(stderr=True).status("loading PyTorch"):
-        yield
+    return Console(stderr=True).status("loading PyTorch")
 
 
 @contextmanager
@@ -159,7 +179,7 @@ def progress_shown(
     unit : str
         Name of the counted units.
     as_json : bool
-        Write JSON lines.
+        Write JSON lines where results are printed as JSON.
 
     Yields
     ------
@@ -168,7 +188,7 @@ def progress_shown(
     """
     if quiet:
         yield _report(lambda *_: None)
-    elif as_json:
+    elif as_json and wanted("json"):
         yield _report(partial(_json_line, unit))
     elif sys.stderr.isatty():
         with _bar(unit) as show:
@@ -201,15 +221,15 @@ def _draw(
 
     terminal = sys.stdout.isatty()
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-    width = None if terminal else _UNLIMITED
-    console = Console(width=width, force_terminal=terminal, **plain)
-    widths = _fitting([columns, *cells], console.width)
-    if sum(widths) + _GAP * (len(widths) - 1) > console.width:
+    console = Console(force_terminal=terminal, **plain)
+    room = console.width - _GAP * (len(columns) - 1) if terminal else _UNLIMITED
+    widths = _fitting([columns, *cells], room)
+    if sum(widths) > room:
         if len(columns) > _PAIR and len(cells) * len(columns) <= _FEW_CELLS:
             _print_below_each_other(title, columns, cells)
             return
         widths = _fitting([columns, *cells], _UNLIMITED)
-        console.width = _UNLIMITED
+    console.width = _UNLIMITED
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, number, size in zip(columns, right, widths, strict=True):
         table.add_column(column, justify="right" if number else "left", width=size)
@@ -234,7 +254,7 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     words = [[" ".join(column).split()] for column in columns]
     for parts in (wrapped, words):
         least = [max(cell_len(text) for texts in each for text in texts) for each in parts]
-        while sum(widths) + _GAP * (len(widths) - 1) > width and widths != least:
+        while sum(widths) > width and widths != least:
             room = [size if size > low else 0 for size, low in zip(widths, least, strict=True)]
             widths[room.index(max(room))] -= 1
     return widths
@@ -312,11 +332,10 @@ def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..
 
 def _counted(counts: Mapping[str, int]) -> str:
     """Return counts above zero as text, with bytes in megabytes."""
-    texts = {
-        name: f"{count / 1e6:.1f} MB {name.removeprefix('bytes_')}"
+    return ", ".join(
+        f"{count / 1e6:.1f} MB {name.removeprefix('bytes_')}"
         if name.startswith("bytes_")
         else f"{count} {name}"
         for name, count in counts.items()
         if count
-    }
-    return ", ".join(texts.values())
+    )
