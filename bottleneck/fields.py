@@ -29,12 +29,11 @@ from pydantic.fields import FieldInfo
 from bottleneck.arguments import listed
 from bottleneck.errors import BottleneckError, UnknownNameError, UsageError, did_you_mean
 
-__all__ = ["Declared", "Option", "check", "declared", "expected", "settings"]
+__all__ = ["ARGUMENT", "Declared", "Option", "check", "declared", "expected", "settings"]
 
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-_OTHER_TYPE = "a string"
 _BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 
 
@@ -65,6 +64,9 @@ class Option:
     argument: bool = False
     hidden: bool = False
     own: bool = False
+
+
+ARGUMENT = Option(argument=True)
 
 
 class Declared:
@@ -254,7 +256,7 @@ def expected(annotation: Any) -> str:
     if arguments:  # a union
         kinds = [each for each in arguments if each is not NoneType]
         return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
-    return _TYPES.get(annotation, _OTHER_TYPE)
+    return _TYPES.get(annotation, "a string")
 
 
 def _described(kind: Any, *notes: Any) -> str:

@@ -27,7 +27,7 @@ from bottleneck.fields import Declared, expected
 __all__ = ["app", "main"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_GROUP_HELP = {"cache": "Inspect and maintain the feature cache."}
+_CACHE_HELP = "Inspect and maintain the feature cache."
 _GENERAL = "General"
 _NO = "no_"
 _CONFIG_HELP = "File with settings; by default bottleneck.toml, if it exists."
@@ -106,15 +106,13 @@ def _application() -> typer.Typer:
         help="Run a frozen pretrained network over your images once, keep its activations, then "
         "train and compare classifier heads in seconds.",
     )
-    app.callback()(_main)
-    groups = {"": app}
+    app.callback(invoke_without_command=True)(_main)
+    cache = typer.Typer(cls=_Group, no_args_is_help=True, help=_CACHE_HELP)
+    app.add_typer(cache, name="cache", rich_help_panel="Features")
     for command in in_order():
         group, _, name = command.name.rpartition(" ")
-        if group not in groups:
-            groups[group] = typer.Typer(cls=_Group, no_args_is_help=True, help=_GROUP_HELP[group])
-            app.add_typer(groups[group], name=group, rich_help_panel=command.panel)
         paragraphs = inspect.cleandoc(command.function.__doc__ or "").split("\n\n")
-        groups[group].command(
+        (cache if group else app).command(
             name,
             cls=_Command,
             help="\n\n".join(each.replace("\n", " ") for each in paragraphs),
@@ -127,11 +125,7 @@ class _Command(TyperCommand):
     """A command whose help shows no types of flags, and lists options without a group last."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        found = _plain(super().get_params(ctx))
-        for each in found:
-            if each.param_type_name == "option":
-                each.rich_help_panel = getattr(each, "rich_help_panel", None) or _GENERAL
-        return found
+        return _plain(super().get_params(ctx), _GENERAL)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
@@ -142,31 +136,26 @@ class _Group(TyperGroup):
     """A group whose help shows no types of flags."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
+        return _plain(super().get_params(ctx), "Options")
 
 
-def _plain(parameters: list[Any]) -> list[Any]:
-    """Remove the types that Typer shows without choices: ``<bool>``, ``<str>``."""
+def _plain(parameters: list[Any], panel: str) -> list[Any]:
+    """Remove the types that Typer shows without choices, ``<bool>`` and ``<str>``; add panels."""
     for each in parameters:
         if each.param_type_name == "argument":
             each.display_type_rich = lambda **_: ""
-        elif each.is_flag:
-            each.metavar = ""
+        else:
+            each.metavar = "" if each.is_flag else each.metavar
+            each.rich_help_panel = getattr(each, "rich_help_panel", None) or panel
     return parameters
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
         print(bottleneck.__version__)
         raise typer.Exit
-
-
-def _main(
-    _: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 def _typed(command: Command) -> Callable[..., Any]:

@@ -1,12 +1,12 @@
 """The commands on features: extract, layers, models, augment-preview."""
 
 import io
+import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from annotated_doc import Doc
 
 import bottleneck
@@ -14,7 +14,7 @@ from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
 from bottleneck.errors import UsageError
-from bottleneck.fields import Option
+from bottleneck.fields import ARGUMENT
 from bottleneck.settings import ImageSettings
 from bottleneck.settings.values import Augmentation, Count, Pixels
 
@@ -71,7 +71,7 @@ def extract(
 
 @add_command("layers", "Features")
 def layers(
-    model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), Option(argument=True)],
+    model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), ARGUMENT],
     image_size: Annotated[
         Pixels | None,
         Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
@@ -212,4 +212,4 @@ def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
     notes.note_random(done.weights_random)
     notes.note_rejected(done.rejected)
     if done.rejected:
-        raise typer.Exit(1)
+        sys.exit(1)

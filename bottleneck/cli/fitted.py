@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from annotated_doc import Doc
 
 import bottleneck
@@ -17,7 +16,7 @@ from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
 from bottleneck.errors import UsageError
-from bottleneck.fields import Option
+from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import EvaluateSettings, LayerSettings
 
 if TYPE_CHECKING:
@@ -234,7 +233,7 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)
     if done.rejected or done.diverged:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 @contextmanager
@@ -270,9 +269,7 @@ def _training_shown(
 
 @add_command("predict", "Ship")
 def predict(
-    images: Annotated[
-        tuple[Path, ...], Doc("Image files, or folders of them."), Option(argument=True)
-    ],
+    images: Annotated[tuple[Path, ...], Doc("Image files, or folders of them."), ARGUMENT],
     settings: bottleneck.PredictSettings,
     head: options.HeadName = None,
     heads: options.HeadsFolder = Path("heads"),
@@ -296,7 +293,7 @@ def predict(
         rejected = _print_predictions(fitted.classes, results, as_json=as_json)
     notes.note_rejected(rejected)
     if rejected:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _print_predictions(

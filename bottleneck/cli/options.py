@@ -10,7 +10,7 @@ from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.errors import BottleneckError, UsageError
-from bottleneck.fields import Declared, Option, settings
+from bottleneck.fields import ARGUMENT, Declared, Option, settings
 from bottleneck.settings.values import ByteSize, Count, Device, MovedWeights, Name, NewSet
 
 __all__ = [
@@ -43,7 +43,7 @@ FORMS = {
 BankName = Annotated[
     str | None,
     Doc("Name of a bank, or its beginning, such as the model; by default all banks."),
-    Option(argument=True),
+    ARGUMENT,
 ]
 CacheFolder = Annotated[Path, Doc("Folder of the feature cache.")]
 HeadName = Annotated[str | None, Doc("Head by name or folder; needed where there are several.")]

@@ -17,7 +17,7 @@ from bottleneck.cli import options
 from bottleneck.cli.command import COMMANDS, Config, add_command, in_order
 from bottleneck.cli.output import note, print_table, show, wanted
 from bottleneck.errors import UnknownNameError, did_you_mean
-from bottleneck.fields import Declared, Option
+from bottleneck.fields import ARGUMENT, Declared
 
 if TYPE_CHECKING:
     from bottleneck.evaluate import Evaluation
@@ -97,7 +97,7 @@ def config(
     command: Annotated[
         tuple[str, ...],
         Doc("Show only the settings of this command, such as fit-head or cache ls."),
-        Option(argument=True),
+        ARGUMENT,
     ] = (),
 ) -> None:
     """Print the current settings as TOML, and the origin of each value."""

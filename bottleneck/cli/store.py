@@ -1,11 +1,11 @@
 """The commands on the cache: ls, info, verify, compact, prune, export, import."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from annotated_doc import Doc
 
 import bottleneck
@@ -13,7 +13,7 @@ from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_table, progress_shown, show, wanted
 from bottleneck.errors import CacheError, PathMissingError, UsageError
-from bottleneck.fields import Option
+from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
 from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
 
@@ -49,9 +49,7 @@ def cache_ls(cache: options.CacheFolder = Path("cache")) -> None:
 
 @add_command("cache info", "Features")
 def cache_info(
-    bank: Annotated[
-        str, Doc("Name of a bank, or its beginning, such as the model."), Option(argument=True)
-    ],
+    bank: Annotated[str, Doc("Name of a bank, or its beginning, such as the model."), ARGUMENT],
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
     """Show the provenance of banks."""
@@ -96,7 +94,7 @@ def cache_verify(
     if damage:
         if any(each["moved_to"] for each in damage):
             note("run extract (or import) again to recompute what was moved")
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _recheck(
@@ -167,7 +165,7 @@ def cache_prune(
 
 @add_command("cache export", "Features")
 def cache_export(
-    file: Annotated[Path, Doc("File to write: .h5, .hdf5 or .npz."), Option(argument=True)],
+    file: Annotated[Path, Doc("File to write, ending in .h5, .hdf5 or .npz."), ARGUMENT],
     chosen: ExportSettings,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
@@ -181,7 +179,7 @@ def cache_export(
 
 @add_command("cache import", "Features")
 def cache_import(
-    file: Annotated[Path, Doc("An exported file, or a .npy array."), Option(argument=True)],
+    file: Annotated[Path, Doc("A file that 'cache export' wrote, or a .npy array."), ARGUMENT],
     settings: ImportSettings,
     table: Annotated[
         Path | None,
