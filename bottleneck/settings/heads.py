@@ -227,7 +227,9 @@ class FinetuneSettings:
         values.Count, Doc("Stop after this many epochs with no lower validation loss.")
     ] = 10
     batch_size: Annotated[values.Count, Doc("Images in a step, over all devices.")] = 32
-    accumulate: Annotated[values.Count, Doc("Pieces of each step; more need less memory.")] = 1
+    accumulate: Annotated[
+        values.Count, Doc("Compute each step in this many pieces; more need less memory.")
+    ] = 1
     optimizer: Annotated[
         Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
     ] = "adamw"
