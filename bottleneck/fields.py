@@ -101,6 +101,8 @@ class Declared:
         The key in ``bottleneck.toml``, equal to the option's name.
     choices : tuple of str
         The allowed words, or the known ones.
+    default_text : str
+        The default as typed on the command line; empty if there is nothing to show.
     """
 
     def __init__(self, name: str, annotation: Any, default: Any, group: str = "") -> None:
@@ -119,14 +121,9 @@ class Declared:
         self.key = self.flag[2:].replace("-", "_")
         words = tuple(each for each in notes if isinstance(each, str))
         self.choices: tuple[str, ...] = self.option.words or words
-
-    @property
-    def default_text(self) -> str:
-        """The default as typed on the command line; empty if there is nothing to show."""
-        if self.default in {dataclasses.MISSING, None, ()} or self.type is bool:
-            return ""
-        several = isinstance(self.default, tuple)
-        return ", ".join(map(str, self.default)) if several else str(self.default)
+        nothing = default in {dataclasses.MISSING, None, ()} or self.type is bool
+        text = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        self.default_text = "" if nothing else text
 
 
 @dataclass_transform(frozen_default=True)
@@ -290,7 +287,7 @@ def _missing(field: Declared) -> str:
 def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
     """Return an error that describes the invalid values in one sentence."""
     told: dict[str, str] = {}
-    kind: type[BottleneckError] = UsageError
+    types = {each["type"] for each in errors}
     for error in errors:
         name, given = next(iter(error["loc"]), ""), error["input"]
         own = error.get("ctx", {}).get("error")
@@ -305,8 +302,6 @@ def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]
         elif name not in told:
             field = fields[name]
             near = did_you_mean(given, field.choices) if isinstance(given, str) else ""
-            others = {each["type"] for each in errors} - {"literal_error", "dataclass_type"}
-            if error["type"] == "literal_error" and not others:
-                kind = UnknownNameError
             told[name] = f"`{name}` must be {expected(field.annotation)}, got {given!r:.80}{near}"
+    kind = UnknownNameError if types <= {"literal_error", "dataclass_type"} else UsageError
     return kind("; ".join(told.values()).replace("?; ", "?, and "))

@@ -18,7 +18,6 @@ from bottleneck.fields import Declared, check, declared
 __all__ = ["COMMANDS", "Command", "Config", "add_command", "in_order"]
 
 _PANELS = ("Features", "Heads", "Judge", "Fine-tune", "Ship", "Other")
-_FILE = "bottleneck.toml"
 _SHARED = "default"
 _GROUP = "cache"
 
@@ -64,7 +63,7 @@ class Command:
         The function to call.
     panel : str
         Title of its group in the help.
-    forms : tuple of str
+    *forms : str
         Names of the flags for the forms of its results besides text, which exclude each other.
 
     Attributes
@@ -73,9 +72,7 @@ class Command:
         All values by name; a value in several settings appears once.
     """
 
-    def __init__(
-        self, name: str, function: Callable[..., Any], panel: str, forms: tuple[str, ...]
-    ) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], panel: str, *forms: str) -> None:
         self.name, self.function, self.panel, self.forms = name, function, panel, forms
         self.values: dict[str, Declared] = {}
         self._parameters: dict[str, tuple[Any, list[Declared]]] = {}
@@ -112,18 +109,15 @@ class Command:
             config = _read_config(file)
             given = {name: each.value for name, each in config.values[self.name].items()}
             given |= typed
-            with printed_as(self._form(given)):
+            forms = [self.values[name].key for name in self.forms if given.get(name)]
+            if len(forms) > 1:
+                raise UsageError(f"`{forms[0]}` and `{forms[1]}` exclude each other; give one")
+            with printed_as(*forms):
                 return self.function(**self._arguments(given, config))
         except BottleneckError as error:
             own = {name: it for name, it in config.values[self.name].items() if name not in typed}
             print(f"error: {self._told(str(error), own, config.file)}", file=sys.stderr)
             sys.exit(2 if isinstance(error, UsageError) else 1)
-
-    def _form(self, given: Mapping[str, Any]) -> str:
-        forms = [name for name in self.forms if given.get(name)]
-        if len(forms) > 1:
-            raise UsageError(f"`{forms[0]}` and `{forms[1]}` exclude each other; give one")
-        return self.values[forms[0]].key if forms else "text"
 
     def _arguments(self, given: Mapping[str, Any], config: Config) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -184,7 +178,7 @@ def add_command(name: str, panel: str, *forms: str) -> Callable[[_F], _F]:
     """
 
     def add(function: _F) -> _F:
-        COMMANDS[name] = Command(name, function, panel, forms or ("as_json",))
+        COMMANDS[name] = Command(name, function, panel, *(forms or ["as_json"]))
         return function
 
     return add
@@ -220,7 +214,7 @@ def _read_config(file: str | None) -> Config:
     UsageError
         The file is not TOML, a table or key is unknown, or a value is invalid.
     """
-    path = Path(file or _FILE)
+    path = Path(file or "bottleneck.toml")
     if file is None and not path.is_file():
         return Config()
     try:

@@ -19,7 +19,7 @@ from bottleneck.settings import ImageSettings
 from bottleneck.settings.values import Augmentation, Count, Pixels
 
 if TYPE_CHECKING:
-    from bottleneck.extract import Extraction
+    from bottleneck.extract import Extraction, Forecast
 
 __all__ = ["augment_preview", "extract", "layers", "models"]
 
@@ -48,11 +48,13 @@ def extract(
     found = bottleneck.ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
         find_model(settings.model)  # a name that is not known needs no PyTorch
-        from bottleneck.extract import count_cached, extract_features
+        from bottleneck.extract import count_cached, extract_features, forecast_extraction
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     if dry_run:
-        _forecast(found, base, store, settings)
-        return None
+        with progress_shown(as_json=True) as progress:
+            forecast = forecast_extraction(found, base, store, settings, progress=progress)
+        _print_forecast(found, forecast)
+        return forecast
     try:
         with progress_shown(as_json=True) as progress:
             done = extract_features(found, base, store, settings, progress=progress)
@@ -150,17 +152,8 @@ def augment_preview(
     show(drawn, lambda: print(f"{views} views by {policy.name!r} drawn to {output}"))
 
 
-def _forecast(
-    images: "bottleneck.ImageSet",
-    base: "bottleneck.FrozenBase",
-    cache: "bottleneck.Cache",
-    settings: bottleneck.ExtractSettings,
-) -> None:
+def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     """Print what an extraction would take."""
-    from bottleneck.extract import forecast_extraction
-
-    with progress_shown(as_json=True) as progress:
-        found = forecast_extraction(images, base, cache, settings, progress=progress)
     notes.note_image_set(images)
     memory = found.peak_memory
     facts = {

@@ -97,14 +97,12 @@ def advise(
     Measured on cached features: learning curves, the accuracy on each layer, and other heads.
     """
     options.check_picture(picture)
-    store = bottleneck.Cache(cache)
+    store, limit = bottleneck.Cache(cache), options.memory_of(memory)
     selections = bottleneck.select_layers(store, chosen)
     with loading():
         from bottleneck.advise import advise_on
     with progress_shown(unit="fits") as progress, options.in_parallel(jobs):
-        advice = advise_on(
-            store, selections, settings, memory=options.memory_of(memory), progress=progress
-        )
+        advice = advise_on(store, selections, settings, memory=limit, progress=progress)
     notes.note_features(bottleneck.ImageSet.read_csv(store.set_file(advice.image_set)), selections)
     show(advice.as_dict(), lambda: _print_advice(advice))
     if picture:
@@ -188,7 +186,7 @@ def finetune(
     if not is_first_process():
         return run()  # the first process reports
     notes.note_image_set(images)
-    with _training_shown(folder, settings, epochs.tensorboard) as shown:
+    with _training_shown(folder, settings.epochs, epochs.tensorboard) as shown:
         done = run(**shown)
     described = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
     show(described, lambda: _print_finetuned(done, settings))
@@ -237,9 +235,7 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
 
 
 @contextmanager
-def _training_shown(
-    folder: Path, settings: bottleneck.FinetuneSettings, tensorboard: Path | None
-) -> Iterator[dict[str, Any]]:
+def _training_shown(folder: Path, epochs: int, tensorboard: Path | None) -> Iterator[Any]:
     """Yield ``progress`` and ``watch`` for a training; if interrupted, say how to resume it."""
     from bottleneck.finetune.checkpoints import Checkpoint
     from bottleneck.pictures import epoch_log
@@ -250,7 +246,7 @@ def _training_shown(
 
             def watch(epoch: Mapping[str, float]) -> None:
                 note(
-                    f"epoch {epoch['epoch']} of {settings.epochs}: loss {epoch['loss']:.4g}, "
+                    f"epoch {epoch['epoch']} of {epochs}: loss {epoch['loss']:.4g}, "
                     f"accuracy {epoch['accuracy']:.4f}; validation loss {epoch['val_loss']:.4g}, "
                     f"accuracy {epoch['val_accuracy']:.4f}"
                 )

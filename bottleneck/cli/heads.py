@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,9 +41,8 @@ def fit_head(
     """Fit a classifier on the features of the cache's last extraction."""
     check_for_mlp(settings.clf, [name for name, file in vars(epochs).items() if file])
     options.check_picture(epochs.picture)
-    features = bottleneck.load_features(
-        bottleneck.Cache(folders.cache), chosen, memory=options.memory_of(memory)
-    )
+    store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
+    features = bottleneck.load_features(store, chosen, memory=limit)
     alike = notes.find_alike(features.images) if near_duplicates else {}
     with progress_shown(unit="epochs") as progress:
         head = bottleneck.fit_head(features, settings, progress=progress)
@@ -175,8 +173,7 @@ def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sql
 
 
 def _print_ranked(ranked: Sequence["Ranked"], metric: str) -> None:
-    describe = _described if wanted("json") else partial(_row, metric=metric)
-    rows = [describe(each) for each in ranked]
+    rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked]
     if wanted("json", "csv"):
         print_table(rows)
         return

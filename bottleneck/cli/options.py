@@ -63,9 +63,6 @@ NearDuplicates = Annotated[
 NewName = Annotated[Name | None, Doc("Name of the result; by default a descriptive name.")]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
-_NAMED = frozenset({"bank", "command", "head", "layer", "layers", "model"})
-"""Parameters whose values are names."""
-
 
 @settings("Folders", kw_only=True)
 class Folders:
@@ -170,7 +167,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
         ) from error
 
 
-def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[str]] | None:
+def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[str]]:
     """Return a function that completes the values of an option.
 
     Parameters
@@ -182,11 +179,9 @@ def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[st
 
     Returns
     -------
-    callable or None
-        As Typer calls it; None if there is nothing to complete.
+    callable
+        As Typer calls it; it returns nothing where no values are known.
     """
-    if value.name not in _NAMED and not value.choices:
-        return None
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         known = commands if value.name == "command" else value.choices
@@ -222,7 +217,7 @@ def _names(kind: str, typed: dict[str, Any]) -> Iterable[str]:
 
         network = Network(find_model(typed["model"]))
         return [*network.aliases, *network.layers]
-    runs = cache.runs(damaged_too=False)
+    runs = cache.runs(damaged_too=False) if kind in {"model", "layer"} else []
     if kind == "model":
         return {run.model for run in runs}
     return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}

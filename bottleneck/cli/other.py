@@ -6,8 +6,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import MISSING
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,9 +111,9 @@ def config(
     rows = [_setting(each.name, value, file) for each in chosen for value in each.values.values()]
 
     def text() -> None:
-        for name, settings in groupby(rows, itemgetter("command")):
+        for name in dict.fromkeys(row["command"] for row in rows):
             print(f"\n[{name.replace(' ', '.')}]")
-            for row in settings:
+            for row in (row for row in rows if row["command"] == name):
                 print(f"{_toml(row['key'], row['value']):<40}  # {row['from']}")
 
     show(rows, text)

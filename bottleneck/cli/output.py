@@ -25,7 +25,7 @@ __all__ = [
 
 _form = ContextVar("form", default="text")
 
-_Show = Callable[[str, int, int, float, Mapping[str, int]], None]
+_Show = Callable[..., None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
 _UNLIMITED = 100_000
@@ -61,7 +61,7 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def printed_as(form: str) -> Iterator[None]:
+def printed_as(form: str = "text") -> Iterator[None]:
     """Print results in another form.
 
     Parameters
@@ -187,7 +187,7 @@ def progress_shown(
         Takes the stage, the number done, the total, and other counts by name.
     """
     if quiet:
-        yield _report(lambda *_: None)
+        yield _report(lambda *_, **__: None)
     elif as_json and wanted("json"):
         yield _report(partial(_json_line, unit))
     elif sys.stderr.isatty():
@@ -209,9 +209,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _draw(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
-) -> None:
+def _draw(title: str, columns: list[str], cells: list[list[str]], right: list[bool]) -> None:
     """Print a table; on a narrow terminal, print the cells of a row below each other.
 
     Tables of many cells, or of pairs of a name and a value, stay tables.
@@ -260,9 +258,7 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     return widths
 
 
-def _print_below_each_other(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]
-) -> None:
+def _print_below_each_other(title: str, columns: list[str], cells: list[list[str]]) -> None:
     if title:
         print(title)
     for place, row in enumerate(cells):
@@ -286,7 +282,7 @@ def _bar(unit: str) -> Iterator[_Show]:
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, progress.TaskID] = {}
 
-        def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
+        def show(stage: str, done: int, total: int, rate: float, **counts: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="")
             text = _counted(counts)
@@ -295,9 +291,7 @@ def _bar(unit: str) -> Iterator[_Show]:
         yield show
 
 
-def _line(
-    unit: str, stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]
-) -> None:
+def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     if not done:
         return  # a line for the eye can wait until there is something to tell
     left = timedelta(seconds=round((total - done) / rate)) if rate else None
@@ -305,9 +299,7 @@ def _line(
     note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
 
 
-def _json_line(
-    unit: str, stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]
-) -> None:
+def _json_line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     speed = {f"{unit}_per_second": round(rate, 3)}
     left = {"seconds_left": round((total - done) / rate, 1) if rate else None}
     note(json.dumps({"stage": stage, "done": done, "total": total, **speed, **left, **counts}))
@@ -325,7 +317,7 @@ def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..
         began, before = started.setdefault(stage, (now, done))
         if done in {0, total} or now - last >= seconds:
             last = now
-            show(stage, done, total, (done - before) / max(1e-9, now - began), counts)
+            show(stage, done, total, (done - before) / max(1e-9, now - began), **counts)
 
     return report
 

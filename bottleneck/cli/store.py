@@ -20,6 +20,7 @@ from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
 if TYPE_CHECKING:
     from bottleneck.cache import Bank
     from bottleneck.exchange import Exchange
+    from bottleneck.extract import Recheck
 
 __all__ = [
     "cache_compact",
@@ -84,26 +85,24 @@ def cache_verify(
     with progress_shown(unit="parts") as progress:
         result = verify_cache(store, banks=banks, progress=progress)
     rows = [asdict(each) for each in result.banks]
-    damage = [asdict(each) for each in result.damage]
-    skipped = _recheck(store, rows, damage, images=images, seed=seed) if deep else {}
-    content = {"banks": rows, "damage": damage, "skipped": skipped}
+    rechecks = _recheck(store, rows, images=images, seed=seed) if deep else []
+    damaged = [*result.damage, *(each for found in rechecks for each in found.damage)]
+    skipped = {found.bank: found.skipped for found in rechecks}
+    content = {"banks": rows, "damage": list(map(asdict, damaged)), "skipped": skipped}
     show(content, lambda: print_table(rows))
-    for each in damage:
-        place = f"moved to {each['moved_to']}" if each["moved_to"] else "left in place"
-        note(f"damaged: {each['path']} ({each['reason']}), {place}")
-    if damage:
-        if any(each["moved_to"] for each in damage):
+    for each in damaged:
+        place = f"moved to {each.moved_to}" if each.moved_to else "left in place"
+        note(f"damaged: {each.path} ({each.reason}), {place}")
+    if damaged:
+        if any(each.moved_to for each in damaged):
             note("run extract (or import) again to recompute what was moved")
         sys.exit(1)
 
 
 def _recheck(
-    cache: "bottleneck.Cache",
-    rows: list[dict[str, Any]],
-    damage: list[dict[str, Any]],
-    **sample: int,
-) -> dict[str, str | None]:
-    """Recompute a sample of rows of each bank; add the result to its row and to the damage."""
+    cache: "bottleneck.Cache", rows: list[dict[str, Any]], **sample: int
+) -> "list[Recheck]":
+    """Recompute a sample of rows of each bank, and add the result to the bank's row."""
     with loading():
         from bottleneck.extract import recheck_banks
 
@@ -113,10 +112,9 @@ def _recheck(
     for row, found in zip(rows, rechecks, strict=True):
         row |= {"recomputed": found.rows, "difference": found.difference}
         row["damaged"] += len(found.damage)
-        damage += map(asdict, found.damage)
         if found.skipped:
             note(f"note: some rows of {found.bank} could not be recomputed: {found.skipped}")
-    return {found.bank: found.skipped for found in rechecks}
+    return rechecks
 
 
 @add_command("cache compact", "Features")
