@@ -216,11 +216,11 @@ def _compare(store: "bottleneck.ExperimentLog", settings: RankSettings) -> None:
     first, second = (store.experiment(number) for number in settings.compare or ())
     metric = settings.sort or default_metric([first, second])
     found = compare(first, second, metric)
-    row, (low, high) = asdict(found) | {"better": found.better}, found.interval
+    row, better, (low, high) = asdict(found), {"better": found.better}, found.interval
     if wanted("csv"):
         row["first_mean"], row["second_mean"] = row.pop("means")
         row["low"], row["high"] = row.pop("interval")
-        print_table([row])
+        print_table([row | better])
         return
 
     def text() -> None:
@@ -235,4 +235,4 @@ def _compare(store: "bottleneck.ExperimentLog", settings: RankSettings) -> None:
             else "the interval includes 0: these folds do not show which is better"
         )
 
-    show(row, text)
+    show(row | better, text)

@@ -203,9 +203,8 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return (" x " if all(isinstance(each, int) for each in value) else ", ").join(
-            map(_text, value)
-        )
+        separator = " x " if all(isinstance(each, int) for each in value) else ", "
+        return separator.join(map(_text, value))
     return str(value)
 
 
