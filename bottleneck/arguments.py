@@ -133,18 +133,15 @@ def find_layers(
     """
     known = {layer: (layer,) for layer in layers}
     known |= {alias: (layer,) for layer, aliases in layers.items() for alias in aliases}
-    if name in known:
-        return known[name]
     modules: dict[str, tuple[str, ...]] = {}
     for layer in layers:
         parts = layer.split(".")
         for depth in range(1, len(parts)):
             module = ".".join(parts[:depth])
             modules[module] = (*modules.get(module, ()), layer) if whole else (layer,)
-    if name in modules:
-        return modules[name]
-    for among in (known, modules) if patterns else ():
-        found = {layer for each in matching(among, name) for layer in among[each]}
+    for among in (known, modules):
+        names = matching(among, name) if patterns else among.keys() & {name}
+        found = {layer for each in names for layer in among[each]}
         if found:
             return tuple(layer for layer in layers if layer in found)
     return ()

@@ -9,13 +9,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType
 from typing import (
     Annotated,
     Any,
     Literal,
     TypeVar,
-    Union,
     dataclass_transform,
     get_args,
     get_origin,
@@ -28,19 +27,13 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from bottleneck.arguments import listed
-from bottleneck.errors import (
-    BottleneckError,
-    UnknownNameError,
-    UsageError,
-    did_you_mean,
-)
+from bottleneck.errors import BottleneckError, UnknownNameError, UsageError, did_you_mean
 
-__all__ = ["Declared", "Option", "check", "declared", "expected", "settings"]
+__all__ = ["ARGUMENT", "Declared", "Option", "check", "declared", "expected", "settings"]
 
 _T = TypeVar("_T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-_OTHER_TYPE = "a string"
 _BOUNDS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 
 
@@ -73,11 +66,13 @@ class Option:
     own: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+ARGUMENT = Option(argument=True)
+
+
 class Declared:
     """A declared value.
 
-    Attributes
+    Parameters
     ----------
     name : str
         Name of the parameter.
@@ -87,64 +82,48 @@ class Declared:
         Default value; `dataclasses.MISSING` if it is required.
     group : str
         Title of the settings that declare it.
+
+    Attributes
+    ----------
+    type : Any
+        The type without annotations.
+    doc : str
+        The help text.
+    option : Option
+        Its command-line option; the outermost annotation takes precedence.
+    takes_several : bool
+        Whether it is a list of any length.
+    flag : str
+        The option's name, without its opposite; in the singular, if it may repeat.
+    opposite : str
+        The opposite of a flag, such as ``--crop`` or ``--no-balanced``.
+    key : str
+        The key in ``bottleneck.toml``, equal to the option's name.
+    choices : tuple of str
+        The allowed words, or the known ones.
+    default_text : str
+        The default as typed on the command line; empty if there is nothing to show.
     """
 
-    name: str
-    annotation: Any
-    default: Any
-    group: str = ""
-
-    @property
-    def type(self) -> Any:
-        """The type without annotations."""
-        return get_args(self.annotation)[0]
-
-    @property
-    def doc(self) -> str:
-        """The help text."""
-        notes = _notes(self.annotation)
-        return next(each.documentation for each in notes if isinstance(each, Doc))
-
-    @property
-    def option(self) -> Option:
-        """Its command-line option; the outermost annotation takes precedence."""
-        found = [vars(each) for each in _notes(self.annotation) if isinstance(each, Option)]
-        return Option(**{name: value for each in found for name, value in each.items() if value})
-
-    @property
-    def flag(self) -> str:
-        """The option's name, without its opposite; in the singular, if it may repeat."""
+    def __init__(self, name: str, annotation: Any, default: Any, group: str = "") -> None:
+        self.name, self.annotation, self.default, self.group = name, annotation, default, group
+        self.type = get_args(annotation)[0]
+        self.takes_several = Ellipsis in get_args(self.type)
+        notes = list(_notes(annotation))
+        self.doc = next(each.documentation for each in notes if isinstance(each, Doc))
+        found = [vars(each) for each in notes if isinstance(each, Option)]
+        given = {name: value for each in found for name, value in each.items() if value}
+        self.option = Option(**given)
         repeats = self.takes_several and not self.option.argument
-        name = self.name.removesuffix("s") if repeats else self.name
-        return (self.option.name or f"--{name.replace('_', '-')}").partition("/")[0]
-
-    @property
-    def opposite(self) -> str:
-        """The opposite of a flag, such as ``--crop`` or ``--no-balanced``."""
-        return (self.option.name or "").partition("/")[2] or f"--no-{self.flag[2:]}"
-
-    @property
-    def key(self) -> str:
-        """The key in ``bottleneck.toml``, equal to the option's name."""
-        return self.flag[2:].replace("-", "_")
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The allowed words, or the known ones."""
-        return self.option.words or _words(self.type)
-
-    @property
-    def takes_several(self) -> bool:
-        """Whether it is a list of any length."""
-        return Ellipsis in get_args(self.type)
-
-    @property
-    def default_text(self) -> str:
-        """The default as typed on the command line; empty if there is nothing to show."""
-        if self.default in {dataclasses.MISSING, None, ()} or self.type is bool:
-            return ""
-        several = isinstance(self.default, tuple)
-        return ", ".join(map(str, self.default)) if several else str(self.default)
+        long = f"--{(name.removesuffix('s') if repeats else name).replace('_', '-')}"
+        self.flag, _, opposite = (self.option.name or long).partition("/")
+        self.opposite = opposite or f"--no-{self.flag[2:]}"
+        self.key = self.flag[2:].replace("-", "_")
+        words = tuple(each for each in notes if isinstance(each, str))
+        self.choices: tuple[str, ...] = self.option.words or words
+        nothing = default in {dataclasses.MISSING, None, ()} or self.type is bool
+        text = ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        self.default_text = "" if nothing else text
 
 
 @dataclass_transform(frozen_default=True)
@@ -266,15 +245,15 @@ def expected(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _described(*arguments)
-    if origin in {Union, UnionType}:
-        kinds = [each for each in arguments if each is not NoneType]
-        return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
     if origin is Literal:
         return listed(arguments)
     if origin is tuple:
         number = "" if Ellipsis in arguments else f"{len(arguments)} values, each "
         return f"{number}{expected(arguments[0])}"
-    return _TYPES.get(annotation, _OTHER_TYPE)
+    if arguments:  # a union
+        kinds = [each for each in arguments if each is not NoneType]
+        return " or ".join(expected(each) for each in kinds if not dataclasses.is_dataclass(each))
+    return _TYPES.get(annotation, "a string")
 
 
 def _described(kind: Any, *notes: Any) -> str:
@@ -296,17 +275,9 @@ def _described(kind: Any, *notes: Any) -> str:
 
 
 def _notes(annotation: Any) -> Iterator[Any]:
-    """Yield the annotations of a type and its parts, innermost first."""
+    """Yield the annotations and literals of a type and its parts, innermost first."""
     for each in get_args(annotation):
         yield from _notes(each) if get_args(each) else [each]
-
-
-def _words(annotation: Any) -> tuple[str, ...]:
-    """Return the words among a type's values."""
-    if get_origin(annotation) is Literal:
-        return tuple(map(str, get_args(annotation)))
-    inner = [each for each in get_args(annotation) if get_origin(each) or isinstance(each, type)]
-    return tuple(word for each in inner for word in _words(each))
 
 
 def _missing(field: Declared) -> str:
@@ -316,7 +287,7 @@ def _missing(field: Declared) -> str:
 def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]) -> Exception:
     """Return an error that describes the invalid values in one sentence."""
     told: dict[str, str] = {}
-    kind: type[BottleneckError] = UsageError
+    types = {each["type"] for each in errors}
     for error in errors:
         name, given = next(iter(error["loc"]), ""), error["input"]
         own = error.get("ctx", {}).get("error")
@@ -331,8 +302,6 @@ def _refusal(errors: Sequence[Mapping[str, Any]], fields: Mapping[str, Declared]
         elif name not in told:
             field = fields[name]
             near = did_you_mean(given, field.choices) if isinstance(given, str) else ""
-            others = {each["type"] for each in errors} - {"literal_error", "dataclass_type"}
-            if error["type"] == "literal_error" and not others:
-                kind = UnknownNameError
             told[name] = f"`{name}` must be {expected(field.annotation)}, got {given!r:.80}{near}"
+    kind = UnknownNameError if types <= {"literal_error", "dataclass_type"} else UsageError
     return kind("; ".join(told.values()).replace("?; ", "?, and "))

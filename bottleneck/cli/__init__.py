@@ -1,21 +1,37 @@
 """The command line: parse, call the library, print. No other module imports it."""
 
+import inspect
+import re
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING
+from functools import wraps
 from types import FrameType
+from typing import Annotated, Any, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import bottleneck
 
 # These modules add their commands.
 from bottleneck.cli import features, fitted, heads, other, store  # noqa: F401
-from bottleneck.cli.command import application
+from bottleneck.cli.command import COMMANDS, Command, in_order
+from bottleneck.cli.options import completer
 from bottleneck.cli.output import stop
 from bottleneck.errors import first_line, is_out_of_memory
+from bottleneck.fields import Declared, expected
 
 __all__ = ["app", "main"]
 
-app = application()
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CACHE_HELP = "Inspect and maintain the feature cache."
+_GENERAL = "General"
+_NO = "no_"
+_CONFIG_HELP = "File with settings; by default bottleneck.toml, if it exists."
+_METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "true or false": ""}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ------
     SystemExit
         The command has failed, or was stopped by a signal; its code is the exit status.
+    ValueError
+        It is not called in the main thread.
     """
     try:
         with _signals_end_it():
@@ -59,25 +77,166 @@ def _signals_end_it() -> Iterator[None]:
     Python discards an exception that a handler raises while an object is being removed; then the
     next report of progress ends the command, or the command ends by itself.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    taken = {number: each for number, each in handlers.items() if each is not signal.SIG_IGN}
 
     def end(number: int, _frame: FrameType | None) -> None:
-        for each in taken:
+        for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
         stop.number = number
         stop.check()
 
     stop.number = None
-    for number in taken:
-        signal.signal(number, end)
+    taken = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {each: signal.signal(each, end) for each in taken}
     try:
         yield
         stop.check()
     finally:
         if stop.number is None:
-            for number, handler in taken.items():
-                signal.signal(number, handler)
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def _application() -> typer.Typer:
+    """Return the application with all commands."""
+    app = typer.Typer(
+        cls=_Group,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Run a frozen pretrained network over your images once, keep its activations, then "
+        "train and compare classifier heads in seconds.",
+    )
+    app.callback(invoke_without_command=True)(_main)
+    cache = typer.Typer(cls=_Group, no_args_is_help=True, help=_CACHE_HELP)
+    app.add_typer(cache, name="cache", rich_help_panel="Features")
+    for command in in_order():
+        group, _, name = command.name.rpartition(" ")
+        paragraphs = inspect.cleandoc(command.function.__doc__ or "").split("\n\n")
+        (cache if group else app).command(
+            name,
+            cls=_Command,
+            help="\n\n".join(each.replace("\n", " ") for each in paragraphs),
+            rich_help_panel=None if group else command.panel,
+        )(_typed(command))
+    return app
+
+
+class _Command(TyperCommand):
+    """A command whose help shows no types of flags, and lists options without a group last."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx), _GENERAL)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+        return [str(self.options_metavar), *(str(each.metavar) for each in arguments)]
+
+
+class _Group(TyperGroup):
+    """A group whose help shows no types of flags."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain(super().get_params(ctx), "Options")
+
+
+def _plain(parameters: list[Any], panel: str) -> list[Any]:
+    """Remove the types that Typer shows without choices, ``<bool>`` and ``<str>``; add panels."""
+    for each in parameters:
+        if each.param_type_name == "argument":
+            each.display_type_rich = lambda **_: ""
+        else:
+            each.metavar = "" if each.is_flag else each.metavar
+            each.rich_help_panel = getattr(each, "rich_help_panel", None) or panel
+    return parameters
+
+
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(bottleneck.__version__)
+        raise typer.Exit
+
+
+def _typed(command: Command) -> Callable[..., Any]:
+    """Return a function of texts and flags, as Typer needs it."""
+
+    @wraps(command.function)
+    def run(**options: Any) -> Any:
+        given: dict[str, Any] = {}
+        for key, value in options.items():
+            name = key.removeprefix(_NO)
+            if value in (None, [], ()):
+                continue
+            if name in given:
+                flags = command.values[name]
+                raise typer.BadParameter(f"{flags.flag} and {flags.opposite} exclude each other")
+            given[name] = value if name == key else False
+        return command.run(given, given.pop("config", None))
+
+    signature = inspect.Signature(list(_parameters(command)))
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+    return run
+
+
+def _parameters(command: Command) -> Iterator[inspect.Parameter]:
+    """Yield the parameters that Typer turns into options; all are texts or flags."""
+    for value in sorted(command.values.values(), key=lambda each: each.default is not MISSING):
+        shared: dict[str, Any] = {
+            "help": _help(value, command),
+            "show_default": False,
+            "metavar": _metavar(value),
+            "autocompletion": completer(value, COMMANDS),
+        }
+        panel = value.group or _GENERAL
+        if value.option.argument:
+            yield _parameter(value.name, _kind(value), typer.Argument(**shared))
+            continue
+        option = typer.Option(value.flag, rich_help_panel=panel, **shared)
+        yield _parameter(value.name, _kind(value), option)
+        if _kind(value) is bool:
+            shared = {"help": f"The opposite of {value.flag}.", "rich_help_panel": panel}
+            hidden = value.opposite not in (value.option.name or "")
+            option = typer.Option(value.opposite, hidden=hidden, **shared)
+            yield _parameter(f"{_NO}{value.name}", bool, option)
+    yield _parameter("config", str, typer.Option("--config", metavar="FILE", help=_CONFIG_HELP))
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    annotation, keyword = Annotated[kind | None, option], inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=None, annotation=annotation)
+
+
+def _kind(value: Declared) -> Any:
+    """Return the type for Typer: a flag, a text, or several texts."""
+    kinds = (value.type, *get_args(value.type))
+    if value.takes_several:
+        return list[str]
+    if bool in kinds:
+        return bool
+    return tuple[str, str] if any(get_origin(each) is tuple for each in kinds) else str
+
+
+def _help(value: Declared, command: Command) -> str:
+    flags = {each.name: each.flag for each in command.values.values()}
+    text = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[1]), value.doc)
+    if value.choices and value.choices != ("auto",):
+        text = f"{text} One of {', '.join(value.choices)}."
+    if value.default is MISSING:
+        return rf"{text} \[required]"
+    default = value.default_text
+    return rf"{text} \[default: {default}]" if default else text
+
+
+def _metavar(value: Declared) -> str:
+    """Return the placeholder of a value in the help, nothing for a flag."""
+    if value.option.argument:
+        name = value.name.upper() + "..." * value.takes_several
+        return name if value.default is MISSING else f"[{name}]"
+    words = expected(value.annotation)
+    kind = next((short for long, short in _METAVARS.items() if long in words), "TEXT")
+    return value.option.metavar or (f"auto|{kind}" if words.startswith("auto or") else kind)
+
+
+app = _application()

@@ -7,16 +7,15 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, print_json, print_list, print_table, progress_shown
+from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
 from bottleneck.errors import UsageError
-from bottleneck.fields import Option
-from bottleneck.settings import ExtractSettings, ImageSettings
+from bottleneck.fields import ARGUMENT
+from bottleneck.settings import ImageSettings
 from bottleneck.settings.values import Augmentation, Count, Pixels
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["augment_preview", "extract", "layers", "models"]
 
 _FLOAT16_BYTES = 2
+_OF_MODELS = ("model", "library", "parameters", "input", "weights", "default layer", "top-1")
 _MANY_PARTS = 500
 """Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
 
@@ -32,11 +32,10 @@ _MANY_PARTS = 500
 @add_command("extract", "Features")
 def extract(
     images: ImageSettings,
-    settings: ExtractSettings,
+    settings: bottleneck.ExtractSettings,
     cache: options.CacheFolder = Path("cache"),
     near_duplicates: options.NearDuplicates = False,
     dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
-    as_json: options.AsJson = False,
 ) -> Any:
     """Compute missing features of images and store them in the cache.
 
@@ -49,12 +48,15 @@ def extract(
     found = bottleneck.ImageSet.open(images.data, name=images.image_set, seed=images.seed)
     with loading():
         find_model(settings.model)  # a name that is not known needs no PyTorch
-        from bottleneck.extract import count_cached, extract_features
+        from bottleneck.extract import count_cached, extract_features, forecast_extraction
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     if dry_run:
-        return _forecast(found, base, store, settings, as_json=as_json)
+        with progress_shown(as_json=True) as progress:
+            forecast = forecast_extraction(found, base, store, settings, progress=progress)
+        _print_forecast(found, forecast)
+        return forecast
     try:
-        with progress_shown(as_json=as_json) as progress:
+        with progress_shown(as_json=True) as progress:
             done = extract_features(found, base, store, settings, progress=progress)
     except SystemExit:
         safe, distinct = count_cached(found, base, store, settings)
@@ -64,22 +66,18 @@ def extract(
     usable = replace(found, items=bottleneck.ImageSet.read_csv(store.set_file(found.name)).items)
     alike = notes.find_alike(usable) if near_duplicates else {}
     notes.note_image_set(usable)
-    if as_json:
-        print_json(done.as_dict() | alike)
-    else:
-        _print_extraction(done, cache)
+    show(done.as_dict() | alike, lambda: _print_extraction(done, cache))
     _note_extraction(done, store)
     return done
 
 
 @add_command("layers", "Features")
 def layers(
-    model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), Option(argument=True)],
+    model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), ARGUMENT],
     image_size: Annotated[
         Pixels | None,
         Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
     ] = None,
-    as_json: options.AsJson = False,
 ) -> None:
     """List a base's layers with their aliases, shapes, sizes and costs.
 
@@ -107,44 +105,25 @@ def layers(
         for layer in sized.values()
     ]
     title = f"{model} at {height} x {width} pixels, {total / 1e9:.3f} G multiply-adds"
-    print_table(rows, title=title, as_json=as_json)
-    if not as_json:
-        note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
-        note(f"default layer: {found.default_layer}")
+    print_table(rows, title)
+    note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
+    note(f"default layer: {found.default_layer}")
 
 
-@add_command("models", "Features")
-def models(
-    markdown: Annotated[bool, Doc("Print a Markdown table.")] = False,
-    as_json: options.AsJson = False,
-) -> None:
+@add_command("models", "Features", "markdown", "as_json")
+def models() -> None:
     """List the bases by name.
 
     Top-1 is the ImageNet accuracy in percent that the source of the default weights publishes.
     """
     from bottleneck.bases import list_models, timm_release
 
-    if markdown and as_json:
-        raise UsageError("`markdown` and `as_json` exclude each other; give one")
     found, errors = list_models()
     for error in errors:
         note(f"note: {error}")
-    rows = [
-        {
-            "model": row.name,
-            "library": row.library,
-            "parameters": row.parameters,
-            "input": row.image_size,
-            "weights": row.weights,
-            "default layer": row.default_layer,
-            "top-1": row.top1,
-        }
-        for row in found
-    ]
-    print_table(rows, as_json=as_json, markdown=markdown)
-    if not as_json:
-        version, names = timm_release()
-        note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
+    print_table([dict(zip(_OF_MODELS, vars(row).values(), strict=True)) for row in found])
+    version, names = timm_release()
+    note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
 
 
 @add_command("augment-preview", "Features")
@@ -154,7 +133,6 @@ def augment_preview(
     views: Annotated[Count, Doc("Number of views of each image.")] = 8,
     images: Annotated[Count, Doc("Number of images.")] = 6,
     output: Annotated[Path, Doc("Picture to write, ending in .png.")] = Path("augment-preview.png"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Draw augmented views of some training images, next to the originals."""
     if output.suffix.lower() != ".png":
@@ -170,45 +148,25 @@ def augment_preview(
     content = io.BytesIO()
     draw_views(found, augment, views=views, count=images).save(content, "PNG")
     atomic_write(output, content.getvalue())
-    if as_json:
-        drawn = {"picture": str(output), "policy": policy.name, "views": views}
-        print_json(drawn | policy.as_dict())
-        return
-    print(f"{views} views by {policy.name!r} drawn to {output}")
+    drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
+    show(drawn, lambda: print(f"{views} views by {policy.name!r} drawn to {output}"))
 
 
-def _forecast(
-    images: "bottleneck.ImageSet",
-    base: "bottleneck.FrozenBase",
-    cache: "bottleneck.Cache",
-    settings: ExtractSettings,
-    *,
-    as_json: bool,
-) -> "Forecast":
+def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     """Print what an extraction would take."""
-    from bottleneck.extract import forecast_extraction
-
-    quiet = not (as_json or sys.stderr.isatty())
-    with progress_shown(quiet=quiet, as_json=as_json) as progress:
-        found = forecast_extraction(images, base, cache, settings, progress=progress)
     notes.note_image_set(images)
-    if as_json:
-        print_json(found.as_dict())
-    else:
-        memory = found.peak_memory
-        print_list(
-            {
-                "images found": str(found.images),
-                "images missing from the cache": str(found.missing),
-                "augmented views missing": str(found.missing_views),
-                "seconds": f"{found.seconds:.1f}",
-                "megabytes on disk": f"{found.bytes_on_disk / 1e6:.1f}",
-                "megabytes of memory at most": f"{memory / 1e6:.0f}" if memory else "unknown",
-            }
-        )
-        note(f"estimated from a trial of {found.trial} images, which stores nothing")
+    memory = found.peak_memory
+    facts = {
+        "images found": str(found.images),
+        "images missing from the cache": str(found.missing),
+        "augmented views missing": str(found.missing_views),
+        "seconds": f"{found.seconds:.1f}",
+        "megabytes on disk": f"{found.bytes_on_disk / 1e6:.1f}",
+        "megabytes of memory at most": f"{memory / 1e6:.0f}" if memory else "unknown",
+    }
+    show(found.as_dict(), lambda: print_list(facts))
+    note(f"estimated from a trial of {found.trial} images, which stores nothing")
     notes.note_rejected(found.rejected)
-    return found
 
 
 def _print_extraction(done: "Extraction", cache: Path) -> None:
@@ -247,4 +205,4 @@ def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
     notes.note_random(done.weights_random)
     notes.note_rejected(done.rejected)
     if done.rejected:
-        raise typer.Exit(1)
+        sys.exit(1)

@@ -3,27 +3,21 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, print_json, print_list, print_table, progress_shown
+from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
 from bottleneck.errors import UsageError
-from bottleneck.fields import Option
-from bottleneck.settings import (
-    AdviseSettings,
-    EvaluateSettings,
-    FinetuneSettings,
-    LayerSettings,
-    PredictSettings,
-)
+from bottleneck.fields import ARGUMENT, Option
+from bottleneck.settings import EvaluateSettings, LayerSettings
 
 if TYPE_CHECKING:
     from bottleneck.advise import Advice, Estimate
@@ -34,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["advise", "evaluate", "finetune", "predict"]
 
+_METRICS = ("accuracy", "balanced_accuracy", "log_loss", "calibration_error", "average_precision")
+
 
 @add_command("evaluate", "Judge")
 def evaluate(
@@ -41,7 +37,6 @@ def evaluate(
     folders: options.Folders,
     head: options.HeadName = None,
     picture: options.Picture = None,
-    as_json: options.AsJson = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
     from bottleneck.bases import is_finetuned
@@ -66,25 +61,18 @@ def evaluate(
         draw_confusion_matrix(evaluation, folder.name, picture)
         note(f"confusion matrix drawn to {picture}")
     notes.note_features(features.images, [source], [split])
-    if as_json:
-        print_json({"head": folder.name, **evaluation.as_dict()})
-    else:
-        print(f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}")
-        _print_evaluation(evaluation)
+    title = f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}"
+    content = {"head": folder.name, **evaluation.as_dict()}
+    show(content, lambda: _print_evaluation(title, evaluation))
     return evaluation
 
 
-def _print_evaluation(evaluation: "Evaluation") -> None:
+def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
+    print(title)
     low, high = evaluation.accuracy_interval
-    print_list(
-        {
-            "accuracy": f"{evaluation.accuracy:.4f} (95% interval {low:.4f} to {high:.4f})",
-            "balanced accuracy": f"{evaluation.balanced_accuracy:.4f}",
-            "log loss": f"{evaluation.log_loss:.4f}",
-            "calibration error": f"{evaluation.calibration_error:.4f}",
-            "average precision": f"{evaluation.average_precision:.4f}",
-        }
-    )
+    facts = {name.replace("_", " "): f"{getattr(evaluation, name):.4f}" for name in _METRICS}
+    facts["accuracy"] += f" (95% interval {low:.4f} to {high:.4f})"
+    print_list(facts)
     print_table([vars(found) for found in evaluation.classes])
     labels = [found.label for found in evaluation.classes]
     print_table(
@@ -97,32 +85,26 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
 
 @add_command("advise", "Judge")
 def advise(
-    settings: AdviseSettings,
+    settings: bottleneck.AdviseSettings,
     chosen: LayerSettings,
     picture: options.Picture = None,
     jobs: options.Jobs = -1,
     memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> Any:
     """Say what would help a head: more images, another layer or head, or fine-tuning.
 
     Measured on cached features: learning curves, the accuracy on each layer, and other heads.
     """
     options.check_picture(picture)
-    store = bottleneck.Cache(cache)
+    store, limit = bottleneck.Cache(cache), options.memory_of(memory)
     selections = bottleneck.select_layers(store, chosen)
     with loading():
         from bottleneck.advise import advise_on
     with progress_shown(unit="fits") as progress, options.in_parallel(jobs):
-        advice = advise_on(
-            store, selections, settings, memory=options.memory_of(memory), progress=progress
-        )
+        advice = advise_on(store, selections, settings, memory=limit, progress=progress)
     notes.note_features(bottleneck.ImageSet.read_csv(store.set_file(advice.image_set)), selections)
-    if as_json:
-        print_json(advice.as_dict())
-    else:
-        _print_advice(advice)
+    show(advice.as_dict(), lambda: _print_advice(advice))
     if picture:
         from bottleneck.pictures import draw_advice
 
@@ -143,7 +125,7 @@ def _print_advice(advice: "Advice") -> None:
         for each in curve.points
     ]
     forecasts = [_reached(each.images, each.accuracy) for each in curve.forecasts]
-    print_table([*points, *forecasts], title=f"learning curve of {advice.layer}, then its forecast")
+    print_table([*points, *forecasts], f"learning curve of {advice.layer}, then its forecast")
     layers = [
         {
             "layer": each.layer,
@@ -157,13 +139,13 @@ def _print_advice(advice: "Advice") -> None:
         }
         for each in evidence.layers
     ]
-    print_table(layers, title="layers")
+    print_table(layers, "layers")
     less = f"less {advice.clf}"
     heads = [
         {"head": each.clf, "accuracy": each.accuracy.value, less: str(each.difference)}
         for each in evidence.heads
     ]
-    print_table(heads, title="other heads")
+    print_table(heads, "other heads")
     print(f"verdict: {advice.verdict.sentence}")
 
 
@@ -174,12 +156,11 @@ def _reached(images: int, accuracy: "Estimate") -> dict[str, Any]:
 
 @add_command("finetune", "Fine-tune")
 def finetune(
-    settings: FinetuneSettings,
+    settings: bottleneck.FinetuneSettings,
     start: options.StartSettings,
     epochs: options.EpochSettings,
     folders: options.Folders,
     name: options.NewName = None,
-    as_json: options.AsJson = False,
 ) -> Any:
     """Train the top of a base, or all of it, starting from a head; the result is a new base.
 
@@ -200,22 +181,21 @@ def finetune(
     with loading():
         from bottleneck.finetune import default_images, finetune_head, is_first_process
     images = images or default_images(head, cache)
-    if first := is_first_process():
-        notes.note_image_set(images)
-    with _training_shown(folder, settings, epochs.tensorboard, quiet=not first) as shown:
-        run = {name: getattr(start, name) for name in ("weights", "device", "devices", "resume")}
-        done = finetune_head(head, images, cache, folder, settings, **run, **shown)
-    if first:
-        if as_json:
-            print_json({"head": folder.name, "model": str(folder), **done.head.as_dict()})
-        else:
-            _print(done, settings)
-        notes.note_replaced(replaced)
-        _note_end(done, settings, epochs.picture)
+    places = {name: getattr(start, name) for name in ("weights", "device", "devices", "resume")}
+    run = partial(finetune_head, head, images, cache, folder, settings, **places)
+    if not is_first_process():
+        return run()  # the first process reports
+    notes.note_image_set(images)
+    with _training_shown(folder, settings.epochs, epochs.tensorboard) as shown:
+        done = run(**shown)
+    described = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
+    show(described, lambda: _print_finetuned(done, settings))
+    notes.note_replaced(replaced)
+    _note_end(done, settings.learning_rate, epochs.picture)
     return done
 
 
-def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
+def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -> None:
     """Print what was trained, the scores, and the folder of the result."""
     from bottleneck.records import known_source
 
@@ -232,7 +212,7 @@ def _print(done: "Finetuned", settings: FinetuneSettings) -> None:
     print(f"saved as {done.folder}, which is both a head and a model")
 
 
-def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | None) -> None:
+def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> None:
     """Report problems of the training; exit with 1 for failures."""
     scores = done.head.scores
     best = scores["best_epoch"]
@@ -241,7 +221,7 @@ def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | Non
         note(
             f"warning: the training diverged in epoch {done.diverged}, as its loss was not "
             f"finite; the network {kept} was saved: use a --learning-rate below "
-            f"{settings.learning_rate:g}"
+            f"{learning_rate:g}"
         )
     elif not best:
         note(
@@ -251,24 +231,22 @@ def _note_end(done: "Finetuned", settings: FinetuneSettings, picture: Path | Non
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)
     if done.rejected or done.diverged:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 @contextmanager
-def _training_shown(
-    folder: Path, settings: FinetuneSettings, tensorboard: Path | None, *, quiet: bool
-) -> Iterator[dict[str, Any]]:
+def _training_shown(folder: Path, epochs: int, tensorboard: Path | None) -> Iterator[Any]:
     """Yield ``progress`` and ``watch`` for a training; if interrupted, say how to resume it."""
     from bottleneck.finetune.checkpoints import Checkpoint
     from bottleneck.pictures import epoch_log
 
-    logged = epoch_log(tensorboard / folder.name) if tensorboard and not quiet else nullcontext()
+    logged = epoch_log(tensorboard / folder.name) if tensorboard else nullcontext()
     try:
-        with progress_shown(quiet=quiet) as progress, logged as log:
+        with progress_shown() as progress, logged as log:
 
             def watch(epoch: Mapping[str, float]) -> None:
                 note(
-                    f"epoch {epoch['epoch']} of {settings.epochs}: loss {epoch['loss']:.4g}, "
+                    f"epoch {epoch['epoch']} of {epochs}: loss {epoch['loss']:.4g}, "
                     f"accuracy {epoch['accuracy']:.4f}; validation loss {epoch['val_loss']:.4g}, "
                     f"accuracy {epoch['val_accuracy']:.4f}"
                 )
@@ -277,7 +255,7 @@ def _training_shown(
 
             yield {"progress": progress, "watch": watch}
     except SystemExit:
-        if not quiet and Checkpoint(folder).exists:
+        if Checkpoint(folder).exists:
             note(
                 "stopped: run the same command with --resume to continue after the last "
                 "complete epoch"
@@ -287,10 +265,8 @@ def _training_shown(
 
 @add_command("predict", "Ship")
 def predict(
-    images: Annotated[
-        tuple[Path, ...], Doc("Image files, or folders of them."), Option(argument=True)
-    ],
-    settings: PredictSettings,
+    images: Annotated[tuple[Path, ...], Doc("Image files, or folders of them."), ARGUMENT],
+    settings: bottleneck.PredictSettings,
     head: options.HeadName = None,
     heads: options.HeadsFolder = Path("heads"),
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
@@ -300,37 +276,42 @@ def predict(
     Exits with 1 if images had to be left out; all others are predicted.
     """
     from bottleneck.heads import find_head
-    from bottleneck.images import RejectedImage
 
     _, fitted = find_head(heads, head)
     found = bottleneck.ImageSet.from_paths(images)
     with loading():
-        from bottleneck.predict import Prediction, load_base, predict_images
+        from bottleneck.predict import load_base, predict_images
     base = load_base(fitted, weights=settings.weights, device=settings.device)
     notes.note_random(base.weights_random)
     notes.note_image_set(found)
-    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    if not as_json:
-        table.writerow(["path", "class", *(f"p({label})" for label in fitted.classes)])
-    rejected = []
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
-        for result in predict_images(fitted, found, settings, base=base, progress=progress):
-            if isinstance(result, RejectedImage):
-                rejected.append(result)
-            if as_json:
-                print(json.dumps(_as_json(result)))
-            elif isinstance(result, Prediction):
-                shares = (round(share, 6) for share in result.probabilities.values())
-                table.writerow([result.path, result.label, *shares])
+        results = predict_images(fitted, found, settings, base=base, progress=progress)
+        rejected = _print_predictions(fitted.classes, results, as_json=as_json)
     notes.note_rejected(rejected)
     if rejected:
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
-def _as_json(result: "Prediction | RejectedImage") -> dict[str, Any]:
-    """Return a prediction, or the reason why there is none, in JSON types."""
+def _print_predictions(
+    classes: Sequence[str], results: "Iterable[Prediction | RejectedImage]", *, as_json: bool
+) -> "list[RejectedImage]":
+    """Print each prediction as soon as it is made; return the images without one."""
     from bottleneck.images import RejectedImage
 
-    if isinstance(result, RejectedImage):
-        return {"path": result.path, "error": result.reason}
-    return {"path": result.path, "class": result.label, "probabilities": result.probabilities}
+    rejected = []
+    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    if not as_json:
+        table.writerow(["path", "class", *(f"p({label})" for label in classes)])
+    for result in results:
+        row: dict[str, Any] = {"path": result.path}
+        if isinstance(result, RejectedImage):
+            rejected.append(result)
+            row["error"] = result.reason
+        else:
+            row |= {"class": result.label, "probabilities": result.probabilities}
+        if as_json:
+            print(json.dumps(row))
+        elif "class" in row:
+            shares = (round(share, 6) for share in row["probabilities"].values())
+            table.writerow([row["path"], row["class"], *shares])
+    return rejected

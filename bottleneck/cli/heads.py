@@ -10,19 +10,12 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import note, print_csv, print_json, print_table, progress_shown
-from bottleneck.errors import UsageError
+from bottleneck.cli.output import note, print_table, progress_shown, show, wanted
 from bottleneck.fields import Option
-from bottleneck.settings import (
-    FeatureSettings,
-    FitSettings,
-    RankSettings,
-    SweepFeatures,
-    SweepSettings,
-)
+from bottleneck.settings import FeatureSettings, RankSettings, SweepFeatures, check_for_mlp
 
 if TYPE_CHECKING:
-    from bottleneck.experiments import Experiment, Ranked
+    from bottleneck.experiments import Ranked
     from bottleneck.features import Features
     from bottleneck.records import FeatureSource
 
@@ -37,20 +30,19 @@ _BEST = 10
 
 @add_command("fit-head", "Heads")
 def fit_head(
-    settings: FitSettings,
+    settings: bottleneck.FitSettings,
     chosen: FeatureSettings,
     epochs: options.EpochSettings,
     folders: options.Folders,
     name: options.NewName = None,
     near_duplicates: options.NearDuplicates = False,
     memory: options.Memory = None,
-    as_json: options.AsJson = False,
 ) -> Any:
     """Fit a classifier on the features of the cache's last extraction."""
-    _check_epochs(settings, epochs)
-    features = bottleneck.load_features(
-        bottleneck.Cache(folders.cache), chosen, memory=options.memory_of(memory)
-    )
+    check_for_mlp(settings.clf, [name for name, file in vars(epochs).items() if file])
+    options.check_picture(epochs.picture)
+    store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
+    features = bottleneck.load_features(store, chosen, memory=limit)
     alike = notes.find_alike(features.images) if near_duplicates else {}
     with progress_shown(unit="epochs") as progress:
         head = bottleneck.fit_head(features, settings, progress=progress)
@@ -60,24 +52,11 @@ def fit_head(
     if settings.clf == "mlp":
         _show_epochs(head, folder.name, epochs)
     notes.note_features(features.images, [features.selection])
-    if as_json:
-        odd = {"leaks": features.images.leaks, "conflicts": features.images.conflicts}
-        print_json({"head": folder.name, **head.as_dict(), **odd, **alike})
-        return head
-    _print_fit(head, features)
-    print(f"saved as {folder}")
+    odd = {"leaks": features.images.leaks, "conflicts": features.images.conflicts, **alike}
+    described = {"head": folder.name, **head.as_dict(), **odd}
+    show(described, lambda: _print_fit(head, features, folder))
     notes.note_replaced(replaced)
     return head
-
-
-def _check_epochs(settings: FitSettings, epochs: options.EpochSettings) -> None:
-    """Reject options for epochs if there are none, and pictures that cannot be drawn."""
-    for name, file in vars(epochs).items():
-        if file and settings.clf != "mlp":
-            raise UsageError(
-                f"`{name}` is for mlp, not for {settings.clf}; leave it out, or give `clf=mlp`"
-            )
-    options.check_picture(epochs.picture)
 
 
 def _best_epoch(head: "bottleneck.Head") -> int:
@@ -94,7 +73,7 @@ def _show_epochs(head: "bottleneck.Head", name: str, epochs: options.EpochSettin
                 log(epoch)
 
 
-def _print_fit(head: "bottleneck.Head", features: "Features") -> None:
+def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> None:
     """Print what a head was fitted on, the chosen hyperparameter, and held-out metrics."""
     source, train, scores = features.selection, features.training(), head.scores
     views = f", {source.views} views each" if source.views else ""
@@ -120,11 +99,12 @@ def _print_fit(head: "bottleneck.Head", features: "Features") -> None:
         )
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
+    print(f"saved as {folder}")
 
 
 @add_command("sweep", "Heads")
 def sweep(
-    settings: SweepSettings,
+    settings: bottleneck.SweepSettings,
     chosen: SweepFeatures,
     log: options.Log = Path("experiments.sqlite"),
     mlflow: Annotated[
@@ -134,7 +114,6 @@ def sweep(
     backend: Annotated[str, Doc("joblib backend: loky, threading, multiprocessing, ...")] = "loky",
     memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> Any:
     """Cross-validate classifiers on cached layers, and log the results.
 
@@ -156,7 +135,7 @@ def sweep(
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
     _note_selections(store, selections)
     metric = default_metric(found)
-    _print_ranked(rank(found, metric)[: None if as_json else _BEST], metric, as_json=as_json)
+    _print_ranked(rank(found, metric)[: None if wanted("json") else _BEST], metric)
     new = len(experiments.experiments()) - before
     note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
     return found
@@ -170,28 +149,21 @@ def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSou
             note(f"{each}: fitted on {each.views} views of each training image")
 
 
-@add_command("leaderboard", "Heads")
-def leaderboard(
-    settings: RankSettings,
-    log: options.Log = Path("experiments.sqlite"),
-    as_json: options.AsJson = False,
-    as_csv: Annotated[bool, Doc("Print CSV instead of text."), Option("--csv")] = False,
-) -> None:
+@add_command("leaderboard", "Heads", "as_json", "as_csv")
+def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sqlite")) -> None:
     """Rank the experiments of sweeps, or compare two of them."""
     from bottleneck.experiments import default_metric, rank, scores
 
-    if as_json and as_csv:
-        raise UsageError("`as_json` and `as_csv` exclude each other; give one")
     store = bottleneck.ExperimentLog(log)
     if settings.compare:
-        _compare(store, settings, as_json=as_json, as_csv=as_csv)
+        _compare(store, settings)
         return
     experiments = store.experiments()
     metric = settings.sort or default_metric(experiments)
     where = dict(text.split("=", 1) for text in settings.where)
     ranked = rank(experiments, metric, where)[: settings.top]
-    if ranked or as_json or as_csv:
-        _print_ranked(ranked, metric, as_json=as_json, as_csv=as_csv)
+    if ranked or wanted("json", "csv"):
+        _print_ranked(ranked, metric)
     else:
         chosen = f" where {' and '.join(settings.where)}" if where else ""
         print(f"no experiments in {store.file}{chosen}")
@@ -200,15 +172,10 @@ def leaderboard(
         note(f"note: {without} experiments in {store.file} have no {metric}, and are left out")
 
 
-def _print_ranked(
-    ranked: Sequence["Ranked"], metric: str, *, as_json: bool = False, as_csv: bool = False
-) -> None:
-    if as_json:
-        print_json([_described(each.experiment) for each in ranked])
-        return
-    rows = [_row(each, metric) for each in ranked]
-    if as_csv:
-        print_csv(rows)
+def _print_ranked(ranked: Sequence["Ranked"], metric: str) -> None:
+    rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked]
+    if wanted("json", "csv"):
+        print_table(rows)
         return
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
@@ -233,17 +200,16 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
     }
 
 
-def _described(experiment: "Experiment") -> dict[str, Any]:
+def _described(ranked: "Ranked") -> dict[str, Any]:
     """Return an experiment with its scores, in JSON types."""
     from bottleneck.experiments import scores
 
+    experiment = ranked.experiment
     found = {name: asdict(score) for name, score in scores(experiment).items()}
     return {**asdict(experiment), "key": experiment.key, "scores": found}
 
 
-def _compare(
-    store: "bottleneck.ExperimentLog", settings: RankSettings, *, as_json: bool, as_csv: bool
-) -> None:
+def _compare(store: "bottleneck.ExperimentLog", settings: RankSettings) -> None:
     """Print the comparison of two experiments on the same folds."""
     from bottleneck.experiments import compare, default_metric, rank
 
@@ -251,13 +217,13 @@ def _compare(
     metric = settings.sort or default_metric([first, second])
     found = compare(first, second, metric)
     row, better, (low, high) = asdict(found), {"better": found.better}, found.interval
-    if as_json:
-        print_json(row | better)
-    elif as_csv:
+    if wanted("csv"):
         row["first_mean"], row["second_mean"] = row.pop("means")
         row["low"], row["high"] = row.pop("interval")
-        print_csv([row | better])
-    else:
+        print_table([row | better])
+        return
+
+    def text() -> None:
         _print_ranked(rank([first, second], metric), metric)
         print(
             f"{metric} of {found.first} minus that of {found.second}: {found.difference:+.4f} "
@@ -268,3 +234,5 @@ def _compare(
             if found.better
             else "the interval includes 0: these folds do not show which is better"
         )
+
+    show(row | better, text)

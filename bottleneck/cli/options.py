@@ -1,23 +1,20 @@
 """Options that several commands have besides the settings of their stage."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.errors import BottleneckError, UsageError
-from bottleneck.fields import Declared, Option, settings
+from bottleneck.fields import ARGUMENT, Declared, Option, settings
 from bottleneck.settings.values import ByteSize, Count, Device, MovedWeights, Name, NewSet
 
-if TYPE_CHECKING:
-    from bottleneck.records import Extraction
-
 __all__ = [
-    "AsJson",
+    "FORMS",
     "BankName",
     "CacheFolder",
     "EpochSettings",
@@ -37,16 +34,19 @@ __all__ = [
     "memory_of",
 ]
 
-AsJson = Annotated[bool, Doc("Print JSON instead of text."), Option("--json")]
+FORMS = {
+    "as_json": Annotated[bool, Doc("Print JSON instead of text."), Option("--json")],
+    "as_csv": Annotated[bool, Doc("Print CSV instead of text."), Option("--csv")],
+    "markdown": Annotated[bool, Doc("Print a Markdown table.")],
+}
+"""Flags for the forms of a result besides text."""
 BankName = Annotated[
     str | None,
     Doc("Name of a bank, or its beginning, such as the model; by default all banks."),
-    Option(argument=True),
+    ARGUMENT,
 ]
 CacheFolder = Annotated[Path, Doc("Folder of the feature cache.")]
-HeadName = Annotated[
-    str | None, Doc("Name or folder of the head; required where there are several.")
-]
+HeadName = Annotated[str | None, Doc("Head by name or folder; needed where there are several.")]
 HeadsFolder = Annotated[Path, Doc("Folder of the fitted heads.")]
 Jobs = Annotated[int, Doc("Number of parallel processes; -1 for one per core.")]
 Log = Annotated[Path, Doc("Experiment log that 'bottleneck sweep' writes.")]
@@ -77,9 +77,7 @@ class EpochSettings:
     """Output of the epochs of a training."""
 
     picture: Picture = None
-    tensorboard: Annotated[Path | None, Doc("Log the epochs to this folder for TensorBoard.")] = (
-        None
-    )
+    tensorboard: Annotated[Path | None, Doc("Log epochs to this folder for TensorBoard.")] = None
 
 
 @settings("Start", kw_only=True)
@@ -87,9 +85,7 @@ class StartSettings:
     """The start of fine-tuning, and where it runs."""
 
     head: HeadName = None
-    data: Annotated[
-        Path | None, Doc("Images, as for extract; by default those the head was fitted on.")
-    ] = None
+    data: Annotated[Path | None, Doc("Images, as for extract; by default the head's.")] = None
     image_set: NewSet = None
     resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
@@ -171,7 +167,7 @@ def in_parallel(jobs: int, backend: str = "loky") -> Any:
         ) from error
 
 
-def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[str]] | None:
+def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[str]]:
     """Return a function that completes the values of an option.
 
     Parameters
@@ -183,16 +179,14 @@ def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[st
 
     Returns
     -------
-    callable or None
-        As Typer calls it; None if there is nothing to complete.
+    callable
+        As Typer calls it; it returns nothing where no values are known.
     """
-    names = (lambda _: commands) if value.name == "command" else _NAMES.get(value.name)
-    if names is None and not value.choices:
-        return None
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        known = commands if value.name == "command" else value.choices
         try:
-            found = names(ctx.params) if names else value.choices
+            found = known or _names(value.name.removesuffix("s"), ctx.params)
             return [name for name in found if name.startswith(incomplete)]
         except (BottleneckError, OSError):
             return []
@@ -200,44 +194,30 @@ def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[st
     return complete
 
 
-def _models(typed: dict[str, Any]) -> Iterable[str]:
-    """Return the bases, or those in the cache for a command that chooses among these."""
-    from bottleneck.bases import model_names
+def _names(kind: str, typed: dict[str, Any]) -> Iterable[str]:
+    """Return the names of a kind, as far as the options that were typed tell them.
 
-    chosen = "cache" in typed and "weights" not in typed
-    return {run.model for run in _runs(typed)} if chosen else model_names()
+    A command that computes features chooses among all bases and layers, another one among those in
+    the cache.
+    """
+    cache, computes = bottleneck.Cache(typed.get("cache") or "cache"), "weights" in typed
+    if kind == "head":
+        from bottleneck.heads import head_names
 
+        return head_names(Path(typed.get("heads") or "heads"))
+    if kind == "bank":
+        return [bank.name for bank in cache.bank_folders()]
+    if kind == "model" and (computes or "cache" not in typed):
+        from bottleneck.bases import model_names
 
-def _layers(typed: dict[str, Any]) -> Iterable[str]:
-    """Return the layers of the base that was typed, or those in the cache."""
-    if typed.get("model") and "weights" in typed:
+        return model_names()
+    if kind == "layer" and computes and typed.get("model"):
         from bottleneck.bases import find_model
         from bottleneck.bases.network import Network
 
         network = Network(find_model(typed["model"]))
         return [*network.aliases, *network.layers]
-    layers = [each for run in _runs(typed) for each in run.layers]
-    return {name for each in layers for name in (each.layer, *each.aliases)}
-
-
-def _cache(typed: dict[str, Any]) -> "bottleneck.Cache":
-    return bottleneck.Cache(typed.get("cache") or "cache")
-
-
-def _runs(typed: dict[str, Any]) -> "Sequence[Extraction]":
-    return _cache(typed).runs(damaged_too=False)
-
-
-def _heads(typed: dict[str, Any]) -> Iterable[str]:
-    from bottleneck.heads import head_names
-
-    return head_names(Path(typed.get("heads") or "heads"))
-
-
-_NAMES: dict[str, Callable[[dict[str, Any]], Iterable[str]]] = {
-    "model": _models,
-    "layer": _layers,
-    "layers": _layers,
-    "head": _heads,
-    "bank": lambda typed: [bank.name for bank in _cache(typed).bank_folders()],
-}
+    runs = cache.runs(damaged_too=False) if kind in {"model", "layer"} else []
+    if kind == "model":
+        return {run.model for run in runs}
+    return {name for run in runs for each in run.layers for name in (each.layer, *each.aliases)}

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 from bottleneck.cli import options
-from bottleneck.cli.command import COMMANDS, add_command, in_order
-from bottleneck.cli.config import Config
-from bottleneck.cli.output import note, print_json, print_table
+from bottleneck.cli.command import COMMANDS, Config, add_command, in_order
+from bottleneck.cli.output import note, print_table, show, wanted
 from bottleneck.errors import UnknownNameError, did_you_mean
-from bottleneck.fields import Declared, Option
+from bottleneck.fields import ARGUMENT, Declared
 
 if TYPE_CHECKING:
     from bottleneck.evaluate import Evaluation
@@ -33,10 +32,7 @@ def demo(
     data: Annotated[Path, Doc("Folder to write the demo's images to.")] = Path("data"),
     cache: options.CacheFolder = Path("cache"),
     heads: options.HeadsFolder = Path("heads"),
-    picture: Annotated[Path, Doc("File to draw the confusion matrix to.")] = Path(
-        "confusion_matrix.png"
-    ),
-    as_json: options.AsJson = False,
+    picture: Annotated[Path, Doc("File for the confusion matrix.")] = Path("confusion_matrix.png"),
 ) -> None:
     """Run all steps on 200 photographs: extract, fit two heads, evaluate them."""
     from bottleneck.demo import write_demo_images
@@ -47,7 +43,7 @@ def demo(
 
     def run(command: str, **options: Any) -> Any:
         commands.append(_command_line(command, options, file))
-        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        with redirect_stdout(sys.stderr if wanted("json") else sys.stdout):
             print(f"\n$ {commands[-1]}", flush=True)
             return COMMANDS[command].run(options, file.option)
 
@@ -58,15 +54,16 @@ def demo(
         fitted = run("fit-head", clf=clf, model=_MODEL, name=f"demo-{clf}", **places)
         result = run("evaluate", head=f"demo-{clf}", **drawn, **places)
         rows.append(_demo_row(f"demo-{clf}", fitted, result))
-    if as_json:
-        print_json({"heads": rows, "commands": commands})
-        return
-    print()
-    print_table(rows, title=f"Heads on the features of {_MODEL}, {data}")
-    print("\nThe commands were:", *commands, sep="\n  ")
     next_one = {"head": "demo-svm", "heads": heads, "images": data / "face"}
-    print("Continue with your own images (--data FOLDER), or with")
-    print(f"  {_command_line('predict', next_one, file)}")
+
+    def text() -> None:
+        print()
+        print_table(rows, f"Heads on the features of {_MODEL}, {data}")
+        print("\nThe commands were:", *commands, sep="\n  ")
+        print("Continue with your own images (--data FOLDER), or with")
+        print(f"  {_command_line('predict', next_one, file)}")
+
+    show({"heads": rows, "commands": commands}, text)
 
 
 def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:
@@ -98,9 +95,8 @@ def config(
     command: Annotated[
         tuple[str, ...],
         Doc("Show only the settings of this command, such as fit-head or cache ls."),
-        Option(argument=True),
+        ARGUMENT,
     ] = (),
-    as_json: options.AsJson = False,
 ) -> None:
     """Print the current settings as TOML, and the origin of each value."""
     wanted = " ".join(command).replace(".", " ")
@@ -110,20 +106,17 @@ def config(
             f"no command {wanted!r}; expected one of {', '.join(COMMANDS)}"
             f"{did_you_mean(wanted, COMMANDS)}"
         )
-    note(
-        f"settings from {file.file}"
-        if file.file
-        else "no bottleneck.toml: all settings have their defaults"
-    )
+    no_file = "no bottleneck.toml: all settings have their defaults"
+    note(f"settings from {file.file}" if file.file else no_file)
     rows = [_setting(each.name, value, file) for each in chosen for value in each.values.values()]
-    if as_json:
-        print_json(rows)
-        return
-    for each in chosen:
-        print(f"\n[{each.name.replace(' ', '.')}]")
-        for row in rows:
-            if row["command"] == each.name:
+
+    def text() -> None:
+        for name in dict.fromkeys(row["command"] for row in rows):
+            print(f"\n[{name.replace(' ', '.')}]")
+            for row in (row for row in rows if row["command"] == name):
                 print(f"{_toml(row['key'], row['value']):<40}  # {row['from']}")
+
+    show(rows, text)
 
 
 def _setting(command: str, value: Declared, file: Config) -> dict[str, Any]:

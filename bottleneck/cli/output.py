@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -13,15 +14,18 @@ from typing import Any
 __all__ = [
     "loading",
     "note",
-    "print_csv",
-    "print_json",
     "print_list",
     "print_table",
+    "printed_as",
     "progress_shown",
+    "show",
     "stop",
+    "wanted",
 ]
 
-_Show = Callable[[str, int, int, float, Mapping[str, int]], None]
+_form = ContextVar("form", default="text")
+
+_Show = Callable[..., None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
 _UNLIMITED = 100_000
@@ -56,27 +60,55 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def print_json(content: Any) -> None:
-    """Print a result as JSON.
+@contextmanager
+def printed_as(form: str = "text") -> Iterator[None]:
+    """Print results in another form.
+
+    Parameters
+    ----------
+    form : str
+        ``text``, ``json``, ``csv`` or ``markdown``.
+
+    Yields
+    ------
+    None
+    """
+    before = _form.set(form)
+    try:
+        yield
+    finally:
+        _form.reset(before)
+
+
+def wanted(*forms: str) -> bool:
+    """Return whether results are printed in one of these forms.
+
+    Parameters
+    ----------
+    *forms : str
+        As for `printed_as`.
+
+    Returns
+    -------
+    bool
+    """
+    return _form.get() in forms
+
+
+def show(content: Any, text: Callable[[], object]) -> None:
+    """Print a result as JSON or as text.
 
     Parameters
     ----------
     content : Any
-        Any JSON value.
+        The result as a JSON value.
+    text : callable
+        Prints the result as text.
     """
-    print(json.dumps(content, indent=2))
-
-
-def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of the same columns as CSV.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Column to value; the first row's keys become the header.
-    """
-    table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+    if wanted("json"):
+        print(json.dumps(content, indent=2))
+    else:
+        text()
 
 
 def print_list(facts: Mapping[str, str]) -> None:
@@ -92,14 +124,8 @@ def print_list(facts: Mapping[str, str]) -> None:
         print(f"{name.ljust(width)}  {fact}")
 
 
-def print_table(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    title: str = "",
-    as_json: bool = False,
-    markdown: bool = False,
-) -> None:
-    """Print rows as a table, as Markdown or as JSON.
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+    """Print rows as a table, as Markdown, as CSV or as JSON.
 
     Parameters
     ----------
@@ -107,41 +133,35 @@ def print_table(
         The first has all columns; a missing value is shown as "-".
     title : str
         Title above a text table.
-    as_json, markdown : bool
-        Output format.
     """
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        return
-    columns = list(rows[0])
+    columns = list(rows[0]) if rows else []
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
     right = [
         all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns
     ]
-    if not markdown:
+    if wanted("json"):
+        print(json.dumps(rows, indent=2))
+    elif wanted("csv"):
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+    elif wanted("markdown"):
+        for line in (columns, ["---:" if number else "---" for number in right], *cells):
+            print(f"| {' | '.join(line)} |")
+    elif rows:
         _draw(title, columns, cells, right)
-        return
-    for line in (columns, ["---:" if number else "---" for number in right], *cells):
-        print(f"| {' | '.join(line)} |")
 
 
-@contextmanager
-def loading() -> Iterator[None]:
+def loading() -> Any:
     """Show on a terminal that libraries are being imported.
 
-    Yields
-    ------
-    None
+    Returns
+    -------
+    context manager
+        rich's status.
     """
-    if "torch" in sys.modules or not sys.stderr.isatty():
-        yield
-        return
     from rich.console import Console
 
-    with Console(stderr=True).status("loading PyTorch"):
-        yield
+    return Console(stderr=True).status("loading PyTorch")
 
 
 @contextmanager
@@ -159,7 +179,7 @@ def progress_shown(
     unit : str
         Name of the counted units.
     as_json : bool
-        Write JSON lines.
+        Write JSON lines where results are printed as JSON.
 
     Yields
     ------
@@ -167,8 +187,8 @@ def progress_shown(
         Takes the stage, the number done, the total, and other counts by name.
     """
     if quiet:
-        yield _report(lambda *_: None)
-    elif as_json:
+        yield _report(lambda *_, **__: None)
+    elif as_json and wanted("json"):
         yield _report(partial(_json_line, unit))
     elif sys.stderr.isatty():
         with _bar(unit) as show:
@@ -183,15 +203,12 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return (" x " if all(isinstance(each, int) for each in value) else ", ").join(
-            map(_text, value)
-        )
+        separator = " x " if all(isinstance(each, int) for each in value) else ", "
+        return separator.join(map(_text, value))
     return str(value)
 
 
-def _draw(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
-) -> None:
+def _draw(title: str, columns: list[str], cells: list[list[str]], right: list[bool]) -> None:
     """Print a table; on a narrow terminal, print the cells of a row below each other.
 
     Tables of many cells, or of pairs of a name and a value, stay tables.
@@ -201,15 +218,15 @@ def _draw(
 
     terminal = sys.stdout.isatty()
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-    width = None if terminal else _UNLIMITED
-    console = Console(width=width, force_terminal=terminal, **plain)
-    widths = _fitting([columns, *cells], console.width)
-    if sum(widths) + _GAP * (len(widths) - 1) > console.width:
+    console = Console(force_terminal=terminal, **plain)
+    room = console.width - _GAP * (len(columns) - 1) if terminal else _UNLIMITED
+    widths = _fitting([columns, *cells], room)
+    if sum(widths) > room:
         if len(columns) > _PAIR and len(cells) * len(columns) <= _FEW_CELLS:
             _print_below_each_other(title, columns, cells)
             return
         widths = _fitting([columns, *cells], _UNLIMITED)
-        console.width = _UNLIMITED
+    console.width = _UNLIMITED
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
     for column, number, size in zip(columns, right, widths, strict=True):
         table.add_column(column, justify="right" if number else "left", width=size)
@@ -234,15 +251,13 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     words = [[" ".join(column).split()] for column in columns]
     for parts in (wrapped, words):
         least = [max(cell_len(text) for texts in each for text in texts) for each in parts]
-        while sum(widths) + _GAP * (len(widths) - 1) > width and widths != least:
+        while sum(widths) > width and widths != least:
             room = [size if size > low else 0 for size, low in zip(widths, least, strict=True)]
             widths[room.index(max(room))] -= 1
     return widths
 
 
-def _print_below_each_other(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]
-) -> None:
+def _print_below_each_other(title: str, columns: list[str], cells: list[list[str]]) -> None:
     if title:
         print(title)
     for place, row in enumerate(cells):
@@ -266,7 +281,7 @@ def _bar(unit: str) -> Iterator[_Show]:
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, progress.TaskID] = {}
 
-        def show(stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]) -> None:
+        def show(stage: str, done: int, total: int, rate: float, **counts: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="")
             text = _counted(counts)
@@ -275,9 +290,7 @@ def _bar(unit: str) -> Iterator[_Show]:
         yield show
 
 
-def _line(
-    unit: str, stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]
-) -> None:
+def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     if not done:
         return  # a line for the eye can wait until there is something to tell
     left = timedelta(seconds=round((total - done) / rate)) if rate else None
@@ -285,9 +298,7 @@ def _line(
     note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
 
 
-def _json_line(
-    unit: str, stage: str, done: int, total: int, rate: float, counts: Mapping[str, int]
-) -> None:
+def _json_line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     speed = {f"{unit}_per_second": round(rate, 3)}
     left = {"seconds_left": round((total - done) / rate, 1) if rate else None}
     note(json.dumps({"stage": stage, "done": done, "total": total, **speed, **left, **counts}))
@@ -305,18 +316,17 @@ def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..
         began, before = started.setdefault(stage, (now, done))
         if done in {0, total} or now - last >= seconds:
             last = now
-            show(stage, done, total, (done - before) / max(1e-9, now - began), counts)
+            show(stage, done, total, (done - before) / max(1e-9, now - began), **counts)
 
     return report
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     """Return counts above zero as text, with bytes in megabytes."""
-    texts = {
-        name: f"{count / 1e6:.1f} MB {name.removeprefix('bytes_')}"
+    return ", ".join(
+        f"{count / 1e6:.1f} MB {name.removeprefix('bytes_')}"
         if name.startswith("bytes_")
         else f"{count} {name}"
         for name, count in counts.items()
         if count
-    }
-    return ", ".join(texts.values())
+    )

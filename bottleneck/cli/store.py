@@ -1,25 +1,26 @@
 """The commands on the cache: ls, info, verify, compact, prune, export, import."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, print_json, print_table, progress_shown
+from bottleneck.cli.output import loading, note, print_table, progress_shown, show, wanted
 from bottleneck.errors import CacheError, PathMissingError, UsageError
-from bottleneck.fields import Option
+from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
 from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
 
 if TYPE_CHECKING:
     from bottleneck.cache import Bank
     from bottleneck.exchange import Exchange
+    from bottleneck.extract import Recheck
 
 __all__ = [
     "cache_compact",
@@ -33,7 +34,7 @@ __all__ = [
 
 
 @add_command("cache ls", "Features")
-def cache_ls(cache: options.CacheFolder = Path("cache"), as_json: options.AsJson = False) -> None:
+def cache_ls(cache: options.CacheFolder = Path("cache")) -> None:
     """List the banks."""
     rows = []
     for bank in bottleneck.Cache(cache).bank_folders():
@@ -41,30 +42,28 @@ def cache_ls(cache: options.CacheFolder = Path("cache"), as_json: options.AsJson
             rows.append(_summary(bank))
         except CacheError as error:
             note(f"note: bank {bank.name} is skipped: {error}")
-    if not rows and not as_json:
+    if rows or wanted("json"):
+        print_table(rows)
+    else:
         print(f"no banks in {cache}; 'bottleneck extract' creates them")
-        return
-    print_table(rows, as_json=as_json)
 
 
 @add_command("cache info", "Features")
 def cache_info(
-    bank: Annotated[
-        str, Doc("Name of a bank, or its beginning, such as the model."), Option(argument=True)
-    ],
+    bank: Annotated[str, Doc("Name of a bank, or its beginning, such as the model."), ARGUMENT],
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Show the provenance of banks."""
     banks = bottleneck.Cache(cache).find_banks(bank)
-    if as_json:
-        print_json([{"bank": each.name, **_described(each)} for each in banks])
-        return
-    for each in banks:
-        info = _described(each)
-        layers = info.pop("layers")
-        print_table(list(_flat(info)), title=each.name)
-        print_table([{"layer": layer, **details} for layer, details in layers.items()])
+    infos = [{"bank": each.name, **_described(each)} for each in banks]
+
+    def text() -> None:
+        for info in infos:
+            name, layers = info.pop("bank"), info.pop("layers")
+            print_table(list(_flat(info)), name)
+            print_table([{"layer": layer, **details} for layer, details in layers.items()])
+
+    show(infos, text)
 
 
 @add_command("cache verify", "Features")
@@ -74,7 +73,6 @@ def cache_verify(
     images: Annotated[Count, Doc("Images of each extraction to recompute with `deep`.")] = 16,
     seed: Seed = 0,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Verify every byte of the cache; damaged files are moved to CACHE/quarantine.
 
@@ -87,28 +85,24 @@ def cache_verify(
     with progress_shown(unit="parts") as progress:
         result = verify_cache(store, banks=banks, progress=progress)
     rows = [asdict(each) for each in result.banks]
-    damage = [asdict(each) for each in result.damage]
-    skipped = _recheck(store, rows, damage, images=images, seed=seed) if deep else {}
-    if as_json:
-        print_json({"banks": rows, "damage": damage, "skipped": skipped})
-    else:
-        print_table(rows)
-        for each in damage:
-            place = f"moved to {each['moved_to']}" if each["moved_to"] else "left in place"
-            note(f"damaged: {each['path']} ({each['reason']}), {place}")
-    if damage:
-        if any(each["moved_to"] for each in damage):
+    rechecks = _recheck(store, rows, images=images, seed=seed) if deep else []
+    damaged = [*result.damage, *(each for found in rechecks for each in found.damage)]
+    skipped = {found.bank: found.skipped for found in rechecks}
+    content = {"banks": rows, "damage": list(map(asdict, damaged)), "skipped": skipped}
+    show(content, lambda: print_table(rows))
+    for each in damaged:
+        place = f"moved to {each.moved_to}" if each.moved_to else "left in place"
+        note(f"damaged: {each.path} ({each.reason}), {place}")
+    if damaged:
+        if any(each.moved_to for each in damaged):
             note("run extract (or import) again to recompute what was moved")
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _recheck(
-    cache: "bottleneck.Cache",
-    rows: list[dict[str, Any]],
-    damage: list[dict[str, Any]],
-    **sample: int,
-) -> dict[str, str | None]:
-    """Recompute a sample of rows of each bank; add the result to its row and to the damage."""
+    cache: "bottleneck.Cache", rows: list[dict[str, Any]], **sample: int
+) -> "list[Recheck]":
+    """Recompute a sample of rows of each bank, and add the result to the bank's row."""
     with loading():
         from bottleneck.extract import recheck_banks
 
@@ -118,38 +112,29 @@ def _recheck(
     for row, found in zip(rows, rechecks, strict=True):
         row |= {"recomputed": found.rows, "difference": found.difference}
         row["damaged"] += len(found.damage)
-        damage += map(asdict, found.damage)
         if found.skipped:
             note(f"note: some rows of {found.bank} could not be recomputed: {found.skipped}")
-    return {found.bank: found.skipped for found in rechecks}
+    return rechecks
 
 
 @add_command("cache compact", "Features")
 def cache_compact(
     bank: options.BankName = None,
-    compress: Annotated[
-        Compression | None, Doc("Compression of all parts; by default unchanged.")
-    ] = None,
+    compress: Annotated[Compression | None, Doc("Compression; by default unchanged.")] = None,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Merge small parts and drop duplicate rows; others can read and write meanwhile."""
     from bottleneck.cache import compact_bank
 
     store = _existing(cache)
     chosen = store.banks() if bank is None else store.find_banks(bank)
-    done = [asdict(compact_bank(each, compress=compress)) for each in chosen]
-    print_table(done, as_json=as_json)
+    print_table([asdict(compact_bank(each, compress=compress)) for each in chosen])
 
 
 @add_command("cache prune", "Features")
 def cache_prune(
-    model: Annotated[
-        str | None, Doc("Remove extractions of this model or bank."), Option(own=True)
-    ] = None,
-    layer: Annotated[
-        str | None, Doc("Remove this layer, by name or alias."), Option(own=True)
-    ] = None,
+    model: Annotated[str | None, Doc("Remove this model or bank."), Option(own=True)] = None,
+    layer: Annotated[str | None, Doc("Remove this layer or alias."), Option(own=True)] = None,
     older_than: Annotated[
         Age | None,
         Doc("Remove what 'extract' has not written or reused for this long: 12h, 30d, 8w."),
@@ -161,7 +146,6 @@ def cache_prune(
     ] = None,
     dry_run: Annotated[bool, Doc("Only list what would be removed.")] = False,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Remove features that meet all given conditions. They can be recomputed."""
     from bottleneck.cache import find_prunable, prune
@@ -172,40 +156,34 @@ def cache_prune(
     )
     if not dry_run:
         prune(store, chosen)
-    print_table([asdict(each) for each in chosen], as_json=as_json)
+    print_table([asdict(each) for each in chosen])
     total = sum(each.bytes for each in chosen) / 1e6
     note(f"{total:.1f} MB {'would be' if dry_run else 'were'} removed")
 
 
 @add_command("cache export", "Features")
 def cache_export(
-    file: Annotated[
-        Path, Doc("File to write, ending in .h5, .hdf5 or .npz."), Option(argument=True)
-    ],
+    file: Annotated[Path, Doc("File to write, ending in .h5, .hdf5 or .npz."), ARGUMENT],
     chosen: ExportSettings,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Export the features of an extraction to one plain file, with paths, labels and splits."""
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
     selection = bottleneck.select_features(store, FeatureSettings(**vars(chosen), views=0))
-    _print_exchange(export_features(store, selection, file), as_json=as_json)
+    _print_exchange(export_features(store, selection, file))
 
 
 @add_command("cache import", "Features")
 def cache_import(
-    file: Annotated[
-        Path, Doc("A file that 'cache export' wrote, or a .npy array."), Option(argument=True)
-    ],
+    file: Annotated[Path, Doc("A file that 'cache export' wrote, or a .npy array."), ARGUMENT],
     settings: ImportSettings,
     table: Annotated[
         Path | None,
         Doc("Table of a .npy array: CSV path,label[,split][,digest], one row for each row of it."),
     ] = None,
     cache: options.CacheFolder = Path("cache"),
-    as_json: options.AsJson = False,
 ) -> None:
     """Import features: an exported file, or an array made elsewhere."""
     from bottleneck.exchange import import_array, import_features
@@ -227,7 +205,7 @@ def cache_import(
             f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
         )
     notes.note_image_set(bottleneck.ImageSet.read_csv(store.set_file(imported.image_set)))
-    _print_exchange(imported, as_json=as_json)
+    _print_exchange(imported)
 
 
 def _existing(cache: Path) -> "bottleneck.Cache":
@@ -236,15 +214,13 @@ def _existing(cache: Path) -> "bottleneck.Cache":
     return bottleneck.Cache(cache)
 
 
-def _print_exchange(exchange: "Exchange", *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(exchange))
-        return
+def _print_exchange(exchange: "Exchange") -> None:
     added = "" if exchange.added is None else f"; {exchange.added} added to {exchange.bank}"
-    print(
+    text = (
         f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, {exchange.model} "
         f"{exchange.layer}, {' x '.join(map(str, exchange.shape))} {exchange.dtype}{added}"
     )
+    show(asdict(exchange), lambda: print(text))
 
 
 def _summary(bank: "Bank") -> dict[str, Any]:

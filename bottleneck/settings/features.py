@@ -8,22 +8,7 @@ from annotated_doc import Doc
 
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
-from bottleneck.settings.values import (
-    Augmentation,
-    BatchSize,
-    Compression,
-    Device,
-    Dtype,
-    Interpolation,
-    Name,
-    NewSet,
-    Pixels,
-    PolicyName,
-    Pool,
-    Seed,
-    ViewCount,
-    check_views,
-)
+from bottleneck.settings import values
 
 __all__ = [
     "BaseSettings",
@@ -53,8 +38,8 @@ class ImageSettings:
             "columns path,label[,split][,weight]."
         ),
     ] = Path("data")
-    image_set: NewSet = None
-    seed: Seed = 0
+    image_set: values.NewSet = None
+    seed: values.Seed = 0
 
 
 @settings("Base")
@@ -64,24 +49,18 @@ class BaseSettings:
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them.")]
     layers: Annotated[
         tuple[str, ...],
-        Doc(
-            "Layer, alias or pattern, or all-blocks; may repeat. By default the model's default "
-            "layer."
-        ),
+        Doc("Layer, alias, pattern or all-blocks; may repeat. By default the model's default one."),
     ] = ()
     weights: Annotated[
-        str,
-        Doc(
-            "Weights: default, a name, a .pth or .safetensors file, or random[:SEED] for "
-            "testing only."
-        ),
+        str, Doc("default, a name, a .pth or .safetensors file, or random[:SEED] for testing only.")
     ] = "default"
     image_size: Annotated[
-        Pixels | None,
+        values.Pixels | None,
         Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
     ] = None
     interpolation: Annotated[
-        Interpolation | None, Doc("Interpolation of the resize; by default that of the weights.")
+        values.Interpolation | None,
+        Doc("Interpolation of the resize; by default that of the weights."),
     ] = None
     squash: Annotated[
         bool | None,
@@ -99,14 +78,12 @@ class BaseSettings:
         Doc("Resize exactly as Pillow does; by default only where `precision` is given as fp32."),
         Option(hidden=True),
     ] = None
-    pool: Annotated[
-        Pool, Doc("Pooling of maps and tokens; fit-head can pool stored ones, too.")
-    ] = "none"
+    pool: Annotated[values.Pool, Doc("Pooling of maps and tokens; fit-head pools, too.")] = "none"
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         Doc("fp32 is exact; auto uses bf16 where it is native and the network tolerates it."),
     ] = "auto"
-    device: Device = "auto"
+    device: values.Device = "auto"
 
     def agrees_with(self, other: "BaseSettings") -> bool:
         """Return whether both describe the same base.
@@ -128,19 +105,19 @@ class BaseSettings:
 class StoreSettings:
     """Augmentation and storage of features."""
 
-    views: Annotated[ViewCount, Doc("Augmented views to add for each training image.")] = 0
+    views: Annotated[values.ViewCount, Doc("Augmented views to add for each training image.")] = 0
     augment: Annotated[
-        Augmentation | None,
+        values.Augmentation | None,
         Doc("Augmentation policy, or a YAML file of one; see 'bottleneck augment-preview'."),
     ] = None
-    dtype: Annotated[Dtype, Doc("Data type of the stored features.")] = "float16"
+    dtype: Annotated[values.Dtype, Doc("Data type of the stored features.")] = "float16"
     compress: Annotated[
-        Compression, Doc("Lossless compression of new parts: smaller, but slower to read.")
+        values.Compression, Doc("Lossless compression of new parts: smaller, but slower to read.")
     ] = "none"
-    batch_size: BatchSize = "auto"
+    batch_size: values.BatchSize = "auto"
 
     def __post_init__(self) -> None:
-        check_views(self.views, self.augment)
+        values.check_views(self.views, self.augment)
 
 
 @settings("Extraction")
@@ -156,7 +133,7 @@ class ExportSettings:
     layer: Annotated[str | None, Doc("Select the extraction by layer or alias.")] = None
     image_set: _BySet = None
     pool: Annotated[
-        Pool | None, Doc("Pool stored maps and tokens, or select the extraction by pooling.")
+        values.Pool | None, Doc("Pool stored maps and tokens, or select the extraction by pooling.")
     ] = None
 
 
@@ -169,7 +146,8 @@ class LayerSettings:
         Doc("Layer or alias; may repeat. By default all layers of the last extraction."),
     ] = ()
     pools: Annotated[
-        tuple[Pool, ...], Doc("Pool stored maps and tokens; may repeat. By default as stored.")
+        tuple[values.Pool, ...],
+        Doc("Pool stored maps and tokens; may repeat. By default as stored."),
     ] = ()
     model: _ByModel = None
     image_set: _BySet = None
@@ -180,11 +158,12 @@ class ViewSettings:
     """Select the augmented views of training images to fit on."""
 
     views: Annotated[
-        ViewCount | None,
+        values.ViewCount | None,
         Doc("Augmented views to fit on: by default those of the extraction, 0 for none."),
     ] = None
     augment: Annotated[
-        PolicyName | None, Doc("Select the extraction by the augmentation policy of its views.")
+        values.PolicyName | None,
+        Doc("Select the extraction by the augmentation policy of its views."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -206,14 +185,12 @@ class SweepFeatures(LayerSettings, ViewSettings):
 class ImportSettings:
     """Description of an imported array."""
 
-    model: Annotated[Name | None, Doc("Name of the model that computed the array.")] = None
-    layer: Annotated[Name, Doc("Name of the layer.")] = "features"
+    model: Annotated[values.Name | None, Doc("Name of the model that computed the array.")] = None
+    layer: Annotated[values.Name, Doc("Name of the layer.")] = "features"
     axes: Annotated[
         Literal["CHW", "HWC", "TC"] | None,
         Doc("Axes of maps or tokens, so that they can be pooled."),
     ] = None
-    by_row: Annotated[
-        bool, Doc("Import rows without their images; rows are identified by their values.")
-    ] = False
-    image_set: NewSet = None
-    seed: Seed = 0
+    by_row: Annotated[bool, Doc("Import rows without images, identified by their values.")] = False
+    image_set: values.NewSet = None
+    seed: values.Seed = 0

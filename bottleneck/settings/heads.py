@@ -1,6 +1,6 @@
 """Settings for fitting, comparing, evaluating, using and fine-tuning heads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from math import inf
 from typing import Annotated, Any, Literal
@@ -10,25 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
-from bottleneck.settings.values import (
-    Augmentation,
-    Balanced,
-    BatchSize,
-    Classifier,
-    Count,
-    Device,
-    DeviceName,
-    Dtype,
-    Folds,
-    MovedWeights,
-    NotNegative,
-    Penalty,
-    Positive,
-    Seed,
-    Share,
-    ViewCount,
-    check_views,
-)
+from bottleneck.settings import values
 
 __all__ = [
     "AdviseSettings",
@@ -40,6 +22,7 @@ __all__ = [
     "RankSettings",
     "SweepSettings",
     "TrainingSettings",
+    "check_for_mlp",
 ]
 
 
@@ -47,17 +30,17 @@ __all__ = [
 class TrainingSettings:
     """Settings for fitting any classifier."""
 
-    balanced: Balanced = False
+    balanced: values.Balanced = False
     standardize: Annotated[
         bool,
         Doc("Divide each feature by its standard deviation over the training images."),
         Option("--standardize/--no-standardize"),
     ] = True
     device: Annotated[
-        DeviceName,
+        values.DeviceName,
         Doc("Device that trains mlp: cpu, cuda, cuda:N or auto. Other classifiers use the CPU."),
     ] = "cpu"
-    seed: Seed = 0
+    seed: values.Seed = 0
 
 
 @settings("Network of mlp", kw_only=True)
@@ -68,14 +51,31 @@ class MLPSettings:
     standardised features; the epoch with the lowest held-out log loss is kept.
     """
 
-    hidden: Annotated[Count, Doc("Number of hidden units of mlp.")] = 256
-    dropout: Annotated[Share, Doc("Dropout rate of mlp's hidden units.")] = 0.5
-    epochs: Annotated[Count, Doc("Maximum number of epochs of mlp; it stops early by itself.")] = (
-        100
-    )
-    patience: Annotated[Count, Doc("Stop mlp after this many epochs without improvement.")] = 10
-    learning_rate: Annotated[Positive, Doc("Learning rate of mlp.")] = 1e-3
-    batch_size: Annotated[Count, Doc("Batch size of mlp."), Option(hidden=True)] = 64
+    hidden: Annotated[values.Count, Doc("Number of hidden units of mlp.")] = 256
+    dropout: Annotated[values.Share, Doc("Dropout rate of mlp's hidden units.")] = 0.5
+    epochs: Annotated[values.Count, Doc("Maximum number of epochs of mlp; it stops early.")] = 100
+    patience: Annotated[values.Count, Doc("Epochs without improvement after which mlp stops.")] = 10
+    learning_rate: Annotated[values.Positive, Doc("Learning rate of mlp.")] = 1e-3
+    batch_size: Annotated[values.Count, Doc("Batch size of mlp."), Option(hidden=True)] = 64
+
+
+def check_for_mlp(clf: str, given: Iterable[str]) -> None:
+    """Check that nothing is given that other classifiers than mlp lack.
+
+    Parameters
+    ----------
+    clf : str
+        The classifier.
+    given : iterable of str
+        Names of the parameters of mlp that are given.
+
+    Raises
+    ------
+    UsageError
+        One is given for another classifier.
+    """
+    for name in given if clf != "mlp" else ():
+        raise UsageError(f"`{name}` is for mlp, not for {clf}; leave it out, or give `clf=mlp`")
 
 
 @settings("Classifier")
@@ -83,25 +83,22 @@ class FitSettings(TrainingSettings, MLPSettings):
     """Settings for fitting one classifier."""
 
     clf: Annotated[
-        Classifier,
+        values.Classifier,
         Doc("Classifier; logreg, svm, ridge, knn and mlp also take images of several classes."),
     ] = "softmax"
     C: Annotated[
-        Penalty | None,
+        values.Penalty | None,
         Doc("Inverse strength of the L2 penalty; by default chosen on held-out images."),
     ] = None
     n_neighbors: Annotated[
-        Count | None,
+        values.Count | None,
         Doc("Number of neighbours of knn; by default chosen like `C`."),
         Option("--neighbors"),
     ] = None
 
     def __post_init__(self) -> None:
-        for each in fields(MLPSettings):
-            if self.clf != "mlp" and getattr(self, each.name) != each.default:
-                raise UsageError(
-                    f"`{each.name}` is for mlp, not for {self.clf}; leave it out, or give `clf=mlp`"
-                )
+        own = [each for each in fields(MLPSettings) if getattr(self, each.name) != each.default]
+        check_for_mlp(self.clf, [each.name for each in own])
 
 
 def _auto(given: Any) -> Any:
@@ -116,41 +113,37 @@ class SweepSettings(TrainingSettings):
     """Classifiers and values to try on each layer, and their cross-validation."""
 
     clfs: Annotated[
-        tuple[Classifier | MLPSettings, ...], Doc("A classifier, as for fit-head; may repeat.")
+        tuple[values.Classifier | MLPSettings, ...],
+        Doc("A classifier, as for fit-head; may repeat."),
     ] = ("softmax",)
     C: Annotated[
-        tuple[Penalty, ...],
+        tuple[values.Penalty, ...],
         BeforeValidator(_auto),
         Field(description="auto alone, or numbers from 1e-10 to 1e+10"),
         Doc("Values of `C` to try, may repeat; auto for eight from 1e-6 to 10."),
         Option(metavar="auto|NUMBER"),
     ] = ()
     n_neighbors: Annotated[
-        tuple[Count, ...],
+        tuple[values.Count, ...],
         Doc("Numbers of neighbours of knn to try, may repeat; by default six from 1 to 33."),
         Option("--neighbors"),
     ] = ()
-    hidden: Annotated[
-        tuple[Count, ...], Doc("Numbers of hidden units of mlp to try; may repeat.")
-    ] = ()
+    hidden: Annotated[tuple[values.Count, ...], Doc("Hidden units of mlp to try; may repeat.")] = ()
     cv: Annotated[
-        Folds | None,
-        Doc(
-            "Folds of the training images; by default the val images where there are any, else 5 "
-            "folds."
-        ),
+        values.Folds | None,
+        Doc("Folds of the training images; by default the val images, or 5 folds without any."),
     ] = None
-    repeats: Annotated[Count, Doc("How often cross-validation is repeated with new folds.")] = 1
+    repeats: Annotated[values.Count, Doc("Number of cross-validations, each with new folds.")] = 1
 
 
 @settings("Study")
 class AdviseSettings:
     """Settings for measuring what limits a head."""
 
-    clf: Annotated[Classifier, Doc("Classifier to judge layers with, as for fit-head.")] = "softmax"
-    repeats: Annotated[Count, Doc("How often subsets and folds are redrawn.")] = 5
-    cv: Annotated[Folds, Doc("Folds of the training images, or blocks of the val images.")] = 5
-    seed: Seed = 0
+    clf: Annotated[values.Classifier, Doc("Classifier to judge layers with.")] = "softmax"
+    repeats: Annotated[values.Count, Doc("How often subsets and folds are redrawn.")] = 5
+    cv: Annotated[values.Folds, Doc("Folds of training images, or blocks of val images.")] = 5
+    seed: values.Seed = 0
 
 
 @settings("Evaluation")
@@ -169,10 +162,7 @@ class RankSettings:
 
     sort: Annotated[
         str | None,
-        Doc(
-            "Metric, such as log_loss; by default accuracy, or average_precision for several "
-            "classes."
-        ),
+        Doc("Metric, like log_loss; by default accuracy, average_precision for several classes."),
         Option(metavar="METRIC"),
     ] = None
     where: Annotated[
@@ -180,7 +170,7 @@ class RankSettings:
         Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
         Option(metavar="KEY=VALUE"),
     ] = ()
-    top: Annotated[Count | None, Doc("Show only this many.")] = None
+    top: Annotated[values.Count | None, Doc("Show only this many.")] = None
     compare: Annotated[
         tuple[int, int] | None,
         Doc("Compare two experiments by number instead, paired over the folds."),
@@ -202,19 +192,19 @@ class PredictSettings:
     """Settings for predicting the classes of images."""
 
     tta: Annotated[
-        ViewCount,
+        values.ViewCount,
         Doc("Average the probabilities over this many augmented views and the plain image."),
     ] = 0
     augment: Annotated[
-        Augmentation | None,
+        values.Augmentation | None,
         Doc("Augmentation policy of these views, as for extract, or a YAML file."),
     ] = None
-    batch_size: BatchSize = "auto"
-    weights: MovedWeights = None
-    device: Device = "auto"
+    batch_size: values.BatchSize = "auto"
+    weights: values.MovedWeights = None
+    device: values.Device = "auto"
 
     def __post_init__(self) -> None:
-        check_views(self.tta, self.augment, "tta")
+        values.check_views(self.tta, self.augment, "tta")
 
 
 @settings("Training")
@@ -232,67 +222,63 @@ class FinetuneSettings:
         Doc("First layer to train, by alias or module; 'bottleneck layers MODEL' lists them."),
         Option(metavar="LAYER|all"),
     ]
-    epochs: Annotated[Count, Doc("Maximum number of epochs.")] = 20
+    epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
     patience: Annotated[
-        Count, Doc("Stop after this many epochs with no lower validation loss.")
+        values.Count, Doc("Stop after this many epochs with no lower validation loss.")
     ] = 10
-    batch_size: Annotated[Count, Doc("Images in a step, over all devices.")] = 32
+    batch_size: Annotated[values.Count, Doc("Images in a step, over all devices.")] = 32
     accumulate: Annotated[
-        Count, Doc("Compute each step in this many pieces; more need less memory.")
+        values.Count, Doc("Compute each step in this many pieces; more need less memory.")
     ] = 1
     optimizer: Annotated[
         Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
     ] = "adamw"
     learning_rate: Annotated[
-        Positive, Doc("Learning rate of the head; backbone layers use less.")
+        values.Positive, Doc("Learning rate of the head; backbone layers use less.")
     ] = 1e-3
     backbone_lr_factor: Annotated[
-        Positive, Doc("Learning rate of the last block, as a factor of the head's.")
+        values.Positive, Doc("Learning rate of the last block, as a factor of the head's.")
     ] = 0.1
     layer_decay: Annotated[
-        Positive, Doc("Learning rate of each block, as a factor of the next block's (layer decay).")
+        values.Positive,
+        Doc("Learning rate of each block, as a factor of the next block's (layer decay)."),
     ] = 0.5
     schedule: Annotated[
         Literal["cosine", "constant"],
-        Doc(
-            "Learning-rate schedule after the warm-up: along half a cosine wave to zero, or "
-            "constant."
-        ),
+        Doc("Learning-rate schedule after the warm-up: half a cosine wave to zero, or constant."),
     ] = "cosine"
-    warm_up: Annotated[Share, Doc("Fraction of the steps in which learning rates rise from 0.")] = (
-        0.1
-    )
+    warm_up: Annotated[values.Share, Doc("Fraction of steps in which learning rates rise.")] = 0.1
     weight_decay: Annotated[
-        NotNegative, Doc("Weight decay; biases and normalization have none.")
+        values.NotNegative, Doc("Weight decay; biases and normalization have none.")
     ] = 0.01
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
     label_smoothing: Annotated[
-        Share, Doc("Fraction of each target that is spread over all classes.")
+        values.Share, Doc("Fraction of each target that is spread over all classes.")
     ] = 0.0
     freeze_batch_norm: Annotated[
         bool,
         Doc("Keep the mean and variance of batch normalization, or use those of each batch."),
         Option("--freeze-batch-norm/--no-freeze-batch-norm"),
     ] = True
-    balanced: Balanced = False
+    balanced: values.Balanced = False
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
         Doc("Precision of training: float32, or mixed precision; fp16 needs a GPU."),
     ] = "fp32"
     augment: Annotated[
-        Augmentation, Doc("Augmentation policy of the training images, or a YAML file.")
+        values.Augmentation, Doc("Augmentation policy of the training images, or a YAML file.")
     ] = "none"
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
         Doc("Epochs after which augmented views repeat; required for views with `from_cache`."),
     ] = None
     from_cache: Annotated[bool, Doc("Train on cached activations of the layer below.")] = False
-    dtype: Annotated[Dtype, Doc("Data type of these cached activations.")] = "float16"
+    dtype: Annotated[values.Dtype, Doc("Data type of these cached activations.")] = "float16"
     val_share: Annotated[
         Annotated[float, Field(gt=0, le=0.5)] | None,
         Doc("Fraction of the training images to hold out, where the set has no val images."),
     ] = None
-    seed: Seed = 0
+    seed: values.Seed = 0
 
     def __post_init__(self) -> None:
         if self.views is not None and not self.augmented:
@@ -344,7 +330,6 @@ class FinetuneSettings:
         str
         """
         own = self.as_dict()
-        names = [field.name for field in fields(self)]
         if self.freeze_batch_norm:
-            names.remove("accumulate")  # only statistics of batches depend on the pieces of a step
-        return next((name for name in names if own[name] != others.get(name)), "")
+            del own["accumulate"]  # only statistics of batches depend on the pieces of a step
+        return next((name for name in own if own[name] != others.get(name)), "")
