@@ -47,12 +47,8 @@ def write_demo_images(folder: str | Path) -> int:
         ) from None
     root = Path(folder)
     photographs: np.ndarray = np.round(lfw_subset() * 255).astype(np.uint8)
-    files = {
-        root / DEMO_CLASSES[index // _IMAGES_PER_CLASS] / f"{index % _IMAGES_PER_CLASS:03d}.png": (
-            pixels
-        )
-        for index, pixels in enumerate(photographs)
-    }
+    names = [f"{label}/{n:03d}.png" for label in DEMO_CLASSES for n in range(_IMAGES_PER_CLASS)]
+    files = dict(zip((root / name for name in names), photographs, strict=True))
     strange = [path for path in root.rglob("[!.]*") if path.is_file() and path not in files]
     if strange:
         raise UsageError(

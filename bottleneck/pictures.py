@@ -21,10 +21,11 @@ __all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_histor
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
+"""Of names below an axis, which have half of the picture's width."""
 _LONGEST_SIDE = 25.0
 _MOST_NUMBERS = 50
 _SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-"""Maximum length of names below an axis."""
+"""Long names below an axis."""
 
 
 def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path) -> Path:
