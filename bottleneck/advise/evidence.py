@@ -208,8 +208,6 @@ class Depths:
     """
 
     def __init__(self, selections: Sequence[FeatureSource]) -> None:
-        from bottleneck.bases.network import traced
-
         models = list(dict.fromkeys(each.model for each in selections))
         if not models:
             raise UsageError("no layers to advise on; give at least one extracted layer")
@@ -218,6 +216,9 @@ class Depths:
                 f"the layers come from several models ({', '.join(models)}); choose one with "
                 f"`model`"
             )
+
+        from bottleneck.bases.network import traced
+
         sizes = {each.layer: each.adjustments.get("image_size") for each in selections}
         self._network: Network | None = None
         self._costs = {layer: place for place, layer in enumerate(sizes, start=1)}
@@ -273,10 +274,13 @@ class Depths:
         if self._network is None:
             return None
         names, total = list(self._costs), self._costs[self.last.layer]
-        if self._costs[after.layer] < total:
-            first = names.index(after.layer) + 1
-        else:
-            first = self._start_of_last_block(self._network, names.index(self.last.layer))
+        first = names.index(after.layer) + 1
+        if self._costs[after.layer] >= total:
+            # Layers after the last block belong to it, such as a convolution before the pooling; a
+            # layer within a block ends the block.
+            ends = [place for place, name in enumerate(names) if name in self._network.blocks]
+            below = [end for end in ends if end < names.index(self.last.layer)]
+            first = max(below[:-1] if below == ends else below, default=-1) + 1
         frozen = self._costs[names[first - 1]] if first else 0
         epoch = frozen + _BACKWARD * (total - frozen)
         return FineTuning(
@@ -285,15 +289,3 @@ class Depths:
             extractions=epoch / max(1, total),
             head_epochs=epoch / (_BACKWARD * n_features * n_classes),
         )
-
-    def _start_of_last_block(self, network: "Network", last: int) -> int:
-        """Return the index of the first layer of the last block before the layer at an index.
-
-        Layers after the last block of a network belong to it, such as a convolution before the
-        pooling; a layer within a block ends the block.
-        """
-        ends = [place for place, name in enumerate(self._costs) if name in network.blocks]
-        below = [end for end in ends if end < last]
-        if below == ends:
-            below = below[:-1]
-        return below[-1] + 1 if below else 0
