@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bottleneck.errors import MissingExtraError, UsageError
+from bottleneck.errors import UsageError, import_extra
 from bottleneck.files import atomic_write
 
 __all__ = ["DEMO_CLASSES", "write_demo_images"]
@@ -38,23 +38,12 @@ def write_demo_images(folder: str | Path) -> int:
     MissingExtraError
         scikit-image is not installed.
     """
-    try:
-        from skimage.data import lfw_subset
-    except ImportError:
-        raise MissingExtraError(
-            "the demo's images come from scikit-image, which is not installed; run pip install "
-            "'bottleneck-features[demo]'"
-        ) from None
+    lfw_subset = import_extra("skimage.data", "the demo", "scikit-image").lfw_subset
     root = Path(folder)
     photographs: np.ndarray = np.round(lfw_subset() * 255).astype(np.uint8)
-    files = {
-        root / DEMO_CLASSES[index // _IMAGES_PER_CLASS] / f"{index % _IMAGES_PER_CLASS:03d}.png": (
-            pixels
-        )
-        for index, pixels in enumerate(photographs)
-    }
-    strange = [path for path in root.rglob("[!.]*") if path.is_file() and path not in files]
-    if strange:
+    names = [f"{label}/{n:03d}.png" for label in DEMO_CLASSES for n in range(_IMAGES_PER_CLASS)]
+    files = dict(zip((root / name for name in names), photographs, strict=True))
+    if strange := [each for each in root.rglob("[!.]*") if each.is_file() and each not in files]:
         raise UsageError(
             f"folder {str(root)!r} contains other files, such as {str(strange[0])!r}; give the "
             f"demo an empty folder with `data`"

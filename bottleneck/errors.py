@@ -7,6 +7,8 @@ catch either.
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
 
 __all__ = [
     "BadImageError",
@@ -26,6 +28,7 @@ __all__ = [
     "WrongTypeError",
     "did_you_mean",
     "first_line",
+    "import_extra",
     "is_out_of_memory",
     "some_of",
 ]
@@ -123,6 +126,35 @@ class MissingExtraError(BottleneckError, ImportError):
 
 class PluginError(BottleneckError, ImportError):
     """A package that provides a model but does not meet the interface."""
+
+
+def import_extra(module: str, what: str, package: str) -> ModuleType:
+    """Import a module of a package that only some functions need.
+
+    Parameters
+    ----------
+    module : str
+        Name of the module.
+    what : str
+        What needs it, such as ``drawing a picture``.
+    package : str
+        Name of the package to install.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    MissingExtraError
+        The package is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MissingExtraError(
+            f"{what} needs {package}, which is not installed; run 'pip install {package}'"
+        ) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

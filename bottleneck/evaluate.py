@@ -87,7 +87,13 @@ class Evaluation:
     confusion: list[list[int]] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the evaluation in JSON types."""
+        """Return the evaluation in JSON types.
+
+        Returns
+        -------
+        dict of str to Any
+            Fields by name, nested objects as dictionaries.
+        """
         return asdict(self)
 
     def save(self, file: str | Path) -> None:
@@ -147,14 +153,7 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
             f"again, or choose another with `split`"
         )
-    try:
-        targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
-    except LookupError as error:
-        raise DataError(
-            f"the {split} images have the class {error.args[0]!r}, which the head was not fitted "
-            f"on; expected only {', '.join(head.classes)}: add training images of it and fit "
-            f"again"
-        ) from error
+    targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
     blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()
     scores = np.concatenate([head.decision_function(block) for block in blocks])

@@ -8,6 +8,8 @@ from typing import Self
 
 import numpy as np
 
+from bottleneck.errors import DataError
+
 __all__ = ["SEPARATOR", "Targets", "carry_several", "classes_of", "join_classes", "rarest_classes"]
 
 SEPARATOR = ";"
@@ -147,15 +149,19 @@ class Targets:
 
         Raises
         ------
-        LookupError
-            A label has another class, which is the error's only argument.
+        DataError
+            A label has another class.
         """
         if labels.ndim > 1:
             return cls(tuple(classes), labels.astype(bool))
         place = {each: number for number, each in enumerate(classes)}
         named = [classes_of(str(label)) if multilabel else (str(label),) for label in labels]
         if unknown := {*chain.from_iterable(named)} - place.keys():
-            raise LookupError(min(unknown))
+            raise DataError(
+                f"held-out images have the class {min(unknown)!r}, which the head was not fitted "
+                f"on; expected only {', '.join(classes)}: add training images of it and fit "
+                f"again, or correct the labels"
+            )
         if not multilabel:
             return cls(tuple(classes), np.array([place[own] for (own,) in named], dtype=int))
         codes = np.zeros((len(named), len(place)), dtype=bool)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bottleneck.errors import MissingExtraError, UsageError
+from bottleneck.errors import UsageError, import_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +20,11 @@ __all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_histor
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
+"""Of names below an axis, which have half of the picture's width."""
 _LONGEST_SIDE = 25.0
 _MOST_NUMBERS = 50
 _SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-"""Maximum length of names below an axis."""
+"""Long names below an axis."""
 
 
 def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path) -> Path:
@@ -175,14 +175,8 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
     MissingExtraError
         tensorboard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError(
-            "logs for TensorBoard need tensorboard, which is not installed; run 'pip install "
-            "tensorboard'"
-        ) from None
-    with SummaryWriter(str(folder)) as writer:
+    tensorboard = import_extra("torch.utils.tensorboard", "logging for TensorBoard", "tensorboard")
+    with tensorboard.SummaryWriter(str(folder)) as writer:
 
         def log(epoch: Mapping[str, float]) -> None:
             for name, value in epoch.items():
@@ -220,10 +214,7 @@ def check_picture(file: str | Path) -> Path:
             f"a picture cannot be written as {str(path)!r}; expected a name in "
             f"{', '.join(_SUFFIXES)}"
         )
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError(
-            "pictures need matplotlib, which is not installed; run 'pip install matplotlib'"
-        )
+    import_extra("matplotlib", "drawing a picture", "matplotlib")
     return path
 
 

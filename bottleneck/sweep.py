@@ -1,12 +1,11 @@
 """Cross-validate many classifiers on many layers of cached features, and log the results."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -28,31 +27,25 @@ __all__ = ["run_sweep"]
 
 _CV = 5
 
-_Place = tuple[int, int, int]
-"""Number of a trial, of a repetition, and of a fold in it."""
-_Result = tuple[_Place, list[dict[str, float]], float]
-"""A fold, the metrics for each value, and their duration in seconds."""
 
-
-@dataclass(frozen=True)
-class _Trial:
+class _Trial(NamedTuple):
     """A classifier on one layer: an experiment for each value of its hyperparameter.
 
     Attributes
     ----------
-    settings : list of dict
-        Settings of each experiment.
-    found : list of Experiment or None
-        Experiments that the log already has.
+    settings : dict of Any to dict
+        Settings of each experiment, by value.
+    missing : list
+        Values of the experiments that the log lacks.
     score : callable
-        Fits and scores the missing experiments on a fold.
+        Fits and scores these on a fold; returns metrics by value, and the seconds that it took.
     folds : list of (int, int)
-        Folds to compute, by repetition; empty if the log has all experiments.
+        Folds to compute, as repetition and number; empty if the log has all experiments.
     """
 
-    settings: list[dict[str, Any]]
-    found: list[Experiment | None]
-    score: Callable[[_Place], _Result]
+    settings: dict[Any, dict[str, Any]]
+    missing: list[Any]
+    score: Callable[[tuple[int, int]], tuple[list[dict[str, float]], float]]
     folds: list[tuple[int, int]]
 
 
@@ -70,8 +63,9 @@ def run_sweep(
 ) -> list[Experiment]:
     """Cross-validate every classifier on every layer, for every value of its hyperparameter.
 
-    An experiment is appended to the log when its last fold is done, with everything needed to
-    repeat it; experiments in the log are not run again. Test images are not used.
+    Experiments are appended to the log in order, each as soon as its last fold is done, with
+    everything needed to repeat it; experiments in the log are not run again. Test images are not
+    used.
 
     Parameters
     ----------
@@ -115,26 +109,27 @@ def run_sweep(
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, settings, share))
-    tasks = [
-        joblib.delayed(trial.score)((number, *fold))
-        for number, trial in enumerate(trials)
-        for fold in trial.folds
-    ]
+    tasks = [(trial, fold) for trial in trials for fold in trial.folds]
     if tasks:
         log.make()
     surroundings = environment()
     if progress:
         progress("sweep", 0, len(tasks))
-    found = defaultdict(list)
-    for done, result in enumerate(in_parallel(tasks, jobs, ordered=False), start=1):
-        number = result[0][0]
-        found[number].append(result)
-        if len(found[number]) == len(trials[number].folds):
-            _append(log, trials[number], found.pop(number), surroundings)
+    scored = in_parallel((joblib.delayed(trial.score)(fold) for trial, fold in tasks), jobs)
+    results = []
+    for done, ((trial, _), result) in enumerate(zip(tasks, scored, strict=True), start=1):
+        results.append(result)
+        if len(results) == len(trial.folds):
+            folds, seconds = zip(*results, strict=True)
+            each = sum(seconds) / len(trial.missing)
+            for value, own in zip(trial.missing, zip(*folds, strict=True), strict=True):
+                log.append(trial.settings[value], own, each, surroundings)
+            results.clear()
         if progress:
             progress("sweep", done, len(tasks))
     _load.cache_clear()
-    return [each for trial in trials for each in trial.found if each]
+    found = [log.find(each) for trial in trials for each in trial.settings.values()]
+    return [each for each in found if each]
 
 
 def _plan(
@@ -153,10 +148,8 @@ def _plan(
         load = partial(_load, root, layer, digest, memory)
         for recipe in recipes:
             _, repeats = _folds(settings, features, recipe)
-            given = getattr(settings, recipe.parameter or "", ())
-            values = list(dict.fromkeys(given or recipe.grid))
-            described = [
-                {
+            described = {
+                value: {
                     **features.provenance.as_dict(),
                     "clf": recipe.name,
                     **({recipe.parameter: value} if recipe.parameter else {}),
@@ -168,13 +161,12 @@ def _plan(
                     "seed": settings.seed,
                     "images": len(features.split("train")),
                 }
-                for value in values
-            ]
-            found = [log.find(each) for each in described]
-            missing = [value for value, each in zip(values, found, strict=True) if each is None]
+                for value in getattr(settings, recipe.parameter or "", ()) or recipe.grid
+            }
+            missing = [value for value, each in described.items() if log.find(each) is None]
             folds = [(k, fold) for k, own in enumerate(repeats) for fold in range(len(own))]
             score = partial(_score, load, settings, recipe, missing)
-            yield _Trial(described, found, score, folds if missing else [])
+            yield _Trial(described, missing, score, folds if missing else [])
 
 
 def _recipes(settings: SweepSettings) -> list[Recipe]:
@@ -185,18 +177,15 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
     UsageError
         A setting applies to none of the classifiers.
     """
-    networks = [MLP(hidden=units) for units in settings.hidden]
-    recipes = [
-        recipe
-        for clf in settings.clfs
-        for recipe in (networks if networks and clf == MLP.name else [recipe_of(clf)])
-    ]
+    recipes: list[Recipe] = []
+    for clf in settings.clfs:
+        networks = [MLP(hidden=units) for units in settings.hidden] if clf == MLP.name else []
+        recipes += networks or [recipe_of(clf)]
     tried = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
-    for name in ("C", "n_neighbors"):
-        if getattr(settings, name) and all(name != each.parameter for each in recipes):
+    known = {name for each in recipes for name in (each.parameter, *each.settings)}
+    for name in ("C", "n_neighbors", "hidden"):
+        if getattr(settings, name) and name not in known:
             raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
-    if networks and MLP.name not in settings.clfs:
-        raise UsageError(f"`hidden` is for mlp, not for {tried}; add `clfs=mlp`")
     if settings.device not in {"cpu", "auto"} and MLP.name not in settings.clfs:
         raise UsageError(f"`device` applies to mlp only, not to {tried}; leave it out")
     return list(dict.fromkeys(recipes))
@@ -239,25 +228,13 @@ def _score(
     settings: SweepSettings,
     recipe: Recipe,
     values: Sequence[Any],
-    place: _Place,
-) -> _Result:
+    place: tuple[int, int],
+) -> tuple[list[dict[str, float]], float]:
     """Fit and score a classifier on one fold of a layer, for all values of its hyperparameter."""
     features = load()
     started = time.perf_counter()
     problem, repeats = _folds(settings, features, recipe)
-    _, repeat, fold = place
+    repeat, fold = place
     found = cross_validate(problem, recipe, [repeats[repeat][fold]], values)
     metrics = [{"repeat": repeat, "fold": fold, **each} for (each,) in found]
-    return place, metrics, time.perf_counter() - started
-
-
-def _append(
-    log: ExperimentLog, trial: _Trial, results: list[_Result], surroundings: dict[str, Any]
-) -> None:
-    """Append new experiments; seconds are divided among those computed together."""
-    results.sort(key=lambda result: result[0])
-    missing = [place for place, each in enumerate(trial.found) if each is None]
-    seconds = sum(each for _, _, each in results) / len(missing)
-    for number, place in enumerate(missing):
-        folds = [metrics[number] for _, metrics, _ in results]
-        trial.found[place] = log.append(trial.settings[place], folds, seconds, surroundings)
+    return metrics, time.perf_counter() - started

@@ -260,23 +260,20 @@ def _paths_of(X: Any) -> list[Path]:
             f"or (n, 1): give one column of them, or a list"
         )
     given = column.ravel().tolist()
-    odd = [each for each in given if not isinstance(each, str | os.PathLike)]
-    if odd:
+    if odd := [each for each in given if not isinstance(each, str | os.PathLike)]:
         raise UsageError(
             f"{len(odd)} of {len(given)} images are not given as paths, first {odd[0]!r}, of type "
             f"{type(odd[0]).__name__}; expected str or Path: give the paths of their files"
         )
     if not given:
         raise UsageError("no images were given; give the path of at least one")
-    missing = [path for path in given if not os.path.lexists(path)]
-    if missing:
+    if missing := [path for path in given if not os.path.lexists(path)]:
         raise PathMissingError(
             f"{len(missing)} of {len(given)} images do not exist, first {str(missing[0])!r}; "
             f"correct the paths, which are relative to the working directory"
         )
     paths = [Path(path) for path in given]
-    folder = next(filter(Path.is_dir, paths), None)
-    if folder is not None:
+    if folder := next(filter(Path.is_dir, paths), None):
         raise UsageError(f"{str(folder)!r} is a folder, expected an image; list the images in it")
     return paths
 

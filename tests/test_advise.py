@@ -16,10 +16,8 @@ import pytest
 from bottleneck import Cache, advise_on, load_features, select_layers
 from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law
 from bottleneck.advise.advice import grid_sizes
-from bottleneck.advise.curve import forecast_gain
-from bottleneck.advise.evidence import Contrast
-from bottleneck.advise.network import Depths, FineTuning
-from bottleneck.advise.samples import Samples
+from bottleneck.advise.curve import Samples, forecast_gain
+from bottleneck.advise.evidence import Contrast, Depths, FineTuning
 from bottleneck.advise.scoring import make_bench, nested_subsets, score_sizes
 from bottleneck.advise.verdict import (
     CEILING,
@@ -447,7 +445,7 @@ def layers_of(cache, model, *names):
 def test_the_last_block_is_what_to_fine_tune(faces_cache, model, layer, start):
     """Its cost is a forward and a backward pass, that of lower layers only a forward pass."""
     network, selection = layers_of(faces_cache, model, layer)
-    found = Depths([selection]).fine_tuning(selection, selection, 1280, 2)
+    found = Depths([selection]).fine_tuning(selection, 1280, 2)
     assert found.layer == start
     (first,) = network.resolve(start)
     names = list(network.layers)
@@ -497,14 +495,14 @@ def test_layers_of_several_models_are_refused(faces_cache):
 def test_the_named_layer_can_be_trained(faces_cache, model, after, start):
     """If no weights follow the last maps, it is the last block."""
     network, last, below = layers_of(faces_cache, model, "penultimate", after)
-    found = Depths([below, last]).fine_tuning(last, below, 1280, 2)
+    found = Depths([below, last]).fine_tuning(below, 1280, 2)
     assert found.layer == start
     assert split_network(network, found.layer, last.layer).trained
 
 
 def test_training_can_start_after_an_early_layer(faces_cache):
     network, last, early = layers_of(faces_cache, "efficientnet_lite0", "penultimate", "blocks.2")
-    found = Depths([early, last]).fine_tuning(last, early, 1280, 2)
+    found = Depths([early, last]).fine_tuning(early, 1280, 2)
     assert found.layer == "blocks.3.0.conv_pw"
     lower, total = (network.layers[each.layer].multiply_adds for each in (early, last))
     assert found.multiply_adds == lower + 3 * (total - lower)
@@ -586,5 +584,5 @@ def test_an_imported_layer_of_another_name_has_no_network():
     cache_of({"layer4": X}, y)
     (source,) = select_layers(cache)
     found = Depths([replace(source, model="resnet18")])
-    assert found.fine_tuning(source, source, 4, 2) is None
+    assert found.fine_tuning(source, 4, 2) is None
     assert found.share(source) == 1

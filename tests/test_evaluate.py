@@ -1,6 +1,7 @@
 """Metrics against scikit-learn and textbook values; refusals."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from PIL import Image
 from sklearn import metrics
 
 from bottleneck import evaluate_head, load_features, select_features
-from bottleneck.errors import DataError, WrongTypeError
+from bottleneck.demo import write_demo_images
+from bottleneck.errors import DataError, MissingExtraError, WrongTypeError
 from bottleneck.evaluate import Evaluation, _evaluated
 from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
-from bottleneck.pictures import draw_confusion_matrix
+from bottleneck.pictures import check_picture, draw_confusion_matrix, epoch_log
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +112,20 @@ def test_saved_as_json(head, features):
     saved = json.loads(Path("out/evaluation.json").read_text())
     assert saved["accuracy"] == found.accuracy
     assert saved["classes"][0]["label"] == "face"
+
+
+@pytest.mark.parametrize(
+    ("module", "use", "sentence"),
+    [
+        ("matplotlib", lambda: check_picture("x.png"), "drawing a picture needs matplotlib, which"),
+        ("torch.utils.tensorboard", lambda: epoch_log("x").__enter__(), "TensorBoard needs tensor"),
+        ("skimage.data", lambda: write_demo_images("x"), "the demo needs scikit-image, which is"),
+    ],
+)
+def test_a_missing_package_is_named(monkeypatch, module, use, sentence):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=f"{sentence}.*; run 'pip install "):
+        use()
 
 
 @pytest.mark.parametrize("classes", [2, 12])

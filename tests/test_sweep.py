@@ -298,7 +298,7 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
             "--neighbors must be a whole number of at least 1, got '0'",
         ),
         (("--neighbors", "3"), "--neighbors is not for softmax; leave it out, or add to --clf"),
-        (("--hidden", "3"), "--hidden is for mlp, not for softmax; add --clf mlp"),
+        (("--hidden", "3"), "--hidden is not for softmax; leave it out, or add to --clf"),
         (("--clf", "smv"), "knn or mlp, got 'smv'; did you mean 'svm'?"),
         (("--jobs", "0"), "--jobs must be at least 1, or -1 for one process per core"),
         (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),

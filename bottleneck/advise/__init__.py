@@ -1,9 +1,8 @@
 """Advise what to do next: more data, another layer, another head, or fine-tuning."""
 
 from bottleneck.advise.advice import Advice, advise_on
-from bottleneck.advise.curve import LearningCurve, PowerLaw, fit_power_law
+from bottleneck.advise.curve import Estimate, LearningCurve, PowerLaw, fit_power_law
 from bottleneck.advise.evidence import Evidence
-from bottleneck.advise.samples import Estimate
 from bottleneck.advise.verdict import Verdict, decide
 
 __all__ = [

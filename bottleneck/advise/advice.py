@@ -1,24 +1,27 @@
 """Turn the cached features of some layers into advice on what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count
+from itertools import chain, count, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
-from bottleneck.advise.evidence import Evidence, JudgedLayer, gather, other_heads
-from bottleneck.advise.network import Depths
-from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
+from bottleneck.advise.curve import CurvePoint, Estimate, LearningCurve, Samples, forecast_gain
+from bottleneck.advise.evidence import EARLY, Contrast, Depths, Evidence, HeadScore, LayerScore
+from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, Scored, make_bench, score_sizes
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UsageError
-from bottleneck.features import Features, check_layers, load_features
+from bottleneck.errors import DataError
+from bottleneck.features import check_layers, load_features
+from bottleneck.heads import MLP
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
+from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
 from bottleneck.settings import AdviseSettings
 
@@ -29,6 +32,8 @@ _LEAST_SIZES = 3
 _MOST_SIZES = 6
 _HEAD_REPEATS = 2
 """Repetitions for other heads, because a network takes long to train."""
+_SHARES = (0.25, 0.5, 1.0)
+_CONFIDENT = 4
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,13 @@ class Advice:
     verdict: Verdict
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the advice in JSON types."""
+        """Return the advice in JSON types.
+
+        Returns
+        -------
+        dict of str to Any
+            Fields by name, nested objects as dictionaries.
+        """
         return asdict(self)
 
 
@@ -119,18 +130,21 @@ def advise_on(
     """
     settings = made(AdviseSettings, settings, options)
     recipe = recipe_of(settings.clf)
-    _check_models(selections)
-    cache, depths = Cache(cache), Depths(selections)
-    layers = depths.in_order(selections)
-    last = next(each for each in layers if each.layer == layers[-1].layer)
+    check_layers(selections)
+    depths = Depths(selections)
+    last = depths.last
 
     def bench_of(layer: FeatureSource) -> Bench:
-        return make_bench(_features(cache, layer, memory), recipe, settings)
+        features = load_features(cache, layer.with_views(0), memory=memory)
+        return make_bench(features, recipe, settings)
 
     bench = bench_of(last)
     briefly = bench.first(_HEAD_REPEATS)
-    sizes, others = _sizes(bench), other_heads(recipe)
-    total = bench.fits * len(sizes) * len(layers) + briefly.fits * len(others)
+    rows = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
+    # Folds differ by a few rows: the largest size is one that every fold has.
+    sizes = [*grid_sizes(rows, len(bench.problem.targets.classes))[:-1], bench.images]
+    others = _other_heads(recipe)
+    total = bench.fits * len(sizes) * len(depths.layers) + briefly.fits * len(others)
     done = count()
 
     def advance() -> None:
@@ -139,14 +153,12 @@ def advise_on(
 
     advance()
     score = partial(score_sizes, jobs=jobs, advance=advance)
-    shape = bench.problem.X.shape[1], len(bench.problem.targets.classes)
-    judged = []
-    for each in layers:
-        scored = score(bench if each is last else bench_of(each), recipe, sizes)
-        cost = depths.fine_tuning(last, each, *shape)
-        judged.append(JudgedLayer(each, depths.share(each), cost, scored))
+    scored = {
+        each: score(bench if each is last else bench_of(each), recipe, sizes)
+        for each in depths.layers
+    }
     heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
-    evidence = gather(bench, judged, judged[layers.index(last)], heads, briefly, seed=settings.seed)
+    evidence = _gather(bench, depths, scored, heads, settings.seed)
     return Advice(
         image_set=last.image_set,
         model=last.model,
@@ -157,44 +169,6 @@ def advise_on(
         evidence=evidence,
         verdict=decide(evidence),
     )
-
-
-def _check_models(selections: Sequence[FeatureSource]) -> None:
-    check_layers(selections)
-    if not selections:
-        raise UsageError("no layers to advise on; give at least one extracted layer")
-    models = list(dict.fromkeys(each.model for each in selections))
-    if len(models) > 1:
-        raise UsageError(
-            f"the layers come from several models ({', '.join(models)}); choose one with `model`"
-        )
-
-
-def _features(cache: Cache, selection: FeatureSource, memory: int | None) -> Features:
-    """Load a layer without its augmented views."""
-    features = load_features(cache, selection.with_views(0), memory=memory)
-    if not isinstance(features.X, np.ndarray):
-        raise UsageError(
-            f"{selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but the "
-            f"limit is {(memory or 0) / 1e6:.0f} MB; give a `pool` that makes fewer features, or "
-            f"more `memory`"
-        )
-    return features
-
-
-def _sizes(bench: Bench) -> list[int]:
-    """Return the sizes of the training subsets; `DataError` if there are too few sizes."""
-    rows = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
-    classes = len(bench.problem.targets.classes)
-    sizes = grid_sizes(rows, classes)
-    if len(sizes) < _LEAST_SIZES:
-        least = LEAST_PER_CLASS * classes * 2 ** (_LEAST_SIZES - 1)
-        raise DataError(
-            f"only {rows} training images of {classes} classes are available, but a learning "
-            f"curve of {_LEAST_SIZES} sizes needs {least}; add images"
-        )
-    # Folds differ by a few rows: the largest size is one that every fold has.
-    return [*sizes[:-1], bench.images]
 
 
 def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
@@ -210,6 +184,145 @@ def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
     Returns
     -------
     list of int
+
+    Raises
+    ------
+    DataError
+        There are too few rows for three sizes.
     """
+    smallest = LEAST_PER_CLASS * n_classes
     halved = (n_rows // 2**k for k in range(_MOST_SIZES))
-    return sorted({size for size in halved if size >= LEAST_PER_CLASS * n_classes} | {n_rows})
+    sizes = sorted({size for size in halved if size >= smallest} | {n_rows})
+    if len(sizes) < _LEAST_SIZES:
+        raise DataError(
+            f"only {n_rows} training images of {n_classes} classes are available, but a learning "
+            f"curve of {_LEAST_SIZES} sizes needs {smallest * 2 ** (_LEAST_SIZES - 1)}; add images"
+        )
+    return sizes
+
+
+def _other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
+    """Return heads to compare with a head, and whether each is more expressive.
+
+    The network has a larger learning rate and less patience: as good for a comparison, but faster.
+    """
+    if recipe.name in {"mlp", "knn"}:
+        return [(recipe_of(name), False) for name in ("softmax", "lda", "centroid")]
+    simpler = [name for name in ("lda", "centroid") if name != recipe.name]
+    return [
+        (MLP(batch_size=256, patience=5), True),
+        (recipe_of("knn"), True),
+        *((recipe_of(name), recipe.name == "centroid") for name in simpler),
+    ]
+
+
+def _gather(
+    bench: Bench,
+    depths: Depths,
+    scored: Mapping[FeatureSource, Sequence[Scored]],
+    heads: Sequence[tuple[Recipe, bool, Scored]],
+    seed: int,
+) -> Evidence:
+    """Compare layers with the last layer, and heads with the judged head.
+
+    `scored` has the layers in the order of the network, with scores by number of training images,
+    the last with all images; `heads` has the first repetitions of `_other_heads`.
+    """
+    last, briefly = depths.last, bench.first(_HEAD_REPEATS)
+    shape = bench.problem.X.shape[1], len(bench.problem.targets.classes)
+    final = {layer: sizes[-1] for layer, sizes in scored.items()}
+    accuracies = {layer: bench.accuracy(each) for layer, each in final.items()}
+    judged = briefly.accuracy(final[last])
+
+    def contrast(layer: FeatureSource, gain: Samples) -> Contrast:
+        return Contrast(layer.layer_name, gain.estimate(), depths.fine_tuning(layer, *shape))
+
+    def layer_score(layer: FeatureSource) -> LayerScore:
+        curve = _learning_curve(bench, scored[layer], seed)
+        apart = accuracies[layer] - accuracies[last]
+        return LayerScore(
+            layer=layer.layer_name,
+            pool=layer.pool,
+            depth=depths.share(layer),
+            accuracy=curve.points[-1].accuracy,
+            log_loss=curve.points[-1].log_loss,
+            deviation=float(accuracies[layer].values.std(ddof=1)),
+            curve=curve,
+            difference=None if layer is last else apart.estimate(len(scored) - 1),
+        )
+
+    head_scores = []
+    for recipe, richer, each in heads:
+        accuracy = briefly.accuracy(each)
+        difference = (accuracy - judged).estimate(len(heads))
+        head_scores.append(HeadScore(recipe.name, richer, accuracy.estimate().share(), difference))
+    layers = {layer: layer_score(layer) for layer in scored}
+    others = [layer for layer in scored if layer.layer != last.layer]
+    early = [layer for layer in scored if depths.share(layer) <= EARLY]
+    best = max(early, key=lambda each: accuracies[each].values.mean(), default=None)
+    return Evidence(
+        accuracy=layers[last].accuracy,
+        classes=shape[1],
+        images=bench.images,
+        curve=layers[last].curve,
+        layers=list(layers.values()),
+        heads=head_scores,
+        joined=contrast(*_joined(bench, final, last, others)) if others else None,
+        rise=contrast(best, accuracies[last] - accuracies[best]) if best else None,
+        surest_error=_confident_error(bench, final[last]),
+        tuning=depths.fine_tuning(last, *shape),
+    )
+
+
+def _learning_curve(bench: Bench, scored: Sequence[Scored], seed: int) -> LearningCurve:
+    """Build a learning curve from scores at three or more sizes."""
+    sizes = np.array([each.trained.mean() for each in scored])
+    accuracies = [bench.accuracy(each) for each in scored]
+    law, forecasts = forecast_gain(sizes, accuracies, bench.images, seed)
+    points = []
+    for size, each, samples in zip(sizes, scored, accuracies, strict=True):
+        accuracy, log_loss = samples.estimate().share(), bench.log_loss(each).estimate()
+        trained, train_loss = float(each.train_accuracy.mean()), float(each.train_log_loss.mean())
+        gap = trained - accuracy.value
+        points.append(CurvePoint(round(size), accuracy, log_loss, trained, train_loss, gap))
+    return LearningCurve(points, law, forecasts)
+
+
+def _joined(
+    bench: Bench,
+    final: Mapping[FeatureSource, Scored],
+    last: FeatureSource,
+    others: Sequence[FeatureSource],
+) -> tuple[FeatureSource, Samples]:
+    """Return the layer that adds most to the last one, and what each block gains from adding it."""
+    own = final[last].log_probabilities
+    joined = (
+        own + share * final[each].log_probabilities for each, share in product(others, _SHARES)
+    )
+    told = [
+        (bench.losses(log_softmax(scores, axis=2)), bench.right(scores))
+        for scores in chain([own], joined)
+    ]
+    losses, right = map(np.stack, zip(*told, strict=True))
+    chosen = np.zeros(len(others), dtype=int)
+
+    def gain(repeat: int, block: np.ndarray) -> float:
+        best = np.delete(losses[:, repeat], block, axis=1).mean(axis=1).argmin()
+        if best:
+            chosen[(best - 1) // len(_SHARES)] += 1
+        return float(right[best, repeat, block].mean() - right[0, repeat, block].mean())
+
+    gains = bench.over_blocks(gain)
+    return others[int(chosen.argmax())], gains
+
+
+def _confident_error(bench: Bench, scored: Scored) -> Estimate:
+    right = bench.right(scored.log_probabilities)
+    confidence = scored.log_probabilities.max(axis=2)
+
+    def error(repeat: int, block: np.ndarray) -> float:
+        order = np.argsort(-confidence[repeat, block], kind="stable")
+        most = block[order[: max(1, len(block) // _CONFIDENT)]]
+        return float(1 - right[repeat, most].mean())
+
+    return bench.over_blocks(error).estimate().share()

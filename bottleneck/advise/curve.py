@@ -1,27 +1,160 @@
-"""Learning curves: scores with fewer images, and power-law forecasts for more."""
+"""Estimates with confidence intervals, and learning curves with power-law forecasts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import hypot
+from typing import Any, Self
 
 import numpy as np
+from scipy.special import stdtrit
 
-from bottleneck.advise.samples import Estimate, Samples
-from bottleneck.advise.scoring import Bench, Scored
+from bottleneck.experiments import half_width
 
 __all__ = [
     "CurvePoint",
+    "Estimate",
     "Forecast",
     "LearningCurve",
     "PowerLaw",
+    "Samples",
     "fit_power_law",
     "forecast_gain",
-    "learning_curve",
 ]
 
+_TWO_SIDED = (0.025, 0.975)
+_NORMAL = 1.96
+"""Upper quantiles of a normal distribution."""
 _FACTORS = (2, 4)
 _EXPONENTS = (0.05, 2.0)
 _DRAWS = 400
 _LEAST_SIZES = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval.
+
+    Attributes
+    ----------
+    value : float
+        The estimate.
+    low, high : float
+        Limits of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def share(self) -> Self:
+        """Clip the interval to 0 to 1, for a proportion.
+
+        Returns
+        -------
+        Estimate
+        """
+        return replace(self, low=max(0.0, self.low), high=min(1.0, self.high))
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A metric for each repetition and block of held-out images.
+
+    Folds share training images and are not independent, so intervals come from the corrected
+    resampled t statistic, see `bottleneck.experiments.compare`.
+
+    Attributes
+    ----------
+    values : np.ndarray
+        Shape (r, b).
+    ratio : float
+        Held-out images of a block per training image, at the full size. For smaller subsets, which
+        overlap less, the intervals are slightly too wide.
+    crossed : bool
+        Whether every repetition holds out the same blocks, those of the ``val`` images.
+    least : float
+        Minimum half-width of an interval, because identical results leave some uncertainty too.
+    """
+
+    values: np.ndarray
+    ratio: float
+    crossed: bool
+    least: float = 0.0
+
+    def __sub__(self, other: Self) -> Self:
+        """Return the paired differences of metrics on the same folds."""
+        return replace(self, values=self.values - other.values)
+
+    def estimate(self, comparisons: int = 1) -> Estimate:
+        """Return the mean with its interval, corrected for several comparisons.
+
+        Parameters
+        ----------
+        comparisons : int
+            Number of simultaneous intervals (Bonferroni correction).
+
+        Returns
+        -------
+        Estimate
+            The mean, and the lower and upper end of its interval.
+        """
+        cells = self.values.mean(axis=0) if self.crossed else self.values.ravel()
+        half = half_width(cells.tolist(), self.ratio, comparisons)
+        if self.crossed and len(self.values) > 1:
+            half = hypot(half, half_width(self.values.mean(axis=1).tolist(), 0, comparisons))
+        half, mean = max(half, self.least), float(self.values.mean())
+        return Estimate(mean, mean - half, mean + half)
+
+    def resampled(self, draws: int, seed: int) -> np.ndarray:
+        """Return the weight of each cell in bootstrap draws, of shape (draws, r, b).
+
+        Cells are drawn; if repetitions hold out the same blocks, repetitions and blocks are.
+
+        Parameters
+        ----------
+        draws : int
+            Number of draws.
+        seed : int
+            Seed of the random generator.
+
+        Returns
+        -------
+        np.ndarray
+            int of shape (draws, r, b): the number of times that each draw has each cell.
+        """
+        generator = np.random.default_rng(seed)
+        r, b = self.values.shape
+        if not self.crossed:
+            return generator.multinomial(r * b, [1 / (r * b)] * (r * b), draws).reshape(-1, r, b)
+        repeats = generator.multinomial(r, [1 / r] * r, draws)
+        return repeats[:, :, None] * generator.multinomial(b, [1 / b] * b, draws)[:, None, :]
+
+    def widened(self, value: float, draws: Sequence[float]) -> Estimate:
+        """Return a value with the interval of its bootstrap draws, widened.
+
+        The plain interval is too narrow: the bootstrap treats cells as independent, and as normal
+        where a t distribution applies.
+
+        Parameters
+        ----------
+        value : float
+            The metric of all cells.
+        draws : sequence of float
+            The same metric of each draw of `resampled`.
+
+        Returns
+        -------
+        Estimate
+            `value` with the lower and upper end of its interval.
+        """
+        cells = self.values.shape[1] if self.crossed else self.values.size
+        quantile = float(stdtrit(cells - 1, _TWO_SIDED[1]))
+        widening = quantile / _NORMAL * np.sqrt((1 + cells * self.ratio) * cells / (cells - 1))
+        low, high = (value + widening * (each - value) for each in np.quantile(draws, _TWO_SIDED))
+        return Estimate(value, float(min(value, low)), float(max(value, high)))
 
 
 @dataclass(frozen=True)
@@ -117,41 +250,6 @@ class LearningCurve:
     forecasts: list[Forecast]
 
 
-def learning_curve(bench: Bench, scored: Sequence[Scored], *, seed: int = 0) -> LearningCurve:
-    """Build a learning curve, fit a power law and forecast.
-
-    Parameters
-    ----------
-    bench : Bench
-        The rows and folds.
-    scored : sequence of Scored
-        Scores at three or more sizes.
-    seed : int
-        Seed of the bootstrap draws for the forecasts' intervals.
-
-    Returns
-    -------
-    LearningCurve
-    """
-    sizes = np.array([each.trained.mean() for each in scored])
-    accuracies = [bench.accuracy(each) for each in scored]
-    law, forecasts = forecast_gain(sizes, accuracies, bench.images, seed)
-    points = []
-    for size, each, samples in zip(sizes, scored, accuracies, strict=True):
-        accuracy, trained = samples.estimate().share(), float(each.train_accuracy.mean())
-        points.append(
-            CurvePoint(
-                images=round(size),
-                accuracy=accuracy,
-                log_loss=bench.log_loss(each).estimate(),
-                train_accuracy=trained,
-                train_log_loss=float(each.train_log_loss.mean()),
-                gap=trained - accuracy.value,
-            )
-        )
-    return LearningCurve(points, law, forecasts)
-
-
 def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> PowerLaw:
     """Fit a + b n^-c by weighted least squares (Hestness et al. 2017, Deep Learning Scaling is
     Predictable, Empirically, section 3).
@@ -173,18 +271,14 @@ def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -
 
     roots = np.sqrt(weights / weights.sum())
 
-    def linear_fit(log_exponent: float) -> tuple[np.ndarray, float]:
+    # A tenth of the time of `curve_fit` with bounds: a forecast takes hundreds of fits.
+    def linear_fit(log_exponent: float) -> Any:
         powers = (images / images[0]) ** -np.exp(log_exponent)
-        found: tuple[np.ndarray, float] = nnls(
-            roots[:, None] * np.column_stack([np.ones_like(powers), powers]), roots * errors
-        )
-        return found
+        columns = np.column_stack([np.ones_like(powers), powers])
+        return nnls(roots[:, None] * columns, roots * errors)
 
-    best = minimize_scalar(
-        lambda log_exponent: linear_fit(log_exponent)[1],
-        bounds=np.log(_EXPONENTS),
-        method="bounded",
-    )
+    bounds = np.log(_EXPONENTS)
+    best = minimize_scalar(lambda each: linear_fit(each)[1], bounds=bounds, method="bounded")
     exponent, (asymptote, scale) = float(np.exp(best.x)), linear_fit(best.x)[0]
     return PowerLaw(float(asymptote), float(scale * images[0] ** exponent), exponent)
 

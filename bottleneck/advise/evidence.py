@@ -1,39 +1,49 @@
-"""Evidence for the advice: the learning curve, layers, heads and confident errors."""
+"""What the verdict rests on: scores of layers and heads, and the cost of fine-tuning."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy.special import log_softmax
-
-from bottleneck.advise.curve import LearningCurve, learning_curve
-from bottleneck.advise.network import FineTuning
-from bottleneck.advise.samples import Estimate
-from bottleneck.advise.scoring import Bench, Scored
-from bottleneck.heads import MLP
-from bottleneck.heads.prepare import recipe_of
-from bottleneck.heads.recipes import Recipe
+from bottleneck.advise.curve import Estimate, LearningCurve
+from bottleneck.bases import find_model
+from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.records import FeatureSource
 
-__all__ = [
-    "EARLY",
-    "Contrast",
-    "Evidence",
-    "HeadScore",
-    "JudgedLayer",
-    "LayerScore",
-    "gather",
-    "other_heads",
-]
+if TYPE_CHECKING:
+    from bottleneck.bases.network import Network
+
+__all__ = ["EARLY", "Contrast", "Depths", "Evidence", "FineTuning", "HeadScore", "LayerScore"]
 
 EARLY = 0.5
 """Maximum multiply-adds of an early layer, as a fraction of those of the last layer."""
 _WORTH, _WORTH_SHARE = 0.01, 0.1
 """A useful gain is at least one point of accuracy and at least a tenth of the error."""
-_SHARES = (0.25, 0.5, 1.0)
-_CONFIDENT = 4
+_BACKWARD = 3
+"""Cost of a forward and a backward pass, in forward passes."""
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Where fine-tuning starts, and its cost.
+
+    Attributes
+    ----------
+    layer : str
+        First layer to train.
+    multiply_adds : int
+        Multiply-adds of an epoch, for one image: once for frozen layers, three times for trained
+        ones.
+    extractions : float
+        The same, as a multiple of extracting the image's features.
+    head_epochs : float
+        The same, as a multiple of one epoch of the head on cached features.
+    """
+
+    layer: str
+    multiply_adds: int
+    extractions: float
+    head_epochs: float
 
 
 @dataclass(frozen=True)
@@ -175,166 +185,107 @@ class Evidence:
         return max(0.0, self.error - self.surest_error.value)
 
 
-class JudgedLayer(NamedTuple):
-    """A layer and the scores of heads on it.
+class Depths:
+    """The depths of layers in their network.
+
+    Parameters
+    ----------
+    selections : sequence of FeatureSource
+        The layers, all of one model. If the model is unknown, as with imported features, they are
+        taken to be equally spaced in the given order.
+
+    Raises
+    ------
+    UsageError
+        There are no layers, or they are of several models.
 
     Attributes
     ----------
-    source : FeatureSource
-        The layer.
-    depth : float
-        See `LayerScore`.
-    tuning : FineTuning or None
-        Fine-tuning of the layers after it, see `bottleneck.advise.network.Depths.fine_tuning`.
-    sizes : list of Scored
-        Scores by number of training images; the last are with all images.
+    layers : list of FeatureSource
+        The same layers in the order of computation.
+    last : FeatureSource
+        The deepest of them, in the first of its poolings: the layer that is judged.
     """
 
-    source: FeatureSource
-    depth: float
-    tuning: FineTuning | None
-    sizes: list[Scored]
-
-
-def other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
-    """Return heads to compare with a head, and whether each is more expressive.
-
-    The network has a larger learning rate and less patience: as good for a comparison, but faster.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The classifier to compare with.
-
-    Returns
-    -------
-    list of (Recipe, bool)
-        Classifiers; True if one is more expressive than `recipe`.
-    """
-    if recipe.name in {"mlp", "knn"}:
-        return [(recipe_of(name), False) for name in ("softmax", "lda", "centroid")]
-    simpler = [name for name in ("lda", "centroid") if name != recipe.name]
-    return [
-        (MLP(batch_size=256, patience=5), True),
-        (recipe_of("knn"), True),
-        *((recipe_of(name), recipe.name == "centroid") for name in simpler),
-    ]
-
-
-def gather(
-    bench: Bench,
-    layers: Sequence[JudgedLayer],
-    last: JudgedLayer,
-    heads: Sequence[tuple[Recipe, bool, Scored]],
-    briefly: Bench,
-    *,
-    seed: int,
-) -> Evidence:
-    """Compare layers with the last layer, and heads with the judged head.
-
-    Parameters
-    ----------
-    bench : Bench
-        The rows and folds.
-    layers : sequence of JudgedLayer
-        In the order of the network, including `last`.
-    last : JudgedLayer
-        The layer that is judged.
-    heads : sequence of (Recipe, bool, Scored)
-        The result of `other_heads`, with scores.
-    briefly : Bench
-        The repetitions used for these heads.
-    seed : int
-        Seed, as for `learning_curve`.
-
-    Returns
-    -------
-    Evidence
-    """
-    scores = [_layer_score(bench, each, last, len(layers) - 1, seed) for each in layers]
-    (own,) = (each for each in scores if each.difference is None)
-    judged = briefly.accuracy(last.sizes[-1])
-    return Evidence(
-        accuracy=own.accuracy,
-        classes=len(bench.problem.targets.classes),
-        images=bench.images,
-        curve=own.curve,
-        layers=scores,
-        heads=[
-            HeadScore(
-                clf=recipe.name,
-                richer=richer,
-                accuracy=briefly.accuracy(scored).estimate().share(),
-                difference=(briefly.accuracy(scored) - judged).estimate(len(heads)),
+    def __init__(self, selections: Sequence[FeatureSource]) -> None:
+        models = list(dict.fromkeys(each.model for each in selections))
+        if not models:
+            raise UsageError("no layers to advise on; give at least one extracted layer")
+        if len(models) > 1:
+            raise UsageError(
+                f"the layers come from several models ({', '.join(models)}); choose one with "
+                f"`model`"
             )
-            for recipe, richer, scored in heads
-        ],
-        joined=_joined(bench, layers, last),
-        rise=_rise(bench, layers, last),
-        surest_error=_confident_error(bench, last.sizes[-1]),
-        tuning=last.tuning,
-    )
 
+        from bottleneck.bases.network import traced
 
-def _layer_score(
-    bench: Bench, layer: JudgedLayer, last: JudgedLayer, others: int, seed: int
-) -> LayerScore:
-    curve, accuracy = learning_curve(bench, layer.sizes, seed=seed), bench.accuracy(layer.sizes[-1])
-    apart = accuracy - bench.accuracy(last.sizes[-1])
-    return LayerScore(
-        layer=layer.source.layer_name,
-        pool=layer.source.pool,
-        depth=layer.depth,
-        accuracy=curve.points[-1].accuracy,
-        log_loss=curve.points[-1].log_loss,
-        deviation=accuracy.deviation,
-        curve=curve,
-        difference=None if layer is last else apart.estimate(others),
-    )
+        sizes = {each.layer: each.adjustments.get("image_size") for each in selections}
+        self._network: Network | None = None
+        self._costs = {layer: place for place, layer in enumerate(sizes, start=1)}
+        with suppress(BottleneckError):
+            network = traced(find_model(*models))
+            known = [name for name in network.layers if name in sizes]
+            if len(known) == len(sizes):
+                layers = network.sized(sizes[known[-1]] or network.image_size, known)
+                self._costs = {name: layer.multiply_adds for name, layer in layers.items()}
+                self._network = network
+        names = list(self._costs)
+        self.layers = sorted(selections, key=lambda each: names.index(each.layer))
+        self.last = next(each for each in self.layers if each.layer == self.layers[-1].layer)
+        self._most = max(1, *(self._costs[each.layer] for each in selections))
 
+    def share(self, selection: FeatureSource) -> float:
+        """Return the multiply-adds up to a layer as a fraction of those up to the deepest one.
 
-def _rise(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
-    early = [each for each in layers if each.depth <= EARLY]
-    if not early:
-        return None
-    best = max(early, key=lambda each: bench.accuracy(each.sizes[-1]).mean)
-    gain = bench.accuracy(last.sizes[-1]) - bench.accuracy(best.sizes[-1])
-    return Contrast(best.source.layer_name, gain.estimate(), best.tuning)
+        Parameters
+        ----------
+        selection : FeatureSource
+            A layer of the network.
 
+        Returns
+        -------
+        float
+            Between 0 and 1.
 
-def _joined(bench: Bench, layers: Sequence[JudgedLayer], last: JudgedLayer) -> Contrast | None:
-    others = [each for each in layers if each.source.layer != last.source.layer]
-    if not others:
-        return None
-    own = last.sizes[-1].log_probabilities
-    joined = (
-        own + share * each.sizes[-1].log_probabilities for each in others for share in _SHARES
-    )
-    told = [
-        (bench.losses(log_softmax(scores, axis=2)), bench.right(scores))
-        for scores in chain([own], joined)
-    ]
-    losses, right = map(np.stack, zip(*told, strict=True))
-    chosen = np.zeros(len(others), dtype=int)
+        Raises
+        ------
+        KeyError
+            The layer is not in the network.
+        """
+        return self._costs[selection.layer] / self._most
 
-    def gain(repeat: int, block: np.ndarray) -> float:
-        best = np.delete(losses[:, repeat], block, axis=1).mean(axis=1).argmin()
-        if best:
-            chosen[(best - 1) // len(_SHARES)] += 1
-        return float(right[best, repeat, block].mean() - right[0, repeat, block].mean())
+    def fine_tuning(
+        self, after: FeatureSource, n_features: int, n_classes: int
+    ) -> FineTuning | None:
+        """Return the cost of training everything after a layer; None for an unknown network.
 
-    found = bench.over_blocks(gain).estimate()
-    named = others[chosen.argmax()]
-    return Contrast(named.source.layer_name, found, named.tuning)
+        Parameters
+        ----------
+        after : FeatureSource
+            The last frozen layer. If it is `last`, or no weights follow it, the last block is
+            trained.
+        n_features, n_classes : int
+            Sizes of the head.
 
-
-def _confident_error(bench: Bench, scored: Scored) -> Estimate:
-    right = bench.right(scored.log_probabilities)
-    confidence = scored.log_probabilities.max(axis=2)
-
-    def error(repeat: int, block: np.ndarray) -> float:
-        order = np.argsort(-confidence[repeat, block], kind="stable")
-        most = block[order[: max(1, len(block) // _CONFIDENT)]]
-        return float(1 - right[repeat, most].mean())
-
-    return bench.over_blocks(error).estimate().share()
+        Returns
+        -------
+        FineTuning or None
+        """
+        if self._network is None:
+            return None
+        names, total = list(self._costs), self._costs[self.last.layer]
+        first = names.index(after.layer) + 1
+        if self._costs[after.layer] >= total:
+            # Layers after the last block belong to it, such as a convolution before the pooling; a
+            # layer within a block ends the block.
+            ends = [place for place, name in enumerate(names) if name in self._network.blocks]
+            below = [end for end in ends if end < names.index(self.last.layer)]
+            first = max(below[:-1] if below == ends else below, default=-1) + 1
+        frozen = self._costs[names[first - 1]] if first else 0
+        epoch = frozen + _BACKWARD * (total - frozen)
+        return FineTuning(
+            layer=self._network.alias(names[first]) or names[first],
+            multiply_adds=epoch,
+            extractions=epoch / max(1, total),
+            head_epochs=epoch / (_BACKWARD * n_features * n_classes),
+        )

@@ -1,6 +1,7 @@
 """Fit heads on subsets of a layer's rows, and score the held-out rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 
-from bottleneck.advise.samples import Samples
+from bottleneck.advise.curve import Samples
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
 from bottleneck.heads import MLP
@@ -46,10 +47,6 @@ class Scored(NamedTuple):
     trained: np.ndarray
     train_accuracy: np.ndarray
     train_log_loss: np.ndarray
-
-
-_Fit = tuple[np.ndarray, int, float, float]
-"""Log probabilities of the held-out rows, number of training rows, and the scores on those."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +150,19 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     DataError
         The set has no labels, no train images, one class, or too few images of one.
     UsageError
-        Images may have several classes.
+        Images may have several classes, or the features do not fit into memory.
     """
     if features.images.multilabel:
         raise UsageError(
             f"image set {features.images.name!r} has images with several classes, but advise "
             f"needs one class for each image; compare layers and classifiers with 'bottleneck "
             f"sweep'"
+        )
+    if not isinstance(features.X, np.ndarray):
+        raise UsageError(
+            f"{features.selection} needs {features.bytes_in_memory / 1e6:.0f} MB with copies, but "
+            f"the limit is {features.X.memory / 1e6:.0f} MB; give a `pool` that makes fewer "
+            f"features, or more `memory`"
         )
     cv, repeats, seed = settings.cv, settings.repeats, settings.seed
     problem = problem_of(features, recipe, TrainingSettings(seed=seed))
@@ -221,14 +224,10 @@ def nested_subsets(
         key[members] = np.where(rank < LEAST_PER_CLASS, rank - LEAST_PER_CLASS, share)
     order = np.argsort(key, kind="stable")
     rows_until = np.cumsum(np.bincount(group_of_row)[order])
-    subsets = []
-    for size in sizes:
-        most = int(np.searchsorted(rows_until, size, side="right"))
-        chosen = order[: max(most, int((key < 0).sum()))]
-        subset = np.zeros(len(fit), dtype=bool)
-        subset[places[np.isin(group_of_row, chosen)]] = True
-        subsets.append(subset)
-    return subsets
+    counts = np.maximum(np.searchsorted(rows_until, sizes, side="right"), (key < 0).sum())
+    place = np.full(len(fit), len(order))
+    place[places] = np.argsort(order)[group_of_row]
+    return [place < count for count in counts]
 
 
 def score_sizes(
@@ -259,79 +258,70 @@ def score_sizes(
     list of Scored
         One for each size.
     """
-    wanted = [
-        Fold(subset, fold.held)
-        for repeat, folds in enumerate(bench.repeats)
-        for fold in folds
-        for subset in nested_subsets(bench.problem, fold.fit, sizes, repeat)
-    ]
-    # With all rows and the same held-out rows, every repetition gives the same result.
-    keys = [(fold.fit.tobytes(), fold.held.tobytes()) for fold in wanted]
-    tasks = dict(zip(keys, wanted, strict=True))
-    fit = joblib.delayed(partial(_fit, bench.problem, recipe))
-    found = {}
-    for key, each in zip(tasks, in_parallel(map(fit, tasks.values()), jobs), strict=True):
-        found[key] = each
-        for _ in range(keys.count(key)):
+    problem, shape = bench.problem, (len(sizes), len(bench.repeats))
+    folds: dict[bytes, Fold] = {}
+    places = defaultdict(list)
+    for repeat, number in np.ndindex(shape[1], len(bench.repeats[0])):
+        fold = bench.repeats[repeat][number]
+        for size, subset in enumerate(nested_subsets(problem, fold.fit, sizes, repeat)):
+            # With all rows and the same held-out rows, every repetition gives the same result.
+            key = subset.tobytes() + fold.held.tobytes()
+            folds[key] = Fold(subset, fold.held)
+            places[key].append((size, repeat, number))
+    log_shares = np.empty((*shape, len(bench.judged), len(problem.targets.classes)), np.float32)
+    scores = np.empty((3, *shape, len(bench.repeats[0])))
+    fit = joblib.delayed(partial(_fit, problem, recipe))
+    fitted = in_parallel(map(fit, folds.values()), jobs)
+    for (key, fold), (own, *numbers) in zip(folds.items(), fitted, strict=True):
+        for size, repeat, number in places[key]:
+            log_shares[size, repeat, fold.held[bench.judged]] = own
+            scores[:, size, repeat, number] = numbers
             advance()
-    fits = [found[key] for key in keys]
-    return [_joined(bench, fits[number :: len(sizes)]) for number in range(len(sizes))]
+    return list(map(Scored, log_shares, *scores))
 
 
-def _joined(bench: Bench, fits: Sequence[_Fit]) -> Scored:
-    """Join the results of the folds of each repetition."""
-    folds = [(repeat, fold) for repeat, own in enumerate(bench.repeats) for fold in own]
-    k = len(bench.problem.targets.classes)
-    said = np.empty((len(bench.repeats), len(bench.problem.X), k), np.float32)
-    for (repeat, fold), each in zip(folds, fits, strict=True):
-        said[repeat, fold.held] = each[0]
-    numbers = np.array([each[1:] for each in fits]).T.reshape(3, len(bench.repeats), -1)
-    return Scored(said[:, bench.judged], *numbers)
+def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> tuple[np.ndarray, int, float, float]:
+    """Fit on the rows of a fold.
 
-
-def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> _Fit:
-    """Choose the hyperparameter on folds of the training rows, fit, and score all rows."""
+    Returns
+    -------
+    log_probabilities : np.ndarray
+        Of the held-out rows.
+    trained : int
+        Number of rows fitted on.
+    train_accuracy, train_log_loss : float
+        Scores on those rows.
+    """
     used = fold.fit | fold.held
     own, fit = problem.take(used), fold.fit[used]
+    link = link_of(recipe.name, multilabel=False)
     with threads_for(own.X.size):
-        inner: list[Fold] = []
-        if not isinstance(recipe, MLP):
-            # Standardised once over all training rows, so that inner folds share a reduction.
-            own = replace(own, X=own.reduction(fit).rows, standardize=False)
-            inner = _inner_folds(own, fit)
-        everyone = Fold(fit, np.ones_like(fit))
-        candidates = recipe.held_out(own, [*inner, everyone], recipe.grid)
-        link = link_of(recipe.name, multilabel=False)
-        scores, temperature = _chosen(recipe, link, own, inner, candidates)
-    said = log_probabilities(link, scores, temperature)
+        scores, temperature = _scores(recipe, link, own, fit)
+    own_shares = log_probabilities(link, scores, temperature)
     right = scores.argmax(axis=1) == own.targets.codes
     losses = log_losses(link, scores[fit], own.targets.take(fit), temperature)
-    return said[fold.held[used]], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
+    held = fold.held[used]
+    return own_shares[held], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
 
 
-def _inner_folds(problem: Problem, fit: np.ndarray) -> list[Fold]:
-    """Return folds of the rows `fit`, as masks over all rows."""
-    every, places = np.arange(len(fit)), np.flatnonzero(fit)
-    return [
-        Fold(np.isin(every, places[inner.fit]), np.isin(every, places[inner.held]))
-        for inner in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
-    ]
-
-
-def _chosen(
-    recipe: Recipe,
-    link: str,
-    problem: Problem,
-    inner: Sequence[Fold],
-    candidates: Iterator[list[np.ndarray]],
+def _scores(
+    recipe: Recipe, link: str, problem: Problem, fit: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Return the scores of all rows for the value with the lowest inner log loss."""
-    if not inner:
-        ((scores,),) = candidates
+    """Return scores of all rows and their temperature, for the lowest log loss on inner folds."""
+    everyone = Fold(fit, np.ones_like(fit))
+    if isinstance(recipe, MLP):
+        ((scores,),) = recipe.held_out(problem, [everyone], recipe.grid)
         return scores, 1.0
+    # Standardised once over all training rows, so that inner folds share a reduction.
+    problem = replace(problem, X=problem.reduction(fit).rows, standardize=False)
+    every, places = np.arange(len(fit)), np.flatnonzero(fit)
+    inner = [
+        Fold(np.isin(every, places[each.fit]), np.isin(every, places[each.held]))
+        for each in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
+    ]
     held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in inner]))
     lowest = np.inf
-    for *each, scores in candidates:
+    for *each, scores in recipe.held_out(problem, [*inner, everyone], recipe.grid):
         inside = np.concatenate(each)
         temperature = fit_temperature(link, inside, held) if recipe.margins else 1.0
         loss = log_losses(link, inside, held, temperature).mean()

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from bottleneck.advise.evidence import EARLY, Evidence
-from bottleneck.advise.network import FineTuning
-from bottleneck.advise.samples import Estimate
+from bottleneck.advise.curve import Estimate
+from bottleneck.advise.evidence import EARLY, Evidence, FineTuning
 
 __all__ = [
     "CEILING",
@@ -27,8 +26,7 @@ CEILING = "label noise or a ceiling"
 PLATEAUED = "plateaued"
 UNDECIDED = "undecided"
 
-SHOWN, OPEN, RULED_OUT = "shown", "open", "ruled out"
-_STATES = (RULED_OUT, OPEN, SHOWN)
+_STATES = _RULED_OUT, _OPEN, _SHOWN = "ruled out", "open", "shown"
 
 _NEGLIGIBLE = 2
 """A gain is ruled out if its interval ends below twice a useful gain, see `Evidence.worth`."""
@@ -127,11 +125,11 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
             f"{accuracy.high:.3f}); {evidence.images} images are too few to show any further gain"
         )
         return CEILING, text, None, None
-    if shown := [each for each in options if each.state == SHOWN]:
+    if shown := [each for each in options if each.state == _SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
         text = f"{best.what} is expected to gain {best.gain} in accuracy; cost: {best.cost}"
         return best.kind, text, best.gain, None
-    if still_open := [each for each in options if each.state == OPEN]:
+    if still_open := [each for each in options if each.state == _OPEN]:
         gains = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
         text = (
             f"the intervals of the possible steps are too wide to tell no gain from a useful one "
@@ -143,13 +141,13 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
 
 def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
     """Say what limits a head that no option improves: the labels, the images or the layer."""
-    joined, rise = evidence.joined, evidence.rise
+    joined, rise, tuning = evidence.joined, evidence.rise, evidence.tuning
     unsure_where_wrong = evidence.surest_error.high < _NOISE_SHARE * evidence.error
     flat = (
         f"held-out accuracy is {evidence.accuracy.value:.3f}, and neither more images nor "
         f"another layer or head improves it"
     )
-    if joined and _state(evidence, joined.gain) == SHOWN:
+    if joined and _state(evidence, joined.gain) == _SHOWN:
         why = (
             f"{flat}, but {joined.layer} has information that the last layer lacks: joining both "
             f"gains {joined.gain}"
@@ -160,13 +158,12 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
         limit = limit or _depth_does_not_matter(evidence)
     if limit:
         return CEILING, f"{flat}; {limit}", None, None
-    if rise and _state(evidence, rise.gain) == SHOWN and unsure_where_wrong:
+    if rise and _state(evidence, rise.gain) == _SHOWN and unsure_where_wrong:
         why = (
             f"{flat}; the errors are where the head is unsure, and layers improve with depth: "
             f"the last is {rise.gain} above the best early one, {rise.layer}"
         )
         return _plateaued(evidence, why, rise.tuning, None)
-    tuning = evidence.tuning
     trial = (
         f"to find out, fine-tune from {tuning.layer if tuning else 'the last block'} (cost: "
         f"{_cost(evidence, tuning)})"
@@ -193,7 +190,7 @@ def _noisy_labels(evidence: Evidence) -> str | None:
 def _depth_does_not_matter(evidence: Evidence) -> str | None:
     """Return a sentence if an early layer is as good as the last and adds nothing to it."""
     joined, margin = evidence.joined, _NEGLIGIBLE * evidence.worth
-    if joined and _state(evidence, joined.gain) == RULED_OUT:
+    if joined and _state(evidence, joined.gain) == _RULED_OUT:
         for each in evidence.layers:
             apart = each.difference
             if apart and each.depth <= EARLY and max(-apart.low, apart.high) < margin:
@@ -232,27 +229,16 @@ def _options(evidence: Evidence) -> list[Option]:
 
     double = evidence.curve.forecasts[0]
     more = f"{double.images - evidence.images} more labelled images"
-    last = [each.layer for each in evidence.layers if not each.difference]
-    layers = [
-        option(
-            POOLING if each.layer in last else EARLIER_LAYER,
-            f"a head on {each.name}",
-            each.difference,
-            "none: cached",
-        )
-        for each in evidence.layers
-        if each.difference
-    ]
-    heads = [
-        option(
-            HEAD,
-            f"{'a larger' if each.richer else 'a simpler'} head ({each.clf})",
-            each.difference,
-            f"one fit of {each.clf}",
-        )
-        for each in evidence.heads
-    ]
     options = [option(MORE_DATA, f"twice the images ({double.images})", double.gain, more)]
+    layers, heads = [], []
+    last = [each.layer for each in evidence.layers if not each.difference]
+    for each in evidence.layers:
+        if each.difference:
+            kind = POOLING if each.layer in last else EARLIER_LAYER
+            layers.append(option(kind, f"a head on {each.name}", each.difference, "none: cached"))
+    for head in evidence.heads:
+        what = f"{'a larger' if head.richer else 'a simpler'} head ({head.clf})"
+        heads.append(option(HEAD, what, head.difference, f"one fit of {head.clf}"))
     for some in (layers, heads):
         options += sorted(some, key=lambda each: (_STATES.index(each.state), each.gain.value))[-1:]
     return options
@@ -261,5 +247,5 @@ def _options(evidence: Evidence) -> list[Option]:
 def _state(evidence: Evidence, gain: Estimate) -> str:
     """Return whether an interval shows a gain, rules it out, or leaves it open."""
     if gain.low > 0 and gain.value >= evidence.worth:
-        return SHOWN
-    return RULED_OUT if gain.high < _NEGLIGIBLE * evidence.worth else OPEN
+        return _SHOWN
+    return _RULED_OUT if gain.high < _NEGLIGIBLE * evidence.worth else _OPEN

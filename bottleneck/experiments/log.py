@@ -24,7 +24,10 @@ _VERSION = 1
 _PATIENCE = 60.0
 """Seconds to wait for other processes to finish writing."""
 _HEADER_BYTES = 100
-_TABLE = """
+_CREATE = f"""
+BEGIN IMMEDIATE;
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {_VERSION};
 CREATE TABLE IF NOT EXISTS experiments (
     number INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE,
@@ -33,8 +36,10 @@ CREATE TABLE IF NOT EXISTS experiments (
     folds TEXT NOT NULL,
     seconds REAL NOT NULL,
     environment TEXT NOT NULL
-)
+);
+COMMIT;
 """
+"""The header comes first; another process may just have made the table."""
 _SELECT = "SELECT number, created, seconds, settings, folds, environment FROM experiments "
 _PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
@@ -126,7 +131,6 @@ class ExperimentLog:
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
         key = _key(texts[0])
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.make()
         with self._opened() as database:
             database.execute("BEGIN IMMEDIATE")
             database.execute(
@@ -147,7 +151,6 @@ class ExperimentLog:
         CacheError
             The file cannot be written.
         """
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         with self._opened():
             pass
 
@@ -174,6 +177,10 @@ class ExperimentLog:
 
     def experiments(self) -> list[Experiment]:
         """Return all experiments in the order of their numbers.
+
+        Returns
+        -------
+        list of Experiment
 
         Raises
         ------
@@ -207,14 +214,13 @@ class ExperimentLog:
         DataError, UsageError, CacheError
             See `experiments`.
         """
-        there = self.experiments()
-        for each in there:
-            if each.number == number:
-                return each
-        raise UnknownNameError(
-            f"no experiment {number} in {str(self.file)!r}, which has {len(there)} experiments; "
-            f"'bottleneck leaderboard' lists them"
-        )
+        there = {each.number: each for each in self.experiments()}
+        if number not in there:
+            raise UnknownNameError(
+                f"no experiment {number} in {str(self.file)!r}, which has {len(there)} "
+                f"experiments; 'bottleneck leaderboard' lists them"
+            )
+        return there[number]
 
     def _read(self, condition: str, *values: object) -> list[Experiment]:
         if not self.file.exists():
@@ -223,26 +229,22 @@ class ExperimentLog:
         with self._opened() as database:
             for number, created, seconds, *texts in database.execute(_SELECT + condition, values):
                 settings, folds, surroundings = map(json.loads, texts)
-                experiment = Experiment(number, created, settings, folds, seconds, surroundings)
-                found.append(experiment)
+                found.append(Experiment(number, created, settings, folds, seconds, surroundings))
         return found
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """Yield a connection; its transaction is committed at the end, or rolled back on errors."""
         self._check()
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             database = sqlite3.connect(self.file, timeout=_PATIENCE, isolation_level=None)
             with closing(database), database:
                 # Syncs the folder too, so that a power cut does not bring a journal back.
                 database.execute("PRAGMA synchronous = EXTRA")
                 if database.execute("PRAGMA user_version").fetchone() == (0,):
-                    # A new file, or one whose creation was interrupted; the header comes first.
-                    database.execute("BEGIN IMMEDIATE")
-                    database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    database.execute(f"PRAGMA user_version = {_VERSION}")
-                    database.execute(_TABLE)  # which another process may just have made
-                    database.execute("COMMIT")
+                    # A new file, or one whose creation was interrupted.
+                    database.executescript(_CREATE)
                 yield database
         except (sqlite3.Error, json.JSONDecodeError) as error:
             raise CacheError(

@@ -12,8 +12,6 @@ from bottleneck.experiments.log import Experiment
 
 __all__ = ["log_to_mlflow"]
 
-_MOST_METRICS = 1000
-"""Maximum number that MLflow accepts at once."""
 _LONGEST_PARAMETER = 6000
 _KEY = "bottleneck.key"
 
@@ -90,10 +88,8 @@ def _log(client: Any, identity: str, experiment: Experiment) -> bool:
     }
     start, name = end - round(1000 * experiment.seconds), f"experiment {experiment.number}"
     run = client.create_run(identity, start_time=start, tags=tags, run_name=name).info.run_id
-    client.log_batch(run, params=[Param(*each) for each in _texts(experiment.settings).items()])
-    metrics = list(_metrics(experiment, end))
-    for first in range(0, len(metrics), _MOST_METRICS):
-        client.log_batch(run, metrics=metrics[first : first + _MOST_METRICS])
+    params = [Param(*each) for each in _texts(experiment.settings).items()]
+    client.log_batch(run, list(_metrics(experiment, end)), params)
     client.set_terminated(run, end_time=end)
     return True
 

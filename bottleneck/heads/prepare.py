@@ -216,13 +216,7 @@ def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, F
     """
     _check_rows(X, y)
     own, targets, number = problem.X, problem.targets, len(problem.X)
-    try:
-        held = Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
-    except LookupError as error:
-        raise DataError(
-            f"the validation images have the class {error.args[0]!r} that no training image has; "
-            f"add training images of it, or remove it"
-        ) from error
+    held = Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
     groups = np.unique(problem.groups, return_inverse=True)[1]
     both = replace(
         problem,

@@ -214,9 +214,7 @@ def threads_for(size: int) -> AbstractContextManager[object]:
     return threadpool_limits(1) if size <= _SMALL else nullcontext()
 
 
-def in_parallel(
-    tasks: Iterable[object], jobs: int | None, *, ordered: bool = True
-) -> Iterator[Any]:
+def in_parallel(tasks: Iterable[object], jobs: int | None) -> Iterator[Any]:
     """Run tasks made by `joblib.delayed`.
 
     Parameters
@@ -225,19 +223,17 @@ def in_parallel(
         The tasks.
     jobs : int or None
         Number of parallel tasks; None for joblib's default.
-    ordered : bool
-        Yield results in the order of the tasks, rather than as they finish.
 
     Yields
     ------
     object
-        Result of a task; all come at the end if joblib's backend does not support generators.
+        Results in the order of the tasks; all come at the end if joblib's backend does not support
+        generators.
     """
     import joblib
 
-    order = "generator" if ordered else "generator_unordered"
     try:
-        parallel = joblib.Parallel(jobs, return_as=order)
+        parallel = joblib.Parallel(jobs, return_as="generator")
     except ValueError:
         parallel = joblib.Parallel(jobs)
     with warnings.catch_warnings():
