@@ -1,6 +1,7 @@
 """Cross-validate many classifiers on many layers of cached features, and log the results."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -28,6 +29,10 @@ __all__ = ["run_sweep"]
 _CV = 5
 
 
+_Place = tuple[int, int, int]
+"""Number of a trial, of a repetition, and of a fold in it."""
+
+
 class _Trial(NamedTuple):
     """A classifier on one layer: an experiment for each value of its hyperparameter.
 
@@ -38,14 +43,15 @@ class _Trial(NamedTuple):
     missing : list
         Values of the experiments that the log lacks.
     score : callable
-        Fits and scores these on a fold; returns metrics by value, and the seconds that it took.
+        Fits and scores these on a fold; returns its place, the metrics by value, and the seconds
+        that it took.
     folds : list of (int, int)
         Folds to compute, as repetition and number; empty if the log has all experiments.
     """
 
     settings: dict[Any, dict[str, Any]]
     missing: list[Any]
-    score: Callable[[tuple[int, int]], tuple[list[dict[str, float]], float]]
+    score: Callable[[_Place], tuple[_Place, list[dict[str, float]], float]]
     folds: list[tuple[int, int]]
 
 
@@ -63,9 +69,8 @@ def run_sweep(
 ) -> list[Experiment]:
     """Cross-validate every classifier on every layer, for every value of its hyperparameter.
 
-    Experiments are appended to the log in order, each as soon as its last fold is done, with
-    everything needed to repeat it; experiments in the log are not run again. Test images are not
-    used.
+    An experiment is appended to the log when its last fold is done, with everything needed to
+    repeat it; experiments in the log are not run again. Test images are not used.
 
     Parameters
     ----------
@@ -109,27 +114,32 @@ def run_sweep(
     log = log if isinstance(log, ExperimentLog) else ExperimentLog(log)
     share = None if memory is None else memory // joblib.effective_n_jobs(jobs)
     trials = list(_plan(cache, selections, log, settings, share))
-    tasks = [(trial, fold) for trial in trials for fold in trial.folds]
+    tasks = [
+        joblib.delayed(trial.score)((number, *fold))
+        for number, trial in enumerate(trials)
+        for fold in trial.folds
+    ]
     if tasks:
         log.make()
     surroundings = environment()
     if progress:
         progress("sweep", 0, len(tasks))
-    scored = in_parallel((joblib.delayed(trial.score)(fold) for trial, fold in tasks), jobs)
-    results = []
-    for done, ((trial, _), result) in enumerate(zip(tasks, scored, strict=True), start=1):
-        results.append(result)
-        if len(results) == len(trial.folds):
-            folds, seconds = zip(*results, strict=True)
-            each = sum(seconds) / len(trial.missing)
-            for value, own in zip(trial.missing, zip(*folds, strict=True), strict=True):
-                log.append(trial.settings[value], own, each, surroundings)
-            results.clear()
+    results = defaultdict(list)
+    scored = in_parallel(tasks, jobs, ordered=False)
+    for done, result in enumerate(scored, start=1):
+        number = result[0][0]
+        trial, own = trials[number], results[number]
+        own.append(result)
+        if len(own) == len(trial.folds):
+            _, folds, times = zip(*sorted(own), strict=True)
+            each = sum(times) / len(trial.missing)
+            for value, found in zip(trial.missing, zip(*folds, strict=True), strict=True):
+                log.append(trial.settings[value], found, each, surroundings)
         if progress:
             progress("sweep", done, len(tasks))
     _load.cache_clear()
-    found = [log.find(each) for trial in trials for each in trial.settings.values()]
-    return [each for each in found if each]
+    logged = [log.find(each) for trial in trials for each in trial.settings.values()]
+    return [each for each in logged if each]
 
 
 def _plan(
@@ -228,13 +238,13 @@ def _score(
     settings: SweepSettings,
     recipe: Recipe,
     values: Sequence[Any],
-    place: tuple[int, int],
-) -> tuple[list[dict[str, float]], float]:
+    place: _Place,
+) -> tuple[_Place, list[dict[str, float]], float]:
     """Fit and score a classifier on one fold of a layer, for all values of its hyperparameter."""
     features = load()
     started = time.perf_counter()
     problem, repeats = _folds(settings, features, recipe)
-    repeat, fold = place
+    _, repeat, fold = place
     found = cross_validate(problem, recipe, [repeats[repeat][fold]], values)
     metrics = [{"repeat": repeat, "fold": fold, **each} for (each,) in found]
-    return metrics, time.perf_counter() - started
+    return place, metrics, time.perf_counter() - started

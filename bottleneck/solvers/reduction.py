@@ -214,7 +214,9 @@ def threads_for(size: int) -> AbstractContextManager[object]:
     return threadpool_limits(1) if size <= _SMALL else nullcontext()
 
 
-def in_parallel(tasks: Iterable[object], jobs: int | None) -> Iterator[Any]:
+def in_parallel(
+    tasks: Iterable[object], jobs: int | None, *, ordered: bool = True
+) -> Iterator[Any]:
     """Run tasks made by `joblib.delayed`.
 
     Parameters
@@ -223,17 +225,19 @@ def in_parallel(tasks: Iterable[object], jobs: int | None) -> Iterator[Any]:
         The tasks.
     jobs : int or None
         Number of parallel tasks; None for joblib's default.
+    ordered : bool
+        Yield results in the order of the tasks, rather than as they finish.
 
     Yields
     ------
     object
-        Results in the order of the tasks; all come at the end if joblib's backend does not support
-        generators.
+        Result of a task; all come at the end if joblib's backend does not support generators.
     """
     import joblib
 
+    order = "generator" if ordered else "generator_unordered"
     try:
-        parallel = joblib.Parallel(jobs, return_as="generator")
+        parallel = joblib.Parallel(jobs, return_as=order)
     except ValueError:
         parallel = joblib.Parallel(jobs)
     with warnings.catch_warnings():
