@@ -8,6 +8,7 @@ import secrets
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +29,6 @@ __all__ = [
 
 _STALE_SECONDS = 3600.0
 _PAGE_BYTES = 2**14
-_EMPTY_PAGE = bytes(_PAGE_BYTES)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -247,7 +247,7 @@ def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 class SparseFile(io.RawIOBase):
-    """A file in memory in which only written pages take space.
+    """A file in memory in which only written pages take space, for h5py.
 
     Attributes
     ----------
@@ -257,13 +257,12 @@ class SparseFile(io.RawIOBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pages: dict[int, bytearray] = {}
+        self._pages = defaultdict[int, bytearray](lambda: bytearray(_PAGE_BYTES))
         self._place = self.end = 0
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
         """Set the position and return it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.end}[whence]
-        self._place = start + place
+        self._place = place + (0, self._place, self.end)[whence]
         return self._place
 
     def truncate(self, size: int | None = None) -> int:
@@ -273,26 +272,22 @@ class SparseFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer."""
-        content = b"".join(self.pieces(self._place, self._place + len(buffer)))
-        self._place += len(buffer)
-        return io.BytesIO(content).readinto(buffer)
+        buffer[:] = b"".join(self.pieces(self._place, self._place + len(buffer)))
+        self.seek(len(buffer), io.SEEK_CUR)
+        return len(buffer)
 
     def write(self, data: Any) -> int:
         """Write and return the number of bytes."""
         content = io.BytesIO(data)
-        for piece in self.pieces(self._place, self._place + len(data), fill=True):
+        for piece in self.pieces(self._place, self._place + len(data)):
             content.readinto(piece)
-        self._place += len(data)
-        self.end = max(self.end, self._place)
+        self.end = max(self.end, self.seek(len(data), io.SEEK_CUR))
         return len(data)
 
-    def pieces(self, start: int, stop: int, *, fill: bool = False) -> Iterator[memoryview]:
-        """Yield the bytes of a range; unwritten bytes are zero, and read-only by default."""
+    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes of a range; unwritten ones are zero."""
         while start < stop:
             number, offset = divmod(start, _PAGE_BYTES)
             length = min(_PAGE_BYTES - offset, stop - start)
-            if fill and number not in self._pages:
-                self._pages[number] = bytearray(_PAGE_BYTES)
-            page = self._pages.get(number, _EMPTY_PAGE)
-            yield memoryview(page)[offset : offset + length]
+            yield memoryview(self._pages[number])[offset : offset + length]
             start += length

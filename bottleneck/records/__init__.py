@@ -18,6 +18,7 @@ from bottleneck.records.record import (
     facts_of,
     parse_record,
     read_record,
+    sentence_of,
     write_record,
 )
 from bottleneck.records.runs import (
@@ -60,5 +61,6 @@ __all__ = [
     "known_source",
     "parse_record",
     "read_record",
+    "sentence_of",
     "write_record",
 ]
