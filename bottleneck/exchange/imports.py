@@ -1,6 +1,5 @@
 """Import features from plain files into the cache."""
 
-import csv
 import hashlib
 import json
 import re
@@ -15,7 +14,7 @@ from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
 from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
 from bottleneck.exchange.formats import FORMAT, Exchange, read_exported, slices_of
-from bottleneck.images import ImageSet, read_manifest
+from bottleneck.images import ImageItem, ImageSet, read_manifest
 from bottleneck.records import (
     IMPORTED,
     BankRecord,
@@ -23,7 +22,6 @@ from bottleneck.records import (
     ExtractedLayer,
     Extraction,
     FeatureSource,
-    ImportedArray,
     LayerFacts,
     RunFacts,
     facts_of,
@@ -61,9 +59,7 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
     CacheError
         The cache cannot be written, or the bank has features of another library version.
     """
-    source = Path(file)
-    if not source.is_file():
-        raise PathMissingError(f"no file {str(source)!r}; give one that 'cache export' wrote")
+    source = _existing("file", file, "one that 'cache export' wrote")
     record, images, rows = read_exported(source)
     return _take_in(cache, source, record, replace(images, name=image_set or images.name), rows)
 
@@ -112,22 +108,22 @@ def import_array(
     CacheError
         The cache cannot be written.
     """
-    settings, source = made(ImportSettings, settings, options), Path(file)
+    settings = made(ImportSettings, settings, options)
     model, layer, axes = settings.model, settings.layer, settings.axes
     if model is None:
         raise UsageError(
             f"{str(file)!r} does not name the model that computed it; give `model=NAME`"
         )
+    source = _existing("file", file, "an array that np.save wrote")
     rows = _load_array(source)
     if axes is not None and rows.ndim != 1 + len(axes):
         raise UsageError(
             f"`axes` {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
             f"maps, TC for tokens"
         )
-    images = _tabled(Path(table), source, rows, settings)
+    images = _tabled(_existing("table", table, "a CSV with path,label"), source, rows, settings)
     dtype = "float16" if rows.dtype == np.float16 else "float32"
-    with source.open("rb") as stream:
-        content = hashlib.file_digest(stream, "sha256").hexdigest()
+    content = _sha256(source)
     digests = [item.digest for item in images.items]
     identity = json.dumps(["imported", content, digests, model, layer, axes, dtype])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
@@ -147,9 +143,13 @@ def import_array(
         axes=axes or ("C" if rows.ndim == 2 else ""),  # noqa: PLR2004 - rows and channels
         pool="none",
     )
-    array: ImportedArray = {"file": source.name, "sha256": content}
-    shapes = {layer: rows.shape[1:]}
-    info = BankRecord.imported(fingerprint, model, shapes, dtype=dtype, source=array)
+    info = BankRecord.imported(
+        fingerprint,
+        model,
+        {layer: rows.shape[1:]},
+        dtype=dtype,
+        source={"file": source.name, "sha256": content},
+    )
     record = ExportRecord(format=FORMAT, selection=selection, bank=info)
     return _take_in(cache, source, record, images, rows)
 
@@ -229,9 +229,19 @@ def _check_rows(
             )
 
 
-def _load_array(path: Path) -> np.ndarray:
+def _existing(what: str, file: str | Path, expected: str) -> Path:
+    path = Path(file)
     if not path.is_file():
-        raise PathMissingError(f"no file {str(path)!r}; give an array that np.save wrote")
+        raise PathMissingError(f"no {what} {str(path)!r}; give {expected}")
+    return path
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _load_array(path: Path) -> np.ndarray:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -248,39 +258,36 @@ def _load_array(path: Path) -> np.ndarray:
 
 def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSettings) -> ImageSet:
     """Return the image set of a table that describes the rows of an array."""
-    if not table.is_file():
-        raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
-    paths = [Path(found.path) for found in read_manifest(table)]
-    if len(paths) != len(rows):
+    described = list(read_manifest(table))
+    if len(described) != len(rows):
         raise UsageError(
-            f"{str(table)!r} has {len(paths)} rows, but {str(source)!r} has {len(rows)}; "
+            f"{str(table)!r} has {len(described)} rows, but {str(source)!r} has {len(rows)}; "
             f"expected one row of the table for each row of the array"
         )
     if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
     else:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            given = [(row.get("digest") or "").lower() for row in csv.DictReader(stream)]
-        digests = [_digest(table, *each) for each in zip(paths, given, strict=True)]
-    name = settings.image_set or table.resolve().stem
-    return ImageSet.from_digests(table, digests, name=name, seed=settings.seed)
+        digests = [_digest(table, item) for item in described]
+    items = [replace(item, digest=own) for item, own in zip(described, digests, strict=True)]
+    images = ImageSet(settings.image_set or table.resolve().stem, tuple(items))
+    return images.completed(table, settings.seed)
 
 
-def _digest(table: Path, path: Path, given: str) -> str:
+def _digest(table: Path, item: ImageItem) -> str:
     """Return an image's digest, given or computed from its file; if both exist, they must agree."""
+    given = item.digest
     try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = _sha256(Path(item.path))
     except OSError as error:
         if not given:
             raise PathMissingError(
-                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
+                f"{item.path!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
                 f"path, add a column digest, or import rows without images with `by_row`"
             ) from error
         found = given if re.fullmatch("[0-9a-f]{64}", given) else ""
     if given and given != found:
         raise UsageError(
-            f"{str(table)!r} gives the digest {given!r} for {str(path)!r}, expected the SHA-256 "
+            f"{str(table)!r} gives the digest {given!r} for {item.path!r}, expected the SHA-256 "
             f"of that image, 64 hexadecimal digits; correct it, or leave it empty to compute it "
             f"from the file"
         )

@@ -52,8 +52,6 @@ def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
             return np.array(_to_rgb(ImageOps.exif_transpose(opened))) if pixels is None else pixels
     except UnidentifiedImageError:
         raise BadImageError("not an image in a known format") from None
-    except BadImageError:
-        raise
     except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
         raise BadImageError(first_line(error)) from error
 

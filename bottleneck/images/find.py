@@ -83,9 +83,9 @@ def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
     DataError
         The layout has no class folders, or is ambiguous.
     """
-    folders = _subfolders(root)
+    folders, loose = _listed(root)
     split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
-    with_classes = [folder for folder in split_folders if _subfolders(folder)]
+    with_classes = [folder for folder in split_folders if _listed(folder)[0]]
     if not folders:
         images, others = walk(root)
         return [ImageItem(path.as_posix()) for path in images], others
@@ -101,15 +101,16 @@ def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
             f"{other!r}; use either ROOT/CLASS/IMAGE or ROOT/{{train,val,test}}/CLASS/IMAGE"
         )
     items: list[ImageItem] = []
-    ignored = _loose_files(root) if with_classes else []
+    ignored = loose if with_classes else []
     for parent in folders if with_classes else [root]:
         split = _SPLIT_OF_NAME[parent.name.lower()] if with_classes else None
-        ignored += _loose_files(parent)
-        for folder in _subfolders(parent):
+        classes, loose = _listed(parent)
+        ignored += loose
+        for folder in classes:
             images, others = walk(folder)
             items += [ImageItem(path.as_posix(), "", folder.name, split) for path in images]
             ignored += others if images else [*others, f"{folder.as_posix()}/"]
-        if parent not in (root, *with_classes):
+        if not classes:
             ignored.append(f"{parent.as_posix()}/")
     return items, ignored
 
@@ -122,13 +123,11 @@ def _has_image_suffix(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir() and not _has_image_suffix(path)]
-
-
-def _loose_files(folder: Path) -> list[str]:
-    subfolders = set(_subfolders(folder))
-    return [path.as_posix() for path in _visible(folder) if path not in subfolders]
+def _listed(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the subfolders of a folder, and the paths of everything else in it."""
+    visible = _visible(folder)
+    subfolders = [path for path in visible if path.is_dir() and not _has_image_suffix(path)]
+    return subfolders, [path.as_posix() for path in visible if path not in subfolders]
 
 
 def walk(folder: Path) -> tuple[list[Path], list[str]]:
@@ -169,7 +168,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_manifest(manifest: Path) -> Iterator[ImageItem]:
-    """Yield the rows of a CSV manifest, without digests; see `ImageSet.from_manifest`.
+    """Yield the rows of a CSV manifest as they are, see `ImageSet.from_manifest`.
 
     Parameters
     ----------
@@ -179,7 +178,7 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
     Yields
     ------
     ImageItem
-        An image, row by row.
+        An image, row by row; its digest is the cell of that column, in lower case, or empty.
 
     Raises
     ------
@@ -223,9 +222,10 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
             )
         yield ImageItem(
             (manifest.parent / row["path"]).as_posix(),
-            label=row["label"],
-            split=_SPLIT_OF_NAME.get(split.lower()),
-            weight=_weight(manifest, line, row.get("weight")),
+            (row.get("digest") or "").lower(),
+            row["label"],
+            _SPLIT_OF_NAME.get(split.lower()),
+            _weight(manifest, line, row.get("weight")),
         )
 
 

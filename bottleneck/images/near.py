@@ -101,8 +101,8 @@ def find_near_duplicates(
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
     hashes: dict[ImageItem, int] = {}
     unread: list[RejectedImage] = []
-    if progress:
-        progress("near duplicates", 0, len(distinct))
+    report = progress or (lambda *_: None)
+    report("near duplicates", 0, len(distinct))
     for done, (item, found) in enumerate(
         zip(distinct, in_threads(_hash, distinct), strict=True), 1
     ):
@@ -110,8 +110,7 @@ def find_near_duplicates(
             unread.append(found)
         else:
             hashes[item] = found
-        if progress:
-            progress("near duplicates", done, len(distinct))
+        report("near duplicates", done, len(distinct))
     count, closest = _close_pairs(list(hashes), np.array(list(hashes.values()), np.uint64))
     return NearDuplicates(count, closest, unread)
 
@@ -123,14 +122,16 @@ def _close_pairs(items: list[ImageItem], hashes: np.ndarray) -> tuple[int, list[
     count, closest = 0, np.empty((0, 3), int)
     for first, second in combinations(SPLITS, 2):
         others = np.flatnonzero(splits == second)
+        theirs = hashes[others]
         for place in np.flatnonzero(splits == first):
-            bits = np.bitwise_count(hashes[others] ^ hashes[place])
+            bits = np.bitwise_count(theirs ^ hashes[place])
             close = np.flatnonzero(bits <= _DISTANCE)
             close = close[digests[others[close]] != digests[place]]
-            count += len(close)
-            pairs = np.column_stack([bits[close], np.full(len(close), place), others[close]])
-            both = np.concatenate([closest, pairs])
-            closest = both[np.argsort(both[:, 0], kind="stable")[:_MOST]]
+            if len(close):
+                count += len(close)
+                pairs = np.column_stack([bits[close], np.full(len(close), place), others[close]])
+                both = np.concatenate([closest, pairs])
+                closest = both[np.argsort(both[:, 0], kind="stable")[:_MOST]]
     return count, [
         NearDuplicate(items[i].path, items[j].path, (str(splits[i]), str(splits[j])), distance)
         for distance, i, j in closest.tolist()
