@@ -5,6 +5,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
@@ -21,9 +22,9 @@ __all__ = [
     "atomic_write",
     "move",
     "read_json",
+    "remove_stale",
     "signals_held",
     "slug",
-    "stale_paths",
     "write_json",
 ]
 
@@ -225,25 +226,28 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
-def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield leftovers of killed processes in a folder: files not changed for an hour.
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove leftovers of killed processes from a folder: what has not changed for an hour.
 
     Parameters
     ----------
     folder : Path
         The folder; it need not exist.
     pattern : str
-        Pattern of names, as for `Path.glob`.
+        Pattern of the names of temporary files or folders, as for `Path.glob`.
 
-    Yields
+    Raises
     ------
-    Path
-        Path of a temporary file or folder.
+    OSError
+        A file cannot be removed.
     """
     for path in folder.glob(pattern):
-        with suppress(FileNotFoundError):  # its owner removes it just now
+        with suppress(FileNotFoundError):  # its owner, or another process, removes it just now
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                yield path
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 class SparseFile(io.RawIOBase):

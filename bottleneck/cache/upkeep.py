@@ -18,7 +18,7 @@ from bottleneck.cache.folder import Cache
 from bottleneck.cache.layout import compression_options
 from bottleneck.cache.parts import Part, RowIndex, errors_of
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import move, stale_paths
+from bottleneck.files import move, remove_stale
 
 __all__ = ["Compaction", "Prunable", "compact_bank", "drop_layer", "find_prunable", "prune"]
 
@@ -293,8 +293,7 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
     CacheError
         A file cannot be removed, or a part that has other layers is damaged.
     """
-    for path in stale_paths(cache.root, f"{_LEFTOVER}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_stale(cache.root, f"{_LEFTOVER}*")
     for name in dict.fromkeys(each.bank for each in chosen):
         bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}

@@ -12,7 +12,7 @@ from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError, DamagedError, MissingExtraError, OtherVersionError
-from bottleneck.files import move, stale_paths, write_json
+from bottleneck.files import move, remove_stale, write_json
 from bottleneck.records import Extraction, read_record
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
@@ -193,6 +193,5 @@ def _tidy(bank: Bank) -> None:
     """Remove leftovers of killed writers, and rewrite ``features.h5``."""
     # Where nothing can be written, nothing is mended; where others replace parts, they see to it.
     with suppress(CacheError, PermissionError, FileNotFoundError):
-        for path in stale_paths(bank.path, "**/.*.partial"):
-            path.unlink(missing_ok=True)
+        remove_stale(bank.path, "**/.*.partial")
         bank.rebuild_view_file()

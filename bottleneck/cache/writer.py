@@ -16,13 +16,7 @@ from xxhash import xxh3_64
 
 from bottleneck.cache import layout
 from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
-from bottleneck.cache.parts import (
-    Part,
-    RowIndex,
-    errors_of,
-    part_files,
-    part_number,
-)
+from bottleneck.cache.parts import Part, RowIndex, errors_of, part_files, part_number
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 
@@ -40,7 +34,6 @@ PART_BYTES = 128 * 2**20
 PART_SECONDS = 30.0
 _DIGEST_LETTERS = 64
 _KEYS = ("digest", "view")
-_VIEWS = 2**16
 
 
 def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
@@ -189,9 +182,9 @@ class PartWriter:
         }
         columns["digest"] = digest_rows(digests)
         given = np.broadcast_to(np.asarray(views), len(digests))
-        if ((given < 0) | (given >= _VIEWS)).any():
-            raise UsageError(f"each view must be a number from 0 to {_VIEWS - 1}")
         columns["view"] = given.astype(np.uint16)
+        if (columns["view"] != given).any():
+            raise UsageError(f"each view must be a number from 0 to {2**16 - 1}")
         self._check(columns)
         done = 0
         while done < len(digests):
