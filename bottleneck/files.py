@@ -143,9 +143,8 @@ def signals_held() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    held = {int(each): handler for each, handler in handlers.items() if callable(handler)}
     for number in held:
         signal.signal(number, lambda *arguments: came.append(arguments))
     try:

@@ -15,7 +15,7 @@ from xxhash import xxh3_64
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
 
-__all__ = ["Part", "RowIndex", "errors_of", "keys_of", "part_files", "part_number"]
+__all__ = ["Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files", "part_number"]
 
 _KEY_BYTES = 32 + 2
 """Bytes of a key, which is a digest and a view number."""
@@ -90,6 +90,11 @@ class Part:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.views)
+
+    @property
+    def width(self) -> int:
+        """Size of a row of all layers in bytes."""
+        return sum(layer.width for layer in self.layers.values())
 
     def dataset(self, name: str) -> np.ndarray | Layer:
         """Return an object with the shape and the type of a dataset in the file."""

@@ -164,7 +164,7 @@ def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -
         dtype = str(next(iter(first.layers.values())).dtype)
         with bank.writer(dtype, compress=compress, part_seconds=np.inf) as writer:
             for part, kept in parts.items():
-                step = max(1, _COPY_BYTES // sum(layer.width for layer in part.layers.values()))
+                step = max(1, _COPY_BYTES // part.width)
                 for start in range(0, len(kept), step):
                     rows = kept[start : start + step]
                     features = {
@@ -317,9 +317,8 @@ def _layers_of(bank: Bank) -> set[str]:
 
 def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list[Prunable]:
     """Return a bank's layers and their last extractions; the whole bank if it is unreadable."""
-    paths = bank.part_files() or [bank.path]
-    newest = max(path.stat().st_mtime for path in paths if path.exists())
-    written = datetime.fromtimestamp(newest, UTC).isoformat()
+    files = [path for path in bank.part_files() or [bank.path] if path.exists()]
+    written = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC).isoformat()
     model = bank.name.rpartition("-")[0]
     try:
         info = bank.info if bank.exists else None
@@ -330,20 +329,16 @@ def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list
                 model=info.model if info else model,
                 layer=name,
                 alias=described[name].alias if name in described else None,
-                bytes=_bytes_of(bank, name),
+                bytes=round(
+                    sum(
+                        part.path.stat().st_size * part.layers[name].width / part.width
+                        for part in bank.parts()
+                        if name in part.layers
+                    )
+                ),
                 last_extracted=max(extracted.get((bank.name, name), ""), written),
             )
             for name in sorted(_layers_of(bank))
         ]
     except CacheError:
         return [Prunable(bank.name, model, None, None, bank.size, written)]
-
-
-def _bytes_of(bank: Bank, layer: str) -> int:
-    """Return a layer's share of the bytes of its parts."""
-    total = 0.0
-    for part in bank.parts():
-        if layer in part.layers:
-            width = sum(each.width for each in part.layers.values())
-            total += part.path.stat().st_size * part.layers[layer].width / width
-    return round(total)

@@ -119,14 +119,11 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _has_image_suffix(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
 def _listed(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the subfolders of a folder, and the paths of everything else in it."""
     visible = _visible(folder)
-    subfolders = [path for path in visible if path.is_dir() and not _has_image_suffix(path)]
+    plain = [path for path in visible if path.suffix.lower() not in IMAGE_SUFFIXES]
+    subfolders = [path for path in plain if path.is_dir()]
     return subfolders, [path.as_posix() for path in visible if path not in subfolders]
 
 
@@ -156,7 +153,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
     images: list[Path] = []
     others: list[str] = []
     for path in _visible(folder):
-        if _has_image_suffix(path):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             images.append(path)
         elif path.is_dir() and not path.is_symlink():
             below, other = walk(path)
