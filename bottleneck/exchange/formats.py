@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Self
 
 import h5py
 import numpy as np
@@ -21,10 +21,8 @@ from bottleneck.files import atomic_file
 from bottleneck.images import ImageSet
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
-__all__ = ["FORMAT", "Exchange", "export_features", "read_exported", "slices_of"]
+__all__ = ["Exchange", "export_features", "read_exported", "slices_of"]
 
-FORMAT: Final = 2
-"""Raised when older files can no longer be read."""
 _BLOCK_BYTES = 2**24
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
@@ -141,7 +139,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
     )
     info = bank.info
     described = replace(info, layers={selection.layer: info.layers[selection.layer]})
-    record = ExportRecord(format=FORMAT, selection=selection, bank=described)
+    record = ExportRecord(format=2, selection=selection, bank=described)
     provenance = json.dumps(record.as_dict())
     facts = {"provenance": provenance, "sha256": _seal(rows(), texts, provenance)}
     first = next(rows())

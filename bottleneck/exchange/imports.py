@@ -13,7 +13,7 @@ import numpy as np
 from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
 from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
-from bottleneck.exchange.formats import FORMAT, Exchange, read_exported, slices_of
+from bottleneck.exchange.formats import Exchange, read_exported, slices_of
 from bottleneck.images import ImageItem, ImageSet, read_manifest
 from bottleneck.records import (
     IMPORTED,
@@ -61,7 +61,8 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
     """
     source = _existing("file", file, "one that 'cache export' wrote")
     record, images, rows = read_exported(source)
-    return _take_in(cache, source, record, replace(images, name=image_set or images.name), rows)
+    images = replace(images, name=image_set or images.name)
+    return _take_in(cache, source, record, images, rows)
 
 
 def import_array(
@@ -150,7 +151,7 @@ def import_array(
         dtype=dtype,
         source={"file": source.name, "sha256": content},
     )
-    record = ExportRecord(format=FORMAT, selection=selection, bank=info)
+    record = ExportRecord(format=2, selection=selection, bank=info)
     return _take_in(cache, source, record, images, rows)
 
 
