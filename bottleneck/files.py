@@ -23,6 +23,7 @@ __all__ = [
     "move",
     "read_json",
     "remove_stale",
+    "sha256_of",
     "signals_held",
     "slug",
     "write_json",
@@ -207,6 +208,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def slug(name: str) -> str:

@@ -1,6 +1,5 @@
 """The cache folder: banks, image sets and records of extractions."""
 
-import hashlib
 import os
 import secrets
 from contextlib import suppress
@@ -20,7 +19,7 @@ from bottleneck.errors import (
     did_you_mean,
     some_of,
 )
-from bottleneck.files import slug
+from bottleneck.files import sha256_of, slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
 
 __all__ = ["Cache"]
@@ -92,9 +91,8 @@ class Cache:
 
     def bank_folders(self) -> tuple[Bank, ...]:
         """Return all banks, including those without ``bank.json``."""
-        folders = {path.parent for path in self.root.glob("[!.]*/bank.json")}
-        folders |= {path.parent for path in self.root.glob("[!.]*/parts")}
-        return tuple(Bank(path) for path in sorted(folders))
+        inside = (*self.root.glob("[!.]*/bank.json"), *self.root.glob("[!.]*/parts"))
+        return tuple(Bank(path) for path in sorted({path.parent for path in inside}))
 
     def find_banks(self, name: str) -> tuple[Bank, ...]:
         """Return the banks whose names begin with a text, such as all banks of a model.
@@ -177,8 +175,7 @@ class Cache:
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
         set_file = self.set_file(run.image_set)
         if set_file.exists():
-            digest = hashlib.sha256(set_file.read_bytes()).hexdigest()
-            run = replace(run, image_set_sha256=digest)
+            run = replace(run, image_set_sha256=sha256_of(set_file))
         with errors_of(path):
             write_record(path, run)
         return run

@@ -15,7 +15,7 @@ from xxhash import xxh3_64
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
 
-__all__ = ["Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files", "part_number"]
+__all__ = ["Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
 
 _KEY_BYTES = 32 + 2
 """Bytes of a key, which is a digest and a view number."""
@@ -259,8 +259,7 @@ def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
     """
     keys = np.empty((len(digests), _KEY_BYTES), np.uint8)
     keys[:, :-2] = digests
-    keys[:, -2] = np.asarray(views) >> 8
-    keys[:, -1] = np.asarray(views) & 255
+    keys[:, -2:] = np.asarray(views, ">u2")[..., None].view(np.uint8)
     return keys.view(f"S{_KEY_BYTES}").reshape(-1)
 
 
@@ -292,21 +291,7 @@ def part_files(folder: Path) -> list[Path]:
     list of Path
     """
     found = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (part_number(path), path.name))
-
-
-def part_number(path: Path) -> int:
-    """Return the number at the start of a part's name.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    int
-    """
-    return int(path.name.partition("-")[0])
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # of six digits or more
 
 
 @contextmanager

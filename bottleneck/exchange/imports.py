@@ -10,22 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck import records
 from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
 from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
 from bottleneck.exchange.formats import Exchange, read_exported, slices_of
+from bottleneck.files import sha256_of
 from bottleneck.images import ImageItem, ImageSet, read_manifest
-from bottleneck.records import (
-    IMPORTED,
-    BankRecord,
-    ExportRecord,
-    ExtractedLayer,
-    Extraction,
-    FeatureSource,
-    LayerFacts,
-    RunFacts,
-    facts_of,
-)
 from bottleneck.settings import ImportSettings
 
 __all__ = ["import_array", "import_features"]
@@ -124,14 +115,14 @@ def import_array(
         )
     images = _tabled(_existing("table", table, "a CSV with path,label"), source, rows, settings)
     dtype = "float16" if rows.dtype == np.float16 else "float32"
-    content = _sha256(source)
+    content = sha256_of(source)
     digests = [item.digest for item in images.items]
     identity = json.dumps(["imported", content, digests, model, layer, axes, dtype])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    selection = FeatureSource(
+    selection = records.FeatureSource(
         image_set=images.name,
         model=model,
-        weights=IMPORTED,
+        weights=records.IMPORTED,
         weights_random=False,
         precision="",
         dtype=dtype,
@@ -144,19 +135,15 @@ def import_array(
         axes=axes or ("C" if rows.ndim == 2 else ""),  # noqa: PLR2004 - rows and channels
         pool="none",
     )
-    info = BankRecord.imported(
-        fingerprint,
-        model,
-        {layer: rows.shape[1:]},
-        dtype=dtype,
-        source={"file": source.name, "sha256": content},
-    )
-    record = ExportRecord(format=2, selection=selection, bank=info)
+    array: records.banks.ImportedArray = {"file": source.name, "sha256": content}
+    shapes = {layer: rows.shape[1:]}
+    info = records.BankRecord.imported(fingerprint, model, shapes, dtype=dtype, source=array)
+    record = records.ExportRecord(format=2, selection=selection, bank=info)
     return _take_in(cache, source, record, images, rows)
 
 
 def _take_in(
-    cache: Cache, source: Path, record: ExportRecord, images: ImageSet, rows: np.ndarray
+    cache: Cache, source: Path, record: records.ExportRecord, images: ImageSet, rows: np.ndarray
 ) -> Exchange:
     """Add rows, in the order of the images, to their bank; write the image set and the record."""
     set_file = cache.set_file(images.name)
@@ -184,14 +171,14 @@ def _take_in(
                 writer.append(added, {layer: rows[block][new[block]]})
     bank.rebuild_view_file()
     images.write_csv(set_file)
-    extracted = ExtractedLayer(
-        **facts_of(selection, LayerFacts),
+    extracted = records.ExtractedLayer(
+        **records.facts_of(selection, records.LayerFacts),
         aliases=[selection.alias] if selection.alias else [],
         pool=selection.stored_pool,
         shape=list(rows.shape[1:]),
     )
-    run = Extraction(
-        **facts_of(selection, RunFacts),
+    run = records.Extraction(
+        **records.facts_of(selection, records.RunFacts),
         time=datetime.now(UTC).isoformat(),
         image_set_digest=images.digest_of(),
         layers=[extracted],
@@ -204,7 +191,7 @@ def _take_in(
 
 
 def _check_rows(
-    source: Path, selection: FeatureSource, rows: np.ndarray, first: np.ndarray
+    source: Path, selection: records.FeatureSource, rows: np.ndarray, first: np.ndarray
 ) -> None:
     """Raise `DataError` if a row cannot be stored, or differs from another row of its image.
 
@@ -235,11 +222,6 @@ def _existing(what: str, file: str | Path, expected: str) -> Path:
     if not path.is_file():
         raise PathMissingError(f"no {what} {str(path)!r}; give {expected}")
     return path
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _load_array(path: Path) -> np.ndarray:
@@ -278,7 +260,7 @@ def _digest(table: Path, item: ImageItem) -> str:
     """Return an image's digest, given or computed from its file; if both exist, they must agree."""
     given = item.digest
     try:
-        found = _sha256(Path(item.path))
+        found = sha256_of(Path(item.path))
     except OSError as error:
         if not given:
             raise PathMissingError(

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from bottleneck.errors import BadImageError, DataError, UsageError
+from bottleneck.files import sha256_of
 from bottleneck.records import Digest, RejectedImage
 
 __all__ = [
@@ -316,8 +317,7 @@ def _digest(found: ImageItem) -> ImageItem | RejectedImage:
         if not stat.S_ISREG(mode):
             reason = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             return RejectedImage(found.path, reason)
-        with path.open("rb") as stream:
-            return replace(found, digest=hashlib.file_digest(stream, "sha256").hexdigest())
+        return replace(found, digest=sha256_of(path))
     except UnicodeEncodeError:
         shown = found.path.encode(errors="replace").decode()
         return RejectedImage(shown, "the file's name is not UTF-8")

@@ -153,12 +153,9 @@ class ImageSet:
         for path in map(Path, paths):
             if not os.path.lexists(path):
                 raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
-            if path.is_dir():
-                candidates, others = walk(path)
-                files.extend(ImageItem(candidate.as_posix()) for candidate in candidates)
-                ignored.extend(others)
-            else:
-                files.append(ImageItem(path.as_posix()))
+            found, others = walk(path) if path.is_dir() else ([path], [])
+            files += [ImageItem(each.as_posix()) for each in found]
+            ignored += others
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         return cls(name, *digest_all(list(dict.fromkeys(files))), tuple(dict.fromkeys(ignored)))
@@ -321,18 +318,7 @@ class ImageSet:
         return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
     def completed(self, source: str | Path, seed: int) -> Self:
-        """Return the set with a split, if it has labels and no split was given.
-
-        Parameters
-        ----------
-        source : str or Path
-            Where the images come from, for the error message.
-        seed : int
-            Seed of the split, see `with_splits`.
-
-        Returns
-        -------
-        ImageSet
+        """Return the set, split with a seed if it has labels and no split; `source` is for errors.
 
         Raises
         ------

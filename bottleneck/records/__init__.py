@@ -1,14 +1,6 @@
 """Records of extractions, banks, heads and models, with each fact declared once."""
 
-from bottleneck.records.banks import (
-    IMPORTED,
-    Augmentation,
-    BankRecord,
-    ImportedArray,
-    Precision,
-    StoredLayer,
-    TransformFacts,
-)
+from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord, StoredLayer, TransformFacts
 from bottleneck.records.heads import HeadFacts, HeadRecord, ModelFacts, ModelRecord
 from bottleneck.records.record import (
     Digest,
@@ -45,12 +37,10 @@ __all__ = [
     "FeatureSource",
     "HeadFacts",
     "HeadRecord",
-    "ImportedArray",
     "Json",
     "LayerFacts",
     "ModelFacts",
     "ModelRecord",
-    "Precision",
     "Record",
     "RejectedImage",
     "RunFacts",
