@@ -2,20 +2,18 @@
 
 import csv
 import hashlib
-import math
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.files import sha256_of
-from bottleneck.records import Digest, RejectedImage
+from bottleneck.records import Digest, RejectedImage, record, sentence_of
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -39,9 +37,15 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
+def _is_text(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("a text without NUL")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One image file of a set; values are checked when a saved set is read.
+    """One image file of a set; values are checked when a manifest or a saved set is read.
 
     Attributes
     ----------
@@ -57,11 +61,14 @@ class ImageItem:
         Sample weight.
     """
 
-    path: str
+    path: Annotated[str, AfterValidator(_is_text)]
     digest: Digest = ""
-    label: str | None = None
-    split: Annotated[str, Field(pattern="^(train|val|test)$")] | None = None
+    label: Annotated[str, AfterValidator(_is_text)] | None = None
+    split: Annotated[str, record.among(Literal["train", "val", "test"])] | None = None
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+_ITEM = TypeAdapter(ImageItem)
 
 
 def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
@@ -204,40 +211,24 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
         )
     if not rows:
         raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
-    filled = Counter(bool(row.get("split")) for _, row in rows)
+    has_splits = any(row.get("split") for _, row in rows)
     for line, row in rows:
-        for column in ("path", "label"):
-            if not row[column] or "\0" in row[column]:
-                raise UsageError(
-                    f"manifest {str(manifest)!r} has an empty {column}, or a NUL in it, in line "
-                    f"{line}; fill it in"
-                )
-        split = row.get("split") or ""
-        if filled[True] and split.lower() not in _SPLIT_OF_NAME:
+        split = (row.get("split") or "").lower()
+        cells = {
+            "path": row["path"] and (manifest.parent / row["path"]).as_posix(),
+            "label": row["label"] or "",
+            "split": _SPLIT_OF_NAME.get(split, split) if has_splits else None,
+            "weight": row.get("weight") or 1.0,
+        }
+        try:
+            item = _ITEM.validate_python(cells)
+        except ValidationError as error:
+            every = ", with a split in every row or in none" if has_splits else ""
             raise UsageError(
-                f"manifest {str(manifest)!r} has the split {split!r} in line {line}; expected "
-                f"train, val or test in every row, or in none"
-            )
-        yield ImageItem(
-            (manifest.parent / row["path"]).as_posix(),
-            (row.get("digest") or "").lower(),
-            row["label"],
-            _SPLIT_OF_NAME.get(split.lower()),
-            _weight(manifest, line, row.get("weight")),
-        )
-
-
-def _weight(manifest: Path, line: int, cell: str | None) -> float:
-    try:
-        weight = float(cell) if cell else 1.0
-    except ValueError:
-        weight = -1.0
-    if not 0 <= weight < math.inf:
-        raise UsageError(
-            f"manifest {str(manifest)!r} has the weight {cell!r} in line {line}; expected a number "
-            f"from 0 on: correct it, or leave it empty for 1"
-        )
-    return weight
+                f"manifest {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
+                f"correct it{every}"
+            ) from error
+        yield replace(item, digest=(row.get("digest") or "").lower())
 
 
 def read_file(item: ImageItem) -> bytes:
