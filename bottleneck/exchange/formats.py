@@ -29,6 +29,8 @@ _UNREADABLE = (
     *(zlib.error, zipfile.BadZipFile),
 )
 """Errors of h5py, NumPy and zipfile for a damaged file or another format."""
+_Cells = Mapping[str, list[str]]
+"""Texts of each column of an image set."""
 _TEXTS = ("paths", "labels", "splits", "digests")
 _FACTS = ("provenance", "sha256")
 
@@ -158,7 +160,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
 
 
 def _write_hdf5(
-    file: IO[bytes], features: Dataset, texts: Mapping[str, list[str]], facts: Mapping[str, str]
+    file: IO[bytes], features: Dataset, texts: _Cells, facts: Mapping[str, str]
 ) -> None:
     datasets = {"features": features}
     for key, column in texts.items():
@@ -168,9 +170,7 @@ def _write_hdf5(
     file.writelines(hdf5_pieces(datasets, facts))
 
 
-def _write_npz(
-    file: IO[bytes], features: Dataset, texts: Mapping[str, list[str]], facts: Mapping[str, str]
-) -> None:
+def _write_npz(file: IO[bytes], features: Dataset, texts: _Cells, facts: Mapping[str, str]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for key, content in {**texts, **facts}.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
@@ -183,7 +183,7 @@ def _write_npz(
                 entry.write(block.data)
 
 
-def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenance: str) -> str:
+def _seal(blocks: Iterable[np.ndarray], texts: _Cells, provenance: str) -> str:
     """Return the SHA-256 over all contents of a file."""
     described = [[texts[key] for key in _TEXTS], provenance]
     content = hashlib.sha256(json.dumps(described).encode())
@@ -244,14 +244,14 @@ def _check_content(record: ExportRecord, count: int, rows: np.ndarray) -> None:
         raise ValueError(f"it has {rows.dtype} of shape {rows.shape}, expected floats of {shape}")
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
+def _read_npz(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         texts = {key: arrays[key].tolist() for key in _TEXTS}
         provenance, seal = (str(arrays[key]) for key in _FACTS)
         return arrays["features"], texts, provenance, seal
 
 
-def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
+def _read_hdf5(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
     with h5py.File(path, "r", locking=False) as file:
         texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
         provenance, seal = (file.attrs[key].decode() for key in _FACTS)

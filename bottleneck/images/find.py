@@ -132,7 +132,7 @@ def _listed(folder: Path) -> tuple[list[Path], list[str]]:
     visible = _visible(folder)
     plain = [path for path in visible if path.suffix.lower() not in IMAGE_SUFFIXES]
     subfolders = [path for path in plain if path.is_dir()]
-    return subfolders, [path.as_posix() for path in visible if path not in subfolders]
+    return subfolders, [path.as_posix() for path in sorted({*visible} - {*subfolders})]
 
 
 def walk(folder: Path) -> tuple[list[Path], list[str]]:

@@ -95,12 +95,11 @@ def _decode_jpeg(
     if opened.format not in {"JPEG", "MPO"} or opened.mode not in {"RGB", "L"}:
         return None
     orientation = _orientation(opened)
-    least = {}
-    if enough is not None:
-        height, width = reversed(enough) if orientation in _TURNED else enough
-        least = {"min_height": height, "min_width": width}
+    height, width = enough or (0, 0)
+    if orientation in _TURNED:
+        height, width = width, height
     try:
-        stored: np.ndarray = simplejpeg.decode_jpeg(data, **least)
+        stored: np.ndarray = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
     except ValueError:  # also for a mere warning, where Pillow knows better
         return None
     return np.ascontiguousarray(_upright(stored, orientation))
@@ -216,18 +215,14 @@ def find_near_duplicates(
             f"image set {images.name!r} has no splits to compare; leave `near_duplicates` out"
         )
     distinct = list({(item.digest, item.split): item for item in images.items}.values())
-    hashes: dict[ImageItem, int] = {}
-    unread: list[RejectedImage] = []
+    found: dict[ImageItem, int | RejectedImage] = {}
     report = progress or (lambda *_: None)
     report("near duplicates", 0, len(distinct))
-    for done, (item, found) in enumerate(
-        zip(distinct, in_threads(_hash, distinct), strict=True), 1
-    ):
-        if isinstance(found, RejectedImage):
-            unread.append(found)
-        else:
-            hashes[item] = found
-        report("near duplicates", done, len(distinct))
+    for item, result in zip(distinct, in_threads(_hash, distinct), strict=True):
+        found[item] = result
+        report("near duplicates", len(found), len(distinct))
+    unread = [each for each in found.values() if isinstance(each, RejectedImage)]
+    hashes = {item: each for item, each in found.items() if isinstance(each, int)}
     count, closest = _close_pairs(list(hashes), np.array(list(hashes.values()), np.uint64))
     return NearDuplicates(count, closest, unread)
 

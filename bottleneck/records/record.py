@@ -127,8 +127,7 @@ class Record:
         BottleneckError
             An `ERROR` with the `SENTENCE`, unless a kind of record says otherwise.
         """
-        names = {"path": str(path), "folder": str(path.parent)}
-        return cls.ERROR(cls.SENTENCE.format(error=error, **names))
+        return cls.ERROR(cls.SENTENCE.format(error=error, path=str(path), folder=str(path.parent)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record in JSON types."""
