@@ -256,7 +256,8 @@ def remove_stale(folder: Path, pattern: str) -> None:
     folder : Path
         The folder; it need not exist.
     pattern : str
-        Pattern of the names of temporary files or folders, as for `Path.glob`.
+        Pattern of the names of temporary files, or of folders if it ends with a slash, as for
+        `Path.glob`.
 
     Raises
     ------
@@ -266,7 +267,7 @@ def remove_stale(folder: Path, pattern: str) -> None:
     for path in folder.glob(pattern):
         with suppress(FileNotFoundError):  # its owner, or another process, removes it just now
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                if path.is_dir():
+                if pattern.endswith("/"):
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()

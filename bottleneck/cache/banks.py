@@ -139,11 +139,9 @@ class Bank:
         CacheError
             A part cannot be read.
         """
-
-        def opened() -> dict[Path, Part]:
-            return {path: self._seen.get(path) or Part.open(path) for path in self.part_files()}
-
-        self._seen = self._settled(opened)
+        self._seen = self._settled(
+            lambda: {path: self._seen.get(path) or Part.open(path) for path in self.part_files()}
+        )
         return list(self._seen.values())
 
     def index(self, layer: str) -> RowIndex:

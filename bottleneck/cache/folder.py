@@ -112,10 +112,9 @@ class Cache:
         UnknownNameError
             No name begins with it.
         """
-        banks = self.banks()
-        found = tuple(bank for bank in banks if bank.name.startswith(name))
+        names = [bank.name for bank in self.banks()]
+        found = tuple(self.named(each) for each in names if each.startswith(name))
         if not found:
-            names = [bank.name for bank in banks]
             raise UnknownNameError(
                 f"no bank {name!r} in {str(self.root)!r}; expected one of {some_of(names)}"
                 f"{did_you_mean(name, names)}"

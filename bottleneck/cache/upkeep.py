@@ -80,13 +80,12 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
         for (layers, target), group in _by_kind(parts, compress).items():
             wrong = {p for p in group if len(kept[p]) < p.rows or p.compress != target}
             least = _SMALL * writers.PART_BYTES
-            small = {p for p in group if p not in wrong and p.path.stat().st_size < least}
-            chosen = [part for part in group if part in wrong | small]
+            chosen = [p for p in group if p in wrong or p.path.stat().st_size < least]
             if wrong:  # what keeps a row that is dropped here must be whole
                 for part in parts:
                     if part not in chosen and part.path.exists():
                         part.check_content()
-            if wrong or len(small) > 1:
+            if wrong or len(chosen) > 1:
                 _replace(bank, {part: kept[part] for part in chosen}, layers, target)
         return Compaction(bank.name, len(parts), len(bank.parts()), size, bank.size)
 
@@ -291,7 +290,7 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
     CacheError
         A file cannot be removed, or a part that has other layers is damaged.
     """
-    remove_stale(cache.root, f"{_LEFTOVER}*")
+    remove_stale(cache.root, f"{_LEFTOVER}*/")
     for name in dict.fromkeys(each.bank for each in chosen):
         bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}

@@ -230,7 +230,7 @@ def _scratch_folder(cache: Cache) -> Path:
     """Return a folder on the cache's disk, after removing leftovers of killed trials."""
     folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
     Cache(folder).check_writable()
-    remove_stale(folder, f"{_PREFIX}*")
+    remove_stale(folder, f"{_PREFIX}*/")
     return folder
 
 
