@@ -5,9 +5,11 @@ import io
 import json
 import os
 import secrets
+import shutil
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,15 +22,15 @@ __all__ = [
     "atomic_write",
     "move",
     "read_json",
+    "remove_stale",
+    "sha256_of",
     "signals_held",
     "slug",
-    "stale_paths",
     "write_json",
 ]
 
 _STALE_SECONDS = 3600.0
 _PAGE_BYTES = 2**14
-_EMPTY_PAGE = bytes(_PAGE_BYTES)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -142,9 +144,8 @@ def signals_held() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    held = {int(each): handler for each, handler in handlers.items() if callable(handler)}
     for number in held:
         signal.signal(number, lambda *arguments: came.append(arguments))
     try:
@@ -209,6 +210,28 @@ def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def slug(name: str) -> str:
     """Return a name with characters that file names do not allow replaced by ``-``.
 
@@ -225,29 +248,33 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
-def stale_paths(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield leftovers of killed processes in a folder: files not changed for an hour.
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove leftovers of killed processes from a folder: what has not changed for an hour.
 
     Parameters
     ----------
     folder : Path
         The folder; it need not exist.
     pattern : str
-        Pattern of names, as for `Path.glob`.
+        Pattern of the names of temporary files, or of folders if it ends with a slash, as for
+        `Path.glob`.
 
-    Yields
+    Raises
     ------
-    Path
-        Path of a temporary file or folder.
+    OSError
+        A file cannot be removed.
     """
     for path in folder.glob(pattern):
-        with suppress(FileNotFoundError):  # its owner removes it just now
+        with suppress(FileNotFoundError):  # its owner, or another process, removes it just now
             if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                yield path
+                if pattern.endswith("/"):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 class SparseFile(io.RawIOBase):
-    """A file in memory in which only written pages take space.
+    """A file in memory in which only written pages take space, for h5py.
 
     Attributes
     ----------
@@ -257,13 +284,12 @@ class SparseFile(io.RawIOBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pages: dict[int, bytearray] = {}
+        self._pages = defaultdict[int, bytearray](lambda: bytearray(_PAGE_BYTES))
         self._place = self.end = 0
 
     def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
         """Set the position and return it."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.end}[whence]
-        self._place = start + place
+        self._place = place + (0, self._place, self.end)[whence]
         return self._place
 
     def truncate(self, size: int | None = None) -> int:
@@ -273,26 +299,22 @@ class SparseFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer."""
-        content = b"".join(self.pieces(self._place, self._place + len(buffer)))
-        self._place += len(buffer)
-        return io.BytesIO(content).readinto(buffer)
+        buffer[:] = b"".join(self.pieces(self._place, self._place + len(buffer)))
+        self.seek(len(buffer), io.SEEK_CUR)
+        return len(buffer)
 
     def write(self, data: Any) -> int:
         """Write and return the number of bytes."""
         content = io.BytesIO(data)
-        for piece in self.pieces(self._place, self._place + len(data), fill=True):
+        for piece in self.pieces(self._place, self._place + len(data)):
             content.readinto(piece)
-        self._place += len(data)
-        self.end = max(self.end, self._place)
+        self.end = max(self.end, self.seek(len(data), io.SEEK_CUR))
         return len(data)
 
-    def pieces(self, start: int, stop: int, *, fill: bool = False) -> Iterator[memoryview]:
-        """Yield the bytes of a range; unwritten bytes are zero, and read-only by default."""
+    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
+        """Yield the bytes of a range; unwritten ones are zero."""
         while start < stop:
             number, offset = divmod(start, _PAGE_BYTES)
             length = min(_PAGE_BYTES - offset, stop - start)
-            if fill and number not in self._pages:
-                self._pages[number] = bytearray(_PAGE_BYTES)
-            page = self._pages.get(number, _EMPTY_PAGE)
-            yield memoryview(page)[offset : offset + length]
+            yield memoryview(self._pages[number])[offset : offset + length]
             start += length

@@ -313,13 +313,18 @@ def test_manifest_with_splits(make_images):
         (
             "path,label\ndata/cat/000.png,\n",
             UsageError,
-            "empty label, or a NUL",
+            "in line 2: 'label' is '', expected a text without NUL",
         ),
-        ("path,label,split\ndata/cat/000.png,x,dev\n", UsageError, "the split 'dev' in line 2"),
+        ("path,label\ndata/cat/000.png\n", UsageError, "in line 2: 'label' is ''"),
+        (
+            "path,label,split\ndata/cat/000.png,x,dev\n",
+            UsageError,
+            "in line 2: 'split' is 'dev', expected one of 'train', 'val', 'test'",
+        ),
         (
             "path,label,split\ndata/cat/000.png,x,train\ndata/cat/001.png,x,\n",
             UsageError,
-            "the split '' in line 3",
+            "in line 3: 'split' is ''.* in every row or in none",
         ),
     ],
 )

@@ -113,7 +113,7 @@ def test_invalid_weights_in_a_manifest_are_refused(make_images, weight):
     folder = make_images(cat=2, dog=2)
     lines = [f"{path},{path.parent.name},{weight}" for path in folder.glob("*/*")]
     Path("list.csv").write_text("path,label,weight\n" + "\n".join(lines))
-    with pytest.raises(UsageError, match=f"has the weight '{weight}' in line 2; expected a number"):
+    with pytest.raises(UsageError, match=f"in line 2: 'weight' is '{weight}', expected"):
         ImageSet.from_manifest("list.csv")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from bottleneck.cache import writer as writers
 from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
 from bottleneck.cache.writer import PartWriter, digest_rows, shows, view_file_content
 from bottleneck.errors import CacheError, UsageError
-from bottleneck.files import atomic_write, stale_paths
+from bottleneck.files import atomic_write, remove_stale
 from bottleneck.records import BankRecord, read_record, write_record
 
 __all__ = ["Bank"]
@@ -138,11 +139,9 @@ class Bank:
         CacheError
             A part cannot be read.
         """
-
-        def opened() -> dict[Path, Part]:
-            return {path: self._seen.get(path) or Part.open(path) for path in self.part_files()}
-
-        self._seen = self._settled(opened)
+        self._seen = self._settled(
+            lambda: {path: self._seen.get(path) or Part.open(path) for path in self.part_files()}
+        )
         return list(self._seen.values())
 
     def index(self, layer: str) -> RowIndex:
@@ -210,7 +209,8 @@ class Bank:
         CacheError
             A row is not in the bank, or a part is damaged.
         """
-        return self._rows(layer, keys_of(digest_rows(digests), view), convert)
+        keys = keys_of(digest_rows(digests), view)
+        return self._settled(lambda: self._read(layer, keys, convert))
 
     def stream(
         self,
@@ -245,13 +245,11 @@ class Bank:
         spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
         done, count = 0, 1
         while done < len(wanted):
-            block = self._rows(layer, wanted[done : done + count], convert)
+            some = wanted[done : done + count]
+            block = self._settled(partial(self._read, layer, some, convert))
             done += len(block)
             count = max(1, spare // 2 // max(1, block[:1].nbytes))
             yield block
-
-    def _rows(self, layer: str, keys: np.ndarray, convert: Convert | None) -> np.ndarray:
-        return self._settled(lambda: self._read(layer, keys, convert))
 
     def _read(self, layer: str, wanted: np.ndarray, convert: Convert | None) -> np.ndarray:
         index = self.index(layer)
@@ -297,8 +295,7 @@ class Bank:
         part_seconds : float, optional
             Maximum age of a part before it is written; `PART_SECONDS` by default.
         """
-        for path in stale_paths(self.path / "parts", ".*.partial"):
-            path.unlink(missing_ok=True)  # another writer removes it, too
+        remove_stale(self.path / "parts", ".*.partial")
         return PartWriter(
             self.path / "parts",
             self.info.fingerprint,

@@ -1,6 +1,5 @@
 """The cache folder: banks, image sets and records of extractions."""
 
-import hashlib
 import os
 import secrets
 from contextlib import suppress
@@ -20,7 +19,7 @@ from bottleneck.errors import (
     did_you_mean,
     some_of,
 )
-from bottleneck.files import slug
+from bottleneck.files import sha256_of, slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
 
 __all__ = ["Cache"]
@@ -92,9 +91,8 @@ class Cache:
 
     def bank_folders(self) -> tuple[Bank, ...]:
         """Return all banks, including those without ``bank.json``."""
-        folders = {path.parent for path in self.root.glob("[!.]*/bank.json")}
-        folders |= {path.parent for path in self.root.glob("[!.]*/parts")}
-        return tuple(Bank(path) for path in sorted(folders))
+        inside = (*self.root.glob("[!.]*/bank.json"), *self.root.glob("[!.]*/parts"))
+        return tuple(Bank(path) for path in sorted({path.parent for path in inside}))
 
     def find_banks(self, name: str) -> tuple[Bank, ...]:
         """Return the banks whose names begin with a text, such as all banks of a model.
@@ -114,10 +112,9 @@ class Cache:
         UnknownNameError
             No name begins with it.
         """
-        banks = self.banks()
-        found = tuple(bank for bank in banks if bank.name.startswith(name))
+        names = [bank.name for bank in self.banks()]
+        found = tuple(self.named(each) for each in names if each.startswith(name))
         if not found:
-            names = [bank.name for bank in banks]
             raise UnknownNameError(
                 f"no bank {name!r} in {str(self.root)!r}; expected one of {some_of(names)}"
                 f"{did_you_mean(name, names)}"
@@ -145,14 +142,11 @@ class Cache:
         UsageError
             The name is too long for a file name, or leads to another folder.
         """
-        if not name.strip(".") or any(letter in name for letter in "/\\\0"):
+        outside = not name.strip(".") or any(letter in name for letter in "/\\\0")
+        if outside or len(os.fsencode(name)) > _LONGEST_NAME:
             raise UsageError(
-                f"{name!r} is not a valid name of an image set; give another with `image_set`"
-            )
-        if len(os.fsencode(name)) > _LONGEST_NAME:
-            raise UsageError(
-                f"the image set's name {name!r} is too long for a file name; give a shorter one "
-                f"with `image_set`"
+                f"{name!r} is not a valid name of an image set, or is too long for a file; give "
+                f"another with `image_set`"
             )
         return self.root / "sets" / f"{name}.csv"
 
@@ -180,8 +174,7 @@ class Cache:
         path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
         set_file = self.set_file(run.image_set)
         if set_file.exists():
-            digest = hashlib.sha256(set_file.read_bytes()).hexdigest()
-            run = replace(run, image_set_sha256=digest)
+            run = replace(run, image_set_sha256=sha256_of(set_file))
         with errors_of(path):
             write_record(path, run)
         return run

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from types import ModuleType
 from typing import Any, Self
 
 import h5py
@@ -54,7 +53,7 @@ class Dataset:
     shape, dtype : tuple of int, np.dtype
         Of the whole dataset, with at least one axis.
     blocks : iterable of np.ndarray
-        The values, in order, split along the first axis.
+        The values, in order, split along the first axis; one block with filters.
     attributes : mapping of str to Any
         HDF5 attributes of the dataset.
     options : mapping of str to Any
@@ -73,11 +72,6 @@ class Dataset:
     ) -> Self:
         """Build the dataset of an array."""
         return cls(values.shape, values.dtype, [values], attributes, options or {})
-
-    @property
-    def size(self) -> int:
-        """Size of the values in bytes."""
-        return prod(self.shape) * self.dtype.itemsize
 
 
 def hdf5_pieces(
@@ -114,18 +108,16 @@ def hdf5_pieces(
                 name, each.shape, each.dtype, dcpl=properties, **each.options
             )
             planned.attrs.update(_fixed(each.attributes))
-            if not each.options and each.size:
+            if each.options:
+                planned[...] = next(iter(each.blocks))
+            else:
                 raw[planned.id.get_offset()] = each
-            start = 0
-            for block in each.blocks if each.options else ():
-                planned[start : start + len(block)] = block
-                start += len(block)
     place = 0
     for offset, each in sorted(raw.items()):
         yield from plan.pieces(place, offset)
         for block in each.blocks:
             yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-        place = offset + each.size
+        place = offset + prod(each.shape) * each.dtype.itemsize
     yield from plan.pieces(place, plan.end)
 
 
@@ -288,8 +280,12 @@ def compression_options(compress: str, values: Shaped) -> dict[str, Any]:
     return {**chosen, "shuffle": compress == "zstd", "chunks": (rows, *values.shape[1:])}
 
 
-def load_filters() -> ModuleType:
+def load_filters() -> Any:
     """Import hdf5plugin, which registers its filters with HDF5.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
@@ -303,8 +299,7 @@ def load_filters() -> ModuleType:
             "compressed features need hdf5plugin; install it with "
             "pip install 'bottleneck-features[compress]'"
         ) from error
-    module: ModuleType = hdf5plugin
-    return module
+    return hdf5plugin
 
 
 def part_size(rows: int, widths: Sequence[int]) -> int:

@@ -13,17 +13,9 @@ import numpy as np
 from xxhash import xxh3_64
 
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
-from bottleneck.errors import BottleneckError, CacheError, DamagedError
+from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
 
-__all__ = [
-    "Part",
-    "RowIndex",
-    "as_slice",
-    "errors_of",
-    "keys_of",
-    "part_files",
-    "part_number",
-]
+__all__ = ["Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
 
 _KEY_BYTES = 32 + 2
 """Bytes of a key, which is a digest and a view number."""
@@ -99,6 +91,11 @@ class Part:
         """Number of rows."""
         return len(self.views)
 
+    @property
+    def width(self) -> int:
+        """Size of a row of all layers in bytes."""
+        return sum(layer.width for layer in self.layers.values())
+
     def dataset(self, name: str) -> np.ndarray | Layer:
         """Return an object with the shape and the type of a dataset in the file."""
         keys = {"digest": self.digests, "view": self.views}
@@ -116,9 +113,8 @@ class Part:
         """
         found = self.layers[layer]
         per_block = block_rows(found.width)
-        is_first = np.diff(rows // per_block, prepend=-1) != 0
-        blocks = rows[is_first] // per_block
-        places = (np.cumsum(is_first) - 1) * per_block + rows % per_block
+        blocks, own_block = np.unique(rows // per_block, return_inverse=True)
+        places = own_block * per_block + rows % per_block
         step = max(1, _READ_BYTES // (per_block * found.width))
         buffer = np.empty((step * per_block, *found.shape[1:]), found.dtype)
         with errors_of(self.path), self._opened(layer) as fill:
@@ -154,16 +150,12 @@ class Part:
                 yield lambda rows, start: data.read_direct(rows, np.s_[start : start + len(rows)])
             return
         begin, width = found.offset, found.width
-        with self.path.open("rb", buffering=0) as plain:
+        with self.path.open("rb") as plain:
 
             def load(rows: np.ndarray, start: int) -> None:
                 plain.seek(begin + start * width)
-                rest = rows.data.cast("B")
-                while rest:  # a system may give less than it is asked for
-                    got = plain.readinto(rest)
-                    if not got:
-                        raise DamagedError(self.path, "it is truncated")
-                    rest = rest[got:]
+                if plain.readinto(rows.data.cast("B")) < rows.nbytes:
+                    raise DamagedError(self.path, "it is truncated")
 
             yield load
 
@@ -267,8 +259,7 @@ def keys_of(digests: np.ndarray, views: np.ndarray | int) -> np.ndarray:
     """
     keys = np.empty((len(digests), _KEY_BYTES), np.uint8)
     keys[:, :-2] = digests
-    keys[:, -2] = np.asarray(views) >> 8
-    keys[:, -1] = np.asarray(views) & 255
+    keys[:, -2:] = np.asarray(views, ">u2")[..., None].view(np.uint8)
     return keys.view(f"S{_KEY_BYTES}").reshape(-1)
 
 
@@ -300,21 +291,7 @@ def part_files(folder: Path) -> list[Path]:
     list of Path
     """
     found = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (part_number(path), path.name))
-
-
-def part_number(path: Path) -> int:
-    """Return the number at the start of a part's name.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    int
-    """
-    return int(path.name.partition("-")[0])
+    return sorted(found, key=lambda path: (len(path.name), path.name))  # of six digits or more
 
 
 @contextmanager
@@ -346,5 +323,4 @@ def errors_of(path: Path) -> Iterator[None]:
             f"then run the command again: what was committed is kept"
         ) from error
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        reason = str(error.args[0]) if error.args else type(error).__name__
-        raise DamagedError(path, reason) from error
+        raise DamagedError(path, first_line(error)) from error

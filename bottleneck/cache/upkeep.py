@@ -15,10 +15,9 @@ from bottleneck.arguments import find_layers
 from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
-from bottleneck.cache.layout import compression_options
 from bottleneck.cache.parts import Part, RowIndex, errors_of
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import move, stale_paths
+from bottleneck.files import move, remove_stale
 
 __all__ = ["Compaction", "Prunable", "compact_bank", "drop_layer", "find_prunable", "prune"]
 
@@ -75,20 +74,18 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
     CacheError
         A part is damaged, a new part cannot be written, or another compaction is running.
     """
-    compression_options(compress or "none", np.empty((1, 1)))
     with _alone(bank):
         parts, size = bank.parts(), bank.size
         kept = _first_rows(parts)
         for (layers, target), group in _by_kind(parts, compress).items():
             wrong = {p for p in group if len(kept[p]) < p.rows or p.compress != target}
             least = _SMALL * writers.PART_BYTES
-            small = {p for p in group if p not in wrong and p.path.stat().st_size < least}
-            chosen = [part for part in group if part in wrong | small]
+            chosen = [p for p in group if p in wrong or p.path.stat().st_size < least]
             if wrong:  # what keeps a row that is dropped here must be whole
                 for part in parts:
                     if part not in chosen and part.path.exists():
                         part.check_content()
-            if wrong or len(small) > 1:
+            if wrong or len(chosen) > 1:
                 _replace(bank, {part: kept[part] for part in chosen}, layers, target)
         return Compaction(bank.name, len(parts), len(bank.parts()), size, bank.size)
 
@@ -164,7 +161,7 @@ def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -
         dtype = str(next(iter(first.layers.values())).dtype)
         with bank.writer(dtype, compress=compress, part_seconds=np.inf) as writer:
             for part, kept in parts.items():
-                step = max(1, _COPY_BYTES // sum(layer.width for layer in part.layers.values()))
+                step = max(1, _COPY_BYTES // part.width)
                 for start in range(0, len(kept), step):
                     rows = kept[start : start + step]
                     features = {
@@ -293,8 +290,7 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
     CacheError
         A file cannot be removed, or a part that has other layers is damaged.
     """
-    for path in stale_paths(cache.root, f"{_LEFTOVER}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_stale(cache.root, f"{_LEFTOVER}*/")
     for name in dict.fromkeys(each.bank for each in chosen):
         bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}
@@ -318,9 +314,8 @@ def _layers_of(bank: Bank) -> set[str]:
 
 def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list[Prunable]:
     """Return a bank's layers and their last extractions; the whole bank if it is unreadable."""
-    paths = bank.part_files() or [bank.path]
-    newest = max(path.stat().st_mtime for path in paths if path.exists())
-    written = datetime.fromtimestamp(newest, UTC).isoformat()
+    files = [path for path in bank.part_files() or [bank.path] if path.exists()]
+    written = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC).isoformat()
     model = bank.name.rpartition("-")[0]
     try:
         info = bank.info if bank.exists else None
@@ -331,20 +326,16 @@ def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list
                 model=info.model if info else model,
                 layer=name,
                 alias=described[name].alias if name in described else None,
-                bytes=_bytes_of(bank, name),
+                bytes=round(
+                    sum(
+                        part.path.stat().st_size * part.layers[name].width / part.width
+                        for part in bank.parts()
+                        if name in part.layers
+                    )
+                ),
                 last_extracted=max(extracted.get((bank.name, name), ""), written),
             )
             for name in sorted(_layers_of(bank))
         ]
     except CacheError:
         return [Prunable(bank.name, model, None, None, bank.size, written)]
-
-
-def _bytes_of(bank: Bank, layer: str) -> int:
-    """Return a layer's share of the bytes of its parts."""
-    total = 0.0
-    for part in bank.parts():
-        if layer in part.layers:
-            width = sum(each.width for each in part.layers.values())
-            total += part.path.stat().st_size * part.layers[layer].width / width
-    return round(total)

@@ -1,6 +1,5 @@
 """Verify every byte of a cache."""
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.parts import Part
 from bottleneck.errors import CacheError, DamagedError, MissingExtraError, OtherVersionError
-from bottleneck.files import move, stale_paths, write_json
+from bottleneck.files import move, remove_stale, sha256_of, write_json
 from bottleneck.records import Extraction, read_record
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
@@ -125,7 +124,10 @@ def verify_cache(
                 size += path.stat().st_size
             done += 1
             report("verify", done, total)
-        _tidy(bank)
+        # Where nothing can be written, nothing is mended; who replaces parts rebuilds the file.
+        with suppress(CacheError, PermissionError, FileNotFoundError):
+            remove_stale(bank.path, "**/.*.partial")
+            bank.rebuild_view_file()
         damaged = len(result.damage) - before
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
     if banks is None:
@@ -143,7 +145,7 @@ def _check_records(cache: Cache, damage: list[Damage]) -> None:
     for name, digest in digests.items():
         path = cache.set_file(name)
         with _noted(cache, path, damage):  # one that was removed on purpose is not missed
-            if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            if sha256_of(path) != digest:
                 raise DamagedError(path, "it has changed since its last extraction")
 
 
@@ -187,12 +189,3 @@ def _noted(cache: Cache, path: Path, damage: list[Damage]) -> Iterator[None]:
         damage.append(set_aside(cache, path, error.reason))
     except (CacheError, MissingExtraError) as error:  # it may well be whole
         damage.append(Damage(str(path), None, str(error)))
-
-
-def _tidy(bank: Bank) -> None:
-    """Remove leftovers of killed writers, and rewrite ``features.h5``."""
-    # Where nothing can be written, nothing is mended; where others replace parts, they see to it.
-    with suppress(CacheError, PermissionError, FileNotFoundError):
-        for path in stale_paths(bank.path, "**/.*.partial"):
-            path.unlink(missing_ok=True)
-        bank.rebuild_view_file()

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import h5py
@@ -16,13 +15,7 @@ from xxhash import xxh3_64
 
 from bottleneck.cache import layout
 from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
-from bottleneck.cache.parts import (
-    Part,
-    RowIndex,
-    errors_of,
-    part_files,
-    part_number,
-)
+from bottleneck.cache.parts import Part, RowIndex, errors_of, part_files
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 
@@ -40,7 +33,6 @@ PART_BYTES = 128 * 2**20
 PART_SECONDS = 30.0
 _DIGEST_LETTERS = 64
 _KEYS = ("digest", "view")
-_VIEWS = 2**16
 
 
 def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
@@ -148,9 +140,7 @@ class PartWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with signals_held(), self._committer:
             if not isinstance(error, CacheError):
                 self._commit()
@@ -189,9 +179,9 @@ class PartWriter:
         }
         columns["digest"] = digest_rows(digests)
         given = np.broadcast_to(np.asarray(views), len(digests))
-        if ((given < 0) | (given >= _VIEWS)).any():
-            raise UsageError(f"each view must be a number from 0 to {_VIEWS - 1}")
         columns["view"] = given.astype(np.uint16)
+        if (columns["view"] != given).any():
+            raise UsageError(f"each view must be a number from 0 to {2**16 - 1}")
         self._check(columns)
         done = 0
         while done < len(digests):
@@ -249,7 +239,8 @@ class PartWriter:
         for piece in pieces:
             content.update(piece)
         with errors_of(self.folder):
-            number = max(map(part_number, part_files(self.folder)), default=0) + 1
+            last = part_files(self.folder)[-1:]
+            number = int(last[0].name.partition("-")[0]) + 1 if last else 1
             # Two writers get the same name only for the same content.
             atomic_write(self.folder / f"{number:06d}-{content.hexdigest()[:8]}.h5", pieces)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,28 +9,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Self
 
 import h5py
 import numpy as np
 
 from bottleneck.cache import Cache, Dataset, hdf5_pieces
-from bottleneck.errors import CacheError, DataError, UsageError
+from bottleneck.errors import CacheError, DataError, UsageError, first_line
 from bottleneck.features import vectors
 from bottleneck.files import atomic_file
-from bottleneck.images import SPLITS, ImageItem, ImageSet
+from bottleneck.images import ImageSet
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
-__all__ = ["FORMAT", "Exchange", "export_features", "read_exported", "slices_of"]
+__all__ = ["Exchange", "export_features", "read_exported", "slices_of"]
 
-FORMAT: Final = 2
-"""Raised when older files can no longer be read."""
 _BLOCK_BYTES = 2**24
 _UNREADABLE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
     *(zlib.error, zipfile.BadZipFile),
 )
 """Errors of h5py, NumPy and zipfile for a damaged file or another format."""
+_Cells = Mapping[str, list[str]]
+"""Texts of each column of an image set."""
 _TEXTS = ("paths", "labels", "splits", "digests")
 _FACTS = ("provenance", "sha256")
 
@@ -131,7 +130,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
         raise UsageError(f"{str(target)!r} has the ending {suffix!r}; expected .h5, .hdf5 or .npz")
     write = _write_npz if suffix == ".npz" else _write_hdf5
     items = ImageSet.read_csv(cache.set_file(selection.image_set)).items
-    texts = {key: [getattr(item, key[:-1]) or "" for item in items] for key in _TEXTS}
+    texts = {key: [getattr(item, key.removesuffix("s")) or "" for item in items] for key in _TEXTS}
     bank, *_ = cache.banks_of(selection)
     rows = partial(
         bank.stream,
@@ -142,7 +141,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
     )
     info = bank.info
     described = replace(info, layers={selection.layer: info.layers[selection.layer]})
-    record = ExportRecord(format=FORMAT, selection=selection, bank=described)
+    record = ExportRecord(format=2, selection=selection, bank=described)
     provenance = json.dumps(record.as_dict())
     facts = {"provenance": provenance, "sha256": _seal(rows(), texts, provenance)}
     first = next(rows())
@@ -161,7 +160,7 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
 
 
 def _write_hdf5(
-    file: IO[bytes], features: Dataset, texts: Mapping[str, list[str]], facts: Mapping[str, str]
+    file: IO[bytes], features: Dataset, texts: _Cells, facts: Mapping[str, str]
 ) -> None:
     datasets = {"features": features}
     for key, column in texts.items():
@@ -171,9 +170,7 @@ def _write_hdf5(
     file.writelines(hdf5_pieces(datasets, facts))
 
 
-def _write_npz(
-    file: IO[bytes], features: Dataset, texts: Mapping[str, list[str]], facts: Mapping[str, str]
-) -> None:
+def _write_npz(file: IO[bytes], features: Dataset, texts: _Cells, facts: Mapping[str, str]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for key, content in {**texts, **facts}.items():
             with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
@@ -186,7 +183,7 @@ def _write_npz(
                 entry.write(block.data)
 
 
-def _seal(blocks: Iterable[np.ndarray], texts: Mapping[str, list[str]], provenance: str) -> str:
+def _seal(blocks: Iterable[np.ndarray], texts: _Cells, provenance: str) -> str:
     """Return the SHA-256 over all contents of a file."""
     described = [[texts[key] for key in _TEXTS], provenance]
     content = hashlib.sha256(json.dumps(described).encode())
@@ -223,43 +220,38 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
         if seal != _seal((rows[block] for block in slices_of(rows)), texts, provenance):
             raise ValueError("its content does not match its digest")
         record = parse_record(json.loads(provenance), ExportRecord)
-        items = tuple(
-            ImageItem(item, digest, label or None, split or None)
-            for item, label, split, digest in zip(*texts.values(), strict=True)
-        )
-        _check_content(record, items, rows)
+        columns = [name.removesuffix("s") for name in _TEXTS]
+        cells = [dict(zip(columns, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+        images = ImageSet.from_rows(record.selection.image_set, cells)
+        _check_content(record, len(cells), rows)
     except _UNREADABLE as error:
-        reason = str(error) or type(error).__name__
         raise DataError(
-            f"{str(path)!r} cannot be read as exported features ({reason}); give a file that "
-            f"'bottleneck cache export' wrote, or a .npy array with `table`"
+            f"{str(path)!r} cannot be read as exported features ({first_line(error)}); give a "
+            f"file that 'bottleneck cache export' wrote, or a .npy array with `table`"
         ) from error
-    return record, ImageSet(record.selection.image_set, items), rows
+    return record, images, rows
 
 
-def _check_content(record: ExportRecord, items: Sequence[ImageItem], rows: np.ndarray) -> None:
+def _check_content(record: ExportRecord, count: int, rows: np.ndarray) -> None:
     """Raise a `ValueError` if a file has content that no bank can have."""
     selection = record.selection
     if "/" in selection.layer:
         raise ValueError(f"'selection.layer' is {selection.layer!r}, expected one without /")
     if selection.pool != selection.stored_pool:
         raise ValueError(f"it was pooled by {selection.pool} at export: export without `pool`")
-    for item in items:
-        if not re.fullmatch("[0-9a-f]{64}", item.digest) or item.split not in {*SPLITS, None}:
-            raise ValueError(f"an image has digest {item.digest!r} and split {item.split!r}")
-    shape = (len(items), *record.bank.layers[selection.layer].shape)
+    shape = (count, *record.bank.layers[selection.layer].shape)
     if rows.dtype.kind != "f" or rows.shape != shape:
         raise ValueError(f"it has {rows.dtype} of shape {rows.shape}, expected floats of {shape}")
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
+def _read_npz(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         texts = {key: arrays[key].tolist() for key in _TEXTS}
         provenance, seal = (str(arrays[key]) for key in _FACTS)
         return arrays["features"], texts, provenance, seal
 
 
-def _read_hdf5(path: Path) -> tuple[np.ndarray, dict[str, list[str]], str, str]:
+def _read_hdf5(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
     with h5py.File(path, "r", locking=False) as file:
         texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
         provenance, seal = (file.attrs[key].decode() for key in _FACTS)

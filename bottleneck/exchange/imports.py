@@ -1,6 +1,5 @@
 """Import features from plain files into the cache."""
 
-import csv
 import hashlib
 import json
 import re
@@ -11,23 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck import records
 from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
 from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
-from bottleneck.exchange.formats import FORMAT, Exchange, read_exported, slices_of
-from bottleneck.images import ImageSet, read_manifest
-from bottleneck.records import (
-    IMPORTED,
-    BankRecord,
-    ExportRecord,
-    ExtractedLayer,
-    Extraction,
-    FeatureSource,
-    ImportedArray,
-    LayerFacts,
-    RunFacts,
-    facts_of,
-)
+from bottleneck.exchange.formats import Exchange, read_exported, slices_of
+from bottleneck.files import sha256_of
+from bottleneck.images import ImageItem, ImageSet, read_manifest
 from bottleneck.settings import ImportSettings
 
 __all__ = ["import_array", "import_features"]
@@ -61,11 +50,10 @@ def import_features(cache: Cache, file: str | Path, *, image_set: str | None = N
     CacheError
         The cache cannot be written, or the bank has features of another library version.
     """
-    source = Path(file)
-    if not source.is_file():
-        raise PathMissingError(f"no file {str(source)!r}; give one that 'cache export' wrote")
+    source = _existing("file", file, "one that 'cache export' wrote")
     record, images, rows = read_exported(source)
-    return _take_in(cache, source, record, replace(images, name=image_set or images.name), rows)
+    images = replace(images, name=image_set or images.name)
+    return _take_in(cache, source, record, images, rows)
 
 
 def import_array(
@@ -112,29 +100,29 @@ def import_array(
     CacheError
         The cache cannot be written.
     """
-    settings, source = made(ImportSettings, settings, options), Path(file)
+    settings = made(ImportSettings, settings, options)
     model, layer, axes = settings.model, settings.layer, settings.axes
     if model is None:
         raise UsageError(
             f"{str(file)!r} does not name the model that computed it; give `model=NAME`"
         )
+    source = _existing("file", file, "an array that np.save wrote")
     rows = _load_array(source)
     if axes is not None and rows.ndim != 1 + len(axes):
         raise UsageError(
             f"`axes` {axes!r} does not fit rows of shape {rows.shape[1:]}; expected CHW or HWC for "
             f"maps, TC for tokens"
         )
-    images = _tabled(Path(table), source, rows, settings)
+    images = _tabled(_existing("table", table, "a CSV with path,label"), source, rows, settings)
     dtype = "float16" if rows.dtype == np.float16 else "float32"
-    with source.open("rb") as stream:
-        content = hashlib.file_digest(stream, "sha256").hexdigest()
+    content = sha256_of(source)
     digests = [item.digest for item in images.items]
     identity = json.dumps(["imported", content, digests, model, layer, axes, dtype])
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    selection = FeatureSource(
+    selection = records.FeatureSource(
         image_set=images.name,
         model=model,
-        weights=IMPORTED,
+        weights=records.IMPORTED,
         weights_random=False,
         precision="",
         dtype=dtype,
@@ -147,15 +135,15 @@ def import_array(
         axes=axes or ("C" if rows.ndim == 2 else ""),  # noqa: PLR2004 - rows and channels
         pool="none",
     )
-    array: ImportedArray = {"file": source.name, "sha256": content}
+    array: records.banks.ImportedArray = {"file": source.name, "sha256": content}
     shapes = {layer: rows.shape[1:]}
-    info = BankRecord.imported(fingerprint, model, shapes, dtype=dtype, source=array)
-    record = ExportRecord(format=FORMAT, selection=selection, bank=info)
+    info = records.BankRecord.imported(fingerprint, model, shapes, dtype=dtype, source=array)
+    record = records.ExportRecord(format=2, selection=selection, bank=info)
     return _take_in(cache, source, record, images, rows)
 
 
 def _take_in(
-    cache: Cache, source: Path, record: ExportRecord, images: ImageSet, rows: np.ndarray
+    cache: Cache, source: Path, record: records.ExportRecord, images: ImageSet, rows: np.ndarray
 ) -> Exchange:
     """Add rows, in the order of the images, to their bank; write the image set and the record."""
     set_file = cache.set_file(images.name)
@@ -183,14 +171,14 @@ def _take_in(
                 writer.append(added, {layer: rows[block][new[block]]})
     bank.rebuild_view_file()
     images.write_csv(set_file)
-    extracted = ExtractedLayer(
-        **facts_of(selection, LayerFacts),
+    extracted = records.ExtractedLayer(
+        **records.facts_of(selection, records.LayerFacts),
         aliases=[selection.alias] if selection.alias else [],
         pool=selection.stored_pool,
         shape=list(rows.shape[1:]),
     )
-    run = Extraction(
-        **facts_of(selection, RunFacts),
+    run = records.Extraction(
+        **records.facts_of(selection, records.RunFacts),
         time=datetime.now(UTC).isoformat(),
         image_set_digest=images.digest_of(),
         layers=[extracted],
@@ -203,7 +191,7 @@ def _take_in(
 
 
 def _check_rows(
-    source: Path, selection: FeatureSource, rows: np.ndarray, first: np.ndarray
+    source: Path, selection: records.FeatureSource, rows: np.ndarray, first: np.ndarray
 ) -> None:
     """Raise `DataError` if a row cannot be stored, or differs from another row of its image.
 
@@ -229,9 +217,14 @@ def _check_rows(
             )
 
 
-def _load_array(path: Path) -> np.ndarray:
+def _existing(what: str, file: str | Path, expected: str) -> Path:
+    path = Path(file)
     if not path.is_file():
-        raise PathMissingError(f"no file {str(path)!r}; give an array that np.save wrote")
+        raise PathMissingError(f"no {what} {str(path)!r}; give {expected}")
+    return path
+
+
+def _load_array(path: Path) -> np.ndarray:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -248,39 +241,36 @@ def _load_array(path: Path) -> np.ndarray:
 
 def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSettings) -> ImageSet:
     """Return the image set of a table that describes the rows of an array."""
-    if not table.is_file():
-        raise PathMissingError(f"no table {str(table)!r}; give a CSV with path,label")
-    paths = [Path(found.path) for found in read_manifest(table)]
-    if len(paths) != len(rows):
+    described = list(read_manifest(table))
+    if len(described) != len(rows):
         raise UsageError(
-            f"{str(table)!r} has {len(paths)} rows, but {str(source)!r} has {len(rows)}; "
+            f"{str(table)!r} has {len(described)} rows, but {str(source)!r} has {len(rows)}; "
             f"expected one row of the table for each row of the array"
         )
     if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
     else:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            given = [(row.get("digest") or "").lower() for row in csv.DictReader(stream)]
-        digests = [_digest(table, *each) for each in zip(paths, given, strict=True)]
-    name = settings.image_set or table.resolve().stem
-    return ImageSet.from_digests(table, digests, name=name, seed=settings.seed)
+        digests = [_digest(table, item) for item in described]
+    items = [replace(item, digest=own) for item, own in zip(described, digests, strict=True)]
+    images = ImageSet(settings.image_set or table.resolve().stem, tuple(items))
+    return images.completed(table, settings.seed)
 
 
-def _digest(table: Path, path: Path, given: str) -> str:
+def _digest(table: Path, item: ImageItem) -> str:
     """Return an image's digest, given or computed from its file; if both exist, they must agree."""
+    given = item.digest
     try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = sha256_of(Path(item.path))
     except OSError as error:
         if not given:
             raise PathMissingError(
-                f"{str(path)!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
+                f"{item.path!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
                 f"path, add a column digest, or import rows without images with `by_row`"
             ) from error
         found = given if re.fullmatch("[0-9a-f]{64}", given) else ""
     if given and given != found:
         raise UsageError(
-            f"{str(table)!r} gives the digest {given!r} for {str(path)!r}, expected the SHA-256 "
+            f"{str(table)!r} gives the digest {given!r} for {item.path!r}, expected the SHA-256 "
             f"of that image, 64 hexadecimal digits; correct it, or leave it empty to compute it "
             f"from the file"
         )

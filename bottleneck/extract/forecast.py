@@ -1,6 +1,5 @@
 """Forecast an extraction from a short timed trial, and draw augmented views."""
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from bottleneck.extract.compute import Progress, preprocess_views
 from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import open_writers, stored_batches
 from bottleneck.extract.store import FeatureWriter
-from bottleneck.files import atomic_write, stale_paths
+from bottleneck.files import atomic_write, remove_stale
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
 
@@ -231,8 +230,7 @@ def _scratch_folder(cache: Cache) -> Path:
     """Return a folder on the cache's disk, after removing leftovers of killed trials."""
     folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
     Cache(folder).check_writable()
-    for path in stale_paths(folder, f"{_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    remove_stale(folder, f"{_PREFIX}*/")
     return folder
 
 

@@ -1,14 +1,7 @@
 """Image sets: find, digest, label, split and decode images, without features."""
 
-from bottleneck.images.decode import decode, read_size
-from bottleneck.images.find import (
-    SPLITS,
-    ImageItem,
-    in_threads,
-    read_file,
-    read_manifest,
-)
-from bottleneck.images.near import NearDuplicates, find_near_duplicates
+from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file, read_manifest
+from bottleneck.images.pixels import NearDuplicates, decode, find_near_duplicates, read_size
 from bottleneck.images.sets import ImageSet
 from bottleneck.records import RejectedImage
 

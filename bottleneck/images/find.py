@@ -2,19 +2,18 @@
 
 import csv
 import hashlib
-import math
 import stat
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from bottleneck.errors import BadImageError, DataError, UsageError
-from bottleneck.records import Digest, RejectedImage
+from bottleneck.files import sha256_of
+from bottleneck.records import Digest, RejectedImage, record, sentence_of
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -38,9 +37,15 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
+def _is_text(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("a text without NUL")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One image file of a set; values are checked when a saved set is read.
+    """One image file of a set; values are checked when a manifest or a saved set is read.
 
     Attributes
     ----------
@@ -56,11 +61,14 @@ class ImageItem:
         Sample weight.
     """
 
-    path: str
+    path: Annotated[str, AfterValidator(_is_text)]
     digest: Digest = ""
-    label: str | None = None
-    split: Annotated[str, Field(pattern="^(train|val|test)$")] | None = None
+    label: Annotated[str, AfterValidator(_is_text)] | None = None
+    split: Annotated[str, record.among(Literal["train", "val", "test"])] | None = None
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
+_ITEM = TypeAdapter(ImageItem)
 
 
 def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
@@ -83,9 +91,9 @@ def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
     DataError
         The layout has no class folders, or is ambiguous.
     """
-    folders = _subfolders(root)
+    folders, loose = _listed(root)
     split_folders = [folder for folder in folders if folder.name.lower() in _SPLIT_OF_NAME]
-    with_classes = [folder for folder in split_folders if _subfolders(folder)]
+    with_classes = [folder for folder in split_folders if _listed(folder)[0]]
     if not folders:
         images, others = walk(root)
         return [ImageItem(path.as_posix()) for path in images], others
@@ -101,15 +109,16 @@ def find_files(root: Path) -> tuple[list[ImageItem], list[str]]:
             f"{other!r}; use either ROOT/CLASS/IMAGE or ROOT/{{train,val,test}}/CLASS/IMAGE"
         )
     items: list[ImageItem] = []
-    ignored = _loose_files(root) if with_classes else []
+    ignored = loose if with_classes else []
     for parent in folders if with_classes else [root]:
         split = _SPLIT_OF_NAME[parent.name.lower()] if with_classes else None
-        ignored += _loose_files(parent)
-        for folder in _subfolders(parent):
+        classes, loose = _listed(parent)
+        ignored += loose
+        for folder in classes:
             images, others = walk(folder)
             items += [ImageItem(path.as_posix(), "", folder.name, split) for path in images]
             ignored += others if images else [*others, f"{folder.as_posix()}/"]
-        if parent not in (root, *with_classes):
+        if not classes:
             ignored.append(f"{parent.as_posix()}/")
     return items, ignored
 
@@ -118,17 +127,12 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _has_image_suffix(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir() and not _has_image_suffix(path)]
-
-
-def _loose_files(folder: Path) -> list[str]:
-    subfolders = set(_subfolders(folder))
-    return [path.as_posix() for path in _visible(folder) if path not in subfolders]
+def _listed(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the subfolders of a folder, and the paths of everything else in it."""
+    visible = _visible(folder)
+    plain = [path for path in visible if path.suffix.lower() not in IMAGE_SUFFIXES]
+    subfolders = [path for path in plain if path.is_dir()]
+    return subfolders, [path.as_posix() for path in sorted({*visible} - {*subfolders})]
 
 
 def walk(folder: Path) -> tuple[list[Path], list[str]]:
@@ -157,7 +161,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
     images: list[Path] = []
     others: list[str] = []
     for path in _visible(folder):
-        if _has_image_suffix(path):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             images.append(path)
         elif path.is_dir() and not path.is_symlink():
             below, other = walk(path)
@@ -169,7 +173,7 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_manifest(manifest: Path) -> Iterator[ImageItem]:
-    """Yield the rows of a CSV manifest, without digests; see `ImageSet.from_manifest`.
+    """Yield the rows of a CSV manifest as they are, see `ImageSet.from_manifest`.
 
     Parameters
     ----------
@@ -179,7 +183,7 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
     Yields
     ------
     ImageItem
-        An image, row by row.
+        An image, row by row; its digest is the cell of that column, in lower case, or empty.
 
     Raises
     ------
@@ -207,39 +211,24 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
         )
     if not rows:
         raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
-    filled = Counter(bool(row.get("split")) for _, row in rows)
+    has_splits = any(row.get("split") for _, row in rows)
     for line, row in rows:
-        for column in ("path", "label"):
-            if not row[column] or "\0" in row[column]:
-                raise UsageError(
-                    f"manifest {str(manifest)!r} has an empty {column}, or a NUL in it, in line "
-                    f"{line}; fill it in"
-                )
-        split = row.get("split") or ""
-        if filled[True] and split.lower() not in _SPLIT_OF_NAME:
+        split = (row.get("split") or "").lower()
+        cells = {
+            "path": row["path"] and (manifest.parent / row["path"]).as_posix(),
+            "label": row["label"] or "",
+            "split": _SPLIT_OF_NAME.get(split, split) if has_splits else None,
+            "weight": row.get("weight") or 1.0,
+        }
+        try:
+            item = _ITEM.validate_python(cells)
+        except ValidationError as error:
+            every = ", with a split in every row or in none" if has_splits else ""
             raise UsageError(
-                f"manifest {str(manifest)!r} has the split {split!r} in line {line}; expected "
-                f"train, val or test in every row, or in none"
-            )
-        yield ImageItem(
-            (manifest.parent / row["path"]).as_posix(),
-            label=row["label"],
-            split=_SPLIT_OF_NAME.get(split.lower()),
-            weight=_weight(manifest, line, row.get("weight")),
-        )
-
-
-def _weight(manifest: Path, line: int, cell: str | None) -> float:
-    try:
-        weight = float(cell) if cell else 1.0
-    except ValueError:
-        weight = -1.0
-    if not 0 <= weight < math.inf:
-        raise UsageError(
-            f"manifest {str(manifest)!r} has the weight {cell!r} in line {line}; expected a number "
-            f"from 0 on: correct it, or leave it empty for 1"
-        )
-    return weight
+                f"manifest {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
+                f"correct it{every}"
+            ) from error
+        yield replace(item, digest=(row.get("digest") or "").lower())
 
 
 def read_file(item: ImageItem) -> bytes:
@@ -319,8 +308,7 @@ def _digest(found: ImageItem) -> ImageItem | RejectedImage:
         if not stat.S_ISREG(mode):
             reason = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             return RejectedImage(found.path, reason)
-        with path.open("rb") as stream:
-            return replace(found, digest=hashlib.file_digest(stream, "sha256").hexdigest())
+        return replace(found, digest=sha256_of(path))
     except UnicodeEncodeError:
         shown = found.path.encode(errors="replace").decode()
         return RejectedImage(shown, "the file's name is not UTF-8")

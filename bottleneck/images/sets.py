@@ -4,8 +4,8 @@ import csv
 import hashlib
 import io
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,7 @@ from bottleneck.images.find import (
     walk,
 )
 from bottleneck.labels import carry_several, classes_of, rarest_classes
-from bottleneck.records import RejectedImage
+from bottleneck.records import RejectedImage, sentence_of
 
 __all__ = ["ImageSet"]
 
@@ -103,8 +103,8 @@ class ImageSet:
                 f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
                 f"of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        built = cls(name or root.resolve().name, *digest_all(files), tuple(ignored))
-        return built._completed(str(root), seed)
+        found = cls(name or root.resolve().name, *digest_all(files), tuple(ignored))
+        return found.completed(root, seed)
 
     @classmethod
     def from_manifest(cls, file: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
@@ -127,30 +127,15 @@ class ImageSet:
         if not manifest.is_file():
             raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
         files = list(read_manifest(manifest))
-        missing = [found for found in files if not os.path.lexists(found.path)]
+        missing = [item for item in files if not os.path.lexists(item.path)]
         if missing:
             raise PathMissingError(
                 f"{len(missing)} of {len(files)} images listed in {str(manifest)!r} do not exist, "
                 f"first {missing[0].path!r}; correct the paths, which are relative to the "
                 f"manifest's folder"
             )
-        built = cls(name or manifest.resolve().stem, *digest_all(files))
-        return built._completed(str(manifest), seed)
-
-    @classmethod
-    def from_digests(
-        cls, file: str | Path, digests: Sequence[str], *, name: str, seed: int = 0
-    ) -> Self:
-        """Read a manifest without its image files, given the digest of each row.
-
-        Raises
-        ------
-        UsageError, DataError
-            See `from_manifest`.
-        """
-        found = zip(read_manifest(Path(file)), digests, strict=True)
-        built = cls(name, tuple(replace(each, digest=digest) for each, digest in found))
-        return built._completed(str(file), seed)
+        found = cls(name or manifest.resolve().stem, *digest_all(files))
+        return found.completed(manifest, seed)
 
     @classmethod
     def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
@@ -168,15 +153,30 @@ class ImageSet:
         for path in map(Path, paths):
             if not os.path.lexists(path):
                 raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
-            if path.is_dir():
-                candidates, others = walk(path)
-                files.extend(ImageItem(candidate.as_posix()) for candidate in candidates)
-                ignored.extend(others)
-            else:
-                files.append(ImageItem(path.as_posix()))
+            found, others = walk(path) if path.is_dir() else ([path], [])
+            files += [ImageItem(each.as_posix()) for each in found]
+            ignored += others
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         return cls(name, *digest_all(list(dict.fromkeys(files))), tuple(dict.fromkeys(ignored)))
+
+    @classmethod
+    def from_rows(cls, name: str, rows: Iterable[Mapping[str, str]]) -> Self:
+        """Build a set that has been saved from texts: the attributes of each `ImageItem`.
+
+        Raises
+        ------
+        ValueError
+            There are no rows, a digest is missing, or a value is invalid.
+        """
+        cells = [{column: cell for column, cell in row.items() if cell} for row in rows]
+        try:
+            items = _ITEMS.validate_python(cells)
+        except ValidationError as error:
+            raise ValueError(sentence_of(error)) from error
+        if not items or not all(item.digest for item in items):
+            raise ValueError("it is empty, or a digest is missing")
+        return cls(name, items)
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
@@ -190,22 +190,11 @@ class ImageSet:
         path = Path(file)
         try:
             with path.open(newline="", encoding="utf-8") as stream:
-                rows = [
-                    {column: cell for column, cell in row.items() if cell}
-                    for row in csv.DictReader(stream)
-                ]
-            items = _ITEMS.validate_python(rows)
+                return cls.from_rows(path.stem, csv.DictReader(stream))
         except (OSError, ValueError, csv.Error) as error:
-            reason: object = error
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                reason = f"{first['loc'][-1]}: {first['msg']}"
             raise DataError(
-                f"the image set {str(path)!r} cannot be read ({reason}); extract it again"
+                f"the image set {str(path)!r} cannot be read ({error}); extract it again"
             ) from error
-        if not items or not all(item.digest for item in items):
-            raise DataError(f"the image set {str(path)!r} is empty or damaged; extract it again")
-        return cls(path.stem, items)
 
     def write_csv(self, file: str | Path) -> None:
         """Write ``path,digest,label,split``, one row per image, completely or not at all.
@@ -247,10 +236,9 @@ class ImageSet:
         return self._digests_with_several("label")
 
     def _digests_with_several(self, attribute: str) -> tuple[str, ...]:
-        values: dict[str, set[str | None]] = defaultdict(set)
-        for item in self.items:
-            values[item.digest].add(getattr(item, attribute))
-        return tuple(sorted(digest for digest, seen in values.items() if len(seen) > 1))
+        pairs = {(item.digest, getattr(item, attribute)) for item in self.items}
+        counts = Counter(digest for digest, _ in pairs)
+        return tuple(sorted(digest for digest, count in counts.items() if count > 1))
 
     def without(self, rejected: Iterable[RejectedImage]) -> Self:
         """Return the set without the rejected images, which are added to its `rejected`.
@@ -329,12 +317,19 @@ class ImageSet:
         }
         return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
-    def _completed(self, source: str, seed: int) -> Self:
+    def completed(self, source: str | Path, seed: int) -> Self:
+        """Return the set, split with a seed if it has labels and no split; `source` is for errors.
+
+        Raises
+        ------
+        DataError
+            There is only one class, or a class is too small to split.
+        """
         if not self.labelled:
             return self
         if len(self.classes) == 1 and not self.multilabel:
             raise DataError(
-                f"{source!r} has only one class, {self.classes[0]!r}; a classifier needs at "
+                f"{str(source)!r} has only one class, {self.classes[0]!r}; a classifier needs at "
                 f"least two: add a folder (or label) per class, or give the folder of the images "
                 f"itself to extract without labels"
             )

@@ -1,14 +1,6 @@
 """Records of extractions, banks, heads and models, with each fact declared once."""
 
-from bottleneck.records.banks import (
-    IMPORTED,
-    Augmentation,
-    BankRecord,
-    ImportedArray,
-    Precision,
-    StoredLayer,
-    TransformFacts,
-)
+from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord, StoredLayer, TransformFacts
 from bottleneck.records.heads import HeadFacts, HeadRecord, ModelFacts, ModelRecord
 from bottleneck.records.record import (
     Digest,
@@ -18,6 +10,7 @@ from bottleneck.records.record import (
     facts_of,
     parse_record,
     read_record,
+    sentence_of,
     write_record,
 )
 from bottleneck.records.runs import (
@@ -44,12 +37,10 @@ __all__ = [
     "FeatureSource",
     "HeadFacts",
     "HeadRecord",
-    "ImportedArray",
     "Json",
     "LayerFacts",
     "ModelFacts",
     "ModelRecord",
-    "Precision",
     "Record",
     "RejectedImage",
     "RunFacts",
@@ -60,5 +51,6 @@ __all__ = [
     "known_source",
     "parse_record",
     "read_record",
+    "sentence_of",
     "write_record",
 ]

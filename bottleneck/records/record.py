@@ -5,10 +5,10 @@ it is read: a missing key or an invalid value is reported in one sentence.
 """
 
 import json
-import math
 import reprlib
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from contextlib import suppress
+from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -52,24 +52,18 @@ def among(choices: Any) -> AfterValidator:
 
 
 def _is_finite(value: Any) -> Any:
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict | list):
-            waiting.extend(each.values() if isinstance(each, dict) else each)
-        elif isinstance(each, float) and not math.isfinite(each):
-            raise ValueError("finite numbers")
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("finite numbers") from None
     return value
 
 
 def _is_time(value: str) -> str:
-    try:
-        aware = datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
-        aware = False
-    if not aware:
-        raise ValueError("a time in ISO format, with its zone")
-    return value
+    with suppress(ValueError):
+        if datetime.fromisoformat(value).tzinfo:
+            return value
+    raise ValueError("a time in ISO format, with its zone")
 
 
 Json = Annotated[Any, AfterValidator(_is_finite)]
@@ -133,8 +127,7 @@ class Record:
         BottleneckError
             An `ERROR` with the `SENTENCE`, unless a kind of record says otherwise.
         """
-        names = {"path": str(path), "folder": str(path.parent)}
-        return cls.ERROR(cls.SENTENCE.format(error=error, **names))
+        return cls.ERROR(cls.SENTENCE.format(error=error, path=str(path), folder=str(path.parent)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record in JSON types."""
@@ -186,12 +179,9 @@ def without_defaults(self: Any, handler: Any) -> dict[str, Any]:
     -------
     dict of str to Any
     """
-    defaults = {each.name: each.default for each in fields(self) if each.default is not MISSING}
-    return {
-        key: value
-        for key, value in handler(self).items()
-        if key not in defaults or getattr(self, key) != defaults[key]
-    }
+    content = handler(self)
+    differing = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+    return {name: content[name] for name in differing}
 
 
 def facts_of(record: Record, kind: type[Record]) -> dict[str, Any]:
@@ -314,15 +304,25 @@ def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
     try:
         return _adapter(kind).validate_json(json.dumps(kind.upgraded(content)))  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise ValueError(_sentence(error)) from error
+        raise ValueError(sentence_of(error)) from error
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 """Returns the validator of a kind of record, built on first use."""
 
 
-def _sentence(error: ValidationError) -> str:
-    """Return what was found and what was expected, for the first invalid key."""
+def sentence_of(error: ValidationError) -> str:
+    """Return what was found and what was expected, for the first invalid key.
+
+    Parameters
+    ----------
+    error : ValidationError
+        Pydantic's error.
+
+    Returns
+    -------
+    str
+    """
     wrong = error.errors(include_url=False, include_context=False)[0]
     key, message = ".".join(map(str, wrong["loc"])), wrong["msg"]
     if wrong["type"] == "missing":

@@ -249,7 +249,10 @@ class Extraction(RunFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord(Record):
-    """The provenance in an exported file; `bank` describes only the exported layer."""
+    """The provenance in an exported file; `bank` describes only the exported layer.
+
+    `format` is raised when older files can no longer be read.
+    """
 
     format: Literal[2]
     selection: FeatureSource
