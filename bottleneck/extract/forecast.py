@@ -25,8 +25,8 @@ from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract.compute import Progress, preprocess_views
 from bottleneck.extract.plan import Task, plan_extraction
-from bottleneck.extract.run import open_writers, stored_batches
-from bottleneck.extract.store import FeatureWriter
+from bottleneck.extract.run import stored_batches
+from bottleneck.extract.store import Target, find_targets
 from bottleneck.files import atomic_write, stale_paths
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
@@ -126,13 +126,13 @@ def forecast_extraction(
     cache = Cache(cache)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    writers = open_writers(base, cache, settings)
-    plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
+    targets = find_targets(base, cache, settings)
+    plans = plan_extraction(images, targets)
     seconds = time.monotonic() - started
     report, size = progress or (lambda *_: None), settings.batch_size
     trials = [
-        _try(task, writer, cache, size, report)
-        for plan, writer in zip(plans, writers, strict=True)
+        _try(task, target, cache, size, report)
+        for plan, target in zip(plans, targets, strict=True)
         for task in plan.tasks
     ]
     rejected = {item.digest: (item.path, why) for each in trials for item, why in each.rejected}
@@ -172,7 +172,7 @@ class _Trial:
 
 def _try(
     task: Task,
-    writer: FeatureWriter,
+    target: Target,
     cache: Cache,
     batch_size: int | Literal["auto"],
     report: Progress,
@@ -182,10 +182,8 @@ def _try(
     rejected: list[tuple[ImageItem, str]] = []
     with TemporaryDirectory(prefix=_PREFIX, dir=_scratch_folder(cache)) as place:
         started = warm = time.monotonic()
-        banks = {
-            layer: Cache(place).named(bank.name) for layer, bank in writer.target.banks.items()
-        }
-        scratch = replace(writer, target=replace(writer.target, banks=banks))
+        banks = {layer: Cache(place).named(bank.name) for layer, bank in target.banks.items()}
+        scratch = replace(target, banks=banks)
         with closing(stored_batches(task, scratch, batch_size)) as batches:
             for number, batch in enumerate(batches, start=1):
                 done += batch.images
@@ -202,10 +200,10 @@ def _try(
         elapsed, per_byte = now - started, _seconds_per_byte(Path(place))
     per_image = (now - warm) / timed if timed else elapsed / done
     views = task.rows / len(task.items)
-    to_write = per_byte * views * sum(map(writer.row_bytes, task.layers))
-    whole = _bytes_of(task, writer, task.rows)
-    tried = _bytes_of(task, writer, round(done * views))
-    part = _bytes_of(task, writer, ceil(PART_SECONDS * views / per_image))
+    to_write = per_byte * views * sum(map(target.row_bytes, task.layers))
+    whole = _bytes_of(task, target, task.rows)
+    tried = _bytes_of(task, target, round(done * views))
+    part = _bytes_of(task, target, ceil(PART_SECONDS * views / per_image))
     return _Trial(
         images=done,
         seconds=elapsed + (len(task.items) - done) * (per_image + to_write),
@@ -215,10 +213,10 @@ def _try(
     )
 
 
-def _bytes_of(task: Task, writer: FeatureWriter, rows: int) -> list[int]:
+def _bytes_of(task: Task, target: Target, rows: int) -> list[int]:
     """Return the bytes of a number of rows of a task in each bank."""
-    banks = writer.target.by_bank(task.layers).values()
-    return [part_size(rows, [*map(writer.row_bytes, layers)]) for layers in banks]
+    banks = target.by_bank(task.layers).values()
+    return [part_size(rows, [*map(target.row_bytes, layers)]) for layers in banks]
 
 
 def _held(sizes: Sequence[int], parts: Sequence[int]) -> int:
