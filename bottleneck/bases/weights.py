@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 
 from bottleneck.bases.models import Model, StateDict, Transform
 from bottleneck.errors import (
-    BottleneckError,
     PathMissingError,
     UnknownNameError,
     WeightsError,
     did_you_mean,
-    is_out_of_memory,
+    reworded,
 )
 
 if TYPE_CHECKING:
@@ -217,40 +216,35 @@ def _random(model: Model, seed: int) -> StateDict:
 
 def _pretrained(model: Model, name: str) -> StateDict:
     entry = model.weights[name]
-    try:
-        return _with_todays_names(entry.load())
-    except OSError as error:  # no network, no such host, refused: urllib's errors are all of these
-        reason = str(getattr(error, "reason", error)).partition("\n")[0]
-        raise WeightsError(
-            f"weights {name} of {model.name} are not in {entry.place} and cannot be downloaded "
-            f"({reason}); {_REMEDY}"
-        ) from error
-    except Exception as error:  # damaged bytes make the readers raise whatever they meet
-        if isinstance(error, BottleneckError) or is_out_of_memory(error):
-            raise
-        raise WeightsError(
+
+    def failed(error: Exception) -> WeightsError:
+        if isinstance(error, OSError):  # no network, no such host, refused: all of urllib's errors
+            reason = str(getattr(error, "reason", error)).partition("\n")[0]
+            return WeightsError(
+                f"weights {name} of {model.name} are not in {entry.place} and cannot be "
+                f"downloaded ({reason}); {_REMEDY}"
+            )
+        return WeightsError(
             f"weights {name} of {model.name} in {entry.place} are damaged "
             f"({type(error).__name__}); delete {entry.file or 'them'} there to download them "
             f"again, or {_REMEDY}"
-        ) from error
+        )
+
+    with reworded(failed):  # damaged bytes make the readers raise whatever they meet
+        return _with_todays_names(entry.load())
 
 
 def _read(file: Path) -> StateDict:
     if not file.is_file():
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
-    try:
+    damaged = f"weights file {str(file)!r} cannot be read as plain tensors"
+    expected = "expected a state dict saved by torch.save, or a .safetensors file"
+    # Damaged bytes make the readers raise whatever they meet.
+    with reworded(lambda error: WeightsError(f"{damaged} ({type(error).__name__}); {expected}")):
         if file.suffix.lower() == ".safetensors":
             content: Any = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the readers raise whatever they meet
-        if is_out_of_memory(error):
-            raise
-        raise WeightsError(
-            f"weights file {str(file)!r} cannot be read as plain tensors "
-            f"({type(error).__name__}); expected a state dict saved by torch.save, or a "
-            f".safetensors file"
-        ) from error
     if not isinstance(content, dict) or not (content := _unwrapped(content)):
         raise WeightsError(
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "

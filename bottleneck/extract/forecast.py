@@ -10,7 +10,7 @@ from itertools import chain, zip_longest
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -129,9 +129,9 @@ def forecast_extraction(
     targets = find_targets(base, cache, settings)
     plans = plan_extraction(images, targets)
     seconds = time.monotonic() - started
-    report, size = progress or (lambda *_: None), settings.batch_size
+    report = progress or (lambda *_: None)
     trials = [
-        _try(task, target, cache, size, report)
+        _try(task, target, cache, report)
         for plan, target in zip(plans, targets, strict=True)
         for task in plan.tasks
     ]
@@ -151,8 +151,7 @@ def forecast_extraction(
     )
 
 
-@dataclass(frozen=True)
-class _Trial:
+class _Trial(NamedTuple):
     """The number of images tried for a task, and the forecast for all of it.
 
     Attributes
@@ -170,13 +169,7 @@ class _Trial:
     rejected: list[tuple[ImageItem, str]]
 
 
-def _try(
-    task: Task,
-    target: Target,
-    cache: Cache,
-    batch_size: int | Literal["auto"],
-    report: Progress,
-) -> _Trial:
+def _try(task: Task, target: Target, cache: Cache, report: Progress) -> _Trial:
     """Compute and store the first images of a task in the same banks of a temporary cache."""
     done = warmed = size = 0
     rejected: list[tuple[ImageItem, str]] = []
@@ -184,7 +177,7 @@ def _try(
         started = warm = time.monotonic()
         banks = {layer: Cache(place).named(bank.name) for layer, bank in target.banks.items()}
         scratch = replace(target, banks=banks)
-        with closing(stored_batches(task, scratch, batch_size)) as batches:
+        with closing(stored_batches(task, scratch)) as batches:
             for number, batch in enumerate(batches, start=1):
                 done += batch.images
                 rejected += batch.rejected
@@ -204,13 +197,8 @@ def _try(
     whole = _bytes_of(task, target, task.rows)
     tried = _bytes_of(task, target, round(done * views))
     part = _bytes_of(task, target, ceil(PART_SECONDS * views / per_image))
-    return _Trial(
-        images=done,
-        seconds=elapsed + (len(task.items) - done) * (per_image + to_write),
-        bytes_on_disk=sum(whole),
-        growth=_held(whole, part) - _held(tried, part),
-        rejected=rejected,
-    )
+    seconds = elapsed + (len(task.items) - done) * (per_image + to_write)
+    return _Trial(done, seconds, sum(whole), _held(whole, part) - _held(tried, part), rejected)
 
 
 def _bytes_of(task: Task, target: Target, rows: int) -> list[int]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import joblib
@@ -134,7 +135,7 @@ class Lane:
         return _TRIALS * size / (time.monotonic() - started)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lanes:
     """The workers of an extraction.
 
@@ -154,6 +155,50 @@ class Lanes:
     batch_size: int
     loaders: int
     decode_ahead: bool
+
+    def __post_init__(self) -> None:
+        self._free: SimpleQueue[Lane] = SimpleQueue()
+        for lane in self.all:
+            self._free.put(lane)
+
+    def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
+        """Compute the layers of some images on the next lane that is free.
+
+        Parameters
+        ----------
+        pixels : sequence of torch.Tensor
+            n images from `Transform.pixels`, at least one, of any sizes: each call of the base gets
+            up to `batch_size` images of one size.
+
+        Returns
+        -------
+        dict of str to np.ndarray
+            Layer to float32 of shape (n, ...).
+
+        Raises
+        ------
+        MemoryShortError
+            See `Lane.compute`.
+        """
+        places: dict[torch.Size, list[int]] = {}
+        for row, each in enumerate(pixels):
+            places.setdefault(each.shape, []).append(row)
+        calls = [
+            rows[start : start + self.batch_size]
+            for rows in places.values()
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        lane = self._free.get()
+        try:
+            found = [lane.compute([pixels[row] for row in rows]) for rows in calls]
+        finally:
+            self._free.put(lane)
+        if len(found) == 1:
+            return found[0]
+        order = np.argsort([row for rows in calls for row in rows])
+        return {
+            layer: np.concatenate([values[layer] for values in found])[order] for layer in found[0]
+        }
 
 
 def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] = "auto") -> Lanes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.arguments import made
 from bottleneck.augment import Policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
@@ -18,6 +19,7 @@ from bottleneck.extract.plan import Task
 from bottleneck.extract.store import Target
 from bottleneck.images import ImageItem, ImageSet, read_file
 from bottleneck.records import Extraction
+from bottleneck.settings import StoreSettings
 
 __all__ = ["Recheck", "recheck_banks"]
 
@@ -221,8 +223,9 @@ def _compare(base: FrozenBase, samples: Sequence[_Sample], report: Progress) -> 
     sound = []
     for sample in samples:
         layers, bank = sample.task.layers, sample.bank
+        settings = made(StoreSettings, None, {"dtype": sample.run.dtype})
         try:
-            Target(base, dict.fromkeys(layers, bank), canary, sample.run.dtype, policy)
+            Target(base, dict.fromkeys(layers, bank), canary, settings, policy)
             sound += [(bank, sample.check, layer) for layer in layers]
         except CacheError as error:
             sample.check.skip(error)

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
@@ -190,7 +190,7 @@ def fill_banks(
     all_rows, all_bytes, bad = [], 0, dict[str, str]()
     for plan, target in zip(plans, targets, strict=True):
         good = plan.only({item.digest for item in plan.items} - bad.keys())
-        rows, written, found = carry_out(good, target, settings.batch_size, progress)
+        rows, written, found = carry_out(good, target, progress)
         all_rows.append(rows)
         all_bytes += written
         bad |= found
@@ -198,10 +198,7 @@ def fill_banks(
 
 
 def carry_out(
-    plan: Plan,
-    target: Target,
-    batch_size: int | Literal["auto"] = "auto",
-    progress: Progress | None = None,
+    plan: Plan, target: Target, progress: Progress | None = None
 ) -> tuple[int, int, dict[str, str]]:
     """Compute and store a plan, and check that everything is there at the end.
 
@@ -211,8 +208,6 @@ def carry_out(
         The features to compute.
     target : Target
         The banks to store them in.
-    batch_size : int or "auto"
-        Images per forward pass.
     progress : callable, optional
         Called with ``"extract"`` or ``"views"``, the number of images done and their total.
 
@@ -242,7 +237,7 @@ def carry_out(
     try:
         for task in plan.tasks:
             width = sum(map(target.row_bytes, task.layers))
-            with closing(stored_batches(task, target, batch_size)) as batches:
+            with closing(stored_batches(task, target)) as batches:
                 for batch in batches:  # what was appended is committed, whatever ends the work
                     bad |= {item.digest: reason for item, reason in batch.rejected}
                     rows += len(batch.items)
@@ -271,9 +266,7 @@ def _check_complete(plan: Plan, target: Target, bad: Mapping[str, str]) -> None:
         )
 
 
-def stored_batches(
-    task: Task, target: Target, batch_size: int | Literal["auto"]
-) -> Generator[Batch]:
+def stored_batches(task: Task, target: Target) -> Generator[Batch]:
     """Compute a task and yield each batch once it is appended, see `Target.write`.
 
     Parameters
@@ -282,8 +275,6 @@ def stored_batches(
         Layers, and the views to compute of each image.
     target : Target
         The banks to store them in.
-    batch_size : int or "auto"
-        Images per forward pass.
 
     Yields
     ------
@@ -291,8 +282,8 @@ def stored_batches(
     """
     base = target.base.cut(task.layers)
     items = sorted_by_size(task.items, base.transform)
-    policy, views = target.policy, task.views
-    batches = feature_batches(base, items, batch_size=batch_size, policy=policy, views=views)
+    size, policy = target.settings.batch_size, target.policy
+    batches = feature_batches(base, items, batch_size=size, policy=policy, views=task.views)
     return target.write(batches, task.layers)
 
 

@@ -35,14 +35,10 @@ class Target:
         Layer to its bank.
     canary : mapping of str to sequence
         Layer to the base's `reference_features`, which those of existing banks must equal.
-    dtype : str
-        Data type of stored features.
+    settings : StoreSettings
+        Data type, compression and number of views.
     policy : Policy or None
         Augmentation policy of the stored views; None for unaugmented images.
-    views : tuple of int
-        Views of each image that must be in the banks.
-    compress : str
-        Compression of parts: ``none``, ``lz4`` or ``zstd``.
 
     Raises
     ------
@@ -56,13 +52,11 @@ class Target:
     base: FrozenBase
     banks: Mapping[str, Bank]
     canary: Mapping[str, Sequence[Sequence[float]]]
-    dtype: str
+    settings: StoreSettings
     policy: Policy | None
-    views: tuple[int, ...] = (0,)
-    compress: str = "none"
 
     def __post_init__(self) -> None:
-        compression_options(self.compress, np.empty((1, 1)))
+        compression_options(self.settings.compress, np.empty((1, 1)))
         for layer, bank in self.banks.items():
             fingerprint = self.fingerprint(layer)
             if not bank.name.endswith(f"-{fingerprint[:12]}"):
@@ -78,6 +72,11 @@ class Target:
                 )
             if bank.describes(layer):
                 bank.check_canary(layer, self.canary[layer])
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The views of each image that must be in the banks."""
+        return tuple(range(1, self.settings.views + 1)) if self.policy else (0,)
 
     @property
     def augmentation(self) -> dict[str, Any] | None:
@@ -102,7 +101,7 @@ class Target:
         KeyError
             The base does not have the layer.
         """
-        return self.base.fingerprint(layer, self.dtype, self.augmentation)
+        return self.base.fingerprint(layer, self.settings.dtype, self.augmentation)
 
     def by_bank(self, layers: Iterable[str]) -> dict[str, list[str]]:
         """Return the names of the banks of some layers, with the layers of each.
@@ -144,7 +143,7 @@ class Target:
         KeyError
             The base does not have the layer.
         """
-        return np.dtype(self.dtype).itemsize * prod(self.base.shapes[layer])
+        return np.dtype(self.settings.dtype).itemsize * prod(self.base.shapes[layer])
 
     def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
         """Store batches of some layers, and yield each once it is appended.
@@ -170,17 +169,17 @@ class Target:
         CacheError
             A part cannot be written.
         """
-        banks = self.by_bank(layers)
+        banks, settings = self.by_bank(layers), self.settings
         writers: dict[str, PartWriter] = {}
         with closing(batches), ExitStack() as stack:
             for batch in batches:
                 if batch.items and not writers:
                     for layer, values in batch.features.items():
-                        store(values, self.dtype, layer)  # only what can be gets a bank
+                        store(values, settings.dtype, layer)  # only what can be gets a bank
                     self.describe(layers)
                     for name, (first, *_) in banks.items():
                         writer = self.banks[first].writer(
-                            self.dtype, share=len(banks), compress=self.compress
+                            settings.dtype, share=len(banks), compress=settings.compress
                         )
                         writers[name] = stack.enter_context(writer)
                 digests, views = [item.digest for item in batch.items], np.array(batch.views)
@@ -211,7 +210,7 @@ class Target:
                 shape=list(self.base.shapes[layer]),
                 canary=[list(values) for values in self.canary[layer]],
             )
-            decides = self.base.provenance(layer, self.dtype, self.augmentation)
+            decides = self.base.provenance(layer, self.settings.dtype, self.augmentation)
             record = BankRecord(
                 fingerprint=self.fingerprint(layer),
                 model=self.base.model,
@@ -256,16 +255,12 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
     MissingExtraError, CacheError
         See `Target`.
     """
-    wanted: list[tuple[Policy | None, tuple[int, ...]]] = [(None, (0,))]
-    if settings.views and settings.augment:
-        wanted.append((find_policy(settings.augment), tuple(range(1, settings.views + 1))))
+    viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
     targets = []
-    for policy, views in wanted:
+    for policy in (None, *viewed):
         augmentation = policy.as_dict() if policy else None
         names = {each: base.fingerprint(each, settings.dtype, augmentation) for each in base.layers}
         banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
         canary = reference_features(base, policy)
-        targets.append(
-            Target(base, banks, canary, settings.dtype, policy, views, settings.compress)
-        )
+        targets.append(Target(base, banks, canary, settings, policy))
     return targets
