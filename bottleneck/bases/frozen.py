@@ -221,13 +221,6 @@ class FrozenBase:
             other._computes = other._cut()
         return other
 
-    def weights_digest(self, layer: str) -> str:
-        """Return the SHA-256 of the weights that affect a layer's value."""
-        if layer not in self._digests:
-            names = self.network.tensors(layer)
-            self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
-        return self._digests[layer]
-
     def provenance(
         self, layer: str, storage: str, augmentation: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -248,10 +241,13 @@ class FrozenBase:
             Schema, architecture, digest of the weights, transform, pooling, precision and
             augmentation.
         """
+        if layer not in self._digests:
+            names = self.network.tensors(layer)
+            self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
         found = {
             "schema": SCHEMA_VERSION,
             "architecture": self._model.architecture,
-            "weights": self.weights_digest(layer),
+            "weights": self._digests[layer],
             "transform": self.transform.as_dict(),
             "pool": self.pools[layer],
             "precision": {"compute": self.precision, "storage": storage},
@@ -259,10 +255,7 @@ class FrozenBase:
         return found if augmentation is None else {**found, "augmentation": augmentation}
 
     def fingerprint(
-        self,
-        layer: str,
-        storage: str = "float16",
-        augmentation: Mapping[str, Any] | None = None,
+        self, layer: str, storage: str = "float16", augmentation: Mapping[str, Any] | None = None
     ) -> str:
         """Return the SHA-256 of `provenance`.
 

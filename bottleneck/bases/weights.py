@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from bottleneck.bases.models import Model, StateDict, Transform
+from bottleneck.bases.network import Network
 from bottleneck.errors import (
     PathMissingError,
     UnknownNameError,
@@ -19,9 +20,6 @@ from bottleneck.errors import (
     did_you_mean,
     reworded,
 )
-
-if TYPE_CHECKING:
-    from bottleneck.bases.network import Network
 
 __all__ = ["Weights", "digest_tensors", "load_weights", "used_tensors"]
 
@@ -120,7 +118,7 @@ def load_weights(model: Model, choice: str) -> Weights:
 
 
 def used_tensors(
-    weights: Weights, network: "Network", layers: Iterable[str], required: Iterable[str]
+    weights: Weights, network: Network, layers: Iterable[str], required: Iterable[str]
 ) -> StateDict:
     """Return the tensors that some layers need, and reject weights of another architecture.
 

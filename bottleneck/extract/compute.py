@@ -207,11 +207,7 @@ def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, lis
 
 
 def preprocess(
-    transform: Transform,
-    data: bytes,
-    policy: Policy | None = None,
-    digest: str = "",
-    view: int = 0,
+    transform: Transform, data: bytes, policy: Policy | None = None, digest: str = "", view: int = 0
 ) -> torch.Tensor:
     """Decode an image's bytes and resize it, as in `Transform.pixels`.
 

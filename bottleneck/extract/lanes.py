@@ -47,16 +47,14 @@ class Lane:
         Minimum batch size of a call; the last image is repeated if necessary. Kernels sum in
         another order for other batch sizes, and the features of an image must not depend on how
         many were left.
+    stream : torch.cuda.Stream, optional
+        The stream, if the device is a GPU.
     """
 
     base: FrozenBase
     device: torch.device
     least: int
-
-    def __post_init__(self) -> None:
-        self._stream: Any = None
-        if self.device.type == "cuda":
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+    stream: Any = None
 
     def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         """Compute the layers of some images, splitting the batch if memory runs out.
@@ -91,7 +89,7 @@ class Lane:
                 f"of {self.device} ({reason}); use an earlier layer, a smaller `image_size` or "
                 f"another `device`"
             )
-        if self._stream is not None:
+        if self.stream:
             torch.cuda.empty_cache()
         half = len(pixels) // 2
         parts = [self.compute(pixels[:half]), self.compute(pixels[half:])]
@@ -99,10 +97,10 @@ class Lane:
 
     def _compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         normalise = self.base.transform.normalise
-        if self._stream is None:  # an image at a time stays in the core's own cache
+        if not self.stream:  # an image at a time stays in the core's own cache
             batch = torch.stack([normalise(each) for each in pixels])
             return {layer: values.numpy() for layer, values in self.base(batch).items()}
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             sent = torch.stack(list(pixels)).pin_memory().to(self.device, non_blocking=True)
             activations = self.base(normalise(sent))
             return {layer: values.cpu().numpy() for layer, values in activations.items()}
@@ -230,7 +228,10 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] 
         lanes = [Lane(base, base.devices[0], least) for _ in range(cores)]
         share = max(fitting, -(-images // cores))
         return Lanes(lanes, min(wanted, share), loaders=2, decode_ahead=False)
-    lanes = [Lane(base, device, _FEWEST) for device in base.devices * _PER_GPU]
+    lanes = [
+        Lane(base, device, _FEWEST, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+        for device in base.devices * _PER_GPU
+    ]
     if batch_size == "auto":
         batch_size = largest_that_pays(lanes[0].rate)
     return Lanes(lanes, batch_size, loaders=cores, decode_ahead=True)
