@@ -102,9 +102,8 @@ class FrozenBase:
             self.settings = settings = BaseSettings(model, **options)
         self._model = find_model(settings.model)
         self.model = self._model.name
-        weights = load_weights(self._model, settings.weights)
-        self.weights_name = weights.name
-        self.weights_random = weights.name.startswith("random:")
+        self.weights_name, weights = load_weights(self._model, settings.weights)
+        self.weights_random = self.weights_name.startswith("random:")
         self.network = traced(self._model, weights.transform.crop)
         self.devices = find_devices(settings.device)
         dense = self.network.dense
@@ -121,7 +120,9 @@ class FrozenBase:
         self._digests: dict[str, str] = {}
         required = self.network.in_order([self._model.default_layer])
         with _one_thread():
-            self._tensors = used_tensors(weights, self.network, self.layers, required)
+            state = weights.load()
+            name, network = self.weights_name, self.network
+            self._tensors = used_tensors(name, state, network, self.layers, required)
             self._computes = self._cut()
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()

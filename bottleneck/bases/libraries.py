@@ -8,7 +8,6 @@ those of its README.
 """
 
 import math
-import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -36,7 +35,6 @@ __all__ = [
     "lite0",
     "lite1",
     "lite2",
-    "of_timm",
 ]
 
 _BORDER = 32
@@ -62,30 +60,6 @@ _TIMM_TOP1 = {
     "resnetv2_50.a1h_in1k": 81.398,
     "resnetv2_101.a1h_in1k": 83.002,
 }
-
-
-def of_timm(module: str, name: str) -> tuple[Any, ...]:
-    """Return a class of timm as a tuple; empty if timm is not imported, so nothing can be of it.
-
-    Parameters
-    ----------
-    module : str
-        Module inside timm, such as ``layers``.
-    name : str
-        Name of the class.
-
-    Returns
-    -------
-    tuple of type
-        Only the class, or empty, for `isinstance`.
-
-    Raises
-    ------
-    AttributeError
-        The module is imported and does not have the class.
-    """
-    found = sys.modules.get(f"timm.{module}")
-    return () if found is None else (getattr(found, name),)
 
 
 def from_torchvision(name: str) -> Model:

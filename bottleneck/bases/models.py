@@ -231,7 +231,7 @@ class Transform(TransformFacts):
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights that a library offers for a model.
+    """Weights of a model: what a library offers, a file, or a seed.
 
     Attributes
     ----------
@@ -241,7 +241,7 @@ class PretrainedWeights:
     transform : Transform
         The preprocessing that belongs to these weights.
     place : str
-        Location of the local copy.
+        Location of a library's local copy.
     file : str
         File name under which the library publishes the weights, if it is one file.
     top1 : float, optional
@@ -250,7 +250,7 @@ class PretrainedWeights:
 
     load: Callable[[], StateDict]
     transform: Transform
-    place: str
+    place: str = ""
     file: str = ""
     top1: float | None = None
 

@@ -2,16 +2,16 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from bottleneck.bases.models import Model, StateDict, Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.network import Network
 from bottleneck.errors import (
     PathMissingError,
@@ -21,7 +21,7 @@ from bottleneck.errors import (
     reworded,
 )
 
-__all__ = ["Weights", "digest_tensors", "load_weights", "used_tensors"]
+__all__ = ["digest_tensors", "load_weights", "used_tensors"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
@@ -40,40 +40,7 @@ _REMEDY = (
 )
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Selected weights, which are loaded on first access to `state`.
-
-    Attributes
-    ----------
-    name : str
-        ``random:SEED``, the library's name for them, or the file's path.
-    transform : Transform
-        The preprocessing of these weights, or of the model's default weights.
-    load : callable
-        Returns the state dict.
-    """
-
-    name: str
-    transform: Transform
-    load: Callable[[], StateDict]
-
-    @cached_property
-    def state(self) -> StateDict:
-        """The state dict, with the architecture's own tensor names.
-
-        Raises
-        ------
-        PathMissingError
-            The file does not exist.
-        WeightsError
-            The weights are neither stored locally nor can be downloaded, or the file does not
-            contain weights.
-        """
-        return self.load()
-
-
-def load_weights(model: Model, choice: str) -> Weights:
+def load_weights(model: Model, choice: str) -> tuple[str, PretrainedWeights]:
     """Select a model's weights.
 
     Parameters
@@ -88,8 +55,12 @@ def load_weights(model: Model, choice: str) -> Weights:
 
     Returns
     -------
-    Weights
-        They are read or computed on first access to their `state`.
+    name : str
+        ``random:SEED``, the library's name for them, or the file's path.
+    weights : PretrainedWeights
+        Their `load` reads or computes them, and raises `PathMissingError` if the file does not
+        exist, or `WeightsError` if they cannot be had or are damaged. Their `transform` is that of
+        these weights, or of the model's default weights.
 
     Raises
     ------
@@ -102,14 +73,15 @@ def load_weights(model: Model, choice: str) -> Weights:
         raise WeightsError(f"{model.library} has no weights for {model.name}; {_REMEDY}")
     if choice in {"default", *model.weights}:
         name = next(iter(model.weights)) if choice == "default" else choice
-        return Weights(name, model.weights[name].transform, partial(_pretrained, model, name))
+        return name, replace(model.weights[name], load=partial(_pretrained, model, name))
     if re.fullmatch(r"random(:\d{0,19})?", choice):  # PyTorch takes all seeds of 19 digits
         seed = choice.partition(":")[2] or "0"
-        return Weights(f"random:{seed}", model.transform, partial(_random, model, int(seed)))
+        random = PretrainedWeights(partial(_random, model, int(seed)), model.transform)
+        return f"random:{seed}", random
     file = Path(choice)
     if file.exists() or choice.lower().endswith(_FILE_SUFFIXES):
         same_name = (each.transform for each in model.weights.values() if each.file == file.name)
-        return Weights(choice, next(same_name, model.transform), partial(_read, file))
+        return choice, PretrainedWeights(partial(_read, file), next(same_name, model.transform))
     known = (*(("default", *model.weights) if model.weights else ()), "random")
     raise UnknownNameError(
         f"no weights {choice!r} for {model.name}; expected one of {', '.join(known)}, random:SEED "
@@ -118,7 +90,7 @@ def load_weights(model: Model, choice: str) -> Weights:
 
 
 def used_tensors(
-    weights: Weights, network: Network, layers: Iterable[str], required: Iterable[str]
+    weights: str, state: StateDict, network: Network, layers: Iterable[str], required: Iterable[str]
 ) -> StateDict:
     """Return the tensors that some layers need, and reject weights of another architecture.
 
@@ -129,7 +101,9 @@ def used_tensors(
 
     Parameters
     ----------
-    weights : Weights
+    weights : str
+        Name of the weights, for messages.
+    state : dict of str to torch.Tensor
         All weights of the network.
     network : Network
         The network.
@@ -150,7 +124,7 @@ def used_tensors(
     model, expected = network.name, network.root.state_dict()
     used = {name for layer in layers for name in network.tensors(layer)}
     told = {name for layer in required for name in network.tensors(layer)}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     needed = sorted((used | told) & shapes.keys())
     wrong = [name for name in needed if name in found and found[name] != shapes[name]]
@@ -162,24 +136,24 @@ def used_tensors(
     if misfits:
         more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
         raise WeightsError(
-            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
+            f"weights {weights!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
             f"give a state dict of {model}, or name the model that these weights belong to"
         )
-    for name in sorted(used & weights.state.keys()):
-        given = weights.state[name]
+    for name in sorted(used & state.keys()):
+        given = state[name]
         numbers = given.layout is torch.strided and not given.is_quantized and not given.is_meta
         if not numbers or given.is_floating_point() != expected[name].is_floating_point():
             raise WeightsError(
-                f"weights {weights.name!r} of {model} have {name} as {given.dtype} on "
+                f"weights {weights!r} of {model} have {name} as {given.dtype} on "
                 f"{given.device}, {given.layout}; expected a dense tensor of "
                 f"{expected[name].dtype}: give the state dict that training saved"
             )
         if not given.isfinite().all():
             raise WeightsError(
-                f"weights {weights.name!r} of {model} contain nan or inf in {name}; choose a layer "
+                f"weights {weights!r} of {model} contain nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
             )
-    known = weights.state | network.constants
+    known = state | network.constants
     return {
         name: known[name].float() if known[name].is_floating_point() else known[name]
         for name in used
