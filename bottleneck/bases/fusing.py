@@ -88,7 +88,7 @@ def is_plain_convolution(module: nn.Module | None) -> bool:
 
 
 def _of_timm(name: str) -> tuple[Any, ...]:
-    """Return a class of ``timm.layers`` as a tuple; empty if timm, and so its use, is not there."""
+    """Return a class of timm as a tuple, for `isinstance`; empty if timm is not imported."""
     layers = sys.modules.get("timm.layers")
     return () if layers is None else (getattr(layers, name),)
 
