@@ -5,7 +5,8 @@ catch either.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -30,6 +31,7 @@ __all__ = [
     "first_line",
     "import_extra",
     "is_out_of_memory",
+    "reworded",
     "some_of",
 ]
 
@@ -229,3 +231,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+@contextmanager
+def reworded(say: Callable[[Exception], BottleneckError]) -> Iterator[None]:
+    """Turn the errors of other packages into one of ours, except when memory runs out.
+
+    Parameters
+    ----------
+    say : callable
+        Takes the error and returns the one to raise.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    BottleneckError
+        The result of `say`, or an error of ours, unchanged.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, BottleneckError) or is_out_of_memory(error):
+            raise
+        raise say(error) from error

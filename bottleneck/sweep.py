@@ -124,7 +124,7 @@ def run_sweep(
     surroundings = environment()
     if progress:
         progress("sweep", 0, len(tasks))
-    results = defaultdict(list)
+    results: dict[int, list[Any]] = defaultdict(list)
     scored = in_parallel(tasks, jobs, ordered=False)
     for done, result in enumerate(scored, start=1):
         number = result[0][0]

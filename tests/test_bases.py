@@ -382,8 +382,8 @@ def test_random_weights_are_seeded_and_marked():
 def test_seeds_of_random_weights():
     model = find_model("squeezenet1_1")
     assert (
-        load_weights(model, f"random:{'9' * 19}").state.keys()
-        == load_weights(model, "random").state.keys()
+        load_weights(model, f"random:{'9' * 19}")[1].load().keys()
+        == load_weights(model, "random")[1].load().keys()
     )
     for seed in ("-1", "x", "9" * 20):
         with pytest.raises(UnknownNameError, match=f"no weights 'random:{seed}'"):

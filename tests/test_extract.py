@@ -24,7 +24,8 @@ from bottleneck.bases import find_model
 from bottleneck.errors import CacheError, DataError, FeatureOverflowError, UsageError
 from bottleneck.extract import forecast_extraction
 from bottleneck.extract.plan import Plan, plan_extraction
-from bottleneck.extract.run import carry_out, open_writers
+from bottleneck.extract.run import carry_out
+from bottleneck.extract.store import find_targets
 from bottleneck.records import write_record
 from bottleneck.settings import ExtractSettings, StoreSettings
 
@@ -411,8 +412,7 @@ VIEWED = StoreSettings(views=2, augment="crop", dtype="float32")
 
 
 def plans_of(images: ImageSet, base: FrozenBase, cache: Cache) -> list[Plan]:
-    targets = [writer.target for writer in open_writers(base, cache, VIEWED)]
-    return plan_extraction(images, targets, VIEWED.views)
+    return plan_extraction(images, find_targets(base, cache, VIEWED))
 
 
 def test_a_plan_is_plain_data(make_images, tiny):
@@ -425,16 +425,14 @@ def test_a_plan_is_plain_data(make_images, tiny):
     for plan in plans:
         text = json.dumps(asdict(plan))
         assert TypeAdapter(Plan).validate_json(text) == plan
-    settings = StoreSettings()
-    targets = [writer.target for writer in open_writers(tiny, cache, settings)]
-    (plan,) = plan_extraction(images, targets)
+    (plan,) = plan_extraction(images, find_targets(tiny, cache, StoreSettings()))
     missing = {task.layers: len(task.items) for task in plan.tasks}
     assert missing == {("features.12.cat",): 4, ("features.3.cat", "features.12.cat"): 2}
     assert TypeAdapter(Plan).validate_json(json.dumps(asdict(plan))) == plan
 
 
 def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
-    """Each part with its own base and writers; no image is computed twice."""
+    """Each part with its own base and targets; no image is computed twice."""
     images = ImageSet.from_folder(make_images(cat=5, dog=6))
     whole, shared = Cache("whole"), Cache("shared")
     extract_features(images, tiny, whole, VIEWED)
@@ -442,9 +440,9 @@ def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
     halves = list(zip(*(plan.divided(2) for plan in plans), strict=True))
     assert [[plan.images for plan in half] for half in halves] == [[6, 5], [5, 4]]
     for half in halves:
-        for plan, writer in zip(half, open_writers(tiny, shared, VIEWED), strict=True):
-            filling = carry_out(plan, writer)
-            assert filling.rows == [plan.rows]
+        for plan, target in zip(half, find_targets(tiny, shared, VIEWED), strict=True):
+            rows, _, _ = carry_out(plan, target)
+            assert rows == plan.rows
     assert not any(plan.tasks for plan in plans_of(images, tiny, shared))
     for one, other in zip(whole.banks(), shared.banks(), strict=True):
         (layer,) = one.info.layers
@@ -458,10 +456,10 @@ def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
 
 def test_a_base_of_other_banks_is_refused(tiny):
     cache = Cache("cache")
-    (writer,) = open_writers(tiny, cache, StoreSettings())
+    (target,) = find_targets(tiny, cache, StoreSettings())
     other = FrozenBase("squeezenet1_1", tiny.layers, weights="random:1", precision="fp32")
     with pytest.raises(CacheError, match="'random:1' is not the base of bank squeezenet1_1-"):
-        replace(writer, base=other)
+        replace(target, base=other)
 
 
 def test_settings_of_another_base_are_refused(make_images, tiny):

@@ -156,7 +156,7 @@ def test_the_two_parts_are_the_whole():
         known = find_model(model)
         network = Network(known)
         (end,) = network.resolve("penultimate")
-        tensors = load_weights(known, "random").state
+        tensors = load_weights(known, "random")[1].load()
         split = split_network(network, unfreeze, end)
         images = torch.rand(2, 3, 64, 64)
         with torch.no_grad():
@@ -169,7 +169,7 @@ def tuned(*, freeze_batch_norm: bool, model="resnet18", unfreeze="layer4.1.conv2
     known = find_model(model)
     network = Network(known)
     split = split_network(network, unfreeze, network.resolve("penultimate")[0])
-    upper = upper_part(network, split, load_weights(known, "random").state)
+    upper = upper_part(network, split, load_weights(known, "random")[1].load())
     head = torch.nn.Linear(512, 2)
     return TunedNetwork(
         upper, head, split, how="none", axes="C", freeze_batch_norm=freeze_batch_norm
@@ -312,7 +312,7 @@ def test_gradients_are_clipped(started):
     )  # fmt: skip
     done = finetune_head(head, images, cache, "heads/tuned", settings)
     assert done.head.scores["best_epoch"] == 1
-    old = load_weights(find_model("efficientnet_lite0"), "default").state
+    old = load_weights(find_model("efficientnet_lite0"), "default")[1].load()
     new = load_file("heads/tuned/model.safetensors")
     apart = [float((new[name] - old[name]).double().square().sum()) for name in old]
     for name in ("weight", "bias"):
@@ -440,7 +440,7 @@ def test_only_trained_layers_change(started):
     """And a fine-tuned model can be fine-tuned again."""
     head, images, cache = started
     first = finetune_head(head, images, cache, "heads/first", FinetuneSettings(**SMALL))
-    before = load_weights(find_model("efficientnet_lite0"), "default").state
+    before = load_weights(find_model("efficientnet_lite0"), "default")[1].load()
     after = load_file("heads/first/model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

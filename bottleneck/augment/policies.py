@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +14,7 @@ from bottleneck.errors import (
     UsageError,
     did_you_mean,
     first_line,
-    is_out_of_memory,
+    reworded,
 )
 
 if TYPE_CHECKING:
@@ -142,21 +142,13 @@ class Policy:
                 f"augmentation {self.name!r} returned {what}, expected {wanted}; leave out steps "
                 f"that change type or size, or end with CenterCrop"
             )
-        view_of: torch.Tensor = found.contiguous()
-        return view_of
+        return found.contiguous()  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _refused(sentence: str) -> Iterator[None]:
-    """Turn torchvision's errors into a `UsageError`, except when memory runs out."""
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise UsageError(
-            f"{sentence} ({first_line(error)}); see the documentation of torchvision.transforms.v2"
-        ) from error
+def _refused(sentence: str) -> AbstractContextManager[None]:
+    """Turn torchvision's errors into a `UsageError`."""
+    see = "see the documentation of torchvision.transforms.v2"
+    return reworded(lambda error: UsageError(f"{sentence} ({first_line(error)}); {see}"))
 
 
 def find_policy(name: str) -> Policy:
@@ -216,39 +208,36 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
 
 def _checked_steps(path: Path, found: Any) -> tuple[_Step, ...]:
     """Return the steps of a YAML list if each is a class name and its arguments."""
+    from bottleneck.augment.pipelines import known_classes
+
     if not isinstance(found, list) or not found:
         raise UsageError(
             f"{str(path)!r} holds {found!r:.60}, not a list of augmentation steps; {_FORM}"
         )
-    steps = []
+    known, steps = known_classes(), []
     for each in found:
-        step = {each: {}} if isinstance(each, str) else each
+        step = {each: None} if isinstance(each, str) else each
         if not isinstance(step, dict) or len(step) != 1:
             raise UsageError(f"{str(path)!r} has the step {each!r:.60}; {_FORM}")
-        ((name, arguments),) = step.items()
-        steps.append((str(name), _checked_arguments(path, str(name), arguments or {})))
+        ((name, given),) = step.items()
+        if name not in known:
+            raise UnknownNameError(
+                f"{str(path)!r} names {str(name)!r}; expected a class of torchvision.transforms.v2"
+                f"{did_you_mean(str(name), known)}"
+            )
+        arguments = given or {}
+        wrong = ""
+        if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+            wrong = f"{arguments!r:.60}; expected its arguments by name, as {{argument: value}}"
+        elif "size" in arguments:
+            wrong = "a size; leave it out, because views have the input size of the base"
+        if wrong:
+            raise UsageError(f"{str(path)!r} gives {name} {wrong}")
+        if "transforms" in arguments:
+            inner = _checked_steps(path, arguments["transforms"])
+            arguments = {**arguments, "transforms": [{key: value} for key, value in inner]}
+        steps.append((name, arguments))
     return tuple(steps)
-
-
-def _checked_arguments(path: Path, name: str, arguments: Any) -> dict[str, Any]:
-    from bottleneck.augment.pipelines import known_classes
-
-    if name not in (known := known_classes()):
-        raise UnknownNameError(
-            f"{str(path)!r} names {name!r}; expected a class of torchvision.transforms.v2"
-            f"{did_you_mean(name, known)}"
-        )
-    wrong = ""
-    if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-        wrong = f"{arguments!r:.60}; expected its arguments by name, as {{argument: value}}"
-    elif "size" in arguments:
-        wrong = "a size; leave it out, because views have the input size of the base"
-    if wrong:
-        raise UsageError(f"{str(path)!r} gives {name} {wrong}")
-    if "transforms" in arguments:
-        inner = _checked_steps(path, arguments["transforms"])
-        return {**arguments, "transforms": [{key: given} for key, given in inner]}
-    return dict(arguments)
 
 
 def _try(policy: Policy) -> None:

@@ -98,18 +98,14 @@ def _densenet(model: Any) -> _Pairs:
         block = f"features.denseblock{stage}"
         for index in range(1, count + 1):
             theirs, ours = f"conv{stage + 1}_block{index}", f"{block}.denselayer{index}"
-            yield f"{theirs}_0_bn", f"{ours}.norm1"
-            yield f"{theirs}_0_relu", f"{ours}.relu1"
-            yield f"{theirs}_1_conv", f"{ours}.conv1"
-            yield f"{theirs}_1_bn", f"{ours}.norm2"
-            yield f"{theirs}_1_relu", f"{ours}.relu2"
-            yield f"{theirs}_2_conv", f"{ours}.conv2"
+            parts = {"0_bn": "norm1", "0_relu": "relu1", "1_conv": "conv1"}
+            parts |= {"1_bn": "norm2", "1_relu": "relu2", "2_conv": "conv2"}
+            yield from ((f"{theirs}_{part}", f"{ours}.{name}") for part, name in parts.items())
             # The next dense layer concatenates what this one passes on; the block does it last.
             after = f".denselayer{index + 1}" if index < count else ""
             yield f"{theirs}_concat", f"{block}{after}.cat"
-        for part in ("bn", "relu", "conv", "pool"):
-            ours = f"features.transition{stage}.{'norm' if part == 'bn' else part}"
-            yield f"pool{stage + 1}_{part}", ours
+        for part, name in {"bn": "norm", "relu": "relu", "conv": "conv", "pool": "pool"}.items():
+            yield f"pool{stage + 1}_{part}", f"features.transition{stage}.{name}"
     yield from {"bn": "features.norm5", "relu": "relu", "avg_pool": "flatten"}.items()
 
 

@@ -13,10 +13,10 @@ from torch import fx
 from bottleneck.arguments import made
 from bottleneck.bases.fusing import fuse
 from bottleneck.bases.network import traced
-from bottleneck.bases.precision import choose_precision, dtype_of, find_devices
+from bottleneck.bases.precision import choose_precision, find_devices
 from bottleneck.bases.weights import digest_tensors, load_weights, used_tensors
 from bottleneck.bases.zoo import find_model
-from bottleneck.errors import UsageError, first_line, is_out_of_memory
+from bottleneck.errors import UsageError, first_line, reworded
 from bottleneck.pooling import check_pool, pool, pooled_shape
 from bottleneck.records import Adjustments
 from bottleneck.settings import BaseSettings
@@ -24,6 +24,7 @@ from bottleneck.settings import BaseSettings
 __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
 SCHEMA_VERSION = 4
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CANARY_SAMPLES = 32
 _SMALL = 10**10
 """Up to this many multiply-adds, one thread is as fast as several."""
@@ -93,17 +94,16 @@ class FrozenBase:
     def __init__(
         self, model: str | BaseSettings, layers: str | Iterable[str] = (), **options: Any
     ) -> None:
-        given = model if isinstance(model, BaseSettings) else None
-        if given is None:
-            named = (layers,) if isinstance(layers, str) else tuple(layers)
-            options |= {"model": model, "layers": named}
+        if isinstance(model, BaseSettings):
+            self.settings = settings = made(BaseSettings, model, options)
+        else:
             options["device"] = str(options.get("device", "auto"))
-        self.settings = settings = made(BaseSettings, given, options)
+            options["layers"] = (layers,) if isinstance(layers, str) else tuple(layers)
+            self.settings = settings = BaseSettings(model, **options)
         self._model = find_model(settings.model)
         self.model = self._model.name
-        weights = load_weights(self._model, settings.weights)
-        self.weights_name = weights.name
-        self.weights_random = weights.name.startswith("random:")
+        self.weights_name, weights = load_weights(self._model, settings.weights)
+        self.weights_random = self.weights_name.startswith("random:")
         self.network = traced(self._model, weights.transform.crop)
         self.devices = find_devices(settings.device)
         dense = self.network.dense
@@ -120,24 +120,27 @@ class FrozenBase:
         self._digests: dict[str, str] = {}
         required = self.network.in_order([self._model.default_layer])
         with _one_thread():
-            self._tensors = used_tensors(weights, self.network, self.layers, required)
+            state = weights.load()
+            name, network = self.weights_name, self.network
+            self._tensors = used_tensors(name, state, network, self.layers, required)
             self._computes = self._cut()
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
 
     def _choose_layers(self, settings: BaseSettings) -> None:
         self.layers = self.network.in_order(settings.layers or (self._model.default_layer,))
-        sized = self.network.sized(self.transform.crop, self.layers)
-        self._unpooled = {name: sized[name] for name in self.layers}
+        at_sizes = [self.network.sized(size, self.layers) for size in self._sizes()]
+        self._unpooled = {name: at_sizes[0][name] for name in self.layers}
         self.pools: dict[str, str] = {}
         self.axes: dict[str, str] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self._unpooled.items():
             check_pool(settings.pool, layer.axes, self.network.alias(name) or name)
-            self.pools[name] = "none" if layer.axes == "C" else settings.pool
+            self.pools[name] = how = "none" if layer.axes == "C" else settings.pool
             self.axes[name] = layer.axes if settings.pool == "none" else "C"
-        self.shapes, *others = map(self._shapes_at, self._sizes())
-        for name in self.layers:
-            if any(shapes[name] != self.shapes[name] for shapes in others):
+            shapes = [pooled_shape(sized[name].shape, how, layer.axes) for sized in at_sizes]
+            self.shapes[name] = shapes[0]
+            if len(set(shapes)) > 1:
                 raise UsageError(
                     f"the shape of layer {self.network.alias(name) or name!r} depends on the "
                     f"image size, which varies with `keep_aspect`; pool it with `pool`, such as "
@@ -150,13 +153,6 @@ class FrozenBase:
         others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
         return [self.transform.crop, *others]
 
-    def _shapes_at(self, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-        sized = self.network.sized(size, self.layers)
-        return {
-            name: pooled_shape(sized[name].shape, self.pools[name], sized[name].axes)
-            for name in self.layers
-        }
-
     def _cut(self) -> dict[torch.device, fx.GraphModule]:
         """Return the module that computes the layers, for each device."""
         if self.precision == "fp32" and self.devices[0].type == "cuda":
@@ -166,22 +162,17 @@ class FrozenBase:
         computes = {}
         for device in self.devices:
             computes[device] = self.network.cut(self.layers, self._tensors)
-            fuse(computes[device], dtype_of(self.precision), device)
+            fuse(computes[device], _DTYPES[self.precision], device)
         return computes
 
     def _check_size(self) -> None:
         """Compute one image, because a size that can be traced may still fail."""
-        try:
+        height, width = self.transform.crop
+        refused = f"{self.model} cannot process images of {height} x {width} pixels"
+        remedy = "give another `image_size`, or none"
+        with reworded(lambda error: UsageError(f"{refused} ({first_line(error)}); {remedy}")):
             for size in self._sizes():
                 self(torch.zeros(1, 3, *size))
-        except (RuntimeError, IndexError, ValueError, AssertionError) as error:
-            if is_out_of_memory(error):
-                raise
-            height, width = self.transform.crop
-            raise UsageError(
-                f"{self.model} cannot process images of {height} x {width} pixels "
-                f"({first_line(error)}); give another `image_size`, or none"
-            ) from error
 
     def __call__(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the layers of a batch of preprocessed images.
@@ -199,7 +190,7 @@ class FrozenBase:
         """
         device = batch.device if batch.device in self._computes else self.devices[0]
         with torch.inference_mode():
-            seen = batch.to(device, dtype_of(self.precision))
+            seen = batch.to(device, _DTYPES[self.precision])
             # Calling the module itself would print a traceback for errors that callers may handle.
             compute = self._computes[device].forward
             activations = compute(seen.contiguous(memory_format=torch.channels_last))
@@ -225,19 +216,11 @@ class FrozenBase:
         if layers == self.layers:
             return self
         other = object.__new__(FrozenBase)
-        other.__dict__ |= self.__dict__
-        other.layers = layers
+        other.__dict__ |= self.__dict__ | {"layers": layers}
         other.shapes = {layer: self.shapes[layer] for layer in layers}
         with _one_thread():
             other._computes = other._cut()
         return other
-
-    def weights_digest(self, layer: str) -> str:
-        """Return the SHA-256 of the weights that affect a layer's value."""
-        if layer not in self._digests:
-            names = self.network.tensors(layer)
-            self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
-        return self._digests[layer]
 
     def provenance(
         self, layer: str, storage: str, augmentation: Mapping[str, Any] | None = None
@@ -259,10 +242,13 @@ class FrozenBase:
             Schema, architecture, digest of the weights, transform, pooling, precision and
             augmentation.
         """
+        if layer not in self._digests:
+            names = self.network.tensors(layer)
+            self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
         found = {
             "schema": SCHEMA_VERSION,
             "architecture": self._model.architecture,
-            "weights": self.weights_digest(layer),
+            "weights": self._digests[layer],
             "transform": self.transform.as_dict(),
             "pool": self.pools[layer],
             "precision": {"compute": self.precision, "storage": storage},
@@ -270,10 +256,7 @@ class FrozenBase:
         return found if augmentation is None else {**found, "augmentation": augmentation}
 
     def fingerprint(
-        self,
-        layer: str,
-        storage: str = "float16",
-        augmentation: Mapping[str, Any] | None = None,
+        self, layer: str, storage: str = "float16", augmentation: Mapping[str, Any] | None = None
     ) -> str:
         """Return the SHA-256 of `provenance`.
 

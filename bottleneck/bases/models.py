@@ -1,6 +1,5 @@
 """A model: an architecture, its weights and its preprocessing."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -28,52 +27,6 @@ _REDUCING_GAP = 2
 @dataclass(frozen=True)
 class Transform(TransformFacts):
     """Resize, crop the centre, scale to [0, 1] and normalise an image to a tensor."""
-
-    @classmethod
-    def from_torchvision(cls, preset: Any) -> Self:
-        """Build the transform from the preset of torchvision weights.
-
-        Parameters
-        ----------
-        preset : Any
-            torchvision's ``ImageClassification``.
-
-        Returns
-        -------
-        Transform
-        """
-        (resize,), (crop,) = preset.resize_size, preset.crop_size
-        return cls(
-            resize=(resize, resize),
-            crop=(crop, crop),
-            interpolation=preset.interpolation.value,
-            mean=tuple(preset.mean),
-            std=tuple(preset.std),
-        )
-
-    @classmethod
-    def from_timm(cls, config: Mapping[str, Any]) -> Self:
-        """Build the transform from a data configuration of `timm.data.resolve_data_config`.
-
-        Parameters
-        ----------
-        config : mapping of str to Any
-            ``input_size``, ``crop_pct``, ``crop_mode`` and the like.
-
-        Returns
-        -------
-        Transform
-        """
-        _, height, width = config["input_size"]
-        share = config["crop_pct"]
-        return cls(
-            resize=(math.floor(height / share), math.floor(width / share)),
-            crop=(height, width),
-            interpolation=config["interpolation"],
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
-            squash=config["crop_mode"] == "squash",
-        )
 
     def adjusted(self, **changes: Unpack[Adjustments]) -> Self:
         """Return the transform with changed settings.
@@ -163,7 +116,9 @@ class Transform(TransformFacts):
         given = np.asarray(image)
         height, width = given.shape[:2]
         size = size or self.size_of(height, width)
-        if self.exact_resize or not self._has_kernel(height, width, size):
+        # The fast kernels are as good as Pillow; but some overshoot if a side is enlarged.
+        shrinks = size[0] <= height and size[1] <= width and size != (height, width)
+        if self.exact_resize or not shrinks or self.interpolation not in {"bilinear", "bicubic"}:
             kernel = Image.Resampling[self.interpolation.upper()]
             filtered = Image.fromarray(given).resize(size[::-1], kernel)
             resized = torch.from_numpy(np.array(filtered)).movedim(-1, 0)
@@ -172,8 +127,9 @@ class Transform(TransformFacts):
             resized = torch.nn.functional.interpolate(
                 tensor[None], size, mode=self.interpolation, antialias=True
             )[0]
-        whole = self.keep_aspect
-        cropped: torch.Tensor = resized if whole else center_crop(resized, list(self.crop))
+        if self.keep_aspect:
+            return resized
+        cropped: torch.Tensor = center_crop(resized, list(self.crop))
         return cropped
 
     def normalise(self, pixels: "torch.Tensor") -> "torch.Tensor":
@@ -265,11 +221,6 @@ class Transform(TransformFacts):
         needed = self.size_of(height, width)
         return _REDUCING_GAP * needed[0], _REDUCING_GAP * needed[1]
 
-    def _has_kernel(self, height: int, width: int, size: tuple[int, int]) -> bool:
-        """Whether the fast kernels are as good as Pillow; some overshoot if a side is enlarged."""
-        shrinks = size[0] <= height and size[1] <= width and size != (height, width)
-        return shrinks and self.interpolation in {"bilinear", "bicubic"}
-
     def _covering(self, height: int, width: int) -> tuple[int, int]:
         """Return the size at which an image just covers the box, with torchvision's rounding."""
         box_height, box_width = self.resize
@@ -280,7 +231,7 @@ class Transform(TransformFacts):
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights that a library offers for a model.
+    """Weights of a model: what a library offers, a file, or a seed.
 
     Attributes
     ----------
@@ -290,7 +241,7 @@ class PretrainedWeights:
     transform : Transform
         The preprocessing that belongs to these weights.
     place : str
-        Location of the local copy.
+        Location of a library's local copy.
     file : str
         File name under which the library publishes the weights, if it is one file.
     top1 : float, optional
@@ -299,7 +250,7 @@ class PretrainedWeights:
 
     load: Callable[[], StateDict]
     transform: Transform
-    place: str
+    place: str = ""
     file: str = ""
     top1: float | None = None
 

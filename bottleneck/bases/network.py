@@ -14,7 +14,7 @@ from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
 from bottleneck.bases.layers import WORDS, Layer, describe, last_inside
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, is_out_of_memory
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
 
 __all__ = ["Network", "traced"]
 
@@ -70,21 +70,13 @@ class Network:
     def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
         self.name = model.name
         self.image_size = image_size or model.transform.crop
-        try:
+        with reworded(self._cannot_be_traced):  # whatever a package's constructor raises
             traced = trace(partial(model.build, self.image_size))
             self.root, self.graph, self.nodes, self.constants = traced
             self._measure = cache(partial(Measured, self.root, self.graph))
             self._tensors_at = cache(partial(tensors_at, self.root))
             if error := self._measure(self.image_size).error:
-                raise error  # noqa: TRY301 - it has the same remedy
-        except Exception as error:  # whatever a library's or a package's constructor raises
-            if is_out_of_memory(error):
-                raise
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
-            raise UsageError(
-                f"{self.name} cannot be traced as a graph of layers ({type(error).__name__}: "
-                f"{reason}); choose another model"
-            ) from error
+                raise error
         measured, side = self._measure(self.image_size), max(self.image_size)
         shapes, square = measured.shapes, self._measure((side, side)).shapes
         axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
@@ -107,6 +99,13 @@ class Network:
             )
             for node, name in names.items()
         }
+
+    def _cannot_be_traced(self, error: Exception) -> UsageError:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return UsageError(
+            f"{self.name} cannot be traced as a graph of layers ({type(error).__name__}: "
+            f"{reason}); choose another model"
+        )
 
     def alias(self, layer: str) -> str | None:
         """Return the Keras alias of a layer, if it has one.

@@ -8,32 +8,7 @@ from bottleneck.settings.values import check_device
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choose_precision", "device_names", "dtype_of", "find_devices", "onednn_computes"]
-
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
-def dtype_of(precision: str) -> "torch.dtype":
-    """Return the data type of weights and activations.
-
-    Parameters
-    ----------
-    precision : str
-        A name of a precision, such as ``fp32`` or ``bf16``.
-
-    Returns
-    -------
-    torch.dtype
-
-    Raises
-    ------
-    KeyError
-        The precision does not exist.
-    """
-    import torch
-
-    dtype: torch.dtype = getattr(torch, _DTYPES[precision])
-    return dtype
+__all__ = ["choose_precision", "device_names", "find_devices", "onednn_computes"]
 
 
 def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str:

@@ -2,29 +2,26 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from bottleneck.bases.models import Model, StateDict, Transform
+from bottleneck.bases.models import Model, PretrainedWeights, StateDict
+from bottleneck.bases.network import Network
 from bottleneck.errors import (
-    BottleneckError,
     PathMissingError,
     UnknownNameError,
     WeightsError,
     did_you_mean,
-    is_out_of_memory,
+    reworded,
 )
 
-if TYPE_CHECKING:
-    from bottleneck.bases.network import Network
-
-__all__ = ["Weights", "digest_tensors", "load_weights", "used_tensors"]
+__all__ = ["digest_tensors", "load_weights", "used_tensors"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
@@ -43,40 +40,7 @@ _REMEDY = (
 )
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Selected weights, which are loaded on first access to `state`.
-
-    Attributes
-    ----------
-    name : str
-        ``random:SEED``, the library's name for them, or the file's path.
-    transform : Transform
-        The preprocessing of these weights, or of the model's default weights.
-    load : callable
-        Returns the state dict.
-    """
-
-    name: str
-    transform: Transform
-    load: Callable[[], StateDict]
-
-    @cached_property
-    def state(self) -> StateDict:
-        """The state dict, with the architecture's own tensor names.
-
-        Raises
-        ------
-        PathMissingError
-            The file does not exist.
-        WeightsError
-            The weights are neither stored locally nor can be downloaded, or the file does not
-            contain weights.
-        """
-        return self.load()
-
-
-def load_weights(model: Model, choice: str) -> Weights:
+def load_weights(model: Model, choice: str) -> tuple[str, PretrainedWeights]:
     """Select a model's weights.
 
     Parameters
@@ -91,8 +55,12 @@ def load_weights(model: Model, choice: str) -> Weights:
 
     Returns
     -------
-    Weights
-        They are read or computed on first access to their `state`.
+    name : str
+        ``random:SEED``, the library's name for them, or the file's path.
+    weights : PretrainedWeights
+        Their `load` reads or computes them, and raises `PathMissingError` if the file does not
+        exist, or `WeightsError` if they cannot be had or are damaged. Their `transform` is that of
+        these weights, or of the model's default weights.
 
     Raises
     ------
@@ -105,14 +73,15 @@ def load_weights(model: Model, choice: str) -> Weights:
         raise WeightsError(f"{model.library} has no weights for {model.name}; {_REMEDY}")
     if choice in {"default", *model.weights}:
         name = next(iter(model.weights)) if choice == "default" else choice
-        return Weights(name, model.weights[name].transform, partial(_pretrained, model, name))
+        return name, replace(model.weights[name], load=partial(_pretrained, model, name))
     if re.fullmatch(r"random(:\d{0,19})?", choice):  # PyTorch takes all seeds of 19 digits
         seed = choice.partition(":")[2] or "0"
-        return Weights(f"random:{seed}", model.transform, partial(_random, model, int(seed)))
+        random = PretrainedWeights(partial(_random, model, int(seed)), model.transform)
+        return f"random:{seed}", random
     file = Path(choice)
     if file.exists() or choice.lower().endswith(_FILE_SUFFIXES):
         same_name = (each.transform for each in model.weights.values() if each.file == file.name)
-        return Weights(choice, next(same_name, model.transform), partial(_read, file))
+        return choice, PretrainedWeights(partial(_read, file), next(same_name, model.transform))
     known = (*(("default", *model.weights) if model.weights else ()), "random")
     raise UnknownNameError(
         f"no weights {choice!r} for {model.name}; expected one of {', '.join(known)}, random:SEED "
@@ -121,7 +90,7 @@ def load_weights(model: Model, choice: str) -> Weights:
 
 
 def used_tensors(
-    weights: Weights, network: "Network", layers: Iterable[str], required: Iterable[str]
+    weights: str, state: StateDict, network: Network, layers: Iterable[str], required: Iterable[str]
 ) -> StateDict:
     """Return the tensors that some layers need, and reject weights of another architecture.
 
@@ -132,7 +101,9 @@ def used_tensors(
 
     Parameters
     ----------
-    weights : Weights
+    weights : str
+        Name of the weights, for messages.
+    state : dict of str to torch.Tensor
         All weights of the network.
     network : Network
         The network.
@@ -153,7 +124,7 @@ def used_tensors(
     model, expected = network.name, network.root.state_dict()
     used = {name for layer in layers for name in network.tensors(layer)}
     told = {name for layer in required for name in network.tensors(layer)}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.state.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     needed = sorted((used | told) & shapes.keys())
     wrong = [name for name in needed if name in found and found[name] != shapes[name]]
@@ -165,24 +136,24 @@ def used_tensors(
     if misfits:
         more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
         raise WeightsError(
-            f"weights {weights.name!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
+            f"weights {weights!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
             f"give a state dict of {model}, or name the model that these weights belong to"
         )
-    for name in sorted(used & weights.state.keys()):
-        given = weights.state[name]
+    for name in sorted(used & state.keys()):
+        given = state[name]
         numbers = given.layout is torch.strided and not given.is_quantized and not given.is_meta
         if not numbers or given.is_floating_point() != expected[name].is_floating_point():
             raise WeightsError(
-                f"weights {weights.name!r} of {model} have {name} as {given.dtype} on "
+                f"weights {weights!r} of {model} have {name} as {given.dtype} on "
                 f"{given.device}, {given.layout}; expected a dense tensor of "
                 f"{expected[name].dtype}: give the state dict that training saved"
             )
         if not given.isfinite().all():
             raise WeightsError(
-                f"weights {weights.name!r} of {model} contain nan or inf in {name}; choose a layer "
+                f"weights {weights!r} of {model} contain nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"
             )
-    known = weights.state | network.constants
+    known = state | network.constants
     return {
         name: known[name].float() if known[name].is_floating_point() else known[name]
         for name in used
@@ -217,40 +188,35 @@ def _random(model: Model, seed: int) -> StateDict:
 
 def _pretrained(model: Model, name: str) -> StateDict:
     entry = model.weights[name]
-    try:
-        return _with_todays_names(entry.load())
-    except OSError as error:  # no network, no such host, refused: urllib's errors are all of these
-        reason = str(getattr(error, "reason", error)).partition("\n")[0]
-        raise WeightsError(
-            f"weights {name} of {model.name} are not in {entry.place} and cannot be downloaded "
-            f"({reason}); {_REMEDY}"
-        ) from error
-    except Exception as error:  # damaged bytes make the readers raise whatever they meet
-        if isinstance(error, BottleneckError) or is_out_of_memory(error):
-            raise
-        raise WeightsError(
+
+    def failed(error: Exception) -> WeightsError:
+        if isinstance(error, OSError):  # no network, no such host, refused: all of urllib's errors
+            reason = str(getattr(error, "reason", error)).partition("\n")[0]
+            return WeightsError(
+                f"weights {name} of {model.name} are not in {entry.place} and cannot be "
+                f"downloaded ({reason}); {_REMEDY}"
+            )
+        return WeightsError(
             f"weights {name} of {model.name} in {entry.place} are damaged "
             f"({type(error).__name__}); delete {entry.file or 'them'} there to download them "
             f"again, or {_REMEDY}"
-        ) from error
+        )
+
+    with reworded(failed):  # damaged bytes make the readers raise whatever they meet
+        return _with_todays_names(entry.load())
 
 
 def _read(file: Path) -> StateDict:
     if not file.is_file():
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
-    try:
+    damaged = f"weights file {str(file)!r} cannot be read as plain tensors"
+    expected = "expected a state dict saved by torch.save, or a .safetensors file"
+    # Damaged bytes make the readers raise whatever they meet.
+    with reworded(lambda error: WeightsError(f"{damaged} ({type(error).__name__}); {expected}")):
         if file.suffix.lower() == ".safetensors":
             content: Any = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the readers raise whatever they meet
-        if is_out_of_memory(error):
-            raise
-        raise WeightsError(
-            f"weights file {str(file)!r} cannot be read as plain tensors "
-            f"({type(error).__name__}); expected a state dict saved by torch.save, or a "
-            f".safetensors file"
-        ) from error
     if not isinstance(content, dict) or not (content := _unwrapped(content)):
         raise WeightsError(
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "

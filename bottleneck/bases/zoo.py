@@ -22,6 +22,7 @@ from bottleneck.errors import (
     UnknownNameError,
     WeightsError,
     did_you_mean,
+    reworded,
 )
 
 __all__ = ["TABLE", "ModelRow", "find_model", "list_models", "model_names", "timm_release"]
@@ -205,21 +206,18 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
         )
     expected = "expected a callable without arguments that returns a bottleneck.bases.Model"
     remedy = f"update or uninstall {packages[0]}"
-    try:
+    its = f"model {name!r} of {packages[0]}"
+
+    def failed(error: Exception) -> PluginError:
+        kind = type(error).__name__
+        return PluginError(f"{its} cannot be loaded ({kind}: {error}); {expected}: {remedy}")
+
+    with reworded(failed):  # whatever another package's code raises
         model: Any = plugins[0].load()()
-    except BottleneckError:
-        raise
-    except Exception as error:  # whatever another package's code raises
-        raise PluginError(
-            f"model {name!r} of {packages[0]} cannot be loaded ({type(error).__name__}: {error}); "
-            f"{expected}: {remedy}"
-        ) from error
     given = _what_is_wrong(model)
     if given or model.name != name:
         given = given or f"a model {model.name!r}"
-        raise PluginError(
-            f"model {name!r} of {packages[0]} is {given}; {expected} of that name: {remedy}"
-        )
+        raise PluginError(f"{its} is {given}; {expected} of that name: {remedy}")
     return model  # type: ignore[no-any-return]
 
 

@@ -1,15 +1,13 @@
 """Compute activations of image files, batch by batch, on all cores or on GPUs."""
 
 import io
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from math import gcd
 from operator import itemgetter
-from queue import SimpleQueue
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -19,7 +17,7 @@ from bottleneck.augment import Policy
 from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import BadImageError, UsageError
-from bottleneck.extract.lanes import Lane, find_lanes, freed_memory_kept
+from bottleneck.extract.lanes import find_lanes, freed_memory_kept
 from bottleneck.images import ImageItem, decode, in_threads, read_file, read_size
 
 __all__ = [
@@ -38,7 +36,7 @@ Progress = Callable[..., None]
 
 _Task = TypeVar("_Task")
 _Ready = TypeVar("_Ready")
-_Loaded = tuple[ImageItem, Future[bytes | list[torch.Tensor]]]
+_Loaded = tuple[ImageItem, bytes | list[torch.Tensor] | BadImageError]
 
 
 @dataclass(frozen=True)
@@ -108,35 +106,48 @@ def feature_batches(
     MemoryShortError
         Not even two images fit at a time.
     """
-    views = {item.digest: (0,) for item in items} if views is None else views
-    most = max(map(len, views.values()), default=1)
+    views_of = {item.digest: (0,) for item in items} if views is None else views
+    most = max(map(len, views_of.values()), default=1)
     lanes = find_lanes(base, most * len(items), batch_size)
-    work = _Work(base, lanes.batch_size, policy, views)
-
-    def load(item: ImageItem) -> bytes | list[torch.Tensor]:
-        data = read_file(item)
-        return work.decode(item, data) if lanes.decode_ahead else data
-
     at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
-    free: SimpleQueue[Lane] = SimpleQueue()
-    for lane in lanes.all:
-        free.put(lane)
-    remaining, workers = iter(items), len(lanes.all)
-    loaders = ThreadPoolExecutor(lanes.loaders)
+    workers = len(lanes.all)
 
-    def some() -> list[_Loaded]:
-        return [(item, loaders.submit(load, item)) for item in islice(remaining, at_once)]
+    def decoded(item: ImageItem, data: bytes) -> list[torch.Tensor]:
+        return preprocess_views(base.transform, data, policy, item.digest, views_of[item.digest])
 
-    with freed_memory_kept():
+    def load(item: ImageItem) -> _Loaded:
         try:
-            yield from ahead(partial(work.compute, free), iter(some, []), workers, workers + 1)
-        finally:
-            loaders.shutdown(cancel_futures=True)
+            data = read_file(item)
+            return item, decoded(item, data) if lanes.decode_ahead else data
+        except BadImageError as error:
+            return item, error
+
+    def computed(loaded: Sequence[_Loaded]) -> Batch:
+        rows: list[tuple[ImageItem, int]] = []
+        pixels: list[torch.Tensor] = []
+        rejected = []
+        for item, found in loaded:
+            try:
+                if isinstance(found, BadImageError):
+                    raise found
+                pixels += decoded(item, found) if isinstance(found, bytes) else found
+                rows += [(item, view) for view in views_of[item.digest]]
+            except BadImageError as error:
+                rejected.append((item, str(error)))
+        features = lanes.compute(pixels) if pixels else {}
+        numbers = [view for _, view in rows]
+        return Batch([item for item, _ in rows], numbers, features, rejected, len(loaded))
+
+    wanted = (workers + 1) * at_once
+    loading = in_threads(load, items, workers=lanes.loaders, waiting=wanted)
+    with freed_memory_kept(), closing(loading) as loaded:
+        chunks = iter(lambda: list(islice(loaded, at_once)), [])
+        yield from ahead(computed, chunks, workers, workers + 1)
 
 
 def ahead(
     work: Callable[[_Task], _Ready], tasks: Iterable[_Task], workers: int, waiting: int
-) -> Iterator[_Ready]:
+) -> Generator[_Ready]:
     """Work in threads, ahead of the reader.
 
     Parameters
@@ -155,76 +166,11 @@ def ahead(
     object
         The result of each task, in order.
     """
-    threads = torch.get_num_threads()
-    begun: deque[Future[_Ready]] = deque()
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    threads, one = torch.get_num_threads(), partial(torch.set_num_threads, 1)
     try:
-        for task in tasks:
-            begun.append(pool.submit(work, task))
-            if len(begun) > waiting:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+        yield from in_threads(work, tasks, workers=workers, waiting=waiting, initializer=one)
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # which new threads would take over
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The computation for each image."""
-
-    base: FrozenBase
-    batch_size: int
-    policy: Policy | None
-    views: Mapping[str, Sequence[int]]
-
-    def compute(self, free: SimpleQueue[Lane], loaded: Sequence[_Loaded]) -> Batch:
-        """Compute one loaded batch."""
-        items: list[ImageItem] = []
-        views: list[int] = []
-        rejected = []
-        places: dict[torch.Size, list[int]] = {}
-        pixels: list[torch.Tensor] = []
-        for item, future in loaded:
-            try:
-                found = future.result()
-                decoded = found if isinstance(found, list) else self.decode(item, found)
-            except BadImageError as error:
-                rejected.append((item, str(error)))
-                continue
-            for view, seen in zip(self.views[item.digest], decoded, strict=True):
-                places.setdefault(seen.shape, []).append(len(items))
-                items.append(item)
-                views.append(view)
-                pixels.append(seen)
-        calls = [
-            rows[start : start + self.batch_size]
-            for rows in places.values()
-            for start in range(0, len(rows), self.batch_size)
-        ]
-        lane = free.get()
-        try:
-            groups = [(rows, lane.compute([pixels[row] for row in rows])) for rows in calls]
-        finally:
-            free.put(lane)
-        features = groups[0][1] if len(groups) == 1 else _joined(groups)
-        return Batch(items, views, features, rejected, len(loaded))
-
-    def decode(self, item: ImageItem, data: bytes) -> list[torch.Tensor]:
-        """Return the pixels of each view."""
-        views = self.views[item.digest]
-        return preprocess_views(self.base.transform, data, self.policy, item.digest, views)
-
-
-def _joined(groups: Sequence[tuple[list[int], dict[str, np.ndarray]]]) -> dict[str, np.ndarray]:
-    """Join the rows of several calls in their original order."""
-    order = np.argsort([row for rows, _ in groups for row in rows])
-    layers = groups[0][1] if groups else {}
-    return {
-        layer: np.concatenate([features[layer] for _, features in groups])[order]
-        for layer in layers
-    }
 
 
 def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence[ImageItem]:
@@ -261,11 +207,7 @@ def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, lis
 
 
 def preprocess(
-    transform: Transform,
-    data: bytes,
-    policy: Policy | None = None,
-    digest: str = "",
-    view: int = 0,
+    transform: Transform, data: bytes, policy: Policy | None = None, digest: str = "", view: int = 0
 ) -> torch.Tensor:
     """Decode an image's bytes and resize it, as in `Transform.pixels`.
 

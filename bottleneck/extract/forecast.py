@@ -9,7 +9,7 @@ from itertools import chain, zip_longest
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract.compute import Progress, preprocess_views
 from bottleneck.extract.plan import Task, plan_extraction
-from bottleneck.extract.run import open_writers, stored_batches
-from bottleneck.extract.store import FeatureWriter
+from bottleneck.extract.run import stored_batches
+from bottleneck.extract.store import Target, find_targets
 from bottleneck.files import atomic_write, remove_stale
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
@@ -125,13 +125,13 @@ def forecast_extraction(
     cache = Cache(cache)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    writers = open_writers(base, cache, settings)
-    plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
+    targets = find_targets(base, cache, settings)
+    plans = plan_extraction(images, targets)
     seconds = time.monotonic() - started
-    report, size = progress or (lambda *_: None), settings.batch_size
+    report = progress or (lambda *_: None)
     trials = [
-        _try(task, writer, cache, size, report)
-        for plan, writer in zip(plans, writers, strict=True)
+        _try(task, target, cache, report)
+        for plan, target in zip(plans, targets, strict=True)
         for task in plan.tasks
     ]
     rejected = {item.digest: (item.path, why) for each in trials for item, why in each.rejected}
@@ -150,8 +150,7 @@ def forecast_extraction(
     )
 
 
-@dataclass(frozen=True)
-class _Trial:
+class _Trial(NamedTuple):
     """The number of images tried for a task, and the forecast for all of it.
 
     Attributes
@@ -169,23 +168,15 @@ class _Trial:
     rejected: list[tuple[ImageItem, str]]
 
 
-def _try(
-    task: Task,
-    writer: FeatureWriter,
-    cache: Cache,
-    batch_size: int | Literal["auto"],
-    report: Progress,
-) -> _Trial:
+def _try(task: Task, target: Target, cache: Cache, report: Progress) -> _Trial:
     """Compute and store the first images of a task in the same banks of a temporary cache."""
     done = warmed = size = 0
     rejected: list[tuple[ImageItem, str]] = []
     with TemporaryDirectory(prefix=_PREFIX, dir=_scratch_folder(cache)) as place:
         started = warm = time.monotonic()
-        banks = {
-            layer: Cache(place).named(bank.name) for layer, bank in writer.target.banks.items()
-        }
-        scratch = replace(writer, target=replace(writer.target, banks=banks))
-        with closing(stored_batches(task, scratch, batch_size)) as batches:
+        banks = {layer: Cache(place).named(bank.name) for layer, bank in target.banks.items()}
+        scratch = replace(target, banks=banks)
+        with closing(stored_batches(task, scratch)) as batches:
             for number, batch in enumerate(batches, start=1):
                 done += batch.images
                 rejected += batch.rejected
@@ -201,23 +192,18 @@ def _try(
         elapsed, per_byte = now - started, _seconds_per_byte(Path(place))
     per_image = (now - warm) / timed if timed else elapsed / done
     views = task.rows / len(task.items)
-    to_write = per_byte * views * sum(map(writer.row_bytes, task.layers))
-    whole = _bytes_of(task, writer, task.rows)
-    tried = _bytes_of(task, writer, round(done * views))
-    part = _bytes_of(task, writer, ceil(PART_SECONDS * views / per_image))
-    return _Trial(
-        images=done,
-        seconds=elapsed + (len(task.items) - done) * (per_image + to_write),
-        bytes_on_disk=sum(whole),
-        growth=_held(whole, part) - _held(tried, part),
-        rejected=rejected,
-    )
+    to_write = per_byte * views * sum(map(target.row_bytes, task.layers))
+    whole = _bytes_of(task, target, task.rows)
+    tried = _bytes_of(task, target, round(done * views))
+    part = _bytes_of(task, target, ceil(PART_SECONDS * views / per_image))
+    seconds = elapsed + (len(task.items) - done) * (per_image + to_write)
+    return _Trial(done, seconds, sum(whole), _held(whole, part) - _held(tried, part), rejected)
 
 
-def _bytes_of(task: Task, writer: FeatureWriter, rows: int) -> list[int]:
+def _bytes_of(task: Task, target: Target, rows: int) -> list[int]:
     """Return the bytes of a number of rows of a task in each bank."""
-    banks = writer.target.by_bank(task.layers).values()
-    return [part_size(rows, [*map(writer.row_bytes, layers)]) for layers in banks]
+    banks = target.by_bank(task.layers).values()
+    return [part_size(rows, [*map(target.row_bytes, layers)]) for layers in banks]
 
 
 def _held(sizes: Sequence[int], parts: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import joblib
@@ -46,16 +47,14 @@ class Lane:
         Minimum batch size of a call; the last image is repeated if necessary. Kernels sum in
         another order for other batch sizes, and the features of an image must not depend on how
         many were left.
+    stream : torch.cuda.Stream, optional
+        The stream, if the device is a GPU.
     """
 
     base: FrozenBase
     device: torch.device
     least: int
-
-    def __post_init__(self) -> None:
-        self._stream: Any = None
-        if self.device.type == "cuda":
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+    stream: Any = None
 
     def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         """Compute the layers of some images, splitting the batch if memory runs out.
@@ -90,7 +89,7 @@ class Lane:
                 f"of {self.device} ({reason}); use an earlier layer, a smaller `image_size` or "
                 f"another `device`"
             )
-        if self._stream is not None:
+        if self.stream:
             torch.cuda.empty_cache()
         half = len(pixels) // 2
         parts = [self.compute(pixels[:half]), self.compute(pixels[half:])]
@@ -98,10 +97,10 @@ class Lane:
 
     def _compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         normalise = self.base.transform.normalise
-        if self._stream is None:  # an image at a time stays in the core's own cache
+        if not self.stream:  # an image at a time stays in the core's own cache
             batch = torch.stack([normalise(each) for each in pixels])
             return {layer: values.numpy() for layer, values in self.base(batch).items()}
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self.stream):
             sent = torch.stack(list(pixels)).pin_memory().to(self.device, non_blocking=True)
             activations = self.base(normalise(sent))
             return {layer: values.cpu().numpy() for layer, values in activations.items()}
@@ -134,7 +133,7 @@ class Lane:
         return _TRIALS * size / (time.monotonic() - started)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lanes:
     """The workers of an extraction.
 
@@ -154,6 +153,50 @@ class Lanes:
     batch_size: int
     loaders: int
     decode_ahead: bool
+
+    def __post_init__(self) -> None:
+        self._free: SimpleQueue[Lane] = SimpleQueue()
+        for lane in self.all:
+            self._free.put(lane)
+
+    def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
+        """Compute the layers of some images on the next lane that is free.
+
+        Parameters
+        ----------
+        pixels : sequence of torch.Tensor
+            n images from `Transform.pixels`, at least one, of any sizes: each call of the base gets
+            up to `batch_size` images of one size.
+
+        Returns
+        -------
+        dict of str to np.ndarray
+            Layer to float32 of shape (n, ...).
+
+        Raises
+        ------
+        MemoryShortError
+            See `Lane.compute`.
+        """
+        places: dict[torch.Size, list[int]] = {}
+        for row, each in enumerate(pixels):
+            places.setdefault(each.shape, []).append(row)
+        calls = [
+            rows[start : start + self.batch_size]
+            for rows in places.values()
+            for start in range(0, len(rows), self.batch_size)
+        ]
+        lane = self._free.get()
+        try:
+            found = [lane.compute([pixels[row] for row in rows]) for rows in calls]
+        finally:
+            self._free.put(lane)
+        if len(found) == 1:
+            return found[0]
+        order = np.argsort([row for rows in calls for row in rows])
+        return {
+            layer: np.concatenate([values[layer] for values in found])[order] for layer in found[0]
+        }
 
 
 def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] = "auto") -> Lanes:
@@ -185,7 +228,10 @@ def find_lanes(base: FrozenBase, images: int, batch_size: int | Literal["auto"] 
         lanes = [Lane(base, base.devices[0], least) for _ in range(cores)]
         share = max(fitting, -(-images // cores))
         return Lanes(lanes, min(wanted, share), loaders=2, decode_ahead=False)
-    lanes = [Lane(base, device, _FEWEST) for device in base.devices * _PER_GPU]
+    lanes = [
+        Lane(base, device, _FEWEST, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+        for device in base.devices * _PER_GPU
+    ]
     if batch_size == "auto":
         batch_size = largest_that_pays(lanes[0].rate)
     return Lanes(lanes, batch_size, loaders=cores, decode_ahead=True)

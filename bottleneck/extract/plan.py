@@ -1,87 +1,18 @@
 """Plan what to compute, as plain data that can be divided and sent to other processes."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from bottleneck.arguments import made
-from bottleneck.augment import Policy, find_policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError
+from bottleneck.extract.store import Target, find_targets
 from bottleneck.images import ImageItem, ImageSet
 from bottleneck.settings import StoreSettings
 
-__all__ = [
-    "Plan",
-    "Target",
-    "Task",
-    "count_cached",
-    "find_targets",
-    "find_tasks",
-    "plan_extraction",
-]
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """How a base's layers are stored.
-
-    Attributes
-    ----------
-    dtype : str
-        Data type of stored features.
-    policy : Policy or None
-        Augmentation policy of the stored views; None for unaugmented images.
-    """
-
-    dtype: str
-    policy: Policy | None
-
-    @property
-    def augmentation(self) -> dict[str, Any] | None:
-        """The part of the policy that enters fingerprints."""
-        return self.policy.as_dict() if self.policy else None
-
-    def fingerprint(self, base: FrozenBase, layer: str) -> str:
-        """Return the fingerprint of a base's layer."""
-        return base.fingerprint(layer, self.dtype, self.augmentation)
-
-
-@dataclass(frozen=True)
-class Target(_Storage):
-    """The banks of a base's features.
-
-    Attributes
-    ----------
-    banks : mapping of str to Bank
-        Layer to its bank.
-    """
-
-    banks: Mapping[str, Bank]
-
-    def by_bank(self, layers: Iterable[str]) -> dict[str, list[str]]:
-        """Return the names of the banks of some layers, with the layers of each.
-
-        Parameters
-        ----------
-        layers : iterable of str
-            Keys of `banks`.
-
-        Returns
-        -------
-        dict of str to list of str
-            Name of a bank to its layers.
-
-        Raises
-        ------
-        KeyError
-            A layer has no bank in this target.
-        """
-        found: dict[str, list[str]] = {}
-        for layer in layers:
-            found.setdefault(self.banks[layer].name, []).append(layer)
-        return found
+__all__ = ["Plan", "Task", "count_cached", "find_tasks", "plan_extraction"]
 
 
 @dataclass(frozen=True)
@@ -125,25 +56,19 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan(_Storage):
+class Plan:
     """The features missing from the banks of unaugmented images, or of augmented views.
 
     Attributes
     ----------
-    banks : dict of str to str
-        Layer to the name of its bank.
     items : tuple of ImageItem
         All distinct images that must be in the banks.
-    views : tuple of int
-        Views of each image that must be in the banks.
     tasks : tuple of Task
         The work to do. Images that lack the same layers form one task; an image is in several tasks
         if its views lack different layers.
     """
 
-    banks: dict[str, str]
     items: tuple[ImageItem, ...]
-    views: tuple[int, ...]
     tasks: tuple[Task, ...]
 
     @property
@@ -176,7 +101,7 @@ class Plan(_Storage):
         """
         items = tuple(item for item in self.items if item.digest in digests)
         tasks = tuple(task.only(digests) for task in self.tasks)
-        return replace(self, items=items, tasks=tuple(task for task in tasks if task.items))
+        return Plan(items, tuple(task for task in tasks if task.items))
 
     def divided(self, count: int) -> list["Plan"]:
         """Divide the plan into several plans with about the same amount of work.
@@ -198,39 +123,7 @@ class Plan(_Storage):
         return [self.only(set(digests[start::count])) for start in range(count)]
 
 
-def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
-    """Return the targets of a base: for unaugmented images and, if there are any, for views.
-
-    Parameters
-    ----------
-    base : FrozenBase
-        The base.
-    cache : Cache
-        The cache of the banks, which need not exist yet.
-    settings : StoreSettings
-        Data type, augmentation and number of views.
-
-    Returns
-    -------
-    list of Target
-        One or two targets.
-
-    Raises
-    ------
-    UnknownNameError, PathMissingError, UsageError
-        The augmentation is invalid, see `bottleneck.augment.find_policy`.
-    """
-    viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
-    targets = []
-    for policy in (None, *viewed):
-        target = Target(settings.dtype, policy, {})
-        names = {layer: target.fingerprint(base, layer) for layer in base.layers}
-        banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
-        targets.append(replace(target, banks=banks))
-    return targets
-
-
-def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0) -> list[Plan]:
+def plan_extraction(images: ImageSet, targets: Sequence[Target]) -> list[Plan]:
     """Find what each target lacks of the unaugmented images, or of views of the training images.
 
     Parameters
@@ -239,8 +132,6 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
         Images that must be in the banks.
     targets : sequence of Target
         The result of `find_targets`.
-    views : int
-        Number of augmented views of each training image.
 
     Returns
     -------
@@ -256,18 +147,14 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target], views: int = 0)
     """
     plans = []
     for target in targets:
-        policy = target.policy
-        chosen = [item for item in images.items if policy is None or item.split == "train"]
-        if policy and not chosen:
+        chosen = [item for item in images.items if not target.policy or item.split == "train"]
+        if target.policy and not chosen:
             raise DataError(
                 f"image set {images.name!r} has no train images, and only train images get "
                 f"augmented views; add train images, or leave `views` out"
             )
         items = tuple({item.digest: item for item in chosen}.values())
-        wanted = tuple(range(1, views + 1)) if policy else (0,)
-        names = {layer: bank.name for layer, bank in target.banks.items()}
-        tasks = find_tasks(items, target.banks, wanted)
-        plans.append(Plan(target.dtype, policy, names, items, wanted, tasks))
+        plans.append(Plan(items, find_tasks(items, target.banks, target.views)))
     return plans
 
 
@@ -296,7 +183,7 @@ def count_cached(
         As for `extract_features`.
     """
     settings = made(StoreSettings, settings, options)
-    plans = plan_extraction(images, find_targets(base, cache, settings), settings.views)
+    plans = plan_extraction(images, find_targets(base, cache, settings))
     lacking = set[str]().union(*(plan.lacking for plan in plans))
     return len(plans[0].items) - len(lacking), len(plans[0].items)
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from bottleneck.arguments import made
 from bottleneck.augment import Policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BadImageError, BottleneckError, CacheError
 from bottleneck.extract.compute import Progress, feature_batches, reference_features
-from bottleneck.extract.plan import Target, Task
-from bottleneck.extract.store import check_base
+from bottleneck.extract.plan import Task
+from bottleneck.extract.store import Target
 from bottleneck.images import ImageItem, ImageSet, read_file
 from bottleneck.records import Extraction
+from bottleneck.settings import StoreSettings
 
 __all__ = ["Recheck", "recheck_banks"]
 
@@ -113,7 +115,7 @@ def recheck_banks(
             else:
                 group[0].check.skip(error)
             continue
-        for same in _alike(group, lambda one: (one.target.policy, one.task.items, one.task.views)):
+        for same in _alike(group, lambda one: (one.policy, one.task.items, one.task.views)):
             _compare(base, same, progress or (lambda *_: None))
     for bank, check in zip(banks, checks, strict=True):
         if check.wrong:
@@ -125,27 +127,32 @@ def recheck_banks(
 
 @dataclass(frozen=True)
 class _Sample:
-    """Rows of a bank to recompute.
-
-    Attributes
-    ----------
-    bank : Bank
-        The bank of the rows.
-    check : Recheck
-        The result to fill in.
-    task : Task
-        Layers, images and a view of each image.
-    target : Target
-        The same bank for each layer.
-    arguments : dict
-        Arguments of the `FrozenBase` that computed them, without its layers.
-    """
+    """Rows of a bank to recompute: the result to fill in, and an extraction that stored them."""
 
     bank: Bank
     check: Recheck
+    run: Extraction
     task: Task
-    target: Target
-    arguments: dict[str, Any]
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy of the bank's views."""
+        info = self.bank.info
+        if info.policy is None or info.augmentation is None:
+            return None
+        return Policy.from_dict(info.policy, info.augmentation)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the extraction's `FrozenBase`, without its layers."""
+        run = self.run
+        return {
+            "model": run.model,
+            "weights": run.weights,
+            "pool": next((each.pool for each in run.layers if each.pool != "none"), "none"),
+            "precision": run.precision or "auto",  # imported features do not tell
+            **run.adjustments,
+        }
 
 
 def _plan(
@@ -167,29 +174,9 @@ def _plan(
         for layers, own in groups.items():
             try:
                 items = [i for s in sorted({run.image_set for run in own}) for i in read_set(s)]
-                task = _draw(bank, layers, items, images, seed)
-                yield _Sample(bank, check, task, _target(bank, task, own[-1]), _arguments(own[-1]))
+                yield _Sample(bank, check, own[-1], _draw(bank, layers, items, images, seed))
             except BottleneckError as error:
                 check.skip(error)
-
-
-def _target(bank: Bank, task: Task, run: Extraction) -> Target:
-    """Return the target in which an extraction stored a task's rows."""
-    info, policy = bank.info, None
-    if info.policy is not None and info.augmentation is not None:
-        policy = Policy.from_dict(info.policy, info.augmentation)
-    return Target(run.dtype, policy, dict.fromkeys(task.layers, bank))
-
-
-def _arguments(run: Extraction) -> dict[str, Any]:
-    """Return the arguments of an extraction's `FrozenBase`, without its layers."""
-    return {
-        "model": run.model,
-        "weights": run.weights,
-        "pool": next((each.pool for each in run.layers if each.pool != "none"), "none"),
-        "precision": run.precision or "auto",  # imported features do not tell
-        **run.adjustments,
-    }
 
 
 def _draw(
@@ -230,14 +217,16 @@ def _alike(samples: Iterable[_Sample], key: Callable[[_Sample], object]) -> list
 
 def _compare(base: FrozenBase, samples: Sequence[_Sample], report: Progress) -> None:
     """Recompute samples of the same images, and compare."""
-    task, policy = samples[0].task, samples[0].target.policy
+    task, policy = samples[0].task, samples[0].policy
     base = base.cut(layer for sample in samples for layer in sample.task.layers)
     canary = reference_features(base, policy)
     sound = []
     for sample in samples:
+        layers, bank = sample.task.layers, sample.bank
+        settings = made(StoreSettings, None, {"dtype": sample.run.dtype})
         try:
-            check_base(base, sample.target, canary)
-            sound += [(sample.bank, sample.check, layer) for layer in sample.task.layers]
+            Target(base, dict.fromkeys(layers, bank), canary, settings, policy)
+            sound += [(bank, sample.check, layer) for layer in layers]
         except CacheError as error:
             sample.check.skip(error)
     others = f" and {len(samples) - 1} more" if samples[1:] else ""

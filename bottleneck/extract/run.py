@@ -6,21 +6,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import CacheError, DataError, UsageError
-from bottleneck.extract.compute import (
-    Batch,
-    Progress,
-    feature_batches,
-    reference_features,
-    sorted_by_size,
-)
-from bottleneck.extract.plan import Plan, Task, find_targets, plan_extraction
-from bottleneck.extract.store import FeatureWriter
+from bottleneck.extract.compute import Batch, Progress, feature_batches, sorted_by_size
+from bottleneck.extract.plan import Plan, Task, find_tasks, plan_extraction
+from bottleneck.extract.store import Target, find_targets
 from bottleneck.images import ImageSet
 from bottleneck.records import Adjustments, Augmentation, ExtractedLayer, Extraction, RejectedImage
 from bottleneck.settings import BaseSettings, StoreSettings
@@ -30,7 +24,6 @@ __all__ = [
     "carry_out",
     "extract_features",
     "fill_banks",
-    "open_writers",
     "stored_batches",
     "usable_images",
 ]
@@ -99,7 +92,7 @@ def extract_features(
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)
-    plan = filling.plans[-1]  # of the views, if there are any
+    last = filling.targets[-1]  # of the views, if there are any
     extraction = Extraction(
         time=datetime.now(UTC).isoformat(),
         image_set=images.name,
@@ -110,7 +103,7 @@ def extract_features(
         adjustments=cast("Adjustments", base.adjustments),
         precision=base.precision,
         dtype=settings.dtype,
-        layers=[_described(base, layer, filling.plans) for layer in base.layers],
+        layers=[_described(base, layer, filling.targets) for layer in base.layers],
         images=len(usable.items),
         computed=filling.rows[0],
         cached=len({item.digest for item in usable.items}) - filling.rows[0],
@@ -121,46 +114,46 @@ def extract_features(
         seconds=round(time.monotonic() - started, 3),
         views=settings.views,
         views_computed=sum(filling.rows[1:]),
-        policy=plan.policy.name if plan.policy else None,
-        augmentation=cast("Augmentation | None", plan.augmentation),
+        policy=last.policy.name if last.policy else None,
+        augmentation=cast("Augmentation | None", last.augmentation),
     )
     return cache.record_run(extraction)
 
 
-def _described(base: FrozenBase, layer: str, plans: Sequence[Plan]) -> ExtractedLayer:
+def _described(base: FrozenBase, layer: str, targets: Sequence[Target]) -> ExtractedLayer:
     """Return the entry of a layer in the record of an extraction."""
-    plain, views = plans[0], plans[-1] if plans[-1].policy else None
+    plain, views = targets[0], targets[-1] if targets[-1].policy else None
     return ExtractedLayer(
         layer=layer,
         alias=base.network.alias(layer),
         aliases=list(base.network.layers[layer].aliases),
-        bank=plain.banks[layer],
-        fingerprint=plain.fingerprint(base, layer),
+        bank=plain.banks[layer].name,
+        fingerprint=plain.fingerprint(layer),
         pool=base.pools[layer],
         axes=base.axes[layer],
         shape=list(base.shapes[layer]),
-        view_bank=views.banks[layer] if views else None,
-        view_fingerprint=views.fingerprint(base, layer) if views else None,
+        view_bank=views.banks[layer].name if views else None,
+        view_fingerprint=views.fingerprint(layer) if views else None,
     )
 
 
 @dataclass(frozen=True)
 class Filling:
-    """The plan and result of an extraction.
+    """The result of computing and storing missing features.
 
     Attributes
     ----------
-    plans : list of Plan
-        Plans of unaugmented images and, if there are any, of views.
+    targets : list of Target
+        The banks of unaugmented images and, if there are any, of views.
     rows : list of int
-        Number of views computed for each plan, unaugmented images included.
+        Number of views computed for each target, unaugmented images included.
     bytes_written : int
         Size of the added features.
     bad : dict of str to str
         Digest to reason, for images that could not be used.
     """
 
-    plans: list[Plan]
+    targets: list[Target]
     rows: list[int]
     bytes_written: int
     bad: dict[str, str]
@@ -184,82 +177,55 @@ def fill_banks(
     Returns
     -------
     Filling
-        The plan, the result, and the images that could not be used.
+        The banks, what was computed, and the images that could not be used.
 
     Raises
     ------
     MissingExtraError, DataError, CacheError, FeatureOverflowError
         As for `extract_features`.
     """
-    writers = open_writers(base, cache, settings)
-    plans = plan_extraction(images, [writer.target for writer in writers], settings.views)
+    targets = find_targets(base, cache, settings)
+    plans = plan_extraction(images, targets)
     cache.check_writable()
-    done = Filling([], [], 0, {})
-    for plan, writer in zip(plans, writers, strict=True):
-        good = plan.only({item.digest for item in plan.items} - done.bad.keys())
-        own = carry_out(good, writer, settings.batch_size, progress)
-        rows, written = [*done.rows, *own.rows], done.bytes_written + own.bytes_written
-        done = Filling(plans, rows, written, done.bad | own.bad)
-    return done
-
-
-def open_writers(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[FeatureWriter]:
-    """Compare canaries, and return the writers of unaugmented images and of views.
-
-    Parameters
-    ----------
-    base : FrozenBase
-        The base.
-    cache : Cache
-        The cache to store features in.
-    settings : StoreSettings
-        Augmentation and storage.
-
-    Returns
-    -------
-    list of FeatureWriter
-        One or two writers.
-
-    Raises
-    ------
-    CacheError
-        A canary differs from the base's; see also `find_targets`.
-    """
-    return [
-        FeatureWriter(base, target, reference_features(base, target.policy), settings.compress)
-        for target in find_targets(base, cache, settings)
-    ]
+    all_rows, all_bytes, bad = [], 0, dict[str, str]()
+    for plan, target in zip(plans, targets, strict=True):
+        good = plan.only({item.digest for item in plan.items} - bad.keys())
+        rows, written, found = carry_out(good, target, progress)
+        all_rows.append(rows)
+        all_bytes += written
+        bad |= found
+    return Filling(targets, all_rows, all_bytes, bad)
 
 
 def carry_out(
-    plan: Plan,
-    writer: FeatureWriter,
-    batch_size: int | Literal["auto"] = "auto",
-    progress: Progress | None = None,
-) -> Filling:
+    plan: Plan, target: Target, progress: Progress | None = None
+) -> tuple[int, int, dict[str, str]]:
     """Compute and store a plan, and check that everything is there at the end.
 
     Parameters
     ----------
     plan : Plan
         The features to compute.
-    writer : FeatureWriter
-        The writer of unaugmented images or of views, like the plan.
-    batch_size : int or "auto"
-        Images per forward pass.
+    target : Target
+        The banks to store them in.
     progress : callable, optional
         Called with ``"extract"`` or ``"views"``, the number of images done and their total.
 
     Returns
     -------
-    Filling
+    rows : int
+        Number of views computed, unaugmented images included.
+    written : int
+        Bytes of their features.
+    bad : dict of str to str
+        Digest to reason, for images that could not be used.
 
     Raises
     ------
     CacheError, FeatureOverflowError
         Features cannot be written, or disappeared meanwhile; what was committed is kept.
     """
-    stage, found = "views" if plan.policy else "extract", len(plan.items) - len(plan.lacking)
+    stage, found = "views" if target.policy else "extract", len(plan.items) - len(plan.lacking)
     done = rows = written = 0
     bad: dict[str, str] = {}
 
@@ -270,8 +236,8 @@ def carry_out(
     report()
     try:
         for task in plan.tasks:
-            width = sum(map(writer.row_bytes, task.layers))
-            with closing(stored_batches(task, writer, batch_size)) as batches:
+            width = sum(map(target.row_bytes, task.layers))
+            with closing(stored_batches(task, target)) as batches:
                 for batch in batches:  # what was appended is committed, whatever ends the work
                     bad |= {item.digest: reason for item, reason in batch.rejected}
                     rows += len(batch.items)
@@ -280,35 +246,45 @@ def carry_out(
                     report()
     except BaseException:
         with suppress(CacheError):  # what stopped the work may be a full disk
-            writer.refresh()
+            target.refresh()
         raise
-    writer.finish(plan, bad)
-    return Filling([plan], [rows], written, bad)
+    _check_complete(plan, target, bad)
+    target.refresh()
+    return rows, written, bad
 
 
-def stored_batches(
-    task: Task, writer: FeatureWriter, batch_size: int | Literal["auto"]
-) -> Generator[Batch]:
-    """Compute a task and yield each batch once it is appended, see `FeatureWriter.write`.
+def _check_complete(plan: Plan, target: Target, bad: Mapping[str, str]) -> None:
+    """Check that the banks contain and describe everything in a plan, except bad images."""
+    target.describe(layer for layer, bank in target.banks.items() if bank.size)
+    planned = plan.items if plan.tasks else ()  # else they have just been found
+    tasks = find_tasks(planned, target.banks, target.views)
+    gone = {digest for task in tasks for digest in task.views} - bad.keys()
+    if gone:
+        raise CacheError(
+            f"{len(gone)} of {len(plan.items)} images disappeared from the cache during "
+            f"extraction, as another command removed parts; run the command again"
+        )
+
+
+def stored_batches(task: Task, target: Target) -> Generator[Batch]:
+    """Compute a task and yield each batch once it is appended, see `Target.write`.
 
     Parameters
     ----------
     task : Task
         Layers, and the views to compute of each image.
-    writer : FeatureWriter
-        The writer.
-    batch_size : int or "auto"
-        Images per forward pass.
+    target : Target
+        The banks to store them in.
 
     Yields
     ------
     Batch
     """
-    base = writer.base.cut(task.layers)
+    base = target.base.cut(task.layers)
     items = sorted_by_size(task.items, base.transform)
-    policy = writer.target.policy
-    batches = feature_batches(base, items, batch_size=batch_size, policy=policy, views=task.views)
-    return writer.write(batches, task.layers)
+    size, policy = target.settings.batch_size, target.policy
+    batches = feature_batches(base, items, batch_size=size, policy=policy, views=task.views)
+    return target.write(batches, task.layers)
 
 
 def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:

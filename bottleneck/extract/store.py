@@ -1,60 +1,130 @@
 """Store computed features as parts of banks."""
 
 import platform
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
+from typing import Any
 
 import numpy as np
 
+from bottleneck.augment import Policy, find_policy
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.cache import PartWriter, compression_options, store
+from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
 from bottleneck.errors import CacheError
-from bottleneck.extract.compute import Batch
-from bottleneck.extract.plan import Plan, Target, find_tasks
+from bottleneck.extract.compute import Batch, reference_features
 from bottleneck.records import BankRecord, StoredLayer
+from bottleneck.settings import StoreSettings
 
-__all__ = ["Canary", "FeatureWriter", "check_base"]
-
-Canary = Mapping[str, Sequence[Sequence[float]]]
-"""Layer to the reference features of three images, see `FrozenBase.canary`."""
+__all__ = ["Target", "find_targets"]
 
 _PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow", "simplejpeg")
 
 
 @dataclass(frozen=True)
-class FeatureWriter:
-    """Writes features into banks.
+class Target:
+    """The banks of a base's features, of unaugmented images or of augmented views.
 
     Attributes
     ----------
     base : FrozenBase
-        The base that computes them.
-    target : Target
-        The banks to write to.
-    canary : dict
-        Reference features of all layers of the base.
-    compress : str
-        Compression of parts: ``none``, ``lz4`` or ``zstd``.
+        The base that computes the features.
+    banks : mapping of str to Bank
+        Layer to its bank.
+    canary : mapping of str to sequence
+        Layer to the base's `reference_features`, which those of existing banks must equal.
+    settings : StoreSettings
+        Data type, compression and number of views.
+    policy : Policy or None
+        Augmentation policy of the stored views; None for unaugmented images.
 
     Raises
     ------
     MissingExtraError
         hdf5plugin, needed for compression, is not installed.
     CacheError
-        A bank has features that the base does not reproduce.
+        A bank has features that the base does not reproduce: the fingerprint or the reference
+        features differ.
     """
 
     base: FrozenBase
-    target: Target
-    canary: Canary
-    compress: str = "none"
+    banks: Mapping[str, Bank]
+    canary: Mapping[str, Sequence[Sequence[float]]]
+    settings: StoreSettings
+    policy: Policy | None
 
     def __post_init__(self) -> None:
-        compression_options(self.compress, np.empty((1, 1)))
-        check_base(self.base, self.target, self.canary)
+        compression_options(self.settings.compress, np.empty((1, 1)))
+        for layer, bank in self.banks.items():
+            fingerprint = self.fingerprint(layer)
+            if not bank.name.endswith(f"-{fingerprint[:12]}"):
+                raise CacheError(
+                    f"{self.base.model} with weights {self.base.weights_name!r} is not the base of "
+                    f"bank {bank.name}; give the weights and preprocessing that the bank was "
+                    f"computed with"
+                )
+            if bank.exists and bank.info.fingerprint != fingerprint:
+                raise CacheError(
+                    f"the fingerprint of bank {bank.name} does not match its name; move the bank "
+                    f"elsewhere"
+                )
+            if bank.describes(layer):
+                bank.check_canary(layer, self.canary[layer])
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The views of each image that must be in the banks."""
+        return tuple(range(1, self.settings.views + 1)) if self.policy else (0,)
+
+    @property
+    def augmentation(self) -> dict[str, Any] | None:
+        """The part of the policy that enters fingerprints."""
+        return self.policy.as_dict() if self.policy else None
+
+    def fingerprint(self, layer: str) -> str:
+        """Return the fingerprint of a layer.
+
+        Parameters
+        ----------
+        layer : str
+            A layer of the base.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+
+        Raises
+        ------
+        KeyError
+            The base does not have the layer.
+        """
+        return self.base.fingerprint(layer, self.settings.dtype, self.augmentation)
+
+    def by_bank(self, layers: Iterable[str]) -> dict[str, list[str]]:
+        """Return the names of the banks of some layers, with the layers of each.
+
+        Parameters
+        ----------
+        layers : iterable of str
+            Keys of `banks`.
+
+        Returns
+        -------
+        dict of str to list of str
+            Name of a bank to its layers.
+
+        Raises
+        ------
+        KeyError
+            A layer has no bank in this target.
+        """
+        found: dict[str, list[str]] = {}
+        for layer in layers:
+            found.setdefault(self.banks[layer].name, []).append(layer)
+        return found
 
     def row_bytes(self, layer: str) -> int:
         """Return the bytes of a view's features.
@@ -73,7 +143,7 @@ class FeatureWriter:
         KeyError
             The base does not have the layer.
         """
-        return np.dtype(self.target.dtype).itemsize * prod(self.base.shapes[layer])
+        return np.dtype(self.settings.dtype).itemsize * prod(self.base.shapes[layer])
 
     def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
         """Store batches of some layers, and yield each once it is appended.
@@ -99,17 +169,17 @@ class FeatureWriter:
         CacheError
             A part cannot be written.
         """
-        banks = self.target.by_bank(layers)
+        banks, settings = self.by_bank(layers), self.settings
         writers: dict[str, PartWriter] = {}
         with closing(batches), ExitStack() as stack:
             for batch in batches:
                 if batch.items and not writers:
                     for layer, values in batch.features.items():
-                        store(values, self.target.dtype, layer)  # only what can be gets a bank
-                    self._describe(layers)
+                        store(values, settings.dtype, layer)  # only what can be gets a bank
+                    self.describe(layers)
                     for name, (first, *_) in banks.items():
-                        writer = self.target.banks[first].writer(
-                            self.target.dtype, share=len(banks), compress=self.compress
+                        writer = self.banks[first].writer(
+                            settings.dtype, share=len(banks), compress=settings.compress
                         )
                         writers[name] = stack.enter_context(writer)
                 digests, views = [item.digest for item in batch.items], np.array(batch.views)
@@ -118,42 +188,21 @@ class FeatureWriter:
                     writer.append(digests, own, views=views)
                 yield batch
 
-    def finish(self, plan: Plan, bad: Container[str]) -> None:
-        """Check that the banks contain and describe everything in a plan, except bad images.
+    def describe(self, layers: Iterable[str]) -> None:
+        """Add layers to ``bank.json`` that are not there yet.
 
         Parameters
         ----------
-        plan : Plan
-            The plan that was carried out.
-        bad : container of str
-            SHA-256 of images that could not be used.
+        layers : iterable of str
+            Keys of `banks` and of `canary`.
 
         Raises
         ------
         CacheError
-            Something is missing.
+            The cache cannot be written.
         """
-        self._describe([layer for layer, bank in self.target.banks.items() if bank.size])
-        planned = plan.items if plan.tasks else ()  # else they have just been found
-        tasks = find_tasks(planned, self.target.banks, plan.views)
-        gone = {digest for task in tasks for digest in task.views if digest not in bad}
-        if gone:
-            raise CacheError(
-                f"{len(gone)} of {len(plan.items)} images disappeared from the cache during "
-                f"extraction, as another command removed parts; run the command again"
-            )
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Update each ``features.h5`` to the current parts."""
-        for bank in self.target.banks.values():
-            if bank.view_file_is_old:
-                bank.rebuild_view_file()
-
-    def _describe(self, layers: Sequence[str]) -> None:
-        """Add layers to ``bank.json`` that are not there yet."""
         for layer in layers:
-            bank = self.target.banks[layer]
+            bank = self.banks[layer]
             if bank.describes(layer):
                 continue
             details = StoredLayer(
@@ -161,49 +210,57 @@ class FeatureWriter:
                 shape=list(self.base.shapes[layer]),
                 canary=[list(values) for values in self.canary[layer]],
             )
-            decides = self.base.provenance(layer, self.target.dtype, self.target.augmentation)
+            decides = self.base.provenance(layer, self.settings.dtype, self.augmentation)
             record = BankRecord(
-                fingerprint=self.target.fingerprint(self.base, layer),
+                fingerprint=self.fingerprint(layer),
                 model=self.base.model,
                 weights_name=self.base.weights_name,
                 weights_random=self.base.weights_random,
                 versions={"python": platform.python_version()}
                 | {package: version(package) for package in _PACKAGES},
-                policy=self.target.policy.name if self.target.policy else None,
+                policy=self.policy.name if self.policy else None,
                 layers={layer: details},
                 **decides | {"transform": self.base.transform},
             )
             bank.describe(record)
 
+    def refresh(self) -> None:
+        """Update each ``features.h5`` to the current parts."""
+        for bank in self.banks.values():
+            if bank.view_file_is_old:
+                bank.rebuild_view_file()
 
-def check_base(base: FrozenBase, target: Target, canary: Canary) -> None:
-    """Raise `CacheError` if a base does not reproduce the features of a bank.
+
+def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
+    """Return the targets of a base: for unaugmented images and, if there are any, for views.
 
     Parameters
     ----------
     base : FrozenBase
         The base.
-    target : Target
-        The banks.
-    canary : mapping of str to sequence
-        Layer to reference features, as `FrozenBase.canary` returns them.
+    cache : Cache
+        The cache of the banks, which need not exist yet.
+    settings : StoreSettings
+        Augmentation, number of views and storage.
+
+    Returns
+    -------
+    list of Target
+        One or two targets.
 
     Raises
     ------
-    CacheError
-        The fingerprint or reference features of a bank differ from the base's.
+    UnknownNameError, PathMissingError, UsageError
+        The augmentation is invalid, see `bottleneck.augment.find_policy`.
+    MissingExtraError, CacheError
+        See `Target`.
     """
-    for layer, bank in target.banks.items():
-        fingerprint = target.fingerprint(base, layer)
-        if not bank.name.endswith(f"-{fingerprint[:12]}"):
-            raise CacheError(
-                f"{base.model} with weights {base.weights_name!r} is not the base of bank "
-                f"{bank.name}; give the weights and preprocessing that the bank was computed with"
-            )
-        if bank.exists and bank.info.fingerprint != fingerprint:
-            raise CacheError(
-                f"the fingerprint of bank {bank.name} does not match its name; move the bank "
-                f"elsewhere"
-            )
-        if bank.describes(layer):
-            bank.check_canary(layer, canary[layer])
+    viewed = [find_policy(settings.augment)] if settings.views and settings.augment else []
+    targets = []
+    for policy in (None, *viewed):
+        augmentation = policy.as_dict() if policy else None
+        names = {each: base.fingerprint(each, settings.dtype, augmentation) for each in base.layers}
+        banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
+        canary = reference_features(base, policy)
+        targets.append(Target(base, banks, canary, settings, policy))
+    return targets

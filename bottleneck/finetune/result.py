@@ -67,7 +67,7 @@ def write_result(
         epochs=len(state.history),
         validation={key: fitted.scores[key] for key in ("accuracy", "log_loss")},
     )
-    weights = load_weights(model, start.base.settings.weights).state
+    weights = load_weights(model, start.base.settings.weights)[1].load()
     for name, each in training.network.tuned_state().items():
         part, _, own = name.partition(".")
         if part == "upper" and own in weights:

@@ -240,9 +240,9 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
 def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Training:
     """Build the network, check that it reproduces the head's scores, and add the images."""
     source, network, settings = start.source, start.base.network, start.settings
-    weights = load_weights(find_model(source.model), start.base.settings.weights)
+    _, weights = load_weights(find_model(source.model), start.base.settings.weights)
     tuned = TunedNetwork(
-        upper_part(network, start.split, weights.state | network.constants),
+        upper_part(network, start.split, weights.load() | network.constants),
         start.head.to_module(),
         start.split,
         how=source.pool,

@@ -275,8 +275,8 @@ def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
     stored = StoreSettings(views=how.views or 0, augment=how.augment, dtype=how.dtype)
     filling = fill_banks(start.chosen, lower, cache, stored, progress=progress)
     banks: dict[int, Bank] = {}
-    for plan in filling.plans:
-        banks |= dict.fromkeys(plan.views, cache.named(plan.banks[lower.layers[0]]))
+    for target in filling.targets:
+        banks |= dict.fromkeys(target.views, target.banks[lower.layers[0]])
     return replace(start, chosen=usable_images(start.chosen, filling.bad), banks=banks)
 
 

@@ -3,8 +3,9 @@
 import csv
 import hashlib
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -257,24 +258,45 @@ def read_file(item: ImageItem) -> bytes:
     return data
 
 
-def in_threads(work: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
-    """Call a function on each item in a few threads, with a limited number of waiting results.
+def in_threads(
+    work: Callable[[_In], _Out],
+    items: Iterable[_In],
+    *,
+    workers: int = 4,
+    waiting: int = _AHEAD,
+    initializer: Callable[[], None] | None = None,
+) -> Generator[_Out]:
+    """Call a function on each item in threads, ahead of the reader.
 
     Parameters
     ----------
     work : callable
         Called with an item.
-    items : sequence
-        Items in order.
+    items : iterable
+        Items in order, read lazily.
+    workers : int
+        Number of threads.
+    waiting : int
+        Maximum number of items started before the result of the first is read.
+    initializer : callable, optional
+        Called in each thread when it starts.
 
     Yields
     ------
     object
         The result for each item, in order.
     """
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for start in range(0, len(items), _AHEAD):
-            yield from pool.map(work, items[start : start + _AHEAD])
+    begun: deque[Future[_Out]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=initializer)
+    try:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > waiting:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def digest_all(
