@@ -198,6 +198,42 @@ def test_an_error_of_the_reader_comes_through():
         stream_path(read, y, np.ones((500, 1)), [1.0], "logistic")
 
 
+def test_an_error_while_several_are_solved_comes_through():
+    """It ends the threads of all folds and values of C."""
+    X, y = problem(3)
+    begun: list[int] = []
+
+    def read() -> Iterator[np.ndarray]:
+        begun.append(1)
+        yield X[:200]
+        if len(begun) > 4:
+            raise OSError("gone")
+        yield X[200:]
+
+    with pytest.raises(OSError, match="gone"):
+        stream_path(read, y, folds_of(500), GRID, "softmax")
+
+
+def test_folds_and_values_of_c_share_passes():
+    """All together take about as many as the one that takes the most alone."""
+    X, y = problem(3)
+    counts = folds_of(500)
+    begun: list[int] = []
+
+    def read() -> Iterator[np.ndarray]:
+        begun.append(1)
+        yield X
+
+    alone = []
+    for C in GRID:
+        for fold in range(3):
+            stream_path(read, y, counts[:, [fold]], [C], "softmax")
+            alone.append(len(begun))
+            begun.clear()
+    stream_path(read, y, counts, GRID, "softmax")
+    assert len(begun) <= 1.2 * max(alone)
+
+
 def test_moments_are_those_of_a_reduction():
     """With means much larger than deviations, and with variance only in held-out rows."""
     generator = np.random.default_rng(0)

@@ -1,9 +1,10 @@
 """Fit linear classifiers on features that do not fit into memory, in passes over the rows.
 
-The objective and the solver are those of `bottleneck.solvers.path`, but all folds are one problem,
-so that one pass over the rows gives the objectives and gradients of all. Instead of standardising
-rows for each fold, its weights are scaled. The preconditioner is built from a sample of rows, which
-the first pass gathers together with the means and standard deviations.
+The objective and the solver are those of `bottleneck.solvers.path`, but as many folds and values
+of C as fit into memory are solved side by side, so that one pass over the rows gives the objectives
+and gradients of all. Instead of standardising rows for each fold, its weights are scaled. The
+preconditioner is built from a sample of rows, which the first pass gathers together with the means
+and standard deviations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bottleneck.solvers.losses import Targets
-from bottleneck.solvers.path import Evaluate, PathPoint, Preconditioner, evaluate_rows, follow_path
+from bottleneck.solvers.losses import Targets, evaluate_rows
+from bottleneck.solvers.path import PathPoint, Preconditioner, follow_path
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
@@ -72,7 +73,7 @@ def stream_path(
         Approximate relative tolerance of the objective, as for `fit_path`.
     most_bytes : int
         Memory limit, without the blocks, the labels, the weights and the result. It decides how
-        many folds are solved at a time, at least one.
+        many folds and values of `C` are solved side by side, at least one.
     progress : callable, optional
         Called after each block with the number of the pass and the number of its rows done.
 
@@ -93,10 +94,10 @@ def stream_path(
     a_fold = 8 * _ARRAYS * (preconditioner.width + 1) * targets.width
     at_once = max(1, most_bytes // 2 // a_fold)
     points = follow_path(
-        rows.evaluation,
+        rows.evaluate,
         grid,
+        weights,
         targets=targets,
-        weights=weights,
         preconditioner=preconditioner,
         tolerance=tolerance,
         at_once=at_once,
@@ -174,22 +175,18 @@ class _Rows:
         weight = point.weight / self._scales[:, None]
         return replace(point, weight=weight, bias=point.bias - weight @ self._centre)
 
-    def evaluation(self, folds: slice) -> Evaluate:
-        """Return a function that makes a pass for the losses and gradients of some folds."""
+    def evaluate(self, folds: list[int], columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Make a pass for the losses and gradients of some folds."""
         scales = np.repeat(self._scales[folds], self._targets.width, axis=0).T
-
-        def evaluation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            own = np.vstack([columns[:-1] / scales, columns[-1:]]).astype(np.float32)
-            losses, gradient = np.zeros(()), np.zeros_like(columns)
-            for rows, values in self._pieces(columns.shape[1]):
-                weights = self._weights[rows, folds].astype(np.float32)
-                loss, slopes = evaluate_rows(values, self._targets.take(rows), weights, own)
-                losses = losses + loss
-                gradient += slopes
-            gradient[:-1] /= scales
-            return losses, gradient
-
-        return evaluation
+        own = np.vstack([columns[:-1] / scales, columns[-1:]]).astype(np.float32)
+        losses, gradient = np.zeros(()), np.zeros_like(columns)
+        for rows, values in self._pieces(columns.shape[1]):
+            weights = self._weights[rows, folds].astype(np.float32)
+            loss, slopes = evaluate_rows(values, self._targets.take(rows), weights, own)
+            losses = losses + loss
+            gradient += slopes
+        gradient[:-1] /= scales
+        return losses, gradient
 
     def _pieces(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield blocks of centred rows, in an array that is reused for the next block."""
