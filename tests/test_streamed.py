@@ -173,20 +173,6 @@ def test_rows_beyond_every_margin_do_not_upset_what_bends():
     assert np.allclose(X @ point.weight[0].T + point.bias[0], 2 * y[:, None] - 1, atol=1e-2)
 
 
-def test_progress_tells_passes_and_rows():
-    X, y = problem(2)
-    seen: list[tuple[int, int]] = []
-    begun: list[int] = []
-
-    def read() -> Iterator[np.ndarray]:
-        begun.append(1)
-        yield X[:200]
-        yield X[200:]
-
-    stream_path(read, y, np.ones((500, 1)), [1.0], "logistic", progress=lambda *at: seen.append(at))
-    assert seen == [(number + 1, rows) for number in range(len(begun)) for rows in (200, 500)]
-
-
 def test_an_error_of_the_reader_comes_through():
     X, y = problem(2)
 

@@ -28,7 +28,7 @@ Evaluate = Callable[[list[int], np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Takes the folds of p problems, and their weights and intercepts (r + 1, p k), the intercepts
 last; returns the weighted losses, summed over the rows, (p, k) or (p, 1) for softmax, and their
 gradient (r + 1, p k)."""
-Solution = tuple[np.ndarray, np.ndarray, bool]
+_Minimum = tuple[np.ndarray, np.ndarray, bool]
 """Weights and intercepts (r + 1, k), objectives (k,) or (1,), and whether the solver converged."""
 
 _RANK = 100
@@ -225,33 +225,35 @@ def follow_path(
     """
     totals = weights.sum(axis=0).reshape(weights.shape[1], -1).mean(axis=1)
     solve = partial(_minimise, targets=targets, preconditioner=preconditioner, tolerance=tolerance)
-    found: dict[tuple[float, int], Solution] = {}
+    found: dict[float, list[_Minimum]] = {C: [] for C in sorted(set(grid))}
     for folds in _batches(range(len(totals)), at_once):
-        start = dict.fromkeys(folds, np.zeros((preconditioner.width + 1, targets.width)))
-        for some in _batches(sorted(set(grid)), at_once // len(folds)):
-            problems = [(C, fold) for C in some for fold in folds]
+        last = [np.zeros((preconditioner.width + 1, targets.width))] * len(folds)
+        for some in _batches(list(found), at_once // len(folds)):
             tasks = [
-                partial(solve, start=start[fold], C=C, total=totals[fold]) for C, fold in problems
+                partial(solve, start=start, C=C, total=totals[fold])
+                for C in some
+                for fold, start in zip(folds, last, strict=True)
             ]
-            solved = _side_by_side(evaluate, tasks, [fold for _, fold in problems])
-            found |= zip(problems, solved, strict=True)
-            start = {fold: found[some[-1], fold][0] for fold in folds}
+            solved = _side_by_side(evaluate, tasks, [*folds] * len(some))
+            last = [solution for solution, _, _ in solved[-len(folds) :]]
+            for number, each in enumerate(solved):
+                found[some[number // len(folds)]].append(each)
     points = []
     for C in grid:
-        parts = zip(*(found[C, fold] for fold in range(len(totals))), strict=True)
-        columns, objective, converged = map(np.stack, parts)
+        columns, objective, converged = map(np.stack, zip(*found[C], strict=True))
         weight, bias = columns[:, :-1].swapaxes(1, 2), columns[:, -1]
         points.append(PathPoint(C, weight, bias, objective, converged))
     return points
 
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), max(1, size))]
+    size = max(1, size)
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _side_by_side(
-    evaluate: Evaluate, tasks: Sequence[Callable[..., Solution]], folds: list[int]
-) -> list[Solution]:
+    evaluate: Evaluate, tasks: Sequence[Callable[..., _Minimum]], folds: list[int]
+) -> list[_Minimum]:
     """Run the minimisers of some folds, and evaluate together what they ask for.
 
     Each has a thread, as SciPy's can't be paused otherwise, but only one thread runs at a time.
@@ -260,14 +262,14 @@ def _side_by_side(
         return [tasks[0](partial(evaluate, folds))]
     asked: SimpleQueue[tuple[int, np.ndarray, Future[Any]] | None] = SimpleQueue()
 
-    def ask(fold: int, columns: np.ndarray) -> Any:
-        answer: Future[Any] = Future()
-        asked.put((fold, columns, answer))
-        return answer.result()
+    def run(task: Callable[..., _Minimum], fold: int) -> _Minimum:
+        def ask(columns: np.ndarray) -> Any:
+            answer: Future[Any] = Future()
+            asked.put((fold, columns, answer))
+            return answer.result()
 
-    def run(task: Callable[..., Solution], fold: int) -> Solution:
         try:
-            return task(partial(ask, fold))
+            return task(ask)
         finally:
             asked.put(None)
 
@@ -284,10 +286,9 @@ def _side_by_side(
                 for answer in answers:
                     answer.cancel()
                 raise
-            gradients = np.hsplit(gradient, len(own))
             waiting = []
-            for answer, found in zip(answers, zip(losses, gradients, strict=True), strict=True):
-                answer.set_result(found)
+            for answer, *each in zip(answers, losses, np.hsplit(gradient, len(own)), strict=True):
+                answer.set_result(each)
                 waiting.append(asked.get())
     return [each.result() for each in running]
 
@@ -301,7 +302,7 @@ def _minimise(
     targets: Targets,
     preconditioner: Preconditioner,
     tolerance: float,
-) -> Solution:
+) -> _Minimum:
     """Return what L-BFGS-B finds from `start` on, for rows of a total weight.
 
     Its variables are P^(1/2) scale^(-1/2) columns, where P is the preconditioner and `scale` the
