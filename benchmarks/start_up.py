@@ -30,7 +30,7 @@ STOPPED = f"""
 import os, sys
 from bottleneck.cli import main
 from bottleneck.heads import Head
-from bottleneck.heads.recipes import Iterated
+from bottleneck.heads.recipes import Linear
 load = Head.load
 
 def stop(*_):
@@ -38,7 +38,7 @@ def stop(*_):
     os._exit({TORCH} if heavy else {LIGHT})
 
 """
-AT_THE_FIRST_FOLD = STOPPED + "Iterated.held_out = stop\nmain(sys.argv[1:])"
+AT_THE_FIRST_FOLD = STOPPED + "Linear.held_out = stop\nmain(sys.argv[1:])"
 WITH_THE_HEAD = STOPPED + "Head.load = lambda folder: stop(load(folder))\nmain(sys.argv[1:])"
 
 

@@ -173,20 +173,6 @@ def test_rows_beyond_every_margin_do_not_upset_what_bends():
     assert np.allclose(X @ point.weight[0].T + point.bias[0], 2 * y[:, None] - 1, atol=1e-2)
 
 
-def test_progress_tells_passes_and_rows():
-    X, y = problem(2)
-    seen: list[tuple[int, int]] = []
-    begun: list[int] = []
-
-    def read() -> Iterator[np.ndarray]:
-        begun.append(1)
-        yield X[:200]
-        yield X[200:]
-
-    stream_path(read, y, np.ones((500, 1)), [1.0], "logistic", progress=lambda *at: seen.append(at))
-    assert seen == [(number + 1, rows) for number in range(len(begun)) for rows in (200, 500)]
-
-
 def test_an_error_of_the_reader_comes_through():
     X, y = problem(2)
 
@@ -196,6 +182,42 @@ def test_an_error_of_the_reader_comes_through():
 
     with pytest.raises(OSError, match="gone"):
         stream_path(read, y, np.ones((500, 1)), [1.0], "logistic")
+
+
+def test_an_error_while_several_are_solved_comes_through():
+    """It ends the threads of all folds and values of C."""
+    X, y = problem(3)
+    begun: list[int] = []
+
+    def read() -> Iterator[np.ndarray]:
+        begun.append(1)
+        yield X[:200]
+        if len(begun) > 4:
+            raise OSError("gone")
+        yield X[200:]
+
+    with pytest.raises(OSError, match="gone"):
+        stream_path(read, y, folds_of(500), GRID, "softmax")
+
+
+def test_folds_and_values_of_c_share_passes():
+    """All together take about as many as the one that takes the most alone."""
+    X, y = problem(3)
+    counts = folds_of(500)
+    begun: list[int] = []
+
+    def read() -> Iterator[np.ndarray]:
+        begun.append(1)
+        yield X
+
+    alone = []
+    for C in GRID:
+        for fold in range(3):
+            stream_path(read, y, counts[:, [fold]], [C], "softmax")
+            alone.append(len(begun))
+            begun.clear()
+    stream_path(read, y, counts, GRID, "softmax")
+    assert len(begun) <= 1.2 * max(alone)
 
 
 def test_moments_are_those_of_a_reduction():

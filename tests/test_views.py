@@ -261,7 +261,7 @@ def test_folds_hold_out_plain_rows_and_are_those_without_views(crowded):
     for fold, expected in zip(problem.folds(5), alone.folds(5), strict=True):
         assert np.array_equal(fold.held, np.concatenate([expected.held, np.zeros(80, bool)]))
         assert np.array_equal(fold.fit, np.tile(expected.fit, 3))
-    everyone = np.ones((120, 1), bool)
+    everyone = np.ones(120, bool)
     balanced = make_problem(
         problem.X, np.tile(y, 3), recipe_of("softmax"), TrainingSettings(balanced=True)
     ).counts(everyone)

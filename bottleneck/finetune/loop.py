@@ -16,7 +16,7 @@ from bottleneck.errors import DataError
 from bottleneck.finetune.data import Activations, Batches
 from bottleneck.finetune.network import TunedNetwork
 from bottleneck.heads import Head
-from bottleneck.heads.problem import row_counts
+from bottleneck.heads.problem import row_weights
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets
 from bottleneck.settings import FinetuneSettings
@@ -51,7 +51,7 @@ class Labelled:
 
     def counts(self, *, balanced: bool) -> torch.Tensor:
         """Return sample weights for training: mean 1, float32 of shape (n, 1) or (n, k)."""
-        counts = row_counts(self.targets, self.weights[:, None], balanced=balanced)[:, 0]
+        counts = row_weights(self.targets, self.weights, balanced=balanced)
         scaled = (counts / counts.mean()).astype(np.float32)
         return torch.from_numpy(scaled.reshape(len(scaled), -1))
 

@@ -130,7 +130,7 @@ class _Training:
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), settings.learning_rate, weight_decay=_WEIGHT_DECAY
         )
-        counts = problem.counts(np.ones((len(problem.rows), 1), dtype=bool))[:, 0]
+        counts = problem.counts(np.ones(len(problem.rows), dtype=bool))
         self._weights = self._moved(counts / counts.mean()).float().reshape(len(counts), -1)
 
     def step_through(self) -> dict[str, float]:

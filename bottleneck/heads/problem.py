@@ -1,6 +1,6 @@
 """The data that a head is fitted on, and which rows are held out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
 
@@ -10,11 +10,12 @@ from bottleneck.errors import DataError
 from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments, reduce_rows
+from bottleneck.solvers.closed_form import Solution
 
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
 
-__all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_counts"]
+__all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_weights", "streamed_scores"]
 
 Rows: TypeAlias = "np.ndarray | StreamedRows"
 """Features in memory, or streamed if they do not fit into it."""
@@ -114,19 +115,19 @@ class Problem:
         return self.weights if fit is None else self.weights * fit
 
     def counts(self, fit: np.ndarray) -> np.ndarray:
-        """Return the weight of each row in each fold, 0 where it is not fitted on.
+        """Return the weight of each row, 0 where it is not fitted on.
 
         Parameters
         ----------
         fit : np.ndarray
-            bool of shape (n, f).
+            bool of shape (n,).
 
         Returns
         -------
         np.ndarray
-            Shape (n, f), or (n, f, k) if a row has a weight for each of its classes.
+            Shape (n,), or (n, k) if a row has a weight for each of its classes.
         """
-        return row_counts(self.targets, fit * self.weights[:, None], balanced=self.balanced)
+        return row_weights(self.targets, fit * self.weights, balanced=self.balanced)
 
     def take(self, rows: np.ndarray) -> Self:
         """Return the problem restricted to some rows.
@@ -218,36 +219,72 @@ class Problem:
         return min(each), self.targets.classes[int(np.argmin(each))]
 
 
-def row_counts(targets: Targets, counts: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return the weight of each row in each fold, as `Problem.counts` does.
+def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.ndarray:
+    """Return the weight of each row in a fit, as `Problem.counts` does.
 
     Parameters
     ----------
     targets : Targets
         Labels of the n rows.
-    counts : np.ndarray
-        Shape (n, f): sample weights, 0 where a row is not fitted on.
+    weights : np.ndarray
+        Shape (n,): sample weights, 0 where a row is not fitted on.
     balanced : bool
-        Whether each class has the same total weight in a fold, however many rows it has there.
+        Whether each class has the same total weight, however many rows it has.
 
     Returns
     -------
     np.ndarray
-        Shape (n, f); or (n, f, k) if `balanced` and rows may have several classes.
+        Shape (n,); or (n, k) if `balanced` and rows may have several classes.
     """
     if not balanced:
-        return np.asarray(counts)
-    total = counts.sum(axis=0)
+        return weights
+    total, members = weights.sum(), weights @ targets.indicators
     if targets.multilabel:
-        indicators = targets.codes[:, None, :]
-        members = np.where(indicators, counts[..., None], 0).sum(axis=0)
-        each = np.where(indicators, members, total[:, None] - members)
-        return np.asarray(counts[..., None] * total[:, None] / (2 * each))
-    k = len(targets.classes)
-    members = np.stack(
-        [np.bincount(targets.codes, weights=fold, minlength=k) for fold in counts.T], axis=1
-    )
-    return np.asarray(counts * (total / (k * members))[targets.codes])
+        each = np.where(targets.codes, members, total - members)
+        return np.asarray(weights[:, None] * total / (2 * each))
+    return np.asarray(weights * (total / (len(members) * members))[targets.codes])
+
+
+def streamed_scores(
+    X: "StreamedRows", folds: Sequence[Fold], solutions: Sequence[Sequence[Solution]]
+) -> Iterator[list[np.ndarray]]:
+    """Yield the scores of each fold's held-out rows by the solutions for each `C`.
+
+    Each pass computes scores for as many values of `C` as fit a quarter of the memory.
+
+    Parameters
+    ----------
+    X : StreamedRows
+        Shape (n, d).
+    folds : sequence of Fold
+        f folds of the n rows.
+    solutions : sequence of sequence of Solution
+        For each `C`, the solution of each fold.
+
+    Yields
+    ------
+    list of np.ndarray
+        For each fold, scores of shape (m, k).
+
+    Raises
+    ------
+    CacheError
+        The cache lacks rows, or a part is damaged.
+    """
+    n_scores = sum(int(fold.held.sum()) for fold in folds) * len(solutions[0][0][1])
+    at_once = max(1, X.memory // (16 * n_scores))
+    for first in range(0, len(solutions), at_once):
+        some = solutions[first : first + at_once]
+        found: list[list[list[np.ndarray]]] = [[[] for _ in folds] for _ in some]
+        start = 0
+        for block in X.blocks():
+            for number, fold in enumerate(folds):
+                rows = block[fold.held[start : start + len(block)]].astype(np.float32)
+                for own, solved in zip(found, some, strict=True):
+                    weight, bias, _ = solved[number]
+                    own[number].append(rows @ weight.T + bias)
+            start += len(block)
+        yield from ([np.concatenate(each) for each in own] for own in found)
 
 
 def _strata(targets: Targets, folds: int) -> np.ndarray:

@@ -3,16 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from bottleneck.heads.models import Affine, Neighbours
-from bottleneck.heads.problem import Fitted, Fold, Problem, Progress
-from bottleneck.heads.streaming import Pair, pairs_of, stream, stream_scores
+from bottleneck.heads.problem import Fitted, Fold, Problem, Progress, streamed_scores
 from bottleneck.settings import MLPSettings
 from bottleneck.solvers import Reduction, threads_for
-from bottleneck.solvers.closed_form import fit_centroids, fit_lda, fit_ridge
+from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit_ridge
+
+if TYPE_CHECKING:
+    from bottleneck.solvers.path import PathPoint
 
 __all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
 
@@ -20,11 +22,9 @@ C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _STOPPING_FOLDS = 5
 """Number of folds for a network, of which the first is held out for early stopping."""
 
-Solved = Iterator[tuple[list[Pair], bool]]
-"""For each `C`, the solutions of all folds on reduced rows, and whether all converged."""
-Method = Callable[[Problem, Reduction, np.ndarray, Sequence[Any]], Solved]
-"""Fits a reduced problem on all folds, bool of shape (n, f), for all values of `C`; a recipe
-without `C` gets one value, None."""
+ClosedForm = Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any]], Sequence[Solution]]
+"""Takes reduced rows, their classes, their sample weights and the values of `C`, or one None; see
+`bottleneck.solvers.closed_form`."""
 
 
 class Recipe(ABC):
@@ -54,7 +54,7 @@ class Recipe(ABC):
     grid: Sequence[Any] = (None,)
     margins: bool = False
     multilabel: bool = True
-    streams: ClassVar[bool] = False
+    streams: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:  # noqa: D102 - see Attributes
@@ -82,7 +82,6 @@ class Recipe(ABC):
             The training of a network diverged.
         """
 
-    @abstractmethod
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
     ) -> Iterator[list[np.ndarray]]:
@@ -107,81 +106,108 @@ class Recipe(ABC):
         DataError
             The training of a network diverged.
         """
+        for value in grid:
+            fitted = [self.fit(problem.take(fold.fit), value).model for fold in folds]
+            yield [
+                model.scores(problem.rows[fold.held])
+                for model, fold in zip(fitted, folds, strict=True)
+            ]
 
 
 @dataclass(frozen=True)
 class Linear(Recipe):
-    """A classifier with scores linear in the features, fitted on reduced rows."""
+    """A classifier with scores linear in the features.
+
+    Attributes
+    ----------
+    solver : str or callable
+        A loss, which is minimised iteratively and takes streamed features, too; or a closed form.
+    """
 
     name: str
-    method: Method
+    solver: str | ClosedForm
     parameter: str | None = "C"
     grid: Sequence[float | None] = C_GRID
     margins: bool = False
     multilabel: bool = True
 
-    def fit(self, problem: Problem, value: float | None) -> Fitted:
-        """As `Recipe.fit`."""
-        reduction, everyone = problem.reduction(), np.ones((len(problem.X), 1), dtype=bool)
-        (([pair], converged),) = self.method(problem, reduction, everyone, [value])
-        weight, bias = reduction.lift(*pair, problem.rows)
-        return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
-
-    def held_out(
-        self, problem: Problem, folds: Sequence[Fold], grid: Sequence[float | None]
-    ) -> Iterator[list[np.ndarray]]:
-        """As `Recipe.held_out`."""
-        found: list[list[np.ndarray]] = [[] for _ in grid]
-        # Standard deviations differ between folds; without them, one reduction serves all folds.
-        for some in [[fold] for fold in folds] if problem.standardize else [list(folds)]:
-            fit = np.stack([fold.fit for fold in some], axis=1)
-            reduction = problem.reduction(some[0].fit if problem.standardize else None)
-            solved = self.method(problem, reduction, fit, grid)
-            for own, (pairs, _) in zip(found, solved, strict=True):
-                for fold, (weight, bias) in zip(some, pairs, strict=True):
-                    own.append(reduction.rows[fold.held] @ weight.T + bias)
-        yield from found
-
-
-@dataclass(frozen=True)
-class _Path:
-    """A solver for all values of `C` and all folds at once."""
-
-    loss: str
-
-    def __call__(
-        self, problem: Problem, reduction: Reduction, fit: np.ndarray, grid: Sequence[float]
-    ) -> Solved:
-        from bottleneck.solvers.path import fit_path
-
-        codes, counts = problem.targets.codes, problem.counts(fit)
-        for point in fit_path(reduction.rows, codes, counts, grid, self.loss):
-            yield pairs_of(point, codes, self.loss), bool(point.converged.all())
-
-
-@dataclass(frozen=True)
-class Iterated(Linear):
-    """A linear classifier fitted iteratively, which can also stream features in blocks."""
-
-    method: _Path
-    streams: ClassVar[bool] = True
+    @property
+    def streams(self) -> bool:  # type: ignore[override]
+        """As `Recipe.streams`."""
+        return isinstance(self.solver, str)
 
     def fit(self, problem: Problem, value: Any) -> Fitted:
         """As `Recipe.fit`."""
-        X = problem.X
-        if isinstance(X, np.ndarray):
-            return super().fit(problem, value)
-        everyone = np.ones((len(X), 1), dtype=bool)
-        ((([weight, bias],), converged),) = stream(problem, X, self.method.loss, everyone, [value])
-        return Fitted(Affine(weight.astype(np.float32), bias.astype(np.float32)), converged)
+        everyone = np.ones(len(problem.X), dtype=bool)
+        if isinstance(problem.X, np.ndarray):
+            reduction = problem.reduction()
+            ((weight, bias, converged),) = self._solve(problem, reduction, everyone, [value])
+            weight, bias = reduction.lift(weight, bias, problem.X)
+        else:
+            (((weight, bias, converged),),) = self._stream(problem, [everyone], [value])
+        model = Affine(weight.astype(np.float32), bias.astype(np.float32))
+        return Fitted(model, bool(converged))
 
     def held_out(
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
     ) -> Iterator[list[np.ndarray]]:
         """As `Recipe.held_out`."""
-        if isinstance(problem.X, np.ndarray):
-            return super().held_out(problem, folds, grid)
-        return stream_scores(problem, problem.X, self.method.loss, folds, grid)
+        if not isinstance(problem.X, np.ndarray):
+            solutions = self._stream(problem, [fold.fit for fold in folds], grid)
+            yield from streamed_scores(problem.X, folds, solutions)
+            return
+        found: list[list[np.ndarray]] = [[] for _ in grid]
+        # Standard deviations differ between folds; without them, one reduction serves all folds.
+        shared = None if problem.standardize else problem.reduction()
+        for fold in folds:
+            reduction = shared or problem.reduction(fold.fit)
+            solved = self._solve(problem, reduction, fold.fit, grid)
+            for own, (weight, bias, _) in zip(found, solved, strict=True):
+                own.append(reduction.rows[fold.held] @ weight.T + bias)
+        yield from found
+
+    def _solve(
+        self, problem: Problem, reduction: Reduction, fit: np.ndarray, grid: Sequence[Any]
+    ) -> Sequence[Solution]:
+        """Return a solution for each `C`, on reduced rows."""
+        codes, weights = problem.targets.codes, problem.counts(fit)
+        if not isinstance(self.solver, str):
+            return self.solver(reduction, codes, weights, grid)
+
+        from bottleneck.solvers.path import fit_path
+
+        points = fit_path(reduction.rows, codes, weights[:, None], grid, self.solver)
+        return [_solutions(problem, self.solver, point)[0] for point in points]
+
+    def _stream(
+        self, problem: Problem, fits: Sequence[np.ndarray], grid: Sequence[float]
+    ) -> list[list[Solution]]:
+        """Return for each `C` the solutions of folds, on raw features."""
+        from bottleneck.solvers.streamed import stream_path
+
+        X: Any = problem.X
+        loss = str(self.solver)
+        points = stream_path(
+            X.blocks,
+            problem.targets.codes,
+            np.stack([problem.counts(fit) for fit in fits], axis=1),
+            grid,
+            loss,
+            members=np.stack(fits, axis=1) * problem.weights[:, None],
+            standardize=problem.standardize,
+            most_bytes=X.memory // 2,
+        )
+        return [_solutions(problem, loss, point) for point in points]
+
+
+def _solutions(problem: Problem, loss: str, point: "PathPoint") -> list[Solution]:
+    """Return each fold's solution, with two scores also for two classes."""
+    weight, bias = point.weight, point.bias
+    if len(problem.targets.classes) > bias.shape[1]:
+        # The softmax of (-s / 2, s / 2) is the sigmoid of s.
+        both = np.array([-0.5, 0.5] if loss == "softmax" else [-1.0, 1.0])
+        weight, bias = both[:, None] * weight, both * bias
+    return list(zip(weight, bias, point.converged, strict=True))
 
 
 class Nearest(Recipe):
@@ -193,7 +219,7 @@ class Nearest(Recipe):
         """As `Recipe.fit`."""
         n_samples, targets = len(problem.rows), problem.targets
         mean, scale = (each.astype(np.float32) for each in problem.moments())
-        counts = problem.counts(np.ones((n_samples, 1)))[:, 0].astype(np.float32)
+        counts = problem.counts(np.ones(n_samples)).astype(np.float32)
         counts = (counts / counts.mean()).reshape(n_samples, -1)  # a vote is one vote
         votes = targets.indicators * counts
         model = Neighbours(
@@ -218,26 +244,6 @@ class Nearest(Recipe):
             for own, value in zip(found, grid, strict=True):
                 own.append(model.scores_of(nearest[:, :value]))
         yield from found
-
-
-def _ridge(problem: Problem, reduction: Reduction, fit: np.ndarray, grid: Sequence[Any]) -> Solved:
-    codes, counts = problem.targets.codes, problem.counts(fit).swapaxes(0, 1)
-    folds = [fit_ridge(reduction.rows, codes, fold, grid) for fold in counts]
-    for pairs in zip(*folds, strict=True):
-        yield list(pairs), True
-
-
-def _lda(problem: Problem, reduction: Reduction, fit: np.ndarray, _grid: Sequence[Any]) -> Solved:
-    codes, n_features = problem.targets.codes, len(reduction.mean)
-    counts = problem.counts(fit)
-    yield [fit_lda(reduction.rows, codes, fold, n_features) for fold in counts.T], True
-
-
-def _centroid(
-    problem: Problem, reduction: Reduction, fit: np.ndarray, _grid: Sequence[Any]
-) -> Solved:
-    codes, counts = problem.targets.codes, problem.counts(fit)
-    yield [fit_centroids(reduction.rows, codes, fold) for fold in counts.T], True
 
 
 class MLP(Recipe, MLPSettings):
@@ -266,21 +272,8 @@ class MLP(Recipe, MLPSettings):
         return asdict(self)
 
     def fit(self, problem: Problem, value: None) -> Fitted:  # noqa: ARG002 - there is no parameter
-        """As `Recipe.fit`; a fifth of the rows is held out for early stopping."""
+        """As `Recipe.fit`; a fifth of these rows is held out for early stopping."""
         return self.fit_on(problem, problem.folds(_STOPPING_FOLDS, fewer=True)[0])
-
-    def held_out(
-        self,
-        problem: Problem,
-        folds: Sequence[Fold],
-        grid: Sequence[None],  # noqa: ARG002 - there is no parameter
-    ) -> Iterator[list[np.ndarray]]:
-        """As `Recipe.held_out`; early stopping never uses the held-out rows."""
-        fitted = [self.fit(problem.take(fold.fit), None) for fold in folds]
-        yield [
-            each.model.scores(problem.rows[fold.held])
-            for each, fold in zip(fitted, folds, strict=True)
-        ]
 
     def fit_on(self, problem: Problem, fold: Fold, progress: Progress | None = None) -> Fitted:
         """Train on one part of the rows, with early stopping on the held-out part.
@@ -312,12 +305,12 @@ class MLP(Recipe, MLPSettings):
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Iterated("softmax", _Path("softmax"), multilabel=False),
-        Iterated("logreg", _Path("logistic")),
-        Iterated("svm", _Path("squared_hinge"), margins=True),
-        Linear("ridge", _ridge, margins=True),
-        Linear("lda", _lda, None, (None,), multilabel=False),
-        Linear("centroid", _centroid, None, (None,), margins=True, multilabel=False),
+        Linear("softmax", "softmax", multilabel=False),
+        Linear("logreg", "logistic"),
+        Linear("svm", "squared_hinge", margins=True),
+        Linear("ridge", fit_ridge, margins=True),
+        Linear("lda", fit_lda, None, (None,), multilabel=False),
+        Linear("centroid", fit_centroids, None, (None,), margins=True, multilabel=False),
         Nearest(),
         MLP(),
     )

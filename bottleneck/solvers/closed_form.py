@@ -7,15 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["fit_centroids", "fit_lda", "fit_ridge"]
+from bottleneck.solvers.reduction import Reduction
 
-Affine = tuple[np.ndarray, np.ndarray]
-"""Weight (k, r) and bias (k,)."""
+__all__ = ["Solution", "fit_centroids", "fit_lda", "fit_ridge"]
+
+Solution = tuple[np.ndarray, np.ndarray, bool]
+"""Weight (k, r) and bias (k,), and whether the solver converged."""
 
 
 def fit_ridge(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, grid: Sequence[float]
-) -> list[Affine]:
+    reduction: Reduction, labels: np.ndarray, weights: np.ndarray, grid: Sequence[float]
+) -> list[Solution]:
     """Fit targets of 1 and -1 for each class by regularised least squares, for every `C`.
 
     The objective is C * sum_i c_i (y_i - w x_i - b)^2 + |w|^2 / 2, as for scikit-learn's
@@ -23,8 +25,8 @@ def fit_ridge(
 
     Parameters
     ----------
-    rows : np.ndarray
-        Shape (n, r).
+    reduction : Reduction
+        n rows of r columns.
     labels : np.ndarray
         int of shape (n,), from 0 on, without gaps; or bool of shape (n, k), one column per class.
     weights : np.ndarray
@@ -34,24 +36,18 @@ def fit_ridge(
 
     Returns
     -------
-    list of (np.ndarray, np.ndarray)
-        Weight (k, r) and bias (k,) for each `C`.
+    list of Solution
+        For each `C`.
     """
-    given = labels if labels.ndim > 1 else labels[:, None] == np.arange(labels.max() + 1)
-    targets = 2.0 * given - 1
-    if weights.ndim == 1:
-        return _least_squares(rows, targets, weights, grid)
-    columns = zip(targets.T[..., None], weights.T, strict=True)
-    each = [_least_squares(rows, column, own, grid) for column, own in columns]
-    by_C = [list(zip(*some, strict=True)) for some in zip(*each, strict=True)]
-    return [(np.concatenate(weight), np.concatenate(bias)) for weight, bias in by_C]
-
-
-def _least_squares(
-    rows: np.ndarray, targets: np.ndarray, weights: np.ndarray, grid: Sequence[float]
-) -> list[Affine]:
     from scipy.linalg import cho_factor, cho_solve
 
+    given = labels if labels.ndim > 1 else labels[:, None] == np.arange(labels.max() + 1)
+    if weights.ndim > 1:
+        columns = zip(given.T[..., None], weights.T, strict=True)
+        each = [fit_ridge(reduction, column, own, grid) for column, own in columns]
+        by_C = [list(zip(*solutions, strict=True)) for solutions in zip(*each, strict=True)]
+        return [(np.concatenate(weight), np.concatenate(bias), True) for weight, bias, _ in by_C]
+    rows, targets = reduction.rows, 2.0 * given - 1
     centre = np.average(rows, axis=0, weights=weights).astype(np.float64)
     level = np.average(targets, axis=0, weights=weights)
     roots = np.sqrt(weights)[:, None]
@@ -62,11 +58,16 @@ def _least_squares(
     for C in grid:
         np.fill_diagonal(products, diagonal + 1 / (2 * C))
         weight = cho_solve(cho_factor(products, lower=True), sums).T
-        fitted.append((weight, level - weight @ centre))
+        fitted.append((weight, level - weight @ centre, True))
     return fitted
 
 
-def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_features: int) -> Affine:
+def fit_lda(
+    reduction: Reduction,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    grid: object,  # noqa: ARG001 - there is no `C`
+) -> list[Solution]:
     """Fit linear discriminant analysis with a shrunk covariance shared by all classes.
 
     The pooled within-class covariance is shrunk towards a multiple of the identity, by the amount
@@ -75,20 +76,21 @@ def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_feature
 
     Parameters
     ----------
-    rows, weights
+    reduction, weights
         As for `fit_ridge`, with weights of shape (n,).
     labels : np.ndarray
         int of shape (n,), from 0 on, without gaps.
-    n_features : int
-        Number of features before the reduction, which is the size of the covariance.
+    grid : object
+        Not used.
 
     Returns
     -------
-    weight, bias : np.ndarray
-        Shapes (k, r) and (k,).
+    list of Solution
+        The only one.
     """
     from scipy.linalg import cho_factor, cho_solve
 
+    rows, n_features = reduction.rows, len(reduction.mean)  # the size of the whole covariance
     means, shares = _class_means(rows, labels, weights)
     total = weights.sum()
     apart = rows - means[labels]
@@ -104,24 +106,29 @@ def fit_lda(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_feature
     least = np.finfo(np.float64).eps * len(covariance)
     covariance[np.diag_indices_from(covariance)] += max(shrinkage, least) * mean_variance
     weight = cho_solve(cho_factor(covariance, lower=True), means.T).T
-    return weight, np.log(shares) - (weight * means).sum(axis=1) / 2
+    return [(weight, np.log(shares) - (weight * means).sum(axis=1) / 2, True)]
 
 
-def fit_centroids(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Affine:
+def fit_centroids(
+    reduction: Reduction,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    grid: object,  # noqa: ARG001 - there is no `C`
+) -> list[Solution]:
     """Score each class by minus half the squared distance to its mean, up to a constant.
 
     Parameters
     ----------
-    rows, labels, weights
+    reduction, labels, weights, grid
         As for `fit_lda`.
 
     Returns
     -------
-    weight, bias : np.ndarray
-        Shapes (k, r) and (k,).
+    list of Solution
+        The only one.
     """
-    means, _ = _class_means(rows, labels, weights)
-    return means, -(means**2).sum(axis=1) / 2
+    means, _ = _class_means(reduction.rows, labels, weights)
+    return [(means, -(means**2).sum(axis=1) / 2, True)]
 
 
 def _class_means(

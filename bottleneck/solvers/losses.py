@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-__all__ = ["LOSSES", "Targets"]
+__all__ = ["LOSSES", "Targets", "evaluate_rows"]
 
 LOSSES = ("softmax", "logistic", "squared_hinge")
 
@@ -114,3 +114,34 @@ class Targets:
             return losses, -self.wanted * np.where(margins > 0, odds, 1) / (1 + odds)
         short = np.maximum(1 - margins, 0)
         return short**2, -2 * self.wanted * short
+
+
+def evaluate_rows(
+    rows: np.ndarray, targets: Targets, weights: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted losses of f folds, summed over the rows, and their gradient.
+
+    Parameters
+    ----------
+    rows : np.ndarray
+        Shape (n, r).
+    targets : Targets
+        Targets of the n rows.
+    weights : np.ndarray
+        Sample weights of the same dtype, of shape (n, f) or (n, f, k).
+    columns : np.ndarray
+        Shape (r + 1, f k): weights, and in the last row intercepts.
+
+    Returns
+    -------
+    losses : np.ndarray
+        Shape (f, k), or (f, 1) for softmax.
+    gradient : np.ndarray
+        Shape (r + 1, f k).
+    """
+    own = columns.astype(rows.dtype, copy=False)
+    scores = np.split(rows @ own[:-1] + own[-1], weights.shape[1], axis=1)
+    found = map(targets.losses, scores, weights.swapaxes(0, 1))
+    losses, slopes = map(np.hstack, zip(*found, strict=True))
+    gradient = np.vstack([(slopes.T @ rows).T, slopes.sum(axis=0)])
+    return losses.reshape(weights.shape[1], -1), gradient

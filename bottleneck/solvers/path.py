@@ -5,26 +5,31 @@ The objective is that of scikit-learn's `LogisticRegression` and `LinearSVC`,
     C * sum_i c_i loss(y_i, w x_i + b) + |w|^2 / 2,
 
 except that the intercept b is never penalised (`LinearSVC` does penalise it). All classes of a fold
-share matrix products, and each C starts from the solution of the next smaller one. The variables
-are preconditioned, so that the Hessian is near the identity, by the rows' largest singular values
+share matrix products, and each C starts from the solution of a smaller one. The variables are
+preconditioned, so that the Hessian is near the identity, by the rows' largest singular values
 (Frangella, Tropp and Udell 2023, Randomized Nyström Preconditioning): on correlated features,
 L-BFGS then needs a third of the steps.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar, Self
+from functools import lru_cache, partial
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 import numpy as np
 
-from bottleneck.solvers.losses import Targets
+from bottleneck.solvers.losses import Targets, evaluate_rows
 
-__all__ = ["Evaluate", "PathPoint", "Preconditioner", "evaluate_rows", "fit_path", "follow_path"]
+__all__ = ["PathPoint", "Preconditioner", "fit_path", "follow_path"]
 
-Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Takes weights and intercepts (r + 1, f k), the intercepts last; returns the weighted losses,
-summed over the rows, (f, k) or (f, 1) for softmax, and their gradient (r + 1, f k)."""
+Evaluate = Callable[[list[int], np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes the folds of p problems, and their weights and intercepts (r + 1, p k), the intercepts
+last; returns the weighted losses, summed over the rows, (p, k) or (p, 1) for softmax, and their
+gradient (r + 1, p k)."""
+_Minimum = tuple[np.ndarray, np.ndarray, bool]
+"""Weights and intercepts (r + 1, k), objectives (k,) or (1,), and whether the solver converged."""
 
 _RANK = 100
 """Number of singular values of the preconditioner; with 50 or 200 it takes about as long."""
@@ -62,24 +67,6 @@ class PathPoint:
     bias: np.ndarray
     objective: np.ndarray
     converged: np.ndarray
-
-    @classmethod
-    def of(cls, C: float, parts: Sequence[tuple[np.ndarray, ...]]) -> Self:
-        """Join the results of groups of folds: (f, k, r + 1), (f, k) and (f,).
-
-        Parameters
-        ----------
-        C : float
-            Inverse strength of the penalty.
-        parts : sequence of tuple of np.ndarray
-            Columns, objectives and convergence of groups of folds.
-
-        Returns
-        -------
-        PathPoint
-        """
-        columns, objective, converged = map(np.concatenate, zip(*parts, strict=True))
-        return cls(C, columns[..., :-1], columns[..., -1], objective, converged)
 
 
 def fit_path(
@@ -122,16 +109,17 @@ def fit_path(
     targets = Targets.of(labels, loss)
     preconditioner = Preconditioner(rows[_counting(weights)])
 
-    def evaluation(folds: slice) -> Evaluate:
-        own = weights[:, folds]
+    @lru_cache(1)
+    def fitted(fold: int) -> tuple[np.ndarray, Targets, np.ndarray]:
+        own = weights[:, [fold]]
         fit = _counting(own)
-        return partial(evaluate_rows, rows[fit], targets.take(fit), own[fit].astype(rows.dtype))
+        return rows[fit], targets.take(fit), own[fit].astype(rows.dtype)
 
     return follow_path(
-        evaluation,
+        lambda folds, columns: evaluate_rows(*fitted(*folds), columns),
         grid,
+        weights,
         targets=targets,
-        weights=weights,
         preconditioner=preconditioner,
         tolerance=tolerance,
     )
@@ -140,37 +128,6 @@ def fit_path(
 def _counting(weights: np.ndarray) -> np.ndarray:
     """Return which rows have a weight above 0 in any fold, bool of shape (n,)."""
     return np.asarray(weights.reshape(len(weights), -1).any(axis=1))
-
-
-def evaluate_rows(
-    rows: np.ndarray, targets: Targets, weights: np.ndarray, columns: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the losses and their gradient, as an `Evaluate` does.
-
-    Parameters
-    ----------
-    rows : np.ndarray
-        Shape (n, r).
-    targets : Targets
-        Targets of the n rows.
-    weights : np.ndarray
-        Sample weights of the same dtype, of shape (n, f) or (n, f, k).
-    columns : np.ndarray
-        Shape (r + 1, f k).
-
-    Returns
-    -------
-    losses : np.ndarray
-        Shape (f, k), or (f, 1) for softmax.
-    gradient : np.ndarray
-        Shape (r + 1, f k).
-    """
-    own = columns.astype(rows.dtype, copy=False)
-    scores = np.split(rows @ own[:-1] + own[-1], weights.shape[1], axis=1)
-    found = map(targets.losses, scores, weights.swapaxes(0, 1))
-    losses, slopes = map(np.hstack, zip(*found, strict=True))
-    gradient = np.vstack([(slopes.T @ rows).T, slopes.sum(axis=0)])
-    return losses.reshape(weights.shape[1], -1), gradient
 
 
 class Preconditioner:
@@ -234,21 +191,24 @@ class Preconditioner:
 
 
 def follow_path(
-    evaluation: Callable[[slice], Evaluate],
+    evaluate: Evaluate,
     grid: Sequence[float],
+    weights: np.ndarray,
     *,
     targets: Targets,
-    weights: np.ndarray,
     preconditioner: Preconditioner,
     tolerance: float,
     at_once: int = 1,
 ) -> list[PathPoint]:
-    """Return the solutions for every `C`, each started from that of the next smaller one.
+    """Return the solutions for every `C` and every fold.
+
+    As many problems are solved side by side as `at_once` allows: all folds, for one or more `C`.
+    Each starts from its fold's solution for the largest `C` that has been solved.
 
     Parameters
     ----------
-    evaluation : callable
-        Takes a slice of the folds, and returns the `Evaluate` of their losses.
+    evaluate : Evaluate
+        Computes losses and gradients.
     grid, weights, tolerance
         As for `fit_path`.
     targets : Targets
@@ -256,59 +216,111 @@ def follow_path(
     preconditioner : Preconditioner
         Built from all rows, or from a sample.
     at_once : int
-        Number of folds that the solver treats as one problem.
+        Number of problems that are evaluated together.
 
     Returns
     -------
     list of PathPoint
         In the order of `grid`.
     """
-    loss, curvature = targets.at_zero
-    found: dict[float, list[tuple[np.ndarray, ...]]] = {C: [] for C in sorted(set(grid))}
-    for start in range(0, weights.shape[1], at_once):
-        folds = slice(start, start + at_once)
-        evaluate, own = evaluation(folds), weights[:, folds]
-        shape = own.shape[1], targets.width, preconditioner.width + 1
-        columns = np.zeros((shape[2], shape[0] * shape[1]))
-        weight = float(own.sum()) * len(own) / own.size
-        for C, parts in found.items():
-            columns, values, converged = _minimise(
-                evaluate,
-                columns,
-                partial(preconditioner.multiply, curvature=C * weight * curvature),
-                C=C,
-                scale=C * weight * loss * shape[0],
-                tolerance=tolerance,
-            )
-            parts.append((columns.T.reshape(shape), values, np.full(shape[0], converged)))
-    return [PathPoint.of(C, found[C]) for C in grid]
+    totals = weights.sum(axis=0).reshape(weights.shape[1], -1).mean(axis=1)
+    solve = partial(_minimise, targets=targets, preconditioner=preconditioner, tolerance=tolerance)
+    found: dict[float, list[_Minimum]] = {C: [] for C in sorted(set(grid))}
+    for folds in _batches(range(len(totals)), at_once):
+        last = [np.zeros((preconditioner.width + 1, targets.width))] * len(folds)
+        for some in _batches(list(found), at_once // len(folds)):
+            tasks = [
+                partial(solve, start=start, C=C, total=totals[fold])
+                for C in some
+                for fold, start in zip(folds, last, strict=True)
+            ]
+            solved = _side_by_side(evaluate, tasks, [*folds] * len(some))
+            last = [solution for solution, _, _ in solved[-len(folds) :]]
+            for number, each in enumerate(solved):
+                found[some[number // len(folds)]].append(each)
+    points = []
+    for C in grid:
+        columns, objective, converged = map(np.stack, zip(*found[C], strict=True))
+        weight, bias = columns[:, :-1].swapaxes(1, 2), columns[:, -1]
+        points.append(PathPoint(C, weight, bias, objective, converged))
+    return points
+
+
+def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    size = max(1, size)
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _side_by_side(
+    evaluate: Evaluate, tasks: Sequence[Callable[..., _Minimum]], folds: list[int]
+) -> list[_Minimum]:
+    """Run the minimisers of some folds, and evaluate together what they ask for.
+
+    Each has a thread, as SciPy's can't be paused otherwise, but only one thread runs at a time.
+    """
+    if len(tasks) == 1:
+        return [tasks[0](partial(evaluate, folds))]
+    asked: SimpleQueue[tuple[int, np.ndarray, Future[Any]] | None] = SimpleQueue()
+
+    def run(task: Callable[..., _Minimum], fold: int) -> _Minimum:
+        def ask(columns: np.ndarray) -> Any:
+            answer: Future[Any] = Future()
+            asked.put((fold, columns, answer))
+            return answer.result()
+
+        try:
+            return task(ask)
+        finally:
+            asked.put(None)
+
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        running, waiting = [], []
+        for task, fold in zip(tasks, folds, strict=True):
+            running.append(threads.submit(run, task, fold))
+            waiting.append(asked.get())
+        while waiting := list(filter(None, waiting)):
+            own, columns, answers = zip(*waiting, strict=True)
+            try:
+                losses, gradient = evaluate(list(own), np.hstack(columns))
+            except BaseException:
+                for answer in answers:
+                    answer.cancel()
+                raise
+            waiting = []
+            for answer, *each in zip(answers, losses, np.hsplit(gradient, len(own)), strict=True):
+                answer.set_result(each)
+                waiting.append(asked.get())
+    return [each.result() for each in running]
 
 
 def _minimise(
-    evaluate: Evaluate,
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     start: np.ndarray,
-    multiply: Callable[..., np.ndarray],
-    *,
     C: float,
-    scale: float,
+    total: float,
+    *,
+    targets: Targets,
+    preconditioner: Preconditioner,
     tolerance: float,
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return the minimum that L-BFGS-B finds, its values, and whether it converged.
+) -> _Minimum:
+    """Return what L-BFGS-B finds from `start` on, for rows of a total weight.
 
     Its variables are P^(1/2) scale^(-1/2) columns, where P is the preconditioner and `scale` the
     objective at zero, by which its values are divided.
     """
     from scipy.optimize import minimize
 
+    loss, curvature = targets.at_zero
+    scale, length = C * total * loss, (C * total * loss) ** 0.5
+    multiply = partial(preconditioner.multiply, curvature=C * total * curvature)
     lowest, values = start, np.array([np.inf])
-    length = scale**0.5
 
     def scaled(variables: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal lowest, values
         columns = length * multiply(variables.reshape(start.shape), power=-0.5)
         losses, gradient = evaluate(columns)
-        penalties = (columns[:-1] ** 2).sum(axis=0).reshape(*losses.shape, -1).sum(axis=2) / 2
-        found = C * losses + penalties
+        penalties = (columns[:-1] ** 2).sum(axis=0).reshape(losses.size, -1).sum(axis=1) / 2
+        found = C * losses.ravel() + penalties
         if found.sum() < values.sum():
             lowest, values = columns, found
         slopes = C * gradient.astype(np.float64)

@@ -1,32 +1,29 @@
 """Fit linear classifiers on features that do not fit into memory, in passes over the rows.
 
-The objective and the solver are those of `bottleneck.solvers.path`, but all folds are one problem,
-so that one pass over the rows gives the objectives and gradients of all. Instead of standardising
-rows for each fold, its weights are scaled. The preconditioner is built from a sample of rows, which
-the first pass gathers together with the means and standard deviations.
+The objective and the solver are those of `bottleneck.solvers.path`, but as many folds and values
+of C as fit into memory are solved side by side, so that one pass over the rows gives the objectives
+and gradients of all. Instead of standardising rows for each fold, its weights are scaled. The
+preconditioner is built from a sample of rows, which the first pass gathers together with the means
+and standard deviations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bottleneck.solvers.losses import Targets
-from bottleneck.solvers.path import Evaluate, PathPoint, Preconditioner, evaluate_rows, follow_path
+from bottleneck.solvers.losses import Targets, evaluate_rows
+from bottleneck.solvers.path import PathPoint, Preconditioner, follow_path
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Progress", "Read", "gather_moments", "stream_path"]
+__all__ = ["Read", "gather_moments", "stream_path"]
 
 Read = Callable[[], Iterator[np.ndarray]]
 """Starts a pass and yields consecutive blocks of rows (m, d), float16 or float32."""
-Progress = Callable[[int, int], None]
-"""Takes the number of the pass, from 1 on, and the number of its rows done."""
 
 _ARRAYS = 32
 """Float64 arrays of a solution's size, per solution computed at a time."""
@@ -51,7 +48,6 @@ def stream_path(
     standardize: bool = True,
     tolerance: float = 1e-6,
     most_bytes: int = 2**28,
-    progress: Progress | None = None,
 ) -> list[PathPoint]:
     """Fit a linear classifier for every `C` and every fold, in bounded memory.
 
@@ -72,9 +68,7 @@ def stream_path(
         Approximate relative tolerance of the objective, as for `fit_path`.
     most_bytes : int
         Memory limit, without the blocks, the labels, the weights and the result. It decides how
-        many folds are solved at a time, at least one.
-    progress : callable, optional
-        Called after each block with the number of the pass and the number of its rows done.
+        many folds and values of `C` are solved side by side, at least one.
 
     Returns
     -------
@@ -83,25 +77,40 @@ def stream_path(
     """
     if members is None:
         members = np.asarray((weights > 0).reshape(*weights.shape[:2], -1).any(axis=2))
-    blocks = partial(_pass, read, count(1), progress or (lambda *_: None))
-    scalers, sample = gather_moments(blocks(), members, most_bytes // 3, standardize=standardize)
+    found = gather_moments(_ahead(read()), members, most_bytes // 3, standardize=standardize)
+    scalers, sample = found
+    centre = np.mean([scaler.mean_ for scaler in scalers], axis=0)
+    scales = np.stack([np.ones_like(centre) if s.scale_ is None else s.scale_ for s in scalers])
+    sample -= centre.astype(np.float32)
+    sample /= np.mean(scales, axis=0).astype(np.float32)
     targets = Targets.of(labels, loss)
-    rows = _Rows(blocks, targets, weights, scalers)
-    rows.standardise(sample)
-    preconditioner = Preconditioner(sample)
 
-    a_fold = 8 * _ARRAYS * (preconditioner.width + 1) * targets.width
-    at_once = max(1, most_bytes // 2 // a_fold)
+    def evaluate(folds: list[int], columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        divisors = np.repeat(scales[folds], targets.width, axis=0).T
+        scaled = np.vstack([columns[:-1] / divisors, columns[-1:]]).astype(np.float32)
+        losses, gradient = np.zeros(()), np.zeros_like(columns)
+        for rows, values in _pieces(read, centre, columns.shape[1]):
+            own = weights[rows, folds].astype(np.float32)
+            loss, slopes = evaluate_rows(values, targets.take(rows), own, scaled)
+            losses = losses + loss
+            gradient += slopes
+        gradient[:-1] /= divisors
+        return losses, gradient
+
     points = follow_path(
-        rows.evaluation,
+        evaluate,
         grid,
+        weights,
         targets=targets,
-        weights=weights,
-        preconditioner=preconditioner,
+        preconditioner=Preconditioner(sample),
         tolerance=tolerance,
-        at_once=at_once,
+        at_once=most_bytes // (16 * _ARRAYS * (len(centre) + 1) * targets.width),
     )
-    return [rows.unscaled(point) for point in points]
+    raw = [point.weight / scales[:, None] for point in points]
+    return [
+        replace(point, weight=weight, bias=point.bias - weight @ centre)
+        for point, weight in zip(points, raw, strict=True)
+    ]
 
 
 def gather_moments(
@@ -149,61 +158,18 @@ def gather_moments(
     return scalers, sample
 
 
-class _Rows:
-    """The losses of folds on rows that can only be read in order."""
-
-    def __init__(
-        self,
-        blocks: Callable[[], Iterator[np.ndarray]],
-        targets: Targets,
-        weights: np.ndarray,
-        scalers: Sequence["StandardScaler"],
-    ) -> None:
-        self._blocks, self._targets, self._weights = blocks, targets, weights
-        self._centre = np.mean([scaler.mean_ for scaler in scalers], axis=0)
-        ones = np.ones_like(self._centre)
-        self._scales = np.stack([ones if s.scale_ is None else s.scale_ for s in scalers])
-
-    def standardise(self, rows: np.ndarray) -> None:
-        """Subtract the centre from float32 rows, and divide them by the mean scale."""
-        rows -= self._centre.astype(np.float32)
-        rows /= np.mean(self._scales, axis=0).astype(np.float32)
-
-    def unscaled(self, point: PathPoint) -> PathPoint:
-        """Return the solutions for raw features."""
-        weight = point.weight / self._scales[:, None]
-        return replace(point, weight=weight, bias=point.bias - weight @ self._centre)
-
-    def evaluation(self, folds: slice) -> Evaluate:
-        """Return a function that makes a pass for the losses and gradients of some folds."""
-        scales = np.repeat(self._scales[folds], self._targets.width, axis=0).T
-
-        def evaluation(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            own = np.vstack([columns[:-1] / scales, columns[-1:]]).astype(np.float32)
-            losses, gradient = np.zeros(()), np.zeros_like(columns)
-            for rows, values in self._pieces(columns.shape[1]):
-                weights = self._weights[rows, folds].astype(np.float32)
-                loss, slopes = evaluate_rows(values, self._targets.take(rows), weights, own)
-                losses = losses + loss
-                gradient += slopes
-            gradient[:-1] /= scales
-            return losses, gradient
-
-        return evaluation
-
-    def _pieces(self, width: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield blocks of centred rows, in an array that is reused for the next block."""
-        n_features = len(self._centre)
-        size = max(1, _PIECE_BYTES // (4 * (n_features + _SCORES * width)))
-        buffer, centre = np.empty((size, n_features), np.float32), self._centre.astype(np.float32)
-        start = 0
-        for block in self._blocks():
-            for piece in np.split(block, range(size, len(block), size)):
-                values = buffer[: len(piece)]
-                _copy(piece, values)
-                values -= centre
-                yield slice(start, start + len(piece)), values
-                start += len(piece)
+def _pieces(read: Read, centre: np.ndarray, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield blocks of centred rows, in an array that is reused for the next block."""
+    size = max(1, _PIECE_BYTES // (4 * (len(centre) + _SCORES * width)))
+    buffer, centre = np.empty((size, len(centre)), np.float32), centre.astype(np.float32)
+    start = 0
+    for block in _ahead(read()):
+        for piece in np.split(block, range(size, len(block), size)):
+            values = buffer[: len(piece)]
+            _copy(piece, values)
+            values -= centre
+            yield slice(start, start + len(piece)), values
+            start += len(piece)
 
 
 def _copy(piece: np.ndarray, values: np.ndarray) -> None:
@@ -222,13 +188,10 @@ def _copy(piece: np.ndarray, values: np.ndarray) -> None:
     values *= _BIAS
 
 
-def _pass(read: Read, numbers: Iterator[int], progress: Progress) -> Iterator[np.ndarray]:
+def _ahead(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield blocks of rows, reading the next one while one is in use."""
-    number, done, blocks = next(numbers), 0, read()
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, blocks, None)
         while (block := coming.result()) is not None:
             coming = thread.submit(next, blocks, None)
             yield block
-            done += len(block)
-            progress(number, done)
