@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from safetensors.torch import save
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.files import atomic_write
 from bottleneck.finetune.loop import Training
+from bottleneck.heads import Head
 from bottleneck.heads.training import State
 from bottleneck.images import ImageSet
 from bottleneck.records import Json, Record, read_record, write_record
@@ -23,6 +25,7 @@ __all__ = ["Checkpoint", "PlanRecord"]
 
 _FOLDER = "checkpoint"
 _PLAN_FILE = "plan.json"
+_HEAD_FOLDER = "head"
 _IMAGES_FILE = "images.csv"
 _STATE_FILE = "state.safetensors"
 _FACTS = "facts"
@@ -65,7 +68,7 @@ class Checkpoint:
         """Whether there is an unfinished run with a complete epoch."""
         return (self.folder / _STATE_FILE).is_file()
 
-    def begin(self, plan: PlanRecord, images: ImageSet) -> None:
+    def begin(self, plan: PlanRecord, images: ImageSet, head: Head | None = None) -> None:
         """Record what is going to be trained, how, and on which images.
 
         Parameters
@@ -74,18 +77,27 @@ class Checkpoint:
             Settings and start of the run.
         images : ImageSet
             The images to train and to validate on.
+        head : Head, optional
+            The head to start from, if it is not the given one.
 
         Raises
         ------
         OSError
             The folder cannot be written.
         """
+        if head:
+            head.save(self.folder / _HEAD_FOLDER)
         images.write_csv(self.folder / _IMAGES_FILE)
         write_record(self.folder / _PLAN_FILE, plan)
 
     def images(self) -> ImageSet:
         """Return the images of the unfinished run."""
         return ImageSet.read_csv(self.folder / _IMAGES_FILE)
+
+    def head(self) -> Head | None:
+        """Return the head that the unfinished run started from, if it was not the given one."""
+        folder = self.folder / _HEAD_FOLDER
+        return Head.load(folder) if folder.is_dir() else None
 
     def check(self, plan: PlanRecord, settings: FinetuneSettings) -> None:
         """Check that a run is resumed with the same settings and the same start.
@@ -190,6 +202,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove what the finished run no longer needs."""
+        rmtree(self.folder / _HEAD_FOLDER, ignore_errors=True)
         for name in (_STATE_FILE, _IMAGES_FILE, _PLAN_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.result):
@@ -198,7 +211,7 @@ class Checkpoint:
 
     def forget(self) -> None:
         """Remove the files of a run that ended before its first epoch was complete."""
-        if (self.folder / _PLAN_FILE).is_file() and not self.exists:
+        if self.folder.is_dir() and not self.exists:
             self.remove()
 
 

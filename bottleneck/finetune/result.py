@@ -57,7 +57,7 @@ def write_result(
     """
     source, settings = start.source, start.settings
     model = find_model(source.model)
-    fitted = _fitted(start.head, training, state, scores.astype(np.float64))
+    fitted = _fitted(start, training, state, scores.astype(np.float64))
     facts = ModelFacts(
         layer=source.layer,
         settings=settings.as_dict(),
@@ -89,9 +89,9 @@ def write_result(
     replace(fitted, source=_own_source(folder, start)).save(folder)
 
 
-def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) -> Head:
+def _fitted(start: Start, training: Training, state: State, scores: np.ndarray) -> Head:
     """Return the trained head, with a new temperature if that improves its log loss."""
-    targets = training.targets
+    head, targets = start.head, training.targets
 
     def log_loss(temperature: float) -> float:
         return float(log_losses(head.link, scores, targets, temperature).mean())
@@ -112,12 +112,24 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
             "held_out": "validation images",
             **score_metrics(head.link, scores, targets, temperature),
             "calibration_error_without_temperature": calibration_error(before, targets),
+            "start_head": _start_head(start),
             **{f"start_{name}": value for name, value in state.start.items()},
             "best_epoch": state.best_epoch,
             "diverged": len(state.history) + 1 if state.diverged else None,
             "history": state.history,
         },
     )
+
+
+def _start_head(start: Start) -> str:
+    """Return whether the validation images say more about the head at the start than others do."""
+    if start.refitted:
+        return "fitted again without the validation images"
+    chosen_on = (start.source.split_digests or {}).get("val")
+    selected = start.head.scores.get("held_out") == "validation images"
+    if selected and chosen_on == start.images.digest_of("val"):
+        return "selected on the validation images"
+    return "as given"
 
 
 def _own_source(folder: Path, start: Start) -> FeatureSource:

@@ -15,6 +15,7 @@ from bottleneck.cache import Bank, Cache
 from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
+from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, head_names
 from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 from bottleneck.predict import load_base
@@ -30,8 +31,8 @@ class Start:
 
     Attributes
     ----------
-    head : Head
-        The head that training starts from.
+    given : Head
+        The given head.
     settings : FinetuneSettings
         Hyperparameters.
     base : FrozenBase
@@ -44,15 +45,24 @@ class Start:
         The images to train and to validate on.
     banks : dict of int to Bank
         View number to the bank of the boundary's activations; empty without `from_cache`.
+    refitted : Head or None
+        The head that was fitted again without the validation images, if the given one had seen
+        some of them.
     """
 
-    head: Head
+    given: Head
     settings: FinetuneSettings
     base: FrozenBase
     split: Split
     images: ImageSet
     chosen: ImageSet
     banks: dict[int, Bank]
+    refitted: Head | None = None
+
+    @property
+    def head(self) -> Head:
+        """The head that training starts from."""
+        return self.refitted or self.given
 
     @property
     def source(self) -> FeatureSource:
@@ -86,7 +96,8 @@ class Start:
             The start with the usable images and with the banks of their activations.
         """
         if not is_first_process():
-            return _filled(replace(self, chosen=checkpoint.images()), cache, progress)
+            other = replace(self, chosen=checkpoint.images(), refitted=checkpoint.head())
+            return _filled(other, cache, progress)
         if not resume:
             _check_folder(checkpoint)
         look = partial(_without_bad_images, transform=self.base.transform, progress=progress)
@@ -104,8 +115,10 @@ class Start:
                 chosen = look(chosen)
         start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
         _check_classes(start.chosen, start.head)
-        checkpoint.begin(plan, start.chosen)
-        return start
+        if not resume:
+            refitted = head_without(self.head, images, start.chosen, cache, self.settings)
+            checkpoint.begin(plan, start.chosen, refitted)
+        return replace(start, refitted=checkpoint.head())
 
 
 def is_first_process() -> bool:
