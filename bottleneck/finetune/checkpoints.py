@@ -85,10 +85,10 @@ class Checkpoint:
         OSError
             The folder cannot be written.
         """
+        write_record(self.folder / _PLAN_FILE, plan)  # first, as `forget` looks for it
         if head:
             head.save(self.folder / _HEAD_FOLDER)
         images.write_csv(self.folder / _IMAGES_FILE)
-        write_record(self.folder / _PLAN_FILE, plan)
 
     def images(self) -> ImageSet:
         """Return the images of the unfinished run."""
@@ -211,7 +211,7 @@ class Checkpoint:
 
     def forget(self) -> None:
         """Remove the files of a run that ended before its first epoch was complete."""
-        if self.folder.is_dir() and not self.exists:
+        if (self.folder / _PLAN_FILE).is_file() and not self.exists:
             self.remove()
 
 

@@ -98,10 +98,12 @@ def finetune_head(
 ) -> Finetuned:
     """Train the top of a head's base, or all of it, starting from the head; write a model folder.
 
-    Training and validation images of the set are used, test images are not. The folder contains the
-    head, with the training history, and the whole network as ``model.json`` and
-    ``model.safetensors``, so that its path can be used as a model name. A checkpoint is written
-    there after each epoch.
+    Training and validation images of the set are used, test images are not. A head that was fitted
+    on validation images, as with `FinetuneSettings.val_share`, is first fitted again without them,
+    with ``C`` and the temperature chosen anew; the entry ``start_head`` of the new head's `scores`
+    tells which head the result is compared with. The folder contains the head, with the training
+    history, and the whole network as ``model.json`` and ``model.safetensors``, so that its path can
+    be used as a model name. A checkpoint is written there after each epoch.
 
     Parameters
     ----------
@@ -147,7 +149,8 @@ def finetune_head(
     UsageError
         The head, layer, images or settings do not fit together, or the folder has other content.
     DataError
-        The images are not sufficient, or the folder cannot be written.
+        The images are not sufficient, the head cannot be fitted again, or the folder cannot be
+        written.
     MemoryShortError
         A batch does not fit into memory.
     """
