@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from bottleneck import (
     ImageSet,
     extract_features,
     features_of,
+    fit_head,
     load_base,
     load_features,
 )
@@ -45,12 +47,15 @@ from bottleneck.errors import (
 )
 from bottleneck.files import read_json, write_json
 from bottleneck.finetune import default_images, finetune_head
-from bottleneck.finetune.data import ImageActivations
-from bottleneck.finetune.loop import Labelled, Training, losses, make_optimizer, rate_factor
-from bottleneck.finetune.network import TunedNetwork, check_start
+from bottleneck.finetune.checkpoints import Checkpoint
+from bottleneck.finetune.loop import Training, rate_factor
+from bottleneck.finetune.network import TunedNetwork, make_optimizer
 from bottleneck.finetune.run import _memory_watched
 from bottleneck.heads import fit_rows
+from bottleneck.heads.models import Affine
+from bottleneck.heads.modules import module_of
 from bottleneck.heads.scoring import log_losses
+from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 
@@ -256,8 +261,7 @@ def test_losses_are_those_of_the_link():
 def test_sample_weights_in_the_loss(balanced):
     """Its sample weight; with balanced classes, class weights add up to the same total."""
     targets = Targets.among(np.repeat(["a", "b"], [6, 2]), ("a", "b"), multilabel=False)
-    images = Labelled(ImageActivations, targets, np.repeat([1.0, 2.0], 4))
-    counts = images.counts(balanced=balanced).numpy()[:, 0]
+    counts = sample_weights(targets, np.repeat([1.0, 2.0], 4), balanced=balanced).numpy()[:, 0]
     assert counts.mean() == pytest.approx(1)
     assert counts[4] == pytest.approx(2 * counts[0])
     if balanced:
@@ -526,6 +530,156 @@ def test_bad_images_are_listed_and_left_out(bottleneck, started):
     assert "2 images could not be used" in done.err
     assert "trained on 23 images, validated on 7" in done.out
     assert bottleneck("evaluate", "--head", "tuned").code == 0
+
+
+# The start has not seen the validation images
+
+
+@pytest.fixture
+def random_labels() -> Callable[[int], ImageSet]:
+    """Return image sets of the same files, which are all train images, with labels at random.
+
+    Six images are there twice.
+    """
+    files = []
+    for number, image in enumerate(crops(40)):
+        Path("files").mkdir(exist_ok=True)
+        image.save(f"files/{number}.png")
+        files.append(f"{number}.png")
+
+    def draw(seed: int) -> ImageSet:
+        labels = np.random.default_rng(seed).permutation(np.repeat(["a", "b"], 20))
+        rows = [f"{name},{label},train" for name, label in zip(files, labels, strict=True)]
+        for number in range(6):
+            shutil.copy(f"files/{number}.png", f"files/copy{number}.png")
+            rows.append(f"copy{number}.png,{labels[number]},train")
+        table = Path(f"files/random{seed}.csv")
+        table.write_text("\n".join(["path,label,split", *rows]) + "\n")
+        return ImageSet.open(table)
+
+    return draw
+
+
+def head_on(images: ImageSet, cache: Cache, views: int = 0, **settings) -> Head:
+    """Fit a head on all train images, with their augmented views."""
+    base = FrozenBase("efficientnet_lite0", ["penultimate"], image_size=(64, 64), precision="fp32")
+    augment = {"augment": "flip"} if views else {}
+    extract_features(images, base, cache, views=views, **augment)
+    return fit_head(load_features(cache), **settings)
+
+
+HOLDING_OUT = {"unfreeze": "conv_head", "epochs": 1, "batch_size": 16, "val_share": 0.3}
+
+
+def test_random_labels_are_at_chance_before_the_first_step(random_labels):
+    """With duplicates, with and without views: the head is fitted again without these images."""
+    cache, found = Cache("cache"), []
+    for seed in range(10):
+        images = random_labels(seed)
+        head = head_on(images, cache, views=seed % 2, C=10.0)
+        rows = load_features(cache).split("train")
+        assert (head.predict(rows.X) == rows.labels).all()
+        done = finetune_head(head, images, cache, f"heads/{seed}", **HOLDING_OUT, from_cache=True)
+        assert done.head.scores["start_head"] == "fitted again without the validation images"
+        found.append(done.head.scores["start_val_accuracy"])
+    assert abs(np.mean(found) - 0.5) <= 2 * np.std(found, ddof=1) / len(found) ** 0.5
+
+
+def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, monkeypatch):
+    """The settings of the fit stay; only training images, and all of them, are fitted on."""
+    cache, images, seen = Cache("cache"), random_labels(0), []
+    settings = {"clf": "logreg", "balanced": True, "standardize": False, "seed": 3}
+    head = head_on(images, cache, 2, **settings)
+
+    def fit(features, asked):
+        seen.append((features, asked))
+        return fit_head(features, asked)
+
+    def begin(checkpoint, plan, chosen, refitted):
+        seen.append((chosen, refitted))
+        return original(checkpoint, plan, chosen, refitted)
+
+    original = Checkpoint.begin
+    monkeypatch.setattr("bottleneck.finetune.refit.fit_head", fit)
+    monkeypatch.setattr(Checkpoint, "begin", begin)
+    finetune_head(head, images, cache, "heads/x", **HOLDING_OUT)
+    (features, asked), (chosen, _) = seen
+    train, val = (
+        {item.digest for item in chosen.items if item.split == split} for split in ("train", "val")
+    )
+    assert not train & val
+    assert len(train | val) == 40
+    assert set(features.digests) == train
+    assert len(set(np.bincount(features.views))) == 1  # as many of each view
+    assert {name: getattr(asked, name) for name in settings} == settings
+    assert asked.C is None
+
+
+def test_what_the_result_is_compared_with(started, bottleneck, make_images):
+    """Only a head that has seen validation images is fitted again; the output says so."""
+    head, images, cache = started
+    head.save("heads/head")
+    command = ("finetune", "--unfreeze", "conv_head", "--epochs", "1", "--head")
+    unseen = bottleneck(*command, "head")
+    assert "before: the head as given; after: the epoch selected on these images" in unseen.out
+    fit_head(load_features(cache)).save("heads/selected")
+    selected = bottleneck(*command, "selected")
+    assert "before: the head selected on the validation images" in selected.out
+    others = ImageSet.open(make_images("others", dark=5, light=5))
+    done = finetune_head(head, others, cache, "heads/x", **HOLDING_OUT)
+    assert done.head.scores["start_head"] == "as given"
+    items = tuple(
+        replace(item, split="val") if item.path.endswith(("0.png", "1.png")) else item
+        for item in images.items
+        if item.split == "train"
+    )
+    other_split = replace(images, name="other", items=items)
+    done = finetune_head(head, other_split, cache, "heads/y", unfreeze="conv_head", epochs=1)
+    assert done.head.scores["start_head"] == "fitted again without the validation images"
+
+
+def test_a_head_that_cannot_be_fitted_again_is_refused(started):
+    """One sentence with the command that helps; nothing is left behind."""
+    head, images, cache = started
+    items = tuple(item for item in images.items if item.split == "train")
+    train = replace(images, name="train", items=items)
+    bank = cache.named(head.source.bank)
+    bank.path.rename("elsewhere")
+    with pytest.raises(DataError, match="without them .*; run 'bottleneck extract --model effi"):
+        finetune_head(head, train, cache, "heads/x", **HOLDING_OUT)
+    assert not Path("heads").exists()
+    Path("elsewhere").rename(bank.path)
+    tuned = finetune_head(head, images, cache, "heads/x", unfreeze="conv_head", epochs=1).head
+    with pytest.raises(UsageError, match="'heads/x' was fine-tuned on some of the validation"):
+        finetune_head(tuned, train, cache, "heads/y", **HOLDING_OUT)
+
+
+def test_a_second_stage_holds_out_the_same_images(random_labels):
+    """And no others, as the network has been trained on those."""
+    cache, images = Cache("cache"), random_labels(0)
+    first = finetune_head(head_on(images, cache), images, cache, "heads/x", **HOLDING_OUT)
+    second = finetune_head(first.head, images, cache, "heads/y", **HOLDING_OUT)
+    assert second.head.scores["start_val_loss"] == pytest.approx(first.head.scores["log_loss"])
+    with pytest.raises(UsageError, match="give the images, `val_share` and `seed` that it was"):
+        finetune_head(first.head, images, cache, "heads/z", **{**HOLDING_OUT, "val_share": 0.2})
+
+
+def test_a_resumed_run_starts_from_the_same_head(random_labels):
+    """Even if the features that it was fitted on have gone since."""
+    cache, images = Cache("cache"), random_labels(0)
+    head, settings = head_on(images, cache), {**HOLDING_OUT, "epochs": 2}
+    whole = finetune_head(head, images, cache, "heads/whole", **settings)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune_head(head, images, cache, "heads/x", **settings, watch=stop)
+    shutil.rmtree(cache.named(head.source.bank).path)
+    resumed = finetune_head(head, images, cache, "heads/x", **settings, resume=True)
+    assert curve(resumed) == curve(whole)
+    assert resumed.head.scores["start_head"] == whole.head.scores["start_head"]
+    assert not Path("heads/x/checkpoint").exists()
 
 
 # What goes wrong
@@ -830,13 +984,19 @@ def test_the_start_is_not_replaced(bottleneck, started):
     assert "--name must differ from the name of --head, got 'head'" in done.err
 
 
-def test_a_network_with_other_scores_is_not_trained(started):
-    head, _, _ = started
-    features = np.random.default_rng(0).random((4, 1280), dtype=np.float32)
-    scores = head.decision_function(features)
-    check_start(head, features, scores * 1.0001)
+def test_a_network_with_other_scores_is_not_trained(started, monkeypatch):
+    """Its head's scores may differ by one thousandth of the largest, for another order of sums."""
+    head, images, cache = started
+    settings = FinetuneSettings(**{**SMALL, "epochs": 1})
+
+    def start_with(factor: float) -> None:
+        other = Affine(*(each * np.float32(factor) for each in head.model.arrays.values()))
+        monkeypatch.setattr(Head, "to_module", lambda _: module_of(other))
+        finetune_head(head, images, cache, "heads/x", settings)
+
+    start_with(1.0001)
     with pytest.raises(BottleneckError, match="this is a bug in this package"):
-        check_start(head, features, scores * 1.01)
+        start_with(1.01)
 
 
 @pytest.mark.parametrize(

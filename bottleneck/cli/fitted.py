@@ -209,6 +209,7 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
         f"{scores['start_val_accuracy']:.4f} before, {scores['accuracy']:.4f} after; log loss "
         f"{scores['start_val_loss']:.4g} before, {scores['log_loss']:.4g} after"
     )
+    print(f"before: the head {scores['start_head']}; after: the epoch selected on these images")
     print(f"saved as {done.folder}, which is both a head and a model")
 
 

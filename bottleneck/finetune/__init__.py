@@ -4,7 +4,8 @@ The input is images, or cached activations of the layer below the trained ones; 
 folder with a new head and a new model.
 """
 
+from bottleneck.finetune.result import fill_split
 from bottleneck.finetune.run import Finetuned, finetune_head
-from bottleneck.finetune.start import default_images, fill_split, is_first_process
+from bottleneck.finetune.start import default_images, is_first_process
 
 __all__ = ["Finetuned", "default_images", "fill_split", "finetune_head", "is_first_process"]

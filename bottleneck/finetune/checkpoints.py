@@ -1,10 +1,11 @@
 """Checkpoints: the state of training after each epoch, in one file without pickle."""
 
 import json
-from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,9 @@ from safetensors.torch import save
 
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.files import atomic_write
-from bottleneck.finetune.loop import State, Training
+from bottleneck.finetune.loop import Training
+from bottleneck.heads import Head
+from bottleneck.heads.training import State
 from bottleneck.images import ImageSet
 from bottleneck.records import Json, Record, read_record, write_record
 from bottleneck.settings import FinetuneSettings
@@ -22,6 +25,7 @@ __all__ = ["Checkpoint", "PlanRecord"]
 
 _FOLDER = "checkpoint"
 _PLAN_FILE = "plan.json"
+_HEAD_FOLDER = "head"
 _IMAGES_FILE = "images.csv"
 _STATE_FILE = "state.safetensors"
 _FACTS = "facts"
@@ -64,7 +68,7 @@ class Checkpoint:
         """Whether there is an unfinished run with a complete epoch."""
         return (self.folder / _STATE_FILE).is_file()
 
-    def begin(self, plan: PlanRecord, images: ImageSet) -> None:
+    def begin(self, plan: PlanRecord, images: ImageSet, head: Head | None = None) -> None:
         """Record what is going to be trained, how, and on which images.
 
         Parameters
@@ -73,18 +77,27 @@ class Checkpoint:
             Settings and start of the run.
         images : ImageSet
             The images to train and to validate on.
+        head : Head, optional
+            The head to start from, if it is not the given one.
 
         Raises
         ------
         OSError
             The folder cannot be written.
         """
+        write_record(self.folder / _PLAN_FILE, plan)  # first, as `forget` looks for it
+        if head:
+            head.save(self.folder / _HEAD_FOLDER)
         images.write_csv(self.folder / _IMAGES_FILE)
-        write_record(self.folder / _PLAN_FILE, plan)
 
     def images(self) -> ImageSet:
         """Return the images of the unfinished run."""
         return ImageSet.read_csv(self.folder / _IMAGES_FILE)
+
+    def head(self) -> Head | None:
+        """Return the head that the unfinished run started from, if it was not the given one."""
+        folder = self.folder / _HEAD_FOLDER
+        return Head.load(folder) if folder.is_dir() else None
 
     def check(self, plan: PlanRecord, settings: FinetuneSettings) -> None:
         """Check that a run is resumed with the same settings and the same start.
@@ -135,9 +148,9 @@ class Checkpoint:
         OSError
             The folder cannot be written.
         """
-        parts = {"tuned": training.network.tuned_state(), "best": state.best}
-        for place, values in training.optimizer.state_dict()["state"].items():
-            parts[f"optimizer.{place}"] = values
+        optimizer = training.optimizer.state_dict()["state"]
+        parts = {f"optimizer.{place}": values for place, values in optimizer.items()}
+        parts |= {"tuned": training.weights(), "best": state.best}
         tensors = {
             f"{part}.{name}": each.detach().cpu().contiguous()
             for part, values in parts.items()
@@ -168,22 +181,19 @@ class Checkpoint:
             The checkpoint is damaged.
         """
         path = self.folder / _STATE_FILE
-        parts: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
-        optimizer: defaultdict[int, dict[str, torch.Tensor]] = defaultdict(dict)
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()[_FACTS])
-                for key in file.keys():  # noqa: SIM118 - it is no mapping
-                    part, _, name = key.partition(".")
-                    parts[part][name] = file.get_tensor(key)
-            for key, values in parts["optimizer"].items():
-                place, _, name = key.partition(".")
-                optimizer[int(place)][name] = values
-            training.network.load_tuned(parts["tuned"])
-            groups = training.optimizer.state_dict()["param_groups"]
-            training.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+            known = training.optimizer.state_dict()
+            places = [place for group in known["param_groups"] for place in group["params"]]
+            known["state"] = {place: _part(tensors, f"optimizer.{place}") for place in places}
+            training.optimizer.load_state_dict(known)
+            training.network.load_tuned(_part(tensors, "tuned"))
             training.fabric.strategy.precision.load_state_dict(facts["scaler"])
-            return State(facts["history"], facts["start"], parts["best"], facts["best_epoch"])
+            best = _part(tensors, "best")
+            return State(facts["start"], best, facts["history"], facts["best_epoch"])
         except Exception as error:  # damaged bytes make the readers raise whatever they meet
             if is_out_of_memory(error):
                 raise
@@ -192,6 +202,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove what the finished run no longer needs."""
+        rmtree(self.folder / _HEAD_FOLDER, ignore_errors=True)
         for name in (_STATE_FILE, _IMAGES_FILE, _PLAN_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.result):
@@ -202,3 +213,10 @@ class Checkpoint:
         """Remove the files of a run that ended before its first epoch was complete."""
         if (self.folder / _PLAN_FILE).is_file() and not self.exists:
             self.remove()
+
+
+def _part(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with a name and a point, without both."""
+    prefix = f"{name}."
+    own = (key for key in tensors if key.startswith(prefix))
+    return {key.removeprefix(prefix): tensors[key] for key in own}

@@ -14,11 +14,11 @@ from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract import Progress, ahead, preprocess, usable_images
+from bottleneck.extract import ahead, preprocess
 from bottleneck.features import free_memory
-from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
+from bottleneck.images import ImageItem, read_file
 
-__all__ = ["Activations", "Batches", "CachedActivations", "ImageActivations", "without_bad_images"]
+__all__ = ["Activations", "Batches", "CachedActivations", "ImageActivations"]
 
 _AHEAD = 2
 """Number of batches prepared ahead of the step."""
@@ -26,60 +26,6 @@ _SHARE_OF_MEMORY = 4
 
 Batches = Iterator[tuple[np.ndarray, torch.Tensor]]
 """Indices of some images with their activations, float32 of shape (n, ...)."""
-
-
-def _read_pixels(
-    transform: Transform, item: ImageItem, policy: Policy | None = None, view: int = 0
-) -> torch.Tensor:
-    """Return a view of an image, uint8 of shape (3, height, width).
-
-    Raises
-    ------
-    BadImageError
-        The file cannot be used, or has changed since its digest was computed.
-    """
-    return preprocess(transform, read_file(item), policy, item.digest, view)
-
-
-def without_bad_images(
-    images: ImageSet, transform: Transform, progress: Progress | None = None
-) -> ImageSet:
-    """Read each image of a set once, and leave out unusable ones.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The image set.
-    transform : Transform
-        The preprocessing.
-    progress : callable, optional
-        Called with ``"check"``, the number of images done and their total.
-
-    Returns
-    -------
-    ImageSet
-        The set, with the unusable images added to `rejected`.
-
-    Raises
-    ------
-    DataError
-        As for `bottleneck.extract.usable_images`.
-    """
-
-    def reason(item: ImageItem) -> str:
-        try:
-            _read_pixels(transform, item)
-        except BadImageError as error:
-            return str(error)
-        return ""
-
-    bad, reasons = {}, in_threads(reason, images.items)
-    for number, (item, why) in enumerate(zip(images.items, reasons, strict=True), 1):
-        if why:
-            bad[item.digest] = why
-        if progress:
-            progress("check", number, len(images.items))
-    return usable_images(images, bad)
 
 
 @dataclass(frozen=True)
@@ -139,7 +85,7 @@ class ImageActivations:
 
     def _pixels(self, view: int, item: ImageItem) -> torch.Tensor:
         try:
-            return _read_pixels(self.transform, item, self.policy, view)
+            return preprocess(self.transform, read_file(item), self.policy, item.digest, view)
         except BadImageError as error:
             raise DataError(
                 f"{item.path!r} can no longer be read ({error}), although it could when training "
@@ -160,8 +106,8 @@ class CachedActivations:
 
     Attributes
     ----------
-    digests : sequence of str
-        SHA-256 of each image.
+    items : sequence of ImageItem
+        All images.
     layer : str
         The boundary layer.
     banks : mapping of int to Bank
@@ -170,7 +116,7 @@ class CachedActivations:
         Device of the trained part.
     """
 
-    digests: Sequence[str]
+    items: Sequence[ImageItem]
     layer: str
     banks: Mapping[int, Bank]
     device: torch.device
@@ -178,7 +124,7 @@ class CachedActivations:
     def __post_init__(self) -> None:
         self._held: dict[int, np.ndarray] = {}
         first = self._rows(min(self.banks), np.arange(1))
-        whole = first.nbytes * len(self.digests) * len(self.banks)
+        whole = first.nbytes * len(self.items) * len(self.banks)
         self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
@@ -204,7 +150,7 @@ class CachedActivations:
             A row is not in the cache, or a part is damaged.
         """
         if self._fits and view not in self._held:
-            self._held[view] = self._rows(view, np.arange(len(self.digests)))
+            self._held[view] = self._rows(view, np.arange(len(self.items)))
         read = ahead(partial(self._rows, view), batches, workers=1, waiting=_AHEAD)
         for rows, values in zip(batches, read, strict=True):
             moved = torch.from_numpy(values).to(self.device, non_blocking=True)
@@ -213,7 +159,7 @@ class CachedActivations:
     def _rows(self, view: int, rows: np.ndarray) -> np.ndarray:
         if view in self._held:
             return np.asarray(self._held[view][rows])
-        digests = [self.digests[row] for row in rows]
+        digests = [self.items[row].digest for row in rows]
         return self.banks[view].read(self.layer, digests, view=view)
 
 

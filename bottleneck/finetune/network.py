@@ -2,20 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bottleneck.bases.splitting import Split
-from bottleneck.errors import BottleneckError
-from bottleneck.heads import Head
 from bottleneck.pooling import pool
+from bottleneck.settings import FinetuneSettings
 
-__all__ = ["TunedNetwork", "check_start"]
+__all__ = ["TunedNetwork", "make_optimizer"]
 
-_TOLERANCE = 1e-3
-"""Tolerance relative to the largest score, for another order of summation."""
+_MOMENTUM = 0.9
 
 
 class TunedNetwork(nn.Module):
@@ -133,28 +130,33 @@ class TunedNetwork(nn.Module):
                 yield parameter, self._split.trained[own] if place == "upper" else None
 
 
-def check_start(head: Head, features: np.ndarray, scores: np.ndarray) -> None:
-    """Raise an error unless the network reproduces the scores of its head before training.
+def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.optim.Optimizer:
+    """Return an optimizer with a parameter group for the learning rate of each block.
 
     Parameters
     ----------
-    head : Head
-        The head whose weights the network uses.
-    features : np.ndarray
-        Features of n images, shape (n, d), from the head's own base in float32.
-    scores : np.ndarray
-        Scores of the network, shape (n, k).
+    network : TunedNetwork
+        The network with the trained parameters.
+    settings : FinetuneSettings
+        Optimizer, learning rates and weight decay.
 
-    Raises
-    ------
-    BottleneckError
-        The scores differ by more than 1e-3 of the largest score.
+    Returns
+    -------
+    torch.optim.Optimizer
     """
-    expected = head.decision_function(features)
-    gap = float(np.abs(expected - scores).max() / (np.abs(expected).max() or 1.0))
-    if not gap <= _TOLERANCE:
-        raise BottleneckError(
-            f"the network to fine-tune does not reproduce the scores of its head (the difference "
-            f"is {gap:.3g} of the largest score, and at most {_TOLERANCE:g} is allowed); this is "
-            f"a bug in this package: please report it with the command"
-        )
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for parameter, depth in network.rates():
+        share = 1.0 if depth is None else settings.backbone_lr_factor * settings.layer_decay**depth
+        decay = settings.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((settings.learning_rate * share, decay), []).append(parameter)
+    listed = [
+        {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+    # Fused optimizers unscale gradients themselves, too late for clipping.
+    fused = settings.precision != "fp16"
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(listed, fused=fused)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(listed, settings.learning_rate, momentum=_MOMENTUM, fused=fused)
+    return torch.optim.RMSprop(listed)

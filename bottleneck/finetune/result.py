@@ -12,14 +12,18 @@ from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
+from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
-from bottleneck.finetune.loop import State, Training
-from bottleneck.finetune.start import Start
+from bottleneck.finetune.loop import Training
+from bottleneck.finetune.start import Start, default_images
 from bottleneck.heads import Head, calibration_error
 from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
-from bottleneck.records import Augmentation, FeatureSource, ModelFacts
+from bottleneck.heads.training import State
+from bottleneck.predict import load_base
+from bottleneck.records import Augmentation, FeatureSource, ModelFacts, known_source
+from bottleneck.settings import StoreSettings
 
-__all__ = ["write_result"]
+__all__ = ["fill_split", "write_result"]
 
 _OWN_FOLDER = "."
 """Model name in a head's `source` that means the head's own folder, wherever it is."""
@@ -53,7 +57,7 @@ def write_result(
     """
     source, settings = start.source, start.settings
     model = find_model(source.model)
-    fitted = _fitted(start.head, training, state, scores.astype(np.float64))
+    fitted = _fitted(start, training, state, scores.astype(np.float64))
     facts = ModelFacts(
         layer=source.layer,
         settings=settings.as_dict(),
@@ -85,9 +89,9 @@ def write_result(
     replace(fitted, source=_own_source(folder, start)).save(folder)
 
 
-def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) -> Head:
+def _fitted(start: Start, training: Training, state: State, scores: np.ndarray) -> Head:
     """Return the trained head, with a new temperature if that improves its log loss."""
-    targets = training.val.targets
+    head, targets = start.head, training.targets
 
     def log_loss(temperature: float) -> float:
         return float(log_losses(head.link, scores, targets, temperature).mean())
@@ -108,12 +112,24 @@ def _fitted(head: Head, training: Training, state: State, scores: np.ndarray) ->
             "held_out": "validation images",
             **score_metrics(head.link, scores, targets, temperature),
             "calibration_error_without_temperature": calibration_error(before, targets),
+            "start_head": _start_head(start),
             **{f"start_{name}": value for name, value in state.start.items()},
             "best_epoch": state.best_epoch,
-            "diverged": state.diverged,
+            "diverged": len(state.history) + 1 if state.diverged else None,
             "history": state.history,
         },
     )
+
+
+def _start_head(start: Start) -> str:
+    """Return whether the validation images say more about the head at the start than others do."""
+    if start.refitted:
+        return "fitted again without the validation images"
+    chosen_on = (start.source.split_digests or {}).get("val")
+    selected = start.head.scores.get("held_out") == "validation images"
+    if selected and chosen_on == start.images.digest_of("val"):
+        return "selected on the validation images"
+    return "as given"
 
 
 def _own_source(folder: Path, start: Start) -> FeatureSource:
@@ -142,3 +158,41 @@ def _own_source(folder: Path, start: Start) -> FeatureSource:
         fingerprint=fingerprint,
         split_digests={name: start.images.digest_of(name) for name in SPLITS},
     )
+
+
+def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
+    """Compute missing features of a split that a head is to be evaluated on.
+
+    Parameters
+    ----------
+    head : Head
+        The head of a fine-tuned model.
+    cache : Cache
+        A cache with the head's image set.
+    split : str
+        ``test``, ``val`` or ``train``.
+    progress : callable, optional
+        As for `bottleneck.extract.extract_features`.
+
+    Raises
+    ------
+    DataError
+        An image can no longer be read.
+    """
+    source = known_source(head.source)
+    if not cache.set_file(source.image_set).exists():
+        return  # who reads the features says so
+    images = default_images(head, cache)
+    items = tuple(item for item in images.items if item.split == split)
+    if not items:
+        return
+    stored = StoreSettings(dtype=cast("Any", source.dtype))
+    chosen = replace(images, items=items)
+    bad = fill_banks(chosen, load_base(head), cache, stored, progress=progress).bad
+    for item in items:
+        if item.digest in bad:
+            raise DataError(
+                f"{len(bad)} of the {split} images can no longer be used, first {item.path!r} "
+                f"({bad[item.digest]}); restore them, or give the current images to 'bottleneck "
+                f"finetune --data'"
+            )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bottleneck.bases.splitting import Split, upper_part
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
 from bottleneck.errors import (
+    BottleneckError,
     MemoryShortError,
     UsageError,
     WrongTypeError,
@@ -30,24 +32,21 @@ from bottleneck.extract.lanes import freed_memory_kept
 from bottleneck.features import vectors
 from bottleneck.finetune.checkpoints import Checkpoint
 from bottleneck.finetune.data import Activations, CachedActivations, ImageActivations
-from bottleneck.finetune.loop import Labelled, State, Training
-from bottleneck.finetune.network import TunedNetwork, check_start
+from bottleneck.finetune.loop import Training
+from bottleneck.finetune.network import TunedNetwork
 from bottleneck.finetune.result import write_result
 from bottleneck.finetune.start import Start, default_images, is_first_process, open_start
 from bottleneck.heads import Head, find_head
+from bottleneck.heads.training import run_epochs
 from bottleneck.images import ImageSet, RejectedImage
-from bottleneck.labels import Targets
 from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune_head"]
 
-_FABRIC_PRECISIONS: dict[str, Any] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-}
 _TRIAL = 4
 """Number of images that are scored as a check before the first step."""
+_TOLERANCE = 1e-3
+"""Of these scores, relative to the largest, for another order of summation."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,12 @@ def finetune_head(
 ) -> Finetuned:
     """Train the top of a head's base, or all of it, starting from the head; write a model folder.
 
-    Training and validation images of the set are used, test images are not. The folder contains the
-    head, with the training history, and the whole network as ``model.json`` and
-    ``model.safetensors``, so that its path can be used as a model name. A checkpoint is written
-    there after each epoch.
+    Training and validation images of the set are used, test images are not. A head that was fitted
+    on validation images, as with `FinetuneSettings.val_share`, is first fitted again without them,
+    with ``C`` and the temperature chosen anew; the entry ``start_head`` of the new head's `scores`
+    tells which head the result is compared with. The folder contains the head, with the training
+    history, and the whole network as ``model.json`` and ``model.safetensors``, so that its path can
+    be used as a model name. A checkpoint is written there after each epoch.
 
     Parameters
     ----------
@@ -148,13 +149,18 @@ def finetune_head(
     UsageError
         The head, layer, images or settings do not fit together, or the folder has other content.
     DataError
-        The images are not sufficient, or the folder cannot be written.
+        The images are not sufficient, the head cannot be fitted again, or the folder cannot be
+        written.
     MemoryShortError
         A batch does not fit into memory.
     """
-    head = _head_of(head)
-    settings = made(FinetuneSettings, settings, options)
-    cache = Cache(cache)
+    if isinstance(head, str | Path):
+        head = find_head("heads", head)[1]
+    if not isinstance(head, Head):
+        raise WrongTypeError(
+            f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
+        )
+    settings, cache = made(FinetuneSettings, settings, options), Cache(cache)
     images = default_images(head, cache) if images is None else images
     if not isinstance(images, ImageSet):
         images = ImageSet.open(images, seed=settings.seed)
@@ -171,7 +177,12 @@ def finetune_head(
         stack.enter_context(freed_memory_kept())
         training = _training(fabric, start, progress)
         state = checkpoint.load(training) if resume else training.started()
-        state = _trained(training, state, checkpoint, watch)
+        callbacks = [training.note]
+        if fabric.is_global_zero:
+            callbacks.append(partial(checkpoint.save, training))
+        if fabric.is_global_zero and watch:
+            callbacks.append(lambda state: watch(state.history[-1]))
+        state = run_epochs(training, state, settings, callbacks)
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
@@ -181,37 +192,11 @@ def finetune_head(
     return Finetuned(
         folder=checkpoint.result,
         head=Head.load(folder),
-        train=len(training.train.targets),
-        val=len(training.val.targets),
+        train=len(training.train.items),
+        val=len(training.val.items),
         trained=sum(each.numel() for each, depth in training.network.rates() if depth is not None),
         rejected=(*start.images.rejected, *start.chosen.rejected),
     )
-
-
-def _trained(
-    training: Training,
-    state: State,
-    checkpoint: Checkpoint,
-    watch: Callable[[Mapping[str, float]], None] | None,
-) -> State:
-    """Train until the end, with a checkpoint after each epoch."""
-    while not state.is_over(training.settings):
-        state = training.epoch(state)
-        if training.fabric.is_global_zero and state.diverged is None:
-            checkpoint.save(training, state)
-            if watch:
-                watch(state.history[-1])
-    return state
-
-
-def _head_of(head: Any) -> Head:
-    if isinstance(head, str | Path):
-        return find_head("heads", head)[1]
-    if not isinstance(head, Head):
-        raise WrongTypeError(
-            f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
-        )
-    return head
 
 
 def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fabric:
@@ -229,76 +214,71 @@ def _fabric(device: str, devices: int | None, settings: FinetuneSettings) -> Fab
     if kind == "cuda" and devices is not None:
         chosen = find_devices(",".join(f"cuda:{number}" for number in range(devices)))
     several = devices or len(chosen)
+    names: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
     return Fabric(
         accelerator=kind,
         devices=several if kind == "cpu" else [each.index for each in chosen],
         strategy="ddp" if several > 1 else "auto",
-        precision=_FABRIC_PRECISIONS[settings.precision],
+        precision=names[settings.precision],
     )
 
 
 def _training(fabric: Fabric, start: Start, progress: Progress | None) -> Training:
-    """Build the network, check that it reproduces the head's scores, and add the images."""
-    source, network, settings = start.source, start.base.network, start.settings
-    _, weights = load_weights(find_model(source.model), start.base.settings.weights)
+    """Build the network, and add the images."""
+    settings, lower = start.settings, start.lower(fabric.device)
+
+    def activations(split: str) -> Activations:
+        items = [item for item in start.chosen.items if item.split == split]
+        if not start.banks:
+            policy, transform = find_policy(settings.augment), start.base.transform
+            return ImageActivations(items, transform, policy, lower, fabric.device)
+        plain = split == "val" or not settings.augmented
+        banks = {view: bank for view, bank in start.banks.items() if (view == 0) == plain}
+        return CachedActivations(items, str(start.split.boundary), banks, fabric.device)
+
+    return Training(
+        fabric,
+        _network(start, lower),
+        settings,
+        train=activations("train"),
+        val=activations("val"),
+        head=start.head,
+        progress=progress if fabric.is_global_zero else None,
+    )
+
+
+def _network(start: Start, lower: FrozenBase | None) -> TunedNetwork:
+    """Build the network; check that it scores images of noise as the head does, in fp32."""
+    source, base, network = start.source, start.base, start.base.network
+    _, weights = load_weights(find_model(source.model), base.settings.weights)
     tuned = TunedNetwork(
         upper_part(network, start.split, weights.load() | network.constants),
         start.head.to_module(),
         start.split,
         how=source.pool,
         axes=network.layers[source.layer].axes,
-        freeze_batch_norm=settings.freeze_batch_norm,
+        freeze_batch_norm=start.settings.freeze_batch_norm,
     )
-    lower = start.lower(fabric.device)
-    _check_start(start, tuned, lower)
-    return Training(
-        fabric,
-        tuned,
-        settings,
-        train=_labelled(start, "train", lower, fabric.device),
-        val=_labelled(start, "val", lower, fabric.device),
-        head=start.head,
-        progress=progress if fabric.is_global_zero else None,
-    )
-
-
-def _check_start(start: Start, network: TunedNetwork, lower: FrozenBase | None) -> None:
-    """Score images of noise with the head and with the network, in fp32, before the first step."""
-    source, base = start.source, start.base
-    generator = torch.Generator().manual_seed(0)
-    size = (_TRIAL, 3, *base.transform.crop)
-    pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-    images = base.transform.normalise(pixels)
     if base.precision != "fp32":
         base = start.frozen(source.layer, "cpu", precision="fp32")
     if lower is not None and lower.precision != "fp32":
         lower = start.lower("cpu", "fp32")
+    size, generator = (_TRIAL, 3, *base.transform.crop), torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+    images = base.transform.normalise(pixels)
     (features,) = base(images).values()
     with torch.no_grad():
         activations = images if lower is None else next(iter(lower(images).values()))
-        scores = network.eval()(activations.cpu().clone()).numpy()
-    check_start(start.head, vectors(source, features.cpu().numpy()), scores)
-
-
-def _labelled(start: Start, split: str, lower: FrozenBase | None, device: torch.device) -> Labelled:
-    """Return the labelled images of a split."""
-    head, settings, boundary = start.head, start.settings, start.split.boundary
-    items = [item for item in start.chosen.items if item.split == split]
-    activations: Activations
-    if start.banks and boundary:
-        plain = split == "val" or not settings.augmented
-        banks = {view: bank for view, bank in start.banks.items() if (view == 0) == plain}
-        activations = CachedActivations([item.digest for item in items], boundary, banks, device)
-    else:
-        policy = find_policy(settings.augment)
-        activations = ImageActivations(items, start.base.transform, policy, lower, device)
-    return Labelled(
-        activations,
-        Targets.among(
-            np.array([item.label for item in items]), head.classes, multilabel=head.multilabel
-        ),
-        np.array([item.weight for item in items]),
-    )
+        scores = tuned.eval()(activations.cpu().clone()).numpy()
+    expected = start.head.decision_function(vectors(source, features.cpu().numpy()))
+    gap = float(np.abs(expected - scores).max() / (np.abs(expected).max() or 1.0))
+    if not gap <= _TOLERANCE:
+        raise BottleneckError(
+            f"the network to fine-tune does not reproduce the scores of its head (the difference "
+            f"is {gap:.3g} of the largest score, and at most {_TOLERANCE:g} is allowed); this is "
+            f"a bug in this package: please report it with the command"
+        )
+    return tuned
 
 
 @contextmanager

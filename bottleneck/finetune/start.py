@@ -7,22 +7,22 @@ from typing import Any
 
 import torch
 
-from bottleneck.arguments import made
 from bottleneck.augment import find_policy
+from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, split_network
 from bottleneck.cache import Bank, Cache
-from bottleneck.errors import DataError, UsageError
-from bottleneck.extract import Progress, fill_banks, usable_images
+from bottleneck.errors import BadImageError, DataError, UsageError
+from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
-from bottleneck.finetune.data import without_bad_images
+from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, head_names
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 from bottleneck.predict import load_base
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
-__all__ = ["Start", "default_images", "fill_split", "is_first_process", "open_start"]
+__all__ = ["Start", "default_images", "is_first_process", "open_start"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Start:
 
     Attributes
     ----------
-    head : Head
-        The head that training starts from.
+    given : Head
+        The given head.
     settings : FinetuneSettings
         Hyperparameters.
     base : FrozenBase
@@ -45,15 +45,24 @@ class Start:
         The images to train and to validate on.
     banks : dict of int to Bank
         View number to the bank of the boundary's activations; empty without `from_cache`.
+    refitted : Head or None
+        The head that was fitted again without the validation images, if the given one had seen
+        some of them.
     """
 
-    head: Head
+    given: Head
     settings: FinetuneSettings
     base: FrozenBase
     split: Split
     images: ImageSet
     chosen: ImageSet
     banks: dict[int, Bank]
+    refitted: Head | None = None
+
+    @property
+    def head(self) -> Head:
+        """The head that training starts from."""
+        return self.refitted or self.given
 
     @property
     def source(self) -> FeatureSource:
@@ -86,13 +95,13 @@ class Start:
         Start
             The start with the usable images and with the banks of their activations.
         """
-        images = self.images
-        look = partial(without_bad_images, transform=self.base.transform, progress=progress)
         if not is_first_process():
-            return _filled(replace(self, chosen=checkpoint.images()), cache, progress)
+            other = replace(self, chosen=checkpoint.images(), refitted=checkpoint.head())
+            return _filled(other, cache, progress)
         if not resume:
             _check_folder(checkpoint)
-        known = _is_known(images, cache)
+        look = partial(_without_bad_images, transform=self.base.transform, progress=progress)
+        images, known = self.images, _is_known(self.images, cache)
         if not known:
             images = look(images)
             images.write_csv(cache.set_file(images.name))
@@ -100,14 +109,16 @@ class Start:
         if resume:
             checkpoint.check(plan, self.settings)
             chosen = checkpoint.images()
-            return _filled(replace(self, images=images, chosen=chosen), cache, progress)
-        chosen = _images_to_train(images, self)
-        if known and not self.settings.from_cache:
-            chosen = look(chosen)
+        else:
+            chosen = _images_to_train(images, self)
+            if known and not self.settings.from_cache:
+                chosen = look(chosen)
         start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
         _check_classes(start.chosen, start.head)
-        checkpoint.begin(plan, start.chosen)
-        return start
+        if not resume:
+            refitted = head_without(self.head, images, start.chosen, cache, self.settings)
+            checkpoint.begin(plan, start.chosen, refitted)
+        return replace(start, refitted=checkpoint.head())
 
 
 def is_first_process() -> bool:
@@ -207,6 +218,27 @@ def _is_known(images: ImageSet, cache: Cache) -> bool:
     return file.exists()
 
 
+def _without_bad_images(
+    images: ImageSet, transform: Transform, progress: Progress | None
+) -> ImageSet:
+    """Read each image of a set once, and leave out unusable ones."""
+
+    def reason(item: ImageItem) -> str:
+        try:
+            preprocess(transform, read_file(item))
+        except BadImageError as error:
+            return str(error)
+        return ""
+
+    bad = {}
+    for number, why in enumerate(in_threads(reason, images.items)):
+        if why:
+            bad[images.items[number].digest] = why
+        if progress:
+            progress("check", number + 1, len(images.items))
+    return usable_images(images, bad)
+
+
 def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecord:
     """Return the record that must be the same when a run is resumed."""
     known = head.as_dict()
@@ -246,12 +278,14 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
         )
     if val and settings.val_share is not None:
         raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
-    _check_classes(replace(images, items=train + val), start.head)
+    chosen = replace(images, items=train + val, rejected=())
+    _check_classes(chosen, start.head)
     if not val:
         share, held = settings.val_share or 0.0, {"test": "val", "train": "train"}
-        split = replace(images, items=train).with_splits(test_share=share, seed=settings.seed)
-        train = tuple(replace(item, split=held[item.split or ""]) for item in split.items)
-    return replace(images, items=train + val, rejected=(), split_seed=None)
+        items = chosen.with_splits(test_share=share, seed=settings.seed).items
+        items = tuple(replace(item, split=held[item.split or ""]) for item in items)
+        chosen = replace(chosen, items=items)
+    return replace(chosen, split_seed=None)
 
 
 def _check_classes(images: ImageSet, head: Head) -> None:
@@ -307,41 +341,3 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
             f"the head was fitted on with `cache`, or give the images with `data`"
         )
     return ImageSet.read_csv(file)
-
-
-def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | None = None) -> None:
-    """Compute missing features of a split that a head is to be evaluated on.
-
-    Parameters
-    ----------
-    head : Head
-        The head of a fine-tuned model.
-    cache : Cache
-        A cache with the head's image set.
-    split : str
-        ``test``, ``val`` or ``train``.
-    progress : callable, optional
-        As for `bottleneck.extract.extract_features`.
-
-    Raises
-    ------
-    DataError
-        An image can no longer be read.
-    """
-    source = known_source(head.source)
-    if not cache.set_file(source.image_set).exists():
-        return  # who reads the features says so
-    images = default_images(head, cache)
-    items = tuple(item for item in images.items if item.split == split)
-    if not items:
-        return
-    stored = made(StoreSettings, None, {"dtype": source.dtype})
-    chosen = replace(images, items=items)
-    bad = fill_banks(chosen, load_base(head), cache, stored, progress=progress).bad
-    for item in items:
-        if item.digest in bad:
-            raise DataError(
-                f"{len(bad)} of the {split} images can no longer be used, first {item.path!r} "
-                f"({bad[item.digest]}); restore them, or give the current images to 'bottleneck "
-                f"finetune --data'"
-            )

@@ -210,11 +210,13 @@ def _fitted(
     known = {"held_out": held_out} | scores if scores else {}
     history = {"history": list(fitted.history)} if fitted.history else {}
     chosen = {recipe.parameter: value} if recipe.parameter else {}
+    others = {name: getattr(problem, name) for name in ("balanced", "standardize", "seed")}
+    changed = {name: each for name, each in others.items() if each != getattr(FitSettings, name)}
     return Head(
         clf=recipe.name,
         classes=problem.targets.classes,
         model=fitted.model,
-        hyperparameters=chosen | recipe.settings,
+        hyperparameters=chosen | recipe.settings | changed,
         multilabel=problem.targets.multilabel,
         temperature=temperature,
         scores=known | {"converged": fitted.converged} | history,

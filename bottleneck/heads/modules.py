@@ -1,17 +1,17 @@
 """Heads as torch modules, and the training of a network with one hidden layer."""
 
-from typing import Any
+from math import inf
+from operator import le
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from bottleneck.errors import DataError
+from bottleneck.heads import training
 from bottleneck.heads.models import Model, Neighbours, Perceptron
 from bottleneck.heads.problem import Fitted, Problem, Progress
 from bottleneck.heads.scoring import link_of, score_metrics
-from bottleneck.labels import Targets
 from bottleneck.settings import MLPSettings
 
 __all__ = ["module_of", "train"]
@@ -96,63 +96,70 @@ def train(
     DataError
         The training diverged.
     """
-    history: list[dict[str, Any]] = []
+
+    def report(state: training.State) -> None:
+        if progress:
+            progress("mlp", len(state.history), settings.epochs)
+
     device = torch.device(problem.device)
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(problem.seed)
-        run, best = _Training(settings, problem), 0
-        while len(history) < settings.epochs and len(history) - best < settings.patience:
-            trained, model = run.step_through(), run.folded()
-            with np.errstate(over="ignore", invalid="ignore"):
-                scores = model.scores(held.rows)
-            if not np.isfinite(scores).all():
-                raise run.diverged("its scores are not finite")
-            found = _metrics(scores, held.targets)
-            validated = {"val_loss": found["log_loss"], "val_accuracy": found["accuracy"]}
-            history.append({"epoch": len(history) + 1, **trained, **validated})
-            if found["log_loss"] <= min(each["val_loss"] for each in history):
-                best, kept = len(history), model
-            if progress:
-                progress("mlp", len(history), settings.epochs)
-    return Fitted(kept, history=history)
+        learner, start = _Training(settings, problem, held), training.State({"val_loss": inf}, None)
+        # Of several equally good epochs, the last is kept.
+        state = training.run_epochs(learner, start, settings, [report], better=le)
+    if state.diverged:
+        raise DataError(
+            f"the training diverged: {state.diverged}, expected finite numbers; use a learning "
+            f"rate below {settings.learning_rate:g}"
+        )
+    return Fitted(state.best, history=state.history)
 
 
 class _Training:
-    """A network, its optimizer, and its training rows."""
+    """A network, its optimizer, its training rows and held-out rows; see `Learner`."""
 
-    def __init__(self, settings: MLPSettings, problem: Problem) -> None:
-        self._settings, self._problem = settings, problem
+    def __init__(self, settings: MLPSettings, problem: Problem, held: Problem) -> None:
+        self._settings, self._rows, self._held = settings, problem.rows, held
+        self._device, targets = problem.device, problem.targets
+        self._link = link_of("mlp", multilabel=targets.multilabel)
         self._mean, self._scale = problem.moments()
         self._shift = self._moved(self._mean).float()
         self._factor = self._moved(1 / self._scale).float()
-        sizes = problem.rows.shape[1], settings.hidden, len(problem.targets.classes)
+        sizes = problem.rows.shape[1], settings.hidden, len(targets.classes)
         self._network = _network(*sizes, settings.dropout).to(problem.device)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), settings.learning_rate, weight_decay=_WEIGHT_DECAY
         )
-        counts = problem.counts(np.ones(len(problem.rows), dtype=bool))
-        self._weights = self._moved(counts / counts.mean()).float().reshape(len(counts), -1)
+        weights = training.sample_weights(targets, problem.weights, balanced=problem.balanced)
+        self._weights, self._codes = weights.to(self._device), self._moved(targets.codes)
 
-    def step_through(self) -> dict[str, float]:
-        """Train one epoch; return its running loss and accuracy."""
-        targets, order = self._problem.targets, torch.randperm(len(self._problem.rows))
-        losses, seen = [], []
-        for rows in torch.split(order, self._settings.batch_size):
-            features = self._moved(self._problem.rows[rows.numpy()]).float()
+    def step_through(self, epoch: int) -> dict[str, float]:  # noqa: ARG002 - the same in each
+        """As `Learner.step_through`."""
+        seen, right = [], []
+        for rows in torch.split(torch.randperm(len(self._rows)), self._settings.batch_size):
+            features, codes = self._moved(self._rows[rows.numpy()]).float(), self._codes[rows]
             scores = self._network((features - self._shift) * self._factor)
-            each = _losses(scores, targets.take(rows.numpy())) * self._weights[rows]
+            each = training.losses(self._link, scores, codes) * self._weights[rows]
             loss = each.mean()
             if not loss.isfinite():
-                raise self.diverged(f"its loss is {loss.item()}")
+                raise training.DivergedError(f"its loss is {loss.item()}")
             self._optimizer.zero_grad()
             torch.autograd.backward(loss)
             self._optimizer.step()
-            losses.append(each.detach())
-            seen.append(scores.detach())
-        found = _metrics(torch.cat(seen).cpu().numpy(), targets.take(order.numpy()))
-        return {"loss": float(torch.cat(losses).mean()), "accuracy": found["accuracy"]}
+            seen.append(each.detach())
+            right.append(training.are_right(scores, codes).double())
+        return {"loss": float(torch.cat(seen).mean()), "accuracy": float(torch.cat(right).mean())}
 
-    def folded(self) -> Perceptron:
+    def validated(self) -> dict[str, float]:
+        """As `Learner.validated`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = self.weights().scores(self._held.rows)
+        if not np.isfinite(scores).all():
+            raise training.DivergedError("its scores are not finite")
+        found = score_metrics(self._link, scores, self._held.targets)
+        return {"val_loss": found["log_loss"], "val_accuracy": found["accuracy"]}
+
+    def weights(self) -> Perceptron:
         """Return the current network as a model of raw features."""
         state = self._network.state_dict().values()
         hidden, hidden_bias, weight, bias = (each.cpu().numpy().copy() for each in state)
@@ -161,24 +168,5 @@ class _Training:
         first = hidden.astype(np.float32), hidden_bias.astype(np.float32)
         return Perceptron(*first, weight, bias, self._settings.dropout)
 
-    def diverged(self, found: str) -> DataError:
-        """Return the error to raise when numbers are not finite."""
-        return DataError(
-            f"the training diverged: {found}, expected finite numbers; use a learning rate below "
-            f"{self._settings.learning_rate:g}"
-        )
-
     def _moved(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._problem.device)
-
-
-def _losses(scores: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Return losses of shape (n, 1), or (n, k) if rows may have several classes."""
-    codes = torch.from_numpy(targets.codes).to(scores.device)
-    if targets.multilabel:
-        return functional.binary_cross_entropy_with_logits(scores, codes.float(), reduction="none")
-    return functional.cross_entropy(scores, codes, reduction="none")[:, None]
-
-
-def _metrics(scores: np.ndarray, targets: Targets) -> dict[str, float]:
-    return score_metrics(link_of("mlp", multilabel=targets.multilabel), scores, targets)
+        return torch.from_numpy(array).to(self._device)

@@ -26,7 +26,8 @@ class HeadFacts(Record):
         k labels, sorted.
     hyperparameters : dict
         Hyperparameters of the fit: ``C``, the inverse strength of the L2 penalty, as in
-        scikit-learn; ``n_neighbors``; or those of `bottleneck.heads.MLP`.
+        scikit-learn; ``n_neighbors``; or those of `bottleneck.heads.MLP`; and ``balanced``,
+        ``standardize`` and ``seed`` where they were not the defaults.
     multilabel : bool
         Whether images may have several classes, or none.
     temperature : float
