@@ -46,7 +46,7 @@ def run(
         Returns tables of the figures by their names.
     **sizes
         The options: name to the usual value and that of ``--smoke``. Where the usual value is a
-        tuple, several values may be given; where it is None, a path.
+        tuple, several values may be given, names only from it; where it is None, a path.
     """
     given = options(**sizes)
     results: dict[str, Any] = {"environment": environment(), "figures": {}}
@@ -75,6 +75,7 @@ def options(**sizes: tuple[Any, Any]) -> argparse.Namespace:
             f"--{name}",
             type=Path if sample is None else type(sample),
             nargs="+" if several else None,
+            choices=usual if several and isinstance(sample, str) else None,
             help=f"by default {' '.join(map(str, usual)) if several else usual}",
         )
     given = parser.parse_args()

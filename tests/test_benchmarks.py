@@ -1,0 +1,172 @@
+"""Every benchmark runs at its smallest size, prints its figures and writes them.
+
+The unmarked tests take about 10 s of processor time, those marked ``ci`` about 350 s in all.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
+HELPERS = {"baselines", "common", "run"}
+FIGURES = {
+    "compression": ("EfficientNet-Lite0, pooled", "zstd", "ratio"),
+    "extraction": ("mobilenet_v2", "auto by reference"),
+    "finetune": ("resnet18 from layer4", "ratio"),
+    "forecast": ("efficientnet_lite0", "seconds", "actual by forecast"),
+    "gpu": ("resnet50", "end to end by bare"),
+    "growth": ("again", "second by first"),
+    "heads": ("softmax, 2 classes", "ratio"),
+    "memory": ("growth", "ratio"),
+    "mixed": ("resnet18",),
+    "plateau": ("seed 0", "fine-tuned"),
+    "precision": ("faces", "`auto`, stored as float16", "smallest cosine"),
+    "reading": ("ResNet-50, pooled", "random tenth by whole bank"),
+    "reduction": ("200 rows", "solver, s"),
+    "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
+    "start_up": ("--help", "share"),
+    "streaming": ("1,000 x 64", "ratio of times, bar 3"),
+    "views": ("ratio",),
+}
+"""Benchmark to the way to one of its figures."""
+QUICK = {"reading", "reduction", "streaming"}
+"""Those that need no network, and little time."""
+
+
+def run(name: str, *arguments: str, code: int = 0, **environment: str) -> str:
+    command = [sys.executable, FOLDER / f"{name}.py", "--smoke", *arguments]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def test_every_benchmark_is_tried_and_has_a_topic():
+    found = {file.stem for file in FOLDER.glob("*.py")} - HELPERS
+    assert found == set(FIGURES)
+    topics = subprocess.run(
+        [sys.executable, "-c", "import run; print(*sum(map(list, run.TOPICS.values()), []))"],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sorted(topics.stdout.split()) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.ci) for name in FIGURES]
+)
+def test_a_benchmark_prints_and_writes_its_figures(name):
+    """With processor, versions and date; and each table has its place on a page."""
+    printed = run(name, "--json", "found.json")
+    found = json.loads(Path("found.json").read_text())
+    assert {"processor", "python", "torch", "numpy", "date"} <= found["environment"].keys()
+    figure = found["figures"]
+    for key in FIGURES[name]:
+        figure = figure[key]
+    if name == "mixed":
+        figure = figure if isinstance(figure, str) else figure["ratio"]
+    assert figure == "skipped: this processor has no bf16" or math.isfinite(figure)
+    assert re.search(rf"^{re.escape(', '.join(FIGURES[name]))}\b.* \S+$", printed, re.MULTILINE)
+    assert all(f"{key} " in printed for key in found["environment"])
+    for title in found.get("tables", {}):
+        pages = [
+            page for page in DOCS.glob("*.md") if f"<!-- table: {title} -->" in page.read_text()
+        ]
+        assert len(pages) == 1, title
+
+
+@pytest.mark.ci
+def test_a_topic_writes_the_tables_of_its_page():
+    shutil.copytree(DOCS, "docs")
+    before = Path("docs/performance.md").read_text()
+    printed = run("run", "solvers", "--write", "--docs", "docs", "--json", "figures")
+    after = Path("docs/performance.md").read_text()
+    start, end = "<!-- table: solvers -->\n", "\n<!-- end of the table -->"
+    (old,), (new,) = (re.findall(f"{start}(.*?){end}", text, re.DOTALL) for text in (before, after))
+    assert after == before.replace(old, new)
+    head, ruler, *rows, blank, environment = new.splitlines()
+    assert head.startswith("| reduced rows, classes | ours |")
+    assert set(ruler) == set("| -:")
+    assert len(rows) == 1
+    assert blank == ""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d, \d+ cores of .*; python .*, torch .*\.", environment)
+    assert new in printed
+    assert Path("figures/solvers.json").exists()
+    assert Path("docs/cache.md").read_text() == (DOCS / "cache.md").read_text()
+
+
+PARTS = """
+import os, sys, time
+import gpu
+
+def stops(given):
+    yield "figure", 1.0
+    raise ValueError("as it must")
+
+def dies(given):
+    yield "figure", 2.0
+    os.kill(os.getpid(), 9)
+
+def hangs(given):
+    yield "figure", 3.0
+    time.sleep(600)
+
+gpu.PARTS |= {"stops": stops, "dies": dies, "hangs": hangs}
+gpu.write_many = lambda *_: None
+gpu.main()
+"""
+
+
+@pytest.mark.ci
+def test_a_part_on_the_gpu_survives_the_failure_of_others():
+    """One that fails, one that is killed, one that never ends, and one without time."""
+    command = [sys.executable, "-c", PARTS, "--smoke", "--json", "found.json", "--minutes", "0.2"]
+    path = os.pathsep.join([str(ROOT), str(FOLDER)])
+    done = subprocess.run(
+        [*command, "--parts", "stops", "dies", "hangs", "mlp"],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(Path("found.json").read_text())["figures"]
+    assert found["card"]["device"] == "cpu"
+    assert [found[name].get("figure") for name in ("stops", "dies", "hangs")] == [1, 2, 3]
+    failed = {name: part["failed"] for name, part in found.items() if "failed" in part}
+    assert failed["stops"] == "ValueError: as it must"
+    assert failed["dies"] == "ended with -9"
+    assert re.fullmatch(r"ended after \d+ s, when the time was over", failed["hangs"])
+    assert failed["mlp"] == "no time is left of 0.2 minutes"
+    assert failed["stops"] in done.stdout
+
+
+@pytest.mark.ci
+def test_without_a_gpu_each_part_says_so():
+    run("gpu", "--device", "cuda:9", "--parts", "resume", "mlp", "--json", "found.json", code=1)
+    found = json.loads(Path("found.json").read_text())["figures"]
+    for part in ("resume", "mlp"):
+        assert re.search("no GPU 'cuda:9'", found[part]["failed"])
+
+
+@pytest.mark.ci
+@pytest.mark.skipif(sys.platform != "linux", reason="oneDNN is limited where it is used")
+def test_bf16_is_left_out_where_the_processor_has_none():
+    printed = run("mixed", ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
+    assert "skipped: this processor has no bf16" in printed
