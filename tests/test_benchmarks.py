@@ -33,7 +33,7 @@ FIGURES = {
     "reduction": ("200 rows", "solver, s"),
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
     "start_up": ("--help", "share"),
-    "streaming": ("1,000 x 64", "ratio of times, bar 3"),
+    "streaming": ("1,000 x 64", "ratio of times"),
     "views": ("ratio",),
 }
 """Benchmark to the way to one of its figures."""
