@@ -37,19 +37,21 @@ def full(request) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left(tmp_path_factory):
+def nothing_is_left():
     """Fail if a test leaves a process, or a file in the folder for temporary files."""
-    folder = tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(folder))
-        patch.setattr(tempfile, "tempdir", str(folder))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o1777)  # for tests of other users, as the folder that it stands for
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
         yield
         get_reusable_executor().shutdown(wait=True)
-    kept = ("resource_tracker", "forkserver")  # they end with this process
+        files = {each.name for each in Path(folder).iterdir()}
+        files -= {name for name in files if name.startswith("sklearn_testing_")}
+    kept = ("resource_tracker", "forkserver")  # these end with this process
     children = psutil.Process().children(recursive=True)
     left = [each for each in children if not any(word in str(each.cmdline()) for word in kept)]
     assert not left, left
-    assert not list(folder.iterdir()), list(folder.iterdir())
+    assert not files, files
 
 
 @pytest.fixture(autouse=True)

@@ -198,7 +198,9 @@ assert not loaded, loaded
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize(("clf", "with_torch"), [("softmax", False), ("mlp", True)])
+@pytest.mark.parametrize(
+    ("clf", "with_torch"), [("softmax", False), pytest.param("mlp", True, marks=pytest.mark.ci)]
+)
 def test_small_problems_have_one_thread_also_where_torch_is_loaded_late(clf, with_torch):
     code = f"""
 import sys

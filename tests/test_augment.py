@@ -71,6 +71,7 @@ def test_threads_do_not_disturb_each_other(name):
     assert all(map(torch.equal, expected * 3, found))
 
 
+@pytest.mark.ci
 def test_views_are_the_same_in_another_process():
     code = f"""
 import sys, hashlib

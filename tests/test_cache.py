@@ -278,6 +278,7 @@ def test_rows_before_an_interruption_are_kept(bank):
     assert not list(bank.path.rglob("*.partial"))
 
 
+@pytest.mark.ci
 def test_an_interruption_as_a_part_begins_stores_nothing_that_is_not(bank, monkeypatch):
     """Wherever the interruption occurs, only appended rows are committed."""
     monkeypatch.setattr(writer, "PART_BYTES", 100)

@@ -96,6 +96,7 @@ def test_a_lane_for_each_core_that_may_be_used(monkeypatch):
     assert find_lanes(base(), 100, 3).batch_size == 3
 
 
+@pytest.mark.ci
 @ISA
 @pytest.mark.parametrize(
     "model",
@@ -151,6 +152,7 @@ except MemoryShortError as error:
 """
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
 @pytest.mark.parametrize(
     ("megabytes", "said"),
@@ -196,6 +198,7 @@ main(["extract", *sys.argv[1:], "--image-size", "3072"])
 """
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits memory as Linux does")
 def test_memory_that_falls_short_before_the_first_batch(make_images, monkeypatch):
     """Also in the check of the image size: one sentence says that memory ran out."""
@@ -237,7 +240,9 @@ def test_freed_memory_is_kept_and_then_given_back():
     assert held * resource.getpagesize() < before + 2**27
 
 
-@pytest.mark.parametrize("model", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "model", ["resnet18", pytest.param("efficientnet_lite0", marks=pytest.mark.ci)]
+)
 def test_whole_images_of_any_proportions(photographs, model):
     """Grouped by size, returned in order, and equal to images computed one by one."""
     extractor = base(model, ["penultimate"], keep_aspect=True)

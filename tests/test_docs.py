@@ -49,6 +49,7 @@ def test_the_demo(demo):
     assert len(list(Path("data").glob("*/*.png"))) == 200
 
 
+@pytest.mark.ci
 def test_the_demo_mends_its_images(bottleneck, demo):
     Path("data/face/003.png").write_bytes(b"spoilt")
     Path("data/.DS_Store").touch()
@@ -62,6 +63,7 @@ def test_the_demo_mends_its_images(bottleneck, demo):
     assert len(found["commands"]) == 5
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("option", [(), ("--config", "mine.toml")])
 def test_the_demos_commands_are_right_where_they_are_pasted(bottleneck, faces_cache, option):
     """With any cache and heads folders in the file of settings."""
@@ -92,6 +94,7 @@ def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):
     assert not Path("cache").exists()
 
 
+@pytest.mark.ci
 def test_the_readmes_commands(bottleneck, demo):
     """All except installations and those for the user's own images, on the demo's files."""
     assert demo.code == 0
@@ -107,6 +110,7 @@ def test_the_readmes_commands(bottleneck, demo):
     assert Path("mine.png").exists()
 
 
+@pytest.mark.ci
 def test_the_commands_on_the_cache(bottleneck, demo):
     """The commands of docs/cache.md on the demo's files, and its Python."""
     assert demo.code == 0
@@ -122,6 +126,7 @@ def test_the_commands_on_the_cache(bottleneck, demo):
     assert names["X"].shape == (200, 1280)
 
 
+@pytest.mark.ci
 def test_the_commands_and_the_python_of_heads(bottleneck, demo, capsys):
     """The commands of docs/heads.md on the demo's files."""
     assert demo.code == 0
@@ -140,10 +145,11 @@ def test_the_readmes_installations_are_one_line_each():
     lines = [block.strip() for block in blocks("") if block.startswith("pip")]
     assert lines == [
         "pip install -e '.[demo]' && bottleneck demo",
-        "pip install -e '.[test]' && pytest",
+        "pip install -e '.[test]' && pytest -n auto",
     ]
 
 
+@pytest.mark.ci
 def test_the_readmes_python(demo, capsys):
     assert demo.code == 0
     (code,) = blocks("python")
@@ -167,8 +173,10 @@ def words(cell) -> list[str]:
     return re.split(r"[\s,()%]+", " ".join(texts))
 
 
-def test_the_notebook(tmp_path):
+@pytest.mark.ci
+def test_the_notebook(tmp_path, monkeypatch):
     """Executed from top to bottom, it prints the saved outputs."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # it works in a temporary folder
     saved = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
     fresh = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)
     client = NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
@@ -195,7 +203,7 @@ def test_the_table_of_models_is_what_the_command_prints(bottleneck):
 def test_the_example_of_a_base_of_ones_own(monkeypatch):
     """The code on the page runs, and its names are those of the library."""
     page = (ROOT / "docs" / "bases.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    code, tests = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     package = ModuleType("my_package")
     package.MyNet = torchvision.models.squeezenet1_1
     package.MyNet.state_dict_of_release_1 = lambda: package.MyNet().state_dict()
@@ -205,3 +213,5 @@ def test_the_example_of_a_base_of_ones_own(monkeypatch):
     model = names["my_net"]()
     assert Network(model).in_order([model.default_layer]) == ("features.12.cat",)
     assert model.library == "my_package"
+    exec(tests, names)
+    assert names["TestMyNet"].model == model.name

@@ -18,7 +18,13 @@ EXPECTED = {"check_sample_weight_equivalence_on_dense_data": "folds differ"}
 
 
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's own, of checks that are skipped
-@pytest.mark.parametrize("clf", sorted(RECIPES))
+@pytest.mark.parametrize(
+    "clf",
+    [
+        pytest.param(clf, marks=pytest.mark.ci if clf in {"logreg", "mlp", "svm"} else [])
+        for clf in sorted(RECIPES)
+    ],
+)
 def test_scikit_learns_checks(clf):
     chosen = MLP(hidden=8, epochs=20, learning_rate=0.05) if clf == "mlp" else clf
     results = check_estimator(

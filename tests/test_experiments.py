@@ -470,6 +470,7 @@ def store(tmp_path, monkeypatch) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
+@pytest.mark.ci
 @without_warning
 def test_mlflow_has_what_the_log_has(store):
     """Read back by MLflow's own client."""
@@ -561,6 +562,7 @@ assert not seen, seen
 """
 
 
+@pytest.mark.ci
 def test_mlflow_telemetry_is_off(store, tmp_path):
     """There is no name lookup and no connection, even if nothing else turns telemetry off."""
     kept = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "HOME", "LANG", "SYSTEMROOT", "TMPDIR")

@@ -41,7 +41,10 @@ def tiny() -> FrozenBase:
 CANARY = 3
 
 
-@pytest.mark.parametrize(("name", "layer"), [("vgg16", "block5_pool"), ("resnet50", "layer4")])
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [pytest.param("vgg16", "block5_pool", marks=pytest.mark.ci), ("resnet50", "layer4")],
+)
 def test_cached_features_equal_a_plain_forward(make_images, name, layer):
     """Weights from a file; equal to torchvision's transform and graph, up to float16."""
     torch.manual_seed(7)
@@ -137,6 +140,7 @@ def test_only_new_images_and_layers_are_computed(make_images, calls):
     assert sum(calls) == CANARY
 
 
+@pytest.mark.ci
 def test_layers_of_equal_weights_share_a_bank(make_images):
     base = FrozenBase("vgg11", ["features.19", "features.20"], weights="random")
     cache = Cache("cache")
@@ -393,6 +397,7 @@ extract_features(ImageSet.from_folder({str(faces)!r}), FrozenBase("efficientnet_
     assert np.allclose(one.X, other.X, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.ci
 @pytest.mark.isa
 def test_an_image_has_the_same_features_alone_and_in_company(faces, lite0, tmp_path):
     """Bitwise, so that a continued run equals an uninterrupted one."""

@@ -286,6 +286,7 @@ def test_training_from_the_cache_equals_training_on_images(started):
     assert curve(finetune_head(head, images, cache, "heads/again", cached)) == curve(first)
 
 
+@pytest.mark.ci
 def test_views_in_the_cache_are_those_made_on_the_fly(started):
     head, images, cache = started
     settings = {**SMALL, "augment": "standard", "epochs": 2}
@@ -298,6 +299,7 @@ def test_views_in_the_cache_are_those_made_on_the_fly(started):
     assert curve(plain)[0] != pytest.approx(curve(fly)[0], abs=1e-4)
 
 
+@pytest.mark.ci
 def test_pieces_do_not_change_a_step(started):
     head, images, cache = started
     whole = finetune_head(head, images, cache, "heads/whole", FinetuneSettings(**SMALL))
@@ -325,6 +327,7 @@ def test_gradients_are_clipped(started):
     assert sum(apart) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.ci
 def test_activations_that_memory_does_not_hold_are_read_batch_by_batch(started, monkeypatch):
     head, images, cache = started
     settings = FinetuneSettings(**{**SMALL, "epochs": 2}, from_cache=True)
@@ -356,6 +359,7 @@ def test_heads_of_all_kinds(started, clf):
     assert result.head.clf == clf
 
 
+@pytest.mark.ci
 def test_several_classes_per_image():
     folder = write_images(train=10, val=3)
     rows = ["path,label,split"]
@@ -370,6 +374,7 @@ def test_several_classes_per_image():
     assert curve(result)[-2] < curve(result)[0]
 
 
+@pytest.mark.ci
 def test_head_images_and_settings_by_their_names(started):
     """A head's name or folder, an image folder or the head's own images, settings as keywords."""
     head, images, cache = started
@@ -585,6 +590,7 @@ def test_random_labels_are_at_chance_before_the_first_step(random_labels):
     assert abs(np.mean(found) - 0.5) <= 2 * np.std(found, ddof=1) / len(found) ** 0.5
 
 
+@pytest.mark.ci
 def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, monkeypatch):
     """The settings of the fit stay; only training images, and all of them, are fitted on."""
     cache, images, seen = Cache("cache"), random_labels(0), []
@@ -615,6 +621,7 @@ def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, mo
     assert asked.C is None
 
 
+@pytest.mark.ci
 def test_what_the_result_is_compared_with(started, bottleneck, make_images):
     """Only a head that has seen validation images is fitted again; the output says so."""
     head, images, cache = started
@@ -638,6 +645,7 @@ def test_what_the_result_is_compared_with(started, bottleneck, make_images):
     assert done.head.scores["start_head"] == "fitted again without the validation images"
 
 
+@pytest.mark.ci
 def test_a_head_that_cannot_be_fitted_again_is_refused(started):
     """One sentence with the command that helps; nothing is left behind."""
     head, images, cache = started
@@ -654,6 +662,7 @@ def test_a_head_that_cannot_be_fitted_again_is_refused(started):
         finetune_head(tuned, train, cache, "heads/y", **HOLDING_OUT)
 
 
+@pytest.mark.ci
 def test_a_second_stage_holds_out_the_same_images(random_labels):
     """And no others, as the network has been trained on those."""
     cache, images = Cache("cache"), random_labels(0)
@@ -664,6 +673,7 @@ def test_a_second_stage_holds_out_the_same_images(random_labels):
         finetune_head(first.head, images, cache, "heads/z", **{**HOLDING_OUT, "val_share": 0.2})
 
 
+@pytest.mark.ci
 def test_a_resumed_run_starts_from_the_same_head(random_labels):
     """Even if the features that it was fitted on have gone since."""
     cache, images = Cache("cache"), random_labels(0)
@@ -700,6 +710,7 @@ def command_of(name: str, *others: object) -> list[str]:
     return [sys.executable, "-m", "bottleneck", *map(str, (*given, *others))]
 
 
+@pytest.mark.ci
 def test_a_killed_run_is_resumed_to_the_same_weights(started):
     """A real kill after the first epoch; the resumed run gives bitwise equal weights."""
     head, images, cache = started
@@ -730,6 +741,7 @@ def test_a_killed_run_is_resumed_to_the_same_weights(started):
         finetune_head(head, images, cache, "heads/killed", settings, resume=True)
 
 
+@pytest.mark.ci
 def test_two_processes_equal_one(started):
     """Real processes over gloo: the same losses for the same batch size."""
     head, images, cache = started
@@ -748,6 +760,7 @@ def test_two_processes_equal_one(started):
     assert found == pytest.approx(curve(one), abs=1e-4)
 
 
+@pytest.mark.ci
 def test_a_training_that_diverges(bottleneck, started):
     """It stops, reports it, and saves the best epoch."""
     head, *_ = started
@@ -776,6 +789,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.ci
 @pytest.mark.isa
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process' memory")
 def test_out_of_memory(started, monkeypatch):
@@ -852,6 +866,7 @@ def test_it_stops_when_patience_is_over(started):
     assert found.mean() == pytest.approx(min(seen), abs=1e-3)
 
 
+@pytest.mark.ci
 def test_probabilities_never_get_worse(started):
     """The temperature is fitted again only if that lowers the validation log loss."""
     head, images, cache = started
@@ -862,6 +877,7 @@ def test_probabilities_never_get_worse(started):
         assert scores["log_loss"] <= best + 1e-6
 
 
+@pytest.mark.ci
 @pytest.mark.isa
 def test_mixed_precision_starts_from_the_same_scores(started):
     head, images, cache = started
@@ -882,6 +898,7 @@ def test_nonfinite_scores_are_reported(started, monkeypatch):
     assert not Path("heads/x").exists()
 
 
+@pytest.mark.ci
 def test_an_image_lost_during_training_is_an_error(started):
     """One sentence; once it is restored, the resumed run equals an uninterrupted one."""
     head, images, cache = started
@@ -894,6 +911,7 @@ def test_an_image_lost_during_training_is_an_error(started):
     assert curve(resumed) == curve(finetune_head(head, images, cache, "heads/y", settings))
 
 
+@pytest.mark.ci
 def test_a_changed_policy_is_not_resumed(started):
     head, images, cache = started
     policy = Path("own.yaml")
@@ -914,6 +932,7 @@ def test_a_changed_policy_is_not_resumed(started):
     assert record["augmentation"]["steps"] == [{"RandomHorizontalFlip": {"p": 0.5}}]
 
 
+@pytest.mark.ci
 def test_a_damaged_checkpoint_is_refused_in_a_sentence(started):
     """Bytes that are not tensors, an incomplete state, and a plan that lacks a key."""
     head, images, cache = started

@@ -121,7 +121,9 @@ def test_a_module_that_two_nodes_call_stays_as_it_is():
     torch.testing.assert_close(module(images), expected)
 
 
-@pytest.mark.parametrize(("model", "dense"), [("vgg11", True), ("mobilenet_v2", False)])
+@pytest.mark.parametrize(
+    ("model", "dense"), [pytest.param("vgg11", True, marks=pytest.mark.ci), ("mobilenet_v2", False)]
+)
 def test_auto_is_bf16_only_if_native_and_tolerated(monkeypatch, model, dense):
     for native, used in product((True, False), repeat=2):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)

@@ -131,6 +131,7 @@ def test_groups_stay_in_one_fold():
     assert honest < 0.75
 
 
+@pytest.mark.ci
 def test_real_features_reach_the_reference(faces_cache):
     """5-fold logistic regression on the pooled features: 0.995 was measured elsewhere."""
     features = load_features(faces_cache, select_features(faces_cache))

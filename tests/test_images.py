@@ -172,6 +172,7 @@ def test_bad_bytes_are_bad_images():
             decode(data)
 
 
+@pytest.mark.ci
 def test_absurd_sizes_are_refused():
     """A small file that declares 40,000 x 40,000 pixels is not unpacked."""
     bomb = encoded(Image.new("1", (40_000, 40_000)), "PNG")

@@ -148,6 +148,7 @@ def test_extractions_of_one_layer_are_distinguished(stored):
         select_features(stored, layer="bn1")
 
 
+@pytest.mark.ci
 def test_the_class_token_of_a_transformer():
     """`cls` of the last block, normalised, is what torchvision's own classifier sees."""
     base = FrozenBase("vit_b_32", ["encoder.ln", "penultimate"], weights="random", pool="cls")

@@ -58,6 +58,7 @@ def test_cached_and_end_to_end_scores_agree(faces_cache, clf):
     assert_agree(features, head)
 
 
+@pytest.mark.ci
 def test_they_agree_on_a_flattened_map_of_three_classes(make_images):
     base = FrozenBase("vgg11", ["block5_pool"], weights="random")
     cache = Cache("cache")
@@ -65,6 +66,7 @@ def test_they_agree_on_a_flattened_map_of_three_classes(make_images):
     assert_agree(*fitted(cache))
 
 
+@pytest.mark.ci
 def test_bad_images_are_reported_and_not_fatal(faces, faces_cache):
     _, head = fitted(faces_cache)
     folder = Path("new images")

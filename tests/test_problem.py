@@ -28,6 +28,7 @@ def manifest(faces) -> Path:
     return Path("list.csv")
 
 
+@pytest.mark.ci
 def test_from_the_manifest_to_predictions(bottleneck, manifest, faces):
     """Faces are recognised whatever the other class; a class of even numbers is not."""
     done = bottleneck("extract", "--data", manifest, *BASE)

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import bottleneck
 from bottleneck import (
@@ -36,6 +37,7 @@ from bottleneck import (
 )
 
 
+@pytest.mark.ci
 def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> None:
     images: ImageSet = ImageSet.from_folder(faces)
     cache = Cache("cache")
@@ -64,6 +66,7 @@ def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> Non
     assert tuned.head.classes == head.classes
 
 
+@pytest.mark.ci
 def test_layers_are_compared(faces_cache: Cache) -> None:
     layers = select_layers(faces_cache)
     assert layers == [select_features(faces_cache)]

@@ -273,6 +273,7 @@ print(json.dumps([peak() - before, all(point.converged.all() for point in points
 """
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 def test_memory_stays_below_what_was_allowed(tmp_path):
     """40 MB for blocks and 50 MB for the solver, where the rows are 245 MB as float32."""

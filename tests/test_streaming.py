@@ -65,6 +65,7 @@ def test_heads_are_those_of_features_in_memory(both, clf, how):
     assert ours.scores["accuracy"] == pytest.approx(theirs.scores["accuracy"], abs=0.03)
 
 
+@pytest.mark.ci
 def test_the_same_penalty_is_chosen(both):
     whole, blocks = (each.split("train") for each in both)
     ours, theirs = (fit_rows(each.X, each.labels, groups=each.digests) for each in (blocks, whole))

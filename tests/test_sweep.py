@@ -207,6 +207,7 @@ run_sweep(cache, select_layers(cache), ExperimentLog(sys.argv[2]), sweep, jobs=2
 """
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.ci)]
 )

@@ -106,6 +106,7 @@ def test_stored_features_are_not_computed_again(paths, calls, loads):
     assert rows_in(Cache()) == 12
 
 
+@pytest.mark.ci
 def test_neither_image_set_nor_record_is_saved(paths, faces, lite0):
     """The commands' last extraction does not change."""
     cache = Cache()
@@ -172,6 +173,7 @@ def test_a_cross_validation_computes_each_image_once(faces):
     assert rows_in(Cache("elsewhere")) == 20
 
 
+@pytest.mark.ci
 def test_processes_that_search_together_compute_each_image_once(faces, tmp_path):
     """Over layer, pooling and penalty; the best is as good, and predicts, as by hand."""
     features = BottleneckFeatures(LITE0, cache=tmp_path)  # workers stay in the folder of a test
@@ -195,6 +197,7 @@ def test_processes_that_search_together_compute_each_image_once(faces, tmp_path)
     assert list(search.predict(paths)) == list(clf.fit(X, labels).predict(X))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("prefer", ["threads", "processes"])
 def test_concurrent_processes_wait_for_the_first(faces, tmp_path, prefer):
     """With nothing in the cache, one computes and the other reads."""

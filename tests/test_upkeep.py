@@ -453,6 +453,7 @@ def test_a_killed_compaction_loses_nothing(tmp_path, full):
     assert holds(bank, range(202))
 
 
+@pytest.mark.ci
 def test_readers_and_writers_go_on_while_it_compacts(tmp_path):
     bank = make_bank(tmp_path)
     fill(bank, range(50))
@@ -545,6 +546,7 @@ def test_undamaged_files_are_left_in_place(tmp_path, monkeypatch):
     assert len(list(tmp_path.rglob("*.h5"))) >= 3
 
 
+@pytest.mark.ci
 def test_a_verification_beside_compactions(tmp_path):
     """Parts that vanish meanwhile are no damage."""
     bank = make_bank(tmp_path)

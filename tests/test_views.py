@@ -158,6 +158,7 @@ def test_an_image_is_read_once_for_all_of_its_views(images, lite0, monkeypatch):
     assert sorted(read_images) == sorted(i.path for i in images.items if i.split == "train")
 
 
+@pytest.mark.ci
 def test_layers_that_lack_different_views(images, train):
     cache = Cache("cache")
     shallow = FrozenBase("efficientnet_lite0", "blocks.0", pool="avg")
@@ -286,6 +287,7 @@ def test_heads_are_fitted_on_views_and_scored_without(viewed, clf):
     assert head.source.views == 3
 
 
+@pytest.mark.ci
 def test_heads_in_passes_are_those_in_memory(viewed):
     """With validation images and with folds."""
     selection = select_features(viewed)
@@ -315,6 +317,7 @@ def test_a_sweep_distinguishes_views(viewed):
     assert [fold["images"] for fold in one.folds] == [6, 6]
 
 
+@pytest.mark.ci
 def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
     features = load_features(viewed, select_features(viewed))
     train = features.training()
@@ -355,6 +358,7 @@ def test_a_forecast_counts_views(images, lite0, viewed):
     assert count_cached(images, lite0, viewed, views=4, augment="standard") == (8, 20)
 
 
+@pytest.mark.ci
 def test_upkeep_handles_views(images, lite0, train):
     """A deep check computes views again and finds a wrong row; compacting keeps them."""
     cache = Cache("cache")
@@ -400,6 +404,7 @@ def test_invalid_views_are_refused(images, lite0):
     assert not cache.root.exists()
 
 
+@pytest.mark.ci
 def test_views_on_the_command_line(bottleneck, images):
     """From images to a prediction, and back to unaugmented features."""
     root = Path(images.items[0].path).parents[2]

@@ -94,6 +94,7 @@ def write_table() -> None:
     TABLE.write_text(json.dumps(found, indent=1) + "\n")
 
 
+@pytest.mark.ci
 def test_the_table_is_what_the_libraries_say():
     rows, errors = list_models()
     of_packages = [find_model(name) for name in model_names() if name.startswith("efficientnet_li")]
@@ -114,7 +115,23 @@ def test_every_model_is_pinned():
     assert sorted(PINNED) == sorted(model_names())
 
 
-@pytest.mark.parametrize("name", model_names())
+FIRST = {
+    "alexnet",
+    "resnet18",
+    "mobilenet_v3_small",
+    "squeezenet1_1",
+    "vit_b_32",
+    "xception",
+    "mobilenet",
+    "efficientnet_lite0",
+}
+"""Models of the first tier."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FIRST else pytest.mark.ci) for name in model_names()],
+)
 def test_a_model_is_as_pinned(name):
     assert describe(name) == PINNED[name]
 
