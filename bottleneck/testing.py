@@ -82,7 +82,8 @@ class BaseConformance:
     @classmethod
     def subject(cls, tmp_path_factory: pytest.TempPathFactory) -> Subject:
         """Build the base with random weights and compute what its network does with them."""
-        return _make_subject(cls.model, cls.modules, tmp_path_factory.mktemp("weights"))
+        with torch.random.fork_rng(devices=[]):  # other tests of the package have their own
+            return _make_subject(cls.model, cls.modules, tmp_path_factory.mktemp("weights"))
 
     def test_features_equal_a_plain_forward_of_the_unmodified_model(self, subject: Subject) -> None:
         """All layers in one pass, also where a later operation works in place."""
@@ -107,9 +108,8 @@ class BaseConformance:
 
     def test_bfloat16_is_near(self, subject: Subject) -> None:
         """Its error depends on the depth and on the (here random) weights."""
-        near = FrozenBase(
-            self.model, subject.base.layers, weights=subject.weights, precision="bf16"
-        )(subject.images)
+        options = {"weights": subject.weights, "precision": "bf16", "device": "cpu"}
+        near = FrozenBase(self.model, subject.base.layers, **options)(subject.images)
         for layer, values in subject.base(subject.images).items():
             cosines = torch.cosine_similarity(values.flatten(1), near[layer].flatten(1))
             assert float(cosines.min()) > 0.95, layer
@@ -149,7 +149,7 @@ def _outputs(network: nn.Module, modules: Sequence[str], images: Tensor) -> list
 def _make_subject(name: str, modules: tuple[str, ...], folder: Path) -> Subject:
     """Give a network random weights through which signals neither die nor grow."""
     model = find_model(name)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     network = model.build(model.transform.crop)
     for parameter in network.parameters():
         if not parameter.any():  # biases, and torchvision's classifiers on transformers
@@ -163,7 +163,7 @@ def _make_subject(name: str, modules: tuple[str, ...], folder: Path) -> Subject:
         network.train()(torch.randn(2, 3, *model.transform.crop))
     weights = str(folder / "weights.pth")
     torch.save(network.state_dict(), weights)
-    base = FrozenBase(name, modules, weights=weights, precision="fp32")
+    base = FrozenBase(name, modules, weights=weights, precision="fp32", device="cpu")
     images = torch.randn(_BATCH, 3, *base.transform.crop)
     expected = _outputs(network.eval(), modules, images)
     changed = copy.deepcopy(network)

@@ -466,7 +466,9 @@ def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, mak
     for seed, split in enumerate(("train", "val", "test")):
         make_images(f"data/{split}", cat=4, dog=4, seed=seed)
     bottleneck("extract", *TINY)
-    assert "chosen on validation images" in bottleneck("fit-head").out
+    fitted = bottleneck("fit-head", "--balanced").out
+    assert "chosen on validation images" in fitted
+    assert "balanced = True" in fitted
     Path("data/val/cat/000.png").rename("data/test/cat/moved.png")
     bottleneck("extract", *TINY)
     finished = bottleneck("evaluate")

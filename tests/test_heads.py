@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from bottleneck import Head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
 from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, fit_rows, head_names
-from bottleneck.heads.problem import _stratified
+from bottleneck.heads.problem import _stratified, row_weights
 from bottleneck.heads.scoring import log_probabilities
 from bottleneck.labels import Targets
 
@@ -186,6 +187,21 @@ def test_balanced_classes_count_the_same(clf):
     assert recall[1] >= recall[0]
     if clf != "centroid":  # a mean has no neighbour that could outweigh it
         assert recall[1] > recall[0] + 0.05
+
+
+def test_balanced_weights_need_no_memory_for_each_class():
+    """Each class has the same total; no number is kept for each row and class."""
+    generator = np.random.default_rng(0)
+    labels = np.concatenate([np.arange(200), generator.integers(0, 200, 9800)])
+    weights = generator.uniform(0.5, 2, 10_000)
+    targets = Targets.of(labels)
+    tracemalloc.start()
+    found = row_weights(targets, weights, balanced=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * weights.nbytes
+    members = np.array([weights[labels == each].sum() for each in labels])
+    assert np.allclose(found, weights * weights.sum() / (200 * members))
 
 
 @pytest.mark.parametrize("clf", ["softmax", "svm", "lda"])

@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -14,7 +17,7 @@ from bottleneck.cache import Cache
 from bottleneck.records import BankRecord
 from bottleneck.solvers import reduce_rows
 from bottleneck.solvers.losses import LOSSES
-from bottleneck.solvers.path import PathPoint, fit_path
+from bottleneck.solvers.path import PathPoint, Preconditioner, fit_path
 from bottleneck.solvers.streamed import gather_moments, stream_path
 
 GRID = [1e-4, 1e-2, 1.0]
@@ -198,6 +201,60 @@ def test_an_error_while_several_are_solved_comes_through():
 
     with pytest.raises(OSError, match="gone"):
         stream_path(read, y, folds_of(500), GRID, "softmax")
+
+
+def failing() -> None:
+    raise ValueError("not solved")
+
+
+def interrupting() -> None:
+    """A signal comes while the main thread waits for a step."""
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    time.sleep(0.2)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("event", "raised"), [(failing, ValueError), (interrupting, KeyboardInterrupt)]
+)
+def test_what_happens_in_one_step_ends_all_at_once(event, raised, monkeypatch):
+    """Without a further pass, and without a thread that waits."""
+    X, y = problem(3)
+    passes, steps = [0], [0]
+    multiply, threads = Preconditioner.multiply, threading.active_count()
+
+    def read() -> Iterator[np.ndarray]:
+        passes.append(steps[-1])
+        yield X
+
+    def step(self, *arguments, **options):
+        steps.append(len(steps))
+        if len(steps) == 60:
+            event()
+        return multiply(self, *arguments, **options)
+
+    monkeypatch.setattr(Preconditioner, "multiply", step)
+    with pytest.raises(raised):
+        stream_path(read, y, folds_of(500), GRID, "softmax")
+    assert len(passes) > 3
+    assert passes[-1] < 60 <= len(steps) < 70
+    assert threading.active_count() == threads
+
+
+@pytest.mark.timeout(60)
+def test_a_thread_that_cannot_start_ends_the_others(monkeypatch):
+    X, y = problem(3)
+    start, threads = threading.Thread.start, threading.active_count()
+
+    def second_fails(self):
+        if threading.active_count() > threads:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", second_fails)
+    with pytest.raises(RuntimeError, match="can't start"):
+        stream_path(reader(X), y, folds_of(500), GRID, "softmax")
+    assert threading.active_count() == threads
 
 
 def test_folds_and_values_of_c_share_passes():

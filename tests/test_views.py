@@ -349,13 +349,15 @@ def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
             next(predict_images(head, found, base=lite0, **options))
 
 
-def test_a_forecast_counts_views(images, lite0, viewed):
+def test_a_forecast_counts_views(images, lite0, viewed, calls):
     told = forecast_extraction(images, lite0, Cache("cache"), views=4, augment="standard")
     assert (told.missing, told.missing_views) == (20, 48)
     told = forecast_extraction(images, lite0, viewed, views=4, augment="standard")
     assert (told.missing, told.missing_views) == (0, 12)
+    calls.clear()
     assert count_cached(images, lite0, viewed) == (20, 20)
     assert count_cached(images, lite0, viewed, views=4, augment="standard") == (8, 20)
+    assert not calls  # a command that is stopped reports it at once
 
 
 @pytest.mark.ci

@@ -81,7 +81,10 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         f"{head.clf} on {int((train.views == 0).sum())} images{views} of {source.image_set!r}, "
         f"{train.X.shape[1]} features of {source}"
     )
-    facts = [f"{name} = {value:g}" for name, value in head.hyperparameters.items()]
+    facts = [
+        f"{name} = {value if isinstance(value, bool) else f'{value:g}'}"
+        for name, value in head.hyperparameters.items()
+    ]
     if "held_out" in scores:
         if len(scores["candidates"]) > 1:
             facts.append(f"chosen on {scores['held_out']}")

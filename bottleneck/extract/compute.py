@@ -138,7 +138,7 @@ def feature_batches(
         numbers = [view for _, view in rows]
         return Batch([item for item, _ in rows], numbers, features, rejected, len(loaded))
 
-    wanted = (workers + 1) * at_once
+    wanted = max(at_once, lanes.loaders)  # beyond the chunks of `ahead`
     loading = in_threads(load, items, workers=lanes.loaders, waiting=wanted)
     with freed_memory_kept(), closing(loading) as loaded:
         chunks = iter(lambda: list(islice(loaded, at_once)), [])

@@ -183,7 +183,7 @@ def count_cached(
         As for `extract_features`.
     """
     settings = made(StoreSettings, settings, options)
-    plans = plan_extraction(images, find_targets(base, cache, settings))
+    plans = plan_extraction(images, find_targets(base, cache, settings, compare=False))
     lacking = set[str]().union(*(plan.lacking for plan in plans))
     return len(plans[0].items) - len(lacking), len(plans[0].items)
 

@@ -34,7 +34,8 @@ class Target:
     banks : mapping of str to Bank
         Layer to its bank.
     canary : mapping of str to sequence
-        Layer to the base's `reference_features`, which those of existing banks must equal.
+        Layer to the base's `reference_features`, which those of existing banks must equal; empty
+        if nothing is to be computed, so that they need not be compared.
     settings : StoreSettings
         Data type, compression and number of views.
     policy : Policy or None
@@ -70,7 +71,7 @@ class Target:
                     f"the fingerprint of bank {bank.name} does not match its name; move the bank "
                     f"elsewhere"
                 )
-            if bank.describes(layer):
+            if self.canary and bank.describes(layer):
                 bank.check_canary(layer, self.canary[layer])
 
     @property
@@ -231,7 +232,9 @@ class Target:
                 bank.rebuild_view_file()
 
 
-def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> list[Target]:
+def find_targets(
+    base: FrozenBase, cache: Cache, settings: StoreSettings, *, compare: bool = True
+) -> list[Target]:
     """Return the targets of a base: for unaugmented images and, if there are any, for views.
 
     Parameters
@@ -242,6 +245,8 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
         The cache of the banks, which need not exist yet.
     settings : StoreSettings
         Augmentation, number of views and storage.
+    compare : bool
+        Whether to compute the reference features, without which nothing can be stored.
 
     Returns
     -------
@@ -261,6 +266,6 @@ def find_targets(base: FrozenBase, cache: Cache, settings: StoreSettings) -> lis
         augmentation = policy.as_dict() if policy else None
         names = {each: base.fingerprint(each, settings.dtype, augmentation) for each in base.layers}
         banks = {layer: cache.bank(base.model, name) for layer, name in names.items()}
-        canary = reference_features(base, policy)
+        canary = reference_features(base, policy) if compare else {}
         targets.append(Target(base, banks, canary, settings, policy))
     return targets

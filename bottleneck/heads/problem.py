@@ -238,10 +238,12 @@ def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.
     """
     if not balanced:
         return weights
-    total, members = weights.sum(), weights @ targets.indicators
+    total = weights.sum()
     if targets.multilabel:
+        members = weights @ targets.codes
         each = np.where(targets.codes, members, total - members)
         return np.asarray(weights[:, None] * total / (2 * each))
+    members = np.bincount(targets.codes, weights, len(targets.classes))
     return np.asarray(weights * (total / (len(members) * members))[targets.codes])
 
 

@@ -12,7 +12,7 @@ L-BFGS then needs a third of the steps.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from queue import SimpleQueue
@@ -260,37 +260,47 @@ def _side_by_side(
     """
     if len(tasks) == 1:
         return [tasks[0](partial(evaluate, folds))]
-    asked: SimpleQueue[tuple[int, np.ndarray, Future[Any]] | None] = SimpleQueue()
+    asked: SimpleQueue[np.ndarray | None] = SimpleQueue()
+    answers: list[SimpleQueue[Any]] = [SimpleQueue() for _ in tasks]
+    running: list[Future[_Minimum]] = []
+    waiting: dict[int, np.ndarray] = {}
 
-    def run(task: Callable[..., _Minimum], fold: int) -> _Minimum:
-        def ask(columns: np.ndarray) -> Any:
-            answer: Future[Any] = Future()
-            asked.put((fold, columns, answer))
-            return answer.result()
-
+    def run(number: int) -> _Minimum:
         try:
-            return task(ask)
+            return tasks[number](partial(_ask, asked, answers[number]))
         finally:
             asked.put(None)
 
+    def wait_for(number: int) -> None:
+        if (columns := asked.get()) is None:
+            running[number].result()  # raises what ended it
+        else:
+            waiting[number] = columns
+
     with ThreadPoolExecutor(len(tasks)) as threads:
-        running, waiting = [], []
-        for task, fold in zip(tasks, folds, strict=True):
-            running.append(threads.submit(run, task, fold))
-            waiting.append(asked.get())
-        while waiting := list(filter(None, waiting)):
-            own, columns, answers = zip(*waiting, strict=True)
-            try:
-                losses, gradient = evaluate(list(own), np.hstack(columns))
-            except BaseException:
-                for answer in answers:
-                    answer.cancel()
-                raise
-            waiting = []
-            for answer, *each in zip(answers, losses, np.hsplit(gradient, len(own)), strict=True):
-                answer.set_result(each)
-                waiting.append(asked.get())
+        try:
+            for number in range(len(tasks)):
+                running.append(threads.submit(run, number))
+                wait_for(number)
+            while waiting:
+                own, columns = zip(*waiting.items(), strict=True)
+                losses, gradient = evaluate([folds[each] for each in own], np.hstack(columns))
+                waiting.clear()
+                for number, *each in zip(own, losses, np.hsplit(gradient, len(own)), strict=True):
+                    answers[number].put(each)
+                    wait_for(number)
+        finally:
+            for answer in answers:
+                answer.put(None)  # ends the threads, if an error or a signal ends this one
     return [each.result() for each in running]
+
+
+def _ask(asked: SimpleQueue[Any], answers: SimpleQueue[Any], columns: np.ndarray) -> Any:
+    """Ask the main thread for losses and gradient, and wait for them; None ends the thread."""
+    asked.put(columns)
+    if (answer := answers.get()) is None:
+        raise CancelledError
+    return answer
 
 
 def _minimise(
