@@ -226,8 +226,9 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
         )
     elif not best:
         note(
-            "note: no epoch was better on the validation images than the original head, so it "
-            "was left unchanged; another layer, --augment or a lower --learning-rate may help"
+            f"note: no epoch was better on the validation images than the head "
+            f"{scores['start_head']}, so it was saved with the network unchanged; another layer, "
+            f"--augment or a lower --learning-rate may help"
         )
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)

@@ -312,8 +312,9 @@ def features_of(
     Raises
     ------
     DataError
-        The training or validation images have changed since the head was fitted, so that images now
-        held out may have been trained on; or the head does not record its features.
+        The head was fitted on other images than the training images, or these or the validation
+        images have changed since, so that images now held out may have been trained on; or the head
+        does not record its features.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
@@ -335,7 +336,8 @@ def features_of(
     if any(features.images.digest_of(name) != known.get(name) for name in ("train", "val")):
         raise DataError(
             f"the training images of {selection.image_set!r} have changed since the head was "
-            f"fitted; fit it again, so that no image is both trained on and held out"
+            f"fitted, or it was fitted on others, too; fit it again, so that no image is both "
+            f"trained on and held out"
         )
     return features
 

@@ -43,6 +43,7 @@ class PlanRecord(Record):
         The head, its base, the image set and the augmentation, under these keys.
     """
 
+    SCHEMA: ClassVar[int] = 2
     SENTENCE: ClassVar[str] = (
         "the checkpoint's {path!r} cannot be read ({error}); remove {folder!r} to start over"
     )
@@ -202,8 +203,9 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove what the finished run no longer needs."""
+        (self.folder / _STATE_FILE).unlink(missing_ok=True)  # first: the rest alone is no run
         rmtree(self.folder / _HEAD_FOLDER, ignore_errors=True)
-        for name in (_STATE_FILE, _IMAGES_FILE, _PLAN_FILE):
+        for name in (_IMAGES_FILE, _PLAN_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.result):
             with suppress(OSError):  # there is more in it, or it is not there

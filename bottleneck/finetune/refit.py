@@ -6,23 +6,29 @@ import numpy as np
 
 from bottleneck.bases.finetuned import read_finetuned, seen_digests
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, DataError, UsageError
+from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
 from bottleneck.features import free_memory, load_features
 from bottleneck.heads import Head, fit_head
 from bottleneck.images import ImageSet
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, FitSettings
 
-__all__ = ["head_without"]
+__all__ = ["head_without", "seen_by"]
 
 
 def head_without(
-    head: Head, images: ImageSet, chosen: ImageSet, cache: Cache, settings: FinetuneSettings
+    head: Head,
+    images: ImageSet,
+    chosen: ImageSet,
+    cache: Cache,
+    settings: FinetuneSettings,
+    *,
+    device: str,
 ) -> Head | None:
-    """Fit a head again without the validation images, if it was fitted on some of them.
+    """Fit a head again without the validation images, if it was fitted or selected on some of them.
 
-    It gets the same classifier with the same settings, on its other training images; ``C`` and the
-    temperature are chosen anew on these.
+    It gets the same classifier with the same settings, on its training images that are neither
+    validation nor test images; ``C`` and the temperature are chosen anew on these.
 
     Parameters
     ----------
@@ -36,11 +42,13 @@ def head_without(
         The cache of the features that the head was fitted on.
     settings : FinetuneSettings
         Their `val_share` and `seed`.
+    device : str
+        Device to fit a network (``mlp``) on.
 
     Returns
     -------
     Head or None
-        None if the given head has not seen the validation images.
+        None if the given head has seen neither validation nor test images.
 
     Raises
     ------
@@ -53,24 +61,65 @@ def head_without(
     held = {item.digest for item in chosen.items if item.split == "val"}
     if held & seen_digests(source.model) and not _were_held_out(source.model, images, settings):
         raise UsageError(
-            f"the network {source.model!r} was fine-tuned on some of the validation images; give "
-            f"the images, `val_share` and `seed` that it was fine-tuned with, or images with "
-            f"another val folder with `data`"
+            f"some of the validation images were used to train {source.model!r}; give the images, "
+            f"`val_share` and `seed` that it was fine-tuned with, or give with `data` images that "
+            f"have another val folder"
         )
-    if "unfreeze" in head.hyperparameters:  # trained with its network, on the same images
-        return None
-    seen = _fitted_on(source, images, cache)
-    if seen is not None and not held & seen:
+    held |= {item.digest for item in images.items if item.split == "test"}
+    seen, are_all = seen_by(head, images, cache)
+    if are_all and not held & seen:
         return None
     try:
-        return _refitted(head, source, held, cache)
+        return _refitted(head, source, held, cache, device)
     except BottleneckError as error:
+        set_file = cache.set_file(source.image_set)
+        if isinstance(error, CacheError | UnknownNameError) or not set_file.exists():
+            remedy = (
+                f"run 'bottleneck extract --model {source.model}' and 'bottleneck fit-head' on its "
+                f"images first, or give other images with `data`, whose val folder the head was "
+                f"not fitted on"
+            )
+        else:
+            remedy = "validate on fewer of its images, see `val_share`, or add images"
         raise DataError(
             f"the head may have been fitted on validation images and cannot be fitted again "
-            f"without them ({error}); run 'bottleneck extract --model {source.model}' and "
-            f"'bottleneck fit-head' on its images first, or give images with a val folder that "
-            f"the head was not fitted on with `data`"
+            f"without them ({str(error).partition(';')[0]}); {remedy}"
         ) from error
+
+
+def seen_by(head: Head, images: ImageSet, cache: Cache) -> tuple[set[str], bool]:
+    """Return the images that a head was fitted or selected on, apart from those of its network.
+
+    Parameters
+    ----------
+    head : Head
+        The head.
+    images : ImageSet
+        The whole image set.
+    cache : Cache
+        The cache of the features that the head was fitted on.
+
+    Returns
+    -------
+    seen : set of str
+        SHA-256 of the images.
+    are_all : bool
+        False if the head's image set has changed or is missing, so that there may be others.
+    """
+    if "unfreeze" in head.hyperparameters:  # trained with its network, on the same images
+        return set(), True
+    source, seen, are_all = known_source(head.source), set[str](), True
+    file = cache.set_file(source.image_set)
+    known = [images, *([ImageSet.read_csv(file)] if file.exists() else [])]
+    selected = head.scores.get("held_out") == "validation images"
+    for split in ("train", "val") if selected else ("train",):
+        digest = (source.split_digests or {}).get(split)
+        same = [each for each in known if each.digest_of(split) == digest]
+        are_all &= bool(same)
+        seen |= {
+            item.digest for each in same or known for item in each.items if item.split == split
+        }
+    return seen, are_all
 
 
 def _were_held_out(model: str, images: ImageSet, settings: FinetuneSettings) -> bool:
@@ -84,22 +133,15 @@ def _were_held_out(model: str, images: ImageSet, settings: FinetuneSettings) -> 
     )
 
 
-def _fitted_on(source: FeatureSource, images: ImageSet, cache: Cache) -> set[str] | None:
-    """Return the digests of the images that a head was fitted on; None if they are not known."""
-    digest, file = (source.split_digests or {}).get("train"), cache.set_file(source.image_set)
-    for known in (images, *([ImageSet.read_csv(file)] if file.exists() else [])):
-        if known.digest_of("train") == digest:
-            return {item.digest for item in known.items if item.split == "train"}
-    return None
-
-
-def _refitted(head: Head, source: FeatureSource, held: set[str], cache: Cache) -> Head:
+def _refitted(head: Head, source: FeatureSource, held: set[str], cache: Cache, device: str) -> Head:
     """Fit a head again on its training images, but those held out, with their views."""
     selection, memory = replace(source, split_digests=None), free_memory() // 2
     features = load_features(cache, selection, memory=memory, split="train")
     rest = features.take(~np.isin(features.digests, sorted(held)))
     same = {each.name for each in fields(FitSettings)} - {"clf", "C", "n_neighbors"}
     options = {name: each for name, each in head.hyperparameters.items() if name in same}
+    if head.clf == "mlp":
+        options["device"] = device
     fitted = fit_head(rest, FitSettings(**{"clf": head.clf, **options}))
     if (fitted.classes, fitted.multilabel) != (head.classes, head.multilabel):
         raise DataError("the other images do not have all of its classes")

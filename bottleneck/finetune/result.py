@@ -8,6 +8,7 @@ import numpy as np
 
 from bottleneck.augment import find_policy
 from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
+from bottleneck.bases.finetuned import seen_digests
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
@@ -15,6 +16,7 @@ from bottleneck.errors import DataError
 from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
 from bottleneck.finetune.loop import Training
+from bottleneck.finetune.refit import seen_by
 from bottleneck.finetune.start import Start, default_images
 from bottleneck.heads import Head, calibration_error
 from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
@@ -31,7 +33,13 @@ _NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize")
 
 
 def write_result(
-    folder: Path, start: Start, training: Training, state: State, scores: np.ndarray
+    folder: Path,
+    start: Start,
+    training: Training,
+    state: State,
+    scores: np.ndarray,
+    *,
+    cache: Cache,
 ) -> None:
     """Write a fine-tuned model and its head.
 
@@ -47,6 +55,8 @@ def write_result(
         The final state.
     scores : np.ndarray
         Scores of the validation images, shape (n, k).
+    cache : Cache
+        The cache of the features that the given head was fitted on.
 
     Raises
     ------
@@ -76,7 +86,9 @@ def write_result(
         part, _, own = name.partition(".")
         if part == "upper" and own in weights:
             weights[own] = each.to(weights[own].dtype)
-    seen = {item.digest for item in start.chosen.items}
+    test = {item.digest for item in start.images.items if item.split == "test"}
+    seen = seen_by(start.given, start.images, cache)[0] - test  # as a head fitted again lacks them
+    seen |= {item.digest for item in start.chosen.items}
     transform = start.base.transform
     try:
         # The head comes last: a folder with a head is complete.
@@ -122,14 +134,12 @@ def _fitted(start: Start, training: Training, state: State, scores: np.ndarray) 
 
 
 def _start_head(start: Start) -> str:
-    """Return whether the validation images say more about the head at the start than others do."""
+    """Return whether the head at the start, or its network, was selected on validation images."""
     if start.refitted:
         return "fitted again without the validation images"
-    chosen_on = (start.source.split_digests or {}).get("val")
-    selected = start.head.scores.get("held_out") == "validation images"
-    if selected and chosen_on == start.images.digest_of("val"):
-        return "selected on the validation images"
-    return "as given"
+    val = {item.digest for item in start.chosen.items if item.split == "val"}
+    selected = val & seen_digests(start.source.model)
+    return "selected on the validation images" if selected else "as given"
 
 
 def _own_source(folder: Path, start: Start) -> FeatureSource:

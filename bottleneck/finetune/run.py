@@ -99,7 +99,7 @@ def finetune_head(
     """Train the top of a head's base, or all of it, starting from the head; write a model folder.
 
     Training and validation images of the set are used, test images are not. A head that was fitted
-    on validation images, as with `FinetuneSettings.val_share`, is first fitted again without them,
+    or selected on validation or test images is first fitted again without them,
     with ``C`` and the temperature chosen anew; the entry ``start_head`` of the new head's `scores`
     tells which head the result is compared with. The folder contains the head, with the training
     history, and the whole network as ``model.json`` and ``model.safetensors``, so that its path can
@@ -186,7 +186,7 @@ def finetune_head(
         training.network.load_tuned(state.best)
         scores = training.scores()
     if fabric.is_global_zero:
-        write_result(checkpoint.result, start, training, state, scores)
+        write_result(checkpoint.result, start, training, state, scores, cache=cache)
         checkpoint.remove()
     fabric.barrier()
     return Finetuned(

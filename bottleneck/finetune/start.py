@@ -17,7 +17,7 @@ from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, head_names
-from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
+from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file
 from bottleneck.predict import load_base
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
@@ -46,8 +46,7 @@ class Start:
     banks : dict of int to Bank
         View number to the bank of the boundary's activations; empty without `from_cache`.
     refitted : Head or None
-        The head that was fitted again without the validation images, if the given one had seen
-        some of them.
+        The head fitted again without validation and test images, if the given one had seen some.
     """
 
     given: Head
@@ -111,12 +110,13 @@ class Start:
             chosen = checkpoint.images()
         else:
             chosen = _images_to_train(images, self)
+            device = str(self.base.devices[0])
+            refitted = head_without(self.head, images, chosen, cache, self.settings, device=device)
             if known and not self.settings.from_cache:
                 chosen = look(chosen)
         start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
         _check_classes(start.chosen, start.head)
         if not resume:
-            refitted = head_without(self.head, images, start.chosen, cache, self.settings)
             checkpoint.begin(plan, start.chosen, refitted)
         return replace(start, refitted=checkpoint.head())
 
@@ -254,7 +254,7 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
 
 
 def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
-    """Return only the images to train on and to validate on.
+    """Return only the images to train on, which are in no other split, and to validate on.
 
     Raises
     ------
@@ -266,6 +266,13 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     named, settings = f"image set {images.name!r} has", start.settings
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
     val = tuple(item for item in images.items if item.split == "val")
+    others = {item.digest: item for item in images.items if item.split in {"val", "test"}}
+    alike = tuple(
+        RejectedImage(item.path, f"identical to the {other.split} image {other.path}")
+        for item in train
+        if (other := others.get(item.digest))
+    )
+    train = tuple(item for item in train if item.digest not in others)
     if not train or not images.labelled:
         raise DataError(
             f"{named} no labelled train images; expected some of the head's classes: give a train "
@@ -278,7 +285,7 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
         )
     if val and settings.val_share is not None:
         raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
-    chosen = replace(images, items=train + val, rejected=())
+    chosen = replace(images, items=train + val, rejected=alike)
     _check_classes(chosen, start.head)
     if not val:
         share, held = settings.val_share or 0.0, {"test": "val", "train": "train"}

@@ -59,7 +59,8 @@ def fit_head(
         A classifier, or all settings.
     rows : np.ndarray, optional
         Boolean mask of shape (n_samples,), or indices: the rows to fit on, instead of all training
-        rows.
+        rows. With rows of other images than the training images, the head's `source` does not
+        record the digests of the splits.
     progress : callable, optional
         Called with ``"mlp"``, the number of epochs done and the maximum.
     **options
@@ -85,6 +86,8 @@ def fit_head(
     problem, held = problem_of(features, recipe, settings, rows), features.split("val")
     validation = (held.X, held.labels) if len(held) else None
     source = features.provenance
+    if rows is not None and (features.splits[rows] != "train").any():
+        source = features.selection  # which does not say on which images
     return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
 
 
