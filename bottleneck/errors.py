@@ -210,7 +210,8 @@ def first_line(error: BaseException) -> str:
     str
         The first line of its message, or its class's name if it has none.
     """
-    return str(error).partition("\n")[0] or type(error).__name__
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # not its repr
+    return str(text).partition("\n")[0] or type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -192,10 +192,15 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
         networks = [MLP(hidden=units) for units in settings.hidden] if clf == MLP.name else []
         recipes += networks or [recipe_of(clf)]
     tried = ", ".join(dict.fromkeys(recipe.name for recipe in recipes))
-    known = {name for each in recipes for name in (each.parameter, *each.settings)}
-    for name in ("C", "n_neighbors", "hidden"):
-        if getattr(settings, name) and name not in known:
-            raise UsageError(f"`{name}` is not for {tried}; leave it out, or add to `clfs`")
+    for name in ("C", "n_neighbors"):
+        if getattr(settings, name) and name not in {each.parameter for each in recipes}:
+            raise UsageError(
+                f"`{name}` is not for {tried}; leave it out, or add to `clfs` one that takes it"
+            )
+    if settings.hidden and MLP.name not in settings.clfs:
+        raise UsageError(
+            "`hidden` needs the classifier mlp by name; leave it out, or give `clfs=mlp`"
+        )
     if settings.device not in {"cpu", "auto"} and MLP.name not in settings.clfs:
         raise UsageError(f"`device` applies to mlp only, not to {tried}; leave it out")
     return list(dict.fromkeys(recipes))

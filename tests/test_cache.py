@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bottleneck import files
-from bottleneck.cache import Bank, Cache, banks, store, writer
+from bottleneck.cache import Bank, Cache, banks, layout, store, writer
+from bottleneck.cache.parts import errors_of
 from bottleneck.errors import (
     CacheError,
     DamagedError,
@@ -558,3 +559,18 @@ def test_run_records_keep_their_order(tmp_path):
     with pytest.raises(CacheError, match="does not match its digest"):
         cache.runs()
     assert {path.suffix for path in Path(tmp_path / "runs").iterdir()} == {".json"}
+
+
+def test_a_dataset_without_values_is_written(tmp_path):
+    path = tmp_path / "empty.h5"
+    arrays = {"empty": np.zeros((2, 0)), "full": np.arange(6.0).reshape(2, 3)}
+    planned = {name: layout.Dataset.of(values) for name, values in arrays.items()}
+    path.write_bytes(b"".join(layout.hdf5_pieces(planned, {})))
+    with h5py.File(path) as file:
+        for name, values in arrays.items():
+            assert np.array_equal(file[name][:], values)
+
+
+def test_a_missing_key_is_named_without_quotes_of_its_own(tmp_path):
+    with pytest.raises(DamagedError, match=r"damaged \(no object 'a'\)"), errors_of(tmp_path):
+        raise KeyError("no object 'a'")

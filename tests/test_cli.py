@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_every_command_that_prints_a_table_prints_json():
 
 def test_the_version(bottleneck):
     assert bottleneck("--version").out.strip() == "2026.11.0"
+    assert bottleneck("--version", "nonsense").out.strip() == "2026.11.0"
+
+
+def test_a_missing_command_is_refused(bottleneck):
+    finished = bottleneck("--")
+    assert finished.code == 2
+    assert "Missing command" in finished.err
+
+
+def test_commands_run_outside_the_main_thread(bottleneck):
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(bottleneck, "--version").result().code == 0
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -533,7 +546,7 @@ def test_a_too_long_set_name_is_reported_before_any_work(bottleneck, make_images
     make_images("n" * 240, cat=3, dog=3)
     finished = bottleneck("extract", *TINY, "--data", "n" * 240)
     assert finished.code == 2
-    assert "give another with --set" in finished.err
+    assert "give a shorter one with --set" in finished.err
 
 
 def test_weights_damaged_in_torchs_cache(bottleneck, make_images, tmp_path):

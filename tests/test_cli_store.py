@@ -67,6 +67,30 @@ def test_the_cache_is_kept_from_the_command_line(bottleneck):
     assert not Cache("cache").banks()
 
 
+@pytest.mark.usefixtures("_extracted")
+def test_a_deep_check_tells_of_a_damaged_bank_json(bottleneck):
+    (info,) = Path("cache").glob("*/bank.json")
+    content = bytearray(info.read_bytes())
+    content[len(content) // 2] ^= 1
+    info.write_bytes(content)
+    finished = bottleneck("cache", "verify", "--deep")
+    assert finished.code == 1
+    assert info.parent.name in finished.out
+    assert "could not be recomputed" in finished.err
+    assert f"damaged: {info} (" in finished.err
+    assert "run extract (or import) again" in finished.err
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["1,5GB", "1,000MB", "1'000MB", "1.5.2GB", "1/2TB", "5-MB", "500 MB junk", "9" * 400],
+)
+def test_a_wrong_size_is_refused(bottleneck, size):
+    finished = bottleneck("cache", "prune", "--keep", size)
+    assert finished.code == 2
+    assert "--keep must be a number with kB, MB, GB or TB, such as 500MB" in finished.err
+
+
 @pytest.mark.parametrize("compress", ["lz4", "zstd"])
 def test_compressed_features_are_the_same(bottleneck, make_images, compress):
     make_images(cat=4, dog=4)

@@ -314,9 +314,19 @@ def test_manifest_with_splits(make_images):
         (
             "path,label\ndata/cat/000.png,\n",
             UsageError,
-            "in line 2: 'label' is '', expected a text without NUL",
+            "in line 2: 'label' is '', expected a text that is not empty and has no NUL",
         ),
         ("path,label\ndata/cat/000.png\n", UsageError, "in line 2: 'label' is ''"),
+        (
+            "path,label,weight\ndata/cat/000.png,x,-1\n",
+            UsageError,
+            "'weight' is '-1', expected a number of at least 0, or nothing for 1; correct it$",
+        ),
+        (
+            "path,label,split\ndata/cat/000.png,,train\n",
+            UsageError,
+            "in line 2: 'label' is '', .*; correct it$",
+        ),
         (
             "path,label,split\ndata/cat/000.png,x,dev\n",
             UsageError,

@@ -419,6 +419,7 @@ def test_shells_complete_choices_models_layers_and_heads():
         Path("heads", name).mkdir(parents=True)
         Path("heads", name, "head.json").touch()
     assert completed("evaluate", "--head", "o") == {"one", "other"}
+    assert not completed("evaluate", "--heads", "o")
     Cache("cache").record_run(run_record(model="mine", layers=[layer_record("mine-abababababab")]))
     Path("cache/mine-abababababab").mkdir()
     Path("cache/mine-abababababab/bank.json").touch()

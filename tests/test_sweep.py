@@ -26,7 +26,7 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.errors import DamagedError, DataError, UsageError
-from bottleneck.heads import C_GRID, cross_validate
+from bottleneck.heads import C_GRID, MLP, cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
 
 LOG = Path("log/experiments.sqlite")
@@ -287,6 +287,12 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
         select_layers(small, layers=["blocks.1", "blocks.0"])
 
 
+def test_hidden_units_are_not_ignored_beside_a_network(faces_cache, layers):
+    wrong = SweepSettings(clfs=(MLP(hidden=32),), hidden=(64,))
+    with pytest.raises(UsageError, match="`hidden` needs the classifier mlp by name"):
+        run_sweep(faces_cache, layers, ExperimentLog(LOG), wrong)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -298,8 +304,14 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
             ("--clf", "knn", "--neighbors", "0"),
             "--neighbors must be a whole number of at least 1, got '0'",
         ),
-        (("--neighbors", "3"), "--neighbors is not for softmax; leave it out, or add to --clf"),
-        (("--hidden", "3"), "--hidden is not for softmax; leave it out, or add to --clf"),
+        (
+            ("--neighbors", "3"),
+            "--neighbors is not for softmax; leave it out, or add to --clf one that takes it",
+        ),
+        (
+            ("--hidden", "3"),
+            "--hidden needs the classifier mlp by name; leave it out, or give --clf mlp",
+        ),
         (("--clf", "smv"), "knn or mlp, got 'smv'; did you mean 'svm'?"),
         (("--jobs", "0"), "--jobs must be at least 1, or -1 for one process per core"),
         (("--mlflow", "nowhere://"), "MLflow cannot log to 'nowhere://'"),

@@ -31,7 +31,13 @@ from bottleneck.cache import (
     writer,
 )
 from bottleneck.cache import verify as verifying
-from bottleneck.errors import CacheError, DamagedError, UnknownNameError, UsageError
+from bottleneck.errors import (
+    CacheError,
+    DamagedError,
+    MissingExtraError,
+    UnknownNameError,
+    UsageError,
+)
 from bottleneck.extract import recheck, recheck_banks
 from bottleneck.files import write_json
 from bottleneck.records import BankRecord
@@ -524,6 +530,14 @@ def test_a_double_is_dropped_only_beside_a_whole_row(tmp_path, monkeypatch):
         compact_bank(Bank(bank.path))
     verify_cache(Cache(tmp_path))
     assert {digest(number) for number in range(5)} <= {name for name, _ in bank.known("a")}
+
+
+def test_a_compression_without_its_package_is_refused_before_work(tmp_path, monkeypatch):
+    bank = make_bank(tmp_path)
+    fill(bank, range(3))
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with pytest.raises(MissingExtraError, match="hdf5plugin"):
+        compact_bank(bank, compress="zstd")
 
 
 def test_undamaged_files_are_left_in_place(tmp_path, monkeypatch):

@@ -142,11 +142,14 @@ class Cache:
         UsageError
             The name is too long for a file name, or leads to another folder.
         """
-        outside = not name.strip(".") or any(letter in name for letter in "/\\\0")
-        if outside or len(os.fsencode(name)) > _LONGEST_NAME:
+        if not name.strip(".") or any(letter in name for letter in "/\\\0"):
             raise UsageError(
-                f"{name!r} is not a valid name of an image set, or is too long for a file; give "
-                f"another with `image_set`"
+                f"{name!r} is not a valid name of an image set; give another with `image_set`"
+            )
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise UsageError(
+                f"the image set's name {name!r} is too long for a file name; give a shorter one "
+                f"with `image_set`"
             )
         return self.root / "sets" / f"{name}.csv"
 

@@ -110,7 +110,7 @@ def hdf5_pieces(
             planned.attrs.update(_fixed(each.attributes))
             if each.options:
                 planned[...] = next(iter(each.blocks))
-            else:
+            elif prod(each.shape):
                 raw[planned.id.get_offset()] = each
     place = 0
     for offset, each in sorted(raw.items()):

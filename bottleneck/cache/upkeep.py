@@ -15,6 +15,7 @@ from bottleneck.arguments import find_layers
 from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
+from bottleneck.cache.layout import compression_options
 from bottleneck.cache.parts import Part, RowIndex, errors_of
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import move, remove_stale
@@ -74,6 +75,7 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
     CacheError
         A part is damaged, a new part cannot be written, or another compaction is running.
     """
+    compression_options(compress or "none", np.empty((1, 1)))  # refused before any work
     with _alone(bank):
         parts, size = bank.parts(), bank.size
         kept = _first_rows(parts)

@@ -4,6 +4,7 @@ import inspect
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
@@ -37,7 +38,8 @@ _METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "tru
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 2 for invalid usage and 1 for failed work, without a traceback.
 
-    SIGINT and SIGTERM end it with 130 and 143, after pending writes are done.
+    SIGINT and SIGTERM end it with 130 and 143, after pending writes are done; outside the main
+    thread, signals are left alone.
 
     Parameters
     ----------
@@ -48,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ------
     SystemExit
         The command has failed, or was stopped by a signal; its code is the exit status.
-    ValueError
-        It is not called in the main thread.
     """
     try:
         with _signals_end_it():
@@ -77,6 +77,9 @@ def _signals_end_it() -> Iterator[None]:
     Python discards an exception that a handler raises while an object is being removed; then the
     next report of progress ends the command, or the command ends by itself.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def end(number: int, _frame: FrameType | None) -> None:
         for each in _SIGNALS:
@@ -101,13 +104,14 @@ def _application() -> typer.Typer:
     app = typer.Typer(
         cls=_Group,
         no_args_is_help=True,
+        rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Run a frozen pretrained network over your images once, keep its activations, then "
         "train and compare classifier heads in seconds.",
     )
-    app.callback(invoke_without_command=True)(_main)
-    cache = typer.Typer(cls=_Group, no_args_is_help=True, help=_CACHE_HELP)
+    app.callback()(_main)
+    cache = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode="rich", help=_CACHE_HELP)
     app.add_typer(cache, name="cache", rich_help_panel="Features")
     for command in in_order():
         group, _, name = command.name.rpartition(" ")
@@ -150,12 +154,19 @@ def _plain(parameters: list[Any], panel: str) -> list[Any]:
     return parameters
 
 
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _print_version(given: bool) -> None:
+    if given:
         print(bottleneck.__version__)
         raise typer.Exit
+
+
+_VERSION = typer.Option(
+    "--version", help="Print the version.", callback=_print_version, is_eager=True
+)
+
+
+def _main(*, version: Annotated[bool, _VERSION] = False) -> None:
+    pass
 
 
 def _typed(command: Command) -> Callable[..., Any]:
@@ -200,7 +211,8 @@ def _parameters(command: Command) -> Iterator[inspect.Parameter]:
             hidden = value.opposite not in (value.option.name or "")
             option = typer.Option(value.opposite, hidden=hidden, **shared)
             yield _parameter(f"{_NO}{value.name}", bool, option)
-    yield _parameter("config", str, typer.Option("--config", metavar="FILE", help=_CONFIG_HELP))
+    option = typer.Option("--config", metavar="FILE", help=_CONFIG_HELP, show_default=False)
+    yield _parameter("config", str, option)
 
 
 def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:

@@ -12,7 +12,15 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
+from bottleneck.cli.output import (
+    loading,
+    note,
+    print_list,
+    print_table,
+    progress_shown,
+    show,
+    wanted,
+)
 from bottleneck.errors import UsageError
 from bottleneck.fields import ARGUMENT
 from bottleneck.settings import ImageSettings
@@ -51,7 +59,8 @@ def extract(
         from bottleneck.extract import count_cached, extract_features, forecast_extraction
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     if dry_run:
-        with progress_shown(as_json=True) as progress:
+        quiet = not (wanted("json") or sys.stderr.isatty())  # a trial is short
+        with progress_shown(quiet=quiet, as_json=True) as progress:
             forecast = forecast_extraction(found, base, store, settings, progress=progress)
         _print_forecast(found, forecast)
         return forecast
@@ -106,8 +115,9 @@ def layers(
     ]
     title = f"{model} at {height} x {width} pixels, {total / 1e9:.3f} G multiply-adds"
     print_table(rows, title)
-    note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
-    note(f"default layer: {found.default_layer}")
+    if not wanted("json"):
+        note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
+        note(f"default layer: {found.default_layer}")
 
 
 @add_command("models", "Features", "markdown", "as_json")
@@ -123,7 +133,8 @@ def models() -> None:
         note(f"note: {error}")
     print_table([dict(zip(_OF_MODELS, vars(row).values(), strict=True)) for row in found])
     version, names = timm_release()
-    note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
+    if not wanted("json"):
+        note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
 
 
 @add_command("augment-preview", "Features")

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
@@ -157,8 +157,10 @@ def loading() -> Any:
     Returns
     -------
     context manager
-        rich's status.
+        rich's status; one that shows nothing if PyTorch is loaded, or without a terminal.
     """
+    if "torch" in sys.modules or not sys.stderr.isatty():
+        return nullcontext()
     from rich.console import Console
 
     return Console(stderr=True).status("loading PyTorch")

@@ -132,15 +132,8 @@ class _Sample:
     bank: Bank
     check: Recheck
     run: Extraction
+    policy: Policy | None
     task: Task
-
-    @property
-    def policy(self) -> Policy | None:
-        """The policy of the bank's views."""
-        info = self.bank.info
-        if info.policy is None or info.augmentation is None:
-            return None
-        return Policy.from_dict(info.policy, info.augmentation)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -174,9 +167,18 @@ def _plan(
         for layers, own in groups.items():
             try:
                 items = [i for s in sorted({run.image_set for run in own}) for i in read_set(s)]
-                yield _Sample(bank, check, own[-1], _draw(bank, layers, items, images, seed))
+                task = _draw(bank, layers, items, images, seed)
+                yield _Sample(bank, check, own[-1], _policy_of(bank), task)
             except BottleneckError as error:
                 check.skip(error)
+
+
+def _policy_of(bank: Bank) -> Policy | None:
+    """Return the policy of a bank's views."""
+    info = bank.info
+    if info.policy is None or info.augmentation is None:
+        return None
+    return Policy.from_dict(info.policy, info.augmentation)
 
 
 def _draw(

@@ -6,11 +6,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
 from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.files import sha256_of
@@ -40,8 +42,15 @@ _Out = TypeVar("_Out")
 
 def _is_text(value: str) -> str:
     if not value or "\0" in value:
-        raise ValueError("a text without NUL")
+        raise ValueError("a text that is not empty and has no NUL")
     return value
+
+
+def _weight(value: Any) -> float:
+    with suppress(ValueError):
+        if 0 <= (weight := float(value)) < inf:
+            return weight
+    raise ValueError("a number of at least 0, or nothing for 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class ImageItem:
     digest: Digest = ""
     label: Annotated[str, AfterValidator(_is_text)] | None = None
     split: Annotated[str, record.among(Literal["train", "val", "test"])] | None = None
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, BeforeValidator(_weight)] = 1.0
 
 
 _ITEM = TypeAdapter(ImageItem)
@@ -224,7 +233,8 @@ def read_manifest(manifest: Path) -> Iterator[ImageItem]:
         try:
             item = _ITEM.validate_python(cells)
         except ValidationError as error:
-            every = ", with a split in every row or in none" if has_splits else ""
+            of_split = error.errors()[0]["loc"] == ("split",)
+            every = ", with a split in every row or in none" if of_split else ""
             raise UsageError(
                 f"manifest {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
                 f"correct it{every}"

@@ -131,7 +131,7 @@ class SweepSettings(TrainingSettings):
     hidden: Annotated[tuple[values.Count, ...], Doc("Hidden units of mlp to try; may repeat.")] = ()
     cv: Annotated[
         values.Folds | None,
-        Doc("Folds of the training images; by default the val images, or 5 folds without any."),
+        Doc("Folds of the training images; by default the val images; 5 folds if there are none."),
     ] = None
     repeats: Annotated[values.Count, Doc("Number of cross-validations, each with new folds.")] = 1
 
@@ -162,7 +162,9 @@ class RankSettings:
 
     sort: Annotated[
         str | None,
-        Doc("Metric, like log_loss; by default accuracy, average_precision for several classes."),
+        Doc(
+            "Metric, like log_loss; by default accuracy, or average_precision for several classes."
+        ),
         Option(metavar="METRIC"),
     ] = None
     where: Annotated[

@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
 from annotated_doc import Doc
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -67,6 +66,16 @@ def _pixels(given: Any) -> Any:
     sides = [int(side) for side in given.lower().split("x")] if isinstance(given, str) else given
     found = tuple(sides) if isinstance(sides, list | tuple) else (sides,)
     return found * 2 if len(found) == 1 else found
+
+
+def _bytes(given: Any) -> Any:
+    """Parse a number of bytes from ``500MB`` or ``20GB``."""
+    if not isinstance(given, str):
+        return given
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?([kKMGT]?)B?", given)
+    if not found:
+        raise ValueError
+    return round(float(found[1]) * 1000.0 ** " KMGT".index(found[2].upper() or " "))
 
 
 def _age(given: Any) -> Any:
@@ -164,7 +173,8 @@ Age = Annotated[
     Option(metavar="AGE"),
 ]
 ByteSize = Annotated[
-    pydantic.ByteSize,
+    int,
+    BeforeValidator(_bytes),
     Field(ge=0, description="a number with kB, MB, GB or TB, such as 500MB"),
     Option(metavar="SIZE"),
 ]
