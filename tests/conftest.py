@@ -37,8 +37,9 @@ def full(request) -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left():
+def nothing_is_left(tmp_path_factory):
     """Fail if a test leaves a process, or a file in the folder for temporary files."""
+    tmp_path_factory.getbasetemp()  # stays in the usual place
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o1777)  # for tests of other users, as the folder that it stands for
         patch.setenv("TMPDIR", folder)
