@@ -47,8 +47,8 @@ def nothing_is_left(tmp_path_factory):
         yield
         get_reusable_executor().shutdown(wait=True)
         files = {each.name for each in Path(folder).iterdir()}
-        files -= {name for name in files if name.startswith("sklearn_testing_")}
-    kept = ("resource_tracker", "forkserver")  # these end with this process
+        files -= {name for name in files if name.startswith(("pymp-", "sklearn_testing_"))}
+    kept = ("resource_tracker", "forkserver")  # these end with this process, and so do their files
     children = psutil.Process().children(recursive=True)
     left = [each for each in children if not any(word in str(each.cmdline()) for word in kept)]
     assert not left, left

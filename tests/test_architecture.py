@@ -151,6 +151,7 @@ else:
     raise AssertionError("no fold began")
 assert not {"sklearn", "pandas"} & set(sys.modules)
 """
+HEADS = {f"evaluate {clf}": EVALUATED.format(clf) for clf in ("softmax", "centroid", "knn", "mlp")}
 WITHOUT_TORCH = {
     "cache": "import bottleneck.cache",
     "heads": "import bottleneck.heads; assert 'h5py' not in sys.modules",
@@ -170,7 +171,7 @@ WITHOUT_TORCH = {
     "unknown device": REFUSED.format(["fit-head", "--device", "gpu"]),
     "first fold": UNTIL_THE_FIRST_FOLD,
     "fit-head": COMMAND.format(["fit-head", "--name", "fitted"]),
-    **{f"evaluate {clf}": EVALUATED.format(clf) for clf in ("softmax", "centroid", "knn", "mlp")},
+    **HEADS,
 }
 
 
@@ -187,7 +188,13 @@ def with_heads(faces_cache, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", WITHOUT_TORCH.values(), ids=WITHOUT_TORCH.keys())
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=name, marks=[pytest.mark.ci] if code in HEADS.values() else [])
+        for name, code in WITHOUT_TORCH.items()
+    ],
+)
 def test_without_a_network_neither_torch_nor_its_dependents_load(code, with_heads, monkeypatch):
     monkeypatch.chdir(with_heads)
     heavy = """

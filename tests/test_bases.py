@@ -32,6 +32,7 @@ def saved(model: nn.Module, file: str) -> str:
     return file
 
 
+@pytest.mark.ci
 def test_nothing_after_the_deepest_layer_is_computed_or_kept():
     base = FrozenBase("vgg16", ["block3_pool"], weights="random")
     (compute,) = base._computes.values()

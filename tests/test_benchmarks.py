@@ -37,7 +37,7 @@ FIGURES = {
     "views": ("ratio",),
 }
 """Benchmark to the way to one of its figures."""
-QUICK = {"reading", "reduction", "streaming"}
+QUICK = {"reading"}
 """Those that need no network, and little time."""
 
 

@@ -370,6 +370,7 @@ def test_bad_arguments(make_images, tiny):
         extract_features(images, tiny, Cache("cache"), batch_size=0)
 
 
+@pytest.mark.ci
 def test_a_killed_extraction_goes_on(faces, lite0, tmp_path):
     """SIGKILL after the first parts: committed rows are kept, and the final result is the same."""
     code = f"""
@@ -436,6 +437,7 @@ def test_a_plan_is_plain_data(make_images, tiny):
     assert TypeAdapter(Plan).validate_json(json.dumps(asdict(plan))) == plan
 
 
+@pytest.mark.ci
 def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
     """Each part with its own base and targets; no image is computed twice."""
     images = ImageSet.from_folder(make_images(cat=5, dog=6))

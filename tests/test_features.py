@@ -94,6 +94,7 @@ def test_an_unlabelled_set_has_features_but_no_labels(make_images):
         _ = features.labels
 
 
+@pytest.mark.ci
 def test_another_set_of_the_same_name_is_noticed(make_images):
     """Features of one model, after the image set was extracted with another."""
     cache = extracted(make_images(cat=3, dog=3), "features.12")

@@ -275,6 +275,7 @@ def test_sample_weights_in_the_loss(balanced):
 # The trajectory
 
 
+@pytest.mark.ci
 def test_training_from_the_cache_equals_training_on_images(started):
     """Same seed, three epochs: losses within 1e-3, and no image or frozen layer is touched."""
     head, images, cache = started
@@ -310,6 +311,7 @@ def test_pieces_do_not_change_a_step(started):
     assert curve(found) == pytest.approx(curve(whole), abs=1e-4)
 
 
+@pytest.mark.ci
 def test_gradients_are_clipped(started):
     """A step of plain gradient descent has the length learning rate times maximum norm."""
     head, images, cache = started
@@ -482,6 +484,7 @@ def test_the_page_on_fine_tuning(bottleneck):
     assert Path("heads/tuned/model.safetensors").exists()
 
 
+@pytest.mark.ci
 def test_spoilt_weights_are_noticed(started):
     head, images, cache = started
     finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**{**SMALL, "epochs": 1}))
@@ -525,6 +528,7 @@ def test_images_are_held_out_where_there_are_none(bottleneck):
     assert result.val in {6, 7}
 
 
+@pytest.mark.ci
 def test_bad_images_are_listed_and_left_out(bottleneck, started):
     head, _, _ = started
     head.save("heads/head")
@@ -1090,6 +1094,7 @@ def test_the_start_is_not_replaced(bottleneck, started):
     assert "--name must differ from the name of --head, got 'head'" in done.err
 
 
+@pytest.mark.ci
 def test_a_network_with_other_scores_is_not_trained(started, monkeypatch):
     """Its head's scores may differ by one thousandth of the largest, for another order of sums."""
     head, images, cache = started
@@ -1136,6 +1141,7 @@ def test_mistakes_are_reported_in_one_sentence(started, settings, message):
     assert not Path("heads").exists()
 
 
+@pytest.mark.ci
 def test_mismatched_heads_and_images_are_refused(started, make_images):
     head, images, cache = started
     settings = FinetuneSettings(**SMALL)

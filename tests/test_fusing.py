@@ -133,6 +133,7 @@ def test_auto_is_bf16_only_if_native_and_tolerated(monkeypatch, model, dense):
         assert FrozenBase(model, weights="random").precision == expected
 
 
+@pytest.mark.ci
 def test_auto_follows_onednn_where_it_is_held_to_fewer_instructions():
     code = (
         "import torch; from bottleneck.bases.precision import choose_precision; "

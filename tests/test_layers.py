@@ -190,6 +190,7 @@ def test_many_layers_in_one_pass():
         torch.testing.assert_close(together[layer], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("model", "layer", "size", "shape"),
     [

@@ -213,6 +213,15 @@ def interrupting() -> None:
     time.sleep(0.2)
 
 
+@pytest.fixture
+def interruptible():
+    """Workers of pytest-xdist ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("event", "raised"), [(failing, ValueError), (interrupting, KeyboardInterrupt)]

@@ -94,6 +94,7 @@ def test_validation_images_and_evaluation(both):
     assert found.confusion == expected.confusion
 
 
+@pytest.mark.ci
 def test_several_classes_balanced_in_passes(both):
     """Each class has its own weights."""
     whole, blocks = (each.split("train") for each in both)
@@ -113,6 +114,7 @@ def test_other_classifiers_need_features_in_memory(both):
             fit_rows(blocks.X, blocks.labels, clf)
 
 
+@pytest.mark.ci
 def test_on_the_command_line(bottleneck, faces_cache):
     cache = ("--cache", faces_cache.root)
     done = bottleneck("fit-head", *cache, "--memory", "1200kB", "--name", "passes", "--C", 0.01)

@@ -107,6 +107,7 @@ def test_a_views_features_are_those_of_its_pixels(viewed, images, lite0):
         assert np.array_equal(found, expected.astype(np.float16))
 
 
+@pytest.mark.ci
 def test_only_missing_views_are_computed_and_come_out_the_same(viewed, images, train, lite0, calls):
     """Bitwise, in whatever steps and order views are computed."""
     cache = Cache("cache")
@@ -142,6 +143,7 @@ def test_policies_have_separate_banks(images, train, lite0):
     assert same.views_computed == 0
 
 
+@pytest.mark.ci
 def test_an_image_is_read_once_for_all_of_its_views(images, lite0, monkeypatch):
     read = Path.read_bytes
     paths = []
@@ -215,6 +217,7 @@ def test_views_are_read_in_blocks_too(viewed):
     assert np.array_equal(joined, np.concatenate([whole.training().X, whole.split("val").X]))
 
 
+@pytest.mark.ci
 def test_the_last_matching_extraction_decides(images, lite0):
     cache = Cache("cache")
     extract_features(images, lite0, cache, views=2, augment="flip")
@@ -349,6 +352,7 @@ def test_a_prediction_over_views_is_their_mean(viewed, images, lite0):
             next(predict_images(head, found, base=lite0, **options))
 
 
+@pytest.mark.ci
 def test_a_forecast_counts_views(images, lite0, viewed, calls):
     told = forecast_extraction(images, lite0, Cache("cache"), views=4, augment="standard")
     assert (told.missing, told.missing_views) == (20, 48)

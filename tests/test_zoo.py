@@ -128,15 +128,20 @@ FIRST = {
 """Models of the first tier."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in FIRST else pytest.mark.ci) for name in model_names()],
-)
+def in_tiers(names: list[str]) -> pytest.MarkDecorator:
+    """Parametrize by model, with the others in the second tier."""
+    marks = {name: [] if name in FIRST else [pytest.mark.ci] for name in names}
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=own) for name, own in marks.items()]
+    )
+
+
+@in_tiers(model_names())
 def test_a_model_is_as_pinned(name):
     assert describe(name) == PINNED[name]
 
 
-@pytest.mark.parametrize("name", torchvision.models.list_models(torchvision.models))
+@in_tiers(torchvision.models.list_models(torchvision.models))
 def test_multiply_adds_and_parameters_are_those_that_torchvision_publishes(name):
     meta = torchvision.models.get_model_weights(name).DEFAULT.meta
     network = traced(name)
