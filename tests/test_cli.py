@@ -578,8 +578,9 @@ def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
 def test_a_signal_commits_finished_work(faces, number, code):
     """No traceback and no partial file; the number of stored images is printed."""
     base = ("--model", "vgg11", "--layer", "block5_pool", "--weights", "random")
+    slow = ("--precision", "fp32", "--batch-size", "2")  # 200 images take longer than 2 s
     process = subprocess.Popen(
-        [sys.executable, "-m", "bottleneck", "extract", "--data", str(faces), *base],
+        [sys.executable, "-m", "bottleneck", "extract", "--data", str(faces), *base, *slow],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
