@@ -4,13 +4,14 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ __all__ = [
     "SparseFile",
     "atomic_file",
     "atomic_write",
+    "leftover_of",
     "move",
     "read_json",
     "remove_stale",
@@ -31,6 +33,7 @@ __all__ = [
 
 _STALE_SECONDS = 3600.0
 _PAGE_BYTES = 2**14
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -248,26 +251,42 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
 
 
-def remove_stale(folder: Path, pattern: str) -> None:
+def leftover_of(name: str) -> str | None:
+    """Return the name of the file that a temporary one of `atomic_file` was to become.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file.
+
+    Returns
+    -------
+    str or None
+        None for any other file.
+    """
+    found = _TEMPORARY.fullmatch(name)
+    return found and found[1]
+
+
+def remove_stale(folder: Path, owned: Callable[[str], bool]) -> None:
     """Remove leftovers of killed processes from a folder: what has not changed for an hour.
 
     Parameters
     ----------
     folder : Path
-        The folder; it need not exist.
-    pattern : str
-        Pattern of the names of temporary files, or of folders if it ends with a slash, as for
-        `Path.glob`.
+        The folder; it need not exist, and what it links to is left alone.
+    owned : callable
+        Takes a name and returns whether it is that of a temporary file or folder of ours.
 
     Raises
     ------
     OSError
         A file cannot be removed.
     """
-    for path in folder.glob(pattern):
+    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
         with suppress(FileNotFoundError):  # its owner, or another process, removes it just now
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                if pattern.endswith("/"):
+            if owned(path.name) and time.time() - path.lstat().st_mtime > _STALE_SECONDS:
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()

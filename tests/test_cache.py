@@ -11,6 +11,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import h5py
@@ -454,7 +456,9 @@ def test_a_killed_writer_loses_at_most_one_part(bank):
 
 def test_old_leftovers_of_a_killed_writer_are_removed(bank):
     fill(bank, range(3))
-    young, old = (bank.path / f"parts/.{name}.h5.partial" for name in ("young", "old"))
+    young, old = (
+        bank.path / f"parts/.000002-{name}.h5.12345678.partial" for name in ("0000aaaa", "0000bbbb")
+    )
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
@@ -548,11 +552,17 @@ def test_a_damaged_bank_json_is_named(bank):
         _ = bank.info
 
 
-def test_run_records_keep_their_order(tmp_path):
-    cache = Cache(tmp_path)
+@pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(0), timedelta(days=-400)])
+def test_run_records_keep_their_order(tmp_path, step):
+    """Also where the clock stands still or is set back, by a year or between time zones."""
+    cache, now = Cache(tmp_path), datetime(2026, 3, 1, tzinfo=UTC)
     for number in range(5):
-        cache.record_run(run_record(model=str(number)))
+        run = replace(run_record(model=str(number)), time=(now + number * step).isoformat())
+        cache.record_run(run)
     assert [run.model for run in cache.runs()] == ["0", "1", "2", "3", "4"]
+    assert [datetime.fromisoformat(run.time) for run in cache.runs()] == [
+        now + number * step for number in range(5)
+    ]
     first = min((tmp_path / "runs").iterdir())
     assert json.loads(first.read_text())["model"] == "0"
     first.write_text(first.read_text().replace("data", "date"))

@@ -12,7 +12,8 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
-from bottleneck.cache.upkeep import compact_bank, drop_layer, find_prunable, prune
+from bottleneck.cache.pruning import find_prunable, prune
+from bottleneck.cache.upkeep import compact_bank, drop_layer
 from bottleneck.cache.verify import Damage, Verification, set_aside, verify_cache
 from bottleneck.cache.writer import PART_BYTES, PART_SECONDS, PartWriter, store
 

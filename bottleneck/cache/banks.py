@@ -13,6 +13,7 @@ import numpy as np
 from filelock import FileLock
 
 from bottleneck.cache import writer as writers
+from bottleneck.cache.own import is_partial, open_part
 from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
 from bottleneck.cache.writer import PartWriter, digest_rows, shows, view_file_content
 from bottleneck.errors import CacheError, UsageError
@@ -65,6 +66,11 @@ class Bank:
     def exists(self) -> bool:
         """Whether the bank has been created."""
         return self.info_file.exists()
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the parts are elsewhere, behind a link, so that none may be removed."""
+        return self.path.is_symlink() or (self.path / "parts").is_symlink()
 
     @property
     def info(self) -> BankRecord:
@@ -140,7 +146,7 @@ class Bank:
             A part cannot be read.
         """
         self._seen = self._settled(
-            lambda: {path: self._seen.get(path) or Part.open(path) for path in self.part_files()}
+            lambda: {path: self._seen.get(path) or open_part(path) for path in self.part_files()}
         )
         return list(self._seen.values())
 
@@ -295,7 +301,8 @@ class Bank:
         part_seconds : float, optional
             Maximum age of a part before it is written; `PART_SECONDS` by default.
         """
-        remove_stale(self.path / "parts", ".*.partial")
+        if not self.is_linked:
+            remove_stale(self.path / "parts", is_partial)
         return PartWriter(
             self.path / "parts",
             self.info.fingerprint,

@@ -4,11 +4,12 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from bottleneck.cache.banks import Bank
+from bottleneck.cache.own import is_bank, is_leftover, is_run
 from bottleneck.cache.parts import errors_of
 from bottleneck.errors import (
     CacheError,
@@ -19,12 +20,15 @@ from bottleneck.errors import (
     did_you_mean,
     some_of,
 )
-from bottleneck.files import sha256_of, slug
+from bottleneck.files import leftover_of, sha256_of, slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
 
 __all__ = ["Cache"]
 
 _LONGEST_NAME = 200
+_OF_BANKS = ("bank.json", "parts")
+_STAMP = "%Y%m%dT%H%M%S%f"
+_TICK = timedelta(microseconds=1)
 
 
 class Cache:
@@ -90,9 +94,24 @@ class Cache:
         return tuple(bank for bank in self.bank_folders() if bank.exists)
 
     def bank_folders(self) -> tuple[Bank, ...]:
-        """Return all banks, including those without ``bank.json``."""
-        inside = (*self.root.glob("[!.]*/bank.json"), *self.root.glob("[!.]*/parts"))
-        return tuple(Bank(path) for path in sorted({path.parent for path in inside}))
+        """Return all banks, including those without ``bank.json``, and links to banks."""
+        return tuple(Bank(path) for path in self._folders() if is_bank(path))
+
+    def strangers(self) -> list[Path]:
+        """Return what could be taken for a part of the cache but was not written by it.
+
+        These are folders with ``bank.json`` or ``parts`` that are no banks, and all in ``runs/``
+        that is no record.
+        """
+        folders = [path for path in self._folders() if not is_bank(path) and not is_leftover(path)]
+        alike = [each for each in folders if any((each / name).exists() for name in _OF_BANKS)]
+        runs = self.root / "runs"
+        files = [path for path in _listed(runs) if not is_run(path) and not leftover_of(path.name)]
+        return [*alike, *files]
+
+    def _folders(self) -> list[Path]:
+        """Return the folders in the cache, and links to folders, sorted."""
+        return [path for path in _listed(self.root) if path.is_dir()]
 
     def find_banks(self, name: str) -> tuple[Bank, ...]:
         """Return the banks whose names begin with a text, such as all banks of a model.
@@ -173,8 +192,7 @@ class Cache:
         CacheError
             The file cannot be written.
         """
-        stamp = datetime.fromisoformat(run.time).strftime("%Y%m%dT%H%M%S%f")
-        path = self.root / "runs" / f"{stamp}-{secrets.token_hex(2)}.json"
+        path = self.root / "runs" / f"{self._stamp(run)}-{secrets.token_hex(2)}.json"
         set_file = self.set_file(run.image_set)
         if set_file.exists():
             run = replace(run, image_set_sha256=sha256_of(set_file))
@@ -182,9 +200,19 @@ class Cache:
             write_record(path, run)
         return run
 
+    def _stamp(self, run: Extraction) -> str:
+        """Return the beginning of a record's name, after all others, whatever the clock says."""
+        own = datetime.fromisoformat(run.time).strftime(_STAMP)
+        last = max((path.name.partition("-")[0] for path in self.run_files()), default="")
+        if own > last:
+            return own
+        with suppress(ValueError, OverflowError):  # digits that are no time, or the last of all
+            return (datetime.strptime(last, _STAMP) + _TICK).strftime(_STAMP)  # noqa: DTZ007
+        return last
+
     def run_files(self) -> list[Path]:
         """Return the record files of all extractions, oldest first."""
-        return sorted((self.root / "runs").glob("*.json"))
+        return [path for path in _listed(self.root / "runs") if is_run(path)]
 
     def runs(self, *, damaged_too: bool = True) -> list[Extraction]:
         """Return the records of all extractions, oldest first, without those of other versions.
@@ -226,3 +254,8 @@ class Cache:
                 f"cannot write to the cache folder {str(self.root)!r} ({error.strerror}); choose "
                 f"another with `cache`"
             ) from error
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return what is in a folder, sorted; nothing if it does not exist."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -15,11 +15,11 @@ from xxhash import xxh3_64
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
 
-__all__ = ["Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
+__all__ = ["PART_NAME", "Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
 
 _KEY_BYTES = 32 + 2
 """Bytes of a key, which is a digest and a view number."""
-_PART_NAME = re.compile(r"[0-9]{6,18}-[0-9a-f]{8}\.h5")
+PART_NAME = re.compile(r"[0-9]{6,18}-[0-9a-f]{8}\.h5")
 _READ_BYTES = 2**19
 """Bytes that are read, verified and yielded together; they fit into a core's cache."""
 
@@ -280,7 +280,7 @@ def as_slice(places: np.ndarray) -> slice | np.ndarray:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """Return the parts in a folder, oldest first, ignoring files with other names.
+    """Return the parts in a folder, oldest first, ignoring folders and files with other names.
 
     Parameters
     ----------
@@ -290,7 +290,8 @@ def part_files(folder: Path) -> list[Path]:
     -------
     list of Path
     """
-    found = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
+    named = [path for path in folder.glob("*.h5") if PART_NAME.fullmatch(path.name)]
+    found = [path for path in named if path.is_file()]
     return sorted(found, key=lambda path: (len(path.name), path.name))  # of six digits or more
 
 

@@ -1,31 +1,23 @@
-"""Compact the parts of banks, and prune features that are no longer needed."""
+"""Replace the parts of a bank: merge them, or drop a layer."""
 
-import secrets
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import accumulate
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from bottleneck.arguments import find_layers
 from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
-from bottleneck.cache.folder import Cache
 from bottleneck.cache.layout import compression_options
-from bottleneck.cache.parts import Part, RowIndex, errors_of
-from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import move, remove_stale
+from bottleneck.cache.parts import Part, RowIndex
+from bottleneck.errors import CacheError
 
-__all__ = ["Compaction", "Prunable", "compact_bank", "drop_layer", "find_prunable", "prune"]
+__all__ = ["Compaction", "alone", "compact_bank", "drop_layer"]
 
 _SMALL = 0.5
 """A part below this fraction of the maximum size is merged with others."""
 _COPY_BYTES = 2**23
-_LEFTOVER = ".pruned-"
 
 _Rows = Mapping[Part, np.ndarray]
 """Rows of a part to keep."""
@@ -76,7 +68,7 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
         A part is damaged, a new part cannot be written, or another compaction is running.
     """
     compression_options(compress or "none", np.empty((1, 1)))  # refused before any work
-    with _alone(bank):
+    with alone(bank):
         parts, size = bank.parts(), bank.size
         kept = _first_rows(parts)
         for (layers, target), group in _by_kind(parts, compress).items():
@@ -107,7 +99,7 @@ def drop_layer(bank: Bank, layer: str) -> None:
     CacheError
         As for `compact_bank`.
     """
-    with _alone(bank):
+    with alone(bank):
         for (layers, compress), group in _by_kind(bank.parts()).items():
             if layer in layers:
                 others = [name for name in layers if name != layer]
@@ -129,8 +121,29 @@ def _by_kind(
 
 
 @contextmanager
-def _alone(bank: Bank) -> Iterator[None]:
-    """Lock the bank against other removals of parts, until the process ends."""
+def alone(bank: Bank) -> Iterator[None]:
+    """Lock a bank against other removals of parts, until the block or the process ends.
+
+    Parameters
+    ----------
+    bank : Bank
+        The bank.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    CacheError
+        Another process removes parts, or the parts are elsewhere, behind a link.
+    """
+    if bank.is_linked:
+        raise CacheError(
+            f"bank {bank.name} is a link to {str(bank.path.resolve())!r}, or its parts are, and "
+            f"nothing is removed behind a link; run the command on the cache folder that the bank "
+            f"itself is in"
+        )
     lock = FileLock(bank.path / ".compact.lock", timeout=0)
     try:
         with lock:
@@ -177,167 +190,3 @@ def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -
     bank.rebuild_view_file(without=old)
     for path in old:
         path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Prunable:
-    """A layer's features in a bank.
-
-    Attributes
-    ----------
-    bank, model : str
-        Names of the bank and its model.
-    layer, alias : str or None
-        The layer's names; None if the bank cannot be read and can only be removed as a whole.
-    bytes : int
-        Size on disk.
-    last_extracted : str
-        Time at which an extraction last computed, reused or stored them, in ISO format.
-    """
-
-    bank: str
-    model: str
-    layer: str | None
-    alias: str | None
-    bytes: int
-    last_extracted: str
-
-    def is_named(self, layer: str) -> bool:
-        """Return whether the layer has this name or alias, or is in this module."""
-        aliases = [self.alias] if self.alias else []
-        return self.layer is not None and bool(find_layers(layer, {self.layer: aliases}))
-
-
-def find_prunable(
-    cache: Cache,
-    *,
-    model: str | None = None,
-    layer: str | None = None,
-    older_than: timedelta | None = None,
-    keep_bytes: int | None = None,
-) -> list[Prunable]:
-    """Choose what to remove: everything that meets all conditions.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache; it is not changed.
-    model, layer : str, optional
-        Only this exact model, or bank; only this layer, by name or alias, or layers of this module.
-    older_than : timedelta, optional
-        Only what no extraction has computed or reused for this long.
-    keep_bytes : int, optional
-        Only the oldest extractions, until the rest of the banks fits this size.
-
-    Returns
-    -------
-    list of Prunable
-        Items for `prune`; unreadable banks as a whole.
-
-    Raises
-    ------
-    UsageError
-        No condition is given, or no bank or layer has that name.
-    CacheError
-        A file cannot be read.
-    """
-    if model is None and layer is None and older_than is None and keep_bytes is None:
-        raise UsageError(
-            "no rule for what to remove; give `model`, `layer`, `older_than` or `keep_bytes`, "
-            "and `dry_run` to see first what would be removed"
-        )
-    extracted = {
-        (bank, layer.layer): run.time
-        for run in cache.runs(damaged_too=False)
-        for layer in run.layers
-        for bank in (layer.bank, layer.view_bank)
-    }
-    everything = [each for bank in cache.bank_folders() for each in _layers(bank, extracted)]
-    models = {each.model for each in everything}
-    if model is not None and model not in models | {each.bank for each in everything}:
-        raise UnknownNameError(
-            f"no bank of model {model!r}; 'bottleneck cache ls' lists the "
-            f"banks{did_you_mean(model, models)}"
-        )
-    of_model = [each for each in everything if model in {None, each.model, each.bank}]
-    found = [each for each in of_model if layer is None or each.is_named(layer)]
-    if layer is not None and not found:
-        raise UnknownNameError(
-            f"none of {len({each.bank for each in of_model})} banks has a layer {layer!r}; "
-            f"'bottleneck cache ls' lists the layers"
-        )
-    if older_than is not None:
-        limit = datetime.now(UTC) - older_than
-        found = [each for each in found if datetime.fromisoformat(each.last_extracted) <= limit]
-    if keep_bytes is None:
-        return found
-    found.sort(key=lambda each: each.last_extracted)
-    excess = sum(bank.size for bank in cache.bank_folders()) - keep_bytes
-    gone = accumulate((each.bytes for each in found), initial=0)
-    return [each for each, before in zip(found, gone, strict=False) if before < excess]
-
-
-def prune(cache: Cache, chosen: Sequence[Prunable]) -> None:
-    """Remove the items from `find_prunable`; an interruption leaves the remaining items intact.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache, or its folder.
-    chosen : sequence of Prunable
-        Items to remove.
-
-    Raises
-    ------
-    CacheError
-        A file cannot be removed, or a part that has other layers is damaged.
-    """
-    remove_stale(cache.root, f"{_LEFTOVER}*/")
-    for name in dict.fromkeys(each.bank for each in chosen):
-        bank = cache.named(name)
-        layers = {each.layer for each in chosen if each.bank == name}
-        if None in layers or layers >= _layers_of(bank):
-            gone = cache.root / f"{_LEFTOVER}{bank.name}-{secrets.token_hex(4)}"
-            with _alone(bank), errors_of(bank.path):
-                move(bank.path, gone)
-                shutil.rmtree(gone.resolve())
-                if gone.is_symlink():
-                    gone.unlink()
-        else:
-            for layer in sorted(filter(None, layers)):
-                drop_layer(bank, layer)
-
-
-def _layers_of(bank: Bank) -> set[str]:
-    """Return the layers in ``bank.json`` or in a part."""
-    described = bank.info.layers if bank.exists else ()
-    return set(described).union(*(part.layers for part in bank.parts()))
-
-
-def _layers(bank: Bank, extracted: Mapping[tuple[str | None, str], str]) -> list[Prunable]:
-    """Return a bank's layers and their last extractions; the whole bank if it is unreadable."""
-    files = [path for path in bank.part_files() or [bank.path] if path.exists()]
-    written = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC).isoformat()
-    model = bank.name.rpartition("-")[0]
-    try:
-        info = bank.info if bank.exists else None
-        described = info.layers if info else {}
-        return [
-            Prunable(
-                bank=bank.name,
-                model=info.model if info else model,
-                layer=name,
-                alias=described[name].alias if name in described else None,
-                bytes=round(
-                    sum(
-                        part.path.stat().st_size * part.layers[name].width / part.width
-                        for part in bank.parts()
-                        if name in part.layers
-                    )
-                ),
-                last_extracted=max(extracted.get((bank.name, name), ""), written),
-            )
-            for name in sorted(_layers_of(bank))
-        ]
-    except CacheError:
-        return [Prunable(bank.name, model, None, None, bank.size, written)]

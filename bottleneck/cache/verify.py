@@ -1,5 +1,6 @@
 """Verify every byte of a cache."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
-from bottleneck.cache.parts import Part
+from bottleneck.cache.own import is_linked, is_partial, open_part
 from bottleneck.errors import CacheError, DamagedError, MissingExtraError, OtherVersionError
 from bottleneck.files import move, remove_stale, sha256_of, write_json
 from bottleneck.records import Extraction, read_record
@@ -69,10 +70,13 @@ class Verification:
         Sorted by name.
     damage : list of Damage
         All files that are damaged or could not be checked.
+    strangers : list of str
+        Files and folders that were not checked, as the cache did not write them.
     """
 
     banks: list[BankCheck] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
 
 
 def verify_cache(
@@ -83,7 +87,7 @@ def verify_cache(
     For each part, the hash of all its bytes, the digest of its keys and schema, and the checksum of
     every block are verified; for ``bank.json`` and the records of extractions, their own digests;
     for image sets, the digest in the record of their last extraction. ``features.h5`` is rewritten
-    from the parts.
+    from the parts. Only what the cache wrote is checked, and nothing is moved from behind a link.
 
     Parameters
     ----------
@@ -117,7 +121,7 @@ def verify_cache(
         parts = rows = size = 0
         for path in bank.part_files():
             with _noted(cache, path, result.damage):
-                part = Part.open(path)
+                part = open_part(path)
                 part.check_all()
                 parts += 1
                 rows += part.rows * len(part.layers)
@@ -126,13 +130,29 @@ def verify_cache(
             report("verify", done, total)
         # Where nothing can be written, nothing is mended; who replaces parts rebuilds the file.
         with suppress(CacheError, PermissionError, FileNotFoundError):
-            remove_stale(bank.path, "**/.*.partial")
-            bank.rebuild_view_file()
+            if not bank.is_linked:
+                for folder in (bank.path, bank.path / "parts"):
+                    remove_stale(folder, is_partial)
+                bank.rebuild_view_file()
         damaged = len(result.damage) - before
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
     if banks is None:
         _check_records(cache, result.damage)
+        _look_at_strangers(cache, result)
     return result
+
+
+def _look_at_strangers(cache: Cache, result: Verification) -> None:
+    """List what the cache did not write; a bank whose folder was renamed counts as damage."""
+    for path in cache.strangers():
+        try:
+            info = Bank(path).info
+        except (CacheError, NotADirectoryError):
+            result.strangers.append(str(path))
+        else:
+            name = cache.bank(info.model, info.fingerprint).name
+            reason = f"the folder of a bank was renamed; give it its name {name!r} again"
+            result.damage.append(Damage(str(path), None, reason))
 
 
 def _check_records(cache: Cache, damage: list[Damage]) -> None:
@@ -167,7 +187,9 @@ def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
         The original and the new path.
     """
     place = cache.root / "quarantine" / path.relative_to(cache.root)
-    if place.exists():
+    if is_linked(cache.root, path) or is_linked(cache.root, place):
+        return Damage(str(path), None, f"{reason}; nothing is moved from or to behind a link")
+    if os.path.lexists(place):
         place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     try:

@@ -1,7 +1,7 @@
 """The commands on the cache: ls, info, verify, compact, prune, export, import."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_table, progress_shown, show, wanted
-from bottleneck.errors import CacheError, PathMissingError, UsageError
+from bottleneck.errors import CacheError, PathMissingError, UsageError, some_of
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
 from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
@@ -89,7 +89,8 @@ def cache_verify(
     damaged = [*result.damage, *(each for found in rechecks for each in found.damage)]
     skipped = {found.bank: found.skipped for found in rechecks}
     content = {"banks": rows, "damage": list(map(asdict, damaged)), "skipped": skipped}
-    show(content, lambda: print_table(rows))
+    show(content | {"strangers": result.strangers}, lambda: print_table(rows))
+    _note_strangers(result.strangers)
     for each in damaged:
         place = f"moved to {each.moved_to}" if each.moved_to else "left in place"
         note(f"damaged: {each.path} ({each.reason}), {place}")
@@ -128,7 +129,11 @@ def cache_compact(
 
     store = _existing(cache)
     chosen = store.banks() if bank is None else store.find_banks(bank)
-    print_table([asdict(compact_bank(each, compress=compress)) for each in chosen])
+    for each in chosen if bank is None else ():
+        if each.is_linked:
+            note(f"note: {each.name} is left as it is, because it is elsewhere, behind a link")
+    own = [each for each in chosen if bank or not each.is_linked]
+    print_table([asdict(compact_bank(each, compress=compress)) for each in own])
 
 
 @add_command("cache prune", "Features")
@@ -144,6 +149,9 @@ def cache_prune(
         Doc("Remove the oldest extractions until all banks fit in this size: 500MB, 20GB."),
         Option("--keep"),
     ] = None,
+    imported: Annotated[
+        bool, Doc("Also remove imported arrays, which cannot be computed again.")
+    ] = False,
     dry_run: Annotated[bool, Doc("Only list what would be removed.")] = False,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
@@ -151,14 +159,21 @@ def cache_prune(
     from bottleneck.cache import find_prunable, prune
 
     store = _existing(cache)
-    chosen = find_prunable(
-        store, model=model, layer=layer, older_than=older_than, keep_bytes=keep_bytes
-    )
-    if not dry_run:
-        prune(store, chosen)
+    rule: dict[str, Any] = {"model": model, "layer": layer, "older_than": older_than}
+    rule["keep_bytes"] = keep_bytes
+    chosen = find_prunable(store, **rule, imported=imported)
+    others = () if imported else find_prunable(store, **rule, imported=True)
+    kept = dict.fromkeys(each.bank for each in others if each.imported)
+    left = [] if dry_run else prune(store, chosen)
     print_table([asdict(each) for each in chosen])
     total = sum(each.bytes for each in chosen) / 1e6
     note(f"{total:.1f} MB {'would be' if dry_run else 'were'} removed")
+    if kept:
+        note(
+            f"note: {', '.join(kept)} were kept, as imported features cannot be computed again; "
+            f"--imported removes them, too"
+        )
+    _note_strangers(map(str, left))
 
 
 @add_command("cache export", "Features")
@@ -212,6 +227,12 @@ def _existing(cache: Path) -> "bottleneck.Cache":
     if not cache.is_dir():
         raise PathMissingError(f"no cache folder {str(cache)!r}; name it with --cache")
     return bottleneck.Cache(cache)
+
+
+def _note_strangers(paths: Iterable[str]) -> None:
+    """List files and folders that were left alone."""
+    if listed := list(paths):
+        note(f"note: left alone, as 'bottleneck' did not write it: {some_of(listed)}")
 
 
 def _print_exchange(exchange: "Exchange") -> None:

@@ -1,5 +1,6 @@
 """Forecast an extraction from a short timed trial, and draw augmented views."""
 
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ _TIMED_BATCHES = 4
 _TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
 _PREFIX = ".bottleneck-forecast-"
+_SCRATCH = re.compile(rf"{re.escape(_PREFIX)}[a-z0-9_]{{8}}")
 _SIDE = 160
 _SHORTER = 183
 """As in the classic preprocessing: 224 of 256."""
@@ -216,7 +218,7 @@ def _scratch_folder(cache: Cache) -> Path:
     """Return a folder on the cache's disk, after removing leftovers of killed trials."""
     folder = next(path for path in (cache.root, *cache.root.absolute().parents) if path.exists())
     Cache(folder).check_writable()
-    remove_stale(folder, f"{_PREFIX}*/")
+    remove_stale(folder, lambda name: bool(_SCRATCH.fullmatch(name)))
     return folder
 
 

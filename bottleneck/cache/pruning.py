@@ -1,0 +1,253 @@
+"""Remove features that are no longer needed, and nothing else."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from pathlib import Path
+
+from bottleneck.arguments import find_layers
+from bottleneck.cache.banks import Bank
+from bottleneck.cache.folder import Cache
+from bottleneck.cache.own import is_leftover, own_files
+from bottleneck.cache.parts import errors_of
+from bottleneck.cache.upkeep import alone, drop_layer
+from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean, some_of
+from bottleneck.records import IMPORTED, Extraction
+
+__all__ = ["Prunable", "find_prunable", "prune"]
+
+_Key = tuple[str | None, str | None]
+"""Names of a bank and a layer."""
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A layer's features in a bank.
+
+    Attributes
+    ----------
+    bank, model : str
+        Names of the bank and its model.
+    layer, alias : str or None
+        The layer's names; None if the bank cannot be read and can only be removed as a whole.
+    bytes : int
+        Size on disk.
+    last_extracted : str
+        Time at which an extraction last computed, reused or stored them, in ISO format.
+    imported : bool
+        Whether they were imported from an array, and so cannot be computed again.
+    """
+
+    bank: str
+    model: str
+    layer: str | None
+    alias: str | None
+    bytes: int
+    last_extracted: str
+    imported: bool = False
+
+    def is_named(self, layer: str) -> bool:
+        """Return whether the layer has this name or alias, or is in this module."""
+        aliases = [self.alias] if self.alias else []
+        return self.layer is not None and bool(find_layers(layer, {self.layer: aliases}))
+
+
+def find_prunable(
+    cache: Cache,
+    *,
+    model: str | None = None,
+    layer: str | None = None,
+    older_than: timedelta | None = None,
+    keep_bytes: int | None = None,
+    imported: bool = False,
+) -> list[Prunable]:
+    """Choose what to remove: everything that meets all conditions.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache; it is not changed.
+    model, layer : str, optional
+        Only this exact model, or bank; only this layer, by name or alias, or layers of this module.
+    older_than : timedelta, optional
+        Only what no extraction has computed or reused for this long.
+    keep_bytes : int, optional
+        Only the oldest extractions, until the rest of the banks fits this size.
+    imported : bool
+        Also features of imported arrays, which cannot be computed again.
+
+    Returns
+    -------
+    list of Prunable
+        Items for `prune`; unreadable banks as a whole.
+
+    Raises
+    ------
+    UsageError
+        No condition is given, no bank or layer has that name, or all that have it are imported.
+    CacheError
+        A file cannot be read.
+    """
+    if model is None and layer is None and older_than is None and keep_bytes is None:
+        raise UsageError(
+            "no rule for what to remove; give `model`, `layer`, `older_than` or `keep_bytes`, "
+            "and `dry_run` to see first what would be removed"
+        )
+    runs = cache.runs(damaged_too=False)
+    banks = cache.bank_folders()
+    found = _named([each for bank in banks for each in _layers(bank, runs)], model, layer)
+    kept = [] if imported else [each for each in found if each.imported]
+    if kept == found and kept and (model or layer):
+        raise UsageError(
+            f"the features in {some_of(dict.fromkeys(each.bank for each in kept))} were imported "
+            f"and cannot be computed again; give `imported` to remove them nevertheless"
+        )
+    found = [each for each in found if each not in kept]
+    if older_than is not None:
+        limit = datetime.now(UTC) - older_than
+        found = [each for each in found if datetime.fromisoformat(each.last_extracted) <= limit]
+    if keep_bytes is None:
+        return found
+    linked = {bank.name for bank in banks if bank.is_linked}  # their removal frees nothing here
+    order = _order(runs)
+    found = [each for each in found if each.bank not in linked]
+    found.sort(key=lambda each: max(each.last_extracted, order.get((each.bank, each.layer), "")))
+    excess = sum(bank.size for bank in banks if bank.name not in linked) - keep_bytes
+    gone = accumulate((each.bytes for each in found), initial=0)
+    return [each for each, before in zip(found, gone, strict=False) if before < excess]
+
+
+def _named(everything: list[Prunable], model: str | None, layer: str | None) -> list[Prunable]:
+    """Return the items of a model or bank and of a layer."""
+    models = {each.model for each in everything}
+    if model is not None and model not in models | {each.bank for each in everything}:
+        raise UnknownNameError(
+            f"no bank of model {model!r}; 'bottleneck cache ls' lists the "
+            f"banks{did_you_mean(model, models)}"
+        )
+    of_model = [each for each in everything if model in {None, each.model, each.bank}]
+    found = [each for each in of_model if layer is None or each.is_named(layer)]
+    if layer is not None and not found:
+        raise UnknownNameError(
+            f"none of {len({each.bank for each in of_model})} banks has a layer {layer!r}; "
+            f"'bottleneck cache ls' lists the layers"
+        )
+    return found
+
+
+def _order(runs: Sequence[Extraction]) -> dict[_Key, str]:
+    """Return for each bank and layer when it was last extracted, by a clock that never goes back.
+
+    Records are in their order, whatever the computer's clock said.
+    """
+    clock = accumulate((run.time for run in runs), max)
+    return {key: time for run, time in zip(runs, clock, strict=True) for key in _keys(run)}
+
+
+def _keys(run: Extraction) -> list[_Key]:
+    """Return the banks and layers that an extraction used."""
+    banks = [(each.bank, each.layer) for each in run.layers]
+    return [*banks, *((each.view_bank, each.layer) for each in run.layers if each.view_bank)]
+
+
+def prune(cache: Cache, chosen: Sequence[Prunable]) -> list[Path]:
+    """Remove the items from `find_prunable`; an interruption leaves the remaining items intact.
+
+    A link to a bank is removed, and what it leads to is left alone. So are files and folders that
+    the cache did not write.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache, or its folder.
+    chosen : sequence of Prunable
+        Items to remove.
+
+    Returns
+    -------
+    list of Path
+        What is left in the folders of removed banks, as the cache did not write it.
+
+    Raises
+    ------
+    CacheError
+        A file cannot be removed, a part that has other layers is damaged, or a layer's bank is
+        elsewhere, behind a link.
+    """
+    left: list[Path] = []
+    if cache.root.is_dir():
+        for path in filter(is_leftover, cache.root.iterdir()):
+            left += _remove(path)
+    for name in dict.fromkeys(each.bank for each in chosen):
+        bank = cache.named(name)
+        layers = {each.layer for each in chosen if each.bank == name}
+        if None not in layers and not layers >= _layers_of(bank):
+            for layer in sorted(filter(None, layers)):
+                drop_layer(bank, layer)
+        elif bank.is_linked:
+            left += _remove(bank.path)
+        else:
+            with alone(bank):
+                left += _remove(bank.path)
+    return left
+
+
+def _remove(folder: Path) -> list[Path]:
+    """Remove a bank's own files, and its folder if nothing else is in it; return what is left."""
+    with errors_of(folder), suppress(FileNotFoundError):
+        if folder.is_symlink():
+            folder.unlink()
+            return []
+        for path in own_files(folder):
+            path.unlink(missing_ok=True)
+        for empty in (folder / "parts", folder):
+            with suppress(OSError):  # there is more in it, or it is not there
+                empty.rmdir()
+        parts = folder / "parts"
+        inside = [parts] if parts.is_dir() and not parts.is_symlink() else []
+        found = [path for place in (*inside, folder) for path in sorted(place.iterdir())]
+        return [path for path in found if path not in inside]
+    return []
+
+
+def _layers_of(bank: Bank) -> set[str]:
+    """Return the layers in ``bank.json`` or in a part."""
+    described = bank.info.layers if bank.exists else ()
+    return set(described).union(*(part.layers for part in bank.parts()))
+
+
+def _layers(bank: Bank, runs: Sequence[Extraction]) -> list[Prunable]:
+    """Return a bank's layers and their last extractions; the whole bank if it is unreadable."""
+    files = [path for path in bank.part_files() or [bank.path] if path.exists()]
+    written = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC).isoformat()
+    own = [run for run in runs if any(key[0] == bank.name for key in _keys(run))]
+    model, imported = bank.name.rpartition("-")[0], any(run.weights == IMPORTED for run in own)
+    extracted: Mapping[_Key, str] = {
+        key: run.time for run in sorted(own, key=lambda run: run.time) for key in _keys(run)
+    }
+    try:
+        info = bank.info if bank.exists else None
+        described = info.layers if info else {}
+        return [
+            Prunable(
+                bank=bank.name,
+                model=info.model if info else model,
+                layer=name,
+                alias=described[name].alias if name in described else None,
+                bytes=round(
+                    sum(
+                        part.path.stat().st_size * part.layers[name].width / part.width
+                        for part in bank.parts()
+                        if name in part.layers
+                    )
+                ),
+                last_extracted=max(extracted.get((bank.name, name), ""), written),
+                imported=imported or bool(info and info.weights_name == IMPORTED),
+            )
+            for name in sorted(_layers_of(bank))
+        ]
+    except CacheError:
+        size = sum(path.stat().st_size for path in files if path.is_file())
+        return [Prunable(bank.name, model, None, None, size, written, imported)]
