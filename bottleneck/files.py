@@ -1,7 +1,6 @@
 """File names, and atomic writes of small files."""
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -10,7 +9,6 @@ import shutil
 import signal
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,10 +16,11 @@ from types import FrameType
 from typing import IO, Any
 
 __all__ = [
-    "SparseFile",
     "atomic_file",
     "atomic_write",
+    "fsync_folder",
     "leftover_of",
+    "make_folder",
     "move",
     "read_json",
     "remove_stale",
@@ -32,12 +31,22 @@ __all__ = [
 ]
 
 _STALE_SECONDS = 3600.0
-_PAGE_BYTES = 2**14
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 
-def _fsync_folder(folder: Path) -> None:
-    """Sync the names in `folder` to disk, if the system supports it."""
+def fsync_folder(folder: Path) -> None:
+    """Sync the names in a folder to disk, if the system supports it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be read.
+    """
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -47,12 +56,23 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _make_folder(folder: Path) -> None:
-    """Create a folder and its parents, synced to disk."""
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents, synced to disk.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, which may exist.
+
+    Raises
+    ------
+    OSError
+        It cannot be created.
+    """
     if not folder.is_dir():
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _fsync_folder(folder.parent)
+        fsync_folder(folder.parent)
 
 
 @contextmanager
@@ -76,7 +96,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     OSError
         The folder cannot be written; no temporary file is left behind.
     """
-    _make_folder(path.parent)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with temporary.open("w+b") as file:
@@ -87,7 +107,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _fsync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
 def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> None:
@@ -126,10 +146,10 @@ def move(path: Path, target: Path) -> None:
     OSError
         One of the folders cannot be written.
     """
-    _make_folder(target.parent)
+    make_folder(target.parent)
     path.rename(target)
-    _fsync_folder(target.parent)
-    _fsync_folder(path.parent)
+    fsync_folder(target.parent)
+    fsync_folder(path.parent)
 
 
 @contextmanager
@@ -290,50 +310,3 @@ def remove_stale(folder: Path, owned: Callable[[str], bool]) -> None:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()
-
-
-class SparseFile(io.RawIOBase):
-    """A file in memory in which only written pages take space, for h5py.
-
-    Attributes
-    ----------
-    end : int
-        Size in bytes.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pages = defaultdict[int, bytearray](lambda: bytearray(_PAGE_BYTES))
-        self._place = self.end = 0
-
-    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position and return it."""
-        self._place = place + (0, self._place, self.end)[whence]
-        return self._place
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the size."""
-        self.end = self._place if size is None else size
-        return self.end
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer."""
-        buffer[:] = b"".join(self.pieces(self._place, self._place + len(buffer)))
-        self.seek(len(buffer), io.SEEK_CUR)
-        return len(buffer)
-
-    def write(self, data: Any) -> int:
-        """Write and return the number of bytes."""
-        content = io.BytesIO(data)
-        for piece in self.pieces(self._place, self._place + len(data)):
-            content.readinto(piece)
-        self.end = max(self.end, self.seek(len(data), io.SEEK_CUR))
-        return len(data)
-
-    def pieces(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Yield the bytes of a range; unwritten ones are zero."""
-        while start < stop:
-            number, offset = divmod(start, _PAGE_BYTES)
-            length = min(_PAGE_BYTES - offset, stop - start)
-            yield memoryview(self._pages[number])[offset : offset + length]
-            start += length

@@ -9,9 +9,11 @@ from pathlib import Path
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import WeightsError
 from bottleneck.files import atomic_write
+from bottleneck.folders import restored
 from bottleneck.records import ModelFacts, ModelRecord, read_record, write_record
 
 __all__ = [
+    "MODEL_FILES",
     "WEIGHTS_NAME",
     "finetuned_model",
     "is_finetuned",
@@ -26,6 +28,8 @@ WEIGHTS_NAME = "finetuned"
 _RECORD_FILE = "model.json"
 _WEIGHTS_FILE = "model.safetensors"
 _SEEN_FILE = "seen.txt"
+MODEL_FILES = (_RECORD_FILE, _WEIGHTS_FILE, _SEEN_FILE)
+"""Files of a model in its folder, besides those of its head."""
 
 
 def is_finetuned(folder: str | Path) -> bool:
@@ -41,7 +45,10 @@ def is_finetuned(folder: str | Path) -> bool:
     bool
         True if it is a folder with ``model.json``.
     """
-    return (Path(folder) / _RECORD_FILE).is_file()
+    path = Path(folder)
+    if path.parent.parts:  # not just a word, such as the name of a built-in model
+        restored(path)
+    return (path / _RECORD_FILE).is_file()
 
 
 def write_finetuned(
@@ -53,7 +60,7 @@ def write_finetuned(
     facts: ModelFacts,
     seen: Collection[str],
 ) -> None:
-    """Write a fine-tuned model into a folder, each file completely or not at all.
+    """Write the files of a fine-tuned model into a folder.
 
     Parameters
     ----------

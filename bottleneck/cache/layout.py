@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from bottleneck.cache.sparse import SparseFile
 from bottleneck.errors import UsageError, import_extra
-from bottleneck.files import SparseFile
 
 __all__ = [
     "COMPRESSIONS",

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from bottleneck.errors import UsageError, first_line, is_out_of_memory
 from bottleneck.files import atomic_write
 from bottleneck.finetune.loop import Training
+from bottleneck.folders import remove_leftovers
 from bottleneck.heads import Head
 from bottleneck.heads.training import State
 from bottleneck.images import ImageSet
@@ -205,6 +206,7 @@ class Checkpoint:
         """Remove what the finished run no longer needs."""
         (self.folder / _STATE_FILE).unlink(missing_ok=True)  # first: the rest alone is no run
         rmtree(self.folder / _HEAD_FOLDER, ignore_errors=True)
+        remove_leftovers(self.folder, _HEAD_FOLDER)
         for name in (_IMAGES_FILE, _PLAN_FILE):
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.folder, self.result):

@@ -8,7 +8,7 @@ import numpy as np
 
 from bottleneck.augment import find_policy
 from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
-from bottleneck.bases.finetuned import seen_digests
+from bottleneck.bases.finetuned import MODEL_FILES, seen_digests
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
@@ -18,7 +18,9 @@ from bottleneck.features import SPLITS
 from bottleneck.finetune.loop import Training
 from bottleneck.finetune.refit import seen_by
 from bottleneck.finetune.start import Start, default_images
+from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head, calibration_error
+from bottleneck.heads.names import is_of_head
 from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
 from bottleneck.heads.training import State
 from bottleneck.predict import load_base
@@ -60,8 +62,6 @@ def write_result(
 
     Raises
     ------
-    UsageError
-        `folder` already exists and is not a head folder.
     DataError
         The folder cannot be written.
     """
@@ -91,14 +91,14 @@ def write_result(
     seen |= {item.digest for item in start.chosen.items}
     transform = start.base.transform
     try:
-        # The head comes last: a folder with a head is complete.
-        write_finetuned(folder, model, weights, transform=transform, facts=facts, seen=seen)
+        with replaced_folder(folder, lambda name: name in MODEL_FILES or is_of_head(name)) as new:
+            write_finetuned(new, model, weights, transform=transform, facts=facts, seen=seen)
+            replace(fitted, source=_own_source(new, folder, start)).write_into(new)
     except OSError as error:
         raise DataError(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
             f"folder with `heads`"
         ) from error
-    replace(fitted, source=_own_source(folder, start)).save(folder)
 
 
 def _fitted(start: Start, training: Training, state: State, scores: np.ndarray) -> Head:
@@ -142,14 +142,14 @@ def _start_head(start: Start) -> str:
     return "selected on the validation images" if selected else "as given"
 
 
-def _own_source(folder: Path, start: Start) -> FeatureSource:
-    """Return the head's feature source, whose model is the one in the same folder."""
+def _own_source(new: Path, folder: Path, start: Start) -> FeatureSource:
+    """Return the head's feature source, whose model is in `new`, which becomes `folder`."""
     source = start.source
     adjustments: Any = {
         key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM
     }
     base = FrozenBase(
-        str(folder),
+        str(new),
         [source.layer],
         pool=source.stored_pool,
         precision=source.precision,

@@ -7,7 +7,8 @@ safetensors and JSON.
 """
 
 from bottleneck.heads.fit import cross_validate, fit_head, fit_rows
-from bottleneck.heads.head import Head, find_head, head_names
+from bottleneck.heads.head import Head, find_head
+from bottleneck.heads.names import head_names
 from bottleneck.heads.recipes import C_GRID, MLP, RECIPES
 from bottleneck.heads.scoring import calibration_error
 

@@ -17,9 +17,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from bottleneck.arguments import checked
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
+from bottleneck.folders import replaced_folder, restored
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
+from bottleneck.heads.names import (
+    HISTORY_FILE,
+    METADATA_FILE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    head_names,
+    is_of_head,
+    no_head,
+)
 from bottleneck.heads.recipes import RECIPES
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
@@ -28,13 +38,8 @@ from bottleneck.records import HeadFacts, HeadRecord, as_dict, facts_of, read_re
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Head", "find_head", "head_names"]
+__all__ = ["Head", "find_head"]
 
-_WEIGHTS_FILE = "head.safetensors"
-_METADATA_FILE = "head.json"
-_HISTORY_FILE = "history.csv"
-_MODEL_FILE = "model.json"
-"""File of a fine-tuned model, next to its head."""
 _OWN_FOLDER = "."
 
 
@@ -150,8 +155,8 @@ class Head(HeadFacts):
     def save(self, folder: str | Path) -> Path:
         """Save as ``head.safetensors`` and ``head.json``; a network's history as ``history.csv``.
 
-        An existing head in `folder` is replaced and its evaluations are removed; other files stay.
-        Each file is written completely or not at all, and `load` detects files of different heads.
+        An existing head in `folder` is replaced as a whole, together with its evaluations; other
+        files stay. Whatever interrupts this, the folder has the old head or the new one.
 
         Parameters
         ----------
@@ -171,13 +176,36 @@ class Head(HeadFacts):
             The folder cannot be written.
         """
         target = Path(folder)
-        own = [target / name for name in (_METADATA_FILE, _WEIGHTS_FILE, _MODEL_FILE)]
+        own = [target / name for name in (METADATA_FILE, WEIGHTS_FILE, MODEL_FILE)]
         empty = target.is_dir() and not any(target.iterdir())
         if os.path.lexists(target) and not empty and not any(path.is_file() for path in own):
             raise UsageError(
                 f"{str(target)!r} already exists and is not a head folder; choose another name for "
                 f"the head"
             )
+        try:
+            with replaced_folder(target, is_of_head) as new:
+                self.write_into(new)
+        except OSError as error:
+            raise DataError(
+                f"the head cannot be saved as {str(target)!r} ({error.strerror}); choose another "
+                f"folder with `heads`"
+            ) from error
+        return target
+
+    def write_into(self, folder: Path) -> None:
+        """Write the files of the head into a folder that has none.
+
+        Parameters
+        ----------
+        folder : Path
+            The folder.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
         # safetensors writes the raw memory of an array and ignores its strides.
         arrays = self.model.arrays.items()
         content = save({name: np.ascontiguousarray(array) for name, array in arrays})
@@ -187,22 +215,13 @@ class Head(HeadFacts):
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             weights_sha256=hashlib.sha256(content).hexdigest(),
         )
-        try:
-            for old in (*target.glob("evaluation-*.json"), *target.glob(_HISTORY_FILE)):
-                old.unlink()
-            if history := self.scores.get("history"):
-                rows = [history[0].keys(), *(epoch.values() for epoch in history)]
-                text = io.StringIO()
-                csv.writer(text, lineterminator="\n").writerows(rows)
-                atomic_write(target / _HISTORY_FILE, text.getvalue())
-            atomic_write(target / _WEIGHTS_FILE, content)
-            write_record(target / _METADATA_FILE, record)
-        except OSError as error:
-            raise DataError(
-                f"the head cannot be saved as {str(target)!r} ({error.strerror}); choose another "
-                f"folder with `heads`"
-            ) from error
-        return target
+        if history := self.scores.get("history"):
+            rows = [history[0].keys(), *(epoch.values() for epoch in history)]
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            atomic_write(folder / HISTORY_FILE, text.getvalue())
+        atomic_write(folder / WEIGHTS_FILE, content)
+        write_record(folder / METADATA_FILE, record)
 
     @classmethod
     @checked
@@ -227,15 +246,15 @@ class Head(HeadFacts):
             version.
         """
         path = Path(folder)
-        if not (path / _METADATA_FILE).is_file():
-            raise _no_head(path.name, path.parent)
-        record = read_record(path / _METADATA_FILE, HeadRecord)
+        if not restored(path) or not (path / METADATA_FILE).is_file():
+            raise no_head(path.name, path.parent)
+        record = read_record(path / METADATA_FILE, HeadRecord)
         try:
-            model = _read_model(path / _WEIGHTS_FILE, record)
+            model = _read_model(path / WEIGHTS_FILE, record)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise HeadRecord.refusal(path / _WEIGHTS_FILE, error) from error
+            raise HeadRecord.refusal(path / WEIGHTS_FILE, error) from error
         if wrong := _contradiction(record):
-            raise HeadRecord.refusal(path / _METADATA_FILE, ValueError(wrong))
+            raise HeadRecord.refusal(path / METADATA_FILE, ValueError(wrong))
         facts = facts_of(record, HeadFacts)
         if record.source and record.source.model == _OWN_FOLDER:
             facts["source"] = replace(record.source, model=str(path))
@@ -256,7 +275,7 @@ class Head(HeadFacts):
 def _read_model(file: Path, record: HeadRecord) -> Model:
     content = file.read_bytes()
     if record.weights_sha256 != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"it and {_METADATA_FILE} come from different heads")
+        raise ValueError(f"it and {METADATA_FILE} come from different heads")
     return make_model(record, load(content))
 
 
@@ -282,30 +301,6 @@ def _are_sorted(classes: Sequence[str]) -> bool:
         if (numbers := list(map(float, classes))) == sorted(numbers):
             return True
     return list(classes) == sorted(classes)
-
-
-@checked
-def head_names(folder: str | Path) -> list[str]:
-    """Return the names of the heads saved in a folder.
-
-    Parameters
-    ----------
-    folder : str or Path
-        The folder; it need not exist.
-
-    Returns
-    -------
-    list of str
-        Sorted names.
-    """
-    return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
-
-
-def _no_head(name: str, folder: Path) -> UnknownNameError:
-    near = did_you_mean(Path(name).name, head_names(folder))
-    return UnknownNameError(
-        f"no head {name!r} in {str(folder)!r}; 'bottleneck fit-head' creates one{near}"
-    )
 
 
 @checked
@@ -344,6 +339,6 @@ def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path,
             )
         name = names[0]
     for path in (Path(folder, name), Path(name)):
-        if (path / _METADATA_FILE).is_file():
+        if restored(path) and (path / METADATA_FILE).is_file():
             return path, Head.load(path)
-    raise _no_head(str(name), Path(folder))
+    raise no_head(str(name), Path(folder))

@@ -1,0 +1,243 @@
+"""Folders that are replaced whole: a reader sees the old one or the new one, whatever is killed."""
+
+import ctypes
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EEXIST, ENOTEMPTY
+from pathlib import Path
+
+from bottleneck.files import fsync_folder, make_folder, remove_stale
+
+__all__ = ["is_leftover", "remove_leftovers", "replaced_folder", "restore_in", "restored"]
+
+_LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|replaced)", re.DOTALL)
+_PARTIAL, _REPLACED = "partial", "replaced"
+_CURRENT = -100
+"""Linux's number of the current folder, in place of an opened one."""
+_SWAP = 2
+"""Number of the flag on Linux, as on macOS."""
+
+
+@contextmanager
+def replaced_folder(target: Path, owned: Callable[[str], bool]) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `target` at the end, as a whole.
+
+    Until then it is a sibling of `target`, with a hidden name, and `target` is as it was. What
+    others have put into `target` stays: it is linked into the new folder before that takes its
+    place. Leftovers of killed processes are removed.
+
+    Parameters
+    ----------
+    target : Path
+        The folder, which need not exist. A link is followed.
+    owned : callable
+        Takes the name of a file in `target`, and returns whether it goes with the old folder.
+
+    Yields
+    ------
+    Path
+        The new folder; its files must be synced to disk by the one who writes them.
+
+    Raises
+    ------
+    OSError
+        A folder cannot be written; `target` is as it was.
+    """
+    target = target.resolve() if target.is_symlink() else target
+    restored(target)
+    remove_leftovers(target.parent, target.name)
+    make_folder(target.parent)
+    with ExitStack() as stack:
+        new = _created(target, stack)
+        stack.callback(shutil.rmtree, new, ignore_errors=True)
+        yield new
+        if target.is_dir():
+            shutil.copymode(target, new)
+            _keep_others(target, new, owned)
+        fsync_folder(new)
+        old = _put_in_place(new, target)
+        fsync_folder(target.parent)
+        if old:
+            with suppress(FileNotFoundError):  # another process has removed it as a leftover
+                _keep_others(old, target, owned)  # what has just been written there
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _created(target: Path, stack: ExitStack) -> Path:
+    """Create a folder beside `target`, locked until the end of `stack`."""
+    while True:
+        new = _sibling(target, _PARTIAL)
+        new.mkdir()
+        try:
+            stack.enter_context(_held(new))
+        except (BlockingIOError, FileNotFoundError):  # just being removed as a leftover
+            continue
+        return new
+
+
+def _sibling(target: Path, kind: str) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
+
+
+def _keep_others(old: Path, new: Path, owned: Callable[[str], bool]) -> None:
+    """Link everything in a folder that is not `owned` into another folder, unless it is there."""
+    for path in old.iterdir():
+        if owned(path.name) or os.path.lexists(new / path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, new / path.name, symlinks=True, copy_function=_link)
+        else:
+            _link(path, new / path.name)
+
+
+def _link(path: str | Path, target: str | Path) -> None:
+    """Give a file a second name; copy it where the file system has no hard links."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        if not Path(path).is_symlink() and not Path(path).is_file():
+            raise
+        shutil.copy2(path, target, follow_symlinks=False)
+
+
+def _put_in_place(new: Path, target: Path) -> Path | None:
+    """Rename a folder to `target`; return where the folder is that had the name, if any."""
+    while True:
+        old = _sibling(target, _REPLACED) if target.is_dir() else None
+        if old and _swapped(new, target):
+            return new
+        with suppress(FileNotFoundError):
+            if old:
+                target.rename(old)
+            try:
+                new.rename(target)
+            except OSError as error:
+                if error.errno not in {EEXIST, ENOTEMPTY}:  # unless a reader has put it back
+                    restored(target)
+                    raise
+            else:
+                return old
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders at once; return False where the system cannot."""
+    with suppress(AttributeError, OSError, TypeError):
+        library, names = ctypes.CDLL(None, use_errno=True), map(os.fsencode, (one, other))
+        if sys.platform == "darwin":
+            return not library.renamex_np(*names, _SWAP)
+        first, second = names
+        return not library.renameat2(_CURRENT, first, _CURRENT, second, _SWAP)
+    return False
+
+
+def restored(target: Path) -> bool:
+    """Return whether a folder is there, after renaming it back if its replacement was killed.
+
+    Parameters
+    ----------
+    target : Path
+        The folder.
+
+    Returns
+    -------
+    bool
+    """
+    if not os.path.lexists(target):
+        restore_in(target.parent, target.name)
+    return target.is_dir()
+
+
+def restore_in(folder: Path, name: str | None = None) -> None:
+    """Rename folders back whose replacement was killed, where two renames were needed for it.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the folders, which need not exist.
+    name : str, optional
+        Name of one of them; by default all.
+    """
+    with suppress(OSError):  # another process has done it, or nothing can be written
+        for path in folder.iterdir():
+            found = _LEFTOVER.fullmatch(path.name)
+            if not found or found[2] != _REPLACED or name not in {None, found[1]}:
+                continue
+            if not os.path.lexists(folder / found[1]):
+                path.rename(folder / found[1])
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a folder's name is that of an unfinished or a replaced one.
+
+    Parameters
+    ----------
+    name : str
+        Name of a folder.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(_LEFTOVER.fullmatch(name))
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes have left of a folder, or of all in a folder.
+
+    Where the system cannot tell whether the process lives, leftovers are removed after an hour.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the folders.
+    name : str, optional
+        Name of the folder that was to be replaced.
+
+    Raises
+    ------
+    OSError
+        A leftover cannot be removed.
+    """
+
+    def removable(other: str) -> bool:
+        found = _LEFTOVER.fullmatch(other)
+        if not found or name not in {None, found[1]}:
+            return False
+        return found[2] == _PARTIAL or (folder / found[1]).is_dir()
+
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if removable(path.name) and path.is_dir() and not path.is_symlink():
+            with suppress(OSError), _held(path) as certainly:
+                if certainly:
+                    shutil.rmtree(path, ignore_errors=True)
+    remove_stale(folder, removable)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder until the process ends; yield False where the system has no such locks.
+
+    Raises `BlockingIOError` if another process has locked it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        certainly = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
+            certainly = False
+        yield certainly
+    finally:
+        os.close(handle)
