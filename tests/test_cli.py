@@ -19,7 +19,7 @@ import torch
 import typer
 from conftest import layer_record, run_record
 
-from bottleneck import Cache
+from bottleneck import Cache, Head, ImageSet
 from bottleneck.bases import find_model
 from bottleneck.cli import app, options
 from bottleneck.cli.output import print_table
@@ -475,7 +475,7 @@ def test_splits_and_pictures_that_do_not_exist(bottleneck):
 
 
 def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, make_images):
-    """C was chosen on it."""
+    """C was chosen on it, so it is left out."""
     for seed, split in enumerate(("train", "val", "test")):
         make_images(f"data/{split}", cat=4, dog=4, seed=seed)
     bottleneck("extract", *TINY)
@@ -484,9 +484,9 @@ def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, mak
     assert "balanced = True" in fitted
     Path("data/val/cat/000.png").rename("data/test/cat/moved.png")
     bottleneck("extract", *TINY)
-    finished = bottleneck("evaluate")
-    assert finished.code == 1
-    assert "have changed since the head was fitted" in finished.err
+    finished = bottleneck("evaluate", "--json")
+    assert json.loads(finished.out)["images"] == 8
+    assert "have changed since the head was fitted; 1 of the 9 test images were" in finished.err
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -562,12 +562,100 @@ def test_weights_damaged_in_torchs_cache(bottleneck, make_images, tmp_path):
 
 @pytest.mark.usefixtures("_extracted")
 def test_a_changed_training_set_is_not_evaluated(bottleneck, make_images):
-    bottleneck("fit-head", "--C", "1")
+    """With a head of an earlier version, which does not tell the images that it has seen."""
+    bottleneck("fit-head", "--C", "1", "--name", "one")
     make_images(cow=4, seed=9)
     bottleneck("extract", *TINY)
+    Path("heads/one/head-seen.txt").unlink()
     finished = bottleneck("evaluate")
     assert finished.code == 1
     assert "training images of 'data' have changed since the head was fitted" in finished.err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_an_old_head_is_evaluated_on_images_it_has_not_seen(bottleneck, make_images):
+    """After images were added, moved from train to test, and removed; copies count as seen."""
+    assert bottleneck("fit-head", "--C", "1", "--name", "one").code == 0
+    before = ImageSet.read_csv("cache/sets/data.csv").items
+    seen = {item.digest for item in before if item.split == "train"}
+    assert Head.load("heads/one").seen == seen
+    make_images("new", cat=6, dog=6, seed=9)
+    for item in before:
+        place = "test" if item.path.endswith(("1.png", "2.png", "3.png")) else "train"
+        target = Path("new", place, item.label, f"old-{Path(item.path).name}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(item.path, target)
+    for label in ("cat", "dog"):
+        shutil.move(f"new/{label}", f"new/test/{label}/added")
+    shutil.rmtree("data")
+    Path("new").rename("data")
+    assert bottleneck("extract", *TINY).code == 0
+    now = ImageSet.read_csv("cache/sets/data.csv").items
+    test = {item.digest for item in now if item.split == "test"}
+    assert test & seen
+    finished = bottleneck("evaluate", "--json")
+    assert finished.code == 0, finished.err
+    assert json.loads(finished.out)["images"] == len(test - seen)
+    assert f"{len(test & seen)} of the {len(test)} test images were left out" in finished.err
+    assert bottleneck("evaluate", "--split", "train").code == 0
+    Path("heads/one/head-seen.txt").write_text("")
+    assert "come from different heads" in bottleneck("evaluate").err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_all_images_may_have_been_seen(bottleneck):
+    """Every image of the split was trained on before."""
+    assert bottleneck("fit-head", "--C", "1", "--name", "one").code == 0
+    for item in ImageSet.read_csv("cache/sets/data.csv").items:
+        place = {"train": "test", "test": "train"}[item.split]
+        target = Path("new", place, item.label, Path(item.path).name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(item.path, target)
+    shutil.rmtree("data")
+    Path("new").rename("data")
+    assert bottleneck("extract", *TINY).code == 0
+    finished = bottleneck("evaluate")
+    assert finished.code == 1
+    assert "was fitted or selected on all test images of 'data'" in finished.err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_another_set_of_the_same_name_is_told(bottleneck, make_images):
+    """Another folder of the name, most images gone, some gone, one added, all moved."""
+    make_images("other/data", cat=3, dog=3, seed=9)
+    finished = bottleneck("extract", *TINY, "--data", "other/data")
+    assert finished.code == 0
+    assert "replaces image set 'data' of 'data' by that of 'other/data'" in finished.err
+    assert "16 of its 16 images are not in the new one; give --set NAME" in finished.err
+    shutil.move("other/data", "data/moved")
+    shutil.rmtree("data/cat")
+    shutil.rmtree("data/dog")
+    Path("data/moved").rename("moved")
+    moved = ("extract", *TINY, "--data", "moved", "--set", "data")
+    assert "replaces image set" not in bottleneck(*moved).err
+    Path("moved/cat/000.png").unlink()
+    note = "note: 1 of the 6 images that 'data' had at its last extraction are gone"
+    assert note in bottleneck(*moved).err
+    make_images("moved", cow=5, seed=20)
+    added = bottleneck(*moved).err
+    assert "are gone" not in added
+    assert "replaces" not in added
+    for path in Path("moved").glob("c*/*"):
+        path.write_bytes(path.read_bytes() + b"?")
+    assert "7 of its 10 images are not in the new one" in bottleneck(*moved).err
+
+
+@pytest.mark.usefixtures("_extracted")
+def test_a_file_of_the_user_is_not_replaced_by_an_image_set(bottleneck, calls):
+    """It is told before anything is computed."""
+    Path("cache/sets/data.csv").write_text("path,label\nx.png,cat\n")
+    calls.clear()
+    finished = bottleneck("extract", *TINY)
+    assert finished.code == 2
+    assert "is no image set that 'bottleneck extract' wrote" in finished.err
+    assert not calls
+    Path("cache/sets/data.csv").write_text("")
+    assert bottleneck("extract", *TINY).code == 0
 
 
 @pytest.mark.ci

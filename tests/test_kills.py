@@ -1,7 +1,7 @@
 """SIGKILL before every operation on files that a command does: nothing is lost, nothing is half.
 
-The first tier kills fitting, compaction and pruning at some operations, the second everything at all
-of them. (25 s, 10 min)
+The first tier kills fitting, compaction and pruning at some operations, the second all commands at
+all of them. (25 s, 10 min)
 """
 
 import os
@@ -106,7 +106,7 @@ def killed(processes, tmp_path, full) -> Killed:
     def every(
         command_of: Callable[[int], list[str]], *, swaps: bool = True, afresh: bool = False
     ) -> Iterator[bool]:
-        """Yield whether the command has just ended; with `afresh`, each begins with the same files."""
+        """Yield whether the command has just ended; with `afresh`, files are restored each time."""
         shutil.copytree(tmp_path, kept)
         count = start(command_of(0), 10**6, swaps=swaps)
         assert count

@@ -1,5 +1,6 @@
 """What in a cache folder is the cache's own: by its name and by its content."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,7 +76,18 @@ def is_run(path: Path) -> bool:
     -------
     bool
     """
-    return bool(_RUN_NAME.fullmatch(path.name)) and _bears(path, '"schema": ', '"image_set')
+    if not _RUN_NAME.fullmatch(path.name):
+        return False
+    return _bears(path, '"schema": ', '"image_set') or not _is_object(path)
+
+
+def _is_object(path: Path) -> bool:
+    """Return whether a file is an intact JSON object with something in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and bool(content)
 
 
 def open_part(path: Path) -> Part:

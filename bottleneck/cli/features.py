@@ -64,6 +64,7 @@ def extract(
             forecast = forecast_extraction(found, base, store, settings, progress=progress)
         _print_forecast(found, forecast)
         return forecast
+    notes.note_replaced_set(found, store)
     try:
         with progress_shown(as_json=True) as progress:
             done = extract_features(found, base, store, settings, progress=progress)

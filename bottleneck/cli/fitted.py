@@ -52,7 +52,8 @@ def evaluate(
             from bottleneck.finetune import fill_split
         with progress_shown() as progress:
             fill_split(fitted, store, split, progress=progress)
-    features = bottleneck.features_of(source, store, split=split, memory=options.memory_of(None))
+    limit = options.memory_of(None)
+    features = bottleneck.features_of(source, store, split=split, memory=limit, seen=fitted.seen)
     evaluation = bottleneck.evaluate_head(fitted, features, split)
     evaluation.save(folder / f"evaluation-{split}.json")
     if picture:
@@ -61,6 +62,7 @@ def evaluate(
         draw_confusion_matrix(evaluation, folder.name, picture)
         note(f"confusion matrix drawn to {picture}")
     notes.note_features(features.images, [source], [split])
+    notes.note_unseen(features, fitted, split)
     title = f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
     show(content, lambda: _print_evaluation(title, evaluation))

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bottleneck.cli.output import note, progress_shown
 
 if TYPE_CHECKING:
+    from bottleneck.cache import Cache
+    from bottleneck.features import Features
+    from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
     from bottleneck.records import FeatureSource
 
@@ -20,6 +23,8 @@ __all__ = [
     "note_random",
     "note_rejected",
     "note_replaced",
+    "note_replaced_set",
+    "note_unseen",
 ]
 
 _MOST = 20
@@ -61,6 +66,56 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         note(f"{len(rejected)} images could not be used:")
     for image in rejected:
         note(f"  {image.path}: {image.reason}")
+
+
+def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:
+    """Warn that an image set is about to replace another one of its name, or that images are gone.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The new image set.
+    cache : Cache
+        The cache, with the old one.
+    """
+    from bottleneck.images import replacement_of
+
+    found = replacement_of(cache.set_file(images.name), images)
+    if found and found.is_other:
+        old, new = found.folders
+        places = f" of {old!r} by that of {new!r}" if old != new else ""
+        note(
+            f"warning: this replaces image set {images.name!r}{places}: {found.gone} of its "
+            f"{found.before} images are not in the new one; give --set NAME to keep both"
+        )
+    elif found and found.gone:
+        note(
+            f"note: {found.gone} of the {found.before} images that {images.name!r} had at its last "
+            f"extraction are gone"
+        )
+
+
+def note_unseen(features: "Features", head: "Head", split: str) -> None:
+    """Note that only images are scored that a head has not seen, as its image set has changed.
+
+    Parameters
+    ----------
+    features : Features
+        The features that the head is evaluated on.
+    head : Head
+        The head.
+    split : str
+        The split that it is evaluated on.
+    """
+    from bottleneck.features import has_changed
+
+    if head.source and has_changed(head.source, features.images):
+        total = sum(item.split == split for item in features.images.items)
+        note(
+            f"note: the images of {features.images.name!r} have changed since the head was fitted; "
+            f"{total - len(features.split(split))} of the {total} {split} images were left out, as "
+            f"the head was fitted or selected on them"
+        )
 
 
 def note_image_set(images: "ImageSet") -> None:

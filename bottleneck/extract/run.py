@@ -15,7 +15,7 @@ from bottleneck.errors import CacheError, DataError, UsageError
 from bottleneck.extract.compute import Batch, Progress, feature_batches, sorted_by_size
 from bottleneck.extract.plan import Plan, Task, find_tasks, plan_extraction
 from bottleneck.extract.store import Target, find_targets
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageSet, check_replaceable
 from bottleneck.records import Adjustments, Augmentation, ExtractedLayer, Extraction, RejectedImage
 from bottleneck.settings import BaseSettings, StoreSettings
 
@@ -69,7 +69,7 @@ def extract_features(
     Raises
     ------
     UsageError
-        An option is invalid, or the set's name is too long for a file name.
+        An option is invalid, the set's name is too long for a file name, or another file has it.
     MissingExtraError
         hdf5plugin, needed for compression, is not installed.
     DataError
@@ -89,6 +89,7 @@ def extract_features(
     images = images if isinstance(images, ImageSet) else ImageSet.open(images)
     cache = Cache(cache)
     set_file = cache.set_file(images.name)
+    check_replaceable(set_file)
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)

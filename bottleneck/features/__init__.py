@@ -1,6 +1,7 @@
 """Join the labels of an image set to the rows of a bank by digest: X, y, groups and splits."""
 
-from bottleneck.features.rows import Features, StreamedRows, features_of, free_memory, load_features
+from bottleneck.features.fitted import features_of, has_changed
+from bottleneck.features.rows import Features, StreamedRows, free_memory, load_features
 from bottleneck.features.selection import check_layers, select_features, select_layers, vectors
 from bottleneck.images import SPLITS
 
@@ -11,6 +12,7 @@ __all__ = [
     "check_layers",
     "features_of",
     "free_memory",
+    "has_changed",
     "load_features",
     "select_features",
     "select_layers",

@@ -15,10 +15,10 @@ from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features.selection import select_features, vectors
 from bottleneck.images import SPLITS, ImageSet
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.records import FeatureSource
 from bottleneck.settings import FeatureSettings
 
-__all__ = ["Features", "StreamedRows", "features_of", "free_memory", "load_features"]
+__all__ = ["Features", "StreamedRows", "free_memory", "load_features"]
 
 _BYTES = 16
 """Bytes per feature value: float32 copies as read, as split, as standardised, and as work space."""
@@ -284,61 +284,6 @@ def _read(
         return found
     more = banks[-1].read(layer, digests[number:], view=views[number:], convert=convert)
     return np.concatenate([found, more])
-
-
-@checked
-def features_of(
-    source: FeatureSource | None,
-    cache: Cache | str | Path,
-    *,
-    memory: int | None = None,
-    split: str | None = None,
-) -> Features:
-    """Load the features of the layer and image set that a head was fitted on, without views.
-
-    Parameters
-    ----------
-    source : FeatureSource or None
-        The head's `source`, which is the `provenance` of the features that it was fitted on.
-    cache : Cache, str or Path
-        The cache, or its folder.
-    memory, split : int, str, optional
-        As for `load_features`.
-
-    Returns
-    -------
-    Features
-
-    Raises
-    ------
-    DataError
-        The head does not record its features; or it was fitted on images that are not, or no
-        longer, the training images, or the validation images have changed since.
-    CacheError
-        The cache lacks rows, or a part is damaged.
-    """
-    cache, source = Cache(cache), known_source(source)
-    selection = replace(source.with_views(0), split_digests=None)
-    if not cache.set_file(selection.image_set).exists():
-        raise DataError(
-            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; give "
-            f"the cache that the head was fitted on with `cache`"
-        )
-    features = load_features(cache, selection, memory=memory, split=split)
-    runs = [run for run in cache.runs() if run.image_set == selection.image_set]
-    if runs and runs[-1].image_set_digest != features.images.digest_of():
-        raise DataError(
-            f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
-            f"extraction; extract again"
-        )
-    known = source.split_digests or {}
-    if any(features.images.digest_of(name) != known.get(name) for name in ("train", "val")):
-        raise DataError(
-            f"the training images of {selection.image_set!r} have changed since the head was "
-            f"fitted, or it was fitted on others, too; fit it again, so that no image is both "
-            f"trained on and held out"
-        )
-    return features
 
 
 def free_memory() -> int:

@@ -93,7 +93,8 @@ def write_result(
     try:
         with replaced_folder(folder, lambda name: name in MODEL_FILES or is_of_head(name)) as new:
             write_finetuned(new, model, weights, transform=transform, facts=facts, seen=seen)
-            replace(fitted, source=_own_source(new, folder, start)).write_into(new)
+            source = _own_source(new, folder, start)
+            replace(fitted, source=source, seen=frozenset(seen)).write_into(new)
     except OSError as error:
         raise DataError(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "

@@ -1,6 +1,7 @@
 """Fit a head, choose its hyperparameter on held-out rows, and cross-validate classifiers."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,9 @@ def fit_head(
     source = features.provenance
     if rows is not None and (features.splits[rows] != "train").any():
         source = features.selection  # which does not say on which images
-    return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
+    head = _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
+    used = features.digests[features.splits == "train" if rows is None else rows]
+    return replace(head, seen=frozenset([*used.tolist(), *held.digests.tolist()]))
 
 
 @checked

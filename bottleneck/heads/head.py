@@ -4,9 +4,6 @@ import csv
 import hashlib
 import io
 import os
-import reprlib
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,23 +11,24 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.folders import replaced_folder, restored
-from bottleneck.heads.models import MODELS, Affine, Model, make_model
+from bottleneck.heads.models import Model
 from bottleneck.heads.names import (
     HISTORY_FILE,
     METADATA_FILE,
     MODEL_FILE,
+    SEEN_FILE,
     WEIGHTS_FILE,
     head_names,
     is_of_head,
     no_head,
 )
-from bottleneck.heads.recipes import RECIPES
+from bottleneck.heads.reading import contradiction, read_model, read_seen
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
 from bottleneck.records import HeadFacts, HeadRecord, as_dict, facts_of, read_record, write_record
@@ -51,9 +49,12 @@ class Head(HeadFacts):
     ----------
     model : Model
         Computes scores from raw features, standardisation included.
+    seen : frozenset of str or None
+        SHA-256 of the images that it was fitted or selected on; None if they are unknown.
     """
 
     model: Model
+    seen: frozenset[str] | None = None
 
     @property
     def link(self) -> str:
@@ -209,12 +210,16 @@ class Head(HeadFacts):
         # safetensors writes the raw memory of an array and ignores its strides.
         arrays = self.model.arrays.items()
         content = save({name: np.ascontiguousarray(array) for name, array in arrays})
+        images = "".join(f"{digest}\n" for digest in sorted(self.seen or ())).encode()
         record = HeadRecord(
             **facts_of(self, HeadFacts),
             **self._described,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             weights_sha256=hashlib.sha256(content).hexdigest(),
+            seen_sha256=None if self.seen is None else hashlib.sha256(images).hexdigest(),
         )
+        if self.seen is not None:
+            atomic_write(folder / SEEN_FILE, images)
         if history := self.scores.get("history"):
             rows = [history[0].keys(), *(epoch.values() for epoch in history)]
             text = io.StringIO()
@@ -250,15 +255,15 @@ class Head(HeadFacts):
             raise no_head(path.name, path.parent)
         record = read_record(path / METADATA_FILE, HeadRecord)
         try:
-            model = _read_model(path / WEIGHTS_FILE, record)
+            model = read_model(path / WEIGHTS_FILE, record)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise HeadRecord.refusal(path / WEIGHTS_FILE, error) from error
-        if wrong := _contradiction(record):
+        if wrong := contradiction(record):
             raise HeadRecord.refusal(path / METADATA_FILE, ValueError(wrong))
         facts = facts_of(record, HeadFacts)
         if record.source and record.source.model == _OWN_FOLDER:
             facts["source"] = replace(record.source, model=str(path))
-        return cls(**facts, model=model)
+        return cls(**facts, model=model, seen=read_seen(path / SEEN_FILE, record))
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the weights, in JSON types."""
@@ -270,37 +275,6 @@ class Head(HeadFacts):
         model = self.model
         settings = {name: each for name, each in vars(model).items() if name not in model.axes()}
         return {"kind": model.kind, "settings": settings, "n_features": model.n_features}
-
-
-def _read_model(file: Path, record: HeadRecord) -> Model:
-    content = file.read_bytes()
-    if record.weights_sha256 != hashlib.sha256(content).hexdigest():
-        raise ValueError(f"it and {METADATA_FILE} come from different heads")
-    return make_model(record, load(content))
-
-
-def _contradiction(record: HeadRecord) -> str:
-    """Return a contradiction between the entries of a head's record, or ``""``."""
-    classes, kind = record.classes, record.clf if record.clf in MODELS else Affine.kind
-    if record.kind != kind:
-        return f"'kind' is {record.kind!r}, expected {kind!r} as 'clf' is {record.clf!r}"
-    if len(set(classes)) < len(classes) or not _are_sorted(classes):
-        return f"'classes' is {reprlib.repr(list(classes))}, expected different ones, sorted"
-    if record.multilabel and not RECIPES[record.clf].multilabel:
-        return f"'multilabel' is True, expected False as 'clf' is {record.clf!r}"
-    told = {**record.hyperparameters, "multilabel": record.multilabel}
-    for name, value in record.settings.items():
-        if told.get(name, value) != value:
-            return f"{name!r} is {told[name]!r}, expected {value!r} as in 'settings'"
-    return ""
-
-
-def _are_sorted(classes: Sequence[str]) -> bool:
-    """Return whether classes are sorted, as texts or as numbers."""
-    with suppress(ValueError):
-        if (numbers := list(map(float, classes))) == sorted(numbers):
-            return True
-    return list(classes) == sorted(classes)
 
 
 @checked

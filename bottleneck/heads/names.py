@@ -11,6 +11,7 @@ __all__ = [
     "HISTORY_FILE",
     "METADATA_FILE",
     "MODEL_FILE",
+    "SEEN_FILE",
     "WEIGHTS_FILE",
     "head_names",
     "is_of_head",
@@ -20,6 +21,8 @@ __all__ = [
 WEIGHTS_FILE = "head.safetensors"
 METADATA_FILE = "head.json"
 HISTORY_FILE = "history.csv"
+SEEN_FILE = "head-seen.txt"
+"""The images that the head was fitted or selected on."""
 MODEL_FILE = "model.json"
 """File of a fine-tuned model, next to its head."""
 _EVALUATION_FILES = "evaluation-*.json"
@@ -37,7 +40,7 @@ def is_of_head(name: str) -> bool:
     -------
     bool
     """
-    own = (METADATA_FILE, WEIGHTS_FILE, HISTORY_FILE)
+    own = (METADATA_FILE, WEIGHTS_FILE, HISTORY_FILE, SEEN_FILE)
     return name in own or fnmatchcase(name, _EVALUATION_FILES)
 
 

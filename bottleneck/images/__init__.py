@@ -1,5 +1,6 @@
 """Image sets: find, digest, label, split and decode images, without features."""
 
+from bottleneck.images.changes import check_replaceable, replacement_of
 from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file, read_manifest
 from bottleneck.images.pixels import NearDuplicates, decode, find_near_duplicates, read_size
 from bottleneck.images.sets import ImageSet
@@ -11,10 +12,12 @@ __all__ = [
     "ImageSet",
     "NearDuplicates",
     "RejectedImage",
+    "check_replaceable",
     "decode",
     "find_near_duplicates",
     "in_threads",
     "read_file",
     "read_manifest",
     "read_size",
+    "replacement_of",
 ]

@@ -75,6 +75,8 @@ class HeadRecord(HeadFacts):
         Number of features.
     weights_sha256 : str
         SHA-256 of ``head.safetensors``.
+    seen_sha256 : str or None
+        SHA-256 of ``head-seen.txt``; None if the images that it was fitted on are unknown.
     """
 
     SCHEMA: ClassVar[int] = 4
@@ -84,6 +86,7 @@ class HeadRecord(HeadFacts):
     settings: HeadSettings
     n_features: record.Size
     weights_sha256: record.Digest
+    seen_sha256: record.Digest | None = None
 
     @classmethod
     def upgraded(cls, content: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""The features that a head was fitted on, to evaluate it on those that it has not seen."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bottleneck.arguments import checked
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError
+from bottleneck.features.rows import Features, load_features
+from bottleneck.images import ImageSet
+from bottleneck.records import FeatureSource, known_source
+
+__all__ = ["features_of", "has_changed"]
+
+
+@checked
+def features_of(
+    source: FeatureSource | None,
+    cache: Cache | str | Path,
+    *,
+    memory: int | None = None,
+    split: str | None = None,
+    seen: Collection[str] | None = None,
+) -> Features:
+    """Load the features of the layer and image set that a head was fitted on, without views.
+
+    Parameters
+    ----------
+    source : FeatureSource or None
+        The head's `source`, which is the `provenance` of the features that it was fitted on.
+    cache : Cache, str or Path
+        The cache, or its folder.
+    memory, split : int, str, optional
+        As for `load_features`.
+    seen : collection of str, optional
+        The images that the head was fitted or selected on (`Head.seen`). If the image set has
+        changed since, they are left out.
+
+    Returns
+    -------
+    Features
+
+    Raises
+    ------
+    DataError
+        The head does not record its features; or the training or validation images have changed
+        since it was fitted, and `seen` is not given or has all images.
+    CacheError
+        The cache lacks rows, or a part is damaged.
+    """
+    cache, source = Cache(cache), known_source(source)
+    selection = replace(source.with_views(0), split_digests=None)
+    if not cache.set_file(selection.image_set).exists():
+        raise DataError(
+            f"no image set {selection.image_set!r} in the cache folder {str(cache.root)!r}; give "
+            f"the cache that the head was fitted on with `cache`"
+        )
+    features = load_features(cache, selection, memory=memory, split=split)
+    runs = [run for run in cache.runs() if run.image_set == selection.image_set]
+    if runs and runs[-1].image_set_digest != features.images.digest_of():
+        raise DataError(
+            f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
+            f"extraction; extract again"
+        )
+    if not has_changed(source, features.images):
+        return features
+    if seen is None:
+        raise DataError(
+            f"the training images of {selection.image_set!r} have changed since the head was "
+            f"fitted, or it was fitted on others, too; fit it again, so that no image is both "
+            f"trained on and held out"
+        )
+    unseen = features.take(~np.isin(features.digests, sorted(seen)))
+    if not len(unseen):
+        raise DataError(
+            f"the head was fitted or selected on all {split or ''} images of "
+            f"{selection.image_set!r}, which have changed since; fit it again, or add images"
+        )
+    return unseen
+
+
+def has_changed(source: FeatureSource, images: ImageSet) -> bool:
+    """Return whether training or validation images have changed since a head was fitted.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The head's source.
+    images : ImageSet
+        The image set as it is now.
+
+    Returns
+    -------
+    bool
+        Also True if the source does not record what they were.
+    """
+    known = source.split_digests or {}
+    return any(images.digest_of(name) != known.get(name) for name in ("train", "val"))
