@@ -6,23 +6,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bottleneck
 from bottleneck.cli.output import note, progress_shown
 
 if TYPE_CHECKING:
     from bottleneck.images import ImageSet, RejectedImage
-    from bottleneck.records import FeatureSource
+    from bottleneck.records import Extraction, FeatureSource
+    from bottleneck.settings import ImageSettings
 
 __all__ = [
     "draw_epochs",
     "find_alike",
+    "note_decoded",
     "note_features",
     "note_image_set",
     "note_random",
     "note_rejected",
     "note_replaced",
+    "opened",
 ]
 
 _MOST = 20
+_DARK = 4096
+"""Images of 12 bits are often stored in 16."""
+_BITS = 8
 
 
 def note_random(random: bool) -> None:
@@ -61,6 +68,49 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         note(f"{len(rejected)} images could not be used:")
     for image in rejected:
         note(f"  {image.path}: {image.reason}")
+
+
+def opened(images: "ImageSettings") -> "ImageSet":
+    """Read an image set.
+
+    Parameters
+    ----------
+    images : ImageSettings
+        Where it is.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    PathMissingError, UsageError, DataError
+        See `bottleneck.images.ImageSet.open`.
+    """
+    return bottleneck.ImageSet.open(
+        images.data, name=images.image_set, seed=images.seed, max_bytes=images.max_bytes or 0
+    )
+
+
+def note_decoded(done: "Extraction") -> None:
+    """Note what users should know of the images that were decoded.
+
+    Parameters
+    ----------
+    done : Extraction
+        The record of the extraction.
+    """
+    if pages := done.several_pages:
+        note(
+            f"note: {len(pages)} files have several pages or frames, of which only the first is "
+            f"used (first file: {pages[0]})"
+        )
+    if done.deep_images and done.deep_maximum < _DARK:
+        white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
+        note(
+            f"note: the {done.deep_images} images of 16 bits stay below {done.deep_maximum + 1:,} "
+            f"of 65,535, so they look black; if {white} is white, give --max-value {white}"
+        )
 
 
 def note_image_set(images: "ImageSet") -> None:
