@@ -42,7 +42,13 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -> FrozenBase:
+def load_base(
+    head: Head,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    max_pixels: int | None = None,
+) -> FrozenBase:
     """Load the base that computed a head's features.
 
     Parameters
@@ -53,6 +59,8 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
         Current name or path of the weights, if they have moved.
     device : str
         Device to compute on, as for `FrozenBase`.
+    max_pixels : int, optional
+        Pixels of the largest image that is decoded, if not as for the features.
 
     Returns
     -------
@@ -67,6 +75,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
         The base is not the one that the head was fitted on.
     """
     source = known_source(head.source)
+    changed = {} if max_pixels is None else {"max_pixels": max_pixels}
     base = FrozenBase(
         source.model,
         [source.layer],
@@ -74,7 +83,7 @@ def load_base(head: Head, *, weights: str | None = None, device: str = "auto") -
         pool=source.stored_pool,
         precision=source.precision or "auto",  # imported features do not tell
         device=device,
-        **source.adjustments,
+        **source.adjustments | changed,
     )
     if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
         raise WeightsError(
@@ -131,9 +140,15 @@ def predict_images(
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, ImageSet):
-        images = ImageSet.from_paths(list(images))
+        images = ImageSet.from_paths(list(images), max_bytes=settings.max_bytes or 0)
     batches = feature_batches(
-        base or load_base(head, weights=settings.weights, device=settings.device),
+        base
+        or load_base(
+            head,
+            weights=settings.weights,
+            device=settings.device,
+            max_pixels=settings.max_pixels,
+        ),
         images.items,
         batch_size=settings.batch_size,
         policy=find_policy(settings.augment) if settings.tta and settings.augment else None,

@@ -45,7 +45,7 @@ from bottleneck.settings.values import Classifier
 DIGEST = "ab" * 32
 BANK = f"m-{DIGEST[:12]}"
 AUGMENTATION = {"scheme": 1, "steps": [{"RandomHorizontalFlip": {"p": 0.5}}]}
-TRANSFORM = TransformFacts((36, 36), (32, 32), "bilinear", (0.5,) * 3, (0.25,) * 3)
+TRANSFORM = TransformFacts((36, 36), (32, 32), "bilinear", (0.5,) * 3, (0.25,) * 3, max_value=4095)
 ADJUSTMENTS = {
     "image_size": (64, 64),
     "interpolation": "bicubic",
@@ -53,6 +53,8 @@ ADJUSTMENTS = {
     "keep_aspect": True,
     "reduced_decode": True,
     "exact_resize": True,
+    "max_value": 4095,
+    "max_pixels": 10**9,
 }
 VIEWS = {"views": 2, "policy": "flip", "view_bank": BANK, "view_fingerprint": DIGEST}
 SOURCE = source_record(alias="pool", adjustments=ADJUSTMENTS, split_digests={"train": DIGEST})
@@ -116,6 +118,9 @@ def make_run() -> Path:
         rejected=[RejectedImage("a.png", "bad")],
         leaks=[DIGEST],
         conflicts=[DIGEST],
+        several_pages=["a.tif"],
+        deep_images=1,
+        deep_maximum=4000,
         imported_from="x.npy",
     )
     images = ImageSet("data", (ImageItem("a.png", DIGEST, "cat", "train"),))

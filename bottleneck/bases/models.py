@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from bottleneck.errors import BadImageError, UsageError
-from bottleneck.records import Adjustments, TransformFacts
+from bottleneck.records import Adjustments, TransformFacts, as_dict
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,20 @@ _REDUCING_GAP = 2
 
 @dataclass(frozen=True)
 class Transform(TransformFacts):
-    """Resize, crop the centre, scale to [0, 1] and normalise an image to a tensor."""
+    """Resize, crop the centre, scale to [0, 1] and normalise an image to a tensor.
+
+    Attributes
+    ----------
+    max_pixels : int or None
+        Pixels of the largest image that is decoded, if not the usual limit; not a part of
+        fingerprints, as it changes no pixel.
+    """
+
+    max_pixels: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what affects pixels, in JSON types."""
+        return as_dict(self, TransformFacts)
 
     def adjusted(self, **changes: Unpack[Adjustments]) -> Self:
         """Return the transform with changed settings.
@@ -47,6 +60,10 @@ class Transform(TransformFacts):
             Decode large JPEGs at a fraction of their size.
         exact_resize : bool
             Resize as Pillow does, bit for bit.
+        max_value : int, optional
+            The value of white in pixels of more than 8 bits.
+        max_pixels : int, optional
+            Pixels of the largest image that is decoded.
 
         Returns
         -------

@@ -53,7 +53,7 @@ def extract(
 
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
-    found = bottleneck.ImageSet.open(images.data, name=images.image_set, seed=images.seed)
+    found = notes.opened(images)
     with loading():
         find_model(settings.model)  # a name that is not known needs no PyTorch
         from bottleneck.extract import count_cached, extract_features, forecast_extraction
@@ -149,8 +149,7 @@ def augment_preview(
     """Draw augmented views of some training images, next to the originals."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
-    source = images_from
-    found = bottleneck.ImageSet.open(source.data, name=source.image_set, seed=source.seed)
+    found = notes.opened(images_from)
     with loading():
         from bottleneck.augment import find_policy
         from bottleneck.extract import draw_views
@@ -215,6 +214,7 @@ def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
     notes.note_random(done.weights_random)
+    notes.note_decoded(done)
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)

@@ -174,7 +174,7 @@ def finetune(
     cache = bottleneck.Cache(folders.cache)
     place, head = find_head(folders.heads, start.head)
     images = start.data and bottleneck.ImageSet.open(
-        start.data, name=start.image_set, seed=settings.seed
+        start.data, name=start.image_set, seed=settings.seed, max_bytes=start.max_bytes or 0
     )
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
@@ -282,10 +282,15 @@ def predict(
     from bottleneck.heads import find_head
 
     _, fitted = find_head(heads, head)
-    found = bottleneck.ImageSet.from_paths(images)
+    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes or 0)
     with loading():
         from bottleneck.predict import load_base, predict_images
-    base = load_base(fitted, weights=settings.weights, device=settings.device)
+    base = load_base(
+        fitted,
+        weights=settings.weights,
+        device=settings.device,
+        max_pixels=settings.max_pixels,
+    )
     notes.note_random(base.weights_random)
     notes.note_image_set(found)
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bottleneck
 from bottleneck.cli.output import note, progress_shown
 
 if TYPE_CHECKING:
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
     from bottleneck.features import Features
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
-    from bottleneck.records import FeatureSource
+    from bottleneck.records import Extraction, FeatureSource
+    from bottleneck.settings import ImageSettings
 
 __all__ = [
     "draw_epochs",
     "find_alike",
+    "note_decoded",
     "note_features",
     "note_image_set",
     "note_random",
@@ -25,9 +28,13 @@ __all__ = [
     "note_replaced",
     "note_replaced_set",
     "note_unseen",
+    "opened",
 ]
 
 _MOST = 20
+_DARK = 4096
+"""Images of 12 bits are often stored in 16."""
+_BITS = 8
 
 
 def note_random(random: bool) -> None:
@@ -115,6 +122,49 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
             f"note: the images of {features.images.name!r} have changed since the head was fitted; "
             f"{total - len(features.split(split))} of the {total} {split} images were left out, as "
             f"the head was fitted or selected on them"
+        )
+
+
+def opened(images: "ImageSettings") -> "ImageSet":
+    """Read an image set.
+
+    Parameters
+    ----------
+    images : ImageSettings
+        Where it is.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    PathMissingError, UsageError, DataError
+        See `bottleneck.images.ImageSet.open`.
+    """
+    return bottleneck.ImageSet.open(
+        images.data, name=images.image_set, seed=images.seed, max_bytes=images.max_bytes or 0
+    )
+
+
+def note_decoded(done: "Extraction") -> None:
+    """Note what users should know of the images that were decoded.
+
+    Parameters
+    ----------
+    done : Extraction
+        The record of the extraction.
+    """
+    if pages := done.several_pages:
+        note(
+            f"note: {len(pages)} files have several pages or frames, of which only the first is "
+            f"used (first file: {pages[0]})"
+        )
+    if done.deep_images and done.deep_maximum < _DARK:
+        white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
+        note(
+            f"note: the {done.deep_images} images of 16 bits stay below {done.deep_maximum + 1:,} "
+            f"of 65,535, so they look black; if {white} is white, give --max-value {white}"
         )
 
 

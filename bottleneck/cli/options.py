@@ -11,7 +11,15 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import ARGUMENT, Declared, Option, settings
-from bottleneck.settings.values import ByteSize, Count, Device, MovedWeights, Name, NewSet
+from bottleneck.settings.values import (
+    ByteSize,
+    Count,
+    Device,
+    MaxBytes,
+    MovedWeights,
+    Name,
+    NewSet,
+)
 
 __all__ = [
     "FORMS",
@@ -87,6 +95,7 @@ class StartSettings:
     head: HeadName = None
     data: Annotated[Path | None, Doc("Images, as for extract; by default the head's.")] = None
     image_set: NewSet = None
+    max_bytes: MaxBytes = None
     resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
     device: Device = "auto"

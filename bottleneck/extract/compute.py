@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from math import gcd
@@ -18,11 +18,20 @@ from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.errors import BadImageError, UsageError
 from bottleneck.extract.lanes import find_lanes, freed_memory_kept
-from bottleneck.images import ImageItem, decode, in_threads, read_file, read_size
+from bottleneck.images import (
+    MAX_PIXELS,
+    Decoded,
+    ImageItem,
+    decode_whole,
+    in_threads,
+    read_file,
+    read_size,
+)
 
 __all__ = [
     "Batch",
     "Progress",
+    "Remarks",
     "ahead",
     "feature_batches",
     "preprocess",
@@ -31,6 +40,7 @@ __all__ = [
     "sorted_by_size",
 ]
 
+Seen = Callable[[Decoded], None]
 Progress = Callable[..., None]
 """Called with the stage, the number of images done and their total; other counts by name."""
 
@@ -64,6 +74,29 @@ class Batch:
     images: int
 
 
+@dataclass(frozen=True)
+class Remarks:
+    """What users should know of images that were decoded, in any thread.
+
+    Attributes
+    ----------
+    pages : dict of str to str
+        Digest to path, of files that have more pages or frames.
+    deep : dict of str to int
+        Digest to about the largest value, of images of 16 bits that do not state that of white.
+    """
+
+    pages: dict[str, str] = field(default_factory=dict)
+    deep: dict[str, int] = field(default_factory=dict)
+
+    def add(self, item: ImageItem, decoded: Decoded) -> None:
+        """Add what is known of an image."""
+        if decoded.pages:
+            self.pages[item.digest] = item.path
+        if decoded.brightest is not None:
+            self.deep[item.digest] = decoded.brightest
+
+
 def feature_batches(
     base: FrozenBase,
     items: Sequence[ImageItem],
@@ -71,6 +104,7 @@ def feature_batches(
     batch_size: int | Literal["auto"] = "auto",
     policy: Policy | None = None,
     views: Mapping[str, Sequence[int]] | None = None,
+    remarks: Remarks | None = None,
 ) -> Generator[Batch]:
     """Decode, preprocess and compute batches, a few ahead of the reader.
 
@@ -94,6 +128,8 @@ def feature_batches(
         Augmentation policy of views from 1 on.
     views : mapping of str to sequence of int, optional
         View numbers of each image, by digest; by default only the unaugmented image.
+    remarks : Remarks, optional
+        Filled with what users should know of the images.
 
     Yields
     ------
@@ -110,10 +146,11 @@ def feature_batches(
     most = max(map(len, views_of.values()), default=1)
     lanes = find_lanes(base, most * len(items), batch_size)
     at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
-    workers = len(lanes.all)
+    workers, known = len(lanes.all), Remarks() if remarks is None else remarks
 
     def decoded(item: ImageItem, data: bytes) -> list[torch.Tensor]:
-        return preprocess_views(base.transform, data, policy, item.digest, views_of[item.digest])
+        seen, numbers = partial(known.add, item), views_of[item.digest]
+        return preprocess_views(base.transform, data, policy, item.digest, numbers, seen=seen)
 
     def load(item: ImageItem) -> _Loaded:
         try:
@@ -239,13 +276,21 @@ def preprocess(
 
 
 def preprocess_views(
-    transform: Transform, data: bytes, policy: Policy | None, digest: str, views: Sequence[int]
+    transform: Transform,
+    data: bytes,
+    policy: Policy | None,
+    digest: str,
+    views: Sequence[int],
+    *,
+    seen: Seen | None = None,
 ) -> list[torch.Tensor]:
     """Return several views of an image, as from `preprocess`, decoding it once.
 
     Parameters
     ----------
     transform, data, policy, digest, views
+    seen : callable, optional
+        Called with the decoded image.
 
     Returns
     -------
@@ -256,16 +301,18 @@ def preprocess_views(
     BadImageError, UsageError
     """
     if not any(views):
-        return [_plain(transform, data)] * len(views)
+        return [_plain(transform, data, seen)] * len(views)
     if policy is None:
         raise UsageError(f"view {max(views)} needs an augmentation policy; give one")
     if policy.whole:
-        image = decode(data)
+        image = _decoded(transform, data, seen)
         return [
-            _augmented(transform, image, policy, digest, view) if view else _plain(transform, data)
+            _augmented(transform, image, policy, digest, view)
+            if view
+            else _plain(transform, data, seen)
             for view in views
         ]
-    plain = _plain(transform, data)
+    plain = _plain(transform, data, seen)
     size = (plain.shape[1], plain.shape[2])
     return [policy.augment(plain, digest, view, size) if view else plain for view in views]
 
@@ -282,9 +329,19 @@ def _augmented(
     return policy.augment(whole, digest, view, size)
 
 
-def _plain(transform: Transform, data: bytes) -> torch.Tensor:
+def _plain(transform: Transform, data: bytes, seen: Seen | None) -> torch.Tensor:
     whole = read_size(io.BytesIO(data)) if transform.reduced_decode else (0, 0)
     if not all(whole):
-        return transform.pixels(decode(data))
-    pixels = decode(data, enough=transform.enough(*whole))
+        return transform.pixels(_decoded(transform, data, seen))
+    pixels = _decoded(transform, data, seen, transform.enough(*whole))
     return transform.pixels(pixels, size=transform.size_of(*whole))
+
+
+def _decoded(
+    transform: Transform, data: bytes, seen: Seen | None, enough: tuple[int, int] | None = None
+) -> np.ndarray:
+    limit = transform.max_pixels or MAX_PIXELS
+    found = decode_whole(data, enough=enough, max_value=transform.max_value, max_pixels=limit)
+    if seen:
+        seen(found)
+    return found.pixels

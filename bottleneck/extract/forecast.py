@@ -28,7 +28,7 @@ from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import stored_batches
 from bottleneck.extract.store import Target, find_targets
 from bottleneck.files import atomic_write, remove_stale
-from bottleneck.images import ImageItem, ImageSet, RejectedImage
+from bottleneck.images import ImageItem, ImageSet, RejectedImage, read_file
 from bottleneck.settings import StoreSettings
 
 __all__ = ["Forecast", "draw_views", "forecast_extraction"]
@@ -275,9 +275,9 @@ def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6
     rows = []
     for item in _in_turn(images):
         try:
-            data = Path(item.path).read_bytes()
+            data = read_file(item)
             seen = preprocess_views(transform, data, policy, item.digest, range(views + 1))
-        except (OSError, BadImageError):
+        except BadImageError:
             continue
         rows.append((item, seen))
         if len(rows) == count:

@@ -12,7 +12,13 @@ from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import CacheError, DataError, UsageError
-from bottleneck.extract.compute import Batch, Progress, feature_batches, sorted_by_size
+from bottleneck.extract.compute import (
+    Batch,
+    Progress,
+    Remarks,
+    feature_batches,
+    sorted_by_size,
+)
 from bottleneck.extract.plan import Plan, Task, find_tasks, plan_extraction
 from bottleneck.extract.store import Target, find_targets
 from bottleneck.images import ImageSet, check_replaceable
@@ -117,6 +123,9 @@ def extract_features(
         views_computed=sum(filling.rows[1:]),
         policy=last.policy.name if last.policy else None,
         augmentation=cast("Augmentation | None", last.augmentation),
+        several_pages=list(filling.remarks.pages.values()),
+        deep_images=len(filling.remarks.deep),
+        deep_maximum=max(filling.remarks.deep.values(), default=0),
     )
     return cache.record_run(extraction)
 
@@ -152,12 +161,15 @@ class Filling:
         Size of the added features.
     bad : dict of str to str
         Digest to reason, for images that could not be used.
+    remarks : Remarks
+        What users should know of the computed images.
     """
 
     targets: list[Target]
     rows: list[int]
     bytes_written: int
     bad: dict[str, str]
+    remarks: Remarks
 
 
 def fill_banks(
@@ -188,18 +200,18 @@ def fill_banks(
     targets = find_targets(base, cache, settings)
     plans = plan_extraction(images, targets)
     cache.check_writable()
-    all_rows, all_bytes, bad = [], 0, dict[str, str]()
+    all_rows, all_bytes, bad, remarks = [], 0, dict[str, str](), Remarks()
     for plan, target in zip(plans, targets, strict=True):
         good = plan.only({item.digest for item in plan.items} - bad.keys())
-        rows, written, found = carry_out(good, target, progress)
+        rows, written, found = carry_out(good, target, progress, remarks)
         all_rows.append(rows)
         all_bytes += written
         bad |= found
-    return Filling(targets, all_rows, all_bytes, bad)
+    return Filling(targets, all_rows, all_bytes, bad, remarks)
 
 
 def carry_out(
-    plan: Plan, target: Target, progress: Progress | None = None
+    plan: Plan, target: Target, progress: Progress | None = None, remarks: Remarks | None = None
 ) -> tuple[int, int, dict[str, str]]:
     """Compute and store a plan, and check that everything is there at the end.
 
@@ -211,6 +223,8 @@ def carry_out(
         The banks to store them in.
     progress : callable, optional
         Called with ``"extract"`` or ``"views"``, the number of images done and their total.
+    remarks : Remarks, optional
+        Filled with what users should know of the images.
 
     Returns
     -------
@@ -238,7 +252,7 @@ def carry_out(
     try:
         for task in plan.tasks:
             width = sum(map(target.row_bytes, task.layers))
-            with closing(stored_batches(task, target)) as batches:
+            with closing(stored_batches(task, target, remarks)) as batches:
                 for batch in batches:  # what was appended is committed, whatever ends the work
                     bad |= {item.digest: reason for item, reason in batch.rejected}
                     rows += len(batch.items)
@@ -267,7 +281,7 @@ def _check_complete(plan: Plan, target: Target, bad: Mapping[str, str]) -> None:
         )
 
 
-def stored_batches(task: Task, target: Target) -> Generator[Batch]:
+def stored_batches(task: Task, target: Target, remarks: Remarks | None = None) -> Generator[Batch]:
     """Compute a task and yield each batch once it is appended, see `Target.write`.
 
     Parameters
@@ -276,6 +290,8 @@ def stored_batches(task: Task, target: Target) -> Generator[Batch]:
         Layers, and the views to compute of each image.
     target : Target
         The banks to store them in.
+    remarks : Remarks, optional
+        Filled with what users should know of the images.
 
     Yields
     ------
@@ -284,7 +300,9 @@ def stored_batches(task: Task, target: Target) -> Generator[Batch]:
     base = target.base.cut(task.layers)
     items = sorted_by_size(task.items, base.transform)
     size, policy = target.settings.batch_size, target.policy
-    batches = feature_batches(base, items, batch_size=size, policy=policy, views=task.views)
+    batches = feature_batches(
+        base, items, batch_size=size, policy=policy, views=task.views, remarks=remarks
+    )
     return target.write(batches, task.layers)
 
 

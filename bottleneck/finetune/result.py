@@ -31,7 +31,7 @@ __all__ = ["fill_split", "write_result"]
 
 _OWN_FOLDER = "."
 """Model name in a head's `source` that means the head's own folder, wherever it is."""
-_NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize")
+_NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize", "max_pixels")
 
 
 def write_result(

@@ -1,19 +1,23 @@
 """Image sets: find, digest, label, split and decode images, without features."""
 
+from bottleneck.images.alike import NearDuplicates, find_near_duplicates
 from bottleneck.images.changes import check_replaceable, replacement_of
 from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file, read_manifest
-from bottleneck.images.pixels import NearDuplicates, decode, find_near_duplicates, read_size
+from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, read_size
 from bottleneck.images.sets import ImageSet
 from bottleneck.records import RejectedImage
 
 __all__ = [
+    "MAX_PIXELS",
     "SPLITS",
+    "Decoded",
     "ImageItem",
     "ImageSet",
     "NearDuplicates",
     "RejectedImage",
     "check_replaceable",
     "decode",
+    "decode_whole",
     "find_near_duplicates",
     "in_threads",
     "read_file",

@@ -1,13 +1,12 @@
 """Find images with their classes and splits, and compute their digests."""
 
 import csv
-import hashlib
-import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,11 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationError
 
 from bottleneck.errors import BadImageError, DataError, UsageError
-from bottleneck.files import sha256_of
+from bottleneck.images.digests import MAX_BYTES, digest_file, read_checked
+from bottleneck.images.kinds import IMAGE_SUFFIXES, is_image
 from bottleneck.records import Digest, RejectedImage, record, sentence_of
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "SPLITS",
     "ImageItem",
     "digest_all",
@@ -30,9 +29,6 @@ __all__ = [
     "walk",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-)
 SPLITS = ("train", "val", "test")
 _SPLIT_OF_NAME = {split: split for split in SPLITS} | {"valid": "val", "validation": "val"}
 _AHEAD = 256
@@ -146,7 +142,7 @@ def _listed(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def walk(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the files below `folder` with an image's ending, and the other files.
+    """Return the files below `folder` that look like images, and the other files.
 
     Anything with an image's ending is returned, so that a folder named ``x.jpg`` or a dangling link
     is reported as a bad image. Linked subfolders are not followed, because they may form a loop.
@@ -177,6 +173,8 @@ def walk(folder: Path) -> tuple[list[Path], list[str]]:
             below, other = walk(path)
             images.extend(below)
             others.extend(other)
+        elif is_image(path):
+            images.append(path)
         else:
             others.append(path.as_posix())
     return images, others
@@ -259,13 +257,7 @@ def read_file(item: ImageItem) -> bytes:
     BadImageError
         The file cannot be read, or its digest differs from the item's; the message is the reason.
     """
-    try:
-        data = Path(item.path).read_bytes()
-    except OSError as error:
-        raise BadImageError(error.strerror or str(error)) from error
-    if hashlib.sha256(data).hexdigest() != item.digest:
-        raise BadImageError("the file changed since its digest was taken")
-    return data
+    return read_checked(Path(item.path), item.digest)
 
 
 def in_threads(
@@ -310,7 +302,7 @@ def in_threads(
 
 
 def digest_all(
-    files: Sequence[ImageItem],
+    files: Sequence[ImageItem], max_bytes: int = 0
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
     """Return the files with their digests, or as rejected if they cannot be read, in order.
 
@@ -318,6 +310,8 @@ def digest_all(
     ----------
     files : sequence of ImageItem
         Images without digests.
+    max_bytes : int
+        Size of the largest file that is read; 0 for the default of 1 GB.
 
     Returns
     -------
@@ -326,23 +320,18 @@ def digest_all(
     rejected : tuple of RejectedImage
         Files that could not be read, with the reasons.
     """
-    results = list(in_threads(_digest, files))
+    results = list(in_threads(partial(_digest, max_bytes=max_bytes or MAX_BYTES), files))
     items = tuple(result for result in results if isinstance(result, ImageItem))
     rejected = tuple(result for result in results if isinstance(result, RejectedImage))
     return items, rejected
 
 
-def _digest(found: ImageItem) -> ImageItem | RejectedImage:
-    path = Path(found.path)
+def _digest(found: ImageItem, max_bytes: int) -> ImageItem | RejectedImage:
     try:
         found.path.encode()
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            reason = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            return RejectedImage(found.path, reason)
-        return replace(found, digest=sha256_of(path))
+        return replace(found, digest=digest_file(Path(found.path), max_bytes))
     except UnicodeEncodeError:
         shown = found.path.encode(errors="replace").decode()
         return RejectedImage(shown, "the file's name is not UTF-8")
-    except OSError as error:
-        return RejectedImage(found.path, error.strerror or str(error))
+    except BadImageError as error:
+        return RejectedImage(found.path, str(error))

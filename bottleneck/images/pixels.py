@@ -1,49 +1,86 @@
-"""Pixels of images: decode files to upright RGB, and find images that look alike."""
+"""Pixels of images: decode files to upright RGB."""
 
 import io
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import combinations
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-import simplejpeg
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from bottleneck.arguments import checked
-from bottleneck.errors import BadImageError, DataError, MissingExtraError, first_line
-from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
-from bottleneck.images.sets import ImageSet
-from bottleneck.records import RejectedImage
+from bottleneck.errors import BadImageError, first_line
+from bottleneck.images.deep import (
+    eight_bits,
+    image_of,
+    png_samples,
+    ppm_samples,
+    significant,
+    tiff_samples,
+)
+from bottleneck.images.headers import TiffHeader, png_bits, tiff_header
+from bottleneck.images.jpeg import decode_jpeg, with_end
+from bottleneck.images.kinds import reader_of
 
-__all__ = ["NearDuplicate", "NearDuplicates", "decode", "find_near_duplicates", "read_size"]
+__all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size"]
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow has more formats, some of which start other programs on the bytes."""
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest image that is decoded by default: where Pillow sees an attack, too."""
 _TURNED = range(5, 9)
 """Number of the first EXIF orientation that swaps height and width; all later ones do, too."""
-_MOST = 1000
-_DISTANCE = 4
-"""Maximum number of differing bits, of 64, between the hashes of a pair."""
+_SIXTEEN = 16
+_DEEP_WHITE = 2**16 - 1
+_WIDE = 257
+"""White of 16 bits, divided by that of 8."""
 
 
-def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image's pixels, and what its user should know of them.
+
+    Attributes
+    ----------
+    pixels : np.ndarray
+        uint8 of shape (height, width, 3).
+    pages : bool
+        Whether the file has more pages or frames, of which this is the first.
+    brightest : int or None
+        About the largest value in an image of 16 bits that does not state its range; None for all
+        other images.
+    """
+
+    pixels: np.ndarray
+    pages: bool = False
+    brightest: int | None = None
+
+
+def decode(
+    data: bytes,
+    *,
+    enough: tuple[int, int] | None = None,
+    max_value: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
     """Decode the bytes of an image file to upright 8-bit RGB.
 
-    The EXIF orientation is applied, an animation gives its first frame, transparent pixels are
-    blended with white, and 16-bit greys are scaled (Pillow's own conversion would clip them).
-    Pillow reads the header; colour and grey JPEGs are decoded by simplejpeg, which gives the same
-    pixels faster, and everything else by Pillow.
+    The EXIF orientation is applied, an animation or a file of several pages gives the first, and
+    transparent pixels are blended with white. Pixels of more than 8 bits are scaled by the range
+    that the file states (MaxSampleValue of TIFF, sBIT of PNG, the header of PGM), or else by their
+    full range. Pillow reads the header; colour and grey JPEGs are decoded by simplejpeg, which
+    gives the same pixels faster; variants of TIFF that Pillow decodes wrongly by tifffile, if it is
+    installed; and everything else by Pillow, whose limit is raised to `max_pixels`.
 
     Parameters
     ----------
     data : bytes
-        A JPEG, PNG, WebP, BMP, TIFF or GIF file.
+        A JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, PGM, PBM, AVIF or, with pillow-heif, HEIC file.
     enough : (int, int), optional
         Minimum height and width of the upright image: a JPEG is decoded at the smallest eighth of
         its size that is at least as large. Full size by default.
+    max_value : int, optional
+        The value of white in pixels of more than 8 bits, whatever the file states.
+    max_pixels : int
+        Number of pixels of the largest image that is decoded.
 
     Returns
     -------
@@ -53,18 +90,59 @@ def decode(data: bytes, *, enough: tuple[int, int] | None = None) -> np.ndarray:
     Raises
     ------
     BadImageError
-        The bytes are not an image, are truncated, or declare an absurd size.
+        The bytes are not an image, are truncated, or declare more pixels than `max_pixels`; or
+        their pixels have no defined range, or need a library that is not installed.
+    """
+    return decode_whole(data, enough=enough, max_value=max_value, max_pixels=max_pixels).pixels
+
+
+def decode_whole(
+    data: bytes,
+    *,
+    enough: tuple[int, int] | None = None,
+    max_value: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Decode an image as `decode` does, and return with it what its user should know.
+
+    Parameters
+    ----------
+    data, enough, max_value, max_pixels
+        As for `decode`.
+
+    Returns
+    -------
+    Decoded
+
+    Raises
+    ------
+    BadImageError
+        As for `decode`.
     """
     if not data:
         raise BadImageError("the file is empty")
+    if Image.MAX_IMAGE_PIXELS is not None:  # so that it neither warns nor refuses before we do
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
+    kind, reader = reader_of(data)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
-            pixels = _decode_jpeg(data, opened, enough)
-            return np.array(_to_rgb(ImageOps.exif_transpose(opened))) if pixels is None else pixels
-    except UnidentifiedImageError:
-        raise BadImageError("not an image in a known format") from None
+        if kind == "TIFF":
+            return _decode_tiff(data, reader, max_value, max_pixels)
+        with reader(io.BytesIO(data)) as opened:
+            _check_pixels(opened.width, opened.height, max_pixels)
+            if kind == "JPEG":
+                return Decoded(_decode_jpeg(data, opened, enough))
+            if kind == "PNG" and data[24] == _SIXTEEN:
+                return _decode_deep_png(data, opened, max_value)
+            if kind == "PPM" and max_value is not None:
+                return _decode_ppm(data, opened, max_value)
+            return Decoded(_upright_rgb(opened), _has_pages(opened))
+    except BadImageError:
+        raise
+    except MemoryError as error:
+        raise BadImageError("not enough memory to decode it") from error
     except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
-        raise BadImageError(first_line(error)) from error
+        damaged = "" if isinstance(error, OSError) else f"a damaged or unknown kind of {kind}: "
+        raise BadImageError(f"{damaged}{first_line(error)}") from error
 
 
 def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
@@ -81,33 +159,106 @@ def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
         Height and width; 0, 0 if the header cannot be read, which decoding will report.
     """
     try:
-        with Image.open(file, formats=_FORMATS) as opened:
-            turned = _orientation(opened) in _TURNED
-            return opened.size if turned else (opened.height, opened.width)
+        if isinstance(file, str | Path):
+            with Path(file).open("rb") as stream:
+                return read_size(stream)
+        file.seek(0)
+        kind, reader = reader_of(file.read(32))
+        file.seek(0)
+        if kind == "TIFF":
+            header = tiff_header(file)
+            height, width, turned = header.height, header.width, header.turned
+        else:
+            with reader(file) as opened:
+                (width, height), turned = opened.size, _orientation(opened) in _TURNED
     except Exception:  # noqa: BLE001 - whatever is wrong, decoding will say it
         return 0, 0
+    return (width, height) if turned else (height, width)
 
 
-def _decode_jpeg(
-    data: bytes, opened: Image.Image, enough: tuple[int, int] | None
-) -> np.ndarray | None:
-    """Return a JPEG's pixels; None if Pillow has to decode or reject it."""
-    if opened.format not in {"JPEG", "MPO"} or opened.mode not in {"RGB", "L"}:
-        return None
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise BadImageError(
+            f"{width} x {height} pixels are more than the limit of {max_pixels:,}; raise it with "
+            f"`max_pixels`"
+        )
+
+
+def _decode_jpeg(data: bytes, opened: Any, enough: tuple[int, int] | None) -> np.ndarray:
     orientation = _orientation(opened)
     height, width = enough or (0, 0)
-    if orientation in _TURNED:
-        height, width = width, height
-    try:
-        stored: np.ndarray = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
-    except ValueError:  # also for a mere warning, where Pillow knows better
-        return None
-    return np.ascontiguousarray(_upright(stored, orientation))
+    least = (width, height) if orientation in _TURNED else (height, width)
+    stored = decode_jpeg(data, opened.mode, least)
+    if stored is None and (ended := with_end(data, opened)):
+        stored = decode_jpeg(ended, opened.mode, least)
+        if stored is None:
+            with type(opened)(io.BytesIO(ended)) as again:
+                return _upright_rgb(again)
+    return _upright_rgb(opened) if stored is None else _upright(stored, orientation)
 
 
-def _orientation(opened: Image.Image) -> int:
-    found: int = opened.getexif().get(ExifTags.Base.Orientation, 1)
+def _decode_deep_png(data: bytes, opened: Any, max_value: int | None) -> Decoded:
+    """Decode a PNG file of 16 bits."""
+    _, bits = png_bits(io.BytesIO(data))
+    grey, pages = opened.mode.startswith("I"), _has_pages(opened)
+    if max_value is None and bits == _SIXTEEN:
+        found = np.asarray(opened)
+        brightest = int(found.max()) if grey else int(found.max()) * _WIDE
+        return Decoded(_upright_rgb(opened), pages, brightest)
+    orientation = _orientation(opened)
+    samples = np.asarray(opened) if grey else png_samples(data)
+    image = image_of(eight_bits(samples, max_value or significant(samples, bits)))
+    return Decoded(_upright(_rgb(image), orientation), pages)
+
+
+def _decode_ppm(data: bytes, opened: Any, max_value: int) -> Decoded:
+    samples = None if opened.mode == "1" else ppm_samples(data, opened)
+    if samples is None or samples.dtype == np.uint8:
+        return Decoded(_upright_rgb(opened))
+    return Decoded(_rgb(image_of(eight_bits(samples, max_value))))
+
+
+def _decode_tiff(data: bytes, reader: Any, max_value: int | None, max_pixels: int) -> Decoded:
+    header = tiff_header(io.BytesIO(data))
+    _check_pixels(header.width, header.height, max_pixels)
+    _check_pixels(header.tile, 1, max_pixels)
+    right = header.right and not (header.deep and max_value is not None)
+    if right or (header.grey and header.supported):
+        with suppress(SyntaxError):  # Pillow does not know the kind
+            with reader(io.BytesIO(data)) as opened:
+                opened.load()
+            return _with_pillow(opened, header, max_value)
+    turned = _rgb(tiff_samples(data, header, max_value))
+    return Decoded(_upright(turned, header.orientation), header.pages)
+
+
+def _with_pillow(opened: Image.Image, header: TiffHeader, max_value: int | None) -> Decoded:
+    """Decode a TIFF file that Pillow has read; deep colours are rounded, deep greys are not."""
+    if not header.deep:
+        return Decoded(_rgb(opened), header.pages)
+    if not header.grey:
+        pixels = _rgb(opened)
+        return Decoded(pixels, header.pages, int(pixels.max(initial=0)) * _WIDE)
+    samples = np.asarray(opened)
+    known = max_value or header.top
+    stated = "MaxSampleValue" if max_value is None and header.maximum == header.top else ""
+    scaled = eight_bits(samples, known or _DEEP_WHITE, inverted=header.inverted, stated=stated)
+    brightest = None if known else int(samples.max(initial=0))
+    return Decoded(_rgb(image_of(scaled)), header.pages, brightest)
+
+
+def _orientation(opened: Any) -> int:
+    """Return the EXIF orientation; as it is, if EXIF cannot be read."""
+    found = 1
+    with suppress(Exception):  # whatever it meets in damaged bytes
+        found = opened.getexif().get(ExifTags.Base.Orientation, 1)
     return found
+
+
+def _has_pages(opened: Any) -> bool:
+    with suppress(Exception):  # as in bytes that are damaged after the first
+        return bool(getattr(opened, "is_animated", False))
+    return False
 
 
 def _upright(stored: np.ndarray, orientation: int) -> np.ndarray:
@@ -116,146 +267,18 @@ def _upright(stored: np.ndarray, orientation: int) -> np.ndarray:
         stored = stored[::-1]
     if orientation in {2, 3, 7, 8}:
         stored = stored[:, ::-1]
-    return stored.swapaxes(0, 1) if orientation in _TURNED else stored
+    return np.ascontiguousarray(stored.swapaxes(0, 1) if orientation in _TURNED else stored)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadImageError("32-bit float pixels have no defined range; convert to 8 or 16 bits")
+def _upright_rgb(opened: Any) -> np.ndarray:
+    opened.load()  # which turns TIFFs upright, and reads all of what a PNG says of itself
+    return _upright(_rgb(opened), _orientation(opened))
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey16_to_rgb(np.asarray(image))
+        return np.array(image_of(eight_bits(np.asarray(image), _DEEP_WHITE)).convert("RGB"))
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey16_to_rgb(grey: np.ndarray) -> Image.Image:
-    highest = 65535
-    if grey.size and (grey.min() < 0 or grey.max() > highest):
-        raise BadImageError("32-bit pixels have no defined range; convert to 8 or 16 bits")
-    scaled = (grey.astype(np.uint32) * 255 + highest // 2) // highest
-    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-
-
-@dataclass(frozen=True, slots=True)
-class NearDuplicate:
-    """A pair of similar images in different splits.
-
-    Attributes
-    ----------
-    first, second : str
-        Paths of the images.
-    splits : tuple of str
-        Splits of the images.
-    distance : int
-        Number of bits, of 64, in which their perceptual hashes differ.
-    """
-
-    first: str
-    second: str
-    splits: tuple[str, str]
-    distance: int
-
-
-@dataclass(frozen=True)
-class NearDuplicates:
-    """The result of a search for near-duplicates.
-
-    Attributes
-    ----------
-    count : int
-        Number of all pairs.
-    pairs : list of NearDuplicate
-        The most similar pairs, at most 1,000.
-    unread : list of RejectedImage
-        Images that could not be read.
-    """
-
-    count: int
-    pairs: list[NearDuplicate]
-    unread: list[RejectedImage]
-
-
-@checked
-def find_near_duplicates(
-    images: ImageSet, *, progress: Callable[[str, int, int], None] | None = None
-) -> NearDuplicates:
-    """Find images in different splits that look alike: resized, recompressed or retouched.
-
-    The measure is ImageHash's ``phash``: the signs of the lowest frequencies of the discrete cosine
-    transform, relative to their median. Images with little structure look alike to it: judge the
-    pairs by eye.
-
-    Parameters
-    ----------
-    images : ImageSet
-        Images with splits; their files are read.
-    progress : callable, optional
-        Called with ``"near duplicates"``, the number of images done and their total.
-
-    Returns
-    -------
-    NearDuplicates
-
-    Raises
-    ------
-    MissingExtraError
-        ImageHash is not installed.
-    DataError
-        The images have no splits.
-    """
-    if find_spec("imagehash") is None:
-        raise MissingExtraError(
-            "near-duplicates need ImageHash; install it with "
-            "pip install 'bottleneck-features[duplicates]'"
-        )
-    if not images.labelled:
-        raise DataError(
-            f"image set {images.name!r} has no splits to compare; leave `near_duplicates` out"
-        )
-    distinct = list({(item.digest, item.split): item for item in images.items}.values())
-    found: dict[ImageItem, int | RejectedImage] = {}
-    report = progress or (lambda *_: None)
-    report("near duplicates", 0, len(distinct))
-    for item, result in zip(distinct, in_threads(_hash, distinct), strict=True):
-        found[item] = result
-        report("near duplicates", len(found), len(distinct))
-    unread = [each for each in found.values() if isinstance(each, RejectedImage)]
-    hashes = {item: each for item, each in found.items() if isinstance(each, int)}
-    count, closest = _close_pairs(list(hashes), np.array(list(hashes.values()), np.uint64))
-    return NearDuplicates(count, closest, unread)
-
-
-def _close_pairs(items: list[ImageItem], hashes: np.ndarray) -> tuple[int, list[NearDuplicate]]:
-    """Return the number of pairs in different splits with close hashes, and the closest pairs."""
-    splits = np.array([item.split for item in items])
-    digests = np.array([item.digest for item in items])
-    count, closest = 0, np.empty((0, 3), int)
-    for first, second in combinations(SPLITS, 2):
-        others = np.flatnonzero(splits == second)
-        theirs = hashes[others]
-        for place in np.flatnonzero(splits == first):
-            bits = np.bitwise_count(theirs ^ hashes[place])
-            close = np.flatnonzero(bits <= _DISTANCE)
-            close = close[digests[others[close]] != digests[place]]
-            if len(close):
-                count += len(close)
-                pairs = np.column_stack([bits[close], np.full(len(close), place), others[close]])
-                both = np.concatenate([closest, pairs])
-                closest = both[np.argsort(both[:, 0], kind="stable")[:_MOST]]
-    return count, [
-        NearDuplicate(items[i].path, items[j].path, (str(splits[i]), str(splits[j])), distance)
-        for distance, i, j in closest.tolist()
-    ]
-
-
-def _hash(item: ImageItem) -> int | RejectedImage:
-    from imagehash import phash
-
-    try:
-        image = decode(read_file(item))
-    except BadImageError as error:
-        return RejectedImage(item.path, str(error))
-    bits = np.packbits(phash(Image.fromarray(image)).hash.reshape(-1))
-    return int.from_bytes(bits.tobytes(), "big")
+        return np.array(Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB"))
+    return np.array(image.convert("RGB"))

@@ -15,13 +15,13 @@ from pydantic import TypeAdapter, ValidationError
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
 from bottleneck.images.find import (
-    IMAGE_SUFFIXES,
     ImageItem,
     digest_all,
     find_files,
     read_manifest,
     walk,
 )
+from bottleneck.images.kinds import IMAGE_SUFFIXES
 from bottleneck.labels import carry_several, classes_of, rarest_classes
 from bottleneck.records import RejectedImage, sentence_of
 
@@ -56,14 +56,17 @@ class ImageSet:
     split_seed: int | None = None
 
     @classmethod
-    def open(cls, source: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
+    def open(
+        cls, source: str | Path, *, name: str | None = None, seed: int = 0, max_bytes: int = 0
+    ) -> Self:
         """Read an image set from a folder, or from a CSV manifest if `source` is a file."""
-        if Path(source).is_file():
-            return cls.from_manifest(source, name=name, seed=seed)
-        return cls.from_folder(source, name=name, seed=seed)
+        read = cls.from_manifest if Path(source).is_file() else cls.from_folder
+        return read(source, name=name, seed=seed, max_bytes=max_bytes)
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
+    def from_folder(
+        cls, folder: str | Path, *, name: str | None = None, seed: int = 0, max_bytes: int = 0
+    ) -> Self:
         """Read the images of a folder.
 
         Supported layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`),
@@ -78,6 +81,8 @@ class ImageSet:
             Name of the set; by default the folder's name.
         seed : int
             Seed of the split.
+        max_bytes : int
+            Size of the largest file that is read; 0 for the default of 1 GB.
 
         Returns
         -------
@@ -103,11 +108,13 @@ class ImageSet:
                 f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
                 f"of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        found = cls(name or root.resolve().name, *digest_all(files), tuple(ignored))
+        found = cls(name or root.resolve().name, *digest_all(files, max_bytes), tuple(ignored))
         return found.completed(root, seed)
 
     @classmethod
-    def from_manifest(cls, file: str | Path, *, name: str | None = None, seed: int = 0) -> Self:
+    def from_manifest(
+        cls, file: str | Path, *, name: str | None = None, seed: int = 0, max_bytes: int = 0
+    ) -> Self:
         """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
 
         Paths are relative to the manifest's folder. Other columns are ignored. Labels may name
@@ -134,11 +141,13 @@ class ImageSet:
                 f"first {missing[0].path!r}; correct the paths, which are relative to the "
                 f"manifest's folder"
             )
-        found = cls(name or manifest.resolve().stem, *digest_all(files))
+        found = cls(name or manifest.resolve().stem, *digest_all(files, max_bytes))
         return found.completed(manifest, seed)
 
     @classmethod
-    def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
+    def from_paths(
+        cls, paths: Sequence[str | Path], *, name: str = "images", max_bytes: int = 0
+    ) -> Self:
         """Read unlabelled images: files as given, and all images in folders and below.
 
         Raises
@@ -158,7 +167,8 @@ class ImageSet:
             ignored += others
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        return cls(name, *digest_all(list(dict.fromkeys(files))), tuple(dict.fromkeys(ignored)))
+        files = list(dict.fromkeys(files))
+        return cls(name, *digest_all(files, max_bytes), tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def from_rows(cls, name: str, rows: Iterable[Mapping[str, str]]) -> Self:
@@ -275,7 +285,8 @@ class ImageSet:
         labels = [item.label or "" for item in self.items]
         strata = self._digests_by((rarest,) for rarest in rarest_classes(labels))
         for digests in strata.values():
-            ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
+            rank = {each: hashlib.sha256(f"{seed} {each}".encode()).hexdigest() for each in digests}
+            ranked = sorted(digests, key=rank.__getitem__)
             wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
             wanted -= sum(split_of.get(digest) == "test" for digest in ranked)
             for digest in ranked:
@@ -336,7 +347,3 @@ class ImageSet:
         if any(item.split for item in self.items):
             return self
         return self.with_splits(seed=seed)
-
-
-def _rank(seed: int, digest: str) -> str:
-    return hashlib.sha256(f"{seed} {digest}".encode()).hexdigest()

@@ -58,6 +58,8 @@ class TransformFacts(Record):
     reduced_decode : bool
         Decode a large JPEG at a half, a quarter or an eighth of its size, but at least at twice the
         size that it is resized to.
+    max_value : int or None
+        The value of white in pixels of more than 8 bits; None if each file decides.
     exact_resize : bool
         Resize as Pillow does, bit for bit. Otherwise, if both sides shrink, the uint8 kernels of
         `torch.nn.functional.interpolate` are used, which do the same arithmetic with fewer bits and
@@ -73,6 +75,13 @@ class TransformFacts(Record):
     keep_aspect: bool = False
     reduced_decode: bool = False
     exact_resize: bool = True
+    max_value: record.Size | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: Any) -> dict[str, Any]:
+        """Leave out `max_value` if there is none, as in the fingerprints of earlier versions."""
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

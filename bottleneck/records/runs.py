@@ -24,6 +24,8 @@ class Adjustments(TypedDict, total=False):
     keep_aspect: bool
     reduced_decode: bool
     exact_resize: bool
+    max_value: record.Size
+    max_pixels: record.Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,11 @@ class FeatureSource(RunFacts, LayerFacts):
             *([] if squash is None else ["squash" if squash else "crop"]),
             *(key for key in ("keep_aspect", "reduced_decode") if self.adjustments.get(key)),
             *filter(None, [self.adjustments.get("interpolation")]),
+            *(
+                f"{key} {self.adjustments[key]}"
+                for key in ("max_value",)
+                if key in self.adjustments
+            ),
             *([] if self.pool == "none" else [self.pool]),
             *([f"{self.views} views {self.policy}"] if self.views else []),
         ]
@@ -211,6 +218,11 @@ class Extraction(RunFacts):
         Number of augmented views that were computed.
     augmentation : dict or None
         The part of the policy that affects pixels.
+    several_pages : list of str
+        Paths of computed images whose files have more pages or frames; only the first is used.
+    deep_images, deep_maximum : int
+        Number of computed images of 16 bits whose files do not state the value of white, and about
+        the largest value in them.
     imported_from : str or None
         The file that features were imported from.
     """
@@ -231,6 +243,9 @@ class Extraction(RunFacts):
     seconds: Annotated[float, Field(ge=0)] = 0.0
     views_computed: record.Count = 0
     augmentation: Augmentation | None = None
+    several_pages: list[str] = field(default_factory=list)
+    deep_images: record.Count = 0
+    deep_maximum: record.Count = 0
     imported_from: str | None = None
 
     @property

@@ -40,6 +40,7 @@ class ImageSettings:
     ] = Path("data")
     image_set: values.NewSet = None
     seed: values.Seed = 0
+    max_bytes: values.MaxBytes = None
 
 
 @settings("Base")
@@ -73,6 +74,11 @@ class BaseSettings:
     reduced_decode: Annotated[
         bool, Doc("Decode large JPEGs at a fraction of their size: faster, slightly different.")
     ] = False
+    max_value: Annotated[
+        values.Count | None,
+        Doc("White in pixels of over 8 bits, such as 4095; by default as files state, or 65535."),
+    ] = None
+    max_pixels: values.MaxPixels = None
     exact_resize: Annotated[
         bool | None,
         Doc("Resize exactly as Pillow does; by default only where `precision` is given as fp32."),

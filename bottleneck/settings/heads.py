@@ -204,6 +204,8 @@ class PredictSettings:
     batch_size: values.BatchSize = "auto"
     weights: values.MovedWeights = None
     device: values.Device = "auto"
+    max_pixels: values.MaxPixels = None
+    max_bytes: values.MaxBytes = None
 
     def __post_init__(self) -> None:
         values.check_views(self.tta, self.augment, "tta")

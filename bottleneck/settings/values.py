@@ -26,6 +26,8 @@ __all__ = [
     "Dtype",
     "Folds",
     "Interpolation",
+    "MaxBytes",
+    "MaxPixels",
     "MovedWeights",
     "Name",
     "NewSet",
@@ -196,6 +198,14 @@ BatchSize = Annotated[
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
+]
+MaxBytes = Annotated[
+    Annotated[ByteSize, Field(ge=1)] | None,
+    Doc("Size of the largest image file that is read; by default 1GB."),
+    Option(metavar="SIZE"),
+]
+MaxPixels = Annotated[
+    Count | None, Doc("Pixels of the largest image that is decoded; by default 178956970.")
 ]
 MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
