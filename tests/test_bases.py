@@ -160,17 +160,95 @@ def test_weights_from_files_of_either_kind():
     assert len(prints) == 1
 
 
-@pytest.mark.parametrize("wrappers", [("state_dict",), ("model",), ("model", "state_dict")])
-def test_wrapped_weights(wrappers):
-    content = seeded("resnet18").state_dict()
-    torch.save(content, "plain.pth")
+@pytest.mark.parametrize(
+    ("wrappers", "prefix"),
+    [
+        (("state_dict",), ""),
+        (("model",), ""),
+        (("model", "state_dict"), ""),
+        (("model_state_dict",), "module."),
+        (("model_ema",), "module."),
+        (("net",), ""),
+        (("net", "state_dict"), "_orig_mod."),
+        (("teacher",), "backbone."),
+        (("student",), "module.backbone."),
+        (("state_dict",), "module.encoder_q."),
+        (("state_dict",), "model.net.backbone."),
+        (("state_dict", "model", "teacher"), "module._orig_mod.model."),
+        ((), "teacher.backbone."),
+        ((), "student.encoder."),
+    ],
+)
+def test_wrapped_weights(wrappers, prefix):
+    """Also beside the tensors of a training method, which are not those of the base."""
+    plain = seeded("squeezenet1_1").state_dict()
+    torch.save(plain, "plain.pth")
+    others = {"module.queue": torch.ones(2, 3), "head.mlp.0.weight": torch.ones(2), "epoch": 3}
+    named = {f"{prefix}{name}": tensor for name, tensor in plain.items()}
+    content = {"optimizer": {"state": {}}, **others, **named}
     for wrapper in wrappers:
-        content = {wrapper: content, "epoch": 3}
+        content = {"args": None, "epoch": 3, wrapper: content}
     torch.save(content, "wrapped.pth")
-    plain, wrapped = (
-        FrozenBase("resnet18", weights=f"{name}.pth") for name in ("plain", "wrapped")
-    )
-    assert plain.fingerprint("flatten") == wrapped.fingerprint("flatten")
+    assert fingerprint_of("plain.pth") == fingerprint_of("wrapped.pth")
+
+
+def fingerprint_of(weights: str) -> str:
+    return FrozenBase("squeezenet1_1", weights=weights).fingerprint("features.12.cat")
+
+
+def test_the_averaged_network_is_chosen_of_several():
+    """An average before what it averages; the complete one before one that lacks tensors."""
+    first, second = (seeded("squeezenet1_1", seed=seed).state_dict() for seed in (1, 2))
+    for name, content in {
+        "first.pth": first,
+        "teacher.pth": {"student": second, "teacher": first},
+        "average.pth": {"model": second, "model_ema": first},
+        "query.pth": {
+            f"module.{encoder}.{name}": tensor
+            for encoder, state in (("encoder_k", second), ("encoder_q", first))
+            for name, tensor in state.items()
+        },
+        "both.pth": {
+            f"{network}.backbone.{name}": tensor
+            for network, state in (("student", second), ("teacher", first))
+            for name, tensor in state.items()
+        },
+        "complete.pth": {"model_ema": {"decay": torch.ones(1)}, "net": first},
+    }.items():
+        torch.save(content, name)
+        assert fingerprint_of(name) == fingerprint_of("first.pth"), name
+
+
+def test_a_misfit_shows_missing_and_unknown_names_side_by_side():
+    state = seeded("squeezenet1_1").state_dict()
+    other = {f"stem.{name}": tensor for name, tensor in state.items()}
+    sentences = {
+        "renamed.pth": (
+            other,
+            r"missing: features.0.bias \(64,\), features.0.weight \(64, 3, 3, 3\), .* 47 more; "
+            r"unknown: stem.features.0.weight \(64, 3, 3, 3\), .* 49 more; give a state dict",
+        ),
+        "some.pth": (
+            {**state, "features.3.extra": torch.ones(2), "queue": torch.ones(3)},
+            r"do not fit squeezenet1_1: unknown: features.3.extra \(2,\); give",
+        ),
+        "one.pth": (
+            {name: each for name, each in state.items() if name != "features.3.squeeze.bias"},
+            r"do not fit squeezenet1_1: missing: features.3.squeeze.bias \(16,\); give",
+        ),
+        "shape.pth": (
+            {**state, "features.0.bias": torch.ones(3)},
+            r"of another shape: features.0.bias \(3,\), expected \(64,\); give",
+        ),
+        "odd.pth": (
+            {**state, "features.\n": torch.ones(3)},
+            r"unknown: 'features.\\n' \(3,\); give",
+        ),
+    }
+    for file, (content, sentence) in sentences.items():
+        torch.save(content, file)
+        with pytest.raises(WeightsError, match=sentence):
+            FrozenBase("squeezenet1_1", weights=file)
 
 
 def test_half_precision_weights_are_computed_in_float32():
@@ -190,7 +268,7 @@ def test_a_network_with_another_classifier_is_accepted():
         "flatten"
     )
     with pytest.raises(
-        WeightsError, match=r"fc.weight has shape \(7, 512\), expected \(1000, 512\)"
+        WeightsError, match=r"of another shape: .*fc.weight \(7, 512\), expected \(1000, 512\)"
     ):
         FrozenBase("resnet18", ["fc"], weights="seven.pth")
 
@@ -198,9 +276,9 @@ def test_a_network_with_another_classifier_is_accepted():
 @pytest.mark.parametrize(
     ("model", "other", "sentence"),
     [
-        ("resnet18", "resnet34", "layer1.2.conv1.weight of shape (64, 64, 3, 3) is unknown"),
-        ("resnet50", "resnet101", "layer3.6.conv1.weight of shape (256, 1024, 1, 1) is unknown"),
-        ("vgg16", "resnet18", "features.0.bias of shape (64,) is missing"),
+        ("resnet18", "resnet34", "unknown: layer1.2.conv1.weight (64, 64, 3, 3), "),
+        ("resnet50", "resnet101", "unknown: layer3.6.conv1.weight (256, 1024, 1, 1), "),
+        ("vgg16", "resnet18", "missing: features.0.bias (64,), "),
     ],
 )
 def test_weights_of_another_architecture(model, other, sentence):
@@ -217,7 +295,7 @@ def test_weights_of_another_architecture(model, other, sentence):
 )
 def test_weights_of_another_architecture_for_a_shallow_layer(model, layer, other):
     """The tensors of the layer exist; missing later ones show the other architecture."""
-    with pytest.raises(WeightsError, match=f"do not fit {model}: .* is missing"):
+    with pytest.raises(WeightsError, match=f"do not fit {model}: missing: "):
         FrozenBase(model, [layer], weights=saved(seeded(other), "other.pth"))
 
 

@@ -1,8 +1,11 @@
 """Weights from a library, a file or a seed. Loading never runs pickled code."""
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,28 +15,36 @@ import torch
 from safetensors.torch import load_file
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.network import Network
+from bottleneck.bases.network import Network, traced
 from bottleneck.errors import (
     PathMissingError,
     UnknownNameError,
     WeightsError,
     did_you_mean,
     reworded,
+    some_of,
 )
 
 __all__ = ["digest_tensors", "load_weights", "used_tensors"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-_WRAPPERS = ("state_dict", "model_state_dict", "model_ema", "model")
-_AVERAGING_COUNTER = "n_averaged"
-_PREFIXES = re.compile(r"^((model|_orig_mod|module)\.)+")
-"""Prefixes that wrappers of a network add to tensor names."""
+_WRAPPERS = (
+    *("state_dict", "model_state_dict", "model_ema", "model", "teacher", "student", "net"),
+    *("network", "backbone", "encoder"),
+)
+"""Keys under which training scripts save a state dict; the first of equally good ones is used."""
+_PREFIXES = (
+    *("_orig_mod", "module", "model_ema", "model", "teacher", "student", "net", "network"),
+    *("backbone", "encoder_q", "encoder"),
+)
+"""Words that the wrappers of a network put before the names of its tensors, in any order."""
 _RENAMED = {
     r"(denselayer\d+\.(?:norm|conv))\.([12])\.": r"\1\2.",
     r"\.mlp\.linear_1\.": ".mlp.0.",
     r"\.mlp\.linear_2\.": ".mlp.3.",
 }
-_SHOWN = 5
+_SHOWN = 3
+_LONGEST_NAME = 100
 _REMEDY = (
     "give them with `weights=FILE` (a .pth state dict or .safetensors), or, for testing only, "
     "`weights=random`"
@@ -81,7 +92,8 @@ def load_weights(model: Model, choice: str) -> tuple[str, PretrainedWeights]:
     file = Path(choice)
     if file.exists() or choice.lower().endswith(_FILE_SUFFIXES):
         same_name = (each.transform for each in model.weights.values() if each.file == file.name)
-        return choice, PretrainedWeights(partial(_read, file), next(same_name, model.transform))
+        transform = next(same_name, model.transform)
+        return choice, PretrainedWeights(partial(_read, file, model, transform.crop), transform)
     known = (*(("default", *model.weights) if model.weights else ()), "random")
     raise UnknownNameError(
         f"no weights {choice!r} for {model.name}; expected one of {', '.join(known)}, random:SEED "
@@ -96,8 +108,9 @@ def used_tensors(
 
     The tensors of `layers` and of `required` must exist and have the right shape, and those of
     `layers` must be finite. Others, such as the classifier's, may be missing or of another shape,
-    so that a network trained on other classes is accepted; but an unknown tensor is a sign of
-    another architecture.
+    so that a network trained on other classes is accepted. Unknown tensors of a training method,
+    such as a projection or a queue, are ignored; but an unknown tensor in a module that is needed
+    is a sign of another architecture: ``layer3.6.conv1.weight`` of a deeper ResNet.
 
     Parameters
     ----------
@@ -119,25 +132,16 @@ def used_tensors(
     Raises
     ------
     WeightsError
-        Tensors do not fit; the message names the first ones and counts the others.
+        Tensors do not fit; the message names the first missing and unknown ones and counts the
+        others.
     """
     model, expected = network.name, network.root.state_dict()
     used = {name for layer in layers for name in network.tensors(layer)}
     told = {name for layer in required for name in network.tensors(layer)}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    needed = sorted((used | told) & shapes.keys())
-    wrong = [name for name in needed if name in found and found[name] != shapes[name]]
-    misfits = [
-        *(f"{name} of shape {shapes[name]} is missing" for name in needed if name not in found),
-        *(f"{name} of shape {found[name]} is unknown" for name in found if name not in shapes),
-        *(f"{name} has shape {found[name]}, expected {shapes[name]}" for name in wrong),
-    ]
-    if misfits:
-        more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
+    if misfits := _misfits(state, expected, (used | told) & expected.keys()):
         raise WeightsError(
-            f"weights {weights!r} do not fit {model}: {'; '.join(misfits[:_SHOWN])}{more}; "
-            f"give a state dict of {model}, or name the model that these weights belong to"
+            f"weights {weights!r} do not fit {model}: {misfits}; give a state dict of {model}, or "
+            f"name the model that these weights belong to"
         )
     for name in sorted(used & state.keys()):
         given = state[name]
@@ -158,6 +162,33 @@ def used_tensors(
         name: known[name].float() if known[name].is_floating_point() else known[name]
         for name in used
     }
+
+
+def _misfits(state: StateDict, expected: StateDict, needed: Collection[str]) -> str:
+    """Return the tensors that do not fit, or ``""``."""
+    found, shapes = (
+        {name: tuple(tensor.shape) for name, tensor in each.items()} for each in (state, expected)
+    )
+    missing = [name for name in sorted(needed) if name not in found]
+    wrong = [name for name in sorted(needed) if found.get(name, shapes[name]) != shapes[name]]
+    unknown = [name for name in found if name not in shapes]
+    modules = {name.partition(".")[0] for name in needed}
+    inside = [name for name in unknown if name.partition(".")[0] in modules]
+    if not (missing or wrong or inside):
+        return ""
+    unknown = inside or unknown
+    told = {
+        "missing": [f"{name} {shapes[name]}" for name in missing],
+        "unknown": [f"{_printable(name)} {found[name]}" for name in unknown],
+        "of another shape": [f"{name} {found[name]}, expected {shapes[name]}" for name in wrong],
+    }
+    return "; ".join(
+        f"{kind}: {some_of(names, most=_SHOWN)}" for kind, names in told.items() if names
+    )
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() and len(name) <= _LONGEST_NAME else reprlib.repr(name)
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -206,8 +237,8 @@ def _pretrained(model: Model, name: str) -> StateDict:
         return _with_todays_names(entry.load())
 
 
-def _read(file: Path) -> StateDict:
-    if not file.is_file():
+def _read(file: Path, model: Model, image_size: tuple[int, int]) -> StateDict:
+    if not os.path.isfile(file):  # noqa: PTH113 - of any text
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
     damaged = f"weights file {str(file)!r} cannot be read as plain tensors"
     expected = "expected a state dict saved by torch.save, or a .safetensors file"
@@ -217,26 +248,63 @@ def _read(file: Path) -> StateDict:
             content: Any = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or not (content := _unwrapped(content)):
+    if not isinstance(content, dict) or not content:
         raise WeightsError(
             f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
             f"save it with torch.save(model.state_dict(), FILE)"
         )
-    tensors = {
-        str(name): value
-        for name, value in content.items()
-        if torch.is_tensor(value) and name != _AVERAGING_COUNTER
+    known = traced(model, image_size).root.state_dict().keys()
+    states = [_with_todays_names(_tensors(each)) for each in _dictionaries(content, set())]
+    state, prefix = max(
+        ((each, _prefix(each, known)) for each in states),
+        key=lambda pair: sum(f"{pair[1]}{name}" in pair[0] for name in known),
+    )
+    own = {
+        name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)
     }
-    added = min((len(name) - len(_PREFIXES.sub("", name)) for name in tensors), default=0)
-    return _with_todays_names({name[added:]: tensor for name, tensor in tensors.items()})
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefix)} | own
 
 
-def _unwrapped(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the state dict inside the dictionaries that training scripts save."""
+def _dictionaries(content: dict[Any, Any], seen: set[int]) -> Iterator[dict[Any, Any]]:
+    """Yield the dictionaries that training scripts wrap in each other, the inner ones first."""
+    seen.add(id(content))
     for name in _WRAPPERS:
-        if isinstance(content.get(name), dict):
-            return _unwrapped(content[name])
-    return content
+        inner = content.get(name)
+        if isinstance(inner, dict) and id(inner) not in seen:
+            yield from _dictionaries(inner, seen)
+    yield content
+
+
+def _tensors(content: Mapping[Any, Any]) -> StateDict:
+    return {str(name): each for name, each in content.items() if torch.is_tensor(each)}
+
+
+def _prefix(state: StateDict, known: Collection[str]) -> str:
+    """Return the prefix with which most known names are in a state dict; the shortest of equals.
+
+    If none is, as with another architecture, return the one that all names have in common.
+    """
+    found = Counter(prefix for name in state for prefix in _prefixes(name))
+    fitting = {each: sum(f"{each}{name}" in state for name in known) for each in found}
+    best = max(fitting.values(), default=0)
+    if not best:
+        return max((each for each in found if found[each] == len(state)), key=len, default="")
+    return min((each for each in found if fitting[each] == best), key=_rank)
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield the beginnings of a tensor's name that wrappers may have added."""
+    prefix = ""
+    yield prefix
+    for word in name.split(".")[:-1]:
+        if word not in _PREFIXES:
+            return
+        prefix += f"{word}."
+        yield prefix
+
+
+def _rank(prefix: str) -> list[int]:
+    return [_PREFIXES.index(word) for word in prefix.split(".")[:-1]]
 
 
 def _with_todays_names(state: StateDict) -> StateDict:
