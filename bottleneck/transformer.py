@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from filelock import FileLock
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from bottleneck.bases.frozen import FrozenBase
@@ -18,6 +17,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError, PathMissingError, UsageError
 from bottleneck.extract import fill_banks
 from bottleneck.images import ImageSet
+from bottleneck.locks import locked
 from bottleneck.pooling import check_pool, pool, pooled_shape
 from bottleneck.settings import ExtractSettings
 
@@ -156,7 +156,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             settings = self._settings()
             cache.check_writable()
             # Folds overlap: processes that start together would compute the same images.
-            with _ALONE, FileLock(cache.root / f".{bank.name}.lock"):
+            with _ALONE, locked(cache.root / f".{bank.name}.held"):
                 bad = fill_banks(images, FrozenBase(settings), cache, settings).bad
             _refuse(
                 {path: bad[digest] for path, digest in digest_of.items() if digest in bad}, paths

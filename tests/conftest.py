@@ -1,8 +1,10 @@
 """Fixtures: real photographs, real weights, and the command line run in this process."""
 
 import os
+import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,6 +183,30 @@ def calls(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(FrozenBase, "__call__", counting)
     return counted
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder so that nothing can be written; other users than root lose the permission."""
+    if os.geteuid():
+        found = [folder, *(path for path in folder.rglob("*") if not path.is_symlink())]
+        modes = [(path, path.stat().st_mode) for path in found]
+        for path, mode in modes:
+            path.chmod(mode & ~0o222)
+        try:
+            yield
+        finally:
+            for path, mode in modes:
+                path.chmod(mode)
+        return
+    bound = subprocess.run(["mount", "--bind", folder, folder], check=False, capture_output=True)
+    if bound.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import layer_record, run_record
+from conftest import crops, layer_record, read_only, run_record
 
 from bottleneck import Cache
 from bottleneck.cache import Bank, compact_bank, drop_layer, find_prunable, prune, verify_cache
@@ -293,3 +293,79 @@ def test_a_record_in_our_name_with_other_content_is_not_read(tmp_path):
     cache.record_run(run_record())
     write_json(tmp_path / "runs/20260101T000000000000-abcd.json", {"loss": 1})
     assert len(cache.runs()) == 1
+
+
+EXTRACT = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--image-size", "64")
+READING = {
+    "ls": ("cache", "ls"),
+    "info": ("cache", "info", "squeezenet"),
+    "verify": ("cache", "verify"),
+    "deep": ("cache", "verify", "--deep"),
+    "dry-run": ("cache", "prune", "--older-than", "0h", "--dry-run"),
+    "export": ("cache", "export", "../out.npz"),
+    "evaluate": ("evaluate", "--head", "one"),
+    "evaluate fine-tuned": ("evaluate", "--head", "fine"),
+    "predict": ("predict", "data", "--head", "one"),
+    "predict fine-tuned": ("predict", "data", "--head", "fine"),
+    "advise": ("advise", "--repeats", "1", "--jobs", "1"),
+    "leaderboard": ("leaderboard",),
+    "known sweep": ("sweep", "--clf", "lda", "--cv", "2", "--jobs", "1"),
+    "sweep": ("sweep", "--clf", "centroid", "--cv", "2", "--jobs", "1", "--log", "../new.sqlite"),
+    "fit": ("fit-head", "--C", "1", "--heads", "../heads"),
+    "finetune": ("finetune", "--head", "heads/one", "--heads", "../heads", "--name", "new",
+                 "--unfreeze", "features.12", "--epochs", "1", "--batch-size", "8"),
+}  # fmt: skip
+WRITING = {
+    "extract": ((*EXTRACT, "--pool", "avg"), "cannot write to the cache folder"),
+    "other layer": ((*EXTRACT, "--layer", "features.7"), "cannot write to the cache folder"),
+    "compact": (("cache", "compact"), "cannot be changed (Read-only file system)"),
+    "prune": (("cache", "prune", "--older-than", "0h"), "cannot be changed (Read-only file"),
+    "fit": (("fit-head", "--C", "1"), "cannot be saved as 'heads/"),
+    "import": (("cache", "import", "../out.npz"), "cannot write to the cache folder"),
+    "new sweep": (("sweep", "--clf", "knn", "--cv", "2", "--jobs", "1"), "cannot be used"),
+    "finetune": ((*READING["finetune"][:3], *READING["finetune"][5:]), "cannot be"),
+}
+
+
+@pytest.mark.ci
+def test_what_only_reads_works_where_nothing_can_be_written(
+    tmp_path, bottleneck, monkeypatch, calls
+):
+    """And what writes is refused before anything is computed. (40 s)"""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    images = iter(crops(52))
+    for split, count in (("train", 20), ("val", 3), ("test", 3)):
+        for label in ("dark", "light"):
+            Path("data", split, label).mkdir(parents=True)
+            for number in range(count):
+                next(images).save(Path("data", split, label, f"{number}.png"))
+    for command in (
+        (*EXTRACT, "--pool", "avg"),
+        ("fit-head", "--C", "1", "--name", "one"),
+        READING["known sweep"],
+        (*READING["finetune"][:3], "--name", "fine", *READING["finetune"][7:]),
+        ("evaluate", "--head", "fine"),
+    ):
+        assert bottleneck(*command).code == 0, command
+    for path in place.glob("heads/*/evaluation-*"):
+        path.unlink()
+    before = content_of(place)
+    with read_only(place):
+        monkeypatch.chdir(place)  # what is mounted there now
+        for name, command in READING.items():
+            finished = bottleneck(*command)
+            assert finished.code == 0, (name, finished.err)
+            assert finished.out, name
+            unsaved = "could not be saved (Read-only file system)" in finished.err
+            assert unsaved is name.startswith("evaluate"), (name, finished.err)
+        for name, (command, message) in WRITING.items():
+            calls.clear()
+            finished = bottleneck(*command)
+            assert finished.code == 1, (name, finished.err)
+            assert message in finished.err, (name, finished.err)
+            assert finished.err.count("error:") == 1, name
+            assert sum(calls) <= 3 or name == "finetune", name  # the canary at most
+    monkeypatch.chdir(tmp_path)
+    assert content_of(place) == before

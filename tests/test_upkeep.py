@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 import pytest
 from conftest import layer_record, run_record
-from filelock import FileLock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -32,6 +31,7 @@ from bottleneck.cache import (
     writer,
 )
 from bottleneck.cache import verify as verifying
+from bottleneck.cache.own import PARTS_LOCK
 from bottleneck.errors import (
     CacheError,
     DamagedError,
@@ -41,6 +41,7 @@ from bottleneck.errors import (
 )
 from bottleneck.extract import recheck, recheck_banks
 from bottleneck.files import write_json
+from bottleneck.locks import locked
 from bottleneck.records import BankRecord
 
 FINGERPRINT = "ab" * 32
@@ -497,8 +498,8 @@ def test_two_compactions_do_not_meet(tmp_path):
     bank = make_bank(tmp_path)
     fill(bank, range(5))
     with (
-        FileLock(bank.path / ".compact.lock"),
-        pytest.raises(CacheError, match="replaced by another process"),
+        locked(bank.path / PARTS_LOCK),
+        pytest.raises(CacheError, match=rf"being replaced by process {os.getpid()} on \S+; run"),
     ):
         compact_bank(bank)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from filelock import FileLock
 
 from bottleneck.cache import writer as writers
-from bottleneck.cache.own import is_partial, open_part
+from bottleneck.cache.own import INFO_LOCK, is_partial, open_part
 from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
 from bottleneck.cache.writer import PartWriter, digest_rows, shows, view_file_content
 from bottleneck.errors import CacheError, UsageError
 from bottleneck.files import atomic_write, remove_stale
+from bottleneck.locks import locked
 from bottleneck.records import BankRecord, read_record, write_record
 
 __all__ = ["Bank"]
@@ -125,7 +125,7 @@ class Bank:
         """Lock ``bank.json`` against other processes, only for as long as a rename takes."""
         with errors_of(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / ".bank.json.lock"):
+            with locked(self.path / INFO_LOCK):
                 yield
 
     def part_files(self) -> list[Path]:

@@ -10,6 +10,8 @@ from bottleneck.errors import CacheError, DamagedError
 from bottleneck.files import leftover_of
 
 __all__ = [
+    "INFO_LOCK",
+    "PARTS_LOCK",
     "is_bank",
     "is_leftover",
     "is_linked",
@@ -25,7 +27,15 @@ _LEFTOVER_NAME = re.compile(r"\.pruned-.*-[0-9a-f]{12}-[0-9a-f]{8}", re.DOTALL)
 """Of a bank that an earlier version was removing when it was killed."""
 _RUN_NAME = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{4}\.json")
 _INFO = "bank.json"
-_OTHERS = ("features.h5", ".bank.json.lock", ".compact.lock")
+INFO_LOCK, PARTS_LOCK = ".bank.json.held", ".compact.held"
+"""Locks of ``bank.json`` and of the removal of parts."""
+_OLD_LOCKS = (".bank.json.lock", ".compact.lock")
+"""Of earlier versions."""
+_OTHERS = {
+    "features.h5",
+    *(INFO_LOCK, PARTS_LOCK, *_OLD_LOCKS),
+    *(f"{name}.takeover" for name in (INFO_LOCK, PARTS_LOCK)),
+}
 _HEAD_BYTES = 2**16
 """Enough for the attributes of a part and the first keys of a record."""
 

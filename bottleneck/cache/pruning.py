@@ -200,12 +200,15 @@ def _remove(folder: Path) -> list[Path]:
         if folder.is_symlink():
             folder.unlink()
             return []
+        parts, info = folder / "parts", folder / "bank.json"
         for path in own_files(folder):
-            path.unlink(missing_ok=True)
-        for empty in (folder / "parts", folder):
-            with suppress(OSError):  # there is more in it, or it is not there
-                empty.rmdir()
-        parts = folder / "parts"
+            if path != info:
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # there is more in it, or it is not there
+            parts.rmdir()
+        info.unlink(missing_ok=True)  # last: without it the rest is not known to be a bank
+        with suppress(OSError):
+            folder.rmdir()
         inside = [parts] if parts.is_dir() and not parts.is_symlink() else []
         found = [path for place in (*inside, folder) for path in sorted(place.iterdir())]
         return [path for path in found if path not in inside]

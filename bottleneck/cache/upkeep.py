@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from bottleneck.cache import writer as writers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.layout import compression_options
+from bottleneck.cache.own import PARTS_LOCK
 from bottleneck.cache.parts import Part, RowIndex
 from bottleneck.errors import CacheError
+from bottleneck.locks import Check, LockHeldError, locked
 
 __all__ = ["Compaction", "alone", "compact_bank", "drop_layer"]
 
@@ -68,7 +69,7 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
         A part is damaged, a new part cannot be written, or another compaction is running.
     """
     compression_options(compress or "none", np.empty((1, 1)))  # refused before any work
-    with alone(bank):
+    with alone(bank) as held:
         parts, size = bank.parts(), bank.size
         kept = _first_rows(parts)
         for (layers, target), group in _by_kind(parts, compress).items():
@@ -80,7 +81,7 @@ def compact_bank(bank: Bank, *, compress: str | None = None) -> Compaction:
                     if part not in chosen and part.path.exists():
                         part.check_content()
             if wrong or len(chosen) > 1:
-                _replace(bank, {part: kept[part] for part in chosen}, layers, target)
+                _replace(bank, {part: kept[part] for part in chosen}, layers, target, held)
         return Compaction(bank.name, len(parts), len(bank.parts()), size, bank.size)
 
 
@@ -99,12 +100,12 @@ def drop_layer(bank: Bank, layer: str) -> None:
     CacheError
         As for `compact_bank`.
     """
-    with alone(bank):
+    with alone(bank) as held:
         for (layers, compress), group in _by_kind(bank.parts()).items():
             if layer in layers:
                 others = [name for name in layers if name != layer]
                 everything = {part: np.arange(part.rows) for part in group}
-                _replace(bank, everything, others, compress)
+                _replace(bank, everything, others, compress, held)
         if bank.describes(layer):
             bank.forget_layer(layer)
 
@@ -121,8 +122,8 @@ def _by_kind(
 
 
 @contextmanager
-def alone(bank: Bank) -> Iterator[None]:
-    """Lock a bank against other removals of parts, until the block or the process ends.
+def alone(bank: Bank) -> Iterator[Check]:
+    """Lock a bank against other removals of parts.
 
     Parameters
     ----------
@@ -131,12 +132,14 @@ def alone(bank: Bank) -> Iterator[None]:
 
     Yields
     ------
-    None
+    callable
+        As for `bottleneck.locks.locked`.
 
     Raises
     ------
     CacheError
-        Another process removes parts, or the parts are elsewhere, behind a link.
+        Another process removes parts, the bank cannot be written, or its parts are elsewhere,
+        behind a link.
     """
     if bank.is_linked:
         raise CacheError(
@@ -144,19 +147,25 @@ def alone(bank: Bank) -> Iterator[None]:
             f"nothing is removed behind a link; run the command on the cache folder that the bank "
             f"itself is in"
         )
-    lock = FileLock(bank.path / ".compact.lock", timeout=0)
     try:
-        with lock:
-            yield
-    except Timeout:
+        with locked(bank.path / PARTS_LOCK, wait=False) as held:
+            yield held
+    except LockHeldError as error:
         raise CacheError(
-            f"parts of bank {bank.name} are being replaced by another process; run the command "
-            f"again when it is done"
+            f"parts of bank {bank.name} are being replaced by {error}; run the command again when "
+            f"it is done"
         ) from None
     except FileNotFoundError as error:
         raise CacheError(
             f"{error.filename or 'a part'} vanished while bank {bank.name} was being compacted; "
             f"run the command again"
+        ) from error
+    except OSError as error:
+        if isinstance(error, CacheError):
+            raise
+        raise CacheError(
+            f"bank {bank.name} cannot be changed ({error.strerror}); check free disk space and "
+            f"permissions"
         ) from error
 
 
@@ -169,7 +178,7 @@ def _first_rows(parts: Sequence[Part]) -> _Rows:
     return {part: np.flatnonzero(mask) for part, mask in first.items()}
 
 
-def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -> None:
+def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str, held: Check) -> None:
     """Write some layers of the kept rows to new parts, and remove the old parts."""
     if layers:
         first = next(iter(parts))
@@ -188,5 +197,10 @@ def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str) -
                     writer.append(part.digests[rows], features, views=part.views[rows])
     old = [part.path for part in parts]
     bank.rebuild_view_file(without=old)
+    if not held():
+        raise CacheError(
+            f"another process has begun to replace parts of bank {bank.name}, as this one stood "
+            f"still; nothing was lost: run the command again when it is done"
+        )
     for path in old:
         path.unlink(missing_ok=True)

@@ -55,18 +55,26 @@ def evaluate(
     limit = options.memory_of(None)
     features = bottleneck.features_of(source, store, split=split, memory=limit, seen=fitted.seen)
     evaluation = bottleneck.evaluate_head(fitted, features, split)
-    evaluation.save(folder / f"evaluation-{split}.json")
-    if picture:
-        from bottleneck.pictures import draw_confusion_matrix
-
-        draw_confusion_matrix(evaluation, folder.name, picture)
-        note(f"confusion matrix drawn to {picture}")
     notes.note_features(features.images, [source], [split])
     notes.note_unseen(features, fitted, split)
     title = f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
     show(content, lambda: _print_evaluation(title, evaluation))
+    _save_evaluation(evaluation, folder / f"evaluation-{split}.json")
+    if picture:
+        from bottleneck.pictures import draw_confusion_matrix
+
+        draw_confusion_matrix(evaluation, folder.name, picture)
+        note(f"confusion matrix drawn to {picture}")
     return evaluation
+
+
+def _save_evaluation(evaluation: "Evaluation", file: Path) -> None:
+    """Save an evaluation, unless the head's folder can only be read."""
+    try:
+        evaluation.save(file)
+    except OSError as error:
+        note(f"note: {str(file)!r} could not be saved ({error.strerror})")
 
 
 def _print_evaluation(title: str, evaluation: "Evaluation") -> None:

@@ -39,14 +39,17 @@ def fit_head(
     memory: options.Memory = None,
 ) -> Any:
     """Fit a classifier on the features of the cache's last extraction."""
+    from bottleneck.heads import check_head_folder
+
     check_for_mlp(settings.clf, [name for name, file in vars(epochs).items() if file])
     options.check_picture(epochs.picture)
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
     features = bottleneck.load_features(store, chosen, memory=limit)
+    folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
+    check_head_folder(folder)
     alike = notes.find_alike(features.images) if near_duplicates else {}
     with progress_shown(unit="epochs") as progress:
         head = bottleneck.fit_head(features, settings, progress=progress)
-    folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     replaced = folder.exists()
     head.save(folder)
     if settings.clf == "mlp":

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,6 +96,7 @@ def extract_features(
     cache = Cache(cache)
     set_file = cache.set_file(images.name)
     check_replaceable(set_file)
+    cache.check_writable()
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)
@@ -199,7 +200,8 @@ def fill_banks(
     """
     targets = find_targets(base, cache, settings)
     plans = plan_extraction(images, targets)
-    cache.check_writable()
+    if any(plan.tasks for plan in plans):
+        cache.check_writable()
     all_rows, all_bytes, bad, remarks = [], 0, dict[str, str](), Remarks()
     for plan, target in zip(plans, targets, strict=True):
         good = plan.only({item.digest for item in plan.items} - bad.keys())
@@ -264,7 +266,8 @@ def carry_out(
             target.refresh()
         raise
     _check_complete(plan, target, bad)
-    target.refresh()
+    with nullcontext() if plan.tasks else suppress(CacheError):  # a cache that can only be read
+        target.refresh()
     return rows, written, bad
 
 

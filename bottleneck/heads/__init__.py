@@ -8,7 +8,7 @@ safetensors and JSON.
 
 from bottleneck.heads.fit import cross_validate, fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head
-from bottleneck.heads.names import head_names
+from bottleneck.heads.names import check_head_folder, head_names
 from bottleneck.heads.recipes import C_GRID, MLP, RECIPES
 from bottleneck.heads.scoring import calibration_error
 
@@ -18,6 +18,7 @@ __all__ = [
     "RECIPES",
     "Head",
     "calibration_error",
+    "check_head_folder",
     "cross_validate",
     "find_head",
     "fit_head",

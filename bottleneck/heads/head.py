@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +20,9 @@ from bottleneck.heads.models import Model
 from bottleneck.heads.names import (
     HISTORY_FILE,
     METADATA_FILE,
-    MODEL_FILE,
     SEEN_FILE,
     WEIGHTS_FILE,
+    check_head_folder,
     head_names,
     is_of_head,
     no_head,
@@ -177,13 +176,7 @@ class Head(HeadFacts):
             The folder cannot be written.
         """
         target = Path(folder)
-        own = [target / name for name in (METADATA_FILE, WEIGHTS_FILE, MODEL_FILE)]
-        empty = target.is_dir() and not any(target.iterdir())
-        if os.path.lexists(target) and not empty and not any(path.is_file() for path in own):
-            raise UsageError(
-                f"{str(target)!r} already exists and is not a head folder; choose another name for "
-                f"the head"
-            )
+        check_head_folder(target)
         try:
             with replaced_folder(target, is_of_head) as new:
                 self.write_into(new)

@@ -1,10 +1,11 @@
 """The names of saved heads and of their files."""
 
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bottleneck.arguments import checked
-from bottleneck.errors import UnknownNameError, did_you_mean
+from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.folders import is_leftover, restore_in
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "MODEL_FILE",
     "SEEN_FILE",
     "WEIGHTS_FILE",
+    "check_head_folder",
     "head_names",
     "is_of_head",
     "no_head",
@@ -42,6 +44,37 @@ def is_of_head(name: str) -> bool:
     """
     own = (METADATA_FILE, WEIGHTS_FILE, HISTORY_FILE, SEEN_FILE)
     return name in own or fnmatchcase(name, _EVALUATION_FILES)
+
+
+def check_head_folder(folder: Path) -> None:
+    """Check that a head can be saved in a folder, before it is fitted.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder, which need not exist.
+
+    Raises
+    ------
+    UsageError
+        It already exists and is not a head folder.
+    DataError
+        It cannot be written.
+    """
+    own = [folder / name for name in (METADATA_FILE, WEIGHTS_FILE, MODEL_FILE)]
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if os.path.lexists(folder) and not empty and not any(path.is_file() for path in own):
+        raise UsageError(
+            f"{str(folder)!r} already exists and is not a head folder; choose another name for "
+            f"the head"
+        )
+    above = folder.resolve().parent
+    place = next(path for path in (above, *above.parents) if os.path.lexists(path))
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise DataError(
+            f"the head cannot be saved as {str(folder)!r}, as {str(place)!r} cannot be written; "
+            f"choose another folder with `heads`"
+        )
 
 
 @checked
