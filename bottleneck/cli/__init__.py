@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         The command has failed, or was stopped by a signal; its code is the exit status.
     """
+    # Pillow's remarks on damaged files, whose images are used or listed as bad.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         with _signals_end_it():
             app(None if arguments is None else list(arguments))

@@ -1,5 +1,6 @@
 """Notes on images, weights and training that several commands print."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -72,7 +73,8 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
     if rejected:
         note(f"{len(rejected)} images could not be used:")
     for image in rejected:
-        note(f"  {image.path}: {image.reason}")
+        told = re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", image.reason)
+        note(f"  {image.path}: {told}")
 
 
 def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:

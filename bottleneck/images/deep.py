@@ -16,6 +16,12 @@ __all__ = ["eight_bits", "image_of", "png_samples", "ppm_samples", "significant"
 _MOST = 65535
 _EIGHT_BITS = 255
 _SIXTEEN = 16
+_SHORT = 2
+"""Bytes of a number of 16 bits."""
+_RATIO = 1100
+"""What deflate compresses to a byte at most; zstd and lzma do better with empty pixels only."""
+_SMALL = 2**26
+"""Bytes of samples that are decoded whatever their file's size."""
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 """Values of TIFF's ExtraSamples: transparency, which colours are or are not multiplied by."""
 _INVERTED, _PALETTE, _CMYK = 0, 3, 5
@@ -59,20 +65,29 @@ def eight_bits(
             f"{8 * samples.itemsize}-bit {kind}pixels have no defined range; give the value of "
             f"white with `max_value`, or convert to 8 or 16 bits"
         )
-    if samples.size and not (np.isfinite(samples).all() and samples.min() >= 0):
+    least, most = (samples.min(), samples.max()) if samples.size else (0, 0)
+    if not (least >= 0 and np.isfinite(most)):  # nan is neither
         raise BadImageError("pixels are negative or not finite; convert to 8 or 16 bits")
-    if stated and samples.size and samples.max() > top:
+    if stated and most > top:
         raise BadImageError(
-            f"pixels of up to {samples.max():g} exceed the {top:g} that {stated} states; give the "
-            f"value of white with `max_value`"
+            f"pixels of up to {most:g} exceed the {top:g} that {stated} states; give the value of "
+            f"white with `max_value`"
         )
     if samples.dtype.kind == "f":
-        scaled = np.rint(np.minimum(samples.astype(np.float64) / top, 1) * _EIGHT_BITS)
+        found = np.minimum(samples / np.float64(top), 1) * _EIGHT_BITS
+        scaled = np.rint(found, out=found).astype(np.uint8)
+    elif samples.itemsize <= _SHORT:  # a table of all numbers is faster than arithmetic
+        scaled = _scaled_whole(np.arange(int(most) + 1), int(top))[samples.astype(np.uint16)]
     else:
-        whole, most = np.minimum(samples.astype(np.uint64), int(top)), int(top)
-        scaled = (whole * _EIGHT_BITS + most // 2) // most
-    found: np.ndarray = scaled.astype(np.uint8)
-    return _EIGHT_BITS - found if inverted else found
+        scaled = _scaled_whole(samples, int(top))
+    result: np.ndarray = _EIGHT_BITS - scaled if inverted else scaled
+    return result
+
+
+def _scaled_whole(samples: np.ndarray, white: int) -> np.ndarray:
+    whole = np.minimum(samples.astype(np.uint64), white)
+    scaled: np.ndarray = ((whole * _EIGHT_BITS + white // 2) // white).astype(np.uint8)
+    return scaled
 
 
 def image_of(samples: np.ndarray, extra: int = _UNASSOCIATED, *, cmyk: bool = False) -> Image.Image:
@@ -137,6 +152,11 @@ def tiff_samples(data: bytes, header: TiffHeader, max_value: int | None) -> Imag
         tifffile = import_extra("tifffile", _NEEDS, _PACKAGES)
     except MissingExtraError as error:
         raise BadImageError(str(error)) from error
+    stored = header.height * header.width * sum(header.bits) // 8
+    if stored > max(_SMALL, _RATIO * len(data)):
+        raise BadImageError(
+            f"{header.width} x {header.height} pixels cannot be in a file of {len(data):,} bytes"
+        )
     logger = logging.getLogger("tifffile")
     if not logger.handlers:  # without any, Python would print its warnings
         logger.addHandler(logging.NullHandler())
@@ -148,7 +168,7 @@ def tiff_samples(data: bytes, header: TiffHeader, max_value: int | None) -> Imag
     except BadImageError:
         raise
     except Exception as error:  # whatever it meets in damaged bytes
-        if "imagecodecs" in str(error):
+        if isinstance(error, ImportError) or "imagecodecs" in str(error):
             raise BadImageError(f"{_NEEDS} needs {_PACKAGES}; run 'pip install {_PACKAGES}'") from (
                 error
             )
@@ -200,15 +220,17 @@ def png_samples(data: bytes) -> np.ndarray:
 
     Raises
     ------
+    BadImageError
+        imagecodecs is not installed.
     RuntimeError
         The file is damaged.
     """
-    import torch
-    from torchvision.io import ImageReadMode, decode_png
-
-    stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    found: np.ndarray = decode_png(stored, ImageReadMode.UNCHANGED).numpy()
-    return np.moveaxis(found, 0, -1)
+    try:
+        codecs = import_extra("imagecodecs", "scaling the colours of a 16-bit PNG", "imagecodecs")
+    except MissingExtraError as error:
+        raise BadImageError(str(error)) from error
+    found: np.ndarray = codecs.png_decode(data)
+    return found
 
 
 def significant(samples: np.ndarray, bits: int) -> int:

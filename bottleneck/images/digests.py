@@ -77,8 +77,8 @@ def _check_size(file: BinaryIO, max_bytes: int) -> None:
         raise BadImageError("the file is empty")
     if size > max_bytes:
         raise BadImageError(
-            f"the file has {size / 1e6:,.0f} MB, more than the limit of {max_bytes / 1e6:,.0f} MB; "
-            f"raise it with `max_bytes`"
+            f"the file has {size:,} bytes, more than the limit of {max_bytes:,}; raise it with "
+            f"`max_bytes`"
         )
 
 

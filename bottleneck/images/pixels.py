@@ -29,6 +29,8 @@ MAX_PIXELS = 178_956_970
 _TURNED = range(5, 9)
 """Number of the first EXIF orientation that swaps height and width; all later ones do, too."""
 _SIXTEEN = 16
+_ZSTD = 50000
+"""TIFF's compression that some builds of Pillow lack."""
 _DEEP_WHITE = 2**16 - 1
 _WIDE = 257
 """White of 16 bits, divided by that of 8."""
@@ -201,12 +203,16 @@ def _decode_deep_png(data: bytes, opened: Any, max_value: int | None) -> Decoded
     """Decode a PNG file of 16 bits."""
     _, bits = png_bits(io.BytesIO(data))
     grey, pages = opened.mode.startswith("I"), _has_pages(opened)
-    if max_value is None and bits == _SIXTEEN:
-        found = np.asarray(opened)
-        brightest = int(found.max()) if grey else int(found.max()) * _WIDE
-        return Decoded(_upright_rgb(opened), pages, brightest)
+    found = np.asarray(opened)
+    colours = found[..., :-1] if opened.mode.endswith("A") else found
+    fits = found.max(initial=0) <= (2**bits - 1) >> (
+        0 if grey else 8
+    )  # else it is in the high bits
+    if max_value is None and (bits == _SIXTEEN or not fits):
+        told = int(colours.max(initial=0)) * (1 if grey else _WIDE)
+        return Decoded(_upright_rgb(opened), pages, told if bits == _SIXTEEN else None)
     orientation = _orientation(opened)
-    samples = np.asarray(opened) if grey else png_samples(data)
+    samples = found if grey else png_samples(data)
     image = image_of(eight_bits(samples, max_value or significant(samples, bits)))
     return Decoded(_upright(_rgb(image), orientation), pages)
 
@@ -224,10 +230,15 @@ def _decode_tiff(data: bytes, reader: Any, max_value: int | None, max_pixels: in
     _check_pixels(header.tile, 1, max_pixels)
     right = header.right and not (header.deep and max_value is not None)
     if right or (header.grey and header.supported):
-        with suppress(SyntaxError):  # Pillow does not know the kind
+        try:
             with reader(io.BytesIO(data)) as opened:
                 opened.load()
             return _with_pillow(opened, header, max_value)
+        except SyntaxError:  # Pillow does not know the kind
+            pass
+        except OSError:
+            if header.compression != _ZSTD:
+                raise
     turned = _rgb(tiff_samples(data, header, max_value))
     return Decoded(_upright(turned, header.orientation), header.pages)
 
