@@ -1,7 +1,13 @@
 """Join the labels of an image set to the rows of a bank by digest: X, y, groups and splits."""
 
 from bottleneck.features.rows import Features, StreamedRows, features_of, free_memory, load_features
-from bottleneck.features.selection import check_layers, select_features, select_layers, vectors
+from bottleneck.features.selection import (
+    check_layers,
+    matching_layers,
+    select_features,
+    select_layers,
+    vectors,
+)
 from bottleneck.images import SPLITS
 
 __all__ = [
@@ -12,6 +18,7 @@ __all__ = [
     "features_of",
     "free_memory",
     "load_features",
+    "matching_layers",
     "select_features",
     "select_layers",
     "vectors",

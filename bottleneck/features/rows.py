@@ -151,7 +151,7 @@ class Features:
         if self.y is None:
             raise DataError(
                 f"image set {self.images.name!r} has no labels; expected one folder per class, or "
-                f"a manifest with labels: extract such a set"
+                f"a manifest with labels: run 'bottleneck extract' on such a set"
             )
         return self.y
 
@@ -167,7 +167,7 @@ class Features:
         if not len(found):
             raise DataError(
                 f"image set {self.images.name!r} has no train images to fit a classifier on; add "
-                f"a train folder and extract again"
+                f"a train folder and run 'bottleneck extract' again"
             )
         return found
 
@@ -329,13 +329,14 @@ def features_of(
     if runs and runs[-1].image_set_digest != features.images.digest_of():
         raise DataError(
             f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
-            f"extraction; extract again"
+            f"extraction; run 'bottleneck extract' again"
         )
     known = source.split_digests or {}
     if any(features.images.digest_of(name) != known.get(name) for name in ("train", "val")):
         raise DataError(
             f"the training images of {selection.image_set!r} have changed since the head was "
-            f"fitted, or it was fitted on others, too; fit it again, so that no image is both "
+            f"fitted, or it was fitted on others, too; run 'bottleneck fit-head' again, so that no "
+            f"image is both "
             f"trained on and held out"
         )
     return features
