@@ -301,6 +301,14 @@ def head_names(folder: str | Path) -> list[str]:
     return sorted(path.parent.name for path in Path(folder).glob(f"[!.]*/{_METADATA_FILE}"))
 
 
+def _age(file: Path) -> tuple[str, int]:
+    """Return a key that sorts heads by the time at which they were saved."""
+    saved = file.stat().st_mtime_ns
+    with suppress(DataError):  # one that cannot be read may still be the newest
+        return read_record(file, HeadRecord).created, saved
+    return datetime.fromtimestamp(saved // 10**9, UTC).isoformat(timespec="seconds"), saved
+
+
 def _no_head(name: str, folder: Path) -> UnknownNameError:
     near = did_you_mean(Path(name).name, head_names(folder))
     return UnknownNameError(
@@ -310,7 +318,7 @@ def _no_head(name: str, folder: Path) -> UnknownNameError:
 
 @checked
 def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path, Head]:
-    """Load a head by its name or path, or the only head in a folder.
+    """Load a head by its name or path, or the newest head in a folder.
 
     Parameters
     ----------
@@ -328,21 +336,14 @@ def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path,
     ------
     DataError
         The folder has no heads, or the head cannot be read.
-    UsageError
-        The folder has several heads and no name was given.
     UnknownNameError
         There is no head of that name.
     """
     if name is None:
-        names = head_names(folder)
-        if not names:
+        files = [Path(folder, each, _METADATA_FILE) for each in head_names(folder)]
+        if not files:
             raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' creates one")
-        if len(names) > 1:
-            raise UsageError(
-                f"{str(folder)!r} has {len(names)} heads: {', '.join(names)}; choose one with "
-                f"`head`"
-            )
-        name = names[0]
+        name = max(files, key=_age).parent.name
     for path in (Path(folder, name), Path(name)):
         if (path / _METADATA_FILE).is_file():
             return path, Head.load(path)

@@ -141,6 +141,8 @@ class ImageSet:
     def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
         """Read unlabelled images: files as given, and all images in folders and below.
 
+        A file that is given twice is in the set twice.
+
         Raises
         ------
         PathMissingError
@@ -158,7 +160,7 @@ class ImageSet:
             ignored += others
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        return cls(name, *digest_all(list(dict.fromkeys(files))), tuple(dict.fromkeys(ignored)))
+        return cls(name, *digest_all(files), tuple(dict.fromkeys(ignored)))
 
     @classmethod
     def from_rows(cls, name: str, rows: Iterable[Mapping[str, str]]) -> Self:
@@ -193,7 +195,8 @@ class ImageSet:
                 return cls.from_rows(path.stem, csv.DictReader(stream))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(
-                f"the image set {str(path)!r} cannot be read ({error}); extract it again"
+                f"the image set {str(path)!r} cannot be read ({error}); "
+                f"run 'bottleneck extract' again"
             ) from error
 
     def write_csv(self, file: str | Path) -> None:
