@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bottleneck.bases.frozen import FrozenBase as FrozenBase
     from bottleneck.cache import Cache as Cache
     from bottleneck.evaluate import evaluate_head as evaluate_head
+    from bottleneck.evaluate import misclassified as misclassified
     from bottleneck.experiments import ExperimentLog as ExperimentLog
     from bottleneck.extract import extract_features as extract_features
     from bottleneck.features import features_of as features_of
@@ -41,7 +42,7 @@ _NAMES = {
     "advise": "advise_on",
     "bases.frozen": "FrozenBase",
     "cache": "Cache",
-    "evaluate": "evaluate_head",
+    "evaluate": "evaluate_head misclassified",
     "experiments": "ExperimentLog",
     "extract": "extract_features",
     "features": "features_of load_features select_features select_layers",

@@ -111,8 +111,8 @@ def _wrong_type(what: str, kinds: Iterable[str], given: object) -> WrongTypeErro
 
 def find_layers(
     name: str, layers: Mapping[str, Iterable[str]], *, patterns: bool = False, whole: bool = False
-) -> tuple[str, ...]:
-    """Return the layers with a name, in order; none if the name is unknown.
+) -> dict[str, str]:
+    """Return the layers with a name, in order, and the name of each to show; none if unknown.
 
     Parameters
     ----------
@@ -128,8 +128,9 @@ def find_layers(
 
     Returns
     -------
-    tuple of str
-        The layers' own names.
+    dict of str to str
+        The layers' own names, and the given name of each; for a pattern, the alias, layer or module
+        that matches it.
     """
     known = {layer: (layer,) for layer in layers}
     known |= {alias: (layer,) for layer, aliases in layers.items() for alias in aliases}
@@ -141,7 +142,7 @@ def find_layers(
             modules[module] = (*modules.get(module, ()), layer) if whole else (layer,)
     for among in (known, modules):
         names = matching(among, name) if patterns else among.keys() & {name}
-        found = {layer for each in names for layer in among[each]}
+        found = {layer: each for each in names for layer in among[each]}  # aliases come last
         if found:
-            return tuple(layer for layer in layers if layer in found)
-    return ()
+            return {layer: found[layer] for layer in layers if layer in found}
+    return {}

@@ -15,7 +15,14 @@ from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, score_metrics
 from bottleneck.labels import Targets
 
-__all__ = ["ClassMetrics", "Evaluation", "evaluate_head"]
+__all__ = [
+    "ClassMetrics",
+    "Confusion",
+    "Evaluation",
+    "Misclassified",
+    "evaluate_head",
+    "misclassified",
+]
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,28 @@ class Evaluation:
         """
         return asdict(self)
 
+    def worst_confusions(self, most: int) -> "list[Confusion]":
+        """Return the pairs of classes that were confused most often.
+
+        Parameters
+        ----------
+        most : int
+            Maximum number of pairs.
+
+        Returns
+        -------
+        list of Confusion
+            The most frequent first; empty if images may have several classes.
+        """
+        names = [each.label for each in self.classes]
+        found = [
+            Confusion(names[row], names[column], count, count / sum(counts))
+            for row, counts in enumerate(self.confusion or [])
+            for column, count in enumerate(counts)
+            if count and column != row
+        ]
+        return sorted(found, key=lambda each: (-each.images, -each.share))[:most]
+
     def save(self, file: str | Path) -> None:
         """Write the evaluation as JSON, completely or not at all.
 
@@ -110,6 +139,88 @@ class Evaluation:
             The folder cannot be written.
         """
         atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one class that were given another.
+
+    Attributes
+    ----------
+    label, predicted : str
+        Their class, and the one that the head gave them.
+    images : int
+        Number of images.
+    share : float
+        Fraction of the images of their class.
+    """
+
+    label: str
+    predicted: str
+    images: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Misclassified:
+    """An image that a head gave another label.
+
+    Attributes
+    ----------
+    path : str
+        Path of the image at extraction.
+    label, predicted : str
+        Its label, and the one that the head gave it.
+    confidence : float
+        Probability of the given label; if images may have several classes, of the worst decision:
+        the largest probability of a class that is wrong, or of the absence of one that is right.
+    label_probability : float or None
+        Probability of its own label; None if images may have several classes.
+    """
+
+    path: str
+    label: str
+    predicted: str
+    confidence: float
+    label_probability: float | None
+
+
+@checked
+def misclassified(head: Head, features: Features, split: str = "test") -> list[Misclassified]:
+    """Return the images of a split that a head misclassifies, the most confident first.
+
+    Parameters
+    ----------
+    head, features, split : Head, Features, str
+        As for `evaluate_head`.
+
+    Returns
+    -------
+    list of Misclassified
+
+    Raises
+    ------
+    UsageError, WrongTypeError, DataError
+        As for `evaluate_head`.
+    """
+    held, targets, scores = _scored(head, features, split)
+    shares, given = head.probabilities(scores), head.labels(scores)
+    chosen = decide(scores, multilabel=targets.multilabel)
+    wrong = chosen != targets.indicators
+    doubts = np.where(chosen, shares, 1 - shares if targets.multilabel else 0.0)
+    found = [
+        Misclassified(
+            path=str(held.paths[place]),
+            label=str(held.labels[place]),
+            predicted=str(given[place]),
+            confidence=float(doubts[place][wrong[place]].max()),
+            label_probability=None
+            if targets.multilabel
+            else float(shares[place, targets.codes[place]]),
+        )
+        for place in np.flatnonzero(wrong.any(axis=1))
+    ]
+    return sorted(found, key=lambda each: -each.confidence)
 
 
 @checked
@@ -138,6 +249,14 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     DataError
         The split has no images, or contains a class that the head does not know.
     """
+    held, targets, scores = _scored(head, features, split)
+    leaks = int(np.isin(held.digests, features.images.leaks).sum())
+    metrics = score_metrics(head.link, scores, targets, head.temperature)
+    return _evaluated(split, leaks, targets, scores, metrics)
+
+
+def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targets, np.ndarray]:
+    """Return the images of a split, their labels, and their scores of shape (n, k)."""
     if not isinstance(features, Features):
         raise WrongTypeError(
             f"`features` must be Features, got {type(features).__name__}; give the result of "
@@ -154,11 +273,9 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"again, or choose another with `split`"
         )
     targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
-    leaks = int(np.isin(held.digests, features.images.leaks).sum())
     blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()
     scores = np.concatenate([head.decision_function(block) for block in blocks])
-    metrics = score_metrics(head.link, scores, targets, head.temperature)
-    return _evaluated(split, leaks, targets, scores, metrics)
+    return held, targets, scores
 
 
 def _evaluated(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,11 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
 """Of names below an axis, which have half of the picture's width."""
 _LONGEST_SIDE = 25.0
-_MOST_NUMBERS = 50
+_MOST_NUMBERS = 30
+_FONT, _SMALLEST_FONT = 10.0, 6.0
+"""Sizes of the names of classes, in points."""
+_POINTS_PER_INCH = 72
+_SHARE_OF_AXES = 0.75
 _SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
 """Long names below an axis."""
 
@@ -30,7 +35,8 @@ _SLANTED: Final[dict[str, Any]] = {"rotation": 45, "ha": "right", "rotation_mode
 def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path) -> Path:
     """Draw a confusion matrix as a picture.
 
-    Colours show fractions of a row; numbers, for up to 50 classes, count images.
+    Colours show fractions of a row; numbers, for up to 30 classes, count images. Of hundreds of
+    classes, only as many are named as can be read.
 
     Parameters
     ----------
@@ -70,12 +76,17 @@ def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path
         counts = np.array(evaluation.confusion)
         shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts if len(labels) <= _MOST_NUMBERS else []):
+        numbered: Iterable[Any] = np.argwhere(counts) if len(labels) <= _MOST_NUMBERS else []
+        for row, column in numbered:
             color = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half of it
-            axes.text(column, row, str(count), ha="center", va="center", color=color)
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
         crowded = sum(map(len, labels)) > _CHARACTERS_PER_INCH * side / 2
-        axes.set_xticks(range(len(labels)), labels, **(_SLANTED if crowded else {}))
-        axes.set_yticks(range(len(labels)), labels)
+        room = _POINTS_PER_INCH * _SHARE_OF_AXES * side / len(labels)
+        step = ceil(_SMALLEST_FONT / room)
+        font: dict[str, Any] = {"fontsize": min(_FONT, step * room)}
+        places = range(0, len(labels), step)
+        axes.set_xticks(places, labels[::step], **font, **(_SLANTED if crowded else {}))
+        axes.set_yticks(places, labels[::step], **font)
         axes.set(xlabel="predicted class", ylabel="true class")
     return Path(file)
 
@@ -228,6 +239,8 @@ def _drawn(file: str | Path, title: str, width: float, height: float) -> Iterato
     figure.suptitle(title.replace("$", r"\$"), fontsize=10)
     yield figure
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()  # makes the layout
+    figure.set_layout_engine("none")  # which saving would make again, twice
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
 
 

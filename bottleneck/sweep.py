@@ -138,8 +138,9 @@ def run_sweep(
         if progress:
             progress("sweep", done, len(tasks))
     _load.cache_clear()
-    logged = [log.find(each) for trial in trials for each in trial.settings.values()]
-    return [each for each in logged if each]
+    asked = [each for trial in trials for each in trial.settings.values()]
+    logged = [(log.find(each), {"typed": each.get("typed")}) for each in asked]
+    return [replace(found, settings=found.settings | typed) for found, typed in logged if found]
 
 
 def _plan(

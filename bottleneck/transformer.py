@@ -238,7 +238,7 @@ def _stored_layer(settings: ExtractSettings, _stamp: object) -> _StoredLayer:
             f"{_ONE_LAYER}"
         )
     (name,) = base.layers
-    shown, fingerprint = base.network.alias(name) or name, base.fingerprint(name, settings.dtype)
+    shown, fingerprint = base.names[name], base.fingerprint(name, settings.dtype)
     return _StoredLayer(name, shown, fingerprint, base.shapes[name], base.axes[name])
 
 

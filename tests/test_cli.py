@@ -22,7 +22,6 @@ from conftest import layer_record, run_record
 from bottleneck import Cache, Head, ImageSet
 from bottleneck.bases import find_model
 from bottleneck.cli import app, options
-from bottleneck.cli.output import print_table
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
 
@@ -101,7 +100,7 @@ def test_the_whole_way(bottleneck):
 
     fitted = bottleneck("fit-head", "--clf", "svm")
     assert fitted.code == 0
-    assert "saved as heads/squeezenet1_1-features.12.cat-svm" in fitted.out
+    assert "saved as heads/squeezenet1_1-features.12-svm" in fitted.out
     metadata = json.loads(bottleneck("fit-head", "--clf", "svm", "--json").out)
     assert metadata["classes"] == ["cat", "dog"]
     assert metadata["source"]["weights"] == "random:0"
@@ -111,7 +110,7 @@ def test_the_whole_way(bottleneck):
     assert Path("confusion.png").stat().st_size > 5000
     metrics = json.loads(bottleneck("evaluate", "--json").out)
     assert metrics["images"] == 4
-    head = Path("heads/squeezenet1_1-features.12.cat-svm")
+    head = Path("heads/squeezenet1_1-features.12-svm")
     assert json.loads((head / "evaluation-test.json").read_text())["images"] == 4
     (head / "evaluation-test.json").unlink()
     assert bottleneck("evaluate", "--head", f"{head}/", "--heads", "elsewhere").code == 0
@@ -154,6 +153,17 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     record = json.loads(next(Path("cache/runs").iterdir()).read_text())
     assert record["weights"] == "IMAGENET1K_V1"
     assert not record["weights_random"]
+
+
+def test_a_folder_without_classes_is_told_at_extract(bottleneck, make_images):
+    make_images("flat", images=3)
+    asked = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data")
+    done = bottleneck(*asked, "flat/images")
+    assert done.code == 0
+    assert "flat/images has no class folders, so the images have no labels" in done.err
+    assert "flat/images/CLASS/IMAGE" in done.err
+    make_images(cat=2, dog=2)
+    assert "class folders" not in bottleneck(*asked, "data").err
 
 
 def test_missing_weights_are_one_sentence(bottleneck, make_images):
@@ -209,8 +219,8 @@ def test_layers_and_models(bottleneck):
     assert row["aliases"] == ["avg_pool", "penultimate"]
     assert row["shape"] == [512]
     assert row["floats"] == 512
-    assert row["MB/1000"] == 1.024
-    assert row["cost %"] == pytest.approx(100 * (1 - 512 * 1000 / 1.814e9), abs=1e-3)
+    assert row["megabytes_per_1000"] == 1.024
+    assert row["cost_percent"] == pytest.approx(100 * (1 - 512 * 1000 / 1.814e9), abs=1e-3)
     rows = {row["model"]: row for row in json.loads(bottleneck("models", "--json").out)}
     assert {"vgg16", "resnet50", "efficientnet_lite0", "vit_b_16", "xception"} <= set(rows)
     assert rows["resnet50"] == {
@@ -219,8 +229,8 @@ def test_layers_and_models(bottleneck):
         "parameters": 25557032,
         "input": [224, 224],
         "weights": ["IMAGENET1K_V2", "IMAGENET1K_V1"],
-        "default layer": "penultimate",
-        "top-1": 80.858,
+        "default_layer": "penultimate",
+        "top_1": 80.858,
     }
     assert rows["resnet152v2"]["weights"] == []
     refused = bottleneck("models", "--json", "--markdown")
@@ -253,30 +263,6 @@ def test_cache_ls_and_info(bottleneck):
     assert json.loads(bottleneck("cache", "ls", "--cache", "empty", "--json").out) == []
 
 
-def test_tables_on_a_narrow_terminal(capsys, monkeypatch):
-    """Words are not broken: headings wrap, then cells, or they are listed if they are few."""
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "30")
-
-    def printed(*rows: dict[str, object]) -> list[str]:
-        print_table(rows)
-        return re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
-
-    assert printed({"name": "a", "share of all": 1.5}) == [
-        "name  share of all",
-        "a              1.5",
-    ]
-    wrapped = printed({"name": "n" * 22, "share of": 1.5})
-    assert [line.split() for line in wrapped] == [["share"], ["name", "of"], ["n" * 22, "1.5"]]
-    wide = {"name": "n" * 22, "other": "o" * 22, "share": 1.5}
-    assert printed(wide, wide) == [
-        *(f"name   {'n' * 22}", f"other  {'o' * 22}", "share  1.5", ""),
-        *(f"name   {'n' * 22}", f"other  {'o' * 22}", "share  1.5"),
-    ]
-    assert len(printed(*[wide] * 100)) == 101
-    assert len(printed({"key": "k" * 22, "value": "v" * 22})) == 2
-
-
 def test_processes_that_are_replaced_are_no_news():
     with options.in_parallel(2):
         warnings.warn("A worker stopped while some jobs were given to the executor.", stacklevel=1)
@@ -284,18 +270,22 @@ def test_processes_that_are_replaced_are_no_news():
         warnings.warn("another", stacklevel=1)
 
 
-def test_several_candidates_are_listed_with_the_option_that_chooses(bottleneck, make_images):
+def test_the_deepest_layer_and_the_newest_head_are_taken_and_told(bottleneck, make_images):
     make_images(cat=6, dog=6)
     bottleneck("extract", *TINY, "--layer", "features.3")
-    finished = bottleneck("fit-head", "--clf", "svm")
-    assert finished.code == 2
-    assert "features.3.cat, features.12.cat; choose one with --layer" in finished.err
-    assert bottleneck("fit-head", "--clf", "svm", "--layer", "features.12").code == 0
-    assert bottleneck("fit-head", "--layer", "features.3").code == 0
-    finished = bottleneck("evaluate")
-    assert finished.code == 2
-    assert "has 2 heads" in finished.err
-    assert "--head" in finished.err
+    finished = bottleneck("fit-head", "--clf", "svm", "--C", 1)
+    assert "features.12 is the deepest of 2 layers; --layer takes another (features.3)" in (
+        finished.err
+    )
+    assert "features of squeezenet1_1 features.12\n" in finished.out
+    exported = bottleneck("cache", "export", "x.npz")
+    assert "features.12 is the deepest of 2 layers" in exported.err
+    assert "newest" not in bottleneck("evaluate").err
+    assert bottleneck("fit-head", "--layer", "features.3", "--C", 1, "--name", "early").code == 0
+    for command in (("evaluate",), ("predict", "data/cat/000.png")):
+        assert "early is the newest of 2 heads; --head takes another" in bottleneck(*command).err
+    finished = bottleneck("evaluate", "--head", "squeezenet1_1-features.12-svm")
+    assert "newest" not in finished.err
 
 
 def only_folder(_make_images):
@@ -428,6 +418,35 @@ def test_a_mistake_is_one_sentence(  # noqa: PLR0917 - a table's columns
     assert sorted(path for path in Path().rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("evaluate",), 1, "no heads in 'heads'; 'bottleneck fit-head' creates one"),
+        (("fit-head", "--clf", "smv"), 2, "did you mean 'svm'?"),
+        (("extract", "--model", "nothing"), 2, "no folder 'data'"),
+        (("extract", "--modle", "x"), 2, "No such option"),
+        (("predict",), 2, "IMAGES is missing"),
+        (("cache", "nothing"), 2, "No such command"),
+        (("layers", "resnet18", "--config", "no.toml"), 2, "no file 'no.toml'"),
+    ],
+)
+def test_errors_are_json_where_results_are(bottleneck, arguments, code, sentence):
+    """Once, as the last line of standard error."""
+    finished = bottleneck(*arguments, "--json")
+    assert (finished.code, finished.out) == (code, "")
+    found = json.loads(finished.err.splitlines()[-1])
+    assert found["exit_code"] == code
+    assert sentence in found["error"]
+    plain = bottleneck(*arguments)
+    assert plain.code == code
+    assert "{" not in plain.err
+
+
+def test_json_may_be_set_in_the_file_of_settings(bottleneck):
+    Path("bottleneck.toml").write_text("[evaluate]\njson = true\n")
+    assert "no heads" in json.loads(bottleneck("evaluate").err)["error"]
+
+
 def test_unknown_options_are_bad_usage(bottleneck):
     finished = bottleneck("extract", "--modle", "vgg16")
     assert finished.code == 2
@@ -515,7 +534,9 @@ def test_predicting_overlapping_folders_with_strangers(bottleneck):
     bottleneck("fit-head", "--C", "1")
     Path("data/cat/notes.txt").touch()
     finished = bottleneck("predict", "data/cat", "data/cat/000.png", "data")
-    assert len(finished.out.splitlines()) == 17
+    rows = [row["path"] for row in csv.DictReader(io.StringIO(finished.out))]
+    cats = [f"data/cat/{number:03d}.png" for number in range(8)]
+    assert rows == [*cats, cats[0], *cats, *(each.replace("cat", "dog") for each in cats)]
     assert "1 .txt" in finished.err
 
 

@@ -28,6 +28,13 @@ def demo(bottleneck):
     return bottleneck("demo")
 
 
+@pytest.fixture
+def in_demo(demo, monkeypatch):
+    """The demo's folder, in which the pages' commands are typed."""
+    monkeypatch.chdir("demo")
+    return demo
+
+
 def test_the_demo(demo):
     """Progress, every command, a final table, one picture, and next steps."""
     assert demo.code == 0, demo.err
@@ -45,14 +52,15 @@ def test_the_demo(demo):
     closing = re.findall(r"^demo-(softmax|svm) +\S+ +(\S+) +40 +(\S+)", demo.out, re.MULTILINE)
     assert [clf for clf, _, _ in closing] == ["softmax", "svm"]
     assert all(float(accuracy) >= 0.95 for row in closing for accuracy in row[1:])
-    assert Path("confusion_matrix.png").stat().st_size > 5000
-    assert len(list(Path("data").glob("*/*.png"))) == 200
+    assert Path("demo/confusion_matrix.png").stat().st_size > 5000
+    assert len(list(Path("demo/data").glob("*/*.png"))) == 200
+    assert [path.name for path in Path().iterdir()] == ["demo"]
 
 
 @pytest.mark.ci
 def test_the_demo_mends_its_images(bottleneck, demo):
-    Path("data/face/003.png").write_bytes(b"spoilt")
-    Path("data/.DS_Store").touch()
+    Path("demo/data/face/003.png").write_bytes(b"spoilt")
+    Path("demo/data/.DS_Store").touch()
     assert demo.code == 0
     again = bottleneck("demo")
     assert again.code == 0
@@ -81,23 +89,35 @@ def test_the_demos_commands_are_right_where_they_are_pasted(bottleneck, faces_ca
     for line in pasted[1:]:
         finished = bottleneck(*shlex.split(line)[1:])
         assert finished.code == 0, (line, finished.err)
-    assert sorted(path.name for path in Path("heads").iterdir()) == ["demo-softmax", "demo-svm"]
+    heads = Path("demo/heads")
+    assert sorted(path.name for path in heads.iterdir()) == ["demo-softmax", "demo-svm"]
     assert not Path("shared").exists()
     assert not Path("elsewhere").exists()
 
 
 def test_the_demo_leaves_other_folders_alone(bottleneck, make_images):
-    make_images(cat=2, dog=2)
+    make_images("demo/data", cat=2, dog=2)
     refused = bottleneck("demo")
     assert refused.code == 2
     assert "contains other files" in refused.err
-    assert not Path("cache").exists()
+    assert not Path("demo/cache").exists()
 
 
 @pytest.mark.ci
-def test_the_readmes_commands(bottleneck, demo):
-    """All except installations and those for the user's own images, on the demo's files."""
+def test_after_the_demo_commands_take_the_users_own_images(bottleneck, demo, make_images):
     assert demo.code == 0
+    make_images("data", cat=4, dog=4)
+    assert bottleneck("extract", "--model", "squeezenet1_1", "--weights", "random").code == 0
+    assert bottleneck("fit-head", "--C", 1).code == 0
+    evaluated = bottleneck("evaluate")
+    assert "newest" not in evaluated.err
+    assert "2 test images of 'data'" in evaluated.out
+
+
+@pytest.mark.ci
+def test_the_readmes_commands(bottleneck, in_demo):
+    """All except installations and those for the user's own images, on the demo's files."""
+    assert in_demo.code == 0
     own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
     assert own.splitlines()[:2] == [
         "bottleneck extract --model vgg16 --layer block5_pool",
@@ -111,9 +131,9 @@ def test_the_readmes_commands(bottleneck, demo):
 
 
 @pytest.mark.ci
-def test_the_commands_on_the_cache(bottleneck, demo):
+def test_the_commands_on_the_cache(bottleneck, in_demo):
     """The commands of docs/cache.md on the demo's files, and its Python."""
-    assert demo.code == 0
+    assert in_demo.code == 0
     page = (ROOT / "docs" / "cache.md").read_text()
     commands, _ = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
     for line in commands.splitlines():
@@ -121,15 +141,17 @@ def test_the_commands_on_the_cache(bottleneck, demo):
         assert finished.code == 0, (line, finished.err)
         assert finished.out or finished.err
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert "efficientnet_lite0" in finished.out  # the last command has removed its features
+    assert "no banks" in bottleneck("cache", "ls").out
     names: dict = {}
     exec(code, names)
     assert names["X"].shape == (200, 1280)
 
 
 @pytest.mark.ci
-def test_the_commands_and_the_python_of_heads(bottleneck, demo, capsys):
+def test_the_commands_and_the_python_of_heads(bottleneck, in_demo, capsys):
     """The commands of docs/heads.md on the demo's files."""
-    assert demo.code == 0
+    assert in_demo.code == 0
     page = (ROOT / "docs" / "heads.md").read_text()
     (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
     for line in commands.splitlines():
@@ -141,6 +163,38 @@ def test_the_commands_and_the_python_of_heads(bottleneck, demo, capsys):
     assert "headclassifier__clf" in capsys.readouterr().out
 
 
+@pytest.mark.ci
+def test_the_keys_of_json_are_identifiers_and_documented(bottleneck, in_demo):
+    assert in_demo.code == 0
+    page = (ROOT / "docs" / "json.md").read_text()
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    keys = {name: set(re.findall(r"`(\w+)`", row[3])) for row in rows
+            for name in re.findall("`(.+?)`", row[1])}  # fmt: skip
+    commands = {
+        "sweep": "sweep --clf centroid --clf lda",
+        "leaderboard --compare": "leaderboard --compare 1 2",
+        "extract": "extract --model efficientnet_lite0",
+        "extract --dry-run": "extract --model efficientnet_lite0 --dry-run",
+        "layers": "layers efficientnet_lite0",
+        "augment-preview": "augment-preview --augment flip",
+        "config": "config evaluate",
+        "cache info": "cache info efficientnet_lite0",
+        "cache export": "cache export x.npz",
+        "cache import": "cache import x.npz --cache elsewhere",
+        "predict": "predict data/face/000.png",
+        "finetune": "finetune --unfreeze blocks.6 --val-share 0.2 --from-cache --epochs 1",
+        "cache prune": "cache prune --model efficientnet_lite0",
+        "demo": "demo",
+    }
+    assert set(commands) <= set(keys)
+    first = [name for name in commands if name in {"sweep", "extract"}]
+    for name in dict.fromkeys([*first, *sorted(keys, key="cache prune".__eq__)]):
+        found = json.loads(bottleneck(*shlex.split(commands.get(name, name)), "--json").out)
+        for entry in found if isinstance(found, list) else [found]:
+            assert entry.keys() <= keys[name], (name, entry.keys() - keys[name])
+            assert all(key.isidentifier() for key in entry), name
+
+
 def test_the_readmes_installations_are_one_line_each():
     lines = [block.strip() for block in blocks("") if block.startswith("pip")]
     assert lines == [
@@ -150,8 +204,8 @@ def test_the_readmes_installations_are_one_line_each():
 
 
 @pytest.mark.ci
-def test_the_readmes_python(demo, capsys):
-    assert demo.code == 0
+def test_the_readmes_python(in_demo, capsys):
+    assert in_demo.code == 0
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out

@@ -1,21 +1,29 @@
 """Metrics against scikit-learn and textbook values; refusals."""
 
+import csv
+import io
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import source_record
 from PIL import Image
 from sklearn import metrics
 
-from bottleneck import evaluate_head, load_features, select_features
+from bottleneck import evaluate_head, load_features, misclassified, select_features
+from bottleneck.cli.fitted import _print_evaluation
 from bottleneck.demo import write_demo_images
 from bottleneck.errors import DataError, MissingExtraError, WrongTypeError
 from bottleneck.evaluate import Evaluation, _evaluated
+from bottleneck.features import Features
 from bottleneck.heads import Head, fit_rows
+from bottleneck.heads.models import Affine
 from bottleneck.heads.scoring import score_metrics
+from bottleneck.images import ImageItem, ImageSet
 from bottleneck.labels import Targets
 from bottleneck.pictures import check_picture, draw_confusion_matrix, epoch_log
 
@@ -85,6 +93,88 @@ def test_absent_classes_have_no_metrics():
     assert found.confusion == confusion.tolist()
 
 
+def test_misclassified_images_are_listed(head, features):
+    found = misclassified(head, features)
+    test = features.split("test")
+    shares = head.predict_proba(test.X)
+    given, codes = shares.argmax(axis=1), (test.labels == head.classes[1]).astype(int)
+    wrong = [
+        (str(test.paths[n]), test.labels[n], head.classes[given[n]], shares[n, given[n]])
+        for n in np.argsort(-shares.max(axis=1), kind="stable")
+        if given[n] != codes[n]
+    ]
+    assert len(found) == round(40 * (1 - evaluate_head(head, features).accuracy))
+    assert [(each.path, each.label, each.predicted, each.confidence) for each in found] == wrong
+    for each in found:
+        assert each.label_probability == pytest.approx(1 - each.confidence)
+        assert each.confidence > 0.5
+
+
+def test_misclassified_images_of_several_classes():
+    """The confidence is that of the worst decision on a class."""
+    model = Affine(np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
+    head = Head(clf="logreg", classes=("a", "b", "c"), model=model, multilabel=True)
+    rows = np.array([[2, -2, -2], [3, 1, -3], [-1, -1, -4], [1, -1, 1]], np.float32)
+    labels, splits = np.array(["a", "a;b", "c", "b"]), np.full(4, "test")
+    items = [ImageItem(f"{n}.png", f"{n}" * 64, label, "test") for n, label in enumerate(labels)]
+    features = Features(
+        rows,
+        labels,
+        np.array([item.digest for item in items]),
+        splits,
+        np.array([item.path for item in items]),
+        np.ones(4),
+        np.zeros(4, np.uint16),
+        ImageSet("x", tuple(items)),
+        source_record(),
+    )
+    found = misclassified(head, features)
+    assert [(each.path, each.label, each.predicted) for each in found] == [
+        ("2.png", "c", ";"),  # none
+        ("3.png", "b", "a;c"),
+    ]
+    assert found[0].confidence == pytest.approx(1 / (1 + np.exp(-4)), rel=1e-5)
+    assert found[1].confidence == pytest.approx(1 / (1 + np.exp(-1)), rel=1e-5)
+    assert found[0].label_probability is None
+
+
+def test_the_worst_confusions_come_first():
+    confusion = np.array([[5, 2, 0], [3, 1, 2], [0, 0, 9]])
+    found = evaluation_of(confusion, ("a", "b", "c"))
+    pairs = [(each.label, each.predicted, each.images) for each in found.worst_confusions(9)]
+    assert pairs == [("b", "a", 3), ("b", "c", 2), ("a", "b", 2)]
+    assert found.worst_confusions(1)[0].share == 0.5
+    assert replace(found, confusion=None).worst_confusions(9) == []
+
+
+@pytest.mark.parametrize("count", [8, 31])
+def test_many_classes_have_no_printed_matrix(capsys, count):
+    confusion = np.eye(count, dtype=int) * 9
+    confusion[3, 4] = 2
+    _print_evaluation("x", evaluation_of(confusion, tuple(f"class {n}" for n in range(count))))
+    out = capsys.readouterr().out
+    assert bool(re.search("^class 3 +0 +0 +0 +9 +2", out, re.MULTILINE)) == (count == 8)
+    assert ("most frequent confusions" in out) == (count == 31)
+    assert re.search("class 3 +class 4 +2 +0.18", out) or count == 8
+
+
+def test_errors_are_written_as_a_table(bottleneck, head, features, faces_cache):
+    replace(head, source=features.provenance).save("heads/weak")
+    where = ("evaluate", "--cache", faces_cache.root)
+    done = bottleneck(*where, "--errors", "new/errors.csv", "--json")
+    rows = list(csv.DictReader(io.StringIO(Path("new/errors.csv").read_text())))
+    accuracy = json.loads(done.out)["accuracy"]
+    assert len(rows) == round(40 * (1 - accuracy))
+    assert f"{len(rows)} misclassified images written to new/errors.csv" in done.err
+    assert list(rows[0]) == ["path", "label", "predicted", "confidence", "label_probability"]
+    assert rows[0]["label"] != rows[0]["predicted"]
+    sure = [float(row["confidence"]) for row in rows]
+    assert sure == sorted(sure, reverse=True)
+    refused = bottleneck(*where, "--errors", "errors.png")
+    assert refused.code == 2
+    assert "--errors must be a file ending in .csv" in refused.err
+
+
 def test_a_missing_split_is_an_error(head, features):
     with pytest.raises(DataError, match="has no val images, only test, train.*`split"):
         evaluate_head(head, features, "val")
@@ -126,6 +216,14 @@ def test_a_missing_package_is_named(monkeypatch, module, use, sentence):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=f"{sentence}.*; run 'pip install "):
         use()
+
+
+def test_a_picture_of_many_classes_names_what_can_be_read():
+    labels = tuple(f"class {number}" for number in range(230))
+    found = evaluation_of(np.eye(230, dtype=int), labels)
+    draw_confusion_matrix(found, "h", "c.svg")
+    named = set(re.findall("<!-- (class [0-9]+) -->", Path("c.svg").read_text()))
+    assert len(named) == 115
 
 
 @pytest.mark.parametrize("classes", [2, 12])

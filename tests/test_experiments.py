@@ -577,7 +577,7 @@ def test_mlflow_telemetry_is_off(store, tmp_path):
 @pytest.mark.usefixtures("store")
 def test_without_mlflow(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(MissingExtraError, match=r"pip install bottleneck-features\[mlflow\]"):
+    with pytest.raises(MissingExtraError, match=r"run 'pip install -e '\.\[mlflow\]''"):
         log_to_mlflow([experiment()], "sqlite:///mlflow.db")
 
 

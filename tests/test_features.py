@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import h5py
 import numpy as np
 import pytest
 from conftest import source_record
@@ -19,7 +20,7 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.errors import BottleneckError, DataError, UnknownNameError, UsageError
-from bottleneck.features import features_of, vectors
+from bottleneck.features import features_of, matching_layers, vectors
 from bottleneck.heads import calibration_error, cross_validate, find_head, fit_rows, head_names
 from bottleneck.settings import FeatureSettings, SweepFeatures
 
@@ -62,11 +63,42 @@ def test_the_last_extraction_is_chosen(make_images):
     assert select_features(cache, layer="features.3").layer == "features.3.cat"
 
 
-def test_one_of_several_layers_must_be_chosen(make_images):
-    cache = extracted(make_images(cat=3, dog=3), "features.3", "features.12")
-    with pytest.raises(UsageError, match="2 layers: features.3.cat, features.12.cat; .*`layer"):
-        select_features(cache)
-    assert select_features(cache, layer="features.12").layer == "features.12.cat"
+def test_the_deepest_of_several_layers_is_taken(make_images):
+    cache = extracted(make_images(cat=3, dog=3), "features.12", "features.3")
+    assert select_features(cache).layer == "features.12.cat"
+    assert [each.layer_name for each in matching_layers(cache)] == ["features.3", "features.12"]
+    assert select_features(cache, layer="features.3").layer == "features.3.cat"
+
+
+@pytest.mark.parametrize(
+    ("extracted_as", "asked", "shown"),
+    [
+        ("features.12", None, "features.12"),
+        ("features.12", "last_conv", "last_conv"),
+        ("last_conv", None, "last_conv"),
+        ("last_conv", "features.12", "features.12"),
+        ("last_conv", "features.12.cat", "features.12.cat"),
+        ("features.12.c*", None, "features.12.cat"),
+        ("last_*", None, "last_conv"),
+    ],
+)
+def test_a_layer_has_the_name_that_was_typed(make_images, extracted_as, asked, shown):
+    cache = extracted(make_images(cat=2, dog=2), extracted_as)
+    found = select_features(cache, layer=asked)
+    assert (found.layer, found.layer_name) == ("features.12.cat", shown)
+    assert found == select_features(cache)
+    (bank,) = cache.banks()
+    with h5py.File(bank.view_file) as file:
+        for kind in ("features", "digest", "view"):
+            for name in ("last_conv", "penultimate", "features.12"):
+                assert file[kind][name] == file[kind]["features.12.cat"]
+                assert isinstance(file[kind].get(name, getlink=True), h5py.SoftLink)
+
+
+def test_a_module_whose_last_layer_was_not_extracted_is_not_shown(make_images):
+    cache = extracted(make_images(cat=2, dog=2), "features.3.expand1x1")
+    found = select_features(cache, layer="features.3")
+    assert (found.layer, found.layer_name) == ("features.3.expand1x1",) * 2
 
 
 def test_no_matching_extraction_is_an_error(make_images):
@@ -75,7 +107,7 @@ def test_no_matching_extraction_is_an_error(make_images):
     cache = extracted(make_images(cat=3, dog=3), "features.12")
     with pytest.raises(UnknownNameError, match="did you mean 'squeezenet1_1'"):
         select_features(cache, model="squeezenet1_0")
-    with pytest.raises(UnknownNameError, match="there are squeezenet1_1 features.12.cat of 'data'"):
+    with pytest.raises(UnknownNameError, match="there are squeezenet1_1 features.12 of 'data'"):
         select_features(cache, image_set="other")
     for name in "abcdefghi":
         cache.record_run(

@@ -694,7 +694,9 @@ def test_a_head_selected_on_validation_images_is_fitted_again(started):
     )
     assert [again(each, more) for each in (head, selected, all_rows)] == [False, True, True]
     assert [again(each, new) for each in (head, selected, all_rows)] == [False, False, True]
-    with pytest.raises(DataError, match="or it was fitted on others, too; fit it again"):
+    with pytest.raises(
+        DataError, match="or it was fitted on others, too; run 'bottleneck fit-head' again"
+    ):
         features_of(all_rows.source, cache)
     some = fit_head(features, rows=np.flatnonzero(features.splits == "train")[::2])
     assert some.source == selected.source

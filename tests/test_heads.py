@@ -1,5 +1,6 @@
 """Heads: the arithmetic against scikit-learn, the choice of C, saving and loading."""
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -335,7 +336,7 @@ def test_damaged_heads_are_refused():
     for part, other in (('"C": ', '"C": 1'), ('"temperature": 1', '"temperature": 7'), ("{", "")):
         assert part in whole
         Path("heads/b/head.json").write_text(whole.replace(part, other, 1))
-        with pytest.raises(DataError, match="cannot be read .*fit it again"):
+        with pytest.raises(DataError, match="cannot be read .*run 'bottleneck fit-head' again"):
             Head.load("heads/b")
     for text in ("[]", "null"):
         Path("heads/b/head.json").write_text(text)
@@ -344,7 +345,9 @@ def test_damaged_heads_are_refused():
     fit_rows(X, y).save("heads/b")
     metadata = read_json(Path("heads/b/head.json"))
     write_json(Path("heads/b/head.json"), metadata | {"schema": 1})
-    with pytest.raises(DataError, match="of another version of this package .*; fit it again"):
+    with pytest.raises(
+        DataError, match="of another version of this package .*; run 'bottleneck fit-head' again"
+    ):
         Head.load("heads/b")
 
 
@@ -354,10 +357,17 @@ def test_finding_heads():
         find_head("heads")
     fit_rows(X, y, "svm").save("heads/first")
     assert find_head("heads")[0].name == "first"
-    fit_rows(X, y, "softmax").save("heads/second")
-    assert head_names("heads") == ["first", "second"]
-    with pytest.raises(UsageError, match="has 2 heads: first, second; choose one with `head"):
+    fit_rows(X, y, "softmax").save("heads/another")
+    assert head_names("heads") == ["another", "first"]
+    assert find_head("heads")[0].name == "another"
+    later = read_json(Path("heads/first/head.json")) | {"created": "2999-01-01T00:00:00+00:00"}
+    write_json(Path("heads/first/head.json"), later)
+    assert find_head("heads")[0].name == "first"
+    Path("heads/first/head.json").write_text("{")
+    os.utime("heads/first/head.json", (2**33, 2**33))
+    with pytest.raises(DataError, match="'heads/first/head.json' cannot be read"):
         find_head("heads")
+    fit_rows(X, y, "svm").save("heads/first")
     assert find_head("heads", "first")[1].clf == "svm"
     with pytest.raises(
         UnknownNameError, match="no head 'frist' in 'heads'; .*; did you mean 'first'"
@@ -380,7 +390,9 @@ def test_bad_arguments():
     with pytest.raises(UnknownNameError, match="got 'smv'; did you mean 'svm'"):
         fit_rows(X, y, "smv")
     for C in (0.0, -1.0, 1e300, float("nan"), float("inf")):
-        with pytest.raises(UsageError, match="`C` must be a number from 1e-10 to 1e\\+10, got"):
+        with pytest.raises(
+            UsageError, match="`C` must be auto or a number from 1e-10 to 1e\\+10, got"
+        ):
             fit_rows(X, y, C=C)
     with pytest.raises(DataError, match="have 1 class"):
         fit_rows(X, np.full(len(X), "one"))

@@ -458,7 +458,9 @@ def test_a_damaged_set_is_one_sentence(whole, damaged):
     ImageSet("data", items).write_csv("data.csv")
     assert ImageSet.read_csv("data.csv").items == items
     Path("data.csv").write_text(Path("data.csv").read_text().replace(whole, damaged))
-    with pytest.raises(DataError, match=r"^the image set 'data.csv' .*; extract it again$"):
+    with pytest.raises(
+        DataError, match=r"^the image set 'data.csv' .*; run 'bottleneck extract' again$"
+    ):
         ImageSet.read_csv("data.csv")
 
 

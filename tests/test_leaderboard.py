@@ -198,7 +198,7 @@ def test_a_mistake_is_one_sentence(bottleneck, arguments, code, sentence):
     assert finished.code == code
     assert not finished.out
     (line,) = finished.err.splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith('{"error": ' if "--json" in arguments else "error: ")
     assert sentence in line
     assert sorted(Path().rglob("*")) == before
 

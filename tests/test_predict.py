@@ -1,11 +1,17 @@
 """From image files to classes: the same as from cached features."""
 
+import csv
+import io
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bottleneck import (
     Cache,
@@ -106,3 +112,73 @@ def test_the_base_must_be_the_one_fitted_on(make_images):
     assert load_base(head, weights="moved.pth").weights_name == "moved.pth"
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
         load_base(head, weights="1.pth")
+
+
+def test_images_in_the_cache_are_not_computed_again(faces, faces_cache, calls):
+    """The same results in the same order, and no base is needed where all are there."""
+    features, head = fitted(faces_cache)
+    old = [str(faces / f"face/{number:03d}.png") for number in (1, 0)]
+    Image.new("RGB", (40, 40), "red").save("new.png")
+    Path("bad.png").write_text("no image")
+    known = list(predict_images(head, [*old, old[0]], cache=faces_cache))
+    assert not calls
+    assert [each.path for each in known] == [*old, old[0]]
+    found = list(predict_images(head, [old[0], "new.png", "bad.png", old[1]], cache=faces_cache))
+    assert [each.path for each in found] == [old[0], "new.png", "bad.png", old[1]]
+    assert calls
+    assert isinstance(found[2], RejectedImage)
+    for one, other in zip([found[0], found[3]], known[:2], strict=True):
+        assert (one.path, one.label) == (other.path, other.label)
+        assert one.scores == pytest.approx(other.scores, rel=1e-5)
+    rows = [list(features.paths).index(path) for path in old]
+    expected = head.decision_function(features.X[rows])
+    assert np.allclose([list(each.scores.values()) for each in known[:2]], expected)
+    computed = list(predict_images(head, old))
+    assert [each.label for each in computed] == [each.label for each in known[:2]]
+
+
+def test_labels_of_images_are_repeated(faces, faces_cache):
+    _, head = fitted(faces_cache)
+    images = ImageSet.from_folder(faces)
+    found = list(predict_images(head, images, cache=faces_cache))
+    assert [each.true_label for each in found] == [item.label for item in images.items]
+    first = found[0].likeliest()
+    assert list(first.values()) == sorted(first.values(), reverse=True)
+    assert list(found[0].likeliest(1)) == [found[0].label]
+
+
+def test_predictions_are_written_to_a_file(bottleneck, faces, faces_cache):
+    _, head = fitted(faces_cache)
+    head.save("heads/h")
+    where = ("predict", faces / "face/000.png", faces / "face/000.png", "--cache", faces_cache.root)
+    printed = bottleneck(*where)
+    rows = list(csv.DictReader(io.StringIO(printed.out)))
+    assert [row["path"] for row in rows] == [str(faces / "face/000.png")] * 2
+    done = bottleneck(*where, "--output", "found/p.csv")
+    assert (done.out, Path("found/p.csv").read_text()) == ("", printed.out)
+    assert "2 images written to found/p.csv" in done.err
+    ranked = list(csv.DictReader(io.StringIO(bottleneck(*where, "--top", 1).out)))
+    assert list(ranked[0]) == ["path", "class", "class_1", "p_1"]
+    assert float(ranked[0]["p_1"]) == max(float(rows[0][f"p({each})"]) for each in head.classes)
+    assert bottleneck(*where, "--top", 9).out.splitlines()[0].count(",") == 5
+    assert bottleneck(*where, "--output", "p.jsonl", "--top", 1).code == 0
+    line = json.loads(Path("p.jsonl").read_text().splitlines()[0])
+    assert line["probabilities"] == {"face": pytest.approx(float(ranked[0]["p_1"]), abs=1e-6)}
+    Path("photo.png").write_text("mine")
+    for wrong in ("photo.png", ".", "found"):
+        finished = bottleneck(*where, "--output", wrong)
+        assert finished.code == 2
+        assert "--output must be a file ending in .csv or .jsonl" in finished.err
+    assert Path("photo.png").read_text() == "mine"
+
+
+def test_cached_images_are_predicted_without_torch(faces, faces_cache):
+    _, head = fitted(faces_cache)
+    head.save("heads/h")
+    code = (
+        "import sys; from bottleneck.cli import main\n"
+        f"try: main(['predict', {str(faces / 'face')!r}, '--cache', {str(faces_cache.root)!r}])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -57,7 +57,9 @@ ADJUSTMENTS = {
     "max_pixels": 10**9,
 }
 VIEWS = {"views": 2, "policy": "flip", "view_bank": BANK, "view_fingerprint": DIGEST}
-SOURCE = source_record(alias="pool", adjustments=ADJUSTMENTS, split_digests={"train": DIGEST})
+SOURCE = source_record(
+    alias="pool", typed="last", adjustments=ADJUSTMENTS, split_digests={"train": DIGEST}
+)
 INFO = BankRecord(
     fingerprint=DIGEST,
     model="m",
@@ -66,7 +68,15 @@ INFO = BankRecord(
     transform=TRANSFORM,
     pool="none",
     precision={"storage": "float16", "compute": "fp32"},
-    layers={"a": StoredLayer(alias="pool", shape=[3], canary=[[1.0, 2.0], [3.0, 4.0]])},
+    layers={
+        "a": StoredLayer(
+            alias="pool",
+            typed="last",
+            aliases=["pool", "last"],
+            shape=[3],
+            canary=[[1.0, 2.0], [3.0, 4.0]],
+        )
+    },
     schema=4,
     architecture="x:m",
     weights=DIGEST,
@@ -109,6 +119,7 @@ def make_bank() -> Path:
 
 def make_run() -> Path:
     layer = replace(layer_record(BANK), view_bank=BANK, view_fingerprint=DIGEST, alias="pool")
+    layer = replace(layer, typed="last")
     made = replace(
         run_record(layers=[replace(layer, aliases=["pool"])]),
         adjustments=ADJUSTMENTS,
@@ -403,7 +414,7 @@ def test_records_of_earlier_versions_are_read():
         key: content_of(path)[key] for key in (*shared, "dtype", "adjustments", "image_set_digest")
     }
     layer = content_of(path)["layers"][0]
-    del layer["view_bank"], layer["view_fingerprint"]
+    del layer["view_bank"], layer["view_fingerprint"], layer["typed"]
     reseal(path, old | {"layers": [layer]})
     (run,) = Cache("cache").runs()
     assert run.views == 0
@@ -506,7 +517,7 @@ def test_a_head_that_contradicts_itself_is_refused(name, wrong, reason):
     with pytest.raises(DataError) as caught:
         Head.load("heads/q")
     assert f"the head '{path}' cannot be read ({reason}" in str(caught.value)
-    assert str(caught.value).endswith("; fit it again")
+    assert str(caught.value).endswith("; run 'bottleneck fit-head' again")
 
 
 @pytest.mark.parametrize("value", [10**30, 65536])

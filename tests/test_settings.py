@@ -115,8 +115,8 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
     ("make", "kind", "sentence"),
     [
         (lambda: FitSettings("smv"), UnknownNameError, "did you mean 'svm'?"),
-        (lambda: FitSettings(C=0), UsageError, "`C` must be a number from 1e-10 to 1e+10"),
-        (lambda: FitSettings(C=float("nan")), UsageError, "`C` must be a number"),
+        (lambda: FitSettings(C=0), UsageError, "`C` must be auto or a number from 1e-10 to 1e+10"),
+        (lambda: FitSettings(C=float("nan")), UsageError, "`C` must be auto or a number"),
         (lambda: FitSettings("svm", hidden=8), UsageError, "`hidden` is for mlp, not for svm"),
         (
             lambda: FitSettings("svm", 1, 2, 3, 4),
@@ -124,7 +124,11 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
             "FitSettings takes only clf, C, n_neighbors by position, and each value once; give",
         ),
         (lambda: FitSettings("svm", clf="svm"), UsageError, "by position, and each value once"),
-        (lambda: FitSettings("svm", "x"), UsageError, "`C` must be a number from 1e-10 to 1e+10"),
+        (
+            lambda: FitSettings("svm", "x"),
+            UsageError,
+            "`C` must be auto or a number from 1e-10 to 1e+10",
+        ),
         (
             lambda: FitSettings(seed=-1),
             UsageError,

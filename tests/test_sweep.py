@@ -259,6 +259,18 @@ def test_on_the_command_line(bottleneck, faces_cache):
     assert low <= paired["difference"] <= high
 
 
+def test_experiments_are_shown_with_the_name_that_was_typed(bottleneck, faces_cache):
+    """Another name of the layer is no other experiment."""
+    asked = ("--cache", faces_cache.root, "--clf", "centroid", "--jobs", 1)
+    for name, new in (("penultimate", 1), ("global_pool.flatten", 0)):
+        done = bottleneck("sweep", *asked, "--layer", name)
+        assert f"{new} new of 1 experiments" in done.err
+        assert name in done.out
+    for name in ("penultimate", "global_pool.flatten"):
+        assert "penultimate" in bottleneck("leaderboard", "--where", f"layer={name}").out
+    assert "no experiments" in bottleneck("leaderboard", "--where", "layer=last_conv").out
+
+
 def test_neighbours_and_hidden_units_are_given(bottleneck, faces_cache):
     tried = ("--clf", "knn", "--neighbors", 1, "--neighbors", 5, "--clf", "mlp", "--hidden", 4)
     where = ("--cache", faces_cache.root, "--cv", 2, "--jobs", 1, "--json")

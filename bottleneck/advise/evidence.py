@@ -224,9 +224,10 @@ class Depths:
         self._costs = {layer: place for place, layer in enumerate(sizes, start=1)}
         with suppress(BottleneckError):
             network = traced(find_model(*models))
-            known = [name for name in network.layers if name in sizes]
+            shown = {each.layer: each.layer_name for each in selections}
+            known = {name: shown[name] for name in network.layers if name in sizes}
             if len(known) == len(sizes):
-                layers = network.sized(sizes[known[-1]] or network.image_size, known)
+                layers = network.sized(sizes[[*known][-1]] or network.image_size, known)
                 self._costs = {name: layer.multiply_adds for name, layer in layers.items()}
                 self._network = network
         names = list(self._costs)

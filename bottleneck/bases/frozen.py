@@ -54,6 +54,8 @@ class FrozenBase:
         The model's name.
     layers : tuple of str
         torchvision's node names, in the order of computation.
+    names : dict of str to str
+        Layer to its name as given, which messages and tables show.
     shapes : dict of str to tuple of int
         Layer to the shape of its pooled activation of one image.
     axes : dict of str to str
@@ -128,23 +130,23 @@ class FrozenBase:
             self._check_size()
 
     def _choose_layers(self, settings: BaseSettings) -> None:
-        self.layers = self.network.in_order(settings.layers or (self._model.default_layer,))
-        at_sizes = [self.network.sized(size, self.layers) for size in self._sizes()]
+        self.names = self.network.named(settings.layers or (self._model.default_layer,))
+        self.layers = tuple(self.names)
+        at_sizes = [self.network.sized(size, self.names) for size in self._sizes()]
         self._unpooled = {name: at_sizes[0][name] for name in self.layers}
         self.pools: dict[str, str] = {}
         self.axes: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self._unpooled.items():
-            check_pool(settings.pool, layer.axes, self.network.alias(name) or name)
+            check_pool(settings.pool, layer.axes, self.names[name])
             self.pools[name] = how = "none" if layer.axes == "C" else settings.pool
             self.axes[name] = layer.axes if settings.pool == "none" else "C"
             shapes = [pooled_shape(sized[name].shape, how, layer.axes) for sized in at_sizes]
             self.shapes[name] = shapes[0]
             if len(set(shapes)) > 1:
                 raise UsageError(
-                    f"the shape of layer {self.network.alias(name) or name!r} depends on the "
-                    f"image size, which varies with `keep_aspect`; pool it with `pool`, such as "
-                    f"avg"
+                    f"the shape of layer {self.names[name]!r} depends on the image size, which "
+                    f"varies with `keep_aspect`; pool it with `pool`, such as avg"
                 )
 
     def _sizes(self) -> list[tuple[int, int]]:

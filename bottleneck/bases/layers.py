@@ -1,7 +1,8 @@
 """The layers of a network: shapes, costs, and words that name a layer on every base."""
 
 import operator
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import fx, nn
 
 from bottleneck.bases.tracing import ancestors, module_of
 
-__all__ = ["WORDS", "Layer", "describe", "last_inside"]
+__all__ = ["WORDS", "Layer", "accepted_sizes", "describe", "last_inside"]
 
 WORDS = ("last_conv", "penultimate", "logits")
 """Layer names that every base has, see `Network`."""
@@ -187,6 +188,37 @@ def last_inside(layers: Iterable[str]) -> dict[str, str]:
         for depth in range(1, len(parts)):
             last[".".join(parts[:depth])] = layer
     return last
+
+
+def accepted_sizes(
+    fits: Callable[[int], bool], image_size: tuple[int, int], refused: tuple[int, int]
+) -> str:
+    """Return a phrase on the image sizes that a layer supports.
+
+    Parameters
+    ----------
+    fits : callable
+        Takes the side of square images, and returns whether the layer supports them.
+    image_size, refused : (int, int)
+        Height and width that the weights were trained on, and those that are not supported.
+
+    Returns
+    -------
+    str
+    """
+    native = max(image_size)
+    others = [side for side in (native - 64, native - 32, native + 32, 2 * native) if side > 0]
+    accepted = [f"{side} x {side}" for side in others if fits(side)]
+    if not accepted:
+        return (
+            f"it takes images of {image_size[0]} x {image_size[1]} pixels: leave out `image_size` "
+            f"and `keep_aspect`"
+        )
+    least = bisect_left(range(native), True, lo=1, key=fits)  # noqa: FBT003
+    sample = (least + 1, least + 17, native + 1, native + 17)
+    if min(refused) < least and all(map(fits, sample)):
+        return f"it takes images of {least} x {least} pixels or more: give another `image_size`"
+    return f"it takes images such as {', '.join(accepted)} pixels: give another `image_size`"
 
 
 def _block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:

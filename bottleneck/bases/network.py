@@ -1,6 +1,5 @@
 """A network as a graph of named layers that can be cut after any of them."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
@@ -11,7 +10,7 @@ from torch import fx, nn
 from bottleneck.arguments import find_layers
 from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
-from bottleneck.bases.layers import WORDS, Layer, describe, last_inside
+from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe, last_inside
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
@@ -127,6 +126,27 @@ class Network:
         first = next(iter(self.layers[layer].aliases), None)
         return None if first in WORDS else first
 
+    def names_of(self, layer: str) -> list[str]:
+        """Return all other names of a layer: its aliases, and the modules that it ends.
+
+        Parameters
+        ----------
+        layer : str
+            A key of `layers`.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        KeyError
+            The network has no such layer.
+        """
+        known = {*self.layers, *self.aliases}
+        ended = [each for each, last in self.modules.items() if last == layer]
+        return [*self.layers[layer].aliases, *(each for each in ended if each not in known)]
+
     def resolve(self, wanted: str) -> tuple[str, ...]:
         """Return the layers with a name, in the order of computation.
 
@@ -147,8 +167,12 @@ class Network:
         UsageError
             The name is that of an operation without a row per image.
         """
+        return tuple(self._found(wanted))
+
+    def _found(self, wanted: str) -> dict[str, str]:
+        """Return the layers with a name, and the name of each to show."""
         if wanted == _ALL_BLOCKS and self.blocks:
-            return self.blocks
+            return {layer: self.alias(layer) or layer for layer in self.blocks}
         if wanted in self.nodes and wanted not in {*self.layers, *self.aliases}:
             raise UsageError(
                 f"layer {wanted!r} of {self.name} does not give one row of activations for each "
@@ -182,8 +206,33 @@ class Network:
         UnknownNameError, UsageError
             See `resolve`.
         """
-        wanted = {layer for name in layers for layer in self.resolve(name)}
-        return tuple(name for name in self.layers if name in wanted)
+        return tuple(self.named(layers))
+
+    def named(self, layers: Iterable[str]) -> dict[str, str]:
+        """Resolve names as `in_order` does, and choose the name of each layer to show.
+
+        Parameters
+        ----------
+        layers : iterable of str
+            Names for `resolve`.
+
+        Returns
+        -------
+        dict of str to str
+            Keys of `layers` to names: the first that the argument has for the layer; for a pattern,
+            the name that matches it; for ``all-blocks``, the alias or the layer's own name.
+
+        Raises
+        ------
+        UnknownNameError, UsageError
+            See `resolve`.
+        """
+        given, names = list(layers), dict[str, str]()
+        for name in given:
+            for layer, shown in self._found(name).items():
+                if layer not in names or (shown == name and names[layer] not in given):
+                    names[layer] = shown
+        return {layer: names[layer] for layer in self.layers if layer in names}
 
     def tensors(self, layer: str) -> tuple[str, ...]:
         """Return the names of the parameters and buffers that affect a layer's value, sorted.
@@ -245,15 +294,15 @@ class Network:
         graph.output(result)
         return with_tensors(self.root, graph, tensors)
 
-    def sized(self, image_size: tuple[int, int], needed: Iterable[str]) -> dict[str, Layer]:
+    def sized(self, image_size: tuple[int, int], needed: Mapping[str, str]) -> dict[str, Layer]:
         """Return the layers for images of another size, without computing them.
 
         Parameters
         ----------
         image_size : (int, int)
             Height and width in pixels.
-        needed : iterable of str
-            Layers that must be included; names from `resolve`.
+        needed : mapping of str to str
+            Layers that must be included, and the names that errors show; from `named`.
 
         Returns
         -------
@@ -271,38 +320,18 @@ class Network:
             for name, layer in self.layers.items()
             if (node := self.nodes[name]) in measured.shapes
         }
-        for layer in needed:
+        for layer, shown in needed.items():
             if layer not in found:
+                sizes = accepted_sizes(partial(self._fits, layer), self.image_size, image_size)
                 raise UsageError(
-                    f"{self.name} cannot compute {self.alias(layer) or layer!r} for images of "
-                    f"{_pixels(image_size)} pixels; {self._accepted(layer, image_size)}"
+                    f"{self.name} cannot compute {shown!r} for images of {image_size[0]} x "
+                    f"{image_size[1]} pixels; {sizes}"
                 )
         return found
 
-    def _accepted(self, layer: str, refused: tuple[int, int]) -> str:
-        """Return a phrase on the image sizes that a layer supports."""
-
-        def fits(side: int) -> bool:
-            return self.nodes[layer] in self._measure((side, side)).shapes
-
-        native = max(self.image_size)
-        others = [side for side in (native - 64, native - 32, native + 32, 2 * native) if side > 0]
-        accepted = [f"{side} x {side}" for side in others if fits(side)]
-        if not accepted:
-            return (
-                f"it takes images of {_pixels(self.image_size)} pixels: leave out `image_size` and "
-                f"`keep_aspect`"
-            )
-        least = bisect_left(range(native), True, lo=1, key=fits)  # noqa: FBT003
-        sample = (least + 1, least + 17, native + 1, native + 17)
-        if min(refused) < least and all(map(fits, sample)):
-            return f"it takes images of {least} x {least} pixels or more: give another `image_size`"
-        return f"it takes images such as {', '.join(accepted)} pixels: give another `image_size`"
+    def _fits(self, layer: str, side: int) -> bool:
+        return self.nodes[layer] in self._measure((side, side)).shapes
 
 
 traced = lru_cache(maxsize=4)(Network)
 """Returns a `Network`, cached for models traced before in this process."""
-
-
-def _pixels(image_size: tuple[int, int]) -> str:
-    return f"{image_size[0]} x {image_size[1]}"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,8 @@ import numpy as np
 from bottleneck.cache import writer as writers
 from bottleneck.cache.own import INFO_LOCK, is_partial, open_part
 from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
-from bottleneck.cache.writer import PartWriter, digest_rows, shows, view_file_content
+from bottleneck.cache.view_file import shows, view_file_content
+from bottleneck.cache.writer import PartWriter, digest_rows
 from bottleneck.errors import CacheError, UsageError
 from bottleneck.files import atomic_write, remove_stale
 from bottleneck.locks import locked
@@ -315,13 +316,19 @@ class Bank:
     @property
     def view_file_is_old(self) -> bool:
         """Whether ``features.h5`` shows other parts than the current ones."""
-        return bool(self.part_files()) and not shows(self.view_file, self.part_files())
+        files = self.part_files()
+        return bool(files) and not shows(self.view_file, files, self._aliases())
+
+    def _aliases(self) -> dict[str, list[str]]:
+        with suppress(OSError):  # a damaged ``bank.json`` has no names to tell
+            return {layer: each.names for layer, each in self.info.layers.items()}
+        return {}
 
     def rebuild_view_file(self, *, without: Collection[Path] = ()) -> None:
         """Write ``features.h5``: virtual datasets over all parts, for any HDF5 tool.
 
         Each layer has ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``, with one
-        row for each key. Paths of parts are relative to the bank, which may be moved.
+        row for each key; its other names are links. Paths of parts are relative to the bank.
 
         Parameters
         ----------
@@ -330,10 +337,10 @@ class Bank:
         """
         while True:  # others may add parts meanwhile
             left = [part for part in self.parts() if part.path not in without]
-            content = view_file_content(left)
+            aliases = self._aliases()
             with errors_of(self.path):
-                atomic_write(self.view_file, content)
-            if shows(self.view_file, [path for path in self.part_files() if path not in without]):
+                atomic_write(self.view_file, view_file_content(left, aliases))
+            if shows(self.view_file, set(self.part_files()).difference(without), aliases):
                 return
 
     def _settled(self, read: Callable[[], _T]) -> _T:

@@ -68,7 +68,8 @@ class Part:
             if schema != SCHEMA:
                 raise CacheError(
                     f"{str(path)!r} has schema {schema}, expected {SCHEMA}, as another version "
-                    f"wrote it; use another `cache`, or remove the bank and extract again"
+                    f"wrote it; use another `cache`, or remove the bank and run 'bottleneck "
+                    f"extract' again"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(own):

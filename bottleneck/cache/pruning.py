@@ -31,13 +31,16 @@ class Prunable:
     bank, model : str
         Names of the bank and its model.
     layer, alias : str or None
-        The layer's names; None if the bank cannot be read and can only be removed as a whole.
+        The layer's own name, and the one to show; None if the bank cannot be read and can only be
+        removed as a whole.
     bytes : int
         Size on disk.
     last_extracted : str
         Time at which an extraction last computed, reused or stored them, in ISO format.
     imported : bool
         Whether they were imported from an array, and so cannot be computed again.
+    aliases : list of str
+        All names of the layer besides its own.
     """
 
     bank: str
@@ -47,11 +50,11 @@ class Prunable:
     bytes: int
     last_extracted: str
     imported: bool = False
+    aliases: Sequence[str] = ()
 
     def is_named(self, layer: str) -> bool:
         """Return whether the layer has this name or alias, or is in this module."""
-        aliases = [self.alias] if self.alias else []
-        return self.layer is not None and bool(find_layers(layer, {self.layer: aliases}))
+        return self.layer is not None and bool(find_layers(layer, {self.layer: self.aliases}))
 
 
 def find_prunable(
@@ -238,7 +241,9 @@ def _layers(bank: Bank, runs: Sequence[Extraction]) -> list[Prunable]:
                 bank=bank.name,
                 model=info.model if info else model,
                 layer=name,
-                alias=described[name].alias if name in described else None,
+                alias=(described[name].typed or described[name].alias)
+                if name in described
+                else None,
                 bytes=round(
                     sum(
                         part.path.stat().st_size * part.layers[name].width / part.width
@@ -248,6 +253,7 @@ def _layers(bank: Bank, runs: Sequence[Extraction]) -> list[Prunable]:
                 ),
                 last_extracted=max(extracted.get((bank.name, name), ""), written),
                 imported=imported or bool(info and info.weights_name == IMPORTED),
+                aliases=described[name].names if name in described else (),
             )
             for name in sorted(_layers_of(bank))
         ]

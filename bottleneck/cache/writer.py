@@ -1,7 +1,5 @@
-"""Write rows into parts, and ``features.h5`` with virtual datasets over all parts of a bank."""
+"""Write rows into parts."""
 
-import hashlib
-import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,13 +7,12 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Self
 
-import h5py
 import numpy as np
 from xxhash import xxh3_64
 
 from bottleneck.cache import layout
 from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
-from bottleneck.cache.parts import Part, RowIndex, errors_of, part_files
+from bottleneck.cache.parts import errors_of, part_files
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 
@@ -24,9 +21,7 @@ __all__ = [
     "PART_SECONDS",
     "PartWriter",
     "digest_rows",
-    "shows",
     "store",
-    "view_file_content",
 ]
 
 PART_BYTES = 128 * 2**20
@@ -267,72 +262,3 @@ class PartWriter:
             "seal": layout.seal_of(self.fingerprint, layers, columns["digest"], columns["view"]),
         }
         yield from layout.hdf5_pieces(datasets, attributes)
-
-
-def view_file_content(parts: Sequence[Part]) -> bytes:
-    """Return the bytes of a file that shows every row of some parts, each key once.
-
-    A part that cannot be opened shows as nan rather than zero.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        Parts, oldest first.
-
-    Returns
-    -------
-    bytes
-        An HDF5 file of virtual datasets.
-    """
-    content = io.BytesIO()
-    with h5py.File(content, "w", libver=layout.HDF5_FORMAT) as file:
-        file.attrs["parts"] = _names([part.path for part in parts])
-        for layer in sorted({layer for part in parts for layer in part.layers}):
-            first = list(RowIndex(parts, layer).first_rows())
-            for kind, fill in (("features", np.nan), ("digest", 0), ("view", 0)):
-                stacked = _stack(first, f"features/{layer}" if kind == "features" else kind)
-                file.create_virtual_dataset(f"{kind}/{layer}", stacked, fillvalue=fill)
-    return content.getvalue()
-
-
-def shows(file: Path, parts: Sequence[Path]) -> bool:
-    """Return whether a view file was built from exactly these parts.
-
-    Parameters
-    ----------
-    file : Path
-        The view file, which need not exist.
-    parts : sequence of Path
-        The parts, oldest first.
-
-    Returns
-    -------
-    bool
-        Also False if the file cannot be read.
-    """
-    try:
-        with h5py.File(file, "r", locking=False) as view:
-            return bool(view.attrs["parts"] == _names(parts))
-    except (OSError, KeyError):
-        return False
-
-
-def _names(parts: Sequence[Path]) -> np.bytes_:
-    """Return the SHA-256 over the names of parts."""
-    names = "/".join(path.name for path in parts)
-    return np.bytes_(hashlib.sha256(names.encode()).hexdigest().encode())
-
-
-def _stack(chosen: Sequence[tuple[Part, np.ndarray]], source: str) -> h5py.VirtualLayout:
-    """Return some rows of parts, stacked."""
-    held = [each.dataset(source) for each, _ in chosen]
-    total = sum(len(rows) for _, rows in chosen)
-    stacked = h5py.VirtualLayout((total, *held[0].shape[1:]), held[0].dtype)
-    start = 0
-    for (part, rows), values in zip(chosen, held, strict=True):
-        name = f"parts/{part.path.name}"
-        virtual = h5py.VirtualSource(name, source, values.shape, values.dtype)
-        for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-            stacked[start : start + len(run)] = virtual[int(run[0]) : int(run[-1]) + 1]
-            start += len(run)
-    return stacked

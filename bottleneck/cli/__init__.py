@@ -19,10 +19,10 @@ from typer.core import TyperCommand, TyperGroup
 import bottleneck
 
 # These modules add their commands.
-from bottleneck.cli import features, fitted, heads, other, store  # noqa: F401
+from bottleneck.cli import features, fitted, heads, other, ship, store  # noqa: F401
 from bottleneck.cli.command import COMMANDS, Command, in_order
 from bottleneck.cli.options import completer
-from bottleneck.cli.output import stop
+from bottleneck.cli.output import end_with, stop
 from bottleneck.errors import first_line, is_out_of_memory
 from bottleneck.fields import Declared, expected
 
@@ -32,6 +32,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CACHE_HELP = "Inspect and maintain the feature cache."
 _GENERAL = "General"
 _NO = "no_"
+_JSON = "--json"
 _CONFIG_HELP = "File with settings; by default bottleneck.toml, if it exists."
 _METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "true or false": ""}
 
@@ -54,9 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Pillow's remarks on damaged files, whose images are used or listed as bad.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = _JSON in given
     try:
         with _signals_end_it():
-            app(None if arguments is None else list(arguments))
+            _parse(given, as_json=as_json)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -69,8 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sentence = f"{place} ({error.strerror or error}); check the path and its permissions"
     else:
         return
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(1)
+    end_with(sentence, 1, as_json=as_json)
+
+
+def _parse(arguments: list[str], *, as_json: bool) -> None:
+    """Run a command; with ``--json``, options that are refused are told in JSON, too."""
+    if not as_json:
+        app(arguments)
+        return
+    try:
+        code = app(arguments, standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of click, which some versions of Typer include
+            raise
+        end_with(error.format_message(), error.exit_code, as_json=True)  # type: ignore[attr-defined]
+    sys.exit(code if type(code) is int else 0)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from bottleneck.cli.options import FORMS
-from bottleneck.cli.output import printed_as
+from bottleneck.cli.output import end_with, printed_as
 from bottleneck.errors import BottleneckError, PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check, declared
 
@@ -19,6 +18,7 @@ __all__ = ["COMMANDS", "Command", "Config", "add_command", "in_order"]
 
 _PANELS = ("Features", "Heads", "Judge", "Fine-tune", "Ship", "Other")
 _SHARED = "default"
+_WIDE = "wide"
 _GROUP = "cache"
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -64,7 +64,8 @@ class Command:
     panel : str
         Title of its group in the help.
     *forms : str
-        Names of the flags for the forms of its results besides text, which exclude each other.
+        Names of the flags for the forms of its results besides text, which exclude each other; and
+        ``wide``, if it prints tables.
 
     Attributes
     ----------
@@ -104,20 +105,23 @@ class Command:
         file : str, optional
             The file of settings; by default ``bottleneck.toml``, if it exists.
         """
-        config = Config()
+        config, given = Config(), dict(typed)
         try:
             config = _read_config(file)
             given = {name: each.value for name, each in config.values[self.name].items()}
             given |= typed
-            forms = [self.values[name].key for name in self.forms if given.get(name)]
+            flags = {name: self.values[name].key for name in self.forms if given.get(name)}
+            wide = flags.pop(_WIDE, None) is not None
+            forms = list(flags.values())
             if len(forms) > 1:
                 raise UsageError(f"`{forms[0]}` and `{forms[1]}` exclude each other; give one")
-            with printed_as(*forms):
+            with printed_as(*forms, wide=wide):
                 return self.function(**self._arguments(given, config))
         except BottleneckError as error:
             own = {name: it for name, it in config.values[self.name].items() if name not in typed}
-            print(f"error: {self._told(str(error), own, config.file)}", file=sys.stderr)
-            sys.exit(2 if isinstance(error, UsageError) else 1)
+            code = 2 if isinstance(error, UsageError) else 1
+            told = self._told(str(error), own, config.file)
+            end_with(told, code, as_json=bool(given.get("as_json")))
 
     def _arguments(self, given: Mapping[str, Any], config: Config) -> dict[str, Any]:
         found: dict[str, Any] = {}

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 __all__ = ["augment_preview", "extract", "layers", "models"]
 
 _FLOAT16_BYTES = 2
-_OF_MODELS = ("model", "library", "parameters", "input", "weights", "default layer", "top-1")
+_OF_MODELS = ("model", "library", "parameters", "input", "weights", "default_layer", "top_1")
 _MANY_PARTS = 500
 """Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
 
 
-@add_command("extract", "Features")
+@add_command("extract", "Features", "as_json", "wide")
 def extract(
     images: ImageSettings,
     settings: bottleneck.ExtractSettings,
@@ -49,13 +49,12 @@ def extract(
 
     Exits with 1 if images had to be left out; all others are stored.
     """
-    from bottleneck.bases import find_model
-
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
     found = notes.opened(images)
+    notes.note_unlabelled(found, images.data)
     with loading():
-        find_model(settings.model)  # a name that is not known needs no PyTorch
+        _known_model(settings.model)  # an unknown name needs no PyTorch
         from bottleneck.extract import count_cached, extract_features, forecast_extraction
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     if dry_run:
@@ -81,7 +80,14 @@ def extract(
     return done
 
 
-@add_command("layers", "Features")
+def _known_model(name: str) -> None:
+    """Reject a model that is not known."""
+    from bottleneck.bases import find_model
+
+    find_model(name)
+
+
+@add_command("layers", "Features", "as_json", "wide")
 def layers(
     model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), ARGUMENT],
     image_size: Annotated[
@@ -101,7 +107,7 @@ def layers(
         from bottleneck.bases.network import Network
     network = Network(found)
     height, width = image_size or found.transform.crop
-    sized = network.sized((height, width), needed=network.in_order(["logits"]))
+    sized = network.sized((height, width), needed=network.named(["logits"]))
     total = max(layer.multiply_adds for layer in sized.values())
     rows = [
         {
@@ -109,8 +115,8 @@ def layers(
             "aliases": layer.aliases,
             "shape": layer.shape,
             "floats": prod(layer.shape),
-            "MB/1000": _FLOAT16_BYTES * prod(layer.shape) / 1e3,
-            "cost %": 100 * layer.multiply_adds / total,
+            "megabytes_per_1000": _FLOAT16_BYTES * prod(layer.shape) / 1e3,
+            "cost_percent": 100 * layer.multiply_adds / total,
         }
         for layer in sized.values()
     ]
@@ -121,7 +127,7 @@ def layers(
         note(f"default layer: {found.default_layer}")
 
 
-@add_command("models", "Features", "markdown", "as_json")
+@add_command("models", "Features", "markdown", "as_json", "wide")
 def models() -> None:
     """List the bases by name.
 
@@ -132,7 +138,8 @@ def models() -> None:
     found, errors = list_models()
     for error in errors:
         note(f"note: {error}")
-    print_table([dict(zip(_OF_MODELS, vars(row).values(), strict=True)) for row in found])
+    rows = [dict(zip(_OF_MODELS, vars(row).values(), strict=True)) for row in found]
+    print_table(rows, spare=("library",))
     version, names = timm_release()
     if not wanted("json"):
         note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
@@ -195,11 +202,11 @@ def _print_extraction(done: "Extraction", cache: Path) -> None:
     print_table(
         [
             {
-                "layer": found.alias or found.layer,
+                "layer": found.layer_name,
                 "pool": found.pool,
                 "shape": found.shape,
-                "bank": cache / found.bank,
-                **({"views": cache / found.view_bank} if found.view_bank else {}),
+                "bank": str(cache / found.bank),
+                **({"views": str(cache / found.view_bank)} if found.view_bank else {}),
             }
             for found in done.layers
         ]

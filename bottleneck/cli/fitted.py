@@ -1,10 +1,11 @@
-"""The commands that take a fitted head: evaluate, advise, finetune, predict."""
+"""The commands that judge and fine-tune a fitted head: evaluate, advise, finetune."""
 
 import csv
-import json
+import io
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,39 +13,55 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
+from bottleneck.cli.output import (
+    loading,
+    note,
+    print_list,
+    print_table,
+    progress_shown,
+    show,
+)
+from bottleneck.cli.tables import draw_matrix
 from bottleneck.errors import UsageError
-from bottleneck.fields import ARGUMENT, Option
+from bottleneck.files import atomic_write
 from bottleneck.settings import EvaluateSettings, LayerSettings
 
 if TYPE_CHECKING:
     from bottleneck.advise import Advice, Estimate
-    from bottleneck.evaluate import Evaluation
+    from bottleneck.evaluate import Evaluation, Misclassified
     from bottleneck.finetune import Finetuned
-    from bottleneck.images import RejectedImage
-    from bottleneck.predict import Prediction
 
-__all__ = ["advise", "evaluate", "finetune", "predict"]
+__all__ = ["advise", "evaluate", "finetune"]
 
+_MOST_CLASSES = 30
+"""Of a printed confusion matrix; of more classes the worst confusions are printed."""
+_WORST = 20
+_WORST_TITLE = "most frequent confusions; --picture draws the matrix, --json prints it"
+_CORNER = "true \\ predicted"
 _METRICS = ("accuracy", "balanced_accuracy", "log_loss", "calibration_error", "average_precision")
 
 
-@add_command("evaluate", "Judge")
+@add_command("evaluate", "Judge", "as_json", "wide")
 def evaluate(
     settings: EvaluateSettings,
     folders: options.Folders,
     head: options.HeadName = None,
     picture: options.Picture = None,
+    errors: Annotated[
+        Path | None,
+        Doc("Write the misclassified images to this CSV file, the most confident first."),
+    ] = None,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
     from bottleneck.bases import is_finetuned
-    from bottleneck.heads import find_head
     from bottleneck.records import known_source
 
-    folder, fitted = find_head(folders.heads, head)
+    if errors and (errors.suffix.lower() != ".csv" or errors.is_dir()):
+        raise UsageError(f"`errors` must be a file ending in .csv, got {str(errors)!r}")
     options.check_picture(picture)
+    folder, fitted = choices.choose_head(folders.heads, head)
     store, split = bottleneck.Cache(folders.cache), settings.split
     source = known_source(fitted.source)
     if is_finetuned(source.model):
@@ -61,6 +78,10 @@ def evaluate(
     content = {"head": folder.name, **evaluation.as_dict()}
     show(content, lambda: _print_evaluation(title, evaluation))
     _save_evaluation(evaluation, folder / f"evaluation-{split}.json")
+    if errors:
+        found = bottleneck.misclassified(fitted, features, split)
+        _write_errors(errors, found)
+        note(f"{len(found)} misclassified images written to {errors}")
     if picture:
         from bottleneck.pictures import draw_confusion_matrix
 
@@ -77,6 +98,17 @@ def _save_evaluation(evaluation: "Evaluation", file: Path) -> None:
         note(f"note: {str(file)!r} could not be saved ({error.strerror})")
 
 
+def _write_errors(file: Path, found: "Sequence[Misclassified]") -> None:
+    """Write images that are classified wrongly as CSV, completely or not at all."""
+    from bottleneck.evaluate import Misclassified
+
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    table.writerow(field.name for field in fields(Misclassified))
+    table.writerows(vars(each).values() for each in found)
+    atomic_write(file, text.getvalue())
+
+
 def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     print(title)
     low, high = evaluation.accuracy_interval
@@ -85,15 +117,13 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     print_list(facts)
     print_table([vars(found) for found in evaluation.classes])
     labels = [found.label for found in evaluation.classes]
-    print_table(
-        [
-            {"true \\ predicted": label, **dict(zip(labels, row, strict=True))}
-            for label, row in zip(labels, evaluation.confusion or [], strict=False)
-        ]
-    )
+    counts = evaluation.confusion
+    if not counts or (len(labels) <= _MOST_CLASSES and draw_matrix(labels, counts, _CORNER)):
+        return
+    print_table([vars(each) for each in evaluation.worst_confusions(_WORST)], _WORST_TITLE)
 
 
-@add_command("advise", "Judge")
+@add_command("advise", "Judge", "as_json", "wide")
 def advise(
     settings: bottleneck.AdviseSettings,
     chosen: LayerSettings,
@@ -176,11 +206,9 @@ def finetune(
 
     Exits with 1 if images were left out or training diverged; the best network is saved.
     """
-    from bottleneck.heads import find_head
-
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
-    place, head = find_head(folders.heads, start.head)
+    place, head = choices.choose_head(folders.heads, start.head)
     images = start.data and bottleneck.ImageSet.open(
         start.data, name=start.image_set, seed=settings.seed, max_bytes=start.max_bytes or 0
     )
@@ -273,62 +301,3 @@ def _training_shown(folder: Path, epochs: int, tensorboard: Path | None) -> Iter
                 "complete epoch"
             )
         raise
-
-
-@add_command("predict", "Ship")
-def predict(
-    images: Annotated[tuple[Path, ...], Doc("Image files, or folders of them."), ARGUMENT],
-    settings: bottleneck.PredictSettings,
-    head: options.HeadName = None,
-    heads: options.HeadsFolder = Path("heads"),
-    as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
-) -> None:
-    """Print the class and its probability for each image.
-
-    Exits with 1 if images had to be left out; all others are predicted.
-    """
-    from bottleneck.heads import find_head
-
-    _, fitted = find_head(heads, head)
-    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes or 0)
-    with loading():
-        from bottleneck.predict import load_base, predict_images
-    base = load_base(
-        fitted,
-        weights=settings.weights,
-        device=settings.device,
-        max_pixels=settings.max_pixels,
-    )
-    notes.note_random(base.weights_random)
-    notes.note_image_set(found)
-    with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
-        results = predict_images(fitted, found, settings, base=base, progress=progress)
-        rejected = _print_predictions(fitted.classes, results, as_json=as_json)
-    notes.note_rejected(rejected)
-    if rejected:
-        sys.exit(1)
-
-
-def _print_predictions(
-    classes: Sequence[str], results: "Iterable[Prediction | RejectedImage]", *, as_json: bool
-) -> "list[RejectedImage]":
-    """Print each prediction as soon as it is made; return the images without one."""
-    from bottleneck.images import RejectedImage
-
-    rejected = []
-    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    if not as_json:
-        table.writerow(["path", "class", *(f"p({label})" for label in classes)])
-    for result in results:
-        row: dict[str, Any] = {"path": result.path}
-        if isinstance(result, RejectedImage):
-            rejected.append(result)
-            row["error"] = result.reason
-        else:
-            row |= {"class": result.label, "probabilities": result.probabilities}
-        if as_json:
-            print(json.dumps(row))
-        elif "class" in row:
-            shares = (round(share, 6) for share in row["probabilities"].values())
-            table.writerow([row["path"], row["class"], *shares])
-    return rejected

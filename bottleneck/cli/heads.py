@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import note, print_table, progress_shown, show, wanted
 from bottleneck.fields import Option
@@ -32,19 +32,28 @@ _BEST = 10
 def fit_head(
     settings: bottleneck.FitSettings,
     chosen: FeatureSettings,
+    experiment: options.ExperimentSettings,
     epochs: options.EpochSettings,
     folders: options.Folders,
     name: options.NewName = None,
     near_duplicates: options.NearDuplicates = False,
     memory: options.Memory = None,
 ) -> Any:
-    """Fit a classifier on the features of the cache's last extraction."""
+    """Fit a classifier on the features of the cache's last extraction.
+
+    Or, with --experiment or --best, the classifier of a sweep on its features.
+    """
     from bottleneck.heads import check_head_folder
 
+    store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
+    asked = experiment.best or experiment.experiment is not None
+    if asked:
+        selection, settings = choices.choose_experiment(store, experiment, chosen, settings)
     check_for_mlp(settings.clf, [name for name, file in vars(epochs).items() if file])
     options.check_picture(epochs.picture)
-    store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
-    features = bottleneck.load_features(store, chosen, memory=limit)
+    if not asked:
+        selection = choices.choose_layer(store, chosen)
+    features = bottleneck.load_features(store, selection, memory=limit)
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)
     alike = notes.find_alike(features.images) if near_duplicates else {}
@@ -108,7 +117,7 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
     print(f"saved as {folder}")
 
 
-@add_command("sweep", "Heads")
+@add_command("sweep", "Heads", "as_json", "wide")
 def sweep(
     settings: bottleneck.SweepSettings,
     chosen: SweepFeatures,
@@ -155,7 +164,7 @@ def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSou
             note(f"{each}: fitted on {each.views} views of each training image")
 
 
-@add_command("leaderboard", "Heads", "as_json", "as_csv")
+@add_command("leaderboard", "Heads", "as_json", "as_csv", "wide")
 def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sqlite")) -> None:
     """Rank the experiments of sweeps, or compare two of them."""
     from bottleneck.experiments import default_metric, rank, scores
@@ -185,7 +194,8 @@ def _print_ranked(ranked: Sequence["Ranked"], metric: str) -> None:
         return
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
-    print_table([{key: row[key] for key in row if key not in left_out} for row in rows])
+    shown = [{key: row[key] for key in row if key not in left_out} for row in rows]
+    print_table(shown, spare=("folds", "seconds"))
     note(f"mean and standard deviation of {metric} over the folds, total seconds")
 
 
@@ -198,6 +208,7 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
     return {
         "number": experiment.number,
         **{key: experiment.settings.get(key) for key in _SHOWN},
+        "layer": experiment.layer,
         metric: ranked.mean,
         "std": ranked.std,
         **({} if metric == "log_loss" else {"log_loss": loss and loss.mean}),

@@ -28,6 +28,7 @@ __all__ = [
     "note_rejected",
     "note_replaced",
     "note_replaced_set",
+    "note_unlabelled",
     "note_unseen",
     "opened",
 ]
@@ -60,6 +61,24 @@ def note_replaced(replaced: bool) -> None:
     """
     if replaced:
         note("note: this replaced the head of the same name; use --name to keep both")
+
+
+def note_unlabelled(images: "ImageSet", source: Path) -> None:
+    """Note that images have no labels, before anything is computed for them.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The images.
+    source : Path
+        Their folder or table.
+    """
+    if not images.labelled:
+        note(
+            f"note: {source} has no class folders, so the images have no labels and no head can be "
+            f"fitted on them; 'bottleneck extract' takes {source}/CLASS/IMAGE, or a CSV file with "
+            f"path,label"
+        )
 
 
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "BankName",
     "CacheFolder",
     "EpochSettings",
+    "ExperimentSettings",
     "Folders",
     "HeadName",
     "HeadsFolder",
@@ -46,15 +47,16 @@ FORMS = {
     "as_json": Annotated[bool, Doc("Print JSON instead of text."), Option("--json")],
     "as_csv": Annotated[bool, Doc("Print CSV instead of text."), Option("--csv")],
     "markdown": Annotated[bool, Doc("Print a Markdown table.")],
+    "wide": Annotated[bool, Doc("Print tables whole, however wide they are.")],
 }
-"""Flags for the forms of a result besides text."""
+"""Flags for the forms of a result besides text, and for the width of text."""
 BankName = Annotated[
     str | None,
     Doc("Name of a bank, or its beginning, such as the model; by default all banks."),
     ARGUMENT,
 ]
 CacheFolder = Annotated[Path, Doc("Folder of the feature cache.")]
-HeadName = Annotated[str | None, Doc("Head by name or folder; needed where there are several.")]
+HeadName = Annotated[str | None, Doc("Head by name or folder; by default the newest.")]
 HeadsFolder = Annotated[Path, Doc("Folder of the fitted heads.")]
 Jobs = Annotated[int, Doc("Number of parallel processes; -1 for one per core.")]
 Log = Annotated[Path, Doc("Experiment log that 'bottleneck sweep' writes.")]
@@ -78,6 +80,23 @@ class Folders:
 
     cache: CacheFolder = Path("cache")
     heads: HeadsFolder = Path("heads")
+
+
+@settings("Experiment", kw_only=True)
+class ExperimentSettings:
+    """An experiment of a sweep whose features and classifier are taken."""
+
+    experiment: Annotated[
+        int | None, Doc("Fit the classifier and layer of this experiment of a sweep.")
+    ] = None
+    best: Annotated[
+        bool, Doc("Fit the best experiment of sweeps on these images; other options narrow it.")
+    ] = False
+    log: Log = Path("experiments.sqlite")
+
+    def __post_init__(self) -> None:
+        if self.best and self.experiment is not None:
+            raise UsageError("`experiment` and `best` exclude each other; give one")
 
 
 @settings("Epochs", kw_only=True)

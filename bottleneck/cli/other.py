@@ -15,7 +15,7 @@ from bottleneck.cli import options
 from bottleneck.cli.command import COMMANDS, Config, add_command, in_order
 from bottleneck.cli.output import note, print_table, show, wanted
 from bottleneck.errors import UnknownNameError, did_you_mean
-from bottleneck.fields import ARGUMENT, Declared
+from bottleneck.fields import ARGUMENT, Declared, Option
 
 if TYPE_CHECKING:
     from bottleneck.evaluate import Evaluation
@@ -24,17 +24,24 @@ if TYPE_CHECKING:
 __all__ = ["config", "demo"]
 
 _MODEL = "efficientnet_lite0"
+_FOLDER = Path("demo")
+_PICTURE = _FOLDER / "confusion_matrix.png"
+_OWN = Option(own=True)
+"""The folders of [default] in a file of settings are the user's."""
 
 
-@add_command("demo", "Other")
+@add_command("demo", "Other", "as_json", "wide")
 def demo(
     file: Config,
-    data: Annotated[Path, Doc("Folder to write the demo's images to.")] = Path("data"),
-    cache: options.CacheFolder = Path("cache"),
-    heads: options.HeadsFolder = Path("heads"),
-    picture: Annotated[Path, Doc("File for the confusion matrix.")] = Path("confusion_matrix.png"),
+    data: Annotated[Path, Doc("Folder to write the demo's images to."), _OWN] = _FOLDER / "data",
+    cache: Annotated[options.CacheFolder, _OWN] = _FOLDER / "cache",
+    heads: Annotated[options.HeadsFolder, _OWN] = _FOLDER / "heads",
+    picture: Annotated[Path, Doc("File for the confusion matrix."), _OWN] = _PICTURE,
 ) -> None:
-    """Run all steps on 200 photographs: extract, fit two heads, evaluate them."""
+    """Run all steps on 200 photographs: extract, fit two heads, evaluate them.
+
+    Everything is written to the folder demo, so that your own data, cache and heads stay apart.
+    """
     from bottleneck.demo import write_demo_images
 
     written = write_demo_images(data)
@@ -54,13 +61,13 @@ def demo(
         fitted = run("fit-head", clf=clf, model=_MODEL, name=f"demo-{clf}", **places)
         result = run("evaluate", head=f"demo-{clf}", **drawn, **places)
         rows.append(_demo_row(f"demo-{clf}", fitted, result))
-    next_one = {"head": "demo-svm", "heads": heads, "images": data / "face"}
+    next_one = {"head": "demo-svm", "heads": heads, "cache": cache, "images": data / "face"}
 
     def text() -> None:
         print()
         print_table(rows, f"Heads on the features of {_MODEL}, {data}")
         print("\nThe commands were:", *commands, sep="\n  ")
-        print("Continue with your own images (--data FOLDER), or with")
+        print("Continue with your own images in data/CLASS/IMAGE, as the README shows, or with")
         print(f"  {_command_line('predict', next_one, file)}")
 
     show({"heads": rows, "commands": commands}, text)
@@ -81,11 +88,11 @@ def _demo_row(name: str, fitted: "Head", result: "Evaluation") -> dict[str, Any]
     return {
         "head": name,
         "C": fitted.hyperparameters["C"],
-        "5-fold accuracy": fitted.scores["accuracy"],
-        "test images": result.images,
-        "test accuracy": result.accuracy,
-        "95% interval": f"{low:.3f} to {high:.3f}",
-        "log loss": result.log_loss,
+        "cv_accuracy": fitted.scores["accuracy"],
+        "test_images": result.images,
+        "test_accuracy": result.accuracy,
+        "interval": f"{low:.3f} to {high:.3f}",
+        "log_loss": result.log_loss,
     }
 
 

@@ -9,9 +9,12 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
+
+from bottleneck.cli import tables
 
 __all__ = [
+    "end_with",
     "loading",
     "note",
     "print_list",
@@ -28,11 +31,6 @@ _form = ContextVar("form", default="text")
 _Show = Callable[..., None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
-_UNLIMITED = 100_000
-_GAP = 2
-"""Spaces between the columns of a table."""
-_FEW_CELLS = 240
-_PAIR = 2
 
 
 class _Stop:
@@ -60,24 +58,53 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def end_with(sentence: str, code: int, *, as_json: bool) -> NoReturn:
+    """Print an error on standard error, as a line of JSON if results are, and exit.
+
+    Parameters
+    ----------
+    sentence : str
+        What was given, what was expected and what to do.
+    code : int
+        The exit status.
+    as_json : bool
+        Print ``{"error": ..., "exit_code": ...}``.
+
+    Returns
+    -------
+    NoReturn
+
+    Raises
+    ------
+    SystemExit
+        Always.
+    """
+    fact = {"error": sentence, "exit_code": code}
+    print(json.dumps(fact) if as_json else f"error: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
 @contextmanager
-def printed_as(form: str = "text") -> Iterator[None]:
+def printed_as(form: str = "text", *, wide: bool = False) -> Iterator[None]:
     """Print results in another form.
 
     Parameters
     ----------
     form : str
         ``text``, ``json``, ``csv`` or ``markdown``.
+    wide : bool
+        Print tables of text as wide as they are; also where a command runs another one.
 
     Yields
     ------
     None
     """
-    before = _form.set(form)
+    before, narrow = _form.set(form), tables.shown_whole.set(wide or tables.shown_whole.get())
     try:
         yield
     finally:
         _form.reset(before)
+        tables.shown_whole.reset(narrow)
 
 
 def wanted(*forms: str) -> bool:
@@ -124,7 +151,9 @@ def print_list(facts: Mapping[str, str]) -> None:
         print(f"{name.ljust(width)}  {fact}")
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+def print_table(
+    rows: Sequence[Mapping[str, Any]], title: str = "", *, spare: Sequence[str] = ()
+) -> None:
     """Print rows as a table, as Markdown, as CSV or as JSON.
 
     Parameters
@@ -133,22 +162,37 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         The first has all columns; a missing value is shown as "-".
     title : str
         Title above a text table.
+    spare : sequence of str
+        Columns that a text table leaves out, the first first, until it fits.
     """
-    columns = list(rows[0]) if rows else []
-    cells = [[_text(row.get(column)) for column in columns] for row in rows]
-    right = [
-        all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns
-    ]
     if wanted("json"):
         print(json.dumps(rows, indent=2))
     elif wanted("csv"):
         table = csv.writer(sys.stdout, lineterminator="\n")
         table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
     elif wanted("markdown"):
+        columns, cells, right = _cells(rows, list(rows[0]) if rows else [])
         for line in (columns, ["---:" if number else "---" for number in right], *cells):
             print(f"| {' | '.join(line)} |")
     elif rows:
-        _draw(title, columns, cells, right)
+        columns = list(rows[0])
+        left_out = [name for name in spare if name in columns]
+        while not tables.table_fits(*_cells(rows, columns)) and left_out:
+            columns.remove(left_out.pop(0))
+        tables.draw_table(title, *_cells(rows, columns))
+        if hidden := [name for name in rows[0] if name not in columns]:
+            note(f"note: --wide also shows {', '.join(hidden)}")
+
+
+def _cells(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str]
+) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Return headings, texts of cells, and which columns have only numbers."""
+    cells = [[_text(row.get(column)) for column in columns] for row in rows]
+    right = [
+        all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns
+    ]
+    return list(columns), cells, right
 
 
 def loading() -> Any:
@@ -208,63 +252,6 @@ def _text(value: Any) -> str:
         separator = " x " if all(isinstance(each, int) for each in value) else ", "
         return separator.join(map(_text, value))
     return str(value)
-
-
-def _draw(title: str, columns: list[str], cells: list[list[str]], right: list[bool]) -> None:
-    """Print a table; on a narrow terminal, print the cells of a row below each other.
-
-    Tables of many cells, or of pairs of a name and a value, stay tables.
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    terminal = sys.stdout.isatty()
-    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-    console = Console(force_terminal=terminal, **plain)
-    room = console.width - _GAP * (len(columns) - 1) if terminal else _UNLIMITED
-    widths = _fitting([columns, *cells], room)
-    if sum(widths) > room:
-        if len(columns) > _PAIR and len(cells) * len(columns) <= _FEW_CELLS:
-            _print_below_each_other(title, columns, cells)
-            return
-        widths = _fitting([columns, *cells], _UNLIMITED)
-    console.width = _UNLIMITED
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
-    for column, number, size in zip(columns, right, widths, strict=True):
-        table.add_column(column, justify="right" if number else "left", width=size)
-    for row in cells:
-        table.add_row(*row)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().split("\n")[:-1]:
-        print(line.rstrip())
-
-
-def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return widths of columns: if whole cells are too wide, headings wrap, then all cells.
-
-    They wrap only between words, so the total may exceed the available width.
-    """
-    from rich.cells import cell_len
-
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(cell_len, column)) for column in columns]
-    wrapped = [[head.split(), cells] for head, *cells in columns]
-    words = [[" ".join(column).split()] for column in columns]
-    for parts in (wrapped, words):
-        least = [max(cell_len(text) for texts in each for text in texts) for each in parts]
-        while sum(widths) > width and widths != least:
-            room = [size if size > low else 0 for size, low in zip(widths, least, strict=True)]
-            widths[room.index(max(room))] -= 1
-    return widths
-
-
-def _print_below_each_other(title: str, columns: list[str], cells: list[list[str]]) -> None:
-    if title:
-        print(title)
-    for place, row in enumerate(cells):
-        print(end="\n" if place else "")
-        print_list(dict(zip(columns, row, strict=True)))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_table, progress_shown, show, wanted
 from bottleneck.errors import CacheError, PathMissingError, UsageError, some_of
@@ -33,7 +33,11 @@ __all__ = [
 ]
 
 
-@add_command("cache ls", "Features")
+_SPARE = ("resized", "input", "dtype", "parts", "computed_in", "views", "weights", "model", "pool")
+"""Columns of the list of banks that fewer readers need."""
+
+
+@add_command("cache ls", "Features", "as_json", "wide")
 def cache_ls(cache: options.CacheFolder = Path("cache")) -> None:
     """List the banks."""
     rows = []
@@ -43,12 +47,12 @@ def cache_ls(cache: options.CacheFolder = Path("cache")) -> None:
         except CacheError as error:
             note(f"note: bank {bank.name} is skipped: {error}")
     if rows or wanted("json"):
-        print_table(rows)
+        print_table(rows, spare=_SPARE)
     else:
         print(f"no banks in {cache}; 'bottleneck extract' creates them")
 
 
-@add_command("cache info", "Features")
+@add_command("cache info", "Features", "as_json", "wide")
 def cache_info(
     bank: Annotated[str, Doc("Name of a bank, or its beginning, such as the model."), ARGUMENT],
     cache: options.CacheFolder = Path("cache"),
@@ -66,7 +70,7 @@ def cache_info(
     show(infos, text)
 
 
-@add_command("cache verify", "Features")
+@add_command("cache verify", "Features", "as_json", "wide")
 def cache_verify(
     bank: options.BankName = None,
     deep: Annotated[bool, Doc("Also recompute a sample of rows from their images.")] = False,
@@ -89,7 +93,8 @@ def cache_verify(
     damaged = [*result.damage, *(each for found in rechecks for each in found.damage)]
     skipped = {found.bank: found.skipped for found in rechecks}
     content = {"banks": rows, "damage": list(map(asdict, damaged)), "skipped": skipped}
-    show(content | {"strangers": result.strangers}, lambda: print_table(rows))
+    content["strangers"] = result.strangers
+    show(content, lambda: print_table(rows, spare=("bytes",)))
     _note_strangers(result.strangers)
     for each in damaged:
         place = f"moved to {each.moved_to}" if each.moved_to else "left in place"
@@ -118,7 +123,7 @@ def _recheck(
     return rechecks
 
 
-@add_command("cache compact", "Features")
+@add_command("cache compact", "Features", "as_json", "wide")
 def cache_compact(
     bank: options.BankName = None,
     compress: Annotated[Compression | None, Doc("Compression; by default unchanged.")] = None,
@@ -136,7 +141,7 @@ def cache_compact(
     print_table([asdict(compact_bank(each, compress=compress)) for each in own])
 
 
-@add_command("cache prune", "Features")
+@add_command("cache prune", "Features", "as_json", "wide")
 def cache_prune(
     model: Annotated[str | None, Doc("Remove this model or bank."), Option(own=True)] = None,
     layer: Annotated[str | None, Doc("Remove this layer or alias."), Option(own=True)] = None,
@@ -165,7 +170,10 @@ def cache_prune(
     others = () if imported else find_prunable(store, **rule, imported=True)
     kept = dict.fromkeys(each.bank for each in others if each.imported)
     left = [] if dry_run else prune(store, chosen)
-    print_table([asdict(each) for each in chosen])
+    rows = [asdict(each) for each in chosen]
+    if not wanted("json"):
+        rows = [row | {"layer": row["alias"] or row["layer"]} for row in rows]
+    print_table(rows, spare=("alias", "aliases", "model"))
     total = sum(each.bytes for each in chosen) / 1e6
     note(f"{total:.1f} MB {'would be' if dry_run else 'were'} removed")
     if kept:
@@ -186,7 +194,7 @@ def cache_export(
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
-    selection = bottleneck.select_features(store, FeatureSettings(**vars(chosen), views=0))
+    selection = choices.choose_layer(store, FeatureSettings(**vars(chosen), views=0))
     _print_exchange(export_features(store, selection, file))
 
 
@@ -253,11 +261,13 @@ def _summary(bank: "Bank") -> dict[str, Any]:
         "weights": info.weights_name,
         "input": info.transform and info.transform.crop,
         "pool": info.pool,
-        "computed in": info.precision.get("compute"),
+        "computed_in": info.precision.get("compute"),
         "resized": "exactly" if not info.transform or info.transform.exact_resize else "fast",
         "dtype": info.precision["storage"],
         "views": info.policy,
-        "layers": ", ".join(details.alias or layer for layer, details in info.layers.items()),
+        "layers": ", ".join(
+            details.typed or details.alias or layer for layer, details in info.layers.items()
+        ),
         "rows": max((len(bank.index(layer)) for layer in info.layers), default=0),
         "parts": len(bank.parts()),
         "megabytes": round(bank.size / 1e6, 3),

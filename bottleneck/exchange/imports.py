@@ -173,7 +173,7 @@ def _take_in(
     images.write_csv(set_file)
     extracted = records.ExtractedLayer(
         **records.facts_of(selection, records.LayerFacts),
-        aliases=[selection.alias] if selection.alias else [],
+        aliases=record.bank.layers[layer].names,
         pool=selection.stored_pool,
         shape=list(rows.shape[1:]),
     )

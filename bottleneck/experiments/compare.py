@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.experiments.log import Experiment
+from bottleneck.experiments.log import LAYER_NAMES, Experiment
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -164,7 +164,9 @@ def rank(
         experiments = [
             each
             for each in experiments
-            if name in each.settings and _is_printed(each.settings[name], text)
+            if any(
+                _is_printed(each.settings[key], text) for key in _keys(name) & each.settings.keys()
+            )
         ]
     found = [(each, scores(each)) for each in experiments]
     if found:
@@ -174,6 +176,11 @@ def rank(
         Ranked(its[metric].mean, its[metric].std, each) for each, its in found if metric in its
     ]
     return sorted(ranked, key=lambda each: each.mean, reverse=metric not in LOWER_IS_BETTER)
+
+
+def _keys(setting: str) -> set[str]:
+    """Return the keys that may have the value of a setting: a layer has several names."""
+    return set(LAYER_NAMES) if setting == "layer" else {setting}
 
 
 def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> Comparison:

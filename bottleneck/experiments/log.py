@@ -41,6 +41,9 @@ COMMIT;
 """
 """The header comes first; another process may just have made the table."""
 _SELECT = "SELECT number, created, seconds, settings, folds, environment FROM experiments "
+_TYPED = "typed"
+LAYER_NAMES = (_TYPED, "alias", "layer")
+"""Settings that name an experiment's layer; the first there is shown."""
 _PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
 
@@ -55,7 +58,7 @@ class Experiment:
     created : str
         Time of appending, in ISO 8601, UTC.
     settings : dict
-        All settings that affect the result.
+        All settings that affect the result; ``typed`` is the name by which the layer was chosen.
     folds : list of dict
         For each fold its ``repeat`` and ``fold``, the number of held-out ``images``, and its
         metrics.
@@ -74,8 +77,14 @@ class Experiment:
 
     @property
     def key(self) -> str:
-        """SHA-256 of the settings as canonical JSON, unique in the log."""
-        return _key(_json(self.settings))
+        """SHA-256 of the settings as canonical JSON, unique in the log; ``typed`` is left out."""
+        return _key(self.settings)
+
+    @property
+    def layer(self) -> str | None:
+        """The layer by the name to show: as typed, else its alias, else its own name."""
+        names = (self.settings.get(key) for key in LAYER_NAMES)
+        return next(filter(None, names), None)
 
 
 class ExperimentLog:
@@ -129,7 +138,7 @@ class ExperimentLog:
         if not folds:
             raise UsageError("an experiment needs at least one fold, got none; give one or more")
         texts = [_json(each) for each in (settings, folds, seconds, environment)]
-        key = _key(texts[0])
+        key = _key(settings)
         created = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._opened() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -173,7 +182,7 @@ class ExperimentLog:
         CacheError
             The file cannot be read.
         """
-        return next(iter(self._read("WHERE key = ?", _key(_json(settings)))), None)
+        return next(iter(self._read("WHERE key = ?", _key(settings))), None)
 
     def experiments(self) -> list[Experiment]:
         """Return all experiments in the order of their numbers.
@@ -269,7 +278,7 @@ class ExperimentLog:
         if user_version > _VERSION:
             raise UsageError(
                 f"the experiment log {str(self.file)!r} has format {user_version}, but this "
-                f"version reads {_VERSION}; update bottleneck-features, or name another log"
+                f"version reads {_VERSION}; update this package, or name another log"
             )
 
 
@@ -305,5 +314,7 @@ def _json(content: Any) -> str:
         ) from error
 
 
-def _key(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _key(settings: Mapping[str, Any]) -> str:
+    """Return a digest of all settings but the name by which the layer was chosen."""
+    decisive = {name: value for name, value in settings.items() if name != _TYPED}
+    return hashlib.sha256(_json(decisive).encode()).hexdigest()

@@ -62,8 +62,8 @@ def log_to_mlflow(
         return sum(_log(client, identity, each) for each in experiments)
     except ImportError as error:
         raise MissingExtraError(
-            f"logging to MLflow needs a package that is not installed ({error}); run 'pip "
-            f"install bottleneck-features[mlflow]'"
+            f"logging to MLflow needs a package that is not installed ({error}); run 'pip install "
+            f"-e '.[mlflow]''"
         ) from None
     except (MlflowException, SQLAlchemyError) as error:
         raise UsageError(

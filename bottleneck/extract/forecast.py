@@ -1,4 +1,4 @@
-"""Forecast an extraction from a short timed trial, and draw augmented views."""
+"""Forecast an extraction from a short timed trial."""
 
 import re
 import sys
@@ -6,32 +6,25 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, zip_longest
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
-from torchvision.utils import make_grid
 
 from bottleneck.arguments import made
-from bottleneck.augment import find_policy
-from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
-from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract.compute import Progress, preprocess_views
+from bottleneck.extract.compute import Progress
 from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import stored_batches
 from bottleneck.extract.store import Target, find_targets
 from bottleneck.files import atomic_write, remove_stale
-from bottleneck.images import ImageItem, ImageSet, RejectedImage, read_file
+from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Forecast", "draw_views", "forecast_extraction"]
+__all__ = ["Forecast", "forecast_extraction"]
 
 _WARM_UP_BATCHES = 2
 _WARM_UP_SECONDS = 1.0
@@ -40,13 +33,6 @@ _TIMED_SECONDS = 4.0
 _PROBE_BYTES = 2**25
 _PREFIX = ".bottleneck-forecast-"
 _SCRATCH = re.compile(rf"{re.escape(_PREFIX)}[a-z0-9_]{{8}}")
-_SIDE = 160
-_SHORTER = 183
-"""As in the classic preprocessing: 224 of 256."""
-_NAMES = 150
-_GAP = 4
-_LETTERS = 22
-_FONT_SIZE = 12
 
 
 @dataclass(frozen=True)
@@ -238,73 +224,3 @@ def _peak_memory() -> int | None:
 
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024
-
-
-def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6) -> Image.Image:
-    """Draw some training images in rows: name, unaugmented image, then its views.
-
-    Images of all classes take turns. They are resized and cropped as for most bases, to 160 pixels;
-    the views equal those in the cache but for the size.
-
-    Parameters
-    ----------
-    images : ImageSet
-        Training images are drawn if there are any.
-    augment : str
-        Augmentation policy, as for `extract_features`.
-    views : int
-        Number of views of each image.
-    count : int
-        Maximum number of rows.
-
-    Returns
-    -------
-    PIL.Image.Image
-        An RGB picture.
-
-    Raises
-    ------
-    UsageError
-        `views` is out of range, or `augment` is ``none``.
-    DataError
-        None of the images can be read.
-    """
-    StoreSettings(views=views, augment=augment)  # says so where there can be no such views
-    policy = find_policy(augment)
-    transform = Transform((_SHORTER, _SHORTER), (_SIDE, _SIDE), "bilinear", (0.0,) * 3, (1.0,) * 3)
-    rows = []
-    for item in _in_turn(images):
-        try:
-            data = read_file(item)
-            seen = preprocess_views(transform, data, policy, item.digest, range(views + 1))
-        except BadImageError:
-            continue
-        rows.append((item, seen))
-        if len(rows) == count:
-            break
-    if not rows:
-        raise DataError(f"no image of {images.name!r} could be read; give other `data`")
-    return _sheet(rows)
-
-
-def _in_turn(images: ImageSet) -> list[ImageItem]:
-    """Return the images with the classes taking turns, each class in its own order."""
-    train = [item for item in images.items if item.split == "train"]
-    classes: dict[str | None, list[ImageItem]] = {}
-    for item in train or images.items:
-        classes.setdefault(item.label, []).append(item)
-    return [item for item in chain(*zip_longest(*classes.values())) if item]
-
-
-def _sheet(rows: Sequence[tuple[ImageItem, Sequence[torch.Tensor]]]) -> Image.Image:
-    """Return a sheet of rows of pictures, uint8 of shape (3, height, width), with their names."""
-    pictures = torch.stack([picture for _, row in rows for picture in row])
-    grid = make_grid(pictures, nrow=len(rows[0][1]), padding=_GAP, pad_value=255)
-    sheet = Image.new("RGB", (_NAMES - _GAP + grid.shape[2], grid.shape[1]), "white")
-    sheet.paste(Image.fromarray(grid.movedim(0, -1).numpy()), (_NAMES - _GAP, 0))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
-    for number, (item, _) in enumerate(rows):
-        lines = [item.label or "", Path(item.path).name]
-        text = "\n".join(line[:_LETTERS] for line in lines)
-        draw.text((_GAP, _GAP + number * (_SIDE + _GAP)), text, "black", font)
-    return sheet

@@ -137,7 +137,8 @@ def _described(base: FrozenBase, layer: str, targets: Sequence[Target]) -> Extra
     return ExtractedLayer(
         layer=layer,
         alias=base.network.alias(layer),
-        aliases=list(base.network.layers[layer].aliases),
+        typed=base.names[layer],
+        aliases=base.network.names_of(layer),
         bank=plain.banks[layer].name,
         fingerprint=plain.fingerprint(layer),
         pool=base.pools[layer],

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import prod
 from typing import Any
@@ -208,6 +208,8 @@ class Target:
                 continue
             details = StoredLayer(
                 alias=self.base.network.alias(layer),
+                typed=self.base.names[layer],
+                aliases=self.base.network.names_of(layer),
                 shape=list(self.base.shapes[layer]),
                 canary=[list(values) for values in self.canary[layer]],
             )
@@ -226,8 +228,13 @@ class Target:
             bank.describe(record)
 
     def refresh(self) -> None:
-        """Update each ``features.h5`` to the current parts."""
-        for bank in self.banks.values():
+        """Update the names of the layers, and each ``features.h5`` to the current parts."""
+        for layer, bank in self.banks.items():
+            known = bank.info.layers.get(layer) if bank.exists else None
+            typed, aliases = self.base.names[layer], self.base.network.names_of(layer)
+            if known and (known.typed, known.aliases) != (typed, aliases):
+                named = replace(known, typed=typed, aliases=aliases)
+                bank.describe(replace(bank.info, layers={layer: named}))
             if bank.view_file_is_old:
                 bank.rebuild_view_file()
 

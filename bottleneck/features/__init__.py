@@ -2,7 +2,13 @@
 
 from bottleneck.features.fitted import features_of, has_changed
 from bottleneck.features.rows import Features, StreamedRows, free_memory, load_features
-from bottleneck.features.selection import check_layers, select_features, select_layers, vectors
+from bottleneck.features.selection import (
+    check_layers,
+    matching_layers,
+    select_features,
+    select_layers,
+    vectors,
+)
 from bottleneck.images import SPLITS
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "free_memory",
     "has_changed",
     "load_features",
+    "matching_layers",
     "select_features",
     "select_layers",
     "vectors",

@@ -63,21 +63,22 @@ def features_of(
     if runs and runs[-1].image_set_digest != features.images.digest_of():
         raise DataError(
             f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
-            f"extraction; extract again"
+            f"extraction; run 'bottleneck extract' again"
         )
     if not has_changed(source, features.images):
         return features
     if seen is None:
         raise DataError(
             f"the training images of {selection.image_set!r} have changed since the head was "
-            f"fitted, or it was fitted on others, too; fit it again, so that no image is both "
-            f"trained on and held out"
+            f"fitted, or it was fitted on others, too; run 'bottleneck fit-head' again, so that no "
+            f"image is both trained on and held out"
         )
     unseen = features.take(~np.isin(features.digests, sorted(seen)))
     if not len(unseen):
         raise DataError(
             f"the head was fitted or selected on all {split or ''} images of "
-            f"{selection.image_set!r}, which have changed since; fit it again, or add images"
+            f"{selection.image_set!r}, which have changed since; run 'bottleneck fit-head' again, "
+            f"or add images"
         )
     return unseen
 

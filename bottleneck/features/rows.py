@@ -151,7 +151,7 @@ class Features:
         if self.y is None:
             raise DataError(
                 f"image set {self.images.name!r} has no labels; expected one folder per class, or "
-                f"a manifest with labels: extract such a set"
+                f"a manifest with labels: run 'bottleneck extract' on such a set"
             )
         return self.y
 
@@ -167,7 +167,7 @@ class Features:
         if not len(found):
             raise DataError(
                 f"image set {self.images.name!r} has no train images to fit a classifier on; add "
-                f"a train folder and extract again"
+                f"a train folder and run 'bottleneck extract' again"
             )
         return found
 

@@ -24,7 +24,7 @@ from bottleneck.pooling import pool as pool_rows
 from bottleneck.records import Extraction, FeatureSource
 from bottleneck.settings import FeatureSettings, LayerSettings, SweepFeatures
 
-__all__ = ["check_layers", "select_features", "select_layers", "vectors"]
+__all__ = ["check_layers", "matching_layers", "select_features", "select_layers", "vectors"]
 
 
 def check_layers(selections: Sequence[FeatureSource]) -> None:
@@ -74,6 +74,8 @@ def select_features(
 ) -> FeatureSource:
     """Select a layer of the cache's last extraction, or of the last one that matches.
 
+    If it has several and none is named, the deepest is selected.
+
     Parameters
     ----------
     cache : Cache, str or Path
@@ -95,17 +97,9 @@ def select_features(
     UnknownNameError
         No extraction matches.
     UsageError
-        The last matching extraction has several layers and none was chosen, or the layer does not
-        support the pooling.
+        The layer does not support the pooling.
     """
-    chosen = _last_matching(Cache(cache), made(FeatureSettings, settings, options))
-    if len(chosen) > 1:
-        names = ", ".join(found.layer_name for found in chosen)
-        raise UsageError(
-            f"the last extraction of {chosen[0].image_set!r} by {chosen[0].model} has "
-            f"{len(chosen)} layers: {names}; choose one with `layer`"
-        )
-    return chosen[0]
+    return matching_layers(cache, settings, **options)[-1]
 
 
 @checked
@@ -141,7 +135,7 @@ def select_layers(
     shared: dict[str, Any] = {name: getattr(settings, name, None) for name in names}
     found: list[FeatureSource] = []
     for layer, pool in product(settings.layers or [None], settings.pools or [None]):
-        each = _last_matching(Cache(cache), FeatureSettings(layer=layer, pool=pool, **shared))
+        each = matching_layers(cache, FeatureSettings(layer=layer, pool=pool, **shared))
         found += [selection for selection in each if selection not in found]
     if len(sets := {selection.image_set for selection in found}) > 1:
         raise UsageError(
@@ -151,8 +145,28 @@ def select_layers(
     return found
 
 
-def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
-    """Return the layers of the last matching extraction, with the pooling asked for."""
+@checked
+def matching_layers(
+    cache: Cache | str | Path, settings: FeatureSettings | None = None, **options: Any
+) -> list[FeatureSource]:
+    """Return all layers of the last matching extraction, with the pooling asked for.
+
+    Parameters
+    ----------
+    cache, settings, **options
+        As for `select_features`.
+
+    Returns
+    -------
+    list of FeatureSource
+        At least one, in the order of computation: the deepest is the last.
+
+    Raises
+    ------
+    DataError, UnknownNameError, UsageError
+        As for `select_features`.
+    """
+    cache, asked = Cache(cache), made(FeatureSettings, settings, options)
     runs = cache.runs()
     if not runs:
         raise DataError(
@@ -169,8 +183,8 @@ def _last_matching(cache: Cache, asked: FeatureSettings) -> list[FeatureSource]:
     if images.digest_of() != digest:
         raise DataError(
             f"image set {chosen[0].image_set!r} was extracted with other images or labels since "
-            f"the extraction by {chosen[0].model}; extract it again, and give different sets "
-            f"different names with `image_set`"
+            f"the extraction by {chosen[0].model}; run 'bottleneck extract' again, and give "
+            f"different sets different names with `image_set`"
         )
     for each in chosen:
         check_pool(each.pool, each.axes, each.layer_name)
@@ -191,8 +205,15 @@ def _matching(run: Extraction, asked: FeatureSettings) -> list[FeatureSource]:
     if asked.views is not None:
         found = [each.with_views(asked.views) for each in found]
     if asked.layer is not None:
-        named = find_layers(asked.layer, {each.layer: each.aliases for each in run.layers})
-        found = [each for each in found if each.layer in named]
+        names = {each.layer: each.aliases for each in run.layers}
+        named = find_layers(asked.layer, names)
+        found = [
+            replace(each, typed=asked.layer)
+            if asked.layer in (each.layer, *names[each.layer])
+            else each  # the last layer there of a module
+            for each in found
+            if each.layer in named
+        ]
     if asked.pool is None:
         return found
     return [

@@ -69,7 +69,7 @@ def write_result(
     model = find_model(source.model)
     fitted = _fitted(start, training, state, scores.astype(np.float64))
     facts = ModelFacts(
-        layer=source.layer,
+        layer=source.layer_name,
         settings=settings.as_dict(),
         augmentation=cast("Augmentation", find_policy(settings.augment).as_dict()),
         boundary=start.split.boundary,

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,9 +271,17 @@ class Head(HeadFacts):
         return {"kind": model.kind, "settings": settings, "n_features": model.n_features}
 
 
+def _age(file: Path) -> tuple[str, int]:
+    """Return a key that sorts heads by the time at which they were saved."""
+    saved = file.stat().st_mtime_ns
+    with suppress(DataError):  # one that cannot be read may still be the newest
+        return read_record(file, HeadRecord).created, saved
+    return datetime.fromtimestamp(saved // 10**9, UTC).isoformat(timespec="seconds"), saved
+
+
 @checked
 def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path, Head]:
-    """Load a head by its name or path, or the only head in a folder.
+    """Load a head by its name or path, or the newest head in a folder.
 
     Parameters
     ----------
@@ -290,21 +299,14 @@ def find_head(folder: str | Path, name: str | Path | None = None) -> tuple[Path,
     ------
     DataError
         The folder has no heads, or the head cannot be read.
-    UsageError
-        The folder has several heads and no name was given.
     UnknownNameError
         There is no head of that name.
     """
     if name is None:
-        names = head_names(folder)
-        if not names:
+        files = [Path(folder, each, METADATA_FILE) for each in head_names(folder)]
+        if not files:
             raise DataError(f"no heads in {str(folder)!r}; 'bottleneck fit-head' creates one")
-        if len(names) > 1:
-            raise UsageError(
-                f"{str(folder)!r} has {len(names)} heads: {', '.join(names)}; choose one with "
-                f"`head`"
-            )
-        name = names[0]
+        name = max(files, key=_age).parent.name
     for path in (Path(folder, name), Path(name)):
         if restored(path) and (path / METADATA_FILE).is_file():
             return path, Head.load(path)

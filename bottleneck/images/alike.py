@@ -91,8 +91,7 @@ def find_near_duplicates(
     """
     if find_spec("imagehash") is None:
         raise MissingExtraError(
-            "near-duplicates need ImageHash; install it with "
-            "pip install 'bottleneck-features[duplicates]'"
+            "near-duplicates need ImageHash, which is not installed; run 'pip install imagehash'"
         )
     if not images.labelled:
         raise DataError(

@@ -150,6 +150,8 @@ class ImageSet:
     ) -> Self:
         """Read unlabelled images: files as given, and all images in folders and below.
 
+        A file that is given twice is in the set twice.
+
         Raises
         ------
         PathMissingError
@@ -167,7 +169,6 @@ class ImageSet:
             ignored += others
         if not files:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        files = list(dict.fromkeys(files))
         return cls(name, *digest_all(files, max_bytes), tuple(dict.fromkeys(ignored)))
 
     @classmethod
@@ -203,7 +204,8 @@ class ImageSet:
                 return cls.from_rows(path.stem, csv.DictReader(stream))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(
-                f"the image set {str(path)!r} cannot be read ({error}); extract it again"
+                f"the image set {str(path)!r} cannot be read ({error}); "
+                f"run 'bottleneck extract' again"
             ) from error
 
     def write_csv(self, file: str | Path) -> None:

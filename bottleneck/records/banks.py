@@ -1,7 +1,7 @@
 """The record of a bank: everything that affects a feature's value."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NotRequired, Self
 
 from pydantic import AfterValidator, Field, model_serializer, with_config
@@ -90,8 +90,10 @@ class StoredLayer(CacheRecord):
 
     Attributes
     ----------
-    alias : str or None
-        Keras' name of the layer.
+    alias, typed : str or None
+        Keras' name of the layer, and the name by which the user last chose it.
+    aliases : list of str
+        All names of the layer besides its own; empty in older records.
     shape : list of int
         Shape of a row.
     canary : list of list of float
@@ -101,6 +103,13 @@ class StoredLayer(CacheRecord):
     alias: str | None
     shape: list[record.Size]
     canary: Annotated[list[list[float]], AfterValidator(_is_even)]
+    typed: str | None = None
+    aliases: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """All names of the layer besides its own, in older records its alias."""
+        return self.aliases or ([self.alias] if self.alias else [])
 
 
 @with_config(STRICT)

@@ -41,7 +41,9 @@ class HeadFacts(Record):
         folder, whose path replaces it when the head is loaded.
     """
 
-    SENTENCE: ClassVar[str] = "the head {path!r} cannot be read ({error}); fit it again"
+    SENTENCE: ClassVar[str] = (
+        "the head {path!r} cannot be read ({error}); run 'bottleneck fit-head' again"
+    )
 
     clf: Annotated[str, record.among(Classifier)]
     classes: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -158,10 +158,13 @@ class CacheRecord(Record):
         """
         if isinstance(error, OSError):
             return CacheError(
-                f"{str(path)!r} cannot be read ({error.strerror}); restore it, or extract again"
+                f"{str(path)!r} cannot be read ({error.strerror}); restore it, or "
+                f"run 'bottleneck extract' again"
             )
         if isinstance(error, OtherVersion):
-            return OtherVersionError(f"{str(path)!r} cannot be read ({error}); extract again")
+            return OtherVersionError(
+                f"{str(path)!r} cannot be read ({error}); run 'bottleneck extract' again"
+            )
         return DamagedError(path, str(error))
 
 

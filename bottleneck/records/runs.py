@@ -79,6 +79,9 @@ class LayerFacts(CacheRecord):
     ----------
     layer, alias : str, str or None
         torchvision's name and Keras' name.
+    typed : str or None
+        The name by which the user chose the layer, which messages and tables show; None in older
+        records.
     bank : str
         Name of the bank's folder.
     fingerprint : str
@@ -96,6 +99,12 @@ class LayerFacts(CacheRecord):
     axes: record.Axes
     view_bank: record.BankName | None = None
     view_fingerprint: record.Digest | None = None
+    typed: str | None = field(default=None, compare=False)
+
+    @property
+    def layer_name(self) -> str:
+        """The name to show: as typed, else the alias, else the layer's own name."""
+        return self.typed or self.alias or self.layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +147,6 @@ class FeatureSource(RunFacts, LayerFacts):
         return replace(self, views=0, policy=None, view_bank=None, view_fingerprint=None)
 
     @property
-    def layer_name(self) -> str:
-        """The layer's alias if it has one, else its own name."""
-        return self.alias or self.layer
-
-    @property
     def slug(self) -> str:
         """Return model, layer, pooling and changed preprocessing as a part of a file name."""
         return slug("-".join([self.model, self.layer_name, *self._particulars]))
@@ -178,7 +182,7 @@ class ExtractedLayer(LayerFacts):
     Attributes
     ----------
     aliases : list of str
-        All names of the layer, besides its own.
+        All names of the layer besides its own, such as the module that it ends.
     pool : str
         Pooling of the activations.
     shape : list of int

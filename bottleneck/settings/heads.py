@@ -59,6 +59,11 @@ class MLPSettings:
     batch_size: Annotated[values.Count, Doc("Batch size of mlp."), Option(hidden=True)] = 64
 
 
+def _chosen(given: Any) -> Any:
+    """Return None for ``auto``: the value is chosen on held-out images."""
+    return None if given == "auto" else given
+
+
 def check_for_mlp(clf: str, given: Iterable[str]) -> None:
     """Check that nothing is given that other classifiers than mlp lack.
 
@@ -88,7 +93,10 @@ class FitSettings(TrainingSettings, MLPSettings):
     ] = "softmax"
     C: Annotated[
         values.Penalty | None,
-        Doc("Inverse strength of the L2 penalty; by default chosen on held-out images."),
+        BeforeValidator(_chosen),
+        Field(description="auto or a number from 1e-10 to 1e+10"),
+        Doc("Inverse strength of the L2 penalty; by default (auto) chosen on held-out images."),
+        Option(metavar="auto|NUMBER"),
     ] = None
     n_neighbors: Annotated[
         values.Count | None,

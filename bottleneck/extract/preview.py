@@ -1,0 +1,174 @@
+"""Draw augmented views of images, next to their names."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.utils import make_grid
+
+from bottleneck.augment import find_policy
+from bottleneck.bases import Transform
+from bottleneck.errors import BadImageError, DataError
+from bottleneck.extract.compute import preprocess_views
+from bottleneck.images import ImageItem, ImageSet, read_file
+from bottleneck.settings import StoreSettings
+
+__all__ = ["draw_views"]
+
+_SIDE = 160
+_SHORTER = 183
+"""As in the classic preprocessing: 224 of 256."""
+_NAMES = 150
+_GAP = 4
+_FONT_SIZE = 12
+_LINES = 11
+"""Lines of text that fit beside a picture."""
+_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansCJK-Regular.ttc",
+    "Arial Unicode.ttf",
+    "arial.ttf",
+    "msyh.ttc",
+    "malgun.ttf",
+)
+"""Fonts of systems that have more letters than Pillow's."""
+_NO_LETTER = "\U0010ffff"
+
+
+def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6) -> Image.Image:
+    """Draw some training images in rows: name, unaugmented image, then its views.
+
+    Images of all classes take turns. They are resized and cropped as for most bases, to 160 pixels;
+    the views equal those in the cache but for the size.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Training images are drawn if there are any.
+    augment : str
+        Augmentation policy, as for `extract_features`.
+    views : int
+        Number of views of each image.
+    count : int
+        Maximum number of rows.
+
+    Returns
+    -------
+    PIL.Image.Image
+        An RGB picture.
+
+    Raises
+    ------
+    UsageError
+        `views` is out of range, or `augment` is ``none``.
+    DataError
+        None of the images can be read.
+    """
+    StoreSettings(views=views, augment=augment)  # says so where there can be no such views
+    policy = find_policy(augment)
+    transform = Transform((_SHORTER, _SHORTER), (_SIDE, _SIDE), "bilinear", (0.0,) * 3, (1.0,) * 3)
+    rows = []
+    for item in _in_turn(images):
+        try:
+            data = read_file(item)
+            seen = preprocess_views(transform, data, policy, item.digest, range(views + 1))
+        except BadImageError:
+            continue
+        rows.append((item, seen))
+        if len(rows) == count:
+            break
+    if not rows:
+        raise DataError(f"no image of {images.name!r} could be read; give other `data`")
+    return _sheet(rows)
+
+
+def _in_turn(images: ImageSet) -> list[ImageItem]:
+    """Return the images with the classes taking turns, each class in its own order."""
+    train = [item for item in images.items if item.split == "train"]
+    classes: dict[str | None, list[ImageItem]] = {}
+    for item in train or images.items:
+        classes.setdefault(item.label, []).append(item)
+    return [item for item in chain(*zip_longest(*classes.values())) if item]
+
+
+def _sheet(rows: Sequence[tuple[ImageItem, Sequence[torch.Tensor]]]) -> Image.Image:
+    """Return a sheet of rows of pictures, uint8 of shape (3, height, width), with their names."""
+    pictures = torch.stack([picture for _, row in rows for picture in row])
+    grid = make_grid(pictures, nrow=len(rows[0][1]), padding=_GAP, pad_value=255)
+    sheet = Image.new("RGB", (_NAMES - _GAP + grid.shape[2], grid.shape[1]), "white")
+    sheet.paste(Image.fromarray(grid.movedim(0, -1).numpy()), (_NAMES - _GAP, 0))
+    draw = ImageDraw.Draw(sheet)
+    for number, (item, _) in enumerate(rows):
+        top = _GAP + number * (_SIDE + _GAP)
+        font, label = drawable(item.label or "")
+        lines = _wrapped(label, font)
+        draw.text((_GAP, top), "\n".join(lines), "black", font)
+        top += round(draw.textbbox((0, 0), "\n".join(lines), font)[3]) + _GAP if label else 0
+        font, name = drawable(Path(item.path).name)
+        draw.text((_GAP, top), "\n".join(_wrapped(name, font)[: _LINES - len(lines)]), "grey", font)
+    return sheet
+
+
+def drawable(text: str) -> tuple[Any, str]:
+    r"""Return a font that has the letters of a text, and the text as it can be drawn.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    font : PIL.ImageFont.FreeTypeFont
+        The font that lacks the fewest letters.
+    text : str
+        With escapes, such as ``\u732b``, for letters that no font has and for control characters.
+    """
+    lacking = [({letter for letter in text if not _has(font, letter)}, font) for font in _fonts()]
+    missing, font = min(lacking, key=lambda each: len(each[0]))
+    escaped = [
+        letter.encode("unicode_escape").decode() if letter in missing else letter for letter in text
+    ]
+    return font, "".join(escaped)
+
+
+@cache
+def _fonts() -> list[Any]:
+    """Return Pillow's own font, which has few letters, and those that are installed."""
+    names = list(_FONTS)
+    matplotlib = find_spec("matplotlib")
+    for folder in (matplotlib and matplotlib.submodule_search_locations) or ():
+        names.insert(0, str(Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf")))
+    found = [ImageFont.load_default(_FONT_SIZE)]
+    for name in names:
+        try:
+            found.append(ImageFont.truetype(name, _FONT_SIZE))
+        except OSError:
+            continue
+    return found
+
+
+@cache
+def _has(font: Any, letter: str) -> bool:
+    """Return whether a font has a letter; otherwise all look the same."""
+    if not letter.isprintable():
+        return False
+    found, none = font.getmask(letter), font.getmask(_NO_LETTER)
+    return letter == " " or (found.size, bytes(found)) != (none.size, bytes(none))
+
+
+def _wrapped(text: str, font: Any) -> list[str]:
+    """Return a text in lines that fit beside a picture, between words where possible."""
+    lines = [""]
+    for letter in text:
+        if font.getlength(lines[-1] + letter) > _NAMES - 2 * _GAP:
+            head, blank, last = lines[-1].rpartition(" ")
+            lines[-1:] = [head, last] if blank and head else [lines[-1], ""]
+        lines[-1] += letter
+    return lines[:_LINES]

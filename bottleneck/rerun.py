@@ -1,0 +1,152 @@
+"""Turn an experiment of a sweep into what fits a head: its features and its classifier."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from bottleneck.cache import Cache
+from bottleneck.errors import DataError, UsageError
+from bottleneck.experiments import Experiment, default_metric, rank
+from bottleneck.features import SPLITS
+from bottleneck.images import ImageSet
+from bottleneck.records import FeatureSource
+from bottleneck.records.record import parse_record
+from bottleneck.settings import FeatureSettings, FitSettings
+
+__all__ = ["best_experiment", "differing", "features_and_settings", "is_current"]
+
+_SETTING_OF = {"augment": "policy"}
+"""Settings of an experiment that have another name among the options."""
+
+
+def features_and_settings(experiment: Experiment) -> tuple[FeatureSource, FitSettings]:
+    """Return the features and the classifier of an experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        An experiment that `bottleneck.run_sweep` has logged.
+
+    Returns
+    -------
+    (FeatureSource, FitSettings)
+        For `bottleneck.load_features` and `bottleneck.fit_head`.
+
+    Raises
+    ------
+    DataError
+        The experiment was not logged by a sweep.
+    """
+    known = experiment.settings
+    facts = {each.name: known[each.name] for each in fields(FeatureSource) if each.name in known}
+    own = {each.name: known[each.name] for each in fields(FitSettings) if each.name in known}
+    try:
+        source = parse_record(facts, FeatureSource)
+        return replace(source, split_digests=None), FitSettings(**own)
+    except ValueError as error:
+        raise DataError(
+            f"experiment {experiment.number} does not say how to fit it ({error}); give the "
+            f"number of an experiment of 'bottleneck sweep'"
+        ) from error
+
+
+def is_current(experiment: Experiment, cache: Cache) -> bool:
+    """Return whether the image set of an experiment is still the one in the cache.
+
+    Parameters
+    ----------
+    experiment, cache : Experiment, Cache
+
+    Returns
+    -------
+    bool
+    """
+    file = cache.set_file(str(experiment.settings.get("image_set", "-")))
+    if not file.exists():
+        return False
+    images, known = ImageSet.read_csv(file), experiment.settings.get("split_digests") or {}
+    return all(images.digest_of(name) == known.get(name) for name in SPLITS if name != "test")
+
+
+def differing(
+    experiment: Experiment, cache: Cache, chosen: FeatureSettings, settings: FitSettings
+) -> str:
+    """Return the name of a given setting that an experiment does not have; or ``""``.
+
+    Parameters
+    ----------
+    experiment, cache : Experiment, Cache
+        The experiment, and the cache of its features, which knows all names of its layer.
+    chosen, settings : FeatureSettings, FitSettings
+        Only values that are not the defaults count.
+
+    Returns
+    -------
+    str
+    """
+    for each in (chosen, settings):
+        for field in fields(each):
+            value = getattr(each, field.name)
+            there = {experiment.settings.get(_SETTING_OF.get(field.name, field.name))}
+            if value == field.default or field.name == "device":
+                continue
+            if value not in (_layer_names(experiment, cache) if field.name == "layer" else there):
+                return field.name
+    return ""
+
+
+def _layer_names(experiment: Experiment, cache: Cache) -> set[str]:
+    """Return all names of an experiment's layer."""
+    model, layer = (experiment.settings.get(key) for key in ("model", "layer"))
+    runs = [run for run in cache.runs(damaged_too=False) if run.model == model]
+    same = [each for run in runs for each in run.layers if each.layer == layer]
+    names = {name for each in same for name in each.aliases}
+    return names | {name for name in (layer, experiment.layer) if name}
+
+
+def best_experiment(
+    cache: Cache,
+    experiments: Sequence[Experiment],
+    chosen: FeatureSettings,
+    settings: FitSettings,
+) -> tuple[Experiment, Mapping[str, Any]]:
+    """Return the experiment with the best held-out score among those that can be fitted now.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache; only experiments on the images that are in it now count.
+    experiments : sequence of Experiment
+        All experiments.
+    chosen, settings : FeatureSettings, FitSettings
+        Only experiments that have the values given here count.
+
+    Returns
+    -------
+    experiment : Experiment
+        The best one.
+    facts : dict
+        ``metric``, its ``mean``, and the number ``among`` which it is the best.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    UsageError
+        They belong to several image sets, whose scores cannot be compared.
+    """
+    fitting = [each for each in experiments if not differing(each, cache, chosen, settings)]
+    found = [each for each in fitting if is_current(each, cache)]
+    if not found:
+        raise DataError(
+            f"none of {len(experiments)} experiments is one of the given model, layer and "
+            f"classifier on the images that are in the cache now; run 'bottleneck sweep'"
+        )
+    if len(sets := sorted({each.settings["image_set"] for each in found})) > 1:
+        raise UsageError(
+            f"the experiments belong to the image sets {', '.join(sets)}, whose scores cannot be "
+            f"compared; choose one with `image_set`"
+        )
+    metric = default_metric(found)
+    first, *_ = ranked = rank(found, metric)
+    return first.experiment, {"metric": metric, "mean": first.mean, "among": len(ranked)}

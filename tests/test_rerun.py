@@ -1,0 +1,95 @@
+"""An experiment of a sweep becomes a head."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bottleneck import Cache, FrozenBase, extract_features, run_sweep, select_layers
+from bottleneck.heads import find_head
+
+LOG = "experiments.sqlite"
+
+
+@pytest.fixture
+def _swept(make_images):
+    """Seven experiments on two layers."""
+    cache = Cache("cache")
+    base = FrozenBase("squeezenet1_1", ["last_conv", "features.3"], weights="random", pool="avg")
+    extract_features(make_images(cat=6, dog=6), base, cache)
+    layers = select_layers(cache)
+    run_sweep(cache, layers, LOG, clfs=("softmax", "centroid"), C=(1e-3, 0.5), cv=2)
+    run_sweep(cache, layers[:1], LOG, clfs=("mlp",), hidden=(4,), cv=2)
+
+
+@pytest.mark.usefixtures("_swept")
+def test_each_experiment_is_fitted_as_it_was_logged(bottleneck):
+    ranked = json.loads(bottleneck("leaderboard", "--json").out)
+    assert len(ranked) == 7
+    for each in ranked:
+        done = bottleneck("fit-head", "--experiment", each["number"], "--name", "e", "--json")
+        known, head = each["settings"], json.loads(done.out)
+        assert f"experiment {each['number']}: {known['clf']} on squeezenet1_1" in done.err
+        assert head["clf"] == known["clf"]
+        for name in ("C", "hidden"):
+            assert head["hyperparameters"].get(name) == known.get(name)
+        for name in ("layer", "pool", "fingerprint", "typed", "split_digests"):
+            assert head["source"][name] == known[name]
+    shown = ranked[0]["settings"]
+    done = bottleneck("fit-head", "--best", "--name", "best")
+    assert f"experiment {ranked[0]['number']}: " in done.err
+    assert "selected as the best of 7, so it is too high" in done.err
+    assert find_head("heads", "best")[1].source.typed == shown["typed"]
+
+
+@pytest.mark.usefixtures("_swept")
+@pytest.mark.parametrize(
+    ("options", "among"),
+    [
+        (["--clf", "centroid"], 2),
+        (["--layer", "features.3"], 4),
+        (["--layer", "features.12", "--clf", "centroid"], 1),
+        (["--C", 0.5], 2),
+        (["--C", "auto"], 7),
+        (["--set", "data", "--model", "squeezenet1_1", "--pool", "avg"], 7),
+    ],
+)
+def test_options_narrow_the_choice(bottleneck, options, among):
+    assert f"best of {among}, " in bottleneck("fit-head", "--best", *options).err
+
+
+@pytest.mark.usefixtures("_swept")
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (["--best", "--clf", "ridge"], 1, "none of 7 experiments is one of the given"),
+        (["--experiment", 99], 2, "no experiment 99 in"),
+        (["--experiment", 1, "--clf", "ridge"], 2, "experiment 1 has another --clf; leave --clf"),
+        (["--experiment", 1, "--layer", "logits"], 2, "experiment 1 has another --layer"),
+        (["--experiment", 1, "--best"], 2, "--experiment and --best exclude each other"),
+        (["--best", "--log", "nothing.sqlite"], 1, "no experiment log 'nothing.sqlite'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(bottleneck, options, code, sentence):
+    finished = bottleneck("fit-head", *options)
+    assert finished.code == code
+    assert sentence in finished.err
+
+
+@pytest.mark.usefixtures("_swept")
+def test_experiments_on_earlier_images_are_not_fitted(bottleneck, make_images):
+    make_images(cow=6, seed=3)
+    base = FrozenBase("squeezenet1_1", ["features.3"], weights="random", pool="avg")
+    extract_features("data", base, "cache")
+    finished = bottleneck("fit-head", "--experiment", 1)
+    assert finished.code == 1
+    assert "the image set of experiment 1 has changed" in finished.err
+    assert "run 'bottleneck sweep'" in bottleneck("fit-head", "--best").err
+
+
+def test_c_is_chosen_for_auto(bottleneck, faces_cache):
+    for option in ((), ("--C", "auto")):
+        done = bottleneck("fit-head", "--cache", faces_cache.root, *option, "--json")
+        head = json.loads(done.out)
+        assert len(head["scores"]["candidates"]) > 1
+        assert np.isclose(head["hyperparameters"]["C"], 0.1)
