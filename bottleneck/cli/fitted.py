@@ -15,7 +15,7 @@ import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, some_of
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import EvaluateSettings, LayerSettings
 
@@ -81,6 +81,9 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
             for label, row in zip(labels, evaluation.confusion or [], strict=False)
         ]
     )
+    if unknown := evaluation.unknown_classes:
+        listed = some_of(f"{each.label} ({each.images})" for each in unknown)
+        note(f"note: images of classes that the head does not know were left out: {listed}")
 
 
 @add_command("advise", "Judge")
@@ -171,9 +174,7 @@ def finetune(
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
     place, head = find_head(folders.heads, start.head)
-    images = start.data and bottleneck.ImageSet.open(
-        start.data, name=start.image_set, seed=settings.seed
-    )
+    images = start.data and options.open_images(start, start.data, settings.seed)
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
     if folder.resolve() == place.resolve():

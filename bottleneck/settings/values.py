@@ -26,8 +26,10 @@ __all__ = [
     "Dtype",
     "Folds",
     "Interpolation",
+    "MinImages",
     "MovedWeights",
     "Name",
+    "Nested",
     "NewSet",
     "NotNegative",
     "Penalty",
@@ -197,6 +199,11 @@ BatchSize = Annotated[
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
 ]
+MinImages = Annotated[
+    Count,
+    Doc("Leave out classes with fewer images; with fewer to train on, where splits are given."),
+]
+Nested = Annotated[bool, Doc("Take each folder of DATA as one class, whatever folders are in it.")]
 MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
     Name | None, Doc("Name of the image set; by default the folder's."), Option("--set")
