@@ -1,7 +1,7 @@
 """Metrics of a head on held-out features, with confidence intervals."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
 from bottleneck.heads.scoring import average_precisions, decide, score_metrics
-from bottleneck.labels import Targets
+from bottleneck.labels import Targets, known_labels, unknown_classes
 
 __all__ = [
     "ClassMetrics",
     "Confusion",
     "Evaluation",
     "Misclassified",
+    "UnknownClass",
     "evaluate_head",
     "misclassified",
 ]
@@ -46,6 +47,22 @@ class ClassMetrics:
     precision: float | None
     recall: float | None
     average_precision: float | None
+
+
+@dataclass(frozen=True)
+class UnknownClass:
+    """A class that a head does not know.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    images : int
+        Number of its images.
+    """
+
+    label: str
+    images: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class Evaluation:
         In the head's order.
     confusion : list of list of int or None
         Rows: true labels; columns: predicted labels. None if images may have several classes.
+    unknown_classes : list of UnknownClass
+        Classes that the head was not fitted on; their images are not scored.
     """
 
     split: str
@@ -92,6 +111,7 @@ class Evaluation:
     calibration_error: float
     classes: list[ClassMetrics]
     confusion: list[list[int]] | None
+    unknown_classes: list[UnknownClass] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation in JSON types.
@@ -247,16 +267,20 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     WrongTypeError
         `head` is not a `Head`, or `features` is not a `Features`.
     DataError
-        The split has no images, or contains a class that the head does not know.
+        The split has no images, or none of a class that the head knows.
     """
     held, targets, scores = _scored(head, features, split)
     leaks = int(np.isin(held.digests, features.images.leaks).sum())
     metrics = score_metrics(head.link, scores, targets, head.temperature)
-    return _evaluated(split, leaks, targets, scores, metrics)
+    found = _evaluated(split, leaks, targets, scores, metrics)
+    labels = features.split(split).labels
+    unknown = unknown_classes(labels, head.classes, multilabel=head.multilabel)
+    strange = [UnknownClass(label, count) for label, count in unknown.items()]
+    return replace(found, unknown_classes=strange)
 
 
 def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targets, np.ndarray]:
-    """Return the images of a split, their labels, and their scores of shape (n, k)."""
+    """Return the images of a split with known classes, their labels and scores of shape (n, k)."""
     if not isinstance(features, Features):
         raise WrongTypeError(
             f"`features` must be Features, got {type(features).__name__}; give the result of "
@@ -272,7 +296,9 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
             f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
             f"again, or choose another with `split`"
         )
-    targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
+    labels, known = known_labels(held.labels, head.classes, multilabel=head.multilabel)
+    targets = Targets.among(labels, head.classes, multilabel=head.multilabel)
+    held = held if known.all() else held.take(known)
     blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()
     scores = np.concatenate([head.decision_function(block) for block in blocks])
     return held, targets, scores
@@ -287,6 +313,7 @@ def _evaluated(
     interval = binomtest(right, len(targets)).proportion_ci(method="wilson")
     classes = _class_metrics(scores, targets)
     precisions = [each.average_precision for each in classes if each.average_precision is not None]
+    mean: dict[str, Any] = {"average_precision": float(np.mean(precisions)) if precisions else 0.0}
     return Evaluation(
         split=split,
         images=len(targets),
@@ -294,7 +321,7 @@ def _evaluated(
         accuracy_interval=(float(interval.low), float(interval.high)),
         classes=classes,
         confusion=None if targets.multilabel else _confusion(scores, targets),
-        **metrics | {"average_precision": float(np.mean(precisions)) if precisions else 0.0},
+        **metrics | mean,
     )
 
 

@@ -9,8 +9,18 @@ from typing import Self
 import numpy as np
 
 from bottleneck.errors import DataError
+from bottleneck.names import natural_key, normal_name
 
-__all__ = ["SEPARATOR", "Targets", "carry_several", "classes_of", "join_classes", "rarest_classes"]
+__all__ = [
+    "SEPARATOR",
+    "Targets",
+    "carry_several",
+    "classes_of",
+    "join_classes",
+    "known_labels",
+    "rarest_classes",
+    "unknown_classes",
+]
 
 SEPARATOR = ";"
 
@@ -86,6 +96,69 @@ def rarest_classes(labels: Sequence[str]) -> list[str]:
     ]
 
 
+def unknown_classes(
+    labels: Iterable[str], classes: Iterable[str], *, multilabel: bool
+) -> dict[str, int]:
+    """Return the classes in labels that are not known, with their numbers of labels.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        Labels as in a manifest.
+    classes : iterable of str
+        The known classes.
+    multilabel : bool
+        Whether labels may name several classes.
+
+    Returns
+    -------
+    dict of str to int
+        In natural order.
+    """
+    known = {normal_name(each) for each in classes}
+    named = (classes_of(str(each)) if multilabel else (str(each),) for each in labels)
+    found = Counter(each for each in chain.from_iterable(named) if normal_name(each) not in known)
+    return dict(sorted(found.items(), key=lambda pair: natural_key(pair[0])))
+
+
+def known_labels(
+    labels: np.ndarray, classes: Sequence[str], *, multilabel: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels that have a known class, without the unknown ones that they name.
+
+    Parameters
+    ----------
+    labels : np.ndarray
+        Shape (n,); or bool of shape (n, k), whose classes are all known.
+    classes : sequence of str
+        The known classes.
+    multilabel : bool
+        Whether labels may name several classes.
+
+    Returns
+    -------
+    labels : np.ndarray
+        Shape (m,). All n if none has a known class.
+    known : np.ndarray
+        bool of shape (n,): which labels these are.
+    """
+    labels = np.asarray(labels)
+    known = np.ones(len(labels), dtype=bool)
+    if labels.ndim > 1:
+        return labels, known
+    unknown = unknown_classes(labels, classes, multilabel=multilabel)
+    if not unknown:
+        return labels, known
+    kept = np.array(list(map(str, labels)), dtype=object)
+    for row, label in enumerate(kept):
+        named = classes_of(label) if multilabel else (label,)
+        rest = [each for each in named if each not in unknown]
+        known[row] = bool(rest) or not named
+        if len(rest) < len(named):
+            kept[row] = join_classes(rest)
+    return (kept[known], known) if known.any() else (labels, ~known)
+
+
 @dataclass(frozen=True, eq=False)
 class Targets:
     """Labels encoded as numbers.
@@ -107,7 +180,8 @@ class Targets:
         """Encode labels of shape (n,); rows have several classes if any label has a `SEPARATOR`.
 
         `multilabel` forces that, as other labels of the same set may have one. Indicators are
-        accepted, too: bool of shape (n, k), whose classes are named by their column numbers.
+        accepted, too: bool of shape (n, k), whose classes are named by their column numbers. Names
+        of classes are sorted by `natural_key`.
 
         Parameters
         ----------
@@ -125,9 +199,13 @@ class Targets:
             return cls(tuple(map(str, range(labels.shape[1]))), labels.astype(bool))
         if multilabel or (labels.dtype.kind in "UO" and carry_several(map(str, labels))):
             named = chain.from_iterable(classes_of(str(label)) for label in labels)
-            return cls.among(labels, sorted(set(named)), multilabel=True)
+            return cls.among(labels, sorted(set(named), key=natural_key), multilabel=True)
         classes, codes = np.unique(labels, return_inverse=True)
-        return cls(tuple(map(str, classes)), codes)
+        if not all(isinstance(each, str) for each in classes):
+            return cls(tuple(map(str, classes)), codes)
+        names = list(map(str, classes))
+        order = sorted(range(len(names)), key=lambda code: natural_key(names[code]))
+        return cls(tuple(names[code] for code in order), np.argsort(order)[codes])
 
     @classmethod
     def among(cls, labels: np.ndarray, classes: Sequence[str], *, multilabel: bool) -> Self:
@@ -155,7 +233,10 @@ class Targets:
         if labels.ndim > 1:
             return cls(tuple(classes), labels.astype(bool))
         place = {each: number for number, each in enumerate(classes)}
+        normal = {normal_name(each): each for each in classes}
         named = [classes_of(str(label)) if multilabel else (str(label),) for label in labels]
+        told = {each: normal.get(normal_name(each), each) for each in chain.from_iterable(named)}
+        named = [tuple(each if each in place else told[each] for each in own) for own in named]
         if unknown := {*chain.from_iterable(named)} - place.keys():
             raise DataError(
                 f"held-out images have the class {min(unknown)!r}, which the head was not fitted "

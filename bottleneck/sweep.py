@@ -100,7 +100,7 @@ def run_sweep(
     Raises
     ------
     DataError
-        A class has fewer images than folds, or the features are damaged.
+        Classes have too few images, or the features are damaged.
     UsageError
         A classifier does not support several classes per image, or needs more memory.
     WrongTypeError
@@ -229,8 +229,8 @@ def _folds(
             )
         problem, fold = with_validation(problem, held.X, held.labels)
         return problem, [[fold]]
-    count = settings.cv or _CV
-    return problem, [problem.folds(count, repeat=k) for k in range(settings.repeats)]
+    count, fewer = settings.cv or _CV, settings.cv is None
+    return problem, [problem.folds(count, fewer=fewer, repeat=k) for k in range(settings.repeats)]
 
 
 @lru_cache(maxsize=1)

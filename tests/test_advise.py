@@ -548,7 +548,7 @@ def test_on_the_command_line(bottleneck, faces_cache):
         (61, ["a"], DataError, "have 1 class; a classifier needs at least two: add images"),
         (21, ["a", "b"], DataError, "only 16 training images of 2 classes .* sizes needs 24; add"),
         (61, ["a", "b;c"], UsageError, "has images with several classes, but advise needs one"),
-        (9, ["a", "b"], DataError, "class 'a' has 4 different training images, but 5 folds need 5"),
+        (5, ["a", "b"], DataError, "'a': 2, 'b': 2.*, but 3 folds need 3; add images$"),
     ],
 )
 def test_invalid_arguments_are_one_sentence(rows, labels, error, sentence):

@@ -18,7 +18,7 @@ from bottleneck import evaluate_head, load_features, misclassified, select_featu
 from bottleneck.cli.fitted import _print_evaluation
 from bottleneck.demo import write_demo_images
 from bottleneck.errors import DataError, MissingExtraError, WrongTypeError
-from bottleneck.evaluate import Evaluation, _evaluated
+from bottleneck.evaluate import Evaluation, UnknownClass, _evaluated
 from bottleneck.features import Features
 from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.models import Affine
@@ -190,10 +190,16 @@ def test_arguments_of_other_types_are_refused(head, features):
             evaluate_head(head, wrong)
 
 
-def test_unknown_classes_are_refused(head, features):
+def test_unknown_classes_are_counted_and_known_ones_scored(head, features):
     other = replace(features, y=np.where(features.labels == "face", "face", "stranger"))
-    with pytest.raises(DataError, match="have the class 'stranger', which the head was not fitted"):
-        evaluate_head(head, other)
+    found, whole = evaluate_head(head, other), evaluate_head(head, features)
+    faces = whole.classes[0].images
+    assert found.unknown_classes == [UnknownClass("stranger", whole.images - faces)]
+    assert found.images == faces
+    assert found.accuracy == found.classes[0].recall == whole.classes[0].recall
+    assert not whole.unknown_classes
+    with pytest.raises(DataError, match="have the class 'other', which the head was not fitted"):
+        evaluate_head(head, replace(features, y=np.full(len(features), "other")))
 
 
 def test_saved_as_json(head, features):

@@ -173,7 +173,7 @@ def test_val_images_are_held_out_where_there_are_any(small):
 def test_mistakes_are_reported_before_anything_is_computed(small):
     log = ExperimentLog(LOG)
     selections = select_layers(small)
-    with pytest.raises(DataError, match="class 'cat' has 9 different .*, but 10 folds need 10"):
+    with pytest.raises(DataError, match="'cat': 9, 'dog': 9.*, but 10 folds need 10; add"):
         run_sweep(small, selections, log, SweepSettings(("lda",), cv=10))
     for wrong in ({"cv": 1}, {"repeats": 0}, {"C": (0.0,)}, {"C": (float("nan"),)}):
         with pytest.raises(UsageError, match=f"`{next(iter(wrong))}` must be .*, got"):

@@ -1,118 +1,193 @@
-"""Tables of text fit the terminal, or 80 columns in a pipe."""
+"""Tables of images, as people and programs write them.
 
-import re
+About 4 s; the files are empty where only their names matter.
+"""
+
+import csv
+import io
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as some
-from rich.cells import cell_len
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bottleneck.cli.output import print_table, printed_as
-from bottleneck.cli.tables import draw_matrix, shortened
+from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.images import ImageSet
+from bottleneck.images.tables import read_table
 
-WIDE = {"name": "n" * 60, "a_number": 1.5, "other": "first part, last part " * 4}
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+ROWS = [("cat/1.png", "cat", "train"), ("cat/2.png", "cat", "test"), ("dog/3.png", "dog", "val")]
 
 
 @pytest.fixture
-def printed(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*rows, **options):
-        capsys.readouterr()
-        print_table(rows, **options)
-        return capsys.readouterr().out.splitlines()
-
-    return run
+def files() -> None:
+    for path, _, _ in ROWS:
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).touch()
 
 
-def test_cells_are_cut_in_the_middle_and_numbers_are_not(printed):
-    heading, row = printed(WIDE)
-    assert heading.split() == ["name", "a_number", "other"]
-    name, number, other = re.split(" {2,}", row)
-    assert re.fullmatch(r"n+\.\.\.n+", name)
-    assert number == "1.5"
-    assert re.fullmatch(r"first part.*\.\.\..*last part", other)
-    assert len(row) <= 80
-
-
-def test_a_terminal_has_its_own_width(printed, monkeypatch):
-    for width in (40, 120):
-        monkeypatch.setenv("COLUMNS", str(width))
-        longest = max(map(len, printed(WIDE)))
-        assert width - 10 < longest <= width
-
-
-def test_headings_wrap_before_cells_are_cut(printed):
-    lines = printed({"name": "n" * 60, "share of_all_images": 1.5, "other": "o" * 5})
-    words = "".join(lines[:-1]).split()
-    assert words == ["share", "of_all_", "name", "images", "other"]
-    assert "n" * 60 in lines[-1]
-    assert max(map(len, lines)) <= 80
-
-
-def test_columns_that_can_be_spared_are_named(printed, capsys):
-    rows = [{"first": "a", "spare": "s" * 50, "least": "l" * 50, "last": 1}] * 2
-    print_table(rows, spare=("least", "spare"))
-    captured = capsys.readouterr()
-    assert captured.out.splitlines()[0].split() == ["first", "spare", "last"]
-    assert captured.err == "note: --wide also shows least\n"
-    with printed_as(wide=True):
-        lines = printed(*rows, spare=("least", "spare"))
-    assert lines[0].split() == ["first", "spare", "least", "last"]
-    assert "l" * 50 in lines[1]
-
-
-def test_a_matrix_has_shortened_names_or_is_not_printed(capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert draw_matrix(["a_b", "c"], [[10, 2], [3, 4]], "true") is True
-    assert capsys.readouterr().out == "true  a_b  c\na_b    10  2\nc       3  4\n"
-    labels = [f"a rather long name {number}" for number in range(8)]
-    counts = [[1] * 8] * 8
-    assert draw_matrix(labels, counts, "true") is True
-    out = capsys.readouterr().out
-    assert max(map(len, out.splitlines())) <= 80
-    assert "..." in out
-    assert draw_matrix([str(number) for number in range(40)], [[1] * 40] * 40, "true") is False
-    assert not capsys.readouterr().out
-
-
-@given(some.text(max_size=40), some.integers(1, 30))
-def test_shortened_texts_fit(text, width):
-    found = shortened(text, width)
-    assert cell_len(found) <= width
-    if cell_len(text) <= width:
-        assert found == text
-    elif width > 4:
-        assert "..." in found
-
-
-@pytest.mark.ci
-def test_every_table_fits_a_pipe(bottleneck, make_images, monkeypatch):
-    """Of every command that prints one; the names of one class and of the cache are long."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-    make_images(**{"cat": 6, "a class whose name is quite long": 6, "another long name": 6})
-    where = ("--cache", "a_cache_with_a_long_name/in_a_folder")
-    layers = ("--layer", "features.3", "--layer", "features.12", "--layer", "features.12.expand1x1")
-    commands = [
-        ("extract", "--model", "squeezenet1_1", "--weights", "random", *layers, *where),
-        ("sweep", "--clf", "centroid", "--clf", "softmax", "--C", 0.1, "--cv", 2, *where),
-        ("leaderboard",),
-        ("leaderboard", "--compare", 1, 2),
-        ("fit-head", "--clf", "centroid", *where),
-        ("evaluate", *where),
-        ("models",),
-        ("layers", "resnet50"),
-        ("layers", "squeezenet1_1"),
-        ("cache", "ls", *where),
-        ("cache", "info", "squeezenet1_1", *where),
-        ("cache", "verify", "--deep", *where),
-        ("cache", "compact", *where),
-        ("cache", "prune", "--model", "squeezenet1_1", "--dry-run", *where),
+def read(text: str, **how) -> list[tuple[str, str | None, str | None]]:
+    Path("list.csv").write_text(text, encoding="utf-8", newline="")
+    return [
+        (item.path, item.label, item.split) for item in read_table(Path("list.csv"), **how).items
     ]
-    for command in commands:
-        finished = bottleneck(*command)
-        assert finished.code == 0, (command, finished.err)
-        wide = [line for line in finished.out.splitlines() if len(line) > 80]
-        tables = [line for line in wide if "  " in line]
-        assert not tables, (command, tables)
-    assert max(map(len, bottleneck("models", "--wide").out.splitlines())) > 100
+
+
+PLAIN = "path,label,split\ncat/1.png,cat,train\ncat/2.png,cat,test\ndog/3.png,dog,val\n"
+SPELLED = {
+    "plain": PLAIN,
+    "byte order mark": f"\ufeff{PLAIN}",
+    "no newline at the end": PLAIN.strip(),
+    "Windows newlines": PLAIN.replace("\n", "\r\n"),
+    "semicolons": PLAIN.replace(",", ";"),
+    "tabs": PLAIN.replace(",", "\t"),
+    "Excel's first line": "sep=;\n" + PLAIN.replace(",", ";"),
+    "blanks": PLAIN.replace(",", " , ").replace("\n", " \n "),
+    "quotes": '"' + PLAIN.strip().replace(",", '","').replace("\n", '"\n"') + '"\n',
+    "blanks and quotes": PLAIN.replace("cat/1.png,cat", ' "cat/1.png" , "cat"'),
+    "header in capitals": PLAIN.replace("path,label,split", "PATH, Label ,Split"),
+    "rows of separators": PLAIN.replace("\n", "\n,,\n ; \n".replace(";", ","), 2) + ",,\n\n  \n",
+    "first rows empty": f"\n,,\n{PLAIN}",
+    "columns at the end": PLAIN.replace("\n", ",,\n"),
+    "other columns": PLAIN.replace("\n", ",7\n").replace("split,7", "split,size"),
+    "other order": "split,label,path\n" + "".join(",".join(row[::-1]) + "\n" for row in ROWS),
+    "Windows paths": PLAIN.replace("/", "\\"),
+    "dots": PLAIN.replace("cat/1", "./cat/1").replace("dog/3", "cat/../dog/3"),
+    "single quotes": PLAIN.replace("cat/1.png", "'cat/1.png'"),
+    "split words": PLAIN.replace("train\n", "Training\n")
+    .replace("val\n", "DEV\n")
+    .replace("test\n", "holdout\n"),
+    "labels with blanks": PLAIN.replace(",cat,", ",  cat ,"),
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("name", SPELLED)
+def test_the_same_table_spelled_otherwise(name):
+    found = read(SPELLED[name], found=True)
+    normal = [(Path(path).resolve().relative_to(Path.cwd()), *rest) for path, *rest in found]
+    assert normal == [(Path(path), label, split) for path, label, split in ROWS]
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("column", "cells", "splits"),
+    [
+        ("is_valid", ("False", "True", ""), ["train", "val", "train"]),
+        ("is_valid", ("0", "1", "0"), ["train", "val", "train"]),
+        ("Is_Valid", ("no", "YES", "f"), ["train", "val", "train"]),
+        ("is_test", ("false", "true", "0.0"), ["train", "test", "train"]),
+        ("is_valid", ("", "", ""), [None, None, None]),
+    ],
+)
+def test_columns_that_tell_what_is_held_out(column, cells, splits):
+    lines = [f"{path},{label},{cell}" for (path, label, _), cell in zip(ROWS, cells, strict=True)]
+    found = read("\n".join([f"path,label,{column}", *lines]))
+    assert [split for _, _, split in found] == splits
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("path,label,is_valid\ncat/1.png,cat,maybe\n", "'split' is 'maybe', expected one of"),
+        (
+            "path,label,split,is_valid\ncat/1.png,cat,train,1\n",
+            "has the columns split and is_valid, which both tell the split; keep one",
+        ),
+        ("path,label,Label\ncat/1.png,cat,dog\n", "has several columns label; keep one"),
+        (
+            "path,label\ncat/1.png,tiger, white\n",
+            "in line 2: it has more cells than the header, the last being 'white'; put cells",
+        ),
+    ],
+)
+def test_tables_that_can_be_misread_are_refused(text, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        read(text)
+
+
+@pytest.mark.usefixtures("files")
+def test_words_for_splits_and_columns_of_them_are_told():
+    Path("list.csv").write_text(PLAIN.replace("train\n", "Training\n"))
+    assert read_table(Path("list.csv")).notes == ["the column split was read as: Training is train"]
+    Path("list.csv").write_text(PLAIN.replace("split\n", "subset\n"))
+    (told,) = read_table(Path("list.csv")).notes
+    assert told.startswith("the column subset looks like splits, but only a column split is read")
+
+
+def test_home_folders_and_unicode_forms(monkeypatch):
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    for path in (f"home/{DECOMPOSED}/{COMPOSED}.png", "home/x.png", "~y.png"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    home = Path("home").absolute().as_posix()
+    text = (
+        f"path,label\n~/x.png,{DECOMPOSED}\n~y.png,{COMPOSED}\nhome/{COMPOSED}/{DECOMPOSED}.png,b\n"
+    )
+    assert read(text, found=True) == [
+        (f"{home}/x.png", COMPOSED, None),
+        ("~y.png", COMPOSED, None),
+        (f"home/{DECOMPOSED}/{COMPOSED}.png", "b", None),
+    ]
+
+
+CELLS = st.text("abAB \u00e9'.-_", min_size=1, max_size=6).map(str.strip).filter(bool)
+
+
+WORDS = {"train": "train", "Val": "val", "TESTING": "test"}
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_rows_are_read_as_written(data):
+    """With any separator, quoting, order of columns, case of headers, blanks and empty rows."""
+    rows = data.draw(st.lists(st.tuples(CELLS, st.sampled_from(list(WORDS))), min_size=1))
+    blank = data.draw(st.sampled_from(["", " ", "  "]))
+    case = data.draw(st.sampled_from([str.lower, str.upper, str.title]))
+    columns: dict[str, list[str]] = {"path": [], "label": [], "split": []}
+    for number, (label, split) in enumerate(rows):
+        for name, cell in zip(columns, (f"{number}.png", label, split), strict=True):
+            columns[name].append(f"{blank}{cell}{blank}")
+    order = data.draw(st.permutations(list(columns)))
+    lines = [tuple(map(case, order)), *zip(*(columns[name] for name in order), strict=True)]
+    for gap in data.draw(st.lists(st.integers(0, 5), max_size=3)):
+        lines.insert(gap, (blank, "", ""))
+    text = io.StringIO()
+    csv.writer(
+        text,
+        delimiter=data.draw(st.sampled_from(",;\t")),
+        lineterminator=data.draw(st.sampled_from(["\n", "\r\n"])),
+        quoting=data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL])),
+    ).writerows(lines)
+    assert read(text.getvalue()) == [
+        (f"{number}.png", " ".join(label.split()), WORDS[split])
+        for number, (label, split) in enumerate(rows)
+    ]
+
+
+def test_predict_takes_tables(make_images, bottleneck):
+    """With or without labels; a missing column or image is one sentence."""
+    make_images(cat=5, dog=5)
+    tiny = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+    assert bottleneck("extract", *tiny, "--pool", "avg").code == 0
+    assert bottleneck("fit-head", "--clf", "centroid").code == 0
+    Path("some.csv").write_text("Path;Label\ndata\\cat\\000.png;cat\ndata/dog/001.png;\n;\n")
+    done = bottleneck("predict", "some.csv", "data/cat/002.png")
+    assert done.code == 0, done.err
+    assert [line.split('"')[1] for line in done.out.splitlines()] == [
+        "path",
+        "data/cat/000.png",
+        "data/dog/001.png",
+        "data/cat/002.png",
+    ]
+    Path("some.csv").write_text("file,label\ndata/cat/000.png,cat\n")
+    refused = bottleneck("predict", "some.csv")
+    assert refused.code == 2
+    assert "manifest 'some.csv' has no column path" in refused.err
+    with pytest.raises(PathMissingError, match="1 of 1 images listed in 'some.csv' do not exist"):
+        Path("some.csv").write_text("path\nnone.png\n")
+        ImageSet.from_paths(["some.csv"])
+    with pytest.raises(DataError, match="lists no images"):
+        Path("some.csv").write_text("path\n,\n")
+        ImageSet.from_paths(["some.csv"])

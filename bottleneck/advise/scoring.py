@@ -25,6 +25,8 @@ __all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets",
 LEAST_PER_CLASS = 3
 """Distinct images per class in the smallest subset, if there are so many."""
 _INNER_FOLDS = 3
+_LEAST = 3
+"""Images of a class that leave two to fit on in the smallest folds, for the folds within them."""
 _RULE_OF_THREE = 3
 """An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
 Goes Wrong, Is Everything All Right?)."""
@@ -168,16 +170,18 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     problem = problem_of(features, recipe, TrainingSettings(seed=seed))
     held = features.split("val")
     if not len(held):
-        folds = [problem.folds(cv, repeat=repeat) for repeat in range(repeats)]
+        folds = [
+            problem.folds(cv, fewer=True, least=_LEAST, repeat=repeat) for repeat in range(repeats)
+        ]
         held_out = [[np.flatnonzero(fold.held) for fold in own] for own in folds]
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
-    if len(held) < cv:
-        raise DataError(
-            f"image set {features.images.name!r} has {len(held)} val images, but `cv` needs at "
-            f"least {cv}; add val images, or remove them to use folds of the training images"
-        )
     problem, fold = with_validation(problem, held.X, held.labels)
     judged = np.flatnonzero(fold.held)
+    if len(judged) < cv:
+        raise DataError(
+            f"image set {features.images.name!r} has {len(judged)} val images, but `cv` needs at "
+            f"least {cv}; add val images, or remove them to use folds of the training images"
+        )
     # Dealt class by class, like cards, so that blocks are stratified.
     shuffled = np.random.default_rng(seed).permutation(len(judged))
     codes = problem.targets.codes[judged][shuffled]

@@ -51,12 +51,14 @@ def extract(
     """
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
-    found = notes.opened(images)
-    notes.note_unlabelled(found, images.data)
+    found = options.open_images(images, images.data, images.seed)
     with loading():
         _known_model(settings.model)  # an unknown name needs no PyTorch
         from bottleneck.extract import count_cached, extract_features, forecast_extraction
+        from bottleneck.images import summarize
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
+    notes.note_summary(found)
+    notes.note_unlabelled(found, images.data)
     if dry_run:
         quiet = not (wanted("json") or sys.stderr.isatty())  # a trial is short
         with progress_shown(quiet=quiet, as_json=True) as progress:
@@ -72,10 +74,11 @@ def extract(
         images_safe = f"{safe} of {distinct} different images are stored in {store.root}"
         note(f"stopped: {images_safe}; run the same command again to continue")
         raise
-    usable = replace(found, items=bottleneck.ImageSet.read_csv(store.set_file(found.name)).items)
+    usable = replace(found.without(done.rejected), rejected=tuple(done.rejected))
     alike = notes.find_alike(usable) if near_duplicates else {}
-    notes.note_image_set(usable)
-    show(done.as_dict() | alike, lambda: _print_extraction(done, cache))
+    content = done.as_dict() | alike | {"summary": summarize(usable).as_dict()}
+    show(content, lambda: _print_extraction(done, cache))
+    notes.note_lost(found, usable)
     _note_extraction(done, store)
     return done
 
@@ -156,7 +159,8 @@ def augment_preview(
     """Draw augmented views of some training images, next to the originals."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
-    found = notes.opened(images_from)
+    source = images_from
+    found = options.open_images(source, source.data, source.seed)
     with loading():
         from bottleneck.augment import find_policy
         from bottleneck.extract import draw_views
@@ -172,7 +176,8 @@ def augment_preview(
 
 def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     """Print what an extraction would take."""
-    notes.note_image_set(images)
+    from bottleneck.images import summarize
+
     memory = found.peak_memory
     facts = {
         "images found": str(found.images),
@@ -182,7 +187,8 @@ def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
         "megabytes on disk": f"{found.bytes_on_disk / 1e6:.1f}",
         "megabytes of memory at most": f"{memory / 1e6:.0f}" if memory else "unknown",
     }
-    show(found.as_dict(), lambda: print_list(facts))
+    content = found.as_dict() | {"summary": summarize(images).as_dict()}
+    show(content, lambda: print_list(facts))
     note(f"estimated from a trial of {found.trial} images, which stores nothing")
     notes.note_rejected(found.rejected)
 

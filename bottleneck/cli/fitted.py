@@ -24,7 +24,7 @@ from bottleneck.cli.output import (
     show,
 )
 from bottleneck.cli.tables import draw_matrix
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, some_of
 from bottleneck.files import atomic_write
 from bottleneck.settings import EvaluateSettings, LayerSettings
 
@@ -118,9 +118,11 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     print_table([vars(found) for found in evaluation.classes])
     labels = [found.label for found in evaluation.classes]
     counts = evaluation.confusion
-    if not counts or (len(labels) <= _MOST_CLASSES and draw_matrix(labels, counts, _CORNER)):
-        return
-    print_table([vars(each) for each in evaluation.worst_confusions(_WORST)], _WORST_TITLE)
+    if counts and (len(labels) > _MOST_CLASSES or not draw_matrix(labels, counts, _CORNER)):
+        print_table([vars(each) for each in evaluation.worst_confusions(_WORST)], _WORST_TITLE)
+    if unknown := evaluation.unknown_classes:
+        listed = some_of(f"{each.label} ({each.images})" for each in unknown)
+        note(f"note: images of classes that the head does not know were left out: {listed}")
 
 
 @add_command("advise", "Judge", "as_json", "wide")
@@ -209,9 +211,7 @@ def finetune(
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
     place, head = choices.choose_head(folders.heads, start.head)
-    images = start.data and bottleneck.ImageSet.open(
-        start.data, name=start.image_set, seed=settings.seed, max_bytes=start.max_bytes or 0
-    )
+    images = start.data and options.open_images(start, start.data, settings.seed)
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
     if folder.resolve() == place.resolve():

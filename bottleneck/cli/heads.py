@@ -26,6 +26,8 @@ _SOMETIMES_SHOWN = ("n_neighbors", "balanced", "standardize", "policy", "views")
 _SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN)
 """Settings in the table of experiments; most are shown only if experiments differ in them."""
 _BEST = 10
+_FOLDS = 5
+"""Of a sweep without validation images, by default."""
 
 
 @add_command("fit-head", "Heads")
@@ -149,11 +151,22 @@ def sweep(
     if mlflow:
         note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
     _note_selections(store, selections)
+    _note_folds([each.settings["cv"] for each in found], settings.cv)
     metric = default_metric(found)
     _print_ranked(rank(found, metric)[: None if wanted("json") else _BEST], metric)
     new = len(experiments.experiments()) - before
     note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
     return found
+
+
+def _note_folds(folds: Sequence[int], asked: int | None) -> None:
+    """Say where a small class made folds fewer; a single one is that of the val images."""
+    fewest = min(folds, default=1)
+    if 1 < fewest < (asked or _FOLDS):
+        note(
+            f"note: {fewest} folds instead of {asked or _FOLDS}, as a class has no more "
+            f"different training images"
+        )
 
 
 def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:

@@ -1,14 +1,13 @@
 """Notes on images, weights and training that several commands print."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import bottleneck
-from bottleneck.cli.output import note, progress_shown
+from bottleneck.cli.output import note, progress_shown, wanted
+from bottleneck.cli.summary import note_content, note_lost_classes, note_oddities
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
     from bottleneck.records import Extraction, FeatureSource
-    from bottleneck.settings import ImageSettings
 
 __all__ = [
     "draw_epochs",
@@ -24,13 +22,14 @@ __all__ = [
     "note_decoded",
     "note_features",
     "note_image_set",
+    "note_lost",
     "note_random",
     "note_rejected",
     "note_replaced",
     "note_replaced_set",
+    "note_summary",
     "note_unlabelled",
     "note_unseen",
-    "opened",
 ]
 
 _MOST = 20
@@ -146,28 +145,6 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
         )
 
 
-def opened(images: "ImageSettings") -> "ImageSet":
-    """Read an image set.
-
-    Parameters
-    ----------
-    images : ImageSettings
-        Where it is.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    PathMissingError, UsageError, DataError
-        See `bottleneck.images.ImageSet.open`.
-    """
-    return bottleneck.ImageSet.open(
-        images.data, name=images.image_set, seed=images.seed, max_bytes=images.max_bytes or 0
-    )
-
-
 def note_decoded(done: "Extraction") -> None:
     """Note what users should know of the images that were decoded.
 
@@ -197,26 +174,38 @@ def note_image_set(images: "ImageSet") -> None:
     images : ImageSet
         The image set.
     """
-    empty = [path for path in images.ignored if path.endswith("/")]
-    endings = [Path(path).suffix or "no ending" for path in images.ignored if path not in empty]
-    if empty:
-        listed = ", ".join(empty[:_MOST])
-        note(f"warning: {len(empty)} class or split folders have no images: {listed}")
-    if endings:
-        listed = ", ".join(f"{count} {each}" for each, count in Counter(endings).most_common(5))
-        note(
-            f"note: {len(endings)} files were left out, as they are not images or have no "
-            f"class: {listed}"
-        )
-    if images.leaks:
-        note(f"warning: leak: {_example(images, images.leaks)} are in more than one split")
-    if images.conflicts:
-        note(f"warning: {_example(images, images.conflicts)} have more than one label")
+    from bottleneck.images import summarize
+
+    note_oddities(summarize(images))
 
 
-def _example(images: "ImageSet", digests: Sequence[str]) -> str:
-    paths = [item.path for item in images.items if item.digest == digests[0]]
-    return f"{len(digests)} identical images (first: {' = '.join(paths)})"
+def note_summary(images: "ImageSet") -> None:
+    """Print the classes and splits of an image set, unless results are JSON, and its problems.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The image set.
+    """
+    from bottleneck.images import summarize
+
+    summary = summarize(images)
+    if not wanted("json"):
+        note_content(summary)
+    note_oddities(summary, first=True)
+
+
+def note_lost(before: "ImageSet", after: "ImageSet") -> None:
+    """Report classes that were lost because images could not be used.
+
+    Parameters
+    ----------
+    before, after : ImageSet
+        The image set as found, and without the images that could not be used.
+    """
+    from bottleneck.images import summarize
+
+    note_lost_classes(summarize(before), summarize(after))
 
 
 def note_features(

@@ -17,7 +17,7 @@ from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, head_names
-from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file
+from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file, trained
 from bottleneck.predict import load_base
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
@@ -265,7 +265,7 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     """
     named, settings = f"image set {images.name!r} has", start.settings
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
-    val = tuple(item for item in images.items if item.split == "val")
+    val = trained(images.items, "val")
     others = {item.digest: item for item in images.items if item.split in {"val", "test"}}
     alike = tuple(
         RejectedImage(item.path, f"identical to the {other.split} image {other.path}")
@@ -285,7 +285,7 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
         )
     if val and settings.val_share is not None:
         raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
-    chosen = replace(images, items=train + val, rejected=alike)
+    chosen = replace(images, items=train + val, rejected=images.rejected + alike, min_images=1)
     _check_classes(chosen, start.head)
     if not val:
         share, held = settings.val_share or 0.0, {"test": "val", "train": "train"}

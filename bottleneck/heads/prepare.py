@@ -10,7 +10,7 @@ from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.heads.problem import Fold, Problem, Rows
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
-from bottleneck.labels import Targets
+from bottleneck.labels import Targets, known_labels
 from bottleneck.settings import MLPSettings, TrainingSettings
 
 if TYPE_CHECKING:
@@ -200,23 +200,25 @@ def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, F
     X : np.ndarray or StreamedRows
         Features of shape (m, d), of the same type as the problem's.
     y : np.ndarray
-        Labels of shape (m,).
+        Labels of shape (m,). Rows of classes that the problem does not have are left out.
 
     Returns
     -------
     (Problem, Fold)
-        n + m rows.
+        n + m rows, or fewer.
 
     Raises
     ------
     UsageError
         `X` and `y` are empty or differ in length.
     DataError
-        `X` contains nan or inf, or `y` a class that the problem does not have.
+        `X` contains nan or inf, or `y` only classes that the problem does not have.
     """
     _check_rows(X, y)
     own, targets, number = problem.X, problem.targets, len(problem.X)
-    held = Targets.among(np.asarray(y), targets.classes, multilabel=targets.multilabel)
+    labels, known = known_labels(y, targets.classes, multilabel=targets.multilabel)
+    X = X if known.all() else X[known]
+    held = Targets.among(labels, targets.classes, multilabel=targets.multilabel)
     groups = np.unique(problem.groups, return_inverse=True)[1]
     both = replace(
         problem,

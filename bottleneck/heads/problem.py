@@ -1,12 +1,12 @@
 """The data that a head is fitted on, and which rows are held out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, some_of
 from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments, reduce_rows
@@ -20,6 +20,8 @@ __all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_weights", "stre
 Rows: TypeAlias = "np.ndarray | StreamedRows"
 """Features in memory, or streamed if they do not fit into it."""
 Progress = Callable[[str, int, int], None]
+_MOST = 100
+"""Number of classes that an error names."""
 
 
 class Fitted(NamedTuple):
@@ -150,7 +152,9 @@ class Problem:
             plain=self.plain[rows],
         )
 
-    def folds(self, count: int, *, fewer: bool = False, repeat: int = 0) -> list[Fold]:
+    def folds(
+        self, count: int, *, fewer: bool = False, least: int = 2, repeat: int = 0
+    ) -> list[Fold]:
         """Split the rows into stratified folds that keep groups together.
 
         Rows with several classes are stratified by their rarest class. Only unaugmented rows are
@@ -159,9 +163,11 @@ class Problem:
         Parameters
         ----------
         count : int
-            Number of folds.
+            Number of folds. There are fewer if a class has fewer groups.
         fewer : bool
-            Whether to make fewer folds if a class has too few groups.
+            Whether all classes may have fewer groups than that.
+        least : int
+            Number of groups that a class needs.
         repeat : int
             Number of the repetition; each gives different folds.
 
@@ -172,21 +178,18 @@ class Problem:
         Raises
         ------
         DataError
-            A class has fewer groups than folds, or is missing from the rows of a fold.
+            Classes have too few groups, or are missing from the rows of a fold.
         """
-        most, rarest = self._most_folds()
-        needed = 2 if fewer else count
-        if most < needed:
-            raise DataError(
-                f"class {rarest!r} has {most} different training image{'s' * (most != 1)}, but "
-                f"{needed} folds need {needed}; add images"
-            )
-        held = [np.isin(self.groups, own) for own in self._held_groups(min(count, most), repeat)]
+        sizes = self._sizes()
+        if not fewer and max(sizes.values()) < count:
+            raise _too_few(sizes, count, count)
+        if min(sizes.values()) < least:
+            raise _too_few(sizes, least, min(count, least))
+        number = min(count, *sizes.values())
+        held = [np.isin(self.groups, own) for own in self._held_groups(number, repeat)]
         folds = [Fold(~rows, rows & self.plain) for rows in held]
         for fold in folds:
-            there = self.targets.take(fold.fit).indicators
-            alike = self.targets.multilabel and there.all(axis=0).any()
-            if alike or not there.any(axis=0).all():
+            if not _has_and_lacks_all_classes(self.targets.take(fold.fit)):
                 raise DataError(
                     "a fold would have no training images of some class, because identical "
                     "images have several labels, or rare classes share images; correct the "
@@ -208,15 +211,41 @@ class Problem:
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
         return [groups[rows] for _, rows in splitter.split(strata, strata, group_of_row)]
 
-    def _most_folds(self) -> tuple[int, str]:
-        """Return the largest possible number of folds, and the class that limits it."""
-        groups = np.unique(self.groups, return_inverse=True)[1]
-        indicators = self.targets.indicators
-        each = [len(np.unique(groups[own])) for own in indicators.T]
+    def _sizes(self) -> dict[str, int]:
+        """Return the number of groups of each class; of those without it, if they are fewer."""
+        groups, codes = np.unique(self.groups, return_inverse=True)[1], self.targets.codes
         if self.targets.multilabel:
-            others = [len(np.unique(groups[~own])) for own in indicators.T]
-            each = list(map(min, each, others))
-        return min(each), self.targets.classes[int(np.argmin(each))]
+            each = [
+                min(len(np.unique(groups[own])), len(np.unique(groups[~own]))) for own in codes.T
+            ]
+        else:
+            pairs = np.unique(codes * (groups.max() + 1) + groups) // (groups.max() + 1)
+            each = np.bincount(pairs, minlength=len(self.targets.classes)).tolist()
+        return dict(zip(self.targets.classes, each, strict=True))
+
+
+def _has_and_lacks_all_classes(targets: Targets) -> bool:
+    """Return whether each class has rows; and rows without it, if rows may have several."""
+    if targets.multilabel:
+        return bool((targets.codes.any(axis=0) & ~targets.codes.all(axis=0)).all())
+    return bool(np.bincount(targets.codes, minlength=len(targets.classes)).all())
+
+
+def _too_few(sizes: Mapping[str, int], least: int, folds: int) -> DataError:
+    """Return the error about classes with too few images, which names all of them."""
+    from bottleneck.images.splits import images_needed
+
+    small = {label: count for label, count in sizes.items() if count < least}
+    if len(small) == 1:
+        ((label, count),) = small.items()
+        have = f"class {label!r} has {count} different training image{'s' * (count != 1)}"
+    else:
+        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
+        have = f"{len(small)} classes have too few different training images ({listed})"
+    remedy = "add images"
+    if len(small) < len(sizes):
+        remedy += f", or leave such classes out: extract with `min_images={images_needed(least)}`"
+    return DataError(f"{have}, but {folds} folds need {least}; {remedy}")
 
 
 def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.ndarray:

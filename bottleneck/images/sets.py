@@ -2,32 +2,24 @@
 
 import csv
 import hashlib
-import io
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any, Self
 
 from bottleneck.errors import DataError, PathMissingError
 from bottleneck.files import atomic_write
-from bottleneck.images.find import (
-    ImageItem,
-    digest_all,
-    find_files,
-    read_manifest,
-    walk,
-)
-from bottleneck.images.kinds import IMAGE_SUFFIXES
-from bottleneck.labels import carry_several, classes_of, rarest_classes
-from bottleneck.records import RejectedImage, sentence_of
+from bottleneck.images.find import ImageItem, digest_all
+from bottleneck.images.layout import Layout, find_files, find_paths
+from bottleneck.images.splits import leave_out_small, split_items
+from bottleneck.images.tables import read_saved, read_table, text_to_save
+from bottleneck.images.walking import existing
+from bottleneck.labels import carry_several, classes_of
+from bottleneck.names import natural_key
+from bottleneck.records import RejectedImage
 
 __all__ = ["ImageSet"]
-
-_ITEMS = TypeAdapter(tuple[ImageItem, ...])
 
 
 @dataclass(frozen=True)
@@ -41,12 +33,22 @@ class ImageSet:
     items : tuple of ImageItem
         In the order found.
     rejected : tuple of RejectedImage
-        Files with an image's ending that could not be read.
+        Files that look like images and cannot be read, and links that are not followed.
     ignored : tuple of str
-        Files left out, with another ending or outside the class folders; and class and split
-        folders without images, with a slash at the end.
+        Files left out: hidden, with another ending, or outside the class folders; and, with a slash
+        at the end, hidden folders, and class and split folders without images.
     split_seed : int or None
         Seed of the split, if it was made here; None if the splits were given.
+    min_images : int
+        Number of different images that a class needs; of training images, if splits were given.
+    left_out : tuple of ImageItem
+        Images of classes with fewer.
+    small : dict of str to int
+        These classes, with their numbers of images.
+    lost : tuple of str
+        Classes without an image that can be used.
+    notes : tuple of str
+        How the folder or table was read, where it is not obvious.
     """
 
     name: str
@@ -54,23 +56,45 @@ class ImageSet:
     rejected: tuple[RejectedImage, ...] = ()
     ignored: tuple[str, ...] = ()
     split_seed: int | None = None
+    min_images: int = 1
+    left_out: tuple[ImageItem, ...] = ()
+    small: Mapping[str, int] = field(default_factory=dict)
+    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(
-        cls, source: str | Path, *, name: str | None = None, seed: int = 0, max_bytes: int = 0
+        cls,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        min_images: int = 1,
+        nested: bool = False,
+        max_bytes: int = 0,
     ) -> Self:
         """Read an image set from a folder, or from a CSV manifest if `source` is a file."""
-        read = cls.from_manifest if Path(source).is_file() else cls.from_folder
-        return read(source, name=name, seed=seed, max_bytes=max_bytes)
+        of_both: dict[str, Any] = {"min_images": min_images, "max_bytes": max_bytes}
+        if existing(Path(source)).is_file():
+            return cls.from_manifest(source, name=name, seed=seed, **of_both)
+        return cls.from_folder(source, name=name, seed=seed, nested=nested, **of_both)
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, *, name: str | None = None, seed: int = 0, max_bytes: int = 0
+        cls,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        min_images: int = 1,
+        nested: bool = False,
+        max_bytes: int = 0,
     ) -> Self:
         """Read the images of a folder.
 
         Supported layouts are ``FOLDER/<class>/*`` (split here, see `with_splits`),
-        ``FOLDER/{train,val|valid|validation,test}/<class>/*`` (the splits are kept) and a folder
+        ``FOLDER/{train,val,test}/<class>/*`` and ``FOLDER/<class>/{train,val,test}/*`` (the splits
+        are kept; they may have other usual names, such as ``Training`` or ``dev``), and a folder
         with only images (unlabelled). Class folders may have subfolders. Hidden files are ignored.
 
         Parameters
@@ -81,6 +105,10 @@ class ImageSet:
             Name of the set; by default the folder's name.
         seed : int
             Seed of the split.
+        min_images : int
+            Leave out classes with fewer different images, or training images if splits are given.
+        nested : bool
+            Take each folder as one class, whatever folders are in it.
         max_bytes : int
             Size of the largest file that is read; 0 for the default of 1 GB.
 
@@ -96,30 +124,39 @@ class ImageSet:
             The folder has no images, only one class or a class too small to split, or its layout is
             ambiguous.
         """
-        root = Path(folder)
+        root = existing(Path(folder))
         if not root.is_dir():
             raise PathMissingError(
                 f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
                 f"or a CSV manifest, with `data`"
             )
-        files, ignored = find_files(root)
-        if not files:
-            raise DataError(
-                f"no images in {str(root)!r}; expected {str(root / 'CLASS' / 'IMAGE')!r} with one "
-                f"of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        found = cls(name or root.resolve().name, *digest_all(files, max_bytes), tuple(ignored))
-        return found.completed(root, seed)
+        found = find_files(root, nested=nested)
+        images = cls._digested(name or root.resolve().name, found, max_bytes, min_images)
+        return images.completed(root, seed)
+
+    @classmethod
+    def _digested(cls, name: str, found: Layout, max_bytes: int, min_images: int = 1) -> Self:
+        items, rejected = digest_all(found.items, max_bytes)
+        images = cls(name, items, (*found.rejected, *rejected), tuple(found.ignored))
+        lost = _missing(_classes(found.items), images.classes)
+        return replace(images, min_images=min_images, lost=lost, notes=tuple(found.notes))
 
     @classmethod
     def from_manifest(
-        cls, file: str | Path, *, name: str | None = None, seed: int = 0, max_bytes: int = 0
+        cls,
+        file: str | Path,
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        min_images: int = 1,
+        max_bytes: int = 0,
     ) -> Self:
         """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
 
         Paths are relative to the manifest's folder. Other columns are ignored. Labels may name
         several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
-        the set is split here, see `with_splits`.
+        the set is split here, see `with_splits`; ``is_valid`` and ``is_test`` with true and false
+        are splits, too. Semicolons or tabs may separate the cells.
 
         Raises
         ------
@@ -130,25 +167,21 @@ class ImageSet:
         DataError
             See `from_folder`.
         """
-        manifest = Path(file)
+        manifest = existing(Path(file))
         if not manifest.is_file():
             raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
-        files = list(read_manifest(manifest))
-        missing = [item for item in files if not os.path.lexists(item.path)]
-        if missing:
-            raise PathMissingError(
-                f"{len(missing)} of {len(files)} images listed in {str(manifest)!r} do not exist, "
-                f"first {missing[0].path!r}; correct the paths, which are relative to the "
-                f"manifest's folder"
-            )
-        found = cls(name or manifest.resolve().stem, *digest_all(files, max_bytes))
-        return found.completed(manifest, seed)
+        table = read_table(manifest, found=True)
+        found = Layout(table.items, [], [], table.notes)
+        images = cls._digested(name or manifest.resolve().stem, found, max_bytes, min_images)
+        return images.completed(manifest, seed)
 
     @classmethod
     def from_paths(
         cls, paths: Sequence[str | Path], *, name: str = "images", max_bytes: int = 0
     ) -> Self:
-        """Read unlabelled images: files as given, and all images in folders and below.
+        """Read images without splits: files as given, all in folders and below, and in tables.
+
+        A file with an ending of tables lists images in a column ``path``; labels are optional.
 
         A file that is given twice is in the set twice.
 
@@ -156,20 +189,15 @@ class ImageSet:
         ------
         PathMissingError
             A path does not exist.
+        UsageError
+            A table has no column ``path``, or a cell is empty.
         DataError
             No image is found.
         """
-        files: list[ImageItem] = []
-        ignored: list[str] = []
-        for path in map(Path, paths):
-            if not os.path.lexists(path):
-                raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
-            found, others = walk(path) if path.is_dir() else ([path], [])
-            files += [ImageItem(each.as_posix()) for each in found]
-            ignored += others
-        if not files:
+        found = find_paths(map(Path, paths))
+        if not found.items:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        return cls(name, *digest_all(files, max_bytes), tuple(dict.fromkeys(ignored)))
+        return cls._digested(name, found, max_bytes)
 
     @classmethod
     def from_rows(cls, name: str, rows: Iterable[Mapping[str, str]]) -> Self:
@@ -180,14 +208,7 @@ class ImageSet:
         ValueError
             There are no rows, a digest is missing, or a value is invalid.
         """
-        cells = [{column: cell for column, cell in row.items() if cell} for row in rows]
-        try:
-            items = _ITEMS.validate_python(cells)
-        except ValidationError as error:
-            raise ValueError(sentence_of(error)) from error
-        if not items or not all(item.digest for item in items):
-            raise ValueError("it is empty, or a digest is missing")
-        return cls(name, items)
+        return cls(name, read_saved(rows))
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
@@ -213,13 +234,7 @@ class ImageSet:
 
         A column ``weight`` is added if any sample weight differs from 1.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        weighted = any(item.weight != 1 for item in self.items)
-        columns = ["path", "digest", "label", "split", *(["weight"] if weighted else [])]
-        writer.writerow(columns)
-        writer.writerows([getattr(item, column) for column in columns] for item in self.items)
-        atomic_write(Path(file), text.getvalue())
+        atomic_write(Path(file), text_to_save(self.items))
 
     @property
     def labelled(self) -> bool:
@@ -233,9 +248,8 @@ class ImageSet:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes in the labels, sorted."""
-        labels = {item.label for item in self.items if item.label is not None}
-        return tuple(sorted({each for label in labels for each in classes_of(label)}))
+        """The classes in the labels, in natural order: 1, 2, 10."""
+        return tuple(sorted(_classes(self.items), key=natural_key))
 
     @property
     def leaks(self) -> tuple[str, ...]:
@@ -266,9 +280,21 @@ class ImageSet:
         gone = {image.path for image in rejected}
         kept = tuple(item for item in self.items if item.path not in gone)
         smaller = replace(self, items=kept, rejected=self.rejected + rejected)
-        if self.split_seed is None or not gone:
+        if not gone:
             return smaller
-        return smaller.with_splits(seed=self.split_seed)
+        lost = self.lost + _missing(self.classes, smaller.classes)
+        smaller = replace(smaller, lost=lost).with_common_classes()
+        return smaller if self.split_seed is None else smaller.with_splits(seed=self.split_seed)
+
+    def with_common_classes(self) -> Self:
+        """Return the set without the classes that have fewer than `min_images`."""
+        if self.min_images <= 1 or not self.labelled:
+            return self
+        given = self.split_seed is None
+        items = [item if given else replace(item, split=None) for item in self.items]
+        kept, out, small = leave_out_small(items, self.min_images, several=self.multilabel)
+        small = {**self.small, **small}
+        return replace(self, items=kept, left_out=self.left_out + out, small=small)
 
     def with_splits(self, *, test_share: float = 0.2, seed: int = 0) -> Self:
         """Return the set split into train and test, stratified by class.
@@ -281,41 +307,10 @@ class ImageSet:
         Raises
         ------
         DataError
-            A class has fewer than two distinct images, or all its images also have other labels.
+            Classes have fewer than two distinct images, or all their images also have other labels.
         """
-        split_of: dict[str, str] = {}
-        labels = [item.label or "" for item in self.items]
-        strata = self._digests_by((rarest,) for rarest in rarest_classes(labels))
-        for digests in strata.values():
-            rank = {each: hashlib.sha256(f"{seed} {each}".encode()).hexdigest() for each in digests}
-            ranked = sorted(digests, key=rank.__getitem__)
-            wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
-            wanted -= sum(split_of.get(digest) == "test" for digest in ranked)
-            for digest in ranked:
-                if digest not in split_of:
-                    split_of[digest] = "test" if wanted > 0 else "train"
-                    wanted -= 1
-        for label, digests in self._digests_by(map(classes_of, labels)).items():
-            if len(digests) < 2:  # noqa: PLR2004 - one to train on, one to hold out
-                raise DataError(
-                    f"class {label!r} has 1 usable image; at least 2 different ones are needed, "
-                    f"one to train on and one to hold out: add images or remove the class"
-                )
-            if len({split_of[digest] for digest in digests}) == 1:
-                raise DataError(
-                    f"class {label!r} cannot be split, because its images also have other "
-                    f"labels; correct the labels or add images, or give each image's split"
-                )
-        items = tuple(replace(item, split=split_of[item.digest]) for item in self.items)
+        items = split_items(self.items, test_share=test_share, seed=seed)
         return replace(self, items=items, split_seed=seed)
-
-    def _digests_by(self, names: Iterable[Iterable[str]]) -> dict[str, set[str]]:
-        """Return the digests of the images with each name, sorted by name."""
-        found: dict[str, set[str]] = defaultdict(set)
-        for item, own in zip(self.items, names, strict=True):
-            for name in own:
-                found[name].add(item.digest)
-        return dict(sorted(found.items()))
 
     def digest_of(self, *splits: str) -> str:
         """Return the SHA-256 over digests, labels and weights of the named splits, or of all.
@@ -340,12 +335,28 @@ class ImageSet:
         """
         if not self.labelled:
             return self
-        if len(self.classes) == 1 and not self.multilabel:
+        images = self.with_common_classes()
+        if self.items and not images.items:
             raise DataError(
-                f"{str(source)!r} has only one class, {self.classes[0]!r}; a classifier needs at "
-                f"least two: add a folder (or label) per class, or give the folder of the images "
-                f"itself to extract without labels"
+                f"no class of {str(source)!r} has {self.min_images} images; the largest has "
+                f"{max(images.small.values())}: give a smaller `min_images`"
             )
-        if any(item.split for item in self.items):
-            return self
-        return self.with_splits(seed=seed)
+        if len(images.classes) == 1 and not images.multilabel:
+            small = f" with at least {self.min_images} images" if images.small else ""
+            raise DataError(
+                f"{str(source)!r} has only one class{small}, {images.classes[0]!r}; a classifier "
+                f"needs at least two: add a folder (or label) per class, or give the folder of the "
+                f"images itself to extract without labels"
+            )
+        if any(item.split for item in images.items):
+            return images
+        return images.with_splits(seed=seed)
+
+
+def _classes(items: Iterable[ImageItem]) -> set[str]:
+    labels = {item.label for item in items if item.label is not None}
+    return {each for label in labels for each in classes_of(label)}
+
+
+def _missing(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*before} - {*after}, key=natural_key))

@@ -34,13 +34,16 @@ class ImageSettings:
     data: Annotated[
         Path,
         Doc(
-            "Folder DATA/CLASS/IMAGE or DATA/{train,val,test}/CLASS/IMAGE, or a CSV table with the "
-            "columns path,label[,split][,weight]."
+            "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
+            "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
+            "path,label[,split][,weight]."
         ),
     ] = Path("data")
     image_set: values.NewSet = None
     seed: values.Seed = 0
     max_bytes: values.MaxBytes = None
+    min_images: values.MinImages = 1
+    nested: values.Nested = False
 
 
 @settings("Base")

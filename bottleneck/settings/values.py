@@ -28,8 +28,10 @@ __all__ = [
     "Interpolation",
     "MaxBytes",
     "MaxPixels",
+    "MinImages",
     "MovedWeights",
     "Name",
+    "Nested",
     "NewSet",
     "NotNegative",
     "Penalty",
@@ -207,6 +209,11 @@ MaxBytes = Annotated[
 MaxPixels = Annotated[
     Count | None, Doc("Pixels of the largest image that is decoded; by default 178956970.")
 ]
+MinImages = Annotated[
+    Count,
+    Doc("Leave out classes with fewer images; with fewer to train on, where splits are given."),
+]
+Nested = Annotated[bool, Doc("Take each folder of DATA as one class, whatever folders are in it.")]
 MovedWeights = Annotated[str | None, Doc("Weights of the base, if they have moved.")]
 NewSet = Annotated[
     Name | None, Doc("Name of the image set; by default the folder's."), Option("--set")

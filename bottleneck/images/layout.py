@@ -1,0 +1,324 @@
+"""The layout of an image folder: which of its folders are classes, and which are splits."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from bottleneck.errors import DataError, PathMissingError, some_of
+from bottleneck.images.find import ImageItem, shown_path
+from bottleneck.images.kinds import IMAGE_SUFFIXES
+from bottleneck.images.splits import split_in, split_of
+from bottleneck.images.tables import read_table
+from bottleneck.images.walking import Walked, existing, walk
+from bottleneck.names import normal_name
+from bottleneck.records import RejectedImage
+
+__all__ = ["Layout", "find_files", "find_paths"]
+
+_TABLES = frozenset({".csv", ".tsv"})
+_USUAL = {"train", "val", "valid", "validation", "test"}
+_ALIKE = 2
+"""Number of subfolders that two classes seldom have in common."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of an image folder; each is in one of the lists, or in a folder that is.
+
+    Attributes
+    ----------
+    items : list of ImageItem
+        Files that look like images, without digests.
+    ignored : list of str
+        Paths left out, see `ImageSet`.
+    rejected : list of RejectedImage
+        Links and folders that are not followed.
+    notes : list of str
+        How the folder was read, where it is not obvious.
+    """
+
+    items: list[ImageItem]
+    ignored: list[str]
+    rejected: list[RejectedImage]
+    notes: list[str]
+
+
+_Told = dict[Path, tuple[str | None, str | None]]
+"""Label and split of the images directly in a folder, by folder."""
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder, and those in it and below that have images directly in them."""
+
+    path: Path
+    full: list[Path]
+
+    @cached_property
+    def loose(self) -> bool:
+        """Whether images are directly in the folder."""
+        return self.path in self.full
+
+    @cached_property
+    def folders(self) -> dict[str, "_Folder"]:
+        """The subfolders with images, by name, as they come."""
+        depth, found = len(self.path.parts), dict[str, _Folder]()
+        for each in self.full:
+            if each != self.path:
+                name = each.parts[depth]
+                found.setdefault(name, _Folder(self.path / name, [])).full.append(each)
+        return found
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the subfolders with images, as people read them."""
+        return frozenset(normal_name(name).casefold() for name in self.folders)
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """The splits of the subfolders with images, by name; nothing unless all have one.
+
+        Where all have a word for a split and there are several splits, it may be one of several
+        words, such as in ``seg_train`` and ``seg_test``.
+        """
+        exact = {name: split for name in self.folders if (split := split_of(name))}
+        if len(exact) == len(self.folders):
+            return exact
+        found = {name: split for name in self.folders if (split := split_in(name))}
+        several = len(set(found.values())) > 1 and len(found) == len(self.folders)
+        return found if several and self.has_two_levels else {}
+
+    @property
+    def has_two_levels(self) -> bool:
+        """Whether a subfolder has subfolders with images."""
+        return any(each.folders for each in self.folders.values())
+
+    def labelled(self, split: str | None = None) -> _Told:
+        """Return label and split of the images in class folders."""
+        return {
+            each: (normal_name(name) or name, split)
+            for name, folder in self.folders.items()
+            for each in folder.full
+        }
+
+
+def find_files(root: Path, *, nested: bool = False) -> Layout:
+    """Read the layout of an image folder, see `ImageSet.from_folder`.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    nested : bool
+        Whether each folder is a class, whatever is in it.
+
+    Returns
+    -------
+    Layout
+        Images, other files and notes.
+
+    Raises
+    ------
+    DataError
+        There are no images, or the layout has no class folders, or is ambiguous.
+    """
+    walked, notes = walk(root), list[str]()
+    if not walked.images:
+        strange = [f"{each.path} is {each.reason}" for each in walked.rejected]
+        also = f", and {some_of(strange, most=3)}" if strange else ""
+        raise DataError(
+            f"no images in {str(root)!r}{also}; expected {str(root / 'CLASS' / 'IMAGE')!r} with "
+            f"one of the endings {' '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    places = [image.parent for image in walked.images]
+    top = _Folder(root, list(dict.fromkeys(places)))
+    folder = top if nested else _unwrapped(top, notes)
+    parents = [folder.path]
+    if not folder.folders:
+        told: _Told = {folder.path: (None, None)}
+    elif nested:
+        told = folder.labelled()
+    elif folder.splits:
+        told = _split_folders(folder, parents, notes)
+        parents += [each for each in walked.folders if each.parent == folder.path]
+    else:
+        told = _class_folders(folder, parents, notes)
+    items: list[ImageItem] = []
+    ignored: list[str] = []
+    for image, place in zip(walked.images, places, strict=True):
+        if facts := told.get(place):
+            items.append(ImageItem(image.as_posix(), "", *facts))
+        elif image.is_dir():
+            reason = "a folder with the ending of an image"
+            walked.rejected.append(RejectedImage(shown_path(image.as_posix()), reason))
+        else:
+            ignored.append(image.as_posix())
+    empty = _without_images(walked, top.full, {*parents, *_between(root, folder.path)})
+    return Layout(items, ignored + walked.ignored + empty, walked.rejected, notes)
+
+
+def _between(root: Path, folder: Path) -> list[Path]:
+    """Return the root and the folders on the way to a folder in it."""
+    return [each for each in (folder, *folder.parents) if each == root or root in each.parents]
+
+
+def _without_images(walked: Walked, places: list[Path], parents: set[Path]) -> list[str]:
+    """Return the folders that are classes or splits by their place, but have no images."""
+    full = {*places}.union(*(place.parents for place in places))
+    place = {folder.parent for folder in walked.folders}
+    return [
+        f"{folder.as_posix()}/"
+        for folder in walked.folders
+        if folder.parent in parents and folder not in full
+        if not (folder in parents and folder in place)  # then those in it are named
+    ]
+
+
+def _unwrapped(top: _Folder, notes: list[str]) -> _Folder:
+    """Return the folder with the splits, if it is the only one in the given one.
+
+    Raises
+    ------
+    DataError
+        The only folder has several that may be the classes.
+    """
+    folder = top
+    while len(folder.folders) == 1 and not folder.splits and (folder is top or not folder.loose):
+        (folder,) = folder.folders.values()
+    if folder is top or folder.loose or not folder.folders:
+        return top
+    if folder.splits and folder.has_two_levels:
+        notes.append(f"the split folders are in {folder.path.as_posix()}")
+        return folder
+    if folder.splits:
+        return top
+    (only,) = top.folders
+    raise DataError(
+        f"{str(top.path)!r} has only one class, {only!r}; if the classes are "
+        f"{some_of(folder.folders)}, give `data={folder.path}`"
+    )
+
+
+def _split_folders(folder: _Folder, parents: list[Path], notes: list[str]) -> _Told:
+    """Read ``DATA/SPLIT/CLASS``."""
+    if not folder.has_two_levels:
+        raise DataError(
+            f"{str(folder.path)!r} has the splits {', '.join(folder.folders)} but no class "
+            f"folders in them; expected "
+            f"{str(folder.path / next(iter(folder.folders)) / 'CLASS' / 'IMAGE')!r}"
+        )
+    told: _Told = {}
+    for name, split in folder.splits.items():
+        own = folder.folders[name]
+        while len(own.folders) == 1 and split_in(next(iter(own.folders))) == split:
+            (own,) = own.folders.values()  # such as seg_train/seg_train
+        if own.folders:
+            _check_classes(own, notes)
+        told |= own.labelled(split)
+        parents.append(own.path)
+    _note_splits(folder.splits, notes)
+    return told
+
+
+def _note_splits(splits: Mapping[str, str], notes: list[str], where: str = "") -> None:
+    if odd := {name: split for name, split in splits.items() if where or name not in _USUAL}:
+        listed = ", ".join(f"{name} is {split}" for name, split in odd.items())
+        notes.append(f"the folders{where} were read as splits: {listed}")
+
+
+def _class_folders(folder: _Folder, parents: list[Path], notes: list[str]) -> _Told:
+    """Read ``DATA/CLASS``, or ``DATA/CLASS/SPLIT`` where all classes have split folders."""
+    if strange := [name for name in folder.folders if not split_of(name)]:
+        for name, own in folder.folders.items():
+            if split_of(name) and own.folders:
+                raise DataError(
+                    f"{str(folder.path)!r} mixes the split folder {name!r} with the folder "
+                    f"{strange[0]!r}; move {strange[0]!r} elsewhere, or give `nested=True` if all "
+                    f"folders are classes"
+                )
+    inner = {
+        name: own.splits
+        for name, own in folder.folders.items()
+        if own.splits and not own.loose and all(map(split_of, own.folders))
+    }
+    if not inner:
+        _check_classes(folder, notes)
+        return folder.labelled()
+    if others := [name for name in folder.folders if name not in inner]:
+        raise DataError(
+            f"{str(folder.path / next(iter(inner)))!r} has split folders, but "
+            f"{str(folder.path / others[0])!r} has none; give every class split folders, or give "
+            f"`nested=True` if all folders in class folders are parts of their class"
+        )
+    told: _Told = {}
+    for name, splits in inner.items():
+        parents.append(folder.path / name)
+        for part, split in splits.items():
+            full = folder.folders[name].folders[part].full
+            told |= dict.fromkeys(full, (normal_name(name) or name, split))
+    splits = {part: split for own in inner.values() for part, split in own.items()}
+    _note_splits(splits, notes, " in class folders")
+    return told
+
+
+def _check_classes(folder: _Folder, notes: list[str]) -> None:
+    """Raise a `DataError`, or add a note, if the folders in a folder do not look like classes."""
+    classes = folder.folders
+    sets = [own.names for own in classes.values()]
+    if len(classes) == 1 or any(own.loose for own in classes.values()):
+        return
+    common = frozenset.intersection(*sets)
+    if len(common) < _ALIKE:
+        return
+    outer, inside = some_of(classes, most=4), some_of(sorted(common), most=4)
+    if len(set(sets)) == 1:
+        raise DataError(
+            f"the folders {outer} of {str(folder.path)!r} all have the same subfolders, {inside}, "
+            f"so these look like the classes; rename {outer} to train, val or test if they are "
+            f"splits, or give `nested=True` if they are the classes"
+        )
+    notes.append(
+        f"the folders {outer} were read as classes, but have the same subfolders, such as "
+        f"{inside}; rename them to train, val or test if they are splits"
+    )
+
+
+def find_paths(paths: Iterable[Path]) -> Layout:
+    """Find the images in files, folders and tables, without splits.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files, folders, or tables by their ending.
+
+    Returns
+    -------
+    Layout
+        A file that is given twice is in it twice.
+
+    Raises
+    ------
+    PathMissingError
+        A path does not exist.
+    UsageError, DataError
+        A table has no column ``path``, an empty cell, or no rows.
+    """
+    items: list[ImageItem] = []
+    ignored: list[str] = []
+    rejected: list[RejectedImage] = []
+    notes: list[str] = []
+    for path in map(existing, paths):
+        if not os.path.lexists(path):
+            raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
+        if path.is_dir():
+            walked = walk(path)
+            items += [ImageItem(each.as_posix()) for each in walked.images]
+            ignored += walked.ignored
+            rejected += walked.rejected
+        elif path.suffix.lower() in _TABLES and path.is_file():
+            items += read_table(path, labels=False, found=True).items
+        else:
+            items.append(ImageItem(path.as_posix()))
+    return Layout(items, list(dict.fromkeys(ignored)), rejected, notes)

@@ -1,0 +1,275 @@
+"""Splits: the words for them, and dividing images into train and test."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from bottleneck.errors import DataError, some_of
+from bottleneck.images.find import ImageItem
+from bottleneck.labels import classes_of, join_classes, rarest_classes
+from bottleneck.names import natural_key
+
+__all__ = [
+    "TEST_SHARE",
+    "images_needed",
+    "leave_out_small",
+    "split_in",
+    "split_items",
+    "split_of",
+    "trained",
+]
+
+TEST_SHARE = 0.2
+"""Share of each class that is held out, where the user gives no splits."""
+_WORDS = {
+    "train": "train training trn",
+    "val": "val valid validation validate dev devel development",
+    "test": "test testing tst eval evaluation evaluate holdout heldout",
+}
+"""As Hugging Face's datasets reads them, and more."""
+_SPLIT_OF_WORD = {word: split for split, words in _WORDS.items() for word in words.split()}
+_FILLERS = {"data", "dataset", "set", "split", "part", "samples", "images", "image", "img", "imgs"}
+_MOST_NAMED = 100
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a name means, in any case: ``Training``, ``dev`` or ``test_set``.
+
+    Parameters
+    ----------
+    name : str
+        Name of a folder, or a cell of a table.
+
+    Returns
+    -------
+    str or None
+        One of `SPLITS`; None if the name means something else.
+    """
+    own = [word for word in _words(name) if word not in _FILLERS]
+    return _SPLIT_OF_WORD.get("".join(own))  # joined for hold-out
+
+
+def split_in(name: str) -> str | None:
+    """Return the split of the only word in a name that means one, such as in ``seg_train``.
+
+    Parameters
+    ----------
+    name : str
+        Name of a folder.
+
+    Returns
+    -------
+    str or None
+        One of `SPLITS`; None if no word means one, or several mean different ones.
+    """
+    words = _words(name)
+    joined = ["".join(pair) for pair in pairwise(words)]  # hold-out
+    found = {_SPLIT_OF_WORD[word] for word in [*words, *joined] if word in _SPLIT_OF_WORD}
+    return split_of(name) or (found.pop() if len(found) == 1 else None)
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case, without numbers: ``TrainSet2`` has two."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall("[^\\W\\d_]+", parted.casefold())
+    return [part for word in words for part in _parted(word)]
+
+
+def _parted(word: str) -> list[str]:
+    """Part ``trainset`` and ``testdata``."""
+    for filler in ("dataset", "data", "set", "images", "split"):
+        rest = word.removesuffix(filler)
+        if rest != word and rest in _SPLIT_OF_WORD:
+            return [rest, filler]
+    return [word]
+
+
+def split_items(
+    items: Sequence[ImageItem], *, test_share: float = TEST_SHARE, seed: int = 0
+) -> tuple[ImageItem, ...]:
+    """Divide images into train and test, see `ImageSet.with_splits`.
+
+    Parameters
+    ----------
+    items : sequence of ImageItem
+        Images with digests and labels.
+    test_share : float
+        Share of each class that becomes test images.
+    seed : int
+        Seed of the ranks.
+
+    Returns
+    -------
+    tuple of ImageItem
+        In the same order, with splits.
+
+    Raises
+    ------
+    DataError
+        Classes have fewer than two distinct images, or all their images also have other labels.
+    """
+    split_of_digest: dict[str, str] = {}
+    labels = [item.label or "" for item in items]
+    strata = _digests_by(items, ((rarest,) for rarest in rarest_classes(labels)))
+    for digests in strata.values():
+        ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
+        wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
+        wanted -= sum(split_of_digest.get(digest) == "test" for digest in ranked)
+        for digest in ranked:
+            if digest not in split_of_digest:
+                split_of_digest[digest] = "test" if wanted > 0 else "train"
+                wanted -= 1
+    classes = _digests_by(items, map(classes_of, labels))
+    _check_sizes(classes)
+    _check_divided(items, classes, split_of_digest)
+    return tuple(replace(item, split=split_of_digest[item.digest]) for item in items)
+
+
+def _digests_by(items: Sequence[ImageItem], names: Iterable[Iterable[str]]) -> dict[str, set[str]]:
+    """Return the digests of the images with each name, sorted by name.
+
+    The order decides the split of images with several labels: natural order would change it.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    for item, own in zip(items, names, strict=True):
+        for name in own:
+            found[name].add(item.digest)
+    return dict(sorted(found.items()))
+
+
+def _rank(seed: int, digest: str) -> str:
+    return hashlib.sha256(f"{seed} {digest}".encode()).hexdigest()
+
+
+def _check_sizes(classes: Mapping[str, set[str]]) -> None:
+    small = sorted((each for each, own in classes.items() if len(own) == 1), key=natural_key)
+    if small:
+        names = some_of(map(repr, small), most=_MOST_NAMED)
+        have = f"class {names} has" if len(small) == 1 else f"{len(small)} classes ({names}) have"
+        raise DataError(
+            f"{have} 1 usable image; at least 2 different ones are needed, one to train on and "
+            f"one to hold out: add images, or leave out small classes with `min_images=2`"
+        )
+
+
+def _check_divided(
+    items: Sequence[ImageItem],
+    classes: Mapping[str, set[str]],
+    split_of_digest: Mapping[str, str],
+) -> None:
+    whole = [
+        each
+        for each, digests in classes.items()
+        if len({split_of_digest[digest] for digest in digests}) == 1
+    ]
+    if not whole:
+        return
+    names = some_of(map(repr, sorted(whole, key=natural_key)), most=_MOST_NAMED)
+    several = f"{len(whole)} classes ({names})" if len(whole) > 1 else f"class {names}"
+    own = [item for item in items if item.digest in classes[whole[0]]]
+    pairs = [(one, other) for one in own for other in own[:_MOST_NAMED] if _differ(one, other)]
+    alike = [f"{each.path} is {each.label!r}" for pair in pairs[:1] for each in pair]
+    example = f" ({' and '.join(alike)})" if alike else ""
+    raise DataError(
+        f"{several} cannot be split, because {'their' if len(whole) > 1 else 'its'} images also "
+        f"have other labels{example}; correct the labels or add images, or give each image's split"
+    )
+
+
+def _differ(one: ImageItem, other: ImageItem) -> bool:
+    return one.digest == other.digest and one.label != other.label
+
+
+def images_needed(training: int) -> int:
+    """Return how many images of a class give this many to train on, where the set is split here.
+
+    Parameters
+    ----------
+    training : int
+        Number of training images.
+
+    Returns
+    -------
+    int
+    """
+    count = training + 1
+    while count - max(1, round(TEST_SHARE * count)) < training:
+        count += 1
+    return count
+
+
+def leave_out_small(
+    items: Sequence[ImageItem], least: int, *, several: bool
+) -> tuple[tuple[ImageItem, ...], tuple[ImageItem, ...], dict[str, int]]:
+    """Leave out the classes with too few different images, or training images if splits are given.
+
+    Parameters
+    ----------
+    items : sequence of ImageItem
+        Images with digests and labels.
+    least : int
+        Number of images that a class needs.
+    several : bool
+        Whether images may have several classes: then they only lose the small ones.
+
+    Returns
+    -------
+    kept : tuple of ImageItem
+        In the same order.
+    left_out : tuple of ImageItem
+        The images that have no class left.
+    small : dict of str to int
+        The classes left out, with their numbers of images.
+    """
+    given = any(item.split for item in items)
+    named = [classes_of(item.label or "") if several else (item.label or "",) for item in items]
+    counted = [
+        () if given and item.split != "train" else own
+        for item, own in zip(items, named, strict=True)
+    ]
+    sizes = {each: len(own) for each, own in _digests_by(items, counted).items()}
+    every = sorted({each for own in named for each in own}, key=natural_key)
+    small = {each: sizes.get(each, 0) for each in every if sizes.get(each, 0) < least}
+    kept: list[ImageItem] = []
+    left_out: list[ImageItem] = []
+    for item, own in zip(items, named, strict=True):
+        rest = [each for each in own if each not in small]
+        if len(rest) == len(own):
+            kept.append(item)
+        elif rest:
+            kept.append(replace(item, label=join_classes(rest)))
+        else:
+            left_out.append(item)
+    return tuple(kept), tuple(left_out), small
+
+
+def trained(items: Sequence[ImageItem], split: str) -> tuple[ImageItem, ...]:
+    """Return the images of a split with the classes that training images have, and no others.
+
+    Parameters
+    ----------
+    items : sequence of ImageItem
+        Images with labels and splits.
+    split : str
+        The split.
+
+    Returns
+    -------
+    tuple of ImageItem
+        Without images that have none of these classes.
+    """
+    named = {item.label or "": classes_of(item.label or "") for item in items}
+    known = {each for item in items if item.split == "train" for each in named[item.label or ""]}
+    kept: list[ImageItem] = []
+    for item in items:
+        if item.split == split:
+            own = named[item.label or ""]
+            rest = [each for each in own if each in known]
+            if len(rest) == len(own):
+                kept.append(item)
+            elif rest:
+                kept.append(replace(item, label=join_classes(rest)))
+    return tuple(kept)

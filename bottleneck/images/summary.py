@@ -1,0 +1,269 @@
+"""The summary of an image set: its classes and splits, and everything odd about it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bottleneck.images.find import SPLITS, ImageItem
+from bottleneck.images.kinds import IMAGE_SUFFIXES
+from bottleneck.images.sets import ImageSet
+from bottleneck.images.walking import is_junk
+from bottleneck.labels import classes_of
+from bottleneck.names import natural_key, similar_names
+from bottleneck.records import RejectedImage
+
+__all__ = ["ClassSize", "Identical", "LeftOut", "Summary", "summarize"]
+
+_MOST = 1000
+
+
+@dataclass(frozen=True)
+class ClassSize:
+    """The size of a class.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    images : int
+        Number of its images; of different ones, if it was left out as too small.
+    splits : dict of str to int
+        Number of its images in each split that has images of any class.
+    """
+
+    label: str
+    images: int
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Identical:
+    """Files with the same bytes.
+
+    Attributes
+    ----------
+    paths : list of str
+        Two or more paths.
+    labels, splits : list of str or None
+        Label and split of each.
+    """
+
+    paths: list[str]
+    labels: list[str | None]
+    splits: list[str | None]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files that were left out for one reason.
+
+    Attributes
+    ----------
+    reason : str
+        Such as ``hidden``, or the files' ending.
+    count : int
+        Number of files.
+    first : str
+        Path of the first.
+    """
+
+    reason: str
+    count: int
+    first: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of an image set; lists have at most 1,000 entries.
+
+    Attributes
+    ----------
+    image_set : str
+        Name of the set.
+    images, different : int
+        Number of images, and of different ones.
+    classes : list of ClassSize
+        In natural order.
+    splits : dict of str to int
+        Number of images of each split that has any.
+    copies : int
+        Number of images that are identical to an earlier one.
+    duplicates, conflicts, leaks : list of Identical
+        Identical images: all, those with several labels, and those in several splits.
+    duplicated, conflicting, leaking : int
+        Number of all `duplicates`, `conflicts` and `leaks`.
+    left_out : list of LeftOut
+        Files that are not images of the set, by reason; most frequent first.
+    passed_over : list of str
+        Folders that were not looked into: hidden ones and those of other programs.
+    empty : list of str
+        Class and split folders without images.
+    small_classes : list of ClassSize
+        Classes left out for their number of images, without splits.
+    lost_classes : list of str
+        Classes without an image that can be used.
+    rare_classes : list of str
+        Classes with only one different training image, too few to choose hyperparameters on.
+    not_trained : dict of str to list of str
+        Classes that are in a split but not among the training images, by split.
+    similar_classes : list of list of str
+        Classes whose names may mean the same.
+    rejected : list of RejectedImage
+        Images that cannot be used and links that are not followed.
+    notes : list of str
+        How the folder or table was read.
+    """
+
+    image_set: str
+    images: int
+    different: int
+    classes: list[ClassSize]
+    splits: dict[str, int]
+    copies: int
+    duplicated: int
+    duplicates: list[Identical]
+    conflicting: int
+    conflicts: list[Identical]
+    leaking: int
+    leaks: list[Identical]
+    left_out: list[LeftOut]
+    passed_over: list[str]
+    empty: list[str]
+    small_classes: list[ClassSize]
+    lost_classes: list[str]
+    rare_classes: list[str]
+    not_trained: dict[str, list[str]]
+    similar_classes: list[list[str]]
+    rejected: list[RejectedImage]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary in JSON types.
+
+        Returns
+        -------
+        dict of str to Any
+        """
+        return asdict(self)
+
+
+def summarize(images: ImageSet) -> Summary:
+    """Summarize an image set.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The image set.
+
+    Returns
+    -------
+    Summary
+    """
+    groups: dict[str, list[ImageItem]] = defaultdict(list)
+    for item in images.items:
+        groups[item.digest].append(item)
+    copies = [found for found in groups.values() if len(found) > 1]
+    conflicts = [found for found in copies if len({each.label for each in found}) > 1]
+    leaks = [found for found in copies if len({each.split for each in found}) > 1]
+    splits = Counter(item.split for item in images.items if item.split)
+    folders = [path for path in images.ignored if path.endswith("/")]
+    return Summary(
+        image_set=images.name,
+        images=len(images.items),
+        different=len(groups),
+        classes=_counted(images),
+        splits={split: splits[split] for split in SPLITS if splits[split]},
+        copies=len(images.items) - len(groups),
+        duplicated=len(copies),
+        duplicates=_identical(copies),
+        conflicting=len(conflicts),
+        conflicts=_identical(conflicts),
+        leaking=len(leaks),
+        leaks=_identical(leaks),
+        left_out=_left_out([path for path in images.ignored if not path.endswith("/")]),
+        passed_over=[path for path in folders if is_junk(Path(path))][:_MOST],
+        empty=[path for path in folders if not is_junk(Path(path))][:_MOST],
+        small_classes=[ClassSize(label, count, {}) for label, count in images.small.items()],
+        lost_classes=list(images.lost),
+        rare_classes=_rare(images),
+        not_trained=_not_trained(images),
+        similar_classes=[list(names) for names in similar_names(images.classes)],
+        rejected=list(images.rejected[:_MOST]),
+        notes=list(images.notes),
+    )
+
+
+def _counted(images: ImageSet) -> list[ClassSize]:
+    counts = Counter(
+        (label, item.split)
+        for item in images.items
+        if item.label is not None
+        for label in classes_of(item.label)
+    )
+    there = [split for split in SPLITS if any(each == split for _, each in counts)]
+    totals = Counter[str]()
+    for (label, _), count in counts.items():
+        totals[label] += count
+    return [
+        ClassSize(label, totals[label], {split: counts[label, split] for split in there})
+        for label in images.classes
+    ]
+
+
+def _rare(images: ImageSet) -> list[str]:
+    trained = {
+        (label, item.digest)
+        for item in images.items
+        if item.split == "train" and item.label is not None
+        for label in classes_of(item.label)
+    }
+    counts = Counter(label for label, _ in trained)
+    return sorted((each for each, count in counts.items() if count == 1), key=natural_key)
+
+
+def _identical(groups: Sequence[Sequence[ImageItem]]) -> list[Identical]:
+    return [
+        Identical(
+            [item.path for item in found],
+            [item.label for item in found],
+            [item.split for item in found],
+        )
+        for found in groups[:_MOST]
+    ]
+
+
+def _left_out(paths: Sequence[str]) -> list[LeftOut]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[_reason(Path(path))].append(path)
+    listed = [LeftOut(reason, len(own), own[0]) for reason, own in found.items()]
+    return sorted(listed, key=lambda each: (-each.count, each.reason))[:_MOST]
+
+
+def _reason(path: Path) -> str:
+    if is_junk(path):
+        return "hidden"
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return "images outside of class folders"
+    return path.suffix.lower() or "no ending"
+
+
+def _not_trained(images: ImageSet) -> dict[str, list[str]]:
+    """Return the classes of other splits that no training image has; none without any."""
+    own = {
+        split: {
+            label
+            for item in images.items
+            if item.split == split and item.label is not None
+            for label in classes_of(item.label)
+        }
+        for split in SPLITS
+    }
+    if not own["train"]:
+        return {}
+    strange = {
+        split: sorted(own[split] - own["train"], key=natural_key) for split in ("val", "test")
+    }
+    return {split: labels for split, labels in strange.items() if labels}

@@ -1,0 +1,297 @@
+"""Tables of images: rows of paths, labels, splits and sample weights, as people write them."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.images.find import ImageItem
+from bottleneck.images.splits import split_of
+from bottleneck.images.walking import existing
+from bottleneck.names import normal_name
+from bottleneck.records import sentence_of
+
+__all__ = ["Table", "read_manifest", "read_saved", "read_table", "text_to_save"]
+
+_ITEM = TypeAdapter(ImageItem)
+_ITEMS = TypeAdapter(tuple[ImageItem, ...])
+_NEEDED = ("path", "label")
+_HELD_OUT = {"is_valid": "val", "is_val": "val", "is_validation": "val", "is_test": "test"}
+_TRUTHS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0", "0.0", ""), False),
+}
+_KNOWN = {*_NEEDED, "split", "weight", "digest", *_HELD_OUT}
+_MOST_SPLIT_WORDS = 12
+_SEPARATORS = ",;\t"
+_EXPECTED = "expected the header path,label or path,label,split"
+
+
+class _Row(NamedTuple):
+    line: int
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table.
+
+    Attributes
+    ----------
+    items : list of ImageItem
+        An image for each row, without a digest unless the table has a column of them.
+    notes : list of str
+        How the table was read, where it is not obvious.
+    """
+
+    items: list[ImageItem]
+    notes: list[str]
+
+
+def read_manifest(manifest: Path) -> Iterator[ImageItem]:
+    """Yield the rows of a table as they are, see `read_table`.
+
+    Parameters
+    ----------
+    manifest : Path
+        The file.
+
+    Yields
+    ------
+    ImageItem
+        An image, row by row; its digest is the cell of that column, in lower case, or empty.
+
+    Raises
+    ------
+    UsageError, DataError
+        As for `read_table`.
+    """
+    yield from read_table(manifest).items
+
+
+def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> Table:
+    """Read a table of images.
+
+    Cells are separated by commas, semicolons or tabs, and may have blanks around them; rows without
+    content are skipped. The case of headers has no effect.
+
+    Parameters
+    ----------
+    manifest : Path
+        The file.
+    labels : bool
+        Whether a column of labels is needed; without, labels and splits are optional.
+    found : bool
+        Whether all images must exist.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    UsageError
+        A column is missing, or a cell is empty, not a split or not a weight.
+    PathMissingError
+        `found`, and images do not exist.
+    DataError
+        The table has no rows.
+    """
+    columns, rows = _rows_of(manifest)
+    lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
+    if lacking:
+        raise UsageError(
+            f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
+            f"{_EXPECTED}, found {','.join(columns) or 'an empty file'}"
+        )
+    if not rows:
+        raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
+    split_in = _split_column(manifest, columns, rows)
+    items, known = [], dict[Path, dict[str, str]]()
+    for row in rows:
+        path = _on_disk(manifest, row.cells["path"], known) if row.cells["path"] else ""
+        cells = {"path": path, "weight": row.cells.get("weight") or 1.0}
+        if labels or row.cells.get("label"):
+            cells["label"] = normal_name(row.cells["label"])
+        if split_in and labels:
+            cells["split"] = _split(split_in, row.cells[split_in])
+        item = _checked(manifest, row.line, cells)
+        items.append(replace(item, digest=row.cells.get("digest", "").lower()))
+    if found:
+        _check_found(manifest, items)
+    return Table(items, _notes_on(columns, rows, split_in))
+
+
+def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
+    """Return the columns and the rows that are not empty, all without blanks around cells."""
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as stream:
+            text = stream.read()
+        start = 0
+        if text[:4].lower() == "sep=":  # Excel's own first line
+            start = len(text) - len(text.partition("\n")[2])
+        separator = _separator(text[start:])
+        reader = csv.reader(
+            io.StringIO(text[start:], newline=""), delimiter=separator, skipinitialspace=True
+        )
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{str(manifest)!r} cannot be read as a manifest ({error}); expected a folder, or a "
+            f"CSV file in UTF-8 with the header path,label or path,label,split"
+        ) from error
+    full = [(line, cells) for line, cells in lines if any(cells)]
+    columns = [normal_name(cell).lower() for cell in full[0][1]] if full else []
+    while columns and not columns[-1]:
+        columns.pop()
+    if twice := sorted({each for each in columns if each in _KNOWN and columns.count(each) > 1}):
+        raise UsageError(f"manifest {str(manifest)!r} has several columns {twice[0]}; keep one")
+    rows = []
+    for line, cells in full[1:]:
+        if any(cells[len(columns) :]):
+            raise UsageError(
+                f"manifest {str(manifest)!r} is invalid in line {line}: it has more cells than "
+                f"the header, the last being {cells[-1]!r}; put cells with {separator!r} in quotes"
+            )
+        padded = [*cells, *[""] * len(columns)]
+        rows.append(_Row(line, dict(zip(columns, padded, strict=False))))
+    return columns, rows
+
+
+def _separator(text: str) -> str:
+    """Return the separator with which the header has most of the known columns."""
+    header = next((line for line in text.splitlines() if line.strip(f' "{_SEPARATORS}')), "")
+
+    def known(separator: str) -> int:
+        cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        return len(_KNOWN.intersection(normal_name(cell).lower() for cell in cells))
+
+    return max(_SEPARATORS, key=known)
+
+
+def _split_column(manifest: Path, columns: Sequence[str], rows: Sequence[_Row]) -> str | None:
+    """Return the column of the splits, if there is one with content."""
+    full = [
+        each
+        for each in ("split", *_HELD_OUT)
+        if each in columns and any(row.cells[each] for row in rows)
+    ]
+    if len(full) > 1:
+        raise UsageError(
+            f"manifest {str(manifest)!r} has the columns {' and '.join(full)}, which both tell "
+            f"the split; keep one, such as split with train, val and test"
+        )
+    return full[0] if full else None
+
+
+def _split(column: str, cell: str) -> str:
+    """Return the split of a cell; a word that is none is returned as it is."""
+    if column == "split":
+        return split_of(cell) or cell.lower()
+    held_out = _TRUTHS.get(cell.lower())
+    if held_out is None:
+        return cell.lower()
+    return _HELD_OUT[column] if held_out else "train"
+
+
+def _on_disk(manifest: Path, cell: str, known: dict[Path, dict[str, str]]) -> str:
+    """Return the path of an image as it is on the disk, if any reading of the cell is."""
+    plain = cell.strip("\"'")
+    at_home = os.path.expanduser(plain)  # noqa: PTH111 - the method raises for ~x
+    for each in dict.fromkeys((cell, plain, at_home, plain.replace("\\", "/"))):
+        path = existing(manifest.parent / each, known)
+        if os.path.lexists(path):
+            return path.as_posix()
+    return (manifest.parent / cell).as_posix()
+
+
+def _checked(manifest: Path, line: int, cells: Mapping[str, Any]) -> ImageItem:
+    try:
+        return _ITEM.validate_python(cells)
+    except ValidationError as error:
+        of_split = error.errors()[0]["loc"] == ("split",)
+        every = ", with a split in every row or in none" if of_split else ""
+        raise UsageError(
+            f"manifest {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
+            f"correct it{every}"
+        ) from error
+
+
+def _check_found(manifest: Path, items: Sequence[ImageItem]) -> None:
+    missing = [item for item in items if not os.path.lexists(item.path)]
+    if missing:
+        raise PathMissingError(
+            f"{len(missing)} of {len(items)} images listed in {str(manifest)!r} do not exist, "
+            f"first {missing[0].path!r}; correct the paths, which are relative to the "
+            f"manifest's folder"
+        )
+
+
+def _notes_on(columns: Sequence[str], rows: Sequence[_Row], split_in: str | None) -> list[str]:
+    """Return what the user should know: other words for splits, and a column that may hold them."""
+    if split_in:
+        cells = sorted({row.cells[split_in] for row in rows})
+        read = {cell: _split(split_in, cell) for cell in cells}
+        odd = [f"{cell or 'nothing'} is {split}" for cell, split in read.items() if cell != split]
+        return [f"the column {split_in} was read as: {', '.join(odd)}"] if odd else []
+    distinct = {column: {row.cells[column] for row in rows} for column in {*columns} - _KNOWN}
+    return [
+        f"the column {column} looks like splits, but only a column split is read: rename it"
+        for column, cells in sorted(distinct.items())
+        if 1 < len(cells) <= _MOST_SPLIT_WORDS and all(map(split_of, cells))
+    ]
+
+
+def read_saved(rows: Iterable[Mapping[str, str]]) -> tuple[ImageItem, ...]:
+    """Return the images of a set that was saved, see `ImageSet.from_rows`.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        The attributes of each image, as text.
+
+    Returns
+    -------
+    tuple of ImageItem
+
+    Raises
+    ------
+    ValueError
+        There are no rows, a digest is missing, or a value is invalid.
+    """
+    cells = [{column: cell for column, cell in row.items() if cell} for row in rows]
+    try:
+        items = _ITEMS.validate_python(cells)
+    except ValidationError as error:
+        raise ValueError(sentence_of(error)) from error
+    if not items or not all(item.digest for item in items):
+        raise ValueError("it is empty, or a digest is missing")
+    return items
+
+
+def text_to_save(items: Sequence[ImageItem]) -> str:
+    """Return images as CSV, see `ImageSet.write_csv`.
+
+    Parameters
+    ----------
+    items : sequence of ImageItem
+        Images with digests.
+
+    Returns
+    -------
+    str
+        A header, and a row for each image.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    weighted = any(item.weight != 1 for item in items)
+    columns = ["path", "digest", "label", "split", *(["weight"] if weighted else [])]
+    writer.writerow(columns)
+    writer.writerows([getattr(item, column) for column in columns] for item in items)
+    return text.getvalue()
