@@ -268,7 +268,9 @@ def _training_shown(folder: Path, epochs: int, tensorboard: Path | None) -> Iter
 
 @add_command("predict", "Ship")
 def predict(
-    images: Annotated[tuple[Path, ...], Doc("Image files, or folders of them."), ARGUMENT],
+    images: Annotated[
+        tuple[Path, ...], Doc("Image files, folders or CSV tables of them."), ARGUMENT
+    ],
     settings: bottleneck.PredictSettings,
     head: options.HeadName = None,
     heads: options.HeadsFolder = Path("heads"),
