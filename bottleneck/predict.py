@@ -167,7 +167,7 @@ def predict_images(
     head : Head
         The fitted head.
     images : ImageSet, path or iterable of path
-        Image files, or folders of them; labels are only repeated in the results.
+        Image files, or folders or tables of them; labels are only repeated in the results.
     settings : PredictSettings, optional
         Settings, or their fields as `options`. With `tta` (test-time augmentation) the
         probabilities are the mean over the unaugmented image and this many augmented views, and

@@ -116,6 +116,12 @@ def test_words_for_splits_and_columns_of_them_are_told():
     assert told.startswith("the column subset looks like splits, but only a column split is read")
 
 
+def test_nested_is_for_folders():
+    Path("list.csv").write_text(PLAIN)
+    with pytest.raises(UsageError, match="`nested` applies to folders only"):
+        ImageSet.open("list.csv", nested=True)
+
+
 def test_home_folders_and_unicode_forms(monkeypatch):
     monkeypatch.setenv("HOME", str(Path("home").absolute()))
     for path in (f"home/{DECOMPOSED}/{COMPOSED}.png", "home/x.png", "~y.png"):

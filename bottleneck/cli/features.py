@@ -55,7 +55,6 @@ def extract(
     with loading():
         _known_model(settings.model)  # an unknown name needs no PyTorch
         from bottleneck.extract import count_cached, extract_features, forecast_extraction
-        from bottleneck.images import summarize
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     notes.note_summary(found)
     notes.note_unlabelled(found, images.data)
@@ -74,12 +73,7 @@ def extract(
         images_safe = f"{safe} of {distinct} different images are stored in {store.root}"
         note(f"stopped: {images_safe}; run the same command again to continue")
         raise
-    usable = replace(found.without(done.rejected), rejected=tuple(done.rejected))
-    alike = notes.find_alike(usable) if near_duplicates else {}
-    content = done.as_dict() | alike | {"summary": summarize(usable).as_dict()}
-    show(content, lambda: _print_extraction(done, cache))
-    notes.note_lost(found, usable)
-    _note_extraction(done, store)
+    _show_extraction(found, done, store, near_duplicates=near_duplicates)
     return done
 
 
@@ -191,6 +185,24 @@ def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     show(content, lambda: print_list(facts))
     note(f"estimated from a trial of {found.trial} images, which stores nothing")
     notes.note_rejected(found.rejected)
+
+
+def _show_extraction(
+    found: "bottleneck.ImageSet",
+    done: "Extraction",
+    store: "bottleneck.Cache",
+    *,
+    near_duplicates: bool,
+) -> None:
+    """Print the result of an extraction, and what was lost by images that could not be used."""
+    from bottleneck.images import summarize
+
+    usable = replace(found.without(done.rejected), rejected=tuple(done.rejected))
+    alike = notes.find_alike(usable) if near_duplicates else {}
+    content = done.as_dict() | alike | {"summary": summarize(usable).as_dict()}
+    show(content, lambda: _print_extraction(done, store.root))
+    notes.note_lost(found, usable)
+    _note_extraction(done, store)
 
 
 def _print_extraction(done: "Extraction", cache: Path) -> None:

@@ -31,7 +31,9 @@ _ENDINGS = (".csv", *_JSON)
 
 @add_command("predict", "Ship")
 def predict(
-    images: Annotated[tuple[Path, ...], Doc("Image files, or folders of them."), ARGUMENT],
+    images: Annotated[
+        tuple[Path, ...], Doc("Image files, folders or CSV tables of them."), ARGUMENT
+    ],
     settings: bottleneck.PredictSettings,
     folders: options.Folders,
     head: options.HeadName = None,

@@ -4,11 +4,11 @@ import csv
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bottleneck.errors import DataError, PathMissingError
+from bottleneck.errors import DataError, PathMissingError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.images.find import ImageItem, digest_all
 from bottleneck.images.layout import Layout, find_files, find_paths
@@ -43,7 +43,7 @@ class ImageSet:
         Number of different images that a class needs; of training images, if splits were given.
     left_out : tuple of ImageItem
         Images of classes with fewer.
-    small : dict of str to int
+    small : tuple of (str, int)
         These classes, with their numbers of images.
     lost : tuple of str
         Classes without an image that can be used.
@@ -58,7 +58,7 @@ class ImageSet:
     split_seed: int | None = None
     min_images: int = 1
     left_out: tuple[ImageItem, ...] = ()
-    small: Mapping[str, int] = field(default_factory=dict)
+    small: tuple[tuple[str, int], ...] = ()
     lost: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -73,9 +73,17 @@ class ImageSet:
         nested: bool = False,
         max_bytes: int = 0,
     ) -> Self:
-        """Read an image set from a folder, or from a CSV manifest if `source` is a file."""
+        """Read an image set from a folder, or from a CSV manifest if `source` is a file.
+
+        Raises
+        ------
+        UsageError
+            `nested` is given for a file; else see `from_folder` and `from_manifest`.
+        """
         of_both: dict[str, Any] = {"min_images": min_images, "max_bytes": max_bytes}
         if existing(Path(source)).is_file():
+            if nested:
+                raise UsageError("`nested` applies to folders only; leave it out for a table")
             return cls.from_manifest(source, name=name, seed=seed, **of_both)
         return cls.from_folder(source, name=name, seed=seed, nested=nested, **of_both)
 
@@ -293,8 +301,8 @@ class ImageSet:
         given = self.split_seed is None
         items = [item if given else replace(item, split=None) for item in self.items]
         kept, out, small = leave_out_small(items, self.min_images, several=self.multilabel)
-        small = {**self.small, **small}
-        return replace(self, items=kept, left_out=self.left_out + out, small=small)
+        every = (*self.small, *small.items())
+        return replace(self, items=kept, left_out=self.left_out + out, small=every)
 
     def with_splits(self, *, test_share: float = 0.2, seed: int = 0) -> Self:
         """Return the set split into train and test, stratified by class.
@@ -331,16 +339,11 @@ class ImageSet:
         Raises
         ------
         DataError
-            There is only one class, or a class is too small to split.
+            There is only one class, or classes are too small.
         """
         if not self.labelled:
             return self
         images = self.with_common_classes()
-        if self.items and not images.items:
-            raise DataError(
-                f"no class of {str(source)!r} has {self.min_images} images; the largest has "
-                f"{max(images.small.values())}: give a smaller `min_images`"
-            )
         if len(images.classes) == 1 and not images.multilabel:
             small = f" with at least {self.min_images} images" if images.small else ""
             raise DataError(

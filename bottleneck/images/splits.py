@@ -223,6 +223,11 @@ def leave_out_small(
         The images that have no class left.
     small : dict of str to int
         The classes left out, with their numbers of images.
+
+    Raises
+    ------
+    DataError
+        No image is left.
     """
     given = any(item.split for item in items)
     named = [classes_of(item.label or "") if several else (item.label or "",) for item in items]
@@ -243,6 +248,11 @@ def leave_out_small(
             kept.append(replace(item, label=join_classes(rest)))
         else:
             left_out.append(item)
+    if left_out and not kept:
+        raise DataError(
+            f"no class has {least} images; the largest has {max(small.values())}: give a smaller "
+            f"`min_images`"
+        )
     return tuple(kept), tuple(left_out), small
 
 

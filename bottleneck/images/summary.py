@@ -185,7 +185,7 @@ def summarize(images: ImageSet) -> Summary:
         left_out=_left_out([path for path in images.ignored if not path.endswith("/")]),
         passed_over=[path for path in folders if is_junk(Path(path))][:_MOST],
         empty=[path for path in folders if not is_junk(Path(path))][:_MOST],
-        small_classes=[ClassSize(label, count, {}) for label, count in images.small.items()],
+        small_classes=[ClassSize(label, count, {}) for label, count in images.small],
         lost_classes=list(images.lost),
         rare_classes=_rare(images),
         not_trained=_not_trained(images),
