@@ -52,13 +52,14 @@ def test_headings_wrap_before_cells_are_cut(printed):
 
 def test_columns_that_can_be_spared_are_named(printed, capsys):
     rows = [{"first": "a", "spare": "s" * 50, "least": "l" * 50, "last": 1}] * 2
-    print_table(rows, spare=("least", "spare"))
+    rows = [row | {"empty": None} for row in rows]
+    print_table(rows, spare=("least", "spare", "empty"))
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0].split() == ["first", "spare", "last"]
-    assert captured.err == "note: --wide also shows least\n"
+    assert captured.err == "note: --wide also shows least, empty\n"
     with printed_as(wide=True):
         lines = printed(*rows, spare=("least", "spare"))
-    assert lines[0].split() == ["first", "spare", "least", "last"]
+    assert lines[0].split() == ["first", "spare", "least", "last", "empty"]
     assert "l" * 50 in lines[1]
 
 

@@ -58,8 +58,7 @@ def evaluate(
     from bottleneck.bases import is_finetuned
     from bottleneck.records import known_source
 
-    if errors and (errors.suffix.lower() != ".csv" or errors.is_dir()):
-        raise UsageError(f"`errors` must be a file ending in .csv, got {str(errors)!r}")
+    options.check_ending("errors", errors, ".csv")
     options.check_picture(picture)
     folder, fitted = choices.choose_head(folders.heads, head)
     store, split = bottleneck.Cache(folders.cache), settings.split
@@ -79,9 +78,7 @@ def evaluate(
     show(content, lambda: _print_evaluation(title, evaluation))
     _save_evaluation(evaluation, folder / f"evaluation-{split}.json")
     if errors:
-        found = bottleneck.misclassified(fitted, features, split)
-        _write_errors(errors, found)
-        note(f"{len(found)} misclassified images written to {errors}")
+        _write_errors(errors, bottleneck.misclassified(fitted, features, split))
     if picture:
         from bottleneck.pictures import draw_confusion_matrix
 
@@ -107,6 +104,7 @@ def _write_errors(file: Path, found: "Sequence[Misclassified]") -> None:
     table.writerow(field.name for field in fields(Misclassified))
     table.writerows(vars(each).values() for each in found)
     atomic_write(file, text.getvalue())
+    note(f"{len(found)} misclassified images written to {file}")
 
 
 def _print_evaluation(title: str, evaluation: "Evaluation") -> None:

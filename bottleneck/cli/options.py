@@ -40,6 +40,7 @@ __all__ = [
     "NewName",
     "Picture",
     "StartSettings",
+    "check_ending",
     "check_picture",
     "completer",
     "in_parallel",
@@ -179,6 +180,29 @@ def check_picture(file: Path | None) -> None:
         from bottleneck import pictures
 
         pictures.check_picture(file)
+
+
+def check_ending(name: str, file: Path | None, *endings: str) -> None:
+    """Reject a file to write that has another ending, such as an image of the user's.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter.
+    file : Path or None
+        The file, if one is given.
+    *endings : str
+        The endings that are accepted.
+
+    Raises
+    ------
+    UsageError
+        It has another ending, or is a folder.
+    """
+    if file and (file.suffix.lower() not in endings or file.is_dir()):
+        raise UsageError(
+            f"`{name}` must be a file ending in {' or '.join(endings)}, got {str(file)!r}"
+        )
 
 
 def memory_of(given: int | None) -> int:

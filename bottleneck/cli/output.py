@@ -163,7 +163,7 @@ def print_table(
     title : str
         Title above a text table.
     spare : sequence of str
-        Columns that a text table leaves out, the first first, until it fits.
+        Columns that a text table leaves out until it fits: empty ones, then the first first.
     """
     if wanted("json"):
         print(json.dumps(rows, indent=2))
@@ -177,6 +177,7 @@ def print_table(
     elif rows:
         columns = list(rows[0])
         left_out = [name for name in spare if name in columns]
+        left_out.sort(key=lambda name: any(row.get(name) is not None for row in rows))
         while not tables.table_fits(*_cells(rows, columns)) and left_out:
             columns.remove(left_out.pop(0))
         tables.draw_table(title, *_cells(rows, columns))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from annotated_doc import Doc
 
@@ -15,7 +15,6 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, progress_shown
-from bottleneck.errors import UsageError
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -25,8 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
-_JSON = (".json", ".jsonl")
-_ENDINGS = (".csv", *_JSON)
+_ENDINGS = (".csv", ".jsonl")
+
+
+class _Form(NamedTuple):
+    """Whether images have labels, how many classes are given for each, and in which form."""
+
+    labelled: bool
+    top: int | None
+    as_json: bool
 
 
 @add_command("predict", "Ship")
@@ -50,37 +56,46 @@ def predict(
     Features of images that are in the cache are taken from it. Exits with 1 if images had to be
     left out; all others are predicted.
     """
-    if output and (output.suffix.lower() not in _ENDINGS or output.is_dir()):
-        raise UsageError(f"`output` must be a file ending in .csv or .jsonl, got {str(output)!r}")
+    options.check_ending("output", output, *_ENDINGS)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes or 0)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
-    from bottleneck.predict import are_cached, load_base, predict_images
+    from bottleneck.predict import predict_images
 
-    base = None
-    if not are_cached(fitted, found, store).all():
-        with loading():
-            base = load_base(
-                fitted,
-                weights=settings.weights,
-                device=settings.device,
-                max_pixels=settings.max_pixels,
-            )
+    base = _base_for(found, fitted, store, settings)
     notes.note_random(bool(fitted.source and fitted.source.weights_random))
     notes.note_image_set(found)
     quiet = not sys.stderr.isatty() or (sys.stdout.isatty() and not output)
-    as_json = as_json or bool(output and output.suffix.lower() in _JSON)
+    labelled = any(item.label is not None for item in found.items)
+    form = _Form(labelled, top, as_json or bool(output and output.suffix.lower() != ".csv"))
     with progress_shown(quiet=quiet) as progress, _printed_to(output):
         results = predict_images(fitted, found, settings, base=base, cache=store, progress=progress)
-        labelled = any(item.label is not None for item in found.items)
-        rejected = _print_predictions(
-            fitted.classes, results, labelled=labelled, top=top, as_json=as_json
-        )
+        rejected = _print_predictions(fitted.classes, results, form)
     if output:
         note(f"{len(found.items) + len(found.rejected) - len(rejected)} images written to {output}")
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
+
+
+def _base_for(
+    images: "bottleneck.ImageSet",
+    head: "bottleneck.Head",
+    cache: "bottleneck.Cache | None",
+    settings: bottleneck.PredictSettings,
+) -> "bottleneck.FrozenBase | None":
+    """Load the base of a head, unless the features of all images are in the cache."""
+    from bottleneck.predict import are_cached, load_base
+
+    if are_cached(head, images, cache).all():
+        return None
+    with loading():
+        return load_base(
+            head,
+            weights=settings.weights,
+            device=settings.device,
+            max_pixels=settings.max_pixels,
+        )
 
 
 @contextmanager
@@ -103,34 +118,29 @@ def _printed_to(file: Path | None) -> Iterator[None]:
 def _print_predictions(
     classes: Sequence[str],
     results: "Iterable[Prediction | RejectedImage]",
-    *,
-    labelled: bool,
-    top: int | None,
-    as_json: bool,
+    form: _Form,
 ) -> "list[RejectedImage]":
     """Print each prediction as soon as it is made; return the images without one."""
     from bottleneck.images import RejectedImage
 
     rejected = []
     table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    if not as_json:
-        ranks = range(1, min(top or 0, len(classes)) + 1)
+    if not form.as_json:
+        ranks = range(1, min(form.top or 0, len(classes)) + 1)
         ranked = [name for rank in ranks for name in (f"class_{rank}", f"p_{rank}")]
         names = ranked or [f"p({label})" for label in classes]
-        table.writerow(["path", *(["label"] if labelled else []), "class", *names])
+        table.writerow(["path", *(["label"] if form.labelled else []), "class", *names])
     for result in results:
         if isinstance(result, RejectedImage):
             rejected.append(result)
-        if as_json:
-            print(json.dumps(_described(result, top, labelled=labelled)))
+        if form.as_json:
+            print(json.dumps(_described(result, form)))
         elif not isinstance(result, RejectedImage):
-            table.writerow(_row(result, top, labelled=labelled))
+            table.writerow(_row(result, form))
     return rejected
 
 
-def _described(
-    result: "Prediction | RejectedImage", top: int | None, *, labelled: bool
-) -> dict[str, Any]:
+def _described(result: "Prediction | RejectedImage", form: _Form) -> dict[str, Any]:
     """Return a result in JSON types."""
     from bottleneck.images import RejectedImage
 
@@ -138,15 +148,16 @@ def _described(
         return {"path": result.path, "error": result.reason}
     return {
         "path": result.path,
-        **({"label": result.true_label} if labelled else {}),
+        **({"label": result.true_label} if form.labelled else {}),
         "class": result.label,
-        "probabilities": result.likeliest(top) if top else result.probabilities,
+        "probabilities": result.likeliest(form.top) if form.top else result.probabilities,
     }
 
 
-def _row(result: "Prediction", top: int | None, *, labelled: bool) -> list[Any]:
+def _row(result: "Prediction", form: _Form) -> list[Any]:
     """Return the cells of a result in a table."""
     shares = [round(share, 6) for share in result.probabilities.values()]
-    ranked = [cell for name, p in result.likeliest(top).items() for cell in (name, round(p, 6))]
-    label = [result.true_label or ""] if labelled else []
-    return [result.path, *label, result.label, *(ranked if top else shares)]
+    ranked = result.likeliest(form.top).items()
+    cells = [cell for name, p in ranked for cell in (name, round(p, 6))]
+    label = [result.true_label or ""] if form.labelled else []
+    return [result.path, *label, result.label, *(cells if form.top else shares)]

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-_SPARE = ("resized", "input", "dtype", "parts", "computed_in", "views", "weights", "model", "pool")
+_SPARE = ("resized", "input", "dtype", "parts", "computed_in", "weights", "model", "pool", "views")
 """Columns of the list of banks that fewer readers need."""
 
 
