@@ -52,7 +52,8 @@ class Evaluation:
     images : int
         Images evaluated.
     leaks : int
-        Images that are identical to an image of another split.
+        Images that are identical to an image of another split. Those of ``test`` and ``val`` are
+        not held out, and are left out of all metrics.
     accuracy : float
         Fraction of images classified correctly: in all of their classes, if they may have several.
     accuracy_interval : tuple of float
@@ -116,6 +117,9 @@ class Evaluation:
 def evaluate_head(head: Head, features: Features, split: str = "test") -> Evaluation:
     """Evaluate a head on the images of one split.
 
+    Images of ``test`` or ``val`` that are identical to an image of another split are left out, as
+    they are not held out.
+
     Parameters
     ----------
     head : Head
@@ -136,7 +140,7 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     WrongTypeError
         `head` is not a `Head`, or `features` is not a `Features`.
     DataError
-        The split has no images, or contains a class that the head does not know.
+        The split has no images that no other split has, or a class that the head does not know.
     """
     if not isinstance(features, Features):
         raise WrongTypeError(
@@ -153,8 +157,17 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
             f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
             f"again, or choose another with `split`"
         )
+    leaked = np.isin(held.digests, features.images.leaks)
+    leaks = int(leaked.sum())
+    if split != "train":
+        if leaks == len(held):
+            raise DataError(
+                f"all {leaks} {split} images of {features.images.name!r} are identical to images "
+                f"of other splits, so that none is held out; add {split} images, extract and fit "
+                f"again"
+            )
+        held = held.take(~leaked)
     targets = Targets.among(held.labels, head.classes, multilabel=head.multilabel)
-    leaks = int(np.isin(held.digests, features.images.leaks).sum())
     blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()
     scores = np.concatenate([head.decision_function(block) for block in blocks])
     metrics = score_metrics(head.link, scores, targets, head.temperature)

@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.files import atomic_write
-from bottleneck.heads.models import MODELS, Affine, Model, make_model
+from bottleneck.heads.models import MODELS, Affine, Model, finite_scores, make_model
 from bottleneck.heads.recipes import RECIPES
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
@@ -70,15 +70,15 @@ class Head(HeadFacts):
 
         Raises
         ------
-        UsageError
-            The number of features differs from that of the features the head was fitted on.
+        UsageError, DataError
+            The number of features is not that of the head; or the scores are not finite.
         """
         if X.ndim != 2 or X.shape[1] != self.model.n_features:  # noqa: PLR2004 - rows and columns
             raise UsageError(
                 f"features of shape {X.shape} do not fit this head; expected "
                 f"(n, {self.model.n_features}): give features of the layer that it was fitted on"
             )
-        return self.model.scores(X)
+        return finite_scores(self.model, X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`.
