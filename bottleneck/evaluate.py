@@ -76,7 +76,8 @@ class Evaluation:
     images : int
         Images evaluated.
     leaks : int
-        Images that are identical to an image of another split.
+        Images that are identical to an image of another split. Those of ``test`` and ``val`` are
+        not held out, and are left out of all metrics.
     accuracy : float
         Fraction of images classified correctly: in all of their classes, if they may have several.
     accuracy_interval : tuple of float
@@ -247,6 +248,9 @@ def misclassified(head: Head, features: Features, split: str = "test") -> list[M
 def evaluate_head(head: Head, features: Features, split: str = "test") -> Evaluation:
     """Evaluate a head on the images of one split.
 
+    Images of ``test`` or ``val`` that are identical to an image of another split are left out, as
+    they are not held out.
+
     Parameters
     ----------
     head : Head
@@ -267,10 +271,10 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     WrongTypeError
         `head` is not a `Head`, or `features` is not a `Features`.
     DataError
-        The split has no images, or none of a class that the head knows.
+        The split has no images that no other split has, or none of a class that the head knows.
     """
-    held, targets, scores = _scored(head, features, split)
-    leaks = int(np.isin(held.digests, features.images.leaks).sum())
+    _, targets, scores = _scored(head, features, split)
+    leaks = int(np.isin(features.split(split).digests, features.images.leaks).sum())
     metrics = score_metrics(head.link, scores, targets, head.temperature)
     found = _evaluated(split, leaks, targets, scores, metrics)
     labels = features.split(split).labels
@@ -296,6 +300,15 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
             f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
             f"again, or choose another with `split`"
         )
+    leaked = np.isin(held.digests, features.images.leaks)
+    if split != "train" and leaked.any():
+        if leaked.all():
+            raise DataError(
+                f"all {len(held)} {split} images of {features.images.name!r} are identical to "
+                f"images of other splits, so that none is held out; add {split} images, run "
+                f"'bottleneck extract' again, and fit again"
+            )
+        held = held.take(~leaked)
     labels, known = known_labels(held.labels, head.classes, multilabel=head.multilabel)
     targets = Targets.among(labels, head.classes, multilabel=head.multilabel)
     held = held if known.all() else held.take(known)

@@ -17,7 +17,7 @@ from bottleneck.errors import UsageError
 from bottleneck.experiments import Experiment, ExperimentLog, environment
 from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads import MLP, cross_validate
-from bottleneck.heads.prepare import problem_of, recipe_of, with_validation
+from bottleneck.heads.prepare import problem_of, recipe_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
@@ -27,6 +27,7 @@ from bottleneck.solvers import in_parallel
 __all__ = ["run_sweep"]
 
 _CV = 5
+_SPLITS = ("train", "val")
 
 
 _Place = tuple[int, int, int]
@@ -159,6 +160,8 @@ def _plan(
         load = partial(_load, root, layer, digest, memory)
         for recipe in recipes:
             _, repeats = _folds(settings, features, recipe)
+            fewest = min(int(fold.fit.sum()) for folds in repeats for fold in folds)
+            given = getattr(settings, recipe.parameter or "", ())
             described = {
                 value: {
                     **features.provenance.as_dict(),
@@ -172,7 +175,7 @@ def _plan(
                     "seed": settings.seed,
                     "images": len(features.split("train")),
                 }
-                for value in getattr(settings, recipe.parameter or "", ()) or recipe.grid
+                for value in recipe.values_for(fewest, given)
             }
             missing = [value for value, each in described.items() if log.find(each) is None]
             folds = [(k, fold) for k, own in enumerate(repeats) for fold in range(len(own))]
@@ -209,25 +212,25 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
 
 def _labels(cache: Cache, layer: FeatureSource, memory: int | None) -> Features:
     """Return features without columns, or streamed features if they do not fit into memory."""
-    features = load_features(cache, layer, memory=0)
+    features = load_features(cache, layer, memory=0, split=_SPLITS)
     if memory is None or features.bytes_in_memory <= memory:
         return replace(features, X=np.empty((len(features), 0)))
-    return load_features(cache, layer, memory=memory)
+    return load_features(cache, layer, memory=memory, split=_SPLITS)
 
 
 def _folds(
     settings: SweepSettings, features: Features, recipe: Recipe
 ) -> tuple[Problem, list[list[Fold]]]:
     """Return the problem to fit, and its folds by repetition."""
-    held = features.split("val")
     problem = problem_of(features, recipe, settings)
+    held = validation_rows(features, problem)
     if settings.cv is None and len(held):
         if settings.repeats > 1:
             raise UsageError(
                 f"`repeats` is {settings.repeats}, but the val images are held out once; give "
                 f"`cv` for folds of the training images"
             )
-        problem, fold = with_validation(problem, held.X, held.labels)
+        problem, fold = with_validation(problem, held.X, held.labels, held.digests)
         return problem, [[fold]]
     count, fewer = settings.cv or _CV, settings.cv is None
     return problem, [problem.folds(count, fewer=fewer, repeat=k) for k in range(settings.repeats)]
@@ -236,7 +239,7 @@ def _folds(
 @lru_cache(maxsize=1)
 def _load(cache: Path, layer: FeatureSource, _digest: str, memory: int | None) -> Features:
     """Load a layer, unless it was loaded last; a changed digest means a changed image set."""
-    return load_features(Cache(cache), layer, memory=memory)
+    return load_features(Cache(cache), layer, memory=memory, split=_SPLITS)
 
 
 def _score(

@@ -253,7 +253,9 @@ def test_a_file_that_is_not_a_part_is_named(bank):
 
 def test_a_missing_row_is_an_error(bank):
     fill(bank, range(3))
-    with pytest.raises(CacheError, match=r"1 of 2 images have no features of layer 'features.30'"):
+    with pytest.raises(
+        CacheError, match=r"1 of 2 different images have no features of layer 'features.30'"
+    ):
         bank.read("features.30", [digest(0), digest(7)])
 
 

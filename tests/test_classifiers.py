@@ -1,6 +1,7 @@
 """Neighbours, networks, several classes per image and weights, against scikit-learn."""
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
 from bottleneck.experiments import ExperimentLog
 from bottleneck.heads import MLP, RECIPES, fit_rows
+from bottleneck.heads.estimator import HeadClassifier
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.labels import Targets, classes_of, join_classes, rarest_classes
 from bottleneck.sweep import run_sweep
@@ -91,10 +93,24 @@ def test_neighbours_are_found_far_from_the_origin():
     assert light.scores["log_loss"] == pytest.approx(plain.scores["log_loss"], rel=1e-3)
 
 
-def test_more_neighbours_than_rows_are_all_of_them():
-    X, y = moons(20)
-    shares = np.exp(fit_rows(X, y, "knn", n_neighbors=500).decision_function(X))
-    assert np.allclose(shares, 0.5)
+@pytest.mark.parametrize(("rows", "given", "most"), [(30, 100, 24), (30, 25, 24), (2, 3, 2)])
+def test_more_neighbours_than_training_rows_are_refused(rows, given, most):
+    """Also more than a fold has; two rows cannot be folded."""
+    X, y = moons(rows)
+    y[:2] = np.unique(moons(40)[1])
+    for model in (partial(fit_rows, X, y), lambda clf, **own: HeadClassifier(clf, **own).fit(X, y)):
+        with pytest.raises(UsageError, match=rf"`n_neighbors` is {given}, .* give at most {most}$"):
+            model("knn", n_neighbors=given)
+        assert model("knn", n_neighbors=most)
+
+
+@pytest.mark.parametrize(("rows", "tried"), [(2, [1]), (6, [1, 3, 5]), (30, [1, 3, 5, 9, 17])])
+def test_no_more_neighbours_are_tried_than_there_are_rows(rows, tried):
+    X, y = moons(2 * rows)
+    held = X[rows:], y[rows:]
+    y[:2] = np.unique(moons(40)[1])
+    head = fit_rows(X[:rows], y[:rows], "knn", validation=held)
+    assert [each["n_neighbors"] for each in head.scores["candidates"]] == tried
 
 
 @pytest.mark.parametrize("clf", ["knn", "mlp"])
@@ -232,9 +248,15 @@ def test_a_sample_weight_equals_copies_of_a_row(clf):
     X, y = moons(60)
     generator = np.random.default_rng(1)
     weights = generator.integers(0, 4, len(X))
-    value = {"knn": {"n_neighbors": 500}, "centroid": {}}.get(clf, {"C": 0.5})
-    weighted = fit_rows(X, y, clf, sample_weight=weights, **value)
-    repeated = fit_rows(np.repeat(X, weights, axis=0), np.repeat(y, weights), clf, **value)
+    value = {"knn": {}, "centroid": {}}.get(clf, {"C": 0.5})
+    known = np.repeat(X, weights, axis=0), np.repeat(y, weights)
+
+    def fit(X, y, neighbours, **weighted):  # the nearest neighbours that vote are all rows
+        own = {"n_neighbors": int(neighbours), "validation": known} if clf == "knn" else value
+        return fit_rows(X, y, clf, **own, **weighted)
+
+    weighted = fit(X, y, (weights > 0).sum(), sample_weight=weights)
+    repeated = fit(*known, weights.sum())
     ours, theirs = (head.decision_function(X) for head in (weighted, repeated))
     if clf == "softmax":
         ours, theirs = (scores[:, 1] - scores[:, 0] for scores in (ours, theirs))

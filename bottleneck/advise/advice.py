@@ -135,7 +135,8 @@ def advise_on(
     last = depths.last
 
     def bench_of(layer: FeatureSource) -> Bench:
-        features = load_features(cache, layer.with_views(0), memory=memory)
+        seen = ("train", "val")
+        features = load_features(cache, layer.with_views(0), memory=memory, split=seen)
         return make_bench(features, recipe, settings)
 
     bench = bench_of(last)

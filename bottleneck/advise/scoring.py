@@ -13,7 +13,7 @@ from bottleneck.advise.curve import Samples
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
 from bottleneck.heads import MLP
-from bottleneck.heads.prepare import problem_of, with_validation
+from bottleneck.heads.prepare import problem_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
 from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
@@ -168,14 +168,14 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
         )
     cv, repeats, seed = settings.cv, settings.repeats, settings.seed
     problem = problem_of(features, recipe, TrainingSettings(seed=seed))
-    held = features.split("val")
+    held = validation_rows(features, problem)
     if not len(held):
         folds = [
             problem.folds(cv, fewer=True, least=_LEAST, repeat=repeat) for repeat in range(repeats)
         ]
         held_out = [[np.flatnonzero(fold.held) for fold in own] for own in folds]
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
-    problem, fold = with_validation(problem, held.X, held.labels)
+    problem, fold = with_validation(problem, held.X, held.labels, held.digests)
     judged = np.flatnonzero(fold.held)
     if len(judged) < cv:
         raise DataError(
@@ -324,8 +324,9 @@ def _scores(
         for each in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
     ]
     held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in inner]))
+    grid = recipe.values_for(min(int(fold.fit.sum()) for fold in inner))
     lowest = np.inf
-    for *each, scores in recipe.held_out(problem, [*inner, everyone], recipe.grid):
+    for *each, scores in recipe.held_out(problem, [*inner, everyone], grid):
         inside = np.concatenate(each)
         temperature = fit_temperature(link, inside, held) if recipe.margins else 1.0
         loss = log_losses(link, inside, held, temperature).mean()

@@ -1,6 +1,6 @@
 """Decide what to do next, by explicit rules with the thresholds below."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bottleneck.advise.curve import Estimate
 from bottleneck.advise.evidence import EARLY, Evidence, FineTuning
@@ -59,6 +59,9 @@ class Option:
         ``shown``, ``ruled out`` or ``open``.
     cost : str
         Cost in words.
+    best_of : int
+        Number of layers or heads of which this one was selected for its gain. The interval of the
+        gain allows for all of them, but the gain itself is too good if there are several.
     """
 
     kind: str
@@ -66,6 +69,7 @@ class Option:
     gain: Estimate
     state: str
     cost: str
+    best_of: int = 1
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,9 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
         return CEILING, text, None, None
     if shown := [each for each in options if each.state == _SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
-        text = f"{best.what} is expected to gain {best.gain} in accuracy; cost: {best.cost}"
+        chosen = f", selected as the best of {best.best_of}" if best.best_of > 1 else ""
+        gain = f"{best.gain} in accuracy{chosen}"
+        text = f"{best.what} is expected to gain {gain}; cost: {best.cost}"
         return best.kind, text, best.gain, None
     if still_open := [each for each in options if each.state == _OPEN]:
         gains = " and ".join(f"{each.what}: {each.gain}" for each in still_open)
@@ -240,7 +246,8 @@ def _options(evidence: Evidence) -> list[Option]:
         what = f"{'a larger' if head.richer else 'a simpler'} head ({head.clf})"
         heads.append(option(HEAD, what, head.difference, f"one fit of {head.clf}"))
     for some in (layers, heads):
-        options += sorted(some, key=lambda each: (_STATES.index(each.state), each.gain.value))[-1:]
+        best = sorted(some, key=lambda each: (_STATES.index(each.state), each.gain.value))[-1:]
+        options += [replace(each, best_of=len(some)) for each in best]
     return options
 
 

@@ -249,6 +249,7 @@ class Bank:
             A row is not in the bank, or a part is damaged.
         """
         wanted = keys_of(digest_rows(digests), view)
+        self.index(layer).rows_of(wanted, self.name)  # of all images, not of the first block alone
         spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
         done, count = 0, 1
         while done < len(wanted):
@@ -259,16 +260,10 @@ class Bank:
             yield block
 
     def _read(self, layer: str, wanted: np.ndarray, convert: Convert | None) -> np.ndarray:
-        index = self.index(layer)
-        numbers = index.find(wanted)
-        missing = int((numbers < 0).sum())
         if not len(wanted):
             raise UsageError(f"no images were requested; give at least one digest of {self.name}")
-        if missing:
-            raise CacheError(
-                f"{missing} of {len(wanted)} images have no features of layer {layer!r} in bank "
-                f"{self.name}; run 'bottleneck extract' for them"
-            )
+        index = self.index(layer)
+        numbers = index.rows_of(wanted, self.name)
         order = np.argsort(numbers, kind="stable")
         result: np.ndarray | None = None
         for part, rows, among in index.by_part(numbers[order]):

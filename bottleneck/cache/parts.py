@@ -198,7 +198,7 @@ class RowIndex:
     """
 
     def __init__(self, parts: Sequence[Part], layer: str) -> None:
-        self.parts = parts
+        self.parts, self._layer = parts, layer
         self._parts = [part for part in parts if layer in part.layers]
         self._starts = np.cumsum([0, *(part.rows for part in self._parts)])
         keys = [keys_of(part.digests, part.views) for part in self._parts]
@@ -225,6 +225,18 @@ class RowIndex:
         other = self.keys[places] != keys  # or the first of several that begin so
         places[other] = np.minimum(np.searchsorted(self.keys, keys[other]), last)
         return np.where(self.keys[places] == keys, self.first[places], -1)
+
+    def rows_of(self, keys: np.ndarray, bank: str) -> np.ndarray:
+        """Return the row number of each key; `CacheError` if the bank lacks rows of any image."""
+        numbers = self.find(keys)
+        if (numbers < 0).any():
+            images = keys.view(np.uint8).reshape(len(keys), _KEY_BYTES)[:, :-2]
+            lacking, wanted = (len(np.unique(own, axis=0)) for own in (images[numbers < 0], images))
+            raise CacheError(
+                f"{lacking} of {wanted} different images have no features of layer "
+                f"{self._layer!r} in bank {bank}; run 'bottleneck extract' for them"
+            )
+        return numbers
 
     def first_rows(self) -> Iterator[tuple[Part, np.ndarray]]:
         """Yield each part with its rows whose keys are in no earlier part."""

@@ -207,10 +207,11 @@ def _show_extraction(
 
 def _print_extraction(done: "Extraction", cache: Path) -> None:
     exact = done.adjustments.get("exact_resize", done.precision == "fp32")
+    copies = f"{done.copies} copies of others, " if done.copies else ""
     print(
         f"{done.images} images of {done.image_set!r} by {done.model} ({done.weights}, "
         f"{done.precision}{', exact pixels' if exact else ''}): {done.computed} computed, "
-        f"{done.cached} found in the cache, {done.seconds:.1f} s"
+        f"{done.cached} found in the cache, {copies}{done.seconds:.1f} s"
     )
     if done.views:
         print(

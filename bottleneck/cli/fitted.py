@@ -73,6 +73,8 @@ def evaluate(
     evaluation = bottleneck.evaluate_head(fitted, features, split)
     notes.note_features(features.images, [source], [split])
     notes.note_unseen(features, fitted, split)
+    if evaluation.leaks and split != "train":
+        note(f"{evaluation.leaks} {split} images are in other splits, too, and were not scored")
     title = f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
     show(content, lambda: _print_evaluation(title, evaluation))
@@ -245,7 +247,12 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
         f"{scores['start_val_accuracy']:.4f} before, {scores['accuracy']:.4f} after; log loss "
         f"{scores['start_val_loss']:.4g} before, {scores['log_loss']:.4g} after"
     )
-    print(f"before: the head {scores['start_head']}; after: the epoch selected on these images")
+    selected = scores["selected"]
+    print(
+        f"before: the head {scores['start_head']}; after: as if the epoch were chosen on the other "
+        f"validation images; the saved epoch, selected on these images: accuracy "
+        f"{selected['accuracy']:.4f}, log loss {selected['log_loss']:.4g}"
+    )
     print(f"saved as {done.folder}, which is both a head and a model")
 
 

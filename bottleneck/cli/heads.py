@@ -55,7 +55,7 @@ def fit_head(
     options.check_picture(epochs.picture)
     if not asked:
         selection = choices.choose_layer(store, chosen)
-    features = bottleneck.load_features(store, selection, memory=limit)
+    features = bottleneck.load_features(store, selection, memory=limit, split=("train", "val"))
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)
     alike = notes.find_alike(features.images) if near_duplicates else {}
@@ -104,15 +104,22 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
             facts.append(f"chosen on {scores['held_out']}")
         if history := scores.get("history"):
             facts.append(f"best epoch {_best_epoch(head)} of {len(history)}")
-        if head.multilabel:
-            facts.append(f"held-out average precision {scores['average_precision']:.4f}")
-        facts.append(f"held-out accuracy {scores['accuracy']:.4f}")
+        chosen = "the epoch" if history else next(iter(head.hyperparameters), "")
+        selected = bool(history) or len(scores["candidates"]) > 1
+        metrics = ("average_precision", "accuracy") if head.multilabel else ("accuracy",)
+        for name in metrics:
+            beside = f" ({scores['selected'][name]:.4f} where {chosen} was selected)"
+            told = f"held-out {name.replace('_', ' ')} {scores[name]:.4f}"
+            facts.append(told + beside * selected)
     print(", ".join(facts))
     if "held_out" in scores:
+        plain = scores["calibration_error_without_temperature"]
+        scaled = head.temperature != 1
+        beside = f", without temperature scaling {plain:.4f}" if scaled else ""
+        why = "" if scaled else ": no other was better on held-out images"
         print(
-            f"held-out calibration error {scores['calibration_error']:.4f}, without temperature "
-            f"scaling {scores['calibration_error_without_temperature']:.4f} (temperature "
-            f"{head.temperature:.3g})"
+            f"held-out calibration error {scores['calibration_error']:.4f}{beside} (temperature "
+            f"{head.temperature:.3g}{why})"
         )
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
@@ -153,7 +160,7 @@ def sweep(
     _note_selections(store, selections)
     _note_folds([each.settings["cv"] for each in found], settings.cv)
     metric = default_metric(found)
-    _print_ranked(rank(found, metric)[: None if wanted("json") else _BEST], metric)
+    _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
     new = len(experiments.experiments()) - before
     note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
     return found
@@ -189,9 +196,9 @@ def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sql
     experiments = store.experiments()
     metric = settings.sort or default_metric(experiments)
     where = dict(text.split("=", 1) for text in settings.where)
-    ranked = rank(experiments, metric, where)[: settings.top]
+    ranked = rank(experiments, metric, where)
     if ranked or wanted("json", "csv"):
-        _print_ranked(ranked, metric)
+        _print_ranked(ranked, metric, settings.top)
     else:
         chosen = f" where {' and '.join(settings.where)}" if where else ""
         print(f"no experiments in {store.file}{chosen}")
@@ -200,9 +207,15 @@ def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sql
         note(f"note: {without} experiments in {store.file} have no {metric}, and are left out")
 
 
-def _print_ranked(ranked: Sequence["Ranked"], metric: str) -> None:
-    rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked]
+def _print_ranked(ranked: Sequence["Ranked"], metric: str, top: int | None = None) -> None:
+    """Print the first rows of a ranking, and the score of the choice of the first."""
+    from bottleneck.experiments import unselected
+
+    number, score = unselected(ranked, metric) if ranked else (0, None)
+    rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked[:top]]
     if wanted("json", "csv"):
+        for place, row in enumerate(rows):
+            row["best_of"], row["unselected"] = (None, None) if place else (number, score)
         print_table(rows)
         return
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
@@ -210,6 +223,16 @@ def _print_ranked(ranked: Sequence["Ranked"], metric: str) -> None:
     shown = [{key: row[key] for key in row if key not in left_out} for row in rows]
     print_table(shown, spare=("folds", "seconds"))
     note(f"mean and standard deviation of {metric} over the folds, total seconds")
+    if score is not None:
+        note(
+            f"the first is the best of {number} on these folds, so its {metric} is too good; if "
+            f"each fold is scored by the best on the others, {metric} is {score:.4g}"
+        )
+    elif number > 1:
+        note(
+            f"the first is the best of {number} on the same images, so its {metric} is too good; "
+            f"with --cv 5 there is a score of images that it was not selected on"
+        )
 
 
 def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:

@@ -283,9 +283,12 @@ def _bar(unit: str) -> Iterator[_Show]:
 def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     if not done:
         return  # a line for the eye can wait until there is something to tell
-    left = timedelta(seconds=round((total - done) / rate)) if rate else None
-    facts = [f"{rate:.1f}/s", f"{left} left" if done < total else "", _counted(counts)]
-    note(f"{stage}: {done} of {total} {unit}, {', '.join(filter(None, facts))}")
+    facts = [f"{done} of {total} {unit}"]
+    if rate:  # else nothing is known but the number
+        facts.append(f"{rate:.1f}/s")
+    if rate and done < total:
+        facts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
+    note(f"{stage}: {', '.join(filter(None, [*facts, _counted(counts)]))}")
 
 
 def _json_line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:

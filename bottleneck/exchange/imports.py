@@ -184,6 +184,8 @@ def _take_in(
         layers=[extracted],
         images=len(rows),
         computed=int(new.sum()),
+        cached=len(first) - int(new.sum()),
+        copies=len(rows) - len(first),
         imported_from=source.name,
     )
     cache.record_run(run)

@@ -10,6 +10,7 @@ from bottleneck.experiments.compare import (
     half_width,
     rank,
     scores,
+    unselected,
 )
 from bottleneck.experiments.log import Experiment, ExperimentLog, environment
 from bottleneck.experiments.tracking import log_to_mlflow
@@ -28,4 +29,5 @@ __all__ = [
     "log_to_mlflow",
     "rank",
     "scores",
+    "unselected",
 ]

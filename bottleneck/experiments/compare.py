@@ -22,6 +22,7 @@ __all__ = [
     "half_width",
     "rank",
     "scores",
+    "unselected",
 ]
 
 LOWER_IS_BETTER = frozenset({"calibration_error", "log_loss"})
@@ -181,6 +182,45 @@ def rank(
 def _keys(setting: str) -> set[str]:
     """Return the keys that may have the value of a setting: a layer has several names."""
     return set(LAYER_NAMES) if setting == "layer" else {setting}
+
+
+def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None]:
+    """Return a score of the choice of the best experiment, on folds that it was not chosen on.
+
+    The score of the best of several experiments is too good, as it was selected on the same folds.
+    Therefore each fold is scored by the experiment that is best on the other folds of its
+    repetition.
+
+    Parameters
+    ----------
+    ranked : sequence of Ranked
+        Best first; at least one.
+    metric : str
+        The metric of the ranking.
+
+    Returns
+    -------
+    experiments : int
+        How many experiments the first was compared with on the same folds, itself included.
+    score : float or None
+        Mean over the folds; None if there was no choice, or a repetition has a single fold.
+    """
+    best = ranked[0].experiment
+    folds, among = sorted(map(_images_of, best.folds)), list[dict[Any, float]]()
+    for each in (one.experiment for one in ranked):
+        other = [
+            key for key in _FOLDS_DEPEND_ON if each.settings.get(key) != best.settings.get(key)
+        ]
+        if not other and sorted(map(_images_of, each.folds)) == folds:
+            among.append({_images_of(fold): fold[metric] for fold in each.folds})
+    found, sign = list[float](), 1 if metric in LOWER_IS_BETTER else -1
+    for own in folds:
+        others = [fold for fold in folds if fold[0] == own[0] and fold != own]
+        if len(among) == 1 or not others:
+            return len(among), None
+        chosen = min(among, key=lambda values: sign * mean(values[fold] for fold in others))
+        found.append(chosen[own])
+    return len(among), mean(found)
 
 
 def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> Comparison:

@@ -100,6 +100,7 @@ def extract_features(
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)
+    distinct = len({item.digest for item in usable.items})
     last = filling.targets[-1]  # of the views, if there are any
     extraction = Extraction(
         time=datetime.now(UTC).isoformat(),
@@ -114,7 +115,8 @@ def extract_features(
         layers=[_described(base, layer, filling.targets) for layer in base.layers],
         images=len(usable.items),
         computed=filling.rows[0],
-        cached=len({item.digest for item in usable.items}) - filling.rows[0],
+        cached=distinct - filling.rows[0],
+        copies=len(usable.items) - distinct,
         rejected=list(usable.rejected),
         leaks=list(usable.leaks),
         conflicts=list(usable.conflicts),

@@ -13,7 +13,7 @@ import numpy as np
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features.selection import select_features, vectors
+from bottleneck.features.selection import check_finite, select_features, vectors
 from bottleneck.images import SPLITS, ImageSet
 from bottleneck.records import FeatureSource
 from bottleneck.settings import FeatureSettings
@@ -21,10 +21,9 @@ from bottleneck.settings import FeatureSettings
 __all__ = ["Features", "StreamedRows", "free_memory", "load_features"]
 
 _BYTES = 16
-"""Bytes per feature value: float32 copies as read, as split, as standardised, and as work space."""
+"""Bytes per feature value: float32 copies as read, split and standardised, and work space."""
 _LEAST = 2**24
-_UNKNOWN = 2**32
-"""Memory assumed to be free where the system does not report it."""
+_UNKNOWN = 2**32  # bytes assumed to be free where the system does not report it
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +81,15 @@ class StreamedRows:
     def blocks(self) -> Iterator[np.ndarray]:
         """Yield blocks of rows (m, d), float16 or float32, that fit a quarter of the memory.
 
-        A block may take 16 MiB in any case, because a pass row by row would take too long.
+        A block may take 16 MiB in any case: a pass row by row would take too long.
         """
-        pooled = self.selection.pool != self.selection.stored_pool
-        convert = partial(vectors, self.selection) if pooled else None
+        source = self.selection
+        convert = partial(vectors if source.pool != source.stored_pool else check_finite, source)
         augmented = self.views > 0
         cuts = np.flatnonzero(np.diff(augmented)) + 1
         for start, end in pairwise(np.unique([0, *cuts, len(augmented)])):  # rows of one bank
             for block in self.banks[-1 if augmented[start] else 0].stream(
-                self.selection.layer,
+                source.layer,
                 self.digests[start:end].tolist(),
                 view=self.views[start:end],
                 memory=max(_LEAST, self.memory // 4),
@@ -208,7 +207,7 @@ def load_features(
     chosen: FeatureSource | FeatureSettings | None = None,
     *,
     memory: int | None = None,
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     **options: Any,
 ) -> Features:
     """Read features and join the labels by digest.
@@ -223,8 +222,8 @@ def load_features(
         Memory limit in bytes for fitting a classifier on the features. Larger features become
         `StreamedRows`, which are read from the banks in every pass. Without a limit they are read
         now, whatever their size.
-    split : str, optional
-        Read only the images of this split, if it has any; the others need not be in the cache.
+    split : str or sequence of str, optional
+        Read only the images of these splits, if there are any; others need not be in the cache.
     **options
         The fields of `bottleneck.settings.FeatureSettings`, in place of `chosen`.
 
@@ -235,7 +234,7 @@ def load_features(
     Raises
     ------
     DataError, UnknownNameError, UsageError
-        As for `select_features`.
+        As for `select_features`; or features are not finite.
     CacheError
         A row is missing from the bank, or a part is damaged.
     """
@@ -245,7 +244,8 @@ def load_features(
     else:
         selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
-    plain = [item for item in images.items if split and item.split == split] or images.items
+    wanted = [split] if isinstance(split, str) else split or ()
+    plain = [item for item in images.items if item.split in wanted] or images.items
     train = [item for item in plain if item.split == "train"]
     items = [*plain, *train * selection.views]
     numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
@@ -273,12 +273,12 @@ def _read(
 ) -> np.ndarray | StreamedRows:
     """Read rows, unaugmented ones first; leave them in the banks if they do not fit into memory."""
     layer, convert = selection.layer, partial(vectors, selection)
+    number = int((views == 0).sum())
     if memory is not None:
-        n_features = banks[0].read(layer, digests[:1], convert=convert).shape[1]
+        n_features = next(banks[0].stream(layer, digests[:number], convert=convert)).shape[1]
         X = StreamedRows(banks, selection, np.array(digests), views, n_features, memory)
         if _BYTES * X.size > memory:
             return X
-    number = int((views == 0).sum())
     found = banks[0].read(layer, digests[:number], convert=convert)
     if not selection.views:
         return found

@@ -24,7 +24,14 @@ from bottleneck.pooling import pool as pool_rows
 from bottleneck.records import Extraction, FeatureSource
 from bottleneck.settings import FeatureSettings, LayerSettings, SweepFeatures
 
-__all__ = ["check_layers", "matching_layers", "select_features", "select_layers", "vectors"]
+__all__ = [
+    "check_finite",
+    "check_layers",
+    "matching_layers",
+    "select_features",
+    "select_layers",
+    "vectors",
+]
 
 
 def check_layers(selections: Sequence[FeatureSource]) -> None:
@@ -61,11 +68,44 @@ def vectors(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
     -------
     np.ndarray
         float32 of shape (n, d).
+
+    Raises
+    ------
+    DataError
+        Some are not finite.
     """
-    values = rows.astype(np.float32)
+    values = check_finite(source, rows).astype(np.float32)
     if source.pool != source.stored_pool:
         values = pool_rows(values, source.pool, source.axes)
     return values.reshape(len(values), -1)
+
+
+def check_finite(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
+    """Return rows unchanged if all are finite.
+
+    Parameters
+    ----------
+    source : FeatureSource
+        The layer of the rows.
+    rows : np.ndarray
+        Shape (n, ...).
+
+    Returns
+    -------
+    np.ndarray
+
+    Raises
+    ------
+    DataError
+        Some are not finite.
+    """
+    if not np.isfinite(rows).all():
+        raise DataError(
+            f"the features of {source.layer_name!r} in bank {source.bank} contain nan or inf, "
+            f"which bottleneck never stores; remove them with 'bottleneck cache prune --layer "
+            f"{source.layer_name}' and extract again"
+        )
+    return rows
 
 
 @checked

@@ -153,6 +153,8 @@ class Checkpoint:
         optimizer = training.optimizer.state_dict()["state"]
         parts = {f"optimizer.{place}": values for place, values in optimizer.items()}
         parts |= {"tuned": training.weights(), "best": state.best}
+        chosen = training.choice.state().items()
+        parts["choice"] = {name: torch.from_numpy(array) for name, array in chosen}
         tensors = {
             f"{part}.{name}": each.detach().cpu().contiguous()
             for part, values in parts.items()
@@ -192,9 +194,15 @@ class Checkpoint:
             places = [place for group in known["param_groups"] for place in group["params"]]
             known["state"] = {place: _part(tensors, f"optimizer.{place}") for place in places}
             training.optimizer.load_state_dict(known)
+            best = _part(tensors, "best")
+            chosen = {name: each.numpy() for name, each in _part(tensors, "choice").items()}
+            if chosen:
+                training.choice.restore(chosen)
+            else:  # of an older version, which noted only what was best
+                training.network.load_tuned(best)
+                training.choice.offer(training.scores())
             training.network.load_tuned(_part(tensors, "tuned"))
             training.fabric.strategy.precision.load_state_dict(facts["scaler"])
-            best = _part(tensors, "best")
             return State(facts["start"], best, facts["history"], facts["best_epoch"])
         except Exception as error:  # damaged bytes make the readers raise whatever they meet
             if is_out_of_memory(error):

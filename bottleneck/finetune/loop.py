@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 from math import cos, inf, pi
+from operator import lt
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from lightning_fabric import Fabric
 from bottleneck.finetune.data import Activations, Batches
 from bottleneck.finetune.network import TunedNetwork, make_optimizer
 from bottleneck.heads import Head
+from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.heads.training import DivergedError, State, are_right, losses, sample_weights
 from bottleneck.labels import Targets
@@ -44,6 +46,8 @@ class Training:
         Called with ``"finetune"``, the number of images trained on so far and the maximum.
     targets : Targets
         Labels of the validation images.
+    choice : Choice
+        The choice of the epoch.
     """
 
     fabric: Fabric
@@ -55,6 +59,7 @@ class Training:
     progress: Callable[..., None] | None = None
     optimizer: torch.optim.Optimizer = field(init=False)
     targets: Targets = field(init=False)
+    choice: Choice = field(init=False)
 
     def __post_init__(self) -> None:
         self.optimizer = make_optimizer(self.network, self.settings)
@@ -64,6 +69,10 @@ class Training:
         counts = sample_weights(own, weights, balanced=self.settings.balanced)
         self._counts = counts.to(self.fabric.device)
         self._codes = torch.from_numpy(own.codes).to(self.fabric.device)
+        digests = np.array([item.digest for item in self.val.items])
+        parts = deal_groups(digests, targets=self.targets)
+        known = self.head.temperature
+        self.choice = Choice(self.head.link, self.targets, parts, temperature=known, better=lt)
 
     def _targets(self, images: Activations) -> Targets:
         labels, head = np.array([item.label for item in images.items]), self.head
@@ -117,6 +126,7 @@ class Training:
                 f"{self.settings.precision}; give `precision=fp32`, or check the head with "
                 f"'bottleneck evaluate'"
             )
+        self.choice.offer(scores)
         metrics = score_metrics(head.link, scores, self.targets, head.temperature)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 

@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from bottleneck.augment import find_policy
 from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
 from bottleneck.bases.finetuned import MODEL_FILES, seen_digests
@@ -19,9 +17,8 @@ from bottleneck.finetune.loop import Training
 from bottleneck.finetune.refit import seen_by
 from bottleneck.finetune.start import Start, default_images
 from bottleneck.folders import replaced_folder
-from bottleneck.heads import Head, calibration_error
+from bottleneck.heads import Head
 from bottleneck.heads.names import is_of_head
-from bottleneck.heads.scoring import fit_temperature, log_losses, log_probabilities, score_metrics
 from bottleneck.heads.training import State
 from bottleneck.predict import load_base
 from bottleneck.records import Augmentation, FeatureSource, ModelFacts, known_source
@@ -39,7 +36,6 @@ def write_result(
     start: Start,
     training: Training,
     state: State,
-    scores: np.ndarray,
     *,
     cache: Cache,
 ) -> None:
@@ -55,8 +51,6 @@ def write_result(
         A finished training, whose network is that of the best epoch.
     state : State
         The final state.
-    scores : np.ndarray
-        Scores of the validation images, shape (n, k).
     cache : Cache
         The cache of the features that the given head was fitted on.
 
@@ -67,7 +61,7 @@ def write_result(
     """
     source, settings = start.source, start.settings
     model = find_model(source.model)
-    fitted = _fitted(start, training, state, scores.astype(np.float64))
+    fitted = _fitted(start, training, state)
     facts = ModelFacts(
         layer=source.layer_name,
         settings=settings.as_dict(),
@@ -79,7 +73,7 @@ def write_result(
         started_from=source,
         best_epoch=state.best_epoch,
         epochs=len(state.history),
-        validation={key: fitted.scores[key] for key in ("accuracy", "log_loss")},
+        validation={key: fitted.scores["selected"][key] for key in ("accuracy", "log_loss")},
     )
     weights = load_weights(model, start.base.settings.weights)[1].load()
     for name, each in training.network.tuned_state().items():
@@ -102,19 +96,10 @@ def write_result(
         ) from error
 
 
-def _fitted(start: Start, training: Training, state: State, scores: np.ndarray) -> Head:
-    """Return the trained head, with a new temperature if that improves its log loss."""
-    head, targets = start.head, training.targets
-
-    def log_loss(temperature: float) -> float:
-        return float(log_losses(head.link, scores, targets, temperature).mean())
-
-    temperatures = [head.temperature]
-    if state.best_epoch:
-        temperatures.append(fit_temperature(head.link, scores, targets))
-    temperature = min(temperatures, key=log_loss)
-    before = np.exp(log_probabilities(head.link, scores, 1.0))
-    model: Any = head.model
+def _fitted(start: Start, training: Training, state: State) -> Head:
+    """Return the trained head, with a new temperature if that calibrates it better."""
+    head, model = start.head, cast("Any", start.head.model)
+    temperature, scores = training.choice.calibrated(fit=state.best_epoch > 0)
     arrays = (each.detach().cpu().numpy().copy() for each in training.network.head.parameters())
     return replace(
         head,
@@ -123,8 +108,7 @@ def _fitted(start: Start, training: Training, state: State, scores: np.ndarray) 
         temperature=temperature,
         scores={
             "held_out": "validation images",
-            **score_metrics(head.link, scores, targets, temperature),
-            "calibration_error_without_temperature": calibration_error(before, targets),
+            **scores,
             "start_head": _start_head(start),
             **{f"start_{name}": value for name, value in state.start.items()},
             "best_epoch": state.best_epoch,

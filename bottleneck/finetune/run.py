@@ -184,9 +184,8 @@ def finetune_head(
             callbacks.append(lambda state: watch(state.history[-1]))
         state = run_epochs(training, state, settings, callbacks)
         training.network.load_tuned(state.best)
-        scores = training.scores()
     if fabric.is_global_zero:
-        write_result(checkpoint.result, start, training, state, scores, cache=cache)
+        write_result(checkpoint.result, start, training, state, cache=cache)
         checkpoint.remove()
     fabric.barrier()
     return Finetuned(

@@ -78,8 +78,8 @@ class Start:
     def frozen(self, layer: str, device: str | torch.device, **changes: Any) -> FrozenBase:
         """Return a base with the same weights and preprocessing, but some changed settings."""
         changes["exact_resize"] = self.base.transform.exact_resize
-        settings = self.base.settings
-        return FrozenBase(replace(settings, layers=(layer,), device=str(device), **changes))
+        own = {"layers": (layer,), "device": str(device), **changes}
+        return FrozenBase(replace(self.base.settings, **own))
 
     def with_images(
         self, cache: Cache, checkpoint: Checkpoint, *, resume: bool, progress: Progress | None
@@ -231,11 +231,12 @@ def _without_bad_images(
         return ""
 
     bad = {}
+    report = progress or (lambda *_: None)
+    report("check", 0, len(images.items))
     for number, why in enumerate(in_threads(reason, images.items)):
         if why:
             bad[images.items[number].digest] = why
-        if progress:
-            progress("check", number + 1, len(images.items))
+        report("check", number + 1, len(images.items))
     return usable_images(images, bad)
 
 
@@ -340,8 +341,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     DataError
         The cache does not have the image set.
     """
-    name = known_source(head.source).image_set
-    file = cache.set_file(name)
+    file = cache.set_file(name := known_source(head.source).image_set)
     if not file.exists():
         raise DataError(
             f"no image set {name!r} in the cache folder {str(cache.root)!r}; give the cache that "

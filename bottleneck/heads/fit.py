@@ -1,6 +1,6 @@
 """Fit a head, choose its hyperparameter on held-out rows, and cross-validate classifiers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,17 +8,18 @@ import numpy as np
 
 from bottleneck.arguments import checked, made
 from bottleneck.errors import DataError, UsageError
+from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.head import Head
-from bottleneck.heads.prepare import make_problem, problem_of, recipe_of, with_validation
+from bottleneck.heads.prepare import (
+    make_problem,
+    problem_of,
+    recipe_of,
+    validation_rows,
+    with_validation,
+)
 from bottleneck.heads.problem import Fold, Problem, Progress, Rows
 from bottleneck.heads.recipes import MLP, Recipe
-from bottleneck.heads.scoring import (
-    calibration_error,
-    fit_temperature,
-    link_of,
-    log_probabilities,
-    score_metrics,
-)
+from bottleneck.heads.scoring import fit_temperature, link_of, score_metrics
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
 from bottleneck.solvers import threads_for
@@ -84,8 +85,9 @@ def fit_head(
         There are no training images, fewer than two classes, or too few images to choose.
     """
     settings, recipe, value = _asked(clf, options)
-    problem, held = problem_of(features, recipe, settings, rows), features.split("val")
-    validation = (held.X, held.labels) if len(held) else None
+    problem = problem_of(features, recipe, settings, rows)
+    held = validation_rows(features, problem)
+    validation = (held.X, held.labels, held.digests) if len(held) else None
     source = features.provenance
     if rows is not None and (features.splits[rows] != "train").any():
         source = features.selection  # which does not say on which images
@@ -159,7 +161,8 @@ def fit_rows(
         plain=plain,
         multilabel=multilabel,
     )
-    return _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
+    held = None if validation is None else (*validation, np.arange(len(validation[1])))
+    return _fitted(problem, recipe, value, validation=held, source=source, progress=progress)
 
 
 def _asked(
@@ -188,7 +191,7 @@ def _fitted(
     recipe: Recipe,
     value: Any,
     *,
-    validation: tuple[Rows, np.ndarray] | None,
+    validation: tuple[Rows, np.ndarray, np.ndarray] | None,
     source: "FeatureSource | None",
     progress: Progress | None,
 ) -> Head:
@@ -204,14 +207,14 @@ def _fitted(
         if isinstance(recipe, MLP):
             held_out = held_out if validation else f"one of {held_out}"
             fitted = recipe.fit_on(trained, folds[0], progress)
-            found = fitted.model.scores(trained.rows[folds[0].held])
-            _, temperature, scores = _choose(recipe, trained.targets, folds[:1], [None], [[found]])
+            if choice := fitted.choice:
+                temperature, scores = choice.calibrated()
+                scores["candidates"] = [choice.metrics(choice.best)]
         else:
             if folds:
-                grid = recipe.grid if value is None else [value]
-                candidates = recipe.held_out(trained, folds, grid)
-                choice = _choose(recipe, trained.targets, folds, grid, candidates)
-                value, temperature, scores = choice
+                fewest = min(int(fold.fit.sum()) for fold in folds)
+                grid = recipe.values_for(fewest, [] if value is None else [value])
+                value, temperature, scores = _choose(recipe, trained, folds, grid)
             fitted = recipe.fit(problem, value)
     known = {"held_out": held_out} | scores if scores else {}
     history = {"history": list(fitted.history)} if fitted.history else {}
@@ -242,11 +245,7 @@ def _folds(problem: Problem, recipe: Recipe, value: Any) -> list[Fold]:
 
 
 def _choose(
-    recipe: Recipe,
-    targets: Targets,
-    folds: Sequence[Fold],
-    grid: Sequence[Any],
-    candidates: Iterable[list[np.ndarray]],
+    recipe: Recipe, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
 ) -> tuple[Any, float, dict[str, Any]]:
     """Choose the value with the lowest log loss on the held-out rows.
 
@@ -257,28 +256,24 @@ def _choose(
     temperature : float
         Temperature that calibrates its scores.
     scores : dict
-        Metrics at this value, and those of all candidates.
+        See `Choice.calibrated`; and the metrics of all candidates.
     """
+    rows = [np.flatnonzero(fold.held) for fold in folds]
+    targets = problem.targets.take(np.concatenate(rows))
     link = link_of(recipe.name, multilabel=targets.multilabel)
-    held = targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in folds]))
-    found: list[dict[str, Any]] = []
-    best = np.empty(0)
-    for value, each in zip(grid, candidates, strict=True):
+    parts = np.arange(len(folds)).repeat(list(map(len, rows)))
+    if len(folds) == 1:
+        parts = deal_groups(problem.groups[rows[0]], targets=targets)
+    choice = Choice(link, targets, parts, margins=recipe.margins)
+    chosen, found = None, list[dict[str, Any]]()
+    for value, each in zip(grid, recipe.held_out(problem, folds, grid), strict=True):
         own = np.concatenate(each)
-        # Margins are not probabilities until a temperature is fitted.
-        temperature = fit_temperature(link, own, held) if recipe.margins else 1.0
+        if choice.offer(own):
+            chosen = value
         named = {recipe.parameter: value} if recipe.parameter else {}
-        found.append({**named, **score_metrics(link, own, held, temperature)})
-        if found[-1]["log_loss"] == min(metrics["log_loss"] for metrics in found):
-            best, chosen = own, value
-    temperature = fit_temperature(link, best, held)
-    before = np.exp(log_probabilities(link, best, 1.0))
-    scores = {
-        **score_metrics(link, best, held, temperature),
-        "calibration_error_without_temperature": calibration_error(before, held),
-        "candidates": found,
-    }
-    return chosen, temperature, scores
+        found.append({**named, **choice.metrics(own)})
+    temperature, scores = choice.calibrated()
+    return chosen, temperature, {**scores, "candidates": found}
 
 
 @checked
@@ -311,7 +306,7 @@ def cross_validate(
 
     def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
         held = problem.targets.take(fold.held)
-        temperatures = _temperatures(link, scores, held)
+        temperatures = _temperatures(link, scores, held, problem.groups[fold.held])
         return {"images": len(held), **score_metrics(link, scores, held, temperatures)}
 
     with threads_for(problem.X.size):
@@ -321,9 +316,9 @@ def cross_validate(
         ]
 
 
-def _temperatures(link: str, scores: np.ndarray, held: Targets) -> np.ndarray:
-    """Return the temperature of each row, shape (n, 1), fitted on other rows."""
-    half = np.random.default_rng(0).permutation(len(scores)) % 2 == 0
+def _temperatures(link: str, scores: np.ndarray, held: Targets, groups: np.ndarray) -> np.ndarray:
+    """Return the temperature of each row, shape (n, 1), fitted on rows of other groups."""
+    half = deal_groups(groups, 2) == 0
     found = np.ones((len(scores), 1))
     for own in (half, ~half):
         if not own.all():

@@ -17,7 +17,7 @@ from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.folders import replaced_folder, restored
-from bottleneck.heads.models import Model
+from bottleneck.heads.models import Model, finite_scores
 from bottleneck.heads.names import (
     HISTORY_FILE,
     METADATA_FILE,
@@ -76,15 +76,15 @@ class Head(HeadFacts):
 
         Raises
         ------
-        UsageError
-            The number of features differs from that of the features the head was fitted on.
+        UsageError, DataError
+            The number of features is not that of the head; or the scores are not finite.
         """
         if X.ndim != 2 or X.shape[1] != self.model.n_features:  # noqa: PLR2004 - rows and columns
             raise UsageError(
                 f"features of shape {X.shape} do not fit this head; expected "
                 f"(n, {self.model.n_features}): give features of the layer that it was fitted on"
             )
-        return self.model.scores(X)
+        return finite_scores(self.model, X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`.

@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 import numpy as np
 
+from bottleneck.errors import DataError
 from bottleneck.records import HeadRecord
 
-__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"]
+__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "finite_scores", "make_model"]
 
 _BLOCK_BYTES = 2**27
 
@@ -27,6 +28,15 @@ class Model(ABC):
     """
 
     kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Raise a `DataError` if an array is not finite."""
+        for name, array in self.arrays.items():
+            if not np.isfinite(array).all():
+                raise DataError(
+                    f"{name} contains nan or inf, expected finite numbers; fit the head on "
+                    f"features without extreme values, or with a lower `C` or learning rate"
+                )
 
     @classmethod
     def axes(cls) -> dict[str, str]:
@@ -141,6 +151,13 @@ class Neighbours(Model):
     n_neighbors: int
     multilabel: bool
 
+    def __post_init__(self) -> None:
+        """As for `Model`; and no distance may be a division by 0, and no vote negative."""
+        super().__post_init__()
+        for name, least in {"scale": np.finfo(np.float32).tiny, "votes": 0, "counts": 0}.items():
+            if self.arrays[name].size and self.arrays[name].min() < least:
+                raise DataError(f"{name} must be at least {least:g}; fit the head again")
+
     def scores(self, X: np.ndarray) -> np.ndarray:
         """As `Model.scores`."""
         return self.scores_of(self.nearest(X))
@@ -194,6 +211,36 @@ MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptr
 """Models by their kind."""
 
 
+def finite_scores(model: Model, X: np.ndarray) -> np.ndarray:
+    """Return scores of features; raise a `DataError` if any is not finite.
+
+    Parameters
+    ----------
+    model : Model
+        The model of a head.
+    X : np.ndarray
+        Features, shape (n, d).
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n, k).
+
+    Raises
+    ------
+    DataError
+        Features are not finite, or so large that scores are not.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scores = model.scores(X)
+    if not (np.isfinite(scores).all() and np.isfinite(X).all()):
+        raise DataError(
+            "the scores of the head are not finite, as features contain nan or inf, or are far "
+            "larger than those that it was fitted on; extract them again, or fit the head again"
+        )
+    return scores
+
+
 def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
     """Build the model that a head's record describes; `ValueError` if the arrays do not fit.
 
@@ -231,7 +278,5 @@ def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:
                 f"{name} has the shape {array.shape} of {array.dtype}, expected floating-point "
                 f"numbers of shape {expected}"
             )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} contains nan or inf, expected finite numbers")
     model: Model = kind(**arrays, **record.settings)
     return model

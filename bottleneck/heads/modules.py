@@ -9,6 +9,7 @@ from torch import nn
 
 from bottleneck.errors import DataError
 from bottleneck.heads import training
+from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.models import Model, Neighbours, Perceptron
 from bottleneck.heads.problem import Fitted, Problem, Progress
 from bottleneck.heads.scoring import link_of, score_metrics
@@ -89,7 +90,7 @@ def train(
     Returns
     -------
     Fitted
-        The model, with the history of its epochs.
+        The model, with the history and the choice of its epoch.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def train(
             f"the training diverged: {state.diverged}, expected finite numbers; use a learning "
             f"rate below {settings.learning_rate:g}"
         )
-    return Fitted(state.best, history=state.history)
+    return Fitted(state.best, history=state.history, choice=learner.choice)
 
 
 class _Training:
@@ -122,6 +123,8 @@ class _Training:
         self._settings, self._rows, self._held = settings, problem.rows, held
         self._device, targets = problem.device, problem.targets
         self._link = link_of("mlp", multilabel=targets.multilabel)
+        parts = deal_groups(held.groups, targets=held.targets)
+        self.choice = Choice(self._link, held.targets, parts)
         self._mean, self._scale = problem.moments()
         self._shift = self._moved(self._mean).float()
         self._factor = self._moved(1 / self._scale).float()
@@ -156,12 +159,15 @@ class _Training:
             scores = self.weights().scores(self._held.rows)
         if not np.isfinite(scores).all():
             raise training.DivergedError("its scores are not finite")
+        self.choice.offer(scores)
         found = score_metrics(self._link, scores, self._held.targets)
         return {"val_loss": found["log_loss"], "val_accuracy": found["accuracy"]}
 
     def weights(self) -> Perceptron:
         """Return the current network as a model of raw features."""
         state = self._network.state_dict().values()
+        if not all(bool(each.isfinite().all()) for each in state):
+            raise training.DivergedError("its weights are not finite")
         hidden, hidden_bias, weight, bias = (each.cpu().numpy().copy() for each in state)
         hidden = hidden / self._scale
         hidden_bias = hidden_bias - hidden @ self._mean

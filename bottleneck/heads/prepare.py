@@ -16,7 +16,14 @@ from bottleneck.settings import MLPSettings, TrainingSettings
 if TYPE_CHECKING:
     from bottleneck.features import Features
 
-__all__ = ["make_problem", "problem_of", "recipe_of", "training_device", "with_validation"]
+__all__ = [
+    "make_problem",
+    "problem_of",
+    "recipe_of",
+    "training_device",
+    "validation_rows",
+    "with_validation",
+]
 
 
 def recipe_of(clf: str | MLPSettings) -> Recipe:
@@ -190,7 +197,28 @@ def make_problem(
     return problem if weights.all() else problem.take(weights > 0)
 
 
-def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, Fold]:
+def validation_rows(features: "Features", problem: Problem) -> "Features":
+    """Return the rows of the ``val`` images that are no copies of images that are fitted on.
+
+    Parameters
+    ----------
+    features : Features
+        The result of `bottleneck.load_features`.
+    problem : Problem
+        The result of `problem_of`.
+
+    Returns
+    -------
+    Features
+        Unaugmented rows; there may be none.
+    """
+    held = features.split("val")
+    return held.take(~np.isin(held.digests, problem.groups))
+
+
+def with_validation(
+    problem: Problem, X: Any, y: np.ndarray, groups: np.ndarray
+) -> tuple[Problem, Fold]:
     """Add held-out rows to a problem, and return it with the fold that holds them out.
 
     Parameters
@@ -201,6 +229,8 @@ def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, F
         Features of shape (m, d), of the same type as the problem's.
     y : np.ndarray
         Labels of shape (m,). Rows of classes that the problem does not have are left out.
+    groups : np.ndarray
+        Shape (m,): identical images have one group.
 
     Returns
     -------
@@ -219,12 +249,13 @@ def with_validation(problem: Problem, X: Any, y: np.ndarray) -> tuple[Problem, F
     labels, known = known_labels(y, targets.classes, multilabel=targets.multilabel)
     X = X if known.all() else X[known]
     held = Targets.among(labels, targets.classes, multilabel=targets.multilabel)
-    groups = np.unique(problem.groups, return_inverse=True)[1]
+    groups = np.unique(np.asarray(groups)[known], return_inverse=True)[1] + number
+    own_groups = np.unique(problem.groups, return_inverse=True)[1]
     both = replace(
         problem,
         X=np.concatenate([own, X]) if isinstance(own, np.ndarray) else own.joined(X),
         targets=replace(targets, codes=np.concatenate([targets.codes, held.codes])),
-        groups=np.concatenate([groups, np.arange(len(X)) + number]),
+        groups=np.concatenate([own_groups, groups]),
         weights=np.concatenate([problem.weights, np.ones(len(X))]),
         plain=np.concatenate([problem.plain, np.ones(len(X), dtype=bool)]),
     )

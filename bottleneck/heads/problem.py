@@ -14,6 +14,7 @@ from bottleneck.solvers.closed_form import Solution
 
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
+    from bottleneck.heads.choosing import Choice
 
 __all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_weights", "streamed_scores"]
 
@@ -35,11 +36,14 @@ class Fitted(NamedTuple):
         Whether the solver converged.
     history : list of dict
         Metrics of each epoch, for a network.
+    choice : Choice or None
+        The choice of the epoch, for a network.
     """
 
     model: Model
     converged: bool = True
     history: Sequence[dict[str, Any]] = ()
+    choice: "Choice | None" = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from bottleneck.errors import UsageError
 from bottleneck.heads.models import Affine, Neighbours
 from bottleneck.heads.problem import Fitted, Fold, Problem, Progress, streamed_scores
 from bottleneck.settings import MLPSettings
@@ -60,6 +61,18 @@ class Recipe(ABC):
     def settings(self) -> dict[str, Any]:  # noqa: D102 - see Attributes
         return {}
 
+    def values_for(self, rows: int, given: Sequence[Any] = ()) -> Sequence[Any]:  # noqa: ARG002
+        """Return the values of the hyperparameter to try; `UsageError` for a value above `rows`.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows to fit on, in the smallest fold.
+        given : sequence
+            Values that the user gave; by default `grid`, as far as the rows suffice.
+        """
+        return given or self.grid
+
     @abstractmethod
     def fit(self, problem: Problem, value: Any) -> Fitted:
         """Fit on all rows, for one value of the hyperparameter.
@@ -80,6 +93,8 @@ class Recipe(ABC):
         ------
         DataError
             The training of a network diverged.
+        UsageError
+            There are too few rows for the value.
         """
 
     def held_out(
@@ -215,8 +230,18 @@ class Nearest(Recipe):
 
     name, parameter, grid = "knn", "n_neighbors", (1, 3, 5, 9, 17, 33)
 
+    def values_for(self, rows: int, given: Sequence[int] = ()) -> Sequence[int]:
+        """As `Recipe.values_for`."""
+        if max(given, default=0) > rows:
+            raise UsageError(
+                f"`n_neighbors` is {max(given)}, but a fit, or the smallest fold, has only {rows} "
+                f"training images or views; give at most {rows}"
+            )
+        return given or [value for value in self.grid if value <= rows]
+
     def fit(self, problem: Problem, value: int) -> Fitted:
         """As `Recipe.fit`."""
+        self.values_for(len(problem.rows), [value])
         n_samples, targets = len(problem.rows), problem.targets
         mean, scale = (each.astype(np.float32) for each in problem.moments())
         counts = problem.counts(np.ones(n_samples)).astype(np.float32)

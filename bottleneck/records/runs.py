@@ -208,8 +208,9 @@ class Extraction(RunFacts):
         SHA-256 of the image set's file.
     layers : list of ExtractedLayer
         In the order of computation.
-    images, computed, cached : int
-        Number of usable images, of distinct computed ones and of those found in the cache.
+    images, computed, cached, copies : int
+        Number of usable images, of distinct ones computed and found in the cache, and of copies of
+        these: `images` is the sum of the other three, except in records of older versions.
     rejected : list of RejectedImage
         Images that could not be used, with the reason.
     leaks, conflicts : list of str
@@ -240,6 +241,7 @@ class Extraction(RunFacts):
     images: record.Count = 0
     computed: record.Count = 0
     cached: record.Count = 0
+    copies: record.Count = 0
     rejected: list[RejectedImage] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)

@@ -1,0 +1,209 @@
+"""Choose a candidate on held-out rows, and score the choice on rows that it was not made on."""
+
+from collections.abc import Callable, Mapping
+from operator import le
+from typing import Any
+
+import numpy as np
+
+from bottleneck.heads.scoring import (
+    calibration_error,
+    fit_temperature,
+    log_losses,
+    log_probabilities,
+    score_metrics,
+)
+from bottleneck.labels import Targets
+
+__all__ = ["Choice", "deal_groups"]
+
+_PARTS = 5
+
+
+class Choice:
+    """The candidate with the lowest log loss on held-out rows: a `C`, or an epoch of a training.
+
+    The scores by which it was chosen are too good, as they are the best of several. Therefore the
+    choice is also made without each part of the rows, and that part is scored by what was chosen on
+    the others. This needs no further fit. Where parts are the folds of a cross-validation, what was
+    fitted for the other folds has seen the part, so that a little of the selection remains: on
+    labels at random, less than 0.01 of accuracy for knn on 60 rows, and none that could be measured
+    for linear heads.
+
+    Parameters
+    ----------
+    link : str
+        See `bottleneck.heads.scoring.link_of`.
+    targets : Targets
+        Labels of the n held-out rows.
+    parts : np.ndarray
+        int of shape (n,): the part of each row, see `deal_groups`; or its fold.
+    margins : bool
+        Whether scores are margins or distances, to be compared with a temperature of their own.
+    temperature : float
+        Divides scores that are no margins, and is kept unless another is better.
+    better : callable
+        Whether a log loss, the first argument, is better than the best so far.
+
+    Attributes
+    ----------
+    best : np.ndarray
+        Scores (n, k) of the candidate with the lowest log loss on all rows.
+    """
+
+    def __init__(
+        self,
+        link: str,
+        targets: Targets,
+        parts: np.ndarray,
+        *,
+        margins: bool = False,
+        temperature: float = 1.0,
+        better: Callable[[float, float], bool] = le,
+    ) -> None:
+        self._link, self._targets, self._better = link, targets, better
+        self._margins, self._known = margins, temperature
+        own = [parts == part for part in np.unique(parts)]
+        # A single part has no others to choose on.
+        self._parts = own if len(own) > 1 else []
+        self._losses = [np.inf] * (1 + len(self._parts))
+        self._scores: list[np.ndarray] = []
+
+    @property
+    def best(self) -> np.ndarray:  # noqa: D102 - see Attributes
+        return self._scores[0]
+
+    def offer(self, scores: np.ndarray) -> bool:
+        """Compare a candidate with the best so far; return whether it is better on all rows.
+
+        Parameters
+        ----------
+        scores : np.ndarray
+            Held-out scores of shape (n, k), not to be changed later.
+
+        Returns
+        -------
+        bool
+        """
+        first = not self._scores
+        self._scores = self._scores or [scores] * len(self._losses)
+        losses = self._losses_on(scores)
+        won = [first or self._better(*pair) for pair in zip(losses, self._losses, strict=True)]
+        for number, better in enumerate(won):
+            if better:
+                self._losses[number], self._scores[number] = losses[number], scores
+        return won[0]
+
+    def _losses_on(self, scores: np.ndarray) -> list[float]:
+        """Return the log loss on all rows, and without each part."""
+        rows = [np.ones(len(scores), dtype=bool), *(~part for part in self._parts)]
+        if not self._margins:
+            each = log_losses(self._link, scores, self._targets, self._known)
+            return [float(each[own].mean()) for own in rows]
+        found = []
+        for own in rows:
+            some = scores[own], self._targets.take(own)
+            # Margins are not probabilities until a temperature is fitted.
+            temperature = fit_temperature(self._link, *some)
+            found.append(float(log_losses(self._link, *some, temperature).mean()))
+        return found
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the choices so far as arrays."""
+        return {"losses": np.array(self._losses), "scores": np.stack(self._scores)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the result of `state`.
+
+        Parameters
+        ----------
+        state : mapping of str to np.ndarray
+            For the same rows and parts.
+        """
+        self._losses, self._scores = state["losses"].tolist(), list(state["scores"])
+
+    def metrics(self, scores: np.ndarray) -> dict[str, float]:
+        """Return the metrics of a candidate on the rows that it is chosen on.
+
+        Parameters
+        ----------
+        scores : np.ndarray
+            As for `offer`.
+
+        Returns
+        -------
+        dict of str to float
+            See `bottleneck.heads.scoring.score_metrics`.
+        """
+        fitted = self._margins and fit_temperature(self._link, scores, self._targets)
+        return score_metrics(self._link, scores, self._targets, fitted or self._known)
+
+    def calibrated(self, *, fit: bool = True) -> tuple[float, dict[str, Any]]:
+        """Fit a temperature, and score what was chosen.
+
+        A new temperature is kept only if, fitted without each part of the rows, it lowers the log
+        loss of these parts and does not raise their calibration error.
+
+        Parameters
+        ----------
+        fit : bool
+            Whether to look for a new temperature.
+
+        Returns
+        -------
+        temperature : float
+            The temperature of `best`.
+        scores : dict
+            Metrics of rows that neither the candidate nor the temperature was chosen on, with
+            ``calibration_error_without_temperature``; and, as ``selected``, those of `best` on the
+            rows that it was chosen on.
+        """
+        link, targets, known = self._link, self._targets, self._known
+        unselected, temperatures = self.best.copy(), np.full((len(targets), 1), known)
+        for part, scores in zip(self._parts, self._scores[1:], strict=True):
+            unselected[part] = scores[part]
+            others = scores[~part], targets.take(~part)
+            temperatures[part] = fit_temperature(link, *others)
+        found, without = (
+            score_metrics(link, unselected, targets, each) for each in (temperatures, known)
+        )
+        better = fit and (
+            found["log_loss"] < without["log_loss"]
+            and found["calibration_error"] <= without["calibration_error"]
+        )
+        temperature = fit_temperature(link, self.best, targets) if better else known
+        plain = np.exp(log_probabilities(link, unselected, 1.0))
+        return temperature, {
+            **(found if better else without),
+            "calibration_error_without_temperature": calibration_error(plain, targets),
+            "selected": score_metrics(link, self.best, targets, temperature),
+        }
+
+
+def deal_groups(
+    groups: np.ndarray, count: int = _PARTS, targets: Targets | None = None
+) -> np.ndarray:
+    """Deal rows into parts at random; the rows of a group stay together.
+
+    Parameters
+    ----------
+    groups : np.ndarray
+        Shape (n,): the group of each row.
+    count : int
+        Number of parts; fewer if there are fewer groups.
+    targets : Targets, optional
+        Labels of the n rows, to deal class by class, as far as rows have one class each. Otherwise
+        a part has less of what the others have more of, and what is chosen on these looks worse.
+
+    Returns
+    -------
+    np.ndarray
+        int of shape (n,): the part of each row.
+    """
+    _, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
+    order = first.argsort().argsort()  # of groups as they appear
+    drawn = np.random.default_rng(0).permutation(len(first))
+    if targets is not None and not targets.multilabel:
+        sequence = np.lexsort((drawn, targets.codes[np.sort(first)]))
+        drawn[sequence] = np.arange(len(first))
+    return np.asarray((drawn % count)[order[group_of_row]])

@@ -1,0 +1,254 @@
+"""Labels at random: every held-out number is at chance, and test images reach only evaluate.
+
+The first tier takes about ten seconds, the second two minutes; that of fine-tuning is in
+test_finetune.py.
+"""
+
+import csv
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import log
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bottleneck import Cache, evaluate_head, fit_head, load_features, run_sweep, select_features
+from bottleneck.advise import advise_on
+from bottleneck.cache import Bank
+from bottleneck.exchange import import_array
+from bottleneck.experiments import Experiment, rank, unselected
+from bottleneck.heads import MLP, RECIPES, fit_rows
+from bottleneck.records import FeatureSource
+
+DRAWS = 20
+CLASSES = np.array(["a", "b"])
+CHANCE = 0.5
+"""The share of each class among all held-out images is exactly a half.
+
+Folds are stratified, and as many images of each class are drawn as each fold needs: then a fold
+has as many images of each class as what is fitted without it, whatever the labels. With other
+numbers, a fold has more of the class that the others have less of, and a head that has learnt
+nothing but the shares of the classes is below chance.
+"""
+
+
+def at_chance(values: Sequence[float], chance: float = CHANCE) -> bool:
+    """Whether the mean lies within two standard errors of chance."""
+    error = np.std(values, ddof=1) / len(values) ** 0.5
+    return bool(abs(np.mean(values) - chance) <= 2 * error + 1e-12)
+
+
+def no_better_than_guessing(losses: Sequence[float]) -> bool:
+    """Whether no log loss is below that of guessing, which no prediction undercuts on average."""
+    return bool(np.mean(losses) >= log(2) - 2 * np.std(losses, ddof=1) / len(losses) ** 0.5)
+
+
+def drawn(seed: int, count: int, generator: np.random.Generator | None = None) -> np.ndarray:
+    """Labels at random, as many of each class."""
+    generator = generator or np.random.default_rng([seed, 1])
+    return CLASSES[generator.permutation(count) % 2]
+
+
+@pytest.mark.parametrize(
+    "clf", [pytest.param(clf, marks=[pytest.mark.ci] * (clf not in {"lda", "knn", "centroid"}))
+            for clf in RECIPES]
+)  # fmt: skip
+@pytest.mark.parametrize("validation", [False, True])
+def test_what_fit_head_prints(clf, validation):
+    """With copies and views of every image; in folds, and with images to validate on.
+
+    What was selected is better than chance, so that this test would notice a selection.
+    """
+    found, selected, losses = [], [], []
+    for seed in range(DRAWS):
+        generator = np.random.default_rng(seed)
+        images = generator.standard_normal((40, 12)).astype(np.float32)
+        groups, views = np.tile(np.arange(40), 4), np.repeat([0, 0, 1, 2], 40)
+        X = np.tile(images, (4, 1)) + 0.3 * views[:, None].astype(np.float32)
+        X[views > 0] += 0.1 * generator.standard_normal((80, 12)).astype(np.float32)
+        others = generator.standard_normal((40, 12)).astype(np.float32)
+        held = (others, drawn(seed, 40, generator)) if validation else None
+        settings = MLP(hidden=8, epochs=15) if clf == "mlp" else clf
+        labels = np.tile(drawn(seed, 40), 4)
+        plain = views == 0
+        head = fit_rows(X, labels, settings, groups=groups, plain=plain, validation=held, seed=seed)
+        found.append([head.scores[name] for name in ("accuracy", "balanced_accuracy")])
+        losses.append(head.scores["log_loss"])
+        selected.append(head.scores["selected"]["accuracy"])
+    for values in zip(*found, strict=True):
+        assert at_chance(values), values
+    assert no_better_than_guessing(losses)
+    if clf == "knn":
+        assert np.mean(selected) > np.mean(found) + 0.01
+
+
+ROWS = [*range(40), *range(40), *range(40, 70), *range(10)]
+"""Every train image is there twice, and ten of them, with their labels, are in test, too."""
+
+
+def labels_of_rows(seed: int) -> np.ndarray:
+    """Labels at random, the same for all copies of an image."""
+    generator = np.random.default_rng([seed, 3])
+    labels = [generator.permutation(np.tile(CLASSES, half)) for half in (20, 15)]
+    return np.concatenate(labels)[ROWS]
+
+
+def made(cache: Cache, seed: int, layers: Sequence[str] = ("late",)) -> list[FeatureSource]:
+    """Import layers of images with labels at random."""
+    splits = ["train"] * 80 + ["test"] * 40
+    with Path("table.csv").open("w") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label", "split", "digest"])
+        for image, label, split in zip(ROWS, labels_of_rows(seed), splits, strict=True):
+            digest = hashlib.sha256(bytes([image, seed])).hexdigest()
+            table.writerow([f"{image}.png", label, split, digest])
+    for number, name in enumerate(layers):
+        values = np.random.default_rng([seed, number]).standard_normal((70, 12))
+        np.save("rows.npy", values.astype(np.float32)[ROWS])
+        import_array(
+            cache, "rows.npy", "table.csv", model="made", layer=name, image_set=str(seed)
+        )  # fmt: skip
+    return [select_features(cache, layer=name) for name in layers]
+
+
+def test_what_evaluate_prints():
+    """Copies of training images are no test images, whatever split they are in."""
+    cache, found = Cache("cache"), []
+    (source,) = made(cache, 0)
+    features = load_features(cache, source)
+    for seed in range(DRAWS):
+        drawn = replace(features, y=labels_of_rows(seed))
+        head = fit_head(drawn, C=10.0)
+        assert evaluate_head(head, drawn, "train").accuracy > CHANCE
+        evaluation = evaluate_head(head, drawn)
+        assert (evaluation.images, evaluation.leaks) == (30, 10)
+        found.append([evaluation.accuracy, evaluation.balanced_accuracy])
+    for values in zip(*found, strict=True):
+        assert at_chance(values), values
+
+
+def test_the_choice_among_experiments_is_not_scored_where_it_was_made():
+    """Each of twelve experiments is right at random; the second repetition holds out the same."""
+    found, selected = [], []
+    for seed in range(DRAWS):
+        right = np.random.default_rng(seed).binomial(20, CHANCE, (12, 5)) / 20
+        experiments = [
+            Experiment(
+                number, "", {"C": number},
+                [
+                    {"repeat": repeat, "fold": fold, "images": 20, "accuracy": float(value)}
+                    for repeat in range(2)
+                    for fold, value in enumerate(values)
+                ],
+                1.0, {},
+            )
+            for number, values in enumerate(right)
+        ]  # fmt: skip
+        ranked = rank(experiments, "accuracy")
+        number, score = unselected(ranked, "accuracy")
+        assert number == 12
+        found.append(score)
+        selected.append(ranked[0].mean)
+        assert unselected(ranked[:1], "accuracy") == (1, None)
+    assert at_chance(found)
+    assert not at_chance(selected)
+
+
+@pytest.mark.ci
+def test_what_sweep_and_leaderboard_print():
+    """The rows alone; the best of them is not at chance, but the number beside it is."""
+    found: dict[str, list[float]] = {}
+    clfs = ("softmax", "svm", "knn", "lda")
+    for seed in range(DRAWS):
+        layers = made(Cache(f"cache{seed}"), seed)
+        log = f"log{seed}.sqlite"
+        experiments = run_sweep(f"cache{seed}", layers, log, clfs=clfs, cv=5, jobs=1)
+        ranked = rank(experiments, "accuracy")
+        number, score = unselected(ranked, "accuracy")
+        assert number == len(experiments)
+        numbers = {"unselected": score, "selected": ranked[0].mean}
+        for each in experiments:
+            own = [each.settings.get(name) for name in ("clf", "C", "n_neighbors")]
+            numbers[str(own)] = np.mean([fold["accuracy"] for fold in each.folds])
+        for name, value in numbers.items():
+            found.setdefault(name, []).append(value)
+    assert not at_chance(found.pop("selected"))
+    assert at_chance(found.pop("unselected"))
+    assert_most_are_at_chance(found)
+
+
+def assert_most_are_at_chance(found: Mapping[str, Sequence[float]]) -> None:
+    """Of many numbers, one in twenty is farther off, and those of one classifier agree."""
+    wrong = {name: np.mean(values) for name, values in found.items() if not at_chance(values)}
+    assert len(wrong) <= len(found) / 10, wrong
+
+
+@pytest.mark.ci
+def test_what_advise_prints():
+    """But its forecasts, which are none of held-out images, as they assume that errors fall."""
+    found: dict[str, list[float]] = {}
+    for seed in range(DRAWS):
+        cache = Cache(f"cache{seed}")
+        layers = made(cache, seed, ("early", "late"))
+        evidence = advise_on(cache, layers, repeats=2, jobs=1).evidence
+        numbers = {"accuracy": evidence.accuracy, "confident": evidence.surest_error}
+        numbers |= {each.clf: each.accuracy for each in evidence.heads}
+        numbers |= {each.layer: each.accuracy for each in evidence.layers}
+        numbers |= {f"point {n}": each.accuracy for n, each in enumerate(evidence.curve.points)}
+        for name, each in numbers.items():
+            found.setdefault(name, []).append(each.value)
+    assert_most_are_at_chance(found)
+
+
+# Test images reach evaluate alone
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> set[str]:
+    """The digests of all images whose rows are read from any bank."""
+    seen: set[str] = set()
+
+    def counting(method):
+        def wrapped(bank, layer, digests, **options):
+            seen.update(digests)
+            return method(bank, layer, digests, **options)
+
+        return wrapped
+
+    for name in ("read", "stream"):
+        monkeypatch.setattr(Bank, name, counting(getattr(Bank, name)))
+    return seen
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_test_rows_reach_evaluate_alone(bottleneck, loaded, validation):
+    """A call counter on the loading of rows; and a class of test images only disturbs nothing."""
+    generator = np.random.default_rng(0)
+    splits = np.array(["train"] * 60 + ["test"] * 20 + ["val" if validation else "train"] * 20)
+    labels = np.where(splits == "test", "only test", CLASSES[np.arange(100) % 2])
+    np.save("rows.npy", generator.standard_normal((100, 8)).astype(np.float32))
+    rows = zip(range(100), labels, splits, strict=True)
+    lines = [f"{number}.png,{label},{split}" for number, label, split in rows]
+    Path("table.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    options = ("--table", "table.csv", "--model", "made", "--by-row")
+    assert bottleneck("cache", "import", "rows.npy", *options).code == 0
+    items = load_features("cache").images.items
+    test = {item.digest for item in items if item.split == "test"}
+    loaded.clear()
+    for command in (
+        ("fit-head", "--name", "head"),
+        ("fit-head", "--name", "small", "--memory", "1MB"),
+        ("sweep", "--clf", "lda", "--clf", "knn", "--backend", "threading"),
+        ("advise", "--clf", "lda", "--repeats", "1", "--jobs", "1"),
+    ):
+        done = bottleneck(*command)
+        assert done.code == 0, done.err
+        assert loaded, command
+        assert not loaded & test, command
+        assert "only test" not in done.out
+        assert loaded == {item.digest for item in items} - test
+        loaded.clear()
+    assert "'only test'" in bottleneck("evaluate", "--head", "head").err
+    assert loaded == test
