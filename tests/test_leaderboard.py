@@ -58,9 +58,10 @@ def test_the_table(bottleneck):
         "std",
         "log_loss",
         "folds",
-        "seconds",
     ]
-    assert rows[0] == ["3", "block5_pool", "avg", "svm", "1", "0.9", "0", "0.1", "5", "1.5"]
+    assert rows[0] == ["3", "block5_pool", "avg", "svm", "1", "0.9", "0", "0.1", "5"]
+    assert "--wide also shows seconds" in finished.err
+    assert lines(bottleneck("leaderboard", "--wide").out)[0][-1] == "seconds"
     assert [row[0] for row in rows] == ["3", "2", "4", "1"]
     assert rows[2][4] == "-"
     assert "mean and standard deviation of accuracy over the folds" in finished.err

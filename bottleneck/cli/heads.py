@@ -221,7 +221,7 @@ def _print_ranked(ranked: Sequence["Ranked"], metric: str, top: int | None = Non
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
     shown = [{key: row[key] for key in row if key not in left_out} for row in rows]
-    print_table(shown, spare=("folds", "seconds"))
+    print_table(shown, spare=("seconds", "folds"))
     note(f"mean and standard deviation of {metric} over the folds, total seconds")
     if score is not None:
         note(

@@ -96,7 +96,7 @@ def draw_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], corner: 
 def table_fits(
     columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
 ) -> bool:
-    """Return whether a table fits without cutting anything.
+    """Return whether a table fits without wrapping a heading or cutting anything.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def table_fits(
     -------
     bool
     """
-    return sum(_widths(columns, cells, right, cuts=False)) <= _room(len(columns))
+    return sum(_widths(columns, cells, right, whole=True)) <= _room(len(columns))
 
 
 def _room(columns: int) -> int:
@@ -122,7 +122,7 @@ def _widths(
     cells: Sequence[Sequence[str]],
     right: Sequence[bool],
     *,
-    cuts: bool = True,
+    whole: bool = False,
 ) -> list[int]:
     """Return widths of columns: if whole cells are too wide, headings wrap, then cells are cut."""
     from rich.cells import cell_len
@@ -136,7 +136,7 @@ def _widths(
         wrapped.append(max(longest, word))
         kept = longest if number else min(longest, _LEAST_CELL)
         cut.append(max(kept, min(word, _LEAST_HEADING)))
-    for least in (wrapped, cut) if cuts else (wrapped,):
+    for least in () if whole else (wrapped, cut):
         while sum(widths) > room and widths != least:
             spare = [size if size > low else 0 for size, low in zip(widths, least, strict=True)]
             widths[spare.index(max(spare))] -= 1
