@@ -46,8 +46,8 @@ def made(kind: type[_T], given: "_T | None", options: Mapping[str, Any]) -> _T:
         raise _wrong_type("the settings", [kind.__name__], given)
     if options:
         raise UsageError(
-            f"`{next(iter(options))}` was given together with {type(given).__name__}; set it in "
-            f"there"
+            f"`{next(iter(options))}` was given together with {type(given).__name__}; give it as a "
+            f"field of {type(given).__name__}"
         )
     return given
 

@@ -111,8 +111,8 @@ def load_base(
     if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
         raise WeightsError(
             f"{source.model} with weights {base.weights_name!r} is not the base that this head "
-            f"was fitted on; expected the weights then called {source.weights!r}: name them with "
-            f"`weights`, or run 'bottleneck extract' and 'bottleneck fit-head' again"
+            f"was fitted on; expected the weights that were called {source.weights!r} when it was "
+            f"fitted: give them with `weights`, or run 'bottleneck extract' and 'bottleneck fit-head' again"
         )
     return base
 

@@ -199,11 +199,12 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
     for name in ("C", "n_neighbors"):
         if getattr(settings, name) and name not in {each.parameter for each in recipes}:
             raise UsageError(
-                f"`{name}` is not for {tried}; leave it out, or add to `clfs` one that takes it"
+                f"`{name}` does not apply to {tried}; leave it out, or add a classifier that takes "
+                f"it to `clfs`"
             )
     if settings.hidden and MLP.name not in settings.clfs:
         raise UsageError(
-            "`hidden` needs the classifier mlp by name; leave it out, or give `clfs=mlp`"
+            "`hidden` applies only to mlp, given by its name; leave it out, or give `clfs=mlp`"
         )
     if settings.device not in {"cpu", "auto"} and MLP.name not in settings.clfs:
         raise UsageError(f"`device` applies to mlp only, not to {tried}; leave it out")

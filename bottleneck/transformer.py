@@ -170,7 +170,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _settings(self) -> ExtractSettings:
         """Return the settings of the extraction; `UsageError` if a parameter is invalid."""
         if not isinstance(self.layer, str | None):
-            raise UsageError(f"layer {self.layer!r} is no name; {_ONE_LAYER}")
+            raise UsageError(f"layer {self.layer!r} is not a string; {_ONE_LAYER}")
         names = ("model", "image_size", "precision", "dtype", "batch_size")
         return ExtractSettings(
             layers=() if self.layer is None else (self.layer,),
@@ -284,5 +284,5 @@ def _refuse(bad: Mapping[str, str], paths: Sequence[Path]) -> None:
         path, reason = next(iter(bad.items()))
         raise DataError(
             f"{len(bad)} of {len(set(paths))} images cannot be used, first {path!r} ({reason}); "
-            f"remove them from the paths, as a transformer returns a row for each"
+            f"remove them from the paths, because a transformer returns a row for each"
         )

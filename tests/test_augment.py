@@ -231,7 +231,7 @@ def test_a_policy_from_a_yaml_file():
         ("- MixUp: {num_classes: 2}", "step MixUp of augmentation 'own' failed"),
         ("- RandomAffine: {degrees: .nan}", "not a list of augmentation steps \\(Out of range"),
         ("RandomRotation: {degrees: 3}", "holds {'RandomRotation': .*, not a list"),
-        ("- {A: 1, B: 2}", "has the step {'A': 1, 'B': 2}; expected"),
+        ("- {A: 1, B: 2}", "has the invalid step {'A': 1, 'B': 2}; expected"),
         ("- [", "is not a list of augmentation steps \\("),
         ("", "holds None, not a list"),
         ("- !!python/object/apply:os.getcwd []", "is not a list of augmentation steps"),

@@ -222,7 +222,7 @@ def test_a_stream_keeps_to_its_order_and_memory(bank):
 def test_another_schema_is_not_reported_as_damage(bank, monkeypatch):
     monkeypatch.setattr(writer, "SCHEMA", 2)
     fill(bank, range(3))
-    with pytest.raises(CacheError, match="has schema 2, expected 3, as another version wrote it"):
+    with pytest.raises(CacheError, match="has schema 2, expected 3: another version of"):
         bank.known("features.30")
 
 

@@ -214,7 +214,7 @@ def test_features_are_not_confused_with_a_folder_or_a_head(faces_cache):
 def test_settings_are_those_of_the_function(faces_cache, function, kind, given):
     with pytest.raises(TypeError, match=rf"the settings must be {kind}, got 'pool' \(str\)"):
         function(faces_cache, "pool")
-    with pytest.raises(UsageError, match="`model` was given together with .*; set it in there"):
+    with pytest.raises(UsageError, match="`model` was given together with .*; give it as a"):
         function(faces_cache, given, model="x")
 
 

@@ -325,7 +325,7 @@ def test_manifest_with_splits(make_images):
         (
             "path,label,weight\ndata/cat/000.png,x,-1\n",
             UsageError,
-            "'weight' is '-1', expected a number of at least 0, or nothing for 1; correct it$",
+            "'weight' is '-1', .*or an empty cell, which means 1; correct it$",
         ),
         (
             "path,label,split\ndata/cat/000.png,,train\n",

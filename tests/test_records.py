@@ -543,7 +543,7 @@ def test_damaged_weights_are_refused():
 def test_a_model_is_not_its_own_base():
     path = make_model()
     reseal(path, content_of(path) | {"base": "heads/tuned"})
-    with pytest.raises(WeightsError, match="which is fine-tuned itself"):
+    with pytest.raises(WeightsError, match="which is itself fine-tuned"):
         find_model("heads/tuned")
 
 

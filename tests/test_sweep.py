@@ -244,12 +244,12 @@ def test_on_the_command_line(bottleneck, faces_cache):
     asked = ("--cache", faces_cache.root, "--clf", "ridge", "--clf", "centroid")
     done = bottleneck("sweep", *asked, "--C", "auto", "--jobs", 1, "--mlflow", "sqlite:///ml.db")
     assert done.code == 0
-    assert f"{len(C_GRID) + 1} new of {len(C_GRID) + 1} experiments" in done.err
+    assert f"{len(C_GRID) + 1} experiments, {len(C_GRID) + 1} of them new" in done.err
     assert "9 experiments logged to sqlite:///ml.db" in done.err
     assert Path("ml.db").exists()
     assert "centroid" in done.out
     again = bottleneck("sweep", *asked, "--jobs", 1, "--json")
-    assert "0 new of 9 experiments" in again.err
+    assert "9 experiments, 0 of them new" in again.err
     best = json.loads(again.out)[0]
     table = bottleneck("leaderboard", "--json", "--top", 1)
     assert json.loads(table.out) == [best]
@@ -301,7 +301,7 @@ def test_layers_of_two_image_sets_are_not_mixed(small, make_images):
 
 def test_hidden_units_are_not_ignored_beside_a_network(faces_cache, layers):
     wrong = SweepSettings(clfs=(MLP(hidden=32),), hidden=(64,))
-    with pytest.raises(UsageError, match="`hidden` needs the classifier mlp by name"):
+    with pytest.raises(UsageError, match="`hidden` applies only to mlp, given by its name"):
         run_sweep(faces_cache, layers, ExperimentLog(LOG), wrong)
 
 
@@ -311,18 +311,18 @@ def test_hidden_units_are_not_ignored_beside_a_network(faces_cache, layers):
         (("--C", "many"), "--C must be auto alone, or numbers from 1e-10 to 1e+10, got 'many'"),
         (("--C", "auto", "--C", "1"), "--C must be auto alone"),
         (("--C", "0"), "--C must be auto alone, or numbers from 1e-10 to 1e+10, got '0'"),
-        (("--clf", "lda", "--C", "1"), "--C is not for lda; leave it out, or add to --clf"),
+        (("--clf", "lda", "--C", "1"), "--C does not apply to lda; leave it out, or add a"),
         (
             ("--clf", "knn", "--neighbors", "0"),
             "--neighbors must be a whole number of at least 1, got '0'",
         ),
         (
             ("--neighbors", "3"),
-            "--neighbors is not for softmax; leave it out, or add to --clf one that takes it",
+            "--neighbors does not apply to softmax; leave it out, or add a classifier that",
         ),
         (
             ("--hidden", "3"),
-            "--hidden needs the classifier mlp by name; leave it out, or give --clf mlp",
+            "--hidden applies only to mlp, given by its name; leave it out, or give --clf mlp",
         ),
         (("--clf", "smv"), "knn or mlp, got 'smv'; did you mean 'svm'?"),
         (("--jobs", "0"), "--jobs must be at least 1, or -1 for one process per core"),

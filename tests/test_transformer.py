@@ -318,7 +318,7 @@ def test_bad_images_are_counted_and_the_others_kept(paths):
     transformer = BottleneckFeatures(**SMALL)
     sentence = (
         r"2 of 14 images cannot be used, first 'data/cat/bad.png' \(.+\); remove them from the "
-        r"paths, as a transformer returns a row for each$"
+        r"paths, because a transformer returns a row for each$"
     )
     for _ in range(2):
         with pytest.raises(DataError, match=sentence):
@@ -362,7 +362,7 @@ def test_invalid_image_paths_are_refused(paths, given, error, sentence):
         ({"model": "squeezenet1_2"}, UnknownNameError, "did you mean 'squeezenet1_1'"),
         ({"layer": "feature.3"}, UnknownNameError, "no layer 'feature.3'"),
         ({"layer": "all-blocks"}, UsageError, "'all-blocks' of squeezenet1_1 means .+; expec"),
-        ({"layer": ["logits"]}, UsageError, "is no name; expected one: search over layers"),
+        ({"layer": ["logits"]}, UsageError, "is not a string; expected one: search over layers"),
         ({"pool": "mean"}, UnknownNameError, "no pooling 'mean'"),
         ({"pool": "cls"}, UsageError, "layer 'features.3.cat' cannot be pooled by 'cls'"),
         ({"weights": "default"}, WeightsError, "cannot be downloaded"),

@@ -646,7 +646,7 @@ def test_pruning_by_model_layer_age_and_size(tmp_path):
     assert found(keep_bytes=total) == []
     assert found(keep_bytes=total - 50_000) == [("old", "b"), ("old", "a")]
     assert len(found(keep_bytes=0)) == 3
-    with pytest.raises(UsageError, match="no rule for what to remove"):
+    with pytest.raises(UsageError, match="no condition for what to remove"):
         find_prunable(cache)
     with pytest.raises(UnknownNameError, match="no bank of model 'ol'"):
         find_prunable(cache, model="ol")

@@ -198,7 +198,9 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
             f"no file {str(path)!r}; name an augmentation or the path of a .yaml file"
         ) from None
     except OSError as error:
-        raise UsageError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+        raise UsageError(
+            f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions"
+        ) from error
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(
             f"{str(path)!r} is not a list of augmentation steps ({first_line(error)}); {_FORM}"
@@ -218,7 +220,7 @@ def _checked_steps(path: Path, found: Any) -> tuple[_Step, ...]:
     for each in found:
         step = {each: None} if isinstance(each, str) else each
         if not isinstance(step, dict) or len(step) != 1:
-            raise UsageError(f"{str(path)!r} has the step {each!r:.60}; {_FORM}")
+            raise UsageError(f"{str(path)!r} has the invalid step {each!r:.60}; {_FORM}")
         ((name, given),) = step.items()
         if name not in known:
             raise UnknownNameError(

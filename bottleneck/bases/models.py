@@ -84,7 +84,8 @@ class Transform(TransformFacts):
         if changed.keep_aspect and changed.squash:
             raise UsageError(
                 "images cannot be squashed and keep their proportions; give either `squash` or "
-                "`keep_aspect`, and `squash=False` with `keep_aspect` where the weights squash"
+                "`keep_aspect`; if the weights squash by default, give `keep_aspect` with "
+                "`squash=False`"
             )
         if changed.keep_aspect or given.get("squash"):
             changed = replace(changed, resize=crop)

@@ -156,8 +156,8 @@ def find_model(name: str) -> Model:
         record = read_finetuned(name)
         if is_finetuned(record.base) and record.base not in _built_in():
             raise WeightsError(
-                f"the fine-tuned model in {name!r} is based on {record.base!r}, which is "
-                f"fine-tuned itself; fine-tune a model that is not"
+                f"the fine-tuned model in {name!r} is based on {record.base!r}, which is itself "
+                f"fine-tuned; give one that is based on a pretrained model"
             )
         return finetuned_model(name, record, find_model(record.base))
     if Path(name).is_dir():

@@ -67,9 +67,9 @@ class Part:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
-                    f"{str(path)!r} has schema {schema}, expected {SCHEMA}, as another version "
-                    f"wrote it; use another `cache`, or remove the bank and run 'bottleneck "
-                    f"extract' again"
+                    f"{str(path)!r} has schema {schema}, expected {SCHEMA}: another version of "
+                    f"this package wrote it; use another `cache`, or remove the bank and run "
+                    f"'bottleneck extract' again"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(own):
@@ -333,8 +333,8 @@ def errors_of(path: Path) -> Iterator[None]:
                 raise FileNotFoundError(str(path)) from error
             raise DamagedError(path, str(error)) from error
         raise CacheError(
-            f"{str(path)!r} failed ({error.strerror}); check free disk space and permissions, "
-            f"then run the command again: what was committed is kept"
+            f"{str(path)!r} cannot be read or written ({error.strerror}); check free disk space "
+            f"and permissions, then run the command again: what was already stored is kept"
         ) from error
     except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise DamagedError(path, first_line(error)) from error

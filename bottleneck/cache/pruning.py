@@ -95,8 +95,8 @@ def find_prunable(
     """
     if model is None and layer is None and older_than is None and keep_bytes is None:
         raise UsageError(
-            "no rule for what to remove; give `model`, `layer`, `older_than` or `keep_bytes`, "
-            "and `dry_run` to see first what would be removed"
+            "no condition for what to remove; give `model`, `layer`, `older_than` or "
+            "`keep_bytes`; with `dry_run`, nothing is removed, only listed"
         )
     runs = cache.runs(damaged_too=False)
     banks = cache.bank_folders()

@@ -157,7 +157,7 @@ def alone(bank: Bank) -> Iterator[Check]:
         ) from None
     except FileNotFoundError as error:
         raise CacheError(
-            f"{error.filename or 'a part'} vanished while bank {bank.name} was being compacted; "
+            f"{error.filename or 'a part'} disappeared while bank {bank.name} was being compacted; "
             f"run the command again"
         ) from error
     except OSError as error:

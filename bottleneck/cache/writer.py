@@ -54,9 +54,9 @@ def store(values: np.ndarray, dtype: str, layer: str) -> np.ndarray:
     """
     if not np.isfinite(values).all():
         raise FeatureOverflowError(
-            f"layer {layer!r} gives nan or inf; expected finite activations: use "
-            f"`precision=fp32` or bf16 if it was fp16, check the weights, or choose an earlier "
-            f"layer"
+            f"layer {layer!r} gives nan or inf; expected finite activations: if it was computed "
+            f"in fp16, use `precision=fp32` or `precision=bf16`; otherwise check the weights, or "
+            f"choose an earlier layer"
         )
     with np.errstate(over="ignore"):
         stored = values.astype(dtype, copy=False)

@@ -182,7 +182,7 @@ def _print_advice(advice: "Advice") -> None:
         for each in evidence.layers
     ]
     print_table(layers, "layers")
-    less = f"less {advice.clf}"
+    less = f"minus {advice.clf}"
     heads = [
         {"head": each.clf, "accuracy": each.accuracy.value, less: str(each.difference)}
         for each in evidence.heads
@@ -206,7 +206,7 @@ def finetune(
 ) -> Any:
     """Train the top of a base, or all of it, starting from a head; the result is a new base.
 
-    Exits with 1 if images were left out or training diverged; the best network is saved.
+    Exits with 1 if images were left out or training diverged; the best epoch is saved all the same.
     """
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
@@ -261,7 +261,7 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
     scores = done.head.scores
     best = scores["best_epoch"]
     if done.diverged:
-        kept = f"as after epoch {best}" if best else "as before the first"
+        kept = f"of epoch {best}" if best else "from before training"
         note(
             f"warning: the training diverged in epoch {done.diverged}, as its loss was not "
             f"finite; the network {kept} was saved: use a --learning-rate below "

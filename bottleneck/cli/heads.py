@@ -132,7 +132,7 @@ def sweep(
     chosen: SweepFeatures,
     log: options.Log = Path("experiments.sqlite"),
     mlflow: Annotated[
-        str | None, Doc("Also log to MLflow, such as sqlite:///mlflow.db."), Option(metavar="URI")
+        str | None, Doc("Also log to this MLflow URI: sqlite:///mlflow.db."), Option(metavar="URI")
     ] = None,
     jobs: options.Jobs = -1,
     backend: Annotated[str, Doc("joblib backend: loky, threading, multiprocessing, ...")] = "loky",
@@ -162,7 +162,7 @@ def sweep(
     metric = default_metric(found)
     _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
     new = len(experiments.experiments()) - before
-    note(f"{new} new of {len(found)} experiments in {log}; 'bottleneck leaderboard' sorts them")
+    note(f"{len(found)} experiments, {new} of them new, in {log}; see 'bottleneck leaderboard'")
     return found
 
 

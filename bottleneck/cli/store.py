@@ -39,7 +39,7 @@ _SPARE = ("resized", "input", "dtype", "parts", "computed_in", "weights", "model
 
 @add_command("cache ls", "Features", "as_json", "wide")
 def cache_ls(cache: options.CacheFolder = Path("cache")) -> None:
-    """List the banks."""
+    """List the banks: folders of features that were computed in the same way."""
     rows = []
     for bank in bottleneck.Cache(cache).bank_folders():
         try:
@@ -57,7 +57,7 @@ def cache_info(
     bank: Annotated[str, Doc("Name of a bank, or its beginning, such as the model."), ARGUMENT],
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
-    """Show the provenance of banks."""
+    """Show how the features of banks were computed."""
     banks = bottleneck.Cache(cache).find_banks(bank)
     infos = [{"bank": each.name, **_described(each)} for each in banks]
 
@@ -129,7 +129,7 @@ def cache_compact(
     compress: Annotated[Compression | None, Doc("Compression; by default unchanged.")] = None,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
-    """Merge small parts and drop duplicate rows; others can read and write meanwhile."""
+    """Merge small parts and drop duplicate rows; other commands can use the cache meanwhile."""
     from bottleneck.cache import compact_bank
 
     store = _existing(cache)
@@ -143,15 +143,15 @@ def cache_compact(
 
 @add_command("cache prune", "Features", "as_json", "wide")
 def cache_prune(
-    model: Annotated[str | None, Doc("Remove this model or bank."), Option(own=True)] = None,
-    layer: Annotated[str | None, Doc("Remove this layer or alias."), Option(own=True)] = None,
+    model: Annotated[str | None, Doc("Features of this model or bank."), Option(own=True)] = None,
+    layer: Annotated[str | None, Doc("Features of this layer or alias."), Option(own=True)] = None,
     older_than: Annotated[
         Age | None,
-        Doc("Remove what 'extract' has not written or reused for this long: 12h, 30d, 8w."),
+        Doc("Features that 'extract' has not written or reused for this long: 12h, 30d, 8w."),
     ] = None,
     keep_bytes: Annotated[
         ByteSize | None,
-        Doc("Remove the oldest extractions until all banks fit in this size: 500MB, 20GB."),
+        Doc("The oldest features, until all banks fit in this size: 500MB, 20GB."),
         Option("--keep"),
     ] = None,
     imported: Annotated[
@@ -204,7 +204,7 @@ def cache_import(
     settings: ImportSettings,
     table: Annotated[
         Path | None,
-        Doc("Table of a .npy array: CSV path,label[,split][,digest], one row for each row of it."),
+        Doc("CSV for a .npy array: columns path,label[,split][,digest], a row per array row."),
     ] = None,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
@@ -216,8 +216,8 @@ def cache_import(
     if file.suffix.lower() == ".npy":
         if table is None:
             raise UsageError(
-                f"{str(file)!r} is an array without paths and labels; give `table=CSV` with "
-                f"path,label, and `model=NAME`"
+                f"{str(file)!r} is an array without paths and labels; give `table=CSV` with the "
+                f"columns path,label, and `model=NAME`"
             )
         imported = import_array(store, file, table, settings)
     elif settings == plain and table is None:

@@ -104,7 +104,7 @@ def import_array(
     model, layer, axes = settings.model, settings.layer, settings.axes
     if model is None:
         raise UsageError(
-            f"{str(file)!r} does not name the model that computed it; give `model=NAME`"
+            f"{str(file)!r} does not record which model computed it; give `model=NAME`"
         )
     source = _existing("file", file, "an array that np.save wrote")
     rows = _load_array(source)

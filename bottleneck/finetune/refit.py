@@ -62,8 +62,8 @@ def head_without(
     if held & seen_digests(source.model) and not _were_held_out(source.model, images, settings):
         raise UsageError(
             f"some of the validation images were used to train {source.model!r}; give the images, "
-            f"`val_share` and `seed` that it was fine-tuned with, or give with `data` images that "
-            f"have another val folder"
+            f"`val_share` and `seed` that it was fine-tuned with, or give `data` with another val "
+            f"folder"
         )
     held |= {item.digest for item in images.items if item.split == "test"}
     seen, are_all = seen_by(head, images, cache)
@@ -80,7 +80,7 @@ def head_without(
                 f"not fitted on"
             )
         else:
-            remedy = "validate on fewer of its images, see `val_share`, or add images"
+            remedy = "hold out fewer images, such as with a smaller `val_share`, or add images"
         raise DataError(
             f"the head may have been fitted on validation images and cannot be fitted again "
             f"without them ({str(error).partition(';')[0]}); {remedy}"

@@ -177,8 +177,8 @@ def open_start(
         )
     if source.adjustments.get("keep_aspect"):
         raise UsageError(
-            "the head's base takes images of any proportions, which cannot be batched; extract "
-            "without `keep_aspect`, and fit a head on that"
+            "the head was fitted with `keep_aspect`, on images of any proportions, which cannot be "
+            "batched; extract without it, and fit a head on those features"
         )
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, settings.unfreeze, source.layer)

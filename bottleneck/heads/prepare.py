@@ -298,7 +298,7 @@ def _check_classes(targets: Targets, counted: np.ndarray) -> None:
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
         raise DataError(
             f"the training images have {len(targets.classes)} class; a classifier needs at least "
-            f"two: add images of another"
+            f"two: add images of another class"
         )
     members = targets.indicators[counted].sum(axis=0)
     lacking = members == 0

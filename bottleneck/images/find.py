@@ -33,7 +33,7 @@ _Out = TypeVar("_Out")
 
 def _is_text(value: str) -> str:
     if not value or "\0" in value:
-        raise ValueError("a text that is not empty and has no NUL")
+        raise ValueError("a text that is not empty and has no NUL character")
     return value
 
 
@@ -41,7 +41,7 @@ def _weight(value: Any) -> float:
     with suppress(ValueError):
         if 0 <= (weight := float(value)) < inf:
             return weight
-    raise ValueError("a number of at least 0, or nothing for 1")
+    raise ValueError("a number of at least 0, or an empty cell, which means 1")
 
 
 @dataclass(frozen=True, slots=True)

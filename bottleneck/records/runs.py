@@ -316,7 +316,7 @@ def known_source(source: FeatureSource | None) -> FeatureSource:
     """
     if source is None:
         raise DataError(
-            "the head does not record which features it was fitted on; fit it with the source "
-            "that features.provenance gives"
+            "the head does not record which features it was fitted on; fit it with "
+            "bottleneck.fit_head, which records them"
         )
     return source

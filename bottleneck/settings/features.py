@@ -68,7 +68,10 @@ class BaseSettings:
     ] = None
     squash: Annotated[
         bool | None,
-        Doc("Squash the whole image or crop its centre; by default as the weights do."),
+        Doc(
+            "Squash the whole image to the input size instead of cropping its centre; by default "
+            "as the weights do."
+        ),
         Option("--squash/--crop"),
     ] = None
     keep_aspect: Annotated[

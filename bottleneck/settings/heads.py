@@ -89,7 +89,7 @@ class FitSettings(TrainingSettings, MLPSettings):
 
     clf: Annotated[
         values.Classifier,
-        Doc("Classifier; logreg, svm, ridge, knn and mlp also take images of several classes."),
+        Doc("Classifier; logreg, svm, ridge, knn and mlp also take images with several classes."),
     ] = "softmax"
     C: Annotated[
         values.Penalty | None,
@@ -139,7 +139,7 @@ class SweepSettings(TrainingSettings):
     hidden: Annotated[tuple[values.Count, ...], Doc("Hidden units of mlp to try; may repeat.")] = ()
     cv: Annotated[
         values.Folds | None,
-        Doc("Folds of the training images; by default the val images; 5 folds if there are none."),
+        Doc("Number of folds of training images; by default val images are held out, or 5 folds."),
     ] = None
     repeats: Annotated[values.Count, Doc("Number of cross-validations, each with new folds.")] = 1
 
@@ -149,7 +149,9 @@ class AdviseSettings:
     """Settings for measuring what limits a head."""
 
     clf: Annotated[values.Classifier, Doc("Classifier to judge layers with.")] = "softmax"
-    repeats: Annotated[values.Count, Doc("How often subsets and folds are redrawn.")] = 5
+    repeats: Annotated[
+        values.Count, Doc("Number of repetitions, each with new subsets and folds.")
+    ] = 5
     cv: Annotated[values.Folds, Doc("Folds of training images, or blocks of val images.")] = 5
     seed: values.Seed = 0
 
@@ -171,7 +173,8 @@ class RankSettings:
     sort: Annotated[
         str | None,
         Doc(
-            "Metric, like log_loss; by default accuracy, or average_precision for several classes."
+            "Metric to sort by or compare, such as log_loss; by default accuracy, or "
+            "average_precision if images may have several classes."
         ),
         Option(metavar="METRIC"),
     ] = None
@@ -180,20 +183,22 @@ class RankSettings:
         Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
         Option(metavar="KEY=VALUE"),
     ] = ()
-    top: Annotated[values.Count | None, Doc("Show only this many.")] = None
+    top: Annotated[values.Count | None, Doc("Maximum number of experiments to show.")] = None
     compare: Annotated[
         tuple[int, int] | None,
-        Doc("Compare two experiments by number instead, paired over the folds."),
+        Doc("Numbers of two experiments to compare, paired over the folds."),
         Option(metavar="A B"),
     ] = None
 
     def __post_init__(self) -> None:
         if self.compare and (self.where or self.top):
-            raise UsageError("`where` and `top` choose rows of a table; leave `compare` out")
+            raise UsageError(
+                "`where` and `top` cannot be combined with `compare`; leave `compare` out, or them"
+            )
         keys = [text.partition("=")[0] for text in self.where]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise UsageError(
-                f"`where={twice[0]}=` is given twice, and no experiment has both; give one"
+                f"`where={twice[0]}=` is given twice, but an experiment has one value; give one"
             )
 
 
@@ -240,7 +245,7 @@ class FinetuneSettings:
     ] = 10
     batch_size: Annotated[values.Count, Doc("Images in a step, over all devices.")] = 32
     accumulate: Annotated[
-        values.Count, Doc("Compute each step in this many pieces; more need less memory.")
+        values.Count, Doc("Pieces in which each step is computed; more pieces need less memory.")
     ] = 1
     optimizer: Annotated[
         Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
@@ -269,7 +274,7 @@ class FinetuneSettings:
     ] = 0.0
     freeze_batch_norm: Annotated[
         bool,
-        Doc("Keep the mean and variance of batch normalization, or use those of each batch."),
+        Doc("Keep the mean and variance of batch normalization instead of using those of batches."),
         Option("--freeze-batch-norm/--no-freeze-batch-norm"),
     ] = True
     balanced: values.Balanced = False
@@ -282,10 +287,12 @@ class FinetuneSettings:
     ] = "none"
     views: Annotated[
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
-        Doc("Epochs after which augmented views repeat; required for views with `from_cache`."),
+        Doc("Augmented views of each image, one per epoch in turn; required with `from_cache`."),
     ] = None
-    from_cache: Annotated[bool, Doc("Train on cached activations of the layer below.")] = False
-    dtype: Annotated[values.Dtype, Doc("Data type of these cached activations.")] = "float16"
+    from_cache: Annotated[bool, Doc("Train on cached activations of the frozen layers.")] = False
+    dtype: Annotated[
+        values.Dtype, Doc("Data type of the activations that `from_cache` stores.")
+    ] = "float16"
     val_share: Annotated[
         Annotated[float, Field(gt=0, le=0.5)] | None,
         Doc("Fraction of the training images to hold out, where the set has no val images."),
@@ -300,8 +307,8 @@ class FinetuneSettings:
             )
         if self.from_cache and self.augmented and self.views is None:
             raise UsageError(
-                "without a limit, new views in each epoch do not fit in the cache; give "
-                "`views=8` for 8 views of each image, or leave `from_cache` out"
+                "`from_cache` needs to know how many augmented views to store; give `views=8` for "
+                "8 views of each image, or leave `from_cache` out"
             )
 
     @property
