@@ -17,7 +17,6 @@ from bottleneck.labels import Targets, known_labels, unknown_classes
 
 __all__ = [
     "ClassMetrics",
-    "Confusion",
     "Evaluation",
     "Misclassified",
     "UnknownClass",
@@ -124,7 +123,7 @@ class Evaluation:
         """
         return asdict(self)
 
-    def worst_confusions(self, most: int) -> "list[Confusion]":
+    def worst_confusions(self, most: int) -> list[dict[str, Any]]:
         """Return the pairs of classes that were confused most often.
 
         Parameters
@@ -134,17 +133,23 @@ class Evaluation:
 
         Returns
         -------
-        list of Confusion
-            The most frequent first; empty if images may have several classes.
+        list of dict
+            The most frequent first: ``label`` and ``predicted``, the number of ``images`` and their
+            ``share`` of the images of their class. Empty if images may have several classes.
         """
         names = [each.label for each in self.classes]
-        found = [
-            Confusion(names[row], names[column], count, count / sum(counts))
+        found: list[dict[str, Any]] = [
+            {
+                "label": names[row],
+                "predicted": names[column],
+                "images": count,
+                "share": count / sum(counts),
+            }
             for row, counts in enumerate(self.confusion or [])
             for column, count in enumerate(counts)
             if count and column != row
         ]
-        return sorted(found, key=lambda each: (-each.images, -each.share))[:most]
+        return sorted(found, key=lambda each: (-each["images"], -each["share"]))[:most]
 
     def save(self, file: str | Path) -> None:
         """Write the evaluation as JSON, completely or not at all.
@@ -160,26 +165,6 @@ class Evaluation:
             The folder cannot be written.
         """
         atomic_write(Path(file), json.dumps(self.as_dict(), indent=2) + "\n")
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Images of one class that were given another.
-
-    Attributes
-    ----------
-    label, predicted : str
-        Their class, and the one that the head gave them.
-    images : int
-        Number of images.
-    share : float
-        Fraction of the images of their class.
-    """
-
-    label: str
-    predicted: str
-    images: int
-    share: float
 
 
 @dataclass(frozen=True)

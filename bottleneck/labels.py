@@ -15,6 +15,7 @@ __all__ = [
     "SEPARATOR",
     "Targets",
     "carry_several",
+    "classes_in",
     "classes_of",
     "join_classes",
     "known_labels",
@@ -41,6 +42,21 @@ def classes_of(label: str) -> tuple[str, ...]:
     if SEPARATOR not in label:
         return (label,)
     return tuple(filter(None, map(str.strip, label.split(SEPARATOR))))
+
+
+def classes_in(labels: Iterable[str | None]) -> set[str]:
+    """Return all classes that labels name.
+
+    Parameters
+    ----------
+    labels : iterable of str or None
+        Labels of images; None for an image without one.
+
+    Returns
+    -------
+    set of str
+    """
+    return {each for label in set(labels) if label is not None for each in classes_of(label)}
 
 
 def join_classes(classes: Iterable[str]) -> str:

@@ -112,7 +112,8 @@ def load_base(
         raise WeightsError(
             f"{source.model} with weights {base.weights_name!r} is not the base that this head "
             f"was fitted on; expected the weights that were called {source.weights!r} when it was "
-            f"fitted: give them with `weights`, or run 'bottleneck extract' and 'bottleneck fit-head' again"
+            f"fitted: give them with `weights`, or run 'bottleneck extract' and 'bottleneck "
+            f"fit-head' again"
         )
     return base
 

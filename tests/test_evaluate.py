@@ -141,9 +141,9 @@ def test_misclassified_images_of_several_classes():
 def test_the_worst_confusions_come_first():
     confusion = np.array([[5, 2, 0], [3, 1, 2], [0, 0, 9]])
     found = evaluation_of(confusion, ("a", "b", "c"))
-    pairs = [(each.label, each.predicted, each.images) for each in found.worst_confusions(9)]
+    pairs = [tuple(each.values())[:3] for each in found.worst_confusions(9)]
     assert pairs == [("b", "a", 3), ("b", "c", 2), ("a", "b", 2)]
-    assert found.worst_confusions(1)[0].share == 0.5
+    assert found.worst_confusions(1)[0]["share"] == 0.5
     assert replace(found, confusion=None).worst_confusions(9) == []
 
 

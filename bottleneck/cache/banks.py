@@ -320,10 +320,7 @@ class Bank:
         return {}
 
     def rebuild_view_file(self, *, without: Collection[Path] = ()) -> None:
-        """Write ``features.h5``: virtual datasets over all parts, for any HDF5 tool.
-
-        Each layer has ``/features/<layer>``, ``/digest/<layer>`` and ``/view/<layer>``, with one
-        row for each key; its other names are links. Paths of parts are relative to the bank.
+        """Write ``features.h5``: virtual datasets of all parts for other tools, by relative paths.
 
         Parameters
         ----------

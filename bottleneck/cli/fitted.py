@@ -119,7 +119,7 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     labels = [found.label for found in evaluation.classes]
     counts = evaluation.confusion
     if counts and (len(labels) > _MOST_CLASSES or not draw_matrix(labels, counts, _CORNER)):
-        print_table([vars(each) for each in evaluation.worst_confusions(_WORST)], _WORST_TITLE)
+        print_table(evaluation.worst_confusions(_WORST), _WORST_TITLE)
     if unknown := evaluation.unknown_classes:
         listed = some_of(f"{each.label} ({each.images})" for each in unknown)
         note(f"note: images of classes that the head does not know were left out: {listed}")

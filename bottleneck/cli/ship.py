@@ -51,7 +51,7 @@ def predict(
     ] = None,
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
 ) -> None:
-    """Print the class and its probability for each image.
+    """Print the class of each image and the probabilities of all classes.
 
     Features of images that are in the cache are taken from it. Exits with 1 if images had to be
     left out; all others are predicted.

@@ -18,7 +18,7 @@ from bottleneck.cache import Cache, Dataset, hdf5_pieces
 from bottleneck.errors import CacheError, DataError, UsageError, first_line
 from bottleneck.features import vectors
 from bottleneck.files import atomic_file
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageSet, read_saved
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
 __all__ = ["Exchange", "export_features", "read_exported", "slices_of"]
@@ -222,7 +222,7 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
         record = parse_record(json.loads(provenance), ExportRecord)
         columns = [name.removesuffix("s") for name in _TEXTS]
         cells = [dict(zip(columns, row, strict=True)) for row in zip(*texts.values(), strict=True)]
-        images = ImageSet.from_rows(record.selection.image_set, cells)
+        images = ImageSet(record.selection.image_set, read_saved(cells))
         _check_content(record, len(cells), rows)
     except _UNREADABLE as error:
         raise DataError(

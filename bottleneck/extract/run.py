@@ -12,13 +12,7 @@ from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
 from bottleneck.errors import CacheError, DataError, UsageError
-from bottleneck.extract.compute import (
-    Batch,
-    Progress,
-    Remarks,
-    feature_batches,
-    sorted_by_size,
-)
+from bottleneck.extract.compute import Batch, Progress, Remarks, feature_batches, sorted_by_size
 from bottleneck.extract.plan import Plan, Task, find_tasks, plan_extraction
 from bottleneck.extract.store import Target, find_targets
 from bottleneck.images import ImageSet, check_replaceable

@@ -7,7 +7,7 @@ from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, 
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
 from bottleneck.images.summary import ClassSize, Identical, Summary, summarize
-from bottleneck.images.tables import read_manifest
+from bottleneck.images.tables import read_manifest, read_saved
 from bottleneck.records import RejectedImage
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "in_threads",
     "read_file",
     "read_manifest",
+    "read_saved",
     "read_size",
     "replacement_of",
     "summarize",

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from bottleneck.images.layout import Layout, find_files, find_paths
 from bottleneck.images.splits import leave_out_small, split_items
 from bottleneck.images.tables import read_saved, read_table, text_to_save
 from bottleneck.images.walking import existing
-from bottleneck.labels import carry_several, classes_of
+from bottleneck.labels import carry_several, classes_in
 from bottleneck.names import natural_key
 from bottleneck.records import RejectedImage
 
@@ -146,7 +146,7 @@ class ImageSet:
     def _digested(cls, name: str, found: Layout, max_bytes: int, min_images: int = 1) -> Self:
         items, rejected = digest_all(found.items, max_bytes)
         images = cls(name, items, (*found.rejected, *rejected), tuple(found.ignored))
-        lost = _missing(_classes(found.items), images.classes)
+        lost = _missing(classes_in(item.label for item in found.items), images.classes)
         return replace(images, min_images=min_images, lost=lost, notes=tuple(found.notes))
 
     @classmethod
@@ -189,9 +189,8 @@ class ImageSet:
     ) -> Self:
         """Read images without splits: files as given, all in folders and below, and in tables.
 
-        A file with an ending of tables lists images in a column ``path``; labels are optional.
-
-        A file that is given twice is in the set twice.
+        A file with an ending of tables lists images in a column ``path``; labels are optional. A
+        file that is given twice is in the set twice.
 
         Raises
         ------
@@ -208,17 +207,6 @@ class ImageSet:
         return cls._digested(name, found, max_bytes)
 
     @classmethod
-    def from_rows(cls, name: str, rows: Iterable[Mapping[str, str]]) -> Self:
-        """Build a set that has been saved from texts: the attributes of each `ImageItem`.
-
-        Raises
-        ------
-        ValueError
-            There are no rows, a digest is missing, or a value is invalid.
-        """
-        return cls(name, read_saved(rows))
-
-    @classmethod
     def read_csv(cls, file: str | Path) -> Self:
         """Read a set from a file of `write_csv`, without reading the images.
 
@@ -230,7 +218,7 @@ class ImageSet:
         path = Path(file)
         try:
             with path.open(newline="", encoding="utf-8") as stream:
-                return cls.from_rows(path.stem, csv.DictReader(stream))
+                return cls(path.stem, read_saved(csv.DictReader(stream)))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(
                 f"the image set {str(path)!r} cannot be read ({error}); "
@@ -257,7 +245,7 @@ class ImageSet:
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes in the labels, in natural order: 1, 2, 10."""
-        return tuple(sorted(_classes(self.items), key=natural_key))
+        return tuple(sorted(classes_in(item.label for item in self.items), key=natural_key))
 
     @property
     def leaks(self) -> tuple[str, ...]:
@@ -354,11 +342,6 @@ class ImageSet:
         if any(item.split for item in images.items):
             return images
         return images.with_splits(seed=seed)
-
-
-def _classes(items: Iterable[ImageItem]) -> set[str]:
-    labels = {item.label for item in items if item.label is not None}
-    return {each for label in labels for each in classes_of(label)}
 
 
 def _missing(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:

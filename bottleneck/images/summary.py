@@ -10,7 +10,7 @@ from bottleneck.images.find import SPLITS, ImageItem
 from bottleneck.images.kinds import IMAGE_SUFFIXES
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.walking import is_junk
-from bottleneck.labels import classes_of
+from bottleneck.labels import classes_in, classes_of
 from bottleneck.names import natural_key, similar_names
 from bottleneck.records import RejectedImage
 
@@ -253,12 +253,7 @@ def _reason(path: Path) -> str:
 def _not_trained(images: ImageSet) -> dict[str, list[str]]:
     """Return the classes of other splits that no training image has; none without any."""
     own = {
-        split: {
-            label
-            for item in images.items
-            if item.split == split and item.label is not None
-            for label in classes_of(item.label)
-        }
+        split: classes_in(item.label for item in images.items if item.split == split)
         for split in SPLITS
     }
     if not own["train"]:

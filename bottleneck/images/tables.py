@@ -249,7 +249,7 @@ def _notes_on(columns: Sequence[str], rows: Sequence[_Row], split_in: str | None
 
 
 def read_saved(rows: Iterable[Mapping[str, str]]) -> tuple[ImageItem, ...]:
-    """Return the images of a set that was saved, see `ImageSet.from_rows`.
+    """Return the images of a set from texts that `text_to_save` or an export has written.
 
     Parameters
     ----------

@@ -149,9 +149,7 @@ class AdviseSettings:
     """Settings for measuring what limits a head."""
 
     clf: Annotated[values.Classifier, Doc("Classifier to judge layers with.")] = "softmax"
-    repeats: Annotated[
-        values.Count, Doc("Number of repetitions, each with new subsets and folds.")
-    ] = 5
+    repeats: Annotated[values.Count, Doc("Repetitions, each with new subsets and folds.")] = 5
     cv: Annotated[values.Folds, Doc("Folds of training images, or blocks of val images.")] = 5
     seed: values.Seed = 0
 
@@ -192,9 +190,7 @@ class RankSettings:
 
     def __post_init__(self) -> None:
         if self.compare and (self.where or self.top):
-            raise UsageError(
-                "`where` and `top` cannot be combined with `compare`; leave `compare` out, or them"
-            )
+            raise UsageError("`where` and `top` choose rows of the table; leave `compare` out")
         keys = [text.partition("=")[0] for text in self.where]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise UsageError(
@@ -290,9 +286,7 @@ class FinetuneSettings:
         Doc("Augmented views of each image, one per epoch in turn; required with `from_cache`."),
     ] = None
     from_cache: Annotated[bool, Doc("Train on cached activations of the frozen layers.")] = False
-    dtype: Annotated[
-        values.Dtype, Doc("Data type of the activations that `from_cache` stores.")
-    ] = "float16"
+    dtype: Annotated[values.Dtype, Doc("Data type of the stored activations.")] = "float16"
     val_share: Annotated[
         Annotated[float, Field(gt=0, le=0.5)] | None,
         Doc("Fraction of the training images to hold out, where the set has no val images."),
