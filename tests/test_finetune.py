@@ -421,7 +421,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     names = {path.name for path in Path("heads/tuned").iterdir()}
     assert names == {
         "head.json", "head.safetensors", "history.csv",
-        "model.json", "model.safetensors", "seen.txt",
+        "model.json", "model.safetensors", "head-seen.txt", "seen.txt",
     }  # fmt: skip
     columns = "epoch,loss,accuracy,val_loss,val_accuracy,learning_rate,seconds"
     assert Path("heads/tuned/history.csv").read_text().splitlines()[0] == columns

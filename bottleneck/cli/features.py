@@ -54,16 +54,12 @@ def extract(
     found = options.open_images(images, images.data, images.seed)
     with loading():
         _known_model(settings.model)  # an unknown name needs no PyTorch
-        from bottleneck.extract import count_cached, extract_features, forecast_extraction
+        from bottleneck.extract import count_cached, extract_features
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
     notes.note_summary(found)
     notes.note_unlabelled(found, images.data)
     if dry_run:
-        quiet = not (wanted("json") or sys.stderr.isatty())  # a trial is short
-        with progress_shown(quiet=quiet, as_json=True) as progress:
-            forecast = forecast_extraction(found, base, store, settings, progress=progress)
-        _print_forecast(found, forecast)
-        return forecast
+        return _forecast(found, base, store, settings)
     notes.note_replaced_set(found, store)
     try:
         with progress_shown(as_json=True) as progress:
@@ -166,6 +162,22 @@ def augment_preview(
     atomic_write(output, content.getvalue())
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
     show(drawn, lambda: print(f"{views} views by {policy.name!r} drawn to {output}"))
+
+
+def _forecast(
+    images: "bottleneck.ImageSet",
+    base: "bottleneck.FrozenBase",
+    cache: "bottleneck.Cache",
+    settings: bottleneck.ExtractSettings,
+) -> "Forecast":
+    """Try an extraction, and print what it would take."""
+    from bottleneck.extract import forecast_extraction
+
+    quiet = not (wanted("json") or sys.stderr.isatty())  # a trial is short
+    with progress_shown(quiet=quiet, as_json=True) as progress:
+        forecast = forecast_extraction(images, base, cache, settings, progress=progress)
+    _print_forecast(images, forecast)
+    return forecast
 
 
 def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
