@@ -19,6 +19,7 @@ from bottleneck import (
     select_features,
     select_layers,
 )
+from bottleneck.cache import find_prunable
 from bottleneck.errors import BottleneckError, DataError, UnknownNameError, UsageError
 from bottleneck.features import features_of, matching_layers, vectors
 from bottleneck.heads import calibration_error, cross_validate, find_head, fit_rows, head_names
@@ -88,6 +89,9 @@ def test_a_layer_has_the_name_that_was_typed(make_images, extracted_as, asked, s
     assert (found.layer, found.layer_name) == ("features.12.cat", shown)
     assert found == select_features(cache)
     (bank,) = cache.banks()
+    for name in ("last_conv", "penultimate", "features.12", "features.12.cat"):
+        (prunable,) = find_prunable(cache, layer=name)
+        assert prunable.layer == "features.12.cat"
     with h5py.File(bank.view_file) as file:
         for kind in ("features", "digest", "view"):
             for name in ("last_conv", "penultimate", "features.12"):

@@ -68,7 +68,8 @@ def test_the_table(bottleneck):
     append((0.7,) * 5, model="resnet18")
     assert lines(bottleneck("leaderboard").out)[0][:2] == ["number", "model"]
     append((0.7,) * 5, image_set="other")
-    assert lines(bottleneck("leaderboard").out)[0][:3] == ["number", "image_set", "model"]
+    wide = bottleneck("leaderboard", "--wide").out
+    assert lines(wide)[0][:3] == ["number", "image_set", "model"]
 
 
 @pytest.mark.usefixtures("_log")

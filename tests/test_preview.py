@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bottleneck import ImageSet
 from bottleneck.extract import draw_views
@@ -34,6 +35,14 @@ def test_each_letter_is_drawn_or_escaped(name):
     kept = "".join(lines).replace(" ", "")
     assert text.replace(" ", "").startswith(kept)
     assert kept == text.replace(" ", "") or len(lines) == 11
+
+
+def test_a_row_for_each_class_is_drawn(bottleneck, make_images):
+    make_images(**{f"class{number}": 2 for number in range(8)})
+    for options, rows in (((), 8), (("--images", 3), 3)):
+        assert bottleneck("augment-preview", "--augment", "flip", "--views", 1, *options).code == 0
+        with Image.open("augment-preview.png") as sheet:
+            assert sheet.height == 4 + rows * 164
 
 
 def test_classes_whose_letters_no_font_has_differ():

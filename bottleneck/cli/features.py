@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["augment_preview", "extract", "layers", "models"]
 
 _FLOAT16_BYTES = 2
+_FEWEST_DRAWN, _MOST_DRAWN = 6, 24
 _OF_MODELS = ("model", "library", "parameters", "input", "weights", "default_layer", "top_1")
 _MANY_PARTS = 500
 """Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
@@ -143,7 +144,9 @@ def augment_preview(
     augment: Annotated[Augmentation, Doc("Augmentation policy, or a YAML file of one.")],
     images_from: ImageSettings,
     views: Annotated[Count, Doc("Number of views of each image.")] = 8,
-    images: Annotated[Count, Doc("Number of images.")] = 6,
+    images: Annotated[
+        Count | None, Doc("Number of images; by default 6, or one of each class, at most 24.")
+    ] = None,
     output: Annotated[Path, Doc("Picture to write, ending in .png.")] = Path("augment-preview.png"),
 ) -> None:
     """Draw augmented views of some training images, next to the originals."""
@@ -158,7 +161,8 @@ def augment_preview(
 
     policy = find_policy(augment)
     content = io.BytesIO()
-    draw_views(found, augment, views=views, count=images).save(content, "PNG")
+    count = images or min(max(_FEWEST_DRAWN, len(found.classes)), _MOST_DRAWN)
+    draw_views(found, augment, views=views, count=count).save(content, "PNG")
     atomic_write(output, content.getvalue())
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
     show(drawn, lambda: print(f"{views} views by {policy.name!r} drawn to {output}"))
