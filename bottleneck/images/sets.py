@@ -72,13 +72,7 @@ class ImageSet:
         min_images: int = 1,
         nested: bool = False,
     ) -> Self:
-        """Read an image set from a folder, or from a CSV manifest if `source` is a file.
-
-        Raises
-        ------
-        UsageError
-            `nested` is given for a file; else see `from_folder` and `from_manifest`.
-        """
+        """Read an image set from a folder, or from a CSV manifest if `source` is a file."""
         if existing(Path(source)).is_file():
             if nested:
                 raise UsageError("`nested` applies to folders only; leave it out for a table")
@@ -172,10 +166,13 @@ class ImageSet:
         return images.completed(manifest, seed)
 
     @classmethod
-    def from_paths(cls, paths: Sequence[str | Path], *, name: str = "images") -> Self:
+    def from_paths(
+        cls, paths: Sequence[str | Path], *, name: str = "images", exact: bool = False
+    ) -> Self:
         """Read images without splits: files as given, all in folders and below, and in tables.
 
-        A file with an ending of tables lists images in a column ``path``; labels are optional.
+        A file with an ending of tables lists images in a column ``path``; labels are optional. With
+        `exact`, every file is an image, and paths stay as they are.
 
         Raises
         ------
@@ -186,7 +183,7 @@ class ImageSet:
         DataError
             No image is found.
         """
-        found = find_paths(map(Path, paths))
+        found = find_paths(map(Path, paths), exact=exact)
         if not found.items:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         return cls._digested(name, found)
