@@ -147,7 +147,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """
         layer, how = self._find_layer()
         paths = _paths_of(X)
-        images = ImageSet.from_paths(paths)
+        images = ImageSet.from_paths(paths, exact=True)
         _refuse({image.path: image.reason for image in images.rejected}, paths)
         cache, digest_of = Cache(self.cache), {item.path: item.digest for item in images.items}
         bank = cache.bank(self.model, layer.fingerprint)

@@ -409,6 +409,18 @@ def test_bad_arguments():
         fit_rows(X, y).predict(np.zeros((2, 5)))
 
 
+def test_all_small_classes_are_named_with_what_helps():
+    """For a choice of hyperparameters, whatever the classifier; large numbers of folds shrink."""
+    X, _ = problem(2, 3, samples=60)
+    y = np.array(["many"] * 54 + ["2", "10", "1"] + ["few"] * 3)
+    listed = r"3 classes have too few different training images \('1': 1, '2': 1, '10': 1\)"
+    for clf in ("softmax", "svm", "knn", "mlp"):
+        with pytest.raises(DataError, match=f"{listed}, but 2 folds need 2.*`min_images=3`"):
+            fit_rows(X, y, clf)
+    head = fit_rows(X[y != "1"], np.where(y == "few", "few", "many")[y != "1"])
+    assert head.scores["held_out"] == "3 folds"
+
+
 def test_rows_and_labels_must_match():
     X, y = problem(2, 4)
     for features, labels in ((X, y[:5]), (X[:0], y[:0]), (X[:, 0], y)):

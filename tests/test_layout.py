@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, PathMissingError
 from bottleneck.images import ImageSet, summarize
 from bottleneck.images.layout import find_files
 from bottleneck.images.splits import split_in, split_of
@@ -196,7 +196,7 @@ def leads_to_files(path: Path) -> bool:
     return path.is_symlink() and any(names for _, _, names in os.walk(path))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(TREES, st.booleans())
 def test_every_file_ends_in_one_place(tree, nested):
     """An image, a reason why it is none, or a folder that is named: whatever the tree is."""
@@ -361,3 +361,14 @@ def test_class_names_of_both_unicode_forms_are_one_class(make_images):
     images = ImageSet.from_folder("data")
     assert images.classes == (COMPOSED, "dog")
     assert not summarize(images).not_trained
+
+
+def test_exact_paths_are_images_as_they_are(make_images):
+    """Other names of a file, and tables, are only for people who type them."""
+    make_images(DECOMPOSED, cat=1)
+    table = Path("list.csv")
+    table.write_text("path\n")
+    images = ImageSet.from_paths([f"{DECOMPOSED}/cat/000.png", table], exact=True)
+    assert [item.path for item in images.items] == [f"{DECOMPOSED}/cat/000.png", "list.csv"]
+    with pytest.raises(PathMissingError):
+        ImageSet.from_paths([f"{COMPOSED}/cat/000.png"], exact=True)

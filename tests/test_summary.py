@@ -185,6 +185,7 @@ def test_the_number_of_images_that_an_error_names_is_enough(training):
     )
 
 
+@pytest.mark.ci
 def test_commands_treat_small_classes_alike(make_images, bottleneck):
     """One error names all of them, and the command that it names helps; else folds are fewer."""
     make_images(cat=20, dog=20, bird=2, fish=2)

@@ -285,13 +285,15 @@ def _check_classes(folder: _Folder, notes: list[str]) -> None:
     )
 
 
-def find_paths(paths: Iterable[Path]) -> Layout:
+def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Layout:
     """Find the images in files, folders and tables, without splits.
 
     Parameters
     ----------
     paths : iterable of Path
         Files, folders, or tables by their ending.
+    exact : bool
+        Whether every file is an image, and paths stay as they are.
 
     Returns
     -------
@@ -309,7 +311,7 @@ def find_paths(paths: Iterable[Path]) -> Layout:
     ignored: list[str] = []
     rejected: list[RejectedImage] = []
     notes: list[str] = []
-    for path in map(existing, paths):
+    for path in paths if exact else map(existing, paths):
         if not os.path.lexists(path):
             raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
         if path.is_dir():
@@ -317,7 +319,7 @@ def find_paths(paths: Iterable[Path]) -> Layout:
             items += [ImageItem(each.as_posix()) for each in walked.images]
             ignored += walked.ignored
             rejected += walked.rejected
-        elif path.suffix.lower() in _TABLES and path.is_file():
+        elif not exact and path.suffix.lower() in _TABLES and path.is_file():
             items += read_table(path, labels=False, found=True).items
         else:
             items.append(ImageItem(path.as_posix()))

@@ -185,12 +185,17 @@ class ImageSet:
 
     @classmethod
     def from_paths(
-        cls, paths: Sequence[str | Path], *, name: str = "images", max_bytes: int = 0
+        cls,
+        paths: Sequence[str | Path],
+        *,
+        name: str = "images",
+        exact: bool = False,
+        max_bytes: int = 0,
     ) -> Self:
         """Read images without splits: files as given, all in folders and below, and in tables.
 
-        A file with an ending of tables lists images in a column ``path``; labels are optional. A
-        file that is given twice is in the set twice.
+        A file with an ending of tables lists images in a column ``path``; labels are optional. With
+        `exact`, every file is an image, and paths stay as they are. A file may be given twice.
 
         Raises
         ------
@@ -201,7 +206,7 @@ class ImageSet:
         DataError
             No image is found.
         """
-        found = find_paths(map(Path, paths))
+        found = find_paths(map(Path, paths), exact=exact)
         if not found.items:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
         return cls._digested(name, found, max_bytes)
