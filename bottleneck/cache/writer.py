@@ -18,6 +18,7 @@ from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
 from bottleneck.cache.parts import Part, RowIndex, errors_of, part_files
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
+from bottleneck.inputs import check_regular
 
 __all__ = [
     "PART_BYTES",
@@ -311,6 +312,7 @@ def shows(file: Path, parts: Sequence[Path]) -> bool:
         Also False if the file cannot be read.
     """
     try:
+        check_regular(file)
         with h5py.File(file, "r", locking=False) as view:
             return bool(view.attrs["parts"] == _names(parts))
     except (OSError, KeyError):

@@ -22,6 +22,7 @@ from bottleneck.files import atomic_write
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
 from bottleneck.heads.recipes import RECIPES
 from bottleneck.heads.scoring import link_of, log_probabilities
+from bottleneck.inputs import read_regular
 from bottleneck.labels import join_classes
 from bottleneck.records import HeadFacts, HeadRecord, as_dict, facts_of, read_record, write_record
 
@@ -254,7 +255,7 @@ class Head(HeadFacts):
 
 
 def _read_model(file: Path, record: HeadRecord) -> Model:
-    content = file.read_bytes()
+    content = read_regular(file)
     if record.weights_sha256 != hashlib.sha256(content).hexdigest():
         raise ValueError(f"it and {_METADATA_FILE} come from different heads")
     return make_model(record, load(content))

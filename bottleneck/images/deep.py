@@ -77,7 +77,9 @@ def eight_bits(
         found = np.minimum(samples / np.float64(top), 1) * _EIGHT_BITS
         scaled = np.rint(found, out=found).astype(np.uint8)
     elif samples.itemsize <= _SHORT:  # a table of all numbers is faster than arithmetic
-        scaled = _scaled_whole(np.arange(int(most) + 1), int(top))[samples.astype(np.uint16)]
+        scaled = _scaled_whole(np.arange(int(most) + 1), int(top))[
+            samples.astype(np.uint16, copy=False)
+        ]
     else:
         scaled = _scaled_whole(samples, int(top))
     result: np.ndarray = _EIGHT_BITS - scaled if inverted else scaled

@@ -21,6 +21,7 @@ from bottleneck.images.deep import (
 from bottleneck.images.headers import TiffHeader, png_bits, tiff_header
 from bottleneck.images.jpeg import decode_jpeg, with_end
 from bottleneck.images.kinds import reader_of
+from bottleneck.inputs import open_regular
 
 __all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size"]
 
@@ -162,7 +163,7 @@ def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """
     try:
         if isinstance(file, str | Path):
-            with Path(file).open("rb") as stream:
+            with open_regular(Path(file)) as stream:
                 return read_size(stream)
         file.seek(0)
         kind, reader = reader_of(file.read(32))
