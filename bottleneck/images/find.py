@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, TypeAdapter, ValidationErr
 
 from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.images.digests import MAX_BYTES, digest_file, read_checked
-from bottleneck.images.kinds import IMAGE_SUFFIXES, is_image
+from bottleneck.images.kinds import IMAGE_SUFFIXES, check_name, is_image
 from bottleneck.records import Digest, RejectedImage, record, sentence_of
 
 __all__ = [
@@ -329,6 +329,7 @@ def digest_all(
 def _digest(found: ImageItem, max_bytes: int) -> ImageItem | RejectedImage:
     try:
         found.path.encode()
+        check_name(Path(found.path))
         return replace(found, digest=digest_file(Path(found.path), max_bytes))
     except UnicodeEncodeError:
         shown = found.path.encode(errors="replace").decode()
