@@ -240,8 +240,8 @@ def _decode_tiff(data: bytes, reader: Any, max_value: int | None, max_pixels: in
         except OSError:
             if header.compression != _ZSTD:
                 raise
-    turned = _rgb(tiff_samples(data, header, max_value))
-    return Decoded(_upright(turned, header.orientation), header.pages)
+    image, brightest = tiff_samples(data, header, max_value)
+    return Decoded(_upright(_rgb(image), header.orientation), header.pages, brightest)
 
 
 def _with_pillow(opened: Image.Image, header: TiffHeader, max_value: int | None) -> Decoded:
