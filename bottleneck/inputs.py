@@ -3,10 +3,10 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
-__all__ = ["check_regular", "open_regular"]
+__all__ = ["check_regular", "open_regular", "read_regular"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Opening a pipe that nobody writes to would wait for ever, a file never does."""
@@ -33,7 +33,7 @@ def check_regular(path: Path) -> os.stat_result:
     return _regular(path, path.stat())
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
 
     Parameters
@@ -58,6 +58,27 @@ def open_regular(path: Path) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; links are followed.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError
+        As for `open_regular`.
+    """
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _regular(path: Path, found: os.stat_result) -> os.stat_result:

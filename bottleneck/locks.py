@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from bottleneck.inputs import read_regular
+
 __all__ = ["BEAT_SECONDS", "STALE_SECONDS", "Holder", "LockHeldError", "locked"]
 
 BEAT_SECONDS = 5.0
@@ -197,7 +199,7 @@ def _is_same(path: Path, handle: int) -> bool:
 def _read(path: Path) -> Holder | None:
     """Return who holds a lock; None if that is not written there."""
     try:
-        return Holder(**json.loads(path.read_text()))
+        return Holder(**json.loads(read_regular(path)))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
-from bottleneck.errors import BadImageError, DataError
+from bottleneck.errors import BadImageError, DataError, UsageError
+from bottleneck.exchange import import_array
 from bottleneck.images import decode, decode_whole, read_size
 from bottleneck.images.digests import digest_file, digest_of
 from bottleneck.images.kinds import IMAGE_SUFFIXES, is_image, kind_of
@@ -301,7 +302,7 @@ def assert_is_decoded_or_bad(data: bytes, max_value: int | None) -> None:
 DAMAGE = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_damaged_files_are_decoded_or_bad_images(whole, data):
     """Cut off, with bytes changed near the beginning or anywhere; never another exception."""
@@ -315,7 +316,7 @@ def test_damaged_files_are_decoded_or_bad_images(whole, data):
     assert_is_decoded_or_bad(bytes(content), data.draw(st.sampled_from([None, 4095])))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(["", *sorted(PILLOW)]), st.binary(max_size=400))
 def test_random_bytes_are_bad_images(whole, kind, data):
     """On their own, or after a true beginning."""
@@ -358,6 +359,7 @@ def test_images_are_found_by_name_and_content():
     bad = {Path(image.path).name: image.reason for image in images.rejected}
     assert bad["pipe.jpg"] == "not a regular file"
     assert bad["empty.jpg"] == "the file is empty"
+    assert "raw files of cameras cannot be read" in bad["raw.dng"]
     assert sorted(Path(path).name for path in images.ignored) == [
         "model.bin",
         "notes",
@@ -365,7 +367,7 @@ def test_images_are_found_by_name_and_content():
         "pipe",
     ]
     found = {Path(item.path).name for item in images.items}
-    assert found == {*used, "no.jpg", "no.heic", "layers.psd", "raw.dng"}
+    assert found == {*used, "no.jpg", "no.heic", "layers.psd"}
     for name in used:
         assert decode(contents[name]).ndim == 3
 
@@ -479,6 +481,24 @@ def test_a_file_with_an_older_digest_says_so():
     base = FrozenBase("squeezenet1_1", ["features.2"], weights="random", pool="avg", image_size=64)
     with pytest.raises(DataError, match="an earlier version read other pixels from it; extract"):
         extract_features(older, base, "cache")
+
+
+def test_imported_rows_belong_to_files_that_were_read_otherwise():
+    """Whether their table gives no digest, or the SHA-256 of the bytes."""
+    data = DEEP["inverted.tif"][0]
+    Path("a.tif").write_bytes(data)
+    Path("b.png").write_bytes(DEEP["eight.png"][0])
+    np.save("rows.npy", np.ones((2, 3), np.float32))
+    expected = [item.digest for item in ImageSet.from_paths(["a.tif", "b.png"]).items]
+    for digest in ("", plain_digest(data), digest_of(data)):
+        table = f"path,label,split,digest\na.tif,a,train,{digest}\nb.png,b,train,\n"
+        Path("rows.csv").write_text(table)
+        import_array(Cache(f"cache{digest}"), "rows.npy", "rows.csv", model="m")
+        stored = ImageSet.read_csv(f"cache{digest}/sets/rows.csv")
+        assert [item.digest for item in stored.items] == expected
+    Path("rows.csv").write_text(table.replace(digest, "0" * 64))
+    with pytest.raises(UsageError, match="expected the SHA-256"):
+        import_array(Cache("cache"), "rows.npy", "rows.csv", model="m")
 
 
 def test_a_range_is_a_part_of_the_transform_and_a_limit_is_not():

@@ -16,6 +16,7 @@ from bottleneck.errors import (
     first_line,
     reworded,
 )
+from bottleneck.inputs import read_regular
 
 if TYPE_CHECKING:
     import torch
@@ -191,7 +192,7 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_bytes())
+        found = yaml.safe_load(read_regular(path))
         json.dumps(found, allow_nan=False)
     except FileNotFoundError:
         raise PathMissingError(

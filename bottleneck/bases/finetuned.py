@@ -10,6 +10,7 @@ from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transfo
 from bottleneck.errors import WeightsError
 from bottleneck.files import atomic_write
 from bottleneck.folders import restored
+from bottleneck.inputs import read_regular
 from bottleneck.records import ModelFacts, ModelRecord, read_record, write_record
 
 __all__ = [
@@ -176,7 +177,7 @@ def _load(folder: str, sha256: str) -> StateDict:
 
     path = Path(folder) / _WEIGHTS_FILE
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise WeightsError(
             f"the weights {str(path)!r} cannot be read ({error.strerror}); fine-tune again"

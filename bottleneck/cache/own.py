@@ -8,6 +8,7 @@ from pathlib import Path
 from bottleneck.cache.parts import PART_NAME, Part, part_files
 from bottleneck.errors import CacheError, DamagedError
 from bottleneck.files import leftover_of
+from bottleneck.inputs import open_regular, read_regular
 
 __all__ = [
     "INFO_LOCK",
@@ -94,7 +95,7 @@ def is_run(path: Path) -> bool:
 def _is_object(path: Path) -> bool:
     """Return whether a file is an intact JSON object with something in it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and bool(content)
@@ -168,7 +169,7 @@ def _bears(path: Path, *texts: str) -> bool:
     try:
         if not path.is_file():
             return False
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_HEAD_BYTES)
     except FileNotFoundError:
         return False

@@ -14,6 +14,7 @@ from xxhash import xxh3_64
 
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
 from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
+from bottleneck.inputs import check_regular, open_regular
 
 __all__ = ["PART_NAME", "Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
 
@@ -63,7 +64,7 @@ class Part:
             The file has been changed.
         """
         own = path.parent.parent.name.rpartition("-")[2]
-        with errors_of(path), h5py.File(path, "r", locking=False) as file:
+        with errors_of(path), _regular_hdf5(path) as file:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
@@ -146,12 +147,12 @@ class Part:
         found = self.layers[layer]
         if found.offset is None:
             load_filters()
-            with h5py.File(self.path, "r", locking=False) as file:
+            with _regular_hdf5(self.path) as file:
                 data = file[f"features/{layer}"]
                 yield lambda rows, start: data.read_direct(rows, np.s_[start : start + len(rows)])
             return
         begin, width = found.offset, found.width
-        with self.path.open("rb") as plain:
+        with open_regular(self.path) as plain:
 
             def load(rows: np.ndarray, start: int) -> None:
                 plain.seek(begin + start * width)
@@ -169,7 +170,7 @@ class Part:
 
     def check_content(self) -> None:
         """Raise `DamagedError` unless the file's bytes match the hash in its name."""
-        with errors_of(self.path), self.path.open("rb") as file:
+        with errors_of(self.path), open_regular(self.path) as file:
             content = hashlib.file_digest(file, xxh3_64)
         if not content.hexdigest().startswith(self.path.stem.partition("-")[2]):
             raise DamagedError(self.path, "its bytes do not match its name")
@@ -251,6 +252,12 @@ class RowIndex:
         ):
             if low < high:
                 yield part, numbers[low:high] - start, slice(low, high)
+
+
+def _regular_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file, and no pipe, which HDF5 would wait for."""
+    check_regular(path)
+    return h5py.File(path, "r", locking=False)
 
 
 def _beginnings(keys: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bottleneck.cache import layout
 from bottleneck.cache.parts import Part, RowIndex
+from bottleneck.inputs import check_regular
 
 __all__ = ["shows", "view_file_content"]
 
@@ -68,6 +69,7 @@ def shows(file: Path, parts: Collection[Path], aliases: Mapping[str, Sequence[st
         Also False if the file cannot be read.
     """
     try:
+        check_regular(file)
         with h5py.File(file, "r", locking=False) as view:
             return bool(view.attrs["parts"] == _names(parts, aliases))
     except (OSError, KeyError):

@@ -13,6 +13,7 @@ from bottleneck.cli.options import FORMS
 from bottleneck.cli.output import end_with, printed_as
 from bottleneck.errors import BottleneckError, PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check, declared
+from bottleneck.inputs import read_regular
 
 __all__ = ["COMMANDS", "Command", "Config", "add_command", "in_order"]
 
@@ -222,7 +223,7 @@ def _read_config(file: str | None) -> Config:
     if file is None and not path.is_file():
         return Config()
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(read_regular(path).decode())
         if isinstance(tables.get(_GROUP), dict):  # [cache.ls] is the table of `cache ls`
             tables |= {f"{_GROUP} {name}": own for name, own in tables.pop(_GROUP).items()}
         found = Config(path, file)

@@ -162,7 +162,7 @@ def note_decoded(done: "Extraction") -> None:
         white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
         note(
             f"note: the {done.deep_images} images of 16 bits stay below {done.deep_maximum + 1:,} "
-            f"of 65,535, so they look black; if {white} is white, give --max-value {white}"
+            f"of 65,535, and none states its range; if {white} is white, give --max-value {white}"
         )
 
 

@@ -19,6 +19,7 @@ from bottleneck.errors import CacheError, DataError, UsageError, first_line
 from bottleneck.features import vectors
 from bottleneck.files import atomic_file
 from bottleneck.images import ImageSet, read_saved
+from bottleneck.inputs import check_regular, open_regular
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
 __all__ = ["Exchange", "export_features", "read_exported", "slices_of"]
@@ -245,13 +246,14 @@ def _check_content(record: ExportRecord, count: int, rows: np.ndarray) -> None:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+    with open_regular(path) as stream, np.load(stream, allow_pickle=False) as arrays:
         texts = {key: arrays[key].tolist() for key in _TEXTS}
         provenance, seal = (str(arrays[key]) for key in _FACTS)
         return arrays["features"], texts, provenance, seal
 
 
 def _read_hdf5(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
+    check_regular(path)
     with h5py.File(path, "r", locking=False) as file:
         texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
         provenance, seal = (file.attrs[key].decode() for key in _FACTS)

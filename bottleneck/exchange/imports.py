@@ -13,10 +13,16 @@ import numpy as np
 from bottleneck import records
 from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
-from bottleneck.errors import DataError, FeatureOverflowError, PathMissingError, UsageError
+from bottleneck.errors import (
+    BadImageError,
+    DataError,
+    FeatureOverflowError,
+    PathMissingError,
+    UsageError,
+)
 from bottleneck.exchange.formats import Exchange, read_exported, slices_of
 from bottleneck.files import sha256_of
-from bottleneck.images import ImageItem, ImageSet, read_manifest
+from bottleneck.images import ImageItem, ImageSet, digests_of_file, read_manifest
 from bottleneck.settings import ImportSettings
 
 __all__ = ["import_array", "import_features"]
@@ -262,15 +268,15 @@ def _digest(table: Path, item: ImageItem) -> str:
     """Return an image's digest, given or computed from its file; if both exist, they must agree."""
     given = item.digest
     try:
-        found = sha256_of(Path(item.path))
-    except OSError as error:
+        found, plain = digests_of_file(Path(item.path))
+    except BadImageError as error:
         if not given:
             raise PathMissingError(
-                f"{item.path!r} in {str(table)!r} cannot be read ({error.strerror}); correct the "
+                f"{item.path!r} in {str(table)!r} cannot be read ({error}); correct the "
                 f"path, add a column digest, or import rows without images with `by_row`"
             ) from error
-        found = given if re.fullmatch("[0-9a-f]{64}", given) else ""
-    if given and given != found:
+        found = plain = given if re.fullmatch("[0-9a-f]{64}", given) else ""
+    if given and given not in {found, plain}:
         raise UsageError(
             f"{str(table)!r} gives the digest {given!r} for {item.path!r}, expected the SHA-256 "
             f"of that image, 64 hexadecimal digits; correct it, or leave it empty to compute it "

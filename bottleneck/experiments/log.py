@@ -263,10 +263,13 @@ class ExperimentLog:
 
     def _check(self) -> None:
         """Reject another program's file before SQLite opens it and might write to it."""
-        if not self.file.exists() or not self.file.stat().st_size:
+        regular = self.file.is_file()
+        if not self.file.exists() or (regular and not self.file.stat().st_size):
             return
-        with self.file.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
+        header = b""
+        if regular:  # reading a pipe might never end
+            with self.file.open("rb") as file:
+                header = file.read(_HEADER_BYTES)
         # https://www.sqlite.org/fileformat.html#the_database_header
         user_version, application = (
             int.from_bytes(header[place : place + 4], "big") for place in (60, 68)

@@ -19,6 +19,7 @@ from bottleneck.folders import remove_leftovers
 from bottleneck.heads import Head
 from bottleneck.heads.training import State
 from bottleneck.images import ImageSet
+from bottleneck.inputs import check_regular
 from bottleneck.records import Json, Record, read_record, write_record
 from bottleneck.settings import FinetuneSettings
 
@@ -186,6 +187,7 @@ class Checkpoint:
         """
         path = self.folder / _STATE_FILE
         try:
+            check_regular(path)
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()[_FACTS])
                 names = file.keys()

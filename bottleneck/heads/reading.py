@@ -11,6 +11,7 @@ from safetensors.numpy import load
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
 from bottleneck.heads.names import METADATA_FILE
 from bottleneck.heads.recipes import RECIPES
+from bottleneck.inputs import read_regular
 from bottleneck.records import HeadRecord
 
 __all__ = ["contradiction", "read_model", "read_seen"]
@@ -35,7 +36,7 @@ def read_model(file: Path, record: HeadRecord) -> Model:
     OSError, ValueError, KeyError, SafetensorError
         The file cannot be read, or does not belong to the record.
     """
-    content = file.read_bytes()
+    content = read_regular(file)
     if record.weights_sha256 != hashlib.sha256(content).hexdigest():
         raise ValueError(f"it and {METADATA_FILE} come from different heads")
     return make_model(record, load(content))
@@ -64,7 +65,7 @@ def read_seen(file: Path, record: HeadRecord) -> frozenset[str] | None:
     if record.seen_sha256 is None or not file.is_file():
         return None
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
     except OSError as error:
         raise HeadRecord.refusal(file, error) from error
     if record.seen_sha256 != hashlib.sha256(content).hexdigest():

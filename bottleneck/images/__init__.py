@@ -2,6 +2,7 @@
 
 from bottleneck.images.alike import NearDuplicates, find_near_duplicates
 from bottleneck.images.changes import check_replaceable, replacement_of
+from bottleneck.images.digests import digests_of_file
 from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
 from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, read_size
 from bottleneck.images.sets import ImageSet
@@ -24,6 +25,7 @@ __all__ = [
     "check_replaceable",
     "decode",
     "decode_whole",
+    "digests_of_file",
     "find_near_duplicates",
     "in_threads",
     "read_file",

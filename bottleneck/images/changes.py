@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bottleneck.errors import DataError, UsageError
 from bottleneck.images.sets import ImageSet
+from bottleneck.inputs import open_regular
 
 __all__ = ["Replacement", "check_replaceable", "replacement_of"]
 
@@ -49,7 +50,7 @@ def check_replaceable(file: Path) -> None:
         There is a file that is no image set.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             beginning = stream.read(2**10).strip(b"\0")
     except FileNotFoundError:
         return

@@ -77,7 +77,9 @@ def eight_bits(
         found = np.minimum(samples / np.float64(top), 1) * _EIGHT_BITS
         scaled = np.rint(found, out=found).astype(np.uint8)
     elif samples.itemsize <= _SHORT:  # a table of all numbers is faster than arithmetic
-        scaled = _scaled_whole(np.arange(int(most) + 1), int(top))[samples.astype(np.uint16)]
+        scaled = _scaled_whole(np.arange(int(most) + 1), int(top))[
+            samples.astype(np.uint16, copy=False)
+        ]
     else:
         scaled = _scaled_whole(samples, int(top))
     result: np.ndarray = _EIGHT_BITS - scaled if inverted else scaled
@@ -126,7 +128,9 @@ def image_of(samples: np.ndarray, extra: int = _UNASSOCIATED, *, cmyk: bool = Fa
     return Image.merge(mode, bands) if len(bands) > 1 else bands[0]
 
 
-def tiff_samples(data: bytes, header: TiffHeader, max_value: int | None) -> Image.Image:
+def tiff_samples(
+    data: bytes, header: TiffHeader, max_value: int | None
+) -> tuple[Image.Image, int | None]:
     """Decode the first page of a TIFF file with tifffile.
 
     Parameters
@@ -140,8 +144,10 @@ def tiff_samples(data: bytes, header: TiffHeader, max_value: int | None) -> Imag
 
     Returns
     -------
-    PIL.Image.Image
+    image : PIL.Image.Image
         As stored, not turned upright.
+    brightest : int or None
+        The largest of samples of 16 bits without a stated range; None for all others.
 
     Raises
     ------
@@ -179,8 +185,12 @@ def tiff_samples(data: bytes, header: TiffHeader, max_value: int | None) -> Imag
             f"kind of file; convert it to RGB"
         )
     if header.photometric == _PALETTE:
-        return image_of(np.moveaxis(np.asarray(colormap) >> 8, 0, -1)[samples].astype(np.uint8))
-    return image_of(_scaled(samples, header, max_value), extra, cmyk=header.photometric == _CMYK)
+        coloured = np.moveaxis(np.asarray(colormap) >> 8, 0, -1)[samples].astype(np.uint8)
+        return image_of(coloured), None
+    scaled = image_of(_scaled(samples, header, max_value), extra, cmyk=header.photometric == _CMYK)
+    unknown = max_value is None and header.top is None and samples.dtype.kind == "u"
+    told = unknown and samples.itemsize == _SHORT and samples.size
+    return scaled, int(samples.max()) if told else None
 
 
 def _page_samples(page: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from bottleneck.images.headers import png_bits, tiff_header
 from bottleneck.images.kinds import HEAD, kind_of
 from bottleneck.inputs import open_regular
 
-__all__ = ["MAX_BYTES", "digest_file", "digest_of", "read_checked"]
+__all__ = ["MAX_BYTES", "digest_file", "digest_of", "digests_of_file", "read_checked"]
 
 MAX_BYTES = 10**9
 """Size of the largest image file that is read by default."""
@@ -40,11 +40,32 @@ def digest_file(path: Path, max_bytes: int = MAX_BYTES) -> str:
         The file is not a regular one, is empty or larger than `max_bytes`, or cannot be read; the
         message is the reason.
     """
+    return digests_of_file(path, max_bytes)[0]
+
+
+def digests_of_file(path: Path, max_bytes: int = MAX_BYTES) -> tuple[str, str]:
+    """Return the digest of an image file, and the SHA-256 of its bytes, which is usually the same.
+
+    Parameters
+    ----------
+    path, max_bytes
+        As for `digest_file`.
+
+    Returns
+    -------
+    (str, str)
+        64 hexadecimal digits each.
+
+    Raises
+    ------
+    BadImageError
+        As for `digest_file`.
+    """
     try:
         with open_regular(path) as file:
             _check_size(file, max_bytes)
-            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-            return _tagged(digest.hexdigest(), file)
+            plain = hashlib.file_digest(file, "sha256").hexdigest()
+            return _tagged(plain, file), plain
     except OSError as error:
         raise BadImageError(error.strerror or str(error)) from error
 

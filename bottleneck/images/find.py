@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from bottleneck.errors import BadImageError
 from bottleneck.images.digests import MAX_BYTES, digest_file, read_checked
+from bottleneck.images.kinds import check_name
 from bottleneck.records import Digest, RejectedImage, record
 
 __all__ = [
@@ -174,6 +175,7 @@ def digest_all(
 def _digest(found: ImageItem, max_bytes: int) -> ImageItem | RejectedImage:
     try:
         found.path.encode()
+        check_name(Path(found.path))
         return replace(found, digest=digest_file(Path(found.path), max_bytes))
     except UnicodeEncodeError:
         return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")

@@ -8,17 +8,19 @@ from typing import Any
 from bottleneck.errors import BadImageError, MissingExtraError, import_extra
 from bottleneck.inputs import open_regular
 
-__all__ = ["HEAD", "IMAGE_SUFFIXES", "is_image", "kind_of", "reader_of"]
+__all__ = ["HEAD", "IMAGE_SUFFIXES", "check_name", "is_image", "kind_of", "reader_of"]
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"}
 )
 """Endings of the formats that can be read."""
-_OTHER_SUFFIXES = frozenset(
-    {".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dcm"}
-    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+_RAW_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef"}
 )
+_OTHER_SUFFIXES = _RAW_SUFFIXES | {
+    *(".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dcm")
+}
 """Endings of images that cannot be read: they are listed, rather than taken for other files."""
 HEAD = 32
 """Bytes that show an image's format."""
@@ -98,6 +100,23 @@ def is_image(path: Path) -> bool:
     except OSError:
         return False
     return suffix in _OTHER_SUFFIXES or kind_of(head) is not None
+
+
+def check_name(path: Path) -> None:
+    """Refuse the raw files of cameras, whose content looks like that of a TIFF of a small preview.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    BadImageError
+        The file has the ending of a raw file.
+    """
+    if path.suffix.lower() in _RAW_SUFFIXES:
+        raise BadImageError("raw files of cameras cannot be read; convert it to TIFF or JPEG")
 
 
 def reader_of(data: bytes) -> tuple[str, Any]:

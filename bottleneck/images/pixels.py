@@ -21,6 +21,7 @@ from bottleneck.images.deep import (
 from bottleneck.images.headers import TiffHeader, png_bits, tiff_header
 from bottleneck.images.jpeg import decode_jpeg, with_end
 from bottleneck.images.kinds import reader_of
+from bottleneck.inputs import open_regular
 
 __all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size"]
 
@@ -162,7 +163,7 @@ def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """
     try:
         if isinstance(file, str | Path):
-            with Path(file).open("rb") as stream:
+            with open_regular(Path(file)) as stream:
                 return read_size(stream)
         file.seek(0)
         kind, reader = reader_of(file.read(32))
@@ -239,8 +240,8 @@ def _decode_tiff(data: bytes, reader: Any, max_value: int | None, max_pixels: in
         except OSError:
             if header.compression != _ZSTD:
                 raise
-    turned = _rgb(tiff_samples(data, header, max_value))
-    return Decoded(_upright(turned, header.orientation), header.pages)
+    image, brightest = tiff_samples(data, header, max_value)
+    return Decoded(_upright(_rgb(image), header.orientation), header.pages, brightest)
 
 
 def _with_pillow(opened: Image.Image, header: TiffHeader, max_value: int | None) -> Decoded:

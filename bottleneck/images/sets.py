@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from bottleneck.images.layout import Layout, find_files, find_paths
 from bottleneck.images.splits import leave_out_small, split_items
 from bottleneck.images.tables import read_saved, read_table, text_to_save
 from bottleneck.images.walking import existing
+from bottleneck.inputs import open_regular
 from bottleneck.labels import carry_several, classes_in
 from bottleneck.names import natural_key
 from bottleneck.records import RejectedImage
@@ -222,7 +224,7 @@ class ImageSet:
         """
         path = Path(file)
         try:
-            with path.open(newline="", encoding="utf-8") as stream:
+            with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
                 return cls(path.stem, read_saved(csv.DictReader(stream)))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(

@@ -14,6 +14,7 @@ from bottleneck.errors import DataError, PathMissingError, UsageError
 from bottleneck.images.find import ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
+from bottleneck.inputs import read_regular
 from bottleneck.names import normal_name
 from bottleneck.records import sentence_of
 
@@ -131,8 +132,7 @@ def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> T
 def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
     """Return the columns and the rows that are not empty, all without blanks around cells."""
     try:
-        with manifest.open(newline="", encoding="utf-8-sig") as stream:
-            text = stream.read()
+        text = read_regular(manifest).decode("utf-8-sig")
         start = 0
         if text[:4].lower() == "sep=":  # Excel's own first line
             start = len(text) - len(text.partition("\n")[2])
