@@ -22,6 +22,7 @@ from bottleneck.cli import features, fitted, heads, other, store  # noqa: F401
 from bottleneck.cli.command import COMMANDS, Command, in_order
 from bottleneck.cli.options import completer
 from bottleneck.cli.output import stop
+from bottleneck.cli.streams import open_streams
 from bottleneck.errors import first_line, is_out_of_memory
 from bottleneck.fields import Declared, expected
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 2 for invalid usage and 1 for failed work, without a traceback.
 
     SIGINT and SIGTERM end it with 130 and 143, after pending writes are done; outside the main
-    thread, signals are left alone.
+    thread, signals are left alone. If whoever reads its output stops, it ends with 141.
 
     Parameters
     ----------
@@ -51,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     SystemExit
         The command has failed, or was stopped by a signal; its code is the exit status.
     """
+    with open_streams():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    """Run a command, and tell errors of the system in one sentence."""
     try:
         with _signals_end_it():
             app(None if arguments is None else list(arguments))

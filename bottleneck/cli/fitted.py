@@ -15,6 +15,7 @@ import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_list, print_table, progress_shown, show
+from bottleneck.cli.streams import csv_printer
 from bottleneck.errors import UsageError
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import EvaluateSettings, LayerSettings
@@ -272,6 +273,7 @@ def predict(
     head: options.HeadName = None,
     heads: options.HeadsFolder = Path("heads"),
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
+    spreadsheet_safe: options.SpreadsheetSafe = False,
 ) -> None:
     """Print the class and its probability for each image.
 
@@ -288,22 +290,27 @@ def predict(
     notes.note_image_set(found)
     with progress_shown(quiet=not sys.stderr.isatty() or sys.stdout.isatty()) as progress:
         results = predict_images(fitted, found, settings, base=base, progress=progress)
-        rejected = _print_predictions(fitted.classes, results, as_json=as_json)
+        form = {"as_json": as_json, "spreadsheet_safe": spreadsheet_safe}
+        rejected = _print_predictions(fitted.classes, results, **form)
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
 
 
 def _print_predictions(
-    classes: Sequence[str], results: "Iterable[Prediction | RejectedImage]", *, as_json: bool
+    classes: Sequence[str],
+    results: "Iterable[Prediction | RejectedImage]",
+    *,
+    as_json: bool,
+    spreadsheet_safe: bool,
 ) -> "list[RejectedImage]":
     """Print each prediction as soon as it is made; return the images without one."""
     from bottleneck.images import RejectedImage
 
     rejected = []
-    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write = csv_printer(safe=spreadsheet_safe, quoting=csv.QUOTE_NONNUMERIC)
     if not as_json:
-        table.writerow(["path", "class", *(f"p({label})" for label in classes)])
+        write(["path", "class", *(f"p({label})" for label in classes)])
     for result in results:
         row: dict[str, Any] = {"path": result.path}
         if isinstance(result, RejectedImage):
@@ -315,5 +322,5 @@ def _print_predictions(
             print(json.dumps(row))
         elif "class" in row:
             shares = (round(share, 6) for share in row["probabilities"].values())
-            table.writerow([row["path"], row["class"], *shares])
+            write([row["path"], row["class"], *shares])
     return rejected

@@ -1,6 +1,6 @@
 """Output: results on standard output, notes and progress on standard error."""
 
-import csv
+import io
 import json
 import sys
 import time
@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import Any
+
+from bottleneck.cli.streams import csv_printer, escaped, terminal_of
 
 __all__ = [
     "loading",
@@ -124,7 +126,9 @@ def print_list(facts: Mapping[str, str]) -> None:
         print(f"{name.ljust(width)}  {fact}")
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
+def print_table(
+    rows: Sequence[Mapping[str, Any]], title: str = "", *, spreadsheet_safe: bool = False
+) -> None:
     """Print rows as a table, as Markdown, as CSV or as JSON.
 
     Parameters
@@ -133,6 +137,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
         The first has all columns; a missing value is shown as "-".
     title : str
         Title above a text table.
+    spreadsheet_safe : bool
+        Whether cells of CSV that look like formulas are made harmless.
     """
     columns = list(rows[0]) if rows else []
     cells = [[_text(row.get(column)) for column in columns] for row in rows]
@@ -142,8 +148,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> None:
     if wanted("json"):
         print(json.dumps(rows, indent=2))
     elif wanted("csv"):
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+        write = csv_printer(safe=spreadsheet_safe)
+        for each in [columns, *(row.values() for row in rows)] if rows else []:
+            write(each)
     elif wanted("markdown"):
         for line in (columns, ["---:" if number else "---" for number in right], *cells):
             print(f"| {' | '.join(line)} |")
@@ -163,7 +170,7 @@ def loading() -> Any:
         return nullcontext()
     from rich.console import Console
 
-    return Console(stderr=True).status("loading PyTorch")
+    return Console(file=terminal_of(sys.stderr)).status("loading PyTorch")
 
 
 @contextmanager
@@ -218,9 +225,13 @@ def _draw(title: str, columns: list[str], cells: list[list[str]], right: list[bo
     from rich.console import Console
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
+    terminal, stdout = sys.stdout.isatty(), terminal_of(sys.stdout)
+    if terminal:  # styles are sent as they are, so that names are escaped here
+        title, cells = escaped(title), [[_one_line(cell) for cell in row] for row in cells]
+        columns = list(map(_one_line, columns))
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
-    console = Console(force_terminal=terminal, **plain)
+    drawn = io.StringIO()  # Rich would end the process where nobody reads standard output
+    console = Console(file=drawn, force_terminal=terminal, **plain)
     room = console.width - _GAP * (len(columns) - 1) if terminal else _UNLIMITED
     widths = _fitting([columns, *cells], room)
     if sum(widths) > room:
@@ -234,10 +245,13 @@ def _draw(title: str, columns: list[str], cells: list[list[str]], right: list[bo
         table.add_column(column, justify="right" if number else "left", width=size)
     for row in cells:
         table.add_row(*row)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().split("\n")[:-1]:
-        print(line.rstrip())
+    console.print(table)
+    for line in drawn.getvalue().split("\n")[:-1]:
+        print(line.rstrip(), file=stdout)
+
+
+def _one_line(text: str) -> str:
+    return escaped(text).replace("\n", "\\n")
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[int]:
@@ -280,7 +294,9 @@ def _bar(unit: str) -> Iterator[_Show]:
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[counts]}"),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(file=terminal_of(sys.stderr))
+    # Rich would print results on standard error, too, which is the only terminal in `> FILE`.
+    with progress.Progress(*columns, console=console, redirect_stdout=False) as bar:
         tasks: dict[str, progress.TaskID] = {}
 
         def show(stage: str, done: int, total: int, rate: float, **counts: int) -> None:
