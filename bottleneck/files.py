@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from bottleneck.inputs import open_regular
+
 __all__ = [
     "SparseFile",
     "atomic_file",
@@ -198,7 +200,8 @@ def read_json(path: Path) -> dict[str, Any]:
         The file cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = json.loads(file.read().decode())
         if not isinstance(content, dict) or content.pop("sha256", None) != _seal(content):
             raise ValueError("its content does not match its digest")
     except RecursionError:
@@ -228,7 +231,7 @@ def sha256_of(path: Path) -> str:
     OSError
         The file cannot be read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

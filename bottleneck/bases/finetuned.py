@@ -1,14 +1,17 @@
 """Fine-tuned models: a folder with all weights and a record."""
 
 import hashlib
+import os
+import re
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
-from bottleneck.errors import WeightsError
+from bottleneck.errors import WeightsError, first_line, reworded
 from bottleneck.files import atomic_write
+from bottleneck.inputs import open_regular
 from bottleneck.records import ModelFacts, ModelRecord, read_record, write_record
 
 __all__ = [
@@ -41,7 +44,7 @@ def is_finetuned(folder: str | Path) -> bool:
     bool
         True if it is a folder with ``model.json``.
     """
-    return (Path(folder) / _RECORD_FILE).is_file()
+    return os.path.isfile(os.path.join(folder, _RECORD_FILE))  # noqa: PTH113, PTH118 - of any text
 
 
 def write_finetuned(
@@ -127,11 +130,23 @@ def seen_digests(model: str) -> frozenset[str]:
     frozenset of str
         SHA-256 of the images that it was trained or validated on; empty unless it is a fine-tuned
         model.
+
+    Raises
+    ------
+    WeightsError
+        The list is damaged.
     """
     path = Path(model) / _SEEN_FILE
-    if not is_finetuned(model) or not path.is_file():
+    if not is_finetuned(model) or not path.exists():
         return frozenset()
-    return frozenset(path.read_text().split())
+    try:
+        with open_regular(path) as file:
+            text = file.read().decode("ascii")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{str(path)!r} cannot be read ({error}); fine-tune again") from error
+    if not re.fullmatch("(?:[0-9a-f]{64}\\s+)*", text):
+        raise WeightsError(f"{str(path)!r} is damaged, expected digests; fine-tune again")
+    return frozenset(text.split())
 
 
 def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
@@ -169,7 +184,8 @@ def _load(folder: str, sha256: str) -> StateDict:
 
     path = Path(folder) / _WEIGHTS_FILE
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
         raise WeightsError(
             f"the weights {str(path)!r} cannot be read ({error.strerror}); fine-tune again"
@@ -179,4 +195,6 @@ def _load(folder: str, sha256: str) -> StateDict:
             f"{_WEIGHTS_FILE} and {_RECORD_FILE} in {folder!r} do not belong together; fine-tune "
             f"again"
         )
-    return load(content)
+    damaged = f"the weights {str(path)!r} cannot be read"
+    with reworded(lambda error: WeightsError(f"{damaged} ({first_line(error)}); fine-tune again")):
+        return load(content)

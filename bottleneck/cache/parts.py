@@ -8,12 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import h5py
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
-from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
+from bottleneck.cache.layout import (
+    SCHEMA,
+    Layer,
+    block_rows,
+    checksums,
+    load_filters,
+    seal_of,
+)
+from bottleneck.cache.plain import dataset_of, open_hdf5
+from bottleneck.errors import (
+    BottleneckError,
+    CacheError,
+    DamagedError,
+    first_line,
+    is_out_of_memory,
+)
+from bottleneck.inputs import open_regular
 
 __all__ = ["Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
 
@@ -63,7 +77,7 @@ class Part:
             The file has been changed.
         """
         own = path.parent.parent.name.rpartition("-")[2]
-        with errors_of(path), h5py.File(path, "r", locking=False) as file:
+        with errors_of(path), open_hdf5(path) as file:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
@@ -78,9 +92,12 @@ class Part:
                     f"the folders of banks"
                 )
             layers = {name: Layer.of(file, name) for name in file["features"]}
-            part = cls(
-                path, file["digest"][:], file["view"][:], layers, file.attrs["compress"].decode()
-            )
+            digests, views = (dataset_of(file, key)[:] for key in ("digest", "view"))
+            if digests.shape != (*views.shape, _KEY_BYTES - 2):
+                raise DamagedError(path, "its keys do not have the shape of keys")
+            if {each.shape[0] for each in layers.values()} - {len(views)}:
+                raise DamagedError(path, f"its layers do not have {len(views)} rows each")
+            part = cls(path, digests, views, layers, file.attrs["compress"].decode())
             seal = seal_of(fingerprint, layers, part.digests, part.views)
             if seal != file.attrs["seal"].decode():
                 raise DamagedError(path, "its keys do not match their digest")
@@ -145,7 +162,7 @@ class Part:
         found = self.layers[layer]
         if found.offset is None:
             load_filters()
-            with h5py.File(self.path, "r", locking=False) as file:
+            with open_hdf5(self.path) as file:
                 data = file[f"features/{layer}"]
                 yield lambda rows, start: data.read_direct(rows, np.s_[start : start + len(rows)])
             return
@@ -168,7 +185,7 @@ class Part:
 
     def check_content(self) -> None:
         """Raise `DamagedError` unless the file's bytes match the hash in its name."""
-        with errors_of(self.path), self.path.open("rb") as file:
+        with errors_of(self.path), open_regular(self.path) as file:
             content = hashlib.file_digest(file, xxh3_64)
         if not content.hexdigest().startswith(self.path.stem.partition("-")[2]):
             raise DamagedError(self.path, "its bytes do not match its name")
@@ -280,7 +297,7 @@ def as_slice(places: np.ndarray) -> slice | np.ndarray:
 
 
 def part_files(folder: Path) -> list[Path]:
-    """Return the parts in a folder, oldest first, ignoring files with other names.
+    """Return the parts in a folder, oldest first, ignoring folders and files with other names.
 
     Parameters
     ----------
@@ -290,7 +307,8 @@ def part_files(folder: Path) -> list[Path]:
     -------
     list of Path
     """
-    found = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
+    named = [path for path in folder.glob("*.h5") if _PART_NAME.fullmatch(path.name)]
+    found = [path for path in named if path.is_file()]
     return sorted(found, key=lambda path: (len(path.name), path.name))  # of six digits or more
 
 
@@ -322,5 +340,7 @@ def errors_of(path: Path) -> Iterator[None]:
             f"{str(path)!r} failed ({error.strerror}); check free disk space and permissions, "
             f"then run the command again: what was committed is kept"
         ) from error
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # damaged bytes make HDF5 raise whatever it meets
+        if is_out_of_memory(error):
+            raise
         raise DamagedError(path, first_line(error)) from error

@@ -18,6 +18,7 @@ from bottleneck.finetune.loop import Training
 from bottleneck.heads import Head
 from bottleneck.heads.training import State
 from bottleneck.images import ImageSet
+from bottleneck.inputs import check_regular
 from bottleneck.records import Json, Record, read_record, write_record
 from bottleneck.settings import FinetuneSettings
 
@@ -183,6 +184,7 @@ class Checkpoint:
         """
         path = self.folder / _STATE_FILE
         try:
+            check_regular(path)
             with safe_open(path, "pt") as file:
                 facts = json.loads(file.metadata()[_FACTS])
                 names = file.keys()

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.files import atomic_write
+from bottleneck.files import atomic_write, sha256_of
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
 from bottleneck.heads.recipes import RECIPES
 from bottleneck.heads.scoring import link_of, log_probabilities
@@ -72,13 +72,15 @@ class Head(HeadFacts):
         ------
         UsageError
             The number of features differs from that of the features the head was fitted on.
+        DataError
+            A score is not finite.
         """
         if X.ndim != 2 or X.shape[1] != self.model.n_features:  # noqa: PLR2004 - rows and columns
             raise UsageError(
                 f"features of shape {X.shape} do not fit this head; expected "
                 f"(n, {self.model.n_features}): give features of the layer that it was fitted on"
             )
-        return self.model.scores(X)
+        return self.model.finite_scores(X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`.
@@ -254,10 +256,9 @@ class Head(HeadFacts):
 
 
 def _read_model(file: Path, record: HeadRecord) -> Model:
-    content = file.read_bytes()
-    if record.weights_sha256 != hashlib.sha256(content).hexdigest():
+    if record.weights_sha256 != sha256_of(file):
         raise ValueError(f"it and {_METADATA_FILE} come from different heads")
-    return make_model(record, load(content))
+    return make_model(record, load(file.read_bytes()))
 
 
 def _contradiction(record: HeadRecord) -> str:

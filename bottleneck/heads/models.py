@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 import numpy as np
 
+from bottleneck.errors import DataError
 from bottleneck.records import HeadRecord
 
 __all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"]
@@ -61,6 +62,33 @@ class Model(ABC):
         np.ndarray
             Shape (n, k), also for two classes.
         """
+
+    def finite_scores(self, X: np.ndarray) -> np.ndarray:
+        """Return `scores`, if all are finite.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Features, shape (n, d).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n, k).
+
+        Raises
+        ------
+        DataError
+            A score is nan or inf, as the features are, or they or the weights are too large.
+        """
+        with np.errstate(all="ignore"):
+            found = self.scores(X)
+        if not np.isfinite(found).all():
+            raise DataError(
+                "the head gives scores that are nan or inf; expected finite features of the layer "
+                "that it was fitted on: check them, or fit the head again"
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False)

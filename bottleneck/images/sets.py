@@ -22,6 +22,7 @@ from bottleneck.images.find import (
     read_manifest,
     walk,
 )
+from bottleneck.inputs import open_regular
 from bottleneck.labels import carry_several, classes_of, rarest_classes
 from bottleneck.records import RejectedImage, sentence_of
 
@@ -189,7 +190,7 @@ class ImageSet:
         """
         path = Path(file)
         try:
-            with path.open(newline="", encoding="utf-8") as stream:
+            with io.TextIOWrapper(open_regular(path), "utf-8", newline="") as stream:
                 return cls.from_rows(path.stem, csv.DictReader(stream))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(
