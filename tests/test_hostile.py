@@ -458,7 +458,7 @@ READERS = {
 }
 QUICK = [name for name in READERS if name not in {"model.json", "export's record", "export, npz"}]
 COUNTED: dict[str, int] = {}
-CASES = 23_000
+CASES = 24_000
 
 
 def cases_of(reader: Reader, path: Path) -> Cases:
@@ -652,3 +652,49 @@ def test_sample_weights_of_any_size_are_used_or_refused(clf):
             UsageError, match="sample weights are from .*; expected 0, or from 1e-09"
         ):
             fit_rows(rows, labels, clf, sample_weight=weights, **given)
+
+
+USES = {
+    "evaluate --head softmax --cache imported": "heads/softmax/head.json",
+    "predict 00.png --head softmax": "heads/softmax/head.safetensors",
+    "predict 00.png --head tuned": "heads/tuned/model.json",
+    "layers heads/tuned": "heads/tuned/model.json",
+    "cache ls --cache none": "none/*/bank.json",
+    "cache info m --cache none": "none/*/parts/*.h5",
+    "cache verify --cache none": "none/*/parts/*.h5",
+    "cache compact --cache none": "none/*/parts/*.h5",
+    "cache prune --cache none --older-than 99w": "none/*/bank.json",
+    "fit-head --cache imported --C 1": "imported/runs/*.json",
+    "fit-head --cache imported --C 1 --name x": "imported/sets/table.csv",
+    "cache export again.h5 --cache imported": "imported/*/parts/*.h5",
+    "cache import out.h5": "out.h5",
+    "cache import out.npz": "out.npz",
+    "cache import rows.npy --table table.csv --model m": "rows.npy",
+    "leaderboard": "experiments.sqlite",
+    "augment-preview --augment policy.yaml --data table.csv --views 1": "policy.yaml",
+    "config": "bottleneck.toml",
+    "extract --model squeezenet1_1 --weights net.pth --data table.csv": "net.pth",
+    "cache import rows.npy --table table.csv --model m --cache new": "table.csv",
+}
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("command", USES)
+def test_a_command_tells_a_hostile_file_in_one_line(world, tmp_path, bottleneck, command):
+    """No traceback, and an exit code of 0, 1 or 2."""
+    shutil.copytree(world, tmp_path, dirs_exist_ok=True)
+    shutil.copy("log.sqlite", "experiments.sqlite")
+    (path,) = Path().glob(USES[command])
+    whole = path.read_bytes()
+    cases = [*list(raw(whole))[::5], *((name, b"") for name in in_its_place())]
+    for name, content in cases:
+        remove(path)
+        if name in in_its_place():
+            in_its_place()[name](path)
+        else:
+            path.write_bytes(content)
+        finished = bottleneck(*command.split())
+        assert finished.code in {0, 1, 2}, name
+        errors = [line for line in finished.err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == (finished.code != 0) or "cache verify" in command, (name, finished)
+        assert "Traceback" not in finished.err

@@ -43,10 +43,10 @@ SLOW = {
     "augment-preview": ("--augment", "flip", "--images", "2", "--views", "1"),
     "sweep": ("--clf", "centroid", "--repeats", "1", "--jobs", "1"),
     "advise": ("--repeats", "1", "--clf", "centroid", "--jobs", "1"),
-    "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--name", "t"),
+    "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--val-share", "0.3"),
     "predict": ("data", "--head", "h"),
     "predict --json": ("data", "--head", "h"),
-    "demo": ("--picture", "demo.png"),
+    "demo": ("--data", "photographs", "--picture", "demo.png"),
 }
 
 
@@ -57,7 +57,7 @@ def words_of(name: str) -> list[str]:
 @pytest.fixture
 def _odd(bottleneck, make_images):
     """An extraction, a head, experiments and an export, with names that a terminal would obey."""
-    make_images(**{"é": 6, ODD: 6})
+    make_images(**{"é": 20, ODD: 20})
     for words in (
         ("extract", *TINY, "--image-size", "64"),
         ("fit-head", "--C", "1", "--name", "h"),
