@@ -51,8 +51,24 @@ the same message, so errors about memory quote it.
 """
 
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{150})")
+_LONGEST = 1600
+_LONGEST_TEXT = 10**6
+
+
 class BottleneckError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose.
+
+    Its text is one line, whatever names of files or values from files it quotes: control characters
+    are escaped, and very long words and lists are shortened in the middle.
+    """
+
+    def __str__(self) -> str:
+        words = _LONG_WORD.sub(r"\1...\2", super().__str__()[:_LONGEST_TEXT])
+        text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], words)
+        cut = len(text) > _LONGEST
+        return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}" if cut else text
 
 
 class UsageError(BottleneckError, ValueError):

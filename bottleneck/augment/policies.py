@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ _STEPS: dict[str, tuple[_Step, ...]] = {
 POLICIES = tuple(_STEPS)
 _FORM = "expected one '- ClassName: {argument: value}' for each step"
 _TRIAL_SIZE = (96, 80)
+_MOST_VALUES = 10_000
+_DEEPEST = 100
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,9 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
     import yaml
 
     try:
-        found = yaml.safe_load(read_regular(path))
+        content = read_regular(path)
+        _check_extent(yaml.parse(content, yaml.SafeLoader))
+        found = yaml.safe_load(content)
         json.dumps(found, allow_nan=False)
     except FileNotFoundError:
         raise PathMissingError(
@@ -207,6 +211,33 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
             f"{str(path)!r} is not a list of augmentation steps ({first_line(error)}); {_FORM}"
         ) from error
     return _checked_steps(path, found)
+
+
+def _check_extent(events: Iterable[Any]) -> None:
+    """Raise a `ValueError` if YAML is nested too deeply, or large once its aliases are replaced.
+
+    Parameters
+    ----------
+    events : iterable of yaml.Event
+        What YAML's parser yields; it is read no further than necessary.
+    """
+    total, opened = 0, list[tuple[str | None, int]]()
+    sizes: dict[str | None, int] = {}
+    for event in events:
+        kind = type(event).__name__
+        if kind.endswith("EndEvent"):
+            if opened and kind in {"SequenceEndEvent", "MappingEndEvent"}:
+                anchor, before = opened.pop()
+                sizes[anchor] = total - before
+            continue
+        anchor = getattr(event, "anchor", None)
+        if kind in {"SequenceStartEvent", "MappingStartEvent"}:
+            opened.append((anchor, total))
+        total += sizes.get(anchor, 1) if kind == "AliasEvent" else 1
+        if total > _MOST_VALUES:
+            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+        if len(opened) > _DEEPEST:
+            raise ValueError("it is nested too deeply")
 
 
 def _checked_steps(path: Path, found: Any) -> tuple[_Step, ...]:

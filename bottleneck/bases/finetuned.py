@@ -1,13 +1,16 @@
 """Fine-tuned models: a folder with all weights and a record."""
 
 import hashlib
+import os
+import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
-from bottleneck.errors import WeightsError
+from bottleneck.errors import WeightsError, first_line, reworded
 from bottleneck.files import atomic_write
 from bottleneck.folders import restored
 from bottleneck.inputs import read_regular
@@ -46,10 +49,10 @@ def is_finetuned(folder: str | Path) -> bool:
     bool
         True if it is a folder with ``model.json``.
     """
-    path = Path(folder)
-    if path.parent.parts:  # not just a word, such as the name of a built-in model
-        restored(path)
-    return (path / _RECORD_FILE).is_file()
+    if Path(folder).parent.parts:  # not just a word, such as the name of a built-in model
+        with suppress(OSError, ValueError):  # a text that cannot be a path
+            restored(Path(folder))
+    return os.path.isfile(os.path.join(folder, _RECORD_FILE))  # noqa: PTH113, PTH118 - of any text
 
 
 def write_finetuned(
@@ -135,11 +138,22 @@ def seen_digests(model: str) -> frozenset[str]:
     frozenset of str
         SHA-256 of the images that it was trained or validated on; empty unless it is a fine-tuned
         model.
+
+    Raises
+    ------
+    WeightsError
+        The list is damaged.
     """
     path = Path(model) / _SEEN_FILE
-    if not is_finetuned(model) or not path.is_file():
+    if not is_finetuned(model) or not path.exists():
         return frozenset()
-    return frozenset(path.read_text().split())
+    try:
+        text = read_regular(path).decode("ascii")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{str(path)!r} cannot be read ({error}); fine-tune again") from error
+    if not re.fullmatch("(?:[0-9a-f]{64}\\s+)*", text):
+        raise WeightsError(f"{str(path)!r} is damaged, expected digests; fine-tune again")
+    return frozenset(text.split())
 
 
 def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
@@ -178,6 +192,7 @@ def _load(folder: str, sha256: str) -> StateDict:
     path = Path(folder) / _WEIGHTS_FILE
     try:
         content = read_regular(path)
+        content = read_regular(path)
     except OSError as error:
         raise WeightsError(
             f"the weights {str(path)!r} cannot be read ({error.strerror}); fine-tune again"
@@ -187,4 +202,6 @@ def _load(folder: str, sha256: str) -> StateDict:
             f"{_WEIGHTS_FILE} and {_RECORD_FILE} in {folder!r} do not belong together; fine-tune "
             f"again"
         )
-    return load(content)
+    damaged = f"the weights {str(path)!r} cannot be read"
+    with reworded(lambda error: WeightsError(f"{damaged} ({first_line(error)}); fine-tune again")):
+        return load(content)

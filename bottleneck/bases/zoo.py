@@ -5,9 +5,11 @@ CONTRIBUTING says how that file is made.
 """
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from typing import Any, Self
 
@@ -103,7 +105,7 @@ def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
     errors : list of BottleneckError
         The errors of models that are missing from the table.
     """
-    built_in, brought = _built_in(), entry_points(group=_PLUGIN_GROUP).names
+    built_in, brought = _built_in(), {each.name for each in _plugins()}
     rows, errors = [], []
     for name in model_names():
         try:
@@ -121,7 +123,7 @@ def model_names() -> tuple[str, ...]:
     tuple of str
         Sorted.
     """
-    return tuple(sorted({*_built_in(), *entry_points(group=_PLUGIN_GROUP).names}))
+    return tuple(sorted({*_built_in(), *(each.name for each in _plugins())}))
 
 
 def find_model(name: str) -> Model:
@@ -146,7 +148,7 @@ def find_model(name: str) -> Model:
     WeightsError
         The folder of a fine-tuned model is damaged.
     """
-    if plugins := list(entry_points(group=_PLUGIN_GROUP, name=name)):
+    if plugins := [each for each in _plugins() if each.name == name]:
         return _from_plugins(name, plugins)
     if name in TEXTBOOK_NAMES or name.startswith(_TIMM):
         return from_timm(TEXTBOOK_NAMES.get(name, name.removeprefix(_TIMM)), name)
@@ -160,7 +162,7 @@ def find_model(name: str) -> Model:
                 f"fine-tuned; give one that is based on a pretrained model"
             )
         return finetuned_model(name, record, find_model(record.base))
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 - of any text
         raise UnknownNameError(
             f"no model {name!r}: this folder has no model.json, which 'bottleneck finetune' writes"
         )
@@ -197,9 +199,21 @@ def _built_in() -> dict[str, ModelRow]:
     return {row.name: row for row in rows}
 
 
+def _plugins() -> list[EntryPoint]:
+    """Return the entry points of models, without those of packages whose metadata are damaged."""
+    try:
+        return list(entry_points(group=_PLUGIN_GROUP))
+    except Exception:  # noqa: BLE001 - whatever the reader of metadata raises
+        found: list[EntryPoint] = []
+        for package in distributions():
+            with suppress(Exception):
+                found += package.entry_points.select(group=_PLUGIN_GROUP)
+        return found
+
+
 def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
     packages = ["torchvision or timm"] if name in _built_in() else []
-    packages += [plugin.dist.name if plugin.dist else "a package" for plugin in plugins]
+    packages += list(map(_package_of, plugins))
     if len(packages) > 1:
         raise PluginError(
             f"model {name!r} is provided by {' and by '.join(packages)}; uninstall all but one"
@@ -212,13 +226,22 @@ def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:
         kind = type(error).__name__
         return PluginError(f"{its} cannot be loaded ({kind}: {error}); {expected}: {remedy}")
 
-    with reworded(failed):  # whatever another package's code raises
-        model: Any = plugins[0].load()()
+    try:
+        with reworded(failed):  # whatever another package's code raises
+            model: Any = plugins[0].load()()
+    except SystemExit as error:
+        raise failed(error) from error  # type: ignore[arg-type]
     given = _what_is_wrong(model)
     if given or model.name != name:
         given = given or f"a model {model.name!r}"
         raise PluginError(f"{its} is {given}; {expected} of that name: {remedy}")
     return model  # type: ignore[no-any-return]
+
+
+def _package_of(plugin: EntryPoint) -> str:
+    with suppress(Exception):  # its metadata may be damaged
+        return str(plugin.dist.name)  # type: ignore[union-attr]
+    return "a package"
 
 
 def _what_is_wrong(found: object) -> str:

@@ -12,6 +12,7 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
+from bottleneck.cache.plain import dataset_of, open_hdf5
 from bottleneck.cache.pruning import find_prunable, prune
 from bottleneck.cache.upkeep import compact_bank, drop_layer
 from bottleneck.cache.verify import Damage, Verification, set_aside, verify_cache
@@ -29,9 +30,11 @@ __all__ = [
     "Verification",
     "compact_bank",
     "compression_options",
+    "dataset_of",
     "drop_layer",
     "find_prunable",
     "hdf5_pieces",
+    "open_hdf5",
     "part_size",
     "prune",
     "set_aside",

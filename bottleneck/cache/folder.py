@@ -29,6 +29,7 @@ _LONGEST_NAME = 200
 _OF_BANKS = ("bank.json", "parts")
 _STAMP = "%Y%m%dT%H%M%S%f"
 _TICK = timedelta(microseconds=1)
+_LONGEST_MODEL = 255 - len("-0123456789ab")
 
 
 class Cache:
@@ -57,7 +58,10 @@ class Cache:
         -------
         Bank
         """
-        return self.named(f"{slug(model)}-{fingerprint[:12]}")
+        name = slug(model)
+        while len(name.encode()) > _LONGEST_MODEL:  # of a fine-tuned model, whose path it is
+            name = name[1:]
+        return self.named(f"{name}-{fingerprint[:12]}")
 
     def named(self, name: str) -> Bank:
         """Return the bank with a name, which need not exist.

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from bottleneck.cache.plain import dataset_of
 from bottleneck.cache.sparse import SparseFile
 from bottleneck.errors import UsageError, import_extra
 
@@ -151,9 +152,9 @@ class Layer:
     @classmethod
     def of(cls, file: h5py.File, name: str) -> Self:
         """Read a layer's description from an opened part."""
-        data = file[f"features/{name}"]
+        data = dataset_of(file, f"features/{name}", chunked=True)
         offset = None if data.chunks else data.id.get_offset()
-        return cls(data.shape, data.dtype, offset, file[f"checksums/{name}"][:])
+        return cls(data.shape, data.dtype, offset, dataset_of(file, f"checksums/{name}")[:])
 
     @property
     def width(self) -> int:

@@ -8,13 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import h5py
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
-from bottleneck.errors import BottleneckError, CacheError, DamagedError, first_line
-from bottleneck.inputs import check_regular, open_regular
+from bottleneck.cache.layout import (
+    SCHEMA,
+    Layer,
+    block_rows,
+    checksums,
+    load_filters,
+    seal_of,
+)
+from bottleneck.cache.plain import dataset_of, open_hdf5
+from bottleneck.errors import (
+    BottleneckError,
+    CacheError,
+    DamagedError,
+    first_line,
+    is_out_of_memory,
+)
+from bottleneck.inputs import open_regular
 
 __all__ = ["PART_NAME", "Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
 
@@ -64,7 +77,7 @@ class Part:
             The file has been changed.
         """
         own = path.parent.parent.name.rpartition("-")[2]
-        with errors_of(path), _regular_hdf5(path) as file:
+        with errors_of(path), open_hdf5(path) as file:
             schema = file.attrs["schema"]
             if schema != SCHEMA:
                 raise CacheError(
@@ -80,9 +93,12 @@ class Part:
                     f"the folders of banks"
                 )
             layers = {name: Layer.of(file, name) for name in file["features"]}
-            part = cls(
-                path, file["digest"][:], file["view"][:], layers, file.attrs["compress"].decode()
-            )
+            digests, views = (dataset_of(file, key)[:] for key in ("digest", "view"))
+            if digests.shape != (*views.shape, _KEY_BYTES - 2):
+                raise DamagedError(path, "its keys do not have the shape of keys")
+            if {each.shape[0] for each in layers.values()} - {len(views)}:
+                raise DamagedError(path, f"its layers do not have {len(views)} rows each")
+            part = cls(path, digests, views, layers, file.attrs["compress"].decode())
             seal = seal_of(fingerprint, layers, part.digests, part.views)
             if seal != file.attrs["seal"].decode():
                 raise DamagedError(path, "its keys do not match their digest")
@@ -147,7 +163,7 @@ class Part:
         found = self.layers[layer]
         if found.offset is None:
             load_filters()
-            with _regular_hdf5(self.path) as file:
+            with open_hdf5(self.path) as file:
                 data = file[f"features/{layer}"]
                 yield lambda rows, start: data.read_direct(rows, np.s_[start : start + len(rows)])
             return
@@ -254,12 +270,6 @@ class RowIndex:
                 yield part, numbers[low:high] - start, slice(low, high)
 
 
-def _regular_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file, and no pipe, which HDF5 would wait for."""
-    check_regular(path)
-    return h5py.File(path, "r", locking=False)
-
-
 def _beginnings(keys: np.ndarray) -> np.ndarray:
     """Return the first 8 bytes of keys as numbers in the same order, for fast comparison."""
     rows = keys.view(np.uint8).reshape(len(keys), keys.itemsize)
@@ -343,5 +353,7 @@ def errors_of(path: Path) -> Iterator[None]:
             f"{str(path)!r} cannot be read or written ({error.strerror}); check free disk space "
             f"and permissions, then run the command again: what was already stored is kept"
         ) from error
-    except (KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # damaged bytes make HDF5 raise whatever it meets
+        if is_out_of_memory(error):
+            raise
         raise DamagedError(path, first_line(error)) from error

@@ -11,7 +11,14 @@ from pathlib import Path
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
 from bottleneck.cache.own import is_linked, is_partial, open_part
-from bottleneck.errors import CacheError, DamagedError, MissingExtraError, OtherVersionError
+from bottleneck.errors import (
+    CacheError,
+    DamagedError,
+    MissingExtraError,
+    OtherVersionError,
+    first_line,
+    is_out_of_memory,
+)
 from bottleneck.files import move, remove_stale, sha256_of, write_json
 from bottleneck.records import Extraction, read_record
 
@@ -211,3 +218,7 @@ def _noted(cache: Cache, path: Path, damage: list[Damage]) -> Iterator[None]:
         damage.append(set_aside(cache, path, error.reason))
     except (CacheError, MissingExtraError) as error:  # it may well be whole
         damage.append(Damage(str(path), None, str(error)))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        damage.append(Damage(str(path), None, f"not enough memory ({first_line(error)})"))

@@ -23,6 +23,7 @@ from bottleneck.cli import features, fitted, heads, other, ship, store  # noqa: 
 from bottleneck.cli.command import COMMANDS, Command, in_order
 from bottleneck.cli.options import completer
 from bottleneck.cli.output import end_with, stop
+from bottleneck.cli.streams import open_streams
 from bottleneck.errors import first_line, is_out_of_memory
 from bottleneck.fields import Declared, expected
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 2 for invalid usage and 1 for failed work, without a traceback.
 
     SIGINT and SIGTERM end it with 130 and 143, after pending writes are done; outside the main
-    thread, signals are left alone.
+    thread, signals are left alone. If whoever reads its output stops, it ends with 141.
 
     Parameters
     ----------
@@ -55,7 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Pillow's remarks on damaged files, whose images are used or listed as bad.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    with open_streams():
+        _run(sys.argv[1:] if arguments is None else list(arguments))
+
+
+def _run(given: list[str]) -> None:
+    """Run a command, and tell errors of the system in one sentence."""
     as_json = _JSON in given
     try:
         with _signals_end_it():

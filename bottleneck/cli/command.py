@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from bottleneck.cli.options import FORMS
 from bottleneck.cli.output import end_with, printed_as
+from bottleneck.cli.streams import escaped_on_terminals
 from bottleneck.errors import BottleneckError, PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check, declared
-from bottleneck.inputs import read_regular
+from bottleneck.inputs import open_regular, read_regular
 
 __all__ = ["COMMANDS", "Command", "Config", "add_command", "in_order"]
 
@@ -106,6 +107,10 @@ class Command:
         file : str, optional
             The file of settings; by default ``bottleneck.toml``, if it exists.
         """
+        with escaped_on_terminals():
+            return self._run(typed, file)
+
+    def _run(self, typed: Mapping[str, Any], file: str | None) -> Any:
         config, given = Config(), dict(typed)
         try:
             config = _read_config(file)
@@ -231,9 +236,18 @@ def _read_config(file: str | None) -> Config:
             _take(found, table, tables[table])
     except FileNotFoundError:
         raise PathMissingError(f"no file {file!r}; give another with --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{str(path)!r} is not valid TOML ({error}); correct it") from error
     return found
+
+
+def _tables_of(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file."""
+    try:
+        with open_regular(path) as file:
+            return tomllib.loads(file.read().decode())
+    except RecursionError:
+        raise UsageError(f"{str(path)!r} is nested too deeply; correct it") from None
+    except ValueError as error:  # also of digits that are too many for Python
+        raise UsageError(f"{str(path)!r} is not valid TOML ({error}); correct it") from error
 
 
 def _take(config: Config, table: str, content: Any) -> None:

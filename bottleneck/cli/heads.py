@@ -185,20 +185,24 @@ def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSou
 
 
 @add_command("leaderboard", "Heads", "as_json", "as_csv", "wide")
-def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sqlite")) -> None:
+def leaderboard(
+    settings: RankSettings,
+    log: options.Log = Path("experiments.sqlite"),
+    spreadsheet_safe: options.SpreadsheetSafe = False,
+) -> None:
     """Rank the experiments of sweeps, or compare two of them."""
     from bottleneck.experiments import default_metric, rank, scores
 
     store = bottleneck.ExperimentLog(log)
     if settings.compare:
-        _compare(store, settings)
+        _compare(store, settings, spreadsheet_safe=spreadsheet_safe)
         return
     experiments = store.experiments()
     metric = settings.sort or default_metric(experiments)
     where = dict(text.split("=", 1) for text in settings.where)
     ranked = rank(experiments, metric, where)
     if ranked or wanted("json", "csv"):
-        _print_ranked(ranked, metric, settings.top)
+        _print_ranked(ranked, metric, settings.top, spreadsheet_safe=spreadsheet_safe)
     else:
         chosen = f" where {' and '.join(settings.where)}" if where else ""
         print(f"no experiments in {store.file}{chosen}")
@@ -207,7 +211,13 @@ def leaderboard(settings: RankSettings, log: options.Log = Path("experiments.sql
         note(f"note: {without} experiments in {store.file} have no {metric}, and are left out")
 
 
-def _print_ranked(ranked: Sequence["Ranked"], metric: str, top: int | None = None) -> None:
+def _print_ranked(
+    ranked: Sequence["Ranked"],
+    metric: str,
+    top: int | None = None,
+    *,
+    spreadsheet_safe: bool = False,
+) -> None:
     """Print the first rows of a ranking, and the score of the choice of the first."""
     from bottleneck.experiments import unselected
 
@@ -216,7 +226,7 @@ def _print_ranked(ranked: Sequence["Ranked"], metric: str, top: int | None = Non
     if wanted("json", "csv"):
         for place, row in enumerate(rows):
             row["best_of"], row["unselected"] = (None, None) if place else (number, score)
-        print_table(rows)
+        print_table(rows, spreadsheet_safe=spreadsheet_safe)
         return
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
@@ -262,7 +272,9 @@ def _described(ranked: "Ranked") -> dict[str, Any]:
     return {**asdict(experiment), "key": experiment.key, "scores": found}
 
 
-def _compare(store: "bottleneck.ExperimentLog", settings: RankSettings) -> None:
+def _compare(
+    store: "bottleneck.ExperimentLog", settings: RankSettings, *, spreadsheet_safe: bool
+) -> None:
     """Print the comparison of two experiments on the same folds."""
     from bottleneck.experiments import compare, default_metric, rank
 
@@ -273,7 +285,7 @@ def _compare(store: "bottleneck.ExperimentLog", settings: RankSettings) -> None:
     if wanted("csv"):
         row["first_mean"], row["second_mean"] = row.pop("means")
         row["low"], row["high"] = row.pop("interval")
-        print_table([row | better])
+        print_table([row | better], spreadsheet_safe=spreadsheet_safe)
         return
 
     def text() -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "NearDuplicates",
     "NewName",
     "Picture",
+    "SpreadsheetSafe",
     "StartSettings",
     "check_ending",
     "check_picture",
@@ -76,6 +77,10 @@ NearDuplicates = Annotated[
     bool, Doc("Also look for near-duplicate images in different splits; reads all images.")
 ]
 NewName = Annotated[Name | None, Doc("Name of the result; by default a descriptive name.")]
+SpreadsheetSafe = Annotated[
+    bool,
+    Doc("In CSV, put an apostrophe before texts that begin with = + - @, which are formulas else."),
+]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 

@@ -1,6 +1,5 @@
 """Output: results on standard output, notes and progress on standard error."""
 
-import csv
 import json
 import sys
 import time
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from bottleneck.cli import tables
+from bottleneck.cli.streams import csv_printer, terminal_of
 
 __all__ = [
     "end_with",
@@ -152,7 +152,11 @@ def print_list(facts: Mapping[str, str]) -> None:
 
 
 def print_table(
-    rows: Sequence[Mapping[str, Any]], title: str = "", *, spare: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]],
+    title: str = "",
+    *,
+    spare: Sequence[str] = (),
+    spreadsheet_safe: bool = False,
 ) -> None:
     """Print rows as a table, as Markdown, as CSV or as JSON.
 
@@ -164,12 +168,15 @@ def print_table(
         Title above a text table.
     spare : sequence of str
         Columns that a text table leaves out until it fits: empty ones, then the first first.
+    spreadsheet_safe : bool
+        Whether cells of CSV that look like formulas are made harmless.
     """
     if wanted("json"):
         print(json.dumps(rows, indent=2))
     elif wanted("csv"):
-        table = csv.writer(sys.stdout, lineterminator="\n")
-        table.writerows([*(row.keys() for row in rows[:1]), *(row.values() for row in rows)])
+        write = csv_printer(safe=spreadsheet_safe)
+        for each in [*(row.keys() for row in rows[:1]), *(row.values() for row in rows)]:
+            write(each)
     elif wanted("markdown"):
         columns, cells, right = _cells(rows, list(rows[0]) if rows else [])
         for line in (columns, ["---:" if number else "---" for number in right], *cells):
@@ -208,7 +215,7 @@ def loading() -> Any:
         return nullcontext()
     from rich.console import Console
 
-    return Console(stderr=True).status("loading PyTorch")
+    return Console(file=terminal_of(sys.stderr)).status("loading PyTorch")
 
 
 @contextmanager
@@ -268,7 +275,9 @@ def _bar(unit: str) -> Iterator[_Show]:
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[counts]}"),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(file=terminal_of(sys.stderr))
+    # Rich would print results on standard error, too, which is the only terminal in `> FILE`.
+    with progress.Progress(*columns, console=console, redirect_stdout=False) as bar:
         tasks: dict[str, progress.TaskID] = {}
 
         def show(stage: str, done: int, total: int, rate: float, **counts: int) -> None:

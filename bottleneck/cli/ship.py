@@ -15,6 +15,7 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, progress_shown
+from bottleneck.cli.streams import csv_printer
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -33,6 +34,7 @@ class _Form(NamedTuple):
     labelled: bool
     top: int | None
     as_json: bool
+    spreadsheet_safe: bool
 
 
 @add_command("predict", "Ship")
@@ -50,6 +52,7 @@ def predict(
         Option(metavar="FILE"),
     ] = None,
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
+    spreadsheet_safe: options.SpreadsheetSafe = False,
 ) -> None:
     """Print the class of each image and the probabilities of all classes.
 
@@ -67,7 +70,8 @@ def predict(
     notes.note_image_set(found)
     quiet = not sys.stderr.isatty() or (sys.stdout.isatty() and not output)
     labelled = any(item.label is not None for item in found.items)
-    form = _Form(labelled, top, as_json or bool(output and output.suffix.lower() != ".csv"))
+    as_json = as_json or bool(output and output.suffix.lower() != ".csv")
+    form = _Form(labelled, top, as_json, spreadsheet_safe)
     with progress_shown(quiet=quiet) as progress, _printed_to(output):
         results = predict_images(fitted, found, settings, base=base, cache=store, progress=progress)
         rejected = _print_predictions(fitted.classes, results, form)
@@ -124,19 +128,19 @@ def _print_predictions(
     from bottleneck.images import RejectedImage
 
     rejected = []
-    table = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write = csv_printer(safe=form.spreadsheet_safe, quoting=csv.QUOTE_NONNUMERIC)
     if not form.as_json:
         ranks = range(1, min(form.top or 0, len(classes)) + 1)
         ranked = [name for rank in ranks for name in (f"class_{rank}", f"p_{rank}")]
         names = ranked or [f"p({label})" for label in classes]
-        table.writerow(["path", *(["label"] if form.labelled else []), "class", *names])
+        write(["path", *(["label"] if form.labelled else []), "class", *names])
     for result in results:
         if isinstance(result, RejectedImage):
             rejected.append(result)
         if form.as_json:
             print(json.dumps(_described(result, form)))
         elif not isinstance(result, RejectedImage):
-            table.writerow(_row(result, form))
+            write(_row(result, form))
     return rejected
 
 

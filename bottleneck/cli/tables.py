@@ -1,10 +1,14 @@
 """Tables of text that fit the terminal, or 80 columns where there is none."""
 
+import io
 import re
 import shutil
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
+from typing import Any
+
+from bottleneck.cli.streams import escaped, terminal_of
 
 __all__ = ["draw_matrix", "draw_table", "shortened", "shown_whole", "table_fits"]
 
@@ -43,6 +47,10 @@ def draw_table(
     from rich.console import Console
     from rich.table import Table
 
+    terminal = sys.stdout.isatty()
+    if terminal:  # its styles are sent as they are, so that names are escaped here
+        title, columns = escaped(title), list(map(_one_line, columns))
+        cells = [list(map(_one_line, row)) for row in cells]
     widths = _widths(columns, cells, right)
     table = Table(box=None, pad_edge=False)
     for column, number, width in zip(columns, right, widths, strict=True):
@@ -50,19 +58,17 @@ def draw_table(
         table.add_column(heading, justify="right" if number else "left", width=width)
     for row in cells:
         table.add_row(*(shortened(cell, width) for cell, width in zip(row, widths, strict=True)))
-    console = Console(
-        force_terminal=sys.stdout.isatty(),
-        width=_UNLIMITED,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    drawn = io.StringIO()  # Rich would end the process where nobody reads standard output
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    Console(file=drawn, force_terminal=terminal, width=_UNLIMITED, **plain).print(table)
     if title:
         print(title)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().split("\n")[:-1]:
-        print(line.rstrip())
+    for line in drawn.getvalue().split("\n")[:-1]:
+        print(line.rstrip(), file=terminal_of(sys.stdout))
+
+
+def _one_line(text: str) -> str:
+    return escaped(text).replace("\n", "\\n")
 
 
 def draw_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], corner: str) -> bool:

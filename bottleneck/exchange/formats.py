@@ -3,33 +3,32 @@
 import hashlib
 import json
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Self
 
 import h5py
 import numpy as np
 
-from bottleneck.cache import Cache, Dataset, hdf5_pieces
-from bottleneck.errors import CacheError, DataError, UsageError, first_line
+from bottleneck.cache import Cache, Dataset, dataset_of, hdf5_pieces, open_hdf5
+from bottleneck.errors import CacheError, DataError, UsageError, first_line, reworded
 from bottleneck.features import vectors
 from bottleneck.files import atomic_file
 from bottleneck.images import ImageSet, read_saved
-from bottleneck.inputs import check_regular, open_regular
+from bottleneck.inputs import check_regular
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
 
-__all__ = ["Exchange", "export_features", "read_exported", "slices_of"]
+__all__ = ["Exchange", "check_array", "export_features", "read_exported", "slices_of"]
 
 _BLOCK_BYTES = 2**24
-_UNREADABLE = (
-    *(OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, RuntimeError),
-    *(zlib.error, zipfile.BadZipFile),
-)
-"""Errors of h5py, NumPy and zipfile for a damaged file or another format."""
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _Cells = Mapping[str, list[str]]
 """Texts of each column of an image set."""
 _TEXTS = ("paths", "labels", "splits", "digests")
@@ -216,7 +215,15 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
         The file is damaged or is not an export.
     """
     read = _read_npz if path.suffix.lower() == ".npz" else _read_hdf5
-    try:
+
+    def unreadable(error: Exception) -> DataError:
+        return DataError(
+            f"{str(path)!r} cannot be read as exported features ({first_line(error)}); give a "
+            f"file that 'bottleneck cache export' wrote, or a .npy array with `table`"
+        )
+
+    with reworded(unreadable):  # damaged bytes make the readers raise whatever they meet
+        check_regular(path)
         rows, texts, provenance, seal = read(path)
         if seal != _seal((rows[block] for block in slices_of(rows)), texts, provenance):
             raise ValueError("its content does not match its digest")
@@ -225,11 +232,6 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
         cells = [dict(zip(columns, row, strict=True)) for row in zip(*texts.values(), strict=True)]
         images = ImageSet(record.selection.image_set, read_saved(cells))
         _check_content(record, len(cells), rows)
-    except _UNREADABLE as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read as exported features ({first_line(error)}); give a "
-            f"file that 'bottleneck cache export' wrote, or a .npy array with `table`"
-        ) from error
     return record, images, rows
 
 
@@ -246,20 +248,53 @@ def _check_content(record: ExportRecord, count: int, rows: np.ndarray) -> None:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
-    with open_regular(path) as stream, np.load(stream, allow_pickle=False) as arrays:
+    with zipfile.ZipFile(path) as archive:
+        for key in (*_TEXTS, *_FACTS, "features"):
+            with archive.open(f"{key}.npy") as entry:
+                check_array(entry, archive.getinfo(f"{key}.npy").file_size)
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         texts = {key: arrays[key].tolist() for key in _TEXTS}
         provenance, seal = (str(arrays[key]) for key in _FACTS)
         return arrays["features"], texts, provenance, seal
 
 
 def _read_hdf5(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
-    check_regular(path)
-    with h5py.File(path, "r", locking=False) as file:
-        texts = {key: [text.decode() for text in file[key][:].tolist()] for key in _TEXTS}
+    with open_hdf5(path) as file:
+        texts = {
+            key: [text.decode() for text in dataset_of(file, key)[:].tolist()] for key in _TEXTS
+        }
         provenance, seal = (file.attrs[key].decode() for key in _FACTS)
-        stored = file["features"]
+        stored = dataset_of(file, "features")
         shape, dtype, offset = stored.shape, stored.dtype, stored.id.get_offset()
     return np.memmap(path, dtype, "r", offset, shape), texts, provenance, seal
+
+
+def check_array(file: IO[bytes], size: int) -> None:
+    """Check that a ``.npy`` file has as many bytes as its header promises, before it is read.
+
+    Parameters
+    ----------
+    file : binary file
+        At its beginning.
+    size : int
+        Size of the file in bytes.
+
+    Raises
+    ------
+    ValueError
+        It is another format, too short, or holds objects, which would be pickled.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"a .npy file of version {version}")
+    try:
+        shape, _, dtype = _HEADERS[version](file)
+    except (SyntaxError, TokenError, RecursionError) as error:  # which NumPy lets pass
+        raise ValueError(f"its header is not valid ({type(error).__name__})") from None
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, expected numbers")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size - file.tell():
+        raise ValueError(f"its header tells of the shape {shape}, which is more than it holds")
 
 
 def slices_of(rows: np.ndarray) -> Iterator[slice]:

@@ -19,10 +19,13 @@ from bottleneck.errors import (
     FeatureOverflowError,
     PathMissingError,
     UsageError,
+    first_line,
+    reworded,
 )
-from bottleneck.exchange.formats import Exchange, read_exported, slices_of
+from bottleneck.exchange.formats import Exchange, check_array, read_exported, slices_of
 from bottleneck.files import sha256_of
 from bottleneck.images import ImageItem, ImageSet, digests_of_file, read_manifest
+from bottleneck.inputs import open_regular
 from bottleneck.settings import ImportSettings
 
 __all__ = ["import_array", "import_features"]
@@ -233,12 +236,11 @@ def _existing(what: str, file: str | Path, expected: str) -> Path:
 
 
 def _load_array(path: Path) -> np.ndarray:
-    try:
+    unreadable, remedy = f"{str(path)!r} cannot be read as an array", "give one that np.save wrote"
+    with reworded(lambda error: DataError(f"{unreadable} ({first_line(error)}); {remedy}")):
+        with open_regular(path) as file:
+            check_array(file, path.stat().st_size)
         rows = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{str(path)!r} cannot be read as an array ({error}); give one that np.save wrote"
-        ) from error
     if rows.ndim < 2 or not rows.size or rows.dtype.kind != "f":  # noqa: PLR2004 - of features
         raise DataError(
             f"{str(path)!r} is not an array of features; expected floating-point numbers of "

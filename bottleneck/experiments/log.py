@@ -10,10 +10,12 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import CacheError, DataError, UnknownNameError, UsageError
+from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
+from bottleneck.inputs import open_regular
 
 __all__ = ["Experiment", "ExperimentLog", "environment"]
 
@@ -44,6 +46,8 @@ _SELECT = "SELECT number, created, seconds, settings, folds, environment FROM ex
 _TYPED = "typed"
 LAYER_NAMES = (_TYPED, "alias", "layer")
 """Settings that name an experiment's layer; the first there is shown."""
+_IS_TABLE = "SELECT type FROM sqlite_master WHERE name = 'experiments'"
+"""A view may be anything, and endless."""
 _PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
 
@@ -238,7 +242,8 @@ class ExperimentLog:
         with self._opened() as database:
             for number, created, seconds, *texts in database.execute(_SELECT + condition, values):
                 settings, folds, surroundings = map(json.loads, texts)
-                found.append(Experiment(number, created, settings, folds, seconds, surroundings))
+                row = Experiment(number, created, settings, folds, seconds, surroundings)
+                found.append(_checked(row))
         return found
 
     @contextmanager
@@ -254,8 +259,12 @@ class ExperimentLog:
                 if database.execute("PRAGMA user_version").fetchone() == (0,):
                     # A new file, or one whose creation was interrupted.
                     database.executescript(_CREATE)
+                if database.execute(_IS_TABLE).fetchone() != ("table",):
+                    raise sqlite3.DatabaseError("it has no table of experiments")
                 yield database
-        except (sqlite3.Error, json.JSONDecodeError) as error:
+        except (sqlite3.Error, AttributeError, RecursionError, TypeError, ValueError) as error:
+            if isinstance(error, BottleneckError):
+                raise
             raise CacheError(
                 f"the experiment log {str(self.file)!r} cannot be used ({error}); check free disk "
                 f"space and permissions, or name another file"
@@ -263,13 +272,18 @@ class ExperimentLog:
 
     def _check(self) -> None:
         """Reject another program's file before SQLite opens it and might write to it."""
-        regular = self.file.is_file()
-        if not self.file.exists() or (regular and not self.file.stat().st_size):
+        if not self.file.exists():
             return
-        header = b""
-        if regular:  # reading a pipe might never end
-            with self.file.open("rb") as file:
+        try:
+            with open_regular(self.file) as file:
                 header = file.read(_HEADER_BYTES)
+        except OSError as error:
+            raise CacheError(
+                f"the experiment log {str(self.file)!r} cannot be used ({error.strerror}); check "
+                f"its permissions, or name another file"
+            ) from error
+        if not header:
+            return
         # https://www.sqlite.org/fileformat.html#the_database_header
         user_version, application = (
             int.from_bytes(header[place : place + 4], "big") for place in (60, 68)
@@ -283,6 +297,17 @@ class ExperimentLog:
                 f"the experiment log {str(self.file)!r} has format {user_version}, but this "
                 f"version reads {_VERSION}; update this package, or name another log"
             )
+
+
+def _checked(found: Experiment) -> Experiment:
+    """Return an experiment as `append` writes it; `ValueError` or `TypeError` for any other."""
+    datetime.fromisoformat(found.created)
+    numbers = [found.seconds, *(value for fold in found.folds for _, value in fold.items())]
+    if not all(isinstance(each, int | float) and isfinite(each) for each in numbers):
+        raise ValueError(f"experiment {found.number} has metrics that are not finite numbers")
+    if not (found.folds and type(found.settings) is type(found.environment) is dict):
+        raise ValueError(f"experiment {found.number} has no folds or no settings")
+    return found
 
 
 def environment() -> dict[str, Any]:

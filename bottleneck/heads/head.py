@@ -17,7 +17,7 @@ from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.folders import replaced_folder, restored
-from bottleneck.heads.models import Model, finite_scores
+from bottleneck.heads.models import Model
 from bottleneck.heads.names import (
     HISTORY_FILE,
     METADATA_FILE,
@@ -84,7 +84,7 @@ class Head(HeadFacts):
                 f"features of shape {X.shape} do not fit this head; expected "
                 f"(n, {self.model.n_features}): give features of the layer that it was fitted on"
             )
-        return finite_scores(self.model, X)
+        return self.model.finite_scores(X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`.

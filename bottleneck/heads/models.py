@@ -10,7 +10,7 @@ import numpy as np
 from bottleneck.errors import DataError
 from bottleneck.records import HeadRecord
 
-__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "finite_scores", "make_model"]
+__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"]
 
 _BLOCK_BYTES = 2**27
 
@@ -71,6 +71,33 @@ class Model(ABC):
         np.ndarray
             Shape (n, k), also for two classes.
         """
+
+    def finite_scores(self, X: np.ndarray) -> np.ndarray:
+        """Return `scores`, if all are finite.
+
+        Parameters
+        ----------
+        X : np.ndarray
+            Features, shape (n, d).
+
+        Returns
+        -------
+        np.ndarray
+            Shape (n, k).
+
+        Raises
+        ------
+        DataError
+            A score is nan or inf, as the features are, or they or the weights are too large.
+        """
+        with np.errstate(all="ignore"):
+            found = self.scores(X)
+        if not (np.isfinite(found).all() and np.isfinite(X).all()):
+            raise DataError(
+                "the head gives scores that are nan or inf; expected finite features of the layer "
+                "that it was fitted on: check them, or fit the head again"
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,36 +236,6 @@ class Neighbours(Model):
 
 MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}
 """Models by their kind."""
-
-
-def finite_scores(model: Model, X: np.ndarray) -> np.ndarray:
-    """Return scores of features; raise a `DataError` if any is not finite.
-
-    Parameters
-    ----------
-    model : Model
-        The model of a head.
-    X : np.ndarray
-        Features, shape (n, d).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (n, k).
-
-    Raises
-    ------
-    DataError
-        Features are not finite, or so large that scores are not.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        scores = model.scores(X)
-    if not (np.isfinite(scores).all() and np.isfinite(X).all()):
-        raise DataError(
-            "the scores of the head are not finite, as features contain nan or inf, or are far "
-            "larger than those that it was fitted on; extract them again, or fit the head again"
-        )
-    return scores
 
 
 def make_model(record: HeadRecord, arrays: Mapping[str, np.ndarray]) -> Model:

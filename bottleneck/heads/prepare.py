@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+_MOST_WEIGHT = 1e9
+"""Sums of larger sample weights, or of the inverse of smaller ones, are not exact in float32."""
+
+
 def recipe_of(clf: str | MLPSettings) -> Recipe:
     """Return the recipe of a classifier's name, or of a network's settings.
 
@@ -175,6 +179,12 @@ def make_problem(
         )
     if not weights.any():
         raise UsageError("all sample weights are zero; at least one must be above 0")
+    least, most = weights[weights > 0].min(), weights.max()
+    if least < 1 / _MOST_WEIGHT or most > _MOST_WEIGHT:
+        raise UsageError(
+            f"sample weights are from {least:g} to {most:g}; expected 0, or from "
+            f"{1 / _MOST_WEIGHT:g} to {_MOST_WEIGHT:g}: divide them all by the same number"
+        )
     _check_classes(targets, weights > 0)
     own = np.arange(len(X)) if groups is None else np.asarray(groups)
     seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)

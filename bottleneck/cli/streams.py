@@ -1,0 +1,202 @@
+"""Standard output and error: closed, of another encoding, without a reader, or a terminal."""
+
+import csv
+import errno
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TextIO
+
+__all__ = [
+    "csv_printer",
+    "escaped",
+    "escaped_on_terminals",
+    "harmless",
+    "open_streams",
+    "terminal_of",
+]
+
+_NAMES = {1: "stdout", 2: "stderr"}
+_CONTROLS = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # all but the line feed
+    "\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # ends of lines, directions, halves
+)
+_FORMULA = tuple("=+-@\t\r")
+"""What a spreadsheet program takes for the beginning of a formula."""
+
+
+class _Escaping:
+    r"""A terminal that shows control characters as ``\x1b`` instead of obeying them."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
+    def write(self, text: str) -> int:
+        return self.terminal.write(escaped(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.terminal, name)
+
+
+def escaped(text: str) -> str:
+    r"""Return a text whose control characters, except for line feeds, are written as ``\x1b``.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def terminal_of(stream: Any) -> Any:
+    """Return the terminal behind a stream of `escaped_on_terminals`, for colours and progress bars.
+
+    Parameters
+    ----------
+    stream : file
+        ``sys.stdout`` or ``sys.stderr``.
+
+    Returns
+    -------
+    file
+        `stream` itself if it is not one of these.
+    """
+    return getattr(stream, "terminal", stream)
+
+
+@contextmanager
+def escaped_on_terminals() -> Iterator[None]:
+    """Escape control characters, as names of files may have them, in what terminals are sent.
+
+    Yields
+    ------
+    None
+    """
+    before = {name: getattr(sys, name) for name in _NAMES.values()}
+    for name, stream in before.items():
+        if stream.isatty() and not isinstance(stream, _Escaping):
+            setattr(sys, name, _Escaping(stream))
+    try:
+        yield
+    finally:
+        for name, stream in before.items():
+            setattr(sys, name, stream)
+
+
+@contextmanager
+def open_streams() -> Iterator[None]:
+    r"""Have both streams accept any text, and write all of it at the end.
+
+    A closed stream discards what it is sent. Characters that a stream's encoding lacks are written
+    as ``\xe9``.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    SystemExit
+        A reader has stopped: with 141, as if SIGPIPE had ended the process. Or a stream cannot be
+        written, such as on a full disk: with 1.
+    """
+    closed = {name: number for number, name in _NAMES.items() if getattr(sys, name) is None}
+    with ExitStack() as opened:
+        for name, number in closed.items():
+            setattr(sys, name, opened.enter_context(_discarding(number)))
+            opened.callback(setattr, sys, name, None)
+        streams = [getattr(sys, name) for name in _NAMES.values()]
+        for stream in streams:
+            if hasattr(
+                stream, "reconfigure"
+            ):  # not that of a program that runs a command in itself
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            yield
+        except BaseException:
+            stopped = sys.stdout is not streams[0]  # Typer has replaced it, as nobody reads it
+            sys.stdout, sys.stderr = streams
+            for stream in streams:
+                _finish(stream, told=True)
+            if stopped:
+                sys.exit(128 + signal.SIGPIPE)
+            raise
+        for stream in streams:
+            _finish(stream)
+
+
+def _discarding(number: int) -> TextIO:
+    """Open the null device in place of a closed stream, so that no file gets the stream's number.
+
+    Libraries may write to that number.
+    """
+    with suppress(OSError):
+        os.fstat(number)
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
+    return open(number, "w", encoding="utf-8", closefd=False)
+
+
+def _finish(stream: TextIO, *, told: bool = False) -> None:
+    """Write what is left, now rather than when the interpreter ends, which would print an error."""
+    try:
+        stream.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(128 + signal.SIGPIPE)
+        if not told:
+            sentence = (
+                f"standard output cannot be written ({error.strerror}); check free disk space"
+            )
+            print(f"error: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+def harmless(cell: Any) -> Any:
+    """Return a cell that no spreadsheet program takes for a formula.
+
+    Parameters
+    ----------
+    cell : Any
+        A text; numbers are returned unchanged.
+
+    Returns
+    -------
+    Any
+        The text, with an apostrophe before it if it begins with ``=``, ``+``, ``-``, ``@``, a tab
+        or a carriage return.
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def csv_printer(
+    *, safe: bool = False, quoting: Any = csv.QUOTE_MINIMAL
+) -> Callable[[Iterable[Any]], object]:
+    """Return a function that prints the cells of a row as CSV.
+
+    Parameters
+    ----------
+    safe : bool
+        Make cells `harmless`.
+    quoting : int
+        As for `csv.writer`.
+
+    Returns
+    -------
+    callable
+    """
+    table = csv.writer(sys.stdout, lineterminator="\n", quoting=quoting)
+    return lambda cells: table.writerow(map(harmless, cells) if safe else cells)
