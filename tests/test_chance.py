@@ -90,7 +90,7 @@ ROWS = [*range(40), *range(40), *range(40, 70), *range(10)]
 
 def labels_of_rows(seed: int) -> np.ndarray:
     """Labels at random, the same for all copies of an image."""
-    generator = np.random.default_rng([seed, 3])
+    generator = np.random.default_rng([seed, 5])
     labels = [generator.permutation(np.tile(CLASSES, half)) for half in (20, 15)]
     return np.concatenate(labels)[ROWS]
 
@@ -192,7 +192,7 @@ def test_what_advise_prints():
     for seed in range(DRAWS):
         cache = Cache(f"cache{seed}")
         layers = made(cache, seed, ("early", "late"))
-        evidence = advise_on(cache, layers, repeats=2, jobs=1).evidence
+        evidence = advise_on(cache, layers, clf="knn", repeats=2, jobs=1).evidence
         numbers = {"accuracy": evidence.accuracy, "confident": evidence.surest_error}
         numbers |= {each.clf: each.accuracy for each in evidence.heads}
         numbers |= {each.layer: each.accuracy for each in evidence.layers}
@@ -200,6 +200,26 @@ def test_what_advise_prints():
         for name, each in numbers.items():
             found.setdefault(name, []).append(each.value)
     assert_most_are_at_chance(found)
+
+
+def test_copies_of_training_images_are_not_validated_on():
+    """Neither by fit-head nor by sweep and advise, whose logs and words tell the number."""
+    rows = [*range(60), *range(10)]
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)[rows])
+    splits = ["train"] * 40 + ["val"] * 30
+    lines = [f"{n}.png,{CLASSES[rows[n] % 2]},{split}" for n, split in enumerate(splits)]
+    Path("table.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    import_array(Cache("cache"), "rows.npy", "table.csv", model="made", by_row=True)
+    features = load_features("cache")
+    for clf in ("softmax", "lda"):
+        whole, apart = (
+            fit_head(each, clf) for each in (features, features.take(np.arange(70) < 60))
+        )
+        assert whole.scores == apart.scores
+        assert whole.scores["held_out"] == "validation images"
+    (done,) = run_sweep("cache", [features.selection], "log.sqlite", clfs=("lda",), jobs=1)
+    assert (done.folds[0]["images"], done.settings["val_images"]) == (20, 20)
+    assert advise_on("cache", [features.selection], clf="lda", jobs=1).held_out == "20 val images"
 
 
 # Test images reach evaluate alone

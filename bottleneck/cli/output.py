@@ -297,7 +297,7 @@ def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: i
         return  # a line for the eye can wait until there is something to tell
     facts = [f"{done} of {total} {unit}"]
     if rate:  # else nothing is known but the number
-        facts.append(f"{rate:.1f}/s")
+        facts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
     if rate and done < total:
         facts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
     note(f"{stage}: {', '.join(filter(None, [*facts, _counted(counts)]))}")
