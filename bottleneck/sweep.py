@@ -162,6 +162,8 @@ def _plan(
             _, repeats = _folds(settings, features, recipe)
             fewest = min(int(fold.fit.sum()) for folds in repeats for fold in folds)
             given = getattr(settings, recipe.parameter or "", ())
+            held = int(repeats[0][0].held.sum())
+            copies = len(repeats[0]) == 1 and held < len(features.split("val"))
             described = {
                 value: {
                     **features.provenance.as_dict(),
@@ -174,6 +176,8 @@ def _plan(
                     "repeats": len(repeats),
                     "seed": settings.seed,
                     "images": len(features.split("train")),
+                    # Older logs may have scores of copies of training images, too.
+                    **({"val_images": held} if copies else {}),
                 }
                 for value in recipe.values_for(fewest, given)
             }

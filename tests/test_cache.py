@@ -259,6 +259,21 @@ def test_a_missing_row_is_an_error(bank):
         bank.read("features.30", [digest(0), digest(7)])
 
 
+@pytest.mark.parametrize("memory", [0, 2**23, 2**28])
+@pytest.mark.parametrize("views", [1, 2])
+def test_all_missing_images_are_counted(bank, memory, views):
+    """Not those of the first block alone, and each once, however many copies or views it has."""
+    fill(bank, range(22))
+    digests = [digest(number) for number in [*range(60), *range(30)]]
+    wanted = np.repeat(np.arange(views), len(digests))
+    message = r"38 of 60 different images have no features of layer 'features.30' in bank"
+    for ask in (bank.read, lambda *given, **how: list(bank.stream(*given, memory=memory, **how))):
+        with pytest.raises(CacheError, match=message):
+            ask("features.30", digests[::-1], view=0)
+        with pytest.raises(CacheError, match=message if views == 1 else r"60 of 60"):
+            ask("features.30", digests * views, view=wanted)
+
+
 def test_float16_stores_neither_inf_nor_nan(bank):
     huge = np.array([[1.0, 7e4]], np.float32)
     with pytest.raises(

@@ -16,6 +16,8 @@ import pytest
 
 from bottleneck import Cache, evaluate_head, fit_head, load_features, run_sweep, select_features
 from bottleneck.advise import advise_on
+from bottleneck.advise.curve import Samples
+from bottleneck.advise.evidence import gain_of_choice
 from bottleneck.cache import Bank
 from bottleneck.exchange import import_array
 from bottleneck.experiments import Experiment, rank, unselected
@@ -90,7 +92,7 @@ ROWS = [*range(40), *range(40), *range(40, 70), *range(10)]
 
 def labels_of_rows(seed: int) -> np.ndarray:
     """Labels at random, the same for all copies of an image."""
-    generator = np.random.default_rng([seed, 3])
+    generator = np.random.default_rng([seed, 5])
     labels = [generator.permutation(np.tile(CLASSES, half)) for half in (20, 15)]
     return np.concatenate(labels)[ROWS]
 
@@ -156,6 +158,26 @@ def test_the_choice_among_experiments_is_not_scored_where_it_was_made():
     assert not at_chance(selected)
 
 
+def test_the_gain_of_a_choice_is_not_scored_where_it_was_made():
+    """Each of six layers gains at random in five folds of two repetitions."""
+    found, selected = [], []
+    for seed in range(DRAWS):
+        values = np.random.default_rng(seed).normal(size=(6, 2, 5))
+        gains = [Samples(each, 0.2, crossed=False) for each in values]
+        choice = gain_of_choice(gains)
+        expected = [
+            values[values[:, repeat, np.arange(5) != block].mean(axis=1).argmax(), repeat, block]
+            for repeat in range(2)
+            for block in range(5)
+        ]
+        assert choice.value == pytest.approx(np.mean(expected))
+        found.append(choice.value)
+        selected.append(max(each.estimate().value for each in gains))
+        assert gain_of_choice(gains[:1]) is None
+    assert at_chance(found, 0.0)
+    assert not at_chance(selected, 0.0)
+
+
 @pytest.mark.ci
 def test_what_sweep_and_leaderboard_print():
     """The rows alone; the best of them is not at chance, but the number beside it is."""
@@ -189,17 +211,42 @@ def assert_most_are_at_chance(found: Mapping[str, Sequence[float]]) -> None:
 def test_what_advise_prints():
     """But its forecasts, which are none of held-out images, as they assume that errors fall."""
     found: dict[str, list[float]] = {}
+    gains = []
     for seed in range(DRAWS):
         cache = Cache(f"cache{seed}")
         layers = made(cache, seed, ("early", "late"))
-        evidence = advise_on(cache, layers, repeats=2, jobs=1).evidence
+        evidence = advise_on(cache, layers, clf="knn", repeats=2, jobs=1).evidence
         numbers = {"accuracy": evidence.accuracy, "confident": evidence.surest_error}
         numbers |= {each.clf: each.accuracy for each in evidence.heads}
         numbers |= {each.layer: each.accuracy for each in evidence.layers}
         numbers |= {f"point {n}": each.accuracy for n, each in enumerate(evidence.curve.points)}
         for name, each in numbers.items():
             found.setdefault(name, []).append(each.value)
+        assert evidence.layer_choice is None  # as there is a single other layer
+        gains.append([evidence.head_choice.value, evidence.joined.gain.value])
+    for values in zip(*gains, strict=True):
+        assert at_chance(values, 0.0), values
     assert_most_are_at_chance(found)
+
+
+def test_copies_of_training_images_are_not_validated_on():
+    """Neither by fit-head nor by sweep and advise, whose logs and words tell the number."""
+    rows = [*range(60), *range(10)]
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)[rows])
+    splits = ["train"] * 40 + ["val"] * 30
+    lines = [f"{n}.png,{CLASSES[rows[n] % 2]},{split}" for n, split in enumerate(splits)]
+    Path("table.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    import_array(Cache("cache"), "rows.npy", "table.csv", model="made", by_row=True)
+    features = load_features("cache")
+    for clf in ("softmax", "lda"):
+        whole, apart = (
+            fit_head(each, clf) for each in (features, features.take(np.arange(70) < 60))
+        )
+        assert whole.scores == apart.scores
+        assert whole.scores["held_out"] == "validation images"
+    (done,) = run_sweep("cache", [features.selection], "log.sqlite", clfs=("lda",), jobs=1)
+    assert (done.folds[0]["images"], done.settings["val_images"]) == (20, 20)
+    assert advise_on("cache", [features.selection], clf="lda", jobs=1).held_out == "20 val images"
 
 
 # Test images reach evaluate alone

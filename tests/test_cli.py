@@ -1,5 +1,6 @@
 """Commands: output, files, and one sentence for each mistake."""
 
+import contextlib
 import csv
 import io
 import json
@@ -13,15 +14,20 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
 import typer
 from conftest import layer_record, run_record
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bottleneck import Cache, Head, ImageSet
 from bottleneck.bases import find_model
 from bottleneck.cli import app, options
+from bottleneck.cli.output import progress_shown
 
 TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
 
@@ -708,3 +714,39 @@ def test_a_signal_commits_finished_work(faces, number, code):
     safe = len(bank.known("features.20"))
     assert 0 < safe < 200
     assert f"stopped: {safe} of 200 different images are stored in cache" in err
+
+
+@given(
+    total=st.integers(1, 2000),
+    seconds=st.lists(st.floats(0, 1e5), min_size=3, max_size=3),
+    counts=st.dictionaries(st.sampled_from(["cached", "bytes_written"]), st.integers(0, 10**9)),
+    data=st.data(),
+)
+def test_lines_of_progress_say_only_what_is_known(total, seconds, counts, data):
+    """At the first image nothing is known of the speed, and so nothing of the time left."""
+    begun, done = sorted(data.draw(st.tuples(*[st.integers(0, total)] * 2)))
+    clock = SimpleNamespace(monotonic=iter(sorted(seconds)).__next__)
+    stream = io.StringIO()
+    with (
+        mock.patch("bottleneck.cli.output.time", clock),
+        contextlib.redirect_stderr(stream),
+        progress_shown() as report,
+    ):
+        report("check", begun, total, **counts)
+        report("check", done, total, **counts)
+    for line in stream.getvalue().splitlines():
+        assert re.match(r"check: \d+ of \d+ images(, |$)", line), line
+        assert not re.search(r"None|nan|inf|, ,|, $|-|\b0\.0/s", line.partition("images")[2]), line
+
+
+def test_the_numbers_of_an_extraction_add_up(bottleneck, make_images):
+    """Copies are neither computed nor found in the cache, and are told."""
+    make_images(cat=4, dog=4)
+    for number in range(3):
+        shutil.copy("data/cat/000.png", f"data/cat/copy{number}.png")
+    first = bottleneck("extract", *TINY)
+    assert "8 computed, 0 found in the cache, 3 copies of others, " in first.out
+    make_images(cat=5, dog=4)
+    again = json.loads(bottleneck("extract", *TINY, "--json").out)
+    assert again["images"] == again["computed"] + again["cached"] + again["copies"]
+    assert again["copies"] == 3

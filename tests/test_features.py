@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from bottleneck import (
     FrozenBase,
     Head,
     ImageSet,
+    evaluate_head,
     extract_features,
     fit_head,
     load_features,
@@ -20,7 +22,9 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.cache import find_prunable
+from bottleneck.cache.parts import Part
 from bottleneck.errors import BottleneckError, DataError, UnknownNameError, UsageError
+from bottleneck.exchange import import_array
 from bottleneck.features import features_of, matching_layers, vectors
 from bottleneck.heads import calibration_error, cross_validate, find_head, fit_rows, head_names
 from bottleneck.settings import FeatureSettings, SweepFeatures
@@ -250,3 +254,32 @@ def test_a_mask_and_its_indices_select_the_same_rows(faces_cache):
     ]
     for head in heads[1:]:
         assert np.array_equal(head.model.weight, heads[0].model.weight)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("memory", [None, 1])
+def test_features_that_are_not_finite_are_never_used(bottleneck, monkeypatch, wrong, memory):
+    """A part that another program wrote with right checksums, in memory and in passes."""
+    values = np.arange(60, dtype=np.float32).reshape(20, 3)
+    np.save("rows.npy", values)
+    lines = [f"{number}.png,{'ab'[number % 2]},train" for number in range(20)]
+    Path("table.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    import_array(Cache("cache"), "rows.npy", "table.csv", model="made", by_row=True)
+    head = fit_head(load_features("cache"), C=1.0)
+    read = Part.read
+
+    def spoilt(part, layer, rows):
+        for block, piece in read(part, layer, rows):
+            yield np.where(block == 7, np.float32(wrong), block), piece
+
+    monkeypatch.setattr(Part, "read", spoilt)
+    message = "the features of 'features' in bank made-.* contain nan or inf"
+    with pytest.raises(DataError, match=message):
+        fit_head(load_features("cache", memory=memory))
+    with pytest.raises(DataError, match=message):
+        evaluate_head(head, features_of(head.source, "cache", memory=memory), "train")
+    for command in (("fit-head",), ("sweep", "--clf", "lda", "--backend", "threading")):
+        done = bottleneck(*command, *(["--memory", "1MB"] if memory else []))
+        assert done.code == 1
+        assert done.err.count("\n") == 1
+        assert "contain nan or inf" in done.err

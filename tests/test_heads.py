@@ -1,15 +1,19 @@
 """Heads: the arithmetic against scikit-learn, the choice of C, saving and loading."""
 
+import contextlib
+import hashlib
 import os
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import source_record
+from safetensors.numpy import save as save_arrays
 from sklearn.covariance import ledoit_wolf
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -24,7 +28,15 @@ from sklearn.svm import LinearSVC
 from bottleneck import Head, load_features, select_features
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
-from bottleneck.heads import C_GRID, RECIPES, calibration_error, find_head, fit_rows, head_names
+from bottleneck.heads import (
+    C_GRID,
+    MLP,
+    RECIPES,
+    calibration_error,
+    find_head,
+    fit_rows,
+    head_names,
+)
 from bottleneck.heads.problem import _stratified, row_weights
 from bottleneck.heads.scoring import log_probabilities
 from bottleneck.labels import Targets
@@ -450,3 +462,58 @@ def test_constant_features_do_no_harm():
     head = fit_rows(X, y)
     assert np.isfinite(head.model.weight).all()
     assert abs(head.model.weight[0, 2]) < 1e-12
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("clf", RECIPES)
+def test_weights_that_are_not_finite_never_predict(clf, wrong, tmp_path):
+    """In memory, and in files whose digest was made to fit."""
+    X, y = problem(2, 5, samples=40)
+    head = fit_rows(X, y, MLP(hidden=3, epochs=1) if clf == "mlp" else clf)
+    folder = head.save(tmp_path / clf)
+    for name, array in head.model.arrays.items():
+        spoilt = array.copy()
+        spoilt.flat[-1] = wrong
+        with pytest.raises(DataError, match=f"^{name} contains nan or inf"):
+            replace(head, model=replace(head.model, **{name: spoilt}))
+        content = save_arrays({**head.model.arrays, name: spoilt})
+        (folder / "head.safetensors").write_bytes(content)
+        record = read_json(folder / "head.json")
+        record["weights_sha256"] = hashlib.sha256(content).hexdigest()
+        write_json(folder / "head.json", record)
+        with pytest.raises(DataError, match=f"cannot be read \\({name} contains nan or inf"):
+            Head.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("scale", 0.0), ("scale", -1.0), ("votes", -1.0), ("counts", -1.0)]
+)
+def test_neighbours_that_cannot_be_compared_are_refused(name, value):
+    model = fit_rows(*problem(2, 5, samples=40), "knn").model
+    array = model.arrays[name].copy()
+    array.flat[0] = value
+    with pytest.raises(DataError, match=f"{name} must be at least"):
+        replace(model, **{name: array})
+
+
+@pytest.mark.parametrize("clf", RECIPES)
+def test_scores_that_are_not_finite_are_no_prediction(clf):
+    """Of features that are not finite, or that weights make too large."""
+    X, y = problem(2, 5, samples=40)
+    head = fit_rows(X, y, MLP(hidden=3, epochs=1) if clf == "mlp" else clf)
+    for wrong in (np.nan, np.inf, -np.inf):
+        spoilt = X.copy()
+        spoilt[3, 1] = wrong
+        for ask in (head.predict, head.predict_proba, head.decision_function):
+            with pytest.raises(DataError, match="the scores of the head are not finite"):
+                ask(spoilt)
+
+
+@pytest.mark.parametrize("clf", sorted(set(RECIPES) - {"mlp"}))
+@pytest.mark.parametrize("size", [1e-30, 1e15, 3e38])
+def test_features_of_any_size_give_finite_weights_or_an_error(clf, size):
+    X, y = problem(2, 5, samples=40)
+    large = (X / np.abs(X).max() * np.float32(size)).astype(np.float32)
+    with np.errstate(all="ignore"), contextlib.suppress(DataError):
+        head = fit_rows(large, y, clf)
+        assert np.isfinite(head.predict_proba(large)).all()

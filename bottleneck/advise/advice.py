@@ -11,7 +11,15 @@ import numpy as np
 from scipy.special import log_softmax
 
 from bottleneck.advise.curve import CurvePoint, Estimate, LearningCurve, Samples, forecast_gain
-from bottleneck.advise.evidence import EARLY, Contrast, Depths, Evidence, HeadScore, LayerScore
+from bottleneck.advise.evidence import (
+    EARLY,
+    Contrast,
+    Depths,
+    Evidence,
+    HeadScore,
+    LayerScore,
+    gain_of_choice,
+)
 from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, Scored, make_bench, score_sizes
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
@@ -252,10 +260,11 @@ def _gather(
             difference=None if layer is last else apart.estimate(len(scored) - 1),
         )
 
-    head_scores = []
+    head_scores, head_gains = [], []
     for recipe, richer, each in heads:
         accuracy = briefly.accuracy(each)
-        difference = (accuracy - judged).estimate(len(heads))
+        head_gains.append(accuracy - judged)
+        difference = head_gains[-1].estimate(len(heads))
         head_scores.append(HeadScore(recipe.name, richer, accuracy.estimate().share(), difference))
     layers = {layer: layer_score(layer) for layer in scored}
     others = [layer for layer in scored if layer.layer != last.layer]
@@ -272,6 +281,10 @@ def _gather(
         rise=contrast(best, accuracies[last] - accuracies[best]) if best else None,
         surest_error=_confident_error(bench, final[last]),
         tuning=depths.fine_tuning(last, *shape),
+        layer_choice=gain_of_choice(
+            [each - accuracies[last] for layer, each in accuracies.items() if layer is not last]
+        ),
+        head_choice=gain_of_choice(head_gains),
     )
 
 

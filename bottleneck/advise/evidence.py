@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bottleneck.advise.curve import Estimate, LearningCurve
+import numpy as np
+
+from bottleneck.advise.curve import Estimate, LearningCurve, Samples
 from bottleneck.bases import find_model
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.records import FeatureSource
@@ -13,7 +15,16 @@ from bottleneck.records import FeatureSource
 if TYPE_CHECKING:
     from bottleneck.bases.network import Network
 
-__all__ = ["EARLY", "Contrast", "Depths", "Evidence", "FineTuning", "HeadScore", "LayerScore"]
+__all__ = [
+    "EARLY",
+    "Contrast",
+    "Depths",
+    "Evidence",
+    "FineTuning",
+    "HeadScore",
+    "LayerScore",
+    "gain_of_choice",
+]
 
 EARLY = 0.5
 """Maximum multiply-adds of an early layer, as a fraction of those of the last layer."""
@@ -156,6 +167,9 @@ class Evidence:
         It is as high as the overall error where labels are wrong at random.
     tuning : FineTuning or None
         The cheapest fine-tuning, of the last block only.
+    layer_choice, head_choice : Estimate or None
+        Gain in accuracy of choosing the best of the other layers, or heads, see `gain_of_choice`;
+        None if there are not several.
     """
 
     accuracy: Estimate
@@ -168,6 +182,8 @@ class Evidence:
     rise: Contrast | None
     surest_error: Estimate
     tuning: FineTuning | None
+    layer_choice: Estimate | None = None
+    head_choice: Estimate | None = None
 
     @property
     def error(self) -> float:
@@ -183,6 +199,30 @@ class Evidence:
     def at_most(self) -> float:
         """The overall error minus the error of the most confident predictions."""
         return max(0.0, self.error - self.surest_error.value)
+
+
+def gain_of_choice(gains: Sequence[Samples]) -> Estimate | None:
+    """Return the gain of choosing the best of several, on blocks that it is not chosen on.
+
+    The gain of the best is too good, as it was selected on the same blocks. Therefore each block
+    is scored by what is best on the other blocks of its repetition.
+
+    Parameters
+    ----------
+    gains : sequence of Samples
+        The gain of each in accuracy.
+
+    Returns
+    -------
+    Estimate or None
+        None if there are not several.
+    """
+    if len(gains) < 2:  # noqa: PLR2004 - to choose among
+        return None
+    values = np.stack([each.values for each in gains])
+    best = (values.sum(axis=2, keepdims=True) - values).argmax(axis=0)
+    chosen = np.take_along_axis(values, best[None], axis=0)[0]
+    return replace(gains[0], values=chosen).estimate()
 
 
 class Depths:

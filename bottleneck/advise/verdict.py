@@ -62,6 +62,8 @@ class Option:
     best_of : int
         Number of layers or heads of which this one was selected for its gain. The interval of the
         gain allows for all of them, but the gain itself is too good if there are several.
+    unselected : Estimate or None
+        Then the gain on images that the best is not chosen on, see `gain_of_choice`.
     """
 
     kind: str
@@ -70,6 +72,7 @@ class Option:
     state: str
     cost: str
     best_of: int = 1
+    unselected: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,10 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
         return CEILING, text, None, None
     if shown := [each for each in options if each.state == _SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
-        chosen = f", selected as the best of {best.best_of}" if best.best_of > 1 else ""
-        gain = f"{best.gain} in accuracy{chosen}"
+        gain = f"{best.gain} in accuracy"
+        if best.unselected:
+            gain += f", selected as the best of {best.best_of}, or {best.unselected} on images "
+            gain += "that it is not selected on"
         text = f"{best.what} is expected to gain {gain}; cost: {best.cost}"
         return best.kind, text, best.gain, None
     if still_open := [each for each in options if each.state == _OPEN]:
@@ -245,9 +250,9 @@ def _options(evidence: Evidence) -> list[Option]:
     for head in evidence.heads:
         what = f"{'a larger' if head.richer else 'a simpler'} head ({head.clf})"
         heads.append(option(HEAD, what, head.difference, f"one fit of {head.clf}"))
-    for some in (layers, heads):
+    for some, choice in ((layers, evidence.layer_choice), (heads, evidence.head_choice)):
         best = sorted(some, key=lambda each: (_STATES.index(each.state), each.gain.value))[-1:]
-        options += [replace(each, best_of=len(some)) for each in best]
+        options += [replace(each, best_of=len(some), unselected=choice) for each in best]
     return options
 
 

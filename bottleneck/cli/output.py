@@ -175,7 +175,7 @@ def print_table(
         print(json.dumps(rows, indent=2))
     elif wanted("csv"):
         write = csv_printer(safe=spreadsheet_safe)
-        for each in [*(row.keys() for row in rows[:1]), *(row.values() for row in rows)]:
+        for each in [*(list(row) for row in rows[:1]), *(list(row.values()) for row in rows)]:
             write(each)
     elif wanted("markdown"):
         columns, cells, right = _cells(rows, list(rows[0]) if rows else [])
@@ -294,7 +294,7 @@ def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: i
         return  # a line for the eye can wait until there is something to tell
     facts = [f"{done} of {total} {unit}"]
     if rate:  # else nothing is known but the number
-        facts.append(f"{rate:.1f}/s")
+        facts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
     if rate and done < total:
         facts.append(f"{timedelta(seconds=round((total - done) / rate))} left")
     note(f"{stage}: {', '.join(filter(None, [*facts, _counted(counts)]))}")

@@ -184,10 +184,10 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     stored = StoreSettings(dtype=cast("Any", source.dtype))
     chosen = replace(images, items=items)
     bad = fill_banks(chosen, load_base(head), cache, stored, progress=progress).bad
-    for item in items:
-        if item.digest in bad:
-            raise DataError(
-                f"{len(bad)} of the {split} images can no longer be used, first {item.path!r} "
-                f"({bad[item.digest]}); restore them, or give the current images to 'bottleneck "
-                f"finetune --data'"
-            )
+    lost = [item for item in items if item.digest in bad]
+    if lost:
+        raise DataError(
+            f"{len(lost)} of the {len(items)} {split} images can no longer be used, first "
+            f"{lost[0].path!r} ({bad[lost[0].digest]}); restore them, or give the current images "
+            f"to 'bottleneck finetune --data'"
+        )
