@@ -11,14 +11,7 @@ from typing import Self
 import numpy as np
 from xxhash import xxh3_64
 
-from bottleneck.cache.layout import (
-    SCHEMA,
-    Layer,
-    block_rows,
-    checksums,
-    load_filters,
-    seal_of,
-)
+from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
 from bottleneck.cache.plain import dataset_of, open_hdf5
 from bottleneck.errors import (
     BottleneckError,
@@ -327,9 +320,7 @@ def part_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn errors of HDF5 and the operating system into one sentence about a file.
-
-    A missing file stays a `FileNotFoundError`.
+    """Turn errors of HDF5 and the system into one sentence, except that a file is missing.
 
     Parameters
     ----------

@@ -75,13 +75,7 @@ class ImageSet:
         nested: bool = False,
         max_bytes: int = 0,
     ) -> Self:
-        """Read an image set from a folder, or from a CSV manifest if `source` is a file.
-
-        Raises
-        ------
-        UsageError
-            `nested` is given for a file; else see `from_folder` and `from_manifest`.
-        """
+        """Read an image set with `from_folder`, or `from_manifest` if `source` is a file."""
         of_both: dict[str, Any] = {"min_images": min_images, "max_bytes": max_bytes}
         if existing(Path(source)).is_file():
             if nested:
