@@ -15,10 +15,10 @@ from PIL import Image
 from sklearn import metrics
 
 from bottleneck import evaluate_head, load_features, misclassified, select_features
-from bottleneck.cli.fitted import _print_evaluation
+from bottleneck.cli.fitted import _print_evaluation, _write_errors
 from bottleneck.demo import write_demo_images
 from bottleneck.errors import DataError, MissingExtraError, WrongTypeError
-from bottleneck.evaluate import Evaluation, UnknownClass, _evaluated
+from bottleneck.evaluate import Evaluation, Misclassified, UnknownClass, _evaluated
 from bottleneck.features import Features
 from bottleneck.heads import Head, fit_rows
 from bottleneck.heads.models import Affine
@@ -173,6 +173,13 @@ def test_errors_are_written_as_a_table(bottleneck, head, features, faces_cache):
     refused = bottleneck(*where, "--errors", "errors.png")
     assert refused.code == 2
     assert "--errors must be a file ending in .csv" in refused.err
+
+
+@pytest.mark.parametrize(("safe", "mark"), [(True, "'"), (False, "")])
+def test_formulas_in_errors_are_harmless_on_request(safe, mark):
+    _write_errors(Path("errors.csv"), [Misclassified("=a.png", "+b", "c", 0.75, 0.25)], safe=safe)
+    _, row = Path("errors.csv").read_text().splitlines()
+    assert row == f'"{mark}=a.png","{mark}+b","c",0.75,0.25'
 
 
 def test_a_missing_split_is_an_error(head, features):

@@ -23,6 +23,7 @@ from bottleneck.cli.output import (
     progress_shown,
     show,
 )
+from bottleneck.cli.streams import harmless
 from bottleneck.cli.tables import draw_matrix
 from bottleneck.errors import UsageError, some_of
 from bottleneck.files import atomic_write
@@ -31,6 +32,7 @@ from bottleneck.settings import EvaluateSettings, LayerSettings
 if TYPE_CHECKING:
     from bottleneck.advise import Advice, Estimate
     from bottleneck.evaluate import Evaluation, Misclassified
+    from bottleneck.features import Features
     from bottleneck.finetune import Finetuned
 
 __all__ = ["advise", "evaluate", "finetune"]
@@ -53,40 +55,46 @@ def evaluate(
         Path | None,
         Doc("Write the misclassified images to this CSV file, the most confident first."),
     ] = None,
+    spreadsheet_safe: options.SpreadsheetSafe = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
-    from bottleneck.bases import is_finetuned
-    from bottleneck.records import known_source
-
     options.check_ending("errors", errors, ".csv")
     options.check_picture(picture)
     folder, fitted = choices.choose_head(folders.heads, head)
-    store, split = bottleneck.Cache(folders.cache), settings.split
-    source = known_source(fitted.source)
-    if is_finetuned(source.model):
-        with loading():
-            from bottleneck.finetune import fill_split
-        with progress_shown() as progress:
-            fill_split(fitted, store, split, progress=progress)
-    limit = options.memory_of(None)
-    features = bottleneck.features_of(source, store, split=split, memory=limit, seen=fitted.seen)
+    features, split = _features_of(fitted, folders.cache, settings.split), settings.split
     evaluation = bottleneck.evaluate_head(fitted, features, split)
-    notes.note_features(features.images, [source], [split])
+    notes.note_features(features.images, [features.selection], [split])
     notes.note_unseen(features, fitted, split)
     if evaluation.leaks and split != "train":
         note(f"{evaluation.leaks} {split} images are in other splits, too, and were not scored")
-    title = f"{folder.name} on {evaluation.images} {split} images of {source.image_set!r}"
+    title = f"{folder.name} on {evaluation.images} {split} images of {features.images.name!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
     show(content, lambda: _print_evaluation(title, evaluation))
     _save_evaluation(evaluation, folder / f"evaluation-{split}.json")
     if errors:
-        _write_errors(errors, bottleneck.misclassified(fitted, features, split))
+        wrong = bottleneck.misclassified(fitted, features, split)
+        _write_errors(errors, wrong, safe=spreadsheet_safe)
     if picture:
         from bottleneck.pictures import draw_confusion_matrix
 
         draw_confusion_matrix(evaluation, folder.name, picture)
         note(f"confusion matrix drawn to {picture}")
     return evaluation
+
+
+def _features_of(head: "bottleneck.Head", cache: Path, split: str) -> "Features":
+    """Load the features of a split; those of a fine-tuned base are computed if they are missing."""
+    from bottleneck.bases import is_finetuned
+    from bottleneck.records import known_source
+
+    store, source = bottleneck.Cache(cache), known_source(head.source)
+    if is_finetuned(source.model):
+        with loading():
+            from bottleneck.finetune import fill_split
+        with progress_shown() as progress:
+            fill_split(head, store, split, progress=progress)
+    limit = options.memory_of(None)
+    return bottleneck.features_of(source, store, split=split, memory=limit, seen=head.seen)
 
 
 def _save_evaluation(evaluation: "Evaluation", file: Path) -> None:
@@ -97,14 +105,15 @@ def _save_evaluation(evaluation: "Evaluation", file: Path) -> None:
         note(f"note: {str(file)!r} could not be saved ({error.strerror})")
 
 
-def _write_errors(file: Path, found: "Sequence[Misclassified]") -> None:
+def _write_errors(file: Path, found: "Sequence[Misclassified]", *, safe: bool) -> None:
     """Write images that are classified wrongly as CSV, completely or not at all."""
     from bottleneck.evaluate import Misclassified
 
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     table.writerow(field.name for field in fields(Misclassified))
-    table.writerows(vars(each).values() for each in found)
+    rows = (vars(each).values() for each in found)
+    table.writerows(map(harmless, row) if safe else row for row in rows)
     atomic_write(file, text.getvalue())
     note(f"{len(found)} misclassified images written to {file}")
 
