@@ -225,7 +225,7 @@ def _print_ranked(
     rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked[:top]]
     if wanted("json", "csv"):
         for place, row in enumerate(rows):
-            row["best_of"], row["unselected"] = (None, None) if place else (number, score)
+            row["best_of"], row["fold_out"] = (None, None) if place else (number, score)
         print_table(rows, spreadsheet_safe=spreadsheet_safe)
         return
     same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
