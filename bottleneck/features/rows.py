@@ -336,8 +336,7 @@ def features_of(
         raise DataError(
             f"the training images of {selection.image_set!r} have changed since the head was "
             f"fitted, or it was fitted on others, too; run 'bottleneck fit-head' again, so that no "
-            f"image is both "
-            f"trained on and held out"
+            f"image is both trained on and held out"
         )
     return features
 
