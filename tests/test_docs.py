@@ -141,7 +141,7 @@ def test_the_commands_on_the_cache(bottleneck, in_demo):
         assert finished.code == 0, (line, finished.err)
         assert finished.out or finished.err
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert "efficientnet_lite0" in finished.out  # the last command has removed its features
+    assert "penultimate" in finished.out  # the last command has removed it
     assert "no banks" in bottleneck("cache", "ls").out
     names: dict = {}
     exec(code, names)
