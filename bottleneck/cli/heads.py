@@ -236,8 +236,8 @@ def _print_ranked(
     if score is not None:
         note(
             f"the first is the best of {number} on these folds, so its {metric} is too good; if "
-            f"each fold is scored by the best on the others, {metric} is {score:.4g}, which is less "
-            f"selected; quote that of 'bottleneck evaluate'"
+            f"each fold is scored by the best on the others, {metric} is {score:.4g}, which is "
+            f"less selected: quote that of 'bottleneck evaluate'"
         )
     elif number > 1:
         note(
