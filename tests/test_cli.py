@@ -328,7 +328,7 @@ def other_weights(make_images):
 def other_run(make_images):
     make_images(cat=3, dog=3)
     Path("cache/runs").mkdir(parents=True)
-    Path("cache/runs/1.json").write_text("{}")
+    Path("cache/runs/20261101T000000000000-0000.json").write_text("{}")
 
 
 def other_set(make_images):

@@ -161,7 +161,7 @@ def later(file: Path) -> None:
         (text, "already exists and is not an experiment log; name another"),
         (short, "already exists and is not an experiment log; name another"),
         (of_another_application, "already exists and is not an experiment log; name another"),
-        (later, "has format 2, but this version reads 1; update bottleneck-features"),
+        (later, "has format 2, but this version reads 1; update this package"),
     ],
 )
 def test_other_files_are_refused_and_not_touched(tmp_path, make, sentence):

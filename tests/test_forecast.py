@@ -115,7 +115,7 @@ def test_bad_images_in_the_trial_are_reported(bottleneck, make_images):
 def test_leftovers_of_a_killed_trial_are_removed(make_images, tiny):
     """After an hour, when no trial can be running any more."""
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
-    old, new = Path(".bottleneck-forecast-old"), Path(".bottleneck-forecast-new")
+    old, new = Path(".bottleneck-forecast-an_old_0"), Path(".bottleneck-forecast-a_new_00")
     for folder in (old, new):
         (folder / "bank").mkdir(parents=True)
     os.utime(old, (0, 0))

@@ -505,7 +505,7 @@ def test_scores_that_are_not_finite_are_no_prediction(clf):
         spoilt = X.copy()
         spoilt[3, 1] = wrong
         for ask in (head.predict, head.predict_proba, head.decision_function):
-            with pytest.raises(DataError, match="the scores of the head are not finite"):
+            with pytest.raises(DataError, match="the head gives scores that are nan or inf"):
                 ask(spoilt)
 
 

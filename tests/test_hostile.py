@@ -132,12 +132,8 @@ def world(tmp_path_factory) -> Path:
             "seed": 0,
             "more": {"a": [1]},
         }
-        folds = [
-            {"repeat": 0, "fold": fold, "images": 3, "accuracy": 0.5 + fold / 10, "log_loss": 1.0}
-            for fold in (0, 1)
-        ]
         for C in (0.1, 1.0):
-            log.append(settings | {"C": C}, folds, 1.5, {"python": "3"})
+            log.append(settings | {"C": C}, FOLDS, 1.5, {"python": "3"})
         Path("policy.yaml").write_text(
             "- RandomHorizontalFlip: {p: 0.5}\n- ColorJitter: {hue: 0.1}\n"
         )
@@ -186,6 +182,10 @@ def _model_record() -> Any:
 
 
 X = np.random.default_rng(1).normal(size=(5, 7)).astype(np.float32)
+FOLDS = [
+    {"repeat": 0, "fold": fold, "images": 3, "accuracy": 0.5 + fold / 10, "log_loss": 1.0}
+    for fold in (0, 1)
+]
 
 
 def training() -> Any:
@@ -200,6 +200,8 @@ def training() -> Any:
         network=SimpleNamespace(load_tuned=layer.load_state_dict),
         fabric=SimpleNamespace(strategy=SimpleNamespace(precision=precision)),
         weights=layer.state_dict,
+        choice=SimpleNamespace(state=dict, restore=dict, offer=lambda _: None),
+        scores=lambda: X,
     )
 
 
@@ -246,7 +248,7 @@ def read_part(cache: str) -> Callable[[Path], object]:
             lambda: Bank(bank.path).read("vector", digests),
             lambda: Bank(bank.path).read("map", digests[:2]),
             lambda: list(bank.stream("vector", digests, memory=2**10)),
-            lambda: find_prunable(Cache(cache), layer="vector"),
+            lambda: find_prunable(Cache(cache), layer="vector", imported=True),
             lambda: Bank(bank.path).rebuild_view_file(),
             lambda: compact_bank(Bank(bank.path)),
         ):
@@ -307,7 +309,7 @@ def read_log(path: Path) -> object:
     found = log.experiments()
     rank(found, default_metric(found))
     log.find({"clf": "svm"})
-    log.append({"clf": "new"}, [{"accuracy": 1.0}], 1.0, {})
+    log.append({"clf": "new"}, FOLDS, 1.0, {})
     return run_of("leaderboard", "--log", str(path))(path)
 
 
@@ -593,7 +595,7 @@ def test_circles_of_fine_tuned_models_are_refused(world, tmp_path, base):
         path = Path("heads", name, "model.json")
         reseal(path, content_of(path) | {"base": own})
     for use in (find_model, lambda name: find_model(f"./{name}/"), seen_of):
-        with pytest.raises(WeightsError, match="which is fine-tuned itself; fine-tune a model"):
+        with pytest.raises(WeightsError, match="which is itself fine-tuned; give one"):
             use("heads/tuned")
 
 

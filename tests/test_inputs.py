@@ -18,6 +18,7 @@ from bottleneck import (
     run_sweep,
     select_features,
 )
+from bottleneck.errors import CacheError
 from bottleneck.exchange import export_features
 from bottleneck.inputs import check_regular, open_regular, read_regular
 
@@ -116,5 +117,5 @@ def test_only_regular_files_are_opened(read: Callable[[Path], object]):
 
 def test_the_log_of_experiments_is_no_pipe():
     pipe(Path("log.sqlite"))
-    with pytest.raises(ValueError, match="already exists and is not an experiment log"):
+    with pytest.raises(CacheError, match=r"'log.sqlite' cannot be used \(not a regular file\)"):
         ExperimentLog("log.sqlite").experiments()

@@ -98,9 +98,9 @@ def test_a_package_provides_a_base(installed, bottleneck, make_images):
     finished = bottleneck("extract", "--model", "tiny", "--layer", "penultimate")
     assert finished.code == 0, finished.err
     finished = bottleneck("fit-head")
-    assert "8 features of tiny 3" in finished.out
+    assert "8 features of tiny penultimate" in finished.out
     assert bottleneck("predict", "data").code == 0
-    printed = bottleneck("models").out
+    printed = bottleneck("models", "--wide").out
     (row,) = (line.split() for line in printed.splitlines() if line.startswith("tiny "))
     assert row == ["tiny", "tiny", "-", "32", "x", "32", "halves", "3", "12.5"]
     images = ImageSet.from_folder(Path("data"))

@@ -142,9 +142,9 @@ def test_a_pooling_that_is_neither_stored_nor_possible(stored):
 def test_extractions_of_one_layer_are_distinguished(stored):
     """In the output, in the names of heads and in errors."""
     late = select_features(stored, pool="max")
-    assert str(late) == "efficientnet_lite0 bn2 (96x96, max)"
-    assert late.slug == "efficientnet_lite0-bn2-96x96-max"
-    with pytest.raises(UnknownNameError, match="bn2 \\(96x96\\) of 'data'"):
+    assert str(late) == "efficientnet_lite0 last_conv (96x96, max)"
+    assert late.slug == "efficientnet_lite0-last_conv-96x96-max"
+    with pytest.raises(UnknownNameError, match="last_conv \\(96x96\\) of 'data'"):
         select_features(stored, layer="bn1")
 
 

@@ -30,6 +30,7 @@ from bottleneck import (
     fit_head,
     load_base,
     load_features,
+    misclassified,
     predict_images,
     run_sweep,
     select_features,
@@ -75,6 +76,12 @@ def test_layers_are_compared(faces_cache: Cache) -> None:
     assert len(rows) == len(log.experiments()) == 1
     verdict: str = advise_on(faces_cache, layers, AdviseSettings(repeats=1, cv=2)).verdict.kind
     assert verdict
+
+
+def test_mistakes_are_listed(faces_cache: Cache) -> None:
+    head = fit_head(load_features(faces_cache), "centroid")
+    wrong = misclassified(head, features_of(head.source, faces_cache))
+    assert all(each.label != each.predicted for each in wrong)
 
 
 def test_scikit_learns_estimators(faces: Path) -> None:

@@ -364,7 +364,7 @@ def test_invalid_image_paths_are_refused(paths, given, error, sentence):
         ({"layer": "all-blocks"}, UsageError, "'all-blocks' of squeezenet1_1 means .+; expec"),
         ({"layer": ["logits"]}, UsageError, "is not a string; expected one: search over layers"),
         ({"pool": "mean"}, UnknownNameError, "no pooling 'mean'"),
-        ({"pool": "cls"}, UsageError, "layer 'features.3.cat' cannot be pooled by 'cls'"),
+        ({"pool": "cls"}, UsageError, "layer 'features.3' cannot be pooled by 'cls'"),
         ({"weights": "default"}, WeightsError, "cannot be downloaded"),
         ({"weights": "gone.pth"}, PathMissingError, "no weights file 'gone.pth'"),
         ({"precision": "fp8"}, UnknownNameError, "`precision` must be auto, fp32, bf16 or fp16"),

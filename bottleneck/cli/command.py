@@ -14,7 +14,7 @@ from bottleneck.cli.output import end_with, printed_as
 from bottleneck.cli.streams import escaped_on_terminals
 from bottleneck.errors import BottleneckError, PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check, declared
-from bottleneck.inputs import open_regular, read_regular
+from bottleneck.inputs import read_regular
 
 __all__ = ["COMMANDS", "Command", "Config", "add_command", "in_order"]
 
@@ -228,7 +228,7 @@ def _read_config(file: str | None) -> Config:
     if file is None and not path.is_file():
         return Config()
     try:
-        tables = tomllib.loads(read_regular(path).decode())
+        tables = _tables_of(path)
         if isinstance(tables.get(_GROUP), dict):  # [cache.ls] is the table of `cache ls`
             tables |= {f"{_GROUP} {name}": own for name, own in tables.pop(_GROUP).items()}
         found = Config(path, file)
@@ -242,8 +242,7 @@ def _read_config(file: str | None) -> Config:
 def _tables_of(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file."""
     try:
-        with open_regular(path) as file:
-            return tomllib.loads(file.read().decode())
+        return tomllib.loads(read_regular(path).decode())
     except RecursionError:
         raise UsageError(f"{str(path)!r} is nested too deeply; correct it") from None
     except ValueError as error:  # also of digits that are too many for Python

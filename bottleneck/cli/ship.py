@@ -39,9 +39,7 @@ class _Form(NamedTuple):
 
 @add_command("predict", "Ship")
 def predict(
-    images: Annotated[
-        tuple[Path, ...], Doc("Image files, folders or CSV tables of them."), ARGUMENT
-    ],
+    images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
     settings: bottleneck.PredictSettings,
     folders: options.Folders,
     head: options.HeadName = None,
@@ -56,21 +54,20 @@ def predict(
 ) -> None:
     """Print the class of each image and the probabilities of all classes.
 
-    Features of images that are in the cache are taken from it. Exits with 1 if images had to be
-    left out; all others are predicted.
+    Features in the cache are not computed again. Exits with 1 if images were left out.
     """
+    from bottleneck.predict import predict_images
+
     options.check_ending("output", output, *_ENDINGS)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes or 0)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
-    from bottleneck.predict import predict_images
-
     base = _base_for(found, fitted, store, settings)
     notes.note_random(bool(fitted.source and fitted.source.weights_random))
     notes.note_image_set(found)
     quiet = not sys.stderr.isatty() or (sys.stdout.isatty() and not output)
-    labelled = any(item.label is not None for item in found.items)
     as_json = as_json or bool(output and output.suffix.lower() != ".csv")
+    labelled = any(item.label is not None for item in found.items)
     form = _Form(labelled, top, as_json, spreadsheet_safe)
     with progress_shown(quiet=quiet) as progress, _printed_to(output):
         results = predict_images(fitted, found, settings, base=base, cache=store, progress=progress)

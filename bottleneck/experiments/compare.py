@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from operator import itemgetter
 from statistics import mean, stdev
 from typing import Any
 
@@ -29,8 +28,11 @@ LOWER_IS_BETTER = frozenset({"calibration_error", "log_loss"})
 _NO_METRICS = ("repeat", "fold", "images")
 _FOLDS_DEPEND_ON = ("image_set", "split_digests", "cv", "repeats", "seed")
 _CONFIDENCE = 0.95
-_images_of = itemgetter("repeat", "fold", "images")
-"""Returns the identity of a fold, and the number of images held out in it."""
+
+
+def _images_of(fold: Mapping[str, float]) -> tuple[float, ...]:
+    """Return the identity of a fold, and the number of images held out in it."""
+    return tuple(fold.get(name, -1) for name in ("repeat", "fold", "images"))
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
         other = [
             key for key in _FOLDS_DEPEND_ON if each.settings.get(key) != best.settings.get(key)
         ]
-        if not other and sorted(map(_images_of, each.folds)) == folds:
+        same = not other and sorted(map(_images_of, each.folds)) == folds
+        if same and all(metric in fold for fold in each.folds):
             among.append({_images_of(fold): fold[metric] for fold in each.folds})
     found, sign = list[float](), 1 if metric in LOWER_IS_BETTER else -1
     for own in folds:

@@ -90,7 +90,6 @@ def extract_features(
     cache = Cache(cache)
     set_file = cache.set_file(images.name)
     check_replaceable(set_file)
-    cache.check_writable()
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
     usable.write_csv(set_file)

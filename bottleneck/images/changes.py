@@ -52,7 +52,7 @@ def check_replaceable(file: Path) -> None:
     try:
         with open_regular(file) as stream:
             beginning = stream.read(2**10).strip(b"\0")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:
         beginning = b"?"
