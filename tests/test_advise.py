@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bottleneck import Cache, advise_on, load_features, select_layers
-from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law
+from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law, fitting
 from bottleneck.advise.advice import grid_sizes
 from bottleneck.advise.curve import Samples, forecast_gain
 from bottleneck.advise.evidence import Contrast, Depths, FineTuning
@@ -35,6 +35,7 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError, WrongType
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
+from bottleneck.heads.scoring import fit_temperature, log_losses
 from bottleneck.settings import AdviseSettings
 
 ROOT = Path(__file__).parents[1]
@@ -601,3 +602,37 @@ def test_an_imported_layer_of_another_name_has_no_network():
     found = Depths([replace(source, model="resnet18")])
     assert found.fine_tuning(source, 4, 2) is None
     assert found.share(source) == 1
+
+
+@pytest.mark.parametrize("clf", ["softmax", "svm", "ridge", "knn"])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 4.0])
+def test_the_search_for_a_value_finds_that_of_the_whole_grid(clf, apart, monkeypatch):
+    """With labels at random, overlapping classes and separate ones; and in fewer fits."""
+    X, y = blobs(np.random.default_rng(3), 90, 3, 40, 1)
+    X += apart * np.eye(3, 40)[y]
+    recipe, link = recipe_of(clf), "softmax"
+    problem = replace(make_problem(X, y, recipe), standardize=False)
+    folds, tried, whole = problem.folds(3), [], fitting.held_out
+
+    def counted(*given):
+        for scores in whole(*given):
+            tried.append(scores)
+            yield scores
+
+    every = [np.concatenate(each) for each in whole(recipe, problem, folds, recipe.grid)]
+    held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in folds]))
+    losses = [
+        log_losses(
+            link, own, held, fit_temperature(link, own, held) if recipe.margins else 1
+        ).mean()
+        for own in every
+    ]
+    monkeypatch.setattr(fitting, "held_out", counted)
+    value, scores = fitting.choose(recipe, link, problem, folds, recipe.grid)
+    found = log_losses(
+        link, scores, held, fit_temperature(link, scores, held) if recipe.margins else 1
+    ).mean()
+    assert found == pytest.approx(min(losses), rel=1e-3)
+    if clf == "softmax":
+        assert value == recipe.grid[int(np.argmin(losses))]
+        assert len(tried) < len(recipe.grid)

@@ -10,21 +10,19 @@ import joblib
 import numpy as np
 
 from bottleneck.advise.curve import Samples
+from bottleneck.advise.fitting import fit_fold
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
-from bottleneck.heads import MLP
 from bottleneck.heads.prepare import problem_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
 from bottleneck.settings import AdviseSettings, TrainingSettings
-from bottleneck.solvers import in_parallel, threads_for
+from bottleneck.solvers import in_parallel
 
 __all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets", "score_sizes"]
 
 LEAST_PER_CLASS = 3
 """Distinct images per class in the smallest subset, if there are so many."""
-_INNER_FOLDS = 3
 _LEAST = 3
 """Images of a class that leave two to fit on in the smallest folds, for the folds within them."""
 _RULE_OF_THREE = 3
@@ -274,7 +272,7 @@ def score_sizes(
             places[key].append((size, repeat, number))
     log_shares = np.empty((*shape, len(bench.judged), len(problem.targets.classes)), np.float32)
     scores = np.empty((3, *shape, len(bench.repeats[0])))
-    fit = joblib.delayed(partial(_fit, problem, recipe))
+    fit = joblib.delayed(partial(fit_fold, problem, recipe))
     fitted = in_parallel(map(fit, folds.values()), jobs)
     for (key, fold), (own, *numbers) in zip(folds.items(), fitted, strict=True):
         for size, repeat, number in places[key]:
@@ -282,54 +280,3 @@ def score_sizes(
             scores[:, size, repeat, number] = numbers
             advance()
     return list(map(Scored, log_shares, *scores))
-
-
-def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> tuple[np.ndarray, int, float, float]:
-    """Fit on the rows of a fold.
-
-    Returns
-    -------
-    log_probabilities : np.ndarray
-        Of the held-out rows.
-    trained : int
-        Number of rows fitted on.
-    train_accuracy, train_log_loss : float
-        Scores on those rows.
-    """
-    used = fold.fit | fold.held
-    own, fit = problem.take(used), fold.fit[used]
-    link = link_of(recipe.name, multilabel=False)
-    with threads_for(own.X.size):
-        scores, temperature = _scores(recipe, link, own, fit)
-    own_shares = log_probabilities(link, scores, temperature)
-    right = scores.argmax(axis=1) == own.targets.codes
-    losses = log_losses(link, scores[fit], own.targets.take(fit), temperature)
-    held = fold.held[used]
-    return own_shares[held], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
-
-
-def _scores(
-    recipe: Recipe, link: str, problem: Problem, fit: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Return scores of all rows and their temperature, for the lowest log loss on inner folds."""
-    everyone = Fold(fit, np.ones_like(fit))
-    if isinstance(recipe, MLP):
-        ((scores,),) = recipe.held_out(problem, [everyone], recipe.grid)
-        return scores, 1.0
-    # Standardised once over all training rows, so that inner folds share a reduction.
-    problem = replace(problem, X=problem.reduction(fit).rows, standardize=False)
-    every, places = np.arange(len(fit)), np.flatnonzero(fit)
-    inner = [
-        Fold(np.isin(every, places[each.fit]), np.isin(every, places[each.held]))
-        for each in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
-    ]
-    held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in inner]))
-    grid = recipe.values_for(min(int(fold.fit.sum()) for fold in inner))
-    lowest = np.inf
-    for *each, scores in recipe.held_out(problem, [*inner, everyone], grid):
-        inside = np.concatenate(each)
-        temperature = fit_temperature(link, inside, held) if recipe.margins else 1.0
-        loss = log_losses(link, inside, held, temperature).mean()
-        if loss < lowest:
-            lowest, best, chosen = loss, inside, scores
-    return chosen, fit_temperature(link, best, held)
