@@ -1,9 +1,11 @@
 """Fit heads on subsets of a layer's rows, and score the held-out rows."""
 
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import joblib
@@ -19,7 +21,15 @@ from bottleneck.heads.recipes import Recipe
 from bottleneck.settings import AdviseSettings, TrainingSettings
 from bottleneck.solvers import in_parallel
 
-__all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets", "score_sizes"]
+__all__ = [
+    "LEAST_PER_CLASS",
+    "Bench",
+    "Scored",
+    "make_bench",
+    "nested_subsets",
+    "score_sizes",
+    "time_fits",
+]
 
 LEAST_PER_CLASS = 3
 """Distinct images per class in the smallest subset, if there are so many."""
@@ -28,6 +38,10 @@ _LEAST = 3
 _RULE_OF_THREE = 3
 """An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
 Goes Wrong, Is Everything All Right?)."""
+
+
+_FoldScores = tuple[np.ndarray, int, float, float]
+"""The result of `fit_fold`."""
 
 
 class Scored(NamedTuple):
@@ -239,6 +253,7 @@ def score_sizes(
     *,
     jobs: int | None,
     advance: Callable[[], None],
+    known: Mapping[bytes, _FoldScores] | None = None,
 ) -> list[Scored]:
     """Fit heads on nested subsets of each size in every repetition, and score the held-out rows.
 
@@ -254,6 +269,8 @@ def score_sizes(
         Number of parallel fits, as for joblib.
     advance : callable
         Called after each fit.
+    known : mapping of bytes to tuple, optional
+        Fits of these rows and this classifier that have been made, from `time_fits`.
 
     Returns
     -------
@@ -267,16 +284,53 @@ def score_sizes(
         fold = bench.repeats[repeat][number]
         for size, subset in enumerate(nested_subsets(problem, fold.fit, sizes, repeat)):
             # With all rows and the same held-out rows, every repetition gives the same result.
-            key = subset.tobytes() + fold.held.tobytes()
-            folds[key] = Fold(subset, fold.held)
+            own = Fold(subset, fold.held)
+            key = _key(own)
+            folds[key] = own
             places[key].append((size, repeat, number))
     log_shares = np.empty((*shape, len(bench.judged), len(problem.targets.classes)), np.float32)
     scores = np.empty((3, *shape, len(bench.repeats[0])))
     fit = joblib.delayed(partial(fit_fold, problem, recipe))
-    fitted = in_parallel(map(fit, folds.values()), jobs)
-    for (key, fold), (own, *numbers) in zip(folds.items(), fitted, strict=True):
+    known = known or {}
+    missing = {key: fold for key, fold in folds.items() if key not in known}
+    fitted = zip(missing, in_parallel(map(fit, missing.values()), jobs), strict=True)
+    for key, (scores_held, *numbers) in chain(known.items(), fitted):
+        fold = folds[key]
         for size, repeat, number in places[key]:
-            log_shares[size, repeat, fold.held[bench.judged]] = own
+            log_shares[size, repeat, fold.held[bench.judged]] = scores_held
             scores[:, size, repeat, number] = numbers
             advance()
     return list(map(Scored, log_shares, *scores))
+
+
+def time_fits(
+    bench: Bench, recipe: Recipe, sizes: Sequence[int], total: int
+) -> tuple[float, dict[bytes, _FoldScores]]:
+    """Fit on the smallest subset of a fold, which loads libraries, and on the largest.
+
+    Parameters
+    ----------
+    bench, recipe, sizes : Bench, Recipe, sequence of int
+        As for `score_sizes`.
+    total : int
+        Number of fits to make, of all sizes alike.
+
+    Returns
+    -------
+    seconds : float
+        Wall time that all fits will take in one process, estimated from that of the second.
+    known : dict of bytes to tuple
+        Both fits, for `score_sizes`.
+    """
+    fold, known = bench.repeats[0][0], {}
+    subsets = nested_subsets(bench.problem, fold.fit, sizes, 0)
+    for subset in (subsets[0], subsets[-1]):
+        own, start = Fold(subset, fold.held), time.perf_counter()
+        known[_key(own)] = fit_fold(bench.problem, recipe, own)
+        seconds = time.perf_counter() - start
+    # Half of a fit's time grows with its rows.
+    return seconds * total * (1 + np.mean(sizes).item() / sizes[-1]) / 2, known
+
+
+def _key(fold: Fold) -> bytes:
+    return bytes(fold.fit.tobytes() + fold.held.tobytes())
