@@ -5,17 +5,21 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bottleneck import Cache, advise_on, load_features, select_layers
-from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law
+from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law, fitting
 from bottleneck.advise.advice import grid_sizes
+from bottleneck.advise.commands import next_commands
 from bottleneck.advise.curve import Samples, forecast_gain
 from bottleneck.advise.evidence import Contrast, Depths, FineTuning
 from bottleneck.advise.scoring import make_bench, nested_subsets, score_sizes
@@ -24,6 +28,7 @@ from bottleneck.advise.verdict import (
     EARLIER_LAYER,
     HEAD,
     MORE_DATA,
+    NOTHING_LEFT,
     PLATEAUED,
     POOLING,
     UNDECIDED,
@@ -35,6 +40,7 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError, WrongType
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
+from bottleneck.heads.scoring import fit_temperature, log_losses
 from bottleneck.settings import AdviseSettings
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +157,7 @@ RIGHT = [
     (early_only, EARLIER_LAYER),
     (rings, HEAD),
     (lost_on_the_way, PLATEAUED),
-    (apart, CEILING),
+    (apart, NOTHING_LEFT),
     (overlapping_in_one_layer, UNDECIDED),
 ]
 
@@ -327,7 +333,7 @@ def test_val_images_judge_and_test_images_do_not():
     changed = np.where(splits == "test", 1 - y, y)
     cache = cache_of({"early": other, "last": other}, changed, splits, folder="other")
     again = advise_on(cache, select_layers(cache, layers=["early", "last"]), repeats=3, clf="lda")
-    assert again.as_dict() == found.as_dict()
+    assert replace(again, commands=found.commands).as_dict() == found.as_dict()
 
 
 def test_too_few_val_images_are_an_error():
@@ -384,7 +390,7 @@ def test_thresholds(evidence):
     assert decide(with_gain(flat, Estimate(0.03, -0.001, 0.07))).options[0].state == "open"
     assert decide(with_gain(flat, Estimate(0.0, -0.01, 0.019))).options[0].state == "ruled out"
     assert decide(with_gain(flat, Estimate(0.0, -0.01, 0.021))).options[0].state == "open"
-    assert kind(accuracy=Estimate(0.981, 0.97, 0.99)) == CEILING
+    assert kind(accuracy=Estimate(0.981, 0.97, 0.99)) == NOTHING_LEFT
     assert kind(surest_error=Estimate(0.08, 0.051, 0.11)) == CEILING
     assert kind(surest_error=Estimate(0.08, 0.049, 0.11)) == UNDECIDED
     assert kind(joined=contrast(0.02, 0.001, 0.04)) == PLATEAUED
@@ -531,12 +537,10 @@ def test_on_the_command_line(bottleneck, faces_cache):
     lines = [line for line in commands.splitlines() if line.startswith("bottleneck advise")]
     text, as_json = (bottleneck(*shlex.split(line)[1:], *asked) for line in lines)
     assert text.code == as_json.code == 0, text.err + as_json.err
-    assert re.search(
-        r"^verdict: (undecided|label noise or a ceiling): .*0\.\d", text.out, re.MULTILINE
-    )
+    assert re.search(r"^verdict: (undecided|nothing left to gain): .*0\.\d", text.out, re.MULTILINE)
     assert Path("advice.png").stat().st_size > 20_000
     found = json.loads(as_json.out)
-    assert found["verdict"]["kind"] in {CEILING, UNDECIDED}
+    assert found["verdict"]["kind"] in {NOTHING_LEFT, UNDECIDED}
     assert found["evidence"]["tuning"]["layer"] == "blocks.6.0.conv_pw"
     assert len(found["evidence"]["curve"]["points"]) == 5
     assert found["evidence"]["layers"][-1]["curve"] == found["evidence"]["curve"]
@@ -601,3 +605,131 @@ def test_an_imported_layer_of_another_name_has_no_network():
     found = Depths([replace(source, model="resnet18")])
     assert found.fine_tuning(source, 4, 2) is None
     assert found.share(source) == 1
+
+
+@pytest.mark.parametrize("clf", ["softmax", "svm", "ridge", "knn"])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 4.0])
+def test_the_search_for_a_value_finds_that_of_the_whole_grid(clf, apart, monkeypatch):
+    """With labels at random, overlapping classes and separate ones; and in fewer fits."""
+    X, y = blobs(np.random.default_rng(3), 90, 3, 40, 1)
+    X += apart * np.eye(3, 40)[y]
+    recipe, link = recipe_of(clf), "softmax"
+    problem = replace(make_problem(X, y, recipe), standardize=False)
+    folds, tried, whole = problem.folds(3), [], fitting.held_out
+
+    def counted(*given):
+        for scores in whole(*given):
+            tried.append(scores)
+            yield scores
+
+    every = [np.concatenate(each) for each in whole(recipe, problem, folds, recipe.grid)]
+    held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in folds]))
+    losses = [
+        log_losses(
+            link, own, held, fit_temperature(link, own, held) if recipe.margins else 1
+        ).mean()
+        for own in every
+    ]
+    monkeypatch.setattr(fitting, "held_out", counted)
+    value, scores = fitting.choose(recipe, link, problem, folds, recipe.grid)
+    found = log_losses(
+        link, scores, held, fit_temperature(link, scores, held) if recipe.margins else 1
+    ).mean()
+    assert found == pytest.approx(min(losses), rel=1e-3)
+    if clf == "softmax":
+        assert value == recipe.grid[int(np.argmin(losses))]
+        assert len(tried) < len(recipe.grid)
+
+
+def test_what_was_computed_is_kept(bottleneck):
+    """For JSON after text; other settings, labels or features, and damage, compute again."""
+    X, y = blobs(np.random.default_rng(0), 60, 2, 6, 2)
+    cache_of({"last": X}, y)
+    asked = ("advise", "--clf", "lda", "--repeats", 1, "--jobs", 1)
+
+    def called(*more):
+        """Return the printed JSON, and whether an earlier call computed it."""
+        found = bottleneck(*asked, *more, "--json")
+        assert found.code == 0, found.err
+        kept = "computed by an earlier call" in found.err
+        assert kept == (not re.search(r"^advise: \d+ fits, about 0:00:", found.err, re.MULTILINE))
+        return json.loads(found.out), kept
+
+    assert "verdict: " in bottleneck(*asked).out
+    first, kept = called()
+    assert kept
+    assert called() == (first, True)
+    assert called("--again") == (first, False)
+    assert not called("--seed", 1)[1]
+    (file, *_) = Path("cache/advice").iterdir()
+    for content in ("", "{}", file.read_text().replace("made", "mode")):
+        for each in Path("cache/advice").iterdir():
+            each.write_text(content)
+        assert called() == (first, False)
+    for other in ({"last": X[:, :5]}, {"last": X + 1}):
+        cache_of(other, y)
+        assert not called()[1]
+    Path("cache").rename("before")
+    cache_of({"last": X}, 1 - y)
+    shutil.copytree("before/advice", "cache/advice")
+    assert not called()[1]
+
+
+def test_features_added_or_a_read_only_cache_do_not_stop_it(bottleneck):
+    """A file in the way of the kept advice is left alone."""
+    cache_of({"last": blobs(np.random.default_rng(0), 60, 2, 6, 2)[0]}, np.arange(60) % 2)
+    Path("cache/advice").write_text("mine")
+    for _ in range(2):
+        found = bottleneck("advise", "--clf", "lda", "--repeats", 1, "--jobs", 1)
+        assert found.code == 0
+        assert "earlier call" not in found.err
+    assert Path("cache/advice").read_text() == "mine"
+
+
+# The printed commands, 10 s
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("kind", "ran"),
+    [
+        (NOTHING_LEFT, ["fit-head", "evaluate"]),
+        (CEILING, ["fit-head", "evaluate"]),
+        (HEAD, ["fit-head"]),
+        (EARLIER_LAYER, ["fit-head"]),
+        (MORE_DATA, ["extract"]),
+        (UNDECIDED, ["extract"]),
+        (PLATEAUED, ["fit-head", "finetune"]),
+    ],
+)
+def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
+    """After each verdict, on a small set with two layers of a network with random weights."""
+    generator, layers = np.random.default_rng(0), ("blocks.2", "penultimate")
+    for number in range(24):
+        Path(f"photos/{'ab'[number % 2]}").mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    chosen = [part for layer in layers for part in ("--layer", layer)]
+    base = ("--model", "efficientnet_lite0", "--weights", "random", "--image-size", 32)
+    assert bottleneck("extract", "--data", "photos", *base, *chosen, "--pool", "avg").code == 0
+    gains = [Estimate(each, 0.0, 1.0) for each in (0.1, 0.2)]
+    depths = Depths(select_layers("cache"))
+    scores = [SimpleNamespace(difference=gain) for gain in (gains[0], None)]
+    evidence = SimpleNamespace(
+        layers=scores,
+        heads=[SimpleNamespace(clf="lda", difference=gains[1])],
+        tuning=depths.fine_tuning(depths.last, 1280, 2),
+    )
+    verdict = SimpleNamespace(
+        kind=kind,
+        gain=gains[kind == HEAD],
+        layer=evidence.tuning.layer if kind == PLATEAUED else None,
+        options=[SimpleNamespace(state="open")],
+    )
+    commands = next_commands(verdict, evidence, "softmax", depths=depths, cache=Cache("cache"))
+    assert [command[1] for command in commands] == ran
+    for command in commands:
+        assert shlex.split(shlex.join(command)) == command
+        quickly = ["--epochs", "1"] if command[1] == "finetune" else []
+        found = bottleneck(*command[1:], *quickly)
+        assert found.code == 0, found.err
+        if command[1] == "extract":
+            assert " 0 computed, 24 found in the cache" in found.out

@@ -1,8 +1,10 @@
 """Advise what to do next: more data, another layer, another head, or fine-tuning."""
 
 from bottleneck.advise.advice import Advice, advise_on
-from bottleneck.advise.curve import Estimate, LearningCurve, PowerLaw, fit_power_law
+from bottleneck.advise.curve import Estimate, LearningCurve
 from bottleneck.advise.evidence import Evidence
+from bottleneck.advise.kept import keep_advice, read_advice
+from bottleneck.advise.power_law import PowerLaw, fit_power_law
 from bottleneck.advise.verdict import Verdict, decide
 
 __all__ = [
@@ -15,4 +17,6 @@ __all__ = [
     "advise_on",
     "decide",
     "fit_power_law",
+    "keep_advice",
+    "read_advice",
 ]

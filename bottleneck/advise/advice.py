@@ -1,26 +1,24 @@
 """Turn the cached features of some layers into advice on what to do next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, count, product
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.special import log_softmax
+import joblib
 
-from bottleneck.advise.curve import CurvePoint, Estimate, LearningCurve, Samples, forecast_gain
-from bottleneck.advise.evidence import (
-    EARLY,
-    Contrast,
-    Depths,
-    Evidence,
-    HeadScore,
-    LayerScore,
-    gain_of_choice,
+from bottleneck.advise.commands import next_commands
+from bottleneck.advise.evidence import Depths, Evidence
+from bottleneck.advise.gathering import gather_evidence
+from bottleneck.advise.scoring import (
+    LEAST_PER_CLASS,
+    Bench,
+    make_bench,
+    score_sizes,
+    time_fits,
 )
-from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, Scored, make_bench, score_sizes
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
@@ -40,8 +38,8 @@ _LEAST_SIZES = 3
 _MOST_SIZES = 6
 _HEAD_REPEATS = 2
 """Repetitions for other heads, because a network takes long to train."""
-_SHARES = (0.25, 0.5, 1.0)
-_CONFIDENT = 4
+_WORTH_PROCESSES = 30.0
+"""Below this estimate in seconds, starting other processes takes longer than they save."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,8 @@ class Advice:
         The measurements.
     verdict : Verdict
         The conclusion.
+    commands : list of list of str
+        The commands to type next, in their order, each as a list of arguments.
     """
 
     image_set: str
@@ -72,6 +72,7 @@ class Advice:
     held_out: str
     evidence: Evidence
     verdict: Verdict
+    commands: list[list[str]]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the advice in JSON types.
@@ -93,6 +94,7 @@ def advise_on(
     jobs: int | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
+    announce: Callable[[int, float], None] | None = None,
     **options: Any,
 ) -> Advice:
     """Measure what limits a head: the number of images, the layer, the head or the labels.
@@ -115,6 +117,8 @@ def advise_on(
         Memory limit in bytes for the features of a layer, see `bottleneck.load_features`.
     progress : callable, optional
         Called with ``"advise"``, the number of fits done and their total.
+    announce : callable, optional
+        Called once, after the first fits, with the number of fits and an estimate of the seconds.
     **options
         Fields of `AdviseSettings`, such as ``clf="svm", repeats=2``, in place of `settings`.
 
@@ -161,13 +165,20 @@ def advise_on(
             progress("advise", next(done), total)
 
     advance()
+    seconds, known = time_fits(bench, recipe, sizes, total)
+    if seconds < _WORTH_PROCESSES:
+        jobs = 1
+    if announce:
+        announce(total, seconds / joblib.effective_n_jobs(jobs))
     score = partial(score_sizes, jobs=jobs, advance=advance)
     scored = {
-        each: score(bench if each is last else bench_of(each), recipe, sizes)
+        each: score(bench, recipe, sizes, known=known)
+        if each is last
+        else score(bench_of(each), recipe, sizes)
         for each in depths.layers
     }
     heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
-    evidence = _gather(bench, depths, scored, heads, settings.seed)
+    evidence = gather_evidence(bench, briefly, depths, scored, heads, seed=settings.seed)
     return Advice(
         image_set=last.image_set,
         model=last.model,
@@ -177,6 +188,7 @@ def advise_on(
         held_out=bench.held_out,
         evidence=evidence,
         verdict=decide(evidence),
+        commands=next_commands(verdict, evidence, recipe.name, depths=depths, cache=Cache(cache)),
     )
 
 
@@ -223,120 +235,3 @@ def _other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:
         (recipe_of("knn"), True),
         *((recipe_of(name), recipe.name == "centroid") for name in simpler),
     ]
-
-
-def _gather(
-    bench: Bench,
-    depths: Depths,
-    scored: Mapping[FeatureSource, Sequence[Scored]],
-    heads: Sequence[tuple[Recipe, bool, Scored]],
-    seed: int,
-) -> Evidence:
-    """Compare layers with the last layer, and heads with the judged head.
-
-    `scored` has the layers in the order of the network, with scores by number of training images,
-    the last with all images; `heads` has the first repetitions of `_other_heads`.
-    """
-    last, briefly = depths.last, bench.first(_HEAD_REPEATS)
-    shape = bench.problem.X.shape[1], len(bench.problem.targets.classes)
-    final = {layer: sizes[-1] for layer, sizes in scored.items()}
-    accuracies = {layer: bench.accuracy(each) for layer, each in final.items()}
-    judged = briefly.accuracy(final[last])
-
-    def contrast(layer: FeatureSource, gain: Samples) -> Contrast:
-        return Contrast(layer.layer_name, gain.estimate(), depths.fine_tuning(layer, *shape))
-
-    def layer_score(layer: FeatureSource) -> LayerScore:
-        curve = _learning_curve(bench, scored[layer], seed)
-        apart = accuracies[layer] - accuracies[last]
-        return LayerScore(
-            layer=layer.layer_name,
-            pool=layer.pool,
-            depth=depths.share(layer),
-            accuracy=curve.points[-1].accuracy,
-            log_loss=curve.points[-1].log_loss,
-            deviation=float(accuracies[layer].values.std(ddof=1)),
-            curve=curve,
-            difference=None if layer is last else apart.estimate(len(scored) - 1),
-        )
-
-    head_scores, head_gains = [], []
-    for recipe, richer, each in heads:
-        accuracy = briefly.accuracy(each)
-        head_gains.append(accuracy - judged)
-        difference = head_gains[-1].estimate(len(heads))
-        head_scores.append(HeadScore(recipe.name, richer, accuracy.estimate().share(), difference))
-    layers = {layer: layer_score(layer) for layer in scored}
-    others = [layer for layer in scored if layer.layer != last.layer]
-    early = [layer for layer in scored if depths.share(layer) <= EARLY]
-    best = max(early, key=lambda each: accuracies[each].values.mean(), default=None)
-    return Evidence(
-        accuracy=layers[last].accuracy,
-        classes=shape[1],
-        images=bench.images,
-        curve=layers[last].curve,
-        layers=list(layers.values()),
-        heads=head_scores,
-        joined=contrast(*_joined(bench, final, last, others)) if others else None,
-        rise=contrast(best, accuracies[last] - accuracies[best]) if best else None,
-        surest_error=_confident_error(bench, final[last]),
-        tuning=depths.fine_tuning(last, *shape),
-        layer_choice=gain_of_choice(
-            [each - accuracies[last] for layer, each in accuracies.items() if layer is not last]
-        ),
-        head_choice=gain_of_choice(head_gains),
-    )
-
-
-def _learning_curve(bench: Bench, scored: Sequence[Scored], seed: int) -> LearningCurve:
-    """Build a learning curve from scores at three or more sizes."""
-    sizes = np.array([each.trained.mean() for each in scored])
-    accuracies = [bench.accuracy(each) for each in scored]
-    law, forecasts = forecast_gain(sizes, accuracies, bench.images, seed)
-    points = []
-    for size, each, samples in zip(sizes, scored, accuracies, strict=True):
-        accuracy, log_loss = samples.estimate().share(), bench.log_loss(each).estimate()
-        trained, train_loss = float(each.train_accuracy.mean()), float(each.train_log_loss.mean())
-        gap = trained - accuracy.value
-        points.append(CurvePoint(round(size), accuracy, log_loss, trained, train_loss, gap))
-    return LearningCurve(points, law, forecasts)
-
-
-def _joined(
-    bench: Bench,
-    final: Mapping[FeatureSource, Scored],
-    last: FeatureSource,
-    others: Sequence[FeatureSource],
-) -> tuple[FeatureSource, Samples]:
-    """Return the layer that adds most to the last one, and what each block gains from adding it."""
-    own = final[last].log_probabilities
-    joined = (
-        own + share * final[each].log_probabilities for each, share in product(others, _SHARES)
-    )
-    told = [
-        (bench.losses(log_softmax(scores, axis=2)), bench.right(scores))
-        for scores in chain([own], joined)
-    ]
-    losses, right = map(np.stack, zip(*told, strict=True))
-    chosen = np.zeros(len(others), dtype=int)
-
-    def gain(repeat: int, block: np.ndarray) -> float:
-        best = np.delete(losses[:, repeat], block, axis=1).mean(axis=1).argmin()
-        if best:
-            chosen[(best - 1) // len(_SHARES)] += 1
-        return float(right[best, repeat, block].mean() - right[0, repeat, block].mean())
-
-    gains = bench.over_blocks(gain)
-    return others[int(chosen.argmax())], gains
-
-
-def _confident_error(bench: Bench, scored: Scored) -> Estimate:
-    right = bench.right(scored.log_probabilities)
-    confidence = scored.log_probabilities.max(axis=2)
-
-    def error(repeat: int, block: np.ndarray) -> float:
-        order = np.argsort(-confidence[repeat, block], kind="stable")
-        most = block[order[: max(1, len(block) // _CONFIDENT)]]
-        return float(1 - right[repeat, most].mean())
-
-    return bench.over_blocks(error).estimate().share()

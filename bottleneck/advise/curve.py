@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import hypot
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from scipy.special import stdtrit
 
+from bottleneck.advise.power_law import PowerLaw, fit_power_law, fit_power_laws
 from bottleneck.experiments import half_width
 
 __all__ = [
@@ -15,9 +16,7 @@ __all__ = [
     "Estimate",
     "Forecast",
     "LearningCurve",
-    "PowerLaw",
     "Samples",
-    "fit_power_law",
     "forecast_gain",
 ]
 
@@ -25,7 +24,6 @@ _TWO_SIDED = (0.025, 0.975)
 _NORMAL = 1.96
 """Upper quantiles of a normal distribution."""
 _FACTORS = (2, 4)
-_EXPONENTS = (0.05, 2.0)
 _DRAWS = 400
 _LEAST_SIZES = 3
 
@@ -158,36 +156,6 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class PowerLaw:
-    """The power law a + b n^-c, for the error with n training images.
-
-    Attributes
-    ----------
-    asymptote, scale, exponent : float
-        a >= 0, b >= 0 and c, from 0.05 to 2.
-    """
-
-    asymptote: float
-    scale: float
-    exponent: float
-
-    def error(self, images: float) -> float:
-        """Return the error on held-out images with a number of training images.
-
-        Parameters
-        ----------
-        images : float
-            Number of training images.
-
-        Returns
-        -------
-        float
-            Error rate.
-        """
-        return float(self.asymptote + self.scale * images**-self.exponent)
-
-
-@dataclass(frozen=True)
 class CurvePoint:
     """Scores of heads fitted on one number of images.
 
@@ -250,39 +218,6 @@ class LearningCurve:
     forecasts: list[Forecast]
 
 
-def fit_power_law(images: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> PowerLaw:
-    """Fit a + b n^-c by weighted least squares (Hestness et al. 2017, Deep Learning Scaling is
-    Predictable, Empirically, section 3).
-
-    For each c the optimal a and b, both at least 0, solve a linear problem.
-
-    Parameters
-    ----------
-    images, errors : np.ndarray
-        Shape (m,): at least three sizes.
-    weights : np.ndarray
-        Shape (m,): proportional to the inverse variance of each error.
-
-    Returns
-    -------
-    PowerLaw
-    """  # noqa: D205 - the source does not fit into one line
-    from scipy.optimize import minimize_scalar, nnls
-
-    roots = np.sqrt(weights / weights.sum())
-
-    # A tenth of the time of `curve_fit` with bounds: a forecast takes hundreds of fits.
-    def linear_fit(log_exponent: float) -> Any:
-        powers = (images / images[0]) ** -np.exp(log_exponent)
-        columns = np.column_stack([np.ones_like(powers), powers])
-        return nnls(roots[:, None] * columns, roots * errors)
-
-    bounds = np.log(_EXPONENTS)
-    best = minimize_scalar(lambda each: linear_fit(each)[1], bounds=bounds, method="bounded")
-    exponent, (asymptote, scale) = float(np.exp(best.x)), linear_fit(best.x)[0]
-    return PowerLaw(float(asymptote), float(scale * images[0] ** exponent), exponent)
-
-
 def forecast_gain(
     images: np.ndarray, accuracies: Sequence[Samples], now: int, seed: int
 ) -> tuple[PowerLaw, list[Forecast]]:
@@ -320,8 +255,9 @@ def forecast_gain(
     drawn = np.einsum("drb,mrb->dm", samples.resampled(_DRAWS, seed), errors) / errors[0].size
     firsts = np.random.default_rng(seed).integers(len(images) - _LEAST_SIZES + 1, size=_DRAWS)
     laws = [
-        fit_power_law(images[first:], own[first:], weights[first:])
-        for first, own in zip(firsts, drawn, strict=True)
+        each
+        for first in np.unique(firsts)
+        for each in fit_power_laws(images[first:], drawn[firsts == first, first:], weights[first:])
     ]
 
     def forecast(factor: int) -> Forecast:

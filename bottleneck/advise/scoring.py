@@ -1,35 +1,47 @@
 """Fit heads on subsets of a layer's rows, and score the held-out rows."""
 
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import joblib
 import numpy as np
 
 from bottleneck.advise.curve import Samples
+from bottleneck.advise.fitting import fit_fold
 from bottleneck.errors import DataError, UsageError
 from bottleneck.features import Features
-from bottleneck.heads import MLP
 from bottleneck.heads.prepare import problem_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import Recipe
-from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
 from bottleneck.settings import AdviseSettings, TrainingSettings
-from bottleneck.solvers import in_parallel, threads_for
+from bottleneck.solvers import in_parallel
 
-__all__ = ["LEAST_PER_CLASS", "Bench", "Scored", "make_bench", "nested_subsets", "score_sizes"]
+__all__ = [
+    "LEAST_PER_CLASS",
+    "Bench",
+    "Scored",
+    "make_bench",
+    "nested_subsets",
+    "score_sizes",
+    "time_fits",
+]
 
 LEAST_PER_CLASS = 3
 """Distinct images per class in the smallest subset, if there are so many."""
-_INNER_FOLDS = 3
 _LEAST = 3
 """Images of a class that leave two to fit on in the smallest folds, for the folds within them."""
 _RULE_OF_THREE = 3
 """An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
 Goes Wrong, Is Everything All Right?)."""
+
+
+_FoldScores = tuple[np.ndarray, int, float, float]
+"""The result of `fit_fold`."""
 
 
 class Scored(NamedTuple):
@@ -241,6 +253,7 @@ def score_sizes(
     *,
     jobs: int | None,
     advance: Callable[[], None],
+    known: Mapping[bytes, _FoldScores] | None = None,
 ) -> list[Scored]:
     """Fit heads on nested subsets of each size in every repetition, and score the held-out rows.
 
@@ -256,6 +269,8 @@ def score_sizes(
         Number of parallel fits, as for joblib.
     advance : callable
         Called after each fit.
+    known : mapping of bytes to tuple, optional
+        Fits of these rows and this classifier that have been made, from `time_fits`.
 
     Returns
     -------
@@ -269,67 +284,53 @@ def score_sizes(
         fold = bench.repeats[repeat][number]
         for size, subset in enumerate(nested_subsets(problem, fold.fit, sizes, repeat)):
             # With all rows and the same held-out rows, every repetition gives the same result.
-            key = subset.tobytes() + fold.held.tobytes()
-            folds[key] = Fold(subset, fold.held)
+            own = Fold(subset, fold.held)
+            key = _key(own)
+            folds[key] = own
             places[key].append((size, repeat, number))
     log_shares = np.empty((*shape, len(bench.judged), len(problem.targets.classes)), np.float32)
     scores = np.empty((3, *shape, len(bench.repeats[0])))
-    fit = joblib.delayed(partial(_fit, problem, recipe))
-    fitted = in_parallel(map(fit, folds.values()), jobs)
-    for (key, fold), (own, *numbers) in zip(folds.items(), fitted, strict=True):
+    fit = joblib.delayed(partial(fit_fold, problem, recipe))
+    known = known or {}
+    missing = {key: fold for key, fold in folds.items() if key not in known}
+    fitted = zip(missing, in_parallel(map(fit, missing.values()), jobs), strict=True)
+    for key, (scores_held, *numbers) in chain(known.items(), fitted):
+        fold = folds[key]
         for size, repeat, number in places[key]:
-            log_shares[size, repeat, fold.held[bench.judged]] = own
+            log_shares[size, repeat, fold.held[bench.judged]] = scores_held
             scores[:, size, repeat, number] = numbers
             advance()
     return list(map(Scored, log_shares, *scores))
 
 
-def _fit(problem: Problem, recipe: Recipe, fold: Fold) -> tuple[np.ndarray, int, float, float]:
-    """Fit on the rows of a fold.
+def time_fits(
+    bench: Bench, recipe: Recipe, sizes: Sequence[int], total: int
+) -> tuple[float, dict[bytes, _FoldScores]]:
+    """Fit on the smallest subset of a fold, which loads libraries, and on the largest.
+
+    Parameters
+    ----------
+    bench, recipe, sizes : Bench, Recipe, sequence of int
+        As for `score_sizes`.
+    total : int
+        Number of fits to make, of all sizes alike.
 
     Returns
     -------
-    log_probabilities : np.ndarray
-        Of the held-out rows.
-    trained : int
-        Number of rows fitted on.
-    train_accuracy, train_log_loss : float
-        Scores on those rows.
+    seconds : float
+        Wall time that all fits will take in one process, estimated from that of the second.
+    known : dict of bytes to tuple
+        Both fits, for `score_sizes`.
     """
-    used = fold.fit | fold.held
-    own, fit = problem.take(used), fold.fit[used]
-    link = link_of(recipe.name, multilabel=False)
-    with threads_for(own.X.size):
-        scores, temperature = _scores(recipe, link, own, fit)
-    own_shares = log_probabilities(link, scores, temperature)
-    right = scores.argmax(axis=1) == own.targets.codes
-    losses = log_losses(link, scores[fit], own.targets.take(fit), temperature)
-    held = fold.held[used]
-    return own_shares[held], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
+    fold, known = bench.repeats[0][0], {}
+    subsets = nested_subsets(bench.problem, fold.fit, sizes, 0)
+    for subset in (subsets[0], subsets[-1]):
+        own, start = Fold(subset, fold.held), time.perf_counter()
+        known[_key(own)] = fit_fold(bench.problem, recipe, own)
+        seconds = time.perf_counter() - start
+    # Half of a fit's time grows with its rows.
+    return seconds * total * (1 + np.mean(sizes).item() / sizes[-1]) / 2, known
 
 
-def _scores(
-    recipe: Recipe, link: str, problem: Problem, fit: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Return scores of all rows and their temperature, for the lowest log loss on inner folds."""
-    everyone = Fold(fit, np.ones_like(fit))
-    if isinstance(recipe, MLP):
-        ((scores,),) = recipe.held_out(problem, [everyone], recipe.grid)
-        return scores, 1.0
-    # Standardised once over all training rows, so that inner folds share a reduction.
-    problem = replace(problem, X=problem.reduction(fit).rows, standardize=False)
-    every, places = np.arange(len(fit)), np.flatnonzero(fit)
-    inner = [
-        Fold(np.isin(every, places[each.fit]), np.isin(every, places[each.held]))
-        for each in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
-    ]
-    held = problem.targets.take(np.concatenate([np.flatnonzero(fold.held) for fold in inner]))
-    grid = recipe.values_for(min(int(fold.fit.sum()) for fold in inner))
-    lowest = np.inf
-    for *each, scores in recipe.held_out(problem, [*inner, everyone], grid):
-        inside = np.concatenate(each)
-        temperature = fit_temperature(link, inside, held) if recipe.margins else 1.0
-        loss = log_losses(link, inside, held, temperature).mean()
-        if loss < lowest:
-            lowest, best, chosen = loss, inside, scores
-    return chosen, fit_temperature(link, best, held)
+def _key(fold: Fold) -> bytes:
+    return bytes(fold.fit.tobytes() + fold.held.tobytes())

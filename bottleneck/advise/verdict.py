@@ -10,6 +10,7 @@ __all__ = [
     "EARLIER_LAYER",
     "HEAD",
     "MORE_DATA",
+    "NOTHING_LEFT",
     "PLATEAUED",
     "POOLING",
     "UNDECIDED",
@@ -23,6 +24,7 @@ EARLIER_LAYER = "an earlier layer helps"
 POOLING = "another pooling helps"
 HEAD = "regularise or enlarge the head"
 CEILING = "label noise or a ceiling"
+NOTHING_LEFT = "nothing left to gain"
 PLATEAUED = "plateaued"
 UNDECIDED = "undecided"
 
@@ -131,7 +133,7 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
             f"held-out accuracy is {accuracy.value:.3f} ({accuracy.low:.3f} to "
             f"{accuracy.high:.3f}); {evidence.images} images are too few to show any further gain"
         )
-        return CEILING, text, None, None
+        return NOTHING_LEFT, text, None, None
     if shown := [each for each in options if each.state == _SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
         gain = f"{best.gain} in accuracy"

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -141,19 +143,27 @@ def advise(
     picture: options.Picture = None,
     jobs: options.Jobs = -1,
     memory: options.Memory = None,
+    again: Annotated[bool, Doc("Compute again what an earlier call has computed.")] = False,
     cache: options.CacheFolder = Path("cache"),
 ) -> Any:
     """Say what would help a head: more images, another layer or head, or fine-tuning.
 
-    Measured on cached features: learning curves, the accuracy on each layer, and other heads.
+    Measured on cached features: learning curves, the accuracy on each layer, and other heads. The
+    result is kept in the cache folder, for the next call with the same settings and features.
     """
     options.check_picture(picture)
     store, limit = bottleneck.Cache(cache), options.memory_of(memory)
     selections = bottleneck.select_layers(store, chosen)
     with loading():
-        from bottleneck.advise import advise_on
-    with progress_shown(unit="fits") as progress, options.in_parallel(jobs):
-        advice = advise_on(store, selections, settings, memory=limit, progress=progress)
+        from bottleneck.advise import advise_on, keep_advice, read_advice
+    advice = None if again else read_advice(store, selections, settings)
+    if advice:
+        note("note: computed by an earlier call; --again computes it again")
+    else:
+        with progress_shown(unit="fits") as progress, options.in_parallel(jobs):
+            shown: dict[str, Any] = {"progress": progress, "announce": _announce}
+            advice = advise_on(store, selections, settings, memory=limit, **shown)
+        keep_advice(store, selections, settings, advice)
     notes.note_features(bottleneck.ImageSet.read_csv(store.set_file(advice.image_set)), selections)
     show(advice.as_dict(), lambda: _print_advice(advice))
     if picture:
@@ -162,6 +172,10 @@ def advise(
         draw_advice(advice, picture)
         note(f"learning curve and layers drawn to {picture}")
     return advice
+
+
+def _announce(fits: int, seconds: float) -> None:
+    note(f"advise: {fits} fits, about {timedelta(seconds=max(1, round(seconds)))}")
 
 
 def _print_advice(advice: "Advice") -> None:
@@ -198,6 +212,8 @@ def _print_advice(advice: "Advice") -> None:
     ]
     print_table(heads, "other heads")
     print(f"verdict: {advice.verdict.sentence}")
+    for command in advice.commands:
+        print(f"next: {shlex.join(command)}")
 
 
 def _reached(images: int, accuracy: "Estimate") -> dict[str, Any]:

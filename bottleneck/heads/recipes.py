@@ -17,15 +17,14 @@ from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit
 if TYPE_CHECKING:
     from bottleneck.solvers.path import PathPoint
 
-__all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
+__all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe", "solutions_of"]
 
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _STOPPING_FOLDS = 5
 """Number of folds for a network, of which the first is held out for early stopping."""
 
 ClosedForm = Callable[[Reduction, np.ndarray, np.ndarray, Sequence[Any]], Sequence[Solution]]
-"""Takes reduced rows, their classes, their sample weights and the values of `C`, or one None; see
-`bottleneck.solvers.closed_form`."""
+"""Takes reduced rows, their classes and sample weights, and the values of `C`, or one None."""
 
 
 class Recipe(ABC):
@@ -192,7 +191,7 @@ class Linear(Recipe):
         from bottleneck.solvers.path import fit_path
 
         points = fit_path(reduction.rows, codes, weights[:, None], grid, self.solver)
-        return [_solutions(problem, self.solver, point)[0] for point in points]
+        return [solutions_of(problem, self.solver, point)[0] for point in points]
 
     def _stream(
         self, problem: Problem, fits: Sequence[np.ndarray], grid: Sequence[float]
@@ -212,11 +211,11 @@ class Linear(Recipe):
             standardize=problem.standardize,
             most_bytes=X.memory // 2,
         )
-        return [_solutions(problem, loss, point) for point in points]
+        return [solutions_of(problem, loss, point) for point in points]
 
 
-def _solutions(problem: Problem, loss: str, point: "PathPoint") -> list[Solution]:
-    """Return each fold's solution, with two scores also for two classes."""
+def solutions_of(problem: Problem, loss: str, point: "PathPoint") -> list[Solution]:
+    """Return each fold's solution of a problem, with two scores also for two classes."""
     weight, bias = point.weight, point.bias
     if len(problem.targets.classes) > bias.shape[1]:
         # The softmax of (-s / 2, s / 2) is the sigmoid of s.

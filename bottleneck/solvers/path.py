@@ -199,6 +199,7 @@ def follow_path(
     preconditioner: Preconditioner,
     tolerance: float,
     at_once: int = 1,
+    start: np.ndarray | None = None,
 ) -> list[PathPoint]:
     """Return the solutions for every `C` and every fold.
 
@@ -217,6 +218,8 @@ def follow_path(
         Built from all rows, or from a sample.
     at_once : int
         Number of problems that are evaluated together.
+    start : np.ndarray, optional
+        Weights and intercepts (r + 1, k) to start from; zeros by default.
 
     Returns
     -------
@@ -226,8 +229,9 @@ def follow_path(
     totals = weights.sum(axis=0).reshape(weights.shape[1], -1).mean(axis=1)
     solve = partial(_minimise, targets=targets, preconditioner=preconditioner, tolerance=tolerance)
     found: dict[float, list[_Minimum]] = {C: [] for C in sorted(set(grid))}
+    first = np.zeros((preconditioner.width + 1, targets.width)) if start is None else start
     for folds in _batches(range(len(totals)), at_once):
-        last = [np.zeros((preconditioner.width + 1, targets.width))] * len(folds)
+        last = [first] * len(folds)
         for some in _batches(list(found), at_once // len(folds)):
             tasks = [
                 partial(solve, start=start, C=C, total=totals[fold])
