@@ -166,8 +166,7 @@ def advise_on(
 
     advance()
     seconds, known = time_fits(bench, recipe, sizes, total)
-    if seconds < _WORTH_PROCESSES:
-        jobs = 1
+    jobs = 1 if seconds < _WORTH_PROCESSES else jobs
     if announce:
         announce(total, seconds / joblib.effective_n_jobs(jobs))
     score = partial(score_sizes, jobs=jobs, advance=advance)
@@ -179,6 +178,7 @@ def advise_on(
     }
     heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
     evidence = gather_evidence(bench, briefly, depths, scored, heads, seed=settings.seed)
+    verdict = decide(evidence)
     return Advice(
         image_set=last.image_set,
         model=last.model,
@@ -187,7 +187,7 @@ def advise_on(
         clf=recipe.name,
         held_out=bench.held_out,
         evidence=evidence,
-        verdict=decide(evidence),
+        verdict=verdict,
         commands=next_commands(verdict, evidence, recipe.name, depths=depths, cache=Cache(cache)),
     )
 
