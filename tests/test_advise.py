@@ -641,6 +641,7 @@ def test_the_search_for_a_value_finds_that_of_the_whole_grid(clf, apart, monkeyp
         assert len(tried) < len(recipe.grid)
 
 
+@pytest.mark.ci
 def test_what_was_computed_is_kept(bottleneck):
     """For JSON after text; other settings, labels or features, and damage, compute again."""
     X, y = blobs(np.random.default_rng(0), 60, 2, 6, 2)

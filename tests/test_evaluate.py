@@ -231,6 +231,7 @@ def test_a_missing_package_is_named(monkeypatch, module, use, sentence):
         use()
 
 
+@pytest.mark.ci
 def test_a_picture_of_many_classes_names_what_can_be_read():
     labels = tuple(f"class {number}" for number in range(230))
     found = evaluation_of(np.eye(230, dtype=int), labels)

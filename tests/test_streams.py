@@ -121,6 +121,7 @@ def test_every_command_is_tried():
     assert {name.partition(" --")[0] for name in QUICK | SLOW} == set(COMMANDS)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("_odd")
 def test_streams_of_commands_that_need_no_network(monkeypatch):
     for name in QUICK:

@@ -8,9 +8,10 @@ import numpy as np
 
 from bottleneck.heads import MLP
 from bottleneck.heads.problem import Fold, Problem
-from bottleneck.heads.recipes import Linear, Recipe, solutions_of
+from bottleneck.heads.recipes import Linear, Recipe
 from bottleneck.heads.scoring import fit_temperature, link_of, log_losses, log_probabilities
 from bottleneck.solvers import threads_for
+from bottleneck.solvers.closed_form import solutions_of
 
 __all__ = ["choose", "fit_fold", "held_out"]
 
@@ -141,7 +142,9 @@ def held_out(
     rows, codes, loss = problem.reduction().rows, problem.targets.codes, recipe.solver
     steps = [step_path(rows, codes, problem.counts(fold.fit), loss, _TOLERANCE) for fold in folds]
     for value in grid:
-        solved = [solutions_of(problem, loss, step(value))[0] for step in steps]
+        solved = [
+            solutions_of(step(value), loss, len(problem.targets.classes))[0] for step in steps
+        ]
         yield [
             rows[fold.held] @ weight.T + bias
             for fold, (weight, bias, _) in zip(folds, solved, strict=True)

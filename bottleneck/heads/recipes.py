@@ -12,12 +12,12 @@ from bottleneck.heads.models import Affine, Neighbours
 from bottleneck.heads.problem import Fitted, Fold, Problem, Progress, streamed_scores
 from bottleneck.settings import MLPSettings
 from bottleneck.solvers import Reduction, threads_for
-from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit_ridge
+from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit_ridge, solutions_of
 
 if TYPE_CHECKING:
-    from bottleneck.solvers.path import PathPoint
+    pass
 
-__all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe", "solutions_of"]
+__all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
 
 C_GRID = tuple(float(f"1e{exponent}") for exponent in range(-6, 2))
 _STOPPING_FOLDS = 5
@@ -191,7 +191,9 @@ class Linear(Recipe):
         from bottleneck.solvers.path import fit_path
 
         points = fit_path(reduction.rows, codes, weights[:, None], grid, self.solver)
-        return [solutions_of(problem, self.solver, point)[0] for point in points]
+        return [
+            solutions_of(point, self.solver, len(problem.targets.classes))[0] for point in points
+        ]
 
     def _stream(
         self, problem: Problem, fits: Sequence[np.ndarray], grid: Sequence[float]
@@ -211,17 +213,7 @@ class Linear(Recipe):
             standardize=problem.standardize,
             most_bytes=X.memory // 2,
         )
-        return [solutions_of(problem, loss, point) for point in points]
-
-
-def solutions_of(problem: Problem, loss: str, point: "PathPoint") -> list[Solution]:
-    """Return each fold's solution of a problem, with two scores also for two classes."""
-    weight, bias = point.weight, point.bias
-    if len(problem.targets.classes) > bias.shape[1]:
-        # The softmax of (-s / 2, s / 2) is the sigmoid of s.
-        both = np.array([-0.5, 0.5] if loss == "softmax" else [-1.0, 1.0])
-        weight, bias = both[:, None] * weight, both * bias
-    return list(zip(weight, bias, point.converged, strict=True))
+        return [solutions_of(point, loss, len(problem.targets.classes)) for point in points]
 
 
 class Nearest(Recipe):

@@ -4,12 +4,16 @@ Everything is solved in float64, with as many unknowns per class as the reduced 
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bottleneck.solvers.reduction import Reduction
 
-__all__ = ["Solution", "fit_centroids", "fit_lda", "fit_ridge"]
+if TYPE_CHECKING:
+    from bottleneck.solvers.path import PathPoint
+
+__all__ = ["Solution", "fit_centroids", "fit_lda", "fit_ridge", "solutions_of"]
 
 Solution = tuple[np.ndarray, np.ndarray, bool]
 """Weight (k, r) and bias (k,), and whether the solver converged."""
@@ -129,6 +133,31 @@ def fit_centroids(
     """
     means, _ = _class_means(reduction.rows, labels, weights)
     return [(means, -(means**2).sum(axis=1) / 2, True)]
+
+
+def solutions_of(point: "PathPoint", loss: str, classes: int) -> list[Solution]:
+    """Return what a solver found for each fold, with a score for each class also for two classes.
+
+    Parameters
+    ----------
+    point : PathPoint
+        The solutions of all folds.
+    loss : str
+        ``softmax``, ``logistic`` or ``squared_hinge``.
+    classes : int
+        Number of classes.
+
+    Returns
+    -------
+    list of Solution
+        For each fold.
+    """
+    weight, bias = point.weight, point.bias
+    if classes > bias.shape[1]:
+        # The softmax of (-s / 2, s / 2) is the sigmoid of s.
+        both = np.array([-0.5, 0.5] if loss == "softmax" else [-1.0, 1.0])
+        weight, bias = both[:, None] * weight, both * bias
+    return list(zip(weight, bias, point.converged, strict=True))
 
 
 def _class_means(
