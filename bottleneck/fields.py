@@ -165,11 +165,28 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
             except ValidationError as error:
                 fields = {each.name: each for each in declared(done)}
                 raise _refusal(error.errors(), fields) from None
+            object.__setattr__(self, "__given__", frozenset({*named, *given}))
 
         done.__init__ = init
         return done  # type: ignore[no-any-return]
 
     return make
+
+
+def given_in(made: Any) -> frozenset[str]:
+    """Return the names of the values that settings were made with, be they the defaults or not.
+
+    Parameters
+    ----------
+    made : object
+        An object of a class made by `settings`.
+
+    Returns
+    -------
+    frozenset of str
+    """
+    found: frozenset[str] = made.__given__
+    return found
 
 
 def declared(kind: type) -> list[Declared]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.experiments import Experiment, default_metric, rank
+from bottleneck.experiments import Experiment, default_metric, rank, unselected
 from bottleneck.features import SPLITS
+from bottleneck.fields import given_in
 from bottleneck.images import ImageSet
 from bottleneck.records import FeatureSource
 from bottleneck.records.record import parse_record
@@ -78,20 +79,19 @@ def differing(
     experiment, cache : Experiment, Cache
         The experiment, and the cache of its features, which knows all names of its layer.
     chosen, settings : FeatureSettings, FitSettings
-        Only values that are not the defaults count.
+        Only values that were given count.
 
     Returns
     -------
     str
     """
     for each in (chosen, settings):
-        for field in fields(each):
-            value = getattr(each, field.name)
-            there = {experiment.settings.get(_SETTING_OF.get(field.name, field.name))}
-            if value == field.default or field.name == "device":
-                continue
-            if value not in (_layer_names(experiment, cache) if field.name == "layer" else there):
-                return field.name
+        for name in sorted(given_in(each) - {"device"}):
+            value, there = getattr(each, name), experiment.settings.get(_SETTING_OF.get(name, name))
+            if value is not None and value not in (
+                _layer_names(experiment, cache) if name == "layer" else {there}
+            ):
+                return name
     return ""
 
 
@@ -126,7 +126,8 @@ def best_experiment(
     experiment : Experiment
         The best one.
     facts : dict
-        ``metric``, its ``mean``, and the number ``among`` which it is the best.
+        ``metric``, its ``mean``, the number ``among`` which it is the best, and the ``fold_out``
+        score of the choice, see `bottleneck.experiments.unselected`.
 
     Raises
     ------
@@ -149,4 +150,5 @@ def best_experiment(
         )
     metric = default_metric(found)
     first, *_ = ranked = rank(found, metric)
-    return first.experiment, {"metric": metric, "mean": first.mean, "among": len(ranked)}
+    facts = {"metric": metric, "mean": first.mean, "among": len(ranked)}
+    return first.experiment, facts | {"fold_out": unselected(ranked, metric)[1]}

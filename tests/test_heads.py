@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import source_record
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save as save_arrays
 from sklearn.covariance import ledoit_wolf
 from sklearn.datasets import make_classification
@@ -494,6 +496,26 @@ def test_neighbours_that_cannot_be_compared_are_refused(name, value):
     array.flat[0] = value
     with pytest.raises(DataError, match=f"{name} must be at least"):
         replace(model, **{name: array})
+
+
+NAMES = st.lists(
+    st.text(st.characters(codec="utf-8", exclude_characters=";\0"), min_size=1),
+    min_size=2,
+    max_size=6,
+    unique=True,
+)
+
+
+@settings(deadline=None, max_examples=10)
+@given(names=NAMES, numbers=st.lists(st.integers(-20, 120), min_size=2, max_size=6, unique=True))
+def test_heads_of_any_class_names_are_read_back(tmp_path_factory, names, numbers):
+    """Also of names that people sort otherwise than texts: class 2, class 10."""
+    folder = tmp_path_factory.mktemp("heads")
+    for labels in (names, [f"class {number}" for number in numbers], list(map(str, numbers))):
+        y = np.array([*labels, *labels], dtype=object)
+        head = fit_rows(np.random.default_rng(0).normal(size=(len(y), 3)), y, "centroid")
+        head.save(folder / "h")
+        assert Head.load(folder / "h").classes == head.classes
 
 
 @pytest.mark.parametrize("clf", RECIPES)

@@ -19,7 +19,7 @@ from PIL import Image
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.exchange import import_array
-from bottleneck.images import decode, decode_whole, read_size
+from bottleneck.images import decode, decode_whole, read_size, replacement_of
 from bottleneck.images.digests import digest_file, digest_of
 from bottleneck.images.kinds import IMAGE_SUFFIXES, is_image, kind_of
 
@@ -457,6 +457,7 @@ def test_rows_of_an_older_cache_serve_only_images_that_are_read_as_before(monkey
     old = bank.read("features.2", [item.digest for item in stored.items])
 
     images = ImageSet.from_folder("data")
+    assert replacement_of(Path("cache/sets/data.csv"), images).gone == 0
     after = extract_features(images, base, "cache")
     assert (after.computed, after.cached) == (2, 4)
     assert after.layers[0].bank == before.layers[0].bank

@@ -164,6 +164,12 @@ def test_predictions_are_written_to_a_file(bottleneck, faces, faces_cache):
     assert bottleneck(*where, "--output", "p.jsonl", "--top", 1).code == 0
     line = json.loads(Path("p.jsonl").read_text().splitlines()[0])
     assert line["probabilities"] == {"face": pytest.approx(float(ranked[0]["p_1"]), abs=1e-6)}
+    Path("t.csv").write_text(f"path,label\n{faces / 'face/000.png'},face\n")
+    own = Path("t.csv").read_text()
+    refused = bottleneck("predict", "t.csv", "--cache", faces_cache.root, "--output", "./t.csv")
+    assert (refused.code, Path("t.csv").read_text()) == (2, own)
+    assert "is one of the files to predict and would be replaced" in refused.err
+    assert "but --json writes JSON lines" in bottleneck(*where, "--output", "a.csv", "--json").err
     Path("photo.png").write_text("mine")
     for wrong in ("photo.png", ".", "found"):
         finished = bottleneck(*where, "--output", wrong)

@@ -38,7 +38,7 @@ def test_each_experiment_is_fitted_as_it_was_logged(bottleneck):
     shown = ranked[0]["settings"]
     done = bottleneck("fit-head", "--best", "--name", "best")
     assert f"experiment {ranked[0]['number']}: " in done.err
-    assert "selected as the best of 7, so it is too high" in done.err
+    assert "too good as the best of 7; " in done.err
     assert find_head("heads", "best")[1].source.typed == shown["typed"]
 
 
@@ -48,6 +48,7 @@ def test_each_experiment_is_fitted_as_it_was_logged(bottleneck):
     [
         (["--clf", "centroid"], 2),
         (["--layer", "features.3"], 4),
+        (["--layer", "features.3", "--clf", "softmax"], 2),
         (["--layer", "features.12", "--clf", "centroid"], 1),
         (["--C", 0.5], 2),
         (["--C", "auto"], 7),
@@ -55,7 +56,10 @@ def test_each_experiment_is_fitted_as_it_was_logged(bottleneck):
     ],
 )
 def test_options_narrow_the_choice(bottleneck, options, among):
-    assert f"best of {among}, " in bottleneck("fit-head", "--best", *options).err
+    told = bottleneck("fit-head", "--best", *options).err
+    assert told.startswith("experiment ")
+    assert ("too good as the best of" in told) == (among > 1)
+    assert f"too good as the best of {among}; " in told or among == 1
 
 
 @pytest.mark.usefixtures("_swept")

@@ -14,7 +14,14 @@ import pytest
 from bottleneck import Cache, evaluate_head, features_of, fit_head, load_features
 from bottleneck.errors import DataError
 from bottleneck.finetune.start import _images_to_train
-from bottleneck.images import ClassSize, ImageItem, ImageSet, RejectedImage, summarize
+from bottleneck.images import (
+    ClassSize,
+    ImageItem,
+    ImageSet,
+    RejectedImage,
+    replacement_of,
+    summarize,
+)
 from bottleneck.images.splits import images_needed, split_items, trained
 from bottleneck.settings import FinetuneSettings
 
@@ -240,6 +247,22 @@ def test_numbered_classes_are_in_natural_order(make_images):
     assert images.classes == ("1", "2", "10")
     again = split_items(images.items[::-1])
     assert ImageSet("again", again).digest_of() == images.digest_of()
+
+
+def test_images_without_a_label_contradict_none(make_images):
+    make_images(cat=2)
+    shutil.copy("data/cat/000.png", "copy.png")
+    Path("table.csv").write_text("path,label\ndata/cat/000.png,cat\ndata/cat/001.png,cat\n")
+    images = ImageSet.from_paths(["table.csv", "copy.png"])
+    found = summarize(images)
+    assert (found.copies, found.conflicting, images.conflicts) == (1, 0, ())
+
+
+def test_images_that_were_left_out_are_not_gone(make_images):
+    make_images(cat=5, dog=5, cow=2)
+    ImageSet.from_folder("data").write_csv("data.csv")
+    fewer = ImageSet.from_folder("data", min_images=3)
+    assert replacement_of(Path("data.csv"), fewer).gone == 0
 
 
 def test_fine_tuning_validates_on_classes_that_are_trained():

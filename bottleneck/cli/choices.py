@@ -91,7 +91,7 @@ def choose_experiment(
     asked : ExperimentSettings
         The number of an experiment; or that of the best is wanted.
     chosen, settings : FeatureSettings, FitSettings
-        Values that the experiment must have, where they are not the defaults.
+        Values that the experiment must have, where they are given.
 
     Returns
     -------
@@ -110,10 +110,11 @@ def choose_experiment(
     log = ExperimentLog(asked.log)
     if asked.experiment is None:
         found, best = best_experiment(cache, log.experiments(), chosen, settings)
-        text = (
-            f"{best['metric']} {best['mean']:.4f}, selected as the best of {best['among']}, so "
-            f"it is too high"
-        )
+        text = f"{best['metric']} {best['mean']:.4f}"
+        if best["among"] > 1:
+            text += f", too good as the best of {best['among']}"
+        if best["fold_out"] is not None:
+            text += f"; {best['fold_out']:.4f} if each fold is scored by the best on the others"
     else:
         found, text = log.experiment(asked.experiment), "as asked for"
         if name := differing(found, cache, chosen, settings):

@@ -115,7 +115,7 @@ def layers(
         for layer in sized.values()
     ]
     title = f"{model} at {height} x {width} pixels, {total / 1e9:.3f} G multiply-adds"
-    print_table(rows, title)
+    print_table(rows, title, spare=("megabytes_per_1000", "floats"))
     if not wanted("json"):
         note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
         note(f"default layer: {found.default_layer}")

@@ -204,7 +204,7 @@ def _print_advice(advice: "Advice") -> None:
         }
         for each in evidence.layers
     ]
-    print_table(layers, "layers")
+    print_table(layers, "layers", spare=("std", "gap", "log loss", "pool"))
     less = f"minus {advice.clf}"
     heads = [
         {"head": each.clf, "accuracy": each.accuracy.value, less: str(each.difference)}
@@ -267,17 +267,16 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
         f"{done.trained:,} parameters from {settings.unfreeze!r} to {source.layer_name!r} "
         f"and the {done.head.clf} head, trained on {done.train} images, validated on {done.val}"
     )
-    print(
-        f"best epoch {scores['best_epoch']} of {len(scores['history'])}, validation accuracy "
-        f"{scores['start_val_accuracy']:.4f} before, {scores['accuracy']:.4f} after; log loss "
-        f"{scores['start_val_loss']:.4g} before, {scores['log_loss']:.4g} after"
-    )
-    selected = scores["selected"]
-    print(
-        f"before: the head {scores['start_head']}; after: as if the epoch were chosen on the other "
-        f"validation images; the saved epoch, selected on these images: accuracy "
-        f"{selected['accuracy']:.4f}, log loss {selected['log_loss']:.4g}"
-    )
+    best, selected = scores["best_epoch"], scores["selected"]
+    found = {f"the head {scores['start_head']}": ("start_val_accuracy", "start_val_loss", scores)}
+    if best:
+        found[f"epoch {best}, which these images selected"] = ("accuracy", "log_loss", selected)
+        found["epochs that other validation images selected"] = ("accuracy", "log_loss", scores)
+    rows = [
+        {"network": network, "accuracy": own[accuracy], "log loss": own[loss]}
+        for network, (accuracy, loss, own) in found.items()
+    ]
+    print_table(rows, f"best epoch: {best} of {len(scores['history'])}; on the validation images:")
     print(f"saved as {done.folder}, which is both a head and a model")
 
 

@@ -16,6 +16,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, progress_shown
 from bottleneck.cli.streams import csv_printer
+from bottleneck.errors import UsageError
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -58,7 +59,7 @@ def predict(
     """
     from bottleneck.predict import predict_images
 
-    options.check_ending("output", output, *_ENDINGS)
+    _check_output(output, images, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes or 0)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
@@ -77,6 +78,18 @@ def predict(
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
+
+
+def _check_output(output: Path | None, images: Sequence[Path], *, as_json: bool) -> None:
+    """Refuse an output that would replace what is read, or whose ending promises another form."""
+    options.check_ending("output", output, *_ENDINGS)
+    if output and output.resolve() in {each.resolve() for each in images}:
+        raise UsageError(
+            f"`output` {str(output)!r} is one of the files to predict and would be replaced; give "
+            f"another name"
+        )
+    if output and as_json and output.suffix.lower() == ".csv":
+        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
 
 
 def _base_for(

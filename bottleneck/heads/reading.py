@@ -12,6 +12,7 @@ from bottleneck.heads.models import MODELS, Affine, Model, make_model
 from bottleneck.heads.names import METADATA_FILE
 from bottleneck.heads.recipes import RECIPES
 from bottleneck.inputs import read_regular
+from bottleneck.names import natural_key
 from bottleneck.records import HeadRecord
 
 __all__ = ["contradiction", "read_model", "read_seen"]
@@ -101,8 +102,8 @@ def contradiction(record: HeadRecord) -> str:
 
 
 def _are_sorted(classes: Sequence[str]) -> bool:
-    """Return whether classes are sorted, as texts or as numbers."""
+    """Return whether classes are sorted; earlier versions sorted them as texts or as numbers."""
     with suppress(ValueError):
         if (numbers := list(map(float, classes))) == sorted(numbers):
             return True
-    return list(classes) == sorted(classes)
+    return list(classes) in (sorted(classes, key=natural_key), sorted(classes))

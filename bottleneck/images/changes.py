@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import BadImageError, DataError, UsageError
+from bottleneck.images.digests import digests_of_file
+from bottleneck.images.find import ImageItem
 from bottleneck.images.sets import ImageSet
 from bottleneck.inputs import open_regular
 
@@ -83,8 +85,20 @@ def replacement_of(file: Path, images: ImageSet) -> Replacement | None:
     except DataError:
         return None
     before = {item.digest for item in old.items}
-    gone = before.difference(item.digest for item in images.items)
+    gone = before.difference(item.digest for item in (*images.items, *images.left_out))
+    paths = {item.path for item in images.items}
+    for item in old.items:
+        if item.digest in gone and item.path in paths and _is_at(item):
+            gone.discard(item.digest)
     return Replacement(len(before), len(gone), (_folder_of(old), _folder_of(images)))
+
+
+def _is_at(item: ImageItem) -> bool:
+    """Return whether a file has its former bytes, and only another digest in this version."""
+    try:
+        return item.digest in digests_of_file(Path(item.path))
+    except BadImageError:
+        return False
 
 
 def _folder_of(images: ImageSet) -> str:

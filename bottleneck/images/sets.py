@@ -260,7 +260,7 @@ class ImageSet:
 
     def _digests_with_several(self, attribute: str) -> tuple[str, ...]:
         pairs = {(item.digest, getattr(item, attribute)) for item in self.items}
-        counts = Counter(digest for digest, _ in pairs)
+        counts = Counter(digest for digest, value in pairs if value is not None)
         return tuple(sorted(digest for digest, count in counts.items() if count > 1))
 
     def without(self, rejected: Iterable[RejectedImage]) -> Self:

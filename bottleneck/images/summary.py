@@ -165,7 +165,7 @@ def summarize(images: ImageSet) -> Summary:
     for item in images.items:
         groups[item.digest].append(item)
     copies = [found for found in groups.values() if len(found) > 1]
-    conflicts = [found for found in copies if len({each.label for each in found}) > 1]
+    conflicts = [found for found in copies if len({each.label for each in found} - {None}) > 1]
     leaks = [found for found in copies if len({each.split for each in found}) > 1]
     splits = Counter(item.split for item in images.items if item.split)
     folders = [path for path in images.ignored if path.endswith("/")]
