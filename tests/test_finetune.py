@@ -753,7 +753,7 @@ def test_a_head_that_cannot_be_fitted_again_is_refused(started, calls):
         item if item.path.endswith("/0.png") else replace(item, split="val") for item in train.items
     )
     few = replace(train, name="few", items=items)
-    with pytest.raises(DataError, match="but 2 folds need 2.; validate on fewer of its images"):
+    with pytest.raises(DataError, match="but 2 folds need 2.; hold out fewer images"):
         finetune_head(head, few, cache, "heads/x", unfreeze="conv_head")
     bank = cache.named(head.source.bank)
     bank.path.rename("elsewhere")
@@ -1197,6 +1197,8 @@ def test_mismatched_heads_and_images_are_refused(started, make_images):
     with pytest.raises(UsageError, match="imported features of 'efficientnet_lite0'"):
         finetune_head(imported, images, cache, "heads/z", settings)
     wide = replace(head, source=replace(head.source, adjustments={"keep_aspect": True}))
-    with pytest.raises(UsageError, match="extract without `keep_aspect"):
+    with pytest.raises(
+        UsageError, match="with `keep_aspect`, on images of any proportions.*; extract without it"
+    ):
         finetune_head(wide, images, cache, "heads/z", settings)
     assert not Path("heads/z").exists()

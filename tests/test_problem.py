@@ -56,7 +56,9 @@ def test_from_the_manifest_to_predictions(bottleneck, manifest, faces):
     assert np.mean(["face" in label.split(";") for label in labels]) > 0.9
     for label, share in zip(labels, shares, strict=True):
         assert set(filter(None, label.split(";"))) == {name for name in share if share[name] > 0.5}
-    swept = bottleneck("sweep", "--clf", "ridge", "--clf", "knn", "--C", 0.01, "--jobs", 1)
+    swept = bottleneck(
+        "sweep", "--wide", "--clf", "ridge", "--clf", "knn", "--C", 0.01, "--jobs", 1
+    )
     assert swept.code == 0, swept.err
     assert "average_precision" in swept.out
     refused = bottleneck("fit-head")

@@ -214,7 +214,7 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
         other = [
             key for key in _FOLDS_DEPEND_ON if each.settings.get(key) != best.settings.get(key)
         ]
-        same = not other and sorted(map(_images_of, each.folds)) == folds
+        same = each is best or (not other and sorted(map(_images_of, each.folds)) == folds)
         if same and all(metric in fold for fold in each.folds):
             among.append({_images_of(fold): fold[metric] for fold in each.folds})
     found, sign = list[float](), 1 if metric in LOWER_IS_BETTER else -1

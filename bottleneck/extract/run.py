@@ -92,6 +92,7 @@ def extract_features(
     check_replaceable(set_file)
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
+    cache.check_writable()  # also if all features were there
     usable.write_csv(set_file)
     distinct = len({item.digest for item in usable.items})
     last = filling.targets[-1]  # of the views, if there are any
