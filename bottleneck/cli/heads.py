@@ -51,7 +51,7 @@ def fit_head(
     asked = experiment.best or experiment.experiment is not None
     if asked:
         selection, settings = choices.choose_experiment(store, experiment, chosen, settings)
-    check_for_mlp(settings.clf, [name for name, file in vars(epochs).items() if file])
+    check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
     options.check_picture(epochs.picture)
     if not asked:
         selection = choices.choose_layer(store, chosen)

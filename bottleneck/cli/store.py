@@ -194,7 +194,7 @@ def cache_export(
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
-    selection = choices.choose_layer(store, FeatureSettings(**vars(chosen), views=0))
+    selection = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
     _print_exchange(export_features(store, selection, file))
 
 
