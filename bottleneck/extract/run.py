@@ -90,9 +90,10 @@ def extract_features(
     cache = Cache(cache)
     set_file = cache.set_file(images.name)
     check_replaceable(set_file)
+    if cache.root.exists():  # else `fill_banks` checks, once there is something to compute
+        cache.check_writable()
     filling = fill_banks(images, base, cache, settings, progress=progress)
     usable = usable_images(images, filling.bad)
-    cache.check_writable()  # also if all features were there
     usable.write_csv(set_file)
     distinct = len({item.digest for item in usable.items})
     last = filling.targets[-1]  # of the views, if there are any
