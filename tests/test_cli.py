@@ -216,7 +216,7 @@ def test_leaks_conflicts_and_strangers_are_reported(bottleneck, make_images):
 
 
 def test_layers_and_models(bottleneck):
-    printed = bottleneck("layers", "vgg16")
+    printed = bottleneck("layers", "vgg16", "--wide")
     line = next(line for line in printed.out.splitlines() if "block5_pool" in line)
     assert line.split()[:5] == ["features.30", "block5_pool", "512", "x", "7"]
     assert line.split()[-3:] == ["25088", "50.18", "99.2"]
