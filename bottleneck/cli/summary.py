@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from bottleneck.cli.output import note
+from bottleneck.cli.tables import shortened
 
 if TYPE_CHECKING:
     from bottleneck.images import ClassSize, Identical, Summary
@@ -42,7 +43,8 @@ def note_content(summary: "Summary") -> None:
         shown = ranked[:_SHOWN_OF_MANY] + ranked[-_SHOWN_OF_MANY:]
         others = [[f"({len(ranked) - len(shown)} more)", *("..." for _ in columns)]]
     rows = [
-        [_cut(each.label, _NAME), *(str(each.splits[split]) for split in columns)] for each in shown
+        [shortened(each.label, _NAME), *(str(each.splits[split]) for split in columns)]
+        for each in shown
     ]
     if others:
         rows[_SHOWN_OF_MANY:_SHOWN_OF_MANY] = others
@@ -159,11 +161,3 @@ def _line(text: str) -> None:
     )
     for line in lines:
         note(line)
-
-
-def _cut(text: str, width: int) -> str:
-    """Return a text with its middle left out, if it is too long."""
-    if len(text) <= width:
-        return text
-    end = (width - 3) // 2
-    return f"{text[: width - 3 - end]}...{text[-end:]}"
