@@ -259,11 +259,11 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
         The split has no images that no other split has, or none of a class that the head knows.
     """
     _, targets, scores = _scored(head, features, split)
-    leaks = int(np.isin(features.split(split).digests, features.images.leaks).sum())
+    own = (features.splits == split) & (features.views == 0)
+    leaks = int(np.isin(features.digests[own], features.images.leaks).sum())
     metrics = score_metrics(head.link, scores, targets, head.temperature)
     found = _evaluated(split, leaks, targets, scores, metrics)
-    labels = features.split(split).labels
-    unknown = unknown_classes(labels, head.classes, multilabel=head.multilabel)
+    unknown = unknown_classes(features.labels[own], head.classes, multilabel=head.multilabel)
     strange = [UnknownClass(label, count) for label, count in unknown.items()]
     return replace(found, unknown_classes=strange)
 

@@ -24,7 +24,7 @@ from bottleneck.errors import (
 )
 from bottleneck.exchange.formats import Exchange, check_array, read_exported, slices_of
 from bottleneck.files import sha256_of
-from bottleneck.images import ImageItem, ImageSet, digests_of_file, read_manifest
+from bottleneck.images import ImageItem, ImageSet, digests_of_file, read_table
 from bottleneck.inputs import open_regular
 from bottleneck.settings import ImportSettings
 
@@ -251,7 +251,7 @@ def _load_array(path: Path) -> np.ndarray:
 
 def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSettings) -> ImageSet:
     """Return the image set of a table that describes the rows of an array."""
-    described = list(read_manifest(table))
+    described = read_table(table).items
     if len(described) != len(rows):
         raise UsageError(
             f"{str(table)!r} has {len(described)} rows, but {str(source)!r} has {len(rows)}; "

@@ -8,7 +8,7 @@ from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, 
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
 from bottleneck.images.summary import ClassSize, Identical, Summary, summarize
-from bottleneck.images.tables import read_manifest, read_saved
+from bottleneck.images.tables import read_saved, read_table
 from bottleneck.records import RejectedImage
 
 __all__ = [
@@ -29,9 +29,9 @@ __all__ = [
     "find_near_duplicates",
     "in_threads",
     "read_file",
-    "read_manifest",
     "read_saved",
     "read_size",
+    "read_table",
     "replacement_of",
     "summarize",
     "trained",

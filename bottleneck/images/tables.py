@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from bottleneck.inputs import read_regular
 from bottleneck.names import normal_name
 from bottleneck.records import sentence_of
 
-__all__ = ["Table", "read_manifest", "read_saved", "read_table", "text_to_save"]
+__all__ = ["Table", "read_saved", "read_table", "text_to_save"]
 
 _ITEM = TypeAdapter(ImageItem)
 _ITEMS = TypeAdapter(tuple[ImageItem, ...])
@@ -53,27 +53,6 @@ class Table:
 
     items: list[ImageItem]
     notes: list[str]
-
-
-def read_manifest(manifest: Path) -> Iterator[ImageItem]:
-    """Yield the rows of a table as they are, see `read_table`.
-
-    Parameters
-    ----------
-    manifest : Path
-        The file.
-
-    Yields
-    ------
-    ImageItem
-        An image, row by row; its digest is the cell of that column, in lower case, or empty.
-
-    Raises
-    ------
-    UsageError, DataError
-        As for `read_table`.
-    """
-    yield from read_table(manifest).items
 
 
 def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> Table:
