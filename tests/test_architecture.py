@@ -213,14 +213,14 @@ def test_small_problems_have_one_thread_also_where_torch_is_loaded_late(clf, wit
 import sys
 import numpy as np
 from bottleneck.heads import fit_rows
-from bottleneck.solvers import reduction
-limits, loaded = reduction.threadpool_limits, []
+from bottleneck.solvers import threads
+limits, loaded = threads.threadpool_limits, []
 
 def watched(count):
     loaded.append("torch" in sys.modules)
     return limits(count)
 
-reduction.threadpool_limits = watched
+threads.threadpool_limits = watched
 fit_rows(np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2, {clf!r})
 assert not loaded[0] and loaded[-1] is {with_torch}, loaded
 assert ("torch" in sys.modules) is {with_torch}

@@ -1,16 +1,22 @@
 """Exact reduction and the batched solver, against scikit-learn at tight tolerance."""
 
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from bottleneck.solvers import reduce_rows
-from bottleneck.solvers.losses import LOSSES
+from bottleneck.solvers import path, reduce_rows
+from bottleneck.solvers.losses import LOSSES, evaluate_rows
 from bottleneck.solvers.path import PathPoint, fit_path
 
 GRID = tuple(10.0**exponent for exponent in range(-6, 2))
@@ -213,7 +219,7 @@ def test_a_grid_may_stand_in_any_order_and_twice():
 def test_float32_is_as_good_where_there_are_many_numbers(monkeypatch):
     X, y = PROBLEMS["wide"]
     exact = fit_path(reduce_rows(X).rows, y, np.ones((80, 1)), GRID, "logistic")
-    monkeypatch.setattr("bottleneck.solvers.reduction._SMALL", 0)
+    monkeypatch.setattr("bottleneck.solvers.reduction.SMALL", 0)
     reduction = reduce_rows(X)
     assert reduction.rows.dtype == np.float32
     for loss in LOSSES:
@@ -256,3 +262,35 @@ def test_a_reduction_by_blocks_is_the_same(monkeypatch):
     monkeypatch.setattr("bottleneck.solvers.reduction._BLOCK_BYTES", 1)
     found = reduce_rows(X)
     assert np.allclose(found.rows @ found.rows.T, expected.rows @ expected.rows.T)
+
+
+@pytest.mark.skipif(cpu_count() < 2, reason="a BLAS has a single thread here")
+def test_scipys_blas_has_one_thread_while_numpys_keeps_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two pools whose threads spin on the same cores made fits up to ten times as slow.
+    site = Path(scipy.__file__).parents[1]
+
+    def threads() -> dict[str, int]:
+        blas = [each for each in threadpool_info() if each["user_api"] == "blas"]
+        own = [Path(each["filepath"]).is_relative_to(site / "scipy.libs") for each in blas]
+        return {
+            "scipy" if scipys else "other": each["num_threads"]
+            for scipys, each in zip(own, blas, strict=True)
+        }
+
+    seen: list[dict[str, int]] = []
+
+    def evaluate(*given: Any) -> Any:
+        seen.append(threads())
+        return evaluate_rows(*given)
+
+    monkeypatch.setattr(path, "evaluate_rows", evaluate)
+    with threadpool_limits(2):
+        before = threads()
+        if "scipy" not in before:
+            pytest.skip("SciPy and NumPy share one BLAS here")
+        fit_path(np.eye(6), np.arange(6) % 2, np.ones((6, 1)), [1.0], "softmax")
+        assert threads() == before == {"scipy": 2, "other": 2}
+    assert seen
+    assert all(each == {"scipy": 1, "other": 2} for each in seen)

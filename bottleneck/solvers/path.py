@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bottleneck.solvers.losses import Targets, evaluate_rows
+from bottleneck.solvers.threads import scipy_on_one_thread
 
 __all__ = ["PathPoint", "Preconditioner", "fit_path", "follow_path"]
 
@@ -107,7 +108,6 @@ def fit_path(
     if tolerance is None:
         tolerance = 1e-7 if rows.dtype == np.float32 else 1e-12
     targets = Targets.of(labels, loss)
-    preconditioner = Preconditioner(rows[_counting(weights)])
 
     @lru_cache(1)
     def fitted(fold: int) -> tuple[np.ndarray, Targets, np.ndarray]:
@@ -120,7 +120,7 @@ def fit_path(
         grid,
         weights,
         targets=targets,
-        preconditioner=preconditioner,
+        preconditioner=Preconditioner(rows[_counting(weights)]),
         tolerance=tolerance,
     )
 
@@ -255,6 +255,7 @@ def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+@scipy_on_one_thread()
 def _side_by_side(
     evaluate: Evaluate, tasks: Sequence[Callable[..., _Minimum]], folds: list[int]
 ) -> list[_Minimum]:

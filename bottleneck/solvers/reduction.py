@@ -1,21 +1,16 @@
 """Reduce features to the fewest columns that a linear head needs, without approximation."""
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-__all__ = ["Reduction", "column_moments", "in_parallel", "reduce_rows", "threads_for"]
+from bottleneck.solvers.threads import SMALL
+
+__all__ = ["Reduction", "column_moments", "reduce_rows"]
 
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
-_SMALL = 2**20
-"""Up to this size, matrices are kept in float64 and computed with in one thread, at no noticeable
-cost."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +155,7 @@ def column_moments(
 
 
 def _dtype(size: int) -> type[np.floating]:
-    return np.float64 if size <= _SMALL else np.float32
+    return np.float64 if size <= SMALL else np.float32
 
 
 def _blocks(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -194,53 +189,3 @@ def _standardised(
             scale[columns] = np.where(deviation <= noise, 1, deviation)
             centred /= scale[columns]
         yield columns, centred
-
-
-def threads_for(size: int) -> AbstractContextManager[object]:
-    """Return a context with one thread if a matrix has at most a million elements.
-
-    More threads would not be faster, and on a busy machine they wait for each other, which made
-    small fits several times slower.
-
-    Parameters
-    ----------
-    size : int
-        Number of elements of a matrix.
-
-    Returns
-    -------
-    context manager
-    """
-    return threadpool_limits(1) if size <= _SMALL else nullcontext()
-
-
-def in_parallel(
-    tasks: Iterable[object], jobs: int | None, *, ordered: bool = True
-) -> Iterator[Any]:
-    """Run tasks made by `joblib.delayed`.
-
-    Parameters
-    ----------
-    tasks : iterable
-        The tasks.
-    jobs : int or None
-        Number of parallel tasks; None for joblib's default.
-    ordered : bool
-        Yield results in the order of the tasks, rather than as they finish.
-
-    Yields
-    ------
-    object
-        Result of a task; all come at the end if joblib's backend does not support generators.
-    """
-    import joblib
-
-    order = "generator" if ordered else "generator_unordered"
-    try:
-        parallel = joblib.Parallel(jobs, return_as=order)
-    except ValueError:
-        parallel = joblib.Parallel(jobs)
-    with warnings.catch_warnings():
-        # A process that has loaded a large layer may be replaced, which is as it should be.
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        yield from parallel(tasks)
