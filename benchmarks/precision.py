@@ -29,9 +29,9 @@ from bottleneck import (
 )
 from bottleneck.demo import write_demo_images
 from common import NO_BF16, Tables, computes_bf16, run
+from sets import load
 
-PER_FOLDER = 150
-FOLDERS = 8
+IMAGES = 1200
 WAYS = {
     "float32, stored as float32": ("fp32", "float32"),
     "`auto`, stored as float16": ("auto", "float16"),
@@ -51,25 +51,12 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
 def pictures(folder: Path, clipart: Path | None = None, *, every: int = 1) -> ImageSet:
     """Return images of openclipart-png where its folder is given, else each so-many-th face."""
-    folder.mkdir()
     if clipart:
-        return drawings(clipart, folder / "clipart.csv")
+        return load("clipart", clipart, folder, images=IMAGES)
+    folder.mkdir()
     write_demo_images(folder)
     images = ImageSet.open(folder)
     return replace(images, items=images.items[::every], split_seed=None)
-
-
-def drawings(root: Path, manifest: Path) -> ImageSet:
-    """Return as many images of each of the largest folders."""
-    found = {path: sorted(path.rglob("*.png")) for path in root.iterdir() if path.is_dir()}
-    largest = sorted(found, key=lambda path: -len(found[path]))[:FOLDERS]
-    generator = np.random.default_rng(0)
-    lines = ["path,label"]
-    for folder in sorted(largest):
-        chosen = generator.permutation(len(found[folder]))[:PER_FOLDER]
-        lines += [f'"{found[folder][place]}",{folder.name}' for place in chosen]
-    manifest.write_text("\n".join(lines) + "\n")
-    return ImageSet.open(manifest)
 
 
 def compare(images: ImageSet, folder: Path) -> dict:

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
-HELPERS = {"baselines", "common", "run"}
+HELPERS = {"baselines", "common", "run", "sets"}
 FIGURES = {
     "compression": ("EfficientNet-Lite0, pooled", "zstd", "ratio"),
     "extraction": ("mobilenet_v2", "auto by reference"),
