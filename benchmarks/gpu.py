@@ -10,7 +10,7 @@ its own, so that none is stopped by the failure of another, and the figures are 
 The exit code is 1 if one failed. ``--device cpu`` runs all of it on the processor.
 
 It runs with the torch that is found. A bare machine with torch, torchvision, timm, scikit-learn,
-scikit-image, h5py, joblib, typer, rich, safetensors, filelock, threadpoolctl, xxhash and PyYAML
+scikit-image, h5py, joblib, typer, rich, safetensors, threadpoolctl, xxhash and PyYAML
 usually lacks pydantic (with annotated-types, pydantic-core, typing-extensions, typing-inspection),
 annotated-doc, lightning-fabric and simplejpeg: wheels of 3.5 MB. Where there is a network::
 

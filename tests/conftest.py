@@ -16,6 +16,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 from skimage import data
+from threadpoolctl import threadpool_limits
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cli import main
@@ -26,9 +27,10 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def pytest_configure(config):
-    """Give each of several workers one thread, before NumPy and torch are imported by tests."""
+    """Give each of several workers one thread, in libraries loaded already and in later ones."""
     if hasattr(config, "workerinput"):
-        os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        os.environ |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
+        threadpool_limits(1)
         torch.set_num_threads(1)
 
 

@@ -367,7 +367,7 @@ def contrast(*gain, layer="blocks.2"):
     return Contrast(layer, Estimate(*gain), tuning)
 
 
-def test_thresholds(evidence):
+def test_each_rule_holds_on_its_side_of_the_threshold(evidence):
     """Each rule on both sides of its threshold; with an error of 0.1, a gain of 0.01 is useful."""
     flat = replace(
         evidence,
@@ -529,7 +529,7 @@ def test_training_can_start_after_an_early_layer(faces_cache):
 
 
 @pytest.mark.ci
-def test_on_the_command_line(bottleneck, faces_cache):
+def test_the_commands_of_the_page_on_advice_run(bottleneck, faces_cache):
     """The commands of docs/advise.md, as text with a picture and as JSON."""
     page = (ROOT / "docs" / "advise.md").read_text()
     (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)

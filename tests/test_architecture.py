@@ -80,6 +80,30 @@ def test_no_two_files_import_each_other():
         pytest.fail(f"a circle: {' -> '.join(error.args[1])}")
 
 
+WHOLE = {
+    "architecture",
+    "benchmarks",
+    "chance",
+    "docs",
+    "faults",
+    "hostile",
+    "kills",
+    "plugins",
+    "public_usage",
+    "views",
+}
+"""Test files for promises that no single module keeps."""
+
+
+def test_a_test_file_has_the_name_of_its_module():
+    """Of `heads/recipes.py` it is ``test_recipes.py``, or ``test_heads_recipes.py``."""
+    paths = [name_of(file) for file in PACKAGE.rglob("*.py")]
+    modules = {path.rpartition(".")[2] for path in paths}
+    modules |= {path.replace(".", "_") for path in paths}
+    files = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert files - modules == WHOLE
+
+
 def test_commands_are_short():
     """At most 40 lines each: they parse, call the library and print."""
     for command in COMMANDS.values():

@@ -43,6 +43,6 @@ LAYERS = {
         ("x*", {"patterns": True}, {}),
     ],
 )
-def test_layers_of_a_name(name, options, expected):
+def test_layers_are_found_by_their_names(name, options, expected):
     found = find_layers(name, LAYERS, **options)
     assert list(found.items()) == list(expected.items())

@@ -42,7 +42,7 @@ def test_nothing_after_the_deepest_layer_is_computed_or_kept():
 
 
 @pytest.mark.parametrize(("name", "blocks"), [("vgg16", 3), ("vgg19", 4), ("vgg16_bn", 3)])
-def test_keras_aliases_of_vgg(name, blocks):
+def test_layers_of_vgg_have_keras_names(name, blocks):
     """In Keras, an activation is part of its convolution."""
     network = Network(find_model(name))
     convolutions = {1: 2, 2: 2, 3: blocks, 4: blocks, 5: blocks}
@@ -81,7 +81,7 @@ def test_layers_by_alias_by_name_and_by_module():
         ("timm:mobilenetv3_small_100", "flatten", (1024,)),
     ],
 )
-def test_default_layers(name, default, shape):
+def test_default_layers_have_their_shapes(name, default, shape):
     network = Network(find_model(name))
     assert network.in_order([find_model(name).default_layer]) == (default,)
     assert network.layers[default].shape == shape
@@ -179,7 +179,7 @@ def test_weights_from_files_of_either_kind():
         ((), "student.encoder."),
     ],
 )
-def test_wrapped_weights(wrappers, prefix):
+def test_weights_are_found_in_what_training_scripts_save(wrappers, prefix):
     """Also beside the tensors of a training method, which are not those of the base."""
     plain = seeded("squeezenet1_1").state_dict()
     torch.save(plain, "plain.pth")

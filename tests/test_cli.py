@@ -79,7 +79,7 @@ def test_every_command_that_prints_a_table_prints_json():
         assert "as_json" in {parameter.name for parameter in command.params}, name
 
 
-def test_the_version(bottleneck):
+def test_the_version_is_printed(bottleneck):
     assert bottleneck("--version").out.strip() == "2026.11.0"
     assert bottleneck("--version", "nonsense").out.strip() == "2026.11.0"
 
@@ -96,7 +96,7 @@ def test_commands_run_outside_the_main_thread(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
-def test_the_whole_way(bottleneck):
+def test_every_step_prints_text_and_json(bottleneck):
     """Extract, fit, evaluate, predict; each time as text and as JSON."""
     again = bottleneck("extract", *TINY, "--json")
     record = json.loads(again.out)
@@ -161,7 +161,7 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
     assert not record["weights_random"]
 
 
-def test_a_folder_without_classes_is_told_at_extract(bottleneck, make_images):
+def test_a_folder_without_classes_is_reported_at_extract(bottleneck, make_images):
     make_images("flat", images=3)
     asked = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data")
     done = bottleneck(*asked, "flat/images")
@@ -215,7 +215,7 @@ def test_leaks_conflicts_and_strangers_are_reported(bottleneck, make_images):
     assert "warning: leak" in bottleneck("fit-head", "--C", "1").err
 
 
-def test_layers_and_models(bottleneck):
+def test_layers_and_models_are_listed(bottleneck):
     printed = bottleneck("layers", "vgg16", "--wide")
     line = next(line for line in printed.out.splitlines() if "block5_pool" in line)
     assert line.split()[:5] == ["features.30", "block5_pool", "512", "x", "7"]
@@ -253,7 +253,7 @@ def test_replacing_a_head_is_noted(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
-def test_cache_ls_and_info(bottleneck):
+def test_cache_ls_and_info_show_how_features_were_computed(bottleneck):
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
     assert row["model"] == "squeezenet1_1"
     assert row["weights"] == "random:0"
@@ -648,7 +648,7 @@ def test_all_images_may_have_been_seen(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
-def test_another_set_of_the_same_name_is_told(bottleneck, make_images):
+def test_another_set_of_the_same_name_is_reported(bottleneck, make_images):
     """Another folder of the name, most images gone, some gone, one added, all moved."""
     make_images("other/data", cat=3, dog=3, seed=9)
     finished = bottleneck("extract", *TINY, "--data", "other/data")

@@ -126,7 +126,7 @@ def test_compressed_features_are_the_same(bottleneck, make_images, compress):
     ],
 )
 @pytest.mark.usefixtures("_extracted")
-def test_bad_usage_of_the_cache(bottleneck, arguments, message):
+def test_invalid_options_of_the_cache_are_refused(bottleneck, arguments, message):
     finished = bottleneck(*arguments)
     assert finished.code == 2
     assert re.search(message, finished.err)

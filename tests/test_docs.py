@@ -35,7 +35,7 @@ def in_demo(demo, monkeypatch):
     return demo
 
 
-def test_the_demo(demo):
+def test_the_demo_prints_every_command_and_a_table(demo):
     """Progress, every command, a final table, one picture, and next steps."""
     assert demo.code == 0, demo.err
     assert "extract: 200 of 200 images" in demo.err
@@ -115,7 +115,7 @@ def test_after_the_demo_commands_take_the_users_own_images(bottleneck, demo, mak
 
 
 @pytest.mark.ci
-def test_the_readmes_commands(bottleneck, in_demo):
+def test_the_readmes_commands_run(bottleneck, in_demo):
     """All except installations and those for the user's own images, on the demo's files."""
     assert in_demo.code == 0
     own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
@@ -131,7 +131,7 @@ def test_the_readmes_commands(bottleneck, in_demo):
 
 
 @pytest.mark.ci
-def test_the_commands_on_the_cache(bottleneck, in_demo):
+def test_the_commands_on_the_cache_run(bottleneck, in_demo):
     """The commands of docs/cache.md on the demo's files, and its Python."""
     assert in_demo.code == 0
     page = (ROOT / "docs" / "cache.md").read_text()
@@ -149,7 +149,7 @@ def test_the_commands_on_the_cache(bottleneck, in_demo):
 
 
 @pytest.mark.ci
-def test_the_commands_and_the_python_of_heads(bottleneck, in_demo, capsys):
+def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
     """The commands of docs/heads.md on the demo's files."""
     assert in_demo.code == 0
     page = (ROOT / "docs" / "heads.md").read_text()
@@ -204,7 +204,7 @@ def test_the_readmes_installations_are_one_line_each():
 
 
 @pytest.mark.ci
-def test_the_readmes_python(in_demo, capsys):
+def test_the_readmes_python_runs(in_demo, capsys):
     assert in_demo.code == 0
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
@@ -228,7 +228,7 @@ def words(cell) -> list[str]:
 
 
 @pytest.mark.ci
-def test_the_notebook(tmp_path, monkeypatch):
+def test_the_notebook_prints_its_saved_outputs(tmp_path, monkeypatch):
     """Executed from top to bottom, it prints the saved outputs."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # it works in a temporary folder
     saved = nbformat.read(ROOT / "notebooks/01_quick_start.ipynb", as_version=4)

@@ -12,7 +12,7 @@ from bottleneck import MLP, BottleneckFeatures, HeadClassifier
 from bottleneck.errors import UnknownNameError
 from bottleneck.heads import RECIPES, fit_rows
 
-# Weights count like repeated rows for a given C (see test_classifiers.py); but what is chosen or
+# Weights count like repeated rows for a given C (see test_recipes.py); but what is chosen or
 # calibrated on folds sees other folds where rows are repeated.
 EXPECTED = {"check_sample_weight_equivalence_on_dense_data": "folds differ"}
 

@@ -75,7 +75,7 @@ def evaluation_of(confusion: np.ndarray, classes: tuple[str, ...]) -> Evaluation
     return _evaluated("test", 0, targets, scores, score_metrics("softmax", scores, targets))
 
 
-def test_wilsons_interval():
+def test_wilsons_interval_is_the_published_one():
     """81 of 263: 0.2553 to 0.3662, as Newcombe 1998 (Statistics in Medicine 17) prints it."""
     confusion = np.array([[81, 182], [0, 0]])
     low, high = evaluation_of(confusion, ("a", "b")).accuracy_interval
@@ -209,7 +209,7 @@ def test_unknown_classes_are_counted_and_known_ones_scored(head, features):
         evaluate_head(head, replace(features, y=np.full(len(features), "other")))
 
 
-def test_saved_as_json(head, features):
+def test_an_evaluation_is_saved_as_json(head, features):
     found = evaluate_head(head, features)
     found.save("out/evaluation.json")
     saved = json.loads(Path("out/evaluation.json").read_text())

@@ -240,7 +240,7 @@ ExperimentLog(sys.argv[1]).append({"C": 1.0}, [{"accuracy": 0.5}] * 200_000, 1.0
 
 
 @pytest.mark.parametrize("kept", [0, 3])
-def test_killed_while_it_writes(log, kept):
+def test_a_writer_that_is_killed_leaves_whole_experiments(log, kept):
     """A partly written experiment is rolled back."""
     for number in range(kept):
         append(log, C=float(number + 2))
@@ -344,7 +344,7 @@ def test_experiments_are_filtered_by_settings(where, numbers):
     assert [each.experiment.number for each in rank(three, where=where)] == numbers
 
 
-def test_an_unknown_setting():
+def test_an_unknown_setting_is_refused():
     with pytest.raises(UnknownNameError, match="no setting 'layr' .*; did you mean 'layer'?"):
         rank([experiment()], where={"layr": "x"})
 
@@ -378,7 +378,7 @@ def test_the_interval_is_that_of_the_corrected_resampled_t_test(cv, repeats):
     assert found.interval == pytest.approx(expected)
 
 
-def test_folds_of_unequal_sizes():
+def test_the_interval_of_folds_of_unequal_sizes_is_as_computed_by_hand():
     """Computed by hand, from the mean ratio of held-out to training images."""
     sizes = [40, 40, 30]
     one, other = experiment(1, (0.9, 0.8, 0.7), cv=3), experiment(2, (0.8, 0.9, 0.4), cv=3)
@@ -575,7 +575,7 @@ def test_mlflow_telemetry_is_off(store, tmp_path):
 
 
 @pytest.mark.usefixtures("store")
-def test_without_mlflow(monkeypatch):
+def test_a_missing_mlflow_is_named_with_its_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(MissingExtraError, match=r"run 'pip install -e '\.\[mlflow\]''"):
         log_to_mlflow([experiment()], "sqlite:///mlflow.db")

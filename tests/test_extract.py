@@ -185,7 +185,7 @@ def test_bad_images_among_good_ones(make_images, tiny, calls):
     assert {bad.path for bad in record.rejected} == set(reasons)
 
 
-def test_only_bad_images(make_images, tiny):
+def test_an_image_set_without_a_usable_image_is_an_error(make_images, tiny):
     folder = make_images(cat=3, dog=3)
     for path in folder.rglob("*.png"):
         path.write_bytes(path.read_bytes()[:60] + path.name.encode())
@@ -360,7 +360,7 @@ def test_progress_is_reported(make_images, tiny):
     ]
 
 
-def test_bad_arguments(make_images, tiny):
+def test_invalid_arguments_are_refused(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=2, dog=2))
     with pytest.raises(UsageError, match="`dtype` must be float16 or float32, got 'float8'"):
         extract_features(images, tiny, Cache("cache"), dtype="float8")

@@ -74,7 +74,7 @@ def features(bank: Bank) -> dict[str, bytes]:
     return {digest: row.tobytes() for digest, row in zip(digests, rows, strict=True)}
 
 
-def test_killed_at_random_moments(tmp_path, full, processes):
+def test_an_extraction_killed_at_any_moment_loses_no_committed_row(tmp_path, full, processes):
     """SIGKILL, then open, verify and continue: no committed row is lost, the result is the same."""
     kills = 100 if full else 8
     folder = photographs(tmp_path / "data", 120)
@@ -118,7 +118,7 @@ def test_killed_at_random_moments(tmp_path, full, processes):
     print(f"{done} kills in {finished} extractions")
 
 
-def test_four_writers_at_once(tmp_path, full, processes):
+def test_four_writers_at_once_store_every_row_once(tmp_path, full, processes):
     """On overlapping halves, one killed: every row once, all equal to a single writer's."""
     count = 2000 if full else 400
     folder = photographs(tmp_path / "data", count)
@@ -183,7 +183,7 @@ def filled(root: Path, *, compress: str = "none") -> tuple[Bank, dict[str, np.nd
 
 
 @pytest.mark.parametrize("compress", ["none", "lz4", "zstd"])
-def test_flipped_bits(tmp_path, full, compress):
+def test_a_flipped_bit_is_found_and_never_read_as_features(tmp_path, full, compress):
     """A single one, anywhere in any part: found by reading or verifying, never read as features."""
     flips = 200 if full else 40
     bank, expected = filled(tmp_path / "cache", compress=compress)
@@ -227,7 +227,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounting takes root")
-def test_a_full_disk(tmp_path):
+def test_a_full_disk_is_reported_and_loses_nothing_that_was_committed(tmp_path):
     """A small tmpfs: a clear error, what was committed is readable, nothing is half-written."""
     folder = photographs(tmp_path / "data", 80)
     small = tmp_path / "small"
@@ -362,7 +362,7 @@ def place() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_bad_images(place, full):
+def test_bad_images_are_named_and_good_ones_extracted(place, full):
     """Every good one is extracted, every bad one named with its reason; no hang, no crash."""
     count = 300 if full else 60
     folder = photographs(place / "data", 40)

@@ -51,7 +51,7 @@ def test_rows_and_labels_belong_together(make_images):
         assert np.allclose(row, own, rtol=2e-3, atol=1e-4)
 
 
-def test_splits(faces_cache):
+def test_splits_share_no_image(faces_cache):
     features = load_features(faces_cache, select_features(faces_cache))
     train, test = features.split("train"), features.split("test")
     assert (len(train), len(test)) == (160, 40)

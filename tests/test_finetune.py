@@ -215,7 +215,7 @@ def test_which_statistics_training_moves(freeze_batch_norm):
         ),
     ],
 )  # fmt: skip
-def test_the_rate_of_each_block(model, unfreeze, rates, normalization):
+def test_learning_rates_are_halved_from_block_to_block(model, unfreeze, rates, normalization):
     """A tenth of the head's in the last block, half below, and so on; no decay of biases."""
     network = tuned(freeze_batch_norm=True, model=model, unfreeze=unfreeze)
     optimizer = make_optimizer(network, FinetuneSettings(unfreeze, learning_rate=1.0))
@@ -235,7 +235,7 @@ def test_the_rate_of_each_block(model, unfreeze, rates, normalization):
     assert len(found) == len(list(network.rates()))
 
 
-def test_the_schedule():
+def test_the_schedule_rises_and_falls():
     cosine = FinetuneSettings("all", warm_up=0.2)
     factors = [rate_factor(cosine, step, 10) for step in range(10)]
     assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1])
@@ -344,7 +344,7 @@ def test_activations_that_memory_does_not_hold_are_read_batch_by_batch(started, 
 @pytest.mark.parametrize(
     "clf", ["mlp", *(pytest.param(each, marks=pytest.mark.ci) for each in ("svm", "logreg"))]
 )
-def test_heads_of_all_kinds(started, clf):
+def test_heads_of_all_kinds_are_saved_as_the_network_scores(started, clf):
     """Trained by each optimizer; the saved head scores as the network did."""
     _, images, cache = started
     layer, pool = {
@@ -907,7 +907,7 @@ main(sys.argv[1:])
 @pytest.mark.ci
 @pytest.mark.isa
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and limits a process' memory")
-def test_out_of_memory(started, monkeypatch):
+def test_out_of_memory_is_reported_with_the_options_that_help(started, monkeypatch):
     """A step that does not fit into memory: one sentence with the options that help."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # many cores' threads alone would not fit
     _, images, cache = started

@@ -54,7 +54,7 @@ def test_it_counts_missing_features(make_images, tiny):
     assert sorted(Path("cache").rglob("*")) == extracted
 
 
-def test_many_parts(make_images, tiny, monkeypatch):
+def test_the_bytes_of_many_parts_are_forecast(make_images, tiny, monkeypatch):
     """The bytes of each part are those that HDF5 takes."""
     monkeypatch.setattr(writer, "PART_BYTES", 2**20)
     monkeypatch.setattr("bottleneck.extract.forecast.PART_BYTES", 2**20)
@@ -66,7 +66,7 @@ def test_many_parts(make_images, tiny, monkeypatch):
 
 
 @pytest.mark.parametrize(("rows", "widths"), [(1, [2000]), (700, [2560, 12]), (40, [3 * 2**20])])
-def test_the_size_of_a_part(rows, widths, tmp_path):
+def test_the_size_of_a_part_is_forecast(rows, widths, tmp_path):
     features = {
         f"layer{place}": np.ones((rows, width // 2), np.float32)
         for place, width in enumerate(widths)
@@ -78,7 +78,7 @@ def test_the_size_of_a_part(rows, widths, tmp_path):
     assert part_size(rows, widths) == pytest.approx(path.stat().st_size, rel=0.02, abs=2048)
 
 
-def test_from_the_command_line(bottleneck, make_images):
+def test_a_dry_run_prints_the_forecast(bottleneck, make_images):
     make_images(cat=6, dog=6)
     arguments = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--dry-run")
     finished = bottleneck(*arguments)

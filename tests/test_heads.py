@@ -365,7 +365,7 @@ def test_damaged_heads_are_refused():
         Head.load("heads/b")
 
 
-def test_finding_heads():
+def test_the_newest_head_is_found():
     X, y = problem(2, 4)
     with pytest.raises(DataError, match="no heads in 'heads'"):
         find_head("heads")
@@ -399,7 +399,7 @@ def test_finding_heads():
             find_head("heads", name)
 
 
-def test_bad_arguments():
+def test_invalid_arguments_are_refused():
     X, y = problem(2, 4)
     with pytest.raises(UnknownNameError, match="got 'smv'; did you mean 'svm'"):
         fit_rows(X, y, "smv")

@@ -48,7 +48,7 @@ def assert_shows(pixels: np.ndarray, left, right, *, tolerance: int = 6) -> None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
-def test_colour_formats(kind):
+def test_every_format_keeps_its_colours(kind):
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     assert_shows(decode(encoded(halves(), kind, **options)), RED, BLUE)
 
@@ -64,15 +64,15 @@ def test_animated_webp_gives_its_first_frame():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
-def test_grey(kind):
+def test_greys_become_rgb(kind):
     assert_shows(decode(encoded(halves("L", 60, 180), kind)), (60,) * 3, (180,) * 3)
 
 
-def test_black_and_white():
+def test_black_and_white_become_rgb():
     assert_shows(decode(encoded(halves("1", 0, 1), "PNG")), (0,) * 3, (255,) * 3)
 
 
-def test_palette():
+def test_colours_of_a_palette_become_rgb():
     palette = halves().quantize(4)
     assert palette.mode == "P"
     assert_shows(decode(encoded(palette, "PNG")), RED, BLUE)
@@ -110,7 +110,7 @@ def test_big_endian_sixteen_bit_tiff():
     assert_shows(decode(encoded(image, "TIFF")), (180,) * 3, (180,) * 3, tolerance=0)
 
 
-def test_cmyk():
+def test_cmyk_becomes_rgb():
     data = encoded(halves().convert("CMYK"), "JPEG", quality=95)
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.mode == "CMYK"
@@ -153,7 +153,7 @@ def test_float_pixels_are_refused():
         decode(data)
 
 
-def test_lab():
+def test_lab_becomes_rgb():
     lab = ImageCms.profileToProfile(
         halves(), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
@@ -180,7 +180,7 @@ def test_absurd_sizes_are_refused():
         decode(bomb)
 
 
-def test_class_folders(make_images):
+def test_class_folders_are_the_labels(make_images):
     folder = make_images(cat=5, dog=5)
     images = ImageSet.from_folder(folder)
     assert images.name == "data"
@@ -191,7 +191,7 @@ def test_class_folders(make_images):
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])
-def test_split_folders(make_images, validation):
+def test_split_folders_are_the_splits(make_images, validation):
     for split in ("train", validation, "test"):
         make_images(f"data/{split}", cat=2, dog=1, seed=len(split))
     images = ImageSet.from_folder("data")
@@ -248,7 +248,7 @@ def test_folders_without_images_are_named(make_images, bottleneck):
     assert "1 files were left out, as they are not images or have no class: 1 .txt" in err
 
 
-def test_unlabelled_folder(make_images):
+def test_a_folder_without_class_folders_has_no_labels(make_images):
     make_images("data", flat=3)
     images = ImageSet.from_folder("data/flat")
     assert not images.labelled
@@ -284,7 +284,7 @@ def test_a_name_that_is_not_utf8(make_images):
     assert "not UTF-8" in bad.reason
 
 
-def test_manifest(make_images):
+def test_a_manifest_has_paths_and_labels(make_images):
     make_images("pictures", cat=3, dog=3)
     Path("pictures/list.csv").write_text(
         "\ufeffpath,label,note\n"
@@ -298,7 +298,7 @@ def test_manifest(make_images):
     assert {item.split for item in images.items} == {"train", "test"}
 
 
-def test_manifest_with_splits(make_images):
+def test_a_manifest_may_have_splits(make_images):
     make_images(cat=2, dog=2)
     Path("list.csv").write_text(
         "path,label,split\n"
@@ -344,14 +344,14 @@ def test_manifest_with_splits(make_images):
         ),
     ],
 )
-def test_bad_manifests(make_images, text, error, sentence):
+def test_invalid_manifests_are_refused(make_images, text, error, sentence):
     make_images(cat=2)
     Path("list.csv").write_text(text)
     with pytest.raises(error, match=sentence):
         ImageSet.from_manifest("list.csv")
 
 
-def test_bad_folders(make_images):
+def test_folders_without_two_classes_of_images_are_refused(make_images):
     with pytest.raises(PathMissingError, match="no folder 'data'"):
         ImageSet.from_folder("data")
     Path("data").mkdir()
@@ -437,7 +437,7 @@ def test_identical_bytes_in_two_splits_are_a_leak(make_images):
     assert len(images.leaks) == 1
 
 
-def test_csv_round_trip(make_images):
+def test_an_image_set_is_read_back_from_its_csv(make_images):
     images = ImageSet.from_folder(make_images(cat=4, dog=4))
     images.write_csv("sets/data.csv")
     assert ImageSet.read_csv("sets/data.csv").items == images.items

@@ -157,7 +157,7 @@ SWAPS = [True, pytest.param(False, marks=pytest.mark.ci)]
 
 @pytest.mark.parametrize("swaps", SWAPS)
 @pytest.mark.usefixtures("imported")
-def test_fit_head(killed, bottleneck, swaps):
+def test_a_killed_fit_head_leaves_the_old_head_or_the_new_one(killed, bottleneck, swaps):
     """The old head or the new one, whole, with the user's own files; no other head."""
 
     def command(number: int) -> list[str]:
@@ -196,7 +196,7 @@ def test_the_first_head_of_a_name(killed):
 
 @pytest.mark.ci
 @pytest.mark.parametrize("swaps", SWAPS)
-def test_finetune(killed, bottleneck, swaps):
+def test_a_killed_finetune_leaves_the_old_model_or_the_new_one(killed, bottleneck, swaps):
     """The old model with its head or the new ones; a killed run is resumed or started over."""
     images = iter(crops(20))
     for split, count in (("train", 6), ("val", 4)):
@@ -227,7 +227,7 @@ def test_finetune(killed, bottleneck, swaps):
 
 @pytest.mark.ci
 @pytest.mark.usefixtures("imported")
-def test_sweep(killed):
+def test_a_killed_sweep_leaves_whole_experiments(killed):
     """The log has whole experiments, each once, and the next sweep adds the rest."""
     command = ["sweep", "--clf", "softmax", "--C", "1", "--C", "2", "--cv", "2", "--jobs", "1"]
     for finished in killed(lambda _: command, afresh=True):
@@ -242,7 +242,7 @@ def test_sweep(killed):
 
 
 @pytest.mark.ci
-def test_import(killed):
+def test_a_killed_import_is_completed_by_the_next(killed):
     """The next import completes it; what is there is whole."""
     write_rows(300)
     for finished in killed(lambda _: IMPORT, afresh=True):
@@ -254,7 +254,7 @@ def test_import(killed):
             assert cache.set_file(run.image_set).exists()
 
 
-def test_compact(killed, imported):
+def test_a_killed_compaction_keeps_every_row(killed, imported):
     """Every row is there whatever is killed, and in the end once."""
     (bank,) = imported.banks()
     digests = sorted(digest for digest, _ in bank.known("features"))
@@ -269,7 +269,7 @@ def test_compact(killed, imported):
             assert sum(part.rows for part in imported.banks()[0].parts()) == 24
 
 
-def test_prune(killed, imported, bottleneck):
+def test_a_killed_prune_removes_nothing_else(killed, imported, bottleneck):
     """The other bank and the user's files stay, and the next run removes the rest."""
     (other,) = imported.banks()
     assert bottleneck(*IMPORT[:-1], "away", "--set", "away").code == 0

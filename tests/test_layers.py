@@ -151,14 +151,14 @@ def test_xceptions_separable_convolutions_are_counted_as_in_keras():
         ("timm:vit_tiny_patch16_224", 12, "blocks.0.add_1", "blocks.11.add_1"),
     ],
 )
-def test_all_blocks(name, count, first, last):
+def test_all_blocks_are_the_ends_of_all_blocks(name, count, first, last):
     blocks = network(name).in_order(["all-blocks"])
     assert len(blocks) == count
     assert blocks[0] == first
     assert last in {None, blocks[-1]}
 
 
-def test_patterns():
+def test_a_pattern_means_all_layers_that_match():
     vgg = network("vgg16")
     pools = ("features.4", "features.9", "features.16", "features.23", "features.30")
     assert vgg.resolve("block*_pool") == pools
@@ -281,7 +281,7 @@ def test_a_network_without_blocks_has_none():
         ("convnext_tiny", "stages.3.blocks.2.add", "head.flatten"),
     ],
 )
-def test_words_on_timms_models(name, last_conv, penultimate):
+def test_words_mean_the_right_layers_of_timms_models(name, last_conv, penultimate):
     aliases = network(f"timm:{name}").aliases
     assert (aliases["last_conv"], aliases["penultimate"]) == (last_conv, penultimate)
 
@@ -303,7 +303,7 @@ def test_all_blocks_of_timms_models(name, count, last):
 
 
 @pytest.mark.ci
-def test_axes_of_activations():
+def test_axes_of_activations_tell_maps_tokens_and_vectors_apart():
     vit = network("vit_b_16").layers
     assert vit["conv_proj"].axes == "CHW"
     assert vit["reshape"].axes == ""  # channels before tokens

@@ -88,7 +88,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layouts_of_folders(name):
+def test_known_layouts_are_read(name):
     paths, expected = LAYOUTS[name]
     found = counted(make("root", *paths))
     assert expected.items() <= found.items()
@@ -127,7 +127,7 @@ def test_classes_with_some_subfolders_in_common_are_noted():
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_words_for_splits(word):
+def test_words_for_splits_are_known(word):
     assert split_of(word) == split_in(word) == split_in(f"my_{word}") == WORDS[word]
 
 
@@ -137,7 +137,7 @@ def test_other_words_are_no_splits(word):
     assert split_in("train_or_test") is None
 
 
-def test_folders_read_as_splits_are_told():
+def test_folders_read_as_splits_are_reported():
     make("data/dataset", *in_classes("Training", "dev", "val"))
     notes = find_files(Path("data")).notes
     assert notes == [

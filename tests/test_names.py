@@ -23,7 +23,7 @@ COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
         (["²", "1"], ["1", "²"]),
     ],
 )
-def test_natural_order(names, expected):
+def test_numbered_names_are_in_natural_order(names, expected):
     assert sorted(names, key=natural_key) == expected
     found = Targets.of(np.array([*names, *names]))
     assert found.classes == tuple(expected)
@@ -77,7 +77,7 @@ def test_names_that_may_be_the_same(names):
     assert similar_names(["other", *names, "last"]) == [tuple(sorted(names))]
 
 
-def test_names_that_differ():
+def test_names_that_differ_are_not_similar():
     assert not similar_names(["cat", "cats", "1", "10", "-1", "1.5", "1.05", "a1", "a2", "", "_"])
 
 

@@ -194,7 +194,7 @@ def test_links_are_removed_and_never_followed(tmp_path):
     assert content_of(tmp_path / "disk") == whole
 
 
-def test_damage_behind_a_link_is_told_and_stays(tmp_path):
+def test_damage_behind_a_link_is_reported_and_stays(tmp_path):
     elsewhere = make_bank(tmp_path / "disk")
     elsewhere.part_files()[0].write_bytes(elsewhere.part_files()[0].read_bytes() + b"?")
     cache = Cache(tmp_path / "cache")

@@ -118,7 +118,7 @@ def test_a_jpeg_that_lacks_only_its_end_marker_is_used(mode, options):
     assert used == [2, 1]
 
 
-def test_pages_and_frames_are_told():
+def test_pages_and_frames_are_reported():
     pages = [noise(), noise().rotate(180)]
     for kind in ("TIFF", "GIF", "PNG", "WebP", "AVIF"):
         data = encoded(kind, pages[0], save_all=True, append_images=pages[1:])
@@ -199,7 +199,7 @@ def test_a_given_range_scales_every_deep_image(count):
         (b"P3 30 20 4095\n", low(12, 3), 4095),
     ],
 )
-def test_portable_maps(head, samples, white):
+def test_portable_maps_are_scaled_by_their_header(head, samples, white):
     """Their header states the range; a given one takes precedence."""
     plain = head[1:2] in b"23"
     text = " ".join(map(str, samples.ravel())).encode()
@@ -221,7 +221,7 @@ def test_colours_of_16_bits_that_need_the_extra(monkeypatch):
             decode(deep_png(low(12, 3), stated), **options)
 
 
-def test_the_largest_value_is_told_where_no_range_is_stated():
+def test_the_largest_value_is_reported_where_no_range_is_stated():
     for count in (1, 3):
         told = decode_whole(deep_png(low(12, count))).brightest
         assert told == pytest.approx(4095, abs=256)
@@ -323,7 +323,7 @@ def test_random_bytes_are_bad_images(whole, kind, data):
     assert_is_decoded_or_bad(whole.get(kind, b"")[:24] + data, None)
 
 
-def test_all_cuts_of_small_files_are_told(whole):
+def test_all_cuts_of_small_files_are_reported(whole):
     """A file that is cut off within its pixels is never taken for a whole one."""
     for kind in ("PNG", "GIF", "BMP", "TIFF", "LZW", "deep", "inverted", "WebP"):
         for share in (0.3, 0.6, 0.9):

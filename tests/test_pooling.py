@@ -41,7 +41,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("how", EXPECTED)
-def test_maps(how):
+def test_maps_are_pooled_as_by_torch(how):
     expected = EXPECTED[how](MAPS)
     torch.testing.assert_close(pool(MAPS, how, "CHW"), expected)
     np.testing.assert_allclose(pool(MAPS.numpy(), how, "CHW"), expected.numpy(), rtol=1e-5)
@@ -57,7 +57,7 @@ def test_maps_smaller_than_the_pyramid():
     assert torch.equal(pool(one, "spp", "CHW"), pyramid(one))
 
 
-def test_tokens():
+def test_tokens_are_pooled_without_class_tokens():
     patches = TOKENS[:, 2:]
     assert torch.equal(pool(TOKENS, "cls", "2+TC"), TOKENS[:, 0])
     torch.testing.assert_close(pool(TOKENS, "avg", "2+TC"), patches.mean(1))

@@ -140,7 +140,7 @@ def test_streams_of_other_commands(monkeypatch, name):
 @pytest.mark.parametrize(
     "command", ["config", "cache ls", "predict data --head h", "evaluate --head no"]
 )
-def test_streams_of_a_shell(command):
+def test_commands_end_well_with_any_streams_of_a_shell(command):
     """As a shell closes and connects them; `--help`, too."""
     code = 2 if "no" in command.split() else 0
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}

@@ -102,7 +102,7 @@ def test_an_extraction_begins_with_the_summary(make_images, bottleneck):
     assert trial["summary"] == told
 
 
-def test_a_folder_without_classes_is_told(make_images, bottleneck):
+def test_a_folder_without_classes_is_reported(make_images, bottleneck):
     make_images(cat=3)
     done = bottleneck("extract", *TINY, "--data", "data/cat")
     assert "3 images of 'cat': without classes, as no folder or table names any" in done.err

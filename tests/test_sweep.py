@@ -240,7 +240,7 @@ def test_a_sweep_that_was_killed_goes_on(faces_cache, layers, number):
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's own use of it
-def test_on_the_command_line(bottleneck, faces_cache):
+def test_the_command_logs_every_experiment_once(bottleneck, faces_cache):
     asked = ("--cache", faces_cache.root, "--clf", "ridge", "--clf", "centroid")
     done = bottleneck("sweep", *asked, "--C", "auto", "--jobs", 1, "--mlflow", "sqlite:///ml.db")
     assert done.code == 0
@@ -333,7 +333,7 @@ def test_hidden_units_are_not_ignored_beside_a_network(faces_cache, layers):
         (("--layer", "block9"), "no extraction with layer 'block9'"),
     ],
 )
-def test_bad_usage(bottleneck, faces_cache, arguments, sentence):
+def test_invalid_options_are_refused_in_one_sentence(bottleneck, faces_cache, arguments, sentence):
     done = bottleneck("sweep", "--cache", faces_cache.root, "--jobs", 1, *arguments)
     assert done.code in {1, 2}
     assert sentence in done.err

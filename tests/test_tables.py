@@ -108,7 +108,7 @@ def test_tables_that_can_be_misread_are_refused(text, sentence):
 
 
 @pytest.mark.usefixtures("files")
-def test_words_for_splits_and_columns_of_them_are_told():
+def test_words_for_splits_and_columns_of_them_are_reported():
     Path("list.csv").write_text(PLAIN.replace("train\n", "Training\n"))
     assert read_table(Path("list.csv")).notes == ["the column split was read as: Training is train"]
     Path("list.csv").write_text(PLAIN.replace("split\n", "subset\n"))

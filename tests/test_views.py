@@ -364,7 +364,7 @@ def test_a_forecast_counts_views(images, lite0, viewed, calls):
 
 
 @pytest.mark.ci
-def test_upkeep_handles_views(images, lite0, train):
+def test_views_are_checked_compacted_and_pruned(images, lite0, train):
     """A deep check computes views again and finds a wrong row; compacting keeps them."""
     cache = Cache("cache")
     extract_features(images, lite0, cache, views=2, augment="standard")
@@ -437,7 +437,7 @@ def test_views_on_the_command_line(bottleneck, images):
     assert "did you mean 'flip'" in bottleneck(*extract, "--augment", "flop").err
 
 
-def test_a_contact_sheet(bottleneck, images):
+def test_the_preview_draws_images_beside_their_views(bottleneck, images):
     root = Path(images.items[0].path).parents[2]
     options = ("--data", root, "--augment", "flip", "--views", 3, "--images", 2)
     done = bottleneck("augment-preview", *options, "--output", "sheet.png")
@@ -456,7 +456,7 @@ def test_a_contact_sheet(bottleneck, images):
 
 
 @pytest.mark.ci
-def test_the_page_on_views(bottleneck, capsys):
+def test_the_examples_of_the_page_on_views_run(bottleneck, capsys):
     """Its commands, its Python and its YAML do what they say."""
     write_set(Path("data"), train=3, val=1, test=1)
     page = (Path(__file__).parents[1] / "docs" / "views.md").read_text()

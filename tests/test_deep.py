@@ -195,7 +195,7 @@ def by_hand(order: str, tags: dict[int, tuple[int, ...]], pixels: bytes) -> byte
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("inverted", [False, True])
-def test_packed_bits(order, bits, inverted):
+def test_packed_bits_are_decoded(order, bits, inverted):
     """Big-endian, too, which tifffile reads and does not write."""
     samples = drawn(f"u{bits}", (HEIGHT, WIDTH))
     planes = np.unpackbits(samples.astype(">u2").view(np.uint8).reshape(HEIGHT, WIDTH, 2), axis=2)
@@ -208,7 +208,7 @@ def test_packed_bits(order, bits, inverted):
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize(("bits", "type_of"), [(8, "u1"), (16, "u2")])
-def test_white_is_zero(order, bits, type_of):
+def test_white_that_is_zero_is_inverted(order, bits, type_of):
     samples = drawn(f"u{bits}", (HEIGHT, WIDTH))
     strip = samples.astype(f"{order}{type_of}").tobytes()
     data = by_hand(order, {258: (bits,), 259: (1,), 262: (0,)}, strip)
@@ -233,7 +233,7 @@ def test_deep_files_are_turned_upright(orientation, inverted):
     assert read_size(io.BytesIO(data)) == expected.shape[:2]
 
 
-def test_the_largest_value_is_told_by_either_reader():
+def test_the_largest_value_is_reported_by_either_reader():
     samples = drawn("u12", (HEIGHT, WIDTH))
     for order, inverted in (("<", True), (">", True), (">", False)):
         strip = samples.astype(f"{order}u2").tobytes()
@@ -264,7 +264,7 @@ def test_a_stated_range_scales(photometric, options):
     assert gap.max() <= 1
 
 
-def test_a_stated_range_that_is_wrong_is_told():
+def test_a_stated_range_that_is_wrong_is_reported():
     data = stated(drawn("u16", (HEIGHT, WIDTH)), 4095)
     with pytest.raises(BadImageError, match="exceed the 4095 that MaxSampleValue states"):
         decode(data)

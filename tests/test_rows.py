@@ -115,7 +115,7 @@ def test_other_classifiers_need_features_in_memory(both):
 
 
 @pytest.mark.ci
-def test_on_the_command_line(bottleneck, faces_cache):
+def test_fit_head_in_passes_finds_the_weights_of_a_fit_in_memory(bottleneck, faces_cache):
     cache = ("--cache", faces_cache.root)
     done = bottleneck("fit-head", *cache, "--memory", "1200kB", "--name", "passes", "--C", 0.01)
     assert done.code == 0, done.err

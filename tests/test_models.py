@@ -90,7 +90,7 @@ def test_the_size_of_a_square_crop_is_torchvisions():
 
 
 @pytest.mark.parametrize("interpolation", get_args(Interpolation))
-def test_interpolations(interpolation):
+def test_interpolations_are_pillows(interpolation):
     transform = OWN.adjusted(interpolation=interpolation)
     resample = Image.Resampling[interpolation.upper()]
     expected = photograph(64, 48).resize((341, 256), resample)

@@ -43,7 +43,7 @@ def lines(text: str) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("_log")
-def test_the_table(bottleneck):
+def test_the_table_begins_with_the_best(bottleneck):
     """Best first; the model and the image set only where they differ."""
     finished = bottleneck("leaderboard")
     assert finished.code == 0
@@ -149,7 +149,7 @@ def test_a_comparison_as_json_and_csv(bottleneck):
     assert row["better"] == "3"
 
 
-def test_several_labels(bottleneck):
+def test_experiments_with_several_labels_have_their_own_metric(bottleneck):
     """They are sorted by their own metric, and a note says if they are left out."""
     for number in (1, 2):
         append((0.1 * number,) * 5, metrics=["average_precision"], C=float(number))
@@ -165,7 +165,7 @@ def test_several_labels(bottleneck):
     assert [row[0] for row in lines(again.out)[1:]] == ["2", "1"]
 
 
-def test_an_empty_log(bottleneck):
+def test_an_empty_log_has_no_experiments(bottleneck):
     Path("experiments.sqlite").touch()
     finished = bottleneck("leaderboard")
     assert (finished.code, finished.out) == (0, "no experiments in experiments.sqlite\n")
@@ -214,7 +214,7 @@ def test_other_folds_are_not_compared(bottleneck):
 
 
 @pytest.mark.usefixtures("_log")
-def test_little_is_loaded(tmp_path):
+def test_the_leaderboard_loads_neither_torch_nor_scikit_learn(tmp_path):
     """Neither torch nor scikit-learn for the table, nor NumPy for --help."""
     code = """
 import sys
