@@ -32,7 +32,7 @@ def classes_of(label: str) -> tuple[str, ...]:
     Parameters
     ----------
     label : str
-        A label as in a manifest.
+        A label as in a table.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def carry_several(labels: Iterable[str]) -> bool:
     Parameters
     ----------
     labels : iterable of str
-        Labels as in a manifest.
+        Labels as in a table.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def unknown_classes(
     Parameters
     ----------
     labels : iterable of str
-        Labels as in a manifest.
+        Labels as in a table.
     classes : iterable of str
         The known classes.
     multilabel : bool

@@ -190,7 +190,7 @@ def test_predict_takes_tables(make_images, bottleneck):
     Path("some.csv").write_text("file,label\ndata/cat/000.png,cat\n")
     refused = bottleneck("predict", "some.csv")
     assert refused.code == 2
-    assert "manifest 'some.csv' has no column path" in refused.err
+    assert "table 'some.csv' has no column path" in refused.err
     with pytest.raises(PathMissingError, match="1 of 1 images listed in 'some.csv' do not exist"):
         Path("some.csv").write_text("path\nnone.png\n")
         ImageSet.from_paths(["some.csv"])

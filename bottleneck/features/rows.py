@@ -150,7 +150,7 @@ class Features:
         if self.y is None:
             raise DataError(
                 f"image set {self.images.name!r} has no labels; expected one folder per class, or "
-                f"a manifest with labels: run 'bottleneck extract' on such a set"
+                f"a table with labels: run 'bottleneck extract' on such a set"
             )
         return self.y
 

@@ -277,7 +277,7 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     if not train or not images.labelled:
         raise DataError(
             f"{named} no labelled train images; expected some of the head's classes: give a train "
-            f"folder with one folder per class, or a manifest with labels, with `data`"
+            f"folder with one folder per class, or a table with labels, with `data`"
         )
     if not val and settings.val_share is None:
         raise DataError(

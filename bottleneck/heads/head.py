@@ -131,7 +131,7 @@ class Head(HeadFacts):
         """Return the label that scores give each row, shape (n_samples,).
 
         It is the class with the highest score; or, if `multilabel`, all classes with scores above
-        zero, separated by semicolons as in a manifest.
+        zero, separated by semicolons as in a table.
 
         Parameters
         ----------

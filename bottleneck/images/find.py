@@ -47,7 +47,7 @@ def _weight(value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One image file of a set; values are checked when a manifest or a saved set is read.
+    """One image file of a set; values are checked when a table or a saved set is read.
 
     Attributes
     ----------

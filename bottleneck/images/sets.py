@@ -132,7 +132,7 @@ class ImageSet:
         if not root.is_dir():
             raise PathMissingError(
                 f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
-                f"or a CSV manifest, with `data`"
+                f"or a CSV table, with `data`"
             )
         found = find_files(root, nested=nested)
         images = cls._digested(name or root.resolve().name, found, max_bytes, min_images)
@@ -157,7 +157,7 @@ class ImageSet:
     ) -> Self:
         """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
 
-        Paths are relative to the manifest's folder. Other columns are ignored. Labels may name
+        Paths are relative to the table's folder. Other columns are ignored. Labels may name
         several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
         the set is split here, see `with_splits`; ``is_valid`` and ``is_test`` with true and false
         are splits, too. Semicolons or tabs may separate the cells.
@@ -165,7 +165,7 @@ class ImageSet:
         Raises
         ------
         PathMissingError
-            The manifest, or an image listed in it, does not exist.
+            The table, or an image listed in it, does not exist.
         UsageError
             A column is missing, or a cell is empty, not a split or not a weight.
         DataError
@@ -173,7 +173,7 @@ class ImageSet:
         """
         manifest = existing(Path(file))
         if not manifest.is_file():
-            raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
+            raise PathMissingError(f"no table {str(manifest)!r}; give a CSV file with path,label")
         table = read_table(manifest, found=True)
         found = Layout(table.items, [], [], table.notes)
         images = cls._digested(name or manifest.resolve().stem, found, max_bytes, min_images)

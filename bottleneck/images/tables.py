@@ -87,11 +87,11 @@ def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> T
     lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
     if lacking:
         raise UsageError(
-            f"manifest {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
+            f"table {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
             f"{_EXPECTED}, found {','.join(columns) or 'an empty file'}"
         )
     if not rows:
-        raise DataError(f"manifest {str(manifest)!r} lists no images; add rows of path,label")
+        raise DataError(f"table {str(manifest)!r} lists no images; add rows of path,label")
     split_in = _split_column(manifest, columns, rows)
     items, known = [], dict[Path, dict[str, str]]()
     for row in rows:
@@ -122,7 +122,7 @@ def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
-            f"{str(manifest)!r} cannot be read as a manifest ({error}); expected a folder, or a "
+            f"{str(manifest)!r} cannot be read as a table ({error}); expected a folder, or a "
             f"CSV file in UTF-8 with the header path,label or path,label,split"
         ) from error
     full = [(line, cells) for line, cells in lines if any(cells)]
@@ -130,12 +130,12 @@ def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
     while columns and not columns[-1]:
         columns.pop()
     if twice := sorted({each for each in columns if each in _KNOWN and columns.count(each) > 1}):
-        raise UsageError(f"manifest {str(manifest)!r} has several columns {twice[0]}; keep one")
+        raise UsageError(f"table {str(manifest)!r} has several columns {twice[0]}; keep one")
     rows = []
     for line, cells in full[1:]:
         if any(cells[len(columns) :]):
             raise UsageError(
-                f"manifest {str(manifest)!r} is invalid in line {line}: it has more cells than "
+                f"table {str(manifest)!r} is invalid in line {line}: it has more cells than "
                 f"the header, the last being {cells[-1]!r}; put cells with {separator!r} in quotes"
             )
         padded = [*cells, *[""] * len(columns)]
@@ -163,7 +163,7 @@ def _split_column(manifest: Path, columns: Sequence[str], rows: Sequence[_Row]) 
     ]
     if len(full) > 1:
         raise UsageError(
-            f"manifest {str(manifest)!r} has the columns {' and '.join(full)}, which both tell "
+            f"table {str(manifest)!r} has the columns {' and '.join(full)}, which both tell "
             f"the split; keep one, such as split with train, val and test"
         )
     return full[0] if full else None
@@ -197,7 +197,7 @@ def _checked(manifest: Path, line: int, cells: Mapping[str, Any]) -> ImageItem:
         of_split = error.errors()[0]["loc"] == ("split",)
         every = ", with a split in every row or in none" if of_split else ""
         raise UsageError(
-            f"manifest {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
+            f"table {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
             f"correct it{every}"
         ) from error
 
@@ -208,7 +208,7 @@ def _check_found(manifest: Path, items: Sequence[ImageItem]) -> None:
         raise PathMissingError(
             f"{len(missing)} of {len(items)} images listed in {str(manifest)!r} do not exist, "
             f"first {missing[0].path!r}; correct the paths, which are relative to the "
-            f"manifest's folder"
+            f"table's folder"
         )
 
 
