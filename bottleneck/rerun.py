@@ -126,8 +126,8 @@ def best_experiment(
     experiment : Experiment
         The best one.
     facts : dict
-        ``metric``, its ``mean``, the number ``among`` which it is the best, and the ``fold_out``
-        score of the choice, see `bottleneck.experiments.unselected`.
+        ``metric``, its ``mean``, the number ``among`` which it is the best, and ``fold_out``, the
+        score of the choice where nothing was selected, see `bottleneck.experiments.unselected`.
 
     Raises
     ------

@@ -3,9 +3,11 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 import joblib
@@ -13,8 +15,8 @@ import numpy as np
 
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import UsageError
-from bottleneck.experiments import Experiment, ExperimentLog, environment
+from bottleneck.errors import DataError, UsageError
+from bottleneck.experiments import INNER, Experiment, ExperimentLog, environment
 from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, validation_rows, with_validation
@@ -27,6 +29,9 @@ from bottleneck.solvers import in_parallel
 __all__ = ["run_sweep"]
 
 _CV = 5
+_INNER_FOLDS = 3
+_INNER_LEAST = 3
+"""Images of a class that leave two to fit on within each fold, as a network holds one out."""
 _SPLITS = ("train", "val")
 
 
@@ -254,11 +259,27 @@ def _score(
     values: Sequence[Any],
     place: _Place,
 ) -> tuple[_Place, list[dict[str, float]], float]:
-    """Fit and score a classifier on one fold of a layer, for all values of its hyperparameter."""
+    """Fit and score a classifier on one fold of a layer, for all values of its hyperparameter.
+
+    And on folds of the rows that it was fitted on, where `bottleneck.experiments.unselected`
+    chooses for this fold.
+    """
     features = load()
     started = time.perf_counter()
     problem, repeats = _folds(settings, features, recipe)
-    _, repeat, fold = place
-    found = cross_validate(problem, recipe, [repeats[repeat][fold]], values)
-    metrics = [{"repeat": repeat, "fold": fold, **each} for (each,) in found]
+    _, repeat, number = place
+    fold = repeats[repeat][number]
+    inner = list[Fold]()
+    with suppress(DataError):  # a class has too few images
+        inner = problem.folds_within(fold, _INNER_FOLDS, least=_INNER_LEAST)
+    if not isinstance(recipe, MLP):
+        problem = problem.reduced(fold)
+    found = cross_validate(problem, recipe, [fold, *inner], values)
+    metrics = [{"repeat": repeat, "fold": number, **own, **_mean(others)} for own, *others in found]
     return place, metrics, time.perf_counter() - started
+
+
+def _mean(folds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean metrics of inner folds, as `bottleneck.experiments.unselected` reads them."""
+    names = [name for each in folds[:1] for name in each if name != "images"]
+    return {INNER + name: mean(fold[name] for fold in folds) for name in names}

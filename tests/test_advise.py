@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from bottleneck import Cache, advise_on, load_features, select_layers
-from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law, fitting
+from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law, fitting, timing
 from bottleneck.advise.advice import grid_sizes
 from bottleneck.advise.commands import next_commands
 from bottleneck.advise.curve import Samples, forecast_gain
@@ -40,6 +40,7 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError, WrongType
 from bottleneck.exchange import import_array
 from bottleneck.heads import cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
+from bottleneck.heads.problem import Problem
 from bottleneck.heads.scoring import fit_temperature, log_losses
 from bottleneck.settings import AdviseSettings
 
@@ -376,7 +377,7 @@ def test_each_rule_holds_on_its_side_of_the_threshold(evidence):
         layers=[each for each in evidence.layers if not each.difference],
         joined=None,
         rise=None,
-        surest_error=Estimate(0.01, 0.0, 0.02),
+        confident_error=Estimate(0.01, 0.0, 0.02),
     )
     flat = with_gain(flat, Estimate(0.0, -0.001, 0.001))
     none = contrast(0.0, -0.001, 0.001)
@@ -391,18 +392,18 @@ def test_each_rule_holds_on_its_side_of_the_threshold(evidence):
     assert decide(with_gain(flat, Estimate(0.0, -0.01, 0.019))).options[0].state == "ruled out"
     assert decide(with_gain(flat, Estimate(0.0, -0.01, 0.021))).options[0].state == "open"
     assert kind(accuracy=Estimate(0.981, 0.97, 0.99)) == NOTHING_LEFT
-    assert kind(surest_error=Estimate(0.08, 0.051, 0.11)) == CEILING
-    assert kind(surest_error=Estimate(0.08, 0.049, 0.11)) == UNDECIDED
+    assert kind(confident_error=Estimate(0.08, 0.051, 0.11)) == CEILING
+    assert kind(confident_error=Estimate(0.08, 0.049, 0.11)) == UNDECIDED
     assert kind(joined=contrast(0.02, 0.001, 0.04)) == PLATEAUED
     rise = contrast(0.1, 0.05, 0.15)
     assert kind(rise=rise) == PLATEAUED
     unclear = Estimate(0.03, 0.0, 0.06)
-    assert kind(rise=rise, surest_error=unclear) == UNDECIDED
+    assert kind(rise=rise, confident_error=unclear) == UNDECIDED
     early = replace(evidence.layers[0], difference=Estimate(0.0, -0.019, 0.019))
     layers = [early, *flat.layers]
     assert kind(layers=layers, joined=none) == CEILING
     assert kind(layers=[replace(early, depth=0.6), *flat.layers], joined=none) == UNDECIDED
-    weak = replace(flat, accuracy=Estimate(0.7, 0.6, 0.8), surest_error=Estimate(0.3, 0.2, 0.4))
+    weak = replace(flat, accuracy=Estimate(0.7, 0.6, 0.8), confident_error=Estimate(0.3, 0.2, 0.4))
     assert decide(weak).kind == UNDECIDED
 
 
@@ -415,7 +416,7 @@ def test_training_starts_after_the_layer_of_the_evidence(evidence):
         layers=[],
         joined=contrast(0.02, 0.001, 0.04, layer="blocks.1"),
         rise=contrast(0.1, 0.05, 0.15),
-        surest_error=Estimate(0.01, 0.0, 0.02),
+        confident_error=Estimate(0.01, 0.0, 0.02),
     )
     found = decide(flat)
     assert (found.layer, found.gain) == ("after blocks.1", Estimate(0.02, 0.001, 0.04))
@@ -734,3 +735,45 @@ def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
         assert found.code == 0, found.err
         if command[1] == "extract":
             assert " 0 computed, 24 found in the cache" in found.out
+
+
+class Told(Exception):  # noqa: N818 - ends a call that has said what it costs
+    pass
+
+
+def test_the_cost_told_first_grows_with_what_is_computed(monkeypatch):
+    """On a machine where a fit takes a second for each row, and its reduction for each number."""
+    clock = SimpleNamespace(seconds=0.0)
+    whole, reduced = timing.fit_fold, Problem.reduction
+
+    def fit(problem, recipe, fold):
+        clock.seconds += int(fold.fit.sum())
+        return whole(problem, recipe, fold)
+
+    def reduce(problem, *given):
+        clock.seconds += problem.X.size
+        return reduced(problem, *given)
+
+    def tell(fits, seconds):
+        raise Told(fits, seconds)
+
+    monkeypatch.setattr(timing, "fit_fold", fit)
+    monkeypatch.setattr(Problem, "reduction", reduce)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.seconds))
+    generator = np.random.default_rng(0)
+
+    def cost(rows=60, widths=(4,), **settings):
+        shutil.rmtree("cache", ignore_errors=True)
+        y = np.arange(rows) % 2
+        layers = {f"{place}": generator.normal(size=(rows, d)) for place, d in enumerate(widths)}
+        with pytest.raises(Told) as told:
+            advice_on(layers, y, jobs=1, announce=tell, **{"repeats": 1, "clf": "knn"} | settings)
+        return told.value.args
+
+    fits, seconds = cost()
+    assert cost(repeats=2) == (2 * fits, pytest.approx(2 * seconds, rel=0.2))
+    layer = cost(widths=(4, 4))[1] - seconds
+    assert cost(widths=(4, 4, 4))[1] == pytest.approx(seconds + 2 * layer)
+    assert seconds + layer < cost(widths=(40, 4))[1] < seconds + 10 * layer
+    assert 1.5 * seconds < cost(rows=120)[1] < 6 * seconds
+    assert cost(cv=4)[1] < seconds

@@ -729,6 +729,34 @@ def test_a_head_selected_on_validation_images_is_fitted_again(started):
     assert some.source == selected.source
 
 
+def test_a_network_that_is_fitted_again_shows_its_progress(started):
+    _, images, cache = started
+    chosen, stages = replace(images, items=images.items), []
+    fitted = fit_head(load_features(cache), "mlp", hidden=4, epochs=2)
+    settings = FinetuneSettings("conv_head")
+    again = head_without(
+        fitted, images, chosen, cache, settings, device="cpu",
+        progress=lambda *told: stages.append(told),
+    )  # fmt: skip
+    assert again.clf == "mlp"
+    assert stages == [("mlp", 1, 2), ("mlp", 2, 2)]
+
+
+@pytest.mark.ci
+def test_a_resumed_run_lists_the_images_that_were_left_out(started):
+    head, _, cache = started
+    shutil.copy("data/val/dark/0.png", "data/train/dark/val.png")
+    images, settings = ImageSet.open("data", name="copies"), {"unfreeze": "conv_head", "epochs": 2}
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune_head(head, images, cache, "heads/x", **settings, watch=stop)
+    (left_out,) = finetune_head(head, images, cache, "heads/x", **settings, resume=True).rejected
+    assert left_out.reason == "identical to the val image data/val/dark/0.png"
+
+
 def test_copies_of_held_out_images_are_not_trained_on(started):
     head, _, cache = started
     shutil.copy("data/val/dark/0.png", "data/train/dark/val.png")

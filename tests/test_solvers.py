@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from bottleneck.solvers import path, reduce_rows
 from bottleneck.solvers.losses import LOSSES, evaluate_rows
-from bottleneck.solvers.path import PathPoint, fit_path
+from bottleneck.solvers.path import PathPoint, fit_path, step_path
 
 GRID = tuple(10.0**exponent for exponent in range(-6, 2))
 
@@ -294,3 +294,18 @@ def test_scipys_blas_has_one_thread_while_numpys_keeps_its_own(
         assert threads() == before == {"scipy": 2, "other": 2}
     assert seen
     assert all(each == {"scipy": 1, "other": 2} for each in seen)
+
+
+@pytest.mark.parametrize("order", [(1e-3, 1e-2, 0.1), (0.1, 1e-2, 1e-3)])
+@pytest.mark.parametrize("loss", ["softmax", "logistic", "squared_hinge"])
+def test_steps_find_the_solutions_of_the_whole_path(loss, order):
+    """In either direction, of several folds at once, with rows that are not fitted on."""
+    generator = np.random.default_rng(0)
+    rows, labels = generator.normal(size=(60, 8)), np.arange(60) % 3
+    weights = generator.uniform(0.5, 2, (60, 3)) * (generator.random((60, 3)) < 0.8)
+    step = step_path(rows, labels, weights, loss)
+    for C, theirs in zip(order, fit_path(rows, labels, weights, order, loss), strict=True):
+        own = step(C)
+        assert own.C == C
+        np.testing.assert_allclose(own.weight, theirs.weight, atol=1e-4)
+        np.testing.assert_allclose(own.objective, theirs.objective, rtol=1e-9)

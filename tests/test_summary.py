@@ -240,6 +240,7 @@ def test_classes_without_training_images_do_not_keep_others_from_being_scored(
     assert done.code == 0
     assert "on 6 test images" in done.out
     assert "head does not know were left out: bird (4)" in done.err
+    assert "none to train on" not in done.err
 
 
 def test_numbered_classes_are_in_natural_order(make_images):

@@ -26,6 +26,7 @@ from bottleneck import (
     select_layers,
 )
 from bottleneck.errors import DamagedError, DataError, UsageError
+from bottleneck.experiments import scores
 from bottleneck.heads import C_GRID, MLP, cross_validate
 from bottleneck.heads.prepare import make_problem, recipe_of
 
@@ -125,6 +126,50 @@ def test_experiments_in_the_log_are_not_run_again(faces_cache, layers):
         faces_cache, layers, ExperimentLog("other.sqlite"), SweepSettings(("ridge",), C=(0.5,))
     )
     assert metrics_of(alone) == metrics_of([more[1]])
+
+
+@pytest.mark.parametrize("clf", ["softmax", "lda", "knn"])
+def test_the_choice_for_a_fold_does_not_see_it(clf):
+    """Other features and labels of its images change no score on the folds within."""
+    generator, found = np.random.default_rng(0), []
+    X, y = generator.normal(size=(40, 60)).astype(np.float32), np.arange(40) % 2
+    recipe = recipe_of(clf)
+    problem = make_problem(X, y, recipe)
+    fold = problem.folds(5)[2]
+    for other in (False, True):
+        if other:
+            problem.X[fold.held] += 5
+            problem.targets.codes[fold.held] = 1 - problem.targets.codes[fold.held]
+        inner = problem.folds_within(fold, 3)
+        assert not any((each.fit | each.held)[fold.held].any() for each in inner)
+        assert sum(each.held.astype(int) for each in inner).tolist() == fold.fit.tolist()
+        scored = cross_validate(problem.reduced(fold), recipe, inner, recipe.grid[:3])
+        found.append([list(each.values()) for own in scored for each in own])
+    assert np.allclose(*found, rtol=1e-3)
+
+
+@pytest.mark.parametrize("clf", ["softmax", "svm", "lda", "centroid", "knn"])
+def test_a_reduction_of_its_own_changes_no_score(clf):
+    """That of a fold serves the folds within; lda shrinks as in all dimensions."""
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=(40, 90)).astype(np.float32), np.arange(40) % 3
+    recipe = recipe_of(clf)
+    problem = make_problem(X, y, recipe)
+    for fold in problem.folds(3):
+        ours, theirs = (
+            list(recipe.held_out(each, [fold], recipe.grid[:3]))
+            for each in (problem.reduced(fold), problem)
+        )
+        assert np.allclose(ours, theirs, atol=1e-3)
+
+
+def test_experiments_have_scores_on_folds_within(faces_cache, layers):
+    """Unless a class has too few images for them."""
+    (found,) = run_sweep(faces_cache, layers, LOG, clfs=("lda",), cv=3)
+    for fold in found.folds:
+        assert 0.5 < fold["inner_accuracy"] <= 1
+        assert {f"inner_{name}" for name in ("accuracy", "log_loss")} < set(fold)
+    assert "inner_accuracy" not in scores(found)
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])

@@ -1,34 +1,30 @@
 """Turn the cached features of some layers into advice on what to do next."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import joblib
 
 from bottleneck.advise.commands import next_commands
 from bottleneck.advise.evidence import Depths, Evidence
 from bottleneck.advise.gathering import gather_evidence
-from bottleneck.advise.scoring import (
-    LEAST_PER_CLASS,
-    Bench,
-    make_bench,
-    score_sizes,
-    time_fits,
-)
+from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
+from bottleneck.advise.timing import seconds_of, time_fits
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
-from bottleneck.features import check_layers, load_features
+from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads import MLP
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
+from bottleneck.records.record import CacheRecord
 from bottleneck.settings import AdviseSettings
 
 __all__ = ["Advice", "advise_on", "grid_sizes"]
@@ -42,9 +38,9 @@ _WORTH_PROCESSES = 30.0
 """Below this estimate in seconds, starting other processes takes longer than they save."""
 
 
-@dataclass(frozen=True)
-class Advice:
-    """Advice on what to do next, with its evidence.
+@dataclass(frozen=True, kw_only=True)
+class Advice(CacheRecord):
+    """Advice on what to do next, with its evidence; a file in ``cache/advice/``.
 
     Attributes
     ----------
@@ -64,6 +60,8 @@ class Advice:
         The commands to type next, in their order, each as a list of arguments.
     """
 
+    SCHEMA: ClassVar[int] = 2
+
     image_set: str
     model: str
     layer: str
@@ -73,16 +71,6 @@ class Advice:
     evidence: Evidence
     verdict: Verdict
     commands: list[list[str]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the advice in JSON types.
-
-        Returns
-        -------
-        dict of str to Any
-            Fields by name, nested objects as dictionaries.
-        """
-        return asdict(self)
 
 
 @checked
@@ -146,38 +134,34 @@ def advise_on(
     depths = Depths(selections)
     last = depths.last
 
+    def features_of(layer: FeatureSource, limit: int | None) -> Features:
+        return load_features(cache, layer.with_views(0), memory=limit, split=("train", "val"))
+
     def bench_of(layer: FeatureSource) -> Bench:
-        seen = ("train", "val")
-        features = load_features(cache, layer.with_views(0), memory=memory, split=seen)
-        return make_bench(features, recipe, settings)
+        return make_bench(features_of(layer, memory), recipe, settings)
 
     bench = bench_of(last)
     briefly = bench.first(_HEAD_REPEATS)
-    rows = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
-    # Folds differ by a few rows: the largest size is one that every fold has.
-    sizes = [*grid_sizes(rows, len(bench.problem.targets.classes))[:-1], bench.images]
+    sizes = _sizes_for(bench)
     others = _other_heads(recipe)
     total = bench.fits * len(sizes) * len(depths.layers) + briefly.fits * len(others)
-    done = count()
-
-    def advance() -> None:
-        if progress:
-            progress("advise", next(done), total)
-
-    advance()
-    seconds, known = time_fits(bench, recipe, sizes, total)
+    advance = _counter(progress, total)
+    plans = [(bench, recipe, sizes), *((briefly, each, sizes[-1:]) for each, _ in others)]
+    timed = [time_fits(*plan) for plan in plans]
+    widths = [features_of(layer, 0).X.shape[1] for layer in depths.layers]
+    seconds = seconds_of(timed, [width / bench.problem.X.shape[1] for width in widths])
     jobs = 1 if seconds < _WORTH_PROCESSES else jobs
     if announce:
         announce(total, seconds / joblib.effective_n_jobs(jobs))
     score = partial(score_sizes, jobs=jobs, advance=advance)
+    known = [each.known for each in timed]
+    judged, *heads = (score(*plan, known=own) for plan, own in zip(plans, known, strict=True))
     scored = {
-        each: score(bench, recipe, sizes, known=known)
-        if each is last
-        else score(bench_of(each), recipe, sizes)
+        each: judged if each is last else score(bench_of(each), recipe, sizes)
         for each in depths.layers
     }
-    heads = [(each, richer, score(briefly, each, sizes[-1:])[0]) for each, richer in others]
-    evidence = gather_evidence(bench, briefly, depths, scored, heads, seed=settings.seed)
+    compared = [(*each, own) for each, (own,) in zip(others, heads, strict=True)]
+    evidence = gather_evidence(bench, briefly, depths, scored, compared, seed=settings.seed)
     verdict = decide(evidence)
     return Advice(
         image_set=last.image_set,
@@ -220,6 +204,24 @@ def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
             f"curve of {_LEAST_SIZES} sizes needs {smallest * 2 ** (_LEAST_SIZES - 1)}; add images"
         )
     return sizes
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Return a function that reports one more fit; the report of none is made here."""
+    done = count()
+
+    def advance() -> None:
+        if progress:
+            progress("advise", next(done), total)
+
+    advance()
+    return advance
+
+
+def _sizes_for(bench: Bench) -> list[int]:
+    rows = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
+    # Folds differ by a few rows: the largest size is one that every fold has.
+    return [*grid_sizes(rows, len(bench.problem.targets.classes))[:-1], bench.images]
 
 
 def _other_heads(recipe: Recipe) -> list[tuple[Recipe, bool]]:

@@ -161,7 +161,7 @@ class Evidence:
         chosen most often.
     rise : Contrast or None
         Gain in accuracy of the last layer over the best early one.
-    surest_error : Estimate
+    confident_error : Estimate
         The error among the 25% most confident predictions of each block. It is far below the
         overall error where classes overlap, as confident predictions are far from the class border.
         It is as high as the overall error where labels are wrong at random.
@@ -180,7 +180,7 @@ class Evidence:
     heads: list[HeadScore]
     joined: Contrast | None
     rise: Contrast | None
-    surest_error: Estimate
+    confident_error: Estimate
     tuning: FineTuning | None
     layer_choice: Estimate | None = None
     head_choice: Estimate | None = None
@@ -198,7 +198,7 @@ class Evidence:
     @property
     def at_most(self) -> float:
         """The overall error minus the error of the most confident predictions."""
-        return max(0.0, self.error - self.surest_error.value)
+        return max(0.0, self.error - self.confident_error.value)
 
 
 def gain_of_choice(gains: Sequence[Samples]) -> Estimate | None:

@@ -1,7 +1,6 @@
 """Fit a head on the rows of a fold, with its hyperparameter chosen on folds within them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,13 +59,8 @@ def _scores(
     if isinstance(recipe, MLP):
         ((scores,),) = recipe.held_out(problem, [everyone], recipe.grid)
         return scores, 1.0
-    # Standardised once over all training rows, so that inner folds share a reduction.
-    problem = replace(problem, X=problem.reduction(fit).rows, standardize=False)
-    every, places = np.arange(len(fit)), np.flatnonzero(fit)
-    inner = [
-        Fold(np.isin(every, places[each.fit]), np.isin(every, places[each.held]))
-        for each in problem.take(fit).folds(_INNER_FOLDS, fewer=True)
-    ]
+    problem = problem.reduced(everyone)
+    inner = problem.folds_within(everyone, _INNER_FOLDS)
     grid = recipe.values_for(min(int(fold.fit.sum()) for fold in inner))
     value, inside = choose(recipe, link, problem, inner, grid)
     held = problem.targets.take(_held_rows(inner))
@@ -137,14 +131,13 @@ def held_out(
     if not (isinstance(recipe, Linear) and isinstance(recipe.solver, str)):
         yield from recipe.held_out(problem, folds, grid)
         return
-    from bottleneck.solvers.stepwise import step_path
+    from bottleneck.solvers.path import step_path
 
     rows, codes, loss = problem.reduction().rows, problem.targets.codes, recipe.solver
-    steps = [step_path(rows, codes, problem.counts(fold.fit), loss, _TOLERANCE) for fold in folds]
+    weights = np.stack([problem.counts(fold.fit) for fold in folds], axis=1)
+    step = step_path(rows, codes, weights, loss, tolerance=_TOLERANCE)
     for value in grid:
-        solved = [
-            solutions_of(step(value), loss, len(problem.targets.classes))[0] for step in steps
-        ]
+        solved = solutions_of(step(value), loss, len(problem.targets.classes))
         yield [
             rows[fold.held] @ weight.T + bias
             for fold, (weight, bias, _) in zip(folds, solved, strict=True)

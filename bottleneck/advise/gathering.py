@@ -95,7 +95,7 @@ def gather_evidence(
         heads=head_scores,
         joined=contrast(*_joined(bench, final, last, others)) if others else None,
         rise=contrast(best, accuracies[last] - accuracies[best]) if best else None,
-        surest_error=_confident_error(bench, final[last]),
+        confident_error=_confident_error(bench, final[last]),
         tuning=depths.fine_tuning(last, *shape),
         layer_choice=gain_of_choice(
             [each - accuracies[last] for layer, each in accuracies.items() if layer is not last]

@@ -4,9 +4,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
 
 import bottleneck
 from bottleneck.advise.advice import Advice
@@ -14,28 +13,9 @@ from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError
 from bottleneck.files import sha256_of
 from bottleneck.records import FeatureSource, read_record, write_record
-from bottleneck.records.record import CacheRecord
 from bottleneck.settings import AdviseSettings
 
 __all__ = ["keep_advice", "read_advice"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptAdvice(CacheRecord):
-    """A file in ``cache/advice/``.
-
-    Attributes
-    ----------
-    key : str
-        Digest of all that the advice depends on, see `_key`.
-    advice : Advice
-        The advice.
-    """
-
-    SCHEMA: ClassVar[int] = 1
-
-    key: str
-    advice: Advice
 
 
 def read_advice(
@@ -53,10 +33,8 @@ def read_advice(
     Advice or None
         None if nothing was kept, something has changed, or the file is damaged.
     """
-    key = _key(cache, selections, settings)
     with suppress(BottleneckError):
-        kept = read_record(_file(cache, key), KeptAdvice)
-        return kept.advice if kept.key == key else None
+        return read_record(_file(cache, selections, settings), Advice)
     return None
 
 
@@ -72,17 +50,12 @@ def keep_advice(
     advice : Advice
         Its result.
     """
-    key = _key(cache, selections, settings)
     with suppress(OSError, ValueError):  # or a number is not finite
-        write_record(_file(cache, key), KeptAdvice(key=key, advice=advice))
+        write_record(_file(cache, selections, settings), advice)
 
 
-def _file(cache: Cache, key: str) -> Path:
-    return cache.root / "advice" / f"{key[:16]}.json"
-
-
-def _key(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings) -> str:
-    """Return the digest of settings, version, image sets and parts, which are never changed."""
+def _file(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings) -> Path:
+    """Return a file named by all that the advice depends on; parts are never changed."""
     banks = {bank.path for each in selections for bank in cache.banks_of(each)}
     facts = {
         "version": bottleneck.__version__,
@@ -91,4 +64,5 @@ def _key(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSett
         "sets": {each.image_set: sha256_of(cache.set_file(each.image_set)) for each in selections},
         "parts": sorted(str(part) for path in banks for part in (path / "parts").glob("*.h5")),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return cache.root / "advice" / f"{key}.json"

@@ -1,6 +1,5 @@
 """Fit heads on subsets of a layer's rows, and score the held-out rows."""
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,11 +23,12 @@ from bottleneck.solvers import in_parallel
 __all__ = [
     "LEAST_PER_CLASS",
     "Bench",
+    "FoldScores",
     "Scored",
     "make_bench",
     "nested_subsets",
+    "plan_fits",
     "score_sizes",
-    "time_fits",
 ]
 
 LEAST_PER_CLASS = 3
@@ -40,8 +40,8 @@ _RULE_OF_THREE = 3
 Goes Wrong, Is Everything All Right?)."""
 
 
-_FoldScores = tuple[np.ndarray, int, float, float]
-"""The result of `fit_fold`."""
+FoldScores = tuple[np.ndarray, int, float, float]
+"""The result of `bottleneck.advise.fitting.fit_fold`."""
 
 
 class Scored(NamedTuple):
@@ -246,6 +246,36 @@ def nested_subsets(
     return [place < count for count in counts]
 
 
+def plan_fits(
+    bench: Bench, sizes: Sequence[int]
+) -> tuple[dict[bytes, Fold], dict[bytes, list[tuple[int, int, int]]]]:
+    """Return the fits on nested subsets of each size in every repetition.
+
+    Parameters
+    ----------
+    bench, sizes : Bench, sequence of int
+        As for `score_sizes`.
+
+    Returns
+    -------
+    folds : dict of bytes to Fold
+        The fits by keys of their own. With all rows and the same held-out rows, every repetition
+        gives the same result.
+    places : dict of bytes to list of tuple
+        For each, the numbers of the sizes, repetitions and folds that it is the fit of.
+    """
+    folds: dict[bytes, Fold] = {}
+    places = defaultdict(list)
+    for repeat, number in np.ndindex(len(bench.repeats), len(bench.repeats[0])):
+        fold = bench.repeats[repeat][number]
+        subsets = nested_subsets(bench.problem, fold.fit, sizes, repeat)
+        for size, subset in enumerate(subsets):
+            key = subset.tobytes() + fold.held.tobytes()
+            folds[key] = Fold(subset, fold.held)
+            places[key].append((size, repeat, number))
+    return folds, places
+
+
 def score_sizes(
     bench: Bench,
     recipe: Recipe,
@@ -253,7 +283,7 @@ def score_sizes(
     *,
     jobs: int | None,
     advance: Callable[[], None],
-    known: Mapping[bytes, _FoldScores] | None = None,
+    known: Mapping[bytes, FoldScores] | None = None,
 ) -> list[Scored]:
     """Fit heads on nested subsets of each size in every repetition, and score the held-out rows.
 
@@ -270,7 +300,7 @@ def score_sizes(
     advance : callable
         Called after each fit.
     known : mapping of bytes to tuple, optional
-        Fits of these rows and this classifier that have been made, from `time_fits`.
+        Fits of these rows and this classifier that have been made, by their keys in `plan_fits`.
 
     Returns
     -------
@@ -278,16 +308,7 @@ def score_sizes(
         One for each size.
     """
     problem, shape = bench.problem, (len(sizes), len(bench.repeats))
-    folds: dict[bytes, Fold] = {}
-    places = defaultdict(list)
-    for repeat, number in np.ndindex(shape[1], len(bench.repeats[0])):
-        fold = bench.repeats[repeat][number]
-        for size, subset in enumerate(nested_subsets(problem, fold.fit, sizes, repeat)):
-            # With all rows and the same held-out rows, every repetition gives the same result.
-            own = Fold(subset, fold.held)
-            key = _key(own)
-            folds[key] = own
-            places[key].append((size, repeat, number))
+    folds, places = plan_fits(bench, sizes)
     log_shares = np.empty((*shape, len(bench.judged), len(problem.targets.classes)), np.float32)
     scores = np.empty((3, *shape, len(bench.repeats[0])))
     fit = joblib.delayed(partial(fit_fold, problem, recipe))
@@ -301,36 +322,3 @@ def score_sizes(
             scores[:, size, repeat, number] = numbers
             advance()
     return list(map(Scored, log_shares, *scores))
-
-
-def time_fits(
-    bench: Bench, recipe: Recipe, sizes: Sequence[int], total: int
-) -> tuple[float, dict[bytes, _FoldScores]]:
-    """Fit on the smallest subset of a fold, which loads libraries, and on the largest.
-
-    Parameters
-    ----------
-    bench, recipe, sizes : Bench, Recipe, sequence of int
-        As for `score_sizes`.
-    total : int
-        Number of fits to make, of all sizes alike.
-
-    Returns
-    -------
-    seconds : float
-        Wall time that all fits will take in one process, estimated from that of the second.
-    known : dict of bytes to tuple
-        Both fits, for `score_sizes`.
-    """
-    fold, known = bench.repeats[0][0], {}
-    subsets = nested_subsets(bench.problem, fold.fit, sizes, 0)
-    for subset in (subsets[0], subsets[-1]):
-        own, start = Fold(subset, fold.held), time.perf_counter()
-        known[_key(own)] = fit_fold(bench.problem, recipe, own)
-        seconds = time.perf_counter() - start
-    # Half of a fit's time grows with its rows.
-    return seconds * total * (1 + np.mean(sizes).item() / sizes[-1]) / 2, known
-
-
-def _key(fold: Fold) -> bytes:
-    return bytes(fold.fit.tobytes() + fold.held.tobytes())

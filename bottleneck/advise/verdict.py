@@ -155,7 +155,7 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
 def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
     """Say what limits a head that no option improves: the labels, the images or the layer."""
     joined, rise, tuning = evidence.joined, evidence.rise, evidence.tuning
-    unsure_where_wrong = evidence.surest_error.high < _NOISE_SHARE * evidence.error
+    unsure_where_wrong = evidence.confident_error.high < _NOISE_SHARE * evidence.error
     flat = (
         f"held-out accuracy is {evidence.accuracy.value:.3f}, and neither more images nor "
         f"another layer or head improves it"
@@ -189,13 +189,13 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
 
 def _noisy_labels(evidence: Evidence) -> str | None:
     """Return a sentence if predictions are wrong however confident they are."""
-    surest, error = evidence.surest_error, evidence.error
+    found, error = evidence.confident_error, evidence.error
     near_chance = error >= _NEAR_CHANCE * (1 - 1 / evidence.classes)
-    if surest.low <= _NOISE_SHARE * error or near_chance:
+    if found.low <= _NOISE_SHARE * error or near_chance:
         return None
     return (
-        f"even among the 25% most confident predictions, {surest.value:.3f} ({surest.low:.3f} to "
-        f"{surest.high:.3f}) contradict the label, against {error:.3f} of all predictions: check "
+        f"even among the 25% most confident predictions, {found.value:.3f} ({found.low:.3f} to "
+        f"{found.high:.3f}) contradict the label, against {error:.3f} of all predictions: check "
         f"the labels of these images"
     )
 

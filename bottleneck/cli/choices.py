@@ -114,7 +114,7 @@ def choose_experiment(
         if best["among"] > 1:
             text += f", too good as the best of {best['among']}"
         if best["fold_out"] is not None:
-            text += f"; {best['fold_out']:.4f} if each fold is scored by the best on the others"
+            text += f"; {best['fold_out']:.4f} on images that nothing was selected on"
     else:
         found, text = log.experiment(asked.experiment), "as asked for"
         if name := differing(found, cache, chosen, settings):

@@ -42,6 +42,8 @@ __all__ = ["advise", "evaluate", "finetune"]
 _MOST_CLASSES = 30
 """Of a printed confusion matrix; of more classes the worst confusions are printed."""
 _WORST = 20
+_FEW = 10
+"""Validation images whose accuracy changes by more than a tenth with each."""
 _WORST_TITLE = "most frequent confusions; --picture draws the matrix, --json prints it"
 _CORNER = "true \\ predicted"
 _METRICS = ("accuracy", "balanced_accuracy", "log_loss", "calibration_error", "average_precision")
@@ -65,7 +67,7 @@ def evaluate(
     folder, fitted = choices.choose_head(folders.heads, head)
     features, split = _features_of(fitted, folders.cache, settings.split), settings.split
     evaluation = bottleneck.evaluate_head(fitted, features, split)
-    notes.note_features(features.images, [features.selection], [split])
+    notes.note_features(features.images, [features.selection], [split], evaluated=True)
     notes.note_unseen(features, fitted, split)
     if evaluation.leaks and split != "train":
         note(f"{evaluation.leaks} {split} images are in other splits, too, and were not scored")
@@ -296,6 +298,11 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
             f"note: no epoch was better on the validation images than the head "
             f"{scores['start_head']}, so it was saved with the network unchanged; another layer, "
             f"--augment or a lower --learning-rate may help"
+        )
+    if done.val < _FEW:
+        note(
+            f"note: the scores of only {done.val} validation images are rough; give a larger "
+            f"--val-share, or more images to validate on"
         )
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)

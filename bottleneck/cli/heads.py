@@ -59,7 +59,7 @@ def fit_head(
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)
     alike = notes.find_alike(features.images) if near_duplicates else {}
-    with progress_shown(unit="epochs") as progress:
+    with progress_shown() as progress:
         head = bottleneck.fit_head(features, settings, progress=progress)
     replaced = folder.exists()
     head.save(folder)
@@ -121,6 +121,12 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
             f"held-out calibration error {scores['calibration_error']:.4f}{beside} (temperature "
             f"{head.temperature:.3g}{why})"
         )
+        if scores["log_loss"] > (guessing := scores["guessing_log_loss"]):
+            note(
+                f"warning: the held-out log loss of {scores['log_loss']:.4g} is above that of "
+                f"guessing by the classes' shares ({guessing:.4g}), so its probabilities mislead; "
+                f"try another --clf or --layer, or add images"
+            )
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")
@@ -235,14 +241,14 @@ def _print_ranked(
     note(f"mean and standard deviation of {metric} over the folds, total seconds")
     if score is not None:
         note(
-            f"the first is the best of {number} on these folds, so its {metric} is too good; if "
-            f"each fold is scored by the best on the others, {metric} is {score:.4g}, which is "
-            f"less selected: quote that of 'bottleneck evaluate'"
+            f"the first is the best of {number} on these folds, so its {metric} is too good; that "
+            f"of the choice is {score:.4g} on images that nothing was selected on (each fold is "
+            f"scored by what is best on folds of the other images)"
         )
     elif number > 1:
         note(
-            f"the first is the best of {number} on the same images, so its {metric} is too good; "
-            f"with --cv 5 there is a score of images that it was not selected on"
+            f"the first is the best of {number} on the same images, so its {metric} is too good: "
+            f"quote that of 'bottleneck evaluate'"
         )
 
 

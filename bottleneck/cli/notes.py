@@ -166,17 +166,19 @@ def note_decoded(done: "Extraction") -> None:
         )
 
 
-def note_image_set(images: "ImageSet") -> None:
+def note_image_set(images: "ImageSet", *, evaluated: bool = False) -> None:
     """Report problems of an image set: files left out, leaks, conflicting labels.
 
     Parameters
     ----------
     images : ImageSet
         The image set.
+    evaluated : bool
+        Whether an evaluation tells the classes that the head does not know.
     """
     from bottleneck.images import summarize
 
-    note_oddities(summarize(images))
+    note_oddities(summarize(images), evaluated=evaluated)
 
 
 def note_summary(images: "ImageSet") -> None:
@@ -209,7 +211,11 @@ def note_lost(before: "ImageSet", after: "ImageSet") -> None:
 
 
 def note_features(
-    images: "ImageSet", sources: "Sequence[FeatureSource]", splits: Sequence[str] = ("train", "val")
+    images: "ImageSet",
+    sources: "Sequence[FeatureSource]",
+    splits: Sequence[str] = ("train", "val"),
+    *,
+    evaluated: bool = False,
 ) -> None:
     """Report problems of features: of their images and weights, and images used in fine-tuning.
 
@@ -221,10 +227,12 @@ def note_features(
         The sources of the features.
     splits : sequence of str
         The splits that scores are computed on.
+    evaluated : bool
+        As for `note_image_set`.
     """
     from bottleneck.bases import seen_digests
 
-    note_image_set(images)
+    note_image_set(images, evaluated=evaluated)
     note_random(any(source.weights_random for source in sources))
     judged = [item for item in images.items if item.split in splits]
     for model in dict.fromkeys(source.model for source in sources):

@@ -31,6 +31,8 @@ _form = ContextVar("form", default="text")
 _Show = Callable[..., None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
+_UNITS = {"mlp": "epochs"}
+"""Of stages that count something else than their command."""
 
 
 class _Stop:
@@ -271,7 +273,7 @@ def _bar(unit: str) -> Iterator[_Show]:
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        progress.TextColumn(f"{{task.fields[rate]:.1f}} {unit}/s"),
+        progress.TextColumn("{task.fields[rate]:.1f} {task.fields[unit]}/s"),
         progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[counts]}"),
     )
@@ -282,7 +284,8 @@ def _bar(unit: str) -> Iterator[_Show]:
 
         def show(stage: str, done: int, total: int, rate: float, **counts: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="")
+                own = _UNITS.get(stage, unit)
+                tasks[stage] = bar.add_task(stage, total=total, rate=0.0, counts="", unit=own)
             text = _counted(counts)
             bar.update(tasks[stage], completed=done, total=total, rate=rate, counts=text)
 
@@ -292,7 +295,7 @@ def _bar(unit: str) -> Iterator[_Show]:
 def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     if not done:
         return  # a line for the eye can wait until there is something to tell
-    facts = [f"{done} of {total} {unit}"]
+    facts = [f"{done} of {total} {_UNITS.get(stage, unit)}"]
     if rate:  # else nothing is known but the number
         facts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
     if rate and done < total:

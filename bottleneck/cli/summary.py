@@ -56,7 +56,7 @@ def note_content(summary: "Summary") -> None:
         note("  ".join(["", first.ljust(widths[0]), *cells]))
 
 
-def note_oddities(summary: "Summary", *, first: bool = False) -> None:
+def note_oddities(summary: "Summary", *, first: bool = False, evaluated: bool = False) -> None:
     """Print what is odd about an image set, in a few lines for each kind.
 
     Parameters
@@ -65,6 +65,8 @@ def note_oddities(summary: "Summary", *, first: bool = False) -> None:
         The summary of an image set.
     first : bool
         Whether the images are new, so that copies, rare classes and similar names are told, too.
+    evaluated : bool
+        Whether an evaluation tells the classes that the head does not know.
     """
     for text in summary.notes:
         _line(f"note: {text}")
@@ -86,7 +88,7 @@ def note_oddities(summary: "Summary", *, first: bool = False) -> None:
             f"fit-head and sweep need 2 and advise 3; --min-images leaves such classes out:"
         )
         _names(summary.rare_classes)
-    for split, labels in summary.not_trained.items():
+    for split, labels in () if evaluated else summary.not_trained.items():
         _line(
             f"warning: {len(labels)} classes have {split} images but none to train on, so a head "
             f"does not know them and they are left out of its scores:"

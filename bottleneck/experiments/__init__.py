@@ -1,6 +1,7 @@
 """The experiment log, and the comparison of experiments."""
 
 from bottleneck.experiments.compare import (
+    INNER,
     LOWER_IS_BETTER,
     Comparison,
     Ranked,
@@ -16,6 +17,7 @@ from bottleneck.experiments.log import Experiment, ExperimentLog, environment
 from bottleneck.experiments.tracking import log_to_mlflow
 
 __all__ = [
+    "INNER",
     "LOWER_IS_BETTER",
     "Comparison",
     "Experiment",

@@ -12,6 +12,7 @@ from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_m
 from bottleneck.experiments.log import LAYER_NAMES, Experiment
 
 __all__ = [
+    "INNER",
     "LOWER_IS_BETTER",
     "Comparison",
     "Ranked",
@@ -26,6 +27,8 @@ __all__ = [
 
 LOWER_IS_BETTER = frozenset({"calibration_error", "log_loss"})
 _NO_METRICS = ("repeat", "fold", "images")
+INNER = "inner_"
+"""Prefix of the metrics on folds of the images that the heads of a fold are fitted on."""
 _FOLDS_DEPEND_ON = ("image_set", "split_digests", "cv", "repeats", "seed")
 _CONFIDENCE = 0.95
 
@@ -110,7 +113,7 @@ def scores(experiment: Experiment) -> dict[str, Score]:
     """
     found = {}
     for name in experiment.folds[0]:
-        if name not in _NO_METRICS:
+        if name not in _NO_METRICS and not name.startswith(INNER):
             values = [float(fold[name]) for fold in experiment.folds]
             found[name] = Score(mean(values), stdev(values) if len(values) > 1 else None)
     return found
@@ -187,12 +190,12 @@ def _keys(setting: str) -> set[str]:
 
 
 def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None]:
-    """Return a score of the choice of the best experiment, on folds that it was not chosen on.
+    """Return a score of the choice of the best experiment that nothing was selected on.
 
     The score of the best of several experiments is too good, as it was selected on the same folds.
-    Therefore each fold is scored by the experiment that is best on the other folds of its
-    repetition. What was fitted for these has seen the scored fold, so that a part of the selection
-    remains where images are few: 0.03 of 0.08 on 40 images with labels at random.
+    Therefore the choice is made anew for each fold, on inner folds of the images that its heads
+    were fitted on, and the fold is scored by the chosen experiment (nested cross-validation: Varma
+    and Simon 2006, Bias in error estimation when using cross-validation for model selection).
 
     Parameters
     ----------
@@ -206,25 +209,22 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
     experiments : int
         How many experiments the first was compared with on the same folds, itself included.
     score : float or None
-        Mean over the folds; None if there was no choice, or a repetition has a single fold.
+        Mean over the folds; None if there was no choice, or an experiment has no inner folds: a
+        class has too few images, or it was logged by an earlier version.
     """
     best = ranked[0].experiment
-    folds, among = sorted(map(_images_of, best.folds)), list[dict[Any, float]]()
-    for each in (one.experiment for one in ranked):
-        other = [
-            key for key in _FOLDS_DEPEND_ON if each.settings.get(key) != best.settings.get(key)
-        ]
-        same = each is best or (not other and sorted(map(_images_of, each.folds)) == folds)
-        if same and all(metric in fold for fold in each.folds):
-            among.append({_images_of(fold): fold[metric] for fold in each.folds})
-    found, sign = list[float](), 1 if metric in LOWER_IS_BETTER else -1
-    for own in folds:
-        others = [fold for fold in folds if fold[0] == own[0] and fold != own]
-        if len(among) == 1 or not others:
-            return len(among), None
-        chosen = min(among, key=lambda values: sign * mean(values[fold] for fold in others))
-        found.append(chosen[own])
-    return len(among), mean(found)
+    among = [each.experiment for each in ranked if _folds_differ(best, each.experiment) == ""]
+    within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
+    known = all(within in fold for each in among for fold in each.folds)
+    if len(among) == 1 or not known:
+        return len(among), None
+    # As logged: in the order of the ranking, ties would go to what is best on the scored fold.
+    among.sort(key=lambda each: each.number)
+    chosen = [
+        max(folds, key=lambda fold: sign * fold[within])
+        for folds in zip(*map(_sorted_folds, among), strict=True)
+    ]
+    return len(among), mean(fold[metric] for fold in chosen)
 
 
 def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> Comparison:
@@ -257,19 +257,15 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
     UsageError
         An experiment has only one fold.
     """
-    ours, theirs = (sorted(each.folds, key=_images_of) for each in (first, second))
-    other = [
-        name for name in _FOLDS_DEPEND_ON if first.settings.get(name) != second.settings.get(name)
-    ]
-    if other or list(map(_images_of, ours)) != list(map(_images_of, theirs)):
+    if other := _folds_differ(first, second):
         raise DataError(
             f"experiments {first.number} and {second.number} cannot be paired, as they differ in "
-            f"their {', '.join(other) or 'folds'}; compare experiments of one image set with the "
-            f"same splits, folds and seed"
+            f"their {other}; compare experiments of one image set with the same splits, folds and "
+            f"seed"
         )
     for each in (first, second):
         _check_name("metric", metric, scores(each), f"experiment {each.number}")
-    values, others = ([fold[metric] for fold in folds] for folds in (ours, theirs))
+    values, others = ([fold[metric] for fold in _sorted_folds(each)] for each in (first, second))
     differences = [one - another for one, another in zip(values, others, strict=True)]
     difference, half = mean(differences), half_width(differences, _held_out_ratio(first))
     return Comparison(
@@ -281,6 +277,19 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
         interval=(difference - half, difference + half),
         folds=len(differences),
     )
+
+
+def _sorted_folds(experiment: Experiment) -> list[dict[str, float]]:
+    return sorted(experiment.folds, key=_images_of)
+
+
+def _folds_differ(first: Experiment, second: Experiment) -> str:
+    """Return what makes the folds of two experiments differ; `""` if they are the same."""
+    other = [
+        name for name in _FOLDS_DEPEND_ON if first.settings.get(name) != second.settings.get(name)
+    ]
+    ours, theirs = (list(map(_images_of, _sorted_folds(each))) for each in (first, second))
+    return ", ".join(other) or ("" if ours == theirs else "folds")
 
 
 def _check_name(kind: str, name: str, known: Iterable[str], where: str) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 from typing import ClassVar
@@ -18,7 +18,7 @@ from bottleneck.finetune.loop import Training
 from bottleneck.folders import remove_leftovers
 from bottleneck.heads import Head
 from bottleneck.heads.training import State
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageSet, RejectedImage
 from bottleneck.inputs import check_regular
 from bottleneck.records import Json, Record, read_record, write_record
 from bottleneck.settings import FinetuneSettings
@@ -43,6 +43,8 @@ class PlanRecord(Record):
         The result of `FinetuneSettings.as_dict`.
     start : dict
         The head, its base, the image set and the augmentation, under these keys.
+    rejected : tuple of RejectedImage
+        Images that could not be used; may differ.
     """
 
     SCHEMA: ClassVar[int] = 2
@@ -52,6 +54,7 @@ class PlanRecord(Record):
 
     settings: dict[str, Json]
     start: dict[str, Json]
+    rejected: tuple[RejectedImage, ...] = ()
 
 
 class Checkpoint:
@@ -88,6 +91,7 @@ class Checkpoint:
         OSError
             The folder cannot be written.
         """
+        plan = replace(plan, rejected=images.rejected)
         write_record(self.folder / _PLAN_FILE, plan)  # first, as `forget` looks for it
         if head:
             head.save(self.folder / _HEAD_FOLDER)
@@ -95,7 +99,8 @@ class Checkpoint:
 
     def images(self) -> ImageSet:
         """Return the images of the unfinished run."""
-        return ImageSet.read_csv(self.folder / _IMAGES_FILE)
+        plan = read_record(self.folder / _PLAN_FILE, PlanRecord)
+        return replace(ImageSet.read_csv(self.folder / _IMAGES_FILE), rejected=plan.rejected)
 
     def head(self) -> Head | None:
         """Return the head that the unfinished run started from, if it was not the given one."""

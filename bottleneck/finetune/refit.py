@@ -9,6 +9,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
 from bottleneck.features import free_memory, load_features
 from bottleneck.heads import Head, fit_head
+from bottleneck.heads.problem import Progress
 from bottleneck.images import ImageSet
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, FitSettings
@@ -24,6 +25,7 @@ def head_without(
     settings: FinetuneSettings,
     *,
     device: str,
+    progress: Progress | None = None,
 ) -> Head | None:
     """Fit a head again without the validation images, if it was fitted or selected on some of them.
 
@@ -44,6 +46,8 @@ def head_without(
         Their `val_share` and `seed`.
     device : str
         Device to fit a network (``mlp``) on.
+    progress : callable, optional
+        Called with ``"mlp"``, the number of epochs done and the maximum.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def head_without(
     if are_all and not held & seen:
         return None
     try:
-        return _refitted(head, source, held, cache, device)
+        return _refitted(head, source, held, cache, device=device, progress=progress)
     except BottleneckError as error:
         set_file = cache.set_file(source.image_set)
         if isinstance(error, CacheError | UnknownNameError) or not set_file.exists():
@@ -133,7 +137,15 @@ def _were_held_out(model: str, images: ImageSet, settings: FinetuneSettings) -> 
     )
 
 
-def _refitted(head: Head, source: FeatureSource, held: set[str], cache: Cache, device: str) -> Head:
+def _refitted(
+    head: Head,
+    source: FeatureSource,
+    held: set[str],
+    cache: Cache,
+    *,
+    device: str,
+    progress: Progress | None,
+) -> Head:
     """Fit a head again on its training images, but those held out, with their views."""
     selection, memory = replace(source, split_digests=None), free_memory() // 2
     features = load_features(cache, selection, memory=memory, split="train")
@@ -142,7 +154,7 @@ def _refitted(head: Head, source: FeatureSource, held: set[str], cache: Cache, d
     options = {name: each for name, each in head.hyperparameters.items() if name in same}
     if head.clf == "mlp":
         options["device"] = device
-    fitted = fit_head(rest, FitSettings(**{"clf": head.clf, **options}))
+    fitted = fit_head(rest, FitSettings(**{"clf": head.clf, **options}), progress=progress)
     if (fitted.classes, fitted.multilabel) != (head.classes, head.multilabel):
         raise DataError("the other images do not have all of its classes")
     return replace(fitted, source=source)

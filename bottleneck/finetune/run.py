@@ -194,7 +194,7 @@ def finetune_head(
         train=len(training.train.items),
         val=len(training.val.items),
         trained=sum(each.numel() for each, depth in training.network.rates() if depth is not None),
-        rejected=tuple(dict.fromkeys((*start.images.rejected, *start.chosen.rejected))),
+        rejected=start.chosen.rejected,
     )
 
 

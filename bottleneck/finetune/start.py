@@ -16,7 +16,7 @@ from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.refit import head_without
-from bottleneck.heads import Head, head_names
+from bottleneck.heads import Head, check_head_folder
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file, trained
 from bottleneck.predict import load_base
 from bottleneck.records import FeatureSource, known_source
@@ -110,8 +110,8 @@ class Start:
             chosen = checkpoint.images()
         else:
             chosen = _images_to_train(images, self)
-            device = str(self.base.devices[0])
-            refitted = head_without(self.head, images, chosen, cache, self.settings, device=device)
+            shown: dict[str, Any] = {"device": str(self.base.devices[0]), "progress": progress}
+            refitted = head_without(self.head, images, chosen, cache, self.settings, **shown)
             if known and not self.settings.from_cache:
                 chosen = look(chosen)
         start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
@@ -191,7 +191,7 @@ def open_start(
 
 
 def _check_folder(checkpoint: Checkpoint) -> None:
-    """Raise an error if the folder has an unfinished run or is not a head folder."""
+    """Raise an error if the folder has an unfinished run, or a head cannot be saved in it."""
     folder = checkpoint.result
     checkpoint.forget()
     if checkpoint.exists:
@@ -199,12 +199,7 @@ def _check_folder(checkpoint: Checkpoint) -> None:
             f"an unfinished run is in {str(folder)!r}; continue it with `resume`, or remove "
             f"{str(checkpoint.folder)!r} to start over"
         )
-    empty = folder.is_dir() and not any(folder.iterdir())
-    if os.path.lexists(folder) and not empty and folder.name not in head_names(folder.parent):
-        raise UsageError(
-            f"{str(folder)!r} already exists and is not a head folder; choose another name with "
-            f"`name`"
-        )
+    check_head_folder(folder)
 
 
 def _is_known(images: ImageSet, cache: Cache) -> bool:

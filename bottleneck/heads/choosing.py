@@ -9,6 +9,7 @@ import numpy as np
 from bottleneck.heads.scoring import (
     calibration_error,
     fit_temperature,
+    guessing_loss,
     log_losses,
     log_probabilities,
     score_metrics,
@@ -155,7 +156,8 @@ class Choice:
             The temperature of `best`.
         scores : dict
             Metrics of rows that neither the candidate nor the temperature was chosen on, with
-            ``calibration_error_without_temperature``; and, as ``selected``, those of `best` on the
+            ``calibration_error_without_temperature`` and ``guessing_log_loss``, see
+            `bottleneck.heads.scoring.guessing_loss`; and, as ``selected``, those of `best` on the
             rows that it was chosen on.
         """
         link, targets, known = self._link, self._targets, self._known
@@ -176,6 +178,7 @@ class Choice:
         return temperature, {
             **(found if better else without),
             "calibration_error_without_temperature": calibration_error(plain, targets),
+            "guessing_log_loss": guessing_loss(targets),
             "selected": score_metrics(link, self.best, targets, temperature),
         }
 

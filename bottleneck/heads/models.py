@@ -1,16 +1,19 @@
 """The models of heads: arrays, and how they turn features into scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
 import numpy as np
 
 from bottleneck.errors import DataError
 from bottleneck.records import HeadRecord
 
-__all__ = ["MODELS", "Affine", "Model", "Neighbours", "Perceptron", "make_model"]
+if TYPE_CHECKING:
+    from bottleneck.heads.choosing import Choice
+
+__all__ = ["MODELS", "Affine", "Fitted", "Model", "Neighbours", "Perceptron", "make_model"]
 
 _BLOCK_BYTES = 2**27
 
@@ -232,6 +235,27 @@ class Neighbours(Model):
         if self.multilabel:
             return np.asarray(np.log(said + 0.5) - np.log(there - said + 0.5))
         return np.asarray(np.log((said + 1 / said.shape[1]) / (there + 1)))
+
+
+class Fitted(NamedTuple):
+    """The result of a fit.
+
+    Attributes
+    ----------
+    model : Model
+        Model of raw features.
+    converged : bool
+        Whether the solver converged.
+    history : list of dict
+        Metrics of each epoch, for a network.
+    choice : Choice or None
+        The choice of the epoch, for a network.
+    """
+
+    model: Model
+    converged: bool = True
+    history: Sequence[dict[str, Any]] = ()
+    choice: "Choice | None" = None
 
 
 MODELS: Mapping[str, type[Any]] = {each.kind: each for each in (Affine, Perceptron, Neighbours)}

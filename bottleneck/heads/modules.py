@@ -10,8 +10,8 @@ from torch import nn
 from bottleneck.errors import DataError
 from bottleneck.heads import training
 from bottleneck.heads.choosing import Choice, deal_groups
-from bottleneck.heads.models import Model, Neighbours, Perceptron
-from bottleneck.heads.problem import Fitted, Problem, Progress
+from bottleneck.heads.models import Fitted, Model, Neighbours, Perceptron
+from bottleneck.heads.problem import Problem, Progress
 from bottleneck.heads.scoring import link_of, score_metrics
 from bottleneck.settings import MLPSettings
 

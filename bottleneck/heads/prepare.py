@@ -8,7 +8,7 @@ import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
-from bottleneck.heads.problem import Fold, Problem, Rows
+from bottleneck.heads.problem import Fold, Problem, Rows, lacking_classes
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets, known_labels
 from bottleneck.settings import MLPSettings, TrainingSettings
@@ -310,10 +310,7 @@ def _check_classes(targets: Targets, counted: np.ndarray) -> None:
             f"the training images have {len(targets.classes)} class; a classifier needs at least "
             f"two: add images of another class"
         )
-    members = targets.indicators[counted].sum(axis=0)
-    lacking = members == 0
-    if targets.multilabel:
-        lacking |= members == counted.sum()
+    lacking = lacking_classes(targets.take(counted))
     if lacking.any():
         raise DataError(
             f"class {targets.classes[int(lacking.argmax())]!r} has no images of sample weight "

@@ -1,49 +1,25 @@
 """The data that a head is fitted on, and which rows are held out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 import numpy as np
 
 from bottleneck.errors import DataError, some_of
-from bottleneck.heads.models import Model
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments, reduce_rows
-from bottleneck.solvers.closed_form import Solution
 
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
-    from bottleneck.heads.choosing import Choice
 
-__all__ = ["Fitted", "Fold", "Problem", "Progress", "Rows", "row_weights", "streamed_scores"]
+__all__ = ["Fold", "Problem", "Progress", "Rows", "lacking_classes", "row_weights"]
 
 Rows: TypeAlias = "np.ndarray | StreamedRows"
 """Features in memory, or streamed if they do not fit into it."""
 Progress = Callable[[str, int, int], None]
 _MOST = 100
 """Number of classes that an error names."""
-
-
-class Fitted(NamedTuple):
-    """The result of a fit.
-
-    Attributes
-    ----------
-    model : Model
-        Model of raw features.
-    converged : bool
-        Whether the solver converged.
-    history : list of dict
-        Metrics of each epoch, for a network.
-    choice : Choice or None
-        The choice of the epoch, for a network.
-    """
-
-    model: Model
-    converged: bool = True
-    history: Sequence[dict[str, Any]] = ()
-    choice: "Choice | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +55,8 @@ class Problem:
         Seed of folds and training.
     device : str
         PyTorch device that trains mlp.
+    n_features : int
+        Number of features that `X` was reduced from, see `reduced`; 0 if it was not.
     """
 
     X: Rows
@@ -90,6 +68,7 @@ class Problem:
     standardize: bool
     seed: int
     device: str
+    n_features: int = 0
 
     @property
     def rows(self) -> np.ndarray:
@@ -98,6 +77,8 @@ class Problem:
 
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return reduced rows, standardised over the rows of `fit`, or over all rows.
+
+        Rows that are `reduced` are their own reduction.
 
         Parameters
         ----------
@@ -108,7 +89,30 @@ class Problem:
         -------
         Reduction
         """
+        if self.n_features:
+            width = self.rows.shape[1]
+            return Reduction(self.rows, np.zeros(width), np.ones(width), self.n_features, None)
         return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
+
+    def reduced(self, fold: Fold) -> Self:
+        """Return the problem on rows that are standardised and reduced once, for a fold.
+
+        The folds within it then share this reduction, which takes longer than most fits.
+
+        Parameters
+        ----------
+        fold : Fold
+            The rows are standardised over those that it fits on.
+
+        Returns
+        -------
+        Problem
+            The same rows; streamed rows are left as they are.
+        """
+        if not isinstance(self.X, np.ndarray):
+            return self
+        found = self.reduction(fold.fit)
+        return replace(self, X=found.rows, standardize=False, n_features=found.n_features)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and scale of the features, of shape (d,) each, used in the reduction."""
@@ -193,13 +197,39 @@ class Problem:
         held = [np.isin(self.groups, own) for own in self._held_groups(number, repeat)]
         folds = [Fold(~rows, rows & self.plain) for rows in held]
         for fold in folds:
-            if not _has_and_lacks_all_classes(self.targets.take(fold.fit)):
+            if lacking_classes(self.targets.take(fold.fit)).any():
                 raise DataError(
                     "a fold would have no training images of some class, because identical "
                     "images have several labels, or rare classes share images; correct the "
                     "labels or add images"
                 )
         return folds
+
+    def folds_within(self, fold: Fold, count: int, *, least: int = 2) -> list[Fold]:
+        """Split the rows that a fold fits on, as `folds` does; the rows that it holds are in none.
+
+        Parameters
+        ----------
+        fold : Fold
+            Rows of this problem.
+        count, least : int
+            As for `folds`, with fewer folds if all classes have fewer groups.
+
+        Returns
+        -------
+        list of Fold
+            bool of shape (n,), as those of the fold.
+
+        Raises
+        ------
+        DataError
+            See `folds`.
+        """
+        found = self.take(fold.fit).folds(count, fewer=True, least=least)
+        whole = [np.zeros((2, len(fold.fit)), dtype=bool) for _ in found]
+        for rows, own in zip(whole, found, strict=True):
+            rows[:, fold.fit] = own.fit, own.held
+        return [Fold(*rows) for rows in whole]
 
     def _held_groups(self, count: int, repeat: int) -> list[np.ndarray]:
         """Return the groups that each stratified fold holds out."""
@@ -228,11 +258,21 @@ class Problem:
         return dict(zip(self.targets.classes, each, strict=True))
 
 
-def _has_and_lacks_all_classes(targets: Targets) -> bool:
-    """Return whether each class has rows; and rows without it, if rows may have several."""
-    if targets.multilabel:
-        return bool((targets.codes.any(axis=0) & ~targets.codes.all(axis=0)).all())
-    return bool(np.bincount(targets.codes, minlength=len(targets.classes)).all())
+def lacking_classes(targets: Targets) -> np.ndarray:
+    """Return which classes a fit would lack rows of, or without, if rows may have several.
+
+    Parameters
+    ----------
+    targets : Targets
+        Labels of the n rows to fit on, with k classes.
+
+    Returns
+    -------
+    np.ndarray
+        bool of shape (k,).
+    """
+    members = targets.indicators.sum(axis=0)
+    return np.asarray((members == 0) | (targets.multilabel & (members == len(targets))))
 
 
 def _too_few(sizes: Mapping[str, int], least: int, folds: int) -> DataError:
@@ -278,48 +318,6 @@ def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.
         return np.asarray(weights[:, None] * total / (2 * each))
     members = np.bincount(targets.codes, weights, len(targets.classes))
     return np.asarray(weights * (total / (len(members) * members))[targets.codes])
-
-
-def streamed_scores(
-    X: "StreamedRows", folds: Sequence[Fold], solutions: Sequence[Sequence[Solution]]
-) -> Iterator[list[np.ndarray]]:
-    """Yield the scores of each fold's held-out rows by the solutions for each `C`.
-
-    Each pass computes scores for as many values of `C` as fit a quarter of the memory.
-
-    Parameters
-    ----------
-    X : StreamedRows
-        Shape (n, d).
-    folds : sequence of Fold
-        f folds of the n rows.
-    solutions : sequence of sequence of Solution
-        For each `C`, the solution of each fold.
-
-    Yields
-    ------
-    list of np.ndarray
-        For each fold, scores of shape (m, k).
-
-    Raises
-    ------
-    CacheError
-        The cache lacks rows, or a part is damaged.
-    """
-    n_scores = sum(int(fold.held.sum()) for fold in folds) * len(solutions[0][0][1])
-    at_once = max(1, X.memory // (16 * n_scores))
-    for first in range(0, len(solutions), at_once):
-        some = solutions[first : first + at_once]
-        found: list[list[list[np.ndarray]]] = [[[] for _ in folds] for _ in some]
-        start = 0
-        for block in X.blocks():
-            for number, fold in enumerate(folds):
-                rows = block[fold.held[start : start + len(block)]].astype(np.float32)
-                for own, solved in zip(found, some, strict=True):
-                    weight, bias, _ = solved[number]
-                    own[number].append(rows @ weight.T + bias)
-            start += len(block)
-        yield from ([np.concatenate(each) for each in own] for own in found)
 
 
 def _strata(targets: Targets, folds: int) -> np.ndarray:

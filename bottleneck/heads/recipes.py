@@ -3,19 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from bottleneck.errors import UsageError
-from bottleneck.heads.models import Affine, Neighbours
-from bottleneck.heads.problem import Fitted, Fold, Problem, Progress, streamed_scores
+from bottleneck.heads.models import Affine, Fitted, Neighbours
+from bottleneck.heads.problem import Fold, Problem, Progress
 from bottleneck.settings import MLPSettings
 from bottleneck.solvers import Reduction, threads_for
 from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit_ridge, solutions_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
 
@@ -167,8 +164,10 @@ class Linear(Recipe):
     ) -> Iterator[list[np.ndarray]]:
         """As `Recipe.held_out`."""
         if not isinstance(problem.X, np.ndarray):
-            solutions = self._stream(problem, [fold.fit for fold in folds], grid)
-            yield from streamed_scores(problem.X, folds, solutions)
+            from bottleneck.solvers.streamed import stream_scores
+
+            solutions, X = self._stream(problem, [fold.fit for fold in folds], grid), problem.X
+            yield from stream_scores(X.blocks, [fold.held for fold in folds], solutions, X.memory)
             return
         found: list[list[np.ndarray]] = [[] for _ in grid]
         # Standard deviations differ between folds; without them, one reduction serves all folds.
@@ -255,7 +254,8 @@ class Nearest(Recipe):
         """As `Recipe.held_out`; one search finds the neighbours for all values."""
         found: list[list[np.ndarray]] = [[] for _ in grid]
         for fold in folds:
-            model: Any = self.fit(problem.take(fold.fit), max(grid)).model
+            rows = problem.take(fold.fit)
+            model: Any = self.fit(rows, min(max(grid), len(rows.X))).model
             nearest = model.nearest(problem.rows[fold.held])
             for own, value in zip(found, grid, strict=True):
                 own.append(model.scores_of(nearest[:, :value]))

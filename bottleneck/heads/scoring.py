@@ -10,6 +10,7 @@ __all__ = [
     "calibration_error",
     "decide",
     "fit_temperature",
+    "guessing_loss",
     "link_of",
     "log_losses",
     "log_probabilities",
@@ -135,6 +136,27 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
     widest = np.log(_WIDEST)
     found = minimize_scalar(log_loss, bounds=(-widest, widest), method="bounded")
     return float(np.exp(found.x))
+
+
+def guessing_loss(targets: Targets) -> float:
+    """Return the log loss of predicting the classes' shares for every row, as `log_losses` counts.
+
+    Parameters
+    ----------
+    targets : Targets
+        Labels of the n rows.
+
+    Returns
+    -------
+    float
+        In nats.
+    """
+    from scipy.special import entr
+
+    shares = targets.indicators.mean(axis=0)
+    return float(
+        (entr(shares) + entr(1 - shares)).mean() if targets.multilabel else entr(shares).sum()
+    )
 
 
 @checked

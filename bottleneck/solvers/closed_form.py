@@ -94,7 +94,7 @@ def fit_lda(
     """
     from scipy.linalg import cho_factor, cho_solve
 
-    rows, n_features = reduction.rows, len(reduction.mean)  # the size of the whole covariance
+    rows, n_features = reduction.rows, reduction.n_features  # the size of the whole covariance
     means, shares = _class_means(rows, labels, weights)
     total = weights.sum()
     apart = rows - means[labels]

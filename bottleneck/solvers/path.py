@@ -12,24 +12,18 @@ L-BFGS then needs a third of the steps.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from queue import SimpleQueue
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar, Self
 
 import numpy as np
 
 from bottleneck.solvers.losses import Targets, evaluate_rows
 from bottleneck.solvers.threads import scipy_on_one_thread
 
-__all__ = ["PathPoint", "Preconditioner", "fit_path", "follow_path"]
+__all__ = ["Minimum", "PathPoint", "Preconditioner", "fit_path", "minimise", "step_path"]
 
-Evaluate = Callable[[list[int], np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Takes the folds of p problems, and their weights and intercepts (r + 1, p k), the intercepts
-last; returns the weighted losses, summed over the rows, (p, k) or (p, 1) for softmax, and their
-gradient (r + 1, p k)."""
-_Minimum = tuple[np.ndarray, np.ndarray, bool]
+Minimum = tuple[np.ndarray, np.ndarray, bool]
 """Weights and intercepts (r + 1, k), objectives (k,) or (1,), and whether the solver converged."""
 
 _RANK = 100
@@ -69,6 +63,19 @@ class PathPoint:
     objective: np.ndarray
     converged: np.ndarray
 
+    @classmethod
+    def joined(cls, points: Sequence[Self]) -> Self:
+        """Build it from the solutions of some folds each, for the same `C`."""
+        names = ("weight", "bias", "objective", "converged")
+        arrays = (np.concatenate([getattr(each, name) for each in points]) for name in names)
+        return cls(points[0].C, *arrays)
+
+    @classmethod
+    def of(cls, C: float, minima: Sequence[Minimum]) -> Self:
+        """Build it from the minimum of each fold."""
+        columns, objective, converged = map(np.stack, zip(*minima, strict=True))
+        return cls(C, columns[:, :-1].swapaxes(1, 2), columns[:, -1], objective, converged)
+
 
 def fit_path(
     rows: np.ndarray,
@@ -105,24 +112,68 @@ def fit_path(
     list of PathPoint
         In the order of `grid`.
     """
+    preconditioner = Preconditioner(rows[_counting(weights)])
+    found: dict[float, list[PathPoint]] = {C: [] for C in sorted(set(grid))}
+    for fold in range(weights.shape[1]):
+        own = weights[:, [fold]]
+        step = step_path(
+            rows, labels, own, loss, tolerance=tolerance, preconditioner=preconditioner
+        )
+        for C, points in found.items():
+            points.append(step(C))
+    return [PathPoint.joined(found[C]) for C in grid]
+
+
+def step_path(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    loss: str,
+    *,
+    tolerance: float | None = None,
+    preconditioner: "Preconditioner | None" = None,
+) -> Callable[[float], PathPoint]:
+    """Return a function that fits for one `C` at a time, starting from its last solution.
+
+    `fit_path` fits for all values of `C`, of which most are not needed where the caller can tell
+    early that larger ones overfit. All folds are one problem here, of the sum of their objectives:
+    where rows are few, most of the time is spent between the products of matrices.
+
+    Parameters
+    ----------
+    rows, labels, weights, loss, tolerance
+        As for `fit_path`.
+    preconditioner : Preconditioner, optional
+        By default that of the rows that are fitted on.
+
+    Returns
+    -------
+    callable
+        Takes a `C`, best in ascending order, and returns the solutions.
+    """
     if tolerance is None:
         tolerance = 1e-7 if rows.dtype == np.float32 else 1e-12
-    targets = Targets.of(labels, loss)
-
-    @lru_cache(1)
-    def fitted(fold: int) -> tuple[np.ndarray, Targets, np.ndarray]:
-        own = weights[:, [fold]]
-        fit = _counting(own)
-        return rows[fit], targets.take(fit), own[fit].astype(rows.dtype)
-
-    return follow_path(
-        lambda folds, columns: evaluate_rows(*fitted(*folds), columns),
-        grid,
-        weights,
+    fit, folds = _counting(weights), weights.shape[1]
+    targets, own = Targets.of(labels, loss).take(fit), rows[fit]
+    solve = partial(
+        minimise,
+        partial(evaluate_rows, own, targets, weights[fit].astype(rows.dtype)),
+        total=float(weights.sum(axis=0).mean()),
+        folds=folds,
         targets=targets,
-        preconditioner=Preconditioner(rows[_counting(weights)]),
+        preconditioner=preconditioner or Preconditioner(own),
         tolerance=tolerance,
     )
+    last = np.zeros((rows.shape[1] + 1, folds * targets.width))
+
+    @scipy_on_one_thread()
+    def step(C: float) -> PathPoint:
+        nonlocal last
+        last, objective, converged = solve(start=last, C=C)
+        parts = zip(np.hsplit(last, folds), np.split(objective, folds), strict=True)
+        return PathPoint.of(C, [(columns, own, converged) for columns, own in parts])
+
+    return step
 
 
 def _counting(weights: np.ndarray) -> np.ndarray:
@@ -190,143 +241,45 @@ class Preconditioner:
         return product
 
 
-def follow_path(
-    evaluate: Evaluate,
-    grid: Sequence[float],
-    weights: np.ndarray,
-    *,
-    targets: Targets,
-    preconditioner: Preconditioner,
-    tolerance: float,
-    at_once: int = 1,
-    start: np.ndarray | None = None,
-) -> list[PathPoint]:
-    """Return the solutions for every `C` and every fold.
-
-    As many problems are solved side by side as `at_once` allows: all folds, for one or more `C`.
-    Each starts from its fold's solution for the largest `C` that has been solved.
-
-    Parameters
-    ----------
-    evaluate : Evaluate
-        Computes losses and gradients.
-    grid, weights, tolerance
-        As for `fit_path`.
-    targets : Targets
-        Targets; their width is k.
-    preconditioner : Preconditioner
-        Built from all rows, or from a sample.
-    at_once : int
-        Number of problems that are evaluated together.
-    start : np.ndarray, optional
-        Weights and intercepts (r + 1, k) to start from; zeros by default.
-
-    Returns
-    -------
-    list of PathPoint
-        In the order of `grid`.
-    """
-    totals = weights.sum(axis=0).reshape(weights.shape[1], -1).mean(axis=1)
-    solve = partial(_minimise, targets=targets, preconditioner=preconditioner, tolerance=tolerance)
-    found: dict[float, list[_Minimum]] = {C: [] for C in sorted(set(grid))}
-    first = np.zeros((preconditioner.width + 1, targets.width)) if start is None else start
-    for folds in _batches(range(len(totals)), at_once):
-        last = [first] * len(folds)
-        for some in _batches(list(found), at_once // len(folds)):
-            tasks = [
-                partial(solve, start=start, C=C, total=totals[fold])
-                for C in some
-                for fold, start in zip(folds, last, strict=True)
-            ]
-            solved = _side_by_side(evaluate, tasks, [*folds] * len(some))
-            last = [solution for solution, _, _ in solved[-len(folds) :]]
-            for number, each in enumerate(solved):
-                found[some[number // len(folds)]].append(each)
-    points = []
-    for C in grid:
-        columns, objective, converged = map(np.stack, zip(*found[C], strict=True))
-        weight, bias = columns[:, :-1].swapaxes(1, 2), columns[:, -1]
-        points.append(PathPoint(C, weight, bias, objective, converged))
-    return points
-
-
-def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    size = max(1, size)
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-@scipy_on_one_thread()
-def _side_by_side(
-    evaluate: Evaluate, tasks: Sequence[Callable[..., _Minimum]], folds: list[int]
-) -> list[_Minimum]:
-    """Run the minimisers of some folds, and evaluate together what they ask for.
-
-    Each has a thread, as SciPy's can't be paused otherwise, but only one thread runs at a time.
-    """
-    if len(tasks) == 1:
-        return [tasks[0](partial(evaluate, folds))]
-    asked: SimpleQueue[np.ndarray | None] = SimpleQueue()
-    answers: list[SimpleQueue[Any]] = [SimpleQueue() for _ in tasks]
-    running: list[Future[_Minimum]] = []
-    waiting: dict[int, np.ndarray] = {}
-
-    def run(number: int) -> _Minimum:
-        try:
-            return tasks[number](partial(_ask, asked, answers[number]))
-        finally:
-            asked.put(None)
-
-    def wait_for(number: int) -> None:
-        if (columns := asked.get()) is None:
-            running[number].result()  # raises what ended it
-        else:
-            waiting[number] = columns
-
-    with ThreadPoolExecutor(len(tasks)) as threads:
-        try:
-            for number in range(len(tasks)):
-                running.append(threads.submit(run, number))
-                wait_for(number)
-            while waiting:
-                own, columns = zip(*waiting.items(), strict=True)
-                losses, gradient = evaluate([folds[each] for each in own], np.hstack(columns))
-                waiting.clear()
-                for number, *each in zip(own, losses, np.hsplit(gradient, len(own)), strict=True):
-                    answers[number].put(each)
-                    wait_for(number)
-        finally:
-            for answer in answers:
-                answer.put(None)  # ends the threads, if an error or a signal ends this one
-    return [each.result() for each in running]
-
-
-def _ask(asked: SimpleQueue[Any], answers: SimpleQueue[Any], columns: np.ndarray) -> Any:
-    """Ask the main thread for losses and gradient, and wait for them; None ends the thread."""
-    asked.put(columns)
-    if (answer := answers.get()) is None:
-        raise CancelledError
-    return answer
-
-
-def _minimise(
+def minimise(
     evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     start: np.ndarray,
     C: float,
     total: float,
     *,
+    folds: int = 1,
     targets: Targets,
     preconditioner: Preconditioner,
     tolerance: float,
-) -> _Minimum:
+) -> Minimum:
     """Return what L-BFGS-B finds from `start` on, for rows of a total weight.
 
     Its variables are P^(1/2) scale^(-1/2) columns, where P is the preconditioner and `scale` the
     objective at zero, by which its values are divided.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Takes weights and intercepts (r + 1, f k), the intercepts last; returns the weighted losses,
+        summed over the rows, (f, k) or (f, 1) for softmax, and their gradient (r + 1, f k).
+    start : np.ndarray
+        Weights and intercepts (r + 1, f k) to start from.
+    C, total : float
+        Inverse strength of the penalty, and sum of the sample weights of a fold.
+    folds : int
+        Number of folds f.
+    targets, preconditioner, tolerance : Targets, Preconditioner, float
+        As for `fit_path`.
+
+    Returns
+    -------
+    Minimum
     """
     from scipy.optimize import minimize
 
     loss, curvature = targets.at_zero
-    scale, length = C * total * loss, (C * total * loss) ** 0.5
+    scale = C * total * loss * folds
+    length = scale**0.5
     multiply = partial(preconditioner.multiply, curvature=C * total * curvature)
     lowest, values = start, np.array([np.inf])
 

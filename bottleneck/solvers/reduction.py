@@ -30,6 +30,8 @@ class Reduction:
         standardised features.
     mean, scale : np.ndarray
         Shape (d,): subtracted from the features, and their divisor.
+    n_features : int
+        Number of the features, d.
     pivots : np.ndarray or None
         Indices of r rows that span all rows; `rows` in this order are lower triangular. None if
         `rows` are the standardised features themselves.
@@ -38,6 +40,7 @@ class Reduction:
     rows: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    n_features: int
     pivots: np.ndarray | None
 
     def lift(
@@ -111,7 +114,7 @@ def reduce_rows(
         rows = np.empty(X.shape, _dtype(X.size))
         for columns, block in blocks:
             rows[:, columns] = block
-        return Reduction(rows, *moments, None)
+        return Reduction(rows, *moments, n_features, None)
     gram = np.zeros((n_samples, n_samples), order="F")
     for _, block in blocks:
         gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
@@ -124,7 +127,7 @@ def reduce_rows(
     for start in range(0, n_samples, _ROWS):  # what lies above the diagonal is no part of it
         stop = start + _ROWS
         rows[pivots[start:stop], :stop] = np.tril(factor[start:stop, : min(stop, rank)], start)
-    return Reduction(rows, *moments, pivots[:rank])
+    return Reduction(rows, *moments, n_features, pivots[:rank])
 
 
 def column_moments(

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bottleneck.solvers.closed_form import Solution
 from bottleneck.solvers.losses import Targets, evaluate_rows
-from bottleneck.solvers.path import PathPoint, Preconditioner, follow_path
+from bottleneck.solvers.path import PathPoint, Preconditioner
+from bottleneck.solvers.together import follow_path
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Read", "gather_moments", "stream_path"]
+__all__ = ["Read", "gather_moments", "stream_path", "stream_scores"]
 
 Read = Callable[[], Iterator[np.ndarray]]
 """Starts a pass and yields consecutive blocks of rows (m, d), float16 or float32."""
@@ -111,6 +113,48 @@ def stream_path(
         replace(point, weight=weight, bias=point.bias - weight @ centre)
         for point, weight in zip(points, raw, strict=True)
     ]
+
+
+def stream_scores(
+    read: Read,
+    held: Sequence[np.ndarray],
+    solutions: Sequence[Sequence[Solution]],
+    most_bytes: int,
+) -> Iterator[list[np.ndarray]]:
+    """Yield the scores of each fold's held-out rows by the solutions for each `C`.
+
+    Each pass computes scores for as many values of `C` as fit a quarter of the memory.
+
+    Parameters
+    ----------
+    read : callable
+        As for `stream_path`.
+    held : sequence of np.ndarray
+        For each of f folds, bool of shape (n,): the rows to score.
+    solutions : sequence of sequence of Solution
+        For each `C`, the solution of each fold.
+    most_bytes : int
+        Memory limit.
+
+    Yields
+    ------
+    list of np.ndarray
+        For each fold, scores of shape (m, k).
+    """
+    n_scores = sum(int(rows.sum()) for rows in held) * len(solutions[0][0][1])
+    at_once = max(1, most_bytes // (16 * n_scores))
+    for first in range(0, len(solutions), at_once):
+        some = solutions[first : first + at_once]
+        found: list[list[list[np.ndarray]]] = [[[] for _ in held] for _ in some]
+        start = 0
+        for block in read():
+            for number, rows in enumerate(held):
+                own_rows = block[rows[start : start + len(block)]].astype(np.float32)
+                for own, solved in zip(found, some, strict=True):
+                    weight, bias, _ = solved[number]
+                    own[number].append(own_rows @ weight.T + bias)
+            start += len(block)
+        yield from ([np.concatenate(each) for each in own] for own in found)
 
 
 def gather_moments(

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +72,26 @@ def scipy_on_one_thread() -> Iterator[None]:
 
     Threads of a BLAS spin for a while after their work. Where NumPy and SciPy bring one each, and
     calls of both take turns, they keep the cores from each other: on two cores, L-BFGS-B took two
-    to six times as long.
+    to ten times as long.
 
     Yields
     ------
     None
     """
+    with _scipys_libraries().limit(limits=1):
+        yield
+
+
+@cache
+def _scipys_libraries() -> ThreadpoolController:
+    """Return the controller of the libraries that were installed with SciPy, if any."""
     import scipy.linalg
 
-    controller = ThreadpoolController()
     packages = Path(scipy.__file__).parents[1]
+    controller = ThreadpoolController()
     own = [
         path
         for path in (library["filepath"] for library in controller.info())
         if any(Path(path).is_relative_to(packages / name) for name in ("scipy", "scipy.libs"))
     ]
-    with controller.select(filepath=own).limit(limits=1):
-        yield
+    return controller.select(filepath=own)
