@@ -8,6 +8,7 @@ from PIL import Image
 
 from bottleneck.errors import UsageError, import_extra
 from bottleneck.files import atomic_write
+from bottleneck.inputs import read_regular
 
 __all__ = ["DEMO_CLASSES", "write_demo_images"]
 
@@ -43,16 +44,24 @@ def write_demo_images(folder: str | Path) -> int:
     photographs: np.ndarray = np.round(lfw_subset() * 255).astype(np.uint8)
     names = [f"{label}/{n:03d}.png" for label in DEMO_CLASSES for n in range(_IMAGES_PER_CLASS)]
     files = dict(zip((root / name for name in names), photographs, strict=True))
-    if strange := [each for each in root.rglob("[!.]*") if each.is_file() and each not in files]:
+    written = {path for path, pixels in files.items() if path.exists() and _shows(path, pixels)}
+    present = (each for each in root.rglob("[!.]*") if not each.is_dir())
+    if strange := [each for each in present if each not in written]:
         raise UsageError(
             f"folder {str(root)!r} contains other files, such as {str(strange[0])!r}; give the "
             f"demo an empty folder with `data`"
         )
-    written = 0
-    for path, pixels in files.items():
+    for path in files.keys() - written:
         content = io.BytesIO()
-        Image.fromarray(pixels).save(content, "PNG")
-        if not path.exists() or path.read_bytes() != content.getvalue():
-            atomic_write(path, content.getvalue())
-            written += 1
-    return written
+        Image.fromarray(files[path]).save(content, "PNG")
+        atomic_write(path, content.getvalue())
+    return len(files) - len(written)
+
+
+def _shows(path: Path, pixels: np.ndarray) -> bool:
+    """Return whether a file is an image of these pixels, whatever version encoded it."""
+    try:
+        with Image.open(io.BytesIO(read_regular(path))) as image:
+            return np.array_equal(np.asarray(image), pixels)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
