@@ -96,6 +96,16 @@ def test_commands_run_outside_the_main_thread(bottleneck):
 
 
 @pytest.mark.usefixtures("_extracted")
+def test_letters_that_the_picture_lacks_print_no_warnings(bottleneck):
+    Path("data/dog").rename("data/漢字")
+    bottleneck("extract", *TINY)
+    bottleneck("fit-head", "--clf", "centroid")
+    evaluated = bottleneck("evaluate", "--picture", "confusion.png")
+    assert evaluated.code == 0
+    assert "Glyph" not in evaluated.err
+
+
+@pytest.mark.usefixtures("_extracted")
 def test_every_step_prints_text_and_json(bottleneck):
     """Extract, fit, evaluate, predict; each time as text and as JSON."""
     again = bottleneck("extract", *TINY, "--json")

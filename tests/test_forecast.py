@@ -107,7 +107,7 @@ def test_bad_images_in_the_trial_are_reported(bottleneck, make_images):
     (folder / "dog/001.png").write_bytes((folder / "dog/001.png").read_bytes()[:500])
     arguments = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--dry-run")
     finished = bottleneck(*arguments)
-    assert finished.code == 0
+    assert finished.code == 1
     assert "2 images could not be used" in finished.err
     assert len(json.loads(bottleneck(*arguments, "--json").out)["rejected"]) == 2
 

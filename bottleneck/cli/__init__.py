@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # Pillow's remarks on damaged files, whose images are used or listed as bad.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    # Letters that matplotlib's fonts lack are drawn as boxes.
+    warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
     with open_streams():
         _run(sys.argv[1:] if arguments is None else list(arguments))
 

@@ -185,7 +185,7 @@ def _forecast(
 
 
 def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
-    """Print what an extraction would take."""
+    """Print what an extraction would take; exit with 1 if images would have to be left out."""
     from bottleneck.images import summarize
 
     memory = found.peak_memory
@@ -201,6 +201,8 @@ def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     show(content, lambda: print_list(facts))
     note(f"estimated from a trial of {found.trial} images, which stores nothing")
     notes.note_rejected(found.rejected)
+    if found.rejected:
+        sys.exit(1)
 
 
 def _show_extraction(
