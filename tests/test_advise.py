@@ -570,7 +570,7 @@ def test_images_without_labels_are_refused(bottleneck, make_images):
     assert bottleneck("extract", *tiny, "--data", images, "--pool", "avg").code == 0
     refused = bottleneck("advise", "--jobs", 1)
     assert refused.code == 1
-    assert "image set 'cat' has no train images to fit a classifier" in refused.err
+    assert "image set 'cat' has no labels to fit a classifier on; put its images" in refused.err
     assert bottleneck("advise", "--jobs", 0).code == 2
     assert bottleneck("advise", "--picture", "advice.doc").code == 2
 

@@ -34,6 +34,14 @@ def test_cells_are_cut_in_the_middle_and_numbers_are_not(printed):
     assert len(row) <= 80
 
 
+def test_names_of_rows_are_cut_last(printed):
+    row = {"name": "n" * 30, "weights": "w" * 20, "input": "i" * 20, "layer": "l" * 20}
+    lines = printed(row)
+    assert lines[-1].startswith("n" * 30 + "  w")
+    assert lines[-1].count("...") == 3
+    assert len(lines[-1]) <= 80
+
+
 def test_a_terminal_has_its_own_width(printed, monkeypatch):
     for width in (40, 120):
         monkeypatch.setenv("COLUMNS", str(width))

@@ -22,8 +22,8 @@ _GAP = 2
 _CUT = "..."
 _LABEL_WIDTHS = (1000, 40, 24, 16, 12)
 """Widths to try for the names of the rows of a matrix."""
-_LEAST_CELL, _LEAST_HEADING = 12, 10
-"""Fewest characters that are left of a cell and of a word of a heading."""
+_LEAST_NAME, _LEAST_CELL, _LEAST_HEADING = 32, 12, 10
+"""Fewest characters that are left of a name, which may be typed, a cell and a heading's word."""
 
 
 def draw_table(
@@ -130,7 +130,10 @@ def _widths(
     *,
     whole: bool = False,
 ) -> list[int]:
-    """Return widths of columns: if whole cells are too wide, headings wrap, then cells are cut."""
+    """Return widths of columns: if whole cells are too wide, headings wrap, then cells are cut.
+
+    The first column, which has the names of rows, is cut last.
+    """
     from rich.cells import cell_len
 
     room = _room(len(columns))
@@ -142,7 +145,8 @@ def _widths(
         wrapped.append(max(longest, word))
         kept = longest if number else min(longest, _LEAST_CELL)
         cut.append(max(kept, min(word, _LEAST_HEADING)))
-    for least in () if whole else (wrapped, cut):
+    named = [max(cut[0], min(wrapped[0], _LEAST_NAME)), *cut[1:]]
+    for least in () if whole else (wrapped, named, cut):
         while sum(widths) > room and widths != least:
             spare = [size if size > low else 0 for size, low in zip(widths, least, strict=True)]
             widths[spare.index(max(spare))] -= 1

@@ -164,9 +164,12 @@ class Features:
         """Return the rows of the training images, views included; `DataError` if there are none."""
         found = self.take(self.splits == "train")
         if not len(found):
+            missing, remedy = "train images", "add a train folder"
+            if self.y is None:
+                missing, remedy = "labels", "put its images into class folders"
             raise DataError(
-                f"image set {self.images.name!r} has no train images to fit a classifier on; add "
-                f"a train folder and run 'bottleneck extract' again"
+                f"image set {self.images.name!r} has no {missing} to fit a classifier on; {remedy} "
+                f"and run 'bottleneck extract' again"
             )
         return found
 
