@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from bottleneck.errors import UsageError, WrongTypeError
 
-__all__ = ["checked", "find_layers", "listed", "made"]
+__all__ = ["checked", "find_layers", "listed", "made", "modules_of"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -132,17 +132,35 @@ def find_layers(
         The layers' own names, and the given name of each; for a pattern, the alias, layer or module
         that matches it.
     """
-    known = {layer: (layer,) for layer in layers}
-    known |= {alias: (layer,) for layer, aliases in layers.items() for alias in aliases}
-    modules: dict[str, tuple[str, ...]] = {}
-    for layer in layers:
-        parts = layer.split(".")
-        for depth in range(1, len(parts)):
-            module = ".".join(parts[:depth])
-            modules[module] = (*modules.get(module, ()), layer) if whole else (layer,)
+    known = {layer: [layer] for layer in layers}
+    known |= {alias: [layer] for layer, aliases in layers.items() for alias in aliases}
+    modules = {
+        module: inside if whole else inside[-1:] for module, inside in modules_of(layers).items()
+    }
     for among in (known, modules):
         names = matching(among, name) if patterns else among.keys() & {name}
         found = {layer: each for each in names for layer in among[each]}  # aliases come last
         if found:
             return {layer: found[layer] for layer in layers if layer in found}
     return {}
+
+
+def modules_of(layers: Iterable[str]) -> dict[str, list[str]]:
+    """Return the modules that layers are in, with the layers in each.
+
+    Parameters
+    ----------
+    layers : iterable of str
+        Names with dots, in the order of computation.
+
+    Returns
+    -------
+    dict of str to list of str
+    """
+    found: dict[str, list[str]] = {}
+    for layer in layers:
+        parts = layer.split(".")
+        for depth in range(1, len(parts)):
+            module = ".".join(parts[:depth])
+            found.setdefault(module, []).append(layer)
+    return found

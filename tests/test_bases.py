@@ -173,6 +173,7 @@ def test_weights_from_files_of_either_kind():
         (("teacher",), "backbone."),
         (("student",), "module.backbone."),
         (("state_dict",), "module.encoder_q."),
+        (("state_dict",), "module.base_encoder."),
         (("state_dict",), "model.net.backbone."),
         (("state_dict", "model", "teacher"), "module._orig_mod.model."),
         ((), "teacher.backbone."),
@@ -203,6 +204,7 @@ def test_the_averaged_network_is_chosen_of_several():
         "first.pth": first,
         "teacher.pth": {"student": second, "teacher": first},
         "average.pth": {"model": second, "model_ema": first},
+        "timm.pth": {"arch": "x", "state_dict": second, "state_dict_ema": first},
         "query.pth": {
             f"module.{encoder}.{name}": tensor
             for encoder, state in (("encoder_k", second), ("encoder_q", first))

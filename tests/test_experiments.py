@@ -588,3 +588,14 @@ def test_a_store_that_mlflow_cannot_use(tmp_path, uri):
     (tmp_path / "file").write_text("a text\n" * 1000)
     with pytest.raises(UsageError, match=f"MLflow cannot log to '{uri}' .*; give a tracking URI"):
         log_to_mlflow([experiment()], uri)
+
+
+def test_a_locked_log_says_what_may_be_the_matter(tmp_path, monkeypatch):
+    """SQLite calls a file locked on file systems without locks, too."""
+    monkeypatch.setattr("bottleneck.experiments.log._PATIENCE", 0.01)
+    log = ExperimentLog(tmp_path / "log.sqlite")
+    log.make()
+    with closing(sqlite3.connect(log.file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(CacheError, match="is locked.*; if there is none, this file system has"):
+            log.make()

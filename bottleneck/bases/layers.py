@@ -2,16 +2,17 @@
 
 import operator
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from bottleneck.arguments import modules_of
 from bottleneck.bases.tracing import ancestors, module_of
 
-__all__ = ["WORDS", "Layer", "accepted_sizes", "describe", "last_inside"]
+__all__ = ["WORDS", "Layer", "accepted_sizes", "describe"]
 
 WORDS = ("last_conv", "penultimate", "logits")
 """Layer names that every base has, see `Network`."""
@@ -169,27 +170,6 @@ def _has_positions(shape: tuple[int, ...]) -> bool:
     return len(shape) > 1 and sorted(shape)[-2] > 1
 
 
-def last_inside(layers: Iterable[str]) -> dict[str, str]:
-    """Return a mapping of module to the last of the layers in it.
-
-    Parameters
-    ----------
-    layers : iterable of str
-        Names with dots, in the order of computation.
-
-    Returns
-    -------
-    dict of str to str
-        Name of a module to the name of its last layer.
-    """
-    last = {}
-    for layer in layers:
-        parts = layer.split(".")
-        for depth in range(1, len(parts)):
-            last[".".join(parts[:depth])] = layer
-    return last
-
-
 def accepted_sizes(
     fits: Callable[[int], bool], image_size: tuple[int, int], refused: tuple[int, int]
 ) -> str:
@@ -228,7 +208,8 @@ def _block_ends(root: nn.Module, nodes: Mapping[str, fx.Node]) -> list[str]:
     smaller blocks in sequence: a residual, dense, inception, inverted residual or transformer
     block. Stems and heads are not blocks.
     """
-    last = last_inside(nodes) | {name: name for name in nodes}  # a module may be a layer as a whole
+    last = {module: inside[-1] for module, inside in modules_of(nodes).items()}
+    last |= {name: name for name in nodes}  # a module may be a layer as a whole
     names = {node: name for name, node in nodes.items()}
 
     def combines(path: str) -> bool:

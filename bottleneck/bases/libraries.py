@@ -48,18 +48,6 @@ TEXTBOOK_NAMES = {
 }
 """Well-known networks that torchvision lacks, with timm's names for them."""
 
-# From results/results-imagenet.csv of timm's repository, for MobileNet from its README (August
-# 2024): the images have 224 pixels for MobileNet, 288 for the two ResNets, else what timm uses.
-_TIMM_TOP1 = {
-    "inception_resnet_v2.tf_in1k": 80.462,
-    "inception_resnet_v2.tf_ens_adv_in1k": 79.978,
-    "legacy_xception.tf_in1k": 79.040,
-    "mobilenetv1_100.ra4_e3600_r224_in1k": 75.382,
-    "nasnetalarge.tf_in1k": 82.626,
-    "resnetv2_50.a1h_in1k": 81.398,
-    "resnetv2_101.a1h_in1k": 83.002,
-}
-
 
 def from_torchvision(name: str) -> Model:
     """Return a torchvision classifier with torchvision's weights.
@@ -155,7 +143,6 @@ def from_timm(wanted: str, name: str) -> Model:
             partial(_load_timm, tagged),
             _transform_of(config),
             str(HF_HUB_CACHE),
-            top1=_TIMM_TOP1.get(tagged),
         )
         for tagged, config in sorted(offered.items(), key=lambda item: item[1].tag != default.tag)
         if config.has_weights and config.crop_mode != "border"

@@ -7,10 +7,10 @@ from functools import cache, lru_cache, partial
 import torch
 from torch import fx, nn
 
-from bottleneck.arguments import find_layers
+from bottleneck.arguments import find_layers, modules_of
 from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
-from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe, last_inside
+from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe
 from bottleneck.bases.models import Model
 from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
@@ -80,7 +80,7 @@ class Network:
         shapes, square = measured.shapes, self._measure((side, side)).shapes
         axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
         names = {node: name for name, node in self.nodes.items() if node in shapes}
-        self.modules = last_inside(names.values())
+        self.modules = {module: inside[-1] for module, inside in modules_of(names.values()).items()}
         keras = {
             alias: self.nodes.get(self.modules.get(target, target))
             for alias, target in keras_aliases(self.root).items()

@@ -29,13 +29,13 @@ __all__ = ["digest_tensors", "load_weights", "used_tensors"]
 
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _WRAPPERS = (
-    *("state_dict", "model_state_dict", "model_ema", "model", "teacher", "student", "net"),
-    *("network", "backbone", "encoder"),
+    *("state_dict_ema", "state_dict", "model_state_dict", "model_ema", "model", "teacher"),
+    *("student", "net", "network", "backbone", "encoder"),
 )
 """Keys under which training scripts save a state dict; the first of equally good ones is used."""
 _PREFIXES = (
     *("_orig_mod", "module", "model_ema", "model", "teacher", "student", "net", "network"),
-    *("backbone", "encoder_q", "encoder"),
+    *("backbone", "encoder_q", "base_encoder", "encoder"),
 )
 """Words that the wrappers of a network put before the names of its tensors, in any order."""
 _RENAMED = {

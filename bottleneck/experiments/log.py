@@ -265,9 +265,14 @@ class ExperimentLog:
         except (sqlite3.Error, AttributeError, RecursionError, TypeError, ValueError) as error:
             if isinstance(error, BottleneckError):
                 raise
+            remedy = "check free disk space and permissions, or name another file"
+            if "locked" in str(error):  # SQLite says so where there are no locks at all, too
+                remedy = (
+                    "wait for the process that uses it; if there is none, this file system has no "
+                    "locks: name a file on a local disk"
+                )
             raise CacheError(
-                f"the experiment log {str(self.file)!r} cannot be used ({error}); check free disk "
-                f"space and permissions, or name another file"
+                f"the experiment log {str(self.file)!r} cannot be used ({error}); {remedy}"
             ) from error
 
     def _check(self) -> None:
