@@ -267,10 +267,7 @@ class ExperimentLog:
                 raise
             remedy = "check free disk space and permissions, or name another file"
             if "locked" in str(error):  # SQLite says so where there are no locks at all, too
-                remedy = (
-                    "wait for the process that uses it; if there is none, this file system has no "
-                    "locks: name a file on a local disk"
-                )
+                remedy = "wait for processes that use it, or name a file on a disk that has locks"
             raise CacheError(
                 f"the experiment log {str(self.file)!r} cannot be used ({error}); {remedy}"
             ) from error
