@@ -1,7 +1,7 @@
 """Labels of images, which may name several classes, and their encoding for classifiers."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Self
@@ -21,6 +21,7 @@ __all__ = [
     "known_labels",
     "rarest_classes",
     "unknown_classes",
+    "without_classes",
 ]
 
 SEPARATOR = ";"
@@ -137,6 +138,30 @@ def unknown_classes(
     return dict(sorted(found.items(), key=lambda pair: natural_key(pair[0])))
 
 
+def without_classes(label: str, left_out: Container[str], *, multilabel: bool) -> str | None:
+    """Return a label without some classes.
+
+    Parameters
+    ----------
+    label : str
+        A label as in a manifest.
+    left_out : container of str
+        The classes to leave out.
+    multilabel : bool
+        Whether the label may name several classes.
+
+    Returns
+    -------
+    str or None
+        None if it has no other classes.
+    """
+    named = classes_of(label) if multilabel else (label,)
+    rest = [each for each in named if each not in left_out]
+    if len(rest) == len(named):
+        return label
+    return join_classes(rest) if rest else None
+
+
 def known_labels(
     labels: np.ndarray, classes: Sequence[str], *, multilabel: bool
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -165,14 +190,9 @@ def known_labels(
     unknown = unknown_classes(labels, classes, multilabel=multilabel)
     if not unknown:
         return labels, known
-    kept = np.array(list(map(str, labels)), dtype=object)
-    for row, label in enumerate(kept):
-        named = classes_of(label) if multilabel else (label,)
-        rest = [each for each in named if each not in unknown]
-        known[row] = bool(rest) or not named
-        if len(rest) < len(named):
-            kept[row] = join_classes(rest)
-    return (kept[known], known) if known.any() else (labels, ~known)
+    rest = [without_classes(str(label), unknown, multilabel=multilabel) for label in labels]
+    known = np.array([label is not None for label in rest])
+    return (np.array(rest, dtype=object)[known], known) if known.any() else (labels, ~known)
 
 
 @dataclass(frozen=True, eq=False)

@@ -200,7 +200,7 @@ def predict_images(
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, ImageSet):
-        images = ImageSet.from_paths(list(images), max_bytes=settings.max_bytes or 0)
+        images = ImageSet.from_paths(list(images), max_bytes=settings.max_bytes)
     cached = are_cached(head, images, None if settings.tta else cache)
     known = [item for item, there in zip(images.items, cached, strict=True) if there]
     new = [item for item, there in zip(images.items, cached, strict=True) if not there]

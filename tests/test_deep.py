@@ -16,7 +16,7 @@ import tifffile
 
 from bottleneck.errors import BadImageError
 from bottleneck.images import decode, decode_whole, read_size
-from bottleneck.images.digests import digest_of
+from bottleneck.images.items import digest_of
 
 HEIGHT, WIDTH = 20, 26
 COLOURS = {

@@ -137,6 +137,16 @@ def test_other_words_are_no_splits(word):
     assert split_in("train_or_test") is None
 
 
+def test_a_split_folder_without_class_folders_is_told(make_images):
+    """As where a competition keeps its labels."""
+    make_images("data/train", cat=2, dog=2)
+    make_images("images", all=2, seed=1)
+    Path("images/all").rename("data/test")
+    images = ImageSet.from_folder("data")
+    assert len(images.items) == 4
+    assert images.notes[0].startswith("the split folder test has no class folders, so its images")
+
+
 def test_folders_read_as_splits_are_reported():
     make("data/dataset", *in_classes("Training", "dev", "val"))
     notes = find_files(Path("data")).notes

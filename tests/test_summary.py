@@ -113,7 +113,7 @@ def test_a_class_that_is_left_with_no_image_is_named(make_images, bottleneck):
     make_images("data/test", cat=2, dog=2, seed=1)
     for name in ("bad", "gone"):
         Path(f"data/train/{name}").mkdir()
-    Path("data/train/bad/0.png").write_bytes(b"no image")
+    Path("data/train/bad/0.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     Path("data/train/gone/0.png").symlink_to("nowhere.png")
     done = bottleneck("extract", *TINY)
     assert done.code == 1
@@ -122,6 +122,25 @@ def test_a_class_that_is_left_with_no_image_is_named(make_images, bottleneck):
     assert "1 classes have no image that can be used: bad" in err
     done = bottleneck("extract", *TINY, "--json")
     assert json.loads(done.out)["summary"]["lost_classes"] == ["gone", "bad"]
+
+
+def test_a_class_of_files_that_are_no_images_does_not_stop_a_run(make_images):
+    """It is named; it is not counted as a class with one image, which could not be split."""
+    make_images(cat=3, dog=3)
+    Path("data/bird").mkdir()
+    Path("data/bird/0.jpg").write_text("<html>not found</html>")
+    images = ImageSet.from_folder("data")
+    assert images.lost == ("bird",)
+    (bad,) = images.rejected
+    assert (bad.path, bad.reason.partition(",")[0]) == ("data/bird/0.jpg", "a web page")
+
+
+def test_small_classes_with_names_alike_are_told_so(make_images):
+    make_images(cat=3, dog=3, Dog=1)
+    with pytest.raises(
+        DataError, match="'Dog' has 1 .* use one name for 'Dog' and 'dog', or leave"
+    ):
+        ImageSet.from_folder("data")
 
 
 def test_small_classes_are_listed_at_once(make_images):

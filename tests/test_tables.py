@@ -4,6 +4,7 @@ About 4 s; the files are empty where only their names matter.
 """
 
 import csv
+import errno
 import io
 from pathlib import Path
 
@@ -114,6 +115,17 @@ def test_words_for_splits_and_columns_of_them_are_reported():
     Path("list.csv").write_text(PLAIN.replace("split\n", "subset\n"))
     (told,) = read_table(Path("list.csv")).notes
     assert told.startswith("the column subset looks like splits, but only a column split is read")
+
+
+def test_a_table_that_the_system_does_not_let_read_is_refused(monkeypatch):
+    Path("list.csv").write_text("path,label\n")
+
+    def refused(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("bottleneck.images.tables.read_regular", refused)
+    with pytest.raises(UsageError, match=r"'list.csv' cannot be read .*Input/output error"):
+        ImageSet.open("list.csv")
 
 
 def test_nested_is_for_folders():

@@ -39,7 +39,7 @@ from bottleneck.extract import (
 from bottleneck.features import StreamedRows
 from bottleneck.heads import fit_rows
 from bottleneck.heads.prepare import make_problem, recipe_of
-from bottleneck.images.digests import read_checked
+from bottleneck.inputs import read_regular
 from bottleneck.settings import TrainingSettings
 
 STANDARD = find_policy("standard")
@@ -148,13 +148,13 @@ def test_policies_have_separate_banks(images, train, lite0):
 def test_an_image_is_read_once_for_all_of_its_views(images, lite0, monkeypatch):
     paths = []
 
-    def counting(path, digest):
+    def counting(path):
         paths.append(path.as_posix())
-        return read_checked(path, digest)
+        return read_regular(path)
 
     cache = Cache("cache")
     extract_features(images, lite0, cache)
-    monkeypatch.setattr("bottleneck.images.find.read_checked", counting)
+    monkeypatch.setattr("bottleneck.images.items.read_regular", counting)
     extract_features(images, lite0, cache, views=5, augment="standard")
     assert sorted(paths) == sorted(i.path for i in images.items if i.split == "train")
 

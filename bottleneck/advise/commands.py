@@ -1,6 +1,5 @@
 """The commands to type next, after a verdict."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from bottleneck.advise.verdict import (
     Verdict,
 )
 from bottleneck.cache import Cache
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageSet, folder_of
 from bottleneck.records import FeatureSource
 
 __all__ = ["next_commands"]
@@ -84,7 +83,7 @@ def _fit_head(layer: FeatureSource, clf: str) -> list[str]:
 
 def _extract(layers: Sequence[FeatureSource], images: ImageSet) -> list[str] | None:
     """Return the command that extracts the layers of further images, or None if it is unknown."""
-    first, root = layers[0], _folder_of(images)
+    first, root = layers[0], _folder_of_classes(images)
     pools = {each.stored_pool for each in layers} - {"none"}
     if root is None or len(pools) > 1:
         return None
@@ -111,13 +110,11 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _folder_of(images: ImageSet) -> Path | None:
+def _folder_of_classes(images: ImageSet) -> Path | None:
     """Return the folder that holds a folder for each class, if the images are in one."""
-    paths = [Path(item.path) for item in images.items]
-    try:
-        root = Path(os.path.commonpath(paths))
-    except ValueError:  # absolute and relative paths
+    root = folder_of(images)
+    if root is None or not root.is_dir():
         return None
-    some = list(zip(paths, images.items, strict=True))[:: max(1, len(paths) // _CHECKED)]
-    inside = all(item.label in path.relative_to(root).parts[:-1] for path, item in some)
-    return root if inside and root.is_dir() else None
+    some = images.items[:: max(1, len(images.items) // _CHECKED)]
+    inside = (item.label in Path(item.path).relative_to(root).parts[:-1] for item in some)
+    return root if all(inside) else None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +43,7 @@ _STEPS: dict[str, tuple[_Step, ...]] = {
 POLICIES = tuple(_STEPS)
 _FORM = "expected one '- ClassName: {argument: value}' for each step"
 _TRIAL_SIZE = (96, 80)
-_MOST_VALUES = 10_000
+_MOST_BYTES = 100_000
 _DEEPEST = 100
 
 
@@ -195,7 +195,7 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
 
     try:
         content = read_regular(path)
-        _check_extent(yaml.parse(content, yaml.SafeLoader))
+        _check_extent(content)
         found = yaml.safe_load(content)
         json.dumps(found, allow_nan=False)
     except FileNotFoundError:
@@ -213,30 +213,19 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
     return _checked_steps(path, found)
 
 
-def _check_extent(events: Iterable[Any]) -> None:
-    """Raise a `ValueError` if YAML is nested too deeply, or large once its aliases are replaced.
+def _check_extent(content: bytes) -> None:
+    """Raise an error for YAML that is large, also once its aliases are replaced, or very deep."""
+    import yaml
 
-    Parameters
-    ----------
-    events : iterable of yaml.Event
-        What YAML's parser yields; it is read no further than necessary.
-    """
-    total, opened = 0, list[tuple[str | None, int]]()
-    sizes: dict[str | None, int] = {}
-    for event in events:
-        kind = type(event).__name__
-        if kind.endswith("EndEvent"):
-            if opened and kind in {"SequenceEndEvent", "MappingEndEvent"}:
-                anchor, before = opened.pop()
-                sizes[anchor] = total - before
-            continue
-        anchor = getattr(event, "anchor", None)
-        if kind in {"SequenceStartEvent", "MappingStartEvent"}:
-            opened.append((anchor, total))
-        total += sizes.get(anchor, 1) if kind == "AliasEvent" else 1
-        if total > _MOST_VALUES:
-            raise ValueError(f"it has more than {_MOST_VALUES:,} values")
-        if len(opened) > _DEEPEST:
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    depth = 0
+    for event in yaml.parse(content, yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):  # few of them can stand for billions of values
+            raise yaml.YAMLError(f"it has the alias *{event.anchor}: write out what it stands for")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
             raise ValueError("it is nested too deeply")
 
 

@@ -52,7 +52,7 @@ def extract(
     """
     if dry_run and near_duplicates:
         raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
-    found = options.open_images(images, images.data, images.seed)
+    found = bottleneck.ImageSet.open(images.data, images)
     with loading():
         _known_model(settings.model)  # an unknown name needs no PyTorch
         from bottleneck.extract import count_cached, extract_features
@@ -152,8 +152,7 @@ def augment_preview(
     """Draw augmented views of some training images, next to the originals."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"`output` must end in .png, got {str(output)!r}")
-    source = images_from
-    found = options.open_images(source, source.data, source.seed)
+    found = bottleneck.ImageSet.open(images_from.data, images_from)
     with loading():
         from bottleneck.augment import find_policy
         from bottleneck.extract import draw_views

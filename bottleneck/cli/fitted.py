@@ -238,7 +238,7 @@ def finetune(
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
     place, head = choices.choose_head(folders.heads, start.head)
-    images = start.data and options.open_images(start, start.data, settings.seed)
+    images = start.data and bottleneck.ImageSet.open(start.data, start)
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
     if folder.resolve() == place.resolve():

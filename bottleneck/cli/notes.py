@@ -231,13 +231,14 @@ def note_features(
         As for `note_image_set`.
     """
     from bottleneck.bases import seen_digests
+    from bottleneck.images import same_images
 
     note_image_set(images, evaluated=evaluated)
     note_random(any(source.weights_random for source in sources))
-    judged = [item for item in images.items if item.split in splits]
+    judged = [item.digest for item in images.items if item.split in splits]
     for model in dict.fromkeys(source.model for source in sources):
-        seen = seen_digests(model)
-        known = sum(item.digest in seen for item in judged)
+        seen = same_images(judged, seen_digests(model))
+        known = sum(digest in seen for digest in judged)
         if known:
             note(
                 f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were used "

@@ -11,17 +11,13 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.fields import ARGUMENT, Declared, Option, settings
-from bottleneck.settings import ImageSettings
+from bottleneck.settings import ReadSettings
 from bottleneck.settings.values import (
     ByteSize,
     Count,
     Device,
-    MaxBytes,
-    MinImages,
     MovedWeights,
     Name,
-    Nested,
-    NewSet,
 )
 
 __all__ = [
@@ -46,7 +42,6 @@ __all__ = [
     "completer",
     "in_parallel",
     "memory_of",
-    "open_images",
 ]
 
 FORMS = {
@@ -118,54 +113,17 @@ class EpochSettings:
 
 
 @settings("Start", kw_only=True)
-class StartSettings:
+class StartSettings(ReadSettings):
     """The start of fine-tuning, and where it runs."""
 
     head: HeadName = None
     data: Annotated[Path | None, Doc("Images, as for extract; by default the head's.")] = None
-    image_set: NewSet = None
-    max_bytes: MaxBytes = None
-    min_images: MinImages = 1
-    nested: Nested = False
     resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
     device: Device = "auto"
     devices: Annotated[
         Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
-
-
-def open_images(
-    given: ImageSettings | StartSettings, data: Path, seed: int
-) -> "bottleneck.ImageSet":
-    """Read an image set as options say.
-
-    Parameters
-    ----------
-    given : ImageSettings or StartSettings
-        The options.
-    data : Path
-        Folder or table.
-    seed : int
-        Seed of the split.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    UsageError, DataError
-        See `ImageSet.open`.
-    """
-    return bottleneck.ImageSet.open(
-        data,
-        name=given.image_set,
-        seed=seed,
-        min_images=given.min_images,
-        nested=given.nested,
-        max_bytes=given.max_bytes or 0,
-    )
 
 
 def check_picture(file: Path | None) -> None:

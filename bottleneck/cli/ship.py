@@ -61,7 +61,7 @@ def predict(
 
     _check_output(output, images, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
-    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes or 0)
+    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
     base = _base_for(found, fitted, store, settings)
     notes.note_random(bool(fitted.source and fitted.source.weights_random))

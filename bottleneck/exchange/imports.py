@@ -259,15 +259,15 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
         )
     if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]
+        items = [replace(item, digest=own) for item, own in zip(described, digests, strict=True)]
     else:
-        digests = [_digest(table, item) for item in described]
-    items = [replace(item, digest=own) for item, own in zip(described, digests, strict=True)]
+        items = [_digested(table, item) for item in described]
     images = ImageSet(settings.image_set or table.resolve().stem, tuple(items))
     return images.completed(table, settings.seed)
 
 
-def _digest(table: Path, item: ImageItem) -> str:
-    """Return an image's digest, given or computed from its file; if both exist, they must agree."""
+def _digested(table: Path, item: ImageItem) -> ImageItem:
+    """Add an image's digest, given or computed from its file; if both exist, they must agree."""
     given = item.digest
     try:
         found, plain = digests_of_file(Path(item.path))
@@ -284,4 +284,4 @@ def _digest(table: Path, item: ImageItem) -> str:
             f"of that image, 64 hexadecimal digits; correct it, or leave it empty to compute it "
             f"from the file"
         )
-    return found
+    return replace(item, digest=found, sha256=None if plain == found else plain)

@@ -330,13 +330,7 @@ def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     rejected = [
         RejectedImage(item.path, bad[item.digest]) for item in images.items if item.digest in bad
     ]
-    try:
-        usable = images.without(rejected)
-    except DataError as error:
-        raise DataError(
-            f"{error}; {len(rejected)} of the images could not be used, first "
-            f"{rejected[0].path!r} ({rejected[0].reason})"
-        ) from error
+    usable = images.without(rejected)
     if not usable.items:
         first = usable.rejected[0]
         raise DataError(

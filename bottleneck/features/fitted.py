@@ -10,7 +10,7 @@ from bottleneck.arguments import checked
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.features.rows import Features, load_features
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageSet, same_images
 from bottleneck.records import FeatureSource, known_source
 
 __all__ = ["features_of", "has_changed"]
@@ -73,7 +73,8 @@ def features_of(
             f"fitted, or it was fitted on others, too; run 'bottleneck fit-head' again, so that no "
             f"image is both trained on and held out"
         )
-    unseen = features.take(~np.isin(features.digests, sorted(seen)))
+    known = same_images(features.digests.tolist(), seen)
+    unseen = features.take(~np.isin(features.digests, sorted(known)))
     if not len(unseen):
         raise DataError(
             f"the head was fitted or selected on all {split or ''} images of "

@@ -10,7 +10,7 @@ from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNam
 from bottleneck.features import free_memory, load_features
 from bottleneck.heads import Head, fit_head
 from bottleneck.heads.problem import Progress
-from bottleneck.images import ImageSet
+from bottleneck.images import ImageSet, same_images
 from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import FinetuneSettings, FitSettings
 
@@ -63,7 +63,8 @@ def head_without(
     """
     source = known_source(head.source)
     held = {item.digest for item in chosen.items if item.split == "val"}
-    if held & seen_digests(source.model) and not _were_held_out(source.model, images, settings):
+    trained = same_images(held, seen_digests(source.model))
+    if trained and not _were_held_out(source.model, images, settings):
         raise UsageError(
             f"some of the validation images were used to train {source.model!r}; give the images, "
             f"`val_share` and `seed` that it was fine-tuned with, or give `data` with another val "
@@ -71,7 +72,7 @@ def head_without(
         )
     held |= {item.digest for item in images.items if item.split == "test"}
     seen, are_all = seen_by(head, images, cache)
-    if are_all and not held & seen:
+    if are_all and not same_images(held, seen):
         return None
     try:
         return _refitted(head, source, held, cache, device=device, progress=progress)
@@ -149,7 +150,8 @@ def _refitted(
     """Fit a head again on its training images, but those held out, with their views."""
     selection, memory = replace(source, split_digests=None), free_memory() // 2
     features = load_features(cache, selection, memory=memory, split="train")
-    rest = features.take(~np.isin(features.digests, sorted(held)))
+    known = same_images(features.digests.tolist(), held)
+    rest = features.take(~np.isin(features.digests, sorted(known)))
     same = {each.name for each in fields(FitSettings)} - {"clf", "C", "n_neighbors"}
     options = {name: each for name, each in head.hyperparameters.items() if name in same}
     if head.clf == "mlp":

@@ -20,6 +20,7 @@ from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
 from bottleneck.heads.names import is_of_head
 from bottleneck.heads.training import State
+from bottleneck.images import same_images
 from bottleneck.predict import load_base
 from bottleneck.records import Augmentation, FeatureSource, ModelFacts, known_source
 from bottleneck.settings import StoreSettings
@@ -123,7 +124,7 @@ def _start_head(start: Start) -> str:
     if start.refitted:
         return "fitted again without the validation images"
     val = {item.digest for item in start.chosen.items if item.split == "val"}
-    selected = val & seen_digests(start.source.model)
+    selected = same_images(val, seen_digests(start.source.model))
     return "selected on the validation images" if selected else "as given"
 
 

@@ -1,9 +1,20 @@
 """Image sets: find, digest, label, split and decode images, without features."""
 
-from bottleneck.images.alike import NearDuplicates, find_near_duplicates
-from bottleneck.images.changes import check_replaceable, replacement_of
-from bottleneck.images.digests import digests_of_file
-from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
+from bottleneck.images.compare import (
+    NearDuplicates,
+    check_replaceable,
+    find_near_duplicates,
+    folder_of,
+    replacement_of,
+)
+from bottleneck.images.items import (
+    SPLITS,
+    ImageItem,
+    digests_of_file,
+    in_threads,
+    read_file,
+    same_images,
+)
 from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, read_size
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
@@ -27,12 +38,14 @@ __all__ = [
     "decode_whole",
     "digests_of_file",
     "find_near_duplicates",
+    "folder_of",
     "in_threads",
     "read_file",
     "read_saved",
     "read_size",
     "read_table",
     "replacement_of",
+    "same_images",
     "summarize",
     "trained",
 ]

@@ -8,7 +8,16 @@ from typing import Any
 from bottleneck.errors import BadImageError, MissingExtraError, import_extra
 from bottleneck.inputs import open_regular
 
-__all__ = ["HEAD", "IMAGE_SUFFIXES", "check_name", "is_image", "kind_of", "reader_of"]
+__all__ = [
+    "HEAD",
+    "IMAGE_SUFFIXES",
+    "check_ending",
+    "check_kind",
+    "is_image",
+    "kind_of",
+    "reader_of",
+    "shown_path",
+]
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -18,12 +27,46 @@ IMAGE_SUFFIXES = frozenset(
 _RAW_SUFFIXES = frozenset(
     {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".srw", ".pef"}
 )
-_OTHER_SUFFIXES = _RAW_SUFFIXES | {
-    *(".jp2", ".j2k", ".jpx", ".jxl", ".psd", ".svg", ".ico", ".tga", ".exr", ".hdr", ".dcm")
+_NOTHING = rb"(?!)"
+_UNREADABLE = {
+    "JPEG 2000": (".jp2 .j2k .jpx", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    "JPEG XL": (".jxl", rb"\0\0\0\x0cJXL |\xff\x0a"),
+    "Photoshop": (".psd .psb", rb"8BPS"),
+    "GIMP": (".xcf", rb"gimp xcf"),
+    "SVG": (".svg", rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*(?:<!DOCTYPE svg|<svg)"),
+    "ICO": (".ico .cur", rb"\0\0[\x01\x02]\0[^\0]"),
+    "Targa": (".tga", _NOTHING),
+    "PCX": (".pcx", _NOTHING),
+    "DDS": (".dds", rb"DDS \x7c"),
+    "OpenEXR": (".exr", rb"v/1\x01"),
+    "Radiance HDR": (".hdr", rb"#\?(?:RADIANCE|RGBE)"),
+    "DICOM": (".dcm", rb".{128}DICM"),
+    "PDF": ("", rb"%PDF-"),
 }
-"""Endings of images that cannot be read: they are listed, rather than taken for other files."""
-HEAD = 32
-"""Bytes that show an image's format."""
+"""Formats that cannot be read: their endings, and how their files begin.
+
+Files with such an ending are listed as bad images, rather than taken for other files.
+"""
+_OTHERS = {
+    suffix: name for name, (suffixes, _) in _UNREADABLE.items() for suffix in suffixes.split()
+}
+_CANNOT = "{} is a format that cannot be read; convert it to PNG or TIFF"
+_NO_IMAGES = {
+    "a web page, not an image; download the image again": (
+        rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:!doctype )?html"
+    ),
+    "a pointer of Git LFS, not the image; run 'git lfs pull'": rb"version https://git-lfs",
+    "zeros where an image begins; copy or download it again": rb"\0{32}",
+    "an archive, not an image; unpack it": rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf",
+    "a video, not an image; save its frames as images": (
+        rb".{4}ftyp(?:iso|mp4|M4V|qt  )|RIFF.{4}AVI |\x1aE\xdf\xa3"
+    ),
+}
+"""What else has an image's ending by mistake, with what to do, and how such files begin."""
+HEAD = 256
+"""Bytes that show a file's format."""
+_OF_IMAGES = 32
+"""Bytes that show the format of an image that can be read."""
 _BRANDS = rb".{4}ftyp(?:.{8})?(?:.{4})*?"
 """How files of the HEIF family begin, up to one of the names of their formats."""
 _KINDS = {
@@ -49,14 +92,6 @@ _READERS = {
     "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
 }
 """Pillow has more formats, some of which start other programs on the bytes."""
-_OTHERS = (
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"8BPS", "Photoshop"),
-    (b"v/1\x01", "OpenEXR"),
-)
 
 
 def kind_of(head: bytes) -> str | None:
@@ -73,7 +108,7 @@ def kind_of(head: bytes) -> str | None:
         ``JPEG``, ``PNG``, ``WebP``, ``BMP``, ``TIFF``, ``GIF``, ``PPM``, ``AVIF`` or ``HEIC``; None
         for everything else.
     """
-    found = (kind for kind, pattern in _PATTERNS.items() if pattern.match(head[:HEAD]))
+    found = (kind for kind, pattern in _PATTERNS.items() if pattern.match(head[:_OF_IMAGES]))
     return next(found, None)
 
 
@@ -99,24 +134,58 @@ def is_image(path: Path) -> bool:
             head = file.read(HEAD)
     except OSError:
         return False
-    return suffix in _OTHER_SUFFIXES or kind_of(head) is not None
+    return suffix in _RAW_SUFFIXES or suffix in _OTHERS or kind_of(head) is not None
 
 
-def check_name(path: Path) -> None:
-    """Refuse the raw files of cameras, whose content looks like that of a TIFF of a small preview.
+def check_ending(suffix: str, head: bytes) -> None:
+    """Refuse a file with the ending of a format that cannot be read, unless its content can.
+
+    Raw files of cameras are refused in any case: they begin as a TIFF file of a small preview.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    suffix : str
+        The file's ending.
+    head : bytes
+        The file, or at least its first `HEAD` bytes.
 
     Raises
     ------
     BadImageError
-        The file has the ending of a raw file.
+        The format cannot be read.
     """
-    if path.suffix.lower() in _RAW_SUFFIXES:
+    if suffix.lower() in _RAW_SUFFIXES:
         raise BadImageError("raw files of cameras cannot be read; convert it to TIFF or JPEG")
+    name = _OTHERS.get(suffix.lower())
+    if name and kind_of(head) is None:
+        raise BadImageError(_CANNOT.format(name))
+
+
+def check_kind(suffix: str, head: bytes) -> str:
+    """Return an image's format; refuse one that cannot be read, and what is no image.
+
+    Parameters
+    ----------
+    suffix, head
+        As for `check_ending`.
+
+    Returns
+    -------
+    str
+        See `kind_of`.
+
+    Raises
+    ------
+    BadImageError
+        What the file is, and what to do.
+    """
+    check_ending(suffix, head)
+    if kind := kind_of(head):
+        return kind
+    known = {_CANNOT.format(name): start for name, (_, start) in _UNREADABLE.items()} | _NO_IMAGES
+    reasons = (each for each, start in known.items() if re.match(start, head, re.DOTALL))
+    unknown = "not an image in a known format; convert it to PNG, or remove it"
+    raise BadImageError(next(reasons, unknown))
 
 
 def reader_of(data: bytes) -> tuple[str, Any]:
@@ -139,18 +208,27 @@ def reader_of(data: bytes) -> tuple[str, Any]:
     BadImageError
         The format is unknown, or the library that reads it is not installed.
     """
-    kind = kind_of(data)
+    kind = check_kind("", data)
     if kind == "HEIC":
         try:
             return kind, import_extra("pillow_heif", "reading HEIC", "pillow-heif").HeifImageFile
         except MissingExtraError as error:
             raise BadImageError(str(error)) from error
-    if kind is None:
-        other = next((name for start, name in _OTHERS if data.startswith(start)), None)
-        raise BadImageError(
-            f"{other} is a format that cannot be read; convert it to PNG"
-            if other
-            else "not an image in a known format"
-        )
     module, name = _READERS[kind]
     return kind, getattr(import_module(module), name)
+
+
+def shown_path(path: str) -> str:
+    """Return a path whose name may not be UTF-8 as text.
+
+    Parameters
+    ----------
+    path : str
+        The path.
+
+    Returns
+    -------
+    str
+        With a question mark for each letter that is not.
+    """
+    return path.encode(errors="replace").decode()

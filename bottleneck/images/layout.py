@@ -2,47 +2,25 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from bottleneck.errors import DataError, PathMissingError, some_of
-from bottleneck.images.find import ImageItem, shown_path
-from bottleneck.images.kinds import IMAGE_SUFFIXES
+from bottleneck.images.items import Found, ImageItem
+from bottleneck.images.kinds import IMAGE_SUFFIXES, shown_path
 from bottleneck.images.splits import split_in, split_of
 from bottleneck.images.tables import read_table
 from bottleneck.images.walking import Walked, existing, walk
 from bottleneck.names import normal_name
 from bottleneck.records import RejectedImage
 
-__all__ = ["Layout", "find_files", "find_paths"]
+__all__ = ["find_files", "find_paths"]
 
 _TABLES = frozenset({".csv", ".tsv"})
 _USUAL = {"train", "val", "valid", "validation", "test"}
 _ALIKE = 2
 """Number of subfolders that two classes seldom have in common."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The files of an image folder; each is in one of the lists, or in a folder that is.
-
-    Attributes
-    ----------
-    items : list of ImageItem
-        Files that look like images, without digests.
-    ignored : list of str
-        Paths left out, see `ImageSet`.
-    rejected : list of RejectedImage
-        Links and folders that are not followed.
-    notes : list of str
-        How the folder was read, where it is not obvious.
-    """
-
-    items: list[ImageItem]
-    ignored: list[str]
-    rejected: list[RejectedImage]
-    notes: list[str]
 
 
 _Told = dict[Path, tuple[str | None, str | None]]
@@ -104,7 +82,7 @@ class _Folder:
         }
 
 
-def find_files(root: Path, *, nested: bool = False) -> Layout:
+def find_files(root: Path, *, nested: bool = False) -> Found:
     """Read the layout of an image folder, see `ImageSet.from_folder`.
 
     Parameters
@@ -116,14 +94,21 @@ def find_files(root: Path, *, nested: bool = False) -> Layout:
 
     Returns
     -------
-    Layout
+    Found
         Images, other files and notes.
 
     Raises
     ------
+    PathMissingError
+        The folder does not exist.
     DataError
         There are no images, or the layout has no class folders, or is ambiguous.
     """
+    if not root.is_dir():
+        raise PathMissingError(
+            f"no folder {str(root)!r}; give a folder with one subfolder of images per class, or a "
+            f"CSV table, with `data`"
+        )
     walked, notes = walk(root), list[str]()
     if not walked.images:
         strange = [f"{each.path} is {each.reason}" for each in walked.rejected]
@@ -156,7 +141,7 @@ def find_files(root: Path, *, nested: bool = False) -> Layout:
         else:
             ignored.append(image.as_posix())
     empty = _without_images(walked, top.full, {*parents, *_between(root, folder.path)})
-    return Layout(items, ignored + walked.ignored + empty, walked.rejected, notes)
+    return Found(items, ignored + walked.ignored + empty, walked.rejected, notes)
 
 
 def _between(root: Path, folder: Path) -> list[Path]:
@@ -216,6 +201,11 @@ def _split_folders(folder: _Folder, parents: list[Path], notes: list[str]) -> _T
             (own,) = own.folders.values()  # such as seg_train/seg_train
         if own.folders:
             _check_classes(own, notes)
+        else:
+            notes.append(
+                f"the split folder {name} has no class folders, so its images are left out; "
+                f"'bottleneck predict' takes images without classes"
+            )
         told |= own.labelled(split)
         parents.append(own.path)
     _note_splits(folder.splits, notes)
@@ -285,7 +275,7 @@ def _check_classes(folder: _Folder, notes: list[str]) -> None:
     )
 
 
-def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Layout:
+def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Found:
     """Find the images in files, folders and tables, without splits.
 
     Parameters
@@ -297,7 +287,7 @@ def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Layout:
 
     Returns
     -------
-    Layout
+    Found
         A file that is given twice is in it twice.
 
     Raises
@@ -307,20 +297,17 @@ def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Layout:
     UsageError, DataError
         A table has no column ``path``, an empty cell, or no rows.
     """
-    items: list[ImageItem] = []
-    ignored: list[str] = []
-    rejected: list[RejectedImage] = []
-    notes: list[str] = []
+    found = Found()
     for path in paths if exact else map(existing, paths):
         if not os.path.lexists(path):
             raise PathMissingError(f"no file or folder {str(path)!r}; give images or folders")
         if path.is_dir():
             walked = walk(path)
-            items += [ImageItem(each.as_posix()) for each in walked.images]
-            ignored += walked.ignored
-            rejected += walked.rejected
+            found.items.extend(ImageItem(each.as_posix()) for each in walked.images)
+            found.ignored.extend(walked.ignored)
+            found.rejected.extend(walked.rejected)
         elif not exact and path.suffix.lower() in _TABLES and path.is_file():
-            items += read_table(path, labels=False, found=True).items
+            found.items.extend(read_table(path, labels=False, found=True).items)
         else:
-            items.append(ImageItem(path.as_posix()))
-    return Layout(items, list(dict.fromkeys(ignored)), rejected, notes)
+            found.items.append(ImageItem(path.as_posix()))
+    return replace(found, ignored=list(dict.fromkeys(found.ignored)))

@@ -1,25 +1,25 @@
 """Image sets: images with their digests, labels and splits."""
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.arguments import made
+from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
-from bottleneck.images.find import ImageItem, digest_all
-from bottleneck.images.layout import Layout, find_files, find_paths
+from bottleneck.images.items import Found, ImageItem, digest_all
+from bottleneck.images.kinds import check_ending, check_kind
+from bottleneck.images.layout import find_files, find_paths
 from bottleneck.images.splits import leave_out_small, split_items
-from bottleneck.images.tables import read_saved, read_table, text_to_save
+from bottleneck.images.tables import read_saved_file, read_table, text_to_save
 from bottleneck.images.walking import existing
-from bottleneck.inputs import open_regular
 from bottleneck.labels import carry_several, classes_in
 from bottleneck.names import natural_key
 from bottleneck.records import RejectedImage
+from bottleneck.settings import ReadSettings
 
 __all__ = ["ImageSet"]
 
@@ -68,31 +68,23 @@ class ImageSet:
     def open(
         cls,
         source: str | Path,
+        settings: ReadSettings | None = None,
         *,
         name: str | None = None,
-        seed: int = 0,
-        min_images: int = 1,
-        nested: bool = False,
-        max_bytes: int = 0,
+        **options: Any,
     ) -> Self:
         """Read an image set with `from_folder`, or `from_manifest` if `source` is a file."""
-        of_both: dict[str, Any] = {"min_images": min_images, "max_bytes": max_bytes}
-        if existing(Path(source)).is_file():
-            if nested:
-                raise UsageError("`nested` applies to folders only; leave it out for a table")
-            return cls.from_manifest(source, name=name, seed=seed, **of_both)
-        return cls.from_folder(source, name=name, seed=seed, nested=nested, **of_both)
+        read = cls.from_manifest if existing(Path(source)).is_file() else cls.from_folder
+        return read(source, settings, name=name, **options)
 
     @classmethod
     def from_folder(
         cls,
         folder: str | Path,
+        settings: ReadSettings | None = None,
         *,
         name: str | None = None,
-        seed: int = 0,
-        min_images: int = 1,
-        nested: bool = False,
-        max_bytes: int = 0,
+        **options: Any,
     ) -> Self:
         """Read the images of a folder.
 
@@ -105,16 +97,12 @@ class ImageSet:
         ----------
         folder : str or Path
             The folder of the images.
+        settings : ReadSettings, optional
+            How it is read: the seed of the split, and what to leave out.
         name : str, optional
-            Name of the set; by default the folder's name.
-        seed : int
-            Seed of the split.
-        min_images : int
-            Leave out classes with fewer different images, or training images if splits are given.
-        nested : bool
-            Take each folder as one class, whatever folders are in it.
-        max_bytes : int
-            Size of the largest file that is read; 0 for the default of 1 GB.
+            Name of the set; by default `image_set` of the settings, or else the folder's name.
+        **options
+            Fields of `bottleneck.settings.ReadSettings`, in place of `settings`.
 
         Returns
         -------
@@ -128,32 +116,29 @@ class ImageSet:
             The folder has no images, only one class or a class too small to split, or its layout is
             ambiguous.
         """
-        root = existing(Path(folder))
-        if not root.is_dir():
-            raise PathMissingError(
-                f"no folder {str(root)!r}; give a folder with one subfolder of images per class, "
-                f"or a CSV table, with `data`"
-            )
-        found = find_files(root, nested=nested)
-        images = cls._digested(name or root.resolve().name, found, max_bytes, min_images)
-        return images.completed(root, seed)
+        asked, root = made(ReadSettings, settings, options), existing(Path(folder))
+        own = name or asked.image_set or root.resolve().name
+        images = cls._digested(own, find_files(root, nested=asked.nested), asked)
+        return images.completed(root, asked.seed)
 
     @classmethod
-    def _digested(cls, name: str, found: Layout, max_bytes: int, min_images: int = 1) -> Self:
-        items, rejected = digest_all(found.items, max_bytes)
+    def _digested(
+        cls, name: str, found: Found, settings: ReadSettings, check: Any = check_kind
+    ) -> Self:
+        items, rejected = digest_all(found.items, settings.max_bytes, check)
         images = cls(name, items, (*found.rejected, *rejected), tuple(found.ignored))
         lost = _missing(classes_in(item.label for item in found.items), images.classes)
-        return replace(images, min_images=min_images, lost=lost, notes=tuple(found.notes))
+        least, notes = settings.min_images, tuple(found.notes)
+        return replace(images, min_images=least, lost=lost, notes=notes)
 
     @classmethod
     def from_manifest(
         cls,
         file: str | Path,
+        settings: ReadSettings | None = None,
         *,
         name: str | None = None,
-        seed: int = 0,
-        min_images: int = 1,
-        max_bytes: int = 0,
+        **options: Any,
     ) -> Self:
         """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
 
@@ -162,22 +147,32 @@ class ImageSet:
         the set is split here, see `with_splits`; ``is_valid`` and ``is_test`` with true and false
         are splits, too. Semicolons or tabs may separate the cells.
 
+        Parameters
+        ----------
+        file : str or Path
+            The table.
+        settings, name, **options
+            As for `from_folder`; the name is by default the file's, without its ending.
+
+        Returns
+        -------
+        ImageSet
+
         Raises
         ------
         PathMissingError
             The table, or an image listed in it, does not exist.
         UsageError
-            A column is missing, or a cell is empty, not a split or not a weight.
+            A column is missing, a cell is empty, not a split or not a weight, or `nested` is given.
         DataError
             See `from_folder`.
         """
-        manifest = existing(Path(file))
-        if not manifest.is_file():
-            raise PathMissingError(f"no table {str(manifest)!r}; give a CSV file with path,label")
-        table = read_table(manifest, found=True)
-        found = Layout(table.items, [], [], table.notes)
-        images = cls._digested(name or manifest.resolve().stem, found, max_bytes, min_images)
-        return images.completed(manifest, seed)
+        asked, manifest = made(ReadSettings, settings, options), existing(Path(file))
+        if asked.nested:
+            raise UsageError("`nested` applies to folders only; leave it out for a table")
+        own = name or asked.image_set or manifest.resolve().stem
+        images = cls._digested(own, read_table(manifest, found=True), asked)
+        return images.completed(manifest, asked.seed)
 
     @classmethod
     def from_paths(
@@ -186,7 +181,7 @@ class ImageSet:
         *,
         name: str = "images",
         exact: bool = False,
-        max_bytes: int = 0,
+        max_bytes: int | None = None,
     ) -> Self:
         """Read images without splits: files as given, all in folders and below, and in tables.
 
@@ -205,7 +200,7 @@ class ImageSet:
         found = find_paths(map(Path, paths), exact=exact)
         if not found.items:
             raise DataError(f"no images in {', '.join(map(str, paths))}; give files or folders")
-        return cls._digested(name, found, max_bytes)
+        return cls._digested(name, found, ReadSettings(max_bytes=max_bytes), check_ending)
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
@@ -217,19 +212,13 @@ class ImageSet:
             The file is missing, empty or damaged.
         """
         path = Path(file)
-        try:
-            with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
-                return cls(path.stem, read_saved(csv.DictReader(stream)))
-        except (OSError, ValueError, csv.Error) as error:
-            raise DataError(
-                f"the image set {str(path)!r} cannot be read ({error}); "
-                f"run 'bottleneck extract' again"
-            ) from error
+        return cls(path.stem, read_saved_file(path))
 
     def write_csv(self, file: str | Path) -> None:
         """Write ``path,digest,label,split``, one row per image, completely or not at all.
 
-        A column ``weight`` is added if any sample weight differs from 1.
+        A column ``weight`` is added if any sample weight differs from 1, and a column ``sha256`` if
+        any image has one, see `ImageItem`.
         """
         atomic_write(Path(file), text_to_save(self.items))
 
@@ -289,7 +278,7 @@ class ImageSet:
             return self
         given = self.split_seed is None
         items = [item if given else replace(item, split=None) for item in self.items]
-        kept, out, small = leave_out_small(items, self.min_images, several=self.multilabel)
+        kept, out, small = leave_out_small(items, self.min_images)
         every = (*self.small, *small.items())
         return replace(self, items=kept, left_out=self.left_out + out, small=every)
 
@@ -306,7 +295,16 @@ class ImageSet:
         DataError
             Classes have fewer than two distinct images, or all their images also have other labels.
         """
-        items = split_items(self.items, test_share=test_share, seed=seed)
+        try:
+            items = split_items(self.items, test_share=test_share, seed=seed)
+        except DataError as error:
+            if not self.rejected:
+                raise
+            first, count = self.rejected[0], len(self.rejected)
+            raise DataError(
+                f"{error}; {count} of the images could not be used, first {first.path!r} "
+                f"({first.reason})"
+            ) from error
         return replace(self, items=items, split_seed=seed)
 
     def digest_of(self, *splits: str) -> str:

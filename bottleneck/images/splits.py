@@ -3,14 +3,14 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from bottleneck.errors import DataError, some_of
-from bottleneck.images.find import ImageItem
-from bottleneck.labels import classes_of, join_classes, rarest_classes
-from bottleneck.names import natural_key
+from bottleneck.images.items import ImageItem
+from bottleneck.labels import classes_in, classes_of, rarest_classes, without_classes
+from bottleneck.names import natural_key, similar_names
 
 __all__ = [
     "TEST_SHARE",
@@ -112,10 +112,11 @@ def split_items(
         Classes have fewer than two distinct images, or all their images also have other labels.
     """
     split_of_digest: dict[str, str] = {}
+    plain = {item.digest: item.sha256 or item.digest for item in items}
     labels = [item.label or "" for item in items]
     strata = _digests_by(items, ((rarest,) for rarest in rarest_classes(labels)))
     for digests in strata.values():
-        ranked = sorted(digests, key=lambda digest: _rank(seed, digest))
+        ranked = sorted(digests, key=lambda digest: _rank(seed, plain[digest]))
         wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
         wanted -= sum(split_of_digest.get(digest) == "test" for digest in ranked)
         for digest in ranked:
@@ -149,9 +150,11 @@ def _check_sizes(classes: Mapping[str, set[str]]) -> None:
     if small:
         names = some_of(map(repr, small), most=_MOST_NAMED)
         have = f"class {names} has" if len(small) == 1 else f"{len(small)} classes ({names}) have"
+        alike = [each for each in similar_names(classes) if {*small} & {*each}]
+        same = f", use one name for {' and '.join(map(repr, alike[0]))}" if alike else ""
         raise DataError(
             f"{have} 1 usable image; at least 2 different ones are needed, one to train on and "
-            f"one to hold out: add images, or leave out small classes with `min_images=2`"
+            f"one to hold out: add images{same}, or leave out small classes with `min_images=2`"
         )
 
 
@@ -202,7 +205,7 @@ def images_needed(training: int) -> int:
 
 
 def leave_out_small(
-    items: Sequence[ImageItem], least: int, *, several: bool
+    items: Sequence[ImageItem], least: int
 ) -> tuple[tuple[ImageItem, ...], tuple[ImageItem, ...], dict[str, int]]:
     """Leave out the classes with too few different images, or training images if splits are given.
 
@@ -212,13 +215,11 @@ def leave_out_small(
         Images with digests and labels.
     least : int
         Number of images that a class needs.
-    several : bool
-        Whether images may have several classes: then they only lose the small ones.
 
     Returns
     -------
     kept : tuple of ImageItem
-        In the same order.
+        In the same order; those of several classes lose only the small ones.
     left_out : tuple of ImageItem
         The images that have no class left.
     small : dict of str to int
@@ -230,30 +231,18 @@ def leave_out_small(
         No image is left.
     """
     given = any(item.split for item in items)
-    named = [classes_of(item.label or "") if several else (item.label or "",) for item in items]
-    counted = [
-        () if given and item.split != "train" else own
-        for item, own in zip(items, named, strict=True)
-    ]
-    sizes = {each: len(own) for each, own in _digests_by(items, counted).items()}
-    every = sorted({each for own in named for each in own}, key=natural_key)
-    small = {each: sizes.get(each, 0) for each in every if sizes.get(each, 0) < least}
-    kept: list[ImageItem] = []
-    left_out: list[ImageItem] = []
-    for item, own in zip(items, named, strict=True):
-        rest = [each for each in own if each not in small]
-        if len(rest) == len(own):
-            kept.append(item)
-        elif rest:
-            kept.append(replace(item, label=join_classes(rest)))
-        else:
-            left_out.append(item)
+    counted = [item for item in items if item.split == "train" or not given]
+    digests = _digests_by(counted, (classes_of(item.label or "") for item in counted))
+    every = sorted(classes_in(item.label for item in items), key=natural_key)
+    sizes = {each: len(digests.get(each, ())) for each in every}
+    small = {each: size for each, size in sizes.items() if size < least}
+    kept, left_out = _without(items, small)
     if left_out and not kept:
         raise DataError(
             f"no class has {least} images; the largest has {max(small.values())}: give a smaller "
             f"`min_images`"
         )
-    return tuple(kept), tuple(left_out), small
+    return kept, left_out, small
 
 
 def trained(items: Sequence[ImageItem], split: str) -> tuple[ImageItem, ...]:
@@ -271,15 +260,17 @@ def trained(items: Sequence[ImageItem], split: str) -> tuple[ImageItem, ...]:
     tuple of ImageItem
         Without images that have none of these classes.
     """
-    named = {item.label or "": classes_of(item.label or "") for item in items}
-    known = {each for item in items if item.split == "train" for each in named[item.label or ""]}
-    kept: list[ImageItem] = []
-    for item in items:
-        if item.split == split:
-            own = named[item.label or ""]
-            rest = [each for each in own if each in known]
-            if len(rest) == len(own):
-                kept.append(item)
-            elif rest:
-                kept.append(replace(item, label=join_classes(rest)))
-    return tuple(kept)
+    own = [item for item in items if item.split == split]
+    train = classes_in(item.label for item in items if item.split == "train")
+    strange = classes_in(item.label for item in own) - train
+    return _without(own, strange)[0]
+
+
+def _without(
+    items: Sequence[ImageItem], left_out: Container[str]
+) -> tuple[tuple[ImageItem, ...], tuple[ImageItem, ...]]:
+    """Return the images without some classes, and those that have no others."""
+    labels = [without_classes(item.label or "", left_out, multilabel=True) for item in items]
+    pairs = list(zip(items, labels, strict=True))
+    kept = tuple(replace(item, label=label) for item, label in pairs if label is not None)
+    return kept, tuple(item for item, label in pairs if label is None)

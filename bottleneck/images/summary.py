@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.images.find import SPLITS, ImageItem
+from bottleneck.images.items import SPLITS, ImageItem
 from bottleneck.images.kinds import IMAGE_SUFFIXES
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.walking import is_junk
@@ -196,19 +196,14 @@ def summarize(images: ImageSet) -> Summary:
 
 
 def _counted(images: ImageSet) -> list[ClassSize]:
-    counts = Counter(
-        (label, item.split)
-        for item in images.items
-        if item.label is not None
-        for label in classes_of(item.label)
-    )
-    there = [split for split in SPLITS if any(each == split for _, each in counts)]
-    totals = Counter[str]()
-    for (label, _), count in counts.items():
-        totals[label] += count
+    counts = {label: Counter[str | None]() for label in images.classes}
+    for item in images.items:
+        for label in () if item.label is None else classes_of(item.label):
+            counts[label][item.split] += 1
+    there = [split for split in SPLITS if any(own[split] for own in counts.values())]
     return [
-        ClassSize(label, totals[label], {split: counts[label, split] for split in there})
-        for label in images.classes
+        ClassSize(label, own.total(), {split: own[split] for split in there})
+        for label, own in counts.items()
     ]
 
 

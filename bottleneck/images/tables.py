@@ -4,21 +4,21 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from bottleneck.errors import DataError, PathMissingError, UsageError
-from bottleneck.images.find import ImageItem
+from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
-from bottleneck.inputs import read_regular
+from bottleneck.inputs import open_regular, read_regular
 from bottleneck.names import normal_name
 from bottleneck.records import sentence_of
 
-__all__ = ["Table", "read_saved", "read_table", "text_to_save"]
+__all__ = ["read_saved", "read_saved_file", "read_table", "text_to_save"]
 
 _ITEM = TypeAdapter(ImageItem)
 _ITEMS = TypeAdapter(tuple[ImageItem, ...])
@@ -39,23 +39,7 @@ class _Row(NamedTuple):
     cells: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Table:
-    """The rows of a table.
-
-    Attributes
-    ----------
-    items : list of ImageItem
-        An image for each row, without a digest unless the table has a column of them.
-    notes : list of str
-        How the table was read, where it is not obvious.
-    """
-
-    items: list[ImageItem]
-    notes: list[str]
-
-
-def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> Table:
+def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> Found:
     """Read a table of images.
 
     Cells are separated by commas, semicolons or tabs, and may have blanks around them; rows without
@@ -72,17 +56,20 @@ def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> T
 
     Returns
     -------
-    Table
+    Found
+        An image for each row.
 
     Raises
     ------
     UsageError
         A column is missing, or a cell is empty, not a split or not a weight.
     PathMissingError
-        `found`, and images do not exist.
+        The file does not exist; or `found`, and images do not exist.
     DataError
         The table has no rows.
     """
+    if not manifest.is_file():
+        raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
     columns, rows = _rows_of(manifest)
     lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
     if lacking:
@@ -105,7 +92,7 @@ def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> T
         items.append(replace(item, digest=row.cells.get("digest", "").lower()))
     if found:
         _check_found(manifest, items)
-    return Table(items, _notes_on(columns, rows, split_in))
+    return Found(items, notes=_notes_on(columns, rows, split_in))
 
 
 def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
@@ -120,7 +107,7 @@ def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
             io.StringIO(text[start:], newline=""), delimiter=separator, skipinitialspace=True
         )
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"{str(manifest)!r} cannot be read as a table ({error}); expected a folder, or a "
             f"CSV file in UTF-8 with the header path,label or path,label,split"
@@ -254,6 +241,32 @@ def read_saved(rows: Iterable[Mapping[str, str]]) -> tuple[ImageItem, ...]:
     return items
 
 
+def read_saved_file(path: Path) -> tuple[ImageItem, ...]:
+    """Return the images of a saved set.
+
+    Parameters
+    ----------
+    path : Path
+        A file with the content of `text_to_save`.
+
+    Returns
+    -------
+    tuple of ImageItem
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty or damaged.
+    """
+    try:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
+            return read_saved(csv.DictReader(stream))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"the image set {str(path)!r} cannot be read ({error}); run 'bottleneck extract' again"
+        ) from error
+
+
 def text_to_save(items: Sequence[ImageItem]) -> str:
     """Return images as CSV, see `ImageSet.write_csv`.
 
@@ -269,8 +282,9 @@ def text_to_save(items: Sequence[ImageItem]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    weighted = any(item.weight != 1 for item in items)
-    columns = ["path", "digest", "label", "split", *(["weight"] if weighted else [])]
+    columns = ["path", "digest", "label", "split"]
+    columns += ["weight"] if any(item.weight != 1 for item in items) else []
+    columns += ["sha256"] if any(item.sha256 for item in items) else []
     writer.writerow(columns)
     writer.writerows([getattr(item, column) for column in columns] for item in items)
     return text.getvalue()

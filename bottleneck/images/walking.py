@@ -6,8 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bottleneck.images.find import shown_path
-from bottleneck.images.kinds import is_image
+from bottleneck.images.kinds import is_image, shown_path
 from bottleneck.records import RejectedImage
 
 __all__ = ["Walked", "existing", "is_junk", "walk"]

@@ -18,6 +18,7 @@ __all__ = [
     "ImageSettings",
     "ImportSettings",
     "LayerSettings",
+    "ReadSettings",
     "StoreSettings",
     "SweepFeatures",
 ]
@@ -27,8 +28,19 @@ _ByModel = Annotated[str | None, Doc("Select the extraction by model.")]
 _BySet = Annotated[str | None, Doc("Select the extraction by image set."), Option("--set")]
 
 
-@settings("Images")
-class ImageSettings:
+@settings("Images", kw_only=True)
+class ReadSettings:
+    """How an image set is read."""
+
+    image_set: values.NewSet = None
+    seed: values.Seed = 0
+    max_bytes: values.MaxBytes = None
+    min_images: values.MinImages = 1
+    nested: values.Nested = False
+
+
+@settings("Images", kw_only=True)
+class ImageSettings(ReadSettings):
     """The images."""
 
     data: Annotated[
@@ -39,11 +51,6 @@ class ImageSettings:
             "path,label[,split][,weight]."
         ),
     ] = Path("data")
-    image_set: values.NewSet = None
-    seed: values.Seed = 0
-    max_bytes: values.MaxBytes = None
-    min_images: values.MinImages = 1
-    nested: values.Nested = False
 
 
 @settings("Base")

@@ -1,25 +1,37 @@
-"""Find images in different splits that look alike."""
+"""Compare images: those of different splits that look alike, and a set with the one before."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from bottleneck.arguments import checked
-from bottleneck.errors import BadImageError, DataError, MissingExtraError
-from bottleneck.images.find import SPLITS, ImageItem, in_threads, read_file
+from bottleneck.errors import BadImageError, DataError, MissingExtraError, UsageError
+from bottleneck.images.items import SPLITS, ImageItem, in_threads, read_file, same_images
 from bottleneck.images.pixels import decode
 from bottleneck.images.sets import ImageSet
+from bottleneck.inputs import open_regular
 from bottleneck.records import RejectedImage
 
-__all__ = ["NearDuplicate", "NearDuplicates", "find_near_duplicates"]
+__all__ = [
+    "NearDuplicate",
+    "NearDuplicates",
+    "Replacement",
+    "check_replaceable",
+    "find_near_duplicates",
+    "folder_of",
+    "replacement_of",
+]
 
 _MOST = 1000
 _DISTANCE = 4
 """Maximum number of differing bits, of 64, between the hashes of a pair."""
+_HEADER = b'"path","digest"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +154,98 @@ def _hash(item: ImageItem) -> int | RejectedImage:
         return RejectedImage(item.path, str(error))
     bits = np.packbits(phash(Image.fromarray(image)).hash.reshape(-1))
     return int.from_bytes(bits.tobytes(), "big")
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """How an image set differs from the one of the same name in the cache.
+
+    Attributes
+    ----------
+    before, gone : int
+        Number of different images in the old set, and of those that the new one lacks.
+    folders : tuple of str
+        The folder of the old set's images, and that of the new one's; empty without one.
+    """
+
+    before: int
+    gone: int
+    folders: tuple[str, str]
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the new set is another one, rather than a newer version of the old one."""
+        old, new = self.folders
+        return self.gone > self.before // 2 or (self.gone > 0 and old != new)
+
+
+def check_replaceable(file: Path) -> None:
+    """Check that an image set may be written to a file.
+
+    Parameters
+    ----------
+    file : Path
+        The file in ``sets/``, which need not exist.
+
+    Raises
+    ------
+    UsageError
+        There is a file that is no image set.
+    """
+    try:
+        with open_regular(file) as stream:
+            beginning = stream.read(2**10).strip(b"\0")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        beginning = b"?"
+    if beginning and not beginning.startswith(_HEADER):
+        raise UsageError(
+            f"{str(file)!r} is no image set that 'bottleneck extract' wrote; move it to another "
+            f"folder, or give another name with `image_set`"
+        )
+
+
+def replacement_of(file: Path, images: ImageSet) -> Replacement | None:
+    """Compare an image set with the one that it is to replace.
+
+    Parameters
+    ----------
+    file : Path
+        The file of the old set, which need not exist.
+    images : ImageSet
+        The new set.
+
+    Returns
+    -------
+    Replacement or None
+        None if there is no old set that can be read.
+    """
+    try:
+        old = ImageSet.read_csv(file)
+    except DataError:
+        return None
+    before = {item.digest for item in old.items}
+    there = {item.digest for item in (*images.items, *images.left_out)}
+    gone = before - same_images(before, there)
+    folders = str(folder_of(old) or ""), str(folder_of(images) or "")
+    return Replacement(len(before), len(gone), folders)
+
+
+def folder_of(images: ImageSet) -> Path | None:
+    """Return the folder that all images of a set are in.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The set.
+
+    Returns
+    -------
+    Path or None
+        None if some paths are absolute, and others are not.
+    """
+    try:
+        return Path(os.path.commonpath([Path(item.path).parent for item in images.items]))
+    except ValueError:  # or they are on different drives
+        return None

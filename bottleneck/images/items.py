@@ -1,0 +1,336 @@
+"""Images of a set: their files, and the digests that identify them in the cache."""
+
+import hashlib
+import io
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator
+
+from bottleneck.errors import BadImageError
+from bottleneck.images.headers import png_bits, tiff_header
+from bottleneck.images.kinds import HEAD, check_kind, kind_of, shown_path
+from bottleneck.inputs import open_regular, read_regular
+from bottleneck.records import Digest, RejectedImage, record
+
+__all__ = [
+    "SPLITS",
+    "Found",
+    "ImageItem",
+    "digest_all",
+    "digest_of",
+    "digests_of_file",
+    "in_threads",
+    "read_file",
+    "same_images",
+]
+
+SPLITS = ("train", "val", "test")
+_MAX_BYTES = 10**9
+"""Size of the largest image file that is read by default."""
+_DECODING = b" decoding 2"
+"""Raised with each change of decoded values, and entered into digests of the files concerned."""
+_SIXTEEN = 16
+_AHEAD = 256
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_Check = Callable[[str, bytes], object]
+
+
+def _is_text(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("a text that is not empty and has no NUL character")
+    return value
+
+
+def _weight(value: Any) -> float:
+    with suppress(ValueError):
+        if 0 <= (weight := float(value)) < inf:
+            return weight
+    raise ValueError("a number of at least 0, or an empty cell, which means 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageItem:
+    """One image file of a set; values are checked when a table or a saved set is read.
+
+    Attributes
+    ----------
+    path : str
+        Path as found, with forward slashes.
+    digest : str
+        The image's name in the cache, 64 hexadecimal digits: SHA-256 of the file's bytes, or, for
+        the few files that earlier versions decoded otherwise, of that and a word. Empty until the
+        file has been read.
+    label : str or None
+        Class of the image, or classes separated by semicolons; None in an unlabelled set.
+    split : str or None
+        ``"train"``, ``"val"`` or ``"test"``; None in an unlabelled set.
+    weight : float
+        Sample weight.
+    sha256 : str or None
+        SHA-256 of the file's bytes, if `digest` is another. It ranks images in a split, which must
+        not change with the version.
+    """
+
+    path: Annotated[str, AfterValidator(_is_text)]
+    digest: Digest = ""
+    label: Annotated[str, AfterValidator(_is_text)] | None = None
+    split: Annotated[str, record.among(Literal["train", "val", "test"])] | None = None
+    weight: Annotated[float, BeforeValidator(_weight)] = 1.0
+    sha256: Digest | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of a folder or table; each is in one of the lists, or in a folder that is.
+
+    Attributes
+    ----------
+    items : list of ImageItem
+        Files that look like images, without digests unless a table has them.
+    ignored : list of str
+        Paths left out, see `ImageSet`.
+    rejected : list of RejectedImage
+        Links and folders that are not followed.
+    notes : list of str
+        How the folder or table was read, where it is not obvious.
+    """
+
+    items: list[ImageItem] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    rejected: list[RejectedImage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_file(item: ImageItem) -> bytes:
+    """Read an image's file.
+
+    Parameters
+    ----------
+    item : ImageItem
+        An image of a set.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    BadImageError
+        The file cannot be read, or its digest differs from the item's; the message is the reason.
+    """
+    try:
+        data = read_regular(Path(item.path))
+    except OSError as error:
+        raise BadImageError(error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise BadImageError("not enough memory to read it") from error
+    if digest_of(data) == item.digest:
+        return data
+    if hashlib.sha256(data).hexdigest() == item.digest:
+        raise BadImageError("an earlier version read other pixels from it; extract it again")
+    raise BadImageError("the file changed since its digest was taken")
+
+
+def in_threads(
+    work: Callable[[_In], _Out],
+    items: Iterable[_In],
+    *,
+    workers: int = 4,
+    waiting: int = _AHEAD,
+    initializer: Callable[[], None] | None = None,
+) -> Generator[_Out]:
+    """Call a function on each item in threads, ahead of the reader.
+
+    Parameters
+    ----------
+    work : callable
+        Called with an item.
+    items : iterable
+        Items in order, read lazily.
+    workers : int
+        Number of threads.
+    waiting : int
+        Maximum number of items started before the result of the first is read.
+    initializer : callable, optional
+        Called in each thread when it starts.
+
+    Yields
+    ------
+    object
+        The result for each item, in order.
+    """
+    begun: deque[Future[_Out]] = deque()
+    pool = ThreadPoolExecutor(workers, initializer=initializer)
+    try:
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > waiting:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def digest_all(
+    files: Sequence[ImageItem], max_bytes: int | None = None, check: _Check = check_kind
+) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
+    """Return the files with their digests, or as rejected if they cannot be read, in order.
+
+    Parameters
+    ----------
+    files : sequence of ImageItem
+        Images without digests.
+    max_bytes : int, optional
+        Size of the largest file that is read; by default 1 GB.
+    check : callable
+        As for `digests_of_file`.
+
+    Returns
+    -------
+    items : tuple of ImageItem
+        Images with digests.
+    rejected : tuple of RejectedImage
+        Files that could not be read, with the reasons.
+    """
+    digest = partial(_digest, max_bytes=max_bytes or _MAX_BYTES, check=check)
+    results = list(in_threads(digest, files))
+    items = tuple(result for result in results if isinstance(result, ImageItem))
+    rejected = tuple(result for result in results if isinstance(result, RejectedImage))
+    return items, rejected
+
+
+def _digest(found: ImageItem, max_bytes: int, check: _Check) -> ImageItem | RejectedImage:
+    try:
+        found.path.encode()
+        digest, plain = digests_of_file(Path(found.path), max_bytes, check)
+        return replace(found, digest=digest, sha256=None if plain == digest else plain)
+    except UnicodeEncodeError:
+        return RejectedImage(shown_path(found.path), "the file's name is not UTF-8")
+    except BadImageError as error:
+        return RejectedImage(found.path, str(error))
+
+
+def digests_of_file(
+    path: Path, max_bytes: int = _MAX_BYTES, check: _Check | None = None
+) -> tuple[str, str]:
+    """Return an image file's digest and the SHA-256 of its bytes, without holding it in memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    max_bytes : int
+        Size in bytes of the largest file that is read.
+    check : callable, optional
+        Called with the file's ending and its first bytes, to refuse it.
+
+    Returns
+    -------
+    (str, str)
+        64 hexadecimal digits each; usually the same, see `digest_of`.
+
+    Raises
+    ------
+    BadImageError
+        The file is not a regular one, is empty or larger than `max_bytes`, or cannot be read; the
+        message is the reason.
+    """
+    try:
+        with open_regular(path) as file:
+            _check_size(file, max_bytes)
+            if check:
+                check(path.suffix, file.read(HEAD))
+                file.seek(0)
+            plain = hashlib.file_digest(file, "sha256").hexdigest()
+            return _tagged(plain) if _has_changed(file) else plain, plain
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError) and path.is_symlink()
+        reason = "a link to nothing" if gone else error.strerror or str(error)
+        raise BadImageError(reason) from error
+
+
+def digest_of(data: bytes) -> str:
+    """Return the digest that identifies an image file.
+
+    It is the SHA-256 of the bytes. Only for the few TIFF and PNG files that earlier versions
+    decoded to other pixels, it is the SHA-256 of that and of a word, so that features of those
+    pixels are never taken for theirs.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    plain = hashlib.sha256(data).hexdigest()
+    return _tagged(plain) if _has_changed(io.BytesIO(data)) else plain
+
+
+def same_images(digests: Iterable[str], known: Collection[str]) -> set[str]:
+    """Return the digests of known images, also where an earlier version gave them other digests.
+
+    Parameters
+    ----------
+    digests : iterable of str
+        Digests of images.
+    known : collection of str
+        Digests of the known images, of any version.
+
+    Returns
+    -------
+    set of str
+        Those of `digests` that belong to a known image.
+    """
+    every = {*known, *map(_tagged, known)}
+    return {each for each in digests if each in every or _tagged(each) in every}
+
+
+def _check_size(file: BinaryIO, max_bytes: int) -> None:
+    """Refuse a large file, and an empty one, as those of ``/proc`` claim to be."""
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        with suppress(OSError):
+            if file.read(1) == b"":
+                raise BadImageError("the file is empty")
+        raise BadImageError("not a regular file")  # its content is made as it is read
+    if size > max_bytes:
+        raise BadImageError(
+            f"the file has {size:,} bytes, more than the limit of {max_bytes:,}; raise it with "
+            f"`max_bytes`"
+        )
+
+
+def _tagged(digest: str) -> str:
+    """Return the digest of a file with this SHA-256 whose pixels are decoded otherwise now."""
+    return hashlib.sha256(digest.encode() + _DECODING).hexdigest()
+
+
+def _has_changed(file: BinaryIO) -> bool:
+    """Return whether earlier versions decoded other pixels from a file."""
+    file.seek(0)
+    kind = kind_of(file.read(HEAD))
+    if kind == "PNG":
+        depth, significant = png_bits(file)
+        return depth == _SIXTEEN != significant
+    if kind != "TIFF":
+        return False
+    try:
+        header = tiff_header(file)
+    except BadImageError:
+        return True
+    return not header.right or header.turned  # whose size was taken for that of the other side
