@@ -41,6 +41,8 @@ from common import run
 
 MOST = 2400
 FOLDERS = 8
+LARGEST = 1_000_000
+"""Bytes of a drawing; a few larger ones have hundreds of millions of pixels."""
 FONTS = 100
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 FEWEST = 50
@@ -136,7 +138,8 @@ def clipart(source: Path, _out: Path) -> Iterator[Row]:
     found = {path: sorted(path.rglob("*.png")) for path in sorted(top.iterdir()) if path.is_dir()}
     for folder in sorted(found, key=lambda path: -len(found[path]))[:FOLDERS]:
         for path in found[folder]:
-            yield Row(path, folder.name, path.relative_to(top).as_posix())
+            if path.stat().st_size < LARGEST:
+                yield Row(path, folder.name, path.relative_to(top).as_posix())
 
 
 def letters(source: Path, out: Path) -> Iterator[Row]:

@@ -80,8 +80,9 @@ def drawings() -> None:
     Path("png/a/copy.png").write_bytes(Path("png/a/deep/0.png").read_bytes())
 
 
-def test_drawings_in_two_folders_are_left_out_and_copies_are_one(sets):
+def test_drawings_in_two_folders_or_too_large_are_left_out_and_copies_are_one(sets):
     drawings()
+    Path("png/b/large.png").write_bytes(bytes(sets.LARGEST))
     for source in ("png", "."):
         images = sets.load("clipart", Path(source), Path("out"))
         assert len(images.items) == 7
