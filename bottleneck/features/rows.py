@@ -166,7 +166,7 @@ class Features:
         if not len(found):
             raise DataError(
                 f"image set {self.images.name!r} has no train images to fit a classifier on; add "
-                f"a train folder and run 'bottleneck extract' again"
+                f"some and run {self.selection.made_by!r} again"
             )
         return found
 

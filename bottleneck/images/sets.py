@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.errors import STORE_AGAIN, DataError, PathMissingError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.images.find import ImageItem, digest_all
 from bottleneck.images.layout import Layout, find_files, find_paths
@@ -222,8 +222,7 @@ class ImageSet:
                 return cls(path.stem, read_saved(csv.DictReader(stream)))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(
-                f"the image set {str(path)!r} cannot be read ({error}); "
-                f"run 'bottleneck extract' again"
+                f"the image set {str(path)!r} cannot be read ({error}); {STORE_AGAIN}"
             ) from error
 
     def write_csv(self, file: str | Path) -> None:
