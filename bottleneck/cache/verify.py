@@ -136,10 +136,10 @@ def verify_cache(
                 size += path.stat().st_size
             done += 1
             report("verify", done, total)
-        if not bank.is_linked:
-            for folder in (bank.path, bank.path / "parts"):
-                remove_stale(folder, is_partial)
-            with suppress(OSError):  # nothing can be written, or another process replaces parts
+        with suppress(OSError):  # nothing can be written, or another process replaces parts
+            if not bank.is_linked:
+                for folder in (bank.path, bank.path / "parts"):
+                    remove_stale(folder, is_partial)
                 bank.rebuild_view_file()
         damaged = len(result.damage) - before
         result.banks.append(BankCheck(bank.name, parts, rows, size, damaged))
