@@ -12,6 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 __all__ = [
+    "STORE_AGAIN",
     "BadImageError",
     "BottleneckError",
     "CacheError",
@@ -34,6 +35,9 @@ __all__ = [
     "reworded",
     "some_of",
 ]
+
+STORE_AGAIN = "run 'bottleneck extract' again, or 'bottleneck cache import' for imported features"
+"""What helps wherever it is not known how features came into the cache."""
 
 _OUT_OF_MEMORY = re.compile(
     r"allocate memory"  # PyTorch on the processor, MKL
@@ -117,8 +121,8 @@ class DamagedError(CacheError):
     def __init__(self, path: object, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(
-            f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify' to move it "
-            f"away, then run extract again to recompute its rows"
+            f"{str(path)!r} is damaged ({reason}); run 'bottleneck cache verify' to move it away, "
+            f"then {STORE_AGAIN}"
         )
 
     def __reduce__(self) -> tuple[type["DamagedError"], tuple[object, str]]:

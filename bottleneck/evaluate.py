@@ -282,8 +282,8 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
         there = sorted(set(features.splits) - {""})
         raise DataError(
             f"image set {features.images.name!r} has no {split} images, only "
-            f"{', '.join(there) or 'unlabelled ones'}; add a {split} folder, extract and fit "
-            f"again, or choose another with `split`"
+            f"{', '.join(there) or 'unlabelled ones'}; add some, run "
+            f"{features.selection.made_by!r} and fit again, or choose another with `split`"
         )
     leaked = np.isin(held.digests, features.images.leaks)
     if split != "train" and leaked.any():
@@ -291,7 +291,7 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
             raise DataError(
                 f"all {len(held)} {split} images of {features.images.name!r} are identical to "
                 f"images of other splits, so that none is held out; add {split} images, run "
-                f"'bottleneck extract' again, and fit again"
+                f"{features.selection.made_by!r} again, and fit again"
             )
         held = held.take(~leaked)
     labels, known = known_labels(held.labels, head.classes, multilabel=head.multilabel)

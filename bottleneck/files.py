@@ -8,10 +8,10 @@ import secrets
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import FrameType
 from typing import IO, Any
 
@@ -24,15 +24,14 @@ __all__ = [
     "leftover_of",
     "make_folder",
     "move",
+    "output_file",
     "read_json",
-    "remove_stale",
     "sha256_of",
     "signals_held",
     "slug",
     "write_json",
 ]
 
-_STALE_SECONDS = 3600.0
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.partial", re.DOTALL)
 
 
@@ -81,7 +80,8 @@ def make_folder(folder: Path) -> None:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file that replaces `path` at the end, so that readers see the old or the new file.
 
-    Content goes to a ``*.partial`` file beside it, is synced to disk, and then renamed.
+    A link is replaced, too. Content goes to a ``*.partial`` file beside it, is synced to disk, and
+    then renamed.
 
     Parameters
     ----------
@@ -131,6 +131,38 @@ def atomic_write(path: Path, content: str | bytes | Iterable[memoryview]) -> Non
         content = content.encode()
     with atomic_file(path) as file:
         file.writelines([content] if isinstance(content, bytes) else content)
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write what a user has asked for, completely or not at all.
+
+    A link is followed, and a device or a pipe is written to; neither is replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the file; its folder is created if necessary.
+
+    Yields
+    ------
+    binary file
+        An empty file, for writing and reading.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        with TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with path.open("wb") as target:
+                shutil.copyfileobj(file, target)
+    else:
+        with atomic_file(path.resolve()) as file:
+            yield file
 
 
 def move(path: Path, target: Path) -> None:
@@ -288,27 +320,3 @@ def leftover_of(name: str) -> str | None:
     """
     found = _TEMPORARY.fullmatch(name)
     return found and found[1]
-
-
-def remove_stale(folder: Path, owned: Callable[[str], bool]) -> None:
-    """Remove leftovers of killed processes from a folder: what has not changed for an hour.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder; it need not exist, and what it links to is left alone.
-    owned : callable
-        Takes a name and returns whether it is that of a temporary file or folder of ours.
-
-    Raises
-    ------
-    OSError
-        A file cannot be removed.
-    """
-    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
-        with suppress(FileNotFoundError):  # its owner, or another process, removes it just now
-            if owned(path.name) and time.time() - path.lstat().st_mtime > _STALE_SECONDS:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()

@@ -1,26 +1,36 @@
-"""Folders that are replaced whole: a reader sees the old one or the new one, whatever is killed."""
+"""Folders that are replaced whole, and leftovers of killed processes.
+
+A reader sees the old folder or the new one, whatever is killed.
+"""
 
 import ctypes
 import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 
-from bottleneck.files import fsync_folder, make_folder, remove_stale
+from bottleneck.files import fsync_folder, leftover_of, make_folder
 
-__all__ = ["is_leftover", "remove_leftovers", "replaced_folder", "restore_in", "restored"]
+__all__ = [
+    "age_of",
+    "is_leftover",
+    "remove_leftovers",
+    "remove_stale",
+    "replaced_folder",
+    "restore_in",
+    "restored",
+]
 
 _LEFTOVER = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|replaced)", re.DOTALL)
 _PARTIAL, _REPLACED = "partial", "replaced"
+_STALE_SECONDS = 3600.0
 _CURRENT = -100
-"""Linux's number of the current folder, in place of an opened one."""
 _SWAP = 2
-"""Number of the flag on Linux, as on macOS."""
+"""Linux's numbers of the current folder, in place of an opened one, and of the flag."""
 
 
 @contextmanager
@@ -127,11 +137,8 @@ def _put_in_place(new: Path, target: Path) -> Path | None:
 def _swapped(one: Path, other: Path) -> bool:
     """Exchange the names of two folders at once; return False where the system cannot."""
     with suppress(AttributeError, OSError, TypeError):
-        library, names = ctypes.CDLL(None, use_errno=True), map(os.fsencode, (one, other))
-        if sys.platform == "darwin":
-            return not library.renamex_np(*names, _SWAP)
-        first, second = names
-        return not library.renameat2(_CURRENT, first, _CURRENT, second, _SWAP)
+        first, second = map(os.fsencode, (one, other))
+        return not ctypes.CDLL(None).renameat2(_CURRENT, first, _CURRENT, second, _SWAP)
     return False
 
 
@@ -197,11 +204,6 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
         The folder of the folders.
     name : str, optional
         Name of the folder that was to be replaced.
-
-    Raises
-    ------
-    OSError
-        A leftover cannot be removed.
     """
 
     def removable(other: str) -> bool:
@@ -241,3 +243,55 @@ def _held(folder: Path) -> Iterator[bool]:
         yield certainly
     finally:
         os.close(handle)
+
+
+def age_of(path: Path) -> float:
+    """Return the seconds since a file or folder was changed, by the clock of its file system.
+
+    That of this computer may be another, or may have been set since.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder, of which a link is not followed.
+
+    Returns
+    -------
+    float
+        0 if it does not exist.
+
+    Raises
+    ------
+    OSError
+        Its folder cannot be written.
+    """
+    name = leftover_of(path.name) or path.name
+    probe = path.with_name(f".{name}.{secrets.token_hex(4)}.partial")
+    try:
+        probe.touch(exist_ok=False)
+        return probe.stat().st_mtime - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path, owned: Callable[[str], bool]) -> None:
+    """Remove leftovers of killed processes from a folder: what has not changed for an hour.
+
+    What cannot be removed, such as on a disk that can only be read, is left.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; it need not exist, and what it links to is left alone.
+    owned : callable
+        Takes a name and returns whether it is that of a temporary file or folder of ours.
+    """
+    for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+        with suppress(OSError):  # also where its owner, or another process, removes it just now
+            if owned(path.name) and age_of(path) > _STALE_SECONDS:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()

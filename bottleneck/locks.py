@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from bottleneck.folders import age_of
 from bottleneck.inputs import read_regular
 
 __all__ = ["BEAT_SECONDS", "STALE_SECONDS", "Holder", "LockHeldError", "locked"]
@@ -40,17 +41,7 @@ Check = Callable[[], bool]
 
 
 class LockHeldError(Exception):
-    """Another process holds the lock.
-
-    Attributes
-    ----------
-    holder : Holder or None
-        None if the lock does not say who it is.
-    """
-
-    def __init__(self, holder: "Holder | None") -> None:
-        self.holder = holder
-        super().__init__(str(holder or "another process"))
+    """Another process holds the lock; the message is its `Holder`."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +127,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[Check]:
         handle = _create(path)
         if handle is None:
             if not wait:
-                raise LockHeldError(_read(path))
+                raise LockHeldError(_read(path) or "another process")
             time.sleep(_PAUSE)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, handle, done), daemon=True)
@@ -224,7 +215,7 @@ def _take_away_stale(path: Path) -> None:
     handle = _create(guard)
     if handle is None:
         other = _read(guard)
-        if (other and other.is_dead) or _age(guard) > STALE_SECONDS:
+        if (other and other.is_dead) or age_of(guard) > STALE_SECONDS:
             guard.unlink(missing_ok=True)
         return
     try:
@@ -237,7 +228,7 @@ def _take_away_stale(path: Path) -> None:
 
 def _has_stopped(path: Path, before: tuple[int, int, int]) -> bool:
     """Return whether a lock has not been renewed for long, nor while it is watched now."""
-    if _age(path) <= STALE_SECONDS:
+    if age_of(path) <= STALE_SECONDS:
         return False
     end = time.monotonic() + 2 * BEAT_SECONDS  # the clock may have been set
     while _identity(path) == before:
@@ -245,15 +236,3 @@ def _has_stopped(path: Path, before: tuple[int, int, int]) -> bool:
             return True
         time.sleep(_PAUSE)
     return False
-
-
-def _age(path: Path) -> float:
-    """Return the seconds since a file was changed, by the clock of its file system."""
-    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        probe.touch(exist_ok=False)
-        return probe.stat().st_mtime - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-    finally:
-        probe.unlink(missing_ok=True)

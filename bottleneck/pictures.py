@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bottleneck.errors import UsageError, import_extra
+from bottleneck.files import output_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -238,10 +239,12 @@ def _drawn(file: str | Path, title: str, width: float, height: float) -> Iterato
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title.replace("$", r"\$"), fontsize=10)
     yield figure
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.draw_without_rendering()  # makes the layout
     figure.set_layout_engine("none")  # which saving would make again, twice
-    figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.15)
+    with output_file(path) as target:
+        figure.savefig(
+            target, format=path.suffix[1:], dpi=150, bbox_inches="tight", pad_inches=0.15
+        )
 
 
 def _draw_curve(axes: "Axes", advice: "Advice") -> None:

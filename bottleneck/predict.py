@@ -12,7 +12,7 @@ import numpy as np
 
 from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
-from bottleneck.errors import WeightsError
+from bottleneck.errors import UsageError, WeightsError
 from bottleneck.features import vectors
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
@@ -92,19 +92,27 @@ def load_base(
     ------
     DataError
         The head does not record its base.
+    UsageError
+        The head was fitted on imported features.
     WeightsError
         The base is not the one that the head was fitted on.
     """
     from bottleneck.bases.frozen import FrozenBase
 
     source = known_source(head.source)
+    if source.is_imported:
+        raise UsageError(
+            f"the head was fitted on imported features of {source.model!r}, whose network is "
+            f"unknown, so it takes no image whose features are not in the cache; extract features "
+            f"with bottleneck, and fit a head on those"
+        )
     changed = {} if max_pixels is None else {"max_pixels": max_pixels}
     base = FrozenBase(
         source.model,
         [source.layer],
         weights=weights or source.weights,
         pool=source.stored_pool,
-        precision=source.precision or "auto",  # imported features do not tell
+        precision=source.precision,
         device=device,
         **source.adjustments | changed,
     )
@@ -190,7 +198,7 @@ def predict_images(
     Raises
     ------
     UsageError
-        A setting is invalid.
+        A setting is invalid; or as `load_base` raises.
     DataError, WeightsError
         As `load_base` raises.
     CacheError

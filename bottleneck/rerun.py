@@ -46,8 +46,8 @@ def features_and_settings(experiment: Experiment) -> tuple[FeatureSource, FitSet
         return replace(source, split_digests=None), FitSettings(**own)
     except ValueError as error:
         raise DataError(
-            f"experiment {experiment.number} does not say how to fit it ({error}); give the "
-            f"number of an experiment of 'bottleneck sweep'"
+            f"experiment {experiment.number} cannot be fitted again ({error}); give the number of "
+            f"one that 'bottleneck sweep' has logged"
         ) from error
 
 
@@ -138,10 +138,15 @@ def best_experiment(
     """
     fitting = [each for each in experiments if not differing(each, cache, chosen, settings)]
     found = [each for each in fitting if is_current(each, cache)]
+    if not fitting:
+        raise DataError(
+            f"none of {len(experiments)} experiments has all the given options; leave some out, "
+            f"or run 'bottleneck sweep' with them"
+        )
     if not found:
         raise DataError(
-            f"none of {len(experiments)} experiments is one of the given model, layer and "
-            f"classifier on the images that are in the cache now; run 'bottleneck sweep'"
+            f"the images in the cache have changed since all {len(fitting)} matching experiments; "
+            f"run 'bottleneck sweep' again"
         )
     if len(sets := sorted({each.settings["image_set"] for each in found})) > 1:
         raise UsageError(

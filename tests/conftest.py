@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,15 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """A way to start processes that have loaded everything already, and never computed."""
+    context = get_context("forkserver")
+    modules = ["bottleneck.finetune", "bottleneck.cli", "sklearn.linear_model", "hdf5plugin"]
+    context.set_forkserver_preload(modules)
+    return context
 
 
 @pytest.fixture(scope="session")

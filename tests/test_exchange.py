@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -315,3 +317,65 @@ def test_the_record_of_an_import_says_where_it_came_from(elsewhere):
     import_array(Cache("cache"), "rows.npy", write_table(table), model="mine")
     (file,) = Path("cache/runs").iterdir()
     assert json.loads(file.read_text())["imported_from"] == "rows.npy"
+
+
+def test_what_helps_for_imported_features_is_another_import(bottleneck, elsewhere):
+    """They have no network: no message names a command that would have to compute them."""
+    command = ("cache", "import", "rows.npy", "--table", write_table(elsewhere[1]))
+    command += ("--model", "mine")
+    assert bottleneck(*command).code == 0
+    assert bottleneck("fit-head", "--C", 1).code == 0
+    deep = bottleneck("cache", "verify", "--deep").err
+    assert "could not be recomputed: they were imported, and no network of theirs is known" in deep
+    images = sorted(map(str, Path("data").rglob("*.png")))
+    assert bottleneck("predict", *images).code == 0
+    assert bottleneck("cache", "prune", "--model", "mine", "--imported").code == 0
+    for using in (["fit-head"], ["sweep"], ["advise"], ["evaluate"], ["cache", "export", "x.h5"]):
+        told = bottleneck(*using).err
+        assert "run 'bottleneck cache import' for them" in told, using
+        assert "bottleneck extract" not in told, using
+    for using in (["predict", images[0]], ["finetune", "--unfreeze", "features"]):
+        assert "imported features of 'mine', whose network is unknown" in bottleneck(*using).err
+    assert bottleneck(*command).code == 0
+    assert bottleneck("evaluate").code == 0
+    part = next(Path("cache").glob("*/parts/*.h5"))
+    part.write_bytes(part.read_bytes()[:-9])
+    for using in (["evaluate"], ["cache", "verify"]):
+        told = bottleneck(*using).err
+        assert "or 'bottleneck cache import' for imported features" in told, using
+    Cache("cache").set_file("table").write_text("x\n")
+    assert "or 'bottleneck cache import' for imported features" in bottleneck("evaluate").err
+
+
+def test_what_a_user_names_as_output_is_written_to_and_not_replaced(bottleneck, elsewhere):
+    """A device, a pipe, and a link to a file."""
+    table = write_table(elsewhere[1])
+    assert bottleneck("cache", "import", "rows.npy", "--table", table, "--model", "m").code == 0
+    assert bottleneck("fit-head", "--C", 1).code == 0
+    commands = {
+        ".csv": ("evaluate", "--errors"),
+        ".npz": ("cache", "export"),
+        ".h5": ("cache", "export"),
+        ".jsonl": ("predict", "data", "--output"),
+        ".png": ("evaluate", "--picture"),
+    }
+    for ending, command in commands.items():
+        pipe, null, link = (f"{name}{ending}" for name in ("pipe", "null", "link"))
+        os.mkfifo(pipe)
+        Path(null).symlink_to("/dev/null")
+        Path(link).symlink_to(f"file{ending}")
+        reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+        try:
+            for file in (pipe, null, link):
+                finished = bottleneck(*command, file)
+                assert finished.code == 0, (command, finished.err)
+            received, _ = reader.communicate(timeout=10)
+        finally:
+            reader.kill()
+            reader.wait()
+        assert Path(pipe).is_fifo()
+        assert str(Path(null).readlink()) == "/dev/null"
+        assert Path(link).is_symlink()
+        content = Path(f"file{ending}").read_bytes()
+        assert len(received) == len(content) > 0, ending
+        assert received[:4] == content[:4]

@@ -12,7 +12,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,14 +31,6 @@ LAYER = "features.12.cat"
 SIZE = (64, 64)
 FINGERPRINT = "ab" * 32
 NOBODY = 65534
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """A way to start processes that have loaded torch already, and never computed."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["bottleneck.extract", "bottleneck.bases.network"])
-    return context
 
 
 def extract(folder: str, cache: str, part_bytes: int, some: slice = slice(None)) -> None:

@@ -1221,7 +1221,7 @@ def test_mismatched_heads_and_images_are_refused(started, make_images):
         default_images(head, Cache("nowhere"))
     with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
         finetune_head(head, images, cache, "heads/z", settings, weights="random:1")
-    imported = replace(head, source=replace(head.source, precision=""))
+    imported = replace(head, source=replace(head.source, weights="imported"))
     with pytest.raises(UsageError, match="imported features of 'efficientnet_lite0'"):
         finetune_head(imported, images, cache, "heads/z", settings)
     wide = replace(head, source=replace(head.source, adjustments={"keep_aspect": True}))

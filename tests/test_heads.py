@@ -359,10 +359,20 @@ def test_damaged_heads_are_refused():
     fit_rows(X, y).save("heads/b")
     metadata = read_json(Path("heads/b/head.json"))
     write_json(Path("heads/b/head.json"), metadata | {"schema": 1})
-    with pytest.raises(
-        DataError, match="of another version of this package .*; run 'bottleneck fit-head' again"
-    ):
+    with pytest.raises(DataError, match="wrote it: schema 1, expected 4.*; run 'bottleneck fit-h"):
         Head.load("heads/b")
+
+
+def test_the_head_saved_last_is_the_newest_whatever_the_clock_says():
+    """The clock is set back between two of them."""
+    X, y = problem(2, 10)
+    fit_rows(X, y, C=1.0).save("heads/first")
+    content = read_json(Path("heads/first/head.json"))
+    later = {"schema": 4, "created": "2099-01-01T00:00:00+00:00"}
+    write_json(Path("heads/first/head.json"), content | later)
+    for name in ("then", "last"):
+        fit_rows(X, y, C=1.0).save(f"heads/{name}")
+        assert find_head("heads")[0].name == name
 
 
 def test_the_newest_head_is_found():

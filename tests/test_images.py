@@ -464,7 +464,7 @@ def test_a_damaged_set_is_one_sentence(whole, damaged):
     assert ImageSet.read_csv("data.csv").items == items
     Path("data.csv").write_text(Path("data.csv").read_text().replace(whole, damaged))
     with pytest.raises(
-        DataError, match=r"^the image set 'data.csv' .*; run 'bottleneck extract' again$"
+        DataError, match=r"^the image set 'data.csv' .*; run 'bottleneck extract' again, or"
     ):
         ImageSet.read_csv("data.csv")
 

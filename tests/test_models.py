@@ -57,7 +57,7 @@ def test_images_too_thin_to_crop_are_rejected_by_name(make_images):
     base = FrozenBase("squeezenet1_1", ["features.3"], weights="random")
     (rejected,) = extract_features(images, base, Cache("cache")).rejected
     assert rejected.path == "data/cat/thin.png"
-    assert "too thin to keep their proportions" in rejected.reason
+    assert "too thin to keep its proportions" in rejected.reason
     squashing = FrozenBase("squeezenet1_1", ["features.3"], weights="random", squash=True)
     assert not extract_features(images, squashing, Cache("cache")).rejected
 

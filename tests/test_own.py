@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import h5py
@@ -154,6 +154,7 @@ def test_foreign_files_are_named(bottleneck):
         "savings",
         "wandb-0123456789ab",
         ".pruned-plums",
+        f".pruned-{NAME}-01234567",
         ".bottleneck-forecast-mine",
     }
     runs = {"events", "experiment.json", "20260101T000000000000-abcd.json"}
@@ -192,6 +193,29 @@ def test_links_are_removed_and_never_followed(tmp_path):
     prune(cache, find_prunable(cache, older_than=OLD))
     assert not list(cache.root.iterdir())
     assert content_of(tmp_path / "disk") == whole
+
+
+def test_what_is_told_of_pruned_links_is_what_was_done(tmp_path, bottleneck):
+    """Of a linked bank, and of a bank with one linked part, which frees less than it shows."""
+    elsewhere = make_bank(tmp_path / "disk")
+    own = make_bank(Path("cache"))
+    size = own.size // 2
+    linked = own.part_files()[0]
+    linked.rename(tmp_path / "part.h5")
+    linked.symlink_to(tmp_path / "part.h5")
+    Path("cache/n-abababababab").symlink_to(elsewhere.path)
+    for options, done in ((["--dry-run"], "would be"), ([], "were")):
+        pruned = bottleneck("cache", "prune", "--older-than", "0h", "--json", *options)
+        assert {each["bank"]: each["bytes"] for each in json.loads(pruned.out)} == {
+            own.name: size,
+            "n-abababababab": 0,
+        }
+        assert f"{size / 1e6:.1f} MB {done} removed" in pruned.err
+        assert f"files of {own.name}, n-abababababab are elsewhere" in pruned.err
+        assert f"only links to them {done} removed" in pruned.err
+    assert not Cache("cache").bank_folders()
+    assert (tmp_path / "part.h5").exists()
+    assert len(elsewhere.known("a")) == 6
 
 
 def test_damage_behind_a_link_is_reported_and_stays(tmp_path):
@@ -277,6 +301,10 @@ def test_the_oldest_extractions_are_pruned_whatever_the_clock_says(tmp_path):
         age(bank.path)
         cache.record_run(replace(run_record(layers=[layer_record(bank.name)]), time=time))
     assert [each.model for each in find_prunable(cache, keep_bytes=bank.size)] == ["first"]
+    first = datetime.fromisoformat("2026-06-01T00:00:00+00:00")
+    later = datetime.now(UTC) - first - timedelta(minutes=1)
+    assert find_prunable(cache, older_than=later + timedelta(minutes=2)) == []
+    assert len(find_prunable(cache, older_than=later)) == 2
 
 
 def test_a_bank_with_a_damaged_record_is_still_ours(tmp_path):

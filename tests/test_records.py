@@ -358,7 +358,7 @@ def test_the_schema_is_checked(name):
         assert kind.read() == []  # another version's is no damage
         assert not verify_cache(Cache("cache")).damage
     else:
-        assert "of another version of this package (schema 99" in refusal(kind, path)
+        assert "(another version of this package wrote it: schema 99" in refusal(kind, path)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -66,7 +66,7 @@ def test_options_narrow_the_choice(bottleneck, options, among):
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (["--best", "--clf", "ridge"], 1, "none of 7 experiments is one of the given"),
+        (["--best", "--clf", "ridge"], 1, "none of 7 experiments has all the given options"),
         (["--experiment", 99], 2, "no experiment 99 in"),
         (["--experiment", 1, "--clf", "ridge"], 2, "experiment 1 has another --clf; leave --clf"),
         (["--experiment", 1, "--layer", "logits"], 2, "experiment 1 has another --layer"),
@@ -88,7 +88,8 @@ def test_experiments_on_earlier_images_are_not_fitted(bottleneck, make_images):
     finished = bottleneck("fit-head", "--experiment", 1)
     assert finished.code == 1
     assert "the image set of experiment 1 has changed" in finished.err
-    assert "run 'bottleneck sweep'" in bottleneck("fit-head", "--best").err
+    told = "have changed since all 7 matching experiments; run 'bottleneck sweep' again"
+    assert told in bottleneck("fit-head", "--best").err
 
 
 def test_c_is_chosen_for_auto(bottleneck, faces_cache):

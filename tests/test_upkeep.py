@@ -4,10 +4,9 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -429,32 +428,27 @@ def test_compaction_changes_the_compression(tmp_path):
     assert holds(bank, range(20))
 
 
-COMPACT = """
-import sys
-from pathlib import Path
-from bottleneck.cache import Bank, compact_bank, writer
-writer.PART_BYTES = 3000
-while True:
-    print("again", flush=True)
-    compact_bank(Bank(Path(sys.argv[1])))
-"""
+def compact_for_ever(folder: Path, begun) -> None:
+    """Compact a bank again and again; runs in a process of its own."""
+    writer.PART_BYTES = 3000
+    begun.set()
+    while True:
+        compact_bank(Bank(folder))
 
 
-def test_a_killed_compaction_loses_nothing(tmp_path, full):
+def test_a_killed_compaction_loses_nothing(tmp_path, full, processes):
     """A kill at any moment; the next compaction completes it."""
     bank = make_bank(tmp_path)
-    command = [sys.executable, "-c", COMPACT, str(bank.path)]
     for number in range(40 if full else 6):
         for start in range(0, 200, 5):
             fill(bank, range(start, start + 7))
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        process.stdout.readline()
-        try:
-            process.wait(0.002 * number)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        begun = processes.Event()
+        process = processes.Process(target=compact_for_ever, args=(bank.path, begun))
+        process.start()
+        begun.wait()
+        time.sleep(0.002 * number)
+        process.kill()
+        process.join()
         assert holds(Bank(bank.path), range(202))
     assert not verify_cache(Cache(tmp_path)).damage
     compact_bank(bank)
@@ -564,12 +558,11 @@ def test_undamaged_files_are_left_in_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.ci
-def test_a_verification_beside_compactions(tmp_path):
+def test_a_verification_beside_compactions(tmp_path, processes):
     """Parts that vanish meanwhile are no damage."""
     bank = make_bank(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMPACT, str(bank.path)], stdout=subprocess.DEVNULL
-    )
+    process = processes.Process(target=compact_for_ever, args=(bank.path, processes.Event()))
+    process.start()
     try:
         for start in range(0, 300, 3):
             fill(bank, range(start, start + 4))
@@ -577,7 +570,7 @@ def test_a_verification_beside_compactions(tmp_path):
                 assert not verify_cache(Cache(tmp_path)).damage
     finally:
         process.kill()
-        process.wait()
+        process.join()
     assert holds(bank, range(301))
 
 
@@ -658,12 +651,3 @@ def test_pruning_by_model_layer_age_and_size(tmp_path):
     prune(cache, find_prunable(cache, layer="a"))
     assert cache.banks() == ()
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
-
-
-def test_leftovers_of_a_killed_pruning_are_removed(tmp_path):
-    left = tmp_path / ".pruned-m-abababababab-12345678"
-    (left / "parts").mkdir(parents=True)
-    os.utime(left, (0, 0))
-    assert Cache(tmp_path).bank_folders() == ()
-    prune(Cache(tmp_path), [])
-    assert not left.exists()

@@ -194,8 +194,8 @@ class Transform(TransformFacts):
         box = self.resize[0] * self.resize[1]
         if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
             raise BadImageError(
-                f"{width} x {height} pixels are too thin to keep their proportions: they would "
-                f"be resized to {size[1]} x {size[0]}; use `squash` in place of "
+                f"an image of {width} x {height} pixels is too thin to keep its proportions: it "
+                f"would be resized to {size[1]} x {size[0]}; use `squash` in place of "
                 f"{'`keep_aspect`' if self.keep_aspect else '`squash=False`'}"
             )
         return size

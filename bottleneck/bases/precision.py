@@ -95,8 +95,9 @@ def device_names(wanted: "str | torch.device") -> tuple[str, ...]:
     indexed = dict.fromkeys("cuda:0" if name == "cuda" else name for name in names)
     for name in indexed:
         if int(name.removeprefix("cuda:")) >= gpus:
-            here = f"there are {gpus} here" if gpus else "PyTorch finds none here"
-            raise UsageError(f"no GPU {name!r}: {here}; give `device=auto`")
+            raise UsageError(
+                f"no GPU {name!r}: PyTorch finds {gpus or 'none'} here; give `device=auto`"
+            )
     return tuple(indexed)
 
 

@@ -89,7 +89,7 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
         where = "lies above" if not above else "has nothing to train between itself and"
         raise UsageError(
             f"layer {unfreeze!r} of {network.name} {where} the head's layer "
-            f"{network.alias(layer) or layer!r}; name an earlier one with `unfreeze`: "
+            f"{network.alias(layer) or layer!r}; give an earlier one with `unfreeze`: "
             f"'bottleneck layers {network.name}' lists them in order"
         )
     top = min(trained.values())

@@ -5,6 +5,7 @@ The layout is described in ``cache/README.md``.
 
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
+from bottleneck.cache.hdf5 import dataset_of, open_hdf5
 from bottleneck.cache.layout import (
     COMPRESSIONS,
     Dataset,
@@ -12,7 +13,6 @@ from bottleneck.cache.layout import (
     hdf5_pieces,
     part_size,
 )
-from bottleneck.cache.plain import dataset_of, open_hdf5
 from bottleneck.cache.pruning import find_prunable, prune
 from bottleneck.cache.upkeep import compact_bank, drop_layer
 from bottleneck.cache.verify import Damage, Verification, set_aside, verify_cache

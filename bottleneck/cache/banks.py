@@ -12,12 +12,14 @@ from typing import TypeVar
 import numpy as np
 
 from bottleneck.cache import writer as writers
+from bottleneck.cache.hdf5 import errors_of
 from bottleneck.cache.own import INFO_LOCK, is_partial, open_part
-from bottleneck.cache.parts import Part, RowIndex, as_slice, errors_of, keys_of, part_files
+from bottleneck.cache.parts import Part, RowIndex, as_slice, keys_of, part_files
 from bottleneck.cache.view_file import shows, view_file_content
 from bottleneck.cache.writer import PartWriter, digest_rows
 from bottleneck.errors import CacheError, UsageError
-from bottleneck.files import atomic_write, remove_stale
+from bottleneck.files import atomic_write
+from bottleneck.folders import remove_stale
 from bottleneck.locks import locked
 from bottleneck.records import BankRecord, read_record, write_record
 
@@ -46,6 +48,8 @@ class Bank:
     ----------
     path : Path
         ``cache/<model>-<first 12 of the fingerprint>/``.
+    made_by : str
+        The command that stores rows which are missing.
 
     Attributes
     ----------
@@ -57,8 +61,8 @@ class Bank:
         ``features.h5``.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.name = path, path.name
+    def __init__(self, path: Path, made_by: str = "bottleneck extract") -> None:
+        self.path, self.name, self.made_by = path, path.name, made_by
         self.info_file, self.view_file = path / "bank.json", path / "features.h5"
         self._seen: dict[Path, Part] = {}
         self._indexes: dict[str, RowIndex] = {}
@@ -87,8 +91,7 @@ class Bank:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         with self._info_locked():
             info = self.info if self.exists else replace(record, created=created)
-            layers = info.layers | record.layers
-            write_record(self.info_file, replace(info, layers=layers))
+            write_record(self.info_file, replace(info, layers=info.layers | record.layers))
 
     def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
         """Compare the reference features of a layer with those computed now.
@@ -118,8 +121,8 @@ class Bank:
         """Remove a layer from ``bank.json``."""
         with self._info_locked():
             info = self.info
-            layers = {name: each for name, each in info.layers.items() if name != layer}
-            write_record(self.info_file, replace(info, layers=layers))
+            info.layers.pop(layer, None)
+            write_record(self.info_file, info)
 
     @contextmanager
     def _info_locked(self) -> Iterator[None]:
@@ -249,7 +252,7 @@ class Bank:
             A row is not in the bank, or a part is damaged.
         """
         wanted = keys_of(digest_rows(digests), view)
-        self.index(layer).rows_of(wanted, self.name)  # of all images, not of the first block alone
+        self.index(layer).rows_of(wanted, self.name, self.made_by)  # not only of the first block
         spare = memory - 2 * wanted.nbytes - self.index(layer).nbytes - _STREAM_OVERHEAD
         done, count = 0, 1
         while done < len(wanted):
@@ -263,7 +266,7 @@ class Bank:
         if not len(wanted):
             raise UsageError(f"no images were requested; give at least one digest of {self.name}")
         index = self.index(layer)
-        numbers = index.rows_of(wanted, self.name)
+        numbers = index.rows_of(wanted, self.name, self.made_by)
         order = np.argsort(numbers, kind="stable")
         result: np.ndarray | None = None
         for part, rows, among in index.by_part(numbers[order]):

@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from bottleneck.cache.banks import Bank
-from bottleneck.cache.own import is_bank, is_leftover, is_run
-from bottleneck.cache.parts import errors_of
+from bottleneck.cache.hdf5 import errors_of
+from bottleneck.cache.own import is_bank, is_run
 from bottleneck.errors import (
     CacheError,
     DamagedError,
@@ -90,8 +90,9 @@ class Cache:
         tuple of Bank
             One or two banks.
         """
-        plain = self.bank(source.model, source.fingerprint)
-        return (plain, self.named(source.view_bank)) if source.view_bank else (plain,)
+        plain = self.bank(source.model, source.fingerprint).path
+        views = [self.root / source.view_bank] if source.view_bank else []
+        return tuple(Bank(path, source.made_by) for path in (plain, *views))
 
     def banks(self) -> tuple[Bank, ...]:
         """Return all banks, by name."""
@@ -107,7 +108,7 @@ class Cache:
         These are folders with ``bank.json`` or ``parts`` that are no banks, and all in ``runs/``
         that is no record.
         """
-        folders = [path for path in self._folders() if not is_bank(path) and not is_leftover(path)]
+        folders = [path for path in self._folders() if not is_bank(path)]
         alike = [each for each in folders if any((each / name).exists() for name in _OF_BANKS)]
         runs = self.root / "runs"
         files = [path for path in _listed(runs) if not is_run(path) and not leftover_of(path.name)]

@@ -10,8 +10,7 @@ import h5py
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from bottleneck.cache.plain import dataset_of
-from bottleneck.cache.sparse import SparseFile
+from bottleneck.cache.hdf5 import SparseFile, dataset_of
 from bottleneck.errors import UsageError, import_extra
 
 __all__ = [

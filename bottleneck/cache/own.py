@@ -14,7 +14,6 @@ __all__ = [
     "INFO_LOCK",
     "PARTS_LOCK",
     "is_bank",
-    "is_leftover",
     "is_linked",
     "is_part",
     "is_partial",
@@ -24,8 +23,6 @@ __all__ = [
 ]
 
 _BANK_NAME = re.compile(r".*-([0-9a-f]{12})", re.DOTALL)
-_LEFTOVER_NAME = re.compile(r"\.pruned-.*-[0-9a-f]{12}-[0-9a-f]{8}", re.DOTALL)
-"""Of a bank that an earlier version was removing when it was killed."""
 _RUN_NAME = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{4}\.json")
 _INFO = "bank.json"
 INFO_LOCK, PARTS_LOCK = ".bank.json.held", ".compact.held"
@@ -58,21 +55,6 @@ def is_bank(folder: Path) -> bool:
         return False
     described = _bears(folder / _INFO, f'"fingerprint": "{named[1]}')
     return described or any(map(is_part, part_files(folder / "parts")))
-
-
-def is_leftover(folder: Path) -> bool:
-    """Return whether a folder is a bank that an earlier version was removing when it was killed.
-
-    Parameters
-    ----------
-    folder : Path
-        A path in a cache folder.
-
-    Returns
-    -------
-    bool
-    """
-    return bool(_LEFTOVER_NAME.fullmatch(folder.name)) and folder.is_dir()
 
 
 def is_run(path: Path) -> bool:

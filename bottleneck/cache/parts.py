@@ -11,18 +11,12 @@ from typing import Self
 import numpy as np
 from xxhash import xxh3_64
 
+from bottleneck.cache.hdf5 import dataset_of, errors_of, open_hdf5
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
-from bottleneck.cache.plain import dataset_of, open_hdf5
-from bottleneck.errors import (
-    BottleneckError,
-    CacheError,
-    DamagedError,
-    first_line,
-    is_out_of_memory,
-)
+from bottleneck.errors import STORE_AGAIN, CacheError, DamagedError
 from bottleneck.inputs import open_regular
 
-__all__ = ["PART_NAME", "Part", "RowIndex", "as_slice", "errors_of", "keys_of", "part_files"]
+__all__ = ["PART_NAME", "Part", "RowIndex", "as_slice", "keys_of", "part_files"]
 
 _KEY_BYTES = 32 + 2
 """Bytes of a key, which is a digest and a view number."""
@@ -75,8 +69,8 @@ class Part:
             if schema != SCHEMA:
                 raise CacheError(
                     f"{str(path)!r} has schema {schema}, expected {SCHEMA}: another version of "
-                    f"this package wrote it; use another `cache`, or remove the bank and run "
-                    f"'bottleneck extract' again"
+                    f"this package wrote it; use another `cache`, or remove the bank and "
+                    f"{STORE_AGAIN}"
                 )
             fingerprint = file.attrs["fingerprint"].decode()
             if not fingerprint.startswith(own):
@@ -236,7 +230,7 @@ class RowIndex:
         places[other] = np.minimum(np.searchsorted(self.keys, keys[other]), last)
         return np.where(self.keys[places] == keys, self.first[places], -1)
 
-    def rows_of(self, keys: np.ndarray, bank: str) -> np.ndarray:
+    def rows_of(self, keys: np.ndarray, bank: str, made_by: str) -> np.ndarray:
         """Return the row number of each key; `CacheError` if the bank lacks rows of any image."""
         numbers = self.find(keys)
         if (numbers < 0).any():
@@ -244,7 +238,7 @@ class RowIndex:
             lacking, wanted = (len(np.unique(own, axis=0)) for own in (images[numbers < 0], images))
             raise CacheError(
                 f"{lacking} of {wanted} different images have no features of layer "
-                f"{self._layer!r} in bank {bank}; run 'bottleneck extract' for them"
+                f"{self._layer!r} in bank {bank}; run {made_by!r} for them"
             )
         return numbers
 
@@ -316,35 +310,3 @@ def part_files(folder: Path) -> list[Path]:
     named = [path for path in folder.glob("*.h5") if PART_NAME.fullmatch(path.name)]
     found = [path for path in named if path.is_file()]
     return sorted(found, key=lambda path: (len(path.name), path.name))  # of six digits or more
-
-
-@contextmanager
-def errors_of(path: Path) -> Iterator[None]:
-    """Turn errors of HDF5 and the system into one sentence, except that a file is missing.
-
-    Parameters
-    ----------
-    path : Path
-
-    Raises
-    ------
-    DamagedError, CacheError
-        The file is damaged, or cannot be read or written.
-    """
-    try:
-        yield
-    except (BottleneckError, FileNotFoundError):
-        raise
-    except OSError as error:
-        if error.errno is None:  # HDF5's own
-            if not path.exists():  # removed between HDF5's first and second look
-                raise FileNotFoundError(str(path)) from error
-            raise DamagedError(path, str(error)) from error
-        raise CacheError(
-            f"{str(path)!r} cannot be read or written ({error.strerror}); check free disk space "
-            f"and permissions, then run the command again: what was already stored is kept"
-        ) from error
-    except Exception as error:  # damaged bytes make HDF5 raise whatever it meets
-        if is_out_of_memory(error):
-            raise
-        raise DamagedError(path, first_line(error)) from error

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
@@ -10,8 +10,8 @@ from pathlib import Path
 from bottleneck.arguments import find_layers
 from bottleneck.cache.banks import Bank
 from bottleneck.cache.folder import Cache
-from bottleneck.cache.own import is_leftover, own_files
-from bottleneck.cache.parts import errors_of
+from bottleneck.cache.hdf5 import errors_of
+from bottleneck.cache.own import own_files
 from bottleneck.cache.upkeep import alone, drop_layer
 from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean, some_of
 from bottleneck.records import IMPORTED, Extraction
@@ -34,11 +34,13 @@ class Prunable:
         The layer's own name, and the one to show; None if the bank cannot be read and can only be
         removed as a whole.
     bytes : int
-        Size on disk.
+        Size on disk, without what is elsewhere, behind a link, and stays there.
     last_extracted : str
         Time at which an extraction last computed, reused or stored them, in ISO format.
     imported : bool
         Whether they were imported from an array, and so cannot be computed again.
+    linked : bool
+        Whether some of their files are elsewhere, so that only links to them are removed.
     aliases : list of str
         All names of the layer besides its own.
     """
@@ -50,6 +52,7 @@ class Prunable:
     bytes: int
     last_extracted: str
     imported: bool = False
+    linked: bool = False
     aliases: Sequence[str] = ()
 
     def is_named(self, layer: str) -> bool:
@@ -98,9 +101,13 @@ def find_prunable(
             "no condition for what to remove; give `model`, `layer`, `older_than` or "
             "`keep_bytes`; with `dry_run`, nothing is removed, only listed"
         )
-    runs = cache.runs(damaged_too=False)
-    banks = cache.bank_folders()
-    found = _named([each for bank in banks for each in _layers(bank, runs)], model, layer)
+    banks, runs = cache.bank_folders(), cache.runs(damaged_too=False)
+    last = _last_extracted(runs)
+    imported_banks = {name for run in runs if run.is_imported for name, _ in _keys(run)}
+    everything = [
+        each for bank in banks for each in _layers(bank, last, imported=bank.name in imported_banks)
+    ]
+    found = _named(everything, model, layer)
     kept = [] if imported else [each for each in found if each.imported]
     if kept == found and kept and (model or layer):
         raise UsageError(
@@ -113,11 +120,8 @@ def find_prunable(
         found = [each for each in found if datetime.fromisoformat(each.last_extracted) <= limit]
     if keep_bytes is None:
         return found
-    linked = {bank.name for bank in banks if bank.is_linked}  # their removal frees nothing here
-    order = _order(runs)
-    found = [each for each in found if each.bank not in linked]
-    found.sort(key=lambda each: max(each.last_extracted, order.get((each.bank, each.layer), "")))
-    excess = sum(bank.size for bank in banks if bank.name not in linked) - keep_bytes
+    found = sorted((each for each in found if each.bytes), key=lambda each: each.last_extracted)
+    excess = sum(sum(_sizes(bank).values()) for bank in banks) - keep_bytes
     gone = accumulate((each.bytes for each in found), initial=0)
     return [each for each, before in zip(found, gone, strict=False) if before < excess]
 
@@ -140,7 +144,7 @@ def _named(everything: list[Prunable], model: str | None, layer: str | None) -> 
     return found
 
 
-def _order(runs: Sequence[Extraction]) -> dict[_Key, str]:
+def _last_extracted(runs: Sequence[Extraction]) -> dict[_Key, str]:
     """Return for each bank and layer when it was last extracted, by a clock that never goes back.
 
     Records are in their order, whatever the computer's clock said.
@@ -180,9 +184,6 @@ def prune(cache: Cache, chosen: Sequence[Prunable]) -> list[Path]:
         elsewhere, behind a link.
     """
     left: list[Path] = []
-    if cache.root.is_dir():
-        for path in filter(is_leftover, cache.root.iterdir()):
-            left += _remove(path)
     for name in dict.fromkeys(each.bank for each in chosen):
         bank = cache.named(name)
         layers = {each.layer for each in chosen if each.bank == name}
@@ -224,39 +225,57 @@ def _layers_of(bank: Bank) -> set[str]:
     return set(described).union(*(part.layers for part in bank.parts()))
 
 
-def _layers(bank: Bank, runs: Sequence[Extraction]) -> list[Prunable]:
+def _sizes(bank: Bank) -> dict[Path, int]:
+    """Return the files of a bank's parts, with the bytes that their removal frees.
+
+    These are none for a link, and for what is behind one.
+    """
+    found = {}
+    for path in bank.part_files():
+        with suppress(FileNotFoundError):  # another process has just replaced it
+            found[path] = 0 if bank.is_linked or path.is_symlink() else path.stat().st_size
+    return found
+
+
+def _layers(bank: Bank, last: Mapping[_Key, str], *, imported: bool) -> list[Prunable]:
     """Return a bank's layers and their last extractions; the whole bank if it is unreadable."""
-    files = [path for path in bank.part_files() or [bank.path] if path.exists()]
-    written = datetime.fromtimestamp(max(path.stat().st_mtime for path in files), UTC).isoformat()
-    own = [run for run in runs if any(key[0] == bank.name for key in _keys(run))]
-    model, imported = bank.name.rpartition("-")[0], any(run.weights == IMPORTED for run in own)
-    extracted: Mapping[_Key, str] = {
-        key: run.time for run in sorted(own, key=lambda run: run.time) for key in _keys(run)
-    }
+    sizes, written = _sizes(bank), 0.0
+    for path in sizes or [bank.path]:
+        with suppress(FileNotFoundError):
+            written = max(written, path.stat().st_mtime)
+    whole = Prunable(
+        bank=bank.name,
+        model=bank.name.rpartition("-")[0],
+        layer=None,
+        alias=None,
+        bytes=sum(sizes.values()),
+        last_extracted=datetime.fromtimestamp(written, UTC).isoformat(),
+        imported=imported,
+        linked=bank.is_linked or any(path.is_symlink() for path in sizes),
+    )
     try:
         info = bank.info if bank.exists else None
         described = info.layers if info else {}
         return [
-            Prunable(
-                bank=bank.name,
-                model=info.model if info else model,
+            replace(
+                whole,
+                model=info.model if info else whole.model,
                 layer=name,
                 alias=(described[name].typed or described[name].alias)
                 if name in described
                 else None,
                 bytes=round(
                     sum(
-                        part.path.stat().st_size * part.layers[name].width / part.width
+                        sizes.get(part.path, 0) * part.layers[name].width / part.width
                         for part in bank.parts()
                         if name in part.layers
                     )
                 ),
-                last_extracted=max(extracted.get((bank.name, name), ""), written),
+                last_extracted=max(last.get((bank.name, name), ""), whole.last_extracted),
                 imported=imported or bool(info and info.weights_name == IMPORTED),
                 aliases=described[name].names if name in described else (),
             )
             for name in sorted(_layers_of(bank))
         ]
     except CacheError:
-        size = sum(path.stat().st_size for path in files if path.is_file())
-        return [Prunable(bank.name, model, None, None, size, written, imported)]
+        return [whole]

@@ -143,9 +143,8 @@ def alone(bank: Bank) -> Iterator[Check]:
     """
     if bank.is_linked:
         raise CacheError(
-            f"bank {bank.name} is a link to {str(bank.path.resolve())!r}, or its parts are, and "
-            f"nothing is removed behind a link; run the command on the cache folder that the bank "
-            f"itself is in"
+            f"the parts of bank {bank.name} are in {str((bank.path / 'parts').resolve())!r}, and "
+            f"nothing is removed behind a link; run the command on the cache folder there"
         )
     try:
         with locked(bank.path / PARTS_LOCK, wait=False) as held:
@@ -157,7 +156,7 @@ def alone(bank: Bank) -> Iterator[Check]:
         ) from None
     except FileNotFoundError as error:
         raise CacheError(
-            f"{error.filename or 'a part'} disappeared while bank {bank.name} was being compacted; "
+            f"{error.filename or 'a part'} disappeared while bank {bank.name} was being changed; "
             f"run the command again"
         ) from error
     except OSError as error:
@@ -199,8 +198,8 @@ def _replace(bank: Bank, parts: _Rows, layers: Collection[str], compress: str, h
     bank.rebuild_view_file(without=old)
     if not held():
         raise CacheError(
-            f"another process has begun to replace parts of bank {bank.name}, as this one stood "
-            f"still; nothing was lost: run the command again when it is done"
+            f"this process was stopped for so long that another one has begun to replace parts of "
+            f"bank {bank.name}; nothing was lost: run the command again when the other one is done"
         )
     for path in old:
         path.unlink(missing_ok=True)

@@ -19,7 +19,8 @@ from bottleneck.errors import (
     first_line,
     is_out_of_memory,
 )
-from bottleneck.files import move, remove_stale, sha256_of, write_json
+from bottleneck.files import move, sha256_of, write_json
+from bottleneck.folders import remove_stale
 from bottleneck.records import Extraction, read_record
 
 __all__ = ["BankCheck", "Damage", "Verification", "set_aside", "verify_cache"]
@@ -135,8 +136,7 @@ def verify_cache(
                 size += path.stat().st_size
             done += 1
             report("verify", done, total)
-        # Where nothing can be written, nothing is mended; who replaces parts rebuilds the file.
-        with suppress(CacheError, PermissionError, FileNotFoundError):
+        with suppress(OSError):  # nothing can be written, or another process replaces parts
             if not bank.is_linked:
                 for folder in (bank.path, bank.path / "parts"):
                     remove_stale(folder, is_partial)
@@ -195,7 +195,8 @@ def set_aside(cache: Cache, path: Path, reason: str) -> Damage:
     """
     place = cache.root / "quarantine" / path.relative_to(cache.root)
     if is_linked(cache.root, path) or is_linked(cache.root, place):
-        return Damage(str(path), None, f"{reason}; nothing is moved from or to behind a link")
+        told = f"{reason}; not moved, because it or the quarantine is behind a link"
+        return Damage(str(path), None, told)
     if os.path.lexists(place):
         place = place.with_name(f"{place.stem}-{secrets.token_hex(2)}{place.suffix}")
     now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,8 +11,9 @@ import numpy as np
 from xxhash import xxh3_64
 
 from bottleneck.cache import layout
+from bottleneck.cache.hdf5 import errors_of
 from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
-from bottleneck.cache.parts import errors_of, part_files
+from bottleneck.cache.parts import part_files
 from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
 from bottleneck.files import atomic_write, signals_held
 

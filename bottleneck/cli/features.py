@@ -1,6 +1,5 @@
 """The commands on features: extract, layers, models, augment-preview."""
 
-import io
 import sys
 from dataclasses import replace
 from math import prod
@@ -156,13 +155,13 @@ def augment_preview(
     with loading():
         from bottleneck.augment import find_policy
         from bottleneck.extract import draw_views
-        from bottleneck.files import atomic_write
+        from bottleneck.files import output_file
 
     policy = find_policy(augment)
-    content = io.BytesIO()
     count = images or min(max(_FEWEST_DRAWN, len(found.classes)), _MOST_DRAWN)
-    draw_views(found, augment, views=views, count=count).save(content, "PNG")
-    atomic_write(output, content.getvalue())
+    picture = draw_views(found, augment, views=views, count=count)
+    with output_file(output) as file:
+        picture.save(file, "PNG")
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
     show(drawn, lambda: print(f"{views} views by {policy.name!r} drawn to {output}"))
 

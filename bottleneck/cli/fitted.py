@@ -28,7 +28,7 @@ from bottleneck.cli.output import (
 from bottleneck.cli.streams import harmless
 from bottleneck.cli.tables import draw_matrix
 from bottleneck.errors import UsageError, some_of
-from bottleneck.files import atomic_write
+from bottleneck.files import output_file
 from bottleneck.settings import EvaluateSettings, LayerSettings
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _write_errors(file: Path, found: "Sequence[Misclassified]", *, safe: bool) -
     table.writerow(field.name for field in fields(Misclassified))
     rows = (vars(each).values() for each in found)
     table.writerows(map(harmless, row) if safe else row for row in rows)
-    atomic_write(file, text.getvalue())
+    with output_file(file) as content:
+        content.write(text.getvalue().encode())
     note(f"{len(found)} misclassified images written to {file}")
 
 

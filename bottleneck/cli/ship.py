@@ -118,9 +118,9 @@ def _printed_to(file: Path | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    from bottleneck.files import atomic_file
+    from bottleneck.files import output_file
 
-    with atomic_file(file) as content:
+    with output_file(file) as content:
         text = TextIOWrapper(content, encoding="utf-8", newline="")
         try:
             with redirect_stdout(text):

@@ -12,13 +12,14 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, note, print_table, progress_shown, show, wanted
-from bottleneck.errors import CacheError, PathMissingError, UsageError, some_of
+from bottleneck.errors import STORE_AGAIN, CacheError, PathMissingError, UsageError, some_of
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
 from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
 
 if TYPE_CHECKING:
     from bottleneck.cache import Bank
+    from bottleneck.cache.pruning import Prunable
     from bottleneck.exchange import Exchange
     from bottleneck.extract import Recheck
 
@@ -80,7 +81,7 @@ def cache_verify(
 ) -> None:
     """Verify every byte of the cache; damaged files are moved to CACHE/quarantine.
 
-    Exits with 1 if anything was damaged: run extract again to recompute it.
+    Exits with 1 if anything was damaged: run extract or import again to restore it.
     """
     from bottleneck.cache import verify_cache
 
@@ -101,7 +102,7 @@ def cache_verify(
         note(f"damaged: {each.path} ({each.reason}), {place}")
     if damaged:
         if any(each.moved_to for each in damaged):
-            note("run extract (or import) again to recompute what was moved")
+            note(f"to restore what was moved, {STORE_AGAIN}")
         sys.exit(1)
 
 
@@ -173,9 +174,8 @@ def cache_prune(
     rows = [asdict(each) for each in chosen]
     if not wanted("json"):
         rows = [row | {"layer": row["alias"] or row["layer"]} for row in rows]
-    print_table(rows, spare=("alias", "aliases", "model"))
-    total = sum(each.bytes for each in chosen) / 1e6
-    note(f"{total:.1f} MB {'would be' if dry_run else 'were'} removed")
+    print_table(rows, spare=("alias", "aliases", "model", "linked"))
+    _note_removed(chosen, "would be removed" if dry_run else "were removed")
     if kept:
         note(
             f"note: {', '.join(kept)} were kept, as imported features cannot be computed again; "
@@ -235,6 +235,13 @@ def _existing(cache: Path) -> "bottleneck.Cache":
     if not cache.is_dir():
         raise PathMissingError(f"no cache folder {str(cache)!r}; name it with --cache")
     return bottleneck.Cache(cache)
+
+
+def _note_removed(chosen: "Iterable[Prunable]", done: str) -> None:
+    """Tell how many bytes were removed, and where only links were."""
+    note(f"{sum(each.bytes for each in chosen) / 1e6:.1f} MB {done}")
+    if links := dict.fromkeys(each.bank for each in chosen if each.linked):
+        note(f"note: files of {', '.join(links)} are elsewhere; only links to them {done}")
 
 
 def _note_strangers(paths: Iterable[str]) -> None:

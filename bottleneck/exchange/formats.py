@@ -17,7 +17,7 @@ import numpy as np
 from bottleneck.cache import Cache, Dataset, dataset_of, hdf5_pieces, open_hdf5
 from bottleneck.errors import CacheError, DataError, UsageError, first_line, reworded
 from bottleneck.features import vectors
-from bottleneck.files import atomic_file
+from bottleneck.files import output_file
 from bottleneck.images import ImageSet, read_saved
 from bottleneck.inputs import check_regular
 from bottleneck.records import ExportRecord, FeatureSource, parse_record
@@ -139,15 +139,14 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
         memory=_BLOCK_BYTES,
         convert=None if selection.pool == selection.stored_pool else partial(vectors, selection),
     )
-    info = bank.info
+    first, info = next(rows()), bank.info
     described = replace(info, layers={selection.layer: info.layers[selection.layer]})
     record = ExportRecord(format=2, selection=selection, bank=described)
     provenance = json.dumps(record.as_dict())
     facts = {"provenance": provenance, "sha256": _seal(rows(), texts, provenance)}
-    first = next(rows())
     features = Dataset((len(items), *first.shape[1:]), first.dtype, rows())
     try:
-        with atomic_file(target) as stream:
+        with output_file(target) as stream:
             write(stream, features, texts, facts)
     except CacheError:
         raise
@@ -294,7 +293,7 @@ def check_array(file: IO[bytes], size: int) -> None:
     if dtype.hasobject:
         raise ValueError("it holds Python objects, expected numbers")
     if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize > size - file.tell():
-        raise ValueError(f"its header tells of the shape {shape}, which is more than it holds")
+        raise ValueError(f"its header claims the shape {shape}, more than the file holds")
 
 
 def slices_of(rows: np.ndarray) -> Iterator[slice]:

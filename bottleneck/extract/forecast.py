@@ -20,7 +20,8 @@ from bottleneck.extract.compute import Progress
 from bottleneck.extract.plan import Task, plan_extraction
 from bottleneck.extract.run import stored_batches
 from bottleneck.extract.store import Target, find_targets
-from bottleneck.files import atomic_write, remove_stale
+from bottleneck.files import atomic_write
+from bottleneck.folders import remove_stale
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
 

@@ -143,7 +143,7 @@ class _Sample:
             "model": run.model,
             "weights": run.weights,
             "pool": next((each.pool for each in run.layers if each.pool != "none"), "none"),
-            "precision": run.precision or "auto",  # imported features do not tell
+            "precision": run.precision,
             **run.adjustments,
         }
 
@@ -165,6 +165,9 @@ def _plan(
                 "no extraction of its features is recorded, as after 'finetune --from-cache'"
             )
         for layers, own in groups.items():
+            if own[-1].is_imported:
+                check.skip("they were imported, and no network of theirs is known")
+                continue
             try:
                 items = [i for s in sorted({run.image_set for run in own}) for i in read_set(s)]
                 task = _draw(bank, layers, items, images, seed)

@@ -63,7 +63,7 @@ def features_of(
     if runs and runs[-1].image_set_digest != features.images.digest_of():
         raise DataError(
             f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
-            f"extraction; run 'bottleneck extract' again"
+            f"extraction; run {source.made_by!r} again"
         )
     if not has_changed(source, features.images):
         return features

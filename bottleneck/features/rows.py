@@ -169,7 +169,7 @@ class Features:
                 missing, remedy = "labels", "put its images into class folders"
             raise DataError(
                 f"image set {self.images.name!r} has no {missing} to fit a classifier on; {remedy} "
-                f"and run 'bottleneck extract' again"
+                f"and run {self.selection.made_by!r} again"
             )
         return found
 

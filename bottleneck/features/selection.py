@@ -100,10 +100,11 @@ def check_finite(source: FeatureSource, rows: np.ndarray) -> np.ndarray:
         Some are not finite.
     """
     if not np.isfinite(rows).all():
+        imported = " --imported" * source.is_imported
         raise DataError(
             f"the features of {source.layer_name!r} in bank {source.bank} contain nan or inf, "
             f"which bottleneck never stores; remove them with 'bottleneck cache prune --layer "
-            f"{source.layer_name}' and extract again"
+            f"{source.layer_name}{imported}' and run {source.made_by!r} again"
         )
     return rows
 
@@ -223,7 +224,7 @@ def matching_layers(
     if images.digest_of() != digest:
         raise DataError(
             f"image set {chosen[0].image_set!r} was extracted with other images or labels since "
-            f"the extraction by {chosen[0].model}; run 'bottleneck extract' again, and give "
+            f"the extraction by {chosen[0].model}; run {chosen[0].made_by!r} again, and give "
             f"different sets different names with `image_set`"
         )
     for each in chosen:

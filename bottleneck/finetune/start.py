@@ -170,11 +170,6 @@ def open_start(
             "a knn head has no weights to train; fit another with 'bottleneck fit-head --clf "
             "softmax'"
         )
-    if not source.precision:
-        raise UsageError(
-            f"the head was fitted on imported features of {source.model!r}, whose network is "
-            f"unknown; extract features with bottleneck, and fit a head on those"
-        )
     if source.adjustments.get("keep_aspect"):
         raise UsageError(
             "the head was fitted with `keep_aspect`, on images of any proportions, which cannot be "

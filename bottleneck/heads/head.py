@@ -5,7 +5,7 @@ import hashlib
 import io
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -208,7 +208,7 @@ class Head(HeadFacts):
         record = HeadRecord(
             **facts_of(self, HeadFacts),
             **self._described,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=_time_after(folder.parent),
             weights_sha256=hashlib.sha256(content).hexdigest(),
             seen_sha256=None if self.seen is None else hashlib.sha256(images).hexdigest(),
         )
@@ -277,6 +277,16 @@ def _age(file: Path) -> tuple[str, int]:
     with suppress(DataError):  # one that cannot be read may still be the newest
         return read_record(file, HeadRecord).created, saved
     return datetime.fromtimestamp(saved // 10**9, UTC).isoformat(timespec="seconds"), saved
+
+
+def _time_after(heads: Path) -> str:
+    """Return the time, or that of the newest head in a folder if the clock has been set back."""
+    files = [heads / each / METADATA_FILE for each in head_names(heads)]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    last = max((_age(file)[0] for file in files), default=now)
+    if now >= last:
+        return now
+    return (datetime.fromisoformat(last) + timedelta(seconds=1)).isoformat()
 
 
 @checked

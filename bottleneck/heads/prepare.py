@@ -282,8 +282,8 @@ def _check_rows(X: Rows, y: np.ndarray) -> None:
     # Streamed features were checked for nan and inf when the cache stored them.
     if isinstance(X, np.ndarray) and not np.isfinite(X).all():
         raise DataError(
-            "the features contain nan or inf; expected finite numbers: run 'bottleneck extract' "
-            "again"
+            "the features contain nan or inf; expected finite numbers: correct these rows, or "
+            "leave them out"
         )
 
 

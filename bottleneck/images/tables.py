@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.errors import STORE_AGAIN, DataError, PathMissingError, UsageError
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
@@ -263,7 +263,7 @@ def read_saved_file(path: Path) -> tuple[ImageItem, ...]:
             return read_saved(csv.DictReader(stream))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"the image set {str(path)!r} cannot be read ({error}); run 'bottleneck extract' again"
+            f"the image set {str(path)!r} cannot be read ({error}); {STORE_AGAIN}"
         ) from error
 
 

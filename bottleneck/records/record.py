@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bottleneck.errors import (
+    STORE_AGAIN,
     BottleneckError,
     CacheError,
     DamagedError,
@@ -158,13 +159,10 @@ class CacheRecord(Record):
         """
         if isinstance(error, OSError):
             return CacheError(
-                f"{str(path)!r} cannot be read ({error.strerror}); restore it, or "
-                f"run 'bottleneck extract' again"
+                f"{str(path)!r} cannot be read ({error.strerror}); restore it, or {STORE_AGAIN}"
             )
         if isinstance(error, OtherVersion):
-            return OtherVersionError(
-                f"{str(path)!r} cannot be read ({error}); run 'bottleneck extract' again"
-            )
+            return OtherVersionError(f"{str(path)!r} cannot be read ({error}); {STORE_AGAIN}")
         return DamagedError(path, str(error))
 
 
@@ -302,7 +300,7 @@ def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
             raise ValueError(f"'schema' is {reprlib.repr(found)}, expected {kind.SCHEMA}")
         if found != kind.SCHEMA:
             raise OtherVersion(
-                f"it is of another version of this package (schema {found}, expected {kind.SCHEMA})"
+                f"another version of this package wrote it: schema {found}, expected {kind.SCHEMA}"
             )
     try:
         return _adapter(kind).validate_json(json.dumps(kind.upgraded(content)))  # type: ignore[no-any-return]

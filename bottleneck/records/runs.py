@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from bottleneck.errors import DataError
 from bottleneck.files import slug
 from bottleneck.records import record
-from bottleneck.records.banks import Augmentation, BankRecord
+from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord
 from bottleneck.records.record import STRICT, CacheRecord, Record, facts_of, without_defaults
 from bottleneck.settings.values import ViewCount
 
@@ -69,6 +69,16 @@ class RunFacts(CacheRecord):
     dtype: record.Storage
     views: ViewCount = 0
     policy: str | None = None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the features are an imported array, which no network computes again."""
+        return self.weights == IMPORTED
+
+    @property
+    def made_by(self) -> str:
+        """The command that stored the features, and stores them again."""
+        return "bottleneck cache import" if self.is_imported else "bottleneck extract"
 
 
 @dataclass(frozen=True, kw_only=True)
