@@ -103,7 +103,17 @@ REFUSED = {
                                "mixes the split folder 'test' with the folder 'more'; move 'more'"),
     "no classes": (["Train/1.png", "Test/2.png"], "has the splits Test, Train but no class"),
     "a wrapper of classes": (["pets/cat/1.png", "pets/dog/1.png"],
-                             "only one class, 'pets'; if .* are cat, dog, give `data=root/pets`"),
+                             "only the folder 'pets'; if cat, dog in .* give `data=root/pets`"),
+    "a wrapper of splits": (in_classes("ds/train", "ds/test", "ds/extra"),
+                            "extra, test, train in 'root/ds' are classes or splits, give"),
+    "splits without classes": (["train/1.png", "test/1.png", "extra/1.png"],
+                               "mixes the split folders 'test' and 'train' with the folder 'ex"),
+    "a part beside splits": ([f"{label}/{split}/1.png" for label in ("cat", "dog")
+                              for split in ("train", "test")] + ["dog/extra/1.png"],
+                             "'root/cat' has split folders, but 'root/dog' has extra beside them"),
+    "an image beside splits": ([f"{label}/{split}/1.png" for label in ("cat", "dog")
+                                for split in ("train", "test")] + ["dog/1.png"],
+                               "'root/cat' has split folders, but 'root/dog' has images beside"),
     "some classes above": (["cat/train/1.png", "cat/test/1.png", "dog/1.png"],
                            "'root/cat' has split folders, but 'root/dog' has none"),
 }  # fmt: skip
@@ -118,6 +128,13 @@ def test_a_folder_that_looks_like_something_else_is_refused(name):
         find_files(root)
     tops = {path.split("/")[0] for path in paths}
     assert {label for label, _ in counted(root, nested=True)} == tops
+
+
+def test_a_class_with_the_name_of_a_split_is_noted():
+    """Such as trains among vehicles."""
+    found = find_files(make("root", "bus/1.png", "train/1.png"))
+    assert {each.label for each in found.items} == {"bus", "train"}
+    assert found.notes == ["the folder train was read as a class, not as a split"]
 
 
 def test_classes_with_some_subfolders_in_common_are_noted():

@@ -102,6 +102,34 @@ def test_an_extraction_begins_with_the_summary(make_images, bottleneck):
     assert trial["summary"] == told
 
 
+def test_every_file_and_folder_left_out_is_counted(make_images):
+    """Also of more than a thousand; numbered endings are one reason."""
+    make_images(cat=2, dog=2)
+    for number in range(1100):
+        Path(f"data/cat/scan.{number:04d}").write_text("x")
+        Path(f"data/.hidden{number}").mkdir()
+        Path(f"data/empty{number}").mkdir()
+        Path(f"data/dog/bad{number}.jpg").write_text("no image")
+    found = summarize(ImageSet.from_folder("data"))
+    (left_out,) = found.left_out
+    assert (left_out.reason, left_out.count) == ("a number as ending", 1100)
+    assert [len(each) for each in (found.passed_over, found.empty, found.rejected)] == [1100] * 3
+
+
+def test_where_no_image_can_be_used_nothing_else_is_claimed(make_images, bottleneck):
+    make_images(cat=2, dog=2)
+    bottleneck("extract", *TINY)
+    for path in Path("data").rglob("*.png"):
+        path.write_bytes(b"")
+    for options in ((), ("--dry-run",)):
+        done = bottleneck("extract", *TINY, *options)
+        assert done.code == 1
+        assert done.err.startswith("0 images of 'data': none can be used\n")
+        assert "4 images" in done.err
+        assert "class folders" not in done.err
+        assert "replaces" not in done.err
+
+
 def test_a_folder_without_classes_is_reported(make_images, bottleneck):
     make_images(cat=3)
     done = bottleneck("extract", *TINY, "--data", "data/cat")

@@ -72,7 +72,7 @@ def note_unlabelled(images: "ImageSet", source: Path) -> None:
     source : Path
         Their folder or table.
     """
-    if not images.labelled:
+    if images.items and not images.labelled:
         note(
             f"note: {source} has no class folders, so the images have no labels and no head can be "
             f"fitted on them; 'bottleneck extract' takes {source}/CLASS/IMAGE, or a CSV file with "
@@ -107,7 +107,8 @@ def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:
     """
     from bottleneck.images import replacement_of
 
-    found = replacement_of(cache.set_file(images.name), images)
+    # Without images, nothing is stored.
+    found = replacement_of(cache.set_file(images.name), images) if images.items else None
     if found and found.is_other:
         old, new = found.folders
         places = f" of {old!r} by that of {new!r}" if old != new else ""

@@ -31,6 +31,9 @@ def note_content(summary: "Summary") -> None:
     """
     copies = f", {summary.copies} of them copies" if summary.copies else ""
     images = f"{summary.images} images of {summary.image_set!r}{copies}"
+    if not summary.images:
+        _line(f"{images}: none can be used")
+        return
     if not summary.classes:
         _line(f"{images}: without classes, as no folder or table names any")
         return

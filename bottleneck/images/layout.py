@@ -55,15 +55,19 @@ class _Folder:
         return frozenset(normal_name(name).casefold() for name in self.folders)
 
     @property
+    def split_words(self) -> dict[str, str]:
+        """The splits of the subfolders whose whole name is a word for one, by name."""
+        return {name: split for name in self.folders if (split := split_of(name))}
+
+    @property
     def splits(self) -> dict[str, str]:
         """The splits of the subfolders with images, by name; nothing unless all have one.
 
         Where all have a word for a split and there are several splits, it may be one of several
         words, such as in ``seg_train`` and ``seg_test``.
         """
-        exact = {name: split for name in self.folders if (split := split_of(name))}
-        if len(exact) == len(self.folders):
-            return exact
+        if len(self.split_words) == len(self.folders):
+            return self.split_words
         found = {name: split for name in self.folders if (split := split_in(name))}
         several = len(set(found.values())) > 1 and len(found) == len(self.folders)
         return found if several and self.has_two_levels else {}
@@ -181,8 +185,8 @@ def _unwrapped(top: _Folder, notes: list[str]) -> _Folder:
         return top
     (only,) = top.folders
     raise DataError(
-        f"{str(top.path)!r} has only one class, {only!r}; if the classes are "
-        f"{some_of(folder.folders)}, give `data={folder.path}`"
+        f"{str(top.path)!r} has only the folder {only!r}; if {some_of(folder.folders)} in "
+        f"{str(folder.path)!r} are classes or splits, give `data={folder.path}`"
     )
 
 
@@ -220,14 +224,7 @@ def _note_splits(splits: Mapping[str, str], notes: list[str], where: str = "") -
 
 def _class_folders(folder: _Folder, parents: list[Path], notes: list[str]) -> _Told:
     """Read ``DATA/CLASS``, or ``DATA/CLASS/SPLIT`` where all classes have split folders."""
-    if strange := [name for name in folder.folders if not split_of(name)]:
-        for name, own in folder.folders.items():
-            if split_of(name) and own.folders:
-                raise DataError(
-                    f"{str(folder.path)!r} mixes the split folder {name!r} with the folder "
-                    f"{strange[0]!r}; move {strange[0]!r} elsewhere, or give `nested=True` if all "
-                    f"folders are classes"
-                )
+    _check_mixed(folder, notes)
     inner = {
         name: own.splits
         for name, own in folder.folders.items()
@@ -237,10 +234,13 @@ def _class_folders(folder: _Folder, parents: list[Path], notes: list[str]) -> _T
         _check_classes(folder, notes)
         return folder.labelled()
     if others := [name for name in folder.folders if name not in inner]:
+        own = folder.folders[others[0]]
+        beside = [name for name in own.folders if not split_of(name)]
+        what = f"has {', '.join(beside) or 'images'} beside them" if own.split_words else "has none"
         raise DataError(
-            f"{str(folder.path / next(iter(inner)))!r} has split folders, but "
-            f"{str(folder.path / others[0])!r} has none; give every class split folders, or give "
-            f"`nested=True` if all folders in class folders are parts of their class"
+            f"{str(folder.path / next(iter(inner)))!r} has split folders, but {str(own.path)!r} "
+            f"{what}; give every class split folders and nothing else, or give `nested=True` if "
+            f"all folders in class folders are parts of their class"
         )
     told: _Told = {}
     for name, splits in inner.items():
@@ -251,6 +251,21 @@ def _class_folders(folder: _Folder, parents: list[Path], notes: list[str]) -> _T
     splits = {part: split for own in inner.values() for part, split in own.items()}
     _note_splits(splits, notes, " in class folders")
     return told
+
+
+def _check_mixed(folder: _Folder, notes: list[str]) -> None:
+    """Raise a `DataError`, or add a note, if class folders have the names of splits."""
+    words = folder.split_words
+    other = next(name for name in folder.folders if name not in words)
+    mixed = [name for name in words if folder.folders[name].folders]
+    if mixed or len(set(words.values())) > 1:
+        named = mixed[:1] or list(words)
+        raise DataError(
+            f"{str(folder.path)!r} mixes the split folder{'s' * (len(named) > 1)} "
+            f"{' and '.join(map(repr, named))} with the folder {other!r}; move {other!r} "
+            f"elsewhere, or give `nested=True` if all folders are classes"
+        )
+    notes += [f"the folder {name} was read as a class, not as a split" for name in words]
 
 
 def _check_classes(folder: _Folder, notes: list[str]) -> None:

@@ -183,14 +183,14 @@ def summarize(images: ImageSet) -> Summary:
         leaking=len(leaks),
         leaks=_identical(leaks),
         left_out=_left_out([path for path in images.ignored if not path.endswith("/")]),
-        passed_over=[path for path in folders if is_junk(Path(path))][:_MOST],
-        empty=[path for path in folders if not is_junk(Path(path))][:_MOST],
+        passed_over=[path for path in folders if is_junk(Path(path))],
+        empty=[path for path in folders if not is_junk(Path(path))],
         small_classes=[ClassSize(label, count, {}) for label, count in images.small],
         lost_classes=list(images.lost),
         rare_classes=_rare(images),
         not_trained=_not_trained(images),
         similar_classes=[list(names) for names in similar_names(images.classes)],
-        rejected=list(images.rejected[:_MOST]),
+        rejected=list(images.rejected),
         notes=list(images.notes),
     )
 
@@ -234,7 +234,7 @@ def _left_out(paths: Sequence[str]) -> list[LeftOut]:
     for path in paths:
         found[_reason(Path(path))].append(path)
     listed = [LeftOut(reason, len(own), own[0]) for reason, own in found.items()]
-    return sorted(listed, key=lambda each: (-each.count, each.reason))[:_MOST]
+    return sorted(listed, key=lambda each: (-each.count, each.reason))
 
 
 def _reason(path: Path) -> str:
@@ -242,7 +242,8 @@ def _reason(path: Path) -> str:
         return "hidden"
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return "images outside of class folders"
-    return path.suffix.lower() or "no ending"
+    ending = path.suffix.lower()
+    return "a number as ending" if ending[1:].isdigit() else ending or "no ending"
 
 
 def _not_trained(images: ImageSet) -> dict[str, list[str]]:
