@@ -27,6 +27,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WrongTypeError",
+    "counted",
     "did_you_mean",
     "first_line",
     "import_extra",
@@ -191,6 +192,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number and what is counted, as in ``1 image`` or ``3 images``.
+
+    Parameters
+    ----------
+    number : int
+        How many there are.
+    one : str
+        What follows the number 1, such as ``class`` or ``image is``.
+    many : str
+        What follows other numbers; by default `one` with the plural's ending.
+
+    Returns
+    -------
+    str
+    """
+    return f"{number} {one if number == 1 else many or one + ('es' if one[-1] == 's' else 's')}"
 
 
 def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:

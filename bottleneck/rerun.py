@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.experiments import Experiment, default_metric, rank, unselected
 from bottleneck.features import SPLITS
 from bottleneck.fields import given_in
@@ -140,8 +140,8 @@ def best_experiment(
     found = [each for each in fitting if is_current(each, cache)]
     if not found:
         raise DataError(
-            f"none of {len(experiments)} experiments is one of the given model, layer and "
-            f"classifier on the images that are in the cache now; run 'bottleneck sweep'"
+            f"none of {counted(len(experiments), 'experiment')} is one of the given model, layer "
+            f"and classifier on the images that are in the cache now; run 'bottleneck sweep'"
         )
     if len(sets := sorted({each.settings["image_set"] for each in found})) > 1:
         raise UsageError(

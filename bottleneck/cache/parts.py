@@ -17,6 +17,7 @@ from bottleneck.errors import (
     BottleneckError,
     CacheError,
     DamagedError,
+    counted,
     first_line,
     is_out_of_memory,
 )
@@ -90,7 +91,9 @@ class Part:
             if digests.shape != (*views.shape, _KEY_BYTES - 2):
                 raise DamagedError(path, "its keys do not have the shape of keys")
             if {each.shape[0] for each in layers.values()} - {len(views)}:
-                raise DamagedError(path, f"its layers do not have {len(views)} rows each")
+                raise DamagedError(
+                    path, f"its layers do not have {counted(len(views), 'row')} each"
+                )
             part = cls(path, digests, views, layers, file.attrs["compress"].decode())
             seal = seal_of(fingerprint, layers, part.digests, part.views)
             if seal != file.attrs["seal"].decode():
@@ -243,8 +246,9 @@ class RowIndex:
             images = keys.view(np.uint8).reshape(len(keys), _KEY_BYTES)[:, :-2]
             lacking, wanted = (len(np.unique(own, axis=0)) for own in (images[numbers < 0], images))
             raise CacheError(
-                f"{lacking} of {wanted} different images have no features of layer "
-                f"{self._layer!r} in bank {bank}; run 'bottleneck extract' for them"
+                f"{lacking} of {counted(wanted, 'different image has', 'different images have')} "
+                f"no features of layer {self._layer!r} in bank {bank}; run 'bottleneck extract' "
+                f"for them"
             )
         return numbers
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.errors import DataError, PathMissingError, UsageError, counted
 from bottleneck.files import atomic_write
 from bottleneck.images.find import ImageItem, digest_all
 from bottleneck.images.layout import Layout, find_files, find_paths
@@ -70,7 +70,7 @@ class ImageSet:
         source: str | Path,
         *,
         name: str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         min_images: int = 1,
         nested: bool = False,
         max_bytes: int = 0,
@@ -89,7 +89,7 @@ class ImageSet:
         folder: str | Path,
         *,
         name: str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         min_images: int = 1,
         nested: bool = False,
         max_bytes: int = 0,
@@ -107,8 +107,8 @@ class ImageSet:
             The folder of the images.
         name : str, optional
             Name of the set; by default the folder's name.
-        seed : int
-            Seed of the split.
+        seed : int or None
+            Seed of the split; None for the images as found, before `completed`.
         min_images : int
             Leave out classes with fewer different images, or training images if splits are given.
         nested : bool
@@ -136,7 +136,7 @@ class ImageSet:
             )
         found = find_files(root, nested=nested)
         images = cls._digested(name or root.resolve().name, found, max_bytes, min_images)
-        return images.completed(root, seed)
+        return images if seed is None else images.completed(root, seed)
 
     @classmethod
     def _digested(cls, name: str, found: Layout, max_bytes: int, min_images: int = 1) -> Self:
@@ -151,7 +151,7 @@ class ImageSet:
         file: str | Path,
         *,
         name: str | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         min_images: int = 1,
         max_bytes: int = 0,
     ) -> Self:
@@ -177,7 +177,7 @@ class ImageSet:
         table = read_table(manifest, found=True)
         found = Layout(table.items, [], [], table.notes)
         images = cls._digested(name or manifest.resolve().stem, found, max_bytes, min_images)
-        return images.completed(manifest, seed)
+        return images if seed is None else images.completed(manifest, seed)
 
     @classmethod
     def from_paths(
@@ -334,7 +334,7 @@ class ImageSet:
             return self
         images = self.with_common_classes()
         if len(images.classes) == 1 and not images.multilabel:
-            small = f" with at least {self.min_images} images" if images.small else ""
+            small = f" with at least {counted(self.min_images, 'image')}" if images.small else ""
             raise DataError(
                 f"{str(source)!r} has only one class{small}, {images.classes[0]!r}; a classifier "
                 f"needs at least two: add a folder (or label) per class, or give the folder of the "

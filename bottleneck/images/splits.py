@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from bottleneck.errors import DataError, some_of
+from bottleneck.errors import DataError, counted, some_of
 from bottleneck.images.find import ImageItem
 from bottleneck.labels import classes_of, join_classes, rarest_classes
 from bottleneck.names import natural_key
@@ -231,11 +231,11 @@ def leave_out_small(
     """
     given = any(item.split for item in items)
     named = [classes_of(item.label or "") if several else (item.label or "",) for item in items]
-    counted = [
+    counting = [
         () if given and item.split != "train" else own
         for item, own in zip(items, named, strict=True)
     ]
-    sizes = {each: len(own) for each, own in _digests_by(items, counted).items()}
+    sizes = {each: len(own) for each, own in _digests_by(items, counting).items()}
     every = sorted({each for own in named for each in own}, key=natural_key)
     small = {each: sizes.get(each, 0) for each in every if sizes.get(each, 0) < least}
     kept: list[ImageItem] = []
@@ -250,8 +250,8 @@ def leave_out_small(
             left_out.append(item)
     if left_out and not kept:
         raise DataError(
-            f"no class has {least} images; the largest has {max(small.values())}: give a smaller "
-            f"`min_images`"
+            f"no class has {counted(least, 'image')}; the largest has {max(small.values())}: give "
+            f"a smaller `min_images`"
         )
     return tuple(kept), tuple(left_out), small
 
