@@ -320,7 +320,7 @@ def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Layout:
             ignored += walked.ignored
             rejected += walked.rejected
         elif not exact and path.suffix.lower() in _TABLES and path.is_file():
-            items += read_table(path, labels=False, found=True).items
+            items += read_table(path, labels=False).items
         else:
             items.append(ImageItem(path.as_posix()))
     return Layout(items, list(dict.fromkeys(ignored)), rejected, notes)
