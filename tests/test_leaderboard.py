@@ -160,7 +160,7 @@ def test_several_labels(bottleneck):
     append((0.9,) * 5)
     finished = bottleneck("leaderboard")
     assert [row[0] for row in lines(finished.out)[1:]] == ["3"]
-    assert "2 experiments in experiments.sqlite have no accuracy, and are left out" in finished.err
+    assert "left out: 2 experiments in experiments.sqlite without accuracy" in finished.err
     again = bottleneck("leaderboard", "--sort", "average_precision")
     assert [row[0] for row in lines(again.out)[1:]] == ["2", "1"]
 

@@ -102,6 +102,30 @@ def test_an_extraction_begins_with_the_summary(make_images, bottleneck):
     assert trial["summary"] == told
 
 
+def test_the_summary_is_printed_before_an_error(make_images, bottleneck):
+    """Of the classes, of the base or of its weights; only a folder without images has none."""
+    make_images(cat=3, dog=1)
+    shutil.copy("data/cat/000.png", "data/dog/copy.png")
+    refused = bottleneck("extract", *TINY)
+    assert refused.code == 1
+    *told, error = refused.err.splitlines()
+    assert told[0] == "5 images of 'data', 1 of them a copy: 2 classes"
+    assert [line.split() for line in told[1:5]] == [
+        ["class", "images"],
+        ["cat", "3"],
+        ["dog", "2"],
+        ["all", "images", "5"],
+    ]
+    assert "  data/cat/000.png (cat) = data/dog/copy.png (dog)" in told
+    assert error.startswith("error: class 'dog' ")
+    make_images(dog=4)
+    for words in (("vgg61",), ("vgg16", "--layer", "nose"), ("vgg16", "--weights", "gone.pth")):
+        refused = bottleneck("extract", "--model", *words)
+        assert refused.code == 2
+        assert refused.err.startswith("8 images of 'data', 1 of them a copy: 2 classes\n")
+        assert refused.err.splitlines()[-1].startswith("error: ")
+
+
 def test_a_folder_without_classes_is_told(make_images, bottleneck):
     make_images(cat=3)
     done = bottleneck("extract", *TINY, "--data", "data/cat")
@@ -118,8 +142,8 @@ def test_a_class_that_is_left_with_no_image_is_named(make_images, bottleneck):
     done = bottleneck("extract", *TINY)
     assert done.code == 1
     err = " ".join(done.err.split())
-    assert "1 classes have no image that can be used: gone" in err
-    assert "1 classes have no image that can be used: bad" in err
+    assert "1 class has no image that can be used: gone" in err
+    assert "1 class has no image that can be used: bad" in err
     done = bottleneck("extract", *TINY, "--json")
     assert json.loads(done.out)["summary"]["lost_classes"] == ["gone", "bad"]
 
@@ -151,7 +175,7 @@ def test_min_images_leaves_out_small_classes(make_images, bottleneck):
     make_images(bird=1)
     done = bottleneck("extract", *TINY, "--min-images", "2")
     assert done.code == 0
-    assert "note: 1 classes were left out, as they have too few images:\n  bird (1)" in done.err
+    assert "note: 1 class was left out for having too few images: bird (1)\n" in done.err
 
 
 def test_min_images_counts_training_images_where_splits_are_given(make_images):
@@ -227,8 +251,8 @@ def test_classes_without_training_images_do_not_keep_others_from_being_scored(
     done = bottleneck("extract", *TINY)
     assert done.code == 0
     err = " ".join(done.err.split())
-    assert "1 classes have val images but none to train on, so a head does not know them" in err
-    assert "1 classes have test images but none to train on" in err
+    assert "1 class has val images but none to train on: no head knows such a class" in err
+    assert "1 class has test images but none to train on" in err
     cache = Cache("cache")
     head = fit_head(load_features(cache))
     assert head.classes == ("cat", "dog")

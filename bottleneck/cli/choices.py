@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bottleneck.cli.options import ExperimentSettings
-from bottleneck.cli.output import note
+from bottleneck.cli.streams import note
 from bottleneck.errors import DataError, UsageError
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.output import note, progress_shown, wanted
-from bottleneck.cli.summary import note_content, note_lost_classes, note_oddities
+from bottleneck.cli.output import progress_shown
+from bottleneck.cli.streams import note, note_list
+from bottleneck.cli.summary import note_known
+from bottleneck.errors import counted
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
@@ -21,13 +23,10 @@ __all__ = [
     "find_alike",
     "note_decoded",
     "note_features",
-    "note_image_set",
-    "note_lost",
     "note_random",
     "note_rejected",
     "note_replaced",
     "note_replaced_set",
-    "note_summary",
     "note_unlabelled",
     "note_unseen",
 ]
@@ -89,10 +88,12 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         The images, with the reasons.
     """
     if rejected:
-        note(f"{len(rejected)} images could not be used:")
-    for image in rejected:
-        told = re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", image.reason)
-        note(f"  {image.path}: {told}")
+        texts = [
+            re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", image.reason)
+            for image in rejected
+        ]
+        lines = [f"{image.path}: {text}" for image, text in zip(rejected, texts, strict=True)]
+        note_list(f"{counted(len(lines), 'image')} could not be used:", lines, most=len(lines))
 
 
 def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:
@@ -113,12 +114,13 @@ def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:
         places = f" of {old!r} by that of {new!r}" if old != new else ""
         note(
             f"warning: this replaces image set {images.name!r}{places}: {found.gone} of its "
-            f"{found.before} images are not in the new one; give --set NAME to keep both"
+            f"{counted(found.before, 'image is', 'images are')} not in the new one; give --set "
+            f"NAME to keep both"
         )
     elif found and found.gone:
         note(
-            f"note: {found.gone} of the {found.before} images that {images.name!r} had at its last "
-            f"extraction are gone"
+            f"note: {found.gone} of {counted(found.before, 'image')} that {images.name!r} had at "
+            f"its last extraction are gone"
         )
 
 
@@ -140,8 +142,8 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
         total = sum(item.split == split for item in features.images.items)
         note(
             f"note: the images of {features.images.name!r} have changed since the head was fitted; "
-            f"{total - len(features.split(split))} of the {total} {split} images were left out, as "
-            f"the head was fitted or selected on them"
+            f"{total - len(features.split(split))} of {counted(total, f'{split} image')} left out, "
+            f"as the head was fitted or selected on them"
         )
 
 
@@ -155,57 +157,16 @@ def note_decoded(done: "Extraction") -> None:
     """
     if pages := done.several_pages:
         note(
-            f"note: {len(pages)} files have several pages or frames, of which only the first is "
-            f"used (first file: {pages[0]})"
+            f"note: {counted(len(pages), 'file has', 'files have')} several pages or frames, of "
+            f"which only the first is used (first file: {pages[0]})"
         )
     if done.deep_images and done.deep_maximum < _DARK:
         white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
         note(
-            f"note: the {done.deep_images} images of 16 bits stay below {done.deep_maximum + 1:,} "
-            f"of 65,535, and none states its range; if {white} is white, give --max-value {white}"
+            f"note: {counted(done.deep_images, 'image')} of 16 bits below "
+            f"{done.deep_maximum + 1:,} of 65,535, with no range stated; if {white} is white, give "
+            f"--max-value {white}"
         )
-
-
-def note_image_set(images: "ImageSet") -> None:
-    """Report problems of an image set: files left out, leaks, conflicting labels.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The image set.
-    """
-    from bottleneck.images import summarize
-
-    note_oddities(summarize(images))
-
-
-def note_summary(images: "ImageSet") -> None:
-    """Print the classes and splits of an image set, unless results are JSON, and its problems.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The image set.
-    """
-    from bottleneck.images import summarize
-
-    summary = summarize(images)
-    if not wanted("json"):
-        note_content(summary)
-    note_oddities(summary, first=True)
-
-
-def note_lost(before: "ImageSet", after: "ImageSet") -> None:
-    """Report classes that were lost because images could not be used.
-
-    Parameters
-    ----------
-    before, after : ImageSet
-        The image set as found, and without the images that could not be used.
-    """
-    from bottleneck.images import summarize
-
-    note_lost_classes(summarize(before), summarize(after))
 
 
 def note_features(
@@ -224,16 +185,17 @@ def note_features(
     """
     from bottleneck.bases import seen_digests
 
-    note_image_set(images)
+    note_known(images)
     note_random(any(source.weights_random for source in sources))
+    splits_named = " and ".join(splits)
     judged = [item for item in images.items if item.split in splits]
     for model in dict.fromkeys(source.model for source in sources):
         seen = seen_digests(model)
         known = sum(item.digest in seen for item in judged)
         if known:
             note(
-                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were used "
-                f"to train or validate {model!r}, so scores on them are too high"
+                f"warning: {known} of {counted(len(judged), f'{splits_named} image')} used to "
+                f"train or validate {model!r}, so scores on them are too high"
             )
 
 
@@ -260,19 +222,16 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
     with progress_shown() as progress:
         found = find_near_duplicates(images, progress=progress)
     count = found.count
-    note(f"{'warning: ' * bool(count)}near-duplicates in different splits: {count} pairs")
-    for pair in found.pairs[:_MOST]:
-        note(
-            f"  {pair.first} ({pair.splits[0]}) ~ {pair.second} ({pair.splits[1]}), "
-            f"{pair.distance} of 64 bits differ"
-        )
-    if count > _MOST:
-        note(f"  and {count - _MOST} more; --json lists up to 1,000")
+    pairs = [
+        f"{pair.first} ({pair.splits[0]}) ~ {pair.second} ({pair.splits[1]}), "
+        f"{pair.distance} of 64 bits differ"
+        for pair in found.pairs
+    ]
+    heading = f"near-duplicates in different splits: {counted(count, 'pair')}"
+    note_list(f"{'warning: ' * bool(count)}{heading}", pairs, count, most=_MOST)
     if found.unread:
-        first = found.unread[0]
-        note(
-            f"{len(found.unread)} images could not be compared, first {first.path}: {first.reason}"
-        )
+        first, unread = found.unread[0], counted(len(found.unread), "image")
+        note(f"{unread} could not be compared, first {first.path}: {first.reason}")
     return {"near_duplicates": asdict(found)}
 
 
