@@ -166,10 +166,10 @@ def test_a_folder_without_classes_is_told_at_extract(bottleneck, make_images):
     asked = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data")
     done = bottleneck(*asked, "flat/images")
     assert done.code == 0
-    assert "flat/images has no class folders, so the images have no labels" in done.err
-    assert "flat/images/CLASS/IMAGE" in done.err
+    assert "3 images of 'images': without classes, as no folder or table names any" in done.err
+    assert "takes DATA/CLASS/IMAGE, or a table with path,label" in done.err
     make_images(cat=2, dog=2)
-    assert "class folders" not in bottleneck(*asked, "data").err
+    assert "without classes" not in bottleneck(*asked, "data").err
 
 
 def test_missing_weights_are_one_sentence(bottleneck, make_images):

@@ -28,6 +28,9 @@ __all__ = ["augment_preview", "extract", "layers", "models"]
 _FLOAT16_BYTES = 2
 _FEWEST_DRAWN, _MOST_DRAWN = 6, 24
 _OF_MODELS = ("model", "library", "parameters", "input", "weights", "default_layer", "top_1")
+_DARK = 4096
+"""Images of 12 bits are often stored in 16."""
+_BITS = 8
 _MANY_PARTS = 500
 """Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
 
@@ -55,10 +58,9 @@ def extract(
         find_model(settings.model)  # an unknown name needs no PyTorch
         from bottleneck.extract import count_cached, extract_features
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
-    notes.note_unlabelled(found, images.data)
     if dry_run:
         return _forecast(found, base, store, settings)
-    notes.note_replaced_set(found, store)
+    _note_replaced_set(found, store)
     try:
         with progress_shown(as_json=True) as progress:
             done = extract_features(found, base, store, settings, progress=progress)
@@ -249,7 +251,43 @@ def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
     notes.note_random(done.weights_random)
-    notes.note_decoded(done)
+    _note_decoded(done)
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)
+
+
+def _note_replaced_set(images: "bottleneck.ImageSet", cache: "bottleneck.Cache") -> None:
+    """Warn that an image set is about to replace another one, or that images are gone."""
+    from bottleneck.images import replacement_of
+
+    found = replacement_of(cache.set_file(images.name), images)
+    if found and found.is_other:
+        old, new = found.folders
+        places = f" of {old!r} by that of {new!r}" if old != new else ""
+        note(
+            f"warning: this replaces image set {images.name!r}{places}: {found.gone} of its "
+            f"{counted(found.before, 'image is', 'images are')} not in the new one; give --set "
+            f"NAME to keep both"
+        )
+    elif found and found.gone:
+        note(
+            f"note: {found.gone} of {counted(found.before, 'image')} that {images.name!r} had at "
+            f"its last extraction are gone"
+        )
+
+
+def _note_decoded(done: "Extraction") -> None:
+    """Note what users should know of the images that were decoded."""
+    if pages := done.several_pages:
+        note(
+            f"note: {counted(len(pages), 'file has', 'files have')} several pages or frames, of "
+            f"which only the first is used (first file: {pages[0]})"
+        )
+    if done.deep_images and done.deep_maximum < _DARK:
+        white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
+        note(
+            f"note: {counted(done.deep_images, 'image')} of 16 bits below "
+            f"{done.deep_maximum + 1:,} of 65,535, with no range stated; if {white} is white, give "
+            f"--max-value {white}"
+        )

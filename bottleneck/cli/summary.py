@@ -30,7 +30,7 @@ def note_summary(images: "ImageSet") -> None:
     from bottleneck.images import summarize
 
     summary = summarize(images)
-    if not wanted("json"):
+    if not (summary.classes and wanted("json")):
         _note_content(summary)
     _note_oddities(summary, first=True)
 
@@ -85,7 +85,11 @@ def _note_content(summary: "Summary") -> None:
     images = f"{counted(summary.images, 'image')} of {summary.image_set!r}"
     images += f", {copies}" if summary.copies else ""
     if not summary.classes:
-        note(f"{images}: without classes, as no folder or table names any")
+        note(
+            f"{images}: without classes, as no folder or table names any, so that no head can be "
+            f"fitted on them; 'bottleneck extract' takes DATA/CLASS/IMAGE, or a table with "
+            f"path,label"
+        )
         return
     note(f"{images}: {counted(len(summary.classes), 'class')}")
     totals = summary.splits or {"images": summary.images}  # before they are split
