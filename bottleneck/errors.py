@@ -32,6 +32,7 @@ __all__ = [
     "first_line",
     "import_extra",
     "is_out_of_memory",
+    "one_line",
     "reworded",
     "some_of",
 ]
@@ -53,9 +54,25 @@ the same message, so errors about memory quote it.
 
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Also other ends of lines, directions of writing, and halves of characters."""
 _LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{150})")
 _LONGEST = 1600
 _LONGEST_TEXT = 10**6
+
+
+def one_line(text: str) -> str:
+    r"""Return a text whose control characters, as names of files may have them, are ``\x1b``.
+
+    Parameters
+    ----------
+    text : str
+        Any text; also its ends of lines are written, as ``\n``.
+
+    Returns
+    -------
+    str
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class BottleneckError(Exception):
@@ -67,7 +84,7 @@ class BottleneckError(Exception):
 
     def __str__(self) -> str:
         words = _LONG_WORD.sub(r"\1...\2", super().__str__()[:_LONGEST_TEXT])
-        text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], words)
+        text = one_line(words)
         cut = len(text) > _LONGEST
         return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}" if cut else text
 

@@ -3,7 +3,6 @@
 import csv
 import errno
 import os
-import re
 import shutil
 import signal
 import sys
@@ -14,6 +13,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
+from bottleneck.errors import one_line
 from bottleneck.files import atomic_file
 
 __all__ = [
@@ -31,10 +31,6 @@ __all__ = [
 
 _NAMES = {1: "stdout", 2: "stderr"}
 _COLUMNS = 80
-_CONTROLS = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # all but the line feed
-    "\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # ends of lines, directions, halves
-)
 _FORMULA = tuple("=+-@\t\r")
 """What a spreadsheet program takes for the beginning of a formula."""
 
@@ -64,7 +60,7 @@ def escaped(text: str) -> str:
     -------
     str
     """
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def terminal_of(stream: Any) -> Any:
@@ -104,7 +100,7 @@ def note(text: str) -> None:
     if sys.stderr.isatty():
         inside = " " * (len(text) - len(text.lstrip()) + 2)
         text = textwrap.fill(
-            escaped(text),
+            one_line(text),
             terminal_width(),
             subsequent_indent=inside,
             break_long_words=False,

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, TextIO
 
 from bottleneck.cli.streams import escaped, terminal_of, terminal_width
+from bottleneck.errors import one_line
 
 __all__ = ["draw_matrix", "draw_table", "shortened", "shown_whole", "table_fits"]
 
@@ -54,8 +55,8 @@ def draw_table(
     file = file or sys.stdout
     terminal = file.isatty()
     if terminal:  # its styles are sent as they are, so that names are escaped here
-        title, columns = escaped(title), list(map(_one_line, columns))
-        cells = [list(map(_one_line, row)) for row in cells]
+        title, columns = escaped(title), list(map(one_line, columns))
+        cells = [list(map(one_line, row)) for row in cells]
     widths = _widths(columns, cells, right)
     table = Table(box=None, pad_edge=False)
     for column, number, width in zip(columns, right, widths, strict=True):
@@ -68,10 +69,6 @@ def draw_table(
     Console(file=drawn, force_terminal=terminal, width=_UNLIMITED, **plain).print(table)
     for line in [*filter(None, [title]), *drawn.getvalue().split("\n")[:-1]]:
         print(line.rstrip(), file=terminal_of(file))
-
-
-def _one_line(text: str) -> str:
-    return escaped(text).replace("\n", "\\n")
 
 
 def draw_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], corner: str) -> bool:
