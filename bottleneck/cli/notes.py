@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from bottleneck.cli.output import progress_shown
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
 from bottleneck.errors import DataError, UsageError, counted
+from bottleneck.fields import given_in
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
@@ -303,5 +304,7 @@ def choose_experiment(
                 f"run 'bottleneck sweep' again, or name another cache with `cache`"
             )
     source, own = features_and_settings(found)
+    if "device" in given_in(settings):  # no experiment depends on it
+        own = replace(own, device=settings.device)
     note(f"experiment {found.number}: {own.clf} on {source} ({text})")
     return source, own
