@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import nbformat
+import numpy as np
 import pytest
 import torchvision
 from nbclient import NotebookClient
@@ -56,6 +57,9 @@ def test_the_demo(demo):
     assert Path("demo/confusion_matrix.png").stat().st_size > 5000
     assert len(list(Path("demo/data").glob("*/*.png"))) == 200
     assert [path.name for path in Path().iterdir()] == ["demo"]
+    used = sum(512 * path.stat().st_blocks for path in Path("demo").rglob("*"))
+    assert "The demo writes\n2 MB, all of it in" in README
+    assert 0.5e6 < used < 2e6
 
 
 @pytest.mark.ci
@@ -184,7 +188,15 @@ def test_the_keys_of_every_command_are_documented():
 def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
     """All of them are printed, those without a condition each time, and no others."""
     assert in_demo.code == 0
-    Path("some.csv").write_text("path,label\ndata/face/000.png,face\nnone.png,face\n")
+    images = "path,label\ndata/face/000.png,face\ndata/no_face/000.png,none\n"
+    Path("some.csv").write_text(f"{images}data/face/001.png,face\ndata/no_face/001.png,none\n")
+    np.save("some.npy", np.eye(4, dtype="float32"))
+    for command in (
+        "extract --model efficientnet_lite0 --data some.csv --views 1 --augment flip --cache views",
+        "cache import some.npy --table some.csv --model m --cache arrays",
+    ):
+        assert bottleneck(*shlex.split(command)).code == 0
+    Path("some.csv").write_text(f"{images}none.png,face\n")
     runs = {
         "extract": "extract --model efficientnet_lite0 --near-duplicates",
         "fit-head": "fit-head --near-duplicates",
@@ -195,7 +207,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "layers": "layers efficientnet_lite0",
         "augment-preview": "augment-preview --augment flip",
         "config": "config evaluate",
-        "cache info": "cache info efficientnet_lite0",
+        "cache info": "cache info efficientnet_lite0 --cache views; cache info m --cache arrays",
         "cache export": "cache export x.npz",
         "cache import": "cache import x.npz --cache elsewhere",
         "predict": "predict some.csv",
@@ -205,8 +217,8 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
     keys = keys_of_json()
     runs |= {name: name for name in keys if name not in runs | last} | last
     for name, command in runs.items():
-        printed = bottleneck(*shlex.split(command), "--json").out
-        lines = printed.splitlines() if name == "predict" else [printed]
+        printed = [bottleneck(*each.split(), "--json").out for each in command.split("; ")]
+        lines = printed[0].splitlines() if name == "predict" else printed
         found = [each for line in lines for each in listed(json.loads(line))]
         always, whole = keys[name]
         assert found, name
