@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from bottleneck.cli import tables
 from bottleneck.cli.streams import csv_printer, note, terminal_of
+from bottleneck.errors import counted
 
 __all__ = [
     "end_with",
@@ -282,7 +283,7 @@ def _bar(unit: str) -> Iterator[_Show]:
 def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     if not done:
         return  # a line for the eye can wait until there is something to tell
-    facts = [f"{done} of {total} {unit}"]
+    facts = [f"{done} of {counted(total, unit.removesuffix('s'))}"]
     if rate:  # else nothing is known but the number
         facts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
     if rate and done < total:

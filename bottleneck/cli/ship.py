@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
+_IN_CSV = Option(unless=("as_json", "output=*.jsonl"))
+
 
 class _Form(NamedTuple):
     """Whether images have labels, how many classes are given for each, and in which form."""
@@ -48,9 +50,7 @@ def predict(
         Doc("Write to this file instead: .csv, or .jsonl for JSON lines."),
     ] = None,
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
-    spreadsheet_safe: Annotated[
-        options.SpreadsheetSafe, Option(unless=("as_json", "output=*.jsonl"))
-    ] = False,
+    spreadsheet_safe: Annotated[options.SpreadsheetSafe, _IN_CSV] = False,
 ) -> None:
     """Print the class of each image and the probabilities of all classes.
 
