@@ -28,10 +28,12 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WrongTypeError",
+    "counted",
     "did_you_mean",
     "first_line",
     "import_extra",
     "is_out_of_memory",
+    "one_line",
     "reworded",
     "some_of",
 ]
@@ -56,9 +58,25 @@ the same message, so errors about memory quote it.
 
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Also other ends of lines, directions of writing, and halves of characters."""
 _LONG_WORD = re.compile(r"(\S{150})\S{150,}(\S{150})")
 _LONGEST = 1600
 _LONGEST_TEXT = 10**6
+
+
+def one_line(text: str) -> str:
+    r"""Return a text whose control characters, as names of files may have them, are ``\x1b``.
+
+    Parameters
+    ----------
+    text : str
+        Any text; also its ends of lines are written, as ``\n``.
+
+    Returns
+    -------
+    str
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class BottleneckError(Exception):
@@ -70,7 +88,7 @@ class BottleneckError(Exception):
 
     def __str__(self) -> str:
         words = _LONG_WORD.sub(r"\1...\2", super().__str__()[:_LONGEST_TEXT])
-        text = _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], words)
+        text = one_line(words)
         cut = len(text) > _LONGEST
         return f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}" if cut else text
 
@@ -195,6 +213,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number and what is counted, as in ``1 image`` or ``3 images``.
+
+    Parameters
+    ----------
+    number : int
+        How many there are.
+    one : str
+        What follows the number 1, such as ``class`` or ``image is``.
+    many : str
+        What follows other numbers; by default `one` with the plural's ending.
+
+    Returns
+    -------
+    str
+    """
+    return f"{number} {one if number == 1 else many or one + ('es' if one[-1] == 's' else 's')}"
 
 
 def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:

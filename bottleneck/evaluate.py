@@ -289,7 +289,7 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
     if split != "train" and leaked.any():
         if leaked.all():
             raise DataError(
-                f"all {len(held)} {split} images of {features.images.name!r} are identical to "
+                f"all {split} images of {features.images.name!r} ({len(held)}) are identical to "
                 f"images of other splits, so that none is held out; add {split} images, run "
                 f"{features.selection.made_by!r} again, and fit again"
             )

@@ -56,6 +56,9 @@ class Option:
     own : bool
         Whether it is specific to its command, so that ``[default]`` of ``bottleneck.toml`` is
         ignored.
+    needs, unless : tuple of str
+        Other parameters of the command without any of which, or with any of which, it has no
+        effect: each as ``name``, or as ``name=PATTERN`` if the value counts.
     """
 
     name: str | None = None
@@ -64,6 +67,8 @@ class Option:
     argument: bool = False
     hidden: bool = False
     own: bool = False
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
 
 
 ARGUMENT = Option(argument=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bottleneck.errors import UsageError, import_extra
+from bottleneck.errors import UsageError, counted, import_extra
 from bottleneck.files import output_file
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path
     labels = [found.label.replace("$", r"\$") for found in evaluation.classes]
     low, high = evaluation.accuracy_interval
     title = (
-        f"{title}, {evaluation.images} {evaluation.split} images\n"
+        f"{title}, {counted(evaluation.images, f'{evaluation.split} image')}\n"
         f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})"
     )
     side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
@@ -116,7 +116,7 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
     """
     evidence = advice.evidence
     title = (
-        f"{advice.clf} on {advice.model}, {evidence.images} training images of "
+        f"{advice.clf} on {advice.model}, {counted(evidence.images, 'training image')} of "
         f"{advice.image_set}: {advice.verdict.kind}"
     )
     count = len(evidence.layers)

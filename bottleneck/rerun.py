@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.experiments import Experiment, default_metric, rank, unselected
 from bottleneck.features import SPLITS
 from bottleneck.fields import given_in
@@ -140,13 +140,13 @@ def best_experiment(
     found = [each for each in fitting if is_current(each, cache)]
     if not fitting:
         raise DataError(
-            f"none of {len(experiments)} experiments has all the given options; leave some out, "
-            f"or run 'bottleneck sweep' with them"
+            f"none of {counted(len(experiments), 'experiment')} has all the given options; leave "
+            f"some out, or run 'bottleneck sweep' with them"
         )
     if not found:
         raise DataError(
-            f"the images in the cache have changed since all {len(fitting)} matching experiments; "
-            f"run 'bottleneck sweep' again"
+            f"the images in the cache have changed since "
+            f"{counted(len(fitting), 'matching experiment')}; run 'bottleneck sweep' again"
         )
     if len(sets := sorted({each.settings["image_set"] for each in found})) > 1:
         raise UsageError(

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.errors import DataError, PathMissingError, UsageError, counted
 from bottleneck.extract import fill_banks
 from bottleneck.images import ImageSet
 from bottleneck.locks import locked
@@ -262,15 +262,16 @@ def _paths_of(X: Any) -> list[Path]:
     given = column.ravel().tolist()
     if odd := [each for each in given if not isinstance(each, str | os.PathLike)]:
         raise UsageError(
-            f"{len(odd)} of {len(given)} images are not given as paths, first {odd[0]!r}, of type "
-            f"{type(odd[0]).__name__}; expected str or Path: give the paths of their files"
+            f"{len(odd)} of {counted(len(given), 'image is', 'images are')} not given as a path, "
+            f"first {odd[0]!r}, of type {type(odd[0]).__name__}; expected str or Path: give the "
+            f"paths of their files"
         )
     if not given:
         raise UsageError("no images were given; give the path of at least one")
     if missing := [path for path in given if not os.path.lexists(path)]:
         raise PathMissingError(
-            f"{len(missing)} of {len(given)} images do not exist, first {str(missing[0])!r}; "
-            f"correct the paths, which are relative to the working directory"
+            f"{len(missing)} of {counted(len(given), 'image does', 'images do')} not exist, first "
+            f"{str(missing[0])!r}; correct the paths, which are relative to the working directory"
         )
     paths = [Path(path) for path in given]
     if folder := next(filter(Path.is_dir, paths), None):
@@ -283,6 +284,6 @@ def _refuse(bad: Mapping[str, str], paths: Sequence[Path]) -> None:
     if bad:
         path, reason = next(iter(bad.items()))
         raise DataError(
-            f"{len(bad)} of {len(set(paths))} images cannot be used, first {path!r} ({reason}); "
-            f"remove them from the paths, because a transformer returns a row for each"
+            f"{len(bad)} of {counted(len(set(paths)), 'image')} cannot be used, first {path!r} "
+            f"({reason}); remove them from the paths, because a transformer returns a row for each"
         )

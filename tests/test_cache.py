@@ -400,7 +400,7 @@ def signalling(number):
 def test_rows_must_match_their_digests(bank):
     made = bank.writer("float16")
     two = [digest(0), digest(1)]
-    with pytest.raises(UsageError, match="has 1 rows, expected one for each of 2 images"):
+    with pytest.raises(UsageError, match="has 1 row, expected one for each of 2 images"):
         made.append(two, {"features.30": row(0)[None]})
     rows = {"features.30": np.stack([row(0), row(1)])}
     with pytest.raises(UsageError, match="each digest must have 64 hexadecimal digits"):

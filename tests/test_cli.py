@@ -176,17 +176,18 @@ def test_a_folder_without_classes_is_reported_at_extract(bottleneck, make_images
     asked = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--data")
     done = bottleneck(*asked, "flat/images")
     assert done.code == 0
-    assert "flat/images has no class folders, so the images have no labels" in done.err
-    assert "flat/images/CLASS/IMAGE" in done.err
+    assert "3 images of 'images': without classes, as no folder or table names any" in done.err
+    assert "takes DATA/CLASS/IMAGE, or a table with path,label" in done.err
     make_images(cat=2, dog=2)
-    assert "class folders" not in bottleneck(*asked, "data").err
+    assert "without classes" not in bottleneck(*asked, "data").err
 
 
 def test_missing_weights_are_one_sentence(bottleneck, make_images):
     make_images(cat=3, dog=3)
     finished = bottleneck("extract", "--model", "vgg16", "--layer", "block5_pool")
     assert finished.code == 1
-    (line,) = finished.err.strip().splitlines()
+    assert finished.err.startswith("6 images of 'data': 2 classes\n")
+    *_, line = finished.err.strip().splitlines()
     for part in ("torch/hub/checkpoints", "--weights FILE", ".safetensors", "--weights random"):
         assert part in line
     assert not Path("cache").exists()
@@ -198,7 +199,7 @@ def test_bad_images_are_named_and_the_exit_code_says_so(bottleneck, make_images)
     finished = bottleneck("extract", *TINY)
     assert finished.code == 1
     assert "8 images of 'data'" in finished.out
-    assert "1 images could not be used" in finished.err
+    assert "1 image could not be used" in finished.err
     assert "data/cat/cut.png: image file is truncated" in finished.err
     assert bottleneck("fit-head", "--C", "1").code == 0
     predicted = bottleneck("predict", "data/cat")
@@ -219,10 +220,19 @@ def test_leaks_conflicts_and_strangers_are_reported(bottleneck, make_images):
     Path("data/train/cat/notes.txt").touch()
     finished = bottleneck("extract", *TINY)
     assert finished.code == 0
-    assert "warning: leak: 1 identical images" in finished.err
+    assert "warning: leak: 1 identical image is in more than one split:" in finished.err
     assert "data/train/cat/001.png = data/train/dog/conflict.png" in finished.err
     assert "1 .txt" in finished.err
-    assert "warning: leak" in bottleneck("fit-head", "--C", "1").err
+    for command in (
+        ("fit-head", "--C", "1"),
+        ("evaluate",),
+        ("sweep", "--clf", "centroid", "--cv", "2", "--jobs", "1"),
+    ):
+        err = bottleneck(*command).err
+        assert "leak: 1 identical image is in more than one split; 'bottleneck extract'" in err
+        assert "more than one label; 'bottleneck extract' lists them" in err
+        assert "conflict.png" not in err
+        assert "leak.png" not in err
 
 
 def test_layers_and_models_are_listed(bottleneck):
@@ -430,7 +440,7 @@ def test_a_mistake_is_one_sentence(  # noqa: PLR0917 - a table's columns
     assert not finished.out
     *summary, line = finished.err.strip().splitlines()
     assert line.startswith("error: ")
-    assert not summary or ("cannot write" in sentence and "images of 'data'" in summary[0])
+    assert not summary or (arguments[0] == "extract" and re.match(r"\d+ images? of", summary[0]))
     assert sentence in line
     assert sorted(path for path in Path().rglob("*")) == before
 
@@ -522,7 +532,7 @@ def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, mak
     bottleneck("extract", *TINY)
     finished = bottleneck("evaluate", "--json")
     assert json.loads(finished.out)["images"] == 8
-    assert "have changed since the head was fitted; 1 of the 9 test images were" in finished.err
+    assert "have changed since the head was fitted; 1 of 9 test images left out" in finished.err
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -634,7 +644,7 @@ def test_an_old_head_is_evaluated_on_images_it_has_not_seen(bottleneck, make_ima
     finished = bottleneck("evaluate", "--json")
     assert finished.code == 0, finished.err
     assert json.loads(finished.out)["images"] == len(test - seen)
-    assert f"{len(test & seen)} of the {len(test)} test images were left out" in finished.err
+    assert f"{len(test & seen)} of {len(test)} test images left out" in finished.err
     assert bottleneck("evaluate", "--split", "train").code == 0
     Path("heads/one/head-seen.txt").write_text("")
     assert "come from different heads" in bottleneck("evaluate").err
@@ -672,7 +682,7 @@ def test_another_set_of_the_same_name_is_reported(bottleneck, make_images):
     moved = ("extract", *TINY, "--data", "moved", "--set", "data")
     assert "replaces image set" not in bottleneck(*moved).err
     Path("moved/cat/000.png").unlink()
-    note = "note: 1 of the 6 images that 'data' had at its last extraction are gone"
+    note = "note: 1 of 6 images that 'data' had at its last extraction are gone"
     assert note in bottleneck(*moved).err
     make_images("moved", cow=5, seed=20)
     added = bottleneck(*moved).err
@@ -745,8 +755,8 @@ def test_lines_of_progress_say_only_what_is_known(total, seconds, counts, data):
         report("check", begun, total, **counts)
         report("check", done, total, **counts)
     for line in stream.getvalue().splitlines():
-        assert re.match(r"check: \d+ of \d+ images(, |$)", line), line
-        assert not re.search(r"None|nan|inf|, ,|, $|-|\b0\.0/s", line.partition("images")[2]), line
+        assert re.match(r"check: \d+ of (1 image|\d+ images)(, |$)", line), line
+        assert not re.search(r"None|nan|inf|, ,|, $|-|\b0\.0/s", line.partition("image")[2]), line
 
 
 def test_the_numbers_of_an_extraction_add_up(bottleneck, make_images):

@@ -160,7 +160,7 @@ def test_experiments_with_several_labels_have_their_own_metric(bottleneck):
     append((0.9,) * 5)
     finished = bottleneck("leaderboard")
     assert [row[0] for row in lines(finished.out)[1:]] == ["3"]
-    assert "2 experiments in experiments.sqlite have no accuracy, and are left out" in finished.err
+    assert "left out: 2 experiments in experiments.sqlite without accuracy" in finished.err
     again = bottleneck("leaderboard", "--sort", "average_precision")
     assert [row[0] for row in lines(again.out)[1:]] == ["2", "1"]
 
@@ -187,8 +187,8 @@ def test_an_empty_log_has_no_experiments(bottleneck):
         (("--where", "layer"), 2, "--where must be KEY=VALUE, such as clf=svm, got 'layer'"),
         (("--where", "C=1", "--where", "C=2"), 2, "--where C= is given twice"),
         (("--compare", "1", "9"), 2, "no experiment 9 in 'experiments.sqlite', which has 4"),
-        (("--compare", "1", "2", "--top", "1"), 2, "leave --compare out"),
-        (("--compare", "1", "2", "--where", "a=b"), 2, "leave --compare out"),
+        (("--compare", "1", "2", "--top", "1"), 2, "--top and --compare exclude each other"),
+        (("--compare", "1", "2", "--where", "a=b"), 2, "--where and --compare exclude"),
         (("--compare", "1", "2", "--sort", "x"), 2, "no metric 'x' in experiment 1; expected"),
         (("--json", "--csv"), 2, "--json and --csv exclude each other"),
     ],

@@ -28,7 +28,7 @@ def test_near_duplicates_are_reported_on_request(bottleneck, make_images):
         image.resize((40, 40)).save("data/test/cat/again.jpg", quality=60)
     assert "again.jpg" not in bottleneck("extract", *TINY).err
     finished = bottleneck("extract", *TINY, "--near-duplicates")
-    assert "warning: near-duplicates in different splits: 1 pairs" in finished.err
+    assert "warning: near-duplicates in different splits: 1 pair\n" in finished.err
     assert "data/train/cat/001.png (train) ~ data/test/cat/again.jpg (test)" in finished.err
     fitted = bottleneck("fit-head", "--C", "1", "--near-duplicates", "--json")
     assert "~ data/test/cat/again.jpg" in fitted.err
@@ -36,7 +36,7 @@ def test_near_duplicates_are_reported_on_request(bottleneck, make_images):
     assert pair["distance"] <= 4
     Path("data/train/cat/001.png").unlink()
     missing = bottleneck("fit-head", "--C", "1", "--near-duplicates")
-    assert "1 images could not be compared, first data/train/cat/001.png" in missing.err
+    assert "1 image could not be compared, first data/train/cat/001.png" in missing.err
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -118,11 +118,11 @@ def test_compressed_features_are_the_same(bottleneck, make_images, compress):
         ),
         (("cache", "prune", "--keep", "much"), "--keep must be a number with kB, MB, GB or TB"),
         (("cache", "prune", "--older-than", "3"), "--older-than must be a number with h, d or w"),
-        (("cache", "prune", "--layer", "nose"), "none of 1 banks has a layer 'nose'"),
+        (("cache", "prune", "--layer", "nose"), "none of 1 bank has a layer 'nose'"),
         (("cache", "export", "out.csv"), "ending '.csv'; expected .h5, .hdf5 or .npz"),
         (("cache", "import", "gone.h5"), "no file 'gone.h5'"),
         (("cache", "import", "gone.npy"), "give --table CSV"),
-        (("cache", "import", "x.h5", "--model", "x"), "are for a .npy array"),
+        (("cache", "import", "x.h5", "--model", "x"), "--model has no effect without FILE"),
     ],
 )
 @pytest.mark.usefixtures("_extracted")

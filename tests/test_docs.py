@@ -9,11 +9,13 @@ from pathlib import Path
 from types import ModuleType
 
 import nbformat
+import numpy as np
 import pytest
 import torchvision
 from nbclient import NotebookClient
 
 from bottleneck.bases.network import Network
+from bottleneck.cli.command import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,6 +57,9 @@ def test_the_demo_prints_every_command_and_a_table(demo):
     assert Path("demo/confusion_matrix.png").stat().st_size > 5000
     assert len(list(Path("demo/data").glob("*/*.png"))) == 200
     assert [path.name for path in Path().iterdir()] == ["demo"]
+    used = sum(512 * path.stat().st_blocks for path in Path("demo").rglob("*"))
+    assert "The demo writes\n2 MB, all of it in" in README
+    assert 0.5e6 < used < 2e6
 
 
 @pytest.mark.ci
@@ -163,36 +168,67 @@ def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
     assert "headclassifier__clf" in capsys.readouterr().out
 
 
-@pytest.mark.ci
-def test_the_keys_of_json_are_identifiers_and_documented(bottleneck, in_demo):
-    assert in_demo.code == 0
+def keys_of_json() -> dict[str, tuple[set[str], set[str]]]:
+    """Return the keys that each command always prints, and all of its keys, by docs/json.md."""
     page = (ROOT / "docs" / "json.md").read_text()
-    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
-    keys = {name: set(re.findall(r"`(\w+)`", row[3])) for row in rows
-            for name in re.findall("`(.+?)`", row[1])}  # fmt: skip
-    commands = {
+    found = {}
+    for _, names, _, keys, _ in (
+        line.split("|") for line in page.splitlines() if line.startswith("| `")
+    ):
+        always, whole = (set(re.findall(r"`(\w+)`", text)) for text in (keys.split(";")[0], keys))
+        found |= dict.fromkeys(re.findall("`(.+?)`", names), (always, whole))
+    return found
+
+
+def test_the_keys_of_every_command_are_documented():
+    assert {name.partition(" --")[0] for name in keys_of_json()} == set(COMMANDS)
+
+
+@pytest.mark.ci
+def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
+    """All of them are printed, those without a condition each time, and no others."""
+    assert in_demo.code == 0
+    images = "path,label\ndata/face/000.png,face\ndata/no_face/000.png,none\n"
+    Path("some.csv").write_text(f"{images}data/face/001.png,face\ndata/no_face/001.png,none\n")
+    np.save("some.npy", np.eye(4, dtype="float32"))
+    for command in (
+        "extract --model efficientnet_lite0 --data some.csv --views 1 --augment flip --cache views",
+        "cache import some.npy --table some.csv --model m --cache arrays",
+    ):
+        assert bottleneck(*shlex.split(command)).code == 0
+    Path("some.csv").write_text(f"{images}none.png,face\n")
+    runs = {
+        "extract": "extract --model efficientnet_lite0 --near-duplicates",
+        "fit-head": "fit-head --near-duplicates",
         "sweep": "sweep --clf centroid --clf lda",
+        "leaderboard": "leaderboard",
         "leaderboard --compare": "leaderboard --compare 1 2",
-        "extract": "extract --model efficientnet_lite0",
         "extract --dry-run": "extract --model efficientnet_lite0 --dry-run",
         "layers": "layers efficientnet_lite0",
         "augment-preview": "augment-preview --augment flip",
         "config": "config evaluate",
-        "cache info": "cache info efficientnet_lite0",
+        "cache info": "cache info efficientnet_lite0 --cache views; cache info m --cache arrays",
         "cache export": "cache export x.npz",
         "cache import": "cache import x.npz --cache elsewhere",
-        "predict": "predict data/face/000.png",
+        "predict": "predict some.csv",
         "finetune": "finetune --unfreeze blocks.6 --val-share 0.2 --from-cache --epochs 1",
-        "cache prune": "cache prune --model efficientnet_lite0",
-        "demo": "demo",
     }
-    assert set(commands) <= set(keys)
-    first = [name for name in commands if name in {"sweep", "extract"}]
-    for name in dict.fromkeys([*first, *sorted(keys, key="cache prune".__eq__)]):
-        found = json.loads(bottleneck(*shlex.split(commands.get(name, name)), "--json").out)
-        for entry in found if isinstance(found, list) else [found]:
-            assert entry.keys() <= keys[name], (name, entry.keys() - keys[name])
-            assert all(key.isidentifier() for key in entry), name
+    last = {"cache prune": "cache prune --model efficientnet_lite0"}
+    keys = keys_of_json()
+    runs |= {name: name for name in keys if name not in runs | last} | last
+    for name, command in runs.items():
+        printed = [bottleneck(*each.split(), "--json").out for each in command.split("; ")]
+        lines = printed[0].splitlines() if name == "predict" else printed
+        found = [each for line in lines for each in listed(json.loads(line))]
+        always, whole = keys[name]
+        assert found, name
+        assert set.union(*map(set, found)) == whole, name
+        assert all(always <= entry.keys() for entry in found), name
+        assert all(key.isidentifier() for key in whole), name
+
+
+def listed(found):
+    return found if isinstance(found, list) else [found]
 
 
 def test_the_readmes_installations_are_one_line_each():

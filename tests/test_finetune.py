@@ -440,7 +440,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert extracted.code == 0, extracted.err
     svm = bottleneck("fit-head", "--clf", "svm", "--name", "svm")
     assert svm.code == 0, svm.err
-    assert "32 of the 32 train and val images were used to train or validate" in svm.err
+    assert "32 of 32 train and val images used to train or validate" in svm.err
     assert "so scores on them are too high" not in evaluated.err
     assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0

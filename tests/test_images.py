@@ -245,7 +245,7 @@ def test_folders_without_images_are_named(make_images, bottleneck):
     done = bottleneck("extract", *tiny, "--data", folder, "--pool", "avg")
     err = " ".join(done.err.split())
     assert "2 class or split folders have no images: data/bird/ data/fish/" in err
-    assert "1 files were left out, as they are not images or have no class: 1 .txt" in err
+    assert "1 file was left out, not being an image or having no class: 1 .txt" in err
 
 
 def test_a_folder_without_class_folders_has_no_labels(make_images):
@@ -315,7 +315,7 @@ def test_a_manifest_may_have_splits(make_images):
         ("path,class\na.png,x\n", UsageError, "no column label"),
         ("", UsageError, "an empty file"),
         ("path,label\n", DataError, "lists no images"),
-        ("path,label\nnowhere.png,x\n", PathMissingError, "1 of 1 images listed"),
+        ("path,label\nnowhere.png,x\n", PathMissingError, "1 of 1 image listed"),
         (
             "path,label\ndata/cat/000.png,\n",
             UsageError,

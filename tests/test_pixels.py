@@ -603,9 +603,9 @@ def test_extract_tells_of_dark_images_and_pages(bottleneck):
     Path("data/a/pages.tif").write_bytes(pages)
     finished = bottleneck("extract", *TINY)
     assert finished.code == 0
-    assert "6 images of 16 bits stay below 4,096 of 65,535" in finished.err
+    assert "6 images of 16 bits below 4,096 of 65,535, with no range stated" in finished.err
     assert "if 4095 is white, give --max-value 4095" in finished.err
-    assert "1 files have several pages or frames" in finished.err
+    assert "1 file has several pages or frames" in finished.err
     scaled = bottleneck("extract", *TINY, "--max-value", "4095", "--json")
     assert "of 16 bits" not in scaled.err
     record = json.loads(scaled.out)

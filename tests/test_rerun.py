@@ -70,7 +70,8 @@ def test_options_narrow_the_choice(bottleneck, options, among):
         (["--experiment", 99], 2, "no experiment 99 in"),
         (["--experiment", 1, "--clf", "ridge"], 2, "experiment 1 has another --clf; leave --clf"),
         (["--experiment", 1, "--layer", "logits"], 2, "experiment 1 has another --layer"),
-        (["--experiment", 1, "--best"], 2, "--experiment and --best exclude each other"),
+        (["--experiment", 1, "--best"], 2, "--best and --experiment exclude each other"),
+        (["--experiment", 1, "--device", "cuda"], 2, "--device applies to mlp only"),
         (["--best", "--log", "nothing.sqlite"], 1, "no experiment log 'nothing.sqlite'"),
     ],
 )

@@ -69,7 +69,9 @@ def reference() -> str:
         "string. An option that may repeat takes a list or a single value. The command line takes\n"
         "precedence over a command's table, that over `[default]`, and that over the defaults;\n"
         "`bottleneck config` prints the current settings. `cache prune` takes `model` and `layer`\n"
-        "from its own table only.\n"
+        "from its own table only.\n\n"
+        "An option that would have no effect beside the others is refused, such as `--images`\n"
+        "without `--deep`; one in the file waits for the runs that use it.\n"
     )
     parts = [head]
     for command in in_order():
@@ -213,6 +215,77 @@ def test_a_flag_from_a_file_can_be_switched_off(bottleneck):
     Path("bottleneck.toml").write_text("[leaderboard]\njson = true\ncsv = true\n")
     assert "--json and --csv exclude each other" in bottleneck("leaderboard").err
     assert "exclude" not in bottleneck("leaderboard", "--no-json").err
+
+
+WITHOUT_EFFECT = [
+    ("leaderboard --spreadsheet-safe", "--csv"),
+    ("evaluate --spreadsheet-safe", "--errors"),
+    ("predict x.png --spreadsheet-safe --json", "--json"),
+    ("predict x.png --spreadsheet-safe --output x.jsonl", "--output *.jsonl"),
+    ("predict x.png --cache other --tta 4 --augment flip", "--tta"),
+    ("leaderboard --wide --csv", "--csv"),
+    ("models --wide --markdown", "--markdown"),
+    ("sweep --wide --json", "--json"),
+    ("leaderboard --top 3 --compare 1 2", "--compare"),
+    ("leaderboard --where clf=svm --compare 1 2", "--compare"),
+    ("cache verify --images 3", "--deep"),
+    ("cache verify --seed 3", "--deep"),
+    *((f"cache import x.h5 {each}", "FILE *.npy") for each in (
+        "--table x.csv", "--model m", "--layer features", "--axes CHW", "--by-row", "--seed 3"
+    )),
+    ("extract --model vgg16 --dry-run --near-duplicates", "--dry-run"),
+    ("fit-head --log x.sqlite", "--experiment or --best"),
+    ("fit-head --best --experiment 1", "--experiment"),
+    *((f"fit-head --clf svm {each}", "--clf mlp") for each in (
+        "--hidden 256", "--dropout 0.5", "--epochs 100", "--patience 10", "--learning-rate 0.001"
+    )),
+    *((f"finetune --unfreeze all {each}", "--data") for each in (
+        "--set x", "--max-bytes 1GB", "--min-images 1", "--nested"
+    )),
+    ("finetune --unfreeze all --dtype float16", "--from-cache"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "other"), WITHOUT_EFFECT)
+def test_an_option_without_effect_is_refused(bottleneck, words, other):
+    """In one sentence that names both options, before anything is read."""
+    refused = bottleneck(*words.split())
+    assert (refused.code, refused.out) == (2, "")
+    (line,) = refused.err.splitlines()
+    assert re.search(
+        rf"--\S+ (has no effect without|and) {re.escape(other)}( exclude each|;)", line
+    )
+
+
+def test_options_without_effect_are_those_of_the_table():
+    """And each depends on another one of its command, or of another command that has it, too."""
+    tried = {
+        (name, flag)
+        for name in COMMANDS
+        for words, _ in WITHOUT_EFFECT
+        if f"{words} ".startswith(f"{name} ")
+        for flag in words.split()
+        if flag.startswith("--")
+    }
+    names = {name for command in COMMANDS.values() for name in command.values}
+    for name, command in COMMANDS.items():
+        for each in command.values.values():
+            others = each.option.needs + each.option.unless
+            assert {other.partition("=")[0] for other in others} <= names
+            own = [other for other in others if other.partition("=")[0] in command.values]
+            if own and each.name != "wide":
+                assert (name, each.flag) in tried, (name, each.flag)
+            assert len(own) == len(others) or not each.option.needs
+
+
+def test_options_without_effect_may_be_set_in_the_file(bottleneck):
+    """There they are for other runs of the command."""
+    Path("bottleneck.toml").write_text(
+        "[default]\nspreadsheet_safe = true\nwide = true\n[cache.verify]\nimages = 3\n"
+    )
+    for words in (["leaderboard", "--json"], ["cache", "verify"], ["models", "--markdown"]):
+        assert "effect" not in bottleneck(*words).err
+        assert "exclude" not in bottleneck(*words).err
 
 
 def test_a_flag_and_its_opposite_exclude_each_other(bottleneck):

@@ -17,8 +17,8 @@ from test_cli import TINY
 
 from bottleneck.cli import main
 from bottleneck.cli.command import COMMANDS
-from bottleneck.cli.output import note, progress_shown
-from bottleneck.cli.streams import escaped_on_terminals, harmless
+from bottleneck.cli.output import progress_shown
+from bottleneck.cli.streams import escaped_on_terminals, harmless, note, note_list
 
 ODD = "b\x1b[2J\x9d0:x\x07é"
 """A class whose name clears a terminal and sets its title."""
@@ -205,6 +205,25 @@ def test_results_beside_a_progress_bar_go_to_standard_output(monkeypatch):
     assert "note" in err.getvalue()
     assert "\x1b[2J" not in err.getvalue()
     assert "2/2" in err.getvalue()
+
+
+def test_notes_and_errors_are_broken_between_words_on_terminals_only(monkeypatch):
+    """By one function: a pipe gets each as one line, so that it can be searched."""
+    monkeypatch.setenv("COLUMNS", "40")
+    for terminal in (True, False):
+        err = Terminal() if terminal else io.StringIO()
+        monkeypatch.setattr(sys, "stderr", err)
+        note_list("note: " + "word " * 12, ["a/path " + "x" * 50, "b"], 4, most=1)
+        assert end_of(["extract", "--model", "vgg16", "--data", "no-such/folder"]) == 2
+        *notes, error = err.getvalue().splitlines()[:5]
+        if terminal:
+            assert notes[0] == "note: word word word word word word word"
+            assert notes[1:] == ["  word word word word word", "  a/path", f"    {'x' * 50}"]
+            assert error == "  and 3 more"
+        else:
+            assert notes[1:] == [f"  a/path {'x' * 50}", "  and 3 more"]
+            assert error.startswith("error: no folder 'no-such/folder'; give ")
+    monkeypatch.undo()
 
 
 @pytest.mark.usefixtures("_odd")

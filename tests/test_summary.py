@@ -79,7 +79,7 @@ def test_what_a_summary_tells(make_images):
 
 
 def test_an_extraction_begins_with_the_summary(make_images, bottleneck):
-    """On 80 columns, and in JSON; before anything is computed, and also where nothing is odd."""
+    """Its table on 80 columns, and in JSON; before anything is computed, also if nothing is odd."""
     make_images(**{f"class {number}": 4 for number in range(1, 22)}, **{"x" * 60: 2})
     shutil.copy("data/class 1/000.png", "data/class 1/same.png")
     shutil.copy("data/class 1/000.png", f"data/class 2/{'long' * 20}.png")
@@ -90,7 +90,7 @@ def test_an_extraction_begins_with_the_summary(make_images, bottleneck):
     assert "(12 more)" in done.err
     assert len(done.err.splitlines()) < 30
     long = [line for line in done.err.splitlines() if len(line) > 80]
-    assert all("longlong" in line for line in long), long
+    assert all("longlong" in line or line.startswith("note: ") for line in long), long
     told = json.loads(bottleneck("extract", *TINY, "--json").out)["summary"]
     assert len(told["classes"]) == 22
     assert told["duplicates"][0]["paths"] == [
@@ -100,6 +100,30 @@ def test_an_extraction_begins_with_the_summary(make_images, bottleneck):
     ]
     trial = json.loads(bottleneck("extract", *TINY, "--dry-run", "--json").out)
     assert trial["summary"] == told
+
+
+def test_the_summary_is_printed_before_an_error(make_images, bottleneck):
+    """Of the classes, of the base or of its weights; only a folder without images has none."""
+    make_images(cat=3, dog=1)
+    shutil.copy("data/dog/000.png", "data/dog/copy.png")
+    refused = bottleneck("extract", *TINY)
+    assert refused.code == 1
+    *told, error = refused.err.splitlines()
+    assert told[0] == "5 images of 'data', 1 of them a copy: 2 classes"
+    assert [line.split() for line in told[1:5]] == [
+        ["class", "images"],
+        ["cat", "3"],
+        ["dog", "2"],
+        ["all", "images", "5"],
+    ]
+    assert "  data/dog/000.png = data/dog/copy.png" in told
+    assert error.startswith("error: class 'dog' ")
+    make_images(dog=4, seed=7)
+    for words in (("vgg61",), ("vgg16", "--layer", "nose"), ("vgg16", "--weights", "gone.pth")):
+        refused = bottleneck("extract", "--model", *words)
+        assert refused.code == 2
+        assert refused.err.startswith("8 images of 'data': 2 classes\n")
+        assert refused.err.splitlines()[-1].startswith("error: ")
 
 
 def test_every_file_and_folder_left_out_is_counted(make_images):
@@ -146,8 +170,8 @@ def test_a_class_that_is_left_with_no_image_is_named(make_images, bottleneck):
     done = bottleneck("extract", *TINY)
     assert done.code == 1
     err = " ".join(done.err.split())
-    assert "1 classes have no image that can be used: gone" in err
-    assert "1 classes have no image that can be used: bad" in err
+    assert "1 class has no image that can be used: gone" in err
+    assert "1 class has no image that can be used: bad" in err
     done = bottleneck("extract", *TINY, "--json")
     assert json.loads(done.out)["summary"]["lost_classes"] == ["gone", "bad"]
 
@@ -198,7 +222,7 @@ def test_min_images_leaves_out_small_classes(make_images, bottleneck):
     make_images(bird=1)
     done = bottleneck("extract", *TINY, "--min-images", "2")
     assert done.code == 0
-    assert "note: 1 classes were left out, as they have too few images:\n  bird (1)" in done.err
+    assert "note: 1 class was left out for having too few images: bird (1)\n" in done.err
 
 
 def test_min_images_counts_training_images_where_splits_are_given(make_images):
@@ -274,8 +298,8 @@ def test_classes_without_training_images_do_not_keep_others_from_being_scored(
     done = bottleneck("extract", *TINY)
     assert done.code == 0
     err = " ".join(done.err.split())
-    assert "1 classes have val images but none to train on, so a head does not know them" in err
-    assert "1 classes have test images but none to train on" in err
+    assert "1 class has val images but none to train on: no head knows such a class" in err
+    assert "1 class has test images but none to train on" in err
     cache = Cache("cache")
     head = fit_head(load_features(cache))
     assert head.classes == ("cat", "dog")

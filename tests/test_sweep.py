@@ -309,7 +309,7 @@ def test_experiments_are_shown_with_the_name_that_was_typed(bottleneck, faces_ca
     asked = ("--cache", faces_cache.root, "--clf", "centroid", "--jobs", 1)
     for name, new in (("penultimate", 1), ("global_pool.flatten", 0)):
         done = bottleneck("sweep", *asked, "--layer", name)
-        assert f"1 experiments, {new} of them new" in done.err
+        assert f"1 experiment, {new} of them new" in done.err
         assert name in done.out
     for name in ("penultimate", "global_pool.flatten"):
         assert "penultimate" in bottleneck("leaderboard", "--where", f"layer={name}").out

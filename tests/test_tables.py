@@ -6,13 +6,14 @@ About 4 s; the files are empty where only their names matter.
 import csv
 import errno
 import io
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bottleneck.errors import DataError, PathMissingError, UsageError
+from bottleneck.errors import DataError, UsageError
 from bottleneck.images import ImageSet
 from bottleneck.images.tables import read_table
 
@@ -185,7 +186,7 @@ def test_rows_are_read_as_written(data):
 
 
 def test_predict_takes_tables(make_images, bottleneck):
-    """With or without labels; a missing column or image is one sentence."""
+    """With or without labels; a missing column is one sentence, a missing image a bad one."""
     make_images(cat=5, dog=5)
     tiny = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
     assert bottleneck("extract", *tiny, "--pool", "avg").code == 0
@@ -203,9 +204,12 @@ def test_predict_takes_tables(make_images, bottleneck):
     refused = bottleneck("predict", "some.csv")
     assert refused.code == 2
     assert "table 'some.csv' has no column path" in refused.err
-    with pytest.raises(PathMissingError, match="1 of 1 images listed in 'some.csv' do not exist"):
-        Path("some.csv").write_text("path\nnone.png\n")
-        ImageSet.from_paths(["some.csv"])
+    Path("some.csv").write_text("path\nnone.png\ndata/cat/000.png\n")
+    done = bottleneck("predict", "some.csv")
+    assert (done.code, len(done.out.splitlines())) == (1, 2)
+    assert "1 image could not be used:\n  none.png: " in done.err
+    lines = bottleneck("predict", "some.csv", "--json").out.splitlines()
+    assert [json.loads(line)["path"] for line in lines] == ["none.png", "data/cat/000.png"]
     with pytest.raises(DataError, match="lists no images"):
         Path("some.csv").write_text("path\n,\n")
         ImageSet.from_paths(["some.csv"])

@@ -344,9 +344,9 @@ def test_images_that_cannot_be_read_are_named_before_anything_is_computed(paths,
         (["data/cat"], UsageError, "'data/cat' is a folder, expected an image"),
         ("data/cat/000.png", UsageError, r"of shape \(\); expected paths of shape \(n,\)"),
         ([["a.png", "b.png"]], UsageError, r"of shape \(1, 2\); expected paths"),
-        (np.zeros((3, 1)), UsageError, "3 of 3 images are not given as paths, first 0.0, of type"),
-        (["a\0.png"], PathMissingError, "1 of 1 images do not exist"),
-        (pd.Series(["a.png", None]), UsageError, "1 of 2 images are not given as paths"),
+        (np.zeros((3, 1)), UsageError, "3 of 3 images are not given as a path, first 0.0, of type"),
+        (["a\0.png"], PathMissingError, "1 of 1 image does not exist"),
+        (pd.Series(["a.png", None]), UsageError, "1 of 2 images are not given as a path"),
     ],
 )
 def test_invalid_image_paths_are_refused(paths, given, error, sentence):

@@ -17,7 +17,7 @@ from bottleneck.advise.timing import seconds_of, time_fits
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, counted
 from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads import MLP
 from bottleneck.heads.prepare import recipe_of
@@ -200,8 +200,9 @@ def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
     sizes = sorted({size for size in halved if size >= smallest} | {n_rows})
     if len(sizes) < _LEAST_SIZES:
         raise DataError(
-            f"only {n_rows} training images of {n_classes} classes are available, but a learning "
-            f"curve of {_LEAST_SIZES} sizes needs {smallest * 2 ** (_LEAST_SIZES - 1)}; add images"
+            f"only {counted(n_rows, 'training image')} of {counted(n_classes, 'class')} can be "
+            f"used, but a learning curve of {_LEAST_SIZES} sizes needs "
+            f"{smallest * 2 ** (_LEAST_SIZES - 1)}; add images"
         )
     return sizes
 

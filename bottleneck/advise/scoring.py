@@ -12,7 +12,7 @@ import numpy as np
 
 from bottleneck.advise.curve import Samples
 from bottleneck.advise.fitting import fit_fold
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.features import Features
 from bottleneck.heads.prepare import problem_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem
@@ -108,7 +108,7 @@ class Bench:
     def held_out(self) -> str:
         """The images that are judged, in words."""
         if self.crossed:
-            return f"{len(self.judged)} val images"
+            return counted(len(self.judged), "val image")
         folds = f"{len(self.repeats[0])} folds of the training images"
         return f"{folds}, drawn {len(self.repeats)} times" if len(self.repeats) > 1 else folds
 
@@ -191,8 +191,9 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
     judged = np.flatnonzero(fold.held)
     if len(judged) < cv:
         raise DataError(
-            f"image set {features.images.name!r} has {len(judged)} val images, but `cv` needs at "
-            f"least {cv}; add val images, or remove them to use folds of the training images"
+            f"image set {features.images.name!r} has {counted(len(judged), 'val image')}, but `cv` "
+            f"needs at least {cv}; add val images, or remove them to use folds of the training "
+            f"images"
         )
     # Dealt class by class, like cards, so that blocks are stratified.
     shuffled = np.random.default_rng(seed).permutation(len(judged))

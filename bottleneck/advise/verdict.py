@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from bottleneck.advise.curve import Estimate
 from bottleneck.advise.evidence import EARLY, Evidence, FineTuning
+from bottleneck.errors import counted
 
 __all__ = [
     "CEILING",
@@ -241,7 +242,7 @@ def _options(evidence: Evidence) -> list[Option]:
         return Option(kind, what, gain, _state(evidence, gain), cost)
 
     double = evidence.curve.forecasts[0]
-    more = f"{double.images - evidence.images} more labelled images"
+    more = counted(double.images - evidence.images, "more labelled image")
     options = [option(MORE_DATA, f"twice the images ({double.images})", double.gain, more)]
     layers, heads = [], []
     last = [each.layer for each in evidence.layers if not each.difference]

@@ -13,7 +13,7 @@ from xxhash import xxh3_64
 
 from bottleneck.cache.hdf5 import dataset_of, errors_of, open_hdf5
 from bottleneck.cache.layout import SCHEMA, Layer, block_rows, checksums, load_filters, seal_of
-from bottleneck.errors import STORE_AGAIN, CacheError, DamagedError
+from bottleneck.errors import STORE_AGAIN, CacheError, DamagedError, counted
 from bottleneck.inputs import open_regular
 
 __all__ = ["PART_NAME", "Part", "RowIndex", "as_slice", "keys_of", "part_files"]
@@ -84,7 +84,9 @@ class Part:
             if digests.shape != (*views.shape, _KEY_BYTES - 2):
                 raise DamagedError(path, "its keys do not have the shape of keys")
             if {each.shape[0] for each in layers.values()} - {len(views)}:
-                raise DamagedError(path, f"its layers do not have {len(views)} rows each")
+                raise DamagedError(
+                    path, f"its layers do not have {counted(len(views), 'row')} each"
+                )
             part = cls(path, digests, views, layers, file.attrs["compress"].decode())
             seal = seal_of(fingerprint, layers, part.digests, part.views)
             if seal != file.attrs["seal"].decode():
@@ -237,8 +239,8 @@ class RowIndex:
             images = keys.view(np.uint8).reshape(len(keys), _KEY_BYTES)[:, :-2]
             lacking, wanted = (len(np.unique(own, axis=0)) for own in (images[numbers < 0], images))
             raise CacheError(
-                f"{lacking} of {wanted} different images have no features of layer "
-                f"{self._layer!r} in bank {bank}; run {made_by!r} for them"
+                f"{lacking} of {counted(wanted, 'different image has', 'different images have')} "
+                f"no features of layer {self._layer!r} in bank {bank}; run {made_by!r} for them"
             )
         return numbers
 

@@ -13,7 +13,14 @@ from bottleneck.cache.folder import Cache
 from bottleneck.cache.hdf5 import errors_of
 from bottleneck.cache.own import own_files
 from bottleneck.cache.upkeep import alone, drop_layer
-from bottleneck.errors import CacheError, UnknownNameError, UsageError, did_you_mean, some_of
+from bottleneck.errors import (
+    CacheError,
+    UnknownNameError,
+    UsageError,
+    counted,
+    did_you_mean,
+    some_of,
+)
 from bottleneck.records import IMPORTED, Extraction
 
 __all__ = ["Prunable", "find_prunable", "prune"]
@@ -138,8 +145,8 @@ def _named(everything: list[Prunable], model: str | None, layer: str | None) -> 
     found = [each for each in of_model if layer is None or each.is_named(layer)]
     if layer is not None and not found:
         raise UnknownNameError(
-            f"none of {len({each.bank for each in of_model})} banks has a layer {layer!r}; "
-            f"'bottleneck cache ls' lists the layers"
+            f"none of {counted(len({each.bank for each in of_model}), 'bank')} has a layer "
+            f"{layer!r}; 'bottleneck cache ls' lists the layers"
         )
     return found
 

@@ -14,7 +14,7 @@ from bottleneck.cache import layout
 from bottleneck.cache.hdf5 import errors_of
 from bottleneck.cache.layout import SCHEMA, Dataset, row_bytes
 from bottleneck.cache.parts import part_files
-from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
+from bottleneck.errors import CacheError, FeatureOverflowError, UsageError, counted
 from bottleneck.files import atomic_write, signals_held
 
 __all__ = [
@@ -197,7 +197,8 @@ class PartWriter:
         for name, values in columns.items():
             if len(values) != count:
                 raise UsageError(
-                    f"{name} has {len(values)} rows, expected one for each of {count} images"
+                    f"{name} has {counted(len(values), 'row')}, expected one for each of "
+                    f"{counted(count, 'image')}"
                 )
         shapes = {name: values.shape[1:] for name, values in columns.items()}
         before = {name: column.shape[1:] for name, column in self._columns.items()}

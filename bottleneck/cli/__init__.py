@@ -35,7 +35,13 @@ _GENERAL = "General"
 _NO = "no_"
 _JSON = "--json"
 _CONFIG_HELP = "File with settings; by default bottleneck.toml, if it exists."
-_METAVARS = {"whole number": "INTEGER", "number": "NUMBER", "path": "PATH", "true or false": ""}
+_METAVARS = {
+    "whole number": "INTEGER",
+    "number": "NUMBER",
+    "path": "PATH",
+    "a file": "FILE",
+    "true or false": "",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

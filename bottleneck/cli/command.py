@@ -4,8 +4,9 @@ import inspect
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
@@ -22,6 +23,7 @@ _PANELS = ("Features", "Heads", "Judge", "Fine-tune", "Ship", "Other")
 _SHARED = "default"
 _WIDE = "wide"
 _GROUP = "cache"
+_NOT_GIVEN = (None, MISSING, False, "0", 0, ())
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -116,6 +118,7 @@ class Command:
             config = _read_config(file)
             given = {name: each.value for name, each in config.values[self.name].items()}
             given |= typed
+            self._check_effects([name for name in typed if typed[name] is not False], given)
             flags = {name: self.values[name].key for name in self.forms if given.get(name)}
             wide = flags.pop(_WIDE, None) is not None
             forms = list(flags.values())
@@ -128,6 +131,26 @@ class Command:
             code = 2 if isinstance(error, UsageError) else 1
             told = self._told(str(error), own, config.file)
             end_with(told, code, as_json=bool(given.get("as_json")))
+
+    def _check_effects(self, typed: Iterable[str], given: Mapping[str, Any]) -> None:
+        """Reject what has no effect beside the other values; in the file, it is for other runs."""
+
+        def holds(condition: str) -> bool:
+            name, _, pattern = condition.partition("=")
+            value = given.get(name, name in self.values and self.values[name].default)
+            if pattern:
+                return fnmatch(str(value).lower(), pattern)
+            return value not in _NOT_GIVEN
+
+        for name in typed:
+            option = self.values[name].option
+            if option.needs and not any(map(holds, option.needs)):
+                needed = " or ".join(f"`{each}`" for each in option.needs)
+                raise UsageError(
+                    f"`{name}` has no effect without {needed}; give {needed}, or leave `{name}` out"
+                )
+            if odd := next(filter(holds, option.unless), None):
+                raise UsageError(f"`{name}` and `{odd}` exclude each other; give one")
 
     def _arguments(self, given: Mapping[str, Any], config: Config) -> dict[str, Any]:
         found: dict[str, Any] = {}

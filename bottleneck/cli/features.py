@@ -11,17 +11,11 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import (
-    loading,
-    note,
-    print_list,
-    print_table,
-    progress_shown,
-    show,
-    wanted,
-)
-from bottleneck.errors import UsageError
-from bottleneck.fields import ARGUMENT
+from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show, wanted
+from bottleneck.cli.streams import note
+from bottleneck.cli.summary import note_lost, note_summary
+from bottleneck.errors import counted
+from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ImageSettings
 from bottleneck.settings.values import Augmentation, Count, Pixels
 
@@ -33,6 +27,9 @@ __all__ = ["augment_preview", "extract", "layers", "models"]
 _FLOAT16_BYTES = 2
 _FEWEST_DRAWN, _MOST_DRAWN = 6, 24
 _OF_MODELS = ("model", "library", "parameters", "input", "weights", "default_layer", "top_1")
+_DARK = 4096
+"""Images of 12 bits are often stored in 16."""
+_BITS = 8
 _MANY_PARTS = 500
 """Programs can often open no more than 1,024 files, and `features.h5` opens all parts."""
 
@@ -42,42 +39,40 @@ def extract(
     images: ImageSettings,
     settings: bottleneck.ExtractSettings,
     cache: options.CacheFolder = Path("cache"),
-    near_duplicates: options.NearDuplicates = False,
+    near_duplicates: Annotated[options.NearDuplicates, Option(unless=("dry_run",))] = False,
     dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
 ) -> Any:
     """Compute missing features of images and store them in the cache.
 
     Exits with 1 if images had to be left out; all others are stored.
     """
-    if dry_run and near_duplicates:
-        raise UsageError("`dry_run` reads only a few images; leave `near_duplicates` out")
-    found = bottleneck.ImageSet.open(images.data, images)
+    from bottleneck.bases import find_model
+
+    found = bottleneck.ImageSet.open(images.data, images, complete=False)
+    try:
+        found = found.completed(images.data, images.seed)
+    finally:  # where the classes are refused, the summary tells what was found
+        note_summary(found)
     with loading():
-        _known_model(settings.model)  # an unknown name needs no PyTorch
+        find_model(settings.model)  # an unknown name needs no PyTorch
         from bottleneck.extract import count_cached, extract_features
     base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
-    notes.note_summary(found)
-    notes.note_unlabelled(found, images.data)
     if dry_run:
         return _forecast(found, base, store, settings)
-    notes.note_replaced_set(found, store)
+    _note_replaced_set(found, store)
     try:
         with progress_shown(as_json=True) as progress:
             done = extract_features(found, base, store, settings, progress=progress)
     except SystemExit:
         safe, distinct = count_cached(found, base, store, settings)
-        images_safe = f"{safe} of {distinct} different images are stored in {store.root}"
-        note(f"stopped: {images_safe}; run the same command again to continue")
+        different = counted(distinct, "different image is", "different images are")
+        note(
+            f"stopped: {safe} of {different} stored in {store.root}; run the same command again to "
+            f"continue"
+        )
         raise
     _show_extraction(found, done, store, near_duplicates=near_duplicates)
     return done
-
-
-def _known_model(name: str) -> None:
-    """Reject a model that is not known."""
-    from bottleneck.bases import find_model
-
-    find_model(name)
 
 
 @add_command("layers", "Features", "as_json", "wide")
@@ -146,11 +141,11 @@ def augment_preview(
     images: Annotated[
         Count | None, Doc("Number of images; by default 6, or one of each class, at most 24.")
     ] = None,
-    output: Annotated[Path, Doc("Picture to write, ending in .png.")] = Path("augment-preview.png"),
+    output: Annotated[options.PngFile, Doc("Picture to write, ending in .png.")] = Path(
+        "augment-preview.png"
+    ),
 ) -> None:
     """Draw augmented views of some training images, next to the originals."""
-    if output.suffix.lower() != ".png":
-        raise UsageError(f"`output` must end in .png, got {str(output)!r}")
     found = bottleneck.ImageSet.open(images_from.data, images_from)
     with loading():
         from bottleneck.augment import find_policy
@@ -163,7 +158,7 @@ def augment_preview(
     with output_file(output) as file:
         picture.save(file, "PNG")
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
-    show(drawn, lambda: print(f"{views} views by {policy.name!r} drawn to {output}"))
+    show(drawn, lambda: print(f"{counted(views, 'view')} by {policy.name!r} drawn to {output}"))
 
 
 def _forecast(
@@ -197,7 +192,7 @@ def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
     }
     content = found.as_dict() | {"summary": summarize(images).as_dict()}
     show(content, lambda: print_list(facts))
-    note(f"estimated from a trial of {found.trial} images, which stores nothing")
+    note(f"estimated from a trial of {counted(found.trial, 'image')}, which stores nothing")
     notes.note_rejected(found.rejected)
     if found.rejected:
         sys.exit(1)
@@ -217,21 +212,21 @@ def _show_extraction(
     alike = notes.find_alike(usable) if near_duplicates else {}
     content = done.as_dict() | alike | {"summary": summarize(usable).as_dict()}
     show(content, lambda: _print_extraction(done, store.root))
-    notes.note_lost(found, usable)
+    note_lost(found, usable)
     _note_extraction(done, store)
 
 
 def _print_extraction(done: "Extraction", cache: Path) -> None:
     exact = done.adjustments.get("exact_resize", done.precision == "fp32")
-    copies = f"{done.copies} copies of others, " if done.copies else ""
+    copies = counted(done.copies, "copy of another, ", "copies of others, ") if done.copies else ""
     print(
-        f"{done.images} images of {done.image_set!r} by {done.model} ({done.weights}, "
+        f"{counted(done.images, 'image')} of {done.image_set!r} by {done.model} ({done.weights}, "
         f"{done.precision}{', exact pixels' if exact else ''}): {done.computed} computed, "
         f"{done.cached} found in the cache, {copies}{done.seconds:.1f} s"
     )
     if done.views:
         print(
-            f"{done.views} views of each training image by {done.policy!r}: "
+            f"{counted(done.views, 'view')} of each training image by {done.policy!r}: "
             f"{done.views_computed} computed"
         )
     print_table(
@@ -256,7 +251,44 @@ def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
     notes.note_random(done.weights_random)
-    notes.note_decoded(done)
+    _note_decoded(done)
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)
+
+
+def _note_replaced_set(images: "bottleneck.ImageSet", cache: "bottleneck.Cache") -> None:
+    """Warn that an image set is about to replace another one, or that images are gone."""
+    from bottleneck.images import replacement_of
+
+    # Without images, nothing is stored.
+    found = replacement_of(cache.set_file(images.name), images) if images.items else None
+    if found and found.is_other:
+        old, new = found.folders
+        places = f" of {old!r} by that of {new!r}" if old != new else ""
+        note(
+            f"warning: this replaces image set {images.name!r}{places}: {found.gone} of its "
+            f"{counted(found.before, 'image is', 'images are')} not in the new one; give --set "
+            f"NAME to keep both"
+        )
+    elif found and found.gone:
+        note(
+            f"note: {found.gone} of {counted(found.before, 'image')} that {images.name!r} had at "
+            f"its last extraction are gone"
+        )
+
+
+def _note_decoded(done: "Extraction") -> None:
+    """Note what users should know of the images that were decoded."""
+    if pages := done.several_pages:
+        note(
+            f"note: {counted(len(pages), 'file has', 'files have')} several pages or frames, of "
+            f"which only the first is used (first file: {pages[0]})"
+        )
+    if done.deep_images and done.deep_maximum < _DARK:
+        white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
+        note(
+            f"note: {counted(done.deep_images, 'image')} of 16 bits below "
+            f"{done.deep_maximum + 1:,} of 65,535, with no range stated; if {white} is white, give "
+            f"--max-value {white}"
+        )

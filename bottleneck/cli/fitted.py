@@ -1,7 +1,6 @@
 """The commands that judge and fine-tune a fitted head: evaluate, advise, finetune."""
 
 import csv
-import io
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,20 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import choices, notes, options
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import (
-    loading,
-    note,
-    print_list,
-    print_table,
-    progress_shown,
-    show,
-)
-from bottleneck.cli.streams import harmless
+from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show
+from bottleneck.cli.streams import csv_printer, note, printed_to
+from bottleneck.cli.summary import note_image_set, note_known
 from bottleneck.cli.tables import draw_matrix
-from bottleneck.errors import UsageError, some_of
-from bottleneck.files import output_file
+from bottleneck.errors import UsageError, counted, some_of
+from bottleneck.fields import Option
 from bottleneck.settings import EvaluateSettings, LayerSettings
 
 if TYPE_CHECKING:
@@ -56,22 +49,23 @@ def evaluate(
     head: options.HeadName = None,
     picture: options.Picture = None,
     errors: Annotated[
-        Path | None,
+        options.CsvFile | None,
         Doc("Write the misclassified images to this CSV file, the most confident first."),
     ] = None,
-    spreadsheet_safe: options.SpreadsheetSafe = False,
+    spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("errors",))] = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
-    options.check_ending("errors", errors, ".csv")
     options.check_picture(picture)
-    folder, fitted = choices.choose_head(folders.heads, head)
+    folder, fitted = notes.choose_head(folders.heads, head)
     features, split = _features_of(fitted, folders.cache, settings.split), settings.split
     evaluation = bottleneck.evaluate_head(fitted, features, split)
     notes.note_features(features.images, [features.selection], [split], evaluated=True)
     notes.note_unseen(features, fitted, split)
     if evaluation.leaks and split != "train":
-        note(f"{evaluation.leaks} {split} images are in other splits, too, and were not scored")
-    title = f"{folder.name} on {evaluation.images} {split} images of {features.images.name!r}"
+        leaked = counted(evaluation.leaks, f"{split} image")
+        note(f"not scored: {leaked} in other splits, too")
+    scored = counted(evaluation.images, f"{split} image")
+    title = f"{folder.name} on {scored} of {features.images.name!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
     show(content, lambda: _print_evaluation(title, evaluation))
     _save_evaluation(evaluation, folder / f"evaluation-{split}.json")
@@ -113,14 +107,12 @@ def _write_errors(file: Path, found: "Sequence[Misclassified]", *, safe: bool) -
     """Write images that are classified wrongly as CSV, completely or not at all."""
     from bottleneck.evaluate import Misclassified
 
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    table.writerow(field.name for field in fields(Misclassified))
-    rows = (vars(each).values() for each in found)
-    table.writerows(map(harmless, row) if safe else row for row in rows)
-    with output_file(file) as content:
-        content.write(text.getvalue().encode())
-    note(f"{len(found)} misclassified images written to {file}")
+    with printed_to(file):
+        write = csv_printer(safe=safe, quoting=csv.QUOTE_NONNUMERIC)
+        write(field.name for field in fields(Misclassified))
+        for each in found:
+            write(vars(each).values())
+    note(f"{counted(len(found), 'misclassified image')} written to {file}")
 
 
 def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
@@ -178,14 +170,14 @@ def advise(
 
 
 def _announce(fits: int, seconds: float) -> None:
-    note(f"advise: {fits} fits, about {timedelta(seconds=max(1, round(seconds)))}")
+    note(f"advise: {counted(fits, 'fit')}, about {timedelta(seconds=max(1, round(seconds)))}")
 
 
 def _print_advice(advice: "Advice") -> None:
     evidence, curve = advice.evidence, advice.evidence.curve
     print(
-        f"{advice.clf} on {evidence.images} images of {advice.image_set!r}, {evidence.classes} "
-        f"classes; held out: {advice.held_out}"
+        f"{advice.clf} on {counted(evidence.images, 'image')} of {advice.image_set!r}, "
+        f"{counted(evidence.classes, 'class')}; held out: {advice.held_out}"
     )
     points = [
         _reached(each.images, each.accuracy)
@@ -238,7 +230,7 @@ def finetune(
     """
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
-    place, head = choices.choose_head(folders.heads, start.head)
+    place, head = notes.choose_head(folders.heads, start.head)
     images = start.data and bottleneck.ImageSet.open(start.data, start)
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
@@ -251,7 +243,7 @@ def finetune(
     run = partial(finetune_head, head, images, cache, folder, settings, **places)
     if not is_first_process():
         return run()  # the first process reports
-    notes.note_image_set(images)
+    (note_image_set if start.data else note_known)(images)
     with _training_shown(folder, settings.epochs, epochs.tensorboard) as shown:
         done = run(**shown)
     described = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
@@ -267,8 +259,8 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
 
     scores, source = done.head.scores, known_source(done.head.source)
     print(
-        f"{done.trained:,} parameters from {settings.unfreeze!r} to {source.layer_name!r} "
-        f"and the {done.head.clf} head, trained on {done.train} images, validated on {done.val}"
+        f"{done.trained:,} parameters from {settings.unfreeze!r} to {source.layer_name!r} and the "
+        f"{done.head.clf} head, trained on {counted(done.train, 'image')}, validated on {done.val}"
     )
     best, selected = scores["best_epoch"], scores["selected"]
     found = {f"the head {scores['start_head']}": ("start_val_accuracy", "start_val_loss", scores)}

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import choices, notes, options
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import note, print_table, progress_shown, show, wanted
+from bottleneck.cli.output import print_table, progress_shown, show, wanted
+from bottleneck.cli.streams import note
+from bottleneck.errors import counted
 from bottleneck.fields import Option
 from bottleneck.settings import FeatureSettings, RankSettings, SweepFeatures, check_for_mlp
 
@@ -50,11 +52,11 @@ def fit_head(
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
     asked = experiment.best or experiment.experiment is not None
     if asked:
-        selection, settings = choices.choose_experiment(store, experiment, chosen, settings)
+        selection, settings = notes.choose_experiment(store, experiment, chosen, settings)
     check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
     options.check_picture(epochs.picture)
     if not asked:
-        selection = choices.choose_layer(store, chosen)
+        selection = notes.choose_layer(store, chosen)
     features = bottleneck.load_features(store, selection, memory=limit, split=("train", "val"))
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)
@@ -90,10 +92,10 @@ def _show_epochs(head: "bottleneck.Head", name: str, epochs: options.EpochSettin
 def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> None:
     """Print what a head was fitted on, the chosen hyperparameter, and held-out metrics."""
     source, train, scores = features.selection, features.training(), head.scores
-    views = f", {source.views} views each" if source.views else ""
+    views = f", {counted(source.views, 'view')} each" if source.views else ""
     print(
-        f"{head.clf} on {int((train.views == 0).sum())} images{views} of {source.image_set!r}, "
-        f"{train.X.shape[1]} features of {source}"
+        f"{head.clf} on {counted(int((train.views == 0).sum()), 'image')}{views} of "
+        f"{source.image_set!r}, {counted(train.X.shape[1], 'feature')} of {source}"
     )
     facts = [
         f"{name} = {value if isinstance(value, bool) else f'{value:g}'}"
@@ -162,13 +164,16 @@ def sweep(
             store, selections, experiments, settings, memory=limit, progress=progress
         )
     if mlflow:
-        note(f"{log_to_mlflow(found, mlflow)} experiments logged to {mlflow}")
+        note(f"{counted(log_to_mlflow(found, mlflow), 'experiment')} logged to {mlflow}")
     _note_selections(store, selections)
     _note_folds([each.settings["cv"] for each in found], settings.cv)
     metric = default_metric(found)
     _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
     new = len(experiments.experiments()) - before
-    note(f"{len(found)} experiments, {new} of them new, in {log}; see 'bottleneck leaderboard'")
+    note(
+        f"{counted(len(found), 'experiment')}, {new} of them new, in {log}; see 'bottleneck "
+        f"leaderboard'"
+    )
     return found
 
 
@@ -187,14 +192,14 @@ def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSou
     notes.note_features(images, selections)
     for each in selections:
         if each.views:
-            note(f"{each}: fitted on {each.views} views of each training image")
+            note(f"{each}: fitted on {counted(each.views, 'view')} of each training image")
 
 
 @add_command("leaderboard", "Heads", "as_json", "as_csv", "wide")
 def leaderboard(
     settings: RankSettings,
     log: options.Log = Path("experiments.sqlite"),
-    spreadsheet_safe: options.SpreadsheetSafe = False,
+    spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("as_csv",))] = False,
 ) -> None:
     """Rank the experiments of sweeps, or compare two of them."""
     from bottleneck.experiments import default_metric, rank, scores
@@ -214,7 +219,7 @@ def leaderboard(
         print(f"no experiments in {store.file}{chosen}")
     without = sum(metric not in scores(each) for each in experiments)
     if without:
-        note(f"note: {without} experiments in {store.file} have no {metric}, and are left out")
+        note(f"note: left out: {counted(without, 'experiment')} in {store.file} without {metric}")
 
 
 def _print_ranked(
@@ -299,7 +304,7 @@ def _compare(
         _print_ranked(rank([first, second], metric), metric)
         print(
             f"{metric} of {found.first} minus that of {found.second}: {found.difference:+.4f} "
-            f"(95% interval {low:+.4f} to {high:+.4f}), paired over {found.folds} folds"
+            f"(95% interval {low:+.4f} to {high:+.4f}), paired over {counted(found.folds, 'fold')}"
         )
         print(
             f"the interval excludes 0: {found.better} is better"

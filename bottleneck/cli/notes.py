@@ -1,41 +1,40 @@
-"""Notes on images, weights and training that several commands print."""
+"""What several commands take where nothing is named, and notes that they print."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.output import note, progress_shown, wanted
-from bottleneck.cli.summary import note_content, note_lost_classes, note_oddities
+from bottleneck.cli.options import ExperimentSettings
+from bottleneck.cli.output import progress_shown
+from bottleneck.cli.streams import note, note_list
+from bottleneck.cli.summary import note_known
+from bottleneck.errors import DataError, UsageError, counted
+from bottleneck.fields import given_in
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
     from bottleneck.features import Features
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
-    from bottleneck.records import Extraction, FeatureSource
+    from bottleneck.records import FeatureSource
+    from bottleneck.settings import FeatureSettings, FitSettings
 
 __all__ = [
+    "choose_experiment",
+    "choose_head",
+    "choose_layer",
     "draw_epochs",
     "find_alike",
-    "note_decoded",
     "note_features",
-    "note_image_set",
-    "note_lost",
     "note_random",
     "note_rejected",
     "note_replaced",
-    "note_replaced_set",
-    "note_summary",
-    "note_unlabelled",
     "note_unseen",
 ]
 
 _MOST = 20
-_DARK = 4096
-"""Images of 12 bits are often stored in 16."""
-_BITS = 8
 
 
 def note_random(random: bool) -> None:
@@ -62,24 +61,6 @@ def note_replaced(replaced: bool) -> None:
         note("note: this replaced the head of the same name; use --name to keep both")
 
 
-def note_unlabelled(images: "ImageSet", source: Path) -> None:
-    """Note that images have no labels, before anything is computed for them.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The images.
-    source : Path
-        Their folder or table.
-    """
-    if images.items and not images.labelled:
-        note(
-            f"note: {source} has no class folders, so the images have no labels and no head can be "
-            f"fitted on them; 'bottleneck extract' takes {source}/CLASS/IMAGE, or a CSV file with "
-            f"path,label"
-        )
-
-
 def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
     """List rejected images.
 
@@ -89,38 +70,12 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         The images, with the reasons.
     """
     if rejected:
-        note(f"{len(rejected)} images could not be used:")
-    for image in rejected:
-        told = re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", image.reason)
-        note(f"  {image.path}: {told}")
-
-
-def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:
-    """Warn that an image set is about to replace another one of its name, or that images are gone.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The new image set.
-    cache : Cache
-        The cache, with the old one.
-    """
-    from bottleneck.images import replacement_of
-
-    # Without images, nothing is stored.
-    found = replacement_of(cache.set_file(images.name), images) if images.items else None
-    if found and found.is_other:
-        old, new = found.folders
-        places = f" of {old!r} by that of {new!r}" if old != new else ""
-        note(
-            f"warning: this replaces image set {images.name!r}{places}: {found.gone} of its "
-            f"{found.before} images are not in the new one; give --set NAME to keep both"
-        )
-    elif found and found.gone:
-        note(
-            f"note: {found.gone} of the {found.before} images that {images.name!r} had at its last "
-            f"extraction are gone"
-        )
+        texts = [
+            re.sub(r"`(\w+)`", lambda found: f"--{found[1].replace('_', '-')}", image.reason)
+            for image in rejected
+        ]
+        lines = [f"{image.path}: {text}" for image, text in zip(rejected, texts, strict=True)]
+        note_list(f"{counted(len(lines), 'image')} could not be used:", lines, most=len(lines))
 
 
 def note_unseen(features: "Features", head: "Head", split: str) -> None:
@@ -141,74 +96,9 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
         total = sum(item.split == split for item in features.images.items)
         note(
             f"note: the images of {features.images.name!r} have changed since the head was fitted; "
-            f"{total - len(features.split(split))} of the {total} {split} images were left out, as "
-            f"the head was fitted or selected on them"
+            f"{total - len(features.split(split))} of {counted(total, f'{split} image')} left out, "
+            f"as the head was fitted or selected on them"
         )
-
-
-def note_decoded(done: "Extraction") -> None:
-    """Note what users should know of the images that were decoded.
-
-    Parameters
-    ----------
-    done : Extraction
-        The record of the extraction.
-    """
-    if pages := done.several_pages:
-        note(
-            f"note: {len(pages)} files have several pages or frames, of which only the first is "
-            f"used (first file: {pages[0]})"
-        )
-    if done.deep_images and done.deep_maximum < _DARK:
-        white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
-        note(
-            f"note: the {done.deep_images} images of 16 bits stay below {done.deep_maximum + 1:,} "
-            f"of 65,535, and none states its range; if {white} is white, give --max-value {white}"
-        )
-
-
-def note_image_set(images: "ImageSet", *, evaluated: bool = False) -> None:
-    """Report problems of an image set: files left out, leaks, conflicting labels.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The image set.
-    evaluated : bool
-        Whether an evaluation tells the classes that the head does not know.
-    """
-    from bottleneck.images import summarize
-
-    note_oddities(summarize(images), evaluated=evaluated)
-
-
-def note_summary(images: "ImageSet") -> None:
-    """Print the classes and splits of an image set, unless results are JSON, and its problems.
-
-    Parameters
-    ----------
-    images : ImageSet
-        The image set.
-    """
-    from bottleneck.images import summarize
-
-    summary = summarize(images)
-    if not wanted("json"):
-        note_content(summary)
-    note_oddities(summary, first=True)
-
-
-def note_lost(before: "ImageSet", after: "ImageSet") -> None:
-    """Report classes that were lost because images could not be used.
-
-    Parameters
-    ----------
-    before, after : ImageSet
-        The image set as found, and without the images that could not be used.
-    """
-    from bottleneck.images import summarize
-
-    note_lost_classes(summarize(before), summarize(after))
 
 
 def note_features(
@@ -234,16 +124,17 @@ def note_features(
     from bottleneck.bases import seen_digests
     from bottleneck.images import same_images
 
-    note_image_set(images, evaluated=evaluated)
+    note_known(images, evaluated=evaluated)
     note_random(any(source.weights_random for source in sources))
+    splits_named = " and ".join(splits)
     judged = [item.digest for item in images.items if item.split in splits]
     for model in dict.fromkeys(source.model for source in sources):
         seen = same_images(judged, seen_digests(model))
         known = sum(digest in seen for digest in judged)
         if known:
             note(
-                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were used "
-                f"to train or validate {model!r}, so scores on them are too high"
+                f"warning: {known} of {counted(len(judged), f'{splits_named} image')} used to "
+                f"train or validate {model!r}, so scores on them are too high"
             )
 
 
@@ -270,19 +161,16 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
     with progress_shown() as progress:
         found = find_near_duplicates(images, progress=progress)
     count = found.count
-    note(f"{'warning: ' * bool(count)}near-duplicates in different splits: {count} pairs")
-    for pair in found.pairs[:_MOST]:
-        note(
-            f"  {pair.first} ({pair.splits[0]}) ~ {pair.second} ({pair.splits[1]}), "
-            f"{pair.distance} of 64 bits differ"
-        )
-    if count > _MOST:
-        note(f"  and {count - _MOST} more; --json lists up to 1,000")
+    pairs = [
+        f"{pair.first} ({pair.splits[0]}) ~ {pair.second} ({pair.splits[1]}), "
+        f"{pair.distance} of 64 bits differ"
+        for pair in found.pairs
+    ]
+    heading = f"near-duplicates in different splits: {counted(count, 'pair')}"
+    note_list(f"{'warning: ' * bool(count)}{heading}", pairs, count, most=_MOST)
     if found.unread:
-        first = found.unread[0]
-        note(
-            f"{len(found.unread)} images could not be compared, first {first.path}: {first.reason}"
-        )
+        first, unread = found.unread[0], counted(len(found.unread), "image")
+        note(f"{unread} could not be compared, first {first.path}: {first.reason}")
     return {"near_duplicates": asdict(found)}
 
 
@@ -312,3 +200,118 @@ def draw_epochs(
     if picture and history:
         draw_history(history, kept, name, picture)
         note(f"epochs drawn to {picture}")
+
+
+def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
+    """Load a head by name or path; without a name the newest, which is noted if there are others.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the heads.
+    name : str or None
+        Name or path, if given.
+
+    Returns
+    -------
+    (Path, Head)
+        The head's folder, and the head.
+
+    Raises
+    ------
+    DataError, UnknownNameError
+        See `bottleneck.heads.find_head`.
+    """
+    from bottleneck.heads import find_head, head_names
+
+    place, head = find_head(folder, name)
+    others = len(head_names(folder)) - 1
+    if name is None and others:
+        note(f"note: {place.name} is the newest of {others + 1} heads; --head takes another")
+    return place, head
+
+
+def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource":
+    """Select a layer; if none of several is named the deepest, which is noted.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+    settings : FeatureSettings
+        What the extraction must match.
+
+    Returns
+    -------
+    FeatureSource
+
+    Raises
+    ------
+    DataError, UnknownNameError, UsageError
+        See `bottleneck.select_features`.
+    """
+    from bottleneck.features import matching_layers
+
+    *others, deepest = matching_layers(cache, settings)
+    if others:
+        names = ", ".join(each.layer_name for each in others)
+        note(
+            f"note: {deepest.layer_name} is the deepest of {len(others) + 1} layers; --layer takes "
+            f"another ({names})"
+        )
+    return deepest
+
+
+def choose_experiment(
+    cache: "Cache",
+    asked: ExperimentSettings,
+    chosen: "FeatureSettings",
+    settings: "FitSettings",
+) -> "tuple[FeatureSource, FitSettings]":
+    """Return the features and the classifier of an experiment, which is noted.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+    asked : ExperimentSettings
+        The number of an experiment; or that of the best is wanted.
+    chosen, settings : FeatureSettings, FitSettings
+        Values that the experiment must have, where they are given.
+
+    Returns
+    -------
+    (FeatureSource, FitSettings)
+
+    Raises
+    ------
+    UsageError, UnknownNameError
+        There is no such experiment, or it has other values.
+    DataError
+        There is no log, or the images have changed since.
+    """
+    from bottleneck.experiments import ExperimentLog
+    from bottleneck.rerun import best_experiment, differing, features_and_settings, is_current
+
+    log = ExperimentLog(asked.log)
+    if asked.experiment is None:
+        found, best = best_experiment(cache, log.experiments(), chosen, settings)
+        text = f"{best['metric']} {best['mean']:.4f}"
+        if best["among"] > 1:
+            text += f", too good as the best of {best['among']}"
+        if best["fold_out"] is not None:
+            text += f"; {best['fold_out']:.4f} if each fold is scored by the best on the others"
+    else:
+        found, text = log.experiment(asked.experiment), "as asked for"
+        if name := differing(found, cache, chosen, settings):
+            raise UsageError(f"experiment {found.number} has another `{name}`; leave `{name}` out")
+        if not is_current(found, cache):
+            raise DataError(
+                f"the image set of experiment {found.number} has changed or is not in the cache; "
+                f"run 'bottleneck sweep' again, or name another cache with `cache`"
+            )
+    source, own = features_and_settings(found)
+    if "device" in given_in(settings):  # no experiment depends on it
+        own = replace(own, device=settings.device)
+    note(f"experiment {found.number}: {own.clf} on {source} ({text})")
+    return source, own

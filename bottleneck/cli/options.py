@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from annotated_doc import Doc
+from pydantic import AfterValidator, Field
 
 import bottleneck
 from bottleneck.errors import BottleneckError, UsageError
@@ -16,14 +17,19 @@ from bottleneck.settings.values import (
     ByteSize,
     Count,
     Device,
+    MaxBytes,
+    MinImages,
     MovedWeights,
     Name,
+    Nested,
+    NewSet,
 )
 
 __all__ = [
     "FORMS",
     "BankName",
     "CacheFolder",
+    "CsvFile",
     "EpochSettings",
     "ExperimentSettings",
     "Folders",
@@ -35,20 +41,42 @@ __all__ = [
     "NearDuplicates",
     "NewName",
     "Picture",
+    "PngFile",
+    "PredictionFile",
     "SpreadsheetSafe",
     "StartSettings",
-    "check_ending",
     "check_picture",
     "completer",
     "in_parallel",
     "memory_of",
 ]
 
+
+def _ending(*endings: str) -> AfterValidator:
+    """Reject a file to write with another ending, such as an image of the user's."""
+
+    def check(file: Path) -> Path:
+        if file.suffix.lower() not in endings or file.is_dir():
+            raise ValueError
+        return file
+
+    return AfterValidator(check)
+
+
+CsvFile = Annotated[Path, _ending(".csv"), Field(description="a file ending in .csv")]
+PngFile = Annotated[Path, _ending(".png"), Field(description="a file ending in .png")]
+PredictionFile = Annotated[
+    Path, _ending(".csv", ".jsonl"), Field(description="a file ending in .csv or .jsonl")
+]
 FORMS = {
     "as_json": Annotated[bool, Doc("Print JSON instead of text."), Option("--json")],
     "as_csv": Annotated[bool, Doc("Print CSV instead of text."), Option("--csv")],
     "markdown": Annotated[bool, Doc("Print a Markdown table.")],
-    "wide": Annotated[bool, Doc("Print tables whole, however wide they are.")],
+    "wide": Annotated[
+        bool,
+        Doc("Print tables whole, however wide they are."),
+        Option(unless=("as_json", "as_csv", "markdown")),
+    ],
 }
 """Flags for the forms of a result besides text, and for the width of text."""
 BankName = Annotated[
@@ -76,6 +104,7 @@ SpreadsheetSafe = Annotated[
     bool,
     Doc("In CSV, put an apostrophe before texts that begin with = + - @, which are formulas else."),
 ]
+_WITH_DATA = Option(needs=("data",))
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
@@ -83,7 +112,7 @@ Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg o
 class Folders:
     """Folders of features and heads."""
 
-    cache: CacheFolder = Path("cache")
+    cache: Annotated[CacheFolder, Option(unless=("tta",))] = Path("cache")
     heads: HeadsFolder = Path("heads")
 
 
@@ -95,13 +124,11 @@ class ExperimentSettings:
         int | None, Doc("Fit the classifier and layer of this experiment of a sweep.")
     ] = None
     best: Annotated[
-        bool, Doc("Fit the best experiment of sweeps on these images; other options narrow it.")
+        bool,
+        Doc("Fit the best experiment of sweeps on these images; other options narrow it."),
+        Option(unless=("experiment",)),
     ] = False
-    log: Log = Path("experiments.sqlite")
-
-    def __post_init__(self) -> None:
-        if self.best and self.experiment is not None:
-            raise UsageError("`experiment` and `best` exclude each other; give one")
+    log: Annotated[Log, Option(needs=("experiment", "best"))] = Path("experiments.sqlite")
 
 
 @settings("Epochs", kw_only=True)
@@ -118,6 +145,10 @@ class StartSettings(ReadSettings):
 
     head: HeadName = None
     data: Annotated[Path | None, Doc("Images, as for extract; by default the head's.")] = None
+    image_set: Annotated[NewSet, _WITH_DATA] = None
+    max_bytes: Annotated[MaxBytes, _WITH_DATA] = None
+    min_images: Annotated[MinImages, _WITH_DATA] = 1
+    nested: Annotated[Nested, _WITH_DATA] = False
     resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
     device: Device = "auto"
@@ -143,29 +174,6 @@ def check_picture(file: Path | None) -> None:
         from bottleneck import pictures
 
         pictures.check_picture(file)
-
-
-def check_ending(name: str, file: Path | None, *endings: str) -> None:
-    """Reject a file to write that has another ending, such as an image of the user's.
-
-    Parameters
-    ----------
-    name : str
-        Name of the parameter.
-    file : Path or None
-        The file, if one is given.
-    *endings : str
-        The endings that are accepted.
-
-    Raises
-    ------
-    UsageError
-        It has another ending, or is a folder.
-    """
-    if file and (file.suffix.lower() not in endings or file.is_dir()):
-        raise UsageError(
-            f"`{name}` must be a file ending in {' or '.join(endings)}, got {str(file)!r}"
-        )
 
 
 def memory_of(given: int | None) -> int:

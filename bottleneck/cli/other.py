@@ -13,7 +13,8 @@ from annotated_doc import Doc
 
 from bottleneck.cli import options
 from bottleneck.cli.command import COMMANDS, Config, add_command, in_order
-from bottleneck.cli.output import note, print_table, show, wanted
+from bottleneck.cli.output import print_table, show, wanted
+from bottleneck.cli.streams import note
 from bottleneck.errors import UnknownNameError, did_you_mean
 from bottleneck.fields import ARGUMENT, Declared, Option
 

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any, NoReturn
 
 from bottleneck.cli import tables
-from bottleneck.cli.streams import csv_printer, terminal_of
+from bottleneck.cli.streams import csv_printer, note, terminal_of
+from bottleneck.errors import counted
 
 __all__ = [
     "end_with",
     "loading",
-    "note",
     "print_list",
     "print_table",
     "printed_as",
@@ -49,17 +49,6 @@ class _Stop:
 stop = _Stop()
 
 
-def note(text: str) -> None:
-    """Print a line that is not a result.
-
-    Parameters
-    ----------
-    text : str
-        Text of the line, for standard error.
-    """
-    print(text, file=sys.stderr, flush=True)
-
-
 def end_with(sentence: str, code: int, *, as_json: bool) -> NoReturn:
     """Print an error on standard error, as a line of JSON if results are, and exit.
 
@@ -81,8 +70,10 @@ def end_with(sentence: str, code: int, *, as_json: bool) -> NoReturn:
     SystemExit
         Always.
     """
-    fact = {"error": sentence, "exit_code": code}
-    print(json.dumps(fact) if as_json else f"error: {sentence}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": sentence, "exit_code": code}), file=sys.stderr)
+    else:
+        note(f"error: {sentence}")
     sys.exit(code)
 
 
@@ -295,7 +286,7 @@ def _bar(unit: str) -> Iterator[_Show]:
 def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     if not done:
         return  # a line for the eye can wait until there is something to tell
-    facts = [f"{done} of {total} {_UNITS.get(stage, unit)}"]
+    facts = [f"{done} of {counted(total, _UNITS.get(stage, unit).removesuffix('s'))}"]
     if rate:  # else nothing is known but the number
         facts.append(f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
     if rate and done < total:
@@ -306,7 +297,8 @@ def _line(unit: str, stage: str, done: int, total: int, rate: float, **counts: i
 def _json_line(unit: str, stage: str, done: int, total: int, rate: float, **counts: int) -> None:
     speed = {f"{unit}_per_second": round(rate, 3)}
     left = {"seconds_left": round((total - done) / rate, 1) if rate else None}
-    note(json.dumps({"stage": stage, "done": done, "total": total, **speed, **left, **counts}))
+    facts = {"stage": stage, "done": done, "total": total, **speed, **left, **counts}
+    print(json.dumps(facts), file=sys.stderr, flush=True)
 
 
 def _report(show: _Show, seconds: float = _SECONDS_BETWEEN_LINES) -> Callable[..., None]:

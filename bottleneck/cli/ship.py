@@ -3,20 +3,20 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import TextIOWrapper
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import choices, notes, options
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, progress_shown
-from bottleneck.cli.streams import csv_printer
-from bottleneck.errors import UsageError
+from bottleneck.cli.output import loading, progress_shown
+from bottleneck.cli.streams import csv_printer, note, printed_to
+from bottleneck.cli.summary import note_image_set
+from bottleneck.errors import UsageError, counted
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
-_ENDINGS = (".csv", ".jsonl")
+_IN_CSV = Option(unless=("as_json", "output=*.jsonl"))
 
 
 class _Form(NamedTuple):
@@ -46,12 +46,11 @@ def predict(
     head: options.HeadName = None,
     top: Annotated[Count | None, Doc("Give only this many classes, the likeliest first.")] = None,
     output: Annotated[
-        Path | None,
+        options.PredictionFile | None,
         Doc("Write to this file instead: .csv, or .jsonl for JSON lines."),
-        Option(metavar="FILE"),
     ] = None,
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
-    spreadsheet_safe: options.SpreadsheetSafe = False,
+    spreadsheet_safe: Annotated[options.SpreadsheetSafe, _IN_CSV] = False,
 ) -> None:
     """Print the class of each image and the probabilities of all classes.
 
@@ -60,21 +59,23 @@ def predict(
     from bottleneck.predict import predict_images
 
     _check_output(output, images, as_json=as_json)
-    _, fitted = choices.choose_head(folders.heads, head)
+    _, fitted = notes.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
-    base = _base_for(found, fitted, store, settings)
     notes.note_random(bool(fitted.source and fitted.source.weights_random))
-    notes.note_image_set(found)
+    note_image_set(found)
     quiet = not sys.stderr.isatty() or (sys.stdout.isatty() and not output)
     as_json = as_json or bool(output and output.suffix.lower() != ".csv")
     labelled = any(item.label is not None for item in found.items)
     form = _Form(labelled, top, as_json, spreadsheet_safe)
-    with progress_shown(quiet=quiet) as progress, _printed_to(output):
-        results = predict_images(fitted, found, settings, base=base, cache=store, progress=progress)
-        rejected = _print_predictions(fitted.classes, results, form)
+    with loading():
+        results = predict_images(fitted, found, settings, cache=store)
+    total = len(found.items) + len(found.rejected)
+    with progress_shown(quiet=quiet) as progress, printed_to(output):
+        report = partial(progress, "predict", total=total)
+        rejected = _print_predictions(fitted.classes, results, form, report)
     if output:
-        note(f"{len(found.items) + len(found.rejected) - len(rejected)} images written to {output}")
+        note(f"{counted(total - len(rejected), 'image')} written to {output}")
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
@@ -82,7 +83,6 @@ def predict(
 
 def _check_output(output: Path | None, images: Sequence[Path], *, as_json: bool) -> None:
     """Refuse an output that would replace what is read, or whose ending promises another form."""
-    options.check_ending("output", output, *_ENDINGS)
     if output and output.resolve() in {each.resolve() for each in images}:
         raise UsageError(
             f"`output` {str(output)!r} is one of the files to predict and would be replaced; give "
@@ -92,47 +92,11 @@ def _check_output(output: Path | None, images: Sequence[Path], *, as_json: bool)
         raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
 
 
-def _base_for(
-    images: "bottleneck.ImageSet",
-    head: "bottleneck.Head",
-    cache: "bottleneck.Cache | None",
-    settings: bottleneck.PredictSettings,
-) -> "bottleneck.FrozenBase | None":
-    """Load the base of a head, unless the features of all images are in the cache."""
-    from bottleneck.predict import are_cached, load_base
-
-    if are_cached(head, images, cache).all():
-        return None
-    with loading():
-        return load_base(
-            head,
-            weights=settings.weights,
-            device=settings.device,
-            max_pixels=settings.max_pixels,
-        )
-
-
-@contextmanager
-def _printed_to(file: Path | None) -> Iterator[None]:
-    """Let what is printed go to a file, which is written completely or not at all."""
-    if file is None:
-        yield
-        return
-    from bottleneck.files import output_file
-
-    with output_file(file) as content:
-        text = TextIOWrapper(content, encoding="utf-8", newline="")
-        try:
-            with redirect_stdout(text):
-                yield
-        finally:
-            text.detach()  # flushes, and leaves the file open
-
-
 def _print_predictions(
     classes: Sequence[str],
     results: "Iterable[Prediction | RejectedImage]",
     form: _Form,
+    report: Callable[[int], None],
 ) -> "list[RejectedImage]":
     """Print each prediction as soon as it is made; return the images without one."""
     from bottleneck.images import RejectedImage
@@ -144,7 +108,9 @@ def _print_predictions(
         ranked = [name for rank in ranks for name in (f"class_{rank}", f"p_{rank}")]
         names = ranked or [f"p({label})" for label in classes]
         write(["path", *(["label"] if form.labelled else []), "class", *names])
-    for result in results:
+    report(0)
+    for done, result in enumerate(results, 1):
+        report(done)
         if isinstance(result, RejectedImage):
             rejected.append(result)
         if form.as_json:

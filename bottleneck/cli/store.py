@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import choices, notes, options
+from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, note, print_table, progress_shown, show, wanted
-from bottleneck.errors import STORE_AGAIN, CacheError, PathMissingError, UsageError, some_of
+from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
+from bottleneck.cli.streams import note
+from bottleneck.cli.summary import note_image_set
+from bottleneck.errors import (
+    STORE_AGAIN,
+    CacheError,
+    PathMissingError,
+    UsageError,
+    counted,
+    some_of,
+)
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
 from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
@@ -75,8 +84,12 @@ def cache_info(
 def cache_verify(
     bank: options.BankName = None,
     deep: Annotated[bool, Doc("Also recompute a sample of rows from their images.")] = False,
-    images: Annotated[Count, Doc("Images of each extraction to recompute with `deep`.")] = 16,
-    seed: Seed = 0,
+    images: Annotated[
+        Count,
+        Doc("Images of each extraction to recompute with `deep`."),
+        Option(needs=("deep",)),
+    ] = 16,
+    seed: Annotated[Seed, Option(needs=("deep",))] = 0,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
     """Verify every byte of the cache; damaged files are moved to CACHE/quarantine.
@@ -194,7 +207,7 @@ def cache_export(
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
-    selection = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
+    selection = notes.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
     _print_exchange(export_features(store, selection, file))
 
 
@@ -205,6 +218,7 @@ def cache_import(
     table: Annotated[
         Path | None,
         Doc("CSV for a .npy array: columns path,label[,split][,digest], a row per array row."),
+        Option(needs=("file=*.npy",)),
     ] = None,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
@@ -212,7 +226,6 @@ def cache_import(
     from bottleneck.exchange import import_array, import_features
 
     store = bottleneck.Cache(cache)
-    plain = ImportSettings(image_set=settings.image_set, seed=settings.seed)
     if file.suffix.lower() == ".npy":
         if table is None:
             raise UsageError(
@@ -220,14 +233,9 @@ def cache_import(
                 f"columns path,label, and `model=NAME`"
             )
         imported = import_array(store, file, table, settings)
-    elif settings == plain and table is None:
-        imported = import_features(store, file, image_set=settings.image_set)
     else:
-        raise UsageError(
-            f"`table`, `model`, `layer`, `axes` and `by_row` are for a .npy array, but "
-            f"{str(file)!r} has the ending {file.suffix!r}; leave them out, or give the array"
-        )
-    notes.note_image_set(bottleneck.ImageSet.read_csv(store.set_file(imported.image_set)))
+        imported = import_features(store, file, image_set=settings.image_set)
+    note_image_set(bottleneck.ImageSet.read_csv(store.set_file(imported.image_set)))
     _print_exchange(imported)
 
 
@@ -253,8 +261,9 @@ def _note_strangers(paths: Iterable[str]) -> None:
 def _print_exchange(exchange: "Exchange") -> None:
     added = "" if exchange.added is None else f"; {exchange.added} added to {exchange.bank}"
     text = (
-        f"{exchange.file}: {exchange.images} images of {exchange.image_set!r}, {exchange.model} "
-        f"{exchange.layer}, {' x '.join(map(str, exchange.shape))} {exchange.dtype}{added}"
+        f"{exchange.file}: {counted(exchange.images, 'image')} of {exchange.image_set!r}, "
+        f"{exchange.model} {exchange.layer}, {' x '.join(map(str, exchange.shape))} "
+        f"{exchange.dtype}{added}"
     )
     show(asdict(exchange), lambda: print(text))
 

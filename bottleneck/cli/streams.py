@@ -3,27 +3,34 @@
 import csv
 import errno
 import os
-import re
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, TextIO
+
+from bottleneck.errors import one_line
+from bottleneck.files import atomic_file
 
 __all__ = [
     "csv_printer",
     "escaped",
     "escaped_on_terminals",
     "harmless",
+    "note",
+    "note_list",
     "open_streams",
+    "printed_to",
     "terminal_of",
+    "terminal_width",
 ]
 
 _NAMES = {1: "stdout", 2: "stderr"}
-_CONTROLS = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f"  # all but the line feed
-    "\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"  # ends of lines, directions, halves
-)
+_COLUMNS = 80
 _FORMULA = tuple("=+-@\t\r")
 """What a spreadsheet program takes for the beginning of a formula."""
 
@@ -53,7 +60,7 @@ def escaped(text: str) -> str:
     -------
     str
     """
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def terminal_of(stream: Any) -> Any:
@@ -70,6 +77,56 @@ def terminal_of(stream: Any) -> Any:
         `stream` itself if it is not one of these.
     """
     return getattr(stream, "terminal", stream)
+
+
+def terminal_width() -> int:
+    """Return the number of columns of the terminal; 80 where there is none.
+
+    Returns
+    -------
+    int
+    """
+    return shutil.get_terminal_size((_COLUMNS, 24)).columns
+
+
+def note(text: str) -> None:
+    """Print a line that is not a result on standard error; a terminal breaks it between words.
+
+    Parameters
+    ----------
+    text : str
+        Text of the line.
+    """
+    if sys.stderr.isatty():
+        inside = " " * (len(text) - len(text.lstrip()) + 2)
+        text = textwrap.fill(
+            one_line(text),
+            terminal_width(),
+            subsequent_indent=inside,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    print(text, file=sys.stderr, flush=True)
+
+
+def note_list(text: str, found: Sequence[str], count: int = 0, *, most: int = 5) -> None:
+    """Print a note, then the first of what it is about on a line each.
+
+    Parameters
+    ----------
+    text : str
+        The note.
+    found : sequence of str
+        What it is about.
+    count : int
+        Number of all, if `found` has only the first.
+    most : int
+        Number of lines; one more tells the number of the others.
+    """
+    for each in (text, *(f"  {each}" for each in found[:most])):
+        note(each)
+    if (others := max(count, len(found)) - most) > 0:
+        note(f"  and {others} more")
 
 
 @contextmanager
@@ -180,6 +237,31 @@ def harmless(cell: Any) -> Any:
         or a carriage return.
     """
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+@contextmanager
+def printed_to(file: Path | None) -> Iterator[None]:
+    """Let what is printed go to a file, which is written completely or not at all.
+
+    Parameters
+    ----------
+    file : Path or None
+        None for standard output.
+
+    Yields
+    ------
+    None
+    """
+    if file is None:
+        yield
+        return
+    with atomic_file(file) as content:
+        text = TextIOWrapper(content, encoding="utf-8", newline="")
+        try:
+            with redirect_stdout(text):
+                yield
+        finally:
+            text.detach()  # flushes, and leaves the file open
 
 
 def csv_printer(

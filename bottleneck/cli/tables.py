@@ -2,20 +2,19 @@
 
 import io
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
-from bottleneck.cli.streams import escaped, terminal_of
+from bottleneck.cli.streams import escaped, terminal_of, terminal_width
+from bottleneck.errors import one_line
 
 __all__ = ["draw_matrix", "draw_table", "shortened", "shown_whole", "table_fits"]
 
 shown_whole = ContextVar("shown_whole", default=False)
 """Whether tables are printed as wide as they are."""
 
-_COLUMNS = 80
 _UNLIMITED = 100_000
 _GAP = 2
 """Spaces between the columns of a table."""
@@ -27,7 +26,11 @@ _LEAST_NAME, _LEAST_CELL, _LEAST_HEADING = 32, 12, 10
 
 
 def draw_table(
-    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]
+    title: str,
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    file: TextIO | None = None,
 ) -> None:
     """Print a table; what does not fit is cut in the middle.
 
@@ -43,14 +46,17 @@ def draw_table(
         Rows.
     right : sequence of bool
         Whether a column has numbers, which are aligned to the right.
+    file : text file
+        Standard output, by default, or standard error.
     """
     from rich.console import Console
     from rich.table import Table
 
-    terminal = sys.stdout.isatty()
+    file = file or sys.stdout
+    terminal = file.isatty()
     if terminal:  # its styles are sent as they are, so that names are escaped here
-        title, columns = escaped(title), list(map(_one_line, columns))
-        cells = [list(map(_one_line, row)) for row in cells]
+        title, columns = escaped(title), list(map(one_line, columns))
+        cells = [list(map(one_line, row)) for row in cells]
     widths = _widths(columns, cells, right)
     table = Table(box=None, pad_edge=False)
     for column, number, width in zip(columns, right, widths, strict=True):
@@ -61,14 +67,8 @@ def draw_table(
     drawn = io.StringIO()  # Rich would end the process where nobody reads standard output
     plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     Console(file=drawn, force_terminal=terminal, width=_UNLIMITED, **plain).print(table)
-    if title:
-        print(title)
-    for line in drawn.getvalue().split("\n")[:-1]:
-        print(line.rstrip(), file=terminal_of(sys.stdout))
-
-
-def _one_line(text: str) -> str:
-    return escaped(text).replace("\n", "\\n")
+    for line in [*filter(None, [title]), *drawn.getvalue().split("\n")[:-1]]:
+        print(line.rstrip(), file=terminal_of(file))
 
 
 def draw_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], corner: str) -> bool:
@@ -118,9 +118,7 @@ def table_fits(
 
 def _room(columns: int) -> int:
     """Return the number of characters that the columns of a table may have together."""
-    if shown_whole.get():
-        return _UNLIMITED
-    return shutil.get_terminal_size((_COLUMNS, 24)).columns - _GAP * (columns - 1)
+    return _UNLIMITED if shown_whole.get() else terminal_width() - _GAP * (columns - 1)
 
 
 def _widths(

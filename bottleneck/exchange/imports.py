@@ -19,6 +19,7 @@ from bottleneck.errors import (
     FeatureOverflowError,
     PathMissingError,
     UsageError,
+    counted,
     first_line,
     reworded,
 )
@@ -254,8 +255,8 @@ def _tabled(table: Path, source: Path, rows: np.ndarray, settings: ImportSetting
     described = read_table(table).items
     if len(described) != len(rows):
         raise UsageError(
-            f"{str(table)!r} has {len(described)} rows, but {str(source)!r} has {len(rows)}; "
-            f"expected one row of the table for each row of the array"
+            f"{str(table)!r} has {counted(len(described), 'row')}, but {str(source)!r} has "
+            f"{len(rows)}; expected one row of the table for each row of the array"
         )
     if settings.by_row:
         digests = [hashlib.sha256(np.ascontiguousarray(row).data).hexdigest() for row in rows]

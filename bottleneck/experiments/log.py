@@ -14,7 +14,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
+from bottleneck.errors import (
+    BottleneckError,
+    CacheError,
+    DataError,
+    UnknownNameError,
+    UsageError,
+    counted,
+)
 from bottleneck.inputs import open_regular
 
 __all__ = ["Experiment", "ExperimentLog", "environment"]
@@ -230,8 +237,8 @@ class ExperimentLog:
         there = {each.number: each for each in self.experiments()}
         if number not in there:
             raise UnknownNameError(
-                f"no experiment {number} in {str(self.file)!r}, which has {len(there)} "
-                f"experiments; 'bottleneck leaderboard' lists them"
+                f"no experiment {number} in {str(self.file)!r}, which has "
+                f"{counted(len(there), 'experiment')}; 'bottleneck leaderboard' lists them"
             )
         return there[number]
 

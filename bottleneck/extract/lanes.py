@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.errors import MemoryShortError, first_line, is_out_of_memory
+from bottleneck.errors import MemoryShortError, counted, first_line, is_out_of_memory
 
 __all__ = ["Lane", "Lanes", "find_lanes", "freed_memory_kept", "largest_that_pays"]
 
@@ -85,9 +85,9 @@ class Lane:
         if len(pixels) <= self.least:
             height, width = pixels[0].shape[-2:]
             raise MemoryShortError(
-                f"not even {self.least} images of {height} x {width} pixels fit into the memory "
-                f"of {self.device} ({reason}); use an earlier layer, a smaller `image_size` or "
-                f"another `device`"
+                f"not even {counted(self.least, 'image')} of {height} x {width} pixels can be held "
+                f"in the memory of {self.device} ({reason}); use an earlier layer, a smaller "
+                f"`image_size` or another `device`"
             )
         if self.stream:
             torch.cuda.empty_cache()

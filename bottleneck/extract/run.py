@@ -11,7 +11,7 @@ from typing import Any, cast
 from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Cache
-from bottleneck.errors import CacheError, DataError, UsageError
+from bottleneck.errors import CacheError, DataError, UsageError, counted
 from bottleneck.extract.compute import Batch, Progress, Remarks, feature_batches, sorted_by_size
 from bottleneck.extract.plan import Plan, Task, find_tasks, plan_extraction
 from bottleneck.extract.store import Target, find_targets
@@ -277,7 +277,7 @@ def _check_complete(plan: Plan, target: Target, bad: Mapping[str, str]) -> None:
     gone = {digest for task in tasks for digest in task.views} - bad.keys()
     if gone:
         raise CacheError(
-            f"{len(gone)} of {len(plan.items)} images disappeared from the cache during "
+            f"{len(gone)} of {counted(len(plan.items), 'image')} disappeared from the cache during "
             f"extraction, as another command removed parts; run the command again"
         )
 
@@ -334,7 +334,7 @@ def usable_images(images: ImageSet, bad: Mapping[str, str]) -> ImageSet:
     if not usable.items:
         first = usable.rejected[0]
         raise DataError(
-            f"none of the {len(usable.rejected)} images of {images.name!r} could be used, first "
-            f"{first.path!r} ({first.reason}); check the files"
+            f"none of the {counted(len(usable.rejected), 'image')} of {images.name!r} could be "
+            f"used, first {first.path!r} ({first.reason}); check the files"
         )
     return usable

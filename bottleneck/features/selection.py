@@ -15,6 +15,7 @@ from bottleneck.errors import (
     UnknownNameError,
     UsageError,
     WrongTypeError,
+    counted,
     did_you_mean,
     some_of,
 )
@@ -275,7 +276,7 @@ def _no_match(runs: Sequence[Extraction], asked: FeatureSettings) -> str:
         ("augmentation", asked.augment): [each.policy for each in found if each.policy],
     }
     given = [f"{what} {value!r}" for what, value in known if value]
-    wanted = ", ".join([*given, f"{asked.views} views"] if asked.views else given)
+    wanted = ", ".join([*given, counted(asked.views, "view")] if asked.views else given)
     unknown = [(value, names) for (_, value), names in known.items() if value not in {None, *names}]
     near = next(filter(None, (did_you_mean(str(value), names) for value, names in unknown)), "")
     there = some_of(sorted({f"{each} of {each.image_set!r}" for each in found}), "; ")

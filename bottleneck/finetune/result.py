@@ -10,7 +10,7 @@ from bottleneck.bases.finetuned import MODEL_FILES, seen_digests
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, counted
 from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
 from bottleneck.finetune.loop import Training
@@ -188,7 +188,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     lost = [item for item in items if item.digest in bad]
     if lost:
         raise DataError(
-            f"{len(lost)} of the {len(items)} {split} images can no longer be used, first "
-            f"{lost[0].path!r} ({bad[lost[0].digest]}); restore them, or give the current images "
-            f"to 'bottleneck finetune --data'"
+            f"{len(lost)} of the {counted(len(items), f'{split} image')} can no longer be used, "
+            f"first {lost[0].path!r} ({bad[lost[0].digest]}); restore them, or give the current "
+            f"images to 'bottleneck finetune --data'"
         )

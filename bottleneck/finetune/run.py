@@ -24,6 +24,7 @@ from bottleneck.errors import (
     MemoryShortError,
     UsageError,
     WrongTypeError,
+    counted,
     first_line,
     is_out_of_memory,
 )
@@ -303,7 +304,7 @@ def _memory_watched(
         options = [each for each, can_be_given in helps.items() if can_be_given]
         pieces = settings.accumulate
         raise MemoryShortError(
-            f"a step with {settings.batch_size} images in {pieces} piece{'s' * (pieces > 1)} does "
-            f"not fit into the memory of {device} ({first_line(error)}); give "
+            f"a step with {counted(settings.batch_size, 'image')} in {counted(pieces, 'piece')} "
+            f"does not fit into the memory of {device} ({first_line(error)}); give "
             f"{', or '.join(options)}"
         ) from error

@@ -12,7 +12,7 @@ from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, split_network
 from bottleneck.cache import Bank, Cache
-from bottleneck.errors import BadImageError, DataError, UsageError
+from bottleneck.errors import BadImageError, DataError, UsageError, counted
 from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.refit import head_without
@@ -275,7 +275,9 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
             f"hold out some of the training images with `val_share=0.2`"
         )
     if val and settings.val_share is not None:
-        raise UsageError(f"{named} {len(val)} validation images already; leave `val_share` out")
+        raise UsageError(
+            f"{named} {counted(len(val), 'validation image')} already; leave `val_share` out"
+        )
     chosen = replace(images, items=train + val, rejected=images.rejected + alike, min_images=1)
     _check_classes(chosen, start.head)
     if not val:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bottleneck.arguments import checked, made
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.head import Head
 from bottleneck.heads.prepare import (
@@ -202,7 +202,7 @@ def _fitted(
             folds, held_out = [fold], "validation images"
         else:
             trained, folds = problem, _folds(problem, recipe, value)
-            held_out = f"{len(folds)} folds"
+            held_out = counted(len(folds), "fold")
         temperature, scores = 1.0, dict[str, Any]()
         if isinstance(recipe, MLP):
             held_out = held_out if validation else f"one of {held_out}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bottleneck.bases.precision import device_names
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import DataError, UnknownNameError, UsageError, counted, did_you_mean
 from bottleneck.heads.problem import Fold, Problem, Rows, lacking_classes
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets, known_labels
@@ -174,8 +174,8 @@ def make_problem(
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     if weights.shape != (len(X),) or not (np.isfinite(weights).all() and weights.min() >= 0):
         raise UsageError(
-            f"sample weights must be finite numbers of at least 0, one for each of {len(X)} "
-            f"rows, got an array of shape {weights.shape}"
+            f"sample weights must be finite numbers of at least 0, one for each of "
+            f"{counted(len(X), 'row')}, got an array of shape {weights.shape}"
         )
     if not weights.any():
         raise UsageError("all sample weights are zero; at least one must be above 0")
@@ -190,8 +190,8 @@ def make_problem(
     seen = np.ones(len(X), dtype=bool) if plain is None else np.asarray(plain, dtype=bool)
     if seen.shape != own.shape or not np.isin(own, own[seen]).all():
         raise UsageError(
-            f"only {int(seen.sum())} of {len(own)} rows are unaugmented; expected at least one "
-            f"in each group: give each augmented view the group of its image"
+            f"only {int(seen.sum())} of {counted(len(own), 'row is', 'rows are')} unaugmented; "
+            f"expected at least one in each group: give each augmented view the group of its image"
         )
     problem = Problem(
         X=X,
@@ -276,8 +276,8 @@ def with_validation(
 def _check_rows(X: Rows, y: np.ndarray) -> None:
     if len(X.shape) != 2 or len(X) != len(y) or not len(X):  # noqa: PLR2004 - rows and columns
         raise UsageError(
-            f"features of shape {X.shape} and {len(y)} labels; expected one row of features for "
-            f"each label, and at least one"
+            f"features of shape {X.shape} and {counted(len(y), 'label')}; expected one row of "
+            f"features for each label, and at least one"
         )
     # Streamed features were checked for nan and inf when the cache stored them.
     if isinstance(X, np.ndarray) and not np.isfinite(X).all():
@@ -303,14 +303,14 @@ def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
         )
 
 
-def _check_classes(targets: Targets, counted: np.ndarray) -> None:
+def _check_classes(targets: Targets, weighted: np.ndarray) -> None:
     """Raise a `DataError` unless each class has, and lacks, rows of sample weight above 0."""
     if not targets.multilabel and len(targets.classes) < 2:  # noqa: PLR2004 - to be told apart
         raise DataError(
-            f"the training images have {len(targets.classes)} class; a classifier needs at least "
-            f"two: add images of another class"
+            f"the training images have {counted(len(targets.classes), 'class')}; a classifier "
+            f"needs at least two: add images of another class"
         )
-    lacking = lacking_classes(targets.take(counted))
+    lacking = lacking_classes(targets.take(weighted))
     if lacking.any():
         raise DataError(
             f"class {targets.classes[int(lacking.argmax())]!r} has no images of sample weight "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 import numpy as np
 
-from bottleneck.errors import DataError, some_of
+from bottleneck.errors import DataError, counted, some_of
 from bottleneck.labels import Targets, join_classes, rarest_classes
 from bottleneck.solvers import Reduction, column_moments, reduce_rows
 
@@ -282,7 +282,7 @@ def _too_few(sizes: Mapping[str, int], least: int, folds: int) -> DataError:
     small = {label: count for label, count in sizes.items() if count < least}
     if len(small) == 1:
         ((label, count),) = small.items()
-        have = f"class {label!r} has {count} different training image{'s' * (count != 1)}"
+        have = f"class {label!r} has {counted(count, 'different training image')}"
     else:
         listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
         have = f"{len(small)} classes have too few different training images ({listed})"

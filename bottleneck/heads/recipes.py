@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, counted
 from bottleneck.heads.models import Affine, Fitted, Neighbours
 from bottleneck.heads.problem import Fold, Problem, Progress
 from bottleneck.settings import MLPSettings
@@ -224,8 +224,9 @@ class Nearest(Recipe):
         """As `Recipe.values_for`."""
         if max(given, default=0) > rows:
             raise UsageError(
-                f"`n_neighbors` is {max(given)}, but a fit, or the smallest fold, has only {rows} "
-                f"training images or views; give at most {rows}"
+                f"`n_neighbors` is {max(given)}, but a fit, or the smallest fold, has only "
+                f"{counted(rows, 'training image or view', 'training images or views')}; give at "
+                f"most {rows}"
             )
         return given or [value for value in self.grid if value <= rows]
 

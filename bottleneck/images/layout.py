@@ -322,7 +322,7 @@ def find_paths(paths: Iterable[Path], *, exact: bool = False) -> Found:
             found.ignored.extend(walked.ignored)
             found.rejected.extend(walked.rejected)
         elif not exact and path.suffix.lower() in _TABLES and path.is_file():
-            found.items.extend(read_table(path, labels=False, found=True).items)
+            found.items.extend(read_table(path, labels=False).items)
         else:
             found.items.append(ImageItem(path.as_posix()))
     return replace(found, ignored=list(dict.fromkeys(found.ignored)))

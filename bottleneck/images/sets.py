@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bottleneck.arguments import made
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.files import atomic_write
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
@@ -71,11 +71,12 @@ class ImageSet:
         settings: ReadSettings | None = None,
         *,
         name: str | None = None,
+        complete: bool = True,
         **options: Any,
     ) -> Self:
         """Read an image set with `from_folder`, or `from_manifest` if `source` is a file."""
         read = cls.from_manifest if existing(Path(source)).is_file() else cls.from_folder
-        return read(source, settings, name=name, **options)
+        return read(source, settings, name=name, complete=complete, **options)
 
     @classmethod
     def from_folder(
@@ -84,6 +85,7 @@ class ImageSet:
         settings: ReadSettings | None = None,
         *,
         name: str | None = None,
+        complete: bool = True,
         **options: Any,
     ) -> Self:
         """Read the images of a folder.
@@ -101,6 +103,8 @@ class ImageSet:
             How it is read: the seed of the split, and what to leave out.
         name : str, optional
             Name of the set; by default `image_set` of the settings, or else the folder's name.
+        complete : bool
+            Whether to split the images and check the classes, see `completed`.
         **options
             Fields of `bottleneck.settings.ReadSettings`, in place of `settings`.
 
@@ -119,7 +123,7 @@ class ImageSet:
         asked, root = made(ReadSettings, settings, options), existing(Path(folder))
         own = name or asked.image_set or root.resolve().name
         images = cls._digested(own, find_files(root, nested=asked.nested), asked)
-        return images.completed(root, asked.seed)
+        return images.completed(root, asked.seed) if complete else images
 
     @classmethod
     def _digested(
@@ -138,6 +142,7 @@ class ImageSet:
         settings: ReadSettings | None = None,
         *,
         name: str | None = None,
+        complete: bool = True,
         **options: Any,
     ) -> Self:
         """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
@@ -172,7 +177,7 @@ class ImageSet:
             raise UsageError("`nested` applies to folders only; leave it out for a table")
         own = name or asked.image_set or manifest.resolve().stem
         images = cls._digested(own, read_table(manifest, found=True), asked)
-        return images.completed(manifest, asked.seed)
+        return images.completed(manifest, asked.seed) if complete else images
 
     @classmethod
     def from_paths(
@@ -332,7 +337,7 @@ class ImageSet:
             return self
         images = self.with_common_classes()
         if len(images.classes) == 1 and not images.multilabel:
-            small = f" with at least {self.min_images} images" if images.small else ""
+            small = f" with at least {counted(self.min_images, 'image')}" if images.small else ""
             raise DataError(
                 f"{str(source)!r} has only one class{small}, {images.classes[0]!r}; a classifier "
                 f"needs at least two: add a folder (or label) per class, or give the folder of the "

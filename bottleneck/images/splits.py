@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from bottleneck.errors import DataError, some_of
+from bottleneck.errors import DataError, counted, some_of
 from bottleneck.images.items import ImageItem
 from bottleneck.labels import classes_in, classes_of, rarest_classes, without_classes
 from bottleneck.names import natural_key, similar_names
@@ -231,16 +231,16 @@ def leave_out_small(
         No image is left.
     """
     given = any(item.split for item in items)
-    counted = [item for item in items if item.split == "train" or not given]
-    digests = _digests_by(counted, (classes_of(item.label or "") for item in counted))
+    counting = [item for item in items if item.split == "train" or not given]
+    digests = _digests_by(counting, (classes_of(item.label or "") for item in counting))
     every = sorted(classes_in(item.label for item in items), key=natural_key)
     sizes = {each: len(digests.get(each, ())) for each in every}
     small = {each: size for each, size in sizes.items() if size < least}
     kept, left_out = _without(items, small)
     if left_out and not kept:
         raise DataError(
-            f"no class has {least} images; the largest has {max(small.values())}: give a smaller "
-            f"`min_images`"
+            f"no class has {counted(least, 'image')}; the largest has {max(small.values())}: give "
+            f"a smaller `min_images`"
         )
     return kept, left_out, small
 

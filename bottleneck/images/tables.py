@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from bottleneck.errors import STORE_AGAIN, DataError, PathMissingError, UsageError
+from bottleneck.errors import STORE_AGAIN, DataError, PathMissingError, UsageError, counted
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
@@ -193,8 +193,8 @@ def _check_found(manifest: Path, items: Sequence[ImageItem]) -> None:
     missing = [item for item in items if not os.path.lexists(item.path)]
     if missing:
         raise PathMissingError(
-            f"{len(missing)} of {len(items)} images listed in {str(manifest)!r} do not exist, "
-            f"first {missing[0].path!r}; correct the paths, which are relative to the "
+            f"{len(missing)} of {counted(len(items), 'image')} listed in {str(manifest)!r} cannot "
+            f"be found, first {missing[0].path!r}; correct the paths, which are relative to the "
             f"table's folder"
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_serializer, with_config
 from typing_extensions import TypedDict
 
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, counted
 from bottleneck.files import slug
 from bottleneck.records import record
 from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord
@@ -181,7 +181,7 @@ class FeatureSource(RunFacts, LayerFacts):
                 if key in self.adjustments
             ),
             *([] if self.pool == "none" else [self.pool]),
-            *([f"{self.views} views {self.policy}"] if self.views else []),
+            *([f"{counted(self.views, 'view')} {self.policy}"] if self.views else []),
         ]
 
 

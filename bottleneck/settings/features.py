@@ -25,6 +25,7 @@ __all__ = [
 
 
 _ByModel = Annotated[str | None, Doc("Select the extraction by model.")]
+_OF_AN_ARRAY = Option(needs=("file=*.npy",))
 _BySet = Annotated[str | None, Doc("Select the extraction by image set."), Option("--set")]
 
 
@@ -204,12 +205,17 @@ class SweepFeatures(LayerSettings, ViewSettings):
 class ImportSettings:
     """Description of an imported array."""
 
-    model: Annotated[values.Name | None, Doc("Name of the model that computed the array.")] = None
-    layer: Annotated[values.Name, Doc("Name of the layer.")] = "features"
+    model: Annotated[
+        values.Name | None, Doc("Name of the model that computed the array."), _OF_AN_ARRAY
+    ] = None
+    layer: Annotated[values.Name, Doc("Name of the layer."), _OF_AN_ARRAY] = "features"
     axes: Annotated[
         Literal["CHW", "HWC", "TC"] | None,
         Doc("Axes of maps or tokens, so that they can be pooled."),
+        _OF_AN_ARRAY,
     ] = None
-    by_row: Annotated[bool, Doc("Import rows without images, identified by their values.")] = False
+    by_row: Annotated[
+        bool, Doc("Import rows without images, identified by their values."), _OF_AN_ARRAY
+    ] = False
     image_set: values.NewSet = None
-    seed: values.Seed = 0
+    seed: Annotated[values.Seed, _OF_AN_ARRAY] = 0

@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 
+_OF_MLP = Option(needs=("clf=mlp",))
+_Count = Annotated[values.Count, _OF_MLP]
+
+
 @settings("Classifier", kw_only=True)
 class TrainingSettings:
     """Settings for fitting any classifier."""
@@ -51,17 +55,12 @@ class MLPSettings:
     standardised features; the epoch with the lowest held-out log loss is kept.
     """
 
-    hidden: Annotated[values.Count, Doc("Number of hidden units of mlp.")] = 256
-    dropout: Annotated[values.Share, Doc("Dropout rate of mlp's hidden units.")] = 0.5
-    epochs: Annotated[values.Count, Doc("Maximum number of epochs of mlp; it stops early.")] = 100
-    patience: Annotated[values.Count, Doc("Epochs without improvement after which mlp stops.")] = 10
-    learning_rate: Annotated[values.Positive, Doc("Learning rate of mlp.")] = 1e-3
+    hidden: Annotated[_Count, Doc("Number of hidden units of mlp.")] = 256
+    dropout: Annotated[values.Share, Doc("Dropout rate of mlp's hidden units."), _OF_MLP] = 0.5
+    epochs: Annotated[_Count, Doc("Maximum number of epochs of mlp; it stops early.")] = 100
+    patience: Annotated[_Count, Doc("Epochs without improvement after which mlp stops.")] = 10
+    learning_rate: Annotated[values.Positive, Doc("Learning rate of mlp."), _OF_MLP] = 1e-3
     batch_size: Annotated[values.Count, Doc("Batch size of mlp."), Option(hidden=True)] = 64
-
-
-def _chosen(given: Any) -> Any:
-    """Return None for ``auto``: the value is chosen on held-out images."""
-    return None if given == "auto" else given
 
 
 def check_for_mlp(clf: str, given: Iterable[str]) -> None:
@@ -93,7 +92,7 @@ class FitSettings(TrainingSettings, MLPSettings):
     ] = "softmax"
     C: Annotated[
         values.Penalty | None,
-        BeforeValidator(_chosen),
+        BeforeValidator(lambda given: None if given == "auto" else given),
         Field(description="auto or a number from 1e-10 to 1e+10"),
         Doc("Inverse strength of the L2 penalty; by default (auto) chosen on held-out images."),
         Option(metavar="auto|NUMBER"),
@@ -179,9 +178,13 @@ class RankSettings:
     where: Annotated[
         tuple[Annotated[str, Field(pattern="=", description="KEY=VALUE, such as clf=svm")], ...],
         Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
-        Option(metavar="KEY=VALUE"),
+        Option(metavar="KEY=VALUE", unless=("compare",)),
     ] = ()
-    top: Annotated[values.Count | None, Doc("Maximum number of experiments to show.")] = None
+    top: Annotated[
+        values.Count | None,
+        Doc("Maximum number of experiments to show."),
+        Option(unless=("compare",)),
+    ] = None
     compare: Annotated[
         tuple[int, int] | None,
         Doc("Numbers of two experiments to compare, paired over the folds."),
@@ -189,8 +192,6 @@ class RankSettings:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.compare and (self.where or self.top):
-            raise UsageError("`where` and `top` choose rows of the table; leave `compare` out")
         keys = [text.partition("=")[0] for text in self.where]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise UsageError(
@@ -286,7 +287,9 @@ class FinetuneSettings:
         Doc("Augmented views of each image, one per epoch in turn; required with `from_cache`."),
     ] = None
     from_cache: Annotated[bool, Doc("Train on cached activations of the frozen layers.")] = False
-    dtype: Annotated[values.Dtype, Doc("Data type of the stored activations.")] = "float16"
+    dtype: Annotated[
+        values.Dtype, Doc("Data type of the stored activations."), Option(needs=("from_cache",))
+    ] = "float16"
     val_share: Annotated[
         Annotated[float, Field(gt=0, le=0.5)] | None,
         Doc("Fraction of the training images to hold out, where the set has no val images."),
@@ -296,8 +299,7 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         if self.views is not None and not self.augmented:
             raise UsageError(
-                f"{self.views} unaugmented `views` would all be the same; give `augment`, or "
-                f"leave `views` out"
+                "unaugmented `views` would all be the same; give `augment`, or leave `views` out"
             )
         if self.from_cache and self.augmented and self.views is None:
             raise UsageError(
