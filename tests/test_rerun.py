@@ -16,7 +16,7 @@ def _swept(make_images):
     """Seven experiments on two layers."""
     cache = Cache("cache")
     base = FrozenBase("squeezenet1_1", ["last_conv", "features.3"], weights="random", pool="avg")
-    extract_features(make_images(cat=6, dog=6), base, cache)
+    extract_features(make_images(cat=8, dog=8), base, cache)
     layers = select_layers(cache)
     run_sweep(cache, layers, LOG, clfs=("softmax", "centroid"), C=(1e-3, 0.5), cv=2)
     run_sweep(cache, layers[:1], LOG, clfs=("mlp",), hidden=(4,), cv=2)
