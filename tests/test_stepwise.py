@@ -1,4 +1,4 @@
-"""Fits for one C after the other, against those for all at once."""
+"""Fits for one C after the other, against those for all at once. About 1 s."""
 
 import numpy as np
 import pytest
