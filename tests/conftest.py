@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,8 @@ def full(request) -> bool:
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left(tmp_path_factory):
     """Fail if a test leaves a process, or a file in the folder for temporary files."""
-    tmp_path_factory.getbasetemp()  # stays in the usual place
+    tmp_path_factory.getbasetemp()  # stays in the usual place, and is removed by pytest
+    get_temp_dir()  # likewise, by multiprocessing at the end of the process
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o1777)  # for tests of other users, as the folder that it stands for
         patch.setenv("TMPDIR", folder)
@@ -53,7 +55,7 @@ def nothing_is_left(tmp_path_factory):
         yield
         get_reusable_executor().shutdown(wait=True)
         files = {each.name for each in Path(folder).iterdir()}
-        files -= {name for name in files if name.startswith(("pymp-", "sklearn_testing_"))}
+        files -= {name for name in files if name.startswith("sklearn_testing_")}
     kept = ("resource_tracker", "forkserver")  # these end with this process, and so do their files
     children = psutil.Process().children(recursive=True)
     left = [each for each in children if not any(word in str(each.cmdline()) for word in kept)]

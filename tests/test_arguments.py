@@ -1,4 +1,4 @@
-"""One rule for the names of layers."""
+"""One rule for the names of layers. About 1 s."""
 
 import pytest
 

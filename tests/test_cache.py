@@ -1,4 +1,4 @@
-"""Banks and parts: order, durability, integrity."""
+"""Banks and parts: order, durability, integrity. About 7 s in the first tier."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The commands on the cache, compression and near-duplicates."""
+"""The commands on the cache, compression and near-duplicates. About 10 s."""
 
 import json
 import re

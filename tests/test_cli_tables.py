@@ -1,4 +1,4 @@
-"""Tables of text fit the terminal, or 80 columns in a pipe."""
+"""Tables of text fit the terminal, or 80 columns in a pipe. About 1 s in the first tier."""
 
 import re
 

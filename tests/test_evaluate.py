@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and textbook values; refusals."""
+"""Metrics against scikit-learn and textbook values; refusals. About 2 s in the first tier."""
 
 import csv
 import io

@@ -1,4 +1,7 @@
-"""Extraction: exact in float16, computed once, robust to bad images."""
+"""Extraction: exact in float16, computed once, robust to bad images.
+
+About 10 s in the first tier.
+"""
 
 import json
 import os

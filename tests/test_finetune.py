@@ -1,4 +1,7 @@
-"""Fine-tuning from a head, on images or from the cache, and the resulting model."""
+"""Fine-tuning from a head, on images or from the cache, and the resulting model.
+
+About 35 s in the first tier.
+"""
 
 import contextlib
 import hashlib

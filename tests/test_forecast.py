@@ -1,6 +1,6 @@
 """The forecast of an extraction: its numbers, and that it leaves no files.
 
-How near it comes is shown by ``benchmarks/forecast.py``: times are not for tests.
+How near it comes is shown by ``benchmarks/forecast.py``: times are not for tests. About 10 s.
 """
 
 import json

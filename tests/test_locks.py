@@ -1,4 +1,7 @@
-"""Locks: one holder at a time, taken over from the dead, on file systems without locks."""
+"""Locks: one holder at a time, taken over from the dead, on file systems without locks.
+
+About 4 s in the first tier.
+"""
 
 import errno
 import fcntl

@@ -1,4 +1,7 @@
-"""What is the user's stays the user's: foreign files and folders, links, and imported features."""
+"""What is the user's stays the user's: foreign files and folders, links, and imported features.
+
+About 3 s in the first tier.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Images with several classes and sample weights, from the manifest to predictions."""
+"""Images with several classes and sample weights, from the manifest to predictions.
+
+About 6 s in the first tier.
+"""
 
 import csv
 import json

@@ -1,4 +1,7 @@
-"""Neighbours, networks, several classes per image and weights, against scikit-learn."""
+"""Neighbours, networks, several classes per image and weights, against scikit-learn.
+
+About 9 s in the first tier.
+"""
 
 import csv
 from functools import partial

@@ -1,4 +1,7 @@
-"""Records: any invalid entry in a file with a correct digest is reported in one sentence."""
+"""Records: any invalid entry in a file with a correct digest is reported in one sentence.
+
+About 6 s in the first tier.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""Heads on features read in blocks equal heads on features in memory."""
+"""Heads on features read in blocks equal heads on features in memory.
+
+About 4 s in the first tier.
+"""
 
 import json
 

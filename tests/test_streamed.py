@@ -1,4 +1,7 @@
-"""Training in passes, against training in memory and scikit-learn at tight tolerance."""
+"""Training in passes, against training in memory and scikit-learn at tight tolerance.
+
+About 2 s in the first tier.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""A base of each family, with random weights, equals the unmodified model."""
+"""A base of each family, with random weights, equals the unmodified model.
+
+About 15 s in the first tier.
+"""
 
 import copy
 import re

@@ -1,4 +1,7 @@
-"""Augmented views in the cache, in heads and in predictions, with real weights."""
+"""Augmented views in the cache, in heads and in predictions, with real weights.
+
+About 5 s in the first tier.
+"""
 
 import csv
 import json
