@@ -145,8 +145,8 @@ def best_experiment(
         )
     if not found:
         raise DataError(
-            f"the images in the cache have changed since "
-            f"{counted(len(fitting), 'matching experiment')}; run 'bottleneck sweep' again"
+            f"none of {counted(len(fitting), 'matching experiment')} is on the images that are in "
+            f"the cache now; run 'bottleneck sweep' again"
         )
     if len(sets := sorted({each.settings["image_set"] for each in found})) > 1:
         raise UsageError(

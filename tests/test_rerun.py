@@ -89,7 +89,7 @@ def test_experiments_on_earlier_images_are_not_fitted(bottleneck, make_images):
     finished = bottleneck("fit-head", "--experiment", 1)
     assert finished.code == 1
     assert "the image set of experiment 1 has changed" in finished.err
-    told = "have changed since all 7 matching experiments; run 'bottleneck sweep' again"
+    told = "none of 7 matching experiments is on the images that are in the cache now"
     assert told in bottleneck("fit-head", "--best").err
 
 

@@ -294,8 +294,8 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
         )
     if done.val < _FEW:
         note(
-            f"note: the scores of only {done.val} validation images are rough; give a larger "
-            f"--val-share, or more images to validate on"
+            f"note: scores on only {counted(done.val, 'validation image')} are rough; give a "
+            f"larger --val-share, or more images to validate on"
         )
     notes.note_rejected(done.rejected)
     notes.draw_epochs(scores["history"], best, done.folder.name, picture)

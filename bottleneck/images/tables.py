@@ -39,7 +39,7 @@ class _Row(NamedTuple):
     cells: dict[str, str]
 
 
-def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> Found:
+def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found:
     """Read a table of images.
 
     Cells are separated by commas, semicolons or tabs, and may have blanks around them; rows without
@@ -47,7 +47,7 @@ def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> F
 
     Parameters
     ----------
-    manifest : Path
+    file : Path
         The file.
     labels : bool
         Whether a column of labels is needed; without, labels and splits are optional.
@@ -68,37 +68,37 @@ def read_table(manifest: Path, *, labels: bool = True, found: bool = False) -> F
     DataError
         The table has no rows.
     """
-    if not manifest.is_file():
-        raise PathMissingError(f"no manifest {str(manifest)!r}; give a CSV with path,label")
-    columns, rows = _rows_of(manifest)
+    if not file.is_file():
+        raise PathMissingError(f"no table {str(file)!r}; give a CSV with path,label")
+    columns, rows = _rows_of(file)
     lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
     if lacking:
         raise UsageError(
-            f"table {str(manifest)!r} has no column {' and no column '.join(lacking)}; "
+            f"table {str(file)!r} has no column {' and no column '.join(lacking)}; "
             f"{_EXPECTED}, found {','.join(columns) or 'an empty file'}"
         )
     if not rows:
-        raise DataError(f"table {str(manifest)!r} lists no images; add rows of path,label")
-    split_in = _split_column(manifest, columns, rows)
+        raise DataError(f"table {str(file)!r} lists no images; add rows of path,label")
+    split_in = _split_column(file, columns, rows)
     items, known = [], dict[Path, dict[str, str]]()
     for row in rows:
-        path = _on_disk(manifest, row.cells["path"], known) if row.cells["path"] else ""
+        path = _on_disk(file, row.cells["path"], known) if row.cells["path"] else ""
         cells = {"path": path, "weight": row.cells.get("weight") or 1.0}
         if labels or row.cells.get("label"):
             cells["label"] = normal_name(row.cells["label"])
         if split_in and labels:
             cells["split"] = _split(split_in, row.cells[split_in])
-        item = _checked(manifest, row.line, cells)
+        item = _checked(file, row.line, cells)
         items.append(replace(item, digest=row.cells.get("digest", "").lower()))
     if found:
-        _check_found(manifest, items)
+        _check_found(file, items)
     return Found(items, notes=_notes_on(columns, rows, split_in))
 
 
-def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
+def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
     """Return the columns and the rows that are not empty, all without blanks around cells."""
     try:
-        text = read_regular(manifest).decode("utf-8-sig")
+        text = read_regular(file).decode("utf-8-sig")
         start = 0
         if text[:4].lower() == "sep=":  # Excel's own first line
             start = len(text) - len(text.partition("\n")[2])
@@ -109,7 +109,7 @@ def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
-            f"{str(manifest)!r} cannot be read as a table ({error}); expected a folder, or a "
+            f"{str(file)!r} cannot be read as a table ({error}); expected a folder, or a "
             f"CSV file in UTF-8 with the header path,label or path,label,split"
         ) from error
     full = [(line, cells) for line, cells in lines if any(cells)]
@@ -117,12 +117,12 @@ def _rows_of(manifest: Path) -> tuple[list[str], list[_Row]]:
     while columns and not columns[-1]:
         columns.pop()
     if twice := sorted({each for each in columns if each in _KNOWN and columns.count(each) > 1}):
-        raise UsageError(f"table {str(manifest)!r} has several columns {twice[0]}; keep one")
+        raise UsageError(f"table {str(file)!r} has several columns {twice[0]}; keep one")
     rows = []
     for line, cells in full[1:]:
         if any(cells[len(columns) :]):
             raise UsageError(
-                f"table {str(manifest)!r} is invalid in line {line}: it has more cells than "
+                f"table {str(file)!r} is invalid in line {line}: it has more cells than "
                 f"the header, the last being {cells[-1]!r}; put cells with {separator!r} in quotes"
             )
         padded = [*cells, *[""] * len(columns)]
@@ -141,7 +141,7 @@ def _separator(text: str) -> str:
     return max(_SEPARATORS, key=known)
 
 
-def _split_column(manifest: Path, columns: Sequence[str], rows: Sequence[_Row]) -> str | None:
+def _split_column(file: Path, columns: Sequence[str], rows: Sequence[_Row]) -> str | None:
     """Return the column of the splits, if there is one with content."""
     full = [
         each
@@ -150,7 +150,7 @@ def _split_column(manifest: Path, columns: Sequence[str], rows: Sequence[_Row]) 
     ]
     if len(full) > 1:
         raise UsageError(
-            f"table {str(manifest)!r} has the columns {' and '.join(full)}, which both tell "
+            f"table {str(file)!r} has the columns {' and '.join(full)}, which both tell "
             f"the split; keep one, such as split with train, val and test"
         )
     return full[0] if full else None
@@ -166,34 +166,34 @@ def _split(column: str, cell: str) -> str:
     return _HELD_OUT[column] if held_out else "train"
 
 
-def _on_disk(manifest: Path, cell: str, known: dict[Path, dict[str, str]]) -> str:
+def _on_disk(file: Path, cell: str, known: dict[Path, dict[str, str]]) -> str:
     """Return the path of an image as it is on the disk, if any reading of the cell is."""
     plain = cell.strip("\"'")
     at_home = os.path.expanduser(plain)  # noqa: PTH111 - the method raises for ~x
     for each in dict.fromkeys((cell, plain, at_home, plain.replace("\\", "/"))):
-        path = existing(manifest.parent / each, known)
+        path = existing(file.parent / each, known)
         if os.path.lexists(path):
             return path.as_posix()
-    return (manifest.parent / cell).as_posix()
+    return (file.parent / cell).as_posix()
 
 
-def _checked(manifest: Path, line: int, cells: Mapping[str, Any]) -> ImageItem:
+def _checked(file: Path, line: int, cells: Mapping[str, Any]) -> ImageItem:
     try:
         return _ITEM.validate_python(cells)
     except ValidationError as error:
         of_split = error.errors()[0]["loc"] == ("split",)
         every = ", with a split in every row or in none" if of_split else ""
         raise UsageError(
-            f"table {str(manifest)!r} is invalid in line {line}: {sentence_of(error)}; "
+            f"table {str(file)!r} is invalid in line {line}: {sentence_of(error)}; "
             f"correct it{every}"
         ) from error
 
 
-def _check_found(manifest: Path, items: Sequence[ImageItem]) -> None:
+def _check_found(file: Path, items: Sequence[ImageItem]) -> None:
     missing = [item for item in items if not os.path.lexists(item.path)]
     if missing:
         raise PathMissingError(
-            f"{len(missing)} of {counted(len(items), 'image')} listed in {str(manifest)!r} cannot "
+            f"{len(missing)} of {counted(len(items), 'image')} listed in {str(file)!r} cannot "
             f"be found, first {missing[0].path!r}; correct the paths, which are relative to the "
             f"table's folder"
         )
