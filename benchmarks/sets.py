@@ -85,7 +85,7 @@ def load(
     Returns
     -------
     ImageSet
-        With the splits train and test.
+        With the splits train and test, and the name of its table.
     """
     out.mkdir(parents=True, exist_ok=True)
     rows = by_turns(distinct(SETS[name](source, out)))[:images]
@@ -99,7 +99,7 @@ def load(
         writer.writerow(["path", "label", "split", "group"])
         for split, own in parts.items():
             writer.writerows([row.path.resolve(), row.label, split, row.group] for row in own)
-    return ImageSet.open(table, name=name)
+    return ImageSet.open(table)
 
 
 def distinct(rows: Iterable[Row]) -> list[Row]:

@@ -66,6 +66,7 @@ def test_seeds_change_splits_only_and_train_leaves_the_test_images(sets):
     assert first.digest_of("test") != other.digest_of("test")
     few = sets.load("sprites", source, Path("out"), train=6)
     assert few.digest_of("test") == first.digest_of("test")
+    assert (first.name, other.name, few.name) == ("sprites-0", "sprites-1", "sprites-0-6")
     labels = [item.label for item in few.items if item.split == "train"]
     assert sorted(labels) == ["dwarves"] * 3 + ["elves"] * 3
     fewer = sets.load("sprites", source, Path("out"), images=20)
