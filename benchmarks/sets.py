@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.images.find import ImageItem
+from bottleneck.images.items import ImageItem
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from bottleneck import ImageSet
