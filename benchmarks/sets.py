@@ -32,10 +32,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bottleneck.images.items import ImageItem
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from bottleneck import ImageSet
+from bottleneck.images.items import ImageItem
 from bottleneck.images.splits import split_items
 from common import run
 
