@@ -515,6 +515,19 @@ def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, mak
     assert "have changed since the head was fitted; 1 of the 9 test images were" in finished.err
 
 
+def test_no_image_is_said_to_be_left_out_if_none_was(bottleneck, make_images):
+    """The set has changed, but the head has seen no test image."""
+    for seed, split in enumerate(("train", "test")):
+        make_images(f"data/{split}", cat=4, dog=4, seed=seed)
+    bottleneck("extract", *TINY)
+    bottleneck("fit-head")
+    make_images("data/train", cat=5, dog=4, seed=2)
+    bottleneck("extract", *TINY)
+    finished = bottleneck("evaluate", "--json")
+    assert json.loads(finished.out)["images"] == 8
+    assert "left out" not in finished.err
+
+
 @pytest.mark.usefixtures("_extracted")
 def test_a_damaged_image_set_or_record_is_not_used(bottleneck):
     """One flipped letter in a split, a label or a record."""

@@ -138,11 +138,12 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
 
     if head.source and has_changed(head.source, features.images):
         total = sum(item.split == split for item in features.images.items)
-        note(
-            f"note: the images of {features.images.name!r} have changed since the head was fitted; "
-            f"{total - len(features.split(split))} of the {total} {split} images were left out, as "
-            f"the head was fitted or selected on them"
-        )
+        if left_out := total - len(features.split(split)):
+            note(
+                f"note: the images of {features.images.name!r} have changed since the head was "
+                f"fitted; {left_out} of the {total} {split} images were left out, as the head was "
+                f"fitted or selected on them"
+            )
 
 
 def note_decoded(done: "Extraction") -> None:
