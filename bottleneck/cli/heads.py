@@ -111,25 +111,35 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
             beside = f" ({scores['selected'][name]:.4f} where {chosen} was selected)"
             told = f"held-out {name.replace('_', ' ')} {scores[name]:.4f}"
             facts.append(told + beside * selected)
-    print(", ".join(facts))
+    if facts:
+        print(", ".join(facts))
     if "held_out" in scores:
-        plain = scores["calibration_error_without_temperature"]
-        scaled = head.temperature != 1
-        beside = f", without temperature scaling {plain:.4f}" if scaled else ""
-        why = "" if scaled else ", as no other improves both log loss and calibration"
-        print(
-            f"held-out calibration error {scores['calibration_error']:.4f}{beside} (temperature "
-            f"{head.temperature:.3g}{why})"
+        _print_calibration(head)
+    else:
+        note(
+            "note: no held-out score could be computed, as the training images of some class "
+            "cannot be split into two folds; add images"
         )
-        if scores["log_loss"] > (guessing := scores["guessing_log_loss"]):
-            note(
-                f"warning: the held-out log loss of {scores['log_loss']:.4g} is above that of "
-                f"guessing by the classes' shares ({guessing:.4g}), so its probabilities mislead; "
-                f"try another --clf or --layer, or add images"
-            )
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")
+
+
+def _print_calibration(head: "bottleneck.Head") -> None:
+    scores, plain = head.scores, head.scores["calibration_error_without_temperature"]
+    scaled = head.temperature != 1
+    beside = f", without temperature scaling {plain:.4f}" if scaled else ""
+    why = "" if scaled else ", as no other improves both log loss and calibration"
+    print(
+        f"held-out calibration error {scores['calibration_error']:.4f}{beside} (temperature "
+        f"{head.temperature:.3g}{why})"
+    )
+    if scores["log_loss"] > (guessing := scores["guessing_log_loss"]):
+        note(
+            f"warning: the held-out log loss of {scores['log_loss']:.4g} is above that of "
+            f"guessing by the classes' shares ({guessing:.4g}), so its probabilities mislead; "
+            f"try another --clf or --layer, or add images"
+        )
 
 
 @add_command("sweep", "Heads", "as_json", "wide")
