@@ -65,7 +65,7 @@ def fit_head(
     head.save(folder)
     if settings.clf == "mlp":
         _show_epochs(head, folder.name, epochs)
-    notes.note_features(features.images, [features.selection])
+    notes.note_features(features.images, [features.selection], store)
     odd = {"leaks": features.images.leaks, "conflicts": features.images.conflicts, **alike}
     described = {"head": folder.name, **head.as_dict(), **odd}
     show(described, lambda: _print_fit(head, features, folder))
@@ -194,7 +194,7 @@ def _note_folds(folds: Sequence[int], asked: int | None) -> None:
 
 def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:
     images = bottleneck.ImageSet.read_csv(store.set_file(selections[0].image_set))
-    notes.note_features(images, selections)
+    notes.note_features(images, selections, store)
     for each in selections:
         if each.views:
             note(f"{each}: fitted on {each.views} views of each training image")

@@ -122,7 +122,7 @@ def note_replaced_set(images: "ImageSet", cache: "Cache") -> None:
         )
 
 
-def note_unseen(features: "Features", head: "Head", split: str) -> None:
+def note_unseen(features: "Features", head: "Head", cache: "Cache", split: str) -> None:
     """Note that only images are scored that a head has not seen, as its image set has changed.
 
     Parameters
@@ -131,14 +131,22 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
         The features that the head is evaluated on.
     head : Head
         The head.
+    cache : Cache
+        The cache of the features.
     split : str
         The split that it is evaluated on.
     """
-    from bottleneck.features import has_changed
+    from bottleneck.features import has_changed, seen_by_network
 
     if head.source and has_changed(head.source, features.images):
-        total = sum(item.split == split for item in features.images.items)
-        if left_out := total - len(features.split(split)):
+        own = [item.digest for item in features.images.items if item.split == split]
+        network = seen_by_network(head.source, cache) if split == "test" else None
+        total = len(own)
+        if (
+            left_out := total
+            - len(features.split(split))
+            - sum(each in (network or ()) for each in own)
+        ):
             note(
                 f"note: the images of {features.images.name!r} have changed since the head was "
                 f"fitted; {left_out} of the {total} {split} images were left out, as the head was "
@@ -214,6 +222,7 @@ def note_lost(before: "ImageSet", after: "ImageSet") -> None:
 def note_features(
     images: "ImageSet",
     sources: "Sequence[FeatureSource]",
+    cache: "Cache",
     splits: Sequence[str] = ("train", "val"),
     *,
     evaluated: bool = False,
@@ -226,23 +235,41 @@ def note_features(
         The images of the features.
     sources : sequence of FeatureSource
         The sources of the features.
+    cache : Cache
+        The cache of the features.
     splits : sequence of str
         The splits that scores are computed on.
     evaluated : bool
         As for `note_image_set`.
     """
-    from bottleneck.bases import seen_digests
+    from bottleneck.bases import digests_of_network, is_finetuned
+    from bottleneck.features import seen_by_network
 
     note_image_set(images, evaluated=evaluated)
     note_random(any(source.weights_random for source in sources))
     judged = [item for item in images.items if item.split in splits]
-    for model in dict.fromkeys(source.model for source in sources):
-        seen = seen_digests(model)
-        known = sum(item.digest in seen for item in judged)
-        if known:
+    told = " and ".join(splits)
+    for model, source in {source.model: source for source in sources}.items():
+        recorded = seen_by_network(source, cache)
+        if recorded is None and not is_finetuned(model):
             note(
-                f"warning: {known} of the {len(judged)} {' and '.join(splits)} images were used "
-                f"to train or validate {model!r}, so scores on them are too high"
+                f"warning: the fine-tuned model {model!r} is not there and its features are of an "
+                f"earlier version, so that {told} images may be those that it was trained on, and "
+                f"scores on them too high; run 'bottleneck extract --model' with its folder"
+            )
+            continue
+        seen = digests_of_network(model) if recorded is None else recorded
+        if not (known := sum(item.digest in seen for item in judged)):
+            continue
+        if recorded and evaluated and told == "test":
+            note(
+                f"note: {known} of the {len(judged)} test images were left out, as they were used "
+                f"to train or validate {model!r}"
+            )
+        else:
+            note(
+                f"warning: {known} of the {len(judged)} {told} images were used to train or "
+                f"validate {model!r}, so scores on them are too high"
             )
 
 
