@@ -1,5 +1,7 @@
 """What a command takes where nothing is named, and the line that says so."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +83,7 @@ def choose_experiment(
     asked: ExperimentSettings,
     chosen: "FeatureSettings",
     settings: "FitSettings",
-) -> "tuple[FeatureSource, FitSettings]":
+) -> "tuple[FeatureSource, FitSettings, Callable[[Head], Head]]":
     """Return the features and the classifier of an experiment, which is noted.
 
     Parameters
@@ -95,7 +97,8 @@ def choose_experiment(
 
     Returns
     -------
-    (FeatureSource, FitSettings)
+    (FeatureSource, FitSettings, callable)
+        The last one adds to a fitted head's scores that its experiment was selected.
 
     Raises
     ------
@@ -105,18 +108,20 @@ def choose_experiment(
         There is no log, or the images have changed since.
     """
     from bottleneck.experiments import ExperimentLog
-    from bottleneck.rerun import best_experiment, differing, features_and_settings, is_current
+    from bottleneck.rerun import (
+        best_experiment,
+        differing,
+        features_and_settings,
+        is_current,
+        selection_facts,
+        with_selection,
+    )
 
     log = ExperimentLog(asked.log)
     if asked.experiment is None:
         found, best = best_experiment(cache, log.experiments(), chosen, settings)
-        text = f"{best['metric']} {best['mean']:.4f}"
-        if best["among"] > 1:
-            text += f", too good as the best of {best['among']}"
-        if best["fold_out"] is not None:
-            text += f"; {best['fold_out']:.4f} on images that nothing was selected on"
     else:
-        found, text = log.experiment(asked.experiment), "as asked for"
+        found = log.experiment(asked.experiment)
         if name := differing(found, cache, chosen, settings):
             raise UsageError(f"experiment {found.number} has another `{name}`; leave `{name}` out")
         if not is_current(found, cache):
@@ -124,6 +129,16 @@ def choose_experiment(
                 f"the image set of experiment {found.number} has changed or is not in the cache; "
                 f"run 'bottleneck sweep' again, or name another cache with `cache`"
             )
+        best = selection_facts(
+            found, [each for each in log.experiments() if is_current(each, cache)]
+        )
     source, own = features_and_settings(found)
+    text = f"{best['metric']} {best['mean']:.4f}"
+    if best["among"] > 1 and asked.experiment is None:
+        text += f", too good as the best of {best['among']}"
+    elif best["among"] > 1:
+        text += f", too good if it was selected among {best['among']}"
+    if best["unselected"]:
+        text += f"; {best['unselected'][best['metric']]:.4f} on images that nothing was selected on"
     note(f"experiment {found.number}: {own.clf} on {source} ({text})")
-    return source, own
+    return source, own, partial(with_selection, number=found.number, facts=best)

@@ -50,7 +50,8 @@ def fit_head(
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
     asked = experiment.best or experiment.experiment is not None
     if asked:
-        selection, settings = choices.choose_experiment(store, experiment, chosen, settings)
+        told = choices.choose_experiment(store, experiment, chosen, settings)
+        selection, settings, with_selection = told
     check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
     options.check_picture(epochs.picture)
     if not asked:
@@ -61,6 +62,8 @@ def fit_head(
     alike = notes.find_alike(features.images) if near_duplicates else {}
     with progress_shown() as progress:
         head = bottleneck.fit_head(features, settings, progress=progress)
+    if asked:
+        head = with_selection(head)
     replaced = folder.exists()
     head.save(folder)
     if settings.clf == "mlp":
@@ -106,10 +109,15 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
             facts.append(f"best epoch {_best_epoch(head)} of {len(history)}")
         chosen = "the epoch" if history else next(iter(head.hyperparameters), "")
         selected = bool(history) or len(scores["candidates"]) > 1
+        held_out = "held-out "
+        if experiment := scores.get("experiment"):
+            selected, chosen = True, f"one of {experiment['best_of']} experiments"
+            if experiment["fold_out"] is None:
+                selected, held_out = False, f"on images where {chosen} was selected: "
         metrics = ("average_precision", "accuracy") if head.multilabel else ("accuracy",)
         for name in metrics:
             beside = f" ({scores['selected'][name]:.4f} where {chosen} was selected)"
-            told = f"held-out {name.replace('_', ' ')} {scores[name]:.4f}"
+            told = f"{held_out}{name.replace('_', ' ')} {scores[name]:.4f}"
             facts.append(told + beside * selected)
     if facts:
         print(", ".join(facts))
@@ -130,8 +138,12 @@ def _print_calibration(head: "bottleneck.Head") -> None:
     scaled = head.temperature != 1
     beside = f", without temperature scaling {plain:.4f}" if scaled else ""
     why = "" if scaled else ", as no other improves both log loss and calibration"
+    held_out = "held-out "
+    if experiment := scores.get("experiment"):  # its figures are not those of this fit alone
+        beside = why = ""
+        held_out = "" if experiment["fold_out"] is None else held_out
     print(
-        f"held-out calibration error {scores['calibration_error']:.4f}{beside} (temperature "
+        f"{held_out}calibration error {scores['calibration_error']:.4f}{beside} (temperature "
         f"{head.temperature:.3g}{why})"
     )
     if scores["log_loss"] > (guessing := scores["guessing_log_loss"]):
