@@ -6,15 +6,24 @@ from typing import Any
 
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError, counted
-from bottleneck.experiments import Experiment, default_metric, rank, unselected
+from bottleneck.experiments import Experiment, default_metric, rank
+from bottleneck.experiments.compare import scores_of_choice
 from bottleneck.features import SPLITS
 from bottleneck.fields import given_in
+from bottleneck.heads import Head
 from bottleneck.images import ImageSet
 from bottleneck.records import FeatureSource
 from bottleneck.records.record import parse_record
 from bottleneck.settings import FeatureSettings, FitSettings
 
-__all__ = ["best_experiment", "differing", "features_and_settings", "is_current"]
+__all__ = [
+    "best_experiment",
+    "differing",
+    "features_and_settings",
+    "is_current",
+    "selection_facts",
+    "with_selection",
+]
 
 _SETTING_OF = {"augment": "policy"}
 """Settings of an experiment that have another name among the options."""
@@ -126,8 +135,7 @@ def best_experiment(
     experiment : Experiment
         The best one.
     facts : dict
-        ``metric``, its ``mean``, the number ``among`` which it is the best, and ``fold_out``, the
-        score of the choice where nothing was selected, see `bottleneck.experiments.unselected`.
+        See `selection_facts`.
 
     Raises
     ------
@@ -153,7 +161,56 @@ def best_experiment(
             f"the experiments belong to the image sets {', '.join(sets)}, whose scores cannot be "
             f"compared; choose one with `image_set`"
         )
-    metric = default_metric(found)
-    first, *_ = ranked = rank(found, metric)
-    facts = {"metric": metric, "mean": first.mean, "among": len(ranked)}
-    return first.experiment, facts | {"fold_out": unselected(ranked, metric)[1]}
+    best = rank(found, default_metric(found))[0].experiment
+    return best, selection_facts(best, found)
+
+
+def selection_facts(experiment: Experiment, experiments: Sequence[Experiment]) -> dict[str, Any]:
+    """Return how good an experiment looks among those that it was selected from.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        The selected one.
+    experiments : sequence of Experiment
+        All that can be fitted now, including it; only those of its image set count.
+
+    Returns
+    -------
+    dict
+        ``metric``, its ``mean``, the number ``among`` which it was selected; and ``unselected``:
+        the scores of the choice by metric where nothing was selected, see
+        `bottleneck.experiments.unselected`, or None, also if another one is the best.
+    """
+    name, metric = experiment.settings["image_set"], default_metric([experiment])
+    ranked = rank([each for each in experiments if each.settings["image_set"] == name], metric)
+    own = next(each for each in ranked if each.experiment.number == experiment.number)
+    known = scores_of_choice(ranked, metric)[1] if own is ranked[0] else None
+    return {"metric": metric, "mean": own.mean, "among": len(ranked), "unselected": known}
+
+
+def with_selection(head: Head, number: int, facts: Mapping[str, Any]) -> Head:
+    """Return the head of a selected experiment, with scores that say so.
+
+    Parameters
+    ----------
+    head : Head
+        The experiment's classifier, fitted with its settings on its features.
+    number : int
+        The experiment.
+    facts : mapping of str to Any
+        See `selection_facts`.
+
+    Returns
+    -------
+    Head
+        The head. Its scores are those of the choice where nothing was selected, if they are known,
+        and ``experiment`` says what it was selected from; ``selected`` are the head's own.
+    """
+    if facts["among"] == 1 or "selected" not in head.scores:
+        return head
+    known = facts["unselected"] or {}
+    scores = {key: known.get(key, value) for key, value in head.scores.items()}
+    chosen = {"number": number, "metric": facts["metric"], "best_of": facts["among"]}
+    chosen["fold_out"] = known.get(facts["metric"])
+    return replace(head, scores=scores | {"experiment": chosen})

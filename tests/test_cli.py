@@ -535,6 +535,29 @@ def test_a_validation_image_that_becomes_a_test_image_is_noticed(bottleneck, mak
     assert "have changed since the head was fitted; 1 of 9 test images left out" in finished.err
 
 
+def test_no_image_is_said_to_be_left_out_if_none_was(bottleneck, make_images):
+    """The set has changed, but the head has seen no test image."""
+    for seed, split in enumerate(("train", "test")):
+        make_images(f"data/{split}", cat=4, dog=4, seed=seed)
+    bottleneck("extract", *TINY)
+    bottleneck("fit-head")
+    make_images("data/train", cat=5, dog=4, seed=2)
+    bottleneck("extract", *TINY)
+    finished = bottleneck("evaluate", "--json")
+    assert json.loads(finished.out)["images"] == 8
+    assert "left out" not in finished.err
+
+
+@pytest.mark.parametrize("options", [("--clf", "centroid"), ("--C", "0.01")])
+def test_a_head_without_a_held_out_score_is_said_to_have_none(bottleneck, make_images, options):
+    make_images("data/train", cat=1, dog=1)
+    bottleneck("extract", *TINY)
+    finished = bottleneck("fit-head", *options)
+    assert finished.code == 0
+    assert "note: no held-out score could be computed" in finished.err
+    assert "" not in finished.out.splitlines()
+
+
 @pytest.mark.usefixtures("_extracted")
 def test_a_damaged_image_set_or_record_is_not_used(bottleneck):
     """One flipped letter in a split, a label or a record."""

@@ -36,7 +36,7 @@ from bottleneck import (
     load_features,
 )
 from bottleneck.bases import find_model
-from bottleneck.bases.finetuned import seen_digests
+from bottleneck.bases.finetuned import digests_of_network, read_finetuned, seen_digests
 from bottleneck.bases.network import Network
 from bottleneck.bases.splitting import Split, split_network, upper_part
 from bottleneck.bases.weights import load_weights
@@ -64,6 +64,7 @@ from bottleneck.heads.scoring import log_losses
 from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
+from bottleneck.records import write_record
 
 UNFREEZE = "blocks.6"
 SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
@@ -451,6 +452,41 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     shutil.rmtree("cache")
     moved = bottleneck("predict", "--head", "elsewhere", "--heads", ".", "data/test/light/0.png")
     assert moved.out == predicted.out
+
+
+@pytest.mark.ci
+def test_what_a_network_was_trained_on_belongs_to_its_features(bottleneck, started):
+    """It is known after the model's folder is gone, and never scored as a test image."""
+    head, images, cache = started
+    finetune_head(head, images, cache, "heads/tuned", FinetuneSettings(**SMALL))
+    Path("data/train/light/0.png").rename("data/test/light/trained_on.png")
+    assert bottleneck("extract", "--model", "heads/tuned").code == 0
+    shutil.move("heads/tuned", "elsewhere")
+    fit = ("fit-head", "--C", "1", "--name", "new")
+    warned = "31 of the 31 train and val images were used to train or validate 'heads/tuned'"
+    assert warned in bottleneck(*fit).err
+    evaluated = bottleneck("evaluate", "--head", "new", "--json")
+    assert json.loads(evaluated.out)["images"] == 6
+    assert "1 of the 7 test images were left out, as they were used to train" in evaluated.err
+    (bank,) = [each for each in cache.banks() if each.info.weights_name == "finetuned"]
+    write_record(bank.info_file, replace(bank.info, seen=None))  # as earlier versions wrote it
+    for command in (fit, ("evaluate", "--head", "new")):
+        told = bottleneck(*command)
+        assert told.code == 0
+        assert "warning: the fine-tuned model 'heads/tuned' is not there" in told.err
+    shutil.move("elsewhere", "heads/tuned")
+    assert warned in bottleneck(*fit).err
+    assert bottleneck("extract", "--model", "heads/tuned").code == 0
+    assert len(bank.info.seen) == 32
+
+
+def test_an_unchanged_network_was_trained_on_nothing(started):
+    """No epoch was better than the start, but the head has seen its training images."""
+    finetune_head(*started, "heads/tuned", FinetuneSettings(**SMALL))
+    assert digests_of_network("heads/tuned") == seen_digests("heads/tuned") != frozenset()
+    record = read_finetuned("heads/tuned")
+    write_record(Path("heads/tuned/model.json"), replace(record, best_epoch=0))
+    assert digests_of_network("heads/tuned") == frozenset() != seen_digests("heads/tuned")
 
 
 def test_only_trained_layers_change(started):

@@ -87,6 +87,7 @@ INFO = BankRecord(
     policy="flip",
     versions={"numpy": "2"},
     source={"file": "x.npy", "sha256": DIGEST},
+    seen=[DIGEST],
 )
 TUNING = FinetuneSettings("all")
 PLAN = PlanRecord(settings=TUNING.as_dict(), start={"base": DIGEST})

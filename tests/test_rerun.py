@@ -16,7 +16,7 @@ def _swept(make_images):
     """Seven experiments on two layers."""
     cache = Cache("cache")
     base = FrozenBase("squeezenet1_1", ["last_conv", "features.3"], weights="random", pool="avg")
-    extract_features(make_images(cat=8, dog=8), base, cache)
+    extract_features(make_images(cat=10, dog=10), base, cache)
     layers = select_layers(cache)
     run_sweep(cache, layers, LOG, clfs=("softmax", "centroid"), C=(1e-3, 0.5), cv=2)
     run_sweep(cache, layers[:1], LOG, clfs=("mlp",), hidden=(4,), cv=2)
@@ -40,6 +40,30 @@ def test_each_experiment_is_fitted_as_it_was_logged(bottleneck):
     assert f"experiment {ranked[0]['number']}: " in done.err
     assert "too good as the best of 7; " in done.err
     assert find_head("heads", "best")[1].source.typed == shown["typed"]
+
+
+@pytest.mark.usefixtures("_swept")
+def test_the_score_of_the_winner_of_a_sweep_is_not_stored_as_held_out(bottleneck):
+    ranked = json.loads(bottleneck("leaderboard", "--json").out)
+    best, last = ranked[0], ranked[-1]
+    scores = json.loads(bottleneck("fit-head", "--best", "--json").out)["scores"]
+    assert scores["accuracy"] == best["fold_out"] is not None
+    known = {"metric": "accuracy", "best_of": 7}
+    first = {"number": best["number"], "fold_out": best["fold_out"]} | known
+    assert scores["experiment"] == first
+    fitted = bottleneck("fit-head", "--best", "--name", "best").out
+    assert f"held-out accuracy {best['fold_out']:.4f} (" in fitted
+    assert "where one of 7 experiments was selected)" in fitted
+    assert find_head("heads", "best")[1].scores["experiment"] == first
+    other = ("fit-head", "--experiment", last["number"])
+    scores = json.loads(bottleneck(*other, "--json").out)["scores"]
+    assert scores["experiment"] == {"number": last["number"], "fold_out": None} | known
+    fitted = bottleneck(*other)
+    assert "held-out" not in fitted.out
+    assert "on images where one of 7 experiments was selected: accuracy " in fitted.out
+    assert "too good if it was selected among 7" in fitted.err
+    alone = ("fit-head", "--best", "--layer", "features.12", "--clf", "centroid", "--json")
+    assert "experiment" not in json.loads(bottleneck(*alone).out)["scores"]
 
 
 @pytest.mark.usefixtures("_swept")

@@ -5,7 +5,13 @@ The names below describe models and do not import torch. `FrozenBase` is in
 `bottleneck.bases.splitting`.
 """
 
-from bottleneck.bases.finetuned import WEIGHTS_NAME, is_finetuned, seen_digests, write_finetuned
+from bottleneck.bases.finetuned import (
+    WEIGHTS_NAME,
+    digests_of_network,
+    is_finetuned,
+    seen_digests,
+    write_finetuned,
+)
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
 from bottleneck.bases.precision import find_devices
 from bottleneck.bases.zoo import ModelRow, find_model, list_models, model_names, timm_release
@@ -16,6 +22,7 @@ __all__ = [
     "ModelRow",
     "PretrainedWeights",
     "Transform",
+    "digests_of_network",
     "find_devices",
     "find_model",
     "is_finetuned",

@@ -15,10 +15,12 @@ from bottleneck.files import atomic_write
 from bottleneck.folders import restored
 from bottleneck.inputs import read_regular
 from bottleneck.records import ModelFacts, ModelRecord, read_record, write_record
+from bottleneck.records.banks import FINETUNED
 
 __all__ = [
     "MODEL_FILES",
     "WEIGHTS_NAME",
+    "digests_of_network",
     "finetuned_model",
     "is_finetuned",
     "read_finetuned",
@@ -26,7 +28,7 @@ __all__ = [
     "write_finetuned",
 ]
 
-WEIGHTS_NAME = "finetuned"
+WEIGHTS_NAME = FINETUNED
 """Name of the weights of a fine-tuned model."""
 
 _RECORD_FILE = "model.json"
@@ -154,6 +156,32 @@ def seen_digests(model: str) -> frozenset[str]:
     if not re.fullmatch("(?:[0-9a-f]{64}\\s+)*", text):
         raise WeightsError(f"{str(path)!r} is damaged, expected digests; fine-tune again")
     return frozenset(text.split())
+
+
+def digests_of_network(model: str) -> frozenset[str]:
+    """Return the images that a fine-tuned model's network was trained or validated on.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+
+    Returns
+    -------
+    frozenset of str
+        As `seen_digests`; but empty if no epoch was better than the network at the start, which
+        was then saved unchanged.
+
+    Raises
+    ------
+    WeightsError
+        The list or the record is damaged.
+    """
+    if is_finetuned(model):
+        record = read_finetuned(model)
+        if not record.best_epoch and record.started_from.weights != WEIGHTS_NAME:
+            return frozenset()
+    return seen_digests(model)
 
 
 def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:

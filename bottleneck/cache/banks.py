@@ -87,11 +87,13 @@ class Bank:
         return self.exists and layer in self.info.layers
 
     def describe(self, record: BankRecord) -> None:
-        """Create the bank if necessary, and add or replace layers' entries in ``bank.json``."""
+        """Create the bank if necessary; add or replace `layers` and `seen` in ``bank.json``."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         with self._info_locked():
             info = self.info if self.exists else replace(record, created=created)
-            write_record(self.info_file, replace(info, layers=info.layers | record.layers))
+            layers = info.layers | record.layers
+            seen = info.seen if record.seen is None else record.seen
+            write_record(self.info_file, replace(info, layers=layers, seen=seen))
 
     def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
         """Compare the reference features of a layer with those computed now.

@@ -59,8 +59,9 @@ def evaluate(
     folder, fitted = notes.choose_head(folders.heads, head)
     features, split = _features_of(fitted, folders.cache, settings.split), settings.split
     evaluation = bottleneck.evaluate_head(fitted, features, split)
-    notes.note_features(features.images, [features.selection], [split], evaluated=True)
-    notes.note_unseen(features, fitted, split)
+    store = bottleneck.Cache(folders.cache)
+    notes.note_features(features.images, [features.selection], store, [split], evaluated=True)
+    notes.note_unseen(features, fitted, store, split)
     if evaluation.leaks and split != "train":
         leaked = counted(evaluation.leaks, f"{split} image")
         note(f"not scored: {leaked} in other splits, too")
@@ -159,7 +160,8 @@ def advise(
             shown: dict[str, Any] = {"progress": progress, "announce": _announce}
             advice = advise_on(store, selections, settings, memory=limit, **shown)
         keep_advice(store, selections, settings, advice)
-    notes.note_features(bottleneck.ImageSet.read_csv(store.set_file(advice.image_set)), selections)
+    images = bottleneck.ImageSet.read_csv(store.set_file(advice.image_set))
+    notes.note_features(images, selections, store)
     show(advice.as_dict(), lambda: _print_advice(advice))
     if picture:
         from bottleneck.pictures import draw_advice

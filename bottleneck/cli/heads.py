@@ -52,7 +52,8 @@ def fit_head(
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
     asked = experiment.best or experiment.experiment is not None
     if asked:
-        selection, settings = notes.choose_experiment(store, experiment, chosen, settings)
+        told = notes.choose_experiment(store, experiment, chosen, settings)
+        selection, settings, with_selection = told
     check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
     options.check_picture(epochs.picture)
     if not asked:
@@ -63,11 +64,13 @@ def fit_head(
     alike = notes.find_alike(features.images) if near_duplicates else {}
     with progress_shown() as progress:
         head = bottleneck.fit_head(features, settings, progress=progress)
+    if asked:
+        head = with_selection(head)
     replaced = folder.exists()
     head.save(folder)
     if settings.clf == "mlp":
         _show_epochs(head, folder.name, epochs)
-    notes.note_features(features.images, [features.selection])
+    notes.note_features(features.images, [features.selection], store)
     odd = {"leaks": features.images.leaks, "conflicts": features.images.conflicts, **alike}
     described = {"head": folder.name, **head.as_dict(), **odd}
     show(described, lambda: _print_fit(head, features, folder))
@@ -108,30 +111,49 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
             facts.append(f"best epoch {_best_epoch(head)} of {len(history)}")
         chosen = "the epoch" if history else next(iter(head.hyperparameters), "")
         selected = bool(history) or len(scores["candidates"]) > 1
+        held_out = "held-out "
+        if experiment := scores.get("experiment"):
+            selected, chosen = True, f"one of {experiment['best_of']} experiments"
+            if experiment["fold_out"] is None:
+                selected, held_out = False, f"on images where {chosen} was selected: "
         metrics = ("average_precision", "accuracy") if head.multilabel else ("accuracy",)
         for name in metrics:
             beside = f" ({scores['selected'][name]:.4f} where {chosen} was selected)"
-            told = f"held-out {name.replace('_', ' ')} {scores[name]:.4f}"
+            told = f"{held_out}{name.replace('_', ' ')} {scores[name]:.4f}"
             facts.append(told + beside * selected)
-    print(", ".join(facts))
+    if facts:
+        print(", ".join(facts))
     if "held_out" in scores:
-        plain = scores["calibration_error_without_temperature"]
-        scaled = head.temperature != 1
-        beside = f", without temperature scaling {plain:.4f}" if scaled else ""
-        why = "" if scaled else ", as no other improves both log loss and calibration"
-        print(
-            f"held-out calibration error {scores['calibration_error']:.4f}{beside} (temperature "
-            f"{head.temperature:.3g}{why})"
+        _print_calibration(head)
+    else:
+        note(
+            "note: no held-out score could be computed, as the training images of some class "
+            "cannot be split into two folds; add images"
         )
-        if scores["log_loss"] > (guessing := scores["guessing_log_loss"]):
-            note(
-                f"warning: the held-out log loss of {scores['log_loss']:.4g} is above that of "
-                f"guessing by the classes' shares ({guessing:.4g}), so its probabilities mislead; "
-                f"try another --clf or --layer, or add images"
-            )
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")
+
+
+def _print_calibration(head: "bottleneck.Head") -> None:
+    scores, plain = head.scores, head.scores["calibration_error_without_temperature"]
+    scaled = head.temperature != 1
+    beside = f", without temperature scaling {plain:.4f}" if scaled else ""
+    why = "" if scaled else ", as no other improves both log loss and calibration"
+    held_out = "held-out "
+    if experiment := scores.get("experiment"):  # its figures are not those of this fit alone
+        beside = why = ""
+        held_out = "" if experiment["fold_out"] is None else held_out
+    print(
+        f"{held_out}calibration error {scores['calibration_error']:.4f}{beside} (temperature "
+        f"{head.temperature:.3g}{why})"
+    )
+    if scores["log_loss"] > (guessing := scores["guessing_log_loss"]):
+        note(
+            f"warning: the held-out log loss of {scores['log_loss']:.4g} is above that of "
+            f"guessing by the classes' shares ({guessing:.4g}), so its probabilities mislead; "
+            f"try another --clf or --layer, or add images"
+        )
 
 
 @add_command("sweep", "Heads", "as_json", "wide")
@@ -189,7 +211,7 @@ def _note_folds(folds: Sequence[int], asked: int | None) -> None:
 
 def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:
     images = bottleneck.ImageSet.read_csv(store.set_file(selections[0].image_set))
-    notes.note_features(images, selections)
+    notes.note_features(images, selections, store)
     for each in selections:
         if each.views:
             note(f"{each}: fitted on {counted(each.views, 'view')} of each training image")

@@ -1,8 +1,9 @@
 """What several commands take where nothing is named, and notes that they print."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         note_list(f"{counted(len(lines), 'image')} could not be used:", lines, most=len(lines))
 
 
-def note_unseen(features: "Features", head: "Head", split: str) -> None:
+def note_unseen(features: "Features", head: "Head", cache: "Cache", split: str) -> None:
     """Note that only images are scored that a head has not seen, as its image set has changed.
 
     Parameters
@@ -87,23 +88,31 @@ def note_unseen(features: "Features", head: "Head", split: str) -> None:
         The features that the head is evaluated on.
     head : Head
         The head.
+    cache : Cache
+        The cache of the features.
     split : str
         The split that it is evaluated on.
     """
-    from bottleneck.features import has_changed
+    from bottleneck.features import has_changed, seen_by_network
+    from bottleneck.images import same_images
 
     if head.source and has_changed(head.source, features.images):
-        total = sum(item.split == split for item in features.images.items)
-        note(
-            f"note: the images of {features.images.name!r} have changed since the head was fitted; "
-            f"{total - len(features.split(split))} of {counted(total, f'{split} image')} left out, "
-            f"as the head was fitted or selected on them"
-        )
+        own = [item.digest for item in features.images.items if item.split == split]
+        network = seen_by_network(head.source, cache) if split == "test" else None
+        trained_on = same_images(own, network or ())
+        left_out = len(own) - len(features.split(split)) - sum(each in trained_on for each in own)
+        if left_out:
+            note(
+                f"note: the images of {features.images.name!r} have changed since the head was "
+                f"fitted; {left_out} of {counted(len(own), f'{split} image')} left out, as the "
+                f"head was fitted or selected on them"
+            )
 
 
 def note_features(
     images: "ImageSet",
     sources: "Sequence[FeatureSource]",
+    cache: "Cache",
     splits: Sequence[str] = ("train", "val"),
     *,
     evaluated: bool = False,
@@ -116,25 +125,40 @@ def note_features(
         The images of the features.
     sources : sequence of FeatureSource
         The sources of the features.
+    cache : Cache
+        The cache of the features.
     splits : sequence of str
         The splits that scores are computed on.
     evaluated : bool
         As for `note_image_set`.
     """
-    from bottleneck.bases import seen_digests
+    from bottleneck.bases import digests_of_network, is_finetuned
+    from bottleneck.features import seen_by_network
     from bottleneck.images import same_images
 
     note_known(images, evaluated=evaluated)
     note_random(any(source.weights_random for source in sources))
-    splits_named = " and ".join(splits)
+    told = " and ".join(splits)
     judged = [item.digest for item in images.items if item.split in splits]
-    for model in dict.fromkeys(source.model for source in sources):
-        seen = same_images(judged, seen_digests(model))
-        known = sum(digest in seen for digest in judged)
-        if known:
+    for model, source in {source.model: source for source in sources}.items():
+        recorded = seen_by_network(source, cache)
+        if recorded is None and not is_finetuned(model):
             note(
-                f"warning: {known} of {counted(len(judged), f'{splits_named} image')} used to "
-                f"train or validate {model!r}, so scores on them are too high"
+                f"warning: the fine-tuned model {model!r} is not there and its features are of an "
+                f"earlier version, so that {told} images may be those that it was trained on, and "
+                f"scores on them too high; run 'bottleneck extract --model' with its folder"
+            )
+            continue
+        seen = same_images(judged, digests_of_network(model) if recorded is None else recorded)
+        if not (known := sum(digest in seen for digest in judged)):
+            continue
+        share = f"{known} of {counted(len(judged), f'{told} image')}"
+        if recorded and evaluated and told == "test":
+            note(f"note: {share} left out, being used to train or validate {model!r}")
+        else:
+            note(
+                f"warning: {share} used to train or validate {model!r}, so scores on them are too "
+                f"high"
             )
 
 
@@ -267,7 +291,7 @@ def choose_experiment(
     asked: ExperimentSettings,
     chosen: "FeatureSettings",
     settings: "FitSettings",
-) -> "tuple[FeatureSource, FitSettings]":
+) -> "tuple[FeatureSource, FitSettings, Callable[[Head], Head]]":
     """Return the features and the classifier of an experiment, which is noted.
 
     Parameters
@@ -281,7 +305,8 @@ def choose_experiment(
 
     Returns
     -------
-    (FeatureSource, FitSettings)
+    (FeatureSource, FitSettings, callable)
+        The last one adds to a fitted head's scores that its experiment was selected.
 
     Raises
     ------
@@ -291,18 +316,20 @@ def choose_experiment(
         There is no log, or the images have changed since.
     """
     from bottleneck.experiments import ExperimentLog
-    from bottleneck.rerun import best_experiment, differing, features_and_settings, is_current
+    from bottleneck.rerun import (
+        best_experiment,
+        differing,
+        features_and_settings,
+        is_current,
+        selection_facts,
+        with_selection,
+    )
 
     log = ExperimentLog(asked.log)
     if asked.experiment is None:
         found, best = best_experiment(cache, log.experiments(), chosen, settings)
-        text = f"{best['metric']} {best['mean']:.4f}"
-        if best["among"] > 1:
-            text += f", too good as the best of {best['among']}"
-        if best["fold_out"] is not None:
-            text += f"; {best['fold_out']:.4f} if each fold is scored by the best on the others"
     else:
-        found, text = log.experiment(asked.experiment), "as asked for"
+        found = log.experiment(asked.experiment)
         if name := differing(found, cache, chosen, settings):
             raise UsageError(f"experiment {found.number} has another `{name}`; leave `{name}` out")
         if not is_current(found, cache):
@@ -310,8 +337,18 @@ def choose_experiment(
                 f"the image set of experiment {found.number} has changed or is not in the cache; "
                 f"run 'bottleneck sweep' again, or name another cache with `cache`"
             )
+        best = selection_facts(
+            found, [each for each in log.experiments() if is_current(each, cache)]
+        )
     source, own = features_and_settings(found)
     if "device" in given_in(settings):  # no experiment depends on it
         own = replace(own, device=settings.device)
+    text = f"{best['metric']} {best['mean']:.4f}"
+    if best["among"] > 1 and asked.experiment is None:
+        text += f", too good as the best of {best['among']}"
+    elif best["among"] > 1:
+        text += f", too good if it was selected among {best['among']}"
+    if best["unselected"]:
+        text += f"; {best['unselected'][best['metric']]:.4f} on images that nothing was selected on"
     note(f"experiment {found.number}: {own.clf} on {source} ({text})")
-    return source, own
+    return source, own, partial(with_selection, number=found.number, facts=best)

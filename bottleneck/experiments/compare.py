@@ -192,10 +192,9 @@ def _keys(setting: str) -> set[str]:
 def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None]:
     """Return a score of the choice of the best experiment that nothing was selected on.
 
-    The score of the best of several experiments is too good, as it was selected on the same folds.
-    Therefore the choice is made anew for each fold, on inner folds of the images that its heads
-    were fitted on, and the fold is scored by the chosen experiment (nested cross-validation: Varma
-    and Simon 2006, Bias in error estimation when using cross-validation for model selection).
+    The best score of several is too good, as it was selected on the same folds. So the choice is
+    made anew for each fold, on inner folds of the other images, and scored on the fold (Varma and
+    Simon 2006, Bias in error estimation when using cross-validation for model selection).
 
     Parameters
     ----------
@@ -207,16 +206,21 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
     Returns
     -------
     experiments : int
-        How many experiments the first was compared with on the same folds, itself included.
+        How many, the first included, have the same folds as the first.
     score : float or None
         Mean over the folds; None if there was no choice, or an experiment has no inner folds: a
         class has too few images, or it was logged by an earlier version.
     """
+    number, found = scores_of_choice(ranked, metric)
+    return number, found[metric] if found else None
+
+
+def scores_of_choice(ranked: Sequence[Ranked], metric: str) -> tuple[int, dict[str, float] | None]:
+    """Return what `unselected` does, with the scores of the choice in all metrics."""
     best = ranked[0].experiment
     among = [each.experiment for each in ranked if _folds_differ(best, each.experiment) == ""]
     within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
-    known = all(within in fold for each in among for fold in each.folds)
-    if len(among) == 1 or not known:
+    if len(among) == 1 or not all(within in fold for each in among for fold in each.folds):
         return len(among), None
     # As logged: in the order of the ranking, ties would go to what is best on the scored fold.
     among.sort(key=lambda each: each.number)
@@ -224,7 +228,8 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
         max(folds, key=lambda fold: sign * fold[within])
         for folds in zip(*map(_sorted_folds, among), strict=True)
     ]
-    return len(among), mean(fold[metric] for fold in chosen)
+    names = set(scores(best)).intersection(*chosen)
+    return len(among), {name: mean(fold[name] for fold in chosen) for name in names}
 
 
 def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> Comparison:
@@ -341,6 +346,5 @@ def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int 
     """
     from scipy.special import stdtrit
 
-    folds = len(values)
-    quantile = float(stdtrit(folds - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
-    return quantile * stdev(values) * sqrt(1 / folds + held_out_ratio)
+    quantile = float(stdtrit(len(values) - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
+    return quantile * stdev(values) * sqrt(1 / len(values) + held_out_ratio)

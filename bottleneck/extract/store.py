@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.augment import Policy, find_policy
+from bottleneck.bases import WEIGHTS_NAME, digests_of_network
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
 from bottleneck.errors import CacheError
@@ -223,18 +224,31 @@ class Target:
                 | {package: version(package) for package in _PACKAGES},
                 policy=self.policy.name if self.policy else None,
                 layers={layer: details},
+                seen=self._seen(),
                 **decides | {"transform": self.base.transform},
             )
             bank.describe(record)
 
+    def _seen(self) -> list[str] | None:
+        """Return what a fine-tuned network was trained on, as its folder may be gone later."""
+        if self.base.weights_name != WEIGHTS_NAME:
+            return None
+        return sorted(digests_of_network(self.base.model))
+
     def refresh(self) -> None:
-        """Update the names of the layers, and each ``features.h5`` to the current parts."""
+        """Update what ``bank.json`` says of layers and network, and ``features.h5`` of parts."""
+        seen = self._seen()
         for layer, bank in self.banks.items():
-            known = bank.info.layers.get(layer) if bank.exists else None
+            info = bank.info if bank.exists else None
+            known = info and info.layers.get(layer)
             typed, aliases = self.base.names[layer], self.base.network.names_of(layer)
-            if known and (known.typed, known.aliases) != (typed, aliases):
+            if info and known:
                 named = replace(known, typed=typed, aliases=aliases)
-                bank.describe(replace(bank.info, layers={layer: named}))
+                if (known.typed, known.aliases) != (typed, aliases) or seen not in (
+                    None,
+                    info.seen,
+                ):
+                    bank.describe(replace(info, layers={layer: named}, seen=seen))
             if bank.view_file_is_old:
                 bank.rebuild_view_file()
 

@@ -1,6 +1,6 @@
 """Join the labels of an image set to the rows of a bank by digest: X, y, groups and splits."""
 
-from bottleneck.features.fitted import features_of, has_changed
+from bottleneck.features.fitted import features_of, has_changed, seen_by_network
 from bottleneck.features.rows import Features, StreamedRows, free_memory, load_features
 from bottleneck.features.selection import (
     check_layers,
@@ -21,6 +21,7 @@ __all__ = [
     "has_changed",
     "load_features",
     "matching_layers",
+    "seen_by_network",
     "select_features",
     "select_layers",
     "vectors",

@@ -12,8 +12,9 @@ from bottleneck.errors import DataError
 from bottleneck.features.rows import Features, load_features
 from bottleneck.images import ImageSet, same_images
 from bottleneck.records import FeatureSource, known_source
+from bottleneck.records.banks import FINETUNED
 
-__all__ = ["features_of", "has_changed"]
+__all__ = ["features_of", "has_changed", "seen_by_network"]
 
 
 @checked
@@ -26,6 +27,8 @@ def features_of(
     seen: Collection[str] | None = None,
 ) -> Features:
     """Load the features of the layer and image set that a head was fitted on, without views.
+
+    Test images that the network itself, a fine-tuned one, was trained or validated on are left out.
 
     Parameters
     ----------
@@ -47,7 +50,8 @@ def features_of(
     ------
     DataError
         The head does not record its features; or the training or validation images have changed
-        since it was fitted, and `seen` is not given or has all images.
+        since it was fitted, and `seen` is not given or has all images; or the network was trained
+        or validated on all test images.
     CacheError
         The cache lacks rows, or a part is damaged.
     """
@@ -65,6 +69,15 @@ def features_of(
             f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
             f"extraction; run {source.made_by!r} again"
         )
+    network = same_images(features.digests.tolist(), seen_by_network(source, cache) or ())
+    held_out = (features.splits != "test") | ~np.isin(features.digests, sorted(network))
+    if len(features) and not held_out.any():
+        raise DataError(
+            f"{source.model!r} was trained or validated on all test images of "
+            f"{selection.image_set!r}; add test images, and run 'bottleneck extract' again"
+        )
+    if not held_out.all():
+        features = features.take(held_out)
     if not has_changed(source, features.images):
         return features
     if seen is None:
@@ -82,6 +95,27 @@ def features_of(
             f"or add images"
         )
     return unseen
+
+
+def seen_by_network(source: FeatureSource, cache: Cache) -> frozenset[str] | None:
+    """Return the images that the network of features was trained or validated on, as far as known.
+
+    Parameters
+    ----------
+    source, cache : FeatureSource, Cache
+        The source of the features, and their cache.
+
+    Returns
+    -------
+    frozenset of str or None
+        SHA-256 of the images; empty unless it is a fine-tuned network. None if its bank does not
+        record them, as it was written by an earlier version.
+    """
+    if source.weights != FINETUNED:
+        return frozenset()
+    bank, *_ = cache.banks_of(source)
+    seen = bank.info.seen if bank.exists else None
+    return None if seen is None else frozenset(seen)
 
 
 def has_changed(source: FeatureSource, images: ImageSet) -> bool:

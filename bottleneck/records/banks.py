@@ -12,6 +12,8 @@ from bottleneck.records.record import STRICT, CacheRecord, Record, without_defau
 
 IMPORTED = "imported"
 """Weights name of a model that computed imported features."""
+FINETUNED = "finetuned"
+"""Weights name of a fine-tuned model."""
 
 
 def _is_even(rows: list[list[float]]) -> list[list[float]]:
@@ -150,6 +152,9 @@ class BankRecord(CacheRecord):
         Versions of the libraries.
     source : dict, optional
         The imported array.
+    seen : list of str, optional
+        SHA-256 of the images that a fine-tuned network was trained or validated on; None in older
+        records.
     """
 
     fingerprint: record.Digest
@@ -168,6 +173,7 @@ class BankRecord(CacheRecord):
     policy: str | None = None
     versions: dict[str, str] | None = None
     source: ImportedArray | None = None
+    seen: list[record.Digest] | None = None
 
     _sparse = model_serializer(mode="wrap")(without_defaults)
 
