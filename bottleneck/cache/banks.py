@@ -27,12 +27,10 @@ __all__ = ["Bank"]
 
 _ATTEMPTS = 1000
 """Number of times that parts may be replaced during a read before it fails."""
-_PAUSE = 0.001
 _CANARY_TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 1e-1}
 """Tolerance relative to the magnitude, as another order of summation changes large values."""
-_STREAM_BYTES = 2**28
-_STREAM_OVERHEAD = 2**22
-"""Approximate memory of buffers and Python objects."""
+_STREAM_BYTES, _STREAM_OVERHEAD = 2**28, 2**22
+"""Default memory of a stream, and what buffers and Python objects take of it."""
 
 Convert = Callable[[np.ndarray], np.ndarray]
 """Takes rows (m, ...) as stored and returns what to keep of them (m, ...)."""
@@ -91,18 +89,13 @@ class Bank:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         with self._info_locked():
             info = self.info if self.exists else replace(record, created=created)
-            layers = info.layers | record.layers
             seen = info.seen if record.seen is None else record.seen
-            write_record(self.info_file, replace(info, layers=layers, seen=seen))
+            write_record(
+                self.info_file, replace(info, layers=info.layers | record.layers, seen=seen)
+            )
 
     def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
-        """Compare the reference features of a layer with those computed now.
-
-        Raises
-        ------
-        CacheError
-            They differ.
-        """
+        """Compare a layer's reference features with those computed now; `CacheError` if they differ."""
         info = self.info
         expected, actual = np.atleast_2d(info.layers[layer].canary), np.atleast_2d(found)
         if expected.shape != actual.shape:
@@ -272,12 +265,11 @@ class Bank:
         order = np.argsort(numbers, kind="stable")
         result: np.ndarray | None = None
         for part, rows, among in index.by_part(numbers[order]):
-            places = order[among]
             for stored, piece in part.read(layer, rows):
                 values = convert(stored) if convert else stored
                 if result is None:
                     result = np.empty((len(wanted), *values.shape[1:]), values.dtype)
-                result[as_slice(places[piece])] = values
+                result[as_slice(order[among][piece])] = values
         assert result is not None  # noqa: S101 - every row was found in a part
         return result
 
@@ -347,7 +339,7 @@ class Bank:
                 return read()
             except FileNotFoundError as error:
                 gone = error
-                time.sleep(_PAUSE)
+                time.sleep(0.001)
         raise CacheError(
             f"parts of bank {self.name} disappeared while they were read ({gone}); wait until "
             f"the command that removes them is done, then run this one again"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show
 from bottleneck.cli.streams import csv_printer, note, printed_to
@@ -56,7 +56,7 @@ def evaluate(
 ) -> Any:
     """Evaluate a head on the untouched test images."""
     options.check_picture(picture)
-    folder, fitted = notes.choose_head(folders.heads, head)
+    folder, fitted = choices.choose_head(folders.heads, head)
     features, split = _features_of(fitted, folders.cache, settings.split), settings.split
     evaluation = bottleneck.evaluate_head(fitted, features, split)
     store = bottleneck.Cache(folders.cache)
@@ -232,7 +232,7 @@ def finetune(
     """
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
-    place, head = notes.choose_head(folders.heads, start.head)
+    place, head = choices.choose_head(folders.heads, start.head)
     images = start.data and bottleneck.ImageSet.open(start.data, start)
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()

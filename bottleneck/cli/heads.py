@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
@@ -52,12 +52,12 @@ def fit_head(
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
     asked = experiment.best or experiment.experiment is not None
     if asked:
-        told = notes.choose_experiment(store, experiment, chosen, settings)
+        told = choices.choose_experiment(store, experiment, chosen, settings)
         selection, settings, with_selection = told
     check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
     options.check_picture(epochs.picture)
     if not asked:
-        selection = notes.choose_layer(store, chosen)
+        selection = choices.choose_layer(store, chosen)
     features = bottleneck.load_features(store, selection, memory=limit, split=("train", "val"))
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)

@@ -1,18 +1,15 @@
-"""What several commands take where nothing is named, and notes that they print."""
+"""Notes that several commands print."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.options import ExperimentSettings
 from bottleneck.cli.output import progress_shown
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
-from bottleneck.errors import DataError, UsageError, counted
-from bottleneck.fields import given_in
+from bottleneck.errors import counted
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
@@ -20,12 +17,8 @@ if TYPE_CHECKING:
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
     from bottleneck.records import FeatureSource
-    from bottleneck.settings import FeatureSettings, FitSettings
 
 __all__ = [
-    "choose_experiment",
-    "choose_head",
-    "choose_layer",
     "draw_epochs",
     "find_alike",
     "note_features",
@@ -224,131 +217,3 @@ def draw_epochs(
     if picture and history:
         draw_history(history, kept, name, picture)
         note(f"epochs drawn to {picture}")
-
-
-def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
-    """Load a head by name or path; without a name the newest, which is noted if there are others.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the heads.
-    name : str or None
-        Name or path, if given.
-
-    Returns
-    -------
-    (Path, Head)
-        The head's folder, and the head.
-
-    Raises
-    ------
-    DataError, UnknownNameError
-        See `bottleneck.heads.find_head`.
-    """
-    from bottleneck.heads import find_head, head_names
-
-    place, head = find_head(folder, name)
-    others = len(head_names(folder)) - 1
-    if name is None and others:
-        note(f"note: {place.name} is the newest of {others + 1} heads; --head takes another")
-    return place, head
-
-
-def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource":
-    """Select a layer; if none of several is named the deepest, which is noted.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache.
-    settings : FeatureSettings
-        What the extraction must match.
-
-    Returns
-    -------
-    FeatureSource
-
-    Raises
-    ------
-    DataError, UnknownNameError, UsageError
-        See `bottleneck.select_features`.
-    """
-    from bottleneck.features import matching_layers
-
-    *others, deepest = matching_layers(cache, settings)
-    if others:
-        names = ", ".join(each.layer_name for each in others)
-        note(
-            f"note: {deepest.layer_name} is the deepest of {len(others) + 1} layers; --layer takes "
-            f"another ({names})"
-        )
-    return deepest
-
-
-def choose_experiment(
-    cache: "Cache",
-    asked: ExperimentSettings,
-    chosen: "FeatureSettings",
-    settings: "FitSettings",
-) -> "tuple[FeatureSource, FitSettings, Callable[[Head], Head]]":
-    """Return the features and the classifier of an experiment, which is noted.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache.
-    asked : ExperimentSettings
-        The number of an experiment; or that of the best is wanted.
-    chosen, settings : FeatureSettings, FitSettings
-        Values that the experiment must have, where they are given.
-
-    Returns
-    -------
-    (FeatureSource, FitSettings, callable)
-        The last one adds to a fitted head's scores that its experiment was selected.
-
-    Raises
-    ------
-    UsageError, UnknownNameError
-        There is no such experiment, or it has other values.
-    DataError
-        There is no log, or the images have changed since.
-    """
-    from bottleneck.experiments import ExperimentLog
-    from bottleneck.rerun import (
-        best_experiment,
-        differing,
-        features_and_settings,
-        is_current,
-        selection_facts,
-        with_selection,
-    )
-
-    log = ExperimentLog(asked.log)
-    if asked.experiment is None:
-        found, best = best_experiment(cache, log.experiments(), chosen, settings)
-    else:
-        found = log.experiment(asked.experiment)
-        if name := differing(found, cache, chosen, settings):
-            raise UsageError(f"experiment {found.number} has another `{name}`; leave `{name}` out")
-        if not is_current(found, cache):
-            raise DataError(
-                f"the image set of experiment {found.number} has changed or is not in the cache; "
-                f"run 'bottleneck sweep' again, or name another cache with `cache`"
-            )
-        best = selection_facts(
-            found, [each for each in log.experiments() if is_current(each, cache)]
-        )
-    source, own = features_and_settings(found)
-    if "device" in given_in(settings):  # no experiment depends on it
-        own = replace(own, device=settings.device)
-    text = f"{best['metric']} {best['mean']:.4f}"
-    if best["among"] > 1 and asked.experiment is None:
-        text += f", too good as the best of {best['among']}"
-    elif best["among"] > 1:
-        text += f", too good if it was selected among {best['among']}"
-    if best["unselected"]:
-        text += f"; {best['unselected'][best['metric']]:.4f} on images that nothing was selected on"
-    note(f"experiment {found.number}: {own.clf} on {source} ({text})")
-    return source, own, partial(with_selection, number=found.number, facts=best)

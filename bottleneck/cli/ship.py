@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown
 from bottleneck.cli.streams import csv_printer, note, printed_to
@@ -59,7 +59,7 @@ def predict(
     from bottleneck.predict import predict_images
 
     _check_output(output, images, as_json=as_json)
-    _, fitted = notes.choose_head(folders.heads, head)
+    _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
     notes.note_random(bool(fitted.source and fitted.source.weights_random))

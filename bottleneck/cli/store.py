@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
@@ -207,7 +207,7 @@ def cache_export(
     from bottleneck.exchange import export_features
 
     store = _existing(cache)
-    selection = notes.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
+    selection = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
     _print_exchange(export_features(store, selection, file))
 
 

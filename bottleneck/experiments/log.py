@@ -14,14 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import (
-    BottleneckError,
-    CacheError,
-    DataError,
-    UnknownNameError,
-    UsageError,
-    counted,
-)
+from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
 from bottleneck.inputs import open_regular
 
 __all__ = ["Experiment", "ExperimentLog", "environment"]
@@ -237,8 +230,7 @@ class ExperimentLog:
         there = {each.number: each for each in self.experiments()}
         if number not in there:
             raise UnknownNameError(
-                f"no experiment {number} in {str(self.file)!r}, which has "
-                f"{counted(len(there), 'experiment')}; 'bottleneck leaderboard' lists them"
+                f"no experiment {number} in {str(self.file)!r}; 'bottleneck leaderboard' lists all"
             )
         return there[number]
 

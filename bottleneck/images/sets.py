@@ -69,14 +69,11 @@ class ImageSet:
         cls,
         source: str | Path,
         settings: ReadSettings | None = None,
-        *,
-        name: str | None = None,
-        complete: bool = True,
         **options: Any,
     ) -> Self:
         """Read an image set with `from_folder`, or `from_manifest` if `source` is a file."""
         read = cls.from_manifest if existing(Path(source)).is_file() else cls.from_folder
-        return read(source, settings, name=name, complete=complete, **options)
+        return read(source, settings, **options)
 
     @classmethod
     def from_folder(
