@@ -95,7 +95,7 @@ class Bank:
             )
 
     def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
-        """Compare a layer's reference features with those computed now; `CacheError` if they differ."""
+        """Compare reference features with those computed now; `CacheError` if they differ."""
         info = self.info
         expected, actual = np.atleast_2d(info.layers[layer].canary), np.atleast_2d(found)
         if expected.shape != actual.shape:
