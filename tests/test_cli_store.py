@@ -78,7 +78,7 @@ def test_a_deep_check_tells_of_a_damaged_bank_json(bottleneck):
     assert info.parent.name in finished.out
     assert "could not be recomputed" in finished.err
     assert f"damaged: {info} (" in finished.err
-    assert "run extract (or import) again" in finished.err
+    assert "run 'bottleneck extract' again" in finished.err
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,8 @@ def make_model() -> Path:
 
 def make_plan() -> Path:
     checkpoint = Checkpoint(Path("heads/tuned"))
-    checkpoint.begin(PLAN, ImageSet("data", (ImageItem("a.png", DIGEST, "cat", "train"),)))
+    items = (ImageItem("a.png", DIGEST, "cat", "train"),)
+    checkpoint.begin(PLAN, ImageSet("data", items, (RejectedImage("b.png", "broken"),)))
     (checkpoint.folder / "state.safetensors").touch()
     return checkpoint.folder / "plan.json"
 

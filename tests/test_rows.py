@@ -142,7 +142,11 @@ def test_sweeps_share_the_memory(bottleneck, faces_cache):
     (ours,), (theirs,) = (json.loads(each.out) for each in (passes, whole))
     assert ours["settings"] == theirs["settings"]
     for fold, expected in zip(ours["folds"], theirs["folds"], strict=True):
-        assert fold == pytest.approx(expected, rel=0.05, abs=0.005)
+        # Inner folds are standardised with their own moments in passes, and with the fold's here.
+        for name, value in fold.items():
+            loose = 0.03 if name.startswith("inner_") else 0.005
+            assert value == pytest.approx(expected[name], rel=0.05, abs=loose), name
+        assert fold.keys() == expected.keys()
     refused = bottleneck("sweep", *cache, "--memory", "1200kB", "--clf", "svm", "--clf", "knn")
     assert refused.code == 2
     assert "knn needs all features in memory" in refused.err

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bottleneck.records import FeatureSource
     from bottleneck.settings import FeatureSettings, FitSettings
 
-__all__ = ["choose_experiment", "choose_head", "choose_layer"]
+__all__ = ["choose_features", "choose_head", "choose_layer"]
 
 
 def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
@@ -80,27 +80,27 @@ def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource"
     return deepest
 
 
-def choose_experiment(
+def choose_features(
     cache: "Cache",
     asked: ExperimentSettings,
     chosen: "FeatureSettings",
     settings: "FitSettings",
 ) -> "tuple[FeatureSource, FitSettings, Callable[[Head], Head]]":
-    """Return the features and the classifier of an experiment, which is noted.
+    """Return the features to fit on and the classifier: of an experiment, if one is asked for.
 
     Parameters
     ----------
     cache : Cache
         The cache.
     asked : ExperimentSettings
-        The number of an experiment; or that of the best is wanted.
+        The number of an experiment; or that the best is wanted, or none.
     chosen, settings : FeatureSettings, FitSettings
-        Values that the experiment must have, where they are given.
+        What is fitted; values that an experiment must have, where they are given.
 
     Returns
     -------
     (FeatureSource, FitSettings, callable)
-        The last one adds to a fitted head's scores that its experiment was selected.
+        The last one adds to a fitted head's scores that an experiment was selected.
 
     Raises
     ------
@@ -109,6 +109,8 @@ def choose_experiment(
     DataError
         There is no log, or the images have changed since.
     """
+    if not asked.best and asked.experiment is None:
+        return choose_layer(cache, chosen), settings, lambda head: head
     from bottleneck.experiments import ExperimentLog
     from bottleneck.rerun import (
         best_experiment,

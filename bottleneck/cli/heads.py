@@ -50,22 +50,16 @@ def fit_head(
     from bottleneck.heads import check_head_folder
 
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
-    asked = experiment.best or experiment.experiment is not None
-    if asked:
-        told = choices.choose_experiment(store, experiment, chosen, settings)
-        selection, settings, with_selection = told
+    found = choices.choose_features(store, experiment, chosen, settings)
+    selection, settings, with_selection = found
     check_for_mlp(settings.clf, [name for name, file in asdict(epochs).items() if file])
     options.check_picture(epochs.picture)
-    if not asked:
-        selection = choices.choose_layer(store, chosen)
     features = bottleneck.load_features(store, selection, memory=limit, split=("train", "val"))
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)
     alike = notes.find_alike(features.images) if near_duplicates else {}
     with progress_shown() as progress:
-        head = bottleneck.fit_head(features, settings, progress=progress)
-    if asked:
-        head = with_selection(head)
+        head = with_selection(bottleneck.fit_head(features, settings, progress=progress))
     replaced = folder.exists()
     head.save(folder)
     if settings.clf == "mlp":
@@ -113,7 +107,7 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         selected = bool(history) or len(scores["candidates"]) > 1
         held_out = "held-out "
         if experiment := scores.get("experiment"):
-            selected, chosen = True, f"one of {experiment['best_of']} experiments"
+            selected, chosen = True, f"one of {counted(experiment['best_of'], 'experiment')}"
             if experiment["fold_out"] is None:
                 selected, held_out = False, f"on images where {chosen} was selected: "
         metrics = ("average_precision", "accuracy") if head.multilabel else ("accuracy",)

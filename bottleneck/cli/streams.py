@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bottleneck.errors import one_line
-from bottleneck.files import atomic_file
+from bottleneck.files import output_file
 
 __all__ = [
     "csv_printer",
@@ -255,7 +255,7 @@ def printed_to(file: Path | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    with atomic_file(file) as content:
+    with output_file(file) as content:
         text = TextIOWrapper(content, encoding="utf-8", newline="")
         try:
             with redirect_stdout(text):

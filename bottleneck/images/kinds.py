@@ -131,7 +131,7 @@ def is_image(path: Path) -> bool:
         return True
     try:
         with open_regular(path) as file:
-            head = file.read(HEAD)
+            head = file.read(HEAD) or b""  # None where a file of the system has nothing to say
     except OSError:
         return False
     return suffix in _RAW_SUFFIXES or suffix in _OTHERS or kind_of(head) is not None
