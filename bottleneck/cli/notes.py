@@ -138,8 +138,8 @@ def note_features(
         if recorded is None and not is_finetuned(model):
             note(
                 f"warning: the fine-tuned model {model!r} is not there and its features are of an "
-                f"earlier version, so that {told} images may be those that it was trained on, and "
-                f"scores on them too high; run 'bottleneck extract --model' with its folder"
+                f"earlier version, so that it may have been trained on images of {told}, and "
+                f"scores on them be too high; run 'bottleneck extract --model' with its folder"
             )
             continue
         seen = same_images(judged, digests_of_network(model) if recorded is None else recorded)
