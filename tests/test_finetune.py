@@ -463,7 +463,7 @@ def test_what_a_network_was_trained_on_belongs_to_its_features(bottleneck, start
     assert bottleneck("extract", "--model", "heads/tuned").code == 0
     shutil.move("heads/tuned", "elsewhere")
     fit = ("fit-head", "--C", "1", "--name", "new")
-    warned = "31 of the 31 train and val images were used to train or validate 'heads/tuned'"
+    warned = "31 of 31 train and val images used to train or validate 'heads/tuned'"
     assert warned in bottleneck(*fit).err
     evaluated = bottleneck("evaluate", "--head", "new", "--json")
     assert json.loads(evaluated.out)["images"] == 6
@@ -671,9 +671,9 @@ def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, mo
     settings = {"clf": "logreg", "balanced": True, "standardize": False, "seed": 3}
     head = head_on(images, cache, 2, **settings)
 
-    def fit(features, asked):
+    def fit(features, asked, **options):
         seen.append((features, asked))
-        return fit_head(features, asked)
+        return fit_head(features, asked, **options)
 
     def begin(checkpoint, plan, chosen, refitted):
         seen.append((chosen, refitted))

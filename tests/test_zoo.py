@@ -58,7 +58,8 @@ def parameters_of(network: Network) -> int:
 def top1_of(model: Model, weights: str) -> float | None:
     """The published accuracy, which timm itself does not tell."""
     architecture = model.architecture.removeprefix("timm:")
-    return TIMM_TOP1.get(f"{architecture}.{weights}", model.weights[weights].top1)
+    known = model.weights.get(weights)
+    return TIMM_TOP1.get(f"{architecture}.{weights}", known and known.top1)
 
 
 def describe(name: str) -> dict:
@@ -91,7 +92,7 @@ def describe(name: str) -> dict:
 
 def row_of_timm(theirs: str, ours: str) -> ModelRow:
     model = from_timm(theirs, ours)
-    top1 = top1_of(model, next(iter(model.weights)))
+    top1 = top1_of(model, next(iter(model.weights), ""))
     return replace(ModelRow.of(model), parameters=parameters_of(traced(ours)), top1=top1)
 
 

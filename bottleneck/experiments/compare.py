@@ -217,8 +217,8 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
 
 def scores_of_choice(ranked: Sequence[Ranked], metric: str) -> tuple[int, dict[str, float] | None]:
     """Return what `unselected` does, with the scores of the choice in all metrics."""
-    best = ranked[0].experiment
-    among = [each.experiment for each in ranked if _folds_differ(best, each.experiment) == ""]
+    best, *others = (each.experiment for each in ranked)
+    among = [best, *(each for each in others if not _folds_differ(best, each))]
     within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
     if len(among) == 1 or not all(within in fold for each in among for fold in each.folds):
         return len(among), None

@@ -118,8 +118,8 @@ class ImageSet:
             ambiguous.
         """
         asked, root = made(ReadSettings, settings, options), existing(Path(folder))
-        own = name or asked.image_set or root.resolve().name
-        images = cls._digested(own, find_files(root, nested=asked.nested), asked)
+        found = find_files(root, nested=asked.nested)
+        images = cls._digested(name or asked.image_set or root.resolve().name, found, asked)
         return images.completed(root, asked.seed) if complete else images
 
     @classmethod
@@ -172,8 +172,8 @@ class ImageSet:
         asked, manifest = made(ReadSettings, settings, options), existing(Path(file))
         if asked.nested:
             raise UsageError("`nested` applies to folders only; leave it out for a table")
-        own = name or asked.image_set or manifest.resolve().stem
-        images = cls._digested(own, read_table(manifest, found=True), asked)
+        found = read_table(manifest, found=True)
+        images = cls._digested(name or asked.image_set or manifest.resolve().stem, found, asked)
         return images.completed(manifest, asked.seed) if complete else images
 
     @classmethod
