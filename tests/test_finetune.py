@@ -467,7 +467,7 @@ def test_what_a_network_was_trained_on_belongs_to_its_features(bottleneck, start
     assert warned in bottleneck(*fit).err
     evaluated = bottleneck("evaluate", "--head", "new", "--json")
     assert json.loads(evaluated.out)["images"] == 6
-    assert "1 of the 7 test images were left out, as they were used to train" in evaluated.err
+    assert "1 of 7 test images left out, being used to train or validate" in evaluated.err
     (bank,) = [each for each in cache.banks() if each.info.weights_name == "finetuned"]
     write_record(bank.info_file, replace(bank.info, seen=None))  # as earlier versions wrote it
     for command in (fit, ("evaluate", "--head", "new")):
@@ -694,11 +694,11 @@ def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, mo
     assert {name: getattr(asked, name) for name in settings} == settings
     assert asked.C is None
 
-    def refuse(device):
-        raise DataError(f"fitted on {device}")
+    def refuse(_, asked, **_options):
+        raise DataError(f"fitted on {asked.device}")
 
     how, network = FinetuneSettings("conv_head", val_share=0.3), replace(head, clf="mlp")
-    monkeypatch.setattr("bottleneck.finetune.refit.fit_head", lambda _, asked: refuse(asked.device))
+    monkeypatch.setattr("bottleneck.finetune.refit.fit_head", refuse)
     with pytest.raises(DataError, match=r"without them \(fitted on cpu\)"):
         head_without(network, images, chosen, cache, how, device="cpu")
 
