@@ -123,7 +123,7 @@ def note_features(
     splits : sequence of str
         The splits that scores are computed on.
     evaluated : bool
-        As for `note_image_set`.
+        As for `note_known`.
     """
     from bottleneck.bases import digests_of_network, is_finetuned
     from bottleneck.features import seen_by_network

@@ -54,7 +54,7 @@ class _Folder:
         """The names of the subfolders with images, as people read them."""
         return frozenset(normal_name(name).casefold() for name in self.folders)
 
-    @property
+    @cached_property
     def split_words(self) -> dict[str, str]:
         """The splits of the subfolders whose whole name is a word for one, by name."""
         return {name: split for name in self.folders if (split := split_of(name))}
