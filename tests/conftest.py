@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import reusable_executor
 from PIL import Image
 from skimage import data
 from threadpoolctl import threadpool_limits
@@ -53,7 +53,6 @@ def nothing_is_left(tmp_path_factory):
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
-        get_reusable_executor().shutdown(wait=True)
         files = {each.name for each in Path(folder).iterdir()}
         files -= {name for name in files if name.startswith("sklearn_testing_")}
     kept = ("resource_tracker", "forkserver")  # these end with this process, and so do their files
@@ -70,6 +69,9 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    yield
+    if reusable_executor._executor is not None:  # its processes are in a folder that is removed
+        reusable_executor._executor.shutdown(wait=True)
 
 
 @pytest.fixture(scope="session")
