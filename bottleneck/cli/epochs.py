@@ -22,7 +22,7 @@ _LINES = 20
 """Of more epochs, about so many have a line, at equal distances;"""
 _SECONDS = 5.0
 """and so has each one that ends so long after the last line."""
-_FEW_SECONDS = 10
+_MINUTE = 60
 _HEADINGS = f"{'epoch':>9}{'loss':>10}{'accuracy':>10}{'val loss':>10}{'val accuracy':>14}"
 
 
@@ -59,8 +59,8 @@ class EpochLines:
             f"{planned} of {asked} epochs planned{left}"
             if planned < asked
             else f"at most {counted(planned, 'epoch')}{left}",
-            f"{_time(forecast.seconds_per_epoch)} each",
-            f"{_time(forecast.seconds)} in all",
+            f"{_duration(forecast.seconds_per_epoch)} each",
+            f"{_duration(forecast.seconds)} in all",
         ]
         if memory := forecast.peak_memory:
             facts.append(f"{memory / 1e9:.1f} GB of {'GPU ' * forecast.on_gpu}memory")
@@ -104,9 +104,10 @@ class EpochLines:
         )
 
 
-def _time(seconds: float) -> str:
-    short = seconds < _FEW_SECONDS
-    return f"{seconds:.2g} s" if short else str(timedelta(seconds=round(seconds)))
+def _duration(seconds: float) -> str:
+    if seconds >= _MINUTE:
+        return str(timedelta(seconds=round(seconds)))
+    return f"{seconds:.2g} s"
 
 
 @contextmanager

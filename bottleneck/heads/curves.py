@@ -66,7 +66,9 @@ def read_curves(
        and no epoch has a lower validation loss.
     4. Over-fitting: at the end, the accuracy of the training images is more than 0.1, and more than
        two standard errors, above that of the validation images.
-    5. Under-fitting: at the end, both accuracies are below 0.9, and that of the training images is
+    5. Under-fitting: the training loss is not lower at the end than in the first epoch, and the
+       accuracy of the training images is below 0.9 there.
+    6. Under-fitting: at the end, both accuracies are below 0.9, and that of the training images is
        at most 0.02 above the other one.
 
     Losses of training and validation images are not compared with each other, as label smoothing
@@ -98,7 +100,7 @@ def read_curves(
         return f"too few epochs to read the curves: {number}, and {_FEWEST} are needed"
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     curves = _Curves(*(np.array([row[name] for row in history]) for name in names), start, images)
-    rules = (_rate_too_high, _rises_again, _still_falls, _gap, _low)
+    rules = (_rate_too_high, _rises_again, _still_falls, _gap, _hardly_falls, _low)
     return next(filter(None, (rule(curves) for rule in rules)), _nothing(curves))
 
 
@@ -158,6 +160,16 @@ def _gap(curves: _Curves) -> str:
     )
 
 
+def _hardly_falls(curves: _Curves) -> str:
+    loss = curves.loss
+    if _is_higher(loss[0], _end(loss)) or _end(curves.accuracy) >= _LOW:
+        return ""
+    return (
+        f"under-fitting: the training loss hardly falls, from {loss[0]:.3g} in the first epoch to "
+        f"{_end(loss):.3g} at the end; a higher learning rate or more epochs help"
+    )
+
+
 def _low(curves: _Curves) -> str:
     train, val = _end(curves.accuracy), _end(curves.val_accuracy)
     if max(train, val) >= _LOW or train - val > _SAME:
@@ -171,8 +183,8 @@ def _low(curves: _Curves) -> str:
 def _nothing(curves: _Curves) -> str:
     train, val = _end(curves.accuracy), _end(curves.val_accuracy)
     return (
-        f"the curves show no under-fitting, no over-fitting and no rate that is too high: at the "
-        f"end, the accuracy is {train:.3g} on training images and {val:.3g} on validation images"
+        f"no under-fitting, no over-fitting and no rate that is too high; at the end, the accuracy "
+        f"is {train:.3g} on training images and {val:.3g} on validation images"
     )
 
 
