@@ -29,50 +29,70 @@ ZIGZAG = np.array([0.7, 0.5, 0.62, 0.4, 0.6, 0.45, 0.58, 0.44, 0.43, 0.42])
         (
             history(FALLING[::-1], FALLING),
             None,
-            "rate too high: the training loss rises from 0.262 in the first epoch to 0.533 at the "
-            "end; a lower learning rate helps",
+            (
+                "rate too high: the training loss rises from 0.262 in the first epoch to "
+                "0.533 at the end; a lower learning rate helps"
+            ),
         ),
         (
             history(ZIGZAG, FALLING),
             None,
-            "rate too high: the training loss zigzags, as it rises in 3 of 9 steps from epoch to "
-            "epoch; a lower learning rate helps",
+            (
+                "rate too high: the training loss zigzags, as it rises in 3 of 9 steps from "
+                "epoch to epoch; a lower learning rate helps"
+            ),
         ),
         (
             history(FALLING, U_SHAPED),
             None,
-            "over-fitting: the validation loss rises from 0.38 in epoch 4 to 0.55 at the end, "
-            "while the training loss is 0.263; more images, augmentation or regularisation help",
+            (
+                "over-fitting: the validation loss rises from 0.38 in epoch 4 to 0.55 at the "
+                "end, while the training loss is 0.263; more images, augmentation or "
+                "regularisation help"
+            ),
         ),
         (
             history(FALLING, FALLING + 0.2),
             0.3,
-            "over-fitting: the validation loss rises from 0.3 before training to 0.463 at the end, "
-            "while the training loss is 0.263; more images, augmentation or regularisation help",
+            (
+                "over-fitting: the validation loss rises from 0.3 before training to 0.463 "
+                "at the end, while the training loss is 0.263; more images, augmentation or "
+                "regularisation help"
+            ),
         ),
         (
             history(STRAIGHT, STRAIGHT),
             0.8,
-            "under-fitting: both losses still fall at the end, that of the validation images from "
-            "0.433 to 0.3 in the last 3 epochs; more epochs or a higher learning rate help",
+            (
+                "under-fitting: both losses still fall at the end, that of the validation "
+                "images from 0.433 to 0.3 in the last 3 epochs; more epochs or a higher "
+                "learning rate help"
+            ),
         ),
         (
             history(FALLING, FALLING, accuracy=0.99, val_accuracy=0.71),
             None,
-            "over-fitting: at the end, the accuracy is 0.99 on training images and 0.71 on "
-            "validation images; more images, augmentation or regularisation help",
+            (
+                "over-fitting: at the end, the accuracy is 0.99 on training images and 0.71 "
+                "on validation images; more images, augmentation or regularisation help"
+            ),
         ),
         (
             history([0.69, 0.69, 0.68, 0.68], 0.69, accuracy=0.6, val_accuracy=0.55),
             0.69,
-            "under-fitting: the training loss hardly falls, from 0.69 in the first epoch to 0.68 "
-            "at the end; a higher learning rate or more epochs help",
+            (
+                "under-fitting: the training loss hardly falls, from 0.69 in the first epoch "
+                "to 0.68 at the end; a higher learning rate or more epochs help"
+            ),
         ),
         (
             history(FALLING, FALLING, accuracy=0.75, val_accuracy=0.74),
             None,
-            "under-fitting: at the end, the accuracy is 0.75 on training images and 0.74 on "
-            "validation images; more epochs, a larger trained part or less augmentation help",
+            (
+                "under-fitting: at the end, the accuracy is 0.75 on training images and 0.74 "
+                "on validation images; more epochs, a larger trained part or less "
+                "augmentation help"
+            ),
         ),
     ],
 )

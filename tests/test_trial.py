@@ -1,6 +1,6 @@
 """Time and memory of fine-tuning are measured before the first epoch, and epochs planned to fit.
 
-About 6 s in the first tier.
+About 3 s in the first tier.
 """
 
 import json
@@ -71,7 +71,12 @@ def test_a_trial_leaves_everything_as_it_was(started, monkeypatch, optimizer, ep
         return found
 
     monkeypatch.setattr("bottleneck.finetune.run.forecast_epochs", watched)
-    changes = {"epochs": 2, "freeze_batch_norm": False, "augment": "flip", "optimizer": optimizer}
+    changes = {
+        "epochs": 1 + epochs_before,
+        "freeze_batch_norm": False,
+        "augment": "flip",
+        "optimizer": optimizer,
+    }
     settings = FinetuneSettings(**{**SMALL, **changes})
     plain = finetune_head(head, images, cache, "heads/plain", settings)
     if epochs_before:
@@ -89,11 +94,12 @@ def test_a_trial_leaves_everything_as_it_was(started, monkeypatch, optimizer, ep
     assert told == made
     assert plain.head.scores["forecast"] is None
     assert tried.head.scores["forecast"] == told[0].as_dict()
-    assert (told[0].epochs, told[0].done, told[0].steps) == (2, epochs_before, 2)
-    assert told[0].seconds == (2 - epochs_before) * told[0].seconds_per_epoch > 0
+    assert (told[0].epochs, told[0].done, told[0].steps) == (1 + epochs_before, epochs_before, 2)
+    assert told[0].seconds == told[0].seconds_per_epoch > 0
     assert told[0].peak_memory > 10**8
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("_a_second_each")
 def test_epochs_are_planned_to_fit(bottleneck, started):
     """The schedule has the planned length; the record has the minutes and the plan."""
@@ -162,30 +168,17 @@ def test_a_resumed_run_keeps_its_plan(started, monkeypatch):
 
 
 @pytest.mark.ci
-def test_views_that_will_be_held_count_as_memory(started):
+def test_views_that_will_be_held_count_as_memory(started, monkeypatch):
     """Activations of the views that no epoch has read yet."""
     head, images, cache = started
+    monkeypatch.setattr("bottleneck.finetune.trial.peak_memory", lambda: 1000)
     told = []
-    for views in (1, 3):
-        finetune_head(
-            head, images, cache, f"heads/{views}", **{**SMALL, "epochs": 1}, from_cache=True,
-            augment="flip", views=views, announce=lambda each: told.append(each),
-        )  # fmt: skip
-    held = []
-
-    def watched(training, state, checkpoint):
-        found = forecast_epochs(training, state, checkpoint)
-        held.append(training.train.bytes_to_hold)
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bottleneck.finetune.run.forecast_epochs", watched)
-        settings = FinetuneSettings(
-            **{**SMALL, "epochs": 1}, from_cache=True, augment="flip", views=3
-        )
-        finetune_head(head, images, cache, "heads/again", settings, announce=told.append)
+    finetune_head(
+        head, images, cache, "heads/x", **{**SMALL, "epochs": 1}, from_cache=True, augment="flip",
+        views=3, announce=told.append,
+    )  # fmt: skip
     row = 192 * 2 * 2 * 2  # blocks.5 of 64 x 64 pixels, in float16
-    assert held == [2 * 16 * row]
+    assert told[0].peak_memory == 1000 + 2 * 16 * row
 
 
 def test_what_is_left_is_told():
