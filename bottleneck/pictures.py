@@ -133,7 +133,11 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
 
 
 def draw_history(
-    history: Sequence[Mapping[str, float]], kept: int, title: str, file: str | Path
+    history: Sequence[Mapping[str, float]],
+    kept: int,
+    title: str,
+    file: str | Path,
+    start: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw the losses and accuracies of a training by epoch.
 
@@ -147,6 +151,8 @@ def draw_history(
         Title of the picture; a long one is broken into lines.
     file : str or Path
         Path that ends in ``.png``, ``.svg`` or ``.pdf``.
+    start : mapping of str to float, optional
+        ``val_loss`` and ``val_accuracy`` before the first epoch.
 
     Returns
     -------
@@ -160,17 +166,21 @@ def draw_history(
     MissingExtraError
         matplotlib is not installed.
     """
-    epochs = [each["epoch"] for each in history]
+    before = [{"epoch": 0, **start}] if start else []
     marker = "." if len(history) <= _MOST_MARKED else ""  # a single epoch has no line
     with _drawn(file, textwrap.fill(title, _TITLE), 9.0, 4.0) as figure:
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            for prefix, label in (("", "training images"), ("val_", "held-out images")):
-                values = [each[prefix + metric] for each in history]
-                axes.plot(epochs, values, marker=marker, label=label)
+            for rows, name, label in (
+                (history, metric, "training images"),
+                ([*before, *history], f"val_{metric}", "held-out images"),
+            ):
+                values = [each[name] for each in rows]
+                axes.plot([each["epoch"] for each in rows], values, marker=marker, label=label)
             if kept:
                 axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
             axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_xlim(left=0.5 - len(before), right=len(history) + 0.5)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.legend()
     return Path(file)
 

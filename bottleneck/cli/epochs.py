@@ -187,5 +187,8 @@ def draw_epochs(scores: Mapping[str, Any], name: str, picture: Path | None) -> N
     from bottleneck.pictures import draw_history
 
     if picture and scores["history"]:
-        draw_history(scores["history"], best_epoch(scores), f"{name}: {scores['reading']}", picture)
+        title, first = f"{name}: {scores['reading']}", ("val_loss", "val_accuracy")
+        known = "start_val_loss" in scores
+        start = {metric: scores[f"start_{metric}"] for metric in first} if known else None
+        draw_history(scores["history"], best_epoch(scores), title, picture, start)
         note(f"epochs drawn to {picture}")

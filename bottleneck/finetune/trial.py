@@ -177,7 +177,7 @@ def _endless(training: Training) -> Generator[object]:
         try:
             yield from training.steps(1)
         except DivergedError:
-            yield
+            yield None
 
 
 @contextmanager

@@ -98,8 +98,11 @@ def read_curves(
         )
     if number < _FEWEST:
         return f"too few epochs to read the curves: {number}, and {_FEWEST} are needed"
-    names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    curves = _Curves(*(np.array([row[name] for row in history]) for name in names), start, images)
+    columns = {
+        name: np.array([row[name] for row in history])
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+    }
+    curves = _Curves(**columns, start=start, images=images)
     rules = (_rate_too_high, _rises_again, _still_falls, _gap, _hardly_falls, _low)
     return next(filter(None, (rule(curves) for rule in rules)), _nothing(curves))
 
