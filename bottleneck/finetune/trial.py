@@ -150,7 +150,7 @@ def _planned(found: EpochForecast, minutes: float) -> int:
 
 def _seconds_per_step(training: Training, total: int, report: Progress) -> float:
     """Return the wall time of a step, without that of the first ones."""
-    device, images = training.fabric.device, training.settings.batch_size
+    fabric, images = training.fabric, training.settings.batch_size
     wanted = max(_FEWEST, total // _SHARE)
 
     def timed(most: int, before: int) -> tuple[int, float]:
@@ -159,9 +159,10 @@ def _seconds_per_step(training: Training, total: int, report: Progress) -> float
             report("trial", (before + number) * images, (_FEWEST + wanted) * images)
             next(steps)
             number += 1
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - began
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize(fabric.device)
+            # All processes make the same steps, as they wait for each other in each.
+            seconds = fabric.broadcast(time.perf_counter() - began)
         return number, seconds
 
     with closing(_endless(training)) as steps:
