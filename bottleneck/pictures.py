@@ -1,5 +1,6 @@
 """Draw results as pictures."""
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -24,6 +25,10 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
 """Of names below an axis, which have half of the picture's width."""
 _LONGEST_SIDE = 25.0
+_TITLE = 110
+"""Characters in a line of the title above curves."""
+_MOST_MARKED = 40
+"""Epochs that are marked by points."""
 _MOST_NUMBERS = 30
 _FONT, _SMALLEST_FONT = 10.0, 6.0
 """Sizes of the names of classes, in points."""
@@ -139,7 +144,7 @@ def draw_history(
     kept : int
         The epoch whose network was saved; 0 if it was none of these.
     title : str
-        Title of the picture.
+        Title of the picture; a long one is broken into lines.
     file : str or Path
         Path that ends in ``.png``, ``.svg`` or ``.pdf``.
 
@@ -156,10 +161,12 @@ def draw_history(
         matplotlib is not installed.
     """
     epochs = [each["epoch"] for each in history]
-    with _drawn(file, title, 9.0, 4.0) as figure:
+    marker = "." if len(history) <= _MOST_MARKED else ""  # a single epoch has no line
+    with _drawn(file, textwrap.fill(title, _TITLE), 9.0, 4.0) as figure:
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-            axes.plot(epochs, [each[metric] for each in history], label="training images")
-            axes.plot(epochs, [each[f"val_{metric}"] for each in history], label="held-out images")
+            for prefix, label in (("", "training images"), ("val_", "held-out images")):
+                values = [each[prefix + metric] for each in history]
+                axes.plot(epochs, values, marker=marker, label=label)
             if kept:
                 axes.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
             axes.set(xlabel="epoch", ylabel="log loss (nats)" if metric == "loss" else metric)

@@ -147,6 +147,9 @@ def test_epochs_are_printed_drawn_and_logged(bottleneck, faces_cache):
     assert done.code == 0, done.err
     assert "of 5 epochs" in done.err
     assert re.search(r"hidden = 16, .* best epoch \d of 5, held-out accuracy 0.9", done.out)
+    assert re.search(r"^epoch 5 of 5: loss \d.*; validation loss \d", done.err, re.MULTILINE)
+    reading = Head.load("heads/net").scores["reading"]
+    assert f"\ncurves: {reading}\n" in done.out
     assert Path("epochs.png").stat().st_size > 10_000
     from tensorboard.backend.event_processing.event_accumulator import (  # noqa: PLC0415 - slow
         EventAccumulator,

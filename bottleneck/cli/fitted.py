@@ -3,8 +3,8 @@
 import csv
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import timedelta
 from functools import partial
@@ -16,6 +16,7 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
+from bottleneck.cli.epochs import draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set, note_known
@@ -246,8 +247,9 @@ def finetune(
     if not is_first_process():
         return run()  # the first process reports
     (note_image_set if start.data else note_known)(images)
-    with _training_shown(folder, settings.epochs, epochs.tensorboard) as shown:
-        done = run(**shown)
+    shown = epochs_shown(folder.name, settings.epochs, epochs.tensorboard)
+    with _resumable(folder), progress_shown() as progress, shown as lines:
+        done = run(progress=progress, watch=lines.watch, announce=lines.announce)
     described = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
     show(described, lambda: _print_finetuned(done, settings))
     notes.note_replaced(replaced)
@@ -274,6 +276,7 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
         for network, (accuracy, loss, own) in found.items()
     ]
     print_table(rows, f"best epoch: {best} of {len(scores['history'])}; on the validation images:")
+    print_reading(scores)
     print(f"saved as {done.folder}, which is both a head and a model")
 
 
@@ -284,9 +287,9 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
     if done.diverged:
         kept = f"of epoch {best}" if best else "from before training"
         note(
-            f"warning: the training diverged in epoch {done.diverged}, as its loss was not "
-            f"finite; the network {kept} was saved: use a --learning-rate below "
-            f"{learning_rate:g}"
+            f"warning: the training diverged in epoch {done.diverged}, as its loss or scores were "
+            f"not finite; the network {kept} was saved: give a lower --learning-rate, such as "
+            f"{learning_rate / 10:g}"
         )
     elif not best:
         note(
@@ -300,31 +303,18 @@ def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> 
             f"larger --val-share, or more images to validate on"
         )
     notes.note_rejected(done.rejected)
-    notes.draw_epochs(scores["history"], best, done.folder.name, picture)
+    draw_epochs(scores, done.folder.name, picture)
     if done.rejected or done.diverged:
         sys.exit(1)
 
 
 @contextmanager
-def _training_shown(folder: Path, epochs: int, tensorboard: Path | None) -> Iterator[Any]:
-    """Yield ``progress`` and ``watch`` for a training; if interrupted, say how to resume it."""
+def _resumable(folder: Path) -> Iterator[None]:
+    """If a training is interrupted, say how to resume it."""
     from bottleneck.finetune.checkpoints import Checkpoint
-    from bottleneck.pictures import epoch_log
 
-    logged = epoch_log(tensorboard / folder.name) if tensorboard else nullcontext()
     try:
-        with progress_shown() as progress, logged as log:
-
-            def watch(epoch: Mapping[str, float]) -> None:
-                note(
-                    f"epoch {epoch['epoch']} of {epochs}: loss {epoch['loss']:.4g}, "
-                    f"accuracy {epoch['accuracy']:.4f}; validation loss {epoch['val_loss']:.4g}, "
-                    f"accuracy {epoch['val_accuracy']:.4f}"
-                )
-                if log:
-                    log(epoch)
-
-            yield {"progress": progress, "watch": watch}
+        yield
     except SystemExit:
         if Checkpoint(folder).exists:
             note(

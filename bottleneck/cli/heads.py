@@ -10,6 +10,7 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
+from bottleneck.cli.epochs import best_epoch, draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
@@ -58,32 +59,20 @@ def fit_head(
     folder = folders.heads / (name or f"{features.selection.slug}-{settings.clf}")
     check_head_folder(folder)
     alike = notes.find_alike(features.images) if near_duplicates else {}
-    with progress_shown() as progress:
-        head = with_selection(bottleneck.fit_head(features, settings, progress=progress))
+    lines = epochs_shown(folder.name, settings.epochs, epochs.tensorboard)
+    with progress_shown() as progress, lines as shown:
+        how: dict[str, Any] = {"progress": progress, "watch": shown.watch}
+        head = with_selection(bottleneck.fit_head(features, settings, **how))
     replaced = folder.exists()
     head.save(folder)
-    if settings.clf == "mlp":
-        _show_epochs(head, folder.name, epochs)
     notes.note_features(features.images, [features.selection], store)
     odd = {"leaks": features.images.leaks, "conflicts": features.images.conflicts, **alike}
     described = {"head": folder.name, **head.as_dict(), **odd}
     show(described, lambda: _print_fit(head, features, folder))
+    if settings.clf == "mlp":
+        draw_epochs(head.scores, folder.name, epochs.picture)
     notes.note_replaced(replaced)
     return head
-
-
-def _best_epoch(head: "bottleneck.Head") -> int:
-    return int(min(head.scores["history"], key=lambda epoch: epoch["val_loss"])["epoch"])
-
-
-def _show_epochs(head: "bottleneck.Head", name: str, epochs: options.EpochSettings) -> None:
-    from bottleneck.pictures import epoch_log
-
-    notes.draw_epochs(head.scores["history"], _best_epoch(head), name, epochs.picture)
-    if epochs.tensorboard:
-        with epoch_log(epochs.tensorboard / name) as log:
-            for epoch in head.scores["history"]:
-                log(epoch)
 
 
 def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> None:
@@ -102,7 +91,7 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         if len(scores["candidates"]) > 1:
             facts.append(f"chosen on {scores['held_out']}")
         if history := scores.get("history"):
-            facts.append(f"best epoch {_best_epoch(head)} of {len(history)}")
+            facts.append(f"best epoch {best_epoch(scores)} of {len(history)}")
         chosen = "the epoch" if history else next(iter(head.hyperparameters), "")
         selected = bool(history) or len(scores["candidates"]) > 1
         held_out = "held-out "
@@ -124,6 +113,7 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
             "note: no held-out score could be computed, as the training images of some class "
             "cannot be split into two folds; add images"
         )
+    print_reading(scores)
     if not scores.get("converged", True):
         note("note: the solver stopped before it converged; a smaller --C converges sooner")
     print(f"saved as {folder}")

@@ -1,9 +1,8 @@
 """Notes that several commands print."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.cli.output import progress_shown
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from bottleneck.records import FeatureSource
 
 __all__ = [
-    "draw_epochs",
     "find_alike",
     "note_features",
     "note_random",
@@ -189,31 +187,3 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
         first, unread = found.unread[0], counted(len(found.unread), "image")
         note(f"{unread} could not be compared, first {first.path}: {first.reason}")
     return {"near_duplicates": asdict(found)}
-
-
-def draw_epochs(
-    history: Sequence[Mapping[str, float]], kept: int, name: str, picture: Path | None
-) -> None:
-    """Draw the history of a training, if a picture was requested.
-
-    Parameters
-    ----------
-    history : sequence of mapping
-        Metrics of each epoch; if empty, nothing is drawn.
-    kept : int
-        The epoch whose network was saved; 0 if it was none of these.
-    name : str
-        Title of the picture.
-    picture : Path or None
-        Path of the picture.
-
-    Raises
-    ------
-    UsageError, MissingExtraError
-        See `bottleneck.pictures.draw_history`.
-    """
-    from bottleneck.pictures import draw_history
-
-    if picture and history:
-        draw_history(history, kept, name, picture)
-        note(f"epochs drawn to {picture}")

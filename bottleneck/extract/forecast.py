@@ -25,7 +25,7 @@ from bottleneck.folders import remove_stale
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Forecast", "forecast_extraction"]
+__all__ = ["Forecast", "forecast_extraction", "peak_memory"]
 
 _WARM_UP_BATCHES = 2
 _WARM_UP_SECONDS = 1.0
@@ -124,7 +124,7 @@ def forecast_extraction(
         for task in plan.tasks
     ]
     rejected = {item.digest: (item.path, why) for each in trials for item, why in each.rejected}
-    peak = _peak_memory()
+    peak = peak_memory()
     return Forecast(
         image_set=images.name,
         model=base.model,
@@ -217,8 +217,14 @@ def _seconds_per_byte(folder: Path) -> float:
     return (time.monotonic() - started) / _PROBE_BYTES
 
 
-def _peak_memory() -> int | None:
-    """Return the peak memory of this process in bytes."""
+def peak_memory() -> int | None:
+    """Return the peak memory of this process so far.
+
+    Returns
+    -------
+    int or None
+        Bytes; None if the system does not report it.
+    """
     if sys.platform == "win32":
         return None
     import resource

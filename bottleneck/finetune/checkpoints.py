@@ -1,11 +1,14 @@
 """Checkpoints: the state of training after each epoch, in one file without pickle."""
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
+from tempfile import TemporaryFile
 from typing import ClassVar
 
 import torch
@@ -130,10 +133,21 @@ class Checkpoint:
             )
         noted = read_record(self.folder / _PLAN_FILE, PlanRecord)
         others = [key for key in plan.start if plan.start[key] != noted.start.get(key)]
-        if name := settings.difference(noted.settings):
-            found = f"has {name} {noted.settings.get(name)!r}, not {plan.settings[name]!r}"
+        changed = [
+            name
+            for name, value in plan.settings.items()
+            # Only statistics of batches depend on the pieces of a step, and of a recipe its values
+            # count, however they were given.
+            if value != noted.settings.get(name)
+            and name != "recipe"
+            and not (name == "accumulate" and settings.freeze_batch_norm)
+        ]
+        if changed:
+            before = ", ".join(_shown(name, noted.settings.get(name)) for name in changed)
+            now = ", ".join(_shown(name, plan.settings[name]) for name in changed)
+            found = f"was started with {before}, not with {now}"
         elif others:
-            found = f"started from another {others[0]}"
+            found = f"was started from another {others[0]}"
         else:
             return
         raise UsageError(
@@ -156,21 +170,34 @@ class Checkpoint:
         OSError
             The folder cannot be written.
         """
-        optimizer = training.optimizer.state_dict()["state"]
-        parts = {f"optimizer.{place}": values for place, values in optimizer.items()}
-        parts |= {"tuned": training.weights(), "best": state.best}
-        chosen = training.choice.state().items()
-        parts["choice"] = {name: torch.from_numpy(array) for name, array in chosen}
-        tensors = {
-            f"{part}.{name}": each.detach().cpu().contiguous()
-            for part, values in parts.items()
-            for name, each in values.items()
-            if isinstance(each, torch.Tensor)
-        }
-        facts = {"history": state.history, "start": state.start, "best_epoch": state.best_epoch}
-        facts["scaler"] = training.fabric.strategy.precision.state_dict()
-        content = save(tensors, metadata={_FACTS: json.dumps(facts)})
-        atomic_write(self.folder / _STATE_FILE, content)
+        atomic_write(self.folder / _STATE_FILE, _content(training, state))
+
+    def seconds_to_save(self, training: Training, state: State) -> float:
+        """Write what `save` writes to a temporary file; return how long that took.
+
+        Parameters
+        ----------
+        training : Training
+            As for `save`, with the optimizer's state after a step.
+        state : State
+            As for `save`.
+
+        Returns
+        -------
+        float
+            Wall time.
+
+        Raises
+        ------
+        OSError
+            The folder cannot be written.
+        """
+        began = time.perf_counter()
+        with TemporaryFile(dir=self.folder) as file:  # of which a killed process leaves nothing
+            file.write(_content(training, state))
+            file.flush()
+            os.fsync(file.fileno())
+        return time.perf_counter() - began
 
     def load(self, training: Training) -> State:
         """Restore a training to the state of the unfinished run.
@@ -210,6 +237,7 @@ class Checkpoint:
                 training.choice.offer(training.scores())
             training.network.load_tuned(_part(tensors, "tuned"))
             training.fabric.strategy.precision.load_state_dict(facts["scaler"])
+            training.plan(facts.get("epochs", training.settings.epochs))
             return State(facts["start"], best, facts["history"], facts["best_epoch"])
         except Exception as error:  # damaged bytes make the readers raise whatever they meet
             if is_out_of_memory(error):
@@ -232,6 +260,30 @@ class Checkpoint:
         """Remove the files of a run that ended before its first epoch was complete."""
         if (self.folder / _PLAN_FILE).is_file() and not self.exists:
             self.remove()
+
+
+def _content(training: Training, state: State) -> bytes:
+    """Return everything that the next epoch needs as a file of tensors."""
+    optimizer = training.optimizer.state_dict()["state"]
+    parts = {f"optimizer.{place}": values for place, values in optimizer.items()}
+    parts |= {"tuned": training.weights(), "best": state.best}
+    chosen = training.choice.state().items()
+    parts["choice"] = {name: torch.from_numpy(array) for name, array in chosen}
+    tensors = {
+        f"{part}.{name}": each.detach().cpu().contiguous()
+        for part, values in parts.items()
+        for name, each in values.items()
+        if isinstance(each, torch.Tensor)
+    }
+    facts = {"history": state.history, "start": state.start, "best_epoch": state.best_epoch}
+    facts["epochs"] = training.settings.epochs  # as planned
+    facts["scaler"] = training.fabric.strategy.precision.state_dict()
+    return save(tensors, metadata={_FACTS: json.dumps(facts)})
+
+
+def _shown(name: str, value: Json) -> str:
+    """Return a setting as it is given; None is the absence of a limit."""
+    return f"no `{name}`" if value is None else f"`{name}={value}`"
 
 
 def _part(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

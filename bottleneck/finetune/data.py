@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import ClassVar
 
 import joblib
 import numpy as np
@@ -51,6 +52,7 @@ class ImageActivations:
     policy: Policy
     lower: FrozenBase | None
     device: torch.device
+    bytes_to_hold: ClassVar[int] = 0
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
         """Yield each batch of indices with its activations.
@@ -124,8 +126,14 @@ class CachedActivations:
     def __post_init__(self) -> None:
         self._held: dict[int, np.ndarray] = {}
         first = self._rows(min(self.banks), np.arange(1))
-        whole = first.nbytes * len(self.items) * len(self.banks)
-        self._fits = whole <= free_memory() // _SHARE_OF_MEMORY
+        self._bytes = first.nbytes * len(self.items) * len(self.banks)
+        self._fits = self._bytes <= free_memory() // _SHARE_OF_MEMORY
+
+    @property
+    def bytes_to_hold(self) -> int:
+        """Bytes of activations that later epochs will read and keep."""
+        held = sum(each.nbytes for each in self._held.values())
+        return self._bytes - held if self._fits else 0
 
     def batches(self, batches: Sequence[np.ndarray], view: int) -> Batches:
         """Yield batches as `ImageActivations` does, while a thread reads the next ones.

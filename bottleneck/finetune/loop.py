@@ -1,8 +1,8 @@
 """The steps of fine-tuning: batches in pieces over devices, validation, and learning rates."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import cos, inf, pi
 from operator import lt
@@ -99,11 +99,15 @@ class Training:
             "seconds": round(time.monotonic() - self._began, 3),
         }
 
-    def scores(self) -> np.ndarray:
-        """Return the scores of the validation images, float32 of shape (n, k)."""
+    def plan(self, epochs: int) -> None:
+        """Train for this number of epochs, at most, with a schedule of that length."""
+        self.settings = replace(self.settings, epochs=epochs)
+
+    def scores(self, first: int | None = None) -> np.ndarray:
+        """Return the scores of the first validation images, or of all, float32 of shape (n, k)."""
         fabric, settings, targets = self.fabric, self.settings, self.targets
         at_once = max(1, settings.batch_size // (settings.accumulate * fabric.world_size))
-        own = np.arange(len(targets))[fabric.global_rank :: fabric.world_size]
+        own = np.arange(len(targets))[:first][fabric.global_rank :: fabric.world_size]
         pieces = np.array_split(own, -(-len(own) // at_once)) if len(own) else []
         seen = torch.zeros(len(targets), len(targets.classes), device=fabric.device)
         self.network.eval()
@@ -132,6 +136,29 @@ class Training:
 
     def step_through(self, epoch: int) -> dict[str, float]:
         """As `Learner.step_through`."""
+        *_, (loss, right) = self.steps(epoch)
+        total = len(self.train.items)
+        return {"loss": loss / total, "accuracy": right / total}
+
+    def steps(self, epoch: int) -> Iterator[list[float]]:
+        """Make the steps of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch, from 1 on.
+
+        Yields
+        ------
+        list of float
+            After each step, the sum of losses and the number of correct images so far, as of the
+            last check.
+
+        Raises
+        ------
+        DivergedError
+            A loss is not finite.
+        """
         settings, total = self.settings, len(self.train.items)
         self._began = time.monotonic()
         # Each epoch has its own seeds, so that resuming needs no other random state.
@@ -153,10 +180,10 @@ class Training:
                 group["lr"] = group["initial_lr"] * factor
             self._step(ready, len(pieces[place]), len(batch), sums)
             if place % _STEPS_BETWEEN_CHECKS == 0 or place == len(batches) - 1:
-                loss, right = self._checked(sums)
+                checked = self._checked(sums)
             done += len(batch)
+            yield checked
         self._report(done)
-        return {"loss": loss / total, "accuracy": right / total}
 
     def _pieces(self, batch: np.ndarray) -> list[np.ndarray]:
         """Return a device's share of a batch in pieces, of at least one image, as all must step."""

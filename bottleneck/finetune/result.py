@@ -16,8 +16,10 @@ from bottleneck.features import SPLITS
 from bottleneck.finetune.loop import Training
 from bottleneck.finetune.refit import seen_by
 from bottleneck.finetune.start import Start, default_images
+from bottleneck.finetune.trial import EpochForecast
 from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
+from bottleneck.heads.curves import read_curves
 from bottleneck.heads.names import is_of_head
 from bottleneck.heads.training import State
 from bottleneck.images import same_images
@@ -39,6 +41,7 @@ def write_result(
     state: State,
     *,
     cache: Cache,
+    forecast: EpochForecast | None = None,
 ) -> None:
     """Write a fine-tuned model and its head.
 
@@ -54,6 +57,8 @@ def write_result(
         The final state.
     cache : Cache
         The cache of the features that the given head was fitted on.
+    forecast : EpochForecast, optional
+        What a trial had foretold.
 
     Raises
     ------
@@ -62,7 +67,7 @@ def write_result(
     """
     source, settings = start.source, start.settings
     model = find_model(source.model)
-    fitted = _fitted(start, training, state)
+    fitted = _fitted(start, training, state, forecast)
     facts = ModelFacts(
         layer=source.layer_name,
         settings=settings.as_dict(),
@@ -97,15 +102,17 @@ def write_result(
         ) from error
 
 
-def _fitted(start: Start, training: Training, state: State) -> Head:
+def _fitted(start: Start, training: Training, state: State, forecast: EpochForecast | None) -> Head:
     """Return the trained head, with a new temperature if that calibrates it better."""
     head, model = start.head, cast("Any", start.head.model)
+    diverged, images = bool(state.diverged), len(training.val.items)
+    reading = read_curves(state.history, images, start=state.start["val_loss"], diverged=diverged)
     temperature, scores = training.choice.calibrated(fit=state.best_epoch > 0)
     arrays = (each.detach().cpu().numpy().copy() for each in training.network.head.parameters())
     return replace(
         head,
         model=replace(model, **dict(zip(model.arrays, arrays, strict=True))),
-        hyperparameters=training.settings.as_dict(),
+        hyperparameters=start.settings.as_dict(),
         temperature=temperature,
         scores={
             "held_out": "validation images",
@@ -113,7 +120,10 @@ def _fitted(start: Start, training: Training, state: State) -> Head:
             "start_head": _start_head(start),
             **{f"start_{name}": value for name, value in state.start.items()},
             "best_epoch": state.best_epoch,
-            "diverged": len(state.history) + 1 if state.diverged else None,
+            "diverged": len(state.history) + 1 if diverged else None,
+            "planned_epochs": training.settings.epochs,
+            "forecast": forecast and forecast.as_dict(),
+            "reading": reading,
             "history": state.history,
         },
     )

@@ -37,6 +37,7 @@ from bottleneck.finetune.loop import Training
 from bottleneck.finetune.network import TunedNetwork
 from bottleneck.finetune.result import write_result
 from bottleneck.finetune.start import Start, default_images, is_first_process, open_start
+from bottleneck.finetune.trial import EpochForecast, forecast_epochs
 from bottleneck.heads import Head, find_head
 from bottleneck.heads.training import run_epochs
 from bottleneck.images import ImageSet, RejectedImage
@@ -95,6 +96,7 @@ def finetune_head(
     resume: bool = False,
     progress: Progress | None = None,
     watch: Callable[[Mapping[str, float]], None] | None = None,
+    announce: Callable[[EpochForecast], None] | None = None,
     **options: Any,
 ) -> Finetuned:
     """Train the top of a head's base, or all of it, starting from the head; write a model folder.
@@ -129,10 +131,14 @@ def finetune_head(
     resume : bool
         Continue from the last checkpoint of an interrupted run in `folder`.
     progress : callable, optional
-        Called with ``"check"``, ``"extract"`` or ``"finetune"``, the number of images done and
-        their total.
+        Called with ``"check"``, ``"extract"``, ``"trial"`` or ``"finetune"``, the number of images
+        done and their total.
     watch : callable, optional
         Called after each epoch with its entry in the history of `State`.
+    announce : callable, optional
+        Called before the first epoch with the time and memory that the epochs will take, see
+        `bottleneck.finetune.trial.forecast_epochs`. Without it and without `minutes`, there is no
+        trial.
     **options
         Fields of `FinetuneSettings`, such as ``unfreeze="layer4", epochs=5``, in place of
         `settings`.
@@ -148,7 +154,8 @@ def finetune_head(
     UnknownNameError
         The head does not exist.
     UsageError
-        The head, layer, images or settings do not fit together, or the folder has other content.
+        The head, layer, images or settings do not fit together, the folder has other content, or
+        not even one epoch fits into `minutes`.
     DataError
         The images are not sufficient, the head cannot be fitted again, or the folder cannot be
         written.
@@ -178,15 +185,20 @@ def finetune_head(
         stack.enter_context(freed_memory_kept())
         training = _training(fabric, start, progress)
         state = checkpoint.load(training) if resume else training.started()
+        forecast = None
+        if fabric.broadcast(announce is not None or settings.minutes is not None):
+            forecast = forecast_epochs(training, state, checkpoint)
+            if fabric.is_global_zero and announce:
+                announce(forecast)
         callbacks = [training.note]
         if fabric.is_global_zero:
             callbacks.append(partial(checkpoint.save, training))
         if fabric.is_global_zero and watch:
             callbacks.append(lambda state: watch(state.history[-1]))
-        state = run_epochs(training, state, settings, callbacks)
+        state = run_epochs(training, state, training.settings, callbacks)
         training.network.load_tuned(state.best)
     if fabric.is_global_zero:
-        write_result(checkpoint.result, start, training, state, cache=cache)
+        write_result(checkpoint.result, start, training, state, cache=cache, forecast=forecast)
         checkpoint.remove()
     fabric.barrier()
     return Finetuned(

@@ -9,6 +9,7 @@ import numpy as np
 from bottleneck.arguments import checked, made
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.heads.choosing import Choice, deal_groups
+from bottleneck.heads.curves import read_curves
 from bottleneck.heads.head import Head
 from bottleneck.heads.prepare import (
     make_problem,
@@ -17,7 +18,7 @@ from bottleneck.heads.prepare import (
     validation_rows,
     with_validation,
 )
-from bottleneck.heads.problem import Fold, Problem, Progress, Rows
+from bottleneck.heads.problem import Fold, Problem, Progress, Rows, Watch
 from bottleneck.heads.recipes import MLP, Recipe
 from bottleneck.heads.scoring import fit_temperature, link_of, score_metrics
 from bottleneck.labels import Targets
@@ -40,6 +41,7 @@ def fit_head(
     *,
     rows: np.ndarray | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     **options: Any,
 ) -> Head:
     """Fit a classifier on the training images and choose its hyperparameter on held-out images.
@@ -65,6 +67,8 @@ def fit_head(
         record the digests of the splits.
     progress : callable, optional
         Called with ``"mlp"``, the number of epochs done and the maximum.
+    watch : callable, optional
+        Called after each epoch of ``mlp`` with its entry in the head's history.
     **options
         The other fields of `bottleneck.settings.FitSettings`.
 
@@ -91,7 +95,8 @@ def fit_head(
     source = features.provenance
     if rows is not None and (features.splits[rows] != "train").any():
         source = features.selection  # which does not say on which images
-    head = _fitted(problem, recipe, value, validation=validation, source=source, progress=progress)
+    shown = progress, watch
+    head = _fitted(problem, recipe, value, validation=validation, source=source, shown=shown)
     used = features.digests[features.splits == "train" if rows is None else rows]
     return replace(head, seen=frozenset([*used.tolist(), *held.digests.tolist()]))
 
@@ -109,6 +114,7 @@ def fit_rows(
     multilabel: bool = False,
     source: "FeatureSource | None" = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
     **options: Any,
 ) -> Head:
     """Fit a classifier on arrays, as `fit_head` does on features.
@@ -136,7 +142,7 @@ def fit_rows(
         Whether rows may have several classes even if no label contains a semicolon.
     source : FeatureSource, optional
         Recorded in the head, see `Head`.
-    progress : callable, optional
+    progress, watch : callable, optional
         As for `fit_head`.
     **options
         The other fields of `bottleneck.settings.FitSettings`.
@@ -162,7 +168,8 @@ def fit_rows(
         multilabel=multilabel,
     )
     held = None if validation is None else (*validation, np.arange(len(validation[1])))
-    return _fitted(problem, recipe, value, validation=held, source=source, progress=progress)
+    shown = progress, watch
+    return _fitted(problem, recipe, value, validation=held, source=source, shown=shown)
 
 
 def _asked(
@@ -193,7 +200,7 @@ def _fitted(
     *,
     validation: tuple[Rows, np.ndarray, np.ndarray] | None,
     source: "FeatureSource | None",
-    progress: Progress | None,
+    shown: tuple[Progress | None, Watch | None],
 ) -> Head:
     """Choose the hyperparameter on held-out rows, if there are any, and fit."""
     with threads_for(problem.X.size):
@@ -206,7 +213,7 @@ def _fitted(
         temperature, scores = 1.0, dict[str, Any]()
         if isinstance(recipe, MLP):
             held_out = held_out if validation else f"one of {held_out}"
-            fitted = recipe.fit_on(trained, folds[0], progress)
+            fitted = recipe.fit_on(trained, folds[0], *shown)
             if choice := fitted.choice:
                 temperature, scores = choice.calibrated()
                 scores["candidates"] = [choice.metrics(choice.best)]
@@ -217,7 +224,10 @@ def _fitted(
                 value, temperature, scores = _choose(recipe, trained, folds, grid)
             fitted = recipe.fit(problem, value)
     known = {"held_out": held_out} | scores if scores else {}
-    history = {"history": list(fitted.history)} if fitted.history else {}
+    history: dict[str, Any] = {}
+    if fitted.history:
+        reading = read_curves(fitted.history, int(folds[0].held.sum()))
+        history = {"reading": reading, "history": list(fitted.history)}
     chosen = {recipe.parameter: value} if recipe.parameter else {}
     others = {name: getattr(problem, name) for name in ("balanced", "standardize", "seed")}
     changed = {name: each for name, each in others.items() if each != getattr(FitSettings, name)}

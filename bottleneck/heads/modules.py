@@ -11,7 +11,7 @@ from bottleneck.errors import DataError
 from bottleneck.heads import training
 from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.models import Fitted, Model, Neighbours, Perceptron
-from bottleneck.heads.problem import Problem, Progress
+from bottleneck.heads.problem import Problem, Progress, Watch
 from bottleneck.heads.scoring import link_of, score_metrics
 from bottleneck.settings import MLPSettings
 
@@ -72,7 +72,11 @@ class _NearestRows(nn.Module):
 
 
 def train(
-    settings: MLPSettings, problem: Problem, held: Problem, progress: Progress | None = None
+    settings: MLPSettings,
+    problem: Problem,
+    held: Problem,
+    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Train a network on standardised features and return its best epoch.
 
@@ -86,6 +90,8 @@ def train(
         The held-out rows, whose log loss decides the best epoch and early stopping.
     progress : callable, optional
         Called with ``"mlp"``, the number of epochs done and the maximum.
+    watch : callable, optional
+        Called after each epoch with its metrics.
 
     Returns
     -------
@@ -101,6 +107,8 @@ def train(
     def report(state: training.State) -> None:
         if progress:
             progress("mlp", len(state.history), settings.epochs)
+        if watch:
+            watch(state.history[-1])
 
     device = torch.device(problem.device)
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
@@ -110,8 +118,9 @@ def train(
         state = training.run_epochs(learner, start, settings, [report], better=le)
     if state.diverged:
         raise DataError(
-            f"the training diverged: {state.diverged}, expected finite numbers; use a learning "
-            f"rate below {settings.learning_rate:g}"
+            f"the training diverged in epoch {len(state.history) + 1}: {state.diverged}, expected "
+            f"finite numbers; give a lower `learning_rate`, such as "
+            f"`learning_rate={settings.learning_rate / 10:g}`"
         )
     return Fitted(state.best, history=state.history, choice=learner.choice)
 

@@ -13,11 +13,13 @@ from bottleneck.solvers import Reduction, column_moments, reduce_rows
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
 
-__all__ = ["Fold", "Problem", "Progress", "Rows", "lacking_classes", "row_weights"]
+__all__ = ["Fold", "Problem", "Progress", "Rows", "Watch", "lacking_classes", "row_weights"]
 
 Rows: TypeAlias = "np.ndarray | StreamedRows"
 """Features in memory, or streamed if they do not fit into it."""
 Progress = Callable[[str, int, int], None]
+Watch = Callable[[Mapping[str, float]], None]
+"""Takes the metrics of an epoch."""
 _MOST = 100
 """Number of classes that an error names."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from bottleneck.errors import UsageError, counted
 from bottleneck.heads.models import Affine, Fitted, Neighbours
-from bottleneck.heads.problem import Fold, Problem, Progress
+from bottleneck.heads.problem import Fold, Problem, Progress, Watch
 from bottleneck.settings import MLPSettings
 from bottleneck.solvers import Reduction, threads_for
 from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit_ridge, solutions_of
@@ -292,7 +292,13 @@ class MLP(Recipe, MLPSettings):
         """As `Recipe.fit`; a fifth of these rows is held out for early stopping."""
         return self.fit_on(problem, problem.folds(_STOPPING_FOLDS, fewer=True)[0])
 
-    def fit_on(self, problem: Problem, fold: Fold, progress: Progress | None = None) -> Fitted:
+    def fit_on(
+        self,
+        problem: Problem,
+        fold: Fold,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> Fitted:
         """Train on one part of the rows, with early stopping on the held-out part.
 
         Parameters
@@ -303,6 +309,8 @@ class MLP(Recipe, MLPSettings):
             Rows to train on and rows held out.
         progress : callable, optional
             Called with ``"mlp"``, the number of epochs done and the maximum.
+        watch : callable, optional
+            Called after each epoch with its metrics.
 
         Returns
         -------
@@ -316,7 +324,7 @@ class MLP(Recipe, MLPSettings):
         from bottleneck.heads.modules import train
 
         with threads_for(problem.X.size):  # again, as PyTorch is loaded only now
-            return train(self, problem.take(fold.fit), problem.take(fold.held), progress)
+            return train(self, problem.take(fold.fit), problem.take(fold.held), progress, watch)
 
 
 RECIPES: Mapping[str, Recipe] = {

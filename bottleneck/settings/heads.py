@@ -1,6 +1,6 @@
 """Settings for fitting, comparing, advising on and fine-tuning heads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from math import inf
 from typing import Annotated, Any, Literal
@@ -174,6 +174,10 @@ class FinetuneSettings:
     patience: Annotated[
         values.Count, Doc("Stop after this many epochs with no lower validation loss.")
     ] = 10
+    minutes: Annotated[
+        values.Positive | None,
+        Doc("Plan only as many epochs as fit into these minutes, as a short trial tells."),
+    ] = None
     batch_size: Annotated[values.Count, Doc("Images in a step, over all devices.")] = 32
     accumulate: Annotated[
         values.Count, Doc("Pieces in which each step is computed; more pieces need less memory.")
@@ -274,21 +278,3 @@ class FinetuneSettings:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings in JSON types."""
         return {**asdict(self), "clip": None if self.clip == inf else self.clip}
-
-    def difference(self, others: Mapping[str, Any]) -> str:
-        """Return the name of a setting that differs from another `as_dict`; or ``""``.
-
-        Parameters
-        ----------
-        others : mapping of str to Any
-            The `as_dict` of another run.
-
-        Returns
-        -------
-        str
-        """
-        own = self.as_dict()
-        del own["recipe"]  # its values count, however they were given
-        if self.freeze_batch_norm:
-            del own["accumulate"]  # only statistics of batches depend on the pieces of a step
-        return next((name for name in own if own[name] != others.get(name)), "")
