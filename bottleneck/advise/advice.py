@@ -93,7 +93,8 @@ def advise_on(
 
     Heads are fitted on nested subsets of the training images and judged on held-out images: the
     ``val`` images if there are any, or those that a fine-tuned network was validated on; else folds
-    of the training images. Test images and augmented views are not used. `bottleneck.advise.verdict.decide` has the rules for the verdict.
+    of the training images. Test images and augmented views are not used.
+    `bottleneck.advise.verdict.decide` has the rules for the verdict.
 
     Parameters
     ----------

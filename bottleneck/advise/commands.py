@@ -14,6 +14,7 @@ from bottleneck.advise.verdict import (
     MORE_DATA,
     POOLING,
     UNDECIDED,
+    Verdict,
     borne_out,
 )
 from bottleneck.cache import Cache
@@ -102,7 +103,12 @@ def next_step(
         that is known.
     """
     images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
-    step = _step(advice, layers, images, cache, Path(heads))
+    step = (
+        _cached_gain(advice)
+        or _further_images(advice.verdict, layers, images, cache)
+        or _fine_tuning(advice, layers, images, cache, Path(heads))
+        or _judged_head(advice, images, Path(heads))
+    )
     where = cache_option(cache)
     if step.command[0] != "extract" and Path(heads) != Path("heads"):
         where += ["--heads", str(heads)]
@@ -124,9 +130,8 @@ def cache_option(cache: Cache) -> list[str]:
     return [] if cache.root == Path("cache") else ["--cache", str(cache.root)]
 
 
-def _step(
-    advice: Advice, layers: Sequence[FeatureSource], images: ImageSet, cache: Cache, heads: Path
-) -> Step:
+def _cached_gain(advice: Advice) -> Step | None:
+    """Return the fit of another layer or head, if the verdict says that it gains."""
     verdict, evidence = advice.verdict, advice.evidence
     if verdict.kind in {EARLIER_LAYER, POOLING}:
         layer = next(each for each in evidence.layers if each.difference == verdict.gain)
@@ -134,28 +139,45 @@ def _step(
     if verdict.kind == HEAD:
         better = next(each for each in evidence.heads if each.difference == verdict.gain)
         return _fit_head(advice, better.clf)
+    return None
+
+
+def _further_images(
+    verdict: Verdict, layers: Sequence[FeatureSource], images: ImageSet, cache: Cache
+) -> Step | None:
+    """Return the extraction of further images, if the verdict needs them."""
     undecided = verdict.kind == UNDECIDED and any(each.state == "open" for each in verdict.options)
-    if verdict.kind == MORE_DATA or undecided:
-        if command := _extract(layers, images):
-            return _extraction(command, cache, images, "as many images again")
+    command = _extract(layers, images) if verdict.kind == MORE_DATA or undecided else None
+    return _extraction(command, cache, images, "as many images again") if command else None
+
+
+def _fine_tuning(
+    advice: Advice, layers: Sequence[FeatureSource], images: ImageSet, cache: Cache, heads: Path
+) -> Step | None:
+    """Return the fine-tuning that the verdict names; after one that gained, its extraction."""
     head = _head_on(advice, heads)
-    if not head:
-        return _fit_head(advice, advice.clf)
-    if verdict.layer:
-        tuned = fine_tuned(heads, advice.source)
-        if not any(each.unfreeze == verdict.layer or each.interval[0] > 0 for each in tuned):
-            return _finetuning(advice, head, images)
-        best = max(tuned, key=lambda each: each.gain)
-        head = Path(best.model).name if best.gain > 0 else head
+    if not head or not advice.verdict.layer:
+        return None
+    tuned = fine_tuned(heads, advice.source)
+    best = max(tuned, key=lambda each: each.interval[0], default=None)
+    if best and best.interval[0] > 0:
         command = _extract(layers, images, best.model)
-        if best.interval[0] > 0 and command:
-            return _extraction(command, cache, images, "all images")
-    splits = {item.split for item in images.items}
-    errors = ["--errors", "errors.csv"] if verdict.kind == CEILING else []
-    for split in ("test", "val"):
-        if split in splits:
-            return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
-    return _fit_head(advice, advice.clf)
+        return _extraction(command, cache, images, "all images") if command else None
+    tried = any(each.unfreeze == advice.verdict.layer for each in tuned)
+    return None if tried else _training(advice, head, images)
+
+
+def _judged_head(advice: Advice, images: ImageSet, heads: Path) -> Step:
+    """Return the evaluation of the head, or of a better fine-tuned one; if none, its fit."""
+    head, splits = _head_on(advice, heads), {item.split for item in images.items}
+    split = next((each for each in ("test", "val") if each in splits), None)
+    if not head or not split:
+        return _fit_head(advice, advice.clf)
+    tuned = [each for each in fine_tuned(heads, advice.source) if each.gain > 0]
+    if tuned:
+        head = Path(max(tuned, key=lambda each: each.gain).model).name
+    errors = ["--errors", "errors.csv"] if advice.verdict.kind == CEILING else []
+    return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
 
 
 def _fit_head(advice: Advice, clf: str, layer: str | None = None, pool: str | None = None) -> Step:
@@ -167,7 +189,7 @@ def _fit_head(advice: Advice, clf: str, layer: str | None = None, pool: str | No
     return _timed(command, seconds, f"from a fit of {clf} on the images of the learning curve")
 
 
-def _finetuning(advice: Advice, head: str, images: ImageSet) -> Step:
+def _training(advice: Advice, head: str, images: ImageSet) -> Step:
     """Return the fine-tuning that the verdict names, and its time by the trial."""
     layer, trial = str(advice.verdict.layer), advice.trial
     count, val = (sum(i.split == each for i in images.items) for each in ("train", "val"))

@@ -153,7 +153,7 @@ def _tried(source: FeatureSource, unfreeze: str, items: Sequence[ImageItem]) -> 
         frozen, activations = timed(lambda: base(images)[layer])
     inputs = activations.clone()  # what inference mode has made cannot take part in training
     upper = upper_part(network, split, weights.load() | network.constants)
-    upper.to(device, memory_format=torch.channels_last)
+    upper.to(device).to(memory_format=torch.channels_last)
 
     def step() -> torch.Tensor:
         upper.forward(inputs).float().mean().backward()
@@ -161,7 +161,8 @@ def _tried(source: FeatureSource, unfreeze: str, items: Sequence[ImageItem]) -> 
 
     def passed() -> torch.Tensor:
         with torch.no_grad():
-            return upper.forward(inputs).float()
+            found: torch.Tensor = upper.forward(inputs)
+            return found
 
     return {
         "frozen": reading / joblib.cpu_count() + frozen,

@@ -6,13 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.output import progress_shown
+from bottleneck.cli.output import print_table, progress_shown
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
 from bottleneck.errors import counted
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
+    from bottleneck.experiments import FineTuned
     from bottleneck.features import Features
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
@@ -26,6 +27,7 @@ __all__ = [
     "note_rejected",
     "note_replaced",
     "note_unseen",
+    "print_fine_tuned",
 ]
 
 _MOST = 20
@@ -217,3 +219,26 @@ def draw_epochs(
     if picture and history:
         draw_history(history, kept, name, picture)
         note(f"epochs drawn to {picture}")
+
+
+def print_fine_tuned(tuned: "Sequence[FineTuned]") -> None:
+    """Print fine-tuned models beside the heads that they started from, if there are any.
+
+    Parameters
+    ----------
+    tuned : sequence of FineTuned
+        Their results.
+    """
+    rows = [
+        {
+            "model": each.model,
+            "from": each.unfreeze,
+            "images": each.images,
+            "head": each.before,
+            "fine-tuned": each.after,
+            "gain": f"{each.gain:+.3f} ({each.interval[0]:+.3f} to {each.interval[1]:+.3f})",
+        }
+        for each in tuned
+    ]
+    if rows:
+        print_table(rows, "fine-tuned: accuracy on the same validation images, and its gain (95%)")

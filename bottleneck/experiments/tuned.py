@@ -77,9 +77,7 @@ class FineTuned:
         changes = [float(each["after"] - each["before"]) for each in judged]
         gain, half = after - before, max(half_width(changes, 0), _RULE_OF_THREE / count)
         unfreeze, interval = str(record.settings["unfreeze"]), (gain - half, gain + half)
-        return cls(
-            model, record.started_from, unfreeze, count, before, after, gain, interval
-        )
+        return cls(model, record.started_from, unfreeze, count, before, after, gain, interval)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result in JSON types."""

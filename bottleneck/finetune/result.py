@@ -107,7 +107,7 @@ def _judged(training: Training) -> list[Judged]:
 
     def right(scores: np.ndarray) -> list[bool]:
         given = decide(scores, multilabel=targets.multilabel)
-        return np.asarray((given == targets.indicators).all(axis=1)).tolist()
+        return list(map(bool, (given == targets.indicators).all(axis=1)))
 
     scored = zip(training.val.items, right(choice.first), right(choice.unselected()), strict=True)
     return [Judged(image=item.digest, before=one, after=two) for item, one, two in scored]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from bottleneck.advise import layer_to_train
 from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases import find_devices, find_model
@@ -40,6 +41,7 @@ from bottleneck.finetune.start import Start, default_images, is_first_process, o
 from bottleneck.heads import Head, find_head
 from bottleneck.heads.training import run_epochs
 from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.records import known_source
 from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune_head"]
@@ -118,7 +120,8 @@ def finetune_head(
     folder : str or Path
         Folder of the result; a head in it is replaced.
     settings : FinetuneSettings, optional
-        Hyperparameters.
+        Hyperparameters; without `unfreeze`, training begins at the layer that the last verdict on
+        the head's features names, see `bottleneck.advise.layer_to_train`.
     weights : str, optional
         Name or path of the base's weights, if they have moved.
     device : str
@@ -148,7 +151,8 @@ def finetune_head(
     UnknownNameError
         The head does not exist.
     UsageError
-        The head, layer, images or settings do not fit together, or the folder has other content.
+        The head, layer, images or settings do not fit together, no verdict names a layer to train,
+        or the folder has other content.
     DataError
         The images are not sufficient, the head cannot be fitted again, or the folder cannot be
         written.
@@ -162,6 +166,9 @@ def finetune_head(
             f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
         )
     settings, cache = made(FinetuneSettings, settings, options), Cache(cache)
+    if settings.unfreeze is None:
+        layer = layer_to_train(cache, known_source(head.source))
+        settings = replace(settings, unfreeze=layer)
     images = default_images(head, cache) if images is None else images
     if not isinstance(images, ImageSet):
         images = ImageSet.open(images, seed=settings.seed)

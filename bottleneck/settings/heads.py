@@ -232,10 +232,10 @@ class FinetuneSettings:
     """
 
     unfreeze: Annotated[
-        str,
-        Doc("First layer to train, by alias or module; 'bottleneck layers MODEL' lists them."),
+        str | None,
+        Doc("First layer to train, by alias or module; by default the one that 'advise' named."),
         Option(metavar="LAYER|all"),
-    ]
+    ] = None
     epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
     patience: Annotated[
         values.Count, Doc("Stop after this many epochs with no lower validation loss.")
