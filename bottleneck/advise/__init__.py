@@ -6,7 +6,7 @@ from bottleneck.advise.curve import Estimate, LearningCurve
 from bottleneck.advise.evidence import Evidence
 from bottleneck.advise.kept import keep_advice, last_advice, layer_to_train, read_advice
 from bottleneck.advise.power_law import PowerLaw, fit_power_law
-from bottleneck.advise.verdict import Verdict, decide
+from bottleneck.advise.verdict import Verdict, borne_out, decide
 
 __all__ = [
     "Advice",
@@ -17,6 +17,7 @@ __all__ = [
     "Step",
     "Verdict",
     "advise_on",
+    "borne_out",
     "decide",
     "fit_power_law",
     "keep_advice",

@@ -24,6 +24,7 @@ from bottleneck.settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from bottleneck.evaluate import Evaluation, Misclassified
+    from bottleneck.experiments import FineTuned
     from bottleneck.features import Features
     from bottleneck.finetune import Finetuned
 
@@ -160,14 +161,28 @@ def finetune(
     (note_image_set if start.data else note_known)(images)
     with _training_shown(folder, settings.epochs, epochs.tensorboard) as shown:
         done = run(**shown)
-    described = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
-    show(described, lambda: _print_finetuned(done, settings))
+    described: dict[str, Any] = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
+    described["fine_tuned"] = done.gain and done.gain.as_dict()
+    show(described, lambda: _print_finetuned(done, settings, cache))
     notes.note_replaced(replaced)
     _note_end(done, settings.learning_rate, epochs.picture)
     return done
 
 
-def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -> None:
+def _print_gain(tuned: "FineTuned", cache: "bottleneck.Cache") -> None:
+    """Print the gain over the head at the start, and whether it bears out the last verdict."""
+    from bottleneck.advise import Estimate, borne_out, last_advice
+
+    images = counted(tuned.images, "validation image")
+    print(f"gain in accuracy: {tuned.shown_gain}, paired over {images}")
+    if advice := last_advice(cache, tuned.source):
+        gain = Estimate(tuned.gain, *tuned.interval)
+        print(borne_out(advice.verdict, advice.evidence, gain))
+
+
+def _print_finetuned(
+    done: "Finetuned", settings: bottleneck.FinetuneSettings, cache: "bottleneck.Cache"
+) -> None:
     """Print what was trained, the scores, and the folder of the result."""
     from bottleneck.records import known_source
 
@@ -186,6 +201,8 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
         for network, (accuracy, loss, own) in found.items()
     ]
     print_table(rows, f"best epoch: {best} of {len(scores['history'])}; on the validation images:")
+    if done.gain:
+        _print_gain(done.gain, cache)
     print(f"saved as {done.folder}, which is both a head and a model")
 
 

@@ -1,12 +1,13 @@
 """Notes that several commands print."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.output import print_table, progress_shown
+from bottleneck.cli.output import print_table, progress_shown, wanted
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
 from bottleneck.errors import counted
@@ -221,24 +222,28 @@ def draw_epochs(
         note(f"epochs drawn to {picture}")
 
 
-def print_fine_tuned(tuned: "Sequence[FineTuned]") -> None:
-    """Print fine-tuned models beside the heads that they started from, if there are any.
+def print_fine_tuned(tuned: "Sequence[FineTuned]", *, spreadsheet_safe: bool = False) -> None:
+    """Print fine-tuned models beside the heads that they started from.
 
     Parameters
     ----------
     tuned : sequence of FineTuned
         Their results.
+    spreadsheet_safe : bool
+        As for `bottleneck.cli.output.print_table`.
     """
-    rows = [
-        {
-            "model": each.model,
-            "from": each.unfreeze,
-            "images": each.images,
-            "head": each.before,
-            "fine-tuned": each.after,
-            "gain": f"{each.gain:+.3f} ({each.interval[0]:+.3f} to {each.interval[1]:+.3f})",
-        }
-        for each in tuned
-    ]
+    if wanted("json"):
+        print(json.dumps([each.as_dict() for each in tuned], indent=2))
+        return
+    names = ("model", "unfreeze", "images", "before", "after", "gain")
+    rows = [{name: getattr(each, name) for name in names} for each in tuned]
+    for row, each in zip(rows, tuned, strict=True):
+        if wanted("csv"):
+            row["low"], row["high"] = each.interval
+        else:
+            row["gain"] = each.shown_gain
     if rows:
-        print_table(rows, "fine-tuned: accuracy on the same validation images, and its gain (95%)")
+        title = "fine-tuned models: accuracy on the same validation images, before and after"
+        print_table(rows, title, spreadsheet_safe=spreadsheet_safe)
+    elif not wanted("csv"):
+        print("no fine-tuned models that recorded their result by image")

@@ -118,7 +118,8 @@ def _print_advice(advice: "Advice", tuned: "Sequence[tuple[FineTuned, str]]", st
         for each in evidence.heads
     ]
     print_table(heads, "other heads")
-    notes.print_fine_tuned([each for each, _ in tuned])
+    if tuned:
+        notes.print_fine_tuned([each for each, _ in tuned])
     print(f"verdict: {advice.verdict.sentence}")
     for each, told in tuned:
         print(f"{each.model}: {told}")

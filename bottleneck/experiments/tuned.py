@@ -76,8 +76,14 @@ class FineTuned:
         before, after = (sum(each[key] for each in judged) / count for key in ("before", "after"))
         changes = [float(each["after"] - each["before"]) for each in judged]
         gain, half = after - before, max(half_width(changes, 0), _RULE_OF_THREE / count)
-        unfreeze, interval = str(record.settings["unfreeze"]), (gain - half, gain + half)
+        unfreeze, interval = str(record.settings.get("unfreeze", "")), (gain - half, gain + half)
         return cls(model, record.started_from, unfreeze, count, before, after, gain, interval)
+
+    @property
+    def shown_gain(self) -> str:
+        """The gain with its interval, as text."""
+        low, high = self.interval
+        return f"{self.gain:+.3f} ({low:+.3f} to {high:+.3f})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result in JSON types."""

@@ -16,6 +16,7 @@ from bottleneck.advise import layer_to_train
 from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases import find_devices, find_model
+from bottleneck.bases.finetuned import read_finetuned
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, upper_part
 from bottleneck.bases.weights import load_weights
@@ -29,6 +30,7 @@ from bottleneck.errors import (
     first_line,
     is_out_of_memory,
 )
+from bottleneck.experiments import FineTuned
 from bottleneck.extract import Progress
 from bottleneck.extract.lanes import freed_memory_kept
 from bottleneck.features import vectors
@@ -76,6 +78,11 @@ class Finetuned:
     val: int
     trained: int
     rejected: tuple[RejectedImage, ...]
+
+    @property
+    def gain(self) -> FineTuned | None:
+        """The result beside that of the head at the start; None of a single validation image."""
+        return FineTuned.of(str(self.folder), read_finetuned(self.folder))
 
     @property
     def diverged(self) -> int | None:
