@@ -230,9 +230,11 @@ class Checkpoint:
             training.optimizer.load_state_dict(known)
             best = _part(tensors, "best")
             chosen = {name: each.numpy() for name, each in _part(tensors, "choice").items()}
+            if "first" not in chosen:  # of an older version; the network is still as at the start
+                training.choice.offer(training.scores())
             if chosen:
                 training.choice.restore(chosen)
-            else:  # of an older version, which noted only what was best
+            else:  # of a still older one, which noted only what was best
                 training.network.load_tuned(best)
                 training.choice.offer(training.scores())
             training.network.load_tuned(_part(tensors, "tuned"))

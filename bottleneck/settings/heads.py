@@ -163,10 +163,10 @@ class FinetuneSettings:
     """
 
     unfreeze: Annotated[
-        str,
-        Doc("First layer to train, by alias or module; 'bottleneck layers MODEL' lists them."),
+        str | None,
+        Doc("First layer to train, by alias or module; by default the one that 'advise' named."),
         Option(metavar="LAYER|all"),
-    ]
+    ] = None
     recipe: Annotated[
         Recipe, Doc("Set of defaults; other options override them, see docs/finetune.md.")
     ] = "default"
