@@ -33,6 +33,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "plateau": ("clipart",),
         "mixed": (),
     },
+    "recipes": {"recipes": ()},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }
 """Topic to its benchmarks, each with those of the options above that it takes."""

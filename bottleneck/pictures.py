@@ -121,8 +121,8 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
     """
     evidence = advice.evidence
     title = (
-        f"{advice.clf} on {advice.model}, {counted(evidence.images, 'training image')} of "
-        f"{advice.image_set}: {advice.verdict.kind}"
+        f"{advice.clf} on {advice.source.model}, {counted(evidence.images, 'training image')} of "
+        f"{advice.source.image_set}: {advice.verdict.kind}"
     )
     count = len(evidence.layers)
     with _drawn(file, title, max(11.0, 6.5 + 0.45 * count), 4.6) as figure:
@@ -288,7 +288,7 @@ def _draw_curve(axes: "Axes", advice: "Advice") -> None:
     axes.set_xticks([*sizes, *later], map(str, [*sizes, *later]), rotation=45)
     axes.minorticks_off()
     axes.set(xlabel="training images", ylabel="accuracy")
-    axes.set_title(f"learning curve of {advice.layer}", fontsize=10)
+    axes.set_title(f"learning curve of {advice.source.layer_name}", fontsize=10)
     axes.legend(fontsize=8)
 
 

@@ -19,10 +19,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bottleneck import Cache, advise_on, load_features, select_layers
-from bottleneck.advise import Estimate, PowerLaw, decide, fit_power_law, fitting, timing
+from bottleneck import (
+    Cache,
+    FinetuneSettings,
+    ImageSet,
+    advise_on,
+    load_features,
+    select_layers,
+)
+from bottleneck.advise import (
+    Estimate,
+    PowerLaw,
+    borne_out,
+    decide,
+    fit_power_law,
+    fitting,
+    next_step,
+    timing,
+)
 from bottleneck.advise.advice import grid_sizes
-from bottleneck.advise.commands import next_commands
 from bottleneck.advise.curve import Samples, forecast_gain
 from bottleneck.advise.evidence import Contrast, Depths, FineTuning
 from bottleneck.advise.scoring import make_bench, nested_subsets, score_sizes
@@ -337,7 +352,8 @@ def test_val_images_judge_and_test_images_do_not():
     changed = np.where(splits == "test", 1 - y, y)
     cache = cache_of({"early": other, "last": other}, changed, splits, folder="other")
     again = advise_on(cache, select_layers(cache, layers=["early", "last"]), repeats=3, clf="lda")
-    assert replace(again, commands=found.commands).as_dict() == found.as_dict()
+    same = {name: getattr(found, name) for name in ("time", "source", "fit_seconds")}
+    assert replace(again, **same).as_dict() == found.as_dict()
 
 
 def test_too_few_val_images_are_an_error():
@@ -658,7 +674,8 @@ def test_what_was_computed_is_kept(bottleneck):
         assert found.code == 0, found.err
         kept = "computed by an earlier call" in found.err
         assert kept == (not re.search(r"^advise: \d+ fits, about 0:00:", found.err, re.MULTILINE))
-        return json.loads(found.out), kept
+        measured = ("time", "fit_seconds", "minutes")
+        return {k: v for k, v in json.loads(found.out).items() if k not in measured}, kept
 
     assert "verdict: " in bottleneck(*asked).out
     first, kept = called()
@@ -716,28 +733,99 @@ def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
     base = ("--model", "efficientnet_lite0", "--weights", "random", "--image-size", 32)
     assert bottleneck("extract", "--data", "photos", *base, *chosen, "--pool", "avg").code == 0
     gains = [Estimate(each, 0.0, 1.0) for each in (0.1, 0.2)]
-    depths = Depths(select_layers("cache"))
-    scores = [SimpleNamespace(difference=gain) for gain in (gains[0], None)]
-    evidence = SimpleNamespace(
-        layers=scores,
-        heads=[SimpleNamespace(clf="lda", difference=gains[1])],
-        tuning=depths.fine_tuning(depths.last, 1280, 2),
+    depths, cache = Depths(select_layers("cache")), Cache("cache")
+    scores = [
+        SimpleNamespace(layer=each.layer_name, pool=each.pool, difference=gain)
+        for each, gain in zip(depths.layers, (gains[0], None), strict=True)
+    ]
+    tuning = depths.fine_tuning(depths.last, 1280, 2)
+    advice = SimpleNamespace(
+        source=depths.last,
+        clf="softmax",
+        fit_seconds={"softmax": 90.0},
+        trial={},
+        evidence=SimpleNamespace(
+            layers=scores, heads=[SimpleNamespace(clf="lda", difference=gains[1])]
+        ),
+        verdict=SimpleNamespace(
+            kind=kind,
+            gain=gains[kind == HEAD],
+            layer=tuning.layer if kind == PLATEAUED else None,
+            options=[SimpleNamespace(state="open")],
+        ),
     )
-    verdict = SimpleNamespace(
-        kind=kind,
-        gain=gains[kind == HEAD],
-        layer=evidence.tuning.layer if kind == PLATEAUED else None,
-        options=[SimpleNamespace(state="open")],
-    )
-    commands = next_commands(verdict, evidence, "softmax", depths=depths, cache=Cache("cache"))
-    assert [command[1] for command in commands] == ran
-    for command in commands:
+    for name in ran:
+        step = next_step(advice, depths.layers, cache, "heads")
+        command = step.command
+        assert command[1] == name
         assert shlex.split(shlex.join(command)) == command
-        quickly = ["--epochs", "1"] if command[1] == "finetune" else []
+        quickly = ["--epochs", "1"] if name == "finetune" else []
         found = bottleneck(*command[1:], *quickly)
         assert found.code == 0, found.err
-        if command[1] == "extract":
+        if name == "extract":
             assert " 0 computed, 24 found in the cache" in found.out
+            assert step.minutes > 0
+        if name == "fit-head" and kind == PLATEAUED:
+            assert (step.minutes, step.estimate[:17]) == (1.5, "from a fit of sof")
+
+
+def test_the_time_of_fine_tuning_is_estimated_from_a_trial(faces_cache, faces):
+    """The time of a longer training from the cache, and from images; none without the images."""
+    (source,) = select_layers(faces_cache)
+    items = ImageSet.read_csv(faces_cache.set_file(source.image_set)).items
+    trial = timing.try_training(source, "blocks.6", items)
+    assert trial["images"] == 8
+    assert trial["bytes"] == 2 * 192 * 7 * 7
+    assert trial["trained"] > trial["passed"] > 0
+    assert trial["frozen"] > 0
+    gone = [replace(item, path="nowhere.png") for item in items[:8]]
+    assert timing.try_training(source, "blocks.6", gone) == {}
+    assert timing.try_training(replace(source, model="made"), "blocks.6", items) == {}
+
+
+def test_the_estimate_counts_epochs_and_images(faces_cache, monkeypatch):
+    """200 images, of which a fifth is held out; activations that take much space are not cached."""
+    (source,) = select_layers(faces_cache)
+    trial = {"frozen": 1.0, "trained": 3.0, "passed": 2.0, "bytes": 100.0, "images": 8.0}
+    verdict = SimpleNamespace(kind=PLATEAUED, gain=None, layer="blocks.6", options=[])
+    advice = SimpleNamespace(source=source, clf="softmax", trial=trial, verdict=verdict)
+    monkeypatch.setattr("bottleneck.advise.commands._head_on", lambda *_: "mine")
+
+    def step(**changes):
+        advice.trial = {**trial, **changes}
+        return next_step(advice, [source], faces_cache, "heads")
+
+    images = ImageSet.read_csv(faces_cache.set_file(source.image_set)).items
+    train = sum(item.split == "train" for item in images)
+    val = round(0.2 * train)
+    epochs = FinetuneSettings("blocks.6").epochs
+    cached, every = step(), step(bytes=1e10)
+    once, epoch = train, 3 * (train - val) + 2 * val
+    assert cached.minutes == pytest.approx((once + epochs * epoch) / 60)
+    assert every.minutes == pytest.approx(epochs * (once + epoch) / 60)
+    named = ["--head", "mine", "--unfreeze", "blocks.6", "--val-share", "0.2"]
+    assert cached.command[2:] == [*named, "--from-cache", "--cache", str(faces_cache.root)]
+    assert "--from-cache" not in every.command
+    assert step(bytes=0.0).command == every.command
+    advice.trial = {}
+    assert next_step(advice, [source], faces_cache, "heads").minutes is None
+
+
+def test_whether_a_verdict_is_borne_out(evidence):
+    """By the rules for gains: with an error of 0.1, a gain of 0.01 is useful."""
+    evidence = replace(evidence, accuracy=Estimate(0.9, 0.89, 0.91))
+
+    def told(kind, *gain):
+        return borne_out(SimpleNamespace(kind=kind), evidence, Estimate(*gain))
+
+    gained, none, unclear = (0.03, 0.01, 0.05), (0.0, -0.01, 0.01), (0.02, -0.01, 0.05)
+    assert told(PLATEAUED, *gained) == "the verdict 'plateaued' is borne out"
+    assert told(PLATEAUED, *none) == "the verdict 'plateaued' is not borne out"
+    assert told(PLATEAUED, *unclear).startswith("these images are too few to show whether the ver")
+    for kind in (CEILING, NOTHING_LEFT):
+        assert told(kind, *none) == f"the verdict {kind!r} is borne out"
+        assert told(kind, *gained) == f"the verdict {kind!r} is not borne out"
+    assert told(MORE_DATA, *gained) == f"the verdict {MORE_DATA!r} says nothing about fine-tuning"
 
 
 class Told(Exception):  # noqa: N818 - ends a call that has said what it costs

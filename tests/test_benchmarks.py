@@ -29,6 +29,7 @@ FIGURES = {
     "mixed": ("resnet18",),
     "plateau": ("seed 0", "fine-tuned"),
     "precision": ("faces", "`auto`, stored as float16", "smallest cosine"),
+    "recipes": ("variants", "low rank", "seconds"),
     "reading": ("ResNet-50, pooled", "random tenth by whole bank"),
     "reduction": ("200 rows", "solver, s"),
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),

@@ -124,3 +124,19 @@ def test_a_single_image_has_no_others_to_choose_on():
     temperature, found = choice.calibrated()
     assert temperature == 1
     assert found["accuracy"] == found["selected"]["accuracy"] == 0
+
+
+def test_a_choice_goes_on_from_its_state():
+    """With the first candidate, which may be none of those that it keeps."""
+    targets, parts, scores = candidates(0)
+    whole, begun, resumed = (Choice("softmax", targets, parts) for _ in range(3))
+    for each in scores:
+        whole.offer(each)
+    for each in scores[:2]:
+        begun.offer(each)
+    resumed.restore(begun.state())
+    for each in scores[2:]:
+        resumed.offer(each)
+    assert np.array_equal(resumed.first, scores[0])
+    assert np.array_equal(resumed.unselected(), whole.unselected())
+    assert resumed.calibrated() == whole.calibrated()

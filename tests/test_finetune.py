@@ -22,6 +22,7 @@ import pytest
 import torch
 from conftest import crops
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from bottleneck import (
     Cache,
@@ -65,6 +66,7 @@ from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 from bottleneck.records import write_record
+from bottleneck.settings.recipes import RECIPES
 
 UNFREEZE = "blocks.6"
 SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
@@ -366,6 +368,35 @@ def test_heads_of_all_kinds_are_saved_as_the_network_scores(started, clf):
     right = float((result.head.predict(val.X) == val.labels).mean())
     assert right == result.head.scores["selected"]["accuracy"]
     assert result.head.clf == clf
+
+
+@pytest.mark.ci
+def test_the_recipe_of_chollet(bottleneck):
+    """VGG16 at 150 x 150, flattened maps, 256 hidden units, dropout; from block5_conv1 on."""
+    write_images(train=2, val=1, test=1)
+    commands = [
+        ("extract", "--model", "vgg16", "--weights", "random", "--image-size", "150"),
+        ("fit-head", "--clf", "mlp", "--hidden", "256", "--dropout", "0.5", "--name", "dense"),
+        ("finetune", "--head", "dense", "--unfreeze", "block5_conv1", "--recipe", "chollet"),
+        ("evaluate", "--head", "dense-finetuned"),
+    ]
+    commands[0] += ("--squash", "--pool", "none", "--layer", "block5_pool")
+    commands[2] += ("--epochs", "1")
+    for command in commands:
+        done = bottleneck(*command)
+        assert done.code == 0, done.err
+    head = Head.load("heads/dense-finetuned")
+    assert head.hyperparameters | RECIPES["chollet"] | {"clip": None, "epochs": 1} == (
+        head.hyperparameters
+    )
+    layers = list(head.to_module())
+    assert [type(each) for each in layers] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert (layers[0].in_features, layers[0].out_features, layers[2].p) == (512 * 4 * 4, 256, 0.5)
+    optimizer = make_optimizer(
+        tuned(freeze_batch_norm=True), FinetuneSettings("x", **RECIPES["chollet"])
+    )
+    (group,) = optimizer.param_groups
+    assert (type(optimizer), group["lr"]) == (torch.optim.RMSprop, 1e-5)
 
 
 @pytest.mark.ci

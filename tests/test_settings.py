@@ -27,6 +27,7 @@ from bottleneck.settings import (
     StoreSettings,
     SweepSettings,
 )
+from bottleneck.settings.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ROOT / "tests" / "options.json"
@@ -92,6 +93,9 @@ def reference() -> str:
                 default = "on"
             cells = [f"`{shown}`", default, text]
             parts.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n")
+        for recipe, own in RECIPES.items() if "recipe" in flags else ():
+            listed = ", ".join(f"`{flags[name]} {value}`" for name, value in own.items())
+            parts.append(f"\n`--recipe {recipe}` means {listed}.\n" if own else "")
     return "".join(parts)
 
 
@@ -111,6 +115,20 @@ def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind
     given = {each.name: "x" for each in declared(kind) if each.default is dataclasses.MISSING}
     made = kind(**given)
     assert dataclasses.replace(made) == made
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_sets_what_is_not_given_and_is_kept_in_full(recipe):
+    made, plain = (FinetuneSettings("all", recipe=name) for name in (recipe, "default"))
+    assert made.as_dict() == plain.as_dict() | RECIPES[recipe] | {
+        "recipe": recipe,
+        "clip": made.as_dict()["clip"],
+    }
+    other = FinetuneSettings("all", recipe=recipe, epochs=3, optimizer="sgd", augment="none")
+    assert (other.epochs, other.optimizer, other.augment) == (3, "sgd", "none")
+    assert other.learning_rate == made.learning_rate
+    assert dataclasses.replace(other) == other
+    assert not FinetuneSettings("all", **RECIPES[recipe]).difference(made.as_dict())
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Advise what to do next: more data, another layer, another head, or fine-tuning."""
 
 from bottleneck.advise.advice import Advice, advise_on
+from bottleneck.advise.commands import Step, next_step, outcomes
 from bottleneck.advise.curve import Estimate, LearningCurve
 from bottleneck.advise.evidence import Evidence
-from bottleneck.advise.kept import keep_advice, read_advice
+from bottleneck.advise.kept import keep_advice, last_advice, layer_to_train, read_advice
 from bottleneck.advise.power_law import PowerLaw, fit_power_law
-from bottleneck.advise.verdict import Verdict, decide
+from bottleneck.advise.verdict import Verdict, borne_out, decide
 
 __all__ = [
     "Advice",
@@ -13,10 +14,16 @@ __all__ = [
     "Evidence",
     "LearningCurve",
     "PowerLaw",
+    "Step",
     "Verdict",
     "advise_on",
+    "borne_out",
     "decide",
     "fit_power_law",
     "keep_advice",
+    "last_advice",
+    "layer_to_train",
+    "next_step",
+    "outcomes",
     "read_advice",
 ]

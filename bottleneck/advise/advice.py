@@ -1,21 +1,23 @@
 """Turn the cached features of some layers into advice on what to do next."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
 import joblib
+import numpy as np
 
-from bottleneck.advise.commands import next_commands
 from bottleneck.advise.evidence import Depths, Evidence
 from bottleneck.advise.gathering import gather_evidence
 from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
-from bottleneck.advise.timing import seconds_of, time_fits
+from bottleneck.advise.timing import seconds_of, time_fits, try_training
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
+from bottleneck.bases.finetuned import digests_of_network, read_finetuned
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, counted
 from bottleneck.features import Features, check_layers, load_features
@@ -24,7 +26,7 @@ from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
 from bottleneck.heads.recipes import Recipe
 from bottleneck.records import FeatureSource
-from bottleneck.records.record import CacheRecord
+from bottleneck.records.record import CacheRecord, Time
 from bottleneck.settings import AdviseSettings
 
 __all__ = ["Advice", "advise_on", "grid_sizes"]
@@ -44,10 +46,10 @@ class Advice(CacheRecord):
 
     Attributes
     ----------
-    image_set, model : str
-        The image set and model of the layers.
-    layer, pool : str
-        The last layer, used for the learning curve and for comparing heads.
+    time : str
+        When it was computed, in ISO format; in a kept file, when it was given last.
+    source : FeatureSource
+        The judged features: the last layer, used for the learning curve and for comparing heads.
     clf : str
         The classifier.
     held_out : str
@@ -56,21 +58,23 @@ class Advice(CacheRecord):
         The measurements.
     verdict : Verdict
         The conclusion.
-    commands : list of list of str
-        The commands to type next, in their order, each as a list of arguments.
+    fit_seconds : dict of str to float
+        Seconds that a fit on the images of the learning curve took, by classifier.
+    trial : dict of str to float
+        The result of `bottleneck.advise.timing.try_training`, if the verdict names a layer to train
+        and the network could be tried.
     """
 
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3
 
-    image_set: str
-    model: str
-    layer: str
-    pool: str
+    time: Time
+    source: FeatureSource
     clf: str
     held_out: str
     evidence: Evidence
     verdict: Verdict
-    commands: list[list[str]]
+    fit_seconds: dict[str, float]
+    trial: dict[str, float]
 
 
 @checked
@@ -88,8 +92,9 @@ def advise_on(
     """Measure what limits a head: the number of images, the layer, the head or the labels.
 
     Heads are fitted on nested subsets of the training images and judged on held-out images: the
-    ``val`` images if there are any, else folds of the training images. Test images and augmented
-    views are not used. `bottleneck.advise.verdict.decide` has the rules for the verdict.
+    ``val`` images if there are any, or those that a fine-tuned network was validated on; else folds
+    of the training images. Test images and augmented views are not used.
+    `bottleneck.advise.verdict.decide` has the rules for the verdict.
 
     Parameters
     ----------
@@ -135,7 +140,8 @@ def advise_on(
     last = depths.last
 
     def features_of(layer: FeatureSource, limit: int | None) -> Features:
-        return load_features(cache, layer.with_views(0), memory=limit, split=("train", "val"))
+        own = layer.with_views(0)
+        return _held_out(load_features(cache, own, memory=limit, split=("train", "val")))
 
     def bench_of(layer: FeatureSource) -> Bench:
         return make_bench(features_of(layer, memory), recipe, settings)
@@ -148,8 +154,9 @@ def advise_on(
     advance = _counter(progress, total)
     plans = [(bench, recipe, sizes), *((briefly, each, sizes[-1:]) for each, _ in others)]
     timed = [time_fits(*plan) for plan in plans]
-    widths = [features_of(layer, 0).X.shape[1] for layer in depths.layers]
-    seconds = seconds_of(timed, [width / bench.problem.X.shape[1] for width in widths])
+    unread = {layer: features_of(layer, 0) for layer in depths.layers}
+    widths = [each.X.shape[1] / bench.problem.X.shape[1] for each in unread.values()]
+    seconds = seconds_of(timed, widths)
     jobs = 1 if seconds < _WORTH_PROCESSES else jobs
     if announce:
         announce(total, seconds / joblib.effective_n_jobs(jobs))
@@ -163,17 +170,27 @@ def advise_on(
     compared = [(*each, own) for each, (own,) in zip(others, heads, strict=True)]
     evidence = gather_evidence(bench, briefly, depths, scored, compared, seed=settings.seed)
     verdict = decide(evidence)
+    items = unread[last].images.items
     return Advice(
-        image_set=last.image_set,
-        model=last.model,
-        layer=last.layer_name,
-        pool=last.pool,
+        time=datetime.now(UTC).isoformat(),
+        source=unread[last].provenance,
         clf=recipe.name,
         held_out=bench.held_out,
         evidence=evidence,
         verdict=verdict,
-        commands=next_commands(verdict, evidence, recipe.name, depths=depths, cache=Cache(cache)),
+        fit_seconds={each[1].name: own.longest for each, own in zip(plans, timed, strict=True)},
+        trial=try_training(last, verdict.layer, items) if verdict.layer else {},
     )
+
+
+def _held_out(features: Features) -> Features:
+    """Hold out what a fine-tuned network was validated on, as it was trained on all the others."""
+    model = features.selection.model
+    if "val" in features.splits or not digests_of_network(model):
+        return features
+    judged = [each["image"] for each in read_finetuned(model).judged]
+    held = np.isin(features.digests, judged)
+    return replace(features, splits=np.where(held, "val", features.splits))
 
 
 def grid_sizes(n_rows: int, n_classes: int) -> list[int]:

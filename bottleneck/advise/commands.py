@@ -1,99 +1,263 @@
-"""The commands to type next, after a verdict."""
+"""The one command to type next, after a verdict and what was done since, with its time."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bottleneck.advise.evidence import Depths, Evidence
+from bottleneck.advise.advice import Advice
+from bottleneck.advise.curve import Estimate
 from bottleneck.advise.verdict import (
     CEILING,
     EARLIER_LAYER,
     HEAD,
     MORE_DATA,
-    PLATEAUED,
     POOLING,
     UNDECIDED,
     Verdict,
+    borne_out,
 )
 from bottleneck.cache import Cache
+from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.experiments import FineTuned, fine_tuned
+from bottleneck.heads import head_names
+from bottleneck.heads.names import METADATA_FILE
 from bottleneck.images import ImageSet, folder_of
-from bottleneck.records import FeatureSource
+from bottleneck.records import FeatureSource, HeadRecord, read_record
+from bottleneck.settings import FinetuneSettings
 
-__all__ = ["next_commands"]
+__all__ = ["Step", "cache_option", "next_step", "outcomes"]
 
 _FLAGS = ("keep_aspect", "reduced_decode")
 _NUMBERS = ("interpolation", "max_value", "max_pixels")
 _CHECKED = 50
+_VAL_SHARE = 0.2
+_MOST_BYTES = 2 * 10**9
+"""Of activations that the command caches: more are left to the user."""
 
 
-def next_commands(
-    verdict: Verdict, evidence: Evidence, clf: str, *, depths: Depths, cache: Cache
-) -> list[list[str]]:
-    """Return the commands that follow from a verdict, in their order.
+class Step(NamedTuple):
+    """What to type next.
+
+    Attributes
+    ----------
+    command : list of str
+        Its arguments, from ``bottleneck`` on.
+    minutes : float or None
+        About how long it takes on the machine that the advice was computed on; None if nothing
+        that was measured tells.
+    estimate : str
+        What the estimate rests on, and what it is for.
+    """
+
+    command: list[str]
+    minutes: float | None
+    estimate: str
+
+
+def outcomes(advice: Advice, heads: str | Path) -> list[tuple[FineTuned, str]]:
+    """Return what fine-tuning from heads on the judged features gave.
 
     Parameters
     ----------
-    verdict, evidence, clf : Verdict, Evidence, str
-        The advice.
-    depths : Depths
-        The layers that it is about.
-    cache : Cache
-        The cache, with their image set.
+    advice : Advice
+        The advice on these features.
+    heads : str or Path
+        Folder of the fitted heads, which need not exist.
 
     Returns
     -------
-    list of list of str
-        Arguments of each command, from ``bottleneck`` on. Those about more images extract the
-        layers again from the folder of the images, if that is known.
+    list of (FineTuned, str)
+        The result of each model, and whether it bears the verdict out, in words.
     """
-    kind, last = verdict.kind, depths.last
-    images = ImageSet.read_csv(cache.set_file(last.image_set))
-    splits = {item.split for item in images.items}
-    where = [] if cache.root == Path("cache") else ["--cache", str(cache.root)]
-    fit = _fit_head(last, clf)
-    found = [fit]
-    if kind in {EARLIER_LAYER, POOLING}:
-        found = [
-            _fit_head(layer, clf)
-            for layer, each in zip(depths.layers, evidence.layers, strict=True)
-            if each.difference and each.difference == verdict.gain
-        ][:1]
-    elif kind == HEAD:
-        found = [
-            _fit_head(last, each.clf) for each in evidence.heads if each.difference == verdict.gain
-        ][:1]
-    elif kind == MORE_DATA or (
-        kind == UNDECIDED and any(each.state == "open" for each in verdict.options)
-    ):
-        found = [_extract(depths.layers, images) or fit]
-    elif kind in {PLATEAUED, UNDECIDED}:
-        start = verdict.layer or (evidence.tuning and evidence.tuning.layer)
-        share = [] if "val" in splits else ["--val-share", "0.2"]
-        found += [["finetune", "--unfreeze", start, *share]] if start else []
-    elif held := [each for each in ("test", "val") if each in splits]:
-        errors = ["--errors", "errors.csv"] if kind == CEILING else []
-        found.append(["evaluate", "--split", held[0], *errors])
-    return [["bottleneck", *command, *where] for command in found]
+    return [
+        (each, borne_out(advice.verdict, advice.evidence, Estimate(each.gain, *each.interval)))
+        for each in fine_tuned(heads, advice.source)
+    ]
 
 
-def _fit_head(layer: FeatureSource, clf: str) -> list[str]:
-    chosen = ["--model", layer.model, "--set", layer.image_set, "--layer", layer.layer_name]
-    return ["fit-head", *chosen, "--pool", layer.pool, "--clf", clf]
+def next_step(
+    advice: Advice, layers: Sequence[FeatureSource], cache: Cache, heads: str | Path
+) -> Step:
+    """Return the command that follows from a verdict.
+
+    Where it needs a head on the judged features and `heads` has none, it is the command that fits
+    one. Where such a head was fine-tuned with a gain, it is the one that extracts the features of
+    the fine-tuned network.
+
+    Parameters
+    ----------
+    advice : Advice
+        The advice.
+    layers : sequence of FeatureSource
+        The layers that it is about.
+    cache : Cache
+        The cache, with their image set.
+    heads : str or Path
+        Folder of the fitted heads, which need not exist.
+
+    Returns
+    -------
+    Step
+        About more images, its command extracts the layers again from the folder of the images, if
+        that is known.
+    """
+    images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
+    step = (
+        _cached_gain(advice)
+        or _further_images(advice.verdict, layers, images, cache)
+        or _fine_tuning(advice, layers, images, cache, Path(heads))
+        or _judged_head(advice, images, Path(heads))
+    )
+    where = cache_option(cache)
+    if step.command[0] != "extract" and Path(heads) != Path("heads"):
+        where += ["--heads", str(heads)]
+    return step._replace(command=["bottleneck", *step.command, *where])
 
 
-def _extract(layers: Sequence[FeatureSource], images: ImageSet) -> list[str] | None:
-    """Return the command that extracts the layers of further images, or None if it is unknown."""
+def cache_option(cache: Cache) -> list[str]:
+    """Return the option that names a cache folder; empty for that of the working folder.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+
+    Returns
+    -------
+    list of str
+    """
+    return [] if cache.root == Path("cache") else ["--cache", str(cache.root)]
+
+
+def _cached_gain(advice: Advice) -> Step | None:
+    """Return the fit of another layer or head, if the verdict says that it gains."""
+    verdict, evidence = advice.verdict, advice.evidence
+    if verdict.kind in {EARLIER_LAYER, POOLING}:
+        layer = next(each for each in evidence.layers if each.difference == verdict.gain)
+        return _fit_head(advice, advice.clf, layer.layer, layer.pool)
+    if verdict.kind == HEAD:
+        better = next(each for each in evidence.heads if each.difference == verdict.gain)
+        return _fit_head(advice, better.clf)
+    return None
+
+
+def _further_images(
+    verdict: Verdict, layers: Sequence[FeatureSource], images: ImageSet, cache: Cache
+) -> Step | None:
+    """Return the extraction of further images, if the verdict needs them."""
+    undecided = verdict.kind == UNDECIDED and any(each.state == "open" for each in verdict.options)
+    command = _extract(layers, images) if verdict.kind == MORE_DATA or undecided else None
+    return _extraction(command, cache, images, "as many images again") if command else None
+
+
+def _fine_tuning(
+    advice: Advice, layers: Sequence[FeatureSource], images: ImageSet, cache: Cache, heads: Path
+) -> Step | None:
+    """Return the fine-tuning that the verdict names; after one that gained, its extraction."""
+    head = _head_on(advice, heads)
+    if not head or not advice.verdict.layer:
+        return None
+    tuned = fine_tuned(heads, advice.source)
+    best = max(tuned, key=lambda each: each.interval[0], default=None)
+    if best and best.interval[0] > 0:
+        command = _extract(layers, images, best.model)
+        return _extraction(command, cache, images, "all images") if command else None
+    tried = any(each.unfreeze == advice.verdict.layer for each in tuned)
+    return None if tried else _training(advice, head, images)
+
+
+def _judged_head(advice: Advice, images: ImageSet, heads: Path) -> Step:
+    """Return the evaluation of the head, or of a better fine-tuned one; if none, its fit."""
+    head, splits = _head_on(advice, heads), {item.split for item in images.items}
+    split = next((each for each in ("test", "val") if each in splits), None)
+    if not head or not split:
+        return _fit_head(advice, advice.clf)
+    tuned = [each for each in fine_tuned(heads, advice.source) if each.gain > 0]
+    if tuned:
+        head = Path(max(tuned, key=lambda each: each.gain).model).name
+    errors = ["--errors", "errors.csv"] if advice.verdict.kind == CEILING else []
+    return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
+
+
+def _fit_head(advice: Advice, clf: str, layer: str | None = None, pool: str | None = None) -> Step:
+    source = advice.source
+    chosen = ["--model", source.model, "--set", source.image_set]
+    layers = ["--layer", layer or source.layer_name, "--pool", pool or source.pool]
+    seconds = advice.fit_seconds.get(clf)
+    command = ["fit-head", *chosen, *layers, "--clf", clf]
+    return _timed(command, seconds, f"from a fit of {clf} on the images of the learning curve")
+
+
+def _training(advice: Advice, head: str, images: ImageSet) -> Step:
+    """Return the fine-tuning that the verdict names, and its time by the trial."""
+    layer, trial = str(advice.verdict.layer), advice.trial
+    count, val = (sum(i.split == each for i in images.items) for each in ("train", "val"))
+    share = 0.0 if val else _VAL_SHARE
+    val, count = val or round(share * count), count - round(share * count)
+    command = ["finetune", "--head", head, "--unfreeze", layer]
+    command += ["--val-share", f"{share}"] if share else []
+    settings = FinetuneSettings(layer)
+    if 0 < trial.get("bytes", 0.0) * (count + val) <= _MOST_BYTES:
+        with suppress(UsageError):  # where views are to be counted, they are the user's choice
+            settings = FinetuneSettings(layer, from_cache=True)
+            command += ["--from-cache"]
+    if not trial:
+        return Step(command, None, "")
+    frozen = trial["frozen"] * (count + val)
+    trained = trial["trained"] * count + trial["passed"] * val
+    epochs = settings.epochs
+    seconds = frozen + epochs * trained if settings.from_cache else epochs * (frozen + trained)
+    basis = f"for {epochs} epochs at most, from a trial with {trial['images']:.0f} images"
+    return _timed(command, seconds, basis)
+
+
+def _extraction(command: list[str], cache: Cache, images: ImageSet, what: str) -> Step:
+    """Return an extraction, and its time by that of the last one of these images."""
+    for run in reversed(cache.runs(damaged_too=False)):
+        if run.image_set == images.name and run.computed:
+            seconds = run.seconds / run.computed * len(images.items)
+            return _timed(command, seconds, f"for {what}, from the last extraction")
+    return Step(command, None, "")
+
+
+def _timed(command: list[str], seconds: float | None, basis: str) -> Step:
+    return Step(command, None, "") if seconds is None else Step(command, seconds / 60, basis)
+
+
+def _head_on(advice: Advice, heads: Path) -> str | None:
+    """Return the name of the newest head on the judged features, by the judged classifier."""
+    found = {}
+    for name in head_names(heads):
+        with suppress(BottleneckError):
+            record = read_record(heads / name / METADATA_FILE, HeadRecord)
+            if record.source and record.source.features == advice.source.features:
+                found[name] = (record.clf == advice.clf) * record.created
+    return max(filter(found.get, found), key=found.__getitem__, default=None)
+
+
+def _extract(
+    layers: Sequence[FeatureSource], images: ImageSet, finetuned: str | None = None
+) -> list[str] | None:
+    """Return the command that extracts the layers again, or None if it is unknown.
+
+    It is that for further images in the same folder, or for a fine-tuned model.
+    """
     first, root = layers[0], _folder_of_classes(images)
     pools = {each.stored_pool for each in layers} - {"none"}
-    if root is None or len(pools) > 1:
+    if root is None or len(pools) > 1 or first.is_imported:
         return None
     names = dict.fromkeys(each.layer_name for each in layers)
     changes: Mapping[str, Any] = {**first.adjustments}
     size, squash = changes.get("image_size"), changes.get("squash")
+    if finetuned:  # its preprocessing is its own
+        size = squash = None
     weights = "random" if first.weights_random else first.weights
+    given = (first.weights_random or Path(weights).is_file()) and not finetuned
     return [
-        *("extract", "--data", str(root), "--set", first.image_set, "--model", first.model),
-        *(["--weights", weights] if first.weights_random or Path(weights).is_file() else []),
+        *("extract", "--data", str(root), "--set", first.image_set),
+        *("--model", finetuned or first.model),
+        *(["--weights", weights] if given else []),
         *(part for name in names for part in ("--layer", name)),
         *(part for pool in pools for part in ("--pool", pool)),
         *(["--image-size", "x".join(map(str, size))] if size else []),

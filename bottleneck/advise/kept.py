@@ -1,21 +1,27 @@
-"""Advice that is kept in the cache folder, for the next call on the same features."""
+"""Advice that is kept in the cache folder: for the next call, and for fine-tuning."""
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import bottleneck
 from bottleneck.advise.advice import Advice
+from bottleneck.advise.commands import cache_option
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError
+from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.files import sha256_of
 from bottleneck.records import FeatureSource, read_record, write_record
 from bottleneck.settings import AdviseSettings
 
-__all__ = ["keep_advice", "read_advice"]
+__all__ = ["keep_advice", "last_advice", "layer_to_train", "read_advice"]
+
+_FOLDER = "advice"
+_JUDGED = ("train", "val")
 
 
 def read_advice(
@@ -41,7 +47,7 @@ def read_advice(
 def keep_advice(
     cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings, advice: Advice
 ) -> None:
-    """Keep advice for `read_advice`, unless the cache folder can only be read.
+    """Keep advice, as the last that was given, unless the cache folder can only be read.
 
     Parameters
     ----------
@@ -51,7 +57,93 @@ def keep_advice(
         Its result.
     """
     with suppress(OSError, ValueError):  # or a number is not finite
-        write_record(_file(cache, selections, settings), advice)
+        given = replace(advice, time=datetime.now(UTC).isoformat())
+        write_record(_file(cache, selections, settings), given)
+
+
+def last_advice(cache: Cache, source: FeatureSource | None = None) -> Advice | None:
+    """Return the advice that was given last.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+    source : FeatureSource, optional
+        A head's source: only advice on the same features of the same images and labels counts.
+
+    Returns
+    -------
+    Advice or None
+        None if there is none, or only damaged files.
+    """
+    found = []
+    for file in (cache.root / _FOLDER).glob("*.json"):
+        with suppress(BottleneckError):
+            found.append(read_record(file, Advice))
+    about = [each for each in found if source is None or _is_about(each, source)]
+    return max(about, key=lambda each: each.time, default=None)
+
+
+def layer_to_train(cache: Cache, source: FeatureSource) -> str:
+    """Return the first layer to train that the last verdict on a head's features names.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+    source : FeatureSource
+        The head's source.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UsageError
+        There is no verdict, it is about other features, or it names no layer.
+    """
+    own, last = last_advice(cache, source), last_advice(cache)
+    if own and own.verdict.layer:
+        return own.verdict.layer
+    command = _advise(cache, source, last)
+    remedy = f"run {command!r}, or name the first layer to train with `unfreeze`"
+    if own:
+        raise UsageError(
+            f"the last verdict on the head's features is {own.verdict.kind!r}, which names no "
+            f"layer to train; do what {command!r} says, or name the layer with `unfreeze`"
+        )
+    if last is None:
+        raise UsageError(
+            f"the cache folder {str(cache.root)!r} has no verdict that names the first layer to "
+            f"train; {remedy}"
+        )
+    if last.source.features == source.features:
+        raise UsageError(
+            f"the last verdict is about other images or labels of {source.image_set!r} than those "
+            f"that the head was fitted on; run 'bottleneck fit-head' and {command!r} again, or "
+            f"name the first layer to train with `unfreeze`"
+        )
+    raise UsageError(
+        f"the last verdict is about {last.source} of {last.source.image_set!r}, but the head was "
+        f"fitted on {source} of {source.image_set!r}; {remedy}"
+    )
+
+
+def _advise(cache: Cache, source: FeatureSource, last: Advice | None) -> str:
+    """Return the command that gives a verdict on features, as text."""
+    command = ["bottleneck", "advise", "--model", source.model, "--set", source.image_set]
+    asked = source.model, source.image_set
+    if last and (last.source.model, last.source.image_set) == asked:  # and judged another layer
+        command += ["--layer", source.layer_name, "--pool", source.pool]
+    return shlex.join(command + cache_option(cache))
+
+
+def _is_about(advice: Advice, source: FeatureSource) -> bool:
+    """Return whether advice is about the features and images that a head was fitted on."""
+    own, others = advice.source.split_digests or {}, source.split_digests
+    same = others is None or all(own.get(name) == others.get(name) for name in _JUDGED)
+    return advice.source.features == source.features and same
 
 
 def _file(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings) -> Path:
@@ -65,4 +157,4 @@ def _file(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSet
         "parts": sorted(str(part) for path in banks for part in (path / "parts").glob("*.h5")),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return cache.root / "advice" / f"{key}.json"
+    return cache.root / _FOLDER / f"{key}.json"

@@ -17,6 +17,7 @@ __all__ = [
     "UNDECIDED",
     "Option",
     "Verdict",
+    "borne_out",
     "decide",
 ]
 
@@ -41,6 +42,9 @@ _NOISE_SHARE = 0.5
 """Labels are noisy if the most confident predictions have this fraction of the error."""
 _NEAR_CHANCE = 0.5
 """A head with more than this fraction of the error of guessing has no confident predictions."""
+
+_CLAIMS = {PLATEAUED: _SHOWN, CEILING: _RULED_OUT, NOTHING_LEFT: _RULED_OUT}
+"""What a verdict says of the gain from fine-tuning."""
 
 _Conclusion = tuple[str, str, Estimate | None, str | None]
 """Kind of a verdict, its reason, the expected gain, and the layer to fine-tune from."""
@@ -89,7 +93,8 @@ class Verdict:
     sentence : str
         The recommendation, with its evidence, expected gain and cost.
     layer : str or None
-        Layer to start fine-tuning from, if the head has plateaued.
+        Layer to start fine-tuning from, if the head has plateaued, or if only fine-tuning can show
+        whether it has.
     gain : Estimate or None
         Expected gain in accuracy, if any, with its 95% interval.
     at_most : float
@@ -125,6 +130,29 @@ def decide(evidence: Evidence) -> Verdict:
     options = _options(evidence)
     kind, text, gain, layer = _conclusion(evidence, options)
     return Verdict(kind, f"{kind}: {text}", layer, gain, evidence.at_most, options)
+
+
+def borne_out(verdict: Verdict, evidence: Evidence, gain: Estimate) -> str:
+    """Say whether a verdict is borne out by what fine-tuning gave, by the rules for gains.
+
+    Parameters
+    ----------
+    verdict, evidence : Verdict, Evidence
+        The advice.
+    gain : Estimate
+        Gain in accuracy from fine-tuning, on images that the head was not fitted on.
+
+    Returns
+    -------
+    str
+        A clause.
+    """
+    told, state = f"the verdict {verdict.kind!r}", _state(evidence, gain)
+    if verdict.kind not in _CLAIMS:
+        return f"{told} says nothing about fine-tuning"
+    if state == _OPEN:
+        return f"these images are too few to show whether {told} is right"
+    return f"{told} is {'' if state == _CLAIMS[verdict.kind] else 'not '}borne out"
 
 
 def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
@@ -185,7 +213,7 @@ def _of_a_flat_curve(evidence: Evidence) -> _Conclusion:
     if all(each.depth > EARLY for each in evidence.layers):
         trial = f"extract early layers too (all-blocks, pooled by avg), or {trial}"
     text = f"{flat}; these layers do not show whether the labels or the network limit it: {trial}"
-    return UNDECIDED, text, None, None
+    return UNDECIDED, text, None, tuning.layer if tuning else None
 
 
 def _noisy_labels(evidence: Evidence) -> str | None:

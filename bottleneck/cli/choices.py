@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from bottleneck.cache import Cache
     from bottleneck.heads import Head
     from bottleneck.records import FeatureSource
-    from bottleneck.settings import FeatureSettings, FitSettings
+    from bottleneck.settings import FeatureSettings, FinetuneSettings, FitSettings
 
-__all__ = ["choose_features", "choose_head", "choose_layer"]
+__all__ = ["choose_features", "choose_head", "choose_layer", "choose_start"]
 
 
 def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
@@ -78,6 +78,37 @@ def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource"
             f"another ({names})"
         )
     return deepest
+
+
+def choose_start(settings: "FinetuneSettings", head: "Head", cache: "Cache") -> "FinetuneSettings":
+    """Return settings with the layer that the last verdict names, which is noted, if none is given.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+        As given.
+    head : Head
+        The head at the start.
+    cache : Cache
+        The cache of its features.
+
+    Returns
+    -------
+    FinetuneSettings
+
+    Raises
+    ------
+    UsageError
+        No verdict on the head's features names a layer.
+    """
+    if settings.unfreeze is not None:
+        return settings
+    from bottleneck.advise import layer_to_train
+    from bottleneck.records import known_source
+
+    layer = layer_to_train(cache, known_source(head.source))
+    note(f"note: training begins at {layer}, as the last verdict says; --unfreeze takes another")
+    return replace(settings, unfreeze=layer)
 
 
 def choose_features(

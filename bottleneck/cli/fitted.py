@@ -1,12 +1,10 @@
-"""The commands that judge and fine-tune a fitted head: evaluate, advise, finetune."""
+"""The commands that evaluate and fine-tune a fitted head."""
 
 import csv
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,15 +21,15 @@ from bottleneck.cli.summary import note_image_set, note_known
 from bottleneck.cli.tables import draw_matrix
 from bottleneck.errors import UsageError, counted, some_of
 from bottleneck.fields import Option
-from bottleneck.settings import EvaluateSettings, LayerSettings
+from bottleneck.settings import EvaluateSettings
 
 if TYPE_CHECKING:
-    from bottleneck.advise import Advice, Estimate
     from bottleneck.evaluate import Evaluation, Misclassified
+    from bottleneck.experiments import FineTuned
     from bottleneck.features import Features
     from bottleneck.finetune import Finetuned
 
-__all__ = ["advise", "evaluate", "finetune"]
+__all__ = ["evaluate", "finetune"]
 
 _MOST_CLASSES = 30
 """Of a printed confusion matrix; of more classes the worst confusions are printed."""
@@ -133,92 +131,6 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
         note(f"note: images of classes that the head does not know were left out: {listed}")
 
 
-@add_command("advise", "Judge", "as_json", "wide")
-def advise(
-    settings: bottleneck.AdviseSettings,
-    chosen: LayerSettings,
-    picture: options.Picture = None,
-    jobs: options.Jobs = -1,
-    memory: options.Memory = None,
-    again: Annotated[bool, Doc("Compute again what an earlier call has computed.")] = False,
-    cache: options.CacheFolder = Path("cache"),
-) -> Any:
-    """Say what would help a head: more images, another layer or head, or fine-tuning.
-
-    Measured on cached features: learning curves, the accuracy on each layer, and other heads. The
-    result is kept in the cache folder, for the next call with the same settings and features.
-    """
-    options.check_picture(picture)
-    store, limit = bottleneck.Cache(cache), options.memory_of(memory)
-    selections = bottleneck.select_layers(store, chosen)
-    with loading():
-        from bottleneck.advise import advise_on, keep_advice, read_advice
-    advice = None if again else read_advice(store, selections, settings)
-    if advice:
-        note("note: computed by an earlier call; --again computes it again")
-    else:
-        with progress_shown(unit="fits") as progress, options.in_parallel(jobs):
-            shown: dict[str, Any] = {"progress": progress, "announce": _announce}
-            advice = advise_on(store, selections, settings, memory=limit, **shown)
-        keep_advice(store, selections, settings, advice)
-    images = bottleneck.ImageSet.read_csv(store.set_file(advice.image_set))
-    notes.note_features(images, selections, store)
-    show(advice.as_dict(), lambda: _print_advice(advice))
-    if picture:
-        from bottleneck.pictures import draw_advice
-
-        draw_advice(advice, picture)
-        note(f"learning curve and layers drawn to {picture}")
-    return advice
-
-
-def _announce(fits: int, seconds: float) -> None:
-    note(f"advise: {counted(fits, 'fit')}, about {timedelta(seconds=max(1, round(seconds)))}")
-
-
-def _print_advice(advice: "Advice") -> None:
-    evidence, curve = advice.evidence, advice.evidence.curve
-    print(
-        f"{advice.clf} on {counted(evidence.images, 'image')} of {advice.image_set!r}, "
-        f"{counted(evidence.classes, 'class')}; held out: {advice.held_out}"
-    )
-    points = [
-        _reached(each.images, each.accuracy)
-        | {"training": each.train_accuracy, "gap": each.gap, "log loss": each.log_loss.value}
-        for each in curve.points
-    ]
-    forecasts = [_reached(each.images, each.accuracy) for each in curve.forecasts]
-    print_table([*points, *forecasts], f"learning curve of {advice.layer}, then its forecast")
-    layers = [
-        {
-            "layer": each.layer,
-            "pool": each.pool,
-            "accuracy": each.accuracy.value,
-            "std": each.deviation,
-            "gap": each.curve.points[-1].gap,
-            "log loss": each.log_loss.value,
-            "twice the images": each.curve.forecasts[0].accuracy.value,
-            "minus the last": each.difference and str(each.difference),
-        }
-        for each in evidence.layers
-    ]
-    print_table(layers, "layers", spare=("std", "gap", "log loss", "pool"))
-    less = f"minus {advice.clf}"
-    heads = [
-        {"head": each.clf, "accuracy": each.accuracy.value, less: str(each.difference)}
-        for each in evidence.heads
-    ]
-    print_table(heads, "other heads")
-    print(f"verdict: {advice.verdict.sentence}")
-    for command in advice.commands:
-        print(f"next: {shlex.join(command)}")
-
-
-def _reached(images: int, accuracy: "Estimate") -> dict[str, Any]:
-    interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
-    return {"images": images, "accuracy": accuracy.value, "95% interval": interval}
-
-
 @add_command("finetune", "Fine-tune")
 def finetune(
     settings: bottleneck.FinetuneSettings,
@@ -234,6 +146,7 @@ def finetune(
     options.check_picture(epochs.picture)
     cache = bottleneck.Cache(folders.cache)
     place, head = choices.choose_head(folders.heads, start.head)
+    settings = choices.choose_start(settings, head, cache)
     images = start.data and bottleneck.ImageSet.open(start.data, start)
     folder = folders.heads / (name or f"{place.resolve().name}-finetuned")
     replaced = (folder / "head.json").exists()
@@ -250,14 +163,28 @@ def finetune(
     shown = epochs_shown(folder.name, settings.epochs, epochs.tensorboard)
     with _resumable(folder), progress_shown() as progress, shown as lines:
         done = run(progress=progress, watch=lines.watch, announce=lines.announce)
-    described = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
-    show(described, lambda: _print_finetuned(done, settings))
+    described: dict[str, Any] = {"head": folder.name, "model": str(folder), **done.head.as_dict()}
+    described["fine_tuned"] = done.gain and done.gain.as_dict()
+    show(described, lambda: _print_finetuned(done, settings, cache))
     notes.note_replaced(replaced)
     _note_end(done, settings.learning_rate, epochs.picture)
     return done
 
 
-def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -> None:
+def _print_gain(tuned: "FineTuned", cache: "bottleneck.Cache") -> None:
+    """Print the gain over the head at the start, and whether it bears out the last verdict."""
+    from bottleneck.advise import Estimate, borne_out, last_advice
+
+    images = counted(tuned.images, "validation image")
+    print(f"gain in accuracy: {tuned.shown_gain}, paired over {images}")
+    if advice := last_advice(cache, tuned.source):
+        gain = Estimate(tuned.gain, *tuned.interval)
+        print(borne_out(advice.verdict, advice.evidence, gain))
+
+
+def _print_finetuned(
+    done: "Finetuned", settings: bottleneck.FinetuneSettings, cache: "bottleneck.Cache"
+) -> None:
     """Print what was trained, the scores, and the folder of the result."""
     from bottleneck.records import known_source
 
@@ -276,6 +203,8 @@ def _print_finetuned(done: "Finetuned", settings: bottleneck.FinetuneSettings) -
         for network, (accuracy, loss, own) in found.items()
     ]
     print_table(rows, f"best epoch: {best} of {len(scores['history'])}; on the validation images:")
+    if done.gain:
+        _print_gain(done.gain, cache)
     print_reading(scores)
     print(f"saved as {done.folder}, which is both a head and a model")
 

@@ -205,14 +205,24 @@ def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSou
 def leaderboard(
     settings: RankSettings,
     log: options.Log = Path("experiments.sqlite"),
+    heads: options.HeadsFolder = Path("heads"),
+    finetuned: Annotated[
+        bool,
+        Doc("Show only fine-tuned models, beside the heads that they started from."),
+        Option(unless=("compare",)),
+    ] = False,
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("as_csv",))] = False,
 ) -> None:
-    """Rank the experiments of sweeps, or compare two of them."""
-    from bottleneck.experiments import default_metric, rank, scores
+    """Rank the experiments of sweeps, or compare two of them; show what fine-tuning gained."""
+    from bottleneck.experiments import default_metric, fine_tuned, rank, scores
 
     store = bottleneck.ExperimentLog(log)
     if settings.compare:
         _compare(store, settings, spreadsheet_safe=spreadsheet_safe)
+        return
+    tuned = [] if wanted("json", "csv") and not finetuned else fine_tuned(heads)
+    if finetuned or (tuned and not log.exists()):
+        notes.print_fine_tuned(tuned, spreadsheet_safe=spreadsheet_safe)
         return
     experiments = store.experiments()
     metric = settings.sort or default_metric(experiments)
@@ -223,6 +233,8 @@ def leaderboard(
     else:
         chosen = f" where {' and '.join(settings.where)}" if where else ""
         print(f"no experiments in {store.file}{chosen}")
+    if tuned:
+        notes.print_fine_tuned(tuned)
     without = sum(metric not in scores(each) for each in experiments)
     if without:
         note(f"note: left out: {counted(without, 'experiment')} in {store.file} without {metric}")

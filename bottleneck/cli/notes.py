@@ -1,17 +1,19 @@
 """Notes that several commands print."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bottleneck.cli.output import progress_shown
+from bottleneck.cli.output import print_table, progress_shown, wanted
 from bottleneck.cli.streams import note, note_list
 from bottleneck.cli.summary import note_known
 from bottleneck.errors import counted
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
+    from bottleneck.experiments import FineTuned
     from bottleneck.features import Features
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
@@ -24,6 +26,7 @@ __all__ = [
     "note_rejected",
     "note_replaced",
     "note_unseen",
+    "print_fine_tuned",
 ]
 
 _MOST = 20
@@ -187,3 +190,30 @@ def find_alike(images: "ImageSet") -> dict[str, Any]:
         first, unread = found.unread[0], counted(len(found.unread), "image")
         note(f"{unread} could not be compared, first {first.path}: {first.reason}")
     return {"near_duplicates": asdict(found)}
+
+
+def print_fine_tuned(tuned: "Sequence[FineTuned]", *, spreadsheet_safe: bool = False) -> None:
+    """Print fine-tuned models beside the heads that they started from.
+
+    Parameters
+    ----------
+    tuned : sequence of FineTuned
+        Their results.
+    spreadsheet_safe : bool
+        As for `bottleneck.cli.output.print_table`.
+    """
+    if wanted("json"):
+        print(json.dumps([each.as_dict() for each in tuned], indent=2))
+        return
+    names = ("model", "unfreeze", "images", "before", "after", "gain")
+    rows = [{name: getattr(each, name) for name in names} for each in tuned]
+    for row, each in zip(rows, tuned, strict=True):
+        if wanted("csv"):
+            row["low"], row["high"] = each.interval
+        else:
+            row["gain"] = each.shown_gain
+    if rows:
+        title = "fine-tuned models: accuracy on the same validation images, before and after"
+        print_table(rows, title, spreadsheet_safe=spreadsheet_safe)
+    elif not wanted("csv"):
+        print("no fine-tuned models that recorded their result by image")

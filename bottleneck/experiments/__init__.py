@@ -1,4 +1,4 @@
-"""The experiment log, and the comparison of experiments."""
+"""The experiment log, the comparison of experiments, and the results of fine-tuning."""
 
 from bottleneck.experiments.compare import (
     INNER,
@@ -15,6 +15,7 @@ from bottleneck.experiments.compare import (
 )
 from bottleneck.experiments.log import Experiment, ExperimentLog, environment
 from bottleneck.experiments.tracking import log_to_mlflow
+from bottleneck.experiments.tuned import FineTuned, fine_tuned
 
 __all__ = [
     "INNER",
@@ -22,11 +23,13 @@ __all__ = [
     "Comparison",
     "Experiment",
     "ExperimentLog",
+    "FineTuned",
     "Ranked",
     "Score",
     "compare",
     "default_metric",
     "environment",
+    "fine_tuned",
     "half_width",
     "log_to_mlflow",
     "rank",

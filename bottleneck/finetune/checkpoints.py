@@ -136,8 +136,10 @@ class Checkpoint:
         changed = [
             name
             for name, value in plan.settings.items()
-            # Only statistics of batches depend on the pieces of a step.
+            # Only statistics of batches depend on the pieces of a step, and of a recipe its values
+            # count, however they were given.
             if value != noted.settings.get(name)
+            and name != "recipe"
             and not (name == "accumulate" and settings.freeze_batch_norm)
         ]
         if changed:
@@ -228,9 +230,11 @@ class Checkpoint:
             training.optimizer.load_state_dict(known)
             best = _part(tensors, "best")
             chosen = {name: each.numpy() for name, each in _part(tensors, "choice").items()}
+            if "first" not in chosen:  # of an older version; the network is still as at the start
+                training.choice.offer(training.scores())
             if chosen:
                 training.choice.restore(chosen)
-            else:  # of an older version, which noted only what was best
+            else:  # of a still older one, which noted only what was best
                 training.network.load_tuned(best)
                 training.choice.offer(training.scores())
             training.network.load_tuned(_part(tensors, "tuned"))

@@ -13,6 +13,8 @@ from bottleneck.settings import FinetuneSettings
 __all__ = ["TunedNetwork", "make_optimizer"]
 
 _MOMENTUM = 0.9
+_DECAY, _EPSILON = 0.9, 1e-7
+"""Of RMSprop's mean of squares, as in Keras: learning rates of recipes for it mean these."""
 
 
 class TunedNetwork(nn.Module):
@@ -159,4 +161,4 @@ def make_optimizer(network: TunedNetwork, settings: FinetuneSettings) -> torch.o
         return torch.optim.AdamW(listed, fused=fused)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(listed, settings.learning_rate, momentum=_MOMENTUM, fused=fused)
-    return torch.optim.RMSprop(listed)
+    return torch.optim.RMSprop(listed, alpha=_DECAY, eps=_EPSILON)

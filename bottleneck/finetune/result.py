@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from bottleneck.augment import find_policy
 from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
 from bottleneck.bases.finetuned import MODEL_FILES, seen_digests
@@ -21,10 +23,11 @@ from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.names import is_of_head
+from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
 from bottleneck.images import same_images
 from bottleneck.predict import load_base
-from bottleneck.records import Augmentation, FeatureSource, ModelFacts, known_source
+from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, known_source
 from bottleneck.settings import StoreSettings
 
 __all__ = ["fill_split", "write_result"]
@@ -80,6 +83,7 @@ def write_result(
         best_epoch=state.best_epoch,
         epochs=len(state.history),
         validation={key: fitted.scores["selected"][key] for key in ("accuracy", "log_loss")},
+        judged=_judged(training),
     )
     weights = load_weights(model, start.base.settings.weights)[1].load()
     for name, each in training.network.tuned_state().items():
@@ -100,6 +104,18 @@ def write_result(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
             f"folder with `heads`"
         ) from error
+
+
+def _judged(training: Training) -> list[Judged]:
+    """Return which validation images are classified correctly before and after training."""
+    choice, targets = training.choice, training.targets
+
+    def right(scores: np.ndarray) -> list[bool]:
+        given = decide(scores, multilabel=targets.multilabel)
+        return list(map(bool, (given == targets.indicators).all(axis=1)))
+
+    scored = zip(training.val.items, right(choice.first), right(choice.unselected()), strict=True)
+    return [Judged(image=item.digest, before=one, after=two) for item, one, two in scored]
 
 
 def _fitted(start: Start, training: Training, state: State, forecast: EpochForecast | None) -> Head:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from bottleneck.advise import layer_to_train
 from bottleneck.arguments import made
 from bottleneck.augment import find_policy
 from bottleneck.bases import find_devices, find_model
+from bottleneck.bases.finetuned import read_finetuned
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, upper_part
 from bottleneck.bases.weights import load_weights
@@ -28,6 +30,7 @@ from bottleneck.errors import (
     first_line,
     is_out_of_memory,
 )
+from bottleneck.experiments import FineTuned
 from bottleneck.extract import Progress
 from bottleneck.extract.lanes import freed_memory_kept
 from bottleneck.features import vectors
@@ -41,6 +44,7 @@ from bottleneck.finetune.trial import EpochForecast, forecast_epochs
 from bottleneck.heads import Head, find_head
 from bottleneck.heads.training import run_epochs
 from bottleneck.images import ImageSet, RejectedImage
+from bottleneck.records import known_source
 from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune_head"]
@@ -75,6 +79,11 @@ class Finetuned:
     val: int
     trained: int
     rejected: tuple[RejectedImage, ...]
+
+    @property
+    def gain(self) -> FineTuned | None:
+        """The result beside that of the head at the start; None of a single validation image."""
+        return FineTuned.of(str(self.folder), read_finetuned(self.folder))
 
     @property
     def diverged(self) -> int | None:
@@ -120,7 +129,8 @@ def finetune_head(
     folder : str or Path
         Folder of the result; a head in it is replaced.
     settings : FinetuneSettings, optional
-        Hyperparameters.
+        Hyperparameters; without `unfreeze`, training begins at the layer that the last verdict on
+        the head's features names, see `bottleneck.advise.layer_to_train`.
     weights : str, optional
         Name or path of the base's weights, if they have moved.
     device : str
@@ -154,8 +164,8 @@ def finetune_head(
     UnknownNameError
         The head does not exist.
     UsageError
-        The head, layer, images or settings do not fit together, the folder has other content, or
-        not even one epoch fits into `minutes`.
+        The head, layer, images or settings do not fit together, no verdict names a layer to train,
+        the folder has other content, or not even one epoch fits into `minutes`.
     DataError
         The images are not sufficient, the head cannot be fitted again, or the folder cannot be
         written.
@@ -169,6 +179,9 @@ def finetune_head(
             f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
         )
     settings, cache = made(FinetuneSettings, settings, options), Cache(cache)
+    if settings.unfreeze is None:
+        layer = layer_to_train(cache, known_source(head.source))
+        settings = replace(settings, unfreeze=layer)
     images = default_images(head, cache) if images is None else images
     if not isinstance(images, ImageSet):
         images = ImageSet.open(images, seed=settings.seed)

@@ -176,7 +176,7 @@ def open_start(
             "batched; extract without it, and fit a head on those features"
         )
     base = load_base(head, weights=weights, device=device)
-    split = split_network(base.network, settings.unfreeze, source.layer)
+    split = split_network(base.network, str(settings.unfreeze), source.layer)
     if settings.from_cache and split.boundary is None:
         raise UsageError(
             f"`unfreeze={settings.unfreeze}` trains all of {source.model}, which leaves no "

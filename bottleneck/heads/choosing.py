@@ -48,9 +48,11 @@ class Choice:
 
     Attributes
     ----------
-    best : np.ndarray
-        Scores (n, k) of the candidate with the lowest log loss on all rows.
+    best, first : np.ndarray
+        Scores (n, k) of the candidate with the lowest log loss on all rows, and of the first one.
     """
+
+    first: np.ndarray
 
     def __init__(
         self,
@@ -87,7 +89,8 @@ class Choice:
         bool
         """
         first = not self._scores
-        self._scores = self._scores or [scores] * len(self._losses)
+        if first:
+            self.first, self._scores = scores, [scores] * len(self._losses)
         losses = self._losses_on(scores)
         won = [first or self._better(*pair) for pair in zip(losses, self._losses, strict=True)]
         for number, better in enumerate(won):
@@ -111,7 +114,8 @@ class Choice:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the choices so far as arrays."""
-        return {"losses": np.array(self._losses), "scores": np.stack(self._scores)}
+        scores = np.stack(self._scores)
+        return {"losses": np.array(self._losses), "scores": scores, "first": self.first}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on from the result of `state`.
@@ -119,9 +123,11 @@ class Choice:
         Parameters
         ----------
         state : mapping of str to np.ndarray
-            For the same rows and parts.
+            For the same rows and parts. Those of older versions lack the first candidate, which has
+            to be offered before.
         """
         self._losses, self._scores = state["losses"].tolist(), list(state["scores"])
+        self.first = state.get("first", self.first)
 
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
         """Return the metrics of a candidate on the rows that it is chosen on.
@@ -138,6 +144,13 @@ class Choice:
         """
         fitted = self._margins and fit_temperature(self._link, scores, self._targets)
         return score_metrics(self._link, scores, self._targets, fitted or self._known)
+
+    def unselected(self) -> np.ndarray:
+        """Return scores (n, k): of each part, those of what is best on the other rows."""
+        found = self.best.copy()
+        for part, scores in zip(self._parts, self._scores[1:], strict=True):
+            found[part] = scores[part]
+        return found
 
     def calibrated(self, *, fit: bool = True) -> tuple[float, dict[str, Any]]:
         """Fit a temperature, and score what was chosen.
@@ -161,9 +174,8 @@ class Choice:
             rows that it was chosen on.
         """
         link, targets, known = self._link, self._targets, self._known
-        unselected, temperatures = self.best.copy(), np.full((len(targets), 1), known)
+        unselected, temperatures = self.unselected(), np.full((len(targets), 1), known)
         for part, scores in zip(self._parts, self._scores[1:], strict=True):
-            unselected[part] = scores[part]
             others = scores[~part], targets.take(~part)
             temperatures[part] = fit_temperature(link, *others)
         found, without = (

@@ -1,7 +1,7 @@
 """Records of extractions, banks, heads and models, with each fact declared once."""
 
 from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord, StoredLayer, TransformFacts
-from bottleneck.records.heads import HeadFacts, HeadRecord, ModelFacts, ModelRecord
+from bottleneck.records.heads import HeadFacts, HeadRecord, Judged, ModelFacts, ModelRecord
 from bottleneck.records.record import (
     Digest,
     Json,
@@ -38,6 +38,7 @@ __all__ = [
     "HeadFacts",
     "HeadRecord",
     "Json",
+    "Judged",
     "LayerFacts",
     "ModelFacts",
     "ModelRecord",

@@ -106,6 +106,18 @@ class HeadRecord(HeadFacts):
         return {**content, "source": None} if content.get("source") == {} else content
 
 
+@with_config(ConfigDict(**STRICT, extra="forbid"))
+class Judged(TypedDict):
+    """Whether a validation image was classified correctly before fine-tuning and after it.
+
+    The result after it is that of the epoch that is best on other validation images.
+    """
+
+    image: record.Digest
+    before: bool
+    after: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts(Record):
     """Facts about fine-tuning a model.
@@ -128,6 +140,8 @@ class ModelFacts(Record):
         The saved epoch, and the number of epochs.
     validation : dict of str to float
         Validation metrics of the saved epoch.
+    judged : list of dict
+        The validation images, as `Judged`; empty in older records.
     """
 
     layer: str
@@ -141,6 +155,7 @@ class ModelFacts(Record):
     best_epoch: record.Count
     epochs: record.Count
     validation: dict[str, float]
+    judged: list[Judged] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,12 @@ class FeatureSource(RunFacts, LayerFacts):
     _sparse = model_serializer(mode="wrap")(without_defaults)
 
     def __hash__(self) -> int:
-        return hash((self.image_set, self.layer, self.fingerprint, self.pool, self.views))
+        return hash((self.features, self.views))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What tells features of unaugmented images apart."""
+        return self.image_set, self.layer, self.fingerprint, self.pool
 
     def with_views(self, views: int) -> Self:
         """Return the source with only the first views, or with none.

@@ -1,7 +1,8 @@
 """The settings of every stage: the library, the command line and ``bottleneck.toml`` read these."""
 
-from bottleneck.settings import features, heads
+from bottleneck.settings import features, heads, results
 from bottleneck.settings.features import *  # noqa: F403
 from bottleneck.settings.heads import *  # noqa: F403
+from bottleneck.settings.results import *  # noqa: F403
 
-__all__ = [*features.__all__, *heads.__all__]  # noqa: PLE0604 - all of them are texts
+__all__ = [*features.__all__, *heads.__all__, *results.__all__]  # noqa: PLE0604 - all are texts

@@ -1,4 +1,4 @@
-"""Settings for fitting, comparing, evaluating, using and fine-tuning heads."""
+"""Settings for fitting, comparing, advising on and fine-tuning heads."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -6,20 +6,19 @@ from math import inf
 from typing import Annotated, Any, Literal
 
 from annotated_doc import Doc
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import ArgsKwargs
 
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
+from bottleneck.settings.recipes import RECIPES, Recipe
 
 __all__ = [
     "AdviseSettings",
-    "EvaluateSettings",
     "FinetuneSettings",
     "FitSettings",
     "MLPSettings",
-    "PredictSettings",
-    "RankSettings",
     "SweepSettings",
     "TrainingSettings",
     "check_for_mlp",
@@ -153,74 +152,6 @@ class AdviseSettings:
     seed: values.Seed = 0
 
 
-@settings("Evaluation")
-class EvaluateSettings:
-    """Settings for evaluating a head."""
-
-    split: Annotated[
-        Literal["train", "val", "test"],
-        Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
-    ] = "test"
-
-
-@settings("Experiments")
-class RankSettings:
-    """Settings for ranking or comparing experiments."""
-
-    sort: Annotated[
-        str | None,
-        Doc(
-            "Metric to sort by or compare, such as log_loss; by default accuracy, or "
-            "average_precision if images may have several classes."
-        ),
-        Option(metavar="METRIC"),
-    ] = None
-    where: Annotated[
-        tuple[Annotated[str, Field(pattern="=", description="KEY=VALUE, such as clf=svm")], ...],
-        Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
-        Option(metavar="KEY=VALUE", unless=("compare",)),
-    ] = ()
-    top: Annotated[
-        values.Count | None,
-        Doc("Maximum number of experiments to show."),
-        Option(unless=("compare",)),
-    ] = None
-    compare: Annotated[
-        tuple[int, int] | None,
-        Doc("Numbers of two experiments to compare, paired over the folds."),
-        Option(metavar="A B"),
-    ] = None
-
-    def __post_init__(self) -> None:
-        keys = [text.partition("=")[0] for text in self.where]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise UsageError(
-                f"`where={twice[0]}=` is given twice, but an experiment has one value; give one"
-            )
-
-
-@settings("Prediction")
-class PredictSettings:
-    """Settings for predicting the classes of images."""
-
-    tta: Annotated[
-        values.ViewCount,
-        Doc("Average the probabilities over this many augmented views and the plain image."),
-    ] = 0
-    augment: Annotated[
-        values.Augmentation | None,
-        Doc("Augmentation policy of these views, as for extract, or a YAML file."),
-    ] = None
-    batch_size: values.BatchSize = "auto"
-    weights: values.MovedWeights = None
-    device: values.Device = "auto"
-    max_pixels: values.MaxPixels = None
-    max_bytes: values.MaxBytes = None
-
-    def __post_init__(self) -> None:
-        values.check_views(self.tta, self.augment, "tta")
-
-
 @settings("Training")
 class FinetuneSettings:
     """Settings for fine-tuning a network.
@@ -232,10 +163,13 @@ class FinetuneSettings:
     """
 
     unfreeze: Annotated[
-        str,
-        Doc("First layer to train, by alias or module; 'bottleneck layers MODEL' lists them."),
+        str | None,
+        Doc("First layer to train, by alias or module; by default the one that 'advise' named."),
         Option(metavar="LAYER|all"),
-    ]
+    ] = None
+    recipe: Annotated[
+        Recipe, Doc("Set of defaults; other options override them, see docs/finetune.md.")
+    ] = "default"
     epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
     patience: Annotated[
         values.Count, Doc("Stop after this many epochs with no lower validation loss.")
@@ -299,6 +233,15 @@ class FinetuneSettings:
         Doc("Fraction of the training images to hold out, where the set has no val images."),
     ] = None
     seed: values.Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_recipe(cls, given: ArgsKwargs) -> ArgsKwargs:
+        """Add the recipe's values of fields that are not given."""
+        own = given.kwargs or {}
+        named = own.get("recipe")
+        defaults = RECIPES.get(named, {}) if isinstance(named, str) else {}
+        return ArgsKwargs(given.args, {**defaults, **own})
 
     def __post_init__(self) -> None:
         if self.views is not None and not self.augmented:

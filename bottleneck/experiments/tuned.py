@@ -1,0 +1,116 @@
+"""What fine-tuning gave, beside the head that it started from, on the same validation images."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bottleneck.errors import WeightsError
+from bottleneck.experiments.compare import half_width
+from bottleneck.folders import is_leftover
+from bottleneck.records import FeatureSource, ModelRecord, read_record
+
+__all__ = ["FineTuned", "fine_tuned"]
+
+_RULE_OF_THREE = 3
+"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
+Goes Wrong, Is Everything All Right?)."""
+_RECORD_FILE = "model.json"
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned model and the head that it started from, on the same validation images.
+
+    The head was fitted without these images. The epoch was chosen on them; each of five parts is
+    therefore scored by the epoch that is best on the other four.
+
+    Attributes
+    ----------
+    model : str
+        The model's folder.
+    source : FeatureSource
+        The features of the head at the start.
+    unfreeze : str
+        The first layer that was trained.
+    images : int
+        Number of distinct validation images.
+    before, after : float
+        Accuracy of the head at the start, and of the fine-tuned model.
+    gain : float
+        Their difference.
+    interval : tuple of float
+        95% confidence interval of the gain, paired over the images, for this training: others
+        differ by their seed, too.
+    """
+
+    model: str
+    source: FeatureSource
+    unfreeze: str
+    images: int
+    before: float
+    after: float
+    gain: float
+    interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, model: str, record: ModelRecord) -> "FineTuned | None":
+        """Return what the record of a model tells.
+
+        Parameters
+        ----------
+        model : str
+            The model's folder.
+        record : ModelRecord
+            Its ``model.json``.
+
+        Returns
+        -------
+        FineTuned or None
+            None for a record of an earlier version, or of a single image.
+        """
+        judged = list({each["image"]: each for each in record.judged}.values())
+        count = len(judged)
+        if count < 2:  # noqa: PLR2004 - an interval needs two
+            return None
+        before, after = (sum(each[key] for each in judged) / count for key in ("before", "after"))
+        changes = [float(each["after"] - each["before"]) for each in judged]
+        gain, half = after - before, max(half_width(changes, 0), _RULE_OF_THREE / count)
+        unfreeze, interval = str(record.settings.get("unfreeze", "")), (gain - half, gain + half)
+        return cls(model, record.started_from, unfreeze, count, before, after, gain, interval)
+
+    @property
+    def shown_gain(self) -> str:
+        """The gain with its interval, as text."""
+        low, high = self.interval
+        return f"{self.gain:+.3f} ({low:+.3f} to {high:+.3f})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result in JSON types."""
+        return {**vars(self), "source": self.source.as_dict(), "interval": list(self.interval)}
+
+
+def fine_tuned(heads: str | Path, source: FeatureSource | None = None) -> list[FineTuned]:
+    """Return the results of the fine-tuned models in a folder of heads.
+
+    Parameters
+    ----------
+    heads : str or Path
+        The folder, which need not exist.
+    source : FeatureSource, optional
+        Only of those that started from a head on these features.
+
+    Returns
+    -------
+    list of FineTuned
+        In the order of the models' names. Damaged models and those of earlier versions, which did
+        not record the result by image, are left out.
+    """
+    found = []
+    for file in sorted(Path(heads).glob(f"*/{_RECORD_FILE}")):
+        if is_leftover(file.parent.name):
+            continue
+        with suppress(WeightsError):
+            found.append(FineTuned.of(str(file.parent), read_record(file, ModelRecord)))
+    started = [each for each in found if each]
+    return [each for each in started if source is None or each.source.features == source.features]

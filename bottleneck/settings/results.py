@@ -1,0 +1,80 @@
+"""Settings for evaluating heads, ranking experiments and predicting."""
+
+from typing import Annotated, Literal
+
+from annotated_doc import Doc
+from pydantic import Field
+
+from bottleneck.errors import UsageError
+from bottleneck.fields import Option, settings
+from bottleneck.settings import values
+
+__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings"]
+
+
+@settings("Evaluation")
+class EvaluateSettings:
+    """Settings for evaluating a head."""
+
+    split: Annotated[
+        Literal["train", "val", "test"],
+        Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
+    ] = "test"
+
+
+@settings("Experiments")
+class RankSettings:
+    """Settings for ranking or comparing experiments."""
+
+    sort: Annotated[
+        str | None,
+        Doc(
+            "Metric to sort by or compare, such as log_loss; by default accuracy, or "
+            "average_precision if images may have several classes."
+        ),
+        Option(metavar="METRIC"),
+    ] = None
+    where: Annotated[
+        tuple[Annotated[str, Field(pattern="=", description="KEY=VALUE, such as clf=svm")], ...],
+        Doc("Show only experiments with this setting, such as clf=svm; may repeat."),
+        Option(metavar="KEY=VALUE", unless=("compare",)),
+    ] = ()
+    top: Annotated[
+        values.Count | None,
+        Doc("Maximum number of experiments to show."),
+        Option(unless=("compare",)),
+    ] = None
+    compare: Annotated[
+        tuple[int, int] | None,
+        Doc("Numbers of two experiments to compare, paired over the folds."),
+        Option(metavar="A B"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        keys = [text.partition("=")[0] for text in self.where]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise UsageError(
+                f"`where={twice[0]}=` is given twice, but an experiment has one value; give one"
+            )
+
+
+@settings("Prediction")
+class PredictSettings:
+    """Settings for predicting the classes of images."""
+
+    tta: Annotated[
+        values.ViewCount,
+        Doc("Average the probabilities over this many augmented views and the plain image."),
+    ] = 0
+    augment: Annotated[
+        values.Augmentation | None,
+        Doc("Augmentation policy of these views, as for extract, or a YAML file."),
+    ] = None
+    batch_size: values.BatchSize = "auto"
+    weights: values.MovedWeights = None
+    device: values.Device = "auto"
+    max_pixels: values.MaxPixels = None
+    max_bytes: values.MaxBytes = None
+
+    def __post_init__(self) -> None:
+        values.check_views(self.tta, self.augment, "tta")

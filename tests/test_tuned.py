@@ -1,0 +1,66 @@
+"""The result of fine-tuning beside the head's, from its record. About 1 s."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_records import make_model
+
+from bottleneck.experiments import FineTuned, fine_tuned
+from bottleneck.records import ModelRecord, read_record, write_record
+
+
+def judged(*pairs: str) -> list[dict]:
+    """Results of images: ``"01"`` is wrong before and right after."""
+    return [
+        {
+            "image": hashlib.sha256(str(number).encode()).hexdigest(),
+            "before": pair[0] == "1",
+            "after": pair[1] == "1",
+        }
+        for number, pair in enumerate(pairs)
+    ]
+
+
+def record_with(*pairs: str, **changes) -> Path:
+    file = make_model()
+    record = read_record(file, ModelRecord)
+    settings = {"unfreeze": "features.3"}
+    write_record(file, replace(record, judged=judged(*pairs), settings=settings, **changes))
+    return file
+
+
+def test_the_gain_is_paired_over_the_images():
+    """With Student's t on the changes; by an independent sum, 60 images and 18 changes."""
+    pairs = ["00"] * 12 + ["11"] * 30 + ["01"] * 14 + ["10"] * 4
+    record_with(*pairs)
+    (found,) = fine_tuned("heads")
+    assert (found.model, found.unfreeze, found.images) == ("heads/tuned", "features.3", 60)
+    assert (found.before, found.after) == (34 / 60, 44 / 60)
+    mean = 10 / 60
+    half = 2.0009954 * ((18 - 60 * mean**2) / 59 / 60) ** 0.5
+    assert found.gain == pytest.approx(mean)
+    assert found.interval == pytest.approx((mean - half, mean + half), rel=1e-6)
+    assert found.shown_gain == "+0.167 (+0.033 to +0.300)"
+
+
+def test_no_change_leaves_the_rule_of_three():
+    record = read_record(record_with(*["11"] * 100), ModelRecord)
+    assert FineTuned.of("x", record).interval == (-0.03, 0.03)
+    copies = replace(record, judged=record.judged * 2)
+    assert FineTuned.of("x", copies) == FineTuned.of("x", record)
+
+
+def test_only_models_that_recorded_their_result_are_listed():
+    """Not those of earlier versions, damaged ones, and those from other features."""
+    assert fine_tuned("nowhere") == []
+    source = read_record(record_with("01", "11"), ModelRecord).started_from
+    assert [each.images for each in fine_tuned("heads", source)] == [2]
+    assert len(fine_tuned("heads", replace(source, views=0, policy=None))) == 1
+    assert fine_tuned("heads", replace(source, layer="other")) == []
+    for pairs in ([], ["11"]):
+        file = record_with(*pairs)
+        assert fine_tuned("heads") == []
+    file.write_text(file.read_text().replace("features", "feature"))
+    assert fine_tuned("heads") == []
