@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_a_resumed_run_keeps_its_plan(started, monkeypatch):
         UsageError,
         match="'heads/x' was started with `minutes=0.15`, not with `minutes=0.2`; give the same",
     ):
-        finetune_head(head, images, cache, "heads/x", settings, minutes=0.2, resume=True)
+        finetune_head(head, images, cache, "heads/x", replace(settings, minutes=0.2), resume=True)
     done = {}
     for name, seconds in (("x", 1e-6), ("y", 1000.0)):
         patched = monkeypatch.setattr
