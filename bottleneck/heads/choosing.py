@@ -127,7 +127,8 @@ class Choice:
             to be offered before.
         """
         self._losses, self._scores = state["losses"].tolist(), list(state["scores"])
-        self.first = state.get("first", self.first)
+        if "first" in state:
+            self.first = state["first"]
 
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
         """Return the metrics of a candidate on the rows that it is chosen on.
