@@ -65,6 +65,7 @@ from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 from bottleneck.records import write_record
+from bottleneck.records.banks import FINETUNED
 
 UNFREEZE = "blocks.6"
 SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
@@ -449,6 +450,12 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
+    again = bottleneck("extract", "--model", "elsewhere", "--json")
+    assert json.loads(again.out)["computed"] == 0
+    assert bottleneck("evaluate", "--head", "elsewhere", "--heads", ".").code == 0
+    (bank,) = (each for each in Cache().banks() if each.info.weights_name == FINETUNED)
+    assert bank.info.model == "elsewhere"
+    assert bottleneck("cache", "verify", "--deep").code == 0
     shutil.rmtree("cache")
     moved = bottleneck("predict", "--head", "elsewhere", "--heads", ".", "data/test/light/0.png")
     assert moved.out == predicted.out
