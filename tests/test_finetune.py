@@ -453,8 +453,8 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     again = bottleneck("extract", "--model", "elsewhere", "--json")
     assert json.loads(again.out)["computed"] == 0
     assert bottleneck("evaluate", "--head", "elsewhere", "--heads", ".").code == 0
-    (bank,) = (each for each in Cache().banks() if each.info.weights_name == FINETUNED)
-    assert bank.info.model == "elsewhere"
+    banks = [bank.info for bank in Cache().banks() if bank.info.weights_name == FINETUNED]
+    assert [info.model for info in banks] == ["elsewhere"] * 2  # in two precisions
     assert bottleneck("cache", "verify", "--deep").code == 0
     shutil.rmtree("cache")
     moved = bottleneck("predict", "--head", "elsewhere", "--heads", ".", "data/test/light/0.png")

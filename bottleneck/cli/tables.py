@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, TextIO
 
 from bottleneck.cli.streams import escaped, terminal_of, terminal_width
@@ -96,7 +96,7 @@ def draw_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], corner: 
     right = [False, *(True for _ in labels)]
     for width in _LABEL_WIDTHS:
         pairs = [[(label, size) for label in labels] for size in (width, width // 2)]
-        names, above = ([*map(kept_apart(own).get, own)] for own in pairs)
+        names, above = (list(map(kept_apart(own).__getitem__, own)) for own in pairs)
         cells = [[name, *map(str, row)] for name, row in zip(names, counts, strict=True)]
         heads = [corner, *above]
         if table_fits(heads, cells, right):
@@ -259,14 +259,14 @@ def _without_common_words(texts: Sequence[str]) -> list[str]:
     """Return texts without the words that all of them have."""
     words = [re.findall(r"[^\W_]+[\W_]*|^[\W_]+", text) for text in texts]
     common = set.intersection(*({each.rstrip(_BETWEEN) for each in own} for own in words))
-    left = (
-        [_CUT if each.rstrip(_BETWEEN) in common else each for each in own] for own in words
-    )
+    left = ([_CUT if each.rstrip(_BETWEEN) in common else each for each in own] for own in words)
     return [re.sub(rf"({re.escape(_CUT)})+", _CUT, "".join(own)) for own in left]
 
 
 def _without_common_prefix(texts: Sequence[str]) -> list[str]:
-    return [_CUT + text[len(commonprefix(list(texts))) :] for text in texts]
+    shared = takewhile(lambda letters: len({*letters}) == 1, zip(*texts, strict=False))
+    length = sum(1 for _ in shared)
+    return [_CUT + text[length:] for text in texts]
 
 
 def _numbered(text: str, width: int, number: int) -> str:
