@@ -66,6 +66,7 @@ from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 from bottleneck.records import write_record
+from bottleneck.records.banks import FINETUNED
 from bottleneck.settings.recipes import RECIPES
 
 PAGE = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
@@ -502,6 +503,12 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
+    again = bottleneck("extract", "--model", "elsewhere", "--json")
+    assert json.loads(again.out)["computed"] == 0
+    assert bottleneck("evaluate", "--head", "elsewhere", "--heads", ".").code == 0
+    banks = [bank.info for bank in Cache().banks() if bank.info.weights_name == FINETUNED]
+    assert [info.model for info in banks] == ["elsewhere"] * 2  # in two precisions
+    assert bottleneck("cache", "verify", "--deep").code == 0
     shutil.rmtree("cache")
     moved = bottleneck("predict", "--head", "elsewhere", "--heads", ".", "data/test/light/0.png")
     assert moved.out == predicted.out

@@ -8,6 +8,7 @@ import struct
 import sys
 import warnings
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,23 @@ def test_every_format_is_known_by_its_content_and_decoded(kind):
     assert pixels.shape == (24, 30, 3)
     assert np.abs(pixels.astype(int) - (200, 30, 40)).max() <= 3
     assert read_size(io.BytesIO(data)) == (24, 30)
+
+
+def test_no_library_writes_about_damaged_files(capfd):
+    """Their C code would do so to standard error, past Python's."""
+    whole = {kind: encoded(kind) for kind in PILLOW if kind != "HEIC"}
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        whole[compression] = encoded("TIFF", compression=compression)
+    for data in whole.values():
+        third = len(data) // 3
+        for damaged in (
+            data[: 2 * third],
+            data[:third] + b"\xff\x00" * 100 + data[third + 200 :],
+            data[:60] + data[90:],
+        ):
+            with suppress(BadImageError):
+                decode(damaged)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP", "TIFF", "AVIF"])
