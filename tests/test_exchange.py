@@ -28,7 +28,7 @@ ENDINGS = ["out.h5", "out.npz"]
 def cache(little, make_images) -> Cache:
     """A cache of maps of 12 images."""
     folder = make_images(cat=6, dög=6)
-    base = FrozenBase("little", ["second"], weights="random")
+    base = FrozenBase(little, ["second"], weights="random")
     made = Cache("cache")
     extract_features(ImageSet.from_folder(folder), base, made)
     return made

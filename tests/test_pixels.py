@@ -510,7 +510,7 @@ def test_rows_of_an_older_cache_serve_only_images_that_are_read_as_before(little
     assert np.array_equal(old, bank.read("first", [item.digest for item in stored.items]))
 
 
-def test_the_split_and_the_images_seen_do_not_depend_on_the_version_of_decoding(little, monkeypatch):
+def test_splits_and_images_seen_do_not_depend_on_the_version_of_decoding(little, monkeypatch):
     """Also those that an older head and an older model have seen, or a newer one of older rows."""
     for label, bits in (("a", 12), ("b", 10)):
         Path("data", label).mkdir(parents=True)
