@@ -12,14 +12,15 @@ from bottleneck import Cache
 
 pytestmark = pytest.mark.usefixtures("little")
 
-TINY = ("--model", "little", "--weights", "random", "--layer", "second")
+STORED = ("--weights", "random", "--layer", "second")
+TINY = ("--model", "little", *STORED)
 
 
 @pytest.fixture
-def _extracted(bottleneck, make_images):
+def _extracted(bottleneck, little, make_images):
     """A folder with data/ and an extraction of it."""
     make_images(cat=8, dog=8)
-    assert bottleneck("extract", *TINY).code == 0
+    assert bottleneck("extract", "--model", little, *STORED).code == 0
 
 
 def test_near_duplicates_are_reported_on_request(bottleneck, make_images):
