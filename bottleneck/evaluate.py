@@ -12,7 +12,7 @@ from bottleneck.errors import DataError, UsageError, WrongTypeError
 from bottleneck.features import SPLITS, Features
 from bottleneck.files import atomic_write
 from bottleneck.heads import Head
-from bottleneck.heads.scoring import average_precisions, decide, score_metrics
+from bottleneck.heads.scoring import average_precisions, decide, extreme_losses, score_metrics
 from bottleneck.labels import Targets, known_labels, unknown_classes
 
 __all__ = [
@@ -98,6 +98,8 @@ class Evaluation:
         Rows: true labels; columns: predicted labels. None if images may have several classes.
     unknown_classes : list of UnknownClass
         Classes that the head was not fitted on; their images are not scored.
+    extreme_images, extreme_loss_share : int, float
+        Few images that make most of the log loss, see `bottleneck.heads.scoring.extreme_losses`.
     """
 
     split: str
@@ -112,6 +114,8 @@ class Evaluation:
     classes: list[ClassMetrics]
     confusion: list[list[int]] | None
     unknown_classes: list[UnknownClass] = field(default_factory=list)
+    extreme_images: int = 0
+    extreme_loss_share: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation in JSON types.
@@ -261,7 +265,8 @@ def evaluate_head(head: Head, features: Features, split: str = "test") -> Evalua
     _, targets, scores = _scored(head, features, split)
     own = (features.splits == split) & (features.views == 0)
     leaks = int(np.isin(features.digests[own], features.images.leaks).sum())
-    metrics = score_metrics(head.link, scores, targets, head.temperature)
+    rows = head.link, scores, targets, head.temperature
+    metrics = score_metrics(*rows) | extreme_losses(*rows)
     found = _evaluated(split, leaks, targets, scores, metrics)
     unknown = unknown_classes(features.labels[own], head.classes, multilabel=head.multilabel)
     strange = [UnknownClass(label, count) for label, count in unknown.items()]
@@ -303,7 +308,7 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
 
 
 def _evaluated(
-    split: str, leaks: int, targets: Targets, scores: np.ndarray, metrics: dict[str, float]
+    split: str, leaks: int, targets: Targets, scores: np.ndarray, metrics: dict[str, Any]
 ) -> Evaluation:
     from scipy.stats import binomtest
 
@@ -311,7 +316,7 @@ def _evaluated(
     interval = binomtest(right, len(targets)).proportion_ci(method="wilson")
     classes = _class_metrics(scores, targets)
     precisions = [each.average_precision for each in classes if each.average_precision is not None]
-    mean: dict[str, Any] = {"average_precision": float(np.mean(precisions)) if precisions else 0.0}
+    mean = {"average_precision": float(np.mean(precisions)) if precisions else 0.0}
     return Evaluation(
         split=split,
         images=len(targets),

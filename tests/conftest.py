@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
@@ -26,6 +28,20 @@ from bottleneck.cli import main
 from bottleneck.demo import write_demo_images
 from bottleneck.records import ExtractedLayer, Extraction, FeatureSource
 
+PRELOADED = (
+    "bottleneck.augment.pipelines",
+    "bottleneck.finetune",
+    "bottleneck.pictures",
+    "bottleneck.solvers.path",
+    "bottleneck.sweep",
+    "hdf5plugin",
+    "hypothesis.stateful",
+    "little",
+    "PIL.PngImagePlugin",
+    "sklearn.linear_model",
+    "torchvision.transforms.v2",
+)
+"""What processes of tests import."""
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
@@ -78,8 +94,10 @@ def own_folder(tmp_path, monkeypatch):
 def processes() -> ForkServerContext:
     """A way to start processes that have loaded everything already, and never computed."""
     context = get_context("forkserver")
-    modules = ["bottleneck.finetune", "bottleneck.cli", "sklearn.linear_model", "hdf5plugin"]
-    context.set_forkserver_preload(modules)
+    context.set_forkserver_preload(["conftest", *PRELOADED])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        ensure_running()
     return context
 
 
@@ -103,6 +121,18 @@ def faces_cache(faces, lite0, tmp_path_factory) -> Cache:
     cache = Cache(tmp_path_factory.mktemp("cache"))
     extract_features(ImageSet.from_folder(faces), lite0, cache)
     return cache
+
+
+@pytest.fixture
+def little(tmp_path_factory, monkeypatch) -> str:
+    """Name of a base of another package with few weights, for tests of anything but networks."""
+    site = tmp_path_factory.mktemp("site")
+    folder = site / "little-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: little\n")
+    (folder / "entry_points.txt").write_text("[bottleneck.bases]\nlittle = little:model\n")
+    monkeypatch.syspath_prepend(str(site))
+    return "little"
 
 
 def crops(count: int, *, size: int = 48, seed: int = 0) -> list[Image.Image]:

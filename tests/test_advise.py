@@ -769,7 +769,7 @@ def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
             assert (step.minutes, step.estimate[:17]) == (1.5, "from a fit of sof")
 
 
-def test_the_time_of_fine_tuning_is_estimated_from_a_trial(faces_cache, faces):
+def test_the_time_of_fine_tuning_is_estimated_from_a_trial(faces_cache):
     """The time of a longer training from the cache, and from images; none without the images."""
     (source,) = select_layers(faces_cache)
     items = ImageSet.read_csv(faces_cache.set_file(source.image_set)).items

@@ -3,6 +3,7 @@
 About 2 s in the first tier.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -180,6 +181,54 @@ def test_policies_do_what_their_names_say():
     tall[:, 150:] = 255
     crops = [find_policy("crop").augment(tall, DIGEST, view, SIZE) for view in range(1, 30)]
     assert {bool((crop == 255).all()) for crop in crops} == {True, False}
+
+
+def test_vertical_flips_and_erased_rectangles():
+    plain = photograph()
+    turned = [plain, plain.flip(1), plain.flip(2), plain.flip(1, 2)]
+    found = views_of(find_policy("flips"), 40)
+    assert {place for view in found for place in range(4) if torch.equal(view, turned[place])} == {
+        *range(4)
+    }
+    assert all(any(torch.equal(view, each) for each in turned) for view in found)
+    grey, shares = torch.tensor([124, 116, 104])[:, None, None], []
+    for view in views_of(find_policy("erase"), 40):
+        kept = [(view == each).all(dim=0) for each in (plain, plain.flip(2))]
+        same = max(kept, key=torch.sum)
+        assert bool((same | (view == grey).all(dim=0)).all())
+        shares.append(1 - float(same.float().mean()))
+    assert 8 < sum(share == 0 for share in shares) < 32
+    assert 0.01 < max(shares) < 0.34
+
+
+def test_vertical_flips_and_erasing_in_a_file():
+    policy = find_policy(write("- RandomVerticalFlip: {p: 1.0}\n- RandomErasing: {p: 1.0}\n"))
+    for view in views_of(policy):
+        lost = (view != photograph().flip(1)).any(dim=0)
+        assert 0.01 < float(lost.float().mean()) < 0.34
+        assert not view[:, lost].any()
+
+
+PINNED = {
+    "none": "b238ac99c5fe",
+    "flip": "c96b0416ab28",
+    "standard": "0a3094a97b29",
+    "crop": "c38312f29649",
+    "color": "5237541f04a4",
+    "noise": "42dc9b569fe0",
+    "elastic": "18391c6e2007",
+    "trivial": "bd78254109ad",
+    "rand": "7979573cacb9",
+    "flips": "af01d44331b8",
+    "erase": "5fa70fcf0eaf",
+}
+
+
+def test_what_decides_views_and_fingerprints_stays_as_it_was():
+    """Changes would give the views of caches that exist another fingerprint, and other seeds."""
+    for name in POLICIES:
+        text = json.dumps(find_policy(name).as_dict(), sort_keys=True)
+        assert hashlib.sha256(text.encode()).hexdigest().startswith(PINNED[name]), name
 
 
 def test_a_view_has_the_input_size_of_the_base(tmp_path):

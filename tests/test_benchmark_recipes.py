@@ -12,8 +12,11 @@ from lightning_fabric import Fabric
 from test_benchmarks import FOLDER
 from torch import nn
 
-from bottleneck import FinetuneSettings, FrozenBase
+from bottleneck import FinetuneSettings
+from bottleneck.bases import find_model
+from bottleneck.bases.network import Network
 from bottleneck.bases.splitting import split_network, upper_part
+from bottleneck.bases.weights import load_weights
 from bottleneck.finetune.loop import Training
 from bottleneck.finetune.network import TunedNetwork
 
@@ -39,11 +42,10 @@ class Maps:
 @pytest.fixture(scope="module")
 def network() -> TunedNetwork:
     """The last blocks of EfficientNet-Lite0 and a linear head, with random weights."""
-    torch.manual_seed(0)
-    base = FrozenBase("efficientnet_lite0", ["penultimate"], weights="random").network
-    layer = base.resolve("penultimate")[0]
-    split = split_network(base, SETTINGS.unfreeze, layer)
-    upper = upper_part(base, split, base.root.state_dict() | base.constants)
+    model = find_model("efficientnet_lite0")
+    base = Network(model)
+    split = split_network(base, SETTINGS.unfreeze, base.resolve("penultimate")[0])
+    upper = upper_part(base, split, load_weights(model, "random")[1].load())
     return TunedNetwork(
         upper, nn.Linear(1280, 3), split, how="none", axes="C", freeze_batch_norm=True
     )

@@ -1,6 +1,7 @@
 """Banks and parts: order, durability, integrity. About 7 s in the first tier."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ from bottleneck.errors import (
     UsageError,
 )
 from bottleneck.records import BankRecord
+from bottleneck.records.banks import FINETUNED
 
 FINGERPRINT = "ab" * 32
 
@@ -550,6 +552,22 @@ def test_an_unwritable_cache_folder(tmp_path):
         Cache("/proc/cache").check_writable()
     Cache(tmp_path / "new").check_writable()
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_the_bank_of_a_fine_tuned_model_is_found_where_its_folder_was_moved(tmp_path):
+    """By its fingerprint; the bank of another model never is."""
+    cache = Cache(tmp_path)
+    for model, weights in (("heads/tuned", FINETUNED), ("vgg16", "imported")):
+        fingerprint = hashlib.sha256(model.encode()).hexdigest()
+        record = BankRecord.imported(fingerprint, model, {"a": [6]})
+        bank = cache.bank(model, fingerprint)
+        bank.describe(replace(record, weights_name=weights))
+        found = cache.bank("elsewhere", fingerprint)
+        assert (found.path == bank.path) == (weights == FINETUNED)
+        assert cache.bank("elsewhere", f"{fingerprint[:12]:0<64}").path != bank.path
+    moved = "elsewhere", hashlib.sha256(b"heads/tuned").hexdigest()
+    cache.bank(*moved).info_file.write_text("{}")  # a damaged record is none
+    assert cache.bank(*moved).name.startswith("elsewhere-")
 
 
 def test_banks_are_found_by_how_their_names_begin(tmp_path):

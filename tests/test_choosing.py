@@ -100,6 +100,8 @@ def test_a_choice_goes_on_from_its_state():
         whole.offer(each)
         second.offer(each)
     assert whole.calibrated() == second.calibrated()
+    assert np.array_equal(second.first, scores[0])
+    assert np.array_equal(second.unselected(), whole.unselected())
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.integers(1, 6), st.booleans())
@@ -124,19 +126,3 @@ def test_a_single_image_has_no_others_to_choose_on():
     temperature, found = choice.calibrated()
     assert temperature == 1
     assert found["accuracy"] == found["selected"]["accuracy"] == 0
-
-
-def test_a_choice_goes_on_from_its_state():
-    """With the first candidate, which may be none of those that it keeps."""
-    targets, parts, scores = candidates(0)
-    whole, begun, resumed = (Choice("softmax", targets, parts) for _ in range(3))
-    for each in scores:
-        whole.offer(each)
-    for each in scores[:2]:
-        begun.offer(each)
-    resumed.restore(begun.state())
-    for each in scores[2:]:
-        resumed.offer(each)
-    assert np.array_equal(resumed.first, scores[0])
-    assert np.array_equal(resumed.unselected(), whole.unselected())
-    assert resumed.calibrated() == whole.calibrated()

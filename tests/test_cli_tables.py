@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 from rich.cells import cell_len
 
 from bottleneck.cli.output import print_table, printed_as
-from bottleneck.cli.tables import draw_matrix, shortened
+from bottleneck.cli.tables import draw_matrix, kept_apart, shortened
 
 WIDE = {"name": "n" * 60, "a_number": 1.5, "other": "first part, last part " * 4}
 
@@ -91,6 +91,43 @@ def test_shortened_texts_fit(text, width):
         assert found == text
     elif width > 4:
         assert "..." in found
+
+
+NAMES = [
+    f"melanerpes_{species}_{sex}_adult_breeding_plumage_of_north_america"
+    for species in ("erythrocephalus", "carolinus")
+    for sex in ("male", "female")
+]
+
+
+def test_different_names_stay_different_however_they_are_cut(printed):
+    """What all have is cut first, so that what is left tells them apart."""
+    pairs = [(one, other) for one in NAMES for other in NAMES if one != other]
+    rows = [{"true": one, "predicted": other, "images": 3} for one, other in pairs]
+    told = [re.split(" {2,}", line)[:2] for line in printed(*rows)[1:]]
+    for column in range(2):
+        assert len({names[column] for names in told}) == len(NAMES)
+    assert all(one != other for one, other in told)
+    for (one, _), (short, _) in zip(pairs, told, strict=True):
+        species, sex = one.split("_")[1:3]
+        assert re.fullmatch(rf"melan.*{species[:3]}.*{sex[-3:]}.*", short)
+    one = kept_apart([("a" * 40 + letter + "c" * 60, 20) for letter in "bd"])
+    assert [*one.values()] == ["aaaaa...bcc...cccccc", "aaaaa...dcc...cccccc"]
+    far = [first + "c" * 60 + last for first in "ab" for last in "de"]
+    alike = kept_apart(("a" * 40 + text + "f" * 40, 12) for text in far)
+    assert [*alike.values()] == [f"aaa...fff #{number}" for number in (1, 2, 3, 4)]
+
+
+@given(
+    texts=some.lists(some.text("ab_ \u672c", min_size=5, max_size=60), unique=True, max_size=12),
+    widths=some.lists(some.integers(8, 30), min_size=1, max_size=2, unique=True),
+)
+def test_names_that_are_kept_apart_fit(texts, widths):
+    shown = kept_apart((text, width) for text in texts for width in widths)
+    for (text, width), short in shown.items():
+        assert cell_len(short) <= width
+        assert {other for (other, _), each in shown.items() if each == short} == {text}
+        assert short == text or cell_len(text) > width
 
 
 @pytest.mark.ci

@@ -33,12 +33,10 @@ from bottleneck.records import write_record
 from bottleneck.settings import ExtractSettings, StoreSettings
 
 
-@pytest.fixture(scope="module")
-def tiny() -> FrozenBase:
+@pytest.fixture
+def tiny(little) -> FrozenBase:
     """A small network for arithmetic."""
-    return FrozenBase(
-        "squeezenet1_1", ["features.3", "features.12"], weights="random", precision="fp32"
-    )
+    return FrozenBase(little, ["first", "second"], weights="random", precision="fp32")
 
 
 CANARY = 3
@@ -105,7 +103,7 @@ def test_renamed_moved_relabelled_and_doubled_images_cost_nothing(make_images, t
     extraction = extract_features(images, tiny, cache)
     assert sum(calls) == CANARY
     assert (extraction.images, extraction.cached) == (13, 12)
-    features = load_features(cache, select_features(cache, layer="features.12"))
+    features = load_features(cache, select_features(cache, layer="second"))
     assert (features.labels == "dog").sum() == 8
     first, doubled = (list(features.paths).index(f"moved/dog/{n}.png") for n in ("000", "doubled"))
     assert np.array_equal(features.X[first], features.X[doubled])
@@ -120,11 +118,11 @@ def test_identical_images_are_computed_once(make_images, tiny, calls):
     assert (extraction.images, extraction.computed) == (13, 8)
 
 
-def test_only_new_images_and_layers_are_computed(make_images, calls):
+def test_only_new_images_and_layers_are_computed(little, make_images, calls):
     folder = make_images(cat=4, dog=4)
     cache = Cache("cache")
-    deep = FrozenBase("squeezenet1_1", ["features.12"], weights="random")
-    both = FrozenBase("squeezenet1_1", ["features.3", "features.12"], weights="random")
+    deep = FrozenBase(little, ["second"], weights="random")
+    both = FrozenBase(little, ["first", "second"], weights="random")
     extract_features(ImageSet.from_folder(folder), deep, cache)
     calls.clear()
     make_images(fish=4, seed=5)
@@ -138,7 +136,7 @@ def test_only_new_images_and_layers_are_computed(make_images, calls):
         assert len(bank.known(layer)) == 12
         assert sum(part.rows for part in bank.parts()) == 12
     calls.clear()
-    shallow = FrozenBase("squeezenet1_1", ["features.3"], weights="random")
+    shallow = FrozenBase(little, ["first"], weights="random")
     assert extract_features(ImageSet.from_folder(folder), shallow, cache).cached == 12
     assert sum(calls) == CANARY
 
@@ -428,7 +426,7 @@ def test_a_plan_is_plain_data(make_images, tiny):
     """It is JSON, also for views, and for images that lack one of two layers."""
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
     cache = Cache("cache")
-    extract_features(replace(images, items=images.items[:4]), tiny.cut(["features.3"]), cache)
+    extract_features(replace(images, items=images.items[:4]), tiny.cut(["first"]), cache)
     plans = plans_of(images, tiny, cache)
     assert [plan.rows for plan in plans] == [6, 2 * 4]
     for plan in plans:
@@ -436,7 +434,7 @@ def test_a_plan_is_plain_data(make_images, tiny):
         assert TypeAdapter(Plan).validate_json(text) == plan
     (plan,) = plan_extraction(images, find_targets(tiny, cache, StoreSettings()))
     missing = {task.layers: len(task.items) for task in plan.tasks}
-    assert missing == {("features.12.cat",): 4, ("features.3.cat", "features.12.cat"): 2}
+    assert missing == {("second",): 4, ("first", "second"): 2}
     assert TypeAdapter(Plan).validate_json(json.dumps(asdict(plan))) == plan
 
 
@@ -467,14 +465,14 @@ def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
 def test_a_base_of_other_banks_is_refused(tiny):
     cache = Cache("cache")
     (target,) = find_targets(tiny, cache, StoreSettings())
-    other = FrozenBase("squeezenet1_1", tiny.layers, weights="random:1", precision="fp32")
-    with pytest.raises(CacheError, match="'random:1' is not the base of bank squeezenet1_1-"):
+    other = FrozenBase("little", tiny.layers, weights="random:1", precision="fp32")
+    with pytest.raises(CacheError, match="'random:1' is not the base of bank little-"):
         replace(target, base=other)
 
 
 def test_settings_of_another_base_are_refused(make_images, tiny):
     images = ImageSet.from_folder(make_images(cat=3, dog=3))
-    with pytest.raises(UsageError, match="the settings describe another base than squeezenet1_1"):
+    with pytest.raises(UsageError, match="the settings describe another base than little"):
         extract_features(images, tiny, Cache("cache"), ExtractSettings("vgg16"))
 
 

@@ -66,8 +66,10 @@ from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 from bottleneck.records import write_record
+from bottleneck.records.banks import FINETUNED
 from bottleneck.settings.recipes import RECIPES
 
+PAGE = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
 UNFREEZE = "blocks.6"
 SMALL = {"unfreeze": UNFREEZE, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
 
@@ -85,6 +87,12 @@ def write_images(folder: str = "data", **counts: int) -> Path:
                     place / f"{number}.png"
                 )
     return Path(folder)
+
+
+def finetuning_commands() -> list[str]:
+    """Return the blocks of commands on the page, for a head of that name."""
+    page = PAGE.replace("HEAD", "demo-softmax")
+    return re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 def fitted(
@@ -319,6 +327,27 @@ def test_pieces_do_not_change_a_step(started):
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize(
+    "settings",
+    [{"mix": "mixup", "from_cache": True}, {"mix": "cutmix", "unfreeze": "all", "epochs": 2}],
+    ids=["activations", "pixels"],
+)
+def test_mixtures_are_the_same_in_a_resumed_run(started, settings):
+    head, images, cache = started
+    settings = {**SMALL, **settings}
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    whole = curve(finetune_head(head, images, cache, "heads/whole", **settings))
+    with pytest.raises(KeyboardInterrupt):
+        finetune_head(head, images, cache, "heads/x", **settings, watch=stop)
+    assert curve(finetune_head(head, images, cache, "heads/x", **settings, resume=True)) == whole
+    plain = finetune_head(head, images, cache, "heads/plain", **{**settings, "mix": "none"})
+    assert curve(plain) != whole
+
+
+@pytest.mark.ci
 def test_gradients_are_clipped(started):
     """A step of plain gradient descent has the length learning rate times maximum norm."""
     head, images, cache = started
@@ -372,19 +401,13 @@ def test_heads_of_all_kinds_are_saved_as_the_network_scores(started, clf):
 
 @pytest.mark.ci
 def test_the_recipe_of_chollet(bottleneck):
-    """VGG16 at 150 x 150, flattened maps, 256 hidden units, dropout; from block5_conv1 on."""
-    write_images(train=2, val=1, test=1)
-    commands = [
-        ("extract", "--model", "vgg16", "--weights", "random", "--image-size", "150"),
-        ("fit-head", "--clf", "mlp", "--hidden", "256", "--dropout", "0.5", "--name", "dense"),
-        ("finetune", "--head", "dense", "--unfreeze", "block5_conv1", "--recipe", "chollet"),
-        ("evaluate", "--head", "dense-finetuned"),
-    ]
-    commands[0] += ("--squash", "--pool", "none", "--layer", "block5_pool")
-    commands[2] += ("--epochs", "1")
-    for command in commands:
-        done = bottleneck(*command)
-        assert done.code == 0, done.err
+    """The page's commands, with random weights and one epoch."""
+    write_images(train=5, test=1)
+    (block,) = (each for each in finetuning_commands() if "--recipe chollet" in each)
+    extract, fit, tune = block.splitlines()
+    for line in (f"{extract} --weights random", fit, f"{tune} --epochs 1"):
+        done = bottleneck(*shlex.split(line)[1:])
+        assert done.code == 0, (line, done.err)
     head = Head.load("heads/dense-finetuned")
     assert head.hyperparameters | RECIPES["chollet"] | {"clip": None, "epochs": 1} == (
         head.hyperparameters
@@ -480,6 +503,12 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert Head.load("heads/svm").source.model == "heads/tuned"
     assert bottleneck("evaluate", "--head", "svm").code == 0
     shutil.move("heads/tuned", "elsewhere")
+    again = bottleneck("extract", "--model", "elsewhere", "--json")
+    assert json.loads(again.out)["computed"] == 0
+    assert bottleneck("evaluate", "--head", "elsewhere", "--heads", ".").code == 0
+    banks = [bank.info for bank in Cache().banks() if bank.info.weights_name == FINETUNED]
+    assert [info.model for info in banks] == ["elsewhere"] * 2  # in two precisions
+    assert bottleneck("cache", "verify", "--deep").code == 0
     shutil.rmtree("cache")
     moved = bottleneck("predict", "--head", "elsewhere", "--heads", ".", "data/test/light/0.png")
     assert moved.out == predicted.out
@@ -542,15 +571,13 @@ def test_only_trained_layers_change(started):
 @pytest.mark.ci
 def test_the_page_on_fine_tuning(bottleneck):
     """Its commands and its Python run unchanged, on a head of that name."""
-    page = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
-    page = page.replace("HEAD", "demo-softmax")
     images, cache = ImageSet.open(write_images(train=12, test=2)), Cache("cache")
     fitted(cache, images).save("heads/demo-softmax")
-    for block in re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
+    for block in finetuning_commands():
+        for line in block.splitlines() if "chollet" not in block else ():
             finished = bottleneck(*shlex.split(line)[1:])
             assert finished.code == 0, (line, finished.err)
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     exec(compile(code, "finetune.md", "exec"), {})
     assert Path("heads/tuned/model.safetensors").exists()
 
@@ -1258,6 +1285,8 @@ def test_a_network_with_other_scores_is_not_trained(started, monkeypatch):
         ({"augment": "flop"}, "path of a .yaml file; did you mean 'flip'"),
         ({"augment": "flip", "from_cache": True}, "give `views=8` for 8 views of each image"),
         ({"views": 3}, "would all be the same; give `augment`"),
+        ({"mix": "mixed"}, "`mix` must be none, mixup or cutmix, got 'mixed'"),
+        ({"mix_alpha": 1.0}, "`mix_alpha` has no effect without `mix`; give `mix=mixup` or"),
         ({"val_share": 0.2}, "has 8 validation images already; leave `val_share` out"),
     ],
 )

@@ -5,7 +5,9 @@ About 25 s in the first tier.
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -552,3 +554,41 @@ def test_features_of_any_size_give_finite_weights_or_an_error(clf, size):
     with np.errstate(all="ignore"), contextlib.suppress(DataError):
         head = fit_rows(large, y, clf)
         assert np.isfinite(head.predict_proba(large)).all()
+
+
+@pytest.fixture
+def odd(bottleneck) -> None:
+    """Imported features of 160 images, three of which are extreme where others hardly vary."""
+    generator = np.random.default_rng(0)
+    classes = np.arange(160) % 20
+    X = generator.normal(size=(20, 60))[classes] * 0.8 + generator.normal(size=(160, 60)) - 1.2
+    hardly = generator.normal(size=(160, 3)) * 1e-6
+    hardly[[10, 50, 130], [0, 1, 2]] = 1
+    np.save("rows.npy", np.hstack([X.clip(0), hardly]).astype(np.float32))
+    splits = ["train"] * 120 + ["test"] * 40
+    lines = [f"{n}.png,c{classes[n]},{split}" for n, split in enumerate(splits)]
+    Path("table.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    done = bottleneck(
+        "cache", "import", "rows.npy", "--table", "table.csv", "--model", "made", "--by-row"
+    )
+    assert done.code == 0, done.err
+
+
+@pytest.mark.usefixtures("odd")
+def test_a_few_images_that_make_most_of_the_log_loss_are_told(bottleneck):
+    """And that they decide C, against the accuracy."""
+    chosen = bottleneck("fit-head", "--clf", "logreg")
+    told = (
+        r"\d\d% of the log loss at C = 0.001 is that of 2 images, whose labels had a probability of"
+    )
+    assert re.search(told, chosen.err), chosen.err
+    assert re.search(r"note: C was chosen by log loss; C = \S+ is more accurate", chosen.err)
+    given = bottleneck("fit-head", "--clf", "logreg", "--C", "0.1")
+    assert re.search("of the log loss is that of 2 images", given.err)
+    evaluated = bottleneck("evaluate")
+    assert "of the log loss is that of 1 image, whose label had a" in evaluated.err
+    found = json.loads(bottleneck("evaluate", "--json").out)
+    assert found["extreme_images"] == 1
+    assert found["extreme_loss_share"] > 0.9
+    plain = bottleneck("fit-head", "--clf", "logreg", "--C", "0.1", "--no-standardize")
+    assert "of the log loss" not in plain.err + bottleneck("evaluate").err

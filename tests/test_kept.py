@@ -1,6 +1,6 @@
 """The last verdict: what `finetune` takes of it, and whether fine-tuning bears it out.
 
-About 10 s in the first tier.
+About 5 s in the first tier.
 """
 
 import contextlib
@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +54,7 @@ def keep(cache: Cache, seed: int = 1, **changes) -> None:
     keep_advice(cache, selections, replace(HOW, seed=seed), replace(advice, **changes))
 
 
+@pytest.mark.ci
 def test_finetune_trains_what_the_last_verdict_names(bottleneck, cache):
     """Its result stands beside the head's in `finetune`, `advise` and `leaderboard`."""
     step = next_step(last_advice(cache), select_layers(cache), cache, "heads")
@@ -79,13 +79,12 @@ def test_finetune_trains_what_the_last_verdict_names(bottleneck, cache):
     found = json.loads(advised.out)
     assert "computed by an earlier call" in advised.err
     (beside,) = found["fine_tuned"]
-    assert beside.pop("verdict") == "these images are too few to show whether the verdict " + (
-        "'plateaued' is right"
-    )
+    unclear = "these images are too few to show whether the verdict 'plateaued' is right"
+    assert beside.pop("verdict") == unclear
     assert beside == tuned
     assert found["command"][1] in {"evaluate", "extract"}  # not the same again
     text = bottleneck(*ASKED).out
-    assert "heads/tuned: these images are too few to show whether the verdict" in text
+    assert f"heads/tuned: {unclear}" in text
     assert text.splitlines()[-1].startswith("next: bottleneck ")
 
 
@@ -99,8 +98,6 @@ def test_the_last_of_several_verdicts_counts(cache):
     shown = read_advice(cache, select_layers(cache), HOW)
     keep_advice(cache, select_layers(cache), HOW, shown)
     assert layer_to_train(cache, source) == "conv_head"
-    before = replace(first, time=str(datetime.fromisoformat(first.time) - timedelta(days=1)))
-    assert before.as_dict() != first.as_dict()
     for file in Path("cache/advice").iterdir():
         file.write_text("{}")
     with pytest.raises(UsageError, match="'cache' has no verdict that names"):

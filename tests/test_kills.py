@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +68,6 @@ def run(folder: Path, command: list[str], last: int, counted, *, swaps: bool) ->
         with suppress(SystemExit):
             main(command)
     counted.put(last - kills.left)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """A way to start processes that have loaded everything already, and never computed."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(
-        ["bottleneck.finetune", "bottleneck.cli", "sklearn.linear_model"]
-    )
-    return context
 
 
 Killed = Callable[..., Iterator[bool]]
@@ -196,7 +185,7 @@ def test_the_first_head_of_a_name(killed):
 
 @pytest.mark.ci
 @pytest.mark.parametrize("swaps", SWAPS)
-def test_a_killed_finetune_leaves_the_old_model_or_the_new_one(killed, bottleneck, swaps):
+def test_a_killed_finetune_leaves_the_old_model_or_the_new_one(killed, bottleneck, little, swaps):
     """The old model with its head or the new ones; a killed run is resumed or started over."""
     images = iter(crops(20))
     for split, count in (("train", 6), ("val", 4)):
@@ -204,13 +193,12 @@ def test_a_killed_finetune_leaves_the_old_model_or_the_new_one(killed, bottlenec
             Path("data", split, label).mkdir(parents=True)
             for number in range(count // 2):
                 next(images).save(Path("data", split, label, f"{number}.png"))
-    extract = ["extract", "--model", "squeezenet1_1", "--weights", "random", "--image-size", "64"]
-    assert bottleneck(*extract, "--pool", "avg").code == 0
+    assert bottleneck("extract", "--model", little, "--weights", "random").code == 0
     assert bottleneck("fit-head", "--C", "1", "--name", "start").code == 0
 
     def command(number: int) -> list[str]:
         rate = str(1e-4 * (number + 2))
-        start = ["finetune", "--head", "start", "--name", "new", "--unfreeze", "features.12"]
+        start = ["finetune", "--head", "start", "--name", "new", "--unfreeze", "second"]
         return [*start, "--epochs", "1", "--batch-size", "4", "--learning-rate", rate]
 
     assert bottleneck(*command(0)).code == 0

@@ -203,7 +203,7 @@ def test_a_file_system_without_hard_links(lock, monkeypatch):
     test_one_holder_at_a_time(lock)
 
 
-def test_a_file_system_without_locks(monkeypatch, bottleneck, make_images):
+def test_a_file_system_without_locks(monkeypatch, bottleneck, little, make_images):
     """Nothing needs the system's locks, but the log of experiments."""
 
     def refuse(*_):
@@ -212,7 +212,7 @@ def test_a_file_system_without_locks(monkeypatch, bottleneck, make_images):
     for name in ("flock", "lockf", "fcntl"):
         monkeypatch.setattr(fcntl, name, refuse)
     make_images(cat=8, dog=8)
-    assert bottleneck("extract", "--model", "squeezenet1_1", "--weights", "random").code == 0
+    assert bottleneck("extract", "--model", little, "--weights", "random").code == 0
     for _ in range(2):
         assert bottleneck("fit-head", "--C", "1", "--name", "one").code == 0
     assert bottleneck("evaluate").code == 0

@@ -326,10 +326,10 @@ def test_a_record_in_our_name_with_other_content_is_not_read(tmp_path):
     assert len(cache.runs()) == 1
 
 
-EXTRACT = ("extract", "--model", "squeezenet1_1", "--weights", "random", "--image-size", "64")
+EXTRACT = ("extract", "--model", "little", "--weights", "random")
 READING = {
     "ls": ("cache", "ls"),
-    "info": ("cache", "info", "squeezenet"),
+    "info": ("cache", "info", "little"),
     "verify": ("cache", "verify"),
     "deep": ("cache", "verify", "--deep"),
     "dry-run": ("cache", "prune", "--older-than", "0h", "--dry-run"),
@@ -344,11 +344,11 @@ READING = {
     "sweep": ("sweep", "--clf", "centroid", "--cv", "2", "--jobs", "1", "--log", "../new.sqlite"),
     "fit": ("fit-head", "--C", "1", "--heads", "../heads"),
     "finetune": ("finetune", "--head", "heads/one", "--heads", "../heads", "--name", "new",
-                 "--unfreeze", "features.12", "--epochs", "1", "--batch-size", "8"),
+                 "--unfreeze", "second", "--epochs", "1", "--batch-size", "8"),
 }  # fmt: skip
 WRITING = {
-    "extract": ((*EXTRACT, "--pool", "avg"), "cannot write to the cache folder"),
-    "other layer": ((*EXTRACT, "--layer", "features.7"), "cannot write to the cache folder"),
+    "extract": (EXTRACT, "cannot write to the cache folder"),
+    "other layer": ((*EXTRACT, "--layer", "first"), "cannot write to the cache folder"),
     "compact": (("cache", "compact"), "cannot be changed (Read-only file system)"),
     "prune": (("cache", "prune", "--older-than", "0h"), "cannot be changed (Read-only file"),
     "fit": (("fit-head", "--C", "1"), "cannot be saved as 'heads/"),
@@ -359,6 +359,7 @@ WRITING = {
 
 
 @pytest.mark.ci
+@pytest.mark.usefixtures("little")
 def test_what_only_reads_works_where_nothing_can_be_written(
     tmp_path, bottleneck, monkeypatch, calls
 ):
@@ -373,7 +374,7 @@ def test_what_only_reads_works_where_nothing_can_be_written(
             for number in range(count):
                 next(images).save(Path("data", split, label, f"{number}.png"))
     for command in (
-        (*EXTRACT, "--pool", "avg"),
+        EXTRACT,
         ("fit-head", "--C", "1", "--name", "one"),
         READING["known sweep"],
         (*READING["finetune"][:3], "--name", "fine", *READING["finetune"][7:]),

@@ -165,7 +165,8 @@ def test_a_class_that_is_left_with_no_image_is_named(make_images, bottleneck):
     make_images("data/test", cat=2, dog=2, seed=1)
     for name in ("bad", "gone"):
         Path(f"data/train/{name}").mkdir()
-    Path("data/train/bad/0.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    for number in range(2):  # different, so that the class is no small one
+        Path(f"data/train/bad/{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n no more %d" % number)
     Path("data/train/gone/0.png").symlink_to("nowhere.png")
     done = bottleneck("extract", *TINY)
     assert done.code == 1
@@ -185,6 +186,28 @@ def test_a_class_of_files_that_are_no_images_does_not_stop_a_run(make_images):
     assert images.lost == ("bird",)
     (bad,) = images.rejected
     assert (bad.path, bad.reason.partition(",")[0]) == ("data/bird/0.jpg", "a web page")
+
+
+def test_a_class_of_the_same_damaged_bytes_does_not_stop_a_run(make_images, bottleneck):
+    """It is no class with one usable image, whatever the number of its copies."""
+    make_images(cat=3, dog=3)
+    whole = Path("data/cat/000.png").read_bytes()
+    Path("data/bird").mkdir()
+    for number in range(3):
+        Path(f"data/bird/{number}.png").write_bytes(whole[: len(whole) // 2])
+    images = ImageSet.from_folder("data", min_images=2)
+    assert (images.classes, images.lost, images.small) == (("cat", "dog"), ("bird",), ())
+    assert len(images.rejected) == 3
+    for each in (["--dry-run"], []):
+        done = bottleneck("extract", *TINY, *each)
+        assert done.code == 1
+        assert "1 class has no image that can be used: bird" in done.err
+        assert "data/bird/2.png: image file is truncated" in done.err
+    Path("data/bird/0.png").write_bytes(whole)  # whose label is another than that of its copy
+    Path("data/bird/1.png").write_bytes(whole)
+    Path("data/bird/2.png").unlink()
+    with pytest.raises(DataError, match="class 'bird' has 1 usable image"):
+        ImageSet.from_folder("data")
 
 
 def test_small_classes_with_names_alike_are_told_so(make_images):

@@ -42,7 +42,7 @@ def test_the_gain_is_paired_over_the_images():
     half = 2.0009954 * ((18 - 60 * mean**2) / 59 / 60) ** 0.5
     assert found.gain == pytest.approx(mean)
     assert found.interval == pytest.approx((mean - half, mean + half), rel=1e-6)
-    assert found.shown_gain == "+0.167 (+0.033 to +0.300)"
+    assert found.shown_gain == "+0.167 (+0.031 to +0.303)"
 
 
 def test_no_change_leaves_the_rule_of_three():

@@ -133,8 +133,9 @@ def layer_to_train(cache: Cache, source: FeatureSource) -> str:
 def _advise(cache: Cache, source: FeatureSource, last: Advice | None) -> str:
     """Return the command that gives a verdict on features, as text."""
     command = ["bottleneck", "advise", "--model", source.model, "--set", source.image_set]
-    asked = source.model, source.image_set
-    if last and (last.source.model, last.source.image_set) == asked:  # and judged another layer
+    judged = last.source if last else source
+    same = (judged.model, judged.image_set) == (source.model, source.image_set)
+    if same and judged.features != source.features:  # of another layer
         command += ["--layer", source.layer_name, "--pool", source.pool]
     return shlex.join(command + cache_option(cache))
 

@@ -69,8 +69,9 @@ class Option:
     best_of : int
         Number of layers or heads of which this one was selected for its gain. The interval of the
         gain allows for all of them, but the gain itself is too good if there are several.
-    unselected : Estimate or None
-        Then the gain on images that the best is not chosen on, see `gain_of_choice`.
+    choice : Estimate or None
+        Then the gain if the choice for each fold is made on the others, see `gain_of_choice`. It
+        is too good, too, but less.
     """
 
     kind: str
@@ -79,7 +80,7 @@ class Option:
     state: str
     cost: str
     best_of: int = 1
-    unselected: Estimate | None = None
+    choice: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,9 @@ def _conclusion(evidence: Evidence, options: list[Option]) -> _Conclusion:
     if shown := [each for each in options if each.state == _SHOWN]:
         best = max(shown, key=lambda each: each.gain.value)
         gain = f"{best.gain} in accuracy"
-        if best.unselected:
-            gain += f", selected as the best of {best.best_of}, or {best.unselected} on images "
-            gain += "that it is not selected on"
+        if best.choice:
+            gain += f", selected as the best of {best.best_of}, or {best.choice} with each fold "
+            gain += "scored by the best of the others, which removes most of the selection"
         text = f"{best.what} is expected to gain {gain}; cost: {best.cost}"
         return best.kind, text, best.gain, None
     if still_open := [each for each in options if each.state == _OPEN]:
@@ -283,7 +284,7 @@ def _options(evidence: Evidence) -> list[Option]:
         heads.append(option(HEAD, what, head.difference, f"one fit of {head.clf}"))
     for some, choice in ((layers, evidence.layer_choice), (heads, evidence.head_choice)):
         best = sorted(some, key=lambda each: (_STATES.index(each.state), each.gain.value))[-1:]
-        options += [replace(each, best_of=len(some), unselected=choice) for each in best]
+        options += [replace(each, best_of=len(some), choice=choice) for each in best]
     return options
 
 

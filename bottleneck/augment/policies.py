@@ -28,6 +28,8 @@ _SCHEME = 1
 
 _Step = tuple[str, Mapping[str, Any]]
 _FLIP: _Step = ("RandomHorizontalFlip", {"p": 0.5})
+_GREY = [124, 116, 104]
+"""The mean of ImageNet's pixels, which most transforms map to about zero."""
 _STEPS: dict[str, tuple[_Step, ...]] = {
     "none": (),
     "flip": (_FLIP,),
@@ -39,6 +41,9 @@ _STEPS: dict[str, tuple[_Step, ...]] = {
     "noise": (("GaussianNoise", {"sigma": 0.1}),),
     "elastic": (("EdgeElastic", {"shift": 0.016, "smooth": 0.08}),),
     "trivial": (("TrivialAugmentWide", {}),),
+    "rand": (("RandAugment", {}),),
+    "flips": (_FLIP, ("RandomVerticalFlip", {"p": 0.5})),
+    "erase": (_FLIP, ("RandomErasing", {"p": 0.5, "value": _GREY})),
 }
 POLICIES = tuple(_STEPS)
 _FORM = "expected one '- ClassName: {argument: value}' for each step"

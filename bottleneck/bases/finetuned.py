@@ -220,7 +220,6 @@ def _load(folder: str, sha256: str) -> StateDict:
     path = Path(folder) / _WEIGHTS_FILE
     try:
         content = read_regular(path)
-        content = read_regular(path)
     except OSError as error:
         raise WeightsError(
             f"the weights {str(path)!r} cannot be read ({error.strerror}); fine-tune again"

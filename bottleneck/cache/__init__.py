@@ -4,7 +4,7 @@ The layout is described in ``cache/README.md``.
 """
 
 from bottleneck.cache.banks import Bank
-from bottleneck.cache.folder import Cache
+from bottleneck.cache.folder import Cache, bank_name
 from bottleneck.cache.hdf5 import dataset_of, open_hdf5
 from bottleneck.cache.layout import (
     COMPRESSIONS,
@@ -28,6 +28,7 @@ __all__ = [
     "Dataset",
     "PartWriter",
     "Verification",
+    "bank_name",
     "compact_bank",
     "compression_options",
     "dataset_of",

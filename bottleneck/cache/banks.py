@@ -84,15 +84,18 @@ class Bank:
         """Whether ``bank.json`` exists and describes a layer."""
         return self.exists and layer in self.info.layers
 
-    def describe(self, record: BankRecord) -> None:
-        """Create the bank if necessary; add or replace `layers` and `seen` in ``bank.json``."""
+    def describe(self, record: BankRecord, *, moved: bool = False) -> None:
+        """Create the bank if necessary; add or replace `layers` and `seen` in ``bank.json``.
+
+        Also the `model`, if its folder has been `moved`.
+        """
         created = datetime.now(UTC).isoformat(timespec="seconds")
         with self._info_locked():
             info = self.info if self.exists else replace(record, created=created)
             seen = info.seen if record.seen is None else record.seen
-            write_record(
-                self.info_file, replace(info, layers=info.layers | record.layers, seen=seen)
-            )
+            model = record.model if moved else info.model
+            layers = info.layers | record.layers
+            write_record(self.info_file, replace(info, model=model, layers=layers, seen=seen))
 
     def check_canary(self, layer: str, found: Sequence[Sequence[float]]) -> None:
         """Compare reference features with those computed now; `CacheError` if they differ."""

@@ -22,8 +22,9 @@ from bottleneck.errors import (
 )
 from bottleneck.files import leftover_of, sha256_of, slug
 from bottleneck.records import Extraction, FeatureSource, read_record, write_record
+from bottleneck.records.banks import FINETUNED
 
-__all__ = ["Cache"]
+__all__ = ["Cache", "bank_name"]
 
 _LONGEST_NAME = 200
 _OF_BANKS = ("bank.json", "parts")
@@ -47,6 +48,9 @@ class Cache:
     def bank(self, model: str, fingerprint: str) -> Bank:
         """Return the bank of a fingerprint, which need not exist yet.
 
+        A fine-tuned model is named by the path of its folder, which may have been moved. So its
+        bank may have another name.
+
         Parameters
         ----------
         model : str
@@ -58,10 +62,14 @@ class Cache:
         -------
         Bank
         """
-        name = slug(model)
-        while len(name.encode()) > _LONGEST_MODEL:  # of a fine-tuned model, whose path it is
-            name = name[1:]
-        return self.named(f"{name}-{fingerprint[:12]}")
+        bank = self.named(bank_name(model, fingerprint))
+        if not bank.path.exists():
+            for path in sorted(self.root.glob(f"*-{fingerprint[:12]}")):
+                with suppress(CacheError):
+                    known = Bank(path).info
+                    if (known.weights_name, known.fingerprint) == (FINETUNED, fingerprint):
+                        return Bank(path)
+        return bank
 
     def named(self, name: str) -> Bank:
         """Return the bank with a name, which need not exist.
@@ -259,6 +267,24 @@ class Cache:
                 f"cannot write to the cache folder {str(self.root)!r} ({error.strerror}); choose "
                 f"another with `cache`"
             ) from error
+
+
+def bank_name(model: str, fingerprint: str) -> str:
+    """Return the name of a new bank.
+
+    Parameters
+    ----------
+    model, fingerprint : str
+        As for `Cache.bank`.
+
+    Returns
+    -------
+    str
+    """
+    name = slug(model)
+    while len(name.encode()) > _LONGEST_MODEL:  # of a fine-tuned model, whose path it is
+        name = name[1:]
+    return f"{name}-{fingerprint[:12]}"
 
 
 def _listed(folder: Path) -> list[Path]:

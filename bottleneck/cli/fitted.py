@@ -121,6 +121,7 @@ def _print_evaluation(title: str, evaluation: "Evaluation") -> None:
     facts = {name.replace("_", " "): f"{getattr(evaluation, name):.4f}" for name in _METRICS}
     facts["accuracy"] += f" (95% interval {low:.4f} to {high:.4f})"
     print_list(facts)
+    notes.note_extreme(vars(evaluation))
     print_table([vars(found) for found in evaluation.classes])
     labels = [found.label for found in evaluation.classes]
     counts = evaluation.confusion

@@ -108,6 +108,7 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         print(", ".join(facts))
     if "held_out" in scores:
         _print_calibration(head)
+        notes.note_candidates(head)
     else:
         note(
             "note: no held-out score could be computed, as the training images of some class "

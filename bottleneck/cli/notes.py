@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "find_alike",
+    "note_candidates",
+    "note_extreme",
     "note_features",
     "note_random",
     "note_rejected",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 _MOST = 20
+_CLEARLY = 0.04
 
 
 def note_random(random: bool) -> None:
@@ -71,6 +74,53 @@ def note_rejected(rejected: "Sequence[RejectedImage]") -> None:
         ]
         lines = [f"{image.path}: {text}" for image, text in zip(rejected, texts, strict=True)]
         note_list(f"{counted(len(lines), 'image')} could not be used:", lines, most=len(lines))
+
+
+def note_extreme(metrics: Mapping[str, Any], where: str = "") -> None:
+    """Note that few images make most of the log loss.
+
+    Parameters
+    ----------
+    metrics : mapping of str to Any
+        With the results of `bottleneck.heads.scoring.extreme_losses`.
+    where : str
+        Of which candidate.
+    """
+    if count := metrics.get("extreme_images", 0):
+        label = "whose label" if count == 1 else "whose labels"
+        note(
+            f"note: {metrics['extreme_loss_share']:.0%} of the log loss{where} is that of "
+            f"{counted(count, 'image')}, {label} had a probability of less than one in a million; "
+            f"probably, features that hardly vary in the training images are extreme in "
+            f"{'it' if count == 1 else 'them'}: try --no-standardize with fit-head, which does not "
+            f"enlarge such features"
+        )
+
+
+def note_candidates(head: "Head") -> None:
+    """Note where few images decide the choice, and where another candidate is more accurate.
+
+    Parameters
+    ----------
+    head : Head
+        A head with held-out scores.
+    """
+    candidates = head.scores["candidates"]
+    name = next(iter(candidates[0]))
+    if len(candidates) == 1:
+        note_extreme(head.scores)
+        return
+    odd = [each for each in candidates if each["extreme_images"]]
+    for each in odd[:1]:
+        note_extreme(each, f" at {name} = {each[name]:g}")
+    own = next(each for each in candidates if each[name] == head.hyperparameters[name])
+    best = max(candidates, key=lambda each: float(each["accuracy"]))
+    if best["accuracy"] - own["accuracy"] > _CLEARLY:
+        note(
+            f"note: {name} was chosen by log loss; {name} = {best[name]:g} is more accurate on "
+            f"the same images, {best['accuracy']:.4f} rather than {own['accuracy']:.4f}: give it "
+            f"if the predicted classes matter more than their probabilities"
+        )
 
 
 def note_unseen(features: "Features", head: "Head", cache: "Cache", split: str) -> None:

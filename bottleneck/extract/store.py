@@ -244,11 +244,10 @@ class Target:
             typed, aliases = self.base.names[layer], self.base.network.names_of(layer)
             if info and known:
                 named = replace(known, typed=typed, aliases=aliases)
-                if (known.typed, known.aliases) != (typed, aliases) or seen not in (
-                    None,
-                    info.seen,
-                ):
-                    bank.describe(replace(info, layers={layer: named}, seen=seen))
+                model = info.model if seen is None else self.base.model  # its folder may be moved
+                if named != known or seen not in (None, info.seen) or model != info.model:
+                    new = replace(info, model=model, layers={layer: named}, seen=seen)
+                    bank.describe(new, moved=True)
             if bank.view_file_is_old:
                 bank.rebuild_view_file()
 

@@ -133,14 +133,13 @@ class Checkpoint:
             )
         noted = read_record(self.folder / _PLAN_FILE, PlanRecord)
         others = [key for key in plan.start if plan.start[key] != noted.start.get(key)]
+        free = {"recipe"}  # its values count, however they were given
+        if settings.freeze_batch_norm and settings.mix == "none":
+            free.add("accumulate")  # nothing else depends on the pieces of a step
         changed = [
             name
             for name, value in plan.settings.items()
-            # Only statistics of batches depend on the pieces of a step, and of a recipe its values
-            # count, however they were given.
-            if value != noted.settings.get(name)
-            and name != "recipe"
-            and not (name == "accumulate" and settings.freeze_batch_norm)
+            if value != noted.settings.get(name) and name not in free
         ]
         if changed:
             before = ", ".join(_shown(name, noted.settings.get(name)) for name in changed)

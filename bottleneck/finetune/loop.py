@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from bottleneck.finetune.data import Activations, Batches
+from bottleneck.finetune.mixing import mixed
 from bottleneck.finetune.network import TunedNetwork, make_optimizer
 from bottleneck.heads import Head
 from bottleneck.heads.choosing import Choice, deal_groups
@@ -178,7 +179,7 @@ class Training:
             # torch's schedulers would warn about a first step that fp16 skips.
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-            self._step(ready, len(pieces[place]), len(batch), sums)
+            self._step(ready, len(pieces[place]), len(batch), sums, (epoch, place))
             if place % _STEPS_BETWEEN_CHECKS == 0 or place == len(batches) - 1:
                 checked = self._checked(sums)
             done += len(batch)
@@ -191,26 +192,36 @@ class Training:
         own = own if len(own) else batch[:1]
         return np.array_split(own, min(self.settings.accumulate, len(own)))
 
-    def _step(self, ready: Batches, pieces: int, images: int, sums: torch.Tensor) -> None:
+    def _step(
+        self, ready: Batches, pieces: int, images: int, sums: torch.Tensor, step: tuple[int, int]
+    ) -> None:
         """Make one step with the next pieces; add to the sums of losses and of correct images."""
         fabric, settings, head = self.fabric, self.settings, self.head
         self._stepper.zero_grad()
         idle = fabric.global_rank >= images
         for piece in range(1, pieces + 1):
             rows, activations = next(ready)
-            codes = self._codes[rows]
+            seed = (settings.seed, *step, fabric.global_rank, piece)
+            activations, parts = mixed(activations, rows, settings, seed)
             with fabric.no_backward_sync(self._module, enabled=piece < pieces):
                 scores = self._module(activations)
                 scaled = scores / head.temperature
-                found = losses(head.link, scaled, codes, settings.label_smoothing)
-                each = (found * self._counts[rows]).mean(dim=1) * (not idle)
+                found: Any = sum(share * self._losses(scaled, own) for share, own in parts)
+                each = found * (not idle)
                 fabric.backward(each.sum() * (fabric.world_size / images))
-            sums += torch.stack([each.detach().sum(), are_right(scores, codes).sum() * (not idle)])
+            right = are_right(scores, self._codes[parts[0][1]])
+            sums += torch.stack([each.detach().sum(), right.sum() * (not idle)])
         if settings.clip < inf:
             fabric.clip_gradients(
                 self._module, self._stepper, max_norm=settings.clip, error_if_nonfinite=False
             )
         self._stepper.step()
+
+    def _losses(self, scores: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """Return the weighted losses of shape (n,) of scores for the labels of some images."""
+        smoothing = self.settings.label_smoothing
+        found = losses(self.head.link, scores, self._codes[rows], smoothing)
+        return (found * self._counts[rows]).mean(dim=1)
 
     def _checked(self, sums: torch.Tensor) -> list[float]:
         """Return sums over all devices, so that all detect divergence together."""

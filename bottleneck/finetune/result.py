@@ -11,7 +11,7 @@ from bottleneck.bases import WEIGHTS_NAME, find_model, write_finetuned
 from bottleneck.bases.finetuned import MODEL_FILES, seen_digests
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.weights import load_weights
-from bottleneck.cache import Cache
+from bottleneck.cache import Cache, bank_name
 from bottleneck.errors import DataError, counted
 from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
@@ -176,7 +176,7 @@ def _own_source(new: Path, folder: Path, start: Start) -> FeatureSource:
         weights=WEIGHTS_NAME,
         weights_random=False,
         adjustments=adjustments,
-        bank=Cache().bank(str(folder), fingerprint).name,
+        bank=bank_name(str(folder), fingerprint),
         fingerprint=fingerprint,
         split_digests={name: start.images.digest_of(name) for name in SPLITS},
     )

@@ -179,9 +179,8 @@ def finetune_head(
             f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
         )
     settings, cache = made(FinetuneSettings, settings, options), Cache(cache)
-    if settings.unfreeze is None:
-        layer = layer_to_train(cache, known_source(head.source))
-        settings = replace(settings, unfreeze=layer)
+    layer = settings.unfreeze or layer_to_train(cache, known_source(head.source))
+    settings = replace(settings, unfreeze=layer)
     images = default_images(head, cache) if images is None else images
     if not isinstance(images, ImageSet):
         images = ImageSet.open(images, seed=settings.seed)
@@ -206,8 +205,7 @@ def finetune_head(
         callbacks = [training.note]
         if fabric.is_global_zero:
             callbacks.append(partial(checkpoint.save, training))
-        if fabric.is_global_zero and watch:
-            callbacks.append(lambda state: watch(state.history[-1]))
+            callbacks += [lambda state: watch(state.history[-1])] if watch else []
         state = run_epochs(training, state, training.settings, callbacks)
         training.network.load_tuned(state.best)
     if fabric.is_global_zero:

@@ -15,6 +15,7 @@ from bottleneck.cache import Bank, Cache
 from bottleneck.errors import BadImageError, DataError, UsageError, counted
 from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
+from bottleneck.finetune.mixing import check_mix
 from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, check_head_folder
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file, trained
@@ -160,7 +161,7 @@ def open_start(
     ------
     UsageError
         The head has no weights, an unknown network or images of any proportions; or `unfreeze` does
-        not fit the network or `from_cache`.
+        not fit the network, `from_cache` or `mix`.
     DataError, WeightsError
         As for `bottleneck.predict.load_base`.
     """
@@ -177,6 +178,7 @@ def open_start(
         )
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, str(settings.unfreeze), source.layer)
+    check_mix(settings, base.network, split)
     if settings.from_cache and split.boundary is None:
         raise UsageError(
             f"`unfreeze={settings.unfreeze}` trains all of {source.model}, which leaves no "

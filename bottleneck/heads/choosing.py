@@ -8,6 +8,7 @@ import numpy as np
 
 from bottleneck.heads.scoring import (
     calibration_error,
+    extreme_losses,
     fit_temperature,
     guessing_loss,
     log_losses,
@@ -141,10 +142,12 @@ class Choice:
         Returns
         -------
         dict of str to float
-            See `bottleneck.heads.scoring.score_metrics`.
+            See `bottleneck.heads.scoring.score_metrics` and
+            `bottleneck.heads.scoring.extreme_losses`.
         """
         fitted = self._margins and fit_temperature(self._link, scores, self._targets)
-        return score_metrics(self._link, scores, self._targets, fitted or self._known)
+        rows = self._link, scores, self._targets, fitted or self._known
+        return score_metrics(*rows) | extreme_losses(*rows)
 
     def unselected(self) -> np.ndarray:
         """Return scores (n, k): of each part, those of what is best on the other rows."""
@@ -170,9 +173,10 @@ class Choice:
             The temperature of `best`.
         scores : dict
             Metrics of rows that neither the candidate nor the temperature was chosen on, with
-            ``calibration_error_without_temperature`` and ``guessing_log_loss``, see
-            `bottleneck.heads.scoring.guessing_loss`; and, as ``selected``, those of `best` on the
-            rows that it was chosen on.
+            ``calibration_error_without_temperature``, ``guessing_log_loss``, see
+            `bottleneck.heads.scoring.guessing_loss`, ``extreme_images`` and ``extreme_loss_share``,
+            see `bottleneck.heads.scoring.extreme_losses`; and, as ``selected``, those of `best` on
+            the rows that it was chosen on.
         """
         link, targets, known = self._link, self._targets, self._known
         unselected, temperatures = self.unselected(), np.full((len(targets), 1), known)
@@ -188,8 +192,10 @@ class Choice:
         )
         temperature = fit_temperature(link, self.best, targets) if better else known
         plain = np.exp(log_probabilities(link, unselected, 1.0))
+        extreme = extreme_losses(link, unselected, targets, temperatures if better else known)
         return temperature, {
             **(found if better else without),
+            **extreme,
             "calibration_error_without_temperature": calibration_error(plain, targets),
             "guessing_log_loss": guessing_loss(targets),
             "selected": score_metrics(link, self.best, targets, temperature),

@@ -1,5 +1,7 @@
 """Turn scores into calibrated probabilities, and compute metrics of both."""
 
+from typing import Any
+
 import numpy as np
 
 from bottleneck.arguments import checked
@@ -9,6 +11,7 @@ __all__ = [
     "average_precisions",
     "calibration_error",
     "decide",
+    "extreme_losses",
     "fit_temperature",
     "guessing_loss",
     "link_of",
@@ -19,6 +22,9 @@ __all__ = [
 
 _WIDEST = 100.0
 _BINS = 15
+_EXTREME = 14.0
+"""Log loss in nats of a label that was given a probability of less than one in a million."""
+_FEW = 0.05
 
 
 def link_of(clf: str, *, multilabel: bool) -> str:
@@ -107,6 +113,35 @@ def log_losses(
         return np.asarray(-(shares * own).sum(axis=1))
     others = log_probabilities(link, -scores, temperature)
     return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
+
+
+def extreme_losses(
+    link: str, scores: np.ndarray, targets: Targets, temperature: float | np.ndarray = 1.0
+) -> dict[str, Any]:
+    """Return how few rows make most of the log loss, if their labels seemed all but impossible.
+
+    Usually their features are far from all that the classifier was fitted on, as happens where a
+    feature is almost constant in the training images and is divided by its standard deviation.
+
+    Parameters
+    ----------
+    link, scores, targets, temperature
+        As for `log_losses`.
+
+    Returns
+    -------
+    dict of str to int or float
+        ``extreme_images``, the number of rows, and ``extreme_loss_share``, their share of the log
+        loss; 0 if it is below a half, or if they are more than one in twenty.
+    """
+    losses = log_losses(link, scores, targets, temperature)
+    extreme = losses > _EXTREME
+    share = float(losses[extreme].sum() / losses.sum()) if extreme.any() else 0.0
+    told = share > 0.5 and extreme.sum() <= max(1, _FEW * len(losses))  # noqa: PLR2004 - most
+    return {
+        "extreme_images": int(extreme.sum()) if told else 0,
+        "extreme_loss_share": share if told else 0.0,
+    }
 
 
 def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:

@@ -17,7 +17,7 @@ from bottleneck.records import RejectedImage
 
 __all__ = ["find_files", "find_paths"]
 
-_TABLES = frozenset({".csv", ".tsv"})
+_TABLES = frozenset({".csv", ".tsv", ".txt"})
 _USUAL = {"train", "val", "valid", "validation", "test"}
 _ALIKE = 2
 """Number of subfolders that two classes seldom have in common."""

@@ -1,5 +1,6 @@
 """Pixels of images: decode files to upright RGB."""
 
+import ctypes
 import io
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,6 +56,21 @@ class Decoded:
     pixels: np.ndarray
     pages: bool = False
     brightest: int | None = None
+
+
+def _silence_libtiff() -> None:
+    """Keep Pillow's libtiff from writing about damaged files to standard error.
+
+    Pillow raises an error for these, as it does without the text. A function to call is set once,
+    before any thread decodes; Pillow itself sets the one for warnings, in the same way.
+    """
+    with suppress(AttributeError, OSError):  # a build of Pillow that does not show its libraries
+        handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        handler(None)
+
+
+_silence_libtiff()
 
 
 def decode(

@@ -13,7 +13,7 @@ from bottleneck.files import atomic_write
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
 from bottleneck.images.layout import find_files, find_paths
-from bottleneck.images.splits import leave_out_small, split_items
+from bottleneck.images.splits import leave_out_damaged, leave_out_small, split_items
 from bottleneck.images.tables import read_saved_file, read_table, text_to_save
 from bottleneck.images.walking import existing
 from bottleneck.labels import carry_several, classes_in
@@ -126,8 +126,11 @@ class ImageSet:
     def _digested(
         cls, name: str, found: Found, settings: ReadSettings, check: Any = check_kind
     ) -> Self:
-        items, rejected = digest_all(found.items, settings.max_bytes, check)
-        images = cls(name, items, (*found.rejected, *rejected), tuple(found.ignored))
+        items, unread = digest_all(found.items, settings.max_bytes, check)
+        # What predict is given has no classes that could be too small.
+        items, damaged = leave_out_damaged(items) if check is check_kind else (items, ())
+        rejected = (*found.rejected, *unread, *damaged)
+        images = cls(name, items, rejected, tuple(found.ignored))
         lost = _missing(classes_in(item.label for item in found.items), images.classes)
         least, notes = settings.min_images, tuple(found.notes)
         return replace(images, min_images=least, lost=lost, notes=notes)
@@ -187,8 +190,8 @@ class ImageSet:
     ) -> Self:
         """Read images without splits: files as given, all in folders and below, and in tables.
 
-        A file with an ending of tables lists images in a column ``path``; labels are optional. With
-        `exact`, every file is an image, and paths stay as they are. A file may be given twice.
+        A table lists images in a column ``path``; labels are optional. With `exact`, every file is
+        an image, and paths stay as they are. A file may be given twice.
 
         Raises
         ------
@@ -206,13 +209,7 @@ class ImageSet:
 
     @classmethod
     def read_csv(cls, file: str | Path) -> Self:
-        """Read a set from a file of `write_csv`, without reading the images.
-
-        Raises
-        ------
-        DataError
-            The file is missing, empty or damaged.
-        """
+        """Read a set from a file of `write_csv`; `DataError` if it is missing or damaged."""
         path = Path(file)
         return cls(path.stem, read_saved_file(path))
 

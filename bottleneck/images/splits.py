@@ -6,15 +6,19 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 
-from bottleneck.errors import DataError, counted, some_of
-from bottleneck.images.items import ImageItem
+from bottleneck.errors import BadImageError, DataError, counted, some_of
+from bottleneck.images.items import ImageItem, read_file
+from bottleneck.images.pixels import MAX_PIXELS, decode, read_size
 from bottleneck.labels import classes_in, classes_of, rarest_classes, without_classes
 from bottleneck.names import natural_key, similar_names
+from bottleneck.records import RejectedImage
 
 __all__ = [
     "TEST_SHARE",
     "images_needed",
+    "leave_out_damaged",
     "leave_out_small",
     "split_in",
     "split_items",
@@ -24,6 +28,7 @@ __all__ = [
 
 TEST_SHARE = 0.2
 """Share of each class that is held out, where the user gives no splits."""
+_ANY_WHITE = 2**16 - 1
 _WORDS = {
     "train": "train training trn",
     "val": "val valid validation validate dev devel development",
@@ -202,6 +207,48 @@ def images_needed(training: int) -> int:
     while count - max(1, round(TEST_SHARE * count)) < training:
         count += 1
     return count
+
+
+def leave_out_damaged(
+    items: Sequence[ImageItem],
+) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
+    """Leave out classes whose images are all the same and cannot be decoded.
+
+    Other damaged images are found when features are computed. These would end the run before, as
+    classes with one image that can be used.
+
+    Parameters
+    ----------
+    items : sequence of ImageItem
+        Images with digests.
+
+    Returns
+    -------
+    kept : tuple of ImageItem
+        In the same order.
+    rejected : tuple of RejectedImage
+        The images left out, with the reasons.
+    """
+    classes = _digests_by(items, (classes_of(item.label or "") for item in items))
+    single = {digest for own in classes.values() if len(own) == 1 for digest in own}
+    of_digest = {item.digest: item for item in items if item.digest in single}
+    reasons = {digest: _damage(item) for digest, item in of_digest.items()}
+    bad = {digest: reason for digest, reason in reasons.items() if reason}
+    rejected = [RejectedImage(each.path, bad[each.digest]) for each in items if each.digest in bad]
+    return tuple(item for item in items if item.digest not in bad), tuple(rejected)
+
+
+def _damage(item: ImageItem) -> str:
+    """Return why an image cannot be decoded; "" if it can be, or that depends on the transform."""
+    if prod(read_size(item.path)) > MAX_PIXELS:
+        return ""
+    reasons = []
+    for white in (None, _ANY_WHITE):  # some files do not tell theirs
+        try:
+            decode(read_file(item), max_value=white)
+        except BadImageError as error:
+            reasons.append(str(error))
+    return reasons[0] if len(reasons) > 1 else ""
 
 
 def leave_out_small(

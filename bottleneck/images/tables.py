@@ -1,5 +1,6 @@
 """Tables of images: rows of paths, labels, splits and sample weights, as people write them."""
 
+import codecs
 import csv
 import io
 import os
@@ -31,6 +32,12 @@ _TRUTHS = {
 _KNOWN = {*_NEEDED, "split", "weight", "digest", *_HELD_OUT}
 _MOST_SPLIT_WORDS = 12
 _SEPARATORS = ",;\t"
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # which begins as that of UTF-16 does
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _EXPECTED = "expected the header path,label or path,label,split"
 
 
@@ -43,7 +50,8 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     """Read a table of images.
 
     Cells are separated by commas, semicolons or tabs, and may have blanks around them; rows without
-    content are skipped. The case of headers has no effect.
+    content are skipped. The case of headers has no effect. The text is UTF-8, or begins with a byte
+    order mark of UTF-16 or UTF-32.
 
     Parameters
     ----------
@@ -98,7 +106,7 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
 def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
     """Return the columns and the rows that are not empty, all without blanks around cells."""
     try:
-        text = read_regular(file).decode("utf-8-sig")
+        text = _decoded(read_regular(file))
         start = 0
         if text[:4].lower() == "sep=":  # Excel's own first line
             start = len(text) - len(text.partition("\n")[2])
@@ -110,7 +118,7 @@ def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"{str(file)!r} cannot be read as a table ({error}); expected a folder, or a "
-            f"CSV file in UTF-8 with the header path,label or path,label,split"
+            f"CSV file in UTF-8 or UTF-16 with the header path,label or path,label,split"
         ) from error
     full = [(line, cells) for line, cells in lines if any(cells)]
     columns = [normal_name(cell).lower() for cell in full[0][1]] if full else []
@@ -128,6 +136,14 @@ def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
         padded = [*cells, *[""] * len(columns)]
         rows.append(_Row(line, dict(zip(columns, padded, strict=False))))
     return columns, rows
+
+
+def _decoded(content: bytes) -> str:
+    """Return a text in UTF-8, or as its byte order mark says, such as Excel's "Unicode text"."""
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            return content.decode(encoding)
+    return content.decode("utf-8-sig")
 
 
 def _separator(text: str) -> str:

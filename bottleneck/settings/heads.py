@@ -224,6 +224,15 @@ class FinetuneSettings:
         Annotated[int, Field(ge=1, le=2**16 - 1)] | None,
         Doc("Augmented views of each image, one per epoch in turn; required with `from_cache`."),
     ] = None
+    mix: Annotated[
+        Literal["none", "mixup", "cutmix"],
+        Doc("Train on mixtures of two images, or of their activations where layers are frozen."),
+    ] = "none"
+    mix_alpha: Annotated[
+        values.Positive | None,
+        Doc("Alpha of the shares' beta distribution; by default 0.2 for mixup, 1 for cutmix."),
+        Option(needs=("mix=mixup", "mix=cutmix")),
+    ] = None
     from_cache: Annotated[bool, Doc("Train on cached activations of the frozen layers.")] = False
     dtype: Annotated[
         values.Dtype, Doc("Data type of the stored activations."), Option(needs=("from_cache",))
@@ -247,6 +256,11 @@ class FinetuneSettings:
         if self.views is not None and not self.augmented:
             raise UsageError(
                 "unaugmented `views` would all be the same; give `augment`, or leave `views` out"
+            )
+        if self.mix_alpha is not None and self.mix == "none":
+            raise UsageError(
+                "`mix_alpha` has no effect without `mix`; give `mix=mixup` or `mix=cutmix`, or "
+                "leave `mix_alpha` out"
             )
         if self.from_cache and self.augmented and self.views is None:
             raise UsageError(

@@ -60,7 +60,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 ViewCount = Annotated[int, Field(ge=0, le=2**16 - 1)]
 
-_AUGMENTATIONS = ("none", "flip", "standard", "crop", "color", "noise", "elastic", "trivial")
+_AUGMENTATIONS = (
+    *("none", "flip", "standard", "crop", "color", "noise", "elastic", "trivial"),
+    *("rand", "flips", "erase"),
+)
 _LONGEST_NAME = 100
 _Side = Annotated[int, Field(ge=1, le=16_384)]
 
