@@ -788,7 +788,8 @@ def test_the_estimate_counts_epochs_and_images(faces_cache, monkeypatch):
     (source,) = select_layers(faces_cache)
     trial = {"frozen": 1.0, "trained": 3.0, "passed": 2.0, "bytes": 100.0, "images": 8.0}
     verdict = SimpleNamespace(kind=PLATEAUED, gain=None, layer="blocks.6", options=[])
-    advice = SimpleNamespace(source=source, clf="softmax", trial=trial, verdict=verdict)
+    told = {"clf": "softmax", "evidence": None, "verdict": verdict}
+    advice = SimpleNamespace(source=source, trial=trial, **told)
     monkeypatch.setattr("bottleneck.advise.commands._head_on", lambda *_: "mine")
 
     def step(**changes):
