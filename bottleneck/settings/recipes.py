@@ -7,7 +7,7 @@ __all__ = ["RECIPES", "Recipe"]
 
 Recipe = Literal["default", "chollet"]
 
-RECIPES: dict[Recipe, dict[str, Any]] = {
+RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
     "chollet": {
         "epochs": 100,
