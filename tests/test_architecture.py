@@ -82,6 +82,7 @@ def test_no_two_files_import_each_other():
 
 WHOLE = {
     "architecture",
+    "benchmark_recipes",
     "benchmark_sets",
     "benchmarks",
     "chance",

@@ -26,7 +26,7 @@ def settings(mix: str, **others) -> FinetuneSettings:
 
 def maps(number: int = 6) -> torch.Tensor:
     """Activations whose values tell the image: image r has r + 1 everywhere."""
-    return (torch.arange(number)[ROWS[:number]] + 1.0)[:, None, None, None].expand(-1, 3, 8, 8)
+    return (torch.from_numpy(ROWS[:number]) + 1.0)[:, None, None, None].expand(-1, 3, 8, 8)
 
 
 def shares_of(parts) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_shares_are_those_in_the_mixture(kind):
         torch.testing.assert_close(found.mean(dim=(1, 2, 3)), means)
         torch.testing.assert_close(shares.sum(dim=1), torch.ones(6))
         assert bool((parts[0][0] >= parts[1][0]).all())
-        assert not (parts[0][1] == parts[1][1]).any()
+        assert not (parts[0][1] == parts[1][1])[(parts[0][0] < 1).numpy()].any()
         values = found[0].unique()
         assert len(values) <= (1 if kind == "mixup" else 2)
 
