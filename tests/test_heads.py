@@ -5,7 +5,6 @@ About 25 s in the first tier.
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -33,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from bottleneck import Head, load_features, select_features
+from bottleneck.cli.notes import note_candidates
 from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.files import read_json, write_json
 from bottleneck.heads import (
@@ -556,39 +556,27 @@ def test_features_of_any_size_give_finite_weights_or_an_error(clf, size):
         assert np.isfinite(head.predict_proba(large)).all()
 
 
-@pytest.fixture
-def odd(bottleneck) -> None:
-    """Imported features of 160 images, three of which are extreme where others hardly vary."""
-    generator = np.random.default_rng(0)
-    classes = np.arange(160) % 20
-    X = generator.normal(size=(20, 60))[classes] * 0.8 + generator.normal(size=(160, 60)) - 1.2
-    hardly = generator.normal(size=(160, 3)) * 1e-6
-    hardly[[10, 50, 130], [0, 1, 2]] = 1
-    np.save("rows.npy", np.hstack([X.clip(0), hardly]).astype(np.float32))
-    splits = ["train"] * 120 + ["test"] * 40
-    lines = [f"{n}.png,c{classes[n]},{split}" for n, split in enumerate(splits)]
-    Path("table.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
-    done = bottleneck(
-        "cache", "import", "rows.npy", "--table", "table.csv", "--model", "made", "--by-row"
-    )
-    assert done.code == 0, done.err
-
-
-@pytest.mark.usefixtures("odd")
-def test_a_few_images_that_make_most_of_the_log_loss_are_told(bottleneck):
-    """And that they decide C, against the accuracy."""
-    chosen = bottleneck("fit-head", "--clf", "logreg")
-    told = (
-        r"\d\d% of the log loss at C = 0.001 is that of 2 images, whose labels had a probability of"
-    )
-    assert re.search(told, chosen.err), chosen.err
-    assert re.search(r"note: C was chosen by log loss; C = \S+ is more accurate", chosen.err)
-    given = bottleneck("fit-head", "--clf", "logreg", "--C", "0.1")
-    assert re.search("of the log loss is that of 2 images", given.err)
-    evaluated = bottleneck("evaluate")
-    assert "of the log loss is that of 1 image, whose label had a" in evaluated.err
-    found = json.loads(bottleneck("evaluate", "--json").out)
-    assert found["extreme_images"] == 1
-    assert found["extreme_loss_share"] > 0.9
-    plain = bottleneck("fit-head", "--clf", "logreg", "--C", "0.1", "--no-standardize")
-    assert "of the log loss" not in plain.err + bottleneck("evaluate").err
+def test_a_few_images_that_make_most_of_the_log_loss_are_told(capsys):
+    """And that they decide C, against the accuracy: three are extreme where others hardly vary."""
+    generator, classes = np.random.default_rng(0), np.arange(120) % 20
+    means, noise = (generator.standard_normal((n, 60)) for n in (20, 120))
+    X = np.maximum((means * 0.8)[classes] + noise - 1.2, 0)
+    hardly = 1e-6 * generator.standard_normal((120, 3))
+    hardly[[10, 50, 90], [0, 1, 2]] = 1
+    rows = np.hstack([X, hardly]).astype(np.float32), np.array([f"c{n:02d}" for n in classes])
+    chosen = fit_rows(*rows, "logreg")
+    assert chosen.hyperparameters["C"] == 1e-6
+    note_candidates(chosen)
+    extreme, accurate = capsys.readouterr().err.splitlines()
+    told = r"note: \d+% of the log loss at C = \S+ is that of \d images?, whose labels? had a prob"
+    assert re.match(told, extreme)
+    assert re.match(r"note: C was chosen by log loss; C = \S+ is more accurate on the", accurate)
+    given = fit_rows(*rows, "logreg", C=0.1)
+    assert given.scores["extreme_images"] == 2
+    assert given.scores["extreme_loss_share"] > 0.99
+    note_candidates(given)
+    assert " of the log loss is that of 2 images" in capsys.readouterr().err
+    plain = fit_rows(*rows, "logreg", C=0.1, standardize=False)
+    assert plain.scores["extreme_images"] == 0
+    note_candidates(plain)
+    assert not capsys.readouterr().err

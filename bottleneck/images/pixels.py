@@ -65,7 +65,8 @@ def _silence_libtiff() -> None:
     before any thread decodes; Pillow itself sets the one for warnings, in the same way.
     """
     with suppress(AttributeError, OSError):  # a build of Pillow that does not show its libraries
-        handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+        library: Any = Image.core  # type: ignore[attr-defined]
+        handler = ctypes.CDLL(library.__file__).TIFFSetErrorHandler
         handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
         handler(None)
 
