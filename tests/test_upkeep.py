@@ -147,7 +147,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def unsynced(monkeypatch):
-    """Leave it to the system when this process's files reach the disk; only a power cut could tell."""
+    """Let the system choose when files reach the disk, which only a power cut would show."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -294,7 +294,7 @@ def test_a_base_is_loaded_once_for_all_its_banks(little, make_images, monkeypatc
     """Also for layers of two extractions; each image is computed once per extraction."""
     folder = make_images(cat=5, dog=5)
     cache = Cache("cache")
-    for layers in (["first", "second"], ["pool"]):
+    for layers in (["first", "second"], ["last"]):
         base = FrozenBase(little, layers, weights="random")
         extract_features(ImageSet.from_folder(folder), base, cache)
     other = FrozenBase(little, ["first"], weights="random:1")
