@@ -131,7 +131,7 @@ def little(tmp_path_factory, monkeypatch) -> str:
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: little\n")
     (folder / "entry_points.txt").write_text("[bottleneck.bases]\nlittle = little:model\n")
-    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
     return "little"
 
 
