@@ -135,9 +135,10 @@ def test_dropped_paths_are_dropped_in_training_only(recipes, train, network):
     plain = upper.get_submodule(place)
     expected = train(Training).scores()
     try:
-        training = train(recipes.changed(recipes.DroppedPaths, rate=0.9))
+        training = train(recipes.changed(recipes.DroppedPaths, rate=0.5))
         assert np.array_equal(training.scores(), expected)
         network.train()
+        torch.manual_seed(0)
         found = {tuple(network(Maps.maps[:1]).flatten().tolist()) for _ in range(20)}
         assert len(found) == 2
     finally:

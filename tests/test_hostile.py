@@ -200,6 +200,8 @@ def training() -> Any:
         network=SimpleNamespace(load_tuned=layer.load_state_dict),
         fabric=SimpleNamespace(strategy=SimpleNamespace(precision=precision)),
         weights=layer.state_dict,
+        settings=SimpleNamespace(epochs=1),
+        plan=lambda _: None,
         choice=SimpleNamespace(state=dict, restore=dict, offer=lambda _: None),
         scores=lambda: X,
     )

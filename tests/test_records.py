@@ -163,6 +163,7 @@ def make_model() -> Path:
         architecture="torchvision:squeezenet1_1",
         transform=TRANSFORM,
         weights_sha256=DIGEST,
+        judged=[{"image": DIGEST, "before": False, "after": True}],
     )
     write_record(path, record)
     return path

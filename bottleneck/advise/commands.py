@@ -18,7 +18,7 @@ from bottleneck.advise.verdict import (
     borne_out,
 )
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.errors import BottleneckError, UsageError, counted
 from bottleneck.experiments import FineTuned, fine_tuned
 from bottleneck.heads import head_names
 from bottleneck.heads.names import METADATA_FILE
@@ -208,8 +208,8 @@ def _training(advice: Advice, head: str, images: ImageSet) -> Step:
     trained = trial["trained"] * count + trial["passed"] * val
     epochs = settings.epochs
     seconds = frozen + epochs * trained if settings.from_cache else epochs * (frozen + trained)
-    basis = f"for {epochs} epochs at most, from a trial with {trial['images']:.0f} images"
-    return _timed(command, seconds, basis)
+    most, tried = counted(epochs, "epoch"), counted(int(trial["images"]), "image")
+    return _timed(command, seconds, f"for at most {most}, from a trial with {tried}")
 
 
 def _extraction(command: list[str], cache: Cache, images: ImageSet, what: str) -> Step:

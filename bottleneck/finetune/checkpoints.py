@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors import safe_open
@@ -26,7 +26,7 @@ from bottleneck.inputs import check_regular
 from bottleneck.records import Json, Record, read_record, write_record
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["Checkpoint", "PlanRecord"]
+__all__ = ["Checkpoint", "PlanRecord", "changed_settings"]
 
 _FOLDER = "checkpoint"
 _PLAN_FILE = "plan.json"
@@ -133,15 +133,7 @@ class Checkpoint:
             )
         noted = read_record(self.folder / _PLAN_FILE, PlanRecord)
         others = [key for key in plan.start if plan.start[key] != noted.start.get(key)]
-        free = {"recipe"}  # its values count, however they were given
-        if settings.freeze_batch_norm and settings.mix == "none":
-            free.add("accumulate")  # nothing else depends on the pieces of a step
-        changed = [
-            name
-            for name, value in plan.settings.items()
-            if value != noted.settings.get(name) and name not in free
-        ]
-        if changed:
+        if changed := changed_settings(settings, noted.settings):
             before = ", ".join(_shown(name, noted.settings.get(name)) for name in changed)
             now = ", ".join(_shown(name, plan.settings[name]) for name in changed)
             found = f"was started with {before}, not with {now}"
@@ -261,6 +253,27 @@ class Checkpoint:
         """Remove the files of a run that ended before its first epoch was complete."""
         if (self.folder / _PLAN_FILE).is_file() and not self.exists:
             self.remove()
+
+
+def changed_settings(settings: FinetuneSettings, noted: Mapping[str, Any]) -> list[str]:
+    """Return the names of settings that differ from those of another run, and matter.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+        The settings.
+    noted : mapping of str to Any
+        `FinetuneSettings.as_dict` of the other run.
+
+    Returns
+    -------
+    list of str
+    """
+    free = {"recipe"}  # its values count, however they were given
+    if settings.freeze_batch_norm and settings.mix == "none":
+        free.add("accumulate")  # nothing else depends on the pieces of a step
+    own = settings.as_dict()
+    return [name for name in own if own[name] != noted.get(name) and name not in free]
 
 
 def _content(training: Training, state: State) -> bytes:
