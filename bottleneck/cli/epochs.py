@@ -56,7 +56,7 @@ class EpochLines:
         planned, asked = forecast.epochs, self._epochs
         left = f", {planned - forecast.done} left" if forecast.done else ""
         facts = [
-            f"{planned} of {asked} epochs planned{left}"
+            f"{planned} of {counted(asked, 'epoch')} planned{left}"
             if planned < asked
             else f"at most {counted(planned, 'epoch')}{left}",
             f"{_duration(forecast.seconds_per_epoch)} each",
