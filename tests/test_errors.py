@@ -18,7 +18,8 @@ NOUNS = (
 COUNT = re.compile(rf"^ (?!no |on |has |several )(?:[a-z-]+ )?(?:{NOUNS.replace(' ', '|')})\b")
 NEVER_ONE = {
     "split", "split or ''", "'their' if len(whole) > 1 else 'its'",  # no numbers
-    "_MOST_VALUES", "evidence.images", "fewest", "folds", "len(arguments)", "len(base.layers)",
+    "_MOST_VALUES", "_third(loss)", "evidence.images", "fewest", "folds", "len(arguments)",
+    "len(base.layers)",
     "len(others) + 1", "len(planes)", "len(self.repeats[0])", "len(small)", "len(whole)",
     "others + 1", "parts",
 }  # fmt: skip
