@@ -164,7 +164,7 @@ def summary(rows: Sequence[dict]) -> dict:
     means = {step: interval(values) for step, values in accuracies.items()}
     gains = {
         f"{after} less {before}": interval(accuracies[after] - accuracies[before])
-        for before, after in pairwise(STEPS[2:])
+        for before, after in [*pairwise(STEPS[2:]), (STEPS[2], STEPS[4])]
     }
     return {"accuracy": means, "gain": gains}
 

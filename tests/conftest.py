@@ -147,7 +147,7 @@ def crops(count: int, *, size: int = 48, seed: int = 0) -> list[Image.Image]:
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_images() -> Callable[..., Path]:
     """Write class folders of different crops: ``make_images("data", cat=3, dog=4)``."""
 

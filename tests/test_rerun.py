@@ -1,6 +1,8 @@
 """An experiment of a sweep becomes a head."""
 
+import contextlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,15 +13,25 @@ from bottleneck.heads import find_head
 LOG = "experiments.sqlite"
 
 
+@pytest.fixture(scope="module")
+def swept_once(make_images, tmp_path_factory):
+    """A folder with seven experiments on two layers; not to be changed."""
+    folder = tmp_path_factory.mktemp("swept")
+    with contextlib.chdir(folder):
+        cache = Cache("cache")
+        layers = ["last_conv", "features.3"]
+        base = FrozenBase("squeezenet1_1", layers, weights="random", pool="avg")
+        extract_features(make_images(cat=10, dog=10), base, cache)
+        sources = select_layers(cache)
+        run_sweep(cache, sources, LOG, clfs=("softmax", "centroid"), C=(1e-3, 0.5), cv=2)
+        run_sweep(cache, sources[:1], LOG, clfs=("mlp",), hidden=(4,), cv=2)
+    return folder
+
+
 @pytest.fixture
-def _swept(make_images):
-    """Seven experiments on two layers."""
-    cache = Cache("cache")
-    base = FrozenBase("squeezenet1_1", ["last_conv", "features.3"], weights="random", pool="avg")
-    extract_features(make_images(cat=10, dog=10), base, cache)
-    layers = select_layers(cache)
-    run_sweep(cache, layers, LOG, clfs=("softmax", "centroid"), C=(1e-3, 0.5), cv=2)
-    run_sweep(cache, layers[:1], LOG, clfs=("mlp",), hidden=(4,), cv=2)
+def _swept(swept_once, tmp_path):
+    """A copy of them in the test's folder."""
+    shutil.copytree(swept_once, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.mark.usefixtures("_swept")
