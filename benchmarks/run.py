@@ -4,7 +4,8 @@ The topics are the sections of docs/performance.md, and ``cache`` for docs/cache
 printed, and with ``--write`` they replace those in the pages, each between two comments that name
 it; the line below tells processor, versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
-of an environment with Keras, ``--before FOLDER`` another version of the package.
+of an environment with Keras, ``--before FOLDER`` another version of the package, and
+``--packages FOLDER`` the packages of `sets`, each in a folder with the name of its set.
 """
 
 import argparse
@@ -31,6 +32,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "finetune": (),
         "views": ("clipart",),
         "plateau": ("clipart",),
+        "verdict": ("packages",),
         "mixed": (),
     },
     "recipes": {"recipes": ()},
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the tables in the pages")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes, to see that it runs")
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", metavar="FOLDER")
-    for name in ("json", "clipart", "keras", "before"):
+    for name in ("json", "clipart", "keras", "before", "packages"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

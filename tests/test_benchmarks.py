@@ -35,6 +35,7 @@ FIGURES = {
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
     "start_up": ("--help", "share"),
     "streaming": ("1,000 x 64", "ratio of times"),
+    "verdict": ("faces, efficientnet_lite0, all", "gain"),
     "views": ("ratio",),
 }
 """Benchmark to the way to one of its figures."""
