@@ -103,9 +103,10 @@ def layer_to_train(cache: Cache, source: FeatureSource) -> str:
     UsageError
         There is no verdict, it is about other features, or it names no layer.
     """
-    own, last = last_advice(cache, source), last_advice(cache)
+    own = last_advice(cache, source)
     if own and own.verdict.layer:
         return own.verdict.layer
+    last = last_advice(cache)
     command = _advise(cache, source, last)
     remedy = f"run {command!r}, or name the first layer to train with `unfreeze`"
     if own:
