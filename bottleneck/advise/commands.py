@@ -103,12 +103,12 @@ def next_step(
         that is known.
     """
     images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
-    step = (
-        _cached_gain(advice)
-        or _further_images(advice.verdict, layers, images, cache)
-        or _fine_tuning(advice, layers, images, cache, Path(heads))
-        or _judged_head(advice, images, Path(heads))
-    )
+    step = _cached_gain(advice) or _further_images(advice.verdict, layers, images, cache)
+    if step is None and (head := _head_on(advice, Path(heads))):
+        tuned = fine_tuned(heads, advice.source)
+        step = _fine_tuning(advice, layers, images, cache, head=head, tuned=tuned)
+        step = step or _judged_head(advice, images, head, tuned)
+    step = step or _fit_head(advice, advice.clf)
     where = cache_option(cache)
     if step.command[0] != "extract" and Path(heads) != Path("heads"):
         where += ["--heads", str(heads)]
@@ -152,13 +152,17 @@ def _further_images(
 
 
 def _fine_tuning(
-    advice: Advice, layers: Sequence[FeatureSource], images: ImageSet, cache: Cache, heads: Path
+    advice: Advice,
+    layers: Sequence[FeatureSource],
+    images: ImageSet,
+    cache: Cache,
+    *,
+    head: str,
+    tuned: Sequence[FineTuned],
 ) -> Step | None:
     """Return the fine-tuning that the verdict names; after one that gained, its extraction."""
-    head = _head_on(advice, heads)
-    if not head or not advice.verdict.layer:
+    if not advice.verdict.layer:
         return None
-    tuned = fine_tuned(heads, advice.source)
     best = max(tuned, key=lambda each: each.interval[0], default=None)
     if best and best.interval[0] > 0:
         command = _extract(layers, images, best.model)
@@ -167,15 +171,16 @@ def _fine_tuning(
     return None if tried else _training(advice, head, images)
 
 
-def _judged_head(advice: Advice, images: ImageSet, heads: Path) -> Step:
-    """Return the evaluation of the head, or of a better fine-tuned one; if none, its fit."""
-    head, splits = _head_on(advice, heads), {item.split for item in images.items}
+def _judged_head(
+    advice: Advice, images: ImageSet, head: str, tuned: Sequence[FineTuned]
+) -> Step | None:
+    """Return the evaluation of the head, or of a better fine-tuned one, if images are held out."""
+    splits = {item.split for item in images.items}
     split = next((each for each in ("test", "val") if each in splits), None)
-    if not head or not split:
-        return _fit_head(advice, advice.clf)
-    tuned = [each for each in fine_tuned(heads, advice.source) if each.gain > 0]
-    if tuned:
-        head = Path(max(tuned, key=lambda each: each.gain).model).name
+    if not split:
+        return None
+    if better := [each for each in tuned if each.gain > 0]:
+        head = Path(max(better, key=lambda each: each.gain).model).name
     errors = ["--errors", "errors.csv"] if advice.verdict.kind == CEILING else []
     return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
 
