@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,20 @@ def test_the_last_of_several_verdicts_counts(cache):
         file.write_text("{}")
     with pytest.raises(UsageError, match="'cache' has no verdict that names"):
         layer_to_train(cache, source)
+
+
+def test_the_last_verdict_counts_where_the_clock_was_set_back(cache, monkeypatch):
+    class YearsAgo(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2001, 1, 1, tzinfo=tz)
+
+    first = last_advice(cache)
+    monkeypatch.setattr("bottleneck.advise.kept.datetime", YearsAgo)
+    keep(cache, verdict=replace(first.verdict, layer="blocks.6"))
+    last = last_advice(cache)
+    assert last.time < first.time
+    assert (first.turn, last.turn, last.verdict.layer) == (1, 2, "blocks.6")
 
 
 def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(bottleneck, cache):

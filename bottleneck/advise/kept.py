@@ -56,13 +56,15 @@ def keep_advice(
     advice : Advice
         Its result.
     """
+    last = last_advice(cache)
+    turn = last.turn + 1 if last else 1
     with suppress(OSError, ValueError):  # or a number is not finite
-        given = replace(advice, time=datetime.now(UTC).isoformat())
+        given = replace(advice, time=datetime.now(UTC).isoformat(), turn=turn)
         write_record(_file(cache, selections, settings), given)
 
 
 def last_advice(cache: Cache, source: FeatureSource | None = None) -> Advice | None:
-    """Return the advice that was given last.
+    """Return the advice that was given last, also where the computer's clock was set back since.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def last_advice(cache: Cache, source: FeatureSource | None = None) -> Advice | N
         with suppress(BottleneckError):
             found.append(read_record(file, Advice))
     about = [each for each in found if source is None or _is_about(each, source)]
-    return max(about, key=lambda each: each.time, default=None)
+    return max(about, key=lambda each: (each.turn, each.time), default=None)
 
 
 def layer_to_train(cache: Cache, source: FeatureSource) -> str:
