@@ -89,6 +89,17 @@ def test_finetune_trains_what_the_last_verdict_names(bottleneck, cache):
     assert text.splitlines()[-1].startswith("next: bottleneck ")
 
 
+def test_the_next_command_starts_from_a_head_that_was_not_fine_tuned(cache):
+    """Such as one whose network no epoch improved, which is on the same features, and newer."""
+    head = Head.load("heads/head")
+    replace(head, hyperparameters={"unfreeze": "conv_head"}).save("heads/tuned")
+    step = next_step(last_advice(cache), select_layers(cache), cache, "heads")
+    assert step.command[:4] == ["bottleneck", "finetune", "--head", "head"]
+    shutil.rmtree("heads/head")
+    step = next_step(last_advice(cache), select_layers(cache), cache, "heads")
+    assert step.command[:4] == ["bottleneck", "finetune", "--head", "tuned"]
+
+
 def test_the_last_of_several_verdicts_counts(cache):
     """Which is the one that was shown last, even if it was computed before."""
     source = known_source(Head.load("heads/head").source)

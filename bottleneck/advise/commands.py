@@ -213,6 +213,7 @@ def _training(advice: Advice, head: str, images: ImageSet) -> Step:
     trained = trial["trained"] * count + trial["passed"] * val
     epochs = settings.epochs
     seconds = frozen + epochs * trained if settings.from_cache else epochs * (frozen + trained)
+    seconds += advice.fit_seconds.get(advice.clf, 0.0)  # the head is fitted again without val
     most, tried = counted(epochs, "epoch"), counted(int(trial["images"]), "image")
     return _timed(command, seconds, f"for at most {most}, from a trial with {tried}")
 
@@ -231,14 +232,19 @@ def _timed(command: list[str], seconds: float | None, basis: str) -> Step:
 
 
 def _head_on(advice: Advice, heads: Path) -> str | None:
-    """Return the name of the newest head on the judged features, by the judged classifier."""
+    """Return the name of the newest head on the judged features, by the judged classifier.
+
+    A fine-tuning in which no epoch was better leaves the network as it is, and a head on the same
+    features that lacks the validation images: it is only taken if there is no other.
+    """
     found = {}
     for name in head_names(heads):
         with suppress(BottleneckError):
             record = read_record(heads / name / METADATA_FILE, HeadRecord)
-            if record.source and record.source.features == advice.source.features:
-                found[name] = (record.clf == advice.clf) * record.created
-    return max(filter(found.get, found), key=found.__getitem__, default=None)
+            judged = record.source and record.source.features == advice.source.features
+            if judged and record.clf == advice.clf:
+                found[name] = ("unfreeze" not in record.hyperparameters, record.created)
+    return max(found, key=found.__getitem__, default=None)
 
 
 def _extract(
