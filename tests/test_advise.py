@@ -766,7 +766,7 @@ def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
             assert " 0 computed, 24 found in the cache" in found.out
             assert step.minutes > 0
         if name == "fit-head" and kind == PLATEAUED:
-            assert (step.minutes, step.estimate[:17]) == (1.5, "from a fit of sof")
+            assert (step.minutes, step.estimate[:17]) == (6.0, "from a fit of sof")
 
 
 def test_the_time_of_fine_tuning_is_estimated_from_a_trial(faces_cache):
@@ -801,7 +801,7 @@ def test_the_estimate_counts_epochs_and_images(faces_cache, monkeypatch):
     val = round(0.2 * train)
     epochs = FinetuneSettings("blocks.6").epochs
     cached, every = step(), step(bytes=1e10)
-    once, epoch, refit = train, 3 * (train - val) + 2 * val, 5
+    once, epoch, refit = train, 3 * (train - val) + 2 * val, 4 * 5
     assert cached.minutes == pytest.approx((once + epochs * epoch + refit) / 60)
     assert every.minutes == pytest.approx((epochs * (once + epoch) + refit) / 60)
     named = ["--head", "mine", "--unfreeze", "blocks.6", "--val-share", "0.2"]
