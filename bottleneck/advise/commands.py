@@ -33,7 +33,7 @@ _NUMBERS = ("interpolation", "max_value", "max_pixels")
 _CHECKED = 50
 _VAL_SHARE = 0.2
 _FITS = 4
-"""Without val images, a fit takes about so many times as long as one of the advice, as it tries more
+"""A fit without val images takes about so many times as long as one of the advice, as it tries more
 values in more folds: 3 to 4 times for softmax and lda, more for svm and mlp."""
 _MOST_BYTES = 2 * 10**9
 """Of activations that the command caches: more are left to the user."""
