@@ -452,8 +452,10 @@ def row_of(name: str, each: dict[str, Any]) -> tuple[str, ...]:
     seconds = f"{each[FROM_FILES]:.0f}"
     if FROM_CACHE in each:
         seconds += f", {each[FROM_CACHE]:.0f} from the cache"
-    mean, low, high = each.get("ours less it", [np.nan] * 3)
-    gain = "" if np.isnan(mean) else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    gain = ""
+    if known := each.get("ours less it"):
+        mean, low, high = known
+        gain = f"{mean:+.3f}" + ("" if np.isnan(low) else f" ({low:+.3f} to {high:+.3f})")
     ratios = [f"{each[key]:.2f}" if key in each else "" for key in RATIOS.values()]
     return name, f"{each['accuracy']:.3f}", gain, seconds, *ratios
 
