@@ -36,6 +36,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "mixed": (),
     },
     "recipes": {"recipes": ()},
+    "plain": {"plain": ("packages",)},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }
 """Topic to its benchmarks, each with those of the options above that it takes."""

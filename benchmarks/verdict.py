@@ -144,12 +144,14 @@ def groups_of(images: ImageSet, cache: Cache, table: Path) -> dict[str, str]:
 
 
 def balanced_accuracy(cases: list[dict[str, Any]]) -> float:
-    """Return the mean share of cases of either truth in which the verdict is right."""
-    shares = [
-        np.mean([each["claimed"] == truth for each in cases if each["gained"] == truth])
-        for truth in {each["gained"] for each in cases}
-    ]
-    return float(np.mean(shares))
+    """Return the mean share of cases of either truth in which the verdict is right.
+
+    That of a verdict that is always the same is 0.5. It is nan if all cases have the same truth.
+    """
+    rights: dict[bool, list[bool]] = {True: [], False: []}
+    for each in cases:
+        rights[each["gained"]].append(each["claimed"] == each["gained"])
+    return float(np.mean([np.mean(own) if own else np.nan for own in rights.values()]))
 
 
 def interval_of(case: dict[str, Any]) -> str:
@@ -162,8 +164,12 @@ def tables(found: dict[str, Any]) -> Tables:
         (name, f"{case['head']:.3f}", interval_of(case), case["verdict"])
         for name, case in found.items()
     ]
-    score = f"{balanced_accuracy(list(found.values())):.2f}"
-    return {"verdict": [head, *rows, ("balanced accuracy of *plateaued*", "", "", score)]}
+    cases = list(found.values())
+    gained, claimed = (sum(each[key] for each in cases) for key in ("gained", "claimed"))
+    right = sum(each["gained"] == each["claimed"] for each in cases)
+    totals = (f"{len(cases)} cases", "", f"{gained} gained", f"{claimed} plateaued, {right} right")
+    score = balanced_accuracy(cases)
+    return {"verdict": [head, *rows, totals, ("balanced accuracy of *plateaued*", "", "", score)]}
 
 
 if __name__ == "__main__":

@@ -766,7 +766,7 @@ def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
             assert " 0 computed, 24 found in the cache" in found.out
             assert step.minutes > 0
         if name == "fit-head" and kind == PLATEAUED:
-            assert (step.minutes, step.estimate[:17]) == (1.5, "from a fit of sof")
+            assert (step.minutes, step.estimate[:17]) == (6.0, "from a fit of sof")
 
 
 def test_the_time_of_fine_tuning_is_estimated_from_a_trial(faces_cache):
@@ -788,7 +788,7 @@ def test_the_estimate_counts_epochs_and_images(faces_cache, monkeypatch):
     (source,) = select_layers(faces_cache)
     trial = {"frozen": 1.0, "trained": 3.0, "passed": 2.0, "bytes": 100.0, "images": 8.0}
     verdict = SimpleNamespace(kind=PLATEAUED, gain=None, layer="blocks.6", options=[])
-    told = {"clf": "softmax", "evidence": None, "verdict": verdict}
+    told = {"clf": "softmax", "evidence": None, "verdict": verdict, "fit_seconds": {"softmax": 5.0}}
     advice = SimpleNamespace(source=source, trial=trial, **told)
     monkeypatch.setattr("bottleneck.advise.commands._head_on", lambda *_: "mine")
 
@@ -801,9 +801,9 @@ def test_the_estimate_counts_epochs_and_images(faces_cache, monkeypatch):
     val = round(0.2 * train)
     epochs = FinetuneSettings("blocks.6").epochs
     cached, every = step(), step(bytes=1e10)
-    once, epoch = train, 3 * (train - val) + 2 * val
-    assert cached.minutes == pytest.approx((once + epochs * epoch) / 60)
-    assert every.minutes == pytest.approx(epochs * (once + epoch) / 60)
+    once, epoch, refit = train, 3 * (train - val) + 2 * val, 4 * 5
+    assert cached.minutes == pytest.approx((once + epochs * epoch + refit) / 60)
+    assert every.minutes == pytest.approx((epochs * (once + epoch) + refit) / 60)
     named = ["--head", "mine", "--unfreeze", "blocks.6", "--val-share", "0.2"]
     assert cached.command[2:] == [*named, "--from-cache", "--cache", str(faces_cache.root)]
     assert "--from-cache" not in every.command

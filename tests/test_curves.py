@@ -51,6 +51,15 @@ ZIGZAG = np.array([0.7, 0.5, 0.62, 0.4, 0.6, 0.45, 0.58, 0.44, 0.43, 0.42])
                 "regularisation help"
             ),
         ),
+        (  # The best epoch is one of the last third.
+            history(FALLING, [*FALLING[:7], 0.2, 0.4, 0.5]),
+            None,
+            (
+                "over-fitting: the validation loss rises from 0.2 in epoch 8 to 0.45 at the "
+                "end, while the training loss is 0.263; more images, augmentation or "
+                "regularisation help"
+            ),
+        ),
         (
             history(FALLING, FALLING + 0.2),
             0.3,
@@ -113,6 +122,8 @@ def test_each_rule_on_a_curve_made_for_it(curves, start, reading):
         (history(FALLING, [0.7, 0.6, 0.5, *[0.25] * 7]), 0.3, 1000),
         # On 8 images, such a gap may be chance.
         (history(FALLING, FALLING, 0.99, 0.85), None, 8),
+        # It falls up to the end, whose mean is therefore above its lowest.
+        (history(0.3, STRAIGHT), None, 1000),
         # The training loss rises only once.
         (history([0.7, 0.4, 0.55, 0.3, 0.28, 0.27, 0.26, 0.26], FALLING[:8]), None, 1000),
     ],
@@ -141,3 +152,25 @@ def test_scales_of_the_two_losses_are_not_compared():
     """Label smoothing and class weights change only the training loss."""
     for offset in (0.0, 0.5):
         assert read_curves(history(FALLING + offset, FALLING), 1000).startswith("no under-fitting")
+
+
+def test_shares_of_mixtures_are_not_read_as_under_fitting_or_as_a_rate_too_high():
+    """Their draws move the training loss, and their accuracy counts only the larger share."""
+    for curves in (
+        history(ZIGZAG, FALLING, accuracy=0.6, val_accuracy=0.59),
+        history(FALLING[::-1], FALLING, accuracy=0.6, val_accuracy=0.59),
+        history(0.69, FALLING, accuracy=0.6, val_accuracy=0.55),
+        history(FALLING, FALLING, accuracy=0.6, val_accuracy=0.59),
+    ):
+        assert not read_curves(curves, 1000).startswith("no under-fitting")
+        assert read_curves(curves, 1000, mixed=True).startswith("neither over-fitting nor a rate")
+
+
+def test_validation_losses_of_a_training_on_mixtures_are_read():
+    for loss, val_loss, reading in (
+        (FALLING[::-1], FALLING[::-1], "rate too high: the training loss rises"),
+        (ZIGZAG, U_SHAPED, "over-fitting: the validation loss rises"),
+        (STRAIGHT, STRAIGHT, "under-fitting: both losses still fall"),
+    ):
+        curves = history(loss, val_loss, accuracy=0.6, val_accuracy=0.9)
+        assert read_curves(curves, 1000, mixed=True).startswith(reading)

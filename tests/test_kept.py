@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_finetune_trains_what_the_last_verdict_names(bottleneck, cache):
     assert text.splitlines()[-1].startswith("next: bottleneck ")
 
 
+def test_the_next_command_starts_from_a_head_that_was_not_fine_tuned(cache):
+    """Such as one whose network no epoch improved, which is on the same features, and newer."""
+    head = Head.load("heads/head")
+    replace(head, hyperparameters={"unfreeze": "conv_head"}).save("heads/tuned")
+    step = next_step(last_advice(cache), select_layers(cache), cache, "heads")
+    assert step.command[:4] == ["bottleneck", "finetune", "--head", "head"]
+    shutil.rmtree("heads/head")
+    step = next_step(last_advice(cache), select_layers(cache), cache, "heads")
+    assert step.command[:4] == ["bottleneck", "finetune", "--head", "tuned"]
+
+
 def test_the_last_of_several_verdicts_counts(cache):
     """Which is the one that was shown last, even if it was computed before."""
     source = known_source(Head.load("heads/head").source)
@@ -102,6 +114,20 @@ def test_the_last_of_several_verdicts_counts(cache):
         file.write_text("{}")
     with pytest.raises(UsageError, match="'cache' has no verdict that names"):
         layer_to_train(cache, source)
+
+
+def test_the_last_verdict_counts_where_the_clock_was_set_back(cache, monkeypatch):
+    class YearsAgo(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2001, 1, 1, tzinfo=tz)
+
+    first = last_advice(cache)
+    monkeypatch.setattr("bottleneck.advise.kept.datetime", YearsAgo)
+    keep(cache, verdict=replace(first.verdict, layer="blocks.6"))
+    last = last_advice(cache)
+    assert last.time < first.time
+    assert (first.turn, last.turn, last.verdict.layer) == (1, 2, "blocks.6")
 
 
 def test_a_verdict_that_does_not_fit_is_refused_in_one_sentence(bottleneck, cache):

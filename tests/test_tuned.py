@@ -53,12 +53,16 @@ def test_no_change_leaves_the_rule_of_three():
 
 
 def test_only_models_that_recorded_their_result_are_listed():
-    """Not those of earlier versions, damaged ones, and those from other features."""
+    """Not those of earlier versions, damaged ones, and those from other features or images."""
     assert fine_tuned("nowhere") == []
     source = read_record(record_with("01", "11"), ModelRecord).started_from
     assert [each.images for each in fine_tuned("heads", source)] == [2]
     assert len(fine_tuned("heads", replace(source, views=0, policy=None))) == 1
     assert fine_tuned("heads", replace(source, layer="other")) == []
+    for known in ({"train": "0" * 64}, {"train": "1" * 64}):
+        record_with("01", "11", started_from=replace(source, split_digests=known))
+        others = replace(source, split_digests={"train": "0" * 64, "test": "2" * 64})
+        assert len(fine_tuned("heads", others)) == (known["train"] == "0" * 64)
     for pairs in ([], ["11"]):
         file = record_with(*pairs)
         assert fine_tuned("heads") == []

@@ -48,6 +48,8 @@ class Advice(CacheRecord):
     ----------
     time : str
         When it was computed, in ISO format; in a kept file, when it was given last.
+    turn : int
+        In a kept file, the place among all that were given, whatever the clock says.
     source : FeatureSource
         The judged features: the last layer, used for the learning curve and for comparing heads.
     clf : str
@@ -75,6 +77,7 @@ class Advice(CacheRecord):
     verdict: Verdict
     fit_seconds: dict[str, float]
     trial: dict[str, float]
+    turn: int = 0
 
 
 @checked

@@ -19,7 +19,7 @@ from bottleneck.advise.verdict import (
 )
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError, counted
-from bottleneck.experiments import FineTuned, fine_tuned
+from bottleneck.experiments import FineTuned, fine_tuned, same_rows
 from bottleneck.heads import head_names
 from bottleneck.heads.names import METADATA_FILE
 from bottleneck.images import ImageSet, folder_of
@@ -32,6 +32,9 @@ _FLAGS = ("keep_aspect", "reduced_decode")
 _NUMBERS = ("interpolation", "max_value", "max_pixels")
 _CHECKED = 50
 _VAL_SHARE = 0.2
+_FITS = 4
+"""A fit without val images takes about so many times as long as one of the advice, as it tries more
+values in more folds: 3 to 4 times for softmax and lda, more for svm and mlp."""
 _MOST_BYTES = 2 * 10**9
 """Of activations that the command caches: more are left to the user."""
 
@@ -103,12 +106,12 @@ def next_step(
         that is known.
     """
     images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
-    step = _cached_gain(advice) or _further_images(advice.verdict, layers, images, cache)
+    step = _cached_gain(advice, images) or _further_images(advice.verdict, layers, images, cache)
     if step is None and (head := _head_on(advice, Path(heads))):
         tuned = fine_tuned(heads, advice.source)
         step = _fine_tuning(advice, layers, images, cache, head=head, tuned=tuned)
         step = step or _judged_head(advice, images, head, tuned)
-    step = step or _fit_head(advice, advice.clf)
+    step = step or _fit_head(advice, images, advice.clf)
     where = cache_option(cache)
     if step.command[0] != "extract" and Path(heads) != Path("heads"):
         where += ["--heads", str(heads)]
@@ -130,15 +133,15 @@ def cache_option(cache: Cache) -> list[str]:
     return [] if cache.root == Path("cache") else ["--cache", str(cache.root)]
 
 
-def _cached_gain(advice: Advice) -> Step | None:
+def _cached_gain(advice: Advice, images: ImageSet) -> Step | None:
     """Return the fit of another layer or head, if the verdict says that it gains."""
     verdict, evidence = advice.verdict, advice.evidence
     if verdict.kind in {EARLIER_LAYER, POOLING}:
         layer = next(each for each in evidence.layers if each.difference == verdict.gain)
-        return _fit_head(advice, advice.clf, layer.layer, layer.pool)
+        return _fit_head(advice, images, advice.clf, (layer.layer, layer.pool))
     if verdict.kind == HEAD:
         better = next(each for each in evidence.heads if each.difference == verdict.gain)
-        return _fit_head(advice, better.clf)
+        return _fit_head(advice, images, better.clf)
     return None
 
 
@@ -185,13 +188,17 @@ def _judged_head(
     return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
 
 
-def _fit_head(advice: Advice, clf: str, layer: str | None = None, pool: str | None = None) -> Step:
+def _fit_head(
+    advice: Advice, images: ImageSet, clf: str, where: tuple[str, str] | None = None
+) -> Step:
     source = advice.source
-    chosen = ["--model", source.model, "--set", source.image_set]
-    layers = ["--layer", layer or source.layer_name, "--pool", pool or source.pool]
+    layer, pool = where or (source.layer_name, source.pool)
+    chosen = ["--model", source.model, "--set", source.image_set, "--layer", layer, "--pool", pool]
     seconds = advice.fit_seconds.get(clf)
-    command = ["fit-head", *chosen, *layers, "--clf", clf]
-    return _timed(command, seconds, f"from a fit of {clf} on the images of the learning curve")
+    if seconds is not None and all(item.split != "val" for item in images.items):
+        seconds *= _FITS
+    basis = f"from a fit of {clf} on the images of the learning curve"
+    return _timed(["fit-head", *chosen, "--clf", clf], seconds, basis)
 
 
 def _training(advice: Advice, head: str, images: ImageSet) -> Step:
@@ -213,6 +220,7 @@ def _training(advice: Advice, head: str, images: ImageSet) -> Step:
     trained = trial["trained"] * count + trial["passed"] * val
     epochs = settings.epochs
     seconds = frozen + epochs * trained if settings.from_cache else epochs * (frozen + trained)
+    seconds += _FITS * advice.fit_seconds.get(advice.clf, 0.0)  # the head, without val images
     most, tried = counted(epochs, "epoch"), counted(int(trial["images"]), "image")
     return _timed(command, seconds, f"for at most {most}, from a trial with {tried}")
 
@@ -231,14 +239,19 @@ def _timed(command: list[str], seconds: float | None, basis: str) -> Step:
 
 
 def _head_on(advice: Advice, heads: Path) -> str | None:
-    """Return the name of the newest head on the judged features, by the judged classifier."""
+    """Return the newest head on the judged features of these images, by the judged classifier.
+
+    A fine-tuning in which no epoch was better leaves the network as it is, and a head on the same
+    features that lacks the validation images: it is only taken if there is no other.
+    """
     found = {}
     for name in head_names(heads):
         with suppress(BottleneckError):
             record = read_record(heads / name / METADATA_FILE, HeadRecord)
-            if record.source and record.source.features == advice.source.features:
-                found[name] = (record.clf == advice.clf) * record.created
-    return max(filter(found.get, found), key=found.__getitem__, default=None)
+            judged = record.source and same_rows(record.source, advice.source)
+            if judged and record.clf == advice.clf:
+                found[name] = ("unfreeze" not in record.hyperparameters, record.created)
+    return max(found, key=found.__getitem__, default=None)
 
 
 def _extract(

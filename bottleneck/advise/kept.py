@@ -14,6 +14,7 @@ from bottleneck.advise.advice import Advice
 from bottleneck.advise.commands import cache_option
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.experiments import same_rows
 from bottleneck.files import sha256_of
 from bottleneck.records import FeatureSource, read_record, write_record
 from bottleneck.settings import AdviseSettings
@@ -21,7 +22,6 @@ from bottleneck.settings import AdviseSettings
 __all__ = ["keep_advice", "last_advice", "layer_to_train", "read_advice"]
 
 _FOLDER = "advice"
-_JUDGED = ("train", "val")
 
 
 def read_advice(
@@ -57,12 +57,14 @@ def keep_advice(
         Its result.
     """
     with suppress(OSError, ValueError):  # or a number is not finite
-        given = replace(advice, time=datetime.now(UTC).isoformat())
+        last = last_advice(cache)
+        turn = last.turn + 1 if last else 1
+        given = replace(advice, time=datetime.now(UTC).isoformat(), turn=turn)
         write_record(_file(cache, selections, settings), given)
 
 
 def last_advice(cache: Cache, source: FeatureSource | None = None) -> Advice | None:
-    """Return the advice that was given last.
+    """Return the advice that was given last, also where the computer's clock was set back since.
 
     Parameters
     ----------
@@ -80,8 +82,8 @@ def last_advice(cache: Cache, source: FeatureSource | None = None) -> Advice | N
     for file in (cache.root / _FOLDER).glob("*.json"):
         with suppress(BottleneckError):
             found.append(read_record(file, Advice))
-    about = [each for each in found if source is None or _is_about(each, source)]
-    return max(about, key=lambda each: each.time, default=None)
+    about = [each for each in found if source is None or same_rows(each.source, source)]
+    return max(about, key=lambda each: (each.turn, each.time), default=None)
 
 
 def layer_to_train(cache: Cache, source: FeatureSource) -> str:
@@ -139,13 +141,6 @@ def _advise(cache: Cache, source: FeatureSource, last: Advice | None) -> str:
     if same and judged.features != source.features:  # of another layer
         command += ["--layer", source.layer_name, "--pool", source.pool]
     return shlex.join(command + cache_option(cache))
-
-
-def _is_about(advice: Advice, source: FeatureSource) -> bool:
-    """Return whether advice is about the features and images that a head was fitted on."""
-    own, others = advice.source.split_digests or {}, source.split_digests
-    same = others is None or all(own.get(name) == others.get(name) for name in _JUDGED)
-    return advice.source.features == source.features and same
 
 
 def _file(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings) -> Path:

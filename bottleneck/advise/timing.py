@@ -19,6 +19,8 @@ from bottleneck.records import FeatureSource
 __all__ = ["Timed", "seconds_of", "time_fits", "try_training"]
 
 _TRIAL = 8
+_SECONDS, _PASSES = 0.5, 10
+"""A pass of the trial is repeated for so long, at most so often: a single one varies twofold."""
 
 
 class Timed(NamedTuple):
@@ -140,11 +142,14 @@ def _tried(source: FeatureSource, unfreeze: str, items: Sequence[ImageItem]) -> 
         return torch.stack([preprocess(transform, read_file(item)) for item in items])
 
     def timed(work: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
-        work().sum().item()  # the first time, memory is allocated; a GPU is waited for
-        start = time.perf_counter()
         found = work()
-        found.sum().item()
-        return (time.perf_counter() - start) / len(items), found
+        found.sum().item()  # the first time, memory is allocated; a GPU is waited for
+        start, number, seconds = time.perf_counter(), 0, 0.0
+        while not number or (seconds < _SECONDS and number < _PASSES):
+            work().sum().item()
+            number += 1
+            seconds = time.perf_counter() - start
+        return seconds / (number * len(items)), found
 
     reading, pixels = timed(read)
     frozen, activations = 0.0, transform.normalise(pixels).to(device)

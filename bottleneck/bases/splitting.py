@@ -87,10 +87,10 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     }
     if not trained:
         where = "lies above" if not above else "has nothing to train between itself and"
+        end = next(iter(network.layers[layer].aliases), layer)
         raise UsageError(
-            f"layer {unfreeze!r} of {network.name} {where} the head's layer "
-            f"{network.alias(layer) or layer!r}; give an earlier one with `unfreeze`: "
-            f"'bottleneck layers {network.name}' lists them in order"
+            f"layer {unfreeze!r} of {network.name} {where} the head's layer {end!r}; give an "
+            f"earlier one with `unfreeze`: 'bottleneck layers {network.name}' lists them in order"
         )
     top = min(trained.values())
     modules = [str(node.target) for node in above if node.op == "call_module"]

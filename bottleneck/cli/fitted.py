@@ -168,7 +168,7 @@ def finetune(
     described["fine_tuned"] = done.gain and done.gain.as_dict()
     show(described, lambda: _print_finetuned(done, settings, cache))
     notes.note_replaced(replaced)
-    _note_end(done, settings.learning_rate, epochs.picture)
+    _note_end(done, settings, epochs.picture)
     return done
 
 
@@ -210,16 +210,19 @@ def _print_finetuned(
     print(f"saved as {done.folder}, which is both a head and a model")
 
 
-def _note_end(done: "Finetuned", learning_rate: float, picture: Path | None) -> None:
+def _note_end(
+    done: "Finetuned", settings: bottleneck.FinetuneSettings, picture: Path | None
+) -> None:
     """Report problems of the training; exit with 1 for failures."""
     scores = done.head.scores
     best = scores["best_epoch"]
     if done.diverged:
         kept = f"of epoch {best}" if best else "from before training"
+        usual = bottleneck.FinetuneSettings(recipe=settings.recipe).learning_rate
         note(
             f"warning: the training diverged in epoch {done.diverged}, as its loss or scores were "
             f"not finite; the network {kept} was saved: give a lower --learning-rate, such as "
-            f"{learning_rate / 10:g}"
+            f"{min(usual, settings.learning_rate / 10):g}"
         )
     elif not best:
         note(

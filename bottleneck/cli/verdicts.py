@@ -72,13 +72,14 @@ def _described(
     advice: "Advice", tuned: "Sequence[tuple[FineTuned, str]]", step: "Step"
 ) -> dict[str, Any]:
     """Return the advice with what follows from it, in JSON types."""
-    source = advice.source
+    source, facts = advice.source, advice.as_dict()
+    facts.pop("turn", None)  # which only orders what is kept
     return {
         "image_set": source.image_set,
         "model": source.model,
         "layer": source.layer_name,
         "pool": source.pool,
-        **advice.as_dict(),
+        **facts,
         "fine_tuned": [{**each.as_dict(), "verdict": told} for each, told in tuned],
         **step._asdict(),
     }

@@ -15,7 +15,7 @@ from bottleneck.experiments.compare import (
 )
 from bottleneck.experiments.log import Experiment, ExperimentLog, environment
 from bottleneck.experiments.tracking import log_to_mlflow
-from bottleneck.experiments.tuned import FineTuned, fine_tuned
+from bottleneck.experiments.tuned import FineTuned, fine_tuned, same_rows
 
 __all__ = [
     "INNER",
@@ -33,6 +33,7 @@ __all__ = [
     "half_width",
     "log_to_mlflow",
     "rank",
+    "same_rows",
     "scores",
     "unselected",
 ]

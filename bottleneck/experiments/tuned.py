@@ -10,7 +10,9 @@ from bottleneck.experiments.compare import half_width
 from bottleneck.folders import is_leftover
 from bottleneck.records import FeatureSource, ModelRecord, read_record
 
-__all__ = ["FineTuned", "fine_tuned"]
+__all__ = ["FineTuned", "fine_tuned", "same_rows"]
+
+_JUDGED = ("train", "val")
 
 _RULE_OF_THREE = 3
 """An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
@@ -98,7 +100,7 @@ def fine_tuned(heads: str | Path, source: FeatureSource | None = None) -> list[F
     heads : str or Path
         The folder, which need not exist.
     source : FeatureSource, optional
-        Only of those that started from a head on these features.
+        Only of those that started from a head on these features of the same images and labels.
 
     Returns
     -------
@@ -113,4 +115,22 @@ def fine_tuned(heads: str | Path, source: FeatureSource | None = None) -> list[F
         with suppress(WeightsError):
             found.append(FineTuned.of(str(file.parent), read_record(file, ModelRecord)))
     started = [each for each in found if each]
-    return [each for each in started if source is None or each.source.features == source.features]
+    return [each for each in started if source is None or same_rows(each.source, source)]
+
+
+def same_rows(one: FeatureSource, other: FeatureSource) -> bool:
+    """Return whether two sources are the same features of the same images and labels.
+
+    Parameters
+    ----------
+    one, other : FeatureSource
+        Of images for training and validation; where one does not know which, it is taken for the
+        same ones.
+
+    Returns
+    -------
+    bool
+    """
+    digests = [each.split_digests for each in (one, other) if each.split_digests is not None]
+    parts = {tuple(each.get(name) for name in _JUDGED) for each in digests}
+    return one.features == other.features and len(parts) <= 1

@@ -122,7 +122,8 @@ def _fitted(start: Start, training: Training, state: State, forecast: EpochForec
     """Return the trained head, with a new temperature if that calibrates it better."""
     head, model = start.head, cast("Any", start.head.model)
     diverged, images = bool(state.diverged), len(training.val.items)
-    reading = read_curves(state.history, images, start=state.start["val_loss"], diverged=diverged)
+    how = {"diverged": diverged, "mixed": start.settings.mix != "none"}
+    reading = read_curves(state.history, images, start=state.start["val_loss"], **how)
     temperature, scores = training.choice.calibrated(fit=state.best_epoch > 0)
     arrays = (each.detach().cpu().numpy().copy() for each in training.network.head.parameters())
     return replace(

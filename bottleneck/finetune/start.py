@@ -282,12 +282,18 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
         )
     chosen = replace(images, items=train + val, rejected=images.rejected + alike, min_images=1)
     _check_classes(chosen, start.head)
-    if not val:
-        share, held = settings.val_share or 0.0, {"test": "val", "train": "train"}
-        items = chosen.with_splits(test_share=share, seed=settings.seed).items
-        items = tuple(replace(item, split=held[item.split or ""]) for item in items)
-        chosen = replace(chosen, items=items)
-    return replace(chosen, split_seed=None)
+    return replace(chosen if val else _held_out(chosen, settings), split_seed=None)
+
+
+def _held_out(images: ImageSet, settings: FinetuneSettings) -> ImageSet:
+    try:
+        parts = images.with_splits(test_share=settings.val_share or 0.0, seed=settings.seed)
+    except DataError as error:  # whose remedies are those of an extraction
+        told = str(error).rpartition(": add images")[0] or error
+        small = "'bottleneck extract --min-images 2', and run 'bottleneck fit-head' again"
+        raise DataError(f"{told}; add images, or leave out small classes with {small}") from error
+    held = (replace(item, split="val") if item.split == "test" else item for item in parts.items)
+    return replace(images, items=tuple(held))
 
 
 def _check_classes(images: ImageSet, head: Head) -> None:

@@ -19,6 +19,9 @@ _GAP, _ERRORS = 0.1, 2
 """Between accuracies, and in standard errors: a larger one shows over-fitting."""
 _SAME, _LOW = 0.02, 0.9
 """Accuracies are alike up to the first, and low below the second."""
+_AFTER = 2
+"""Epochs after the best one that show whether a validation loss rises again."""
+_SLOWER = "a lower learning rate helps"
 
 
 class _Curves(NamedTuple):
@@ -30,6 +33,8 @@ class _Curves(NamedTuple):
         The validation loss before the first epoch.
     images : int
         Number of validation images.
+    mixed : bool
+        Whether the network was trained on mixtures of images.
     """
 
     loss: np.ndarray
@@ -38,6 +43,7 @@ class _Curves(NamedTuple):
     val_accuracy: np.ndarray
     start: float | None
     images: int
+    mixed: bool
 
 
 def read_curves(
@@ -46,6 +52,7 @@ def read_curves(
     *,
     start: float | None = None,
     diverged: bool = False,
+    mixed: bool = False,
 ) -> str:
     """Say in one sentence whether a training under-fits, over-fits or has too high a rate.
 
@@ -60,8 +67,9 @@ def read_curves(
     1. Rate too high: a loss is no longer finite; or the training loss is higher at the end than in
        the first epoch; or it zigzags: at least two of its steps from epoch to epoch, and a third
        of them, are rises by more than 10% and 0.05 nats.
-    2. Over-fitting: the validation loss is higher at the end than in its best epoch, or than before
-       training, and the training loss is no higher than it was there.
+    2. Over-fitting: the validation loss is higher at the end than in its best epoch (in the epochs
+       of the end that follow it, at least two), or than before training, and the training loss is
+       no higher than it was there.
     3. Under-fitting: both losses are lower in the last epoch than a third of the epochs earlier,
        and no epoch has a lower validation loss.
     4. Over-fitting: at the end, the accuracy of the training images is more than 0.1, and more than
@@ -72,7 +80,11 @@ def read_curves(
        at most 0.02 above the other one.
 
     Losses of training and validation images are not compared with each other, as label smoothing
-    and class weights change only the former.
+    and class weights change only the former. Of mixtures of images (MixUp, CutMix), the accuracy
+    and the lowest possible loss depend on the shares that are drawn. Of such a training, the rules
+    that read the accuracy of training images (4 to 6) are left out, so is the zigzag; a rise of the
+    training loss shows a rate too high only if the validation loss rises as well; and rule 2
+    compares the training loss with that of the first epoch.
 
     Parameters
     ----------
@@ -84,6 +96,8 @@ def read_curves(
         The validation loss before the first epoch, if the network was not random then.
     diverged : bool
         Whether a loss was not finite in the epoch after the last one.
+    mixed : bool
+        Whether the network was trained on mixtures of images.
 
     Returns
     -------
@@ -92,50 +106,56 @@ def read_curves(
     """
     number = len(history)
     if diverged:
-        return (
-            f"rate too high: the loss is no longer finite in epoch {number + 1}; a lower learning "
-            f"rate helps"
-        )
+        return f"rate too high: the loss is no longer finite in epoch {number + 1}; {_SLOWER}"
     if number < _FEWEST:
         return f"too few epochs to read the curves: {number}, and {_FEWEST} are needed"
     columns = {
         name: np.array([row[name] for row in history])
         for name in ("loss", "accuracy", "val_loss", "val_accuracy")
     }
-    curves = _Curves(**columns, start=start, images=images)
-    rules = (_rate_too_high, _rises_again, _still_falls, _gap, _hardly_falls, _low)
+    curves = _Curves(**columns, start=start, images=images, mixed=mixed)
+    rules = _RULES_OF_MIXTURES if mixed else _RULES
     return next(filter(None, (rule(curves) for rule in rules)), _nothing(curves))
 
 
 def _rate_too_high(curves: _Curves) -> str:
-    loss, helps = curves.loss, "a lower learning rate helps"
-    steps = len(loss) - 1
+    loss, val_loss = curves.loss, curves.val_loss
+    if not _is_higher(_end(loss), loss[0]):
+        return ""
+    if curves.mixed and not _is_higher(_end(val_loss), val_loss[0]):
+        return ""
+    return (
+        f"rate too high: the training loss rises from {loss[0]:.3g} in the first epoch to "
+        f"{_end(loss):.3g} at the end; {_SLOWER}"
+    )
+
+
+def _zigzags(curves: _Curves) -> str:
+    loss, steps = curves.loss, len(curves.loss) - 1
     rises = int(((loss[1:] > (1 + _JUMP) * loss[:-1]) & (np.diff(loss) > _JUMP_NATS)).sum())
-    if _is_higher(_end(loss), loss[0]):
-        return (
-            f"rate too high: the training loss rises from {loss[0]:.3g} in the first epoch to "
-            f"{_end(loss):.3g} at the end; {helps}"
-        )
-    if rises > 1 and rises * _ZIGZAG >= steps:
-        return (
-            f"rate too high: the training loss zigzags, as it rises in {rises} of {steps} steps "
-            f"from epoch to epoch; {helps}"
-        )
-    return ""
+    if rises < 2 or rises * _ZIGZAG < steps:  # noqa: PLR2004 - one rise is no zigzag
+        return ""
+    return (
+        f"rate too high: the training loss zigzags, as it rises in {rises} of {steps} steps "
+        f"from epoch to epoch; {_SLOWER}"
+    )
 
 
 def _rises_again(curves: _Curves) -> str:
     loss, val_loss = curves.loss, curves.val_loss
     best = int(val_loss.argmin())
-    lowest, where, before = val_loss[best], f"in epoch {best + 1}", loss[best]
+    lowest, where, last = val_loss[best], f"in epoch {best + 1}", val_loss[best + 1 :]
+    before = loss[0] if curves.mixed else loss[best]
     if curves.start is not None and curves.start <= lowest:
-        lowest, where, before = curves.start, "before training", loss[0]
-    if not _is_higher(_end(val_loss), lowest) or _is_higher(_end(loss), before):
+        lowest, where, last, before = curves.start, "before training", val_loss, loss[0]
+    last = last[-_third(loss) :]
+    # Of a loss that falls up to the end, no epochs are left, whose mean would be above its lowest.
+    if len(last) < _AFTER or not _is_higher(last.mean(), lowest) or _is_higher(_end(loss), before):
         return ""
     return (
-        f"over-fitting: the validation loss rises from {lowest:.3g} {where} to "
-        f"{_end(val_loss):.3g} at the end, while the training loss is {_end(loss):.3g}; more "
-        f"images, augmentation or regularisation help"
+        f"over-fitting: the validation loss rises from {lowest:.3g} {where} to {last.mean():.3g} "
+        f"at the end, while the training loss is {_end(loss):.3g}; more images, augmentation or "
+        f"regularisation help"
     )
 
 
@@ -185,6 +205,11 @@ def _low(curves: _Curves) -> str:
 
 def _nothing(curves: _Curves) -> str:
     train, val = _end(curves.accuracy), _end(curves.val_accuracy)
+    if curves.mixed:
+        return (
+            f"neither over-fitting nor a rate that is too high, as far as a training on mixtures "
+            f"shows; at the end, the accuracy is {val:.3g} on validation images"
+        )
     return (
         f"no under-fitting, no over-fitting and no rate that is too high; at the end, the accuracy "
         f"is {train:.3g} on training images and {val:.3g} on validation images"
@@ -201,3 +226,7 @@ def _end(curve: np.ndarray) -> float:
 
 def _is_higher(one: float, other: float) -> bool:
     return bool(one > (1 + _SHARE) * other and one - other > _NATS)
+
+
+_RULES = (_rate_too_high, _zigzags, _rises_again, _still_falls, _gap, _hardly_falls, _low)
+_RULES_OF_MIXTURES = (_rate_too_high, _rises_again, _still_falls)
