@@ -10,7 +10,9 @@ import torch
 from torch import fx, nn
 
 from bottleneck.arguments import modules_of
+from bottleneck.bases.hooking import own_result
 from bottleneck.bases.tracing import ancestors, module_of
+from bottleneck.errors import UsageError
 
 __all__ = ["WORDS", "Layer", "accepted_sizes", "describe"]
 
@@ -21,6 +23,7 @@ _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool
 _PASSING = (nn.Dropout, nn.Identity)
 _MAP, _TOKENS = 3, 2
 _COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "add", "add_")
+_COMBINING += (own_result,)
 _RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
 _NO_BODY = ("stem", "patch_embed", "head")
 _SEVERAL = 2
@@ -81,7 +84,12 @@ def describe(
         The last layer of each block, or of each pooling if a network has no blocks.
     """
     (output,) = graph.find_nodes(op="output")
-    logits = output.all_input_nodes[0]
+    logits = next((node for node in output.all_input_nodes if node in shapes), None)
+    if logits is None:
+        raise UsageError(
+            "its output has no tensor with a row for each image; expected a network that maps "
+            "images to a tensor, or to several in a tuple or dict: choose another model"
+        )
     classified = _penultimate(root, graph, shapes) or logits
     below = ancestors([classified])
     before = {name: node for name, node in nodes.items() if node in below}

@@ -1,6 +1,6 @@
 """A network as a graph of named layers that can be cut after any of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 
@@ -9,10 +9,11 @@ from torch import fx, nn
 
 from bottleneck.arguments import find_layers, modules_of
 from bottleneck.bases.aliases import keras_aliases
-from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
+from bottleneck.bases.fusing import is_plain_convolution
+from bottleneck.bases.hooking import Hooked
 from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe
 from bottleneck.bases.models import Model
-from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
+from bottleneck.bases.tracing import Traced, ancestors, tensors_at
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
 
 __all__ = ["Network", "traced"]
@@ -69,13 +70,11 @@ class Network:
     def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
         self.name = model.name
         self.image_size = image_size or model.transform.crop
-        with reworded(self._cannot_be_traced):  # whatever a package's constructor raises
-            traced = trace(partial(model.build, self.image_size))
-            self.root, self.graph, self.nodes, self.constants = traced
-            self._measure = cache(partial(Measured, self.root, self.graph))
-            self._tensors_at = cache(partial(tensors_at, self.root))
-            if error := self._measure(self.image_size).error:
-                raise error
+        self.operations = self._operations(partial(model.build, self.image_size))
+        self.root, self.graph = self.operations.root, self.operations.graph
+        self.nodes, self.constants = self.operations.nodes, self.operations.constants
+        self._measure = self.operations.measure
+        self._tensors_at = cache(partial(tensors_at, self.root))
         measured, side = self._measure(self.image_size), max(self.image_size)
         shapes, square = measured.shapes, self._measure((side, side)).shapes
         axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
@@ -99,12 +98,35 @@ class Network:
             for node, name in names.items()
         }
 
-    def _cannot_be_traced(self, error: Exception) -> UsageError:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+    def _operations(self, build: Callable[[], nn.Module]) -> Traced | Hooked:
+        """Trace the model; if that fails, run it as it is."""
+        with reworded(self._cannot_be_run):  # whatever a package's constructor raises
+            try:
+                traced = Traced(build, self.image_size)
+                if error := traced.measure(self.image_size).error:
+                    raise error
+            except UsageError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a model's own code, run with stand-ins
+                return Hooked(build, self.image_size, _told(error))
+            return traced
+
+    def _cannot_be_run(self, error: Exception) -> UsageError:
+        if isinstance(error, UsageError):
+            return UsageError(f"{self.name} cannot be used: {error}")
         return UsageError(
-            f"{self.name} cannot be traced as a graph of layers ({type(error).__name__}: "
-            f"{reason}); choose another model"
+            f"{self.name} cannot be run on images of {self.image_size[0]} x {self.image_size[1]} "
+            f"pixels ({_told(error)}); choose another model"
         )
+
+    @property
+    def untraced(self) -> str:
+        """The reason why the network cannot be traced and is run as it is; else empty.
+
+        Its layers are then what its modules return; operations are not fused, and the activations
+        between frozen and trained layers cannot be cached.
+        """
+        return self.operations.reason
 
     def alias(self, layer: str) -> str | None:
         """Return the Keras alias of a layer, if it has one.
@@ -263,7 +285,7 @@ class Network:
             if isinstance(module, nn.Conv2d)
         )
 
-    def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """Return the part of the network that computes `layers`, and nothing after them.
 
         Parameters
@@ -275,24 +297,12 @@ class Network:
 
         Returns
         -------
-        torch.fx.GraphModule
+        torch.nn.Module
             Maps a batch (n, 3, height, width) to a dict of layer to activation (n, ...), in
             evaluation mode and without gradients.
         """
         outputs = {layer: self.nodes[layer] for layer in layers}
-        graph, copies = copied(self.graph, outputs.values())
-        shapes = self._measure(self.image_size).shapes
-        for node, copy in copies.items():
-            copy.meta |= {SHAPE: shapes.get(node), USERS: len(node.users)}
-        result = {}
-        for layer, node in outputs.items():
-            result[layer] = copies[node]
-            if copies[node].users:
-                # A later in-place operation may change it: return a copy of the layer's own result.
-                with graph.inserting_after(copies[node]):
-                    result[layer] = graph.call_method("clone", (copies[node],))
-        graph.output(result)
-        return with_tensors(self.root, graph, tensors)
+        return self.operations.module(outputs, tensors)
 
     def sized(self, image_size: tuple[int, int], needed: Mapping[str, str]) -> dict[str, Layer]:
         """Return the layers for images of another size, without computing them.
@@ -331,6 +341,11 @@ class Network:
 
     def _fits(self, layer: str, side: int) -> bool:
         return self.nodes[layer] in self._measure((side, side)).shapes
+
+
+def _told(error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {reason}"
 
 
 traced = lru_cache(maxsize=4)(Network)

@@ -1,39 +1,57 @@
-"""Trace a model as a graph of named nodes, and measure shapes, costs and tensors."""
+"""Trace a model as a graph of named nodes that can be cut after any of them."""
 
 import copy
 import inspect
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
+from torch.fx.node import map_aggregate
+from torch.utils._device import _device_constructors
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["Measured", "ancestors", "copied", "module_of", "tensors_at", "trace", "with_tensors"]
+from bottleneck.bases.building import built, check_inputs, on_meta, one_input
+from bottleneck.bases.fusing import SHAPE, USERS
+
+__all__ = [
+    "PROBE",
+    "TENSORS",
+    "Measured",
+    "Traced",
+    "ancestors",
+    "module_of",
+    "replace_tensors",
+    "tensors_at",
+    "tensors_of",
+]
 
 _COUNTER = "num_batches_tracked"
-_PROBE = 13
+TENSORS = "tensors"
+"""Key of a node's `meta` for the tensors that it reads, where it does not tell them itself."""
+PROBE = 13
 """A batch size that differs from every dimension of a model."""
 
 
-def trace(
-    build: Callable[[], nn.Module],
-) -> tuple[nn.Module, fx.Graph, dict[str, fx.Node], dict[str, torch.Tensor]]:
-    """Trace a model in evaluation mode.
+class Traced:
+    """A model in evaluation mode as a graph of its operations.
 
     Parameters
     ----------
     build : callable
         Returns the model.
+    image_size : (int, int)
+        Height and width in pixels of the usual images.
 
-    Returns
-    -------
+    Attributes
+    ----------
     root : torch.nn.Module
         The model on the meta device, without values.
     graph : torch.fx.Graph
@@ -42,39 +60,113 @@ def trace(
         All operations except the input, by torchvision's names.
     constants : dict of str to torch.Tensor
         Tensors that the graph reads and that are in no state dict.
+    reason : str
+        Empty; for a network that cannot be traced, the reason.
 
     Raises
     ------
+    UsageError
+        The model takes several inputs.
     TypeError
         A constant is computed from weights, which will be replaced by loading.
     """
-    for make in (partial(_on_meta, build), build):
-        root = make().eval()
-        timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
-        tracer = NodePathTracer(
-            autowrap_modules=(math, torchvision.ops),
-            autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
-            leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
-        )
-        graph = tracer.trace(root)
-        constants = _constants(root, graph)
-        if not constants:
-            break  # else the model's own constructor has to compute their values
-    # Without gradients, what modules keep for later can be copied with them.
-    root = root.to("meta").requires_grad_(requires_grad=False)
-    for key, value in constants.items():
-        _assign(root, key, value.to("meta"))
-    names = tracer.node_to_qualname.items()
-    return root, graph, {name: each for each, name in names if each.op != "placeholder"}, constants
+
+    reason = ""
+
+    def __init__(self, build: Callable[[], nn.Module], image_size: tuple[int, int]) -> None:
+        for make in (on_meta, built):
+            root = make(build)
+            check_inputs(root)
+            timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
+            tracer = _Tracer(
+                autowrap_modules=(math, torchvision.ops),
+                autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
+                leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
+            )
+            with one_input(root):
+                self.graph = tracer.trace(root)
+            self.constants = _constants(root, self.graph)
+            if not self.constants:
+                break  # else the model's own constructor has to compute their values
+        # Without gradients, what modules keep for later can be copied with them.
+        self.root = root.to("meta").requires_grad_(requires_grad=False)
+        for key, value in self.constants.items():
+            _assign(self.root, key, value.to("meta"))
+        names = tracer.node_to_qualname.items()
+        self.nodes = {name: each for each, name in names if each.op != "placeholder"}
+        for node in self.graph.nodes:
+            _place(node, torch.device("meta"))
+        self._image_size = image_size
+        self.measure = cache(partial(Measured, self.root, self.graph))
+
+    def module(
+        self,
+        outputs: Mapping[str, fx.Node] | fx.Node,
+        tensors: Mapping[str, torch.Tensor],
+        above: fx.Node | None = None,
+    ) -> nn.Module:
+        """Return the part of the model that computes some activations, and nothing after them.
+
+        Parameters
+        ----------
+        outputs : fx.Node or dict of str to fx.Node
+            What to compute.
+        tensors : mapping of str to torch.Tensor
+            At least the parameters and buffers that affect them, constants included.
+        above : fx.Node, optional
+            A node whose activation is the input, in place of images.
+
+        Returns
+        -------
+        torch.nn.Module
+            Maps a batch to the activation, or to a dict of them, in evaluation mode and without
+            gradients.
+        """
+        wanted = [outputs] if isinstance(outputs, fx.Node) else outputs.values()
+        graph, copies = _copied(self.graph, wanted, above)
+        shapes = self.measure(self._image_size).shapes
+        for node, copy_ in copies.items():
+            copy_.meta |= {SHAPE: shapes.get(node), USERS: len(node.users)}
+
+        def handed_out(node: fx.Node) -> fx.Node:
+            if not copies[node].users:
+                return copies[node]
+            # A later in-place operation may change it: return a copy of the layer's own result.
+            with graph.inserting_after(copies[node]):
+                return graph.call_method("clone", (copies[node],))
+
+        graph.output(fx.node.map_arg(outputs, handed_out))
+        return _with_tensors(self.root, graph, tensors)
 
 
-def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build without initialising weights, if the model supports it."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except RuntimeError:  # the constructor looks at values
-        return build().to("meta")
+class _Tracer(NodePathTracer):  # type: ignore[misc]
+    """torchvision's tracer, with the same names found in less time."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._numbers: dict[str, int] = {}
+
+    def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
+        name = module_qualname
+        if node.op != "call_module":
+            name = f"{name}.{node}".lstrip(".")
+        name = re.sub(r"(?<=.)_[0-9]+$", "", name)
+        number = self._numbers.get(name, -1) + 1
+        self._numbers[name] = number
+        return f"{name}_{number}" if number else name
+
+
+def _place(node: fx.Node, device: torch.device | fx.Node) -> bool:
+    """Let an operation compute on another device; return whether it names one."""
+    args, kwargs = (
+        map_aggregate(each, lambda value: device if isinstance(value, torch.device) else value)
+        for each in (node.args, node.kwargs)
+    )
+    if node.op == "call_function" and node.target in _device_constructors():
+        kwargs = {**kwargs, "device": device}
+    changed = (args, kwargs) != (node.args, node.kwargs)
+    node.args, node.kwargs = args, kwargs
+    return changed
 
 
 def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
@@ -100,30 +192,25 @@ def _leaf_modules() -> tuple[type, ...]:
     return tuple(item for item in blocks if item not in three)
 
 
-def copied(
-    graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None = None
+def _copied(
+    graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None
 ) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """Copy the operations that compute some nodes into a new graph, which lacks an output.
 
-    Parameters
-    ----------
-    graph : torch.fx.Graph
-        The graph of the whole network.
-    outputs : iterable of torch.fx.Node
-        Nodes to compute.
-    above : torch.fx.Node, optional
-        A node whose activation is the input of the new graph.
-
-    Returns
-    -------
-    torch.fx.Graph, dict of torch.fx.Node to torch.fx.Node
-        The new graph, and a mapping of node to its copy.
+    Returns the new graph, and a mapping of node to its copy. New tensors are made on the device of
+    the new graph's input, the activation of `above` or images.
     """
     needed, new = ancestors(outputs, above), fx.Graph()
     copies = {above: new.placeholder("activations")} if above else {}
     for node in graph.nodes:
         if node in needed:
             copies[node] = new.node_copy(node, copies.__getitem__)
+    images = next(iter(new.find_nodes(op="placeholder")), None)
+    if images is not None:
+        with new.inserting_after(images):
+            device = new.call_function(getattr, (images, "device"))
+        if not sum(_place(node, device) for node in copies.values()):
+            new.erase_node(device)
     return new, copies
 
 
@@ -171,8 +258,6 @@ def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.
 def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
     """Return the names of the parameters and buffers that an operation reads.
 
-    A counter of training batches has no effect and is left out.
-
     Parameters
     ----------
     root : torch.nn.Module
@@ -185,15 +270,33 @@ def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
     list of str
         Names of tensors of `root`; empty if the operation reads none.
     """
+    if TENSORS in node.meta:
+        return list(node.meta[TENSORS])
     if node.op == "get_attr":
         return [str(node.target)]
     module = module_of(root, node)
-    names = _tensors_of(module) if module else ()
-    return [f"{node.target}.{name}" for name in names if not name.endswith(_COUNTER)]
+    names = tensors_of(module) if module else ()
+    return [f"{node.target}.{name}" for name in names]
 
 
-def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all parameters and buffers of a module that have an effect, by name.
+
+    A counter of training batches has none.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Any module.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        The same tensor several times, if modules share it.
+    """
+    found: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
+    found |= module.named_buffers(remove_duplicate=False)
+    return {name: each for name, each in found.items() if not name.endswith(_COUNTER)}
 
 
 def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
@@ -205,33 +308,35 @@ def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
     setattr(owner, attribute, tensor)
 
 
-def with_tensors(
+def _with_tensors(
     root: nn.Module, graph: fx.Graph, tensors: Mapping[str, torch.Tensor]
 ) -> fx.GraphModule:
     """Return a frozen module, in evaluation mode, for some of a model's operations.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model, on the meta device.
-    graph : torch.fx.Graph
-        The operations.
-    tensors : mapping of str to torch.Tensor
-        Parameters and buffers by the model's names; used directly, without a copy.
-
-    Returns
-    -------
-    torch.fx.GraphModule
+    Tensors have the model's names, and are used directly, without a copy.
     """
     module = copy.deepcopy(fx.GraphModule(root, graph))
-    for name in _tensors_of(module):
+    replace_tensors(module, tensors)
+    return module
+
+
+def replace_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a module its weights, and freeze it in evaluation mode.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module, which is changed.
+    tensors : mapping of str to torch.Tensor
+        Parameters and buffers by name; used directly, without a copy.
+    """
+    for name in tensors_of(module):
         if name in tensors:
             _assign(module, name, tensors[name])
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             norm.num_batches_tracked = None  # it decides nothing, and has no value here
     module.eval().requires_grad_(requires_grad=False)
-    return module
 
 
 class Measured(fx.Interpreter):
@@ -265,7 +370,7 @@ class Measured(fx.Interpreter):
         self._own_costs: dict[fx.Node, dict[fx.Node, int]] = {}
         with FlopCounterMode(display=False) as self._counter:
             try:
-                self.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
+                self.run(torch.empty(PROBE, 3, *image_size, device="meta"))
             except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
                 self.error = error
         self._own_costs.clear()
@@ -285,7 +390,7 @@ class Measured(fx.Interpreter):
         """
         before = self._counter.get_total_flops()
         result = super().run_node(node)
-        own = (self._counter.get_total_flops() - before) // (2 * _PROBE)
+        own = (self._counter.get_total_flops() - before) // (2 * PROBE)
         # An operation that two others use is counted once.
         needed = {node: own} if own else {}
         for each in node.all_input_nodes:
@@ -294,6 +399,6 @@ class Measured(fx.Interpreter):
         self.costs[node] = sum(needed.values())
         if node.op == "placeholder" or not self._from_images.isdisjoint(node.all_input_nodes):
             self._from_images.add(node)
-            if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == _PROBE:
+            if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == PROBE:
                 self.shapes[node] = tuple(result.shape[1:])
         return result
