@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ __all__ = ["Hooked", "own_result"]
 
 _SMALL = 3
 """A batch size for networks that have to compute values to be measured."""
-_OWN = "forward"
-"""In the name of what a module itself computes: no module inside it can be called so."""
+_OWN, _TAKEN = "forward", "input"
+"""In the name of what a module itself computes, which no module inside it can have, or takes."""
 
 
 def own_result(*inputs: Any) -> None:
@@ -32,8 +32,9 @@ def own_result(*inputs: Any) -> None:
 class _Result:
     """A result of a module: the tensor at `keys` of what its call of that number returns.
 
-    `source` is the result that the module takes, if it is one; `shape` that of one image's
-    activation, if it is a tensor with a row per image; `cost` the multiply-adds before its end.
+    Or what it takes, if `taken` is true. `source` is the result that the module takes, if it is
+    one; `shape` that of one image's activation, if it is a tensor with a row per image; `cost` the
+    multiply-adds up to it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class _Result:
     keys: tuple[Any, ...]
     source: str
     leaf: bool
+    taken: bool
     shape: tuple[int, ...] | None
     cost: int
 
@@ -55,7 +57,8 @@ class Hooked:
     before it, as nothing is known of what is computed between modules.
 
     A module that calls no other gives a layer of its own name. Another one gives a layer
-    ``.forward`` if it computes something from the results of the modules inside.
+    ``.forward`` if it computes something from the results of the modules inside. What a module
+    takes is its layer ``.input``, if no module has given it.
 
     Parameters
     ----------
@@ -198,7 +201,7 @@ class _Run:
         self._calls: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
         self._places: list[int] = []
-        self._known: dict[int, tuple[str, Any]] = {}
+        self._known: dict[int, tuple[str, Any]] = {id(images): ("", images)}
         """The name of each tensor by its id, with the tensor, so that no other gets its id."""
         with ExitStack() as stack, torch.no_grad():
             for path, module in network.named_modules():
@@ -211,7 +214,10 @@ class _Run:
                 self.error = error
         self._known.clear()
 
-    def _enter(self, _path: str, _inputs: Any) -> None:
+    def _enter(self, path: str, inputs: Any) -> None:
+        keys, tensor = next(_tensors_in(inputs), ((), None))
+        if self._has_rows(tensor) and id(tensor) not in self._known:
+            self._note(path, keys, tensor, inputs, taken=True)
         self._places.append(len(self.results))
 
     def _leave(self, path: str, inputs: Any, returned: Any) -> None:
@@ -228,24 +234,34 @@ class _Run:
             names = [self._known[id(each)][0] for _, each in found if each is not None]
             self.output = next((name for name in names if name in rows), None)
 
+    def _has_rows(self, tensor: Any) -> bool:
+        return tensor is not None and tensor.dim() > 1 and len(tensor) == self._count
+
     def _note(
-        self, path: str, keys: tuple[Any, ...], tensor: Any, inputs: Any, *, leaf: bool
+        self,
+        path: str,
+        keys: tuple[Any, ...],
+        tensor: Any,
+        inputs: Any,
+        *,
+        leaf: bool = False,
+        taken: bool = False,
     ) -> None:
-        own = () if leaf and path and not keys else (_OWN,)
-        base = ".".join(filter(None, (path, *own, *map(str, keys))))
+        own = ((_OWN, *keys), keys)[leaf and bool(path) and not keys] if not taken else (_TAKEN,)
+        base = ".".join(filter(None, (path, *map(str, own))))
         name = f"{base}_{self._names[base]}" if self._names[base] else base
         self._names[base] += 1
-        taken = [self._known[id(each)][0] for _, each in _tensors_in(inputs) if id(each) in self._known]
-        rows = tensor is not None and tensor.dim() > 1 and len(tensor) == self._count
+        known = (self._known.get(id(each)) for _, each in _tensors_in(inputs))
         self.results.append(
             _Result(
                 name=name,
                 module=path,
                 call=self._calls[path],
                 keys=keys,
-                source=next(iter(taken), ""),
+                source=next((each[0] for each in known if each), ""),
                 leaf=leaf,
-                shape=tuple(tensor.shape[1:]) if rows else None,
+                taken=taken,
+                shape=tuple(tensor.shape[1:]) if self._has_rows(tensor) else None,
                 cost=self._counter.get_total_flops() // (2 * self._count),
             )
         )
@@ -272,13 +288,18 @@ class _Cut(nn.Module):
             setattr(self, shared, getattr(network, shared))
         object.__setattr__(self, "_network", network)  # not as a module, which would have a name
         self._wanted, self._several = dict(wanted), several
-        for module in {each.module for each in wanted.values()}:
-            network.get_submodule(module).register_forward_hook(_keeping(module))
+        for path in {each.module for each in wanted.values()}:
+            module = network.get_submodule(path)
+            module.register_forward_pre_hook(partial(_keep_taken, path), with_kwargs=True)
+            module.register_forward_hook(partial(_keep_returned, path))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Compute the results for a batch of images."""
         network: Any = self._network
-        waiting = {(each.module, each.call, each.keys): key for key, each in self._wanted.items()}
+        waiting = {
+            (each.module, each.call, each.taken, each.keys): key
+            for key, each in self._wanted.items()
+        }
         kept = _Kept(waiting, Counter(), {})
         token = _NOW.set(kept)
         try:
@@ -292,35 +313,37 @@ class _Cut(nn.Module):
 
 @dataclass(frozen=True)
 class _Kept:
-    waiting: dict[tuple[str, int, tuple[Any, ...]], str]
+    """The results of one pass."""
+
+    waiting: dict[tuple[str, int, bool, tuple[Any, ...]], str]
     calls: Counter[str]
     found: dict[str, torch.Tensor]
+
+    def look(self, path: str, values: Any, *, taken: bool) -> None:
+        """Keep what is wanted of values, and stop the pass after the last."""
+        before = len(self.waiting)
+        for keys, tensor in _tensors_in(values):
+            key = self.waiting.pop((path, self.calls[path], taken, keys), None)
+            if key is not None:
+                # A later in-place operation may change it.
+                self.found[key] = tensor.clone() if self.waiting else tensor
+        if before and not self.waiting:
+            raise _Reached
 
 
 _NOW: ContextVar[_Kept | None] = ContextVar("_NOW", default=None)
 """The pass of this thread; others may run the same network."""
 
 
-def _keeping(path: str) -> Callable[[nn.Module, Any, Any], None]:
-    """Return a hook that keeps a module's wanted results, and stops after the last."""
+def _keep_taken(path: str, _module: nn.Module, inputs: Any, named: Any) -> None:
+    if now := _NOW.get():
+        now.look(path, (inputs, named), taken=True)
 
-    def hook(_module: nn.Module, _inputs: Any, returned: Any) -> None:
-        now = _NOW.get()
-        if now is None:
-            return
-        call = now.calls[path]
+
+def _keep_returned(path: str, _module: nn.Module, _inputs: Any, returned: Any) -> None:
+    if now := _NOW.get():
+        now.look(path, returned, taken=False)
         now.calls[path] += 1
-        own = [
-            (now.waiting.pop(place), tensor)
-            for keys, tensor in _tensors_in(returned)
-            if (place := (path, call, keys)) in now.waiting
-        ]
-        # A later in-place operation may change it.
-        now.found.update((key, each.clone() if now.waiting else each) for key, each in own)
-        if not now.waiting:
-            raise _Reached
-
-    return hook
 
 
 def _tensors_in(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -79,7 +79,8 @@ class Network:
         shapes, square = measured.shapes, self._measure((side, side)).shapes
         axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
         names = {node: name for name, node in self.nodes.items() if node in shapes}
-        self.modules = {module: inside[-1] for module, inside in modules_of(names.values()).items()}
+        known, inside = set(names.values()), modules_of(names.values())
+        self.modules = {each: within[-1] for each, within in inside.items() if each not in known}
         keras = {
             alias: self.nodes.get(self.modules.get(target, target))
             for alias, target in keras_aliases(self.root).items()
