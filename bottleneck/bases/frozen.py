@@ -106,7 +106,7 @@ class FrozenBase:
         self.model = self._model.name
         self.weights_name, weights = load_weights(self._model, settings.weights)
         self.weights_random = self.weights_name.startswith("random:")
-        self.network = traced(self._model, weights.transform.crop)
+        self.network = traced(self._model, weights.transform.crop, settings.image_size)
         self.devices = find_devices(settings.device)
         dense = self.network.dense
         self.precision = choose_precision(settings.precision, self.devices[0], dense=dense)

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bottleneck.bases.building import built, check_inputs, on_meta
+from bottleneck.bases.building import built, built_size, check_inputs, on_meta
 from bottleneck.bases.tracing import PROBE, TENSORS, replace_tensors, tensors_of
 from bottleneck.errors import UsageError
 
@@ -81,7 +81,8 @@ class Hooked:
         self._build, self.reason = build, reason
         self.root = on_meta(build).requires_grad_(requires_grad=False)
         check_inputs(self.root)
-        run = self._first_run(image_size)
+        self.image_size = built_size(self.root) or image_size
+        run = self._first_run(self.image_size)
         self._results = {each.name: each for each in run.results}
         held = self.root.state_dict().keys()
         others = [name for name, _ in self.root.named_buffers() if name not in held]

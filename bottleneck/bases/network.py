@@ -9,10 +9,11 @@ from torch import fx, nn
 
 from bottleneck.arguments import find_layers, modules_of
 from bottleneck.bases.aliases import keras_aliases
+from bottleneck.bases.building import resampled, resized
 from bottleneck.bases.fusing import is_plain_convolution
 from bottleneck.bases.hooking import Hooked
 from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe
-from bottleneck.bases.models import Model
+from bottleneck.bases.models import Model, StateDict
 from bottleneck.bases.tracing import Traced, ancestors, tensors_at
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
 
@@ -38,9 +39,13 @@ class Network:
     ----------
     model : Model
         The model to trace.
-    image_size : (int, int), optional
+    trained_on : (int, int), optional
         Height and width in pixels of the images that the weights were trained on; by default that
         of the default weights.
+    image_size : (int, int), optional
+        Height and width of the images to compute, if they differ. A network that is built for one
+        size, such as a vision transformer, is built for this one. Others are not changed, and
+        `sized` tells what they support.
 
     Raises
     ------
@@ -50,7 +55,7 @@ class Network:
     Attributes
     ----------
     image_size : (int, int)
-        The given size, or that of the default weights.
+        The size that the weights were trained on, or that the network is built for.
     layers : dict of str to Layer
         Activations with one row per image, by name, in the order of computation.
     aliases : dict of str to str
@@ -67,10 +72,18 @@ class Network:
         Module to its last layer.
     """
 
-    def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trained_on: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
         self.name = model.name
-        self.image_size = image_size or model.transform.crop
-        self.operations = self._operations(partial(model.build, self.image_size))
+        self.image_size = trained_on or model.transform.crop
+        wanted = image_size or self.image_size
+        self._build = partial(model.build, self.image_size)
+        self.operations = self._operations(lambda: resized(self._build(), wanted))
+        self.image_size = self.operations.image_size
         self.root, self.graph = self.operations.root, self.operations.graph
         self.nodes, self.constants = self.operations.nodes, self.operations.constants
         self._measure = self.operations.measure
@@ -104,7 +117,7 @@ class Network:
         with reworded(self._cannot_be_run):  # whatever a package's constructor raises
             try:
                 traced = Traced(build, self.image_size)
-                if error := traced.measure(self.image_size).error:
+                if error := traced.measure(traced.image_size).error:
                     raise error
             except UsageError:
                 raise
@@ -119,6 +132,21 @@ class Network:
             f"{self.name} cannot be run on images of {self.image_size[0]} x {self.image_size[1]} "
             f"pixels ({_told(error)}); choose another model"
         )
+
+    def at_size(self, state: StateDict) -> StateDict:
+        """Return weights for the network's image size, with position embeddings resampled.
+
+        Parameters
+        ----------
+        state : dict of str to torch.Tensor
+            Weights for this size, or for the one that they were trained on.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            The same dict, if nothing depends on the size.
+        """
+        return resampled(state, self.root.state_dict(), self._build, self.image_size)
 
     @property
     def untraced(self) -> str:

@@ -128,7 +128,7 @@ def upper_part(
     boundary = network.nodes[split.boundary] if split.boundary else _input(network)
     own = {
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-        for name, tensor in tensors.items()
+        for name, tensor in network.at_size(dict(tensors)).items()
     }
     module = network.operations.module(network.nodes[split.layer], own, above=boundary)
     for name, parameter in module.named_parameters():

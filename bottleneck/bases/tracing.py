@@ -18,7 +18,7 @@ from torch.utils._device import _device_constructors
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
-from bottleneck.bases.building import built, check_inputs, on_meta, one_input
+from bottleneck.bases.building import built, built_size, check_inputs, on_meta, one_input
 from bottleneck.bases.fusing import SHAPE, USERS
 
 __all__ = [
@@ -52,6 +52,8 @@ class Traced:
 
     Attributes
     ----------
+    image_size : (int, int)
+        The only size that the model takes, or else the given one.
     root : torch.nn.Module
         The model on the meta device, without values.
     graph : torch.fx.Graph
@@ -96,7 +98,7 @@ class Traced:
         self.nodes = {name: each for each, name in names if each.op != "placeholder"}
         for node in self.graph.nodes:
             _place(node, torch.device("meta"))
-        self._image_size = image_size
+        self.image_size = built_size(root) or image_size
         self.measure = cache(partial(Measured, self.root, self.graph))
 
     def module(
@@ -124,7 +126,7 @@ class Traced:
         """
         wanted = [outputs] if isinstance(outputs, fx.Node) else outputs.values()
         graph, copies = _copied(self.graph, wanted, above)
-        shapes = self.measure(self._image_size).shapes
+        shapes = self.measure(self.image_size).shapes
         for node, copy_ in copies.items():
             copy_.meta |= {SHAPE: shapes.get(node), USERS: len(node.users)}
 

@@ -136,6 +136,7 @@ def used_tensors(
         others.
     """
     model, expected = network.name, network.root.state_dict()
+    state = network.at_size(state)
     parameters = {name for name, _ in network.root.named_parameters(remove_duplicate=False)}
     used = {name for layer in layers for name in network.tensors(layer)}
     told = {name for layer in required for name in network.tensors(layer)}

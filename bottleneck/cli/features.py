@@ -93,7 +93,7 @@ def layers(
     found = find_model(model)
     with loading():
         from bottleneck.bases.network import Network
-    network = Network(found)
+    network = Network(found, image_size=image_size)
     height, width = image_size or found.transform.crop
     sized = network.sized((height, width), needed=network.named(["logits"]))
     total = max(layer.multiply_adds for layer in sized.values())
