@@ -41,7 +41,7 @@ def check_pool(how: str, axes: str, layer: str) -> None:
             f"no pooling {how!r}; expected one of {', '.join(POOLS)}{did_you_mean(how, POOLS)}"
         )
     possible = ["none", "avg", "max", "gem"] if len(axes) > 1 else ["none"]
-    possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls"] if "+" in axes else []
+    possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls", "cls+avg"] if "+" in axes else []
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
@@ -65,6 +65,8 @@ def pool(features: Array, how: str, axes: str) -> Array:
           values each: 21 C in all (He et al. 2014, Spatial Pyramid Pooling in Deep Convolutional
           Networks for Visual Recognition, section 2.2).
         - ``cls``: the class token.
+        - ``cls+avg``: the class token, then the mean of the patch tokens: 2 C values (Caron et al.
+          2021, Emerging Properties in Self-Supervised Vision Transformers, section F.2).
     axes : str
         The axes after n: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC`` for one
         class token before them (``2+TC``: two tokens before them, of which the first is the class
@@ -74,7 +76,7 @@ def pool(features: Array, how: str, axes: str) -> Array:
     Returns
     -------
     np.ndarray or torch.Tensor
-        Of shape (n, C), or (n, 21 C) for ``spp``.
+        Of shape (n, C), or (n, 21 C) for ``spp``, or (n, 2 C) for ``cls+avg``.
     """
     if how == "none" or axes == "C":
         return features
@@ -83,6 +85,9 @@ def pool(features: Array, how: str, axes: str) -> Array:
     values: Any = features
     if how == "cls":
         return values[:, 0]  # type: ignore[no-any-return]
+    if how == "cls+avg":
+        both = [pool(features, "cls", axes), pool(features, "avg", axes)]
+        return xp.concatenate(both, 1)  # type: ignore[no-any-return]
     if kind == "TC":
         values = values[:, int(extra[:-1] or 0) :]
     if axes != "CHW":
@@ -123,7 +128,8 @@ def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]
     if how == "none" or axes == "C":
         return shape
     channels = shape[0] if axes == "CHW" else shape[-1]
-    return (channels * sum(count**2 for count in _PYRAMID),) if how == "spp" else (channels,)
+    vectors = {"spp": sum(count**2 for count in _PYRAMID), "cls+avg": 2}
+    return (channels * vectors.get(how, 1),)
 
 
 def _bins(size: int, count: int) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.building import resampled, resized
 from bottleneck.bases.fusing import is_plain_convolution
 from bottleneck.bases.hooking import Hooked
-from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe
+from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe, embedding_of
 from bottleneck.bases.models import Model, StateDict
 from bottleneck.bases.tracing import Traced, ancestors, tensors_at
 from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
@@ -27,13 +27,17 @@ class Network:
 
     Layers have the names of `torchvision.models.feature_extraction.get_graph_node_names`, except
     that a convolution with its normalisation and activation is three layers here and one there. A
-    module's name means its last layer (``layer4`` for ``layer4.2.relu_2``). Three words name a
-    layer of every network:
+    module's name means its last layer (``layer4`` for ``layer4.2.relu_2``). The last layer of a
+    block is ``block.N`` by number, from the first (0) or the last one (-1), and ``block.-4:`` means
+    those of the last four. These words name a layer of every network:
 
     - ``penultimate``: the classifier's input, or the output of a network without one;
     - ``last_conv``: the last map, or the last tokens, before global pooling (a network with neither
     has no such layer);
-    - ``logits``: the output.
+    - ``logits``: the output;
+    - ``embedding``: what its authors compare images by. For a network without a classifier it is
+      the output, such as CLIP's projection, SigLIP's pooled output or DINO's class token (also
+      where timm averages patches); for a classifier, its input.
 
     Parameters
     ----------
@@ -62,6 +66,9 @@ class Network:
         Keras name or word to layer.
     blocks : tuple of str
         The last layer of each block, which ``all-blocks`` means.
+    more_names : dict of str to list of str
+        Layer to further names that are not in `aliases`: those of blocks by number, ``block.0`` and
+        ``block.-12``, and ``embedding``.
     constants : dict of str to torch.Tensor
         Tensors that the architecture computes itself and that are in no state dict.
     root, graph : torch.nn.Module, torch.fx.Graph
@@ -101,6 +108,12 @@ class Network:
         self.aliases = {
             alias: names[node] for alias, node in (keras | words).items() if node in names
         }
+        self.more_names = {
+            name: [f"block.{place}", f"block.{place - len(self.blocks)}"]
+            for place, name in enumerate(self.blocks)
+        }
+        if embedding := embedding_of(self.root, self.aliases, names.values()):
+            self.more_names.setdefault(embedding, []).append("embedding")
         self.layers = {
             name: Layer(
                 name,
@@ -196,7 +209,8 @@ class Network:
         """
         known = {*self.layers, *self.aliases}
         ended = [each for each, last in self.modules.items() if last == layer]
-        return [*self.layers[layer].aliases, *(each for each in ended if each not in known)]
+        own = [*self.layers[layer].aliases, *self.more_names.get(layer, ())]
+        return [*own, *(each for each in ended if each not in known)]
 
     def resolve(self, wanted: str) -> tuple[str, ...]:
         """Return the layers with a name, in the order of computation.
@@ -204,7 +218,8 @@ class Network:
         Parameters
         ----------
         wanted : str
-            A layer, an alias, a module, a pattern such as ``block*_pool``, or ``all-blocks``.
+            A layer, an alias, a module, a pattern such as ``block*_pool``, a block's number or a
+            range of them, or ``all-blocks``.
 
         Returns
         -------
@@ -229,11 +244,16 @@ class Network:
                 f"layer {wanted!r} of {self.name} does not give one row of activations for each "
                 f"image; 'bottleneck layers {self.name}' lists the layers that do"
             )
-        layers = {name: layer.aliases for name, layer in self.layers.items()}
+        layers = {
+            name: (*layer.aliases, *self.more_names.get(name, ()))
+            for name, layer in self.layers.items()
+        }
         if found := find_layers(wanted, layers, patterns=True):
             return found
         words = [_ALL_BLOCKS] if self.blocks else []
-        hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self.modules))
+        more = [name for own in self.more_names.values() for name in own]
+        known = (*words, *self.aliases, *more, *self.layers, *self.modules)
+        hint = did_you_mean(wanted, known)
         raise UnknownNameError(
             f"no layer {wanted!r} in {self.name}; 'bottleneck layers {self.name}' lists them "
             f"all{hint}"

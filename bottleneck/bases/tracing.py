@@ -3,6 +3,7 @@
 import copy
 import inspect
 import math
+import operator
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +23,7 @@ from bottleneck.bases.building import built, built_size, check_inputs, on_meta, 
 from bottleneck.bases.fusing import SHAPE, USERS
 
 __all__ = [
+    "CLASS_TOKEN",
     "PROBE",
     "TENSORS",
     "Measured",
@@ -36,6 +38,8 @@ __all__ = [
 _COUNTER = "num_batches_tracked"
 TENSORS = "tensors"
 """Key of a node's `meta` for the tensors that it reads, where it does not tell them itself."""
+CLASS_TOKEN = "class_token"
+"""Name of a layer that is added where a network ignores its class token."""
 PROBE = 13
 """A batch size that differs from every dimension of a model."""
 
@@ -96,10 +100,26 @@ class Traced:
             _assign(self.root, key, value.to("meta"))
         names = tracer.node_to_qualname.items()
         self.nodes = {name: each for each, name in names if each.op != "placeholder"}
+        self._add_class_token()
         for node in self.graph.nodes:
             _place(node, torch.device("meta"))
         self.image_size = built_size(root) or image_size
         self.measure = cache(partial(Measured, self.root, self.graph))
+
+    def _add_class_token(self) -> None:
+        """Add the class token after the last normalisation where timm averages patches instead.
+
+        DINO's authors compare images by it.
+        """
+        facts = [getattr(self.root, name, None) for name in ("num_classes", "global_pool")]
+        norms = [name for name in self.nodes if name.partition(".")[0] == "norm"]
+        if facts != [0, "avg"] or getattr(self.root, "cls_token", None) is None or not norms:
+            return
+        norm = self.nodes[norms[-1]]
+        with self.graph.inserting_after(norm):
+            token = self.graph.call_function(operator.getitem, (norm, (slice(None), 0)))
+        known = {node: name for name, node in self.nodes.items()} | {token: CLASS_TOKEN}
+        self.nodes = {known[node]: node for node in self.graph.nodes if node in known}
 
     def module(
         self,

@@ -100,7 +100,7 @@ def layers(
     rows = [
         {
             "layer": layer.name,
-            "aliases": layer.aliases,
+            "aliases": (*layer.aliases, *network.more_names.get(layer.name, ())),
             "shape": layer.shape,
             "floats": prod(layer.shape),
             "megabytes_per_1000": _FLOAT16_BYTES * prod(layer.shape) / 1e3,
@@ -113,6 +113,11 @@ def layers(
     if not wanted("json"):
         note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
         note(f"default layer: {found.default_layer}")
+    if network.untraced:
+        note(
+            f"note: {model} cannot be traced ({network.untraced}) and runs as it is: its layers are "
+            f"what its modules return, operations are not fused, and fine-tuning starts from images"
+        )
 
 
 @add_command("models", "Features", "markdown", "as_json", "wide")
