@@ -157,11 +157,11 @@ def _blocks_in_range(name: str, layers: Mapping[str, Iterable[str]]) -> dict[str
     found = {}
     for layer, aliases in layers.items():
         own = sorted(int(each[6:]) for each in aliases if re.fullmatch(r"block\.-?\d+", each))
-        if own:
-            ends = (None if end is None else own[0] if end < 0 else own[-1] for end in (start, stop))
-            first, last = ends
-            if (first is None or first >= start) and (last is None or last < stop):
-                found[layer] = f"block.{own[-1]}"
+        if not own:
+            continue
+        reached = start is None or own[-1 if start >= 0 else 0] >= start
+        if reached and (stop is None or own[-1 if stop >= 0 else 0] < stop):
+            found[layer] = f"block.{own[-1]}"
     return found
 
 

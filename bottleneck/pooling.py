@@ -81,32 +81,36 @@ def pool(features: Array, how: str, axes: str) -> Array:
     if how == "none" or axes == "C":
         return features
     xp = sys.modules[type(features).__module__]  # numpy or torch: what follows is called alike
-    extra, kind = axes[:-_PATCHES], axes[-_PATCHES:]
-    values: Any = features
-    if how == "cls":
-        return values[:, 0]  # type: ignore[no-any-return]
     if how == "cls+avg":
-        both = [pool(features, "cls", axes), pool(features, "avg", axes)]
+        both = [pool(features, each, axes) for each in how.split("+")]
         return xp.concatenate(both, 1)  # type: ignore[no-any-return]
+    return _pooled(xp, features, how, axes)  # type: ignore[no-any-return]
+
+
+def _pooled(xp: Any, features: Any, how: str, axes: str) -> Any:
+    extra, kind = axes[:-_PATCHES], axes[-_PATCHES:]
+    values = features
+    if how == "cls":
+        return values[:, 0]
     if kind == "TC":
         values = values[:, int(extra[:-1] or 0) :]
     if axes != "CHW":
         values = xp.moveaxis(values, -1, 1)
     positions = tuple(range(2, values.ndim))
     if how == "avg":
-        return xp.mean(values, positions)  # type: ignore[no-any-return]
+        return xp.mean(values, positions)
     if how == "max":
-        return xp.amax(values, positions)  # type: ignore[no-any-return]
+        return xp.amax(values, positions)
     if how == "gem":
         powers = xp.clip(values, _GEM_FLOOR, None) ** _GEM_POWER
-        return xp.mean(powers, positions) ** (1 / _GEM_POWER)  # type: ignore[no-any-return]
+        return xp.mean(powers, positions) ** (1 / _GEM_POWER)
     bins = [
         xp.amax(values[:, :, top:bottom, left:right], (2, 3))
         for count in _PYRAMID
         for top, bottom in _bins(values.shape[2], count)
         for left, right in _bins(values.shape[3], count)
     ]
-    return xp.concatenate(bins, 1)  # type: ignore[no-any-return]
+    return xp.concatenate(bins, 1)
 
 
 def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]:

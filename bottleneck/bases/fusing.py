@@ -49,8 +49,8 @@ def fuse(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     Parameters
     ----------
     module : torch.nn.Module
-        In evaluation mode, float32. Nodes of a graph have `USERS`. Weight layouts are optimised for the
-        shapes in `SHAPE`, but other shapes work, too.
+        In evaluation mode, float32. Nodes of a graph have `USERS`. Weight layouts are optimised
+        for the shapes in `SHAPE`, but other shapes work, too.
     dtype, device : torch.dtype, torch.device
         Data type and device of its weights from now on.
     """

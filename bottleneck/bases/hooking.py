@@ -1,8 +1,8 @@
 """Run a network as it is, and take what its modules return by forward hooks."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
@@ -10,42 +10,21 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bottleneck.bases.building import built, built_size, check_inputs, on_meta
-from bottleneck.bases.tracing import PROBE, TENSORS, replace_tensors, tensors_of
+from bottleneck.bases.graphs import TENSORS, replace_tensors, tensors_of
+from bottleneck.bases.measuring import PROBE
+from bottleneck.bases.recording import Result, Run, tensors_in
 from bottleneck.errors import UsageError
 
 __all__ = ["Hooked", "own_result"]
 
 _SMALL = 3
 """A batch size for networks that have to compute values to be measured."""
-_OWN, _TAKEN = "forward", "input"
-"""In the name of what a module itself computes, which no module inside it can have, or takes."""
 
 
 def own_result(*inputs: Any) -> None:
     """Stand for what a module computes from its modules' results, in a graph that is not run."""
-
-
-@dataclass(frozen=True)
-class _Result:
-    """A result of a module: the tensor at `keys` of what its call of that number returns.
-
-    Or what it takes, if `taken` is true. `source` is the result that the module takes, if it is
-    one; `shape` that of one image's activation, if it is a tensor with a row per image; `cost` the
-    multiply-adds up to it.
-    """
-
-    name: str
-    module: str
-    call: int
-    keys: tuple[Any, ...]
-    source: str
-    leaf: bool
-    taken: bool
-    shape: tuple[int, ...] | None
-    cost: int
 
 
 class Hooked:
@@ -91,7 +70,7 @@ class Hooked:
         self.graph, self.nodes = self._graph(run)
         self.measure = cache(lambda size: _Measured(self._run(size), self.nodes))
 
-    def _first_run(self, size: tuple[int, int]) -> "_Run":
+    def _first_run(self, size: tuple[int, int]) -> "Run":
         """Run the model where it can be: on the meta device, else on the CPU with few images."""
         self._probe, self._count = self.root, PROBE
         if self._run(size).error:
@@ -107,11 +86,11 @@ class Hooked:
             )
         return run
 
-    def _run(self, size: tuple[int, int]) -> "_Run":
+    def _run(self, size: tuple[int, int]) -> "Run":
         device = next((each.device for each in self._probe.parameters()), "cpu")
-        return _Run(self._probe, torch.zeros(self._count, 3, *size, device=device))
+        return Run(self._probe, torch.zeros(self._count, 3, *size, device=device))
 
-    def _graph(self, run: "_Run") -> tuple[fx.Graph, dict[str, fx.Node]]:
+    def _graph(self, run: "Run") -> tuple[fx.Graph, dict[str, fx.Node]]:
         graph, nodes = fx.Graph(), dict[str, fx.Node]()
         images = before = graph.placeholder("images")
         for each in run.results:
@@ -157,9 +136,8 @@ class Hooked:
         """
         results = {node: self._results[name] for name, node in self.nodes.items()}
         several = not isinstance(outputs, fx.Node)
-        wanted = {key: results[node] for key, node in outputs.items()} if several else {
-            "": results[outputs]
-        }
+        given = {"": outputs} if isinstance(outputs, fx.Node) else outputs
+        wanted = {key: results[node] for key, node in given.items()}
         network = built(self._build)
         replace_tensors(network, tensors)
         for name, each in tensors_of(network).items():
@@ -171,103 +149,11 @@ class Hooked:
 class _Measured:
     """Shapes and costs of a run, as `bottleneck.bases.tracing.Measured` has them."""
 
-    def __init__(self, run: "_Run", nodes: Mapping[str, fx.Node]) -> None:
+    def __init__(self, run: "Run", nodes: Mapping[str, fx.Node]) -> None:
         known = [(nodes[each.name], each) for each in run.results if each.name in nodes]
         self.shapes = {node: each.shape for node, each in known if each.shape is not None}
         self.costs = {node: each.cost for node, each in known}
         self.error = run.error
-
-
-class _Run:
-    """What the modules of a network return for some images.
-
-    Attributes
-    ----------
-    results : list of _Result
-        In the order of computation.
-    first : dict of str to str
-        Module to the first result of it or of a module in it.
-    output : str or None
-        The result that the network returns, the first of several; None if it has no row per image.
-    error : Exception or None
-        The error that stopped the run.
-    """
-
-    def __init__(self, network: nn.Module, images: torch.Tensor) -> None:
-        self.results: list[_Result] = []
-        self.first: dict[str, str] = {}
-        self.output: str | None = None
-        self.error: Exception | None = None
-        self._count = len(images)
-        self._calls: Counter[str] = Counter()
-        self._names: Counter[str] = Counter()
-        self._places: list[int] = []
-        self._known: dict[int, tuple[str, Any]] = {id(images): ("", images)}
-        """The name of each tensor by its id, with the tensor, so that no other gets its id."""
-        with ExitStack() as stack, torch.no_grad():
-            for path, module in network.named_modules():
-                stack.enter_context(_hooked(module, self._enter, path, before=True))
-                stack.enter_context(_hooked(module, self._leave, path))
-            self._counter = stack.enter_context(FlopCounterMode(display=False))
-            try:
-                network(images)
-            except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
-                self.error = error
-        self._known.clear()
-
-    def _enter(self, path: str, inputs: Any) -> None:
-        keys, tensor = next(_tensors_in(inputs), ((), None))
-        if self._has_rows(tensor) and id(tensor) not in self._known:
-            self._note(path, keys, tensor, inputs, taken=True)
-        self._places.append(len(self.results))
-
-    def _leave(self, path: str, inputs: Any, returned: Any) -> None:
-        place = self._places.pop()
-        leaf = place == len(self.results)
-        found = list(_tensors_in(returned)) or [((), None)]
-        for keys, tensor in found:
-            if leaf or tensor is None or id(tensor) not in self._known:
-                self._note(path, keys, tensor, inputs, leaf=leaf)
-        self.first.setdefault(path, self.results[place].name)
-        self._calls[path] += 1
-        if not path:
-            rows = {each.name for each in self.results if each.shape is not None}
-            names = [self._known[id(each)][0] for _, each in found if each is not None]
-            self.output = next((name for name in names if name in rows), None)
-
-    def _has_rows(self, tensor: Any) -> bool:
-        return tensor is not None and tensor.dim() > 1 and len(tensor) == self._count
-
-    def _note(
-        self,
-        path: str,
-        keys: tuple[Any, ...],
-        tensor: Any,
-        inputs: Any,
-        *,
-        leaf: bool = False,
-        taken: bool = False,
-    ) -> None:
-        own = ((_OWN, *keys), keys)[leaf and bool(path) and not keys] if not taken else (_TAKEN,)
-        base = ".".join(filter(None, (path, *map(str, own))))
-        name = f"{base}_{self._names[base]}" if self._names[base] else base
-        self._names[base] += 1
-        known = (self._known.get(id(each)) for _, each in _tensors_in(inputs))
-        self.results.append(
-            _Result(
-                name=name,
-                module=path,
-                call=self._calls[path],
-                keys=keys,
-                source=next((each[0] for each in known if each), ""),
-                leaf=leaf,
-                taken=taken,
-                shape=tuple(tensor.shape[1:]) if self._has_rows(tensor) else None,
-                cost=self._counter.get_total_flops() // (2 * self._count),
-            )
-        )
-        if tensor is not None:
-            self._known[id(tensor)] = name, tensor
 
 
 class _Reached(Exception):  # noqa: N818 - no error: the deepest activation is computed
@@ -281,9 +167,7 @@ class _Cut(nn.Module):
     evaluation mode; the modules inside can be switched.
     """
 
-    def __init__(
-        self, network: nn.Module, wanted: Mapping[str, _Result], *, several: bool
-    ) -> None:
+    def __init__(self, network: nn.Module, wanted: Mapping[str, Result], *, several: bool) -> None:
         super().__init__()
         for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             setattr(self, shared, getattr(network, shared))
@@ -323,7 +207,7 @@ class _Kept:
     def look(self, path: str, values: Any, *, taken: bool) -> None:
         """Keep what is wanted of values, and stop the pass after the last."""
         before = len(self.waiting)
-        for keys, tensor in _tensors_in(values):
+        for keys, tensor in tensors_in(values):
             key = self.waiting.pop((path, self.calls[path], taken, keys), None)
             if key is not None:
                 # A later in-place operation may change it.
@@ -345,35 +229,3 @@ def _keep_returned(path: str, _module: nn.Module, _inputs: Any, returned: Any) -
     if now := _NOW.get():
         now.look(path, returned, taken=False)
         now.calls[path] += 1
-
-
-def _tensors_in(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield the tensors in tuples, lists and dicts, with the keys that lead to each."""
-    if isinstance(value, torch.Tensor):
-        yield keys, value
-    inner: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        inner = value.items()
-    elif isinstance(value, tuple | list):
-        inner = enumerate(value)
-    for key, each in inner:
-        yield from _tensors_in(each, (*keys, key))
-
-
-@contextmanager
-def _hooked(
-    module: nn.Module, note: Callable[..., None], path: str, *, before: bool = False
-) -> Iterator[None]:
-    """Call a function with the path, inputs and result of each call of a module."""
-
-    def hook(_module: nn.Module, inputs: Any, named: Any, *returned: Any) -> None:
-        note(path, (inputs, named), *returned)
-
-    if before:
-        handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-    else:
-        handle = module.register_forward_hook(hook, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -11,8 +11,9 @@ import torch
 from torch import fx, nn
 
 from bottleneck.arguments import modules_of
+from bottleneck.bases.graphs import ancestors, module_of
 from bottleneck.bases.hooking import own_result
-from bottleneck.bases.tracing import CLASS_TOKEN, ancestors, module_of
+from bottleneck.bases.tracing import CLASS_TOKEN
 from bottleneck.errors import UsageError
 
 __all__ = ["CLASS_TOKEN", "WORDS", "Layer", "accepted_sizes", "describe", "embedding_of"]
@@ -28,8 +29,16 @@ _LABELS = (1000, 11_221, 11_821, 21_841, 21_843)
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSING = (nn.Dropout, nn.Identity)
 _MAP, _TOKENS = 3, 2
-_COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "add", "add_")
-_COMBINING += (own_result,)
+_COMBINING: tuple[Any, ...] = (
+    operator.add,
+    operator.iadd,
+    torch.add,
+    torch.cat,
+    torch.concat,
+    "add",
+    "add_",
+    own_result,
+)
 _RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
 _NO_BODY = ("stem", "patch_embed", "head")
 _SEVERAL = 2

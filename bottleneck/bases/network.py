@@ -1,28 +1,28 @@
 """A network as a graph of named layers that can be cut after any of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from bottleneck.arguments import find_layers, modules_of
+from bottleneck.arguments import modules_of
 from bottleneck.bases.aliases import keras_aliases
 from bottleneck.bases.building import resampled, resized
 from bottleneck.bases.fusing import is_plain_convolution
+from bottleneck.bases.graphs import ancestors, tensors_at
 from bottleneck.bases.hooking import Hooked
-from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe, embedding_of
+from bottleneck.bases.layers import Layer, accepted_sizes, describe, embedding_of
 from bottleneck.bases.models import Model, StateDict
-from bottleneck.bases.tracing import Traced, ancestors, tensors_at
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
+from bottleneck.bases.naming import NamedLayers
+from bottleneck.bases.tracing import Traced
+from bottleneck.errors import UsageError, reworded
 
 __all__ = ["Network", "traced"]
 
-_ALL_BLOCKS = "all-blocks"
 
-
-class Network:
+class Network(NamedLayers):
     """The traced graph of a model in evaluation mode, with names and shapes but no weights.
 
     Layers have the names of `torchvision.models.feature_extraction.get_graph_node_names`, except
@@ -129,14 +129,11 @@ class Network:
         """Trace the model; if that fails, run it as it is."""
         with reworded(self._cannot_be_run):  # whatever a package's constructor raises
             try:
-                traced = Traced(build, self.image_size)
-                if error := traced.measure(traced.image_size).error:
-                    raise error
+                return _traced(build, self.image_size)
             except UsageError:
                 raise
             except Exception as error:  # noqa: BLE001 - a model's own code, run with stand-ins
                 return Hooked(build, self.image_size, _told(error))
-            return traced
 
     def _cannot_be_run(self, error: Exception) -> UsageError:
         if isinstance(error, UsageError):
@@ -169,141 +166,6 @@ class Network:
         between frozen and trained layers cannot be cached.
         """
         return self.operations.reason
-
-    def alias(self, layer: str) -> str | None:
-        """Return the Keras alias of a layer, if it has one.
-
-        Parameters
-        ----------
-        layer : str
-            A key of `layers`.
-
-        Returns
-        -------
-        str or None
-
-        Raises
-        ------
-        KeyError
-            The network has no such layer.
-        """
-        first = next(iter(self.layers[layer].aliases), None)
-        return None if first in WORDS else first
-
-    def names_of(self, layer: str) -> list[str]:
-        """Return all other names of a layer: its aliases, and the modules that it ends.
-
-        Parameters
-        ----------
-        layer : str
-            A key of `layers`.
-
-        Returns
-        -------
-        list of str
-
-        Raises
-        ------
-        KeyError
-            The network has no such layer.
-        """
-        known = {*self.layers, *self.aliases}
-        ended = [each for each, last in self.modules.items() if last == layer]
-        own = [*self.layers[layer].aliases, *self.more_names.get(layer, ())]
-        return [*own, *(each for each in ended if each not in known)]
-
-    def resolve(self, wanted: str) -> tuple[str, ...]:
-        """Return the layers with a name, in the order of computation.
-
-        Parameters
-        ----------
-        wanted : str
-            A layer, an alias, a module, a pattern such as ``block*_pool``, a block's number or a
-            range of them, or ``all-blocks``.
-
-        Returns
-        -------
-        tuple of str
-            Keys of `layers`.
-
-        Raises
-        ------
-        UnknownNameError
-            The network does not have the layer.
-        UsageError
-            The name is that of an operation without a row per image.
-        """
-        return tuple(self._found(wanted))
-
-    def _found(self, wanted: str) -> dict[str, str]:
-        """Return the layers with a name, and the name of each to show."""
-        if wanted == _ALL_BLOCKS and self.blocks:
-            return {layer: self.alias(layer) or layer for layer in self.blocks}
-        if wanted in self.nodes and wanted not in {*self.layers, *self.aliases}:
-            raise UsageError(
-                f"layer {wanted!r} of {self.name} does not give one row of activations for each "
-                f"image; 'bottleneck layers {self.name}' lists the layers that do"
-            )
-        layers = {
-            name: (*layer.aliases, *self.more_names.get(name, ()))
-            for name, layer in self.layers.items()
-        }
-        if found := find_layers(wanted, layers, patterns=True):
-            return found
-        words = [_ALL_BLOCKS] if self.blocks else []
-        more = [name for own in self.more_names.values() for name in own]
-        known = (*words, *self.aliases, *more, *self.layers, *self.modules)
-        hint = did_you_mean(wanted, known)
-        raise UnknownNameError(
-            f"no layer {wanted!r} in {self.name}; 'bottleneck layers {self.name}' lists them "
-            f"all{hint}"
-        )
-
-    def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """Resolve names and return each layer once, in the order of computation.
-
-        Parameters
-        ----------
-        layers : iterable of str
-            Names for `resolve`.
-
-        Returns
-        -------
-        tuple of str
-            Keys of `layers`.
-
-        Raises
-        ------
-        UnknownNameError, UsageError
-            See `resolve`.
-        """
-        return tuple(self.named(layers))
-
-    def named(self, layers: Iterable[str]) -> dict[str, str]:
-        """Resolve names as `in_order` does, and choose the name of each layer to show.
-
-        Parameters
-        ----------
-        layers : iterable of str
-            Names for `resolve`.
-
-        Returns
-        -------
-        dict of str to str
-            Keys of `layers` to names: the first that the argument has for the layer; for a pattern,
-            the name that matches it; for ``all-blocks``, the alias or the layer's own name.
-
-        Raises
-        ------
-        UnknownNameError, UsageError
-            See `resolve`.
-        """
-        given, names = list(layers), dict[str, str]()
-        for name in given:
-            for layer, shown in self._found(name).items():
-                if layer not in names or (shown == name and names[layer] not in given):
-                    names[layer] = shown
-        return {layer: names[layer] for layer in self.layers if layer in names}
 
     def tensors(self, layer: str) -> tuple[str, ...]:
         """Return the names of the parameters and buffers that affect a layer's value, sorted.
@@ -390,6 +252,14 @@ class Network:
 
     def _fits(self, layer: str, side: int) -> bool:
         return self.nodes[layer] in self._measure((side, side)).shapes
+
+
+def _traced(build: Callable[[], nn.Module], image_size: tuple[int, int]) -> Traced:
+    """Trace a model, and try the result."""
+    found = Traced(build, image_size)
+    if error := found.measure(found.image_size).error:
+        raise error
+    return found
 
 
 def _told(error: Exception) -> str:

@@ -7,8 +7,8 @@ import torch
 from torch import fx, nn
 
 from bottleneck.arguments import find_layers
+from bottleneck.bases.graphs import ancestors, module_of, tensors_at
 from bottleneck.bases.network import Network
-from bottleneck.bases.tracing import ancestors, module_of, tensors_at
 from bottleneck.errors import UsageError
 
 __all__ = ["ALL", "Split", "split_network", "upper_part"]
@@ -102,9 +102,7 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     )
 
 
-def upper_part(
-    network: Network, split: Split, tensors: Mapping[str, torch.Tensor]
-) -> nn.Module:
+def upper_part(network: Network, split: Split, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
     """Return the network from the boundary to the split's last layer.
 
     Parameters

@@ -16,32 +16,17 @@ import torchvision
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 from torch.utils._device import _device_constructors
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
 
 from bottleneck.bases.building import built, built_size, check_inputs, on_meta, one_input
 from bottleneck.bases.fusing import SHAPE, USERS
+from bottleneck.bases.graphs import ancestors, assign, replace_tensors
+from bottleneck.bases.measuring import Measured
 
-__all__ = [
-    "CLASS_TOKEN",
-    "PROBE",
-    "TENSORS",
-    "Measured",
-    "Traced",
-    "ancestors",
-    "module_of",
-    "replace_tensors",
-    "tensors_at",
-    "tensors_of",
-]
+__all__ = ["CLASS_TOKEN", "Traced"]
 
-_COUNTER = "num_batches_tracked"
-TENSORS = "tensors"
-"""Key of a node's `meta` for the tensors that it reads, where it does not tell them itself."""
-CLASS_TOKEN = "class_token"
+CLASS_TOKEN = "class_token"  # noqa: S105 - no password
 """Name of a layer that is added where a network ignores its class token."""
-PROBE = 13
-"""A batch size that differs from every dimension of a model."""
 
 
 class Traced:
@@ -97,7 +82,7 @@ class Traced:
         # Without gradients, what modules keep for later can be copied with them.
         self.root = root.to("meta").requires_grad_(requires_grad=False)
         for key, value in self.constants.items():
-            _assign(self.root, key, value.to("meta"))
+            assign(self.root, key, value.to("meta"))
         names = tracer.node_to_qualname.items()
         self.nodes = {name: each for each, name in names if each.op != "placeholder"}
         self._add_class_token()
@@ -180,15 +165,17 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]
 
 def _place(node: fx.Node, device: torch.device | fx.Node) -> bool:
     """Let an operation compute on another device; return whether it names one."""
-    args, kwargs = (
-        map_aggregate(each, lambda value: device if isinstance(value, torch.device) else value)
-        for each in (node.args, node.kwargs)
-    )
+    args, kwargs = node.args, node.kwargs
+
+    def placed(values: Any) -> Any:
+        return map_aggregate(
+            values, lambda each: device if isinstance(each, torch.device) else each
+        )
+
+    node.args, node.kwargs = placed(args), placed(dict(kwargs))
     if node.op == "call_function" and node.target in _device_constructors():
-        kwargs = {**kwargs, "device": device}
-    changed = (args, kwargs) != (node.args, node.kwargs)
-    node.args, node.kwargs = args, kwargs
-    return changed
+        node.kwargs = {**node.kwargs, "device": device}
+    return (node.args, node.kwargs) != (args, kwargs)
 
 
 def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
@@ -236,100 +223,6 @@ def _copied(
     return new, copies
 
 
-def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls, if it calls one.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model.
-    node : torch.fx.Node
-        An operation of its graph.
-
-    Returns
-    -------
-    torch.nn.Module or None
-    """
-    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
-def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
-    """Return nodes and everything they depend on; only what comes after `above`, if given.
-
-    Parameters
-    ----------
-    nodes : iterable of torch.fx.Node
-        Nodes to start from.
-    above : torch.fx.Node, optional
-        A node at which to stop; it is not returned.
-
-    Returns
-    -------
-    set of torch.fx.Node
-    """
-    found: set[fx.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found and node is not above:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found
-
-
-def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
-    """Return the names of the parameters and buffers that an operation reads.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model.
-    node : torch.fx.Node
-        An operation of its graph.
-
-    Returns
-    -------
-    list of str
-        Names of tensors of `root`; empty if the operation reads none.
-    """
-    if TENSORS in node.meta:
-        return list(node.meta[TENSORS])
-    if node.op == "get_attr":
-        return [str(node.target)]
-    module = module_of(root, node)
-    names = tensors_of(module) if module else ()
-    return [f"{node.target}.{name}" for name in names]
-
-
-def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return all parameters and buffers of a module that have an effect, by name.
-
-    A counter of training batches has none.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Any module.
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        The same tensor several times, if modules share it.
-    """
-    found: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
-    found |= module.named_buffers(remove_duplicate=False)
-    return {name: each for name, each in found.items() if not name.endswith(_COUNTER)}
-
-
-def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Replace a parameter or buffer by a tensor."""
-    path, _, attribute = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if isinstance(getattr(owner, attribute), nn.Parameter):
-        tensor = nn.Parameter(tensor, requires_grad=False)
-    setattr(owner, attribute, tensor)
-
-
 def _with_tensors(
     root: nn.Module, graph: fx.Graph, tensors: Mapping[str, torch.Tensor]
 ) -> fx.GraphModule:
@@ -340,87 +233,3 @@ def _with_tensors(
     module = copy.deepcopy(fx.GraphModule(root, graph))
     replace_tensors(module, tensors)
     return module
-
-
-def replace_tensors(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Give a module its weights, and freeze it in evaluation mode.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module, which is changed.
-    tensors : mapping of str to torch.Tensor
-        Parameters and buffers by name; used directly, without a copy.
-    """
-    for name in tensors_of(module):
-        if name in tensors:
-            _assign(module, name, tensors[name])
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-            norm.num_batches_tracked = None  # it decides nothing, and has no value here
-    module.eval().requires_grad_(requires_grad=False)
-
-
-class Measured(fx.Interpreter):
-    """Shapes and costs from running a graph on the meta device, which computes no values.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model, on the meta device.
-    graph : torch.fx.Graph
-        The operations.
-    image_size : (int, int)
-        Height and width in pixels of the images.
-
-    Attributes
-    ----------
-    shapes : dict of fx.Node to tuple of int
-        Shape of one image's activation, for nodes that are one tensor with a row per image.
-    costs : dict of fx.Node to int
-        Multiply-adds per image of the network up to each node.
-    error : Exception or None
-        The error that stopped the run; the nodes before it have been measured.
-    """
-
-    def __init__(self, root: nn.Module, graph: fx.Graph, image_size: tuple[int, int]) -> None:
-        super().__init__(fx.GraphModule(root, graph))
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.costs: dict[fx.Node, int] = {}
-        self.error: Exception | None = None
-        self._from_images: set[fx.Node] = set()
-        self._own_costs: dict[fx.Node, dict[fx.Node, int]] = {}
-        with FlopCounterMode(display=False) as self._counter:
-            try:
-                self.run(torch.empty(PROBE, 3, *image_size, device="meta"))
-            except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
-                self.error = error
-        self._own_costs.clear()
-
-    def run_node(self, node: fx.Node) -> Any:
-        """Run one operation and record its shape and cost.
-
-        Parameters
-        ----------
-        node : torch.fx.Node
-            The operation.
-
-        Returns
-        -------
-        Any
-            Its value, usually a tensor on the meta device.
-        """
-        before = self._counter.get_total_flops()
-        result = super().run_node(node)
-        own = (self._counter.get_total_flops() - before) // (2 * PROBE)
-        # An operation that two others use is counted once.
-        needed = {node: own} if own else {}
-        for each in node.all_input_nodes:
-            needed |= self._own_costs[each]
-        self._own_costs[node] = needed
-        self.costs[node] = sum(needed.values())
-        if node.op == "placeholder" or not self._from_images.isdisjoint(node.all_input_nodes):
-            self._from_images.add(node)
-            if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == PROBE:
-                self.shapes[node] = tuple(result.shape[1:])
-        return result

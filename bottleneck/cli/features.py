@@ -115,8 +115,8 @@ def layers(
         note(f"default layer: {found.default_layer}")
     if network.untraced:
         note(
-            f"note: {model} cannot be traced ({network.untraced}) and runs as it is: its layers are "
-            f"what its modules return, operations are not fused, and fine-tuning starts from images"
+            f"note: {model} runs untraced ({network.untraced}): its layers are what its modules "
+            f"return, operations are not fused, and fine-tuning cannot use --from-cache"
         )
 
 
