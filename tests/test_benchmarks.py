@@ -27,6 +27,7 @@ FIGURES = {
     "heads": ("softmax, 2 classes", "ratio"),
     "memory": ("growth", "ratio"),
     "mixed": ("resnet18",),
+    "networks": ("traced", "share"),
     "plateau": ("seed 0", "fine-tuned"),
     "precision": ("faces", "`auto`, stored as float16", "smallest cosine"),
     "recipes": ("variants", "low rank", "seconds"),
