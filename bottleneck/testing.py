@@ -182,8 +182,9 @@ def _make_subject(
         "image_size": size,
     }
     base = FrozenBase(name, modules, **options)
-    if size and hasattr(network, "set_input_size"):
-        network.set_input_size(img_size=size)
+    change: Any = getattr(network, "set_input_size", None)
+    if size and change:
+        change(img_size=size)
     images = torch.randn(_BATCH, 3, *base.transform.crop)
     expected = _outputs(network.eval(), modules, images)
     changed = copy.deepcopy(network)
