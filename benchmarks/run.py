@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "end-to-end": {"extraction": ("keras",)},
     "gpu": {"gpu": ()},
+    "networks": {"networks": ()},
     "bf16": {"precision": ("clipart",)},
     "more-images": {"growth": (), "forecast": ()},
     "start-up": {"start_up": ()},

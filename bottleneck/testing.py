@@ -7,6 +7,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from bottleneck.bases.frozen import FrozenBase
 __all__ = ["BaseConformance"]
 
 _BATCH = 3
+_MOST = 1e-4
+"""Of the largest value of a layer, whatever the rounding errors are."""
 _OTHER_ORDERS = 1 + 64**0.5
 """How far two orders of summation may lie apart, as a multiple of the rounding error of one.
 
@@ -64,6 +67,8 @@ class BaseConformance:
     modules : tuple of str
         Modules of the network that return one tensor each: a shallow one, one in the middle and the
         deepest.
+    image_size : (int, int), optional
+        Height and width in pixels of the images, if not those that the weights are for.
 
     Examples
     --------
@@ -77,13 +82,15 @@ class BaseConformance:
 
     model: str
     modules: tuple[str, ...]
+    image_size: tuple[int, int] | None = None
 
     @pytest.fixture(scope="class")
     @classmethod
     def subject(cls, tmp_path_factory: pytest.TempPathFactory) -> Subject:
         """Build the base with random weights and compute what its network does with them."""
         with torch.random.fork_rng(devices=[]):  # other tests of the package have their own
-            return _make_subject(cls.model, cls.modules, tmp_path_factory.mktemp("weights"))
+            folder = tmp_path_factory.mktemp("weights")
+            return _make_subject(cls.model, cls.modules, folder, cls.image_size)
 
     def test_features_equal_a_plain_forward_of_the_unmodified_model(self, subject: Subject) -> None:
         """All layers in one pass, also where a later operation works in place."""
@@ -91,6 +98,8 @@ class BaseConformance:
         for layer, expected in subject.expected.items():
             assert subject.base.shapes[layer] == tuple(expected.shape[1:])
             assert float(expected.std()) > 0
+            gap = (features[layer] - expected).abs().max()
+            assert float(gap) <= _MOST * float(expected.abs().max()), layer
             subject.assert_same(layer, features[layer], expected)
 
     def test_the_deepest_layer_depends_on_the_middle_of_the_network(self, subject: Subject) -> None:
@@ -108,7 +117,8 @@ class BaseConformance:
 
     def test_bfloat16_is_near(self, subject: Subject) -> None:
         """Its error depends on the depth and on the (here random) weights."""
-        options = {"weights": subject.weights, "precision": "bf16", "device": "cpu"}
+        options: dict[str, Any] = {"weights": subject.weights, "precision": "bf16", "device": "cpu"}
+        options["image_size"] = self.image_size
         near = FrozenBase(self.model, subject.base.layers, **options)(subject.images)
         for layer, values in subject.base(subject.images).items():
             cosines = torch.cosine_similarity(values.flatten(1), near[layer].flatten(1))
@@ -146,7 +156,9 @@ def _outputs(network: nn.Module, modules: Sequence[str], images: Tensor) -> list
     return [found[path] for path in modules]
 
 
-def _make_subject(name: str, modules: tuple[str, ...], folder: Path) -> Subject:
+def _make_subject(
+    name: str, modules: tuple[str, ...], folder: Path, size: tuple[int, int] | None
+) -> Subject:
     """Give a network random weights through which signals neither die nor grow."""
     model = find_model(name)
     torch.default_generator.manual_seed(0)
@@ -163,7 +175,16 @@ def _make_subject(name: str, modules: tuple[str, ...], folder: Path) -> Subject:
         network.train()(torch.randn(2, 3, *model.transform.crop))
     weights = str(folder / "weights.pth")
     torch.save(network.state_dict(), weights)
-    base = FrozenBase(name, modules, weights=weights, precision="fp32", device="cpu")
+    options: dict[str, Any] = {
+        "weights": weights,
+        "precision": "fp32",
+        "device": "cpu",
+        "image_size": size,
+    }
+    base = FrozenBase(name, modules, **options)
+    change: Any = getattr(network, "set_input_size", None)
+    if size and change:
+        change(img_size=size)
     images = torch.randn(_BATCH, 3, *base.transform.crop)
     expected = _outputs(network.eval(), modules, images)
     changed = copy.deepcopy(network)

@@ -27,6 +27,7 @@ FIGURES = {
     "heads": ("softmax, 2 classes", "ratio"),
     "memory": ("growth", "ratio"),
     "mixed": ("resnet18",),
+    "networks": ("traced", "share"),
     "plain": ("faces", "fastai", "its time by ours from the cache"),
     "plateau": ("seed 0", "fine-tuned"),
     "precision": ("faces", "`auto`, stored as float16", "smallest cosine"),

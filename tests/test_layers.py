@@ -1,6 +1,7 @@
 """Layers by name, Keras' alias, word and pattern; supported image sizes."""
 
 import pytest
+import timm
 import torch
 from timm.models.xception import SeparableConv2d
 from torch import nn
@@ -9,6 +10,7 @@ from bottleneck import FrozenBase
 from bottleneck.bases import find_model
 from bottleneck.bases.layers import WORDS
 from bottleneck.bases.network import Network
+from bottleneck.bases.weights import load_weights
 from bottleneck.errors import UnknownNameError, UsageError
 
 
@@ -179,6 +181,53 @@ def test_a_pattern_means_all_layers_that_match():
         vgg.resolve("block*_pol")
 
 
+def test_blocks_have_numbers_and_ranges():
+    resnet = network("resnet18")
+    ends = resnet.blocks
+    assert resnet.named(["block.-1", "block.0"]) == {ends[0]: "block.0", ends[7]: "block.-1"}
+    assert resnet.resolve("block.-4:") == ends[-4:]
+    assert resnet.resolve("block.2:-4") == ends[2:-4]
+    assert resnet.resolve("block.:2") == resnet.resolve("block.0:2") == ends[:2]
+    assert "block.-1" in resnet.names_of(ends[-1])
+    with pytest.raises(UnknownNameError, match="no layer 'block.8' in resnet18"):
+        resnet.resolve("block.8")
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "embedding"),
+    [
+        ("resnet18", "flatten"),
+        ("timm:vit_small_patch16_dinov3", "class_token"),  # whose patches timm averages
+        ("timm:vit_base_patch32_clip_224.openai", "head"),  # the projection
+        ("timm:vit_base_patch32_clip_224.laion2b_ft_in1k", "getitem_1"),
+        ("timm:vit_base_patch16_siglip_224", "head"),
+    ],
+)
+def test_the_embedding_is_what_authors_compare(name, embedding):
+    assert network(name).resolve("embedding") == (embedding,)
+
+
+def test_a_vision_transformer_takes_another_size_as_in_timm():
+    """Position embeddings are resampled, and belong to the fingerprint."""
+    name, size = "vit_tiny_patch16_224", (96, 160)
+    options = {"weights": "random", "precision": "fp32"}
+    base = FrozenBase(f"timm:{name}", ["block.3", "logits"], image_size=size, **options)
+    plain = timm.create_model(name)
+    plain.load_state_dict(load_weights(find_model(f"timm:{name}"), "random")[1].load())
+    plain.set_input_size(img_size=size)
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = plain.eval()(images)
+    torch.testing.assert_close(base(images)["head"], expected, rtol=1e-4, atol=1e-5)
+    assert base.shapes["blocks.3.add_1"] == (6 * 10 + 1, 192)
+    usual = FrozenBase(f"timm:{name}", ["logits"], **options)
+    assert (
+        base.provenance("head", "float16")["weights"]
+        != usual.provenance("head", "float16")["weights"]
+    )
+
+
 def test_many_layers_in_one_pass():
     """The base computes all of them together, with the same results as separately."""
     base = FrozenBase("efficientnet_lite0", ["all-blocks", "last_conv", "logits"])
@@ -218,7 +267,7 @@ def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, s
         ("vgg16", "block5_pool", (31, 31), "32 x 32 pixels or more"),
         ("vit_b_16", "penultimate", (150, 150), "it takes images of 224 x 224 pixels: leave out"),
         ("timm:vit_tiny_patch16_224", "cls", (96, 96), "no layer 'cls'"),
-        ("timm:vit_tiny_patch16_224", "logits", (96, 96), "it takes images of 224 x 224 pixels"),
+        ("timm:vit_tiny_patch16_224", "logits", (96, 97), "97 pixels .* 16 x 16; .* as 96x96"),
         ("vgg16", "block5_pool", (0, 150), "`image_size` must be pixels as SIDE or"),
         pytest.param(
             "timm:hrnet_w18_small", "logits", (117, 117), "such as 160 x 160, 192 x 192, .* pixels",

@@ -67,6 +67,10 @@ def test_tokens_are_pooled_without_class_tokens():
     torch.testing.assert_close(pool(TOKENS, "max", "2+TC"), patches.amax(1))
     torch.testing.assert_close(pool(TOKENS.numpy(), "avg", "TC"), TOKENS.mean(1).numpy())
     torch.testing.assert_close(pool(TOKENS, "avg", "2-TC"), patches.mean(1))
+    both = torch.cat([TOKENS[:, 0], patches.mean(1)], 1)
+    torch.testing.assert_close(pool(TOKENS, "cls+avg", "2+TC"), both)
+    torch.testing.assert_close(pool(TOKENS.numpy(), "cls+avg", "2+TC"), both.numpy())
+    assert pooled_shape((9, 5), "cls+avg", "1+TC") == (10,)
     for how in ("avg", "max", "gem", "cls"):
         assert pooled_shape((9, 5), how, "1+TC") == (5,)
 
@@ -80,7 +84,11 @@ def test_vectors_stay_as_they_are():
     ("how", "axes", "sentence"),
     [
         ("cls", "CHW", "'x' cannot be pooled by 'cls'; expected one of none, avg, max, gem, spp"),
-        ("spp", "1+TC", "'x' cannot be pooled by 'spp'; expected one of none, avg, max, gem, cls"),
+        (
+            "spp",
+            "1+TC",
+            "'x' cannot be pooled by 'spp'; expected one of none, avg, max, gem, cls, cls\\+avg",
+        ),
         ("cls", "TC", "expected one of none, avg, max, gem:"),
         ("cls", "4-TC", "expected one of none, avg, max, gem:"),
         ("avg", "", "expected one of none:"),

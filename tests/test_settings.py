@@ -510,7 +510,15 @@ def test_shells_complete_choices_models_layers_and_heads():
         return {each.value for each in parameter.shell_complete(context, typed)}
 
     assert completed("fit-head", "--clf", "s") == {"softmax", "svm"}
-    assert completed("extract", "--pool", "") == {"none", "avg", "max", "gem", "spp", "cls"}
+    assert completed("extract", "--pool", "") == {
+        "none",
+        "avg",
+        "max",
+        "gem",
+        "spp",
+        "cls",
+        "cls+avg",
+    }
     assert completed("extract", "--augment", "st") == {"standard"}
     assert completed("extract", "--model", "vgg16_") == {"vgg16_bn"}
     assert "block5_pool" in completed("extract", "--model", "vgg16", "--layer", "block5")

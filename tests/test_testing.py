@@ -50,6 +50,21 @@ FAMILIES = {
     "timm:efficientvit_m1": ("patch_embed", "stages.1", "head.linear"),
     "timm:levit_128s": ("stem", "stages.1", "head.linear"),
     "timm:nfnet_l0": ("stem", "stages.1", "head.fc"),
+    # What people freeze most.
+    "timm:vit_small_patch16_dinov3": ("patch_embed", "blocks.5", "norm"),
+    "timm:convnext_tiny.dinov3_lvd1689m": ("stem", "stages.2", "head.norm"),
+    "timm:vit_small_patch14_dinov2 at 224": ("patch_embed", "blocks.5", "norm"),
+    "timm:vit_small_patch14_dinov2 at 518": ("patch_embed", "blocks.5", "norm"),
+    "timm:vit_small_patch14_reg4_dinov2 at 224": ("patch_embed", "blocks.5", "norm"),
+    "timm:vit_small_patch14_reg4_dinov2 at 518": ("patch_embed", "blocks.5", "norm"),
+    "timm:vit_base_patch16_siglip_224.v2_webli": ("patch_embed", "blocks.5", "attn_pool"),
+    "timm:vit_base_patch32_clip_224.openai": ("patch_embed", "blocks.5", "head"),
+    "timm:eva02_tiny_patch14_224": ("patch_embed", "blocks.5", "norm"),
+    "timm:hiera_tiny_224": ("patch_embed", "blocks.5", "head.fc"),
+    "timm:swinv2_tiny_window8_256": ("patch_embed", "layers.1", "head.fc"),
+    "timm:mobilenetv4_conv_small": ("conv_stem", "blocks.2", "classifier"),
+    "timm:fastvit_t8": ("stem", "stages.1", "head.fc"),
+    "timm:vit_tiny_patch16_224 at 160": ("patch_embed", "blocks.5", "head"),
 }
 DEFAULT = {
     "alexnet",
@@ -69,9 +84,12 @@ ISA = {"alexnet", "inception_v3"}
 def conformance(name: str) -> type[BaseConformance]:
     """Return the tests of a family, and that no tensor of a base ever changes."""
 
+    family, _, side = name.partition(" at ")
+
     class Family(BaseConformance):
-        model = name
+        model = family
         modules = FAMILIES[name]
+        image_size = (int(side), int(side)) if side else None
 
         def test_no_tensor_changes(self, subject):
             (compute,) = subject.base._computes.values()
