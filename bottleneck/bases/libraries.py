@@ -8,10 +8,12 @@ those of its README.
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bottleneck.bases.model_files import Repository, read_tensors
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.errors import (
     UnknownNameError,
@@ -34,6 +36,8 @@ __all__ = [
     "lite0",
     "lite1",
     "lite2",
+    "loaded_by_timm",
+    "transform_of_timm",
 ]
 
 _BORDER = 32
@@ -69,7 +73,7 @@ def from_torchvision(name: str) -> Model:
     import torch
     import torchvision
 
-    place = str(Path(torch.hub.get_dir()) / "checkpoints")
+    place = str(Path(torch.hub.get_dir(), "checkpoints"))
     offered = torchvision.models.get_model_weights(name)
     weights = {}
     for entry in sorted(offered, key=lambda entry: entry is not offered.DEFAULT):
@@ -122,7 +126,6 @@ def from_timm(wanted: str, name: str) -> Model:
         `Transform` does not support the model's preprocessing.
     """
     import timm
-    from huggingface_hub.constants import HF_HUB_CACHE
     from timm.models import get_arch_pretrained_cfgs
 
     architecture = wanted.partition(".")[0]
@@ -134,16 +137,9 @@ def from_timm(wanted: str, name: str) -> Model:
             f"no model {wanted!r} in timm; 'timm.list_models()' lists them all{near}"
         )
     default = timm.get_pretrained_cfg(wanted)
-    if default.crop_mode == "border":
-        raise UsageError(
-            f"{name} pads its images with a border, which is not supported; choose another model"
-        )
+    transform = transform_of_timm(default.to_dict(), name)
     weights = {
-        config.tag or "pretrained": PretrainedWeights(
-            partial(_load_timm, tagged),
-            _transform_of(config),
-            str(HF_HUB_CACHE),
-        )
+        config.tag or "pretrained": _weights_of_timm(tagged, config, name)
         for tagged, config in sorted(offered.items(), key=lambda item: item[1].tag != default.tag)
         if config.has_weights and config.crop_mode != "border"
     }
@@ -152,7 +148,7 @@ def from_timm(wanted: str, name: str) -> Model:
         # The tag after the dot names weights, which have their own digest.
         architecture=f"timm:{architecture}",
         build=partial(build_timm, wanted),
-        transform=_transform_of(default),
+        transform=transform,
         weights=weights,
     )
 
@@ -193,12 +189,34 @@ def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
     return module
 
 
-def _transform_of(config: "PretrainedCfg") -> Transform:
+def transform_of_timm(config: Mapping[str, Any], name: str) -> Transform:
+    """Return the preprocessing that timm's configuration of some weights describes.
+
+    Parameters
+    ----------
+    config : mapping of str to Any
+        timm's ``pretrained_cfg``.
+    name : str
+        Name of the model as given by the user.
+
+    Returns
+    -------
+    Transform
+
+    Raises
+    ------
+    UsageError
+        `Transform` does not support it.
+    """
     from timm.data import resolve_data_config
 
-    settings = resolve_data_config(pretrained_cfg=config.to_dict())
+    settings = resolve_data_config(pretrained_cfg=dict(config))
     _, height, width = settings["input_size"]
     share = settings["crop_pct"]
+    if settings["crop_mode"] == "border":
+        raise UsageError(
+            f"{name} pads its images with a border, which is not supported; choose another model"
+        )
     return Transform(
         resize=(math.floor(height / share), math.floor(width / share)),
         crop=(height, width),
@@ -209,7 +227,48 @@ def _transform_of(config: "PretrainedCfg") -> Transform:
     )
 
 
-def _load_timm(name: str) -> StateDict:
+def _weights_of_timm(tagged: str, config: "PretrainedCfg", name: str) -> PretrainedWeights:
+    transform = transform_of_timm(config.to_dict(), name)
+    if not config.hf_hub_id:
+        import torch
+
+        place = str(Path(torch.hub.get_dir(), "checkpoints"))
+        return PretrainedWeights(partial(_downloaded_by_timm, tagged), transform, place)
+    files = Repository(config.hf_hub_id, name)
+    load = partial(_load_timm, files, tagged, config.hf_hub_filename)
+    return PretrainedWeights(load, transform, files.place)
+
+
+def _load_timm(files: Repository, tagged: str, file: str | None) -> StateDict:
+    names = (file,) if file else ("model.safetensors", "pytorch_model.bin")
+    path = files.find(*names)
+    if path is None:
+        raise FileNotFoundError(f"its repository has no {' or '.join(names)}")
+    return loaded_by_timm(tagged, read_tensors(path))
+
+
+def loaded_by_timm(name: str, state: StateDict) -> StateDict:
+    """Return weights as a network of timm has them, which timm converts from older layouts.
+
+    Parameters
+    ----------
+    name : str
+        timm's name of the model.
+    state : dict of str to torch.Tensor
+        The weights as published.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+    """
+    import timm
+
+    overlay = {"state_dict": state, "source": ""}
+    network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    return dict(network.state_dict())
+
+
+def _downloaded_by_timm(name: str) -> StateDict:
     import timm
 
     try:

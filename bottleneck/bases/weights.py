@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from bottleneck.bases.model_files import read_tensors
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.network import Network, traced
 from bottleneck.errors import (
@@ -240,19 +240,7 @@ def _pretrained(model: Model, name: str) -> StateDict:
 def _read(file: Path, model: Model, image_size: tuple[int, int]) -> StateDict:
     if not os.path.isfile(file):  # noqa: PTH113 - of any text
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
-    damaged = f"weights file {str(file)!r} cannot be read as plain tensors"
-    expected = "expected a state dict saved by torch.save, or a .safetensors file"
-    # Damaged bytes make the readers raise whatever they meet.
-    with reworded(lambda error: WeightsError(f"{damaged} ({type(error).__name__}); {expected}")):
-        if file.suffix.lower() == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(
-            f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
-            f"save it with torch.save(model.state_dict(), FILE)"
-        )
+    content = read_tensors(file)
     known = traced(model, image_size).root.state_dict().keys()
     states = [_with_todays_names(_tensors(each)) for each in _dictionaries(content, set())]
     state, prefix = max(
