@@ -194,7 +194,7 @@ def import_extra(module: str, what: str, package: str, *, extra: str = "") -> Mo
     try:
         return import_module(module)
     except ImportError:
-        ours = f" or \"pip install -e '.[{extra}]'\"" if extra else ""
+        ours = f", or \"pip install -e '.[{extra}]'\"" if extra else ""
         raise MissingExtraError(
             f"{what} needs {package}, which is not installed; run 'pip install {package}'{ours}"
         ) from None

@@ -8,6 +8,7 @@ those of its README.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TEXTBOOK_NAMES",
     "build_timm",
+    "converted_by_timm",
     "from_timm",
     "from_torchvision",
     "lite0",
@@ -150,6 +152,7 @@ def from_timm(wanted: str, name: str) -> Model:
         build=partial(build_timm, wanted),
         transform=transform,
         weights=weights,
+        convert=partial(converted_by_timm, wanted),
     )
 
 
@@ -266,6 +269,27 @@ def loaded_by_timm(name: str, state: StateDict) -> StateDict:
     overlay = {"state_dict": state, "source": ""}
     network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     return dict(network.state_dict())
+
+
+def converted_by_timm(name: str, state: StateDict) -> StateDict:
+    """Convert the names of tensors that a network's authors have published to timm's.
+
+    Parameters
+    ----------
+    name : str
+        timm's name of the model.
+    state : dict of str to torch.Tensor
+        The weights as published.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+    """
+    import timm
+
+    network = timm.create_model(name)
+    theirs = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    return dict(theirs(state, network)) if theirs else state
 
 
 def _downloaded_by_timm(name: str) -> StateDict:

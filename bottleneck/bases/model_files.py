@@ -117,14 +117,14 @@ class Repository:
     """
 
     def __init__(self, repository: str, name: str) -> None:
+        from huggingface_hub import hf_hub_url
         from huggingface_hub.constants import HF_HUB_CACHE
-        from huggingface_hub.utils import validate_repo_id
 
         self.name = name
         self._id, _, revision = repository.partition("@")
         self._revision = revision or "main"
         try:
-            validate_repo_id(self._id)
+            hf_hub_url(self._id, "config.json")
         except ValueError as error:
             raise UsageError(
                 f"{name!r} does not name a repository of the Hugging Face Hub; expected ORG/NAME "

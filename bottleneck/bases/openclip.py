@@ -6,7 +6,6 @@ compares with texts, before it is scaled to unit length. Texts are not loaded.
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from bottleneck.bases.model_files import (
@@ -36,8 +35,7 @@ _WEIGHTS = (
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
     *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
 )
-_NO_TEXTS = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 0}
-"""The smallest text tower, as OpenCLIP builds none without."""
+_NO_TEXTS = {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}
 _TOWER = "visual."
 
 
@@ -89,10 +87,9 @@ def _from_list(wanted: str, name: str) -> Model:
             f"no model {listed or wanted!r} in OpenCLIP; 'open_clip.list_models()' lists them "
             f"all{near}"
         )
-    offered = {
-        each: open_clip.get_pretrained_cfg(listed, each)
-        for each in open_clip.list_pretrained_tags_by_model(listed)
-    }
+    tags = open_clip.list_pretrained_tags_by_model(listed)
+    found = {each: open_clip.get_pretrained_cfg(listed, each) for each in tags}
+    offered = {each: its for each, its in found.items() if its.get("hf_hub")}
     if tag and tag not in offered:
         raise UnknownNameError(
             f"no weights {tag!r} for {listed} in OpenCLIP; it has {', '.join(offered) or 'none'}"
@@ -116,15 +113,8 @@ def _is_quick(config: Mapping[str, Any], weights: Mapping[str, Any]) -> bool:
 
 
 def _weights_of(offered: Mapping[str, Any], config: Any, name: str) -> PretrainedWeights:
-    import open_clip
-
     transform = _transform(config, offered, name)
     hub, _, file = offered["hf_hub"].rpartition("/")
-    if not hub:
-        url = offered["url"]
-        load = partial(open_clip.download_pretrained_from_url, url)
-        place, file = "~/.cache/clip", url.rpartition("/")[2]
-        return PretrainedWeights(lambda: _tower(load(), config), transform, place, file)
     files = Repository(hub, name)
     stem = file.rpartition(".")[0]
     names = (f"{stem}.safetensors", file) if file else _WEIGHTS
@@ -146,7 +136,10 @@ def _from_files(files: ModelFiles) -> Model:
 
 
 def _model(
-    name: str, config: Mapping[str, Any], weights: dict[str, PretrainedWeights], transform: Transform
+    name: str,
+    config: Mapping[str, Any],
+    weights: Mapping[str, PretrainedWeights],
+    transform: Transform,
 ) -> Model:
     decisive = {key: config.get(key) for key in ("embed_dim", "vision_cfg", "quick_gelu")}
     vision = config["vision_cfg"]
@@ -157,16 +150,13 @@ def _model(
         build=lambda _: _build(config),
         transform=transform,
         weights=weights,
+        convert=partial(_tower, config=config),
     )
 
 
 def _build(config: Mapping[str, Any]) -> Any:
     """Build the image tower; its layers have OpenCLIP's names inside ``visual``."""
-    import open_clip
-
-    vision = {**config["vision_cfg"], "output_tokens": False, "timm_model_pretrained": False}
-    quick = bool(config.get("quick_gelu"))
-    tower = open_clip.CLIP(config["embed_dim"], vision, _NO_TEXTS, quick_gelu=quick).visual
+    tower = _whole(config).visual
     tower.num_classes = 0  # as timm says that the output is an embedding, not of a classifier
     if getattr(tower, "class_embedding", None) is not None:
         tower.num_prefix_tokens, tower.class_token = 1, True
@@ -176,18 +166,28 @@ def _build(config: Mapping[str, Any]) -> Any:
     return tower
 
 
+def _whole(config: Mapping[str, Any]) -> Any:
+    """Build a model with the smallest text tower, as OpenCLIP builds none without."""
+    import open_clip
+
+    vision = {**config["vision_cfg"], "output_tokens": False, "timm_model_pretrained": False}
+    quick = bool(config.get("quick_gelu"))
+    return open_clip.CLIP(config["embed_dim"], vision, _NO_TEXTS, quick_gelu=quick)
+
+
 def _load(files: ModelFiles, names: tuple[str, ...], config: Mapping[str, Any]) -> StateDict:
-    return _tower(str(weights_file(files, *names)), config)
+    return _tower(read_tensors(weights_file(files, *names)), config)
 
 
-def _tower(file: str, config: Mapping[str, Any]) -> StateDict:
+def _tower(content: Mapping[Any, Any], config: Mapping[str, Any]) -> StateDict:
     """Return the tensors of a model's image tower, with OpenCLIP's current names."""
+    import torch
     from open_clip.convert import convert_state_dict
 
-    content = read_tensors(Path(file))
     state = content.get("state_dict", content)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    state = convert_state_dict(None, state)
+    with torch.device("meta"):
+        state = convert_state_dict(_whole(config), state)
     return {
         name.removeprefix(_TOWER): tensor
         for name, tensor in state.items()

@@ -1,14 +1,14 @@
 """timm's networks in folders and in repositories of the Hugging Face Hub.
 
-timm's layout is a ``config.json`` with the architecture, its arguments and the preprocessing, beside
-the weights: what `timm.models.save_for_hf` writes.
+timm's layout is a ``config.json`` with the architecture, its arguments and the preprocessing,
+beside the weights: what `timm.models.save_for_hf` writes.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bottleneck.bases.libraries import loaded_by_timm, transform_of_timm
+from bottleneck.bases.libraries import converted_by_timm, loaded_by_timm, transform_of_timm
 from bottleneck.bases.model_files import (
     Folder,
     ModelFiles,
@@ -103,7 +103,8 @@ def _from_files(files: ModelFiles) -> Model:
             f"{place} names the architecture {architecture!r}, which timm {timm.__version__} does "
             f"not have{near or '; install another version of timm'}"
         )
-    build = partial(_build, str(weights_file(files, _CONFIG).parent))
+    folder = str(weights_file(files, _CONFIG).parent)
+    build = partial(_build, folder)
 
     def failed(error: Exception) -> WeightsError:
         kind = type(error).__name__
@@ -118,6 +119,7 @@ def _from_files(files: ModelFiles) -> Model:
         build=build,
         transform=transform,
         weights={"pretrained": pretrained},
+        convert=partial(converted_by_timm, f"local-dir:{folder}"),
     )
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from bottleneck.errors import (
     UnknownNameError,
     WeightsError,
     did_you_mean,
+    is_out_of_memory,
     reworded,
     some_of,
 )
@@ -242,11 +243,29 @@ def _read(file: Path, model: Model, image_size: tuple[int, int]) -> StateDict:
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
     content = read_tensors(file)
     known = traced(model, image_size).root.state_dict().keys()
-    states = [_with_todays_names(_tensors(each)) for each in _dictionaries(content, set())]
-    state, prefix = max(
-        ((each, _prefix(each, known)) for each in states),
-        key=lambda pair: sum(f"{pair[1]}{name}" in pair[0] for name in known),
-    )
+    states = [
+        _without_prefix(_with_todays_names(_tensors(each)), known)
+        for each in _dictionaries(content, set())
+    ]
+    state = max(states, key=lambda each: len(known & each.keys()))
+    if model.convert and known - state.keys():
+        converted = _converted(state, model.convert)
+        return max(state, converted, key=lambda each: len(known & each.keys()))
+    return state
+
+
+def _converted(state: StateDict, convert: Callable[[StateDict], StateDict]) -> StateDict:
+    """Convert a state dict, if its layout is one that a library knows."""
+    try:
+        return convert(state)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return state  # the error that tells what does not fit comes later
+
+
+def _without_prefix(state: StateDict, known: Collection[str]) -> StateDict:
+    prefix = _prefix(state, known)
     own = {
         name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)
     }
