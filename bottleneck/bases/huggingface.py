@@ -193,7 +193,7 @@ def _one_tensor(model: Any, output: Any, name: str) -> Any:
     if _is_tensor(output):
         return output
     for key in ("logits", "pooler_output", "last_hidden_state"):
-        value = getattr(output, key, None)
+        value: Any = getattr(output, key, None)
         if _is_tensor(value):
             classed = key == "last_hidden_state" and getattr(model, "class_token", None)
             return value[:, 0] if classed else value
@@ -215,10 +215,9 @@ def _load(files: ModelFiles, config: Any) -> StateDict:
         for shard in sorted(set(read_config(files, _INDEX)["weight_map"].values())):
             weights_file(files, shard)
     with _quiet():
-        model, loading = _auto(config).from_pretrained(
+        model, told = _auto(config).from_pretrained(
             str(file.parent), config=config, output_loading_info=True, trust_remote_code=False
         )
-    told: Mapping[str, Any] = loading
     lacking = {*told["missing_keys"], *(each[0] for each in told["mismatched_keys"])}
     return {name: each for name, each in model.state_dict().items() if name not in lacking}
 
