@@ -118,7 +118,8 @@ def find_layers(
     ----------
     name : str
         A layer, an alias, which takes precedence over another layer's own name, or a module, which
-        means its last layer (``layer4`` for ``layer4.2.relu_2``).
+        means its last layer (``layer4`` for ``layer4.2.relu_2``); or a range of the aliases
+        ``block.N``, as a slice in Python: ``block.-4:`` for the last four.
     layers : mapping of str to iterable of str
         Layers in order, with their aliases.
     patterns : bool
@@ -132,6 +133,8 @@ def find_layers(
         The layers' own names, and the given name of each; for a pattern, the alias, layer or module
         that matches it.
     """
+    if found := _blocks_in_range(name, layers):
+        return found
     known = {layer: [layer] for layer in layers}
     known |= {alias: [layer] for layer, aliases in layers.items() for alias in aliases}
     modules = {
@@ -143,6 +146,23 @@ def find_layers(
         if found:
             return {layer: found[layer] for layer in layers if layer in found}
     return {}
+
+
+def _blocks_in_range(name: str, layers: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Return the layers with the aliases ``block.N`` of a range, and the alias of each."""
+    given = re.fullmatch(r"block\.(-?\d{1,4})?:(-?\d{1,4})?", name)
+    if not given:
+        return {}
+    start, stop = (int(each) if each else None for each in given.groups())
+    found = {}
+    for layer, aliases in layers.items():
+        own = sorted(int(each[6:]) for each in aliases if re.fullmatch(r"block\.-?\d+", each))
+        if not own:
+            continue
+        reached = start is None or own[-1 if start >= 0 else 0] >= start
+        if reached and (stop is None or own[-1 if stop >= 0 else 0] < stop):
+            found[layer] = f"block.{own[-1]}"
+    return found
 
 
 def modules_of(layers: Iterable[str]) -> dict[str, list[str]]:

@@ -41,7 +41,7 @@ def check_pool(how: str, axes: str, layer: str) -> None:
             f"no pooling {how!r}; expected one of {', '.join(POOLS)}{did_you_mean(how, POOLS)}"
         )
     possible = ["none", "avg", "max", "gem"] if len(axes) > 1 else ["none"]
-    possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls"] if "+" in axes else []
+    possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls", "cls+avg"] if "+" in axes else []
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
@@ -65,6 +65,8 @@ def pool(features: Array, how: str, axes: str) -> Array:
           values each: 21 C in all (He et al. 2014, Spatial Pyramid Pooling in Deep Convolutional
           Networks for Visual Recognition, section 2.2).
         - ``cls``: the class token.
+        - ``cls+avg``: the class token, then the mean of the patch tokens: 2 C values (Caron et al.
+          2021, Emerging Properties in Self-Supervised Vision Transformers, section F.2).
     axes : str
         The axes after n: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC`` for one
         class token before them (``2+TC``: two tokens before them, of which the first is the class
@@ -74,34 +76,41 @@ def pool(features: Array, how: str, axes: str) -> Array:
     Returns
     -------
     np.ndarray or torch.Tensor
-        Of shape (n, C), or (n, 21 C) for ``spp``.
+        Of shape (n, C), or (n, 21 C) for ``spp``, or (n, 2 C) for ``cls+avg``.
     """
     if how == "none" or axes == "C":
         return features
     xp = sys.modules[type(features).__module__]  # numpy or torch: what follows is called alike
+    if how == "cls+avg":
+        both = [pool(features, each, axes) for each in how.split("+")]
+        return xp.concatenate(both, 1)  # type: ignore[no-any-return]
+    return _pooled(xp, features, how, axes)  # type: ignore[no-any-return]
+
+
+def _pooled(xp: Any, features: Any, how: str, axes: str) -> Any:
     extra, kind = axes[:-_PATCHES], axes[-_PATCHES:]
-    values: Any = features
+    values = features
     if how == "cls":
-        return values[:, 0]  # type: ignore[no-any-return]
+        return values[:, 0]
     if kind == "TC":
         values = values[:, int(extra[:-1] or 0) :]
     if axes != "CHW":
         values = xp.moveaxis(values, -1, 1)
     positions = tuple(range(2, values.ndim))
     if how == "avg":
-        return xp.mean(values, positions)  # type: ignore[no-any-return]
+        return xp.mean(values, positions)
     if how == "max":
-        return xp.amax(values, positions)  # type: ignore[no-any-return]
+        return xp.amax(values, positions)
     if how == "gem":
         powers = xp.clip(values, _GEM_FLOOR, None) ** _GEM_POWER
-        return xp.mean(powers, positions) ** (1 / _GEM_POWER)  # type: ignore[no-any-return]
+        return xp.mean(powers, positions) ** (1 / _GEM_POWER)
     bins = [
         xp.amax(values[:, :, top:bottom, left:right], (2, 3))
         for count in _PYRAMID
         for top, bottom in _bins(values.shape[2], count)
         for left, right in _bins(values.shape[3], count)
     ]
-    return xp.concatenate(bins, 1)  # type: ignore[no-any-return]
+    return xp.concatenate(bins, 1)
 
 
 def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]:
@@ -123,7 +132,8 @@ def pooled_shape(shape: tuple[int, ...], how: str, axes: str) -> tuple[int, ...]
     if how == "none" or axes == "C":
         return shape
     channels = shape[0] if axes == "CHW" else shape[-1]
-    return (channels * sum(count**2 for count in _PYRAMID),) if how == "spp" else (channels,)
+    vectors = {"spp": sum(count**2 for count in _PYRAMID), "cls+avg": 2}
+    return (channels * vectors.get(how, 1),)
 
 
 def _bins(size: int, count: int) -> list[tuple[int, int]]:

@@ -267,7 +267,8 @@ class Depths:
         self._network: Network | None = None
         self._costs = {layer: place for place, layer in enumerate(sizes, start=1)}
         with suppress(BottleneckError):
-            network = traced(find_model(*models))
+            (size, *_) = sizes.values()
+            network = traced(find_model(*models), None, size)
             shown = {each.layer: each.layer_name for each in selections}
             known = {name: shown[name] for name in network.layers if name in sizes}
             if len(known) == len(sizes):

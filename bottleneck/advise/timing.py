@@ -128,7 +128,8 @@ def _tried(source: FeatureSource, unfreeze: str, items: Sequence[ImageItem]) -> 
 
     model = find_model(source.model)
     weights = load_weights(model, "random")[1]
-    network = traced(model, weights.transform.crop)
+    size = source.adjustments.get("image_size")
+    network = traced(model, weights.transform.crop, size)
     split = split_network(network, unfreeze, source.layer)
     layer = split.boundary or source.layer
     base = FrozenBase(

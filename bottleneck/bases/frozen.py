@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
+from torch import nn
 
 from bottleneck.arguments import made
 from bottleneck.bases.fusing import fuse
@@ -106,7 +106,7 @@ class FrozenBase:
         self.model = self._model.name
         self.weights_name, weights = load_weights(self._model, settings.weights)
         self.weights_random = self.weights_name.startswith("random:")
-        self.network = traced(self._model, weights.transform.crop)
+        self.network = traced(self._model, weights.transform.crop, settings.image_size)
         self.devices = find_devices(settings.device)
         dense = self.network.dense
         self.precision = choose_precision(settings.precision, self.devices[0], dense=dense)
@@ -155,7 +155,7 @@ class FrozenBase:
         others = [(height, 2 * width), (2 * height, width)] if self.transform.keep_aspect else []
         return [self.transform.crop, *others]
 
-    def _cut(self) -> dict[torch.device, fx.GraphModule]:
+    def _cut(self) -> dict[torch.device, nn.Module]:
         """Return the module that computes the layers, for each device."""
         if self.precision == "fp32" and self.devices[0].type == "cuda":
             # PyTorch lets convolutions round float32 to 10 bits of mantissa by default; the setting
@@ -195,11 +195,18 @@ class FrozenBase:
             seen = batch.to(device, _DTYPES[self.precision])
             # Calling the module itself would print a traceback for errors that callers may handle.
             compute = self._computes[device].forward
-            activations = compute(seen.contiguous(memory_format=torch.channels_last))
+            with self._mixed(device):
+                activations = compute(seen.contiguous(memory_format=torch.channels_last))
             return {
                 layer: pool(values.float(), self.pools[layer], self._unpooled[layer].axes)
                 for layer, values in activations.items()
             }
+
+    def _mixed(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Let the own code of a network mix its numbers, in float32, with the base's."""
+        if self.precision == "fp32" or not self.network.untraced:
+            return nullcontext()
+        return torch.autocast(device.type, _DTYPES[self.precision])
 
     def cut(self, layers: Iterable[str]) -> "FrozenBase":
         """Return a base with the same weights that computes only some of the layers.

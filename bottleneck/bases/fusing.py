@@ -33,7 +33,7 @@ _ACTIVATIONS: dict[Any, _Activation] = {
 """Activations that oneDNN fuses with a convolution: its name for each, arguments, algorithm."""
 
 
-def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> None:
+def fuse(module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     """Optimise a frozen network in place, without changing its function.
 
     Batch normalisation is folded into the preceding convolution, in float32, and only then are the
@@ -44,16 +44,19 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     Fusing depends only on the whole network, so a layer's values are bitwise equal whichever other
     layers are computed.
 
+    Of a network that is not a graph, no operations are fused, only the weights are converted.
+
     Parameters
     ----------
-    module : torch.fx.GraphModule
-        In evaluation mode, float32. Its nodes have `USERS`. Weight layouts are optimised for the
-        shapes in `SHAPE`, but other shapes work, too.
+    module : torch.nn.Module
+        In evaluation mode, float32. Nodes of a graph have `USERS`. Weight layouts are optimised
+        for the shapes in `SHAPE`, but other shapes work, too.
     dtype, device : torch.dtype, torch.device
         Data type and device of its weights from now on.
     """
-    _compute_inner_layers_apart(module)
-    _fold_normalisation(module)
+    if isinstance(module, fx.GraphModule):
+        _compute_inner_layers_apart(module)
+        _fold_normalisation(module)
     exact = [
         (norm, norm.state_dict())
         for norm in module.modules()
@@ -65,10 +68,11 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype, device: torch.device) -> No
     for weight in module.parameters():
         if weight.dim() == _IMAGES:
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    if device.type == "cpu" and onednn_computes(dtype):
-        _pack_convolutions(module)
-    module.delete_all_unused_submodules()
-    module.recompile()
+    if isinstance(module, fx.GraphModule):
+        if device.type == "cpu" and onednn_computes(dtype):
+            _pack_convolutions(module)
+        module.delete_all_unused_submodules()
+        module.recompile()
     module.eval()
 
 

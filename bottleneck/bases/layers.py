@@ -1,8 +1,9 @@
 """The layers of a network: shapes, costs, and words that name a layer on every base."""
 
 import operator
+import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,34 @@ import torch
 from torch import fx, nn
 
 from bottleneck.arguments import modules_of
-from bottleneck.bases.tracing import ancestors, module_of
+from bottleneck.bases.graphs import ancestors, module_of
+from bottleneck.bases.hooking import own_result
+from bottleneck.bases.tracing import CLASS_TOKEN
+from bottleneck.errors import UsageError
 
-__all__ = ["WORDS", "Layer", "accepted_sizes", "describe"]
+__all__ = ["CLASS_TOKEN", "WORDS", "Layer", "accepted_sizes", "describe", "embedding_of"]
 
 WORDS = ("last_conv", "penultimate", "logits")
 """Layer names that every base has, see `Network`."""
 
+_CONTRASTIVE = re.compile("clip|pe_core")
+"""In timm's names of networks that were trained with texts, whose last layer is a projection."""
+_LABELS = (1000, 11_221, 11_821, 21_841, 21_843)
+"""Numbers of classes of ImageNet and its subsets, on which such networks are fine-tuned."""
+
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSING = (nn.Dropout, nn.Identity)
 _MAP, _TOKENS = 3, 2
-_COMBINING = (operator.add, operator.iadd, torch.add, torch.cat, torch.concat, "add", "add_")
+_COMBINING: tuple[Any, ...] = (
+    operator.add,
+    operator.iadd,
+    torch.add,
+    torch.cat,
+    torch.concat,
+    "add",
+    "add_",
+    own_result,
+)
 _RESHAPING = ("reshape", "view", "flatten", "permute", "transpose", "contiguous")
 _NO_BODY = ("stem", "patch_embed", "head")
 _SEVERAL = 2
@@ -81,7 +99,12 @@ def describe(
         The last layer of each block, or of each pooling if a network has no blocks.
     """
     (output,) = graph.find_nodes(op="output")
-    logits = output.all_input_nodes[0]
+    logits = next((node for node in output.all_input_nodes if node in shapes), None)
+    if logits is None:
+        raise UsageError(
+            "its output has no tensor with a row for each image; expected a network that maps "
+            "images to a tensor, or to several in a tuple or dict: choose another model"
+        )
     classified = _penultimate(root, graph, shapes) or logits
     below = ancestors([classified])
     before = {name: node for name, node in nodes.items() if node in below}
@@ -94,6 +117,32 @@ def describe(
         if name in ends and _has_positions(shapes.get(node, ()))
     ]
     return axes, dict(zip(WORDS, meant, strict=True)), tuple(blocks)
+
+
+def embedding_of(root: nn.Module, words: Mapping[str, str], layers: Iterable[str]) -> str | None:
+    """Return the layer that a network's authors compare images by.
+
+    Parameters
+    ----------
+    root : torch.nn.Module
+        The network.
+    words : mapping of str to str
+        Each of `WORDS` to its layer.
+    layers : iterable of str
+        All layers.
+
+    Returns
+    -------
+    str or None
+        The output of a network without a classifier, or the class token if timm averages patches
+        instead; of a network with a classifier, its input.
+    """
+    if CLASS_TOKEN in layers:
+        return CLASS_TOKEN
+    config = getattr(root, "pretrained_cfg", None) or {}
+    name = f"{config.get('architecture', '')}.{config.get('tag', '')}"
+    projects = _CONTRASTIVE.search(name) and getattr(root, "num_classes", 0) not in _LABELS
+    return words.get("logits" if projects else "penultimate")
 
 
 def _axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:

@@ -1,45 +1,55 @@
 """A network as a graph of named layers that can be cut after any of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 
 import torch
-from torch import fx, nn
+from torch import nn
 
-from bottleneck.arguments import find_layers, modules_of
+from bottleneck.arguments import modules_of
 from bottleneck.bases.aliases import keras_aliases
-from bottleneck.bases.fusing import SHAPE, USERS, is_plain_convolution
-from bottleneck.bases.layers import WORDS, Layer, accepted_sizes, describe
-from bottleneck.bases.models import Model
-from bottleneck.bases.tracing import Measured, ancestors, copied, tensors_at, trace, with_tensors
-from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, reworded
+from bottleneck.bases.building import resampled, resized
+from bottleneck.bases.fusing import is_plain_convolution
+from bottleneck.bases.graphs import ancestors, tensors_at
+from bottleneck.bases.hooking import Hooked
+from bottleneck.bases.layers import Layer, accepted_sizes, describe, embedding_of
+from bottleneck.bases.models import Model, StateDict
+from bottleneck.bases.naming import NamedLayers
+from bottleneck.bases.tracing import Traced
+from bottleneck.errors import UsageError, reworded
 
 __all__ = ["Network", "traced"]
 
-_ALL_BLOCKS = "all-blocks"
 
-
-class Network:
+class Network(NamedLayers):
     """The traced graph of a model in evaluation mode, with names and shapes but no weights.
 
     Layers have the names of `torchvision.models.feature_extraction.get_graph_node_names`, except
     that a convolution with its normalisation and activation is three layers here and one there. A
-    module's name means its last layer (``layer4`` for ``layer4.2.relu_2``). Three words name a
-    layer of every network:
+    module's name means its last layer (``layer4`` for ``layer4.2.relu_2``). The last layer of a
+    block is ``block.N`` by number, from the first (0) or the last one (-1), and ``block.-4:`` means
+    those of the last four. These words name a layer of every network:
 
     - ``penultimate``: the classifier's input, or the output of a network without one;
     - ``last_conv``: the last map, or the last tokens, before global pooling (a network with neither
     has no such layer);
-    - ``logits``: the output.
+    - ``logits``: the output;
+    - ``embedding``: what its authors compare images by. For a network without a classifier it is
+      the output, such as CLIP's projection, SigLIP's pooled output or DINO's class token (also
+      where timm averages patches); for a classifier, its input.
 
     Parameters
     ----------
     model : Model
         The model to trace.
-    image_size : (int, int), optional
+    trained_on : (int, int), optional
         Height and width in pixels of the images that the weights were trained on; by default that
         of the default weights.
+    image_size : (int, int), optional
+        Height and width of the images to compute, if they differ. A network that is built for one
+        size, such as a vision transformer, is built for this one. Others are not changed, and
+        `sized` tells what they support.
 
     Raises
     ------
@@ -49,13 +59,16 @@ class Network:
     Attributes
     ----------
     image_size : (int, int)
-        The given size, or that of the default weights.
+        The size that the weights were trained on, or that the network is built for.
     layers : dict of str to Layer
         Activations with one row per image, by name, in the order of computation.
     aliases : dict of str to str
         Keras name or word to layer.
     blocks : tuple of str
         The last layer of each block, which ``all-blocks`` means.
+    more_names : dict of str to list of str
+        Layer to further names that are not in `aliases`: those of blocks by number, ``block.0`` and
+        ``block.-12``, and ``embedding``.
     constants : dict of str to torch.Tensor
         Tensors that the architecture computes itself and that are in no state dict.
     root, graph : torch.nn.Module, torch.fx.Graph
@@ -66,21 +79,28 @@ class Network:
         Module to its last layer.
     """
 
-    def __init__(self, model: Model, image_size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        trained_on: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
         self.name = model.name
-        self.image_size = image_size or model.transform.crop
-        with reworded(self._cannot_be_traced):  # whatever a package's constructor raises
-            traced = trace(partial(model.build, self.image_size))
-            self.root, self.graph, self.nodes, self.constants = traced
-            self._measure = cache(partial(Measured, self.root, self.graph))
-            self._tensors_at = cache(partial(tensors_at, self.root))
-            if error := self._measure(self.image_size).error:
-                raise error
+        self.image_size = trained_on or model.transform.crop
+        wanted = image_size or self.image_size
+        self._build = partial(model.build, self.image_size)
+        self.operations = self._operations(lambda: resized(self._build(), wanted))
+        self.image_size = self.operations.image_size
+        self.root, self.graph = self.operations.root, self.operations.graph
+        self.nodes, self.constants = self.operations.nodes, self.operations.constants
+        self._measure = self.operations.measure
+        self._tensors_at = cache(partial(tensors_at, self.root))
         measured, side = self._measure(self.image_size), max(self.image_size)
         shapes, square = measured.shapes, self._measure((side, side)).shapes
         axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
         names = {node: name for name, node in self.nodes.items() if node in shapes}
-        self.modules = {module: inside[-1] for module, inside in modules_of(names.values()).items()}
+        known, inside = set(names.values()), modules_of(names.values())
+        self.modules = {each: within[-1] for each, within in inside.items() if each not in known}
         keras = {
             alias: self.nodes.get(self.modules.get(target, target))
             for alias, target in keras_aliases(self.root).items()
@@ -88,6 +108,12 @@ class Network:
         self.aliases = {
             alias: names[node] for alias, node in (keras | words).items() if node in names
         }
+        self.more_names = {
+            name: [f"block.{place}", f"block.{place - len(self.blocks)}"]
+            for place, name in enumerate(self.blocks)
+        }
+        if embedding := embedding_of(self.root, self.aliases, names.values()):
+            self.more_names.setdefault(embedding, []).append("embedding")
         self.layers = {
             name: Layer(
                 name,
@@ -99,140 +125,47 @@ class Network:
             for node, name in names.items()
         }
 
-    def _cannot_be_traced(self, error: Exception) -> UsageError:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+    def _operations(self, build: Callable[[], nn.Module]) -> Traced | Hooked:
+        """Trace the model; if that fails, run it as it is."""
+        with reworded(self._cannot_be_run):  # whatever a package's constructor raises
+            try:
+                return _traced(build, self.image_size)
+            except UsageError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a model's own code, run with stand-ins
+                return Hooked(build, self.image_size, _told(error))
+
+    def _cannot_be_run(self, error: Exception) -> UsageError:
+        if isinstance(error, UsageError):
+            return UsageError(f"{self.name} cannot be used: {error}")
         return UsageError(
-            f"{self.name} cannot be traced as a graph of layers ({type(error).__name__}: "
-            f"{reason}); choose another model"
+            f"{self.name} cannot be run on images of {self.image_size[0]} x {self.image_size[1]} "
+            f"pixels ({_told(error)}); choose another model"
         )
 
-    def alias(self, layer: str) -> str | None:
-        """Return the Keras alias of a layer, if it has one.
+    def at_size(self, state: StateDict) -> StateDict:
+        """Return weights for the network's image size, with position embeddings resampled.
 
         Parameters
         ----------
-        layer : str
-            A key of `layers`.
+        state : dict of str to torch.Tensor
+            Weights for this size, or for the one that they were trained on.
 
         Returns
         -------
-        str or None
-
-        Raises
-        ------
-        KeyError
-            The network has no such layer.
+        dict of str to torch.Tensor
+            The same dict, if nothing depends on the size.
         """
-        first = next(iter(self.layers[layer].aliases), None)
-        return None if first in WORDS else first
+        return resampled(state, self.root.state_dict(), self._build, self.image_size)
 
-    def names_of(self, layer: str) -> list[str]:
-        """Return all other names of a layer: its aliases, and the modules that it ends.
+    @property
+    def untraced(self) -> str:
+        """The reason why the network cannot be traced and is run as it is; else empty.
 
-        Parameters
-        ----------
-        layer : str
-            A key of `layers`.
-
-        Returns
-        -------
-        list of str
-
-        Raises
-        ------
-        KeyError
-            The network has no such layer.
+        Its layers are then what its modules return; operations are not fused, and the activations
+        between frozen and trained layers cannot be cached.
         """
-        known = {*self.layers, *self.aliases}
-        ended = [each for each, last in self.modules.items() if last == layer]
-        return [*self.layers[layer].aliases, *(each for each in ended if each not in known)]
-
-    def resolve(self, wanted: str) -> tuple[str, ...]:
-        """Return the layers with a name, in the order of computation.
-
-        Parameters
-        ----------
-        wanted : str
-            A layer, an alias, a module, a pattern such as ``block*_pool``, or ``all-blocks``.
-
-        Returns
-        -------
-        tuple of str
-            Keys of `layers`.
-
-        Raises
-        ------
-        UnknownNameError
-            The network does not have the layer.
-        UsageError
-            The name is that of an operation without a row per image.
-        """
-        return tuple(self._found(wanted))
-
-    def _found(self, wanted: str) -> dict[str, str]:
-        """Return the layers with a name, and the name of each to show."""
-        if wanted == _ALL_BLOCKS and self.blocks:
-            return {layer: self.alias(layer) or layer for layer in self.blocks}
-        if wanted in self.nodes and wanted not in {*self.layers, *self.aliases}:
-            raise UsageError(
-                f"layer {wanted!r} of {self.name} does not give one row of activations for each "
-                f"image; 'bottleneck layers {self.name}' lists the layers that do"
-            )
-        layers = {name: layer.aliases for name, layer in self.layers.items()}
-        if found := find_layers(wanted, layers, patterns=True):
-            return found
-        words = [_ALL_BLOCKS] if self.blocks else []
-        hint = did_you_mean(wanted, (*words, *self.aliases, *self.layers, *self.modules))
-        raise UnknownNameError(
-            f"no layer {wanted!r} in {self.name}; 'bottleneck layers {self.name}' lists them "
-            f"all{hint}"
-        )
-
-    def in_order(self, layers: Iterable[str]) -> tuple[str, ...]:
-        """Resolve names and return each layer once, in the order of computation.
-
-        Parameters
-        ----------
-        layers : iterable of str
-            Names for `resolve`.
-
-        Returns
-        -------
-        tuple of str
-            Keys of `layers`.
-
-        Raises
-        ------
-        UnknownNameError, UsageError
-            See `resolve`.
-        """
-        return tuple(self.named(layers))
-
-    def named(self, layers: Iterable[str]) -> dict[str, str]:
-        """Resolve names as `in_order` does, and choose the name of each layer to show.
-
-        Parameters
-        ----------
-        layers : iterable of str
-            Names for `resolve`.
-
-        Returns
-        -------
-        dict of str to str
-            Keys of `layers` to names: the first that the argument has for the layer; for a pattern,
-            the name that matches it; for ``all-blocks``, the alias or the layer's own name.
-
-        Raises
-        ------
-        UnknownNameError, UsageError
-            See `resolve`.
-        """
-        given, names = list(layers), dict[str, str]()
-        for name in given:
-            for layer, shown in self._found(name).items():
-                if layer not in names or (shown == name and names[layer] not in given):
-                    names[layer] = shown
-        return {layer: names[layer] for layer in self.layers if layer in names}
+        return self.operations.reason
 
     def tensors(self, layer: str) -> tuple[str, ...]:
         """Return the names of the parameters and buffers that affect a layer's value, sorted.
@@ -263,7 +196,7 @@ class Network:
             if isinstance(module, nn.Conv2d)
         )
 
-    def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> fx.GraphModule:
+    def cut(self, layers: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """Return the part of the network that computes `layers`, and nothing after them.
 
         Parameters
@@ -275,24 +208,12 @@ class Network:
 
         Returns
         -------
-        torch.fx.GraphModule
+        torch.nn.Module
             Maps a batch (n, 3, height, width) to a dict of layer to activation (n, ...), in
             evaluation mode and without gradients.
         """
         outputs = {layer: self.nodes[layer] for layer in layers}
-        graph, copies = copied(self.graph, outputs.values())
-        shapes = self._measure(self.image_size).shapes
-        for node, copy in copies.items():
-            copy.meta |= {SHAPE: shapes.get(node), USERS: len(node.users)}
-        result = {}
-        for layer, node in outputs.items():
-            result[layer] = copies[node]
-            if copies[node].users:
-                # A later in-place operation may change it: return a copy of the layer's own result.
-                with graph.inserting_after(copies[node]):
-                    result[layer] = graph.call_method("clone", (copies[node],))
-        graph.output(result)
-        return with_tensors(self.root, graph, tensors)
+        return self.operations.module(outputs, tensors)
 
     def sized(self, image_size: tuple[int, int], needed: Mapping[str, str]) -> dict[str, Layer]:
         """Return the layers for images of another size, without computing them.
@@ -331,6 +252,19 @@ class Network:
 
     def _fits(self, layer: str, side: int) -> bool:
         return self.nodes[layer] in self._measure((side, side)).shapes
+
+
+def _traced(build: Callable[[], nn.Module], image_size: tuple[int, int]) -> Traced:
+    """Trace a model, and try the result."""
+    found = Traced(build, image_size)
+    if error := found.measure(found.image_size).error:
+        raise error
+    return found
+
+
+def _told(error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {reason}"
 
 
 traced = lru_cache(maxsize=4)(Network)

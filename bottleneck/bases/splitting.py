@@ -7,8 +7,8 @@ import torch
 from torch import fx, nn
 
 from bottleneck.arguments import find_layers
+from bottleneck.bases.graphs import ancestors, module_of, tensors_at
 from bottleneck.bases.network import Network
-from bottleneck.bases.tracing import ancestors, copied, module_of, tensors_at, with_tensors
 from bottleneck.errors import UsageError
 
 __all__ = ["ALL", "Split", "split_network", "upper_part"]
@@ -102,9 +102,7 @@ def split_network(network: Network, unfreeze: str, layer: str) -> Split:
     )
 
 
-def upper_part(
-    network: Network, split: Split, tensors: Mapping[str, torch.Tensor]
-) -> fx.GraphModule:
+def upper_part(network: Network, split: Split, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
     """Return the network from the boundary to the split's last layer.
 
     Parameters
@@ -118,7 +116,7 @@ def upper_part(
 
     Returns
     -------
-    torch.fx.GraphModule
+    torch.nn.Module
         Maps activations of the boundary (n, ...), or images (n, 3, height, width), to those of the
         layer; float32, in evaluation mode. Only trained parameters have gradients. Modules that
         check their mode when called obey ``train()``: batch normalisation, dropout and stochastic
@@ -126,14 +124,11 @@ def upper_part(
         traced.
     """
     boundary = network.nodes[split.boundary] if split.boundary else _input(network)
-    end = network.nodes[split.layer]
-    graph, copies = copied(network.graph, [end], above=boundary)
-    graph.output(copies[end])
     own = {
         name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-        for name, tensor in tensors.items()
+        for name, tensor in network.at_size(dict(tensors)).items()
     }
-    module = with_tensors(network.root, graph, own)
+    module = network.operations.module(network.nodes[split.layer], own, above=boundary)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(name in split.trained)
     return module

@@ -1,39 +1,48 @@
-"""Trace a model as a graph of named nodes, and measure shapes, costs and tensors."""
+"""Trace a model as a graph of named nodes that can be cut after any of them."""
 
 import copy
 import inspect
 import math
+import operator
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.fx.node import map_aggregate
+from torch.utils._device import _device_constructors
 from torchvision.models.feature_extraction import NodePathTracer
 
-__all__ = ["Measured", "ancestors", "copied", "module_of", "tensors_at", "trace", "with_tensors"]
+from bottleneck.bases.building import built, built_size, check_inputs, on_meta, one_input
+from bottleneck.bases.fusing import SHAPE, USERS
+from bottleneck.bases.graphs import ancestors, assign, replace_tensors
+from bottleneck.bases.measuring import Measured
 
-_COUNTER = "num_batches_tracked"
-_PROBE = 13
-"""A batch size that differs from every dimension of a model."""
+__all__ = ["CLASS_TOKEN", "Traced"]
+
+CLASS_TOKEN = "class_token"  # noqa: S105 - no password
+"""Name of a layer that is added where a network ignores its class token."""
 
 
-def trace(
-    build: Callable[[], nn.Module],
-) -> tuple[nn.Module, fx.Graph, dict[str, fx.Node], dict[str, torch.Tensor]]:
-    """Trace a model in evaluation mode.
+class Traced:
+    """A model in evaluation mode as a graph of its operations.
 
     Parameters
     ----------
     build : callable
         Returns the model.
+    image_size : (int, int)
+        Height and width in pixels of the usual images.
 
-    Returns
-    -------
+    Attributes
+    ----------
+    image_size : (int, int)
+        The only size that the model takes, or else the given one.
     root : torch.nn.Module
         The model on the meta device, without values.
     graph : torch.fx.Graph
@@ -42,39 +51,131 @@ def trace(
         All operations except the input, by torchvision's names.
     constants : dict of str to torch.Tensor
         Tensors that the graph reads and that are in no state dict.
+    reason : str
+        Empty; for a network that cannot be traced, the reason.
 
     Raises
     ------
+    UsageError
+        The model takes several inputs.
     TypeError
         A constant is computed from weights, which will be replaced by loading.
     """
-    for make in (partial(_on_meta, build), build):
-        root = make().eval()
-        timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
-        tracer = NodePathTracer(
-            autowrap_modules=(math, torchvision.ops),
-            autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
-            leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
+
+    reason = ""
+
+    def __init__(self, build: Callable[[], nn.Module], image_size: tuple[int, int]) -> None:
+        for make in (on_meta, built):
+            root = make(build)
+            check_inputs(root)
+            timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
+            tracer = _Tracer(
+                autowrap_modules=(math, torchvision.ops),
+                autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
+                leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
+            )
+            with one_input(root):
+                self.graph = tracer.trace(root)
+            self.constants = _constants(root, self.graph)
+            if not self.constants:
+                break  # else the model's own constructor has to compute their values
+        # Without gradients, what modules keep for later can be copied with them.
+        self.root = root.to("meta").requires_grad_(requires_grad=False)
+        for key, value in self.constants.items():
+            assign(self.root, key, value.to("meta"))
+        names = tracer.node_to_qualname.items()
+        self.nodes = {name: each for each, name in names if each.op != "placeholder"}
+        self._add_class_token()
+        for node in self.graph.nodes:
+            _place(node, torch.device("meta"))
+        self.image_size = built_size(root) or image_size
+        self.measure = cache(partial(Measured, self.root, self.graph))
+
+    def _add_class_token(self) -> None:
+        """Add the class token after the last normalisation where timm averages patches instead.
+
+        DINO's authors compare images by it.
+        """
+        facts = [getattr(self.root, name, None) for name in ("num_classes", "global_pool")]
+        norms = [name for name in self.nodes if name.partition(".")[0] == "norm"]
+        if facts != [0, "avg"] or getattr(self.root, "cls_token", None) is None or not norms:
+            return
+        norm = self.nodes[norms[-1]]
+        with self.graph.inserting_after(norm):
+            token = self.graph.call_function(operator.getitem, (norm, (slice(None), 0)))
+        known = {node: name for name, node in self.nodes.items()} | {token: CLASS_TOKEN}
+        self.nodes = {known[node]: node for node in self.graph.nodes if node in known}
+
+    def module(
+        self,
+        outputs: Mapping[str, fx.Node] | fx.Node,
+        tensors: Mapping[str, torch.Tensor],
+        above: fx.Node | None = None,
+    ) -> nn.Module:
+        """Return the part of the model that computes some activations, and nothing after them.
+
+        Parameters
+        ----------
+        outputs : fx.Node or dict of str to fx.Node
+            What to compute.
+        tensors : mapping of str to torch.Tensor
+            At least the parameters and buffers that affect them, constants included.
+        above : fx.Node, optional
+            A node whose activation is the input, in place of images.
+
+        Returns
+        -------
+        torch.nn.Module
+            Maps a batch to the activation, or to a dict of them, in evaluation mode and without
+            gradients.
+        """
+        wanted = [outputs] if isinstance(outputs, fx.Node) else outputs.values()
+        graph, copies = _copied(self.graph, wanted, above)
+        shapes = self.measure(self.image_size).shapes
+        for node, copy_ in copies.items():
+            copy_.meta |= {SHAPE: shapes.get(node), USERS: len(node.users)}
+
+        def handed_out(node: fx.Node) -> fx.Node:
+            if not copies[node].users:
+                return copies[node]
+            # A later in-place operation may change it: return a copy of the layer's own result.
+            with graph.inserting_after(copies[node]):
+                return graph.call_method("clone", (copies[node],))
+
+        graph.output(fx.node.map_arg(outputs, handed_out))
+        return _with_tensors(self.root, graph, tensors)
+
+
+class _Tracer(NodePathTracer):  # type: ignore[misc]
+    """torchvision's tracer, with the same names found in less time."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._numbers: dict[str, int] = {}
+
+    def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
+        name = module_qualname
+        if node.op != "call_module":
+            name = f"{name}.{node}".lstrip(".")
+        name = re.sub(r"(?<=.)_[0-9]+$", "", name)
+        number = self._numbers.get(name, -1) + 1
+        self._numbers[name] = number
+        return f"{name}_{number}" if number else name
+
+
+def _place(node: fx.Node, device: torch.device | fx.Node) -> bool:
+    """Let an operation compute on another device; return whether it names one."""
+    args, kwargs = node.args, node.kwargs
+
+    def placed(values: Any) -> Any:
+        return map_aggregate(
+            values, lambda each: device if isinstance(each, torch.device) else each
         )
-        graph = tracer.trace(root)
-        constants = _constants(root, graph)
-        if not constants:
-            break  # else the model's own constructor has to compute their values
-    # Without gradients, what modules keep for later can be copied with them.
-    root = root.to("meta").requires_grad_(requires_grad=False)
-    for key, value in constants.items():
-        _assign(root, key, value.to("meta"))
-    names = tracer.node_to_qualname.items()
-    return root, graph, {name: each for each, name in names if each.op != "placeholder"}, constants
 
-
-def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    """Build without initialising weights, if the model supports it."""
-    try:
-        with torch.device("meta"):
-            return build()
-    except RuntimeError:  # the constructor looks at values
-        return build().to("meta")
+    node.args, node.kwargs = placed(args), placed(dict(kwargs))
+    if node.op == "call_function" and node.target in _device_constructors():
+        node.kwargs = {**node.kwargs, "device": device}
+    return (node.args, node.kwargs) != (args, kwargs)
 
 
 def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
@@ -100,200 +201,35 @@ def _leaf_modules() -> tuple[type, ...]:
     return tuple(item for item in blocks if item not in three)
 
 
-def copied(
-    graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None = None
+def _copied(
+    graph: fx.Graph, outputs: Iterable[fx.Node], above: fx.Node | None
 ) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """Copy the operations that compute some nodes into a new graph, which lacks an output.
 
-    Parameters
-    ----------
-    graph : torch.fx.Graph
-        The graph of the whole network.
-    outputs : iterable of torch.fx.Node
-        Nodes to compute.
-    above : torch.fx.Node, optional
-        A node whose activation is the input of the new graph.
-
-    Returns
-    -------
-    torch.fx.Graph, dict of torch.fx.Node to torch.fx.Node
-        The new graph, and a mapping of node to its copy.
+    Returns the new graph, and a mapping of node to its copy. New tensors are made on the device of
+    the new graph's input, the activation of `above` or images.
     """
     needed, new = ancestors(outputs, above), fx.Graph()
     copies = {above: new.placeholder("activations")} if above else {}
     for node in graph.nodes:
         if node in needed:
             copies[node] = new.node_copy(node, copies.__getitem__)
+    images = next(iter(new.find_nodes(op="placeholder")), None)
+    if images is not None:
+        with new.inserting_after(images):
+            device = new.call_function(getattr, (images, "device"))
+        if not sum(_place(node, device) for node in copies.values()):
+            new.erase_node(device)
     return new, copies
 
 
-def module_of(root: nn.Module, node: fx.Node) -> nn.Module | None:
-    """Return the module that a node calls, if it calls one.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model.
-    node : torch.fx.Node
-        An operation of its graph.
-
-    Returns
-    -------
-    torch.nn.Module or None
-    """
-    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
-def ancestors(nodes: Iterable[fx.Node], above: fx.Node | None = None) -> set[fx.Node]:
-    """Return nodes and everything they depend on; only what comes after `above`, if given.
-
-    Parameters
-    ----------
-    nodes : iterable of torch.fx.Node
-        Nodes to start from.
-    above : torch.fx.Node, optional
-        A node at which to stop; it is not returned.
-
-    Returns
-    -------
-    set of torch.fx.Node
-    """
-    found: set[fx.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found and node is not above:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return found
-
-
-def tensors_at(root: nn.Module, node: fx.Node) -> list[str]:
-    """Return the names of the parameters and buffers that an operation reads.
-
-    A counter of training batches has no effect and is left out.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model.
-    node : torch.fx.Node
-        An operation of its graph.
-
-    Returns
-    -------
-    list of str
-        Names of tensors of `root`; empty if the operation reads none.
-    """
-    if node.op == "get_attr":
-        return [str(node.target)]
-    module = module_of(root, node)
-    names = _tensors_of(module) if module else ()
-    return [f"{node.target}.{name}" for name in names if not name.endswith(_COUNTER)]
-
-
-def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-
-def _assign(module: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Replace a parameter or buffer by a tensor."""
-    path, _, attribute = name.rpartition(".")
-    owner = module.get_submodule(path)
-    if isinstance(getattr(owner, attribute), nn.Parameter):
-        tensor = nn.Parameter(tensor, requires_grad=False)
-    setattr(owner, attribute, tensor)
-
-
-def with_tensors(
+def _with_tensors(
     root: nn.Module, graph: fx.Graph, tensors: Mapping[str, torch.Tensor]
 ) -> fx.GraphModule:
     """Return a frozen module, in evaluation mode, for some of a model's operations.
 
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model, on the meta device.
-    graph : torch.fx.Graph
-        The operations.
-    tensors : mapping of str to torch.Tensor
-        Parameters and buffers by the model's names; used directly, without a copy.
-
-    Returns
-    -------
-    torch.fx.GraphModule
+    Tensors have the model's names, and are used directly, without a copy.
     """
     module = copy.deepcopy(fx.GraphModule(root, graph))
-    for name in _tensors_of(module):
-        if name in tensors:
-            _assign(module, name, tensors[name])
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
-            norm.num_batches_tracked = None  # it decides nothing, and has no value here
-    module.eval().requires_grad_(requires_grad=False)
+    replace_tensors(module, tensors)
     return module
-
-
-class Measured(fx.Interpreter):
-    """Shapes and costs from running a graph on the meta device, which computes no values.
-
-    Parameters
-    ----------
-    root : torch.nn.Module
-        The model, on the meta device.
-    graph : torch.fx.Graph
-        The operations.
-    image_size : (int, int)
-        Height and width in pixels of the images.
-
-    Attributes
-    ----------
-    shapes : dict of fx.Node to tuple of int
-        Shape of one image's activation, for nodes that are one tensor with a row per image.
-    costs : dict of fx.Node to int
-        Multiply-adds per image of the network up to each node.
-    error : Exception or None
-        The error that stopped the run; the nodes before it have been measured.
-    """
-
-    def __init__(self, root: nn.Module, graph: fx.Graph, image_size: tuple[int, int]) -> None:
-        super().__init__(fx.GraphModule(root, graph))
-        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
-        self.costs: dict[fx.Node, int] = {}
-        self.error: Exception | None = None
-        self._from_images: set[fx.Node] = set()
-        self._own_costs: dict[fx.Node, dict[fx.Node, int]] = {}
-        with FlopCounterMode(display=False) as self._counter:
-            try:
-                self.run(torch.empty(_PROBE, 3, *image_size, device="meta"))
-            except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
-                self.error = error
-        self._own_costs.clear()
-
-    def run_node(self, node: fx.Node) -> Any:
-        """Run one operation and record its shape and cost.
-
-        Parameters
-        ----------
-        node : torch.fx.Node
-            The operation.
-
-        Returns
-        -------
-        Any
-            Its value, usually a tensor on the meta device.
-        """
-        before = self._counter.get_total_flops()
-        result = super().run_node(node)
-        own = (self._counter.get_total_flops() - before) // (2 * _PROBE)
-        # An operation that two others use is counted once.
-        needed = {node: own} if own else {}
-        for each in node.all_input_nodes:
-            needed |= self._own_costs[each]
-        self._own_costs[node] = needed
-        self.costs[node] = sum(needed.values())
-        if node.op == "placeholder" or not self._from_images.isdisjoint(node.all_input_nodes):
-            self._from_images.add(node)
-            if isinstance(result, torch.Tensor) and result.dim() > 1 and len(result) == _PROBE:
-                self.shapes[node] = tuple(result.shape[1:])
-        return result

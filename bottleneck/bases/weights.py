@@ -137,6 +137,8 @@ def used_tensors(
         others.
     """
     model, expected = network.name, network.root.state_dict()
+    state = network.at_size(state)
+    parameters = {name for name, _ in network.root.named_parameters(remove_duplicate=False)}
     used = {name for layer in layers for name in network.tensors(layer)}
     told = {name for layer in required for name in network.tensors(layer)}
     if misfits := _misfits(state, expected, (used | told) & expected.keys()):
@@ -153,7 +155,8 @@ def used_tensors(
                 f"{given.device}, {given.layout}; expected a dense tensor of "
                 f"{expected[name].dtype}: give the state dict that training saved"
             )
-        if not given.isfinite().all():
+        # A limit that a network keeps in a buffer may be infinite.
+        if given.isnan().any() or (name in parameters and given.isinf().any()):
             raise WeightsError(
                 f"weights {weights!r} of {model} contain nan or inf in {name}; choose a layer "
                 f"that does not depend on it, or other weights"

@@ -93,14 +93,14 @@ def layers(
     found = find_model(model)
     with loading():
         from bottleneck.bases.network import Network
-    network = Network(found)
+    network = Network(found, image_size=image_size)
     height, width = image_size or found.transform.crop
     sized = network.sized((height, width), needed=network.named(["logits"]))
     total = max(layer.multiply_adds for layer in sized.values())
     rows = [
         {
             "layer": layer.name,
-            "aliases": layer.aliases,
+            "aliases": (*layer.aliases, *network.more_names.get(layer.name, ())),
             "shape": layer.shape,
             "floats": prod(layer.shape),
             "megabytes_per_1000": _FLOAT16_BYTES * prod(layer.shape) / 1e3,
@@ -115,6 +115,11 @@ def layers(
         note(f"default layer: {found.default_layer}")
         adjusted = found.transform.adjusted(image_size=(height, width))
         note(f"preprocessing: {adjusted.summary}")
+    if network.untraced:
+        note(
+            f"note: {model} runs untraced ({network.untraced}): its layers are what its modules "
+            f"return, operations are not fused, and fine-tuning cannot use --from-cache"
+        )
 
 
 @add_command("models", "Features", "markdown", "as_json", "wide")

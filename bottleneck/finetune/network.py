@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bottleneck.bases.splitting import Split
@@ -22,7 +22,7 @@ class TunedNetwork(nn.Module):
 
     Parameters
     ----------
-    upper : torch.fx.GraphModule
+    upper : torch.nn.Module
         The result of `bottleneck.bases.upper_part`.
     head : torch.nn.Module
         The head as a module that takes pooled features.
@@ -37,7 +37,7 @@ class TunedNetwork(nn.Module):
 
     def __init__(
         self,
-        upper: fx.GraphModule,
+        upper: nn.Module,
         head: nn.Module,
         split: Split,
         *,

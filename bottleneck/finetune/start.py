@@ -179,6 +179,11 @@ def open_start(
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, str(settings.unfreeze), source.layer)
     check_mix(settings, base.network, split)
+    if settings.from_cache and base.network.untraced:
+        raise UsageError(
+            f"{source.model} cannot be traced and cut into parts, so there are no activations to "
+            f"cache; leave `from_cache` out"
+        )
     if settings.from_cache and split.boundary is None:
         raise UsageError(
             f"`unfreeze={settings.unfreeze}` trains all of {source.model}, which leaves no "

@@ -58,7 +58,7 @@ Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "kn
 Compression = Literal["none", "lz4", "zstd"]
 Dtype = Literal["float16", "float32"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-Pool = Literal["none", "avg", "max", "gem", "spp", "cls"]
+Pool = Literal["none", "avg", "max", "gem", "spp", "cls", "cls+avg"]
 
 Count = Annotated[int, Field(ge=1)]
 Folds = Annotated[int, Field(ge=2)]

@@ -1,0 +1,221 @@
+"""Build a network: for images of one size, quickly, and with values only where they are kept."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from bottleneck.bases.models import StateDict
+from bottleneck.errors import UsageError
+
+__all__ = ["built", "built_size", "check_inputs", "on_meta", "one_input", "resampled", "resized"]
+
+
+def built(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network whose weights have arbitrary values, which saves their initialisation.
+
+    Everything that is not a parameter, such as a table of positions, has its own values.
+
+    Parameters
+    ----------
+    build : callable
+        Returns the network.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the CPU, in evaluation mode.
+    """
+    with _WithoutInitialisation():
+        return build().eval()
+
+
+def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a network on the meta device, without any values, if its constructor supports it.
+
+    Parameters
+    ----------
+    build : callable
+        Returns the network.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the meta device, in evaluation mode.
+    """
+    try:
+        with torch.device("meta"):
+            return build().eval()
+    except RuntimeError:  # the constructor looks at values
+        return built(build).to("meta")
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Skips operations that change parameters in place, which loading weights overwrites."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        in_place = name.endswith("_") and not name.endswith("__")
+        if in_place and args and isinstance(args[0], nn.Parameter) and name not in _KEPT:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_KEPT = {"requires_grad_"}
+"""Changes of a parameter that are no changes of its values."""
+
+
+def check_inputs(network: nn.Module) -> None:
+    """Check that a network is called with one batch of images.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network.
+
+    Raises
+    ------
+    UsageError
+        It needs no input or several.
+    """
+    needed = [each.name for each in _inputs(network) if each.default is each.empty]
+    if len(needed) != 1 and _inputs(network):
+        raise UsageError(
+            f"{type(network).__name__} takes {len(needed)} inputs ({', '.join(needed)}); expected "
+            f"a network that takes one batch of images: choose another model, or wrap it in a "
+            f"module whose forward takes only the images"
+        )
+
+
+def _inputs(network: nn.Module) -> list[inspect.Parameter]:
+    named = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    found = inspect.signature(network.forward).parameters.values()
+    return [each for each in found if each.kind not in named]
+
+
+@contextmanager
+def one_input(network: nn.Module) -> Iterator[None]:
+    """Hide the optional inputs of a network, which would be traced as if they were given.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network, which is changed meanwhile.
+
+    Yields
+    ------
+    None
+    """
+    kind = type(network)
+    if len(_inputs(network)) > 1:
+
+        def forward(self: Any, images: torch.Tensor) -> Any:
+            return kind.forward(self, images)
+
+        network.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    try:
+        yield
+    finally:
+        network.__class__ = kind
+
+
+def built_size(network: nn.Module) -> tuple[int, int] | None:
+    """Return the only image size that a network takes, if it is one that can be changed.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network.
+
+    Returns
+    -------
+    (int, int) or None
+        Height and width in pixels; None for networks without timm's ``set_input_size``.
+    """
+    size: tuple[int, int] | None = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    return size if hasattr(network, "set_input_size") else None
+
+
+def resized(network: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """Change the image size of a network that is built for one, by timm's ``set_input_size``.
+
+    Position embeddings are resampled, as timm does when it loads weights of another size.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network, which is changed. If it takes any size, or its size cannot be changed, nothing
+        happens.
+    size : (int, int)
+        Height and width in pixels.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same network.
+
+    Raises
+    ------
+    UsageError
+        The sides are not multiples of the network's patches.
+    """
+    old, change = built_size(network), getattr(network, "set_input_size", None)
+    if old is None or change is None or tuple(old) == size:
+        return network
+    patch = getattr(network, "patch_embed", None)
+    sides = getattr(patch, "patch_size", (1, 1))
+    if not getattr(patch, "dynamic_img_pad", False):
+        _check_patches(size, sides)
+    change(img_size=size)
+    return network
+
+
+def _check_patches(size: tuple[int, int], patch: tuple[int, int]) -> None:
+    if any(side % each for side, each in zip(size, patch, strict=True)):
+        near = [max(1, round(side / each)) * each for side, each in zip(size, patch, strict=True)]
+        raise UsageError(
+            f"images of {size[0]} x {size[1]} pixels cannot be divided into the network's patches "
+            f"of {patch[0]} x {patch[1]}; give an `image_size` of multiples, such as "
+            f"{near[0]}x{near[1]}"
+        )
+
+
+def resampled(
+    state: StateDict, expected: StateDict, build: Callable[[], nn.Module], size: tuple[int, int]
+) -> StateDict:
+    """Return weights for another image size, which change where they depend on positions.
+
+    Parameters
+    ----------
+    state : dict of str to torch.Tensor
+        Weights for the size that the network is built for, or already for the other one.
+    expected : dict of str to torch.Tensor
+        Tensors of the shapes that the network of the other size has.
+    build : callable
+        Returns the network for its own size.
+    size : (int, int)
+        The other height and width in pixels.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        The same tensors, except those of another shape that timm can resample.
+    """
+    wrong = {
+        name for name, each in state.items()
+        if name in expected and each.shape != expected[name].shape
+    }  # fmt: skip
+    if not wrong:
+        return state
+    network = built(build)
+    own = network.state_dict()
+    wrong = {name for name in wrong if own[name].shape == state[name].shape}
+    network.load_state_dict({name: state[name] for name in wrong}, strict=False)
+    found = resized(network, size).state_dict()
+    return state | {name: found[name].detach() for name in wrong}
