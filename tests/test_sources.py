@@ -181,16 +181,20 @@ def features(network: nn.Module, kind: str) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["vit", "classifier", "dinov2", "clip", "siglip", "convnext"])
 def test_a_folder_of_transformers_gives_its_features(kind):
     theirs = write_transformers("own", kind)
-    model = find_model("hf:own")
-    network = model.build(model.transform.crop)
-    network.load_state_dict(model.weights["pretrained"].load(), strict=False)
-    torch.testing.assert_close(network(pixels()), features(theirs, kind))
-    ours = {name for name, _ in network.named_modules()}
+    base = FrozenBase("hf:own", ["logits", "block.-1"], device="cpu", precision="fp32")
+    block, logits = base(pixels()).values()
+    torch.testing.assert_close(logits, features(theirs, kind))
+    assert base.axes[base.layers[0]] in {"TC", "1+TC", "CHW"}
+    assert block.shape[1:] == base.shapes[base.layers[0]]
+    ours = {name for name, _ in base.network.root.named_modules()}
     assert ours <= {name for name, _ in theirs.named_modules()}
     assert not [name for name in ours if name.startswith("text_")]
+    if kind != "convnext":  # takes images of any size as it is
+        larger = FrozenBase("hf:own", ["logits"], image_size=(48, 48), device="cpu")
+        assert larger.shapes[larger.layers[0]] == logits.shape[1:]
     processor = import_module("transformers").AutoImageProcessor.from_pretrained("own")
     expected = processor(images=picture(), return_tensors="pt")["pixel_values"][0]
-    assert (model.transform(picture()) - expected).abs().mean() < 0.02
+    assert (base.transform(picture()) - expected).abs().mean() < 0.02
 
 
 LAYOUTS = {

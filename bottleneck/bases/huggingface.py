@@ -7,6 +7,7 @@ class token after the last normalisation; all tokens. Poolers like BERT's, a den
 are left out, because few checkpoints of images have trained ones.
 """
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -166,11 +167,13 @@ def _of_images(model: Any, name: str) -> Any:
     if hasattr(getattr(model, "pooler", None), "dense"):
         model.pooler = None
     kind = type(model)
+    compute = kind.get_image_features if compares else kind.forward
+    accepted = inspect.signature(compute).parameters
+    # Images of another size than that of the weights; others are not changed by it.
+    options = {each: True for each in ("interpolate_pos_encoding",) if each in accepted}
 
     def forward(self: Any, images: Any) -> Any:
-        if compares:
-            return _one_tensor(self, self.get_image_features(pixel_values=images), name)
-        return _one_tensor(self, kind.forward(self, pixel_values=images), name)
+        return _one_tensor(self, compute(self, pixel_values=images, **options), name)
 
     model.__class__ = type(kind.__name__, (kind,), {"forward": forward})
     if not _is_classifier(model.config):
