@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bottleneck.bases.hub import Repository
 from bottleneck.bases.model_files import (
     Folder,
     ModelFiles,
-    Repository,
     described,
     found,
     read_config,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from bottleneck.bases.hub import Repository
 from bottleneck.bases.model_files import (
     Folder,
     ModelFiles,
-    Repository,
     described,
     read_config,
     read_tensors,

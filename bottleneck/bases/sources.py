@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bottleneck.bases.huggingface import from_transformers
-from bottleneck.bases.libraries import from_timm
 from bottleneck.bases.models import Model
 from bottleneck.bases.openclip import from_open_clip
 from bottleneck.bases.timm_folders import from_folder, from_hub
+from bottleneck.bases.timm_models import from_timm
 from bottleneck.errors import UnknownNameError, did_you_mean
 
 __all__ = ["SOURCES", "Source", "find_source"]

@@ -4,21 +4,21 @@ timm's layout is a ``config.json`` with the architecture, its arguments and the 
 beside the weights: what `timm.models.save_for_hf` writes.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from bottleneck.bases.libraries import converted_by_timm, loaded_by_timm, transform_of_timm
+from bottleneck.bases.building import on_meta
+from bottleneck.bases.hub import Repository
 from bottleneck.bases.model_files import (
     Folder,
     ModelFiles,
-    Repository,
     described,
     read_config,
     read_tensors,
     weights_file,
 )
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
+from bottleneck.bases.timm_models import converted_by_timm, loaded_by_timm, transform_of_timm
 from bottleneck.errors import (
     UnknownNameError,
     WeightsError,
@@ -111,7 +111,7 @@ def _from_files(files: ModelFiles) -> Model:
         return WeightsError(f"{place} does not suit timm ({kind}: {first_line(error)})")
 
     with reworded(failed):
-        transform = transform_of_timm(_without_values(build).pretrained_cfg, files.name)
+        transform = transform_of_timm(on_meta(build).pretrained_cfg, files.name)
     pretrained = PretrainedWeights(partial(_load, files), transform, files.place, _WEIGHTS[0])
     return Model(
         name=files.name,
@@ -133,16 +133,6 @@ def _build(folder: str, _image_size: object = None) -> Any:
     import timm
 
     return timm.create_model(f"local-dir:{folder}")
-
-
-def _without_values(build: Callable[[], Any]) -> Any:
-    import torch
-
-    try:
-        with torch.device("meta"):
-            return build()
-    except RuntimeError:  # the constructor looks at values
-        return build()
 
 
 def _load(files: ModelFiles) -> StateDict:

@@ -16,9 +16,10 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
-from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
+from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_torchvision
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
 from bottleneck.bases.sources import find_source
+from bottleneck.bases.timm_models import from_timm
 from bottleneck.errors import (
     BottleneckError,
     PluginError,
