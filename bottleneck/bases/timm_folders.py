@@ -111,7 +111,8 @@ def _from_files(files: ModelFiles) -> Model:
         return WeightsError(f"{place} does not suit timm ({kind}: {first_line(error)})")
 
     with reworded(failed):
-        transform = transform_of_timm(on_meta(build).pretrained_cfg, files.name)
+        network: Any = on_meta(build)
+        transform = transform_of_timm(network.pretrained_cfg, files.name)
     pretrained = PretrainedWeights(partial(_load, files), transform, files.place, _WEIGHTS[0])
     return Model(
         name=files.name,
