@@ -226,6 +226,7 @@ def test_fingerprints_follow_the_content_of_weights_and_the_preprocessing(prefix
     assert len({first, *others}) == 3
 
 
+@pytest.mark.ci
 @torch.no_grad()
 def test_files_in_the_layout_of_their_authors_are_converted():
     """DINOv2's registers have another name in Torch Hub's files."""
@@ -312,6 +313,7 @@ def test_repositories_of_other_libraries_in_the_local_cache_need_no_network():
     assert find_model("hf:someone/vit").weights["pretrained"].load()
 
 
+@pytest.mark.ci
 def test_timms_own_weights_are_read_from_the_local_cache():
     name = "test_vit.r160_in1k"
     torch.manual_seed(0)
@@ -335,7 +337,7 @@ def test_timms_own_weights_are_read_from_the_local_cache():
             "models--timm--vit_base_patch32_clip_224.laion2b_e16",
             marks=CI,
         ),
-        ("hf:someone/tiny", "models--someone--tiny"),
+        pytest.param("hf:someone/tiny", "models--someone--tiny", marks=CI),
     ],
 )
 def test_without_a_network_the_folder_is_named_at_once(name, folder):
@@ -498,7 +500,7 @@ NO_MODELS = [
     ("padding", UnknownNameError, "give OpenCLIP's as open_clip:local-dir:padding"),
     ("text", UnknownNameError, "give timm's as local-dir:text, and .* as hf:text"),
 ]
-IMPORTING = ("open_clip:", "hf:audio", "hf:future", "hf:code", "hf:patches")
+IMPORTING = ("open_clip:", "hf:text", "hf:audio", "hf:future", "hf:code", "hf:patches")
 
 
 @pytest.mark.parametrize(
