@@ -113,13 +113,9 @@ def layers(
     if not wanted("json"):
         note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
         note(f"default layer: {found.default_layer}")
-        adjusted = found.transform.adjusted(image_size=(height, width))
-        note(f"preprocessing: {adjusted.summary}")
+        note(f"preprocessing: {found.transform.adjusted(image_size=(height, width)).summary}")
     if network.untraced:
-        note(
-            f"note: {model} runs untraced ({network.untraced}): its layers are what its modules "
-            f"return, operations are not fused, and fine-tuning cannot use --from-cache"
-        )
+        _note_untraced(model, network.untraced)
 
 
 @add_command("models", "Features", "markdown", "as_json", "wide")
@@ -168,6 +164,13 @@ def augment_preview(
         picture.save(file, "PNG")
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
     show(drawn, lambda: print(f"{counted(views, 'view')} by {policy.name!r} drawn to {output}"))
+
+
+def _note_untraced(model: str, reason: str) -> None:
+    note(
+        f"note: {model} runs untraced ({reason}): its layers are what its modules return, "
+        f"operations are not fused, and fine-tuning cannot use --from-cache"
+    )
 
 
 def _forecast(
