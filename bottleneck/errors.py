@@ -168,7 +168,7 @@ class PluginError(BottleneckError, ImportError):
     """A package that provides a model but does not meet the interface."""
 
 
-def import_extra(module: str, what: str, package: str) -> ModuleType:
+def import_extra(module: str, what: str, package: str, *, extra: str = "") -> ModuleType:
     """Import a module of a package that only some functions need.
 
     Parameters
@@ -179,6 +179,8 @@ def import_extra(module: str, what: str, package: str) -> ModuleType:
         What needs it, such as ``drawing a picture``.
     package : str
         Name of the package to install.
+    extra : str
+        Our extra that installs it in a version that suits, if there is one.
 
     Returns
     -------
@@ -192,8 +194,9 @@ def import_extra(module: str, what: str, package: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError:
+        ours = f", or \"pip install -e '.[{extra}]'\"" if extra else ""
         raise MissingExtraError(
-            f"{what} needs {package}, which is not installed; run 'pip install {package}'"
+            f"{what} needs {package}, which is not installed; run 'pip install {package}'{ours}"
         ) from None
 
 

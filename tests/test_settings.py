@@ -157,7 +157,7 @@ def test_a_recipe_sets_what_is_not_given_and_is_kept_in_full(recipe):
             "`seed` must be a whole number from 0 to 4294967295",
         ),
         (lambda: FitSettings(n_neighbours=3), UsageError, "did you mean 'n_neighbors'?"),
-        (ExtractSettings, UsageError, "`model` is missing: the base; 'bottleneck models' lists"),
+        (ExtractSettings, UsageError, "`model` is missing: the base: one that 'bottleneck models'"),
         (
             lambda: ExtractSettings("vgg16", image_size="12y"),
             UsageError,

@@ -15,8 +15,9 @@ import timm
 import torchvision
 
 from bottleneck.bases import Model, ModelRow, find_model, list_models, model_names, timm_release
-from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
+from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_torchvision
 from bottleneck.bases.network import Network
+from bottleneck.bases.timm_models import from_timm
 from bottleneck.bases.zoo import TABLE
 
 SPELLED_OUT = (

@@ -14,9 +14,11 @@ from bottleneck.bases.finetuned import (
 )
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
 from bottleneck.bases.precision import find_devices
+from bottleneck.bases.sources import SOURCES
 from bottleneck.bases.zoo import ModelRow, find_model, list_models, model_names, timm_release
 
 __all__ = [
+    "SOURCES",
     "WEIGHTS_NAME",
     "Model",
     "ModelRow",

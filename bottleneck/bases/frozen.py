@@ -38,7 +38,8 @@ class FrozenBase:
     Parameters
     ----------
     model : str or BaseSettings
-        One of `model_names`, such as a torchvision classifier, or ``timm:NAME``; or all settings.
+        One of `model_names`, such as a torchvision classifier; or a name with the prefix of one of
+        `bottleneck.bases.SOURCES`, such as ``timm:NAME``; or all settings.
     layers : str or iterable of str
         Layers by torchvision's node names, their Keras aliases, words (``penultimate``), patterns
         (``block*_pool``) or ``all-blocks``; the model's default layer if none is given.

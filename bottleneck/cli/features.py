@@ -17,7 +17,7 @@ from bottleneck.cli.summary import note_lost, note_summary
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import ImageSettings
-from bottleneck.settings.values import Augmentation, Count, Pixels
+from bottleneck.settings.values import Augmentation, BaseName, Count, Pixels
 
 if TYPE_CHECKING:
     from bottleneck.extract import Extraction, Forecast
@@ -77,7 +77,7 @@ def extract(
 
 @add_command("layers", "Features", "as_json", "wide")
 def layers(
-    model: Annotated[str, Doc("The base; 'bottleneck models' lists them."), ARGUMENT],
+    model: Annotated[BaseName, ARGUMENT],
     image_size: Annotated[
         Pixels | None,
         Doc("Input size of the base: SIDE or HEIGHTxWIDTH; by default that of the weights."),
@@ -113,11 +113,9 @@ def layers(
     if not wanted("json"):
         note("floats per image, megabytes per 1,000 images at float16, share of all multiply-adds")
         note(f"default layer: {found.default_layer}")
+        note(f"preprocessing: {found.transform.adjusted(image_size=(height, width)).summary}")
     if network.untraced:
-        note(
-            f"note: {model} runs untraced ({network.untraced}): its layers are what its modules "
-            f"return, operations are not fused, and fine-tuning cannot use --from-cache"
-        )
+        _note_untraced(model, network.untraced)
 
 
 @add_command("models", "Features", "markdown", "as_json", "wide")
@@ -126,7 +124,7 @@ def models() -> None:
 
     Top-1 is the ImageNet accuracy in percent that the source of the default weights publishes.
     """
-    from bottleneck.bases import list_models, timm_release
+    from bottleneck.bases import SOURCES, list_models, timm_release
 
     found, errors = list_models()
     for error in errors:
@@ -136,6 +134,8 @@ def models() -> None:
     version, names = timm_release()
     if not wanted("json"):
         note(f"and {len(names)} models of timm {version} as timm:NAME, such as timm:resnet50d")
+        for each in SOURCES[1:]:
+            note(f"and {each.form}: {each.says}")
 
 
 @add_command("augment-preview", "Features")
@@ -164,6 +164,13 @@ def augment_preview(
         picture.save(file, "PNG")
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
     show(drawn, lambda: print(f"{counted(views, 'view')} by {policy.name!r} drawn to {output}"))
+
+
+def _note_untraced(model: str, reason: str) -> None:
+    note(
+        f"note: {model} runs untraced ({reason}): its layers are what its modules return, "
+        f"operations are not fused, and fine-tuning cannot use --from-cache"
+    )
 
 
 def _forecast(

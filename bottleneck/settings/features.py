@@ -58,7 +58,7 @@ class ImageSettings(ReadSettings):
 class BaseSettings:
     """The network, its layers and its preprocessing."""
 
-    model: Annotated[str, Doc("The base; 'bottleneck models' lists them.")]
+    model: values.BaseName
     layers: Annotated[
         tuple[str, ...],
         Doc("Layer, alias, pattern or all-blocks; may repeat. By default the model's default one."),

@@ -16,6 +16,7 @@ __all__ = [
     "Age",
     "Augmentation",
     "Balanced",
+    "BaseName",
     "BatchSize",
     "ByteSize",
     "Classifier",
@@ -46,6 +47,13 @@ __all__ = [
     "check_views",
 ]
 
+BaseName = Annotated[
+    str,
+    Doc(
+        "The base: one that 'bottleneck models' lists, or timm:NAME, hf-hub:ORG/NAME, "
+        "local-dir:DIR, open_clip:NAME/TAG, hf:ORG/NAME, or the folder of a fine-tuned model."
+    ),
+]
 Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "knn", "mlp"]
 Compression = Literal["none", "lz4", "zstd"]
 Dtype = Literal["float16", "float32"]
