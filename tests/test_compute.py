@@ -1,4 +1,7 @@
-"""From files to activations: lanes, memory, batches of several sizes."""
+"""From files to activations: lanes, memory, batches of several sizes.
+
+About 20 s in the first tier.
+"""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""Verification, quarantine, compaction and pruning."""
+"""Verification, quarantine, compaction and pruning.
+
+About 25 s in the first tier, three minutes in the second.
+"""
 
 import errno
 import json
