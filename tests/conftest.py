@@ -123,14 +123,20 @@ def faces_cache(faces, lite0, tmp_path_factory) -> Cache:
     return cache
 
 
-@pytest.fixture
-def little(tmp_path_factory, monkeypatch) -> str:
-    """Name of a base of another package with few weights, for tests of anything but networks."""
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """A folder in which the package of `little` is installed; not to be changed."""
     site = tmp_path_factory.mktemp("site")
     folder = site / "little-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: little\n")
     (folder / "entry_points.txt").write_text("[bottleneck.bases]\nlittle = little:model\n")
+    return site
+
+
+@pytest.fixture
+def little(site, monkeypatch) -> str:
+    """Name of a base of another package with few weights, for tests of anything but networks."""
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
     return "little"
 

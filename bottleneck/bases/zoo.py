@@ -212,7 +212,7 @@ def _changed(folder: str) -> int | None:
     return None
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _plugins_in(_: tuple[tuple[str, int | None], ...]) -> tuple[EntryPoint, ...]:
     """Read the metadata of all packages, which takes 50 ms for 200 of them."""
     try:
