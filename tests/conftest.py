@@ -53,6 +53,16 @@ def pytest_configure(config):
         torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """In the second tier, what runs at its full count does not run at a reduced one, too."""
+
+    def repeated(item) -> bool:
+        count = item.callspec.params.get("full") if hasattr(item, "callspec") else None
+        return count == "some" and item.get_closest_marker("ci") is not None
+
+    items[:] = [item for item in items if not repeated(item)]
+
+
 @pytest.fixture(params=["some", pytest.param("full", marks=pytest.mark.ci)])
 def full(request) -> bool:
     """Whether a test that repeats kills or damage runs at its full count."""

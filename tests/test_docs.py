@@ -221,6 +221,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "extract": "extract --model efficientnet_lite0 --near-duplicates",
         "fit-head": "fit-head --near-duplicates",
         "sweep": "sweep --clf centroid --clf lda",
+        "advise": "advise --clf ridge --repeats 2",
         "leaderboard": "leaderboard",
         "leaderboard --compare": "leaderboard --compare 1 2",
         "extract --dry-run": "extract --model efficientnet_lite0 --dry-run",
