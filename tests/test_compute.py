@@ -193,8 +193,9 @@ def test_after_memory_has_run_out_other_batches_are_computed(processes):
     found = processes.SimpleQueue()
     process = processes.Process(target=_after_a_kernel_without_memory, args=(found,))
     process.start()
-    message, rows = found.get()
     process.join()
+    assert process.exitcode == 0
+    message, rows = found.get()
     assert is_out_of_memory(RuntimeError(message)), message
     assert rows == 4
 
