@@ -186,7 +186,9 @@ def memory(given: Namespace) -> Figures:
         return compute(some)
 
     (exact,) = lane.compute(pixels).values()
-    compute(pixels[: lane.least])  # its kernels are made here, as nothing smaller can be tried
+    count = len(pixels)
+    while (count := count // 2) >= lane.least:  # kernels are made here, whose memory stays taken
+        compute(pixels[:count])
     lane._compute = counted
     with little_memory(given, partial(compute, pixels)):
         (rows,) = lane.compute(pixels).values()

@@ -95,7 +95,8 @@ class Lane:
             )
         if self.stream:
             torch.cuda.empty_cache()
-        self._begin_thread()
+        if "create a primitive" in reason:  # otherwise not, as memory is short for threads, too
+            self._begin_thread()
         half = len(pixels) // 2
         parts = [self.compute(pixels[:half]), self.compute(pixels[half:])]
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
