@@ -60,7 +60,7 @@ from bottleneck import (
     load_features,
     select_features,
 )
-from bottleneck.errors import CacheError
+from bottleneck.errors import CacheError, is_out_of_memory
 from bottleneck.extract import feature_batches, preprocess, recheck_banks
 from bottleneck.extract.lanes import Lane
 from bottleneck.finetune import finetune_head
@@ -175,7 +175,8 @@ def canary(given: Namespace) -> Figures:
 def memory(given: Namespace) -> Figures:
     """Compute a batch that does not fit into memory, which is split until it does."""
     base = made(given, given.heavy, given.device)
-    size = (4 * given.batch, 3, *base.transform.crop)
+    torch.set_num_threads(1)  # as in an extraction
+    size = (8 * given.batch, 3, *base.transform.crop)
     pixels = list(torch.randint(0, 256, size, dtype=torch.uint8))
     lane, sizes = Lane(base, base.devices[0], 2), []
     compute = lane._compute
@@ -185,6 +186,9 @@ def memory(given: Namespace) -> Figures:
         return compute(some)
 
     (exact,) = lane.compute(pixels).values()
+    count = len(pixels)
+    while (count := count // 2) >= lane.least:  # kernels are made here, whose memory stays taken
+        compute(pixels[:count])
     lane._compute = counted
     with little_memory(given, partial(compute, pixels)):
         (rows,) = lane.compute(pixels).values()
@@ -198,12 +202,13 @@ def memory(given: Namespace) -> Figures:
 def little_memory(given: Namespace, work: Callable[[], object]) -> Iterator[None]:
     """Leave less memory than some work takes."""
     if given.device == "cpu":
-        status = Path("/proc/self/status").read_text()
-        size = int(status.partition("VmSize:")[2].split()[0]) * 1024
         usual = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (size + given.spare * 2**20, usual[1]))
-        yield
-        resource.setrlimit(resource.RLIMIT_AS, usual)
+        try:
+            size, taken = memory_taken(work, usual[1])
+            resource.setrlimit(resource.RLIMIT_AS, (size + taken // 4, usual[1]))
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, usual)
         return
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -216,6 +221,25 @@ def little_memory(given: Namespace, work: Callable[[], object]) -> Iterator[None
     torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.mem_get_info()[1])
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def memory_taken(work: Callable[[], object], hard: int) -> tuple[int, int]:
+    """Return the bytes that are addressed now, and those that some work takes: with half, it fails.
+
+    They are found by trying, as nothing tells how much was addressed at most.
+    """
+    status = Path("/proc/self/status").read_text()
+    size, taken = int(status.partition("VmSize:")[2].split()[0]) * 1024, 2**22
+    while True:
+        taken *= 2
+        resource.setrlimit(resource.RLIMIT_AS, (size + taken, hard))
+        try:
+            work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return size, taken
 
 
 def mlp(given: Namespace) -> Figures:
@@ -441,7 +465,7 @@ def main() -> None:
         weights=("random", "random"),
         models=(tuple(MODELS), ("resnet18",)),
         small=("resnet50", "resnet18"),
-        heavy=("vgg16", "vgg11"),
+        heavy=("vgg16", "squeezenet1_0"),
         images=(2048, 8),
         few=(64, 4),
         batch=(64, 4),
@@ -450,7 +474,6 @@ def main() -> None:
         columns=(2048, 32),
         repeats=(20, 1),
         rounds=(3, 1),
-        spare=(1600, 100),
     )
     given.device = {"cuda": "cuda:0"}.get(given.device, given.device)
     deadline = time.monotonic() + 60 * given.minutes

@@ -43,6 +43,7 @@ STORE_AGAIN = "run 'bottleneck extract' again, or 'bottleneck cache import' for 
 
 _OUT_OF_MEMORY = re.compile(
     r"allocate memory"  # PyTorch on the processor, MKL
+    r"|can't start new thread"  # whose stack takes 8 MiB
     r"|std::bad_alloc"
     r"|out of memory|ALLOC_FAILED"  # CUDA; cuBLAS and cuDNN
     r"|could not create a (primitive|memory object)$"  # oneDNN

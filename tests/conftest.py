@@ -53,6 +53,16 @@ def pytest_configure(config):
         torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """In the second tier, what runs at its full count does not run at a reduced one, too."""
+
+    def repeated(item) -> bool:
+        count = item.callspec.params.get("full") if hasattr(item, "callspec") else None
+        return count == "some" and item.get_closest_marker("ci") is not None
+
+    items[:] = [item for item in items if not repeated(item)]
+
+
 @pytest.fixture(params=["some", pytest.param("full", marks=pytest.mark.ci)])
 def full(request) -> bool:
     """Whether a test that repeats kills or damage runs at its full count."""
@@ -123,14 +133,20 @@ def faces_cache(faces, lite0, tmp_path_factory) -> Cache:
     return cache
 
 
-@pytest.fixture
-def little(tmp_path_factory, monkeypatch) -> str:
-    """Name of a base of another package with few weights, for tests of anything but networks."""
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """A folder in which the package of `little` is installed; not to be changed."""
     site = tmp_path_factory.mktemp("site")
     folder = site / "little-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: little\n")
     (folder / "entry_points.txt").write_text("[bottleneck.bases]\nlittle = little:model\n")
+    return site
+
+
+@pytest.fixture
+def little(site, monkeypatch) -> str:
+    """Name of a base of another package with few weights, for tests of anything but networks."""
     monkeypatch.setattr(sys, "path", [str(site), *sys.path])
     return "little"
 

@@ -1,4 +1,7 @@
-"""Which modules may import each other, and what a plain import loads."""
+"""Which modules may import each other, and what a plain import loads.
+
+About 25 s in the first tier.
+"""
 
 import ast
 import importlib

@@ -1,4 +1,7 @@
-"""Loaders of public image sets for benchmarks, on small folders laid out like the packages."""
+"""Loaders of public image sets for benchmarks, on small folders laid out like the packages.
+
+About 1 s in the first tier.
+"""
 
 import csv
 import json

@@ -342,7 +342,7 @@ def missing_files(make_images):
 
 def other_weights(make_images):
     make_images(cat=3, dog=3)
-    torch.save(find_model("resnet18").build((224, 224)).state_dict(), "resnet18.pth")
+    torch.save(find_model("squeezenet1_1").build((224, 224)).state_dict(), "squeezenet1_1.pth")
 
 
 def other_run(make_images):
@@ -383,9 +383,9 @@ def cache_in_the_way(make_images):
         (missing_files, ("extract", *TINY, "--data", "list.csv"), 2, "1 of 2 images listed"),
         (
             other_weights,
-            ("extract", "--model", "vgg16", "--weights", "resnet18.pth"),
+            ("extract", "--model", "vgg16", "--weights", "squeezenet1_1.pth"),
             1,
-            "weights 'resnet18.pth' do not fit vgg16",
+            "weights 'squeezenet1_1.pth' do not fit vgg16",
         ),
         (
             two_classes,

@@ -1,4 +1,4 @@
-"""The leaderboard: its output, and one sentence for each mistake."""
+"""The leaderboard: its output, and one sentence for each mistake. About 10 s in the first tier."""
 
 import csv
 import io

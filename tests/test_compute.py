@@ -1,4 +1,7 @@
-"""From files to activations: lanes, memory, batches of several sizes."""
+"""From files to activations: lanes, memory, batches of several sizes.
+
+About 20 s in the first tier.
+"""
 
 import io
 import json
@@ -19,7 +22,7 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from bottleneck.cli.output import progress_shown
 from bottleneck.errors import UsageError, is_out_of_memory
 from bottleneck.extract import feature_batches, preprocess
-from bottleneck.extract.lanes import find_lanes, freed_memory_kept, largest_that_pays
+from bottleneck.extract.lanes import Lane, find_lanes, freed_memory_kept, largest_that_pays
 from bottleneck.images import decode
 
 CPU = torch.device("cpu")
@@ -163,6 +166,38 @@ def test_memory_that_falls_short_halves_the_batch(megabytes, said):
     command = [sys.executable, "-c", LIMITED, str(megabytes)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.stdout.startswith(said), result.stdout + result.stderr
+
+
+def _after_a_kernel_without_memory(found) -> None:
+    """Compute with less memory than any kernel takes, and then with all of it."""
+    torch.set_num_threads(1)
+    extractor = base(layers=["features.1"])
+    lane = Lane(extractor, CPU, 2)
+    pixels = list(torch.randint(0, 256, (4, 3, 224, 224), dtype=torch.uint8))
+    usual = resource.getrlimit(resource.RLIMIT_AS)
+    tiny = torch.zeros(2, 3, 32, 32)
+    resource.setrlimit(resource.RLIMIT_AS, (0, usual[1]))
+    try:
+        extractor(tiny)
+        message = ""
+    except RuntimeError as error:
+        message = str(error)
+    resource.setrlimit(resource.RLIMIT_AS, usual)
+    (rows,) = lane.compute(pixels).values()
+    found.put((message, len(rows)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_after_memory_has_run_out_other_batches_are_computed(processes):
+    """Although oneDNN, once it has found no memory for a kernel, makes no other in that thread."""
+    found = processes.SimpleQueue()
+    process = processes.Process(target=_after_a_kernel_without_memory, args=(found,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    message, rows = found.get()
+    assert is_out_of_memory(RuntimeError(message)), message
+    assert rows == 4
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """The README, the notebook and the demo work as described. About 15 s in the first tier."""
 
+import io
 import json
 import re
 import shlex
 import shutil
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -12,9 +14,11 @@ import nbformat
 import numpy as np
 import pytest
 import torchvision
+from conftest import Finished
 from nbclient import NotebookClient
 
 from bottleneck.bases.network import Network
+from bottleneck.cli import main
 from bottleneck.cli.command import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -25,9 +29,25 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def made_demo(tmp_path_factory) -> tuple[Path, Finished]:
+    """A folder in which the demo has run, not to be changed, and how it ended."""
+    folder = tmp_path_factory.mktemp("made")
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        with pytest.raises(SystemExit) as stopped:
+            main(["demo"])
+        code = stopped.value.code
+    printed = (each.buffer.getvalue().decode() for each in (out, err))
+    return folder, Finished(code if isinstance(code, int) else 0, *printed)
+
+
 @pytest.fixture
-def demo(bottleneck):
-    return bottleneck("demo")
+def demo(made_demo, tmp_path) -> Finished:
+    """How the demo ended, and its files in the current folder."""
+    folder, finished = made_demo
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return finished
 
 
 @pytest.fixture
@@ -201,6 +221,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "extract": "extract --model efficientnet_lite0 --near-duplicates",
         "fit-head": "fit-head --near-duplicates",
         "sweep": "sweep --clf centroid --clf lda",
+        "advise": "advise --clf ridge --repeats 2",
         "leaderboard": "leaderboard",
         "leaderboard --compare": "leaderboard --compare 1 2",
         "extract --dry-run": "extract --model efficientnet_lite0 --dry-run",

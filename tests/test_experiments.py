@@ -1,4 +1,7 @@
-"""The experiment log under kills and concurrent writes; comparisons against SciPy; MLflow."""
+"""The experiment log under kills and concurrent writes; comparisons against SciPy; MLflow.
+
+About 20 s in the first tier.
+"""
 
 import json
 import math

@@ -68,7 +68,7 @@ def features(bank: Bank) -> dict[str, bytes]:
 @pytest.mark.usefixtures("little")
 def test_an_extraction_killed_at_any_moment_loses_no_committed_row(tmp_path, full, processes):
     """SIGKILL, then open, verify and continue: no committed row is lost, the result is the same."""
-    kills = 100 if full else 8
+    kills = 60 if full else 8
     folder = photographs(tmp_path / "data", 120)
     part_bytes = 35_000
     for name in ("first", "whole"):  # the first one finds nothing warm
@@ -178,7 +178,7 @@ def filled(root: Path, *, compress: str = "none") -> tuple[Bank, dict[str, np.nd
 @pytest.mark.parametrize("compress", ["none", "lz4", "zstd"])
 def test_a_flipped_bit_is_found_and_never_read_as_features(tmp_path, full, compress):
     """A single one, anywhere in any part: found by reading or verifying, never read as features."""
-    flips = 200 if full else 40
+    flips = 120 if full else 40
     bank, expected = filled(tmp_path / "cache", compress=compress)
     digests = list(expected)
     values = np.stack(list(expected.values()))

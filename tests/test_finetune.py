@@ -698,7 +698,7 @@ def test_random_labels_are_at_chance(random_labels):
     on them, but not for the number that is called accuracy.
     """
     cache, found, selected = Cache("cache"), [], []
-    for seed in range(20):
+    for seed in range(12):
         images, of_views, cached = random_labels(seed), seed % 2, seed % 4 < 2
         if seed % 8 > 3:
             items = tuple(item for item in images.items if "copy" not in item.path)

@@ -1,4 +1,7 @@
-"""Fused networks and precisions compute what the plain network does."""
+"""Fused networks and precisions compute what the plain network does.
+
+About 20 s in the first tier.
+"""
 
 import os
 import subprocess

@@ -52,7 +52,7 @@ from xxhash import xxh3_64
 
 from bottleneck import Cache, ExperimentLog, Head, ImageSet, load_features
 from bottleneck.augment import find_policy
-from bottleneck.bases import find_model, model_names, write_finetuned
+from bottleneck.bases import find_model, model_names, write_finetuned, zoo
 from bottleneck.bases.finetuned import read_finetuned, seen_digests
 from bottleneck.bases.weights import load_weights
 from bottleneck.cache import Bank, compact_bank, find_prunable, verify_cache
@@ -84,6 +84,12 @@ class Reader:
     forge: Callable[[Path], Cases] = lambda _: iter(())
     pipe: bool = True
     """Whether it can be a pipe; Python itself would wait for that of a package's metadata."""
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch):
+    """Let the system choose when files reach the disk, which only a power cut would show."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 class Hung(BaseException):
@@ -362,6 +368,7 @@ def installed(name: str, content: str) -> Callable[[], Path]:
 def read_plugins(_: Path) -> object:
     sys.path.insert(0, str(Path("site").resolve()))
     importlib.invalidate_caches()
+    zoo._plugins_in.cache_clear()  # as files change here, but not their folder
     try:
         assert "resnet18" in model_names()
         find_model("resnet18")

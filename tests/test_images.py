@@ -1,4 +1,4 @@
-"""Image sets: layouts, manifests, splits, formats."""
+"""Image sets: layouts, manifests, splits, formats. About 4 s in the first tier."""
 
 import io
 import os

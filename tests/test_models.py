@@ -1,4 +1,4 @@
-"""Preprocessing: that of the weights, and changed settings."""
+"""Preprocessing: that of the weights, and changed settings. About 2 s in the first tier."""
 
 from typing import get_args
 

@@ -1,5 +1,6 @@
 """Bases from other packages: real distributions with real entry points. About 2 s."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -105,6 +106,19 @@ def test_a_package_provides_a_base(installed, bottleneck, make_images):
     assert row == ["tiny", "tiny", "-", "32", "x", "32", "halves", "3", "12.5"]
     images = ImageSet.from_folder(Path("data"))
     assert extract_features(images, base, Cache("cache")).computed == 0
+
+
+def test_packages_that_are_installed_or_removed_meanwhile_are_noticed(installed):
+    """Although their metadata are read once."""
+    installed(tiny="tiny_bases:tiny")
+    assert "tiny" in model_names()
+    folder = Path("site/other-1.0.dist-info")
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: other\n")
+    (folder / "entry_points.txt").write_text("[bottleneck.bases]\nsmall = tiny_bases:tiny\n")
+    assert {"tiny", "small"} <= set(model_names())
+    shutil.rmtree(folder)
+    assert "small" not in model_names()
 
 
 def test_the_embedded_models_use_the_same_door():

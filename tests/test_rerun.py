@@ -1,4 +1,4 @@
-"""An experiment of a sweep becomes a head."""
+"""An experiment of a sweep becomes a head. About 15 s in the first tier."""
 
 import contextlib
 import json

@@ -6,9 +6,10 @@ CONTRIBUTING says how that file is made.
 
 import json
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, distributions, entry_points
 from pathlib import Path
 from typing import Any, Self
@@ -212,16 +213,29 @@ def _built_in() -> dict[str, ModelRow]:
     return {row.name: row for row in rows}
 
 
-def _plugins() -> list[EntryPoint]:
+def _plugins() -> tuple[EntryPoint, ...]:
     """Return the entry points of models, without those of packages whose metadata are damaged."""
+    return _plugins_in(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+def _changed(folder: str) -> int | None:
+    """Return when a package was last installed in a folder or removed from it."""
+    with suppress(OSError, ValueError):  # it may be missing, or no path
+        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - of any text
+    return None
+
+
+@lru_cache(maxsize=2)
+def _plugins_in(_: tuple[tuple[str, int | None], ...]) -> tuple[EntryPoint, ...]:
+    """Read the metadata of all packages, which takes 50 ms for 200 of them."""
     try:
-        return list(entry_points(group=_PLUGIN_GROUP))
+        return tuple(entry_points(group=_PLUGIN_GROUP))
     except Exception:  # noqa: BLE001 - whatever the reader of metadata raises
         found: list[EntryPoint] = []
         for package in distributions():
             with suppress(Exception):
                 found += package.entry_points.select(group=_PLUGIN_GROUP)
-        return found
+        return tuple(found)
 
 
 def _from_plugins(name: str, plugins: list[EntryPoint]) -> Model:

@@ -4,6 +4,7 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -56,6 +57,9 @@ class Lane:
     least: int
     stream: Any = None
 
+    def __post_init__(self) -> None:
+        self._thread: Executor | None = None
+
     def compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         """Compute the layers of some images, splitting the batch if memory runs out.
 
@@ -76,7 +80,7 @@ class Lane:
         """
         try:
             lacking = self.least - len(pixels)
-            found = self._compute([*pixels, *[pixels[-1]] * lacking])
+            found = self._compute_apart([*pixels, *[pixels[-1]] * lacking])
             return {layer: values[: len(pixels)] for layer, values in found.items()}
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -91,9 +95,28 @@ class Lane:
             )
         if self.stream:
             torch.cuda.empty_cache()
+        if "create a primitive" in reason:  # otherwise not, as memory is short for threads, too
+            self._begin_thread()
         half = len(pixels) // 2
         parts = [self.compute(pixels[:half]), self.compute(pixels[half:])]
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
+
+    def _begin_thread(self) -> None:
+        """Compute in a new thread from now on.
+
+        Once oneDNN has found no memory for the code of a kernel, it makes no other kernel in the
+        same thread, however much memory there is.
+        """
+        if self._thread:
+            self._thread.shutdown(wait=False)
+        self._thread = ThreadPoolExecutor(
+            1, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+        )
+
+    def _compute_apart(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
+        if self._thread is None:
+            return self._compute(pixels)
+        return self._thread.submit(self._compute, pixels).result()
 
     def _compute(self, pixels: Sequence[torch.Tensor]) -> dict[str, np.ndarray]:
         normalise = self.base.transform.normalise
