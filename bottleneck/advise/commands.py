@@ -1,9 +1,9 @@
 """The one command to type next, after a verdict and what was done since, with its time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bottleneck.advise.advice import Advice
 from bottleneck.advise.curve import Estimate
@@ -20,17 +20,15 @@ from bottleneck.advise.verdict import (
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError, counted
 from bottleneck.experiments import FineTuned, fine_tuned
+from bottleneck.features import cache_option, extract_command
 from bottleneck.heads import head_names
 from bottleneck.heads.names import METADATA_FILE
-from bottleneck.images import ImageSet, folder_of
+from bottleneck.images import ImageSet
 from bottleneck.records import FeatureSource, HeadRecord, read_record
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["Step", "cache_option", "next_step", "outcomes"]
+__all__ = ["Step", "next_step", "outcomes"]
 
-_FLAGS = ("keep_aspect", "reduced_decode")
-_NUMBERS = ("interpolation", "max_value", "max_pixels")
-_CHECKED = 50
 _VAL_SHARE = 0.2
 _MOST_BYTES = 2 * 10**9
 """Of activations that the command caches: more are left to the user."""
@@ -115,21 +113,6 @@ def next_step(
     return step._replace(command=["bottleneck", *step.command, *where])
 
 
-def cache_option(cache: Cache) -> list[str]:
-    """Return the option that names a cache folder; empty for that of the working folder.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache.
-
-    Returns
-    -------
-    list of str
-    """
-    return [] if cache.root == Path("cache") else ["--cache", str(cache.root)]
-
-
 def _cached_gain(advice: Advice) -> Step | None:
     """Return the fit of another layer or head, if the verdict says that it gains."""
     verdict, evidence = advice.verdict, advice.evidence
@@ -147,7 +130,7 @@ def _further_images(
 ) -> Step | None:
     """Return the extraction of further images, if the verdict needs them."""
     undecided = verdict.kind == UNDECIDED and any(each.state == "open" for each in verdict.options)
-    command = _extract(layers, images) if verdict.kind == MORE_DATA or undecided else None
+    command = extract_command(layers, images) if verdict.kind == MORE_DATA or undecided else None
     return _extraction(command, cache, images, "as many images again") if command else None
 
 
@@ -165,7 +148,7 @@ def _fine_tuning(
         return None
     best = max(tuned, key=lambda each: each.interval[0], default=None)
     if best and best.interval[0] > 0:
-        command = _extract(layers, images, best.model)
+        command = extract_command(layers, images, best.model)
         return _extraction(command, cache, images, "all images") if command else None
     tried = any(each.unfreeze == advice.verdict.layer for each in tuned)
     return None if tried else _training(advice, head, images)
@@ -239,51 +222,3 @@ def _head_on(advice: Advice, heads: Path) -> str | None:
             if record.source and record.source.features == advice.source.features:
                 found[name] = (record.clf == advice.clf) * record.created
     return max(filter(found.get, found), key=found.__getitem__, default=None)
-
-
-def _extract(
-    layers: Sequence[FeatureSource], images: ImageSet, finetuned: str | None = None
-) -> list[str] | None:
-    """Return the command that extracts the layers again, or None if it is unknown.
-
-    It is that for further images in the same folder, or for a fine-tuned model.
-    """
-    first, root = layers[0], _folder_of_classes(images)
-    pools = {each.stored_pool for each in layers} - {"none"}
-    if root is None or len(pools) > 1 or first.is_imported:
-        return None
-    names = dict.fromkeys(each.layer_name for each in layers)
-    changes: Mapping[str, Any] = {**first.adjustments}
-    size, squash = changes.get("image_size"), changes.get("squash")
-    if finetuned:  # its preprocessing is its own
-        size = squash = None
-    weights = "random" if first.weights_random else first.weights
-    given = (first.weights_random or Path(weights).is_file()) and not finetuned
-    return [
-        *("extract", "--data", str(root), "--set", first.image_set),
-        *("--model", finetuned or first.model),
-        *(["--weights", weights] if given else []),
-        *(part for name in names for part in ("--layer", name)),
-        *(part for pool in pools for part in ("--pool", pool)),
-        *(["--image-size", "x".join(map(str, size))] if size else []),
-        *([] if squash is None else ["--squash" if squash else "--crop"]),
-        *(_option(key) for key in _FLAGS if changes.get(key)),
-        *(part for key in _NUMBERS if key in changes for part in (_option(key), f"{changes[key]}")),
-        # On a processor, auto computes in fp32 with a faster resize, which has a bank of its own.
-        *([] if changes.get("exact_resize") is False else ["--precision", first.precision]),
-        *("--dtype", first.dtype),
-    ]
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _folder_of_classes(images: ImageSet) -> Path | None:
-    """Return the folder that holds a folder for each class, if the images are in one."""
-    root = folder_of(images)
-    if root is None or not root.is_dir():
-        return None
-    some = images.items[:: max(1, len(images.items) // _CHECKED)]
-    inside = (item.label in Path(item.path).relative_to(root).parts[:-1] for item in some)
-    return root if all(inside) else None

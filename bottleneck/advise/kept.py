@@ -11,9 +11,9 @@ from pathlib import Path
 
 import bottleneck
 from bottleneck.advise.advice import Advice
-from bottleneck.advise.commands import cache_option
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError
+from bottleneck.features import cache_option
 from bottleneck.files import sha256_of
 from bottleneck.records import FeatureSource, read_record, write_record
 from bottleneck.settings import AdviseSettings

@@ -104,9 +104,9 @@ def choose_start(settings: "FinetuneSettings", head: "Head", cache: "Cache") -> 
     if settings.unfreeze is not None:
         return settings
     from bottleneck.advise import layer_to_train
-    from bottleneck.records import known_source
+    from bottleneck.records import single_source
 
-    layer = layer_to_train(cache, known_source(head.source))
+    layer = layer_to_train(cache, single_source(head.source))
     note(f"note: training begins at {layer}, as the last verdict says; --unfreeze takes another")
     return replace(settings, unfreeze=layer)
 

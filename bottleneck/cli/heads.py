@@ -20,7 +20,7 @@ from bottleneck.settings import FeatureSettings, RankSettings, SweepFeatures, ch
 if TYPE_CHECKING:
     from bottleneck.experiments import Ranked
     from bottleneck.features import Features
-    from bottleneck.records import FeatureSource
+    from bottleneck.records import AnySource
 
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
@@ -194,7 +194,7 @@ def _note_folds(folds: Sequence[int], asked: int | None) -> None:
         )
 
 
-def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:
+def _note_selections(store: "bottleneck.Cache", selections: "Sequence[AnySource]") -> None:
     images = bottleneck.ImageSet.read_csv(store.set_file(selections[0].image_set))
     notes.note_features(images, selections, store)
     for each in selections:

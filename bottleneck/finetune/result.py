@@ -27,7 +27,7 @@ from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
 from bottleneck.images import same_images
 from bottleneck.predict import load_base
-from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, known_source
+from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, single_source
 from bottleneck.settings import StoreSettings
 
 __all__ = ["fill_split", "write_result"]
@@ -201,7 +201,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     DataError
         An image can no longer be read.
     """
-    source = known_source(head.source)
+    source = single_source(head.source)
     if not cache.set_file(source.image_set).exists():
         return  # who reads the features says so
     images = default_images(head, cache)
