@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
     from bottleneck.heads import fit_head as fit_head
+    from bottleneck.heads.bases import load_base as load_base
+    from bottleneck.heads.bases import load_bases as load_bases
     from bottleneck.heads.estimator import HeadClassifier as HeadClassifier
     from bottleneck.images import ImageSet as ImageSet
-    from bottleneck.predict import load_base as load_base
-    from bottleneck.predict import load_bases as load_bases
     from bottleneck.predict import predict_images as predict_images
     from bottleneck.settings import AdviseSettings as AdviseSettings
     from bottleneck.settings import ExtractSettings as ExtractSettings
@@ -50,9 +50,10 @@ _NAMES = {
     "features": "features_of join_layers load_features select_features select_layers",
     "finetune": "finetune_head",
     "heads": "MLP Head fit_head",
+    "heads.bases": "load_base load_bases",
     "heads.estimator": "HeadClassifier",
     "images": "ImageSet",
-    "predict": "load_base load_bases predict_images",
+    "predict": "predict_images",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
     "SweepSettings",
     "sweep": "run_sweep",

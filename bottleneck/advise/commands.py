@@ -11,6 +11,7 @@ from bottleneck.advise.verdict import (
     CEILING,
     EARLIER_LAYER,
     HEAD,
+    JOINED,
     MORE_DATA,
     POOLING,
     UNDECIDED,
@@ -24,7 +25,7 @@ from bottleneck.features import cache_option, extract_command
 from bottleneck.heads import head_names
 from bottleneck.heads.names import METADATA_FILE
 from bottleneck.images import ImageSet
-from bottleneck.records import FeatureSource, HeadRecord, read_record
+from bottleneck.records import AnySource, FeatureSource, HeadRecord, JoinedSource, read_record
 from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Step", "next_step", "outcomes"]
@@ -75,7 +76,7 @@ def outcomes(advice: Advice, heads: str | Path) -> list[tuple[FineTuned, str]]:
 
 
 def next_step(
-    advice: Advice, layers: Sequence[FeatureSource], cache: Cache, heads: str | Path
+    advice: Advice, selections: Sequence[AnySource], cache: Cache, heads: str | Path
 ) -> Step:
     """Return the command that follows from a verdict.
 
@@ -87,7 +88,7 @@ def next_step(
     ----------
     advice : Advice
         The advice.
-    layers : sequence of FeatureSource
+    selections : sequence of FeatureSource or JoinedSource
         The layers that it is about.
     cache : Cache
         The cache, with their image set.
@@ -101,7 +102,9 @@ def next_step(
         that is known.
     """
     images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
-    step = _cached_gain(advice) or _further_images(advice.verdict, layers, images, cache)
+    layers = [each for each in selections if isinstance(each, FeatureSource)]
+    joined = next((each for each in selections if isinstance(each, JoinedSource)), None)
+    step = _cached_gain(advice, joined) or _further_images(advice.verdict, layers, images, cache)
     if step is None and (head := _head_on(advice, Path(heads))):
         tuned = fine_tuned(heads, advice.source)
         step = _fine_tuning(advice, layers, images, cache, head=head, tuned=tuned)
@@ -113,12 +116,18 @@ def next_step(
     return step._replace(command=["bottleneck", *step.command, *where])
 
 
-def _cached_gain(advice: Advice) -> Step | None:
+def _cached_gain(advice: Advice, joined: JoinedSource | None) -> Step | None:
     """Return the fit of another layer or head, if the verdict says that it gains."""
     verdict, evidence = advice.verdict, advice.evidence
     if verdict.kind in {EARLIER_LAYER, POOLING}:
         layer = next(each for each in evidence.layers if each.difference == verdict.gain)
-        return _fit_head(advice, advice.clf, layer.layer, layer.pool)
+        return _fit_head(advice, advice.clf, ["--layer", layer.layer, "--pool", layer.pool])
+    if verdict.kind == JOINED and joined:
+        layers = dict.fromkeys(part.layer_name for part in joined.parts)
+        pools = dict.fromkeys(part.pool for part in joined.parts if not part.is_vector)
+        options = [each for name in layers for each in ("--layer", name)]
+        options += [each for pool in pools for each in ("--pool", pool)]
+        return _fit_head(advice, advice.clf, [*options, "--join"])
     if verdict.kind == HEAD:
         better = next(each for each in evidence.heads if each.difference == verdict.gain)
         return _fit_head(advice, better.clf)
@@ -168,10 +177,10 @@ def _judged_head(
     return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
 
 
-def _fit_head(advice: Advice, clf: str, layer: str | None = None, pool: str | None = None) -> Step:
+def _fit_head(advice: Advice, clf: str, layers: Sequence[str] = ()) -> Step:
     source = advice.source
     chosen = ["--model", source.model, "--set", source.image_set]
-    layers = ["--layer", layer or source.layer_name, "--pool", pool or source.pool]
+    layers = layers or ["--layer", source.layer_name, "--pool", source.pool]
     seconds = advice.fit_seconds.get(clf)
     command = ["fit-head", *chosen, *layers, "--clf", clf]
     return _timed(command, seconds, f"from a fit of {clf} on the images of the learning curve")

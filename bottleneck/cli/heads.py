@@ -15,7 +15,7 @@ from bottleneck.cli.output import print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.fields import Option
-from bottleneck.settings import FeatureSettings, RankSettings, SweepFeatures, check_for_mlp
+from bottleneck.settings import FitFeatures, RankSettings, SweepFeatures, check_for_mlp
 
 if TYPE_CHECKING:
     from bottleneck.experiments import Ranked
@@ -36,7 +36,7 @@ _FOLDS = 5
 @add_command("fit-head", "Heads")
 def fit_head(
     settings: bottleneck.FitSettings,
-    chosen: FeatureSettings,
+    chosen: FitFeatures,
     experiment: options.ExperimentSettings,
     epochs: options.EpochSettings,
     folders: options.Folders,

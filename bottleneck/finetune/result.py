@@ -21,12 +21,12 @@ from bottleneck.finetune.start import Start, default_images
 from bottleneck.finetune.trial import EpochForecast
 from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
+from bottleneck.heads.bases import load_base
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.names import is_of_head
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
 from bottleneck.images import same_images
-from bottleneck.predict import load_base
 from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, single_source
 from bottleneck.settings import StoreSettings
 

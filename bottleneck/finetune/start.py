@@ -18,8 +18,8 @@ from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.mixing import check_mix
 from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, check_head_folder
+from bottleneck.heads.bases import load_base
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file, trained
-from bottleneck.predict import load_base
 from bottleneck.records import FeatureSource, single_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
