@@ -200,15 +200,16 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _find_layers(self) -> list[tuple["_StoredLayer", str]]:
         """Check the parameters; return the layers to read, each with its pooling."""
         settings, how = self._settings(), self.pool or "none"
-        found = []
+        found: list[tuple[_StoredLayer, str]] = []
         for given in settings.layers or [None]:
             own = replace(settings, layers=() if given is None else (given,))
             layer = _stored_layer(own, _stamp(settings.weights))
-            pooled = layer.axes != "C" or len(settings.layers) < 2  # noqa: PLR2004 - a vector
-            check_pool(how if pooled else "none", layer.axes, layer.shown)
+            check_pool(how, layer.axes, layer.shown)
             if any(layer.name == other.name for other, _ in found):
-                raise UsageError(f"layer {given!r} is given twice, but joined layers must differ")
-            found.append((layer, how if pooled else "none"))
+                raise UsageError(
+                    f"layer {given!r} is given twice, but joined layers must differ; name each once"
+                )
+            found.append((layer, how))
         return found
 
     @property
