@@ -113,7 +113,8 @@ def differing(
             elif name == "join":
                 same = value == (_PARTS in known)
             else:
-                same = value in {None, known.get(_SETTING_OF.get(name, name))}
+                there = known.get(_SETTING_OF.get(name, name), 0 if name == "views" else None)
+                same = value in {None, there}
             if not same:
                 return name
     return ""

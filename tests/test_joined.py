@@ -1,7 +1,9 @@
 """Heads on joined features: rows side by side, exact fits, and predictions by several bases."""
 
+import contextlib
 import json
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +43,7 @@ from bottleneck.images import RejectedImage
 from bottleneck.records import FeatureSource, JoinedSource
 
 WIDTHS = {"early": 40, "middle": 50, "last": 30}
-SQUEEZENET = "squeezenet1_1"
+OTHER = "squeezenet1_1"
 
 
 def made(number: int, *, wide: int = 1, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -103,20 +105,27 @@ def test_closed_forms_need_only_one_layer_in_memory_at_a_time():
         fit_head(load_features(cache, joined, memory=1000), "lda")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """A folder for the extractions of `both`."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def both(little, make_images) -> Cache:
-    """Views of 20 images in two layers of a small base and in two of another, stored unpooled."""
-    images = ImageSet.from_folder(make_images(cat=10, dog=10))
-    images = images.with_splits(test_share=0.3)
-    cache, views = Cache("cache"), {"views": 2, "augment": "flip"}
-    for model, layers in ((little, ["first_relu", "last"]), (SQUEEZENET, ["features.3", "logits"])):
-        base = FrozenBase(model, layers, weights="random", device="cpu")
-        extract_features(images, base, cache, **views)
-    return cache
+def both(little, kept, make_images, tmp_path) -> Cache:
+    """Views of 30 images in two layers of a small base and in two of another, stored unpooled."""
+    if not (kept / "cache").exists():
+        with contextlib.chdir(kept):
+            images = ImageSet.from_folder(make_images(cat=15, dog=15))
+            for model, *layers in ((little, "first_relu", "last"), (OTHER, "features.3", "logits")):
+                base = FrozenBase(model, layers, weights="random", device="cpu")
+                extract_features(images, base, Cache("cache"), views=2, augment="flip")
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    return Cache("cache")
 
 
 def everything(cache: Cache, **options) -> JoinedSource:
-    chosen = {"models": ["little", SQUEEZENET], "pools": ["avg"], **options}
+    chosen = {"models": ["little", OTHER], "pools": ["avg"], **options}
     return select_layers(cache, join=True, **chosen)[-1]
 
 
@@ -143,7 +152,7 @@ def test_several_bases_predict_from_image_files_what_the_cache_gives(both, clf):
     head.save("heads/joined")
     head, test = Head.load("heads/joined"), features.split("test")
     assert head.source == features.provenance
-    assert [base.model for base in load_bases(head)] == ["little", SQUEEZENET]
+    assert [base.model for base in load_bases(head)] == ["little", OTHER]
     expected = head.decision_function(test.X)
     for cache in (None, both):
         found = list(predict_images(head, list(test.paths), cache=cache))
@@ -156,6 +165,7 @@ def test_several_bases_predict_from_image_files_what_the_cache_gives(both, clf):
         load_bases(head, weights="moved.pth")
 
 
+@pytest.mark.ci
 def test_a_bad_image_and_views_of_the_others(both):
     """Both bases see the same views; an image that cannot be read is reported once."""
     head = fit_head(load_features(both, everything(both, views=0)), "softmax")
@@ -186,13 +196,13 @@ def test_layers_of_one_base_are_computed_in_one_pass(both, calls):
     head = fit_head(features, "ridge")
     test = features.split("test")
     found = list(predict_images(head, list(test.paths)))
-    assert sum(calls) == len(found)
+    assert sum(calls) < 2 * len(found)  # batches are filled up
     scores = np.array([list(each.scores.values()) for each in found])
     assert np.abs(scores - head.decision_function(test.X)).max() < 1e-2
     assert load_base(head).layers == ("first_relu", "last")
 
 
-JOIN = ["--model", "little", "--model", SQUEEZENET, "--pool", "avg", "--join", "--views", 0]
+JOIN = ["--model", "little", "--model", OTHER, "--pool", "avg", "--join", "--views", 0]
 
 
 @pytest.mark.usefixtures("both")
@@ -204,13 +214,13 @@ def test_every_command_takes_joined_features(bottleneck):
     done = bottleneck("evaluate", "--json")
     assert json.loads(done.out)["images"] == 6
     done = bottleneck("predict", "data/cat/000.png", "--json")
-    assert json.loads(done.out)["label"] in {"cat", "dog"}
+    assert json.loads(done.out)["path"] == "data/cat/000.png"
     swept = bottleneck("sweep", *JOIN, "--clf", "ridge", "--C", 0.01, "--cv", 2, "--jobs", 1)
     assert swept.code == 0, swept.err
     ranked = json.loads(bottleneck("leaderboard", "--json").out)
     assert len(ranked) == 5
     (joined,) = (each for each in ranked if "parts" in each["settings"])
-    assert joined["settings"]["model"] == f"little + {SQUEEZENET}"
+    assert joined["settings"]["model"] == f"little + {OTHER}"
     shown = "first_relu + last + features.3 + logits"
     assert joined["settings"]["typed"] == shown
     assert shown in bottleneck("leaderboard", "--wide").out
@@ -229,6 +239,7 @@ def test_every_command_takes_joined_features(bottleneck):
     assert "but fine-tuning trains a head behind one layer; fit one with 'bottleneck" in refused.err
 
 
+@pytest.mark.ci
 def test_advice_compares_joined_layers_with_the_last(bottleneck):
     """Each layer tells one half of the classes apart, so only both together tell all."""
     generator = np.random.default_rng(0)
@@ -253,6 +264,7 @@ def test_advice_compares_joined_layers_with_the_last(bottleneck):
     assert "computed by an earlier call" in bottleneck("advise", *how, "--clf", "ridge").err
 
 
+@pytest.mark.ci
 def test_missing_rows_are_named_with_the_command_that_computes_them(both, bottleneck):
     source = everything(both)
     part = source.parts[2]
@@ -272,11 +284,24 @@ def test_missing_rows_are_named_with_the_command_that_computes_them(both, bottle
 
 def test_images_that_changed_since_are_named_with_the_command(both, little, make_images):
     make_images(cow=3, seed=5)
-    images = ImageSet.from_folder("data")
-    base = FrozenBase(little, ["last"], weights="random")
-    extract_features(images, base, both)
-    with pytest.raises(DataError, match=f"run '?\"?bottleneck extract .*--model {SQUEEZENET}"):
+    extract_features("data", FrozenBase(little, ["last"], weights="random"), both)
+    with pytest.raises(DataError, match=f"run '?\"?bottleneck extract .*--model {OTHER}"):
         everything(both)
+
+
+def test_several_classes_and_one_class_per_image_are_not_joined(both, little):
+    """Image sets of different names, and then of the same name with other labels."""
+    images = ImageSet.from_folder("data")
+    items = [replace(item, label="cat;dog") for item in images.items[:3]]
+    several = replace(images, items=(*items, *images.items[3:]), name="several")
+    base = FrozenBase(little, ["last"], weights="random")
+    extract_features(several, base, both)
+    with pytest.raises(UsageError, match="come from several image sets: data, several; choose one"):
+        everything(both, views=0)
+    assert everything(both, views=0, image_set="data").image_set == "data"
+    extract_features(replace(several, name="data"), base, both)
+    with pytest.raises(DataError, match="'data' was extracted with other images or labels since"):
+        everything(both, views=0, image_set="data")
 
 
 def sources() -> tuple[FeatureSource, FeatureSource]:
@@ -306,17 +331,6 @@ def test_layers_that_cannot_be_joined(change, sentence):
         join_layers([one])
 
 
-def test_several_classes_and_one_class_per_image_are_not_joined():
-    """The last extractions belong to image sets of the same name, or of different names."""
-    layers, y = made(12)
-    cache = cache_of({"early": layers["early"]}, y)
-    several = np.char.add(y.astype("U9"), ";d")
-    several[:6] = y[:6]
-    cache_of({"last": layers["last"]}, several)
-    with pytest.raises(DataError, match="'made' was extracted with other images or labels since"):
-        select_layers(cache, layers=["early", "last"], join=True)
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -327,7 +341,7 @@ def test_several_classes_and_one_class_per_image_are_not_joined():
             ["--layer", "last", "--layer", "logits"],
             "--layer is given 2 times (last, logits), but",
         ),
-        (["--model", "little", "--model", SQUEEZENET], "--model is given 2 times (little, squeez"),
+        (["--model", "little", "--model", OTHER], "--model is given 2 times (little, squeez"),
         (["--set", "other", *JOIN], "no extraction with model 'little', set 'other'"),
         (["--layer", "last", *JOIN], "has 'last'; name a layer of it with --layer, or leave it"),
         (["--clf", "softmax", "--join", "--best"], "no experiment log"),
@@ -343,7 +357,7 @@ def test_a_mistake_is_one_sentence(both, bottleneck, options, sentence):
 
 def test_a_damaged_record_of_joined_features_is_one_sentence(both):
     fit_head(load_features(both, everything(both)), "centroid").save("heads/joined")
-    file = "heads/joined/head.json"
+    file = Path("heads/joined/head.json")
     content = read_json(file)
     del content["source"]["parts"][1]["bank"]
     write_json(file, content)
@@ -354,7 +368,7 @@ def test_a_damaged_record_of_joined_features_is_one_sentence(both):
 def test_unknown_layers_of_several_models_are_named(both):
     with pytest.raises(UnknownNameError, match="no extraction with model 'little', layer 'lost'"):
         everything(both, layers=["lost"])
-    found = everything(both, layers=["last", "logits"])
-    assert [part.model for part in found.parts] == ["little", SQUEEZENET]
+    found = everything(both, layers=["first_relu", "features.3"])
+    assert [part.model for part in found.parts] == ["little", OTHER]
     log = run_sweep(both, [found.with_views(0)], "log.sqlite", clfs=("centroid",), cv=2, jobs=1)
-    assert log[0].layer == "last + logits"
+    assert log[0].layer == "first_relu + features.3"
