@@ -105,7 +105,8 @@ def differing(
         for name in sorted(given_in(each) - {"device"}):
             value = getattr(each, name)
             if name in _OF_PARTS:
-                own = [_names_of(part, name, cache) for part in parts]
+                some = [part for part in parts if name != "pools" or not _is_vector(part)]
+                own = [_names_of(part, name, cache) for part in some or parts]
                 same = value == () or (
                     all(part.intersection(value) for part in own)
                     and all(any(one in part for part in own) for one in value)
@@ -118,6 +119,11 @@ def differing(
             if not same:
                 return name
     return ""
+
+
+def _is_vector(part: Mapping[str, Any]) -> bool:
+    """Return whether a layer of an experiment is a vector, which no pooling changes."""
+    return (part.get("axes"), part.get("stored_pool")) == ("C", "none")
 
 
 def _names_of(part: Mapping[str, Any], name: str, cache: Cache) -> set[str]:
