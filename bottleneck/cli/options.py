@@ -248,7 +248,7 @@ def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[st
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         known = commands if value.name == "command" else value.choices
         try:
-            found = known or _names("layer" if value.name == "layers" else value.name, ctx.params)
+            found = known or _names(value.name.removesuffix("s"), ctx.params)
             return [name for name in found if name.startswith(incomplete)]
         except (BottleneckError, OSError):
             return []

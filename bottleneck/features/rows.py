@@ -19,7 +19,6 @@ from bottleneck.settings import FeatureSettings
 
 __all__ = ["Features", "free_memory", "load_features"]
 
-_UNLIMITED = 2**63
 _UNKNOWN = 2**32  # bytes assumed to be free where the system does not report it
 
 
@@ -182,7 +181,7 @@ def load_features(
     views = np.concatenate([np.zeros(len(plain)), numbers]).astype(np.uint16)
     digests = np.array([item.digest for item in items])
     columns = columns_of(cache, selection, digests[: len(plain)], images)
-    X = StreamedRows(columns, digests, views, _UNLIMITED if memory is None else memory)
+    X = StreamedRows.of(columns, digests, views, memory)
     return Features(
         X=X.read() if BYTES * X.size <= X.memory else X,
         y=np.array([item.label for item in items]) if images.labelled else None,

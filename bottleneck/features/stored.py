@@ -19,6 +19,7 @@ __all__ = ["BYTES", "StoredColumns", "StreamedRows", "columns_of"]
 BYTES = 16
 """Bytes per feature value: float32 copies as read, split and standardised, and work space."""
 _LEAST = 2**24
+_UNLIMITED = 2**63
 _GRAM_BYTES = 32
 """Bytes per pair of rows: their inner product, its factor, and work space."""
 
@@ -118,12 +119,32 @@ class StreamedRows:
         View number of each row.
     memory : int
         Memory limit in bytes for all work on the rows, the blocks included.
+    fits_by_part : bool
+        Whether the columns of each of several layers fit into memory, one layer at a time, and so
+        do the inner products of the rows, of which there are no more than columns. It is that of
+        the rows that were loaded, of which these may be some.
     """
 
     columns: Sequence[StoredColumns]
     digests: np.ndarray
     views: np.ndarray
     memory: int
+    fits_by_part: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[StoredColumns],
+        digests: np.ndarray,
+        views: np.ndarray,
+        memory: int | None,
+    ) -> Self:
+        """Return rows, having found out whether they fit by part; None is no limit of memory."""
+        number, widths = len(digests), [each.width for each in columns]
+        limit = _UNLIMITED if memory is None else memory
+        needed = BYTES * number * max(widths) + _GRAM_BYTES * number**2
+        by_part = len(widths) > 1 and number <= sum(widths) and needed <= limit
+        return cls(columns, digests, views, limit, by_part)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -159,17 +180,6 @@ class StreamedRows:
             found[:, start : start + part.shape[1]] = part
             start += part.shape[1]
         return found
-
-    @property
-    def fits_by_part(self) -> bool:
-        """Whether the columns of each of several layers fit into memory, one layer at a time.
-
-        And so do the inner products of the rows, of which there are no more than columns.
-        """
-        number, width = self.shape
-        widest = max(each.width for each in self.columns)
-        needed = BYTES * number * widest + _GRAM_BYTES * number**2
-        return len(self.columns) > 1 and number <= width and needed <= self.memory
 
     def parts(self) -> Iterator[np.ndarray]:
         """Yield the columns of each layer, float32 of shape (n, width), in order."""
