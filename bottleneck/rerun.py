@@ -57,6 +57,8 @@ def features_and_settings(experiment: Experiment) -> tuple[AnySource, FitSetting
     own = {each.name: known[each.name] for each in fields(FitSettings) if each.name in known}
     try:
         source: AnySource = parse_record(facts, kind)
+        if isinstance(source, JoinedSource):
+            source = source.named(str(experiment.layer))
         return replace(source, split_digests=None), FitSettings(**own)
     except ValueError as error:
         raise DataError(

@@ -226,14 +226,10 @@ def test_every_command_takes_joined_features(bottleneck):
     assert shown in bottleneck("leaderboard", "--wide").out
     again = bottleneck("sweep", *JOIN, "--clf", "ridge", "--C", 0.01, "--cv", 2, "--jobs", 1)
     assert "0 of them new" in again.err
-    done = bottleneck("fit-head", "--experiment", joined["number"], "--json")
-    assert json.loads(done.out)["source"]["parts"] == [
-        {name: value for name, value in part.items() if name != "typed"}
-        for part in head["source"]["parts"]
-    ]
     layers = [option for name in shown.split(" + ") for option in ("--layer", name)]
-    done = bottleneck("fit-head", "--best", *JOIN, *layers, "--json")
-    assert json.loads(done.out)["source"]["parts"] == joined["settings"]["parts"]
+    for chosen in (("--experiment", joined["number"]), ("--best", *JOIN, *layers)):
+        done = bottleneck("fit-head", *chosen, "--json")
+        assert json.loads(done.out)["source"]["parts"] == head["source"]["parts"], done.err
     refused = bottleneck("finetune", "--unfreeze", "all", "--val-share", 0.2)
     assert refused.code == 2
     assert "but fine-tuning trains a head behind one layer; fit one with 'bottleneck" in refused.err

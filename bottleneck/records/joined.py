@@ -123,6 +123,24 @@ class JoinedSource(CacheRecord):
         """
         return replace(self, parts=tuple(part.with_views(views) for part in self.parts))
 
+    def named(self, names: str) -> Self:
+        """Return the source with other names of the layers to show, given as in `layer_name`.
+
+        Parameters
+        ----------
+        names : str
+            Of another number of layers, they are ignored.
+
+        Returns
+        -------
+        JoinedSource
+        """
+        each = names.split(_PLUS)
+        if len(each) != len(self.parts):
+            return self
+        named = zip(self.parts, each, strict=True)
+        return replace(self, parts=tuple(replace(part, typed=name) for part, name in named))
+
     def logged(self) -> dict[str, Any]:
         """Return the source in JSON types, as an experiment of a sweep has it in its settings.
 
