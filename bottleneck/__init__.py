@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bottleneck.experiments import ExperimentLog as ExperimentLog
     from bottleneck.extract import extract_features as extract_features
     from bottleneck.features import features_of as features_of
+    from bottleneck.features import join_layers as join_layers
     from bottleneck.features import load_features as load_features
     from bottleneck.features import select_features as select_features
     from bottleneck.features import select_layers as select_layers
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from bottleneck.heads import MLP as MLP
     from bottleneck.heads import Head as Head
     from bottleneck.heads import fit_head as fit_head
+    from bottleneck.heads.bases import load_base as load_base
+    from bottleneck.heads.bases import load_bases as load_bases
     from bottleneck.heads.estimator import HeadClassifier as HeadClassifier
     from bottleneck.images import ImageSet as ImageSet
-    from bottleneck.predict import load_base as load_base
     from bottleneck.predict import predict_images as predict_images
     from bottleneck.settings import AdviseSettings as AdviseSettings
     from bottleneck.settings import ExtractSettings as ExtractSettings
@@ -45,12 +47,13 @@ _NAMES = {
     "evaluate": "evaluate_head misclassified",
     "experiments": "ExperimentLog",
     "extract": "extract_features",
-    "features": "features_of load_features select_features select_layers",
+    "features": "features_of join_layers load_features select_features select_layers",
     "finetune": "finetune_head",
     "heads": "MLP Head fit_head",
+    "heads.bases": "load_base load_bases",
     "heads.estimator": "HeadClassifier",
     "images": "ImageSet",
-    "predict": "load_base predict_images",
+    "predict": "predict_images",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
     "SweepSettings",
     "sweep": "run_sweep",

@@ -5,6 +5,7 @@ PyTorch is imported only if an image is not in the cache.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,23 @@ import numpy as np
 
 from bottleneck.arguments import made
 from bottleneck.cache import Cache, store
-from bottleneck.errors import UsageError, WeightsError
-from bottleneck.features import vectors
+from bottleneck.errors import UsageError, counted
+from bottleneck.features import StreamedRows, columns_of, vectors
 from bottleneck.heads import Head
+from bottleneck.heads.bases import bases_of, load_bases
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
-from bottleneck.records import known_source
+from bottleneck.records import FeatureSource, known_source
 from bottleneck.settings import PredictSettings
 
 if TYPE_CHECKING:
     from bottleneck.bases.frozen import FrozenBase
 
-__all__ = ["Prediction", "are_cached", "load_base", "predict_images"]
+__all__ = ["Prediction", "are_cached", "predict_images"]
+
+_AT_ONCE = 16
+"""Images whose rows are scored together."""
+_STREAM_BYTES = 2**28
+"""Memory for cached rows that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -63,69 +70,6 @@ class Prediction:
         return dict(ranked[:count])
 
 
-def load_base(
-    head: Head,
-    *,
-    weights: str | None = None,
-    device: str = "auto",
-    max_pixels: int | None = None,
-) -> "FrozenBase":
-    """Load the base that computed a head's features.
-
-    Parameters
-    ----------
-    head : Head
-        The fitted head.
-    weights : str, optional
-        Current name or path of the weights, if they have moved.
-    device : str
-        Device to compute on, as for `FrozenBase`.
-    max_pixels : int, optional
-        Pixels of the largest image that is decoded, if not as for the features.
-
-    Returns
-    -------
-    FrozenBase
-        The base up to the head's layer.
-
-    Raises
-    ------
-    DataError
-        The head does not record its base.
-    UsageError
-        The head was fitted on imported features.
-    WeightsError
-        The base is not the one that the head was fitted on.
-    """
-    from bottleneck.bases.frozen import FrozenBase
-
-    source = known_source(head.source)
-    if source.is_imported:
-        raise UsageError(
-            f"the head was fitted on imported features of {source.model!r}, whose network is "
-            f"unknown, so it takes no image whose features are not in the cache; extract features "
-            f"with bottleneck, and fit a head on those"
-        )
-    changed = {} if max_pixels is None else {"max_pixels": max_pixels}
-    base = FrozenBase(
-        source.model,
-        [source.layer],
-        weights=weights or source.weights,
-        pool=source.stored_pool,
-        precision=source.precision,
-        device=device,
-        **source.adjustments | changed,
-    )
-    if base.fingerprint(source.layer, source.dtype) != source.fingerprint:
-        raise WeightsError(
-            f"{source.model} with weights {base.weights_name!r} is not the base that this head "
-            f"was fitted on; expected the weights that were called {source.weights!r} when it was "
-            f"fitted: give them with `weights`, or run 'bottleneck extract' and 'bottleneck "
-            f"fit-head' again"
-        )
-    return base
-
-
 def are_cached(head: Head, images: ImageSet, cache: Cache | str | Path | None) -> np.ndarray:
     """Return for each image whether the features that a head needs are in a cache.
 
@@ -141,7 +85,7 @@ def are_cached(head: Head, images: ImageSet, cache: Cache | str | Path | None) -
     Returns
     -------
     np.ndarray
-        bool of shape (n,).
+        bool of shape (n,); True if those of all its layers are.
 
     Raises
     ------
@@ -153,8 +97,9 @@ def are_cached(head: Head, images: ImageSet, cache: Cache | str | Path | None) -
     source = known_source(head.source)
     if cache is None:
         return np.zeros(len(images.items), bool)
-    bank = Cache(cache).banks_of(source.with_views(0))[0]
-    return bank.holds(source.layer, [item.digest for item in images.items])
+    digests = [item.digest for item in images.items]
+    banks = [(part.layer, Cache(cache).banks_of(part)[0]) for part in source.parts]
+    return np.asarray(np.all([bank.holds(layer, digests) for layer, bank in banks], axis=0))
 
 
 def predict_images(
@@ -162,7 +107,7 @@ def predict_images(
     images: ImageSet | str | Path | Iterable[str | Path],
     settings: PredictSettings | None = None,
     *,
-    base: "FrozenBase | None" = None,
+    base: "FrozenBase | Sequence[FrozenBase] | None" = None,
     cache: Cache | str | Path | None = None,
     progress: Callable[..., None] | None = None,
     **options: Any,
@@ -181,8 +126,8 @@ def predict_images(
         Settings, or their fields as `options`. With `tta` (test-time augmentation) the
         probabilities are the mean over the unaugmented image and this many augmented views, and
         decide the label.
-    base : FrozenBase, optional
-        The result of `load_base`, if the base is loaded already.
+    base : FrozenBase or list of FrozenBase, optional
+        The result of `load_base` or `load_bases`, if the bases are loaded already.
     cache : Cache, str or Path, optional
         Take the features of images that are in this cache from there, unless `tta` is given.
     progress : callable, optional
@@ -214,14 +159,11 @@ def predict_images(
     new = [item for item, there in zip(images.items, cached, strict=True) if not there]
     computed: Iterator[Prediction | RejectedImage] = iter(())
     if new:
-        base = base or load_base(
-            head,
-            weights=settings.weights,
-            device=settings.device,
-            max_pixels=settings.max_pixels,
-        )
-        computed = _computed(head, base, new, settings)
-    stored = _stored(head, Cache(cache or "cache"), known)
+        places = {name: getattr(settings, name) for name in ("weights", "device", "max_pixels")}
+        bases = base or load_bases(head, **places)
+        bases = list(bases) if isinstance(bases, Sequence) else [bases]
+        computed = _computed(head, bases, new, settings)
+    stored = _stored(head, images, Cache(cache or "cache"), known)
     return _in_order(images, cached.tolist(), stored, computed, progress)
 
 
@@ -242,44 +184,90 @@ def _in_order(
         progress("predict", len(cached), len(cached))
 
 
-def _stored(head: Head, cache: Cache, items: Sequence[ImageItem]) -> Iterator[Prediction]:
+def _stored(
+    head: Head, images: ImageSet, cache: Cache, items: Sequence[ImageItem]
+) -> Iterator[Prediction]:
     """Yield the predictions of images whose features are in the cache."""
+    digests = np.array([item.digest for item in items])
+    if not items:
+        return
     source = known_source(head.source).with_views(0)
-    (bank,) = cache.banks_of(source)
+    columns = columns_of(cache, source, digests, images)
     done = 0
-    for rows in bank.stream(source.layer, [item.digest for item in items]):
+    views = np.zeros(len(items), np.uint16)
+    for rows in StreamedRows(columns, digests, views, _STREAM_BYTES).blocks():
         some = items[done : done + len(rows)]
-        yield from _predictions(head, some, head.decision_function(vectors(source, rows)))
+        yield from _predictions(head, some, head.decision_function(rows.astype(np.float32)))
         done += len(rows)
 
 
 def _computed(
-    head: Head, base: "FrozenBase", items: Sequence[ImageItem], settings: PredictSettings
+    head: Head,
+    bases: "Sequence[FrozenBase]",
+    items: Sequence[ImageItem],
+    settings: PredictSettings,
 ) -> Iterator[Prediction | RejectedImage]:
-    """Yield the result of each image in order, computed from its file."""
+    """Yield the result of each image in order, computed from its file by each base."""
+    groups = bases_of(head)
+    if len(bases) != len(groups):
+        raise UsageError(
+            f"`base` has {counted(len(bases), 'base')}, but the head was fitted on features of "
+            f"{len(groups)}; give the result of bottleneck.load_bases"
+        )
+    known = known_source(head.source).parts
+    order = [known.index(part) for group in groups for part in group]
+    streams = [
+        _rows_of(base, group, items, settings) for base, group in zip(bases, groups, strict=True)
+    ]
+    joined = zip(items, *streams, strict=True)
+    while some := list(islice(joined, _AT_ONCE)):
+        rows, usable = [], []
+        for item, *own in some:
+            if not any(isinstance(each, str) for each in own):
+                parts = dict(zip(order, chain.from_iterable(own), strict=True))
+                rows.append(np.hstack([parts[place] for place in range(len(known))]))
+                usable.append(item)
+        predicted: Iterator[Prediction] = iter(())
+        if usable:
+            scores = head.decision_function(np.concatenate(rows))
+            predicted = _predictions(head, usable, scores)
+        for item, *own in some:
+            reason = next((each for each in own if isinstance(each, str)), None)
+            yield next(predicted) if reason is None else RejectedImage(item.path, reason)
+
+
+def _rows_of(
+    base: "FrozenBase",
+    parts: Sequence[FeatureSource],
+    items: Sequence[ImageItem],
+    settings: PredictSettings,
+) -> Iterator[list[np.ndarray] | str]:
+    """Yield each image's columns of each layer, with a row for each view; or why it has none."""
     from bottleneck.augment import find_policy
     from bottleneck.extract.compute import feature_batches
 
-    source = known_source(head.source)
-    batches = feature_batches(
+    waiting, views = iter(items), settings.tta + 1
+    for batch in feature_batches(
         base,
         items,
         batch_size=settings.batch_size,
         policy=find_policy(settings.augment) if settings.tta and settings.augment else None,
-        views={item.digest: range(settings.tta + 1) for item in items},
-    )
-    waiting = iter(items)
-    for batch in batches:
-        predicted: Iterator[Prediction] = iter(())
+        views={item.digest: range(views) for item in items},
+    ):
+        columns: list[np.ndarray] = []
         if batch.items:
-            rows = store(batch.features[source.layer], source.dtype, source.layer)
-            scores = head.decision_function(vectors(source, rows))
-            plain = [item for item, view in zip(batch.items, batch.views, strict=True) if not view]
-            predicted = _predictions(head, plain, scores)
+            for part in parts:
+                rows = store(batch.features[part.layer], part.dtype, part.layer)
+                columns.append(vectors(part, rows))
         reasons = {item.path: reason for item, reason in batch.rejected}
+        done = 0
         for _ in range(batch.images):
             path = next(waiting).path
-            yield RejectedImage(path, reasons[path]) if path in reasons else next(predicted)
+            if path in reasons:
+                yield reasons[path]
+            else:
+                yield [each[done : done + views] for each in columns]
+                done += views
 
 
 def _predictions(

@@ -8,13 +8,14 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.experiments import Experiment, default_metric, rank
 from bottleneck.experiments.compare import scores_of_choice
+from bottleneck.experiments.log import LAYER_NAMES
 from bottleneck.features import SPLITS
 from bottleneck.fields import given_in
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
-from bottleneck.records import FeatureSource
+from bottleneck.records import AnySource, FeatureSource, JoinedSource
 from bottleneck.records.record import parse_record
-from bottleneck.settings import FeatureSettings, FitSettings
+from bottleneck.settings import FitFeatures, FitSettings
 
 __all__ = [
     "best_experiment",
@@ -27,9 +28,12 @@ __all__ = [
 
 _SETTING_OF = {"augment": "policy"}
 """Settings of an experiment that have another name among the options."""
+_OF_PARTS = {"layers": "layer", "models": "model", "pools": "pool"}
+"""Options that may repeat to what each part of joined features has of them."""
+_PARTS = "parts"
 
 
-def features_and_settings(experiment: Experiment) -> tuple[FeatureSource, FitSettings]:
+def features_and_settings(experiment: Experiment) -> tuple[AnySource, FitSettings]:
     """Return the features and the classifier of an experiment.
 
     Parameters
@@ -39,7 +43,7 @@ def features_and_settings(experiment: Experiment) -> tuple[FeatureSource, FitSet
 
     Returns
     -------
-    (FeatureSource, FitSettings)
+    (FeatureSource or JoinedSource, FitSettings)
         For `bottleneck.load_features` and `bottleneck.fit_head`.
 
     Raises
@@ -48,10 +52,13 @@ def features_and_settings(experiment: Experiment) -> tuple[FeatureSource, FitSet
         The experiment was not logged by a sweep.
     """
     known = experiment.settings
-    facts = {each.name: known[each.name] for each in fields(FeatureSource) if each.name in known}
+    kind: Any = JoinedSource if _PARTS in known else FeatureSource
+    facts = {each.name: known[each.name] for each in fields(kind) if each.name in known}
     own = {each.name: known[each.name] for each in fields(FitSettings) if each.name in known}
     try:
-        source = parse_record(facts, FeatureSource)
+        source: AnySource = parse_record(facts, kind)
+        if isinstance(source, JoinedSource):
+            source = source.named(str(experiment.layer))
         return replace(source, split_digests=None), FitSettings(**own)
     except ValueError as error:
         raise DataError(
@@ -79,7 +86,7 @@ def is_current(experiment: Experiment, cache: Cache) -> bool:
 
 
 def differing(
-    experiment: Experiment, cache: Cache, chosen: FeatureSettings, settings: FitSettings
+    experiment: Experiment, cache: Cache, chosen: FitFeatures, settings: FitSettings
 ) -> str:
     """Return the name of a given setting that an experiment does not have; or ``""``.
 
@@ -87,36 +94,54 @@ def differing(
     ----------
     experiment, cache : Experiment, Cache
         The experiment, and the cache of its features, which knows all names of its layer.
-    chosen, settings : FeatureSettings, FitSettings
-        Only values that were given count.
+    chosen, settings : FitFeatures, FitSettings
+        Only values that were given count. Of joined layers, each must be given.
 
     Returns
     -------
     str
     """
+    known = experiment.settings
+    parts = known.get(_PARTS, [{**known, "typed": experiment.layer}])
     for each in (chosen, settings):
         for name in sorted(given_in(each) - {"device"}):
-            value, there = getattr(each, name), experiment.settings.get(_SETTING_OF.get(name, name))
-            if value is not None and value not in (
-                _layer_names(experiment, cache) if name == "layer" else {there}
-            ):
+            value = getattr(each, name)
+            if name in _OF_PARTS:
+                some = [part for part in parts if name != "pools" or not _is_vector(part)]
+                own = [_names_of(part, name, cache) for part in some or parts]
+                same = value == () or (
+                    all(part.intersection(value) for part in own)
+                    and all(any(one in part for part in own) for one in value)
+                )
+            elif name == "join":
+                same = value == (_PARTS in known)
+            else:
+                there = known.get(_SETTING_OF.get(name, name), 0 if name == "views" else None)
+                same = value in {None, there}
+            if not same:
                 return name
     return ""
 
 
-def _layer_names(experiment: Experiment, cache: Cache) -> set[str]:
-    """Return all names of an experiment's layer."""
-    model, layer = (experiment.settings.get(key) for key in ("model", "layer"))
-    runs = [run for run in cache.runs(damaged_too=False) if run.model == model]
-    same = [each for run in runs for each in run.layers if each.layer == layer]
-    names = {name for each in same for name in each.aliases}
-    return names | {name for name in (layer, experiment.layer) if name}
+def _is_vector(part: Mapping[str, Any]) -> bool:
+    """Return whether a layer of an experiment is a vector, which no pooling changes."""
+    return (part.get("axes"), part.get("stored_pool")) == ("C", "none")
+
+
+def _names_of(part: Mapping[str, Any], name: str, cache: Cache) -> set[str]:
+    """Return what a layer of an experiment may be called, or its model or pooling."""
+    if name != "layers":
+        return {str(part.get(_OF_PARTS[name]))}
+    runs = [run for run in cache.runs(damaged_too=False) if run.model == part.get("model")]
+    same = [each for run in runs for each in run.layers if each.layer == part.get("layer")]
+    names = {alias for each in same for alias in each.aliases}
+    return names | {part[key] for key in LAYER_NAMES if part.get(key)}
 
 
 def best_experiment(
     cache: Cache,
     experiments: Sequence[Experiment],
-    chosen: FeatureSettings,
+    chosen: FitFeatures,
     settings: FitSettings,
 ) -> tuple[Experiment, Mapping[str, Any]]:
     """Return the experiment with the best held-out score among those that can be fitted now.
@@ -127,7 +152,7 @@ def best_experiment(
         The cache; only experiments on the images that are in it now count.
     experiments : sequence of Experiment
         All experiments.
-    chosen, settings : FeatureSettings, FitSettings
+    chosen, settings : FitFeatures, FitSettings
         Only experiments that have the values given here count.
 
     Returns

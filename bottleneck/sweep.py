@@ -22,7 +22,7 @@ from bottleneck.heads import MLP, cross_validate
 from bottleneck.heads.prepare import problem_of, recipe_of, validation_rows, with_validation
 from bottleneck.heads.problem import Fold, Problem, Progress
 from bottleneck.heads.recipes import Recipe
-from bottleneck.records import FeatureSource
+from bottleneck.records import AnySource
 from bottleneck.settings import SweepSettings
 from bottleneck.solvers import in_parallel
 
@@ -64,7 +64,7 @@ class _Trial(NamedTuple):
 @checked
 def run_sweep(
     cache: Cache | str | Path,
-    selections: Sequence[FeatureSource],
+    selections: Sequence[AnySource],
     log: ExperimentLog | str | Path,
     settings: SweepSettings | None = None,
     *,
@@ -82,8 +82,8 @@ def run_sweep(
     ----------
     cache : Cache, str or Path
         The cache, or its folder.
-    selections : sequence of FeatureSource
-        The layers, each with one pooling.
+    selections : sequence of FeatureSource or JoinedSource
+        The layers, each with one pooling; or layers that are joined.
     log : ExperimentLog, str or Path
         The log in which experiments are looked up and to which they are appended.
     settings : SweepSettings, optional
@@ -151,7 +151,7 @@ def run_sweep(
 
 def _plan(
     cache: Cache,
-    selections: Sequence[FeatureSource],
+    selections: Sequence[AnySource],
     log: ExperimentLog,
     settings: SweepSettings,
     memory: int | None,
@@ -171,7 +171,7 @@ def _plan(
             copies = len(repeats[0]) == 1 and held < len(features.split("val"))
             described = {
                 value: {
-                    **features.provenance.as_dict(),
+                    **features.provenance.logged(),
                     "clf": recipe.name,
                     **({recipe.parameter: value} if recipe.parameter else {}),
                     **recipe.settings,
@@ -220,7 +220,7 @@ def _recipes(settings: SweepSettings) -> list[Recipe]:
     return list(dict.fromkeys(recipes))
 
 
-def _labels(cache: Cache, layer: FeatureSource, memory: int | None) -> Features:
+def _labels(cache: Cache, layer: AnySource, memory: int | None) -> Features:
     """Return features without columns, or streamed features if they do not fit into memory."""
     features = load_features(cache, layer, memory=0, split=_SPLITS)
     if memory is None or features.bytes_in_memory <= memory:
@@ -247,7 +247,7 @@ def _folds(
 
 
 @lru_cache(maxsize=1)
-def _load(cache: Path, layer: FeatureSource, _digest: str, memory: int | None) -> Features:
+def _load(cache: Path, layer: AnySource, _digest: str, memory: int | None) -> Features:
     """Load a layer, unless it was loaded last; a changed digest means a changed image set."""
     return load_features(Cache(cache), layer, memory=memory, split=_SPLITS)
 

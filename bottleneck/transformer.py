@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from threading import Lock
@@ -25,11 +27,12 @@ __all__ = ["BottleneckFeatures"]
 
 _ALONE = Lock()
 """While torch traces a network, it records what other threads compute as part of it."""
-_ONE_LAYER = "expected one: search over layers, or join several transformers by FeatureUnion"
+_ONE_LAYER = "expected one: search over layers, or list the names of those to join"
+_NAMED = "expected the name of one, or a list of names to join"
 
 
 class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn paths of image files into the features of one layer of a frozen base.
+    """Turn paths of image files into the features of one or several layers of a frozen base.
 
     Missing features are computed and stored, all others are read from the cache: a grid search
     computes an image once for each base and layer, whatever the folds, and never again for another
@@ -45,8 +48,9 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     ----------
     model : str
         As for `FrozenBase`.
-    layer : str, optional
-        One layer, as for `FrozenBase`; the model's default layer if not given.
+    layer : str or list of str, optional
+        One layer, as for `FrozenBase`; the model's default layer if not given. Several are joined:
+        their columns are side by side, in this order, and one pass of the network computes all.
     pool : str, optional
         Pooling of maps and tokens to vectors, see `bottleneck.pooling.pool`; vectors are unchanged.
         Without pooling they are flattened.
@@ -78,7 +82,7 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self,
         model: str = "vgg16",
         *,
-        layer: str | None = None,
+        layer: str | Sequence[str] | None = None,
         pool: str | None = None,
         weights: str | Path = "default",
         image_size: Sequence[int] | None = None,
@@ -115,9 +119,10 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Raises
         ------
         UsageError, WeightsError
-            As for `FrozenBase` and `extract_features`; or `layer` means several layers.
+            As for `FrozenBase` and `extract_features`; or a name in `layer` means several layers,
+            or two mean the same.
         """
-        self._find_layer()
+        self._find_layers()
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -145,52 +150,73 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         WeightsError, CacheError, FeatureOverflowError
             As for `FrozenBase` and `extract_features`.
         """
-        layer, how = self._find_layer()
+        layers = self._find_layers()
         paths = _paths_of(X)
         images = ImageSet.from_paths(paths, exact=True)
         _refuse({image.path: image.reason for image in images.rejected}, paths)
         cache, digest_of = Cache(self.cache), {item.path: item.digest for item in images.items}
-        bank = cache.bank(self.model, layer.fingerprint)
+        banks = [cache.bank(self.model, layer.fingerprint) for layer, _ in layers]
         digests = [digest_of[path.as_posix()] for path in paths]
-        if not bank.holds(layer.name, digests).all():
+        stored = list(zip(layers, banks, strict=True))
+        if not all(bank.holds(layer.name, digests).all() for (layer, _), bank in stored):
             settings = self._settings()
             cache.check_writable()
             # Folds overlap: processes that start together would compute the same images.
-            with _ALONE, locked(cache.root / f".{bank.name}.held"):
+            with _ALONE, ExitStack() as held:
+                for name in sorted({bank.name for bank in banks}):
+                    held.enter_context(locked(cache.root / f".{name}.held"))
                 bad = fill_banks(images, FrozenBase(settings), cache, settings).bad
             _refuse(
                 {path: bad[digest] for path, digest in digest_of.items() if digest in bad}, paths
             )
 
-        def vectors(rows: np.ndarray) -> np.ndarray:
+        def vectors(layer: _StoredLayer, how: str, rows: np.ndarray) -> np.ndarray:
             return pool(rows.astype(np.float32), how, layer.axes).reshape(len(rows), -1)
 
-        return bank.read(layer.name, digests, convert=vectors)
+        found = [
+            bank.read(layer.name, digests, convert=partial(vectors, layer, how))
+            for (layer, how), bank in stored
+        ]
+        return found[0] if len(found) == 1 else np.hstack(found)
 
     def _settings(self) -> ExtractSettings:
         """Return the settings of the extraction; `UsageError` if a parameter is invalid."""
-        if not isinstance(self.layer, str | None):
-            raise UsageError(f"layer {self.layer!r} is not a string; {_ONE_LAYER}")
         names = ("model", "image_size", "precision", "dtype", "batch_size")
         return ExtractSettings(
-            layers=() if self.layer is None else (self.layer,),
+            layers=self._given_layers(),
             weights=str(self.weights),
             device=str(self.device),
             **{name: getattr(self, name) for name in names},
         )
 
-    def _find_layer(self) -> tuple["_StoredLayer", str]:
-        """Check the parameters; return the layer to read, and its pooling."""
+    def _given_layers(self) -> tuple[str, ...]:
+        given = self.layer
+        if given is None or isinstance(given, str):
+            return () if given is None else (given,)
+        if isinstance(given, Sequence) and given and all(isinstance(each, str) for each in given):
+            return tuple(given)
+        raise UsageError(f"layer {given!r} is not a string; {_NAMED}")
+
+    def _find_layers(self) -> list[tuple["_StoredLayer", str]]:
+        """Check the parameters; return the layers to read, each with its pooling."""
         settings, how = self._settings(), self.pool or "none"
-        layer = _stored_layer(settings, _stamp(settings.weights))
-        check_pool(how, layer.axes, layer.shown)
-        return layer, how
+        found: list[tuple[_StoredLayer, str]] = []
+        for given in settings.layers or [None]:
+            own = replace(settings, layers=() if given is None else (given,))
+            layer = _stored_layer(own, _stamp(settings.weights))
+            check_pool(how, layer.axes, layer.shown)
+            if any(layer.name == other.name for other, _ in found):
+                raise UsageError(
+                    f"layer {given!r} is given twice, but joined layers must differ; name each once"
+                )
+            found.append((layer, how))
+        return found
 
     @property
     def _n_features_out(self) -> int:
         """Number of features, for `get_feature_names_out`."""
-        layer, how = self._find_layer()
-        return prod(pooled_shape(layer.shape, how, layer.axes))
+        shapes = (pooled_shape(each.shape, how, each.axes) for each, how in self._find_layers())
+        return sum(map(prod, shapes))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

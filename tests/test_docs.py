@@ -178,14 +178,16 @@ def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
     """The commands of docs/heads.md on the demo's files."""
     assert in_demo.code == 0
     page = (ROOT / "docs" / "heads.md").read_text()
-    (commands,) = re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL)
+    commands = "".join(re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL))
     for line in commands.splitlines():
         finished = bottleneck(*shlex.split(line)[1:])
         assert finished.code == 0, (line, finished.err)
         assert finished.out
-    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    exec(compile(code, "heads.md", "exec"), {})
-    assert "headclassifier__clf" in capsys.readouterr().out
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(code, "heads.md", "exec"), {})
+    told = capsys.readouterr().out
+    assert "headclassifier__clf" in told
+    assert "blocks.4 (avg) + efficientnet_lite0 penultimate" in told
 
 
 def keys_of_json() -> dict[str, tuple[set[str], set[str]]]:

@@ -174,7 +174,7 @@ def test_a_cache_is_named_by_its_folder_as_well(faces_cache):
         (load_features, (), "cache", "Cache, str or Path"),
         (select_features, (), "cache", "Cache, str or Path"),
         (select_layers, (), "cache", "Cache, str or Path"),
-        (features_of, ("cache",), "source", "FeatureSource or None"),
+        (features_of, ("cache",), "source", "FeatureSource, JoinedSource or None"),
         (vectors, (np.ones((1, 2)),), "source", "FeatureSource"),
         (fit_head, (), "features", "Features"),
         (fit_rows, (["a", "b"],), "X", "ndarray or StreamedRows"),

@@ -28,7 +28,9 @@ from bottleneck import (
     features_of,
     finetune_head,
     fit_head,
+    join_layers,
     load_base,
+    load_bases,
     load_features,
     misclassified,
     predict_images,
@@ -36,6 +38,7 @@ from bottleneck import (
     select_features,
     select_layers,
 )
+from bottleneck.errors import UsageError
 
 
 @pytest.mark.ci
@@ -57,6 +60,8 @@ def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> Non
     assert fit_head(features, MLP(hidden=8, epochs=2)).clf == "mlp"
 
     base: FrozenBase = load_base(head)
+    bases: list[FrozenBase] = load_bases(head)
+    assert [each.layers for each in bases] == [base.layers]
     chosen = PredictSettings(batch_size=2)
     for prediction in predict_images(head, [faces / "face/000.png"], chosen, base=base):
         assert isinstance(prediction, bottleneck.predict.Prediction)
@@ -71,6 +76,8 @@ def test_from_images_to_a_fine_tuned_head(faces: Path, lite0: FrozenBase) -> Non
 def test_layers_are_compared(faces_cache: Cache) -> None:
     layers = select_layers(faces_cache)
     assert layers == [select_features(faces_cache)]
+    with pytest.raises(UsageError, match="at least two layers"):
+        join_layers([select_features(faces_cache)])
     log = ExperimentLog("experiments.sqlite")
     rows = run_sweep(faces_cache, layers, log, SweepSettings(clfs=("ridge",), C=(0.1,)), jobs=1)
     assert len(rows) == len(log.experiments()) == 1

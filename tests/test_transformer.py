@@ -16,13 +16,14 @@ import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 
 from bottleneck import (
     BottleneckFeatures,
     Cache,
     FrozenBase,
+    HeadClassifier,
     ImageSet,
     extract_features,
     load_features,
@@ -91,6 +92,22 @@ def test_an_extraction_finds_its_rows_and_agrees(paths, pool):
     assert extract_features(ImageSet.from_paths(paths), base, cache).computed == 0
     expected = load_features(cache, select_features(cache, pool=pool)).X
     assert (BottleneckFeatures(**SMALL, pool=pool).transform(paths) == expected).all()
+
+
+def test_listed_layers_are_joined(paths, calls):
+    """Side by side in the given order, computed in one pass; an extraction finds the same rows."""
+    layers = ["features.12", "logits", "features.3"]
+    own = SMALL | {"layer": layers, "pool": "avg"}
+    transformer = BottleneckFeatures(**own).fit(paths)
+    found = transformer.transform(paths)
+    assert sum(calls) == len(paths) + len(layers)  # and each layer's canary
+    each = [BottleneckFeatures(**own | {"layer": name}).transform(paths) for name in layers]
+    assert (found == np.hstack(each)).all()
+    assert found.shape[1] == len(transformer.get_feature_names_out())
+    head = HeadClassifier("ridge", C=1e-3).fit(found, labels_of(paths))
+    joined = make_pipeline(BottleneckFeatures(**own), HeadClassifier("ridge", C=1e-3))
+    scores = joined.fit(paths, labels_of(paths)).decision_function(paths)
+    assert (scores == head.decision_function(found)).all()
 
 
 def test_stored_features_are_not_computed_again(paths, calls, loads):
@@ -365,7 +382,14 @@ def test_invalid_image_paths_are_refused(paths, given, error, sentence):
         ({"model": "squeezenet1_2"}, UnknownNameError, "did you mean 'squeezenet1_1'"),
         ({"layer": "feature.3"}, UnknownNameError, "no layer 'feature.3'"),
         ({"layer": "all-blocks"}, UsageError, "'all-blocks' of squeezenet1_1 means .+; expec"),
-        ({"layer": ["logits"]}, UsageError, "is not a string; expected one: search over layers"),
+        ({"layer": [3]}, UsageError, r"^layer \[3\] is not a string; expected the name of one, or"),
+        ({"layer": []}, UsageError, "is not a string; expected the name of one, or a list"),
+        ({"layer": ["features.3", "gone"]}, UnknownNameError, "no layer 'gone'"),
+        (
+            {"layer": ["features.12", "last_conv"]},
+            UsageError,
+            "layer 'last_conv' is given twice, but joined layers must differ; name each once",
+        ),
         ({"pool": "mean"}, UnknownNameError, "no pooling 'mean'"),
         ({"pool": "cls"}, UsageError, "layer 'features.3' cannot be pooled by 'cls'"),
         ({"weights": "default"}, WeightsError, "cannot be downloaded"),

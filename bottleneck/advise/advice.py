@@ -25,7 +25,7 @@ from bottleneck.heads import MLP
 from bottleneck.heads.prepare import recipe_of
 from bottleneck.heads.problem import Progress
 from bottleneck.heads.recipes import Recipe
-from bottleneck.records import FeatureSource
+from bottleneck.records import AnySource, FeatureSource, JoinedSource, single_source
 from bottleneck.records.record import CacheRecord, Time
 from bottleneck.settings import AdviseSettings
 
@@ -83,7 +83,7 @@ class Advice(CacheRecord):
 @checked
 def advise_on(
     cache: Cache | str | Path,
-    selections: Sequence[FeatureSource],
+    selections: Sequence[AnySource],
     settings: AdviseSettings | None = None,
     *,
     jobs: int | None = None,
@@ -103,8 +103,9 @@ def advise_on(
     ----------
     cache : Cache, str or Path
         The cache, or its folder.
-    selections : sequence of FeatureSource
-        The layers, all of one image set: the result of `bottleneck.select_layers`.
+    selections : sequence of FeatureSource or JoinedSource
+        The layers, all of one image set: the result of `bottleneck.select_layers`. Joined layers
+        are compared with the last layer, as every layer is.
     settings : AdviseSettings, optional
         The classifier, repetitions and folds.
     jobs : int, optional
@@ -139,25 +140,26 @@ def advise_on(
     settings = made(AdviseSettings, settings, options)
     recipe = recipe_of(settings.clf)
     check_layers(selections)
-    depths = Depths(selections)
-    last = depths.last
+    depths = Depths([each for each in selections if isinstance(each, FeatureSource)])
+    last, joined = depths.last, [each for each in selections if isinstance(each, JoinedSource)]
+    layers: list[AnySource] = [*depths.layers, *joined]
 
-    def features_of(layer: FeatureSource, limit: int | None) -> Features:
+    def features_of(layer: AnySource, limit: int | None) -> Features:
         own = layer.with_views(0)
         return _held_out(load_features(cache, own, memory=limit, split=("train", "val")))
 
-    def bench_of(layer: FeatureSource) -> Bench:
+    def bench_of(layer: AnySource) -> Bench:
         return make_bench(features_of(layer, memory), recipe, settings)
 
     bench = bench_of(last)
     briefly = bench.first(_HEAD_REPEATS)
     sizes = _sizes_for(bench)
     others = _other_heads(recipe)
-    total = bench.fits * len(sizes) * len(depths.layers) + briefly.fits * len(others)
+    total = bench.fits * len(sizes) * len(layers) + briefly.fits * len(others)
     advance = _counter(progress, total)
     plans = [(bench, recipe, sizes), *((briefly, each, sizes[-1:]) for each, _ in others)]
     timed = [time_fits(*plan) for plan in plans]
-    unread = {layer: features_of(layer, 0) for layer in depths.layers}
+    unread = {layer: features_of(layer, 0) for layer in layers}
     widths = [each.X.shape[1] / bench.problem.X.shape[1] for each in unread.values()]
     seconds = seconds_of(timed, widths)
     jobs = 1 if seconds < _WORTH_PROCESSES else jobs
@@ -167,8 +169,7 @@ def advise_on(
     known = [each.known for each in timed]
     judged, *heads = (score(*plan, known=own) for plan, own in zip(plans, known, strict=True))
     scored = {
-        each: judged if each is last else score(bench_of(each), recipe, sizes)
-        for each in depths.layers
+        each: judged if each is last else score(bench_of(each), recipe, sizes) for each in layers
     }
     compared = [(*each, own) for each, (own,) in zip(others, heads, strict=True)]
     evidence = gather_evidence(bench, briefly, depths, scored, compared, seed=settings.seed)
@@ -176,7 +177,7 @@ def advise_on(
     items = unread[last].images.items
     return Advice(
         time=datetime.now(UTC).isoformat(),
-        source=unread[last].provenance,
+        source=single_source(unread[last].provenance),
         clf=recipe.name,
         held_out=bench.held_out,
         evidence=evidence,

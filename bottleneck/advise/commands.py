@@ -1,9 +1,9 @@
 """The one command to type next, after a verdict and what was done since, with its time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bottleneck.advise.advice import Advice
 from bottleneck.advise.curve import Estimate
@@ -11,6 +11,7 @@ from bottleneck.advise.verdict import (
     CEILING,
     EARLIER_LAYER,
     HEAD,
+    JOINED,
     MORE_DATA,
     POOLING,
     UNDECIDED,
@@ -20,17 +21,15 @@ from bottleneck.advise.verdict import (
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError, counted
 from bottleneck.experiments import FineTuned, fine_tuned, same_rows
+from bottleneck.features import cache_option, extract_command
 from bottleneck.heads import head_names
 from bottleneck.heads.names import METADATA_FILE
-from bottleneck.images import ImageSet, folder_of
-from bottleneck.records import FeatureSource, HeadRecord, read_record
+from bottleneck.images import ImageSet
+from bottleneck.records import AnySource, FeatureSource, HeadRecord, JoinedSource, read_record
 from bottleneck.settings import FinetuneSettings
 
-__all__ = ["Step", "cache_option", "next_step", "outcomes"]
+__all__ = ["Step", "next_step", "outcomes"]
 
-_FLAGS = ("keep_aspect", "reduced_decode")
-_NUMBERS = ("interpolation", "max_value", "max_pixels")
-_CHECKED = 50
 _VAL_SHARE = 0.2
 _FITS = 4
 """A fit without val images takes about so many times as long as one of the advice, as it tries more
@@ -80,7 +79,7 @@ def outcomes(advice: Advice, heads: str | Path) -> list[tuple[FineTuned, str]]:
 
 
 def next_step(
-    advice: Advice, layers: Sequence[FeatureSource], cache: Cache, heads: str | Path
+    advice: Advice, selections: Sequence[AnySource], cache: Cache, heads: str | Path
 ) -> Step:
     """Return the command that follows from a verdict.
 
@@ -92,7 +91,7 @@ def next_step(
     ----------
     advice : Advice
         The advice.
-    layers : sequence of FeatureSource
+    selections : sequence of FeatureSource or JoinedSource
         The layers that it is about.
     cache : Cache
         The cache, with their image set.
@@ -106,7 +105,11 @@ def next_step(
         that is known.
     """
     images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
-    step = _cached_gain(advice, images) or _further_images(advice.verdict, layers, images, cache)
+    layers = [each for each in selections if isinstance(each, FeatureSource)]
+    joined = next((each for each in selections if isinstance(each, JoinedSource)), None)
+    step = _cached_gain(advice, images, joined) or _further_images(
+        advice.verdict, layers, images, cache
+    )
     if step is None and (head := _head_on(advice, Path(heads))):
         tuned = fine_tuned(heads, advice.source)
         step = _fine_tuning(advice, layers, images, cache, head=head, tuned=tuned)
@@ -118,27 +121,19 @@ def next_step(
     return step._replace(command=["bottleneck", *step.command, *where])
 
 
-def cache_option(cache: Cache) -> list[str]:
-    """Return the option that names a cache folder; empty for that of the working folder.
-
-    Parameters
-    ----------
-    cache : Cache
-        The cache.
-
-    Returns
-    -------
-    list of str
-    """
-    return [] if cache.root == Path("cache") else ["--cache", str(cache.root)]
-
-
-def _cached_gain(advice: Advice, images: ImageSet) -> Step | None:
+def _cached_gain(advice: Advice, images: ImageSet, joined: JoinedSource | None) -> Step | None:
     """Return the fit of another layer or head, if the verdict says that it gains."""
     verdict, evidence = advice.verdict, advice.evidence
     if verdict.kind in {EARLIER_LAYER, POOLING}:
         layer = next(each for each in evidence.layers if each.difference == verdict.gain)
-        return _fit_head(advice, images, advice.clf, (layer.layer, layer.pool))
+        options = ["--layer", layer.layer, "--pool", layer.pool]
+        return _fit_head(advice, images, advice.clf, options)
+    if verdict.kind == JOINED and joined:
+        layers = dict.fromkeys(part.layer_name for part in joined.parts)
+        pools = dict.fromkeys(part.pool for part in joined.parts if not part.is_vector)
+        options = [each for name in layers for each in ("--layer", name)]
+        options += [each for pool in pools for each in ("--pool", pool)]
+        return _fit_head(advice, images, advice.clf, [*options, "--join"])
     if verdict.kind == HEAD:
         better = next(each for each in evidence.heads if each.difference == verdict.gain)
         return _fit_head(advice, images, better.clf)
@@ -150,7 +145,7 @@ def _further_images(
 ) -> Step | None:
     """Return the extraction of further images, if the verdict needs them."""
     undecided = verdict.kind == UNDECIDED and any(each.state == "open" for each in verdict.options)
-    command = _extract(layers, images) if verdict.kind == MORE_DATA or undecided else None
+    command = extract_command(layers, images) if verdict.kind == MORE_DATA or undecided else None
     return _extraction(command, cache, images, "as many images again") if command else None
 
 
@@ -168,7 +163,7 @@ def _fine_tuning(
         return None
     best = max(tuned, key=lambda each: each.interval[0], default=None)
     if best and best.interval[0] > 0:
-        command = _extract(layers, images, best.model)
+        command = extract_command(layers, images, best.model)
         return _extraction(command, cache, images, "all images") if command else None
     tried = any(each.unfreeze == advice.verdict.layer for each in tuned)
     return None if tried else _training(advice, head, images)
@@ -188,17 +183,15 @@ def _judged_head(
     return Step(["evaluate", "--head", head, "--split", split, *errors], None, "")
 
 
-def _fit_head(
-    advice: Advice, images: ImageSet, clf: str, where: tuple[str, str] | None = None
-) -> Step:
+def _fit_head(advice: Advice, images: ImageSet, clf: str, layers: Sequence[str] = ()) -> Step:
     source = advice.source
-    layer, pool = where or (source.layer_name, source.pool)
-    chosen = ["--model", source.model, "--set", source.image_set, "--layer", layer, "--pool", pool]
+    chosen = ["--model", source.model, "--set", source.image_set]
+    layers = layers or ["--layer", source.layer_name, "--pool", source.pool]
     seconds = advice.fit_seconds.get(clf)
     if seconds is not None and all(item.split != "val" for item in images.items):
         seconds *= _FITS
     basis = f"from a fit of {clf} on the images of the learning curve"
-    return _timed(["fit-head", *chosen, "--clf", clf], seconds, basis)
+    return _timed(["fit-head", *chosen, *layers, "--clf", clf], seconds, basis)
 
 
 def _training(advice: Advice, head: str, images: ImageSet) -> Step:
@@ -252,51 +245,3 @@ def _head_on(advice: Advice, heads: Path) -> str | None:
             if judged and record.clf == advice.clf:
                 found[name] = ("unfreeze" not in record.hyperparameters, record.created)
     return max(found, key=found.__getitem__, default=None)
-
-
-def _extract(
-    layers: Sequence[FeatureSource], images: ImageSet, finetuned: str | None = None
-) -> list[str] | None:
-    """Return the command that extracts the layers again, or None if it is unknown.
-
-    It is that for further images in the same folder, or for a fine-tuned model.
-    """
-    first, root = layers[0], _folder_of_classes(images)
-    pools = {each.stored_pool for each in layers} - {"none"}
-    if root is None or len(pools) > 1 or first.is_imported:
-        return None
-    names = dict.fromkeys(each.layer_name for each in layers)
-    changes: Mapping[str, Any] = {**first.adjustments}
-    size, squash = changes.get("image_size"), changes.get("squash")
-    if finetuned:  # its preprocessing is its own
-        size = squash = None
-    weights = "random" if first.weights_random else first.weights
-    given = (first.weights_random or Path(weights).is_file()) and not finetuned
-    return [
-        *("extract", "--data", str(root), "--set", first.image_set),
-        *("--model", finetuned or first.model),
-        *(["--weights", weights] if given else []),
-        *(part for name in names for part in ("--layer", name)),
-        *(part for pool in pools for part in ("--pool", pool)),
-        *(["--image-size", "x".join(map(str, size))] if size else []),
-        *([] if squash is None else ["--squash" if squash else "--crop"]),
-        *(_option(key) for key in _FLAGS if changes.get(key)),
-        *(part for key in _NUMBERS if key in changes for part in (_option(key), f"{changes[key]}")),
-        # On a processor, auto computes in fp32 with a faster resize, which has a bank of its own.
-        *([] if changes.get("exact_resize") is False else ["--precision", first.precision]),
-        *("--dtype", first.dtype),
-    ]
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _folder_of_classes(images: ImageSet) -> Path | None:
-    """Return the folder that holds a folder for each class, if the images are in one."""
-    root = folder_of(images)
-    if root is None or not root.is_dir():
-        return None
-    some = images.items[:: max(1, len(images.items) // _CHECKED)]
-    inside = (item.label in Path(item.path).relative_to(root).parts[:-1] for item in some)
-    return root if all(inside) else None

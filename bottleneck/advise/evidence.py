@@ -10,7 +10,7 @@ import numpy as np
 from bottleneck.advise.curve import Estimate, LearningCurve, Samples
 from bottleneck.bases import find_model
 from bottleneck.errors import BottleneckError, UsageError
-from bottleneck.records import FeatureSource
+from bottleneck.records import AnySource, FeatureSource
 
 if TYPE_CHECKING:
     from bottleneck.bases.network import Network
@@ -77,6 +77,8 @@ class LayerScore:
     difference : Estimate or None
         Accuracy minus that of the last layer on the same folds, with an interval corrected for all
         compared layers; None for the last layer itself.
+    joined : bool
+        Whether it is several layers, joined side by side.
     """
 
     layer: str
@@ -87,6 +89,7 @@ class LayerScore:
     deviation: float
     curve: LearningCurve
     difference: Estimate | None
+    joined: bool = False
 
     @property
     def name(self) -> str:
@@ -151,7 +154,7 @@ class Evidence:
     curve : LearningCurve
         Of the last layer.
     layers : list of LayerScore
-        In the order of the network.
+        In the order of the network; joined ones are last.
     heads : list of HeadScore
         On the last layer.
     joined : Contrast or None
@@ -258,7 +261,7 @@ class Depths:
         if len(models) > 1:
             raise UsageError(
                 f"the layers come from several models ({', '.join(models)}); choose one with "
-                f"`model`"
+                f"`models`"
             )
 
         from bottleneck.bases.network import traced
@@ -280,13 +283,13 @@ class Depths:
         self.last = next(each for each in self.layers if each.layer == self.layers[-1].layer)
         self._most = max(1, *(self._costs[each.layer] for each in selections))
 
-    def share(self, selection: FeatureSource) -> float:
+    def share(self, selection: AnySource) -> float:
         """Return the multiply-adds up to a layer as a fraction of those up to the deepest one.
 
         Parameters
         ----------
-        selection : FeatureSource
-            A layer of the network.
+        selection : FeatureSource or JoinedSource
+            A layer of the network; of joined ones, the deepest counts.
 
         Returns
         -------
@@ -298,7 +301,7 @@ class Depths:
         KeyError
             The layer is not in the network.
         """
-        return self._costs[selection.layer] / self._most
+        return max(self._costs[part.layer] for part in selection.parts) / self._most
 
     def fine_tuning(
         self, after: FeatureSource, n_features: int, n_classes: int

@@ -18,7 +18,7 @@ from bottleneck.advise.evidence import (
 )
 from bottleneck.advise.scoring import Bench, Scored
 from bottleneck.heads.recipes import Recipe
-from bottleneck.records import FeatureSource
+from bottleneck.records import AnySource, FeatureSource, JoinedSource
 
 __all__ = ["gather_evidence"]
 
@@ -30,15 +30,16 @@ def gather_evidence(
     bench: Bench,
     briefly: Bench,
     depths: Depths,
-    scored: Mapping[FeatureSource, Sequence[Scored]],
+    scored: Mapping[AnySource, Sequence[Scored]],
     heads: Sequence[tuple[Recipe, bool, Scored]],
     *,
     seed: int,
 ) -> Evidence:
     """Compare layers with the last layer, and heads with the judged head.
 
-    `scored` has the layers in the order of the network, with scores by number of training images,
-    the last with all images; `heads` has other heads and whether they are more expressive.
+    `scored` has the layers in the order of the network, then joined ones, with scores by number of
+    training images, the last with all images; `heads` has other heads and whether they are more
+    expressive.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def gather_evidence(
     def contrast(layer: FeatureSource, gain: Samples) -> Contrast:
         return Contrast(layer.layer_name, gain.estimate(), depths.fine_tuning(layer, *shape))
 
-    def layer_score(layer: FeatureSource) -> LayerScore:
+    def layer_score(layer: AnySource) -> LayerScore:
         curve = _learning_curve(bench, scored[layer], seed)
         apart = accuracies[layer] - accuracies[last]
         return LayerScore(
@@ -74,6 +75,7 @@ def gather_evidence(
             deviation=float(accuracies[layer].values.std(ddof=1)),
             curve=curve,
             difference=None if layer is last else apart.estimate(len(scored) - 1),
+            joined=isinstance(layer, JoinedSource),
         )
 
     head_scores, head_gains = [], []
@@ -83,8 +85,9 @@ def gather_evidence(
         difference = head_gains[-1].estimate(len(heads))
         head_scores.append(HeadScore(recipe.name, richer, accuracy.estimate().share(), difference))
     layers = {layer: layer_score(layer) for layer in scored}
-    others = [layer for layer in scored if layer.layer != last.layer]
-    early = [layer for layer in scored if depths.share(layer) <= EARLY]
+    single = [layer for layer in scored if isinstance(layer, FeatureSource)]
+    others = [layer for layer in single if layer.layer != last.layer]
+    early = [layer for layer in single if depths.share(layer) <= EARLY]
     best = max(early, key=lambda each: accuracies[each].values.mean(), default=None)
     return Evidence(
         accuracy=layers[last].accuracy,
@@ -120,7 +123,7 @@ def _learning_curve(bench: Bench, scored: Sequence[Scored], seed: int) -> Learni
 
 def _joined(
     bench: Bench,
-    final: Mapping[FeatureSource, Scored],
+    final: Mapping[AnySource, Scored],
     last: FeatureSource,
     others: Sequence[FeatureSource],
 ) -> tuple[FeatureSource, Samples]:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import bottleneck
 from bottleneck.advise.advice import Advice
-from bottleneck.advise.commands import cache_option
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError
 from bottleneck.experiments import same_rows
+from bottleneck.features import cache_option
 from bottleneck.files import sha256_of
-from bottleneck.records import FeatureSource, read_record, write_record
+from bottleneck.records import AnySource, FeatureSource, read_record, write_record
 from bottleneck.settings import AdviseSettings
 
 __all__ = ["keep_advice", "last_advice", "layer_to_train", "read_advice"]
@@ -25,13 +25,13 @@ _FOLDER = "advice"
 
 
 def read_advice(
-    cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings
+    cache: Cache, selections: Sequence[AnySource], settings: AdviseSettings
 ) -> Advice | None:
     """Return what `keep_advice` kept for the same features, labels, settings and version.
 
     Parameters
     ----------
-    cache, selections, settings : Cache, sequence of FeatureSource, AdviseSettings
+    cache, selections, settings : Cache, sequence of FeatureSource or JoinedSource, AdviseSettings
         As for `bottleneck.advise_on`.
 
     Returns
@@ -45,13 +45,13 @@ def read_advice(
 
 
 def keep_advice(
-    cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings, advice: Advice
+    cache: Cache, selections: Sequence[AnySource], settings: AdviseSettings, advice: Advice
 ) -> None:
     """Keep advice, as the last that was given, unless the cache folder can only be read.
 
     Parameters
     ----------
-    cache, selections, settings : Cache, sequence of FeatureSource, AdviseSettings
+    cache, selections, settings : Cache, sequence of FeatureSource or JoinedSource, AdviseSettings
         As for `bottleneck.advise_on`.
     advice : Advice
         Its result.
@@ -143,13 +143,14 @@ def _advise(cache: Cache, source: FeatureSource, last: Advice | None) -> str:
     return shlex.join(command + cache_option(cache))
 
 
-def _file(cache: Cache, selections: Sequence[FeatureSource], settings: AdviseSettings) -> Path:
+def _file(cache: Cache, selections: Sequence[AnySource], settings: AdviseSettings) -> Path:
     """Return a file named by all that the advice depends on; parts are never changed."""
-    banks = {bank.path for each in selections for bank in cache.banks_of(each)}
+    parts = [each.parts for each in selections]
+    banks = {bank.path for each in parts for part in each for bank in cache.banks_of(part)}
     facts = {
         "version": bottleneck.__version__,
         "settings": asdict(settings),
-        "layers": [each.as_dict() | {"typed": each.typed} for each in selections],
+        "layers": [[part.as_dict() | {"typed": part.typed} for part in each] for each in parts],
         "sets": {each.image_set: sha256_of(cache.set_file(each.image_set)) for each in selections},
         "parts": sorted(str(part) for path in banks for part in (path / "parts").glob("*.h5")),
     }

@@ -10,6 +10,7 @@ __all__ = [
     "CEILING",
     "EARLIER_LAYER",
     "HEAD",
+    "JOINED",
     "MORE_DATA",
     "NOTHING_LEFT",
     "PLATEAUED",
@@ -24,6 +25,7 @@ __all__ = [
 MORE_DATA = "more data helps"
 EARLIER_LAYER = "an earlier layer helps"
 POOLING = "another pooling helps"
+JOINED = "joined layers help"
 HEAD = "regularise or enlarge the head"
 CEILING = "label noise or a ceiling"
 NOTHING_LEFT = "nothing left to gain"
@@ -57,7 +59,7 @@ class Option:
     Attributes
     ----------
     kind : str
-        `MORE_DATA`, `EARLIER_LAYER`, `POOLING` or `HEAD`.
+        `MORE_DATA`, `EARLIER_LAYER`, `POOLING`, `JOINED` or `HEAD`.
     what : str
         Description in words.
     gain : Estimate
@@ -277,7 +279,7 @@ def _options(evidence: Evidence) -> list[Option]:
     last = [each.layer for each in evidence.layers if not each.difference]
     for each in evidence.layers:
         if each.difference:
-            kind = POOLING if each.layer in last else EARLIER_LAYER
+            kind = JOINED if each.joined else POOLING if each.layer in last else EARLIER_LAYER
             layers.append(option(kind, f"a head on {each.name}", each.difference, "none: cached"))
     for head in evidence.heads:
         what = f"{'a larger' if head.richer else 'a simpler'} head ({head.clf})"

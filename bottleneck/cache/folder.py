@@ -85,13 +85,15 @@ class Cache:
         """
         return Bank(self.root / name)
 
-    def banks_of(self, source: FeatureSource) -> tuple[Bank, ...]:
+    def banks_of(self, source: FeatureSource, made_by: str | None = None) -> tuple[Bank, ...]:
         """Return the bank of unaugmented features, and that of their views if there are any.
 
         Parameters
         ----------
         source : FeatureSource
             The source of the features.
+        made_by : str, optional
+            The command that errors about missing rows name, if not `FeatureSource.made_by`.
 
         Returns
         -------
@@ -100,7 +102,7 @@ class Cache:
         """
         plain = self.bank(source.model, source.fingerprint).path
         views = [self.root / source.view_bank] if source.view_bank else []
-        return tuple(Bank(path, source.made_by) for path in (plain, *views))
+        return tuple(Bank(path, made_by or source.made_by) for path in (plain, *views))
 
     def banks(self) -> tuple[Bank, ...]:
         """Return all banks, by name."""

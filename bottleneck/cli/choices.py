@@ -14,8 +14,8 @@ from bottleneck.fields import given_in
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
     from bottleneck.heads import Head
-    from bottleneck.records import FeatureSource
-    from bottleneck.settings import FeatureSettings, FinetuneSettings, FitSettings
+    from bottleneck.records import AnySource, FeatureSource
+    from bottleneck.settings import FeatureSettings, FinetuneSettings, FitFeatures, FitSettings
 
 __all__ = ["choose_features", "choose_head", "choose_layer", "choose_start"]
 
@@ -80,6 +80,26 @@ def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource"
     return deepest
 
 
+def _choose_layers(cache: "Cache", settings: "FitFeatures") -> "AnySource":
+    """Select the features of a head: several layers that are joined, or one."""
+    from bottleneck.features import select_layers
+    from bottleneck.settings import FeatureSettings
+
+    if settings.join:
+        return select_layers(cache, settings)[-1]
+    one: dict[str, str | None] = {}
+    for name in ("layers", "models", "pools"):
+        given = getattr(settings, name)
+        if len(given) > 1:
+            raise UsageError(
+                f"`{name}` is given {len(given)} times ({', '.join(given)}), but a head is fitted "
+                f"on one; give one, or give `join` to fit the head on all of them side by side"
+            )
+        one[name.removesuffix("s")] = next(iter(given), None)
+    shared = {name: getattr(settings, name) for name in ("image_set", "views", "augment")}
+    return choose_layer(cache, FeatureSettings(**one, **shared))  # type: ignore[arg-type]
+
+
 def choose_start(settings: "FinetuneSettings", head: "Head", cache: "Cache") -> "FinetuneSettings":
     """Return settings with the layer that the last verdict names, which is noted, if none is given.
 
@@ -104,9 +124,9 @@ def choose_start(settings: "FinetuneSettings", head: "Head", cache: "Cache") -> 
     if settings.unfreeze is not None:
         return settings
     from bottleneck.advise import layer_to_train
-    from bottleneck.records import known_source
+    from bottleneck.records import single_source
 
-    layer = layer_to_train(cache, known_source(head.source))
+    layer = layer_to_train(cache, single_source(head.source))
     note(f"note: training begins at {layer}, as the last verdict says; --unfreeze takes another")
     return replace(settings, unfreeze=layer)
 
@@ -114,9 +134,9 @@ def choose_start(settings: "FinetuneSettings", head: "Head", cache: "Cache") -> 
 def choose_features(
     cache: "Cache",
     asked: ExperimentSettings,
-    chosen: "FeatureSettings",
+    chosen: "FitFeatures",
     settings: "FitSettings",
-) -> "tuple[FeatureSource, FitSettings, Callable[[Head], Head]]":
+) -> "tuple[AnySource, FitSettings, Callable[[Head], Head]]":
     """Return the features to fit on and the classifier: of an experiment, if one is asked for.
 
     Parameters
@@ -125,12 +145,12 @@ def choose_features(
         The cache.
     asked : ExperimentSettings
         The number of an experiment; or that the best is wanted, or none.
-    chosen, settings : FeatureSettings, FitSettings
+    chosen, settings : FitFeatures, FitSettings
         What is fitted; values that an experiment must have, where they are given.
 
     Returns
     -------
-    (FeatureSource, FitSettings, callable)
+    (FeatureSource or JoinedSource, FitSettings, callable)
         The last one adds to a fitted head's scores that an experiment was selected.
 
     Raises
@@ -141,7 +161,7 @@ def choose_features(
         There is no log, or the images have changed since.
     """
     if not asked.best and asked.experiment is None:
-        return choose_layer(cache, chosen), settings, lambda head: head
+        return _choose_layers(cache, chosen), settings, lambda head: head
     from bottleneck.experiments import ExperimentLog
     from bottleneck.rerun import (
         best_experiment,

@@ -86,7 +86,7 @@ def _features_of(head: "bottleneck.Head", cache: Path, split: str) -> "Features"
     from bottleneck.records import known_source
 
     store, source = bottleneck.Cache(cache), known_source(head.source)
-    if is_finetuned(source.model):
+    if len(source.parts) == 1 and is_finetuned(source.model):
         with loading():
             from bottleneck.finetune import fill_split
         with progress_shown() as progress:

@@ -15,12 +15,12 @@ from bottleneck.cli.output import print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.fields import Option
-from bottleneck.settings import FeatureSettings, RankSettings, SweepFeatures, check_for_mlp
+from bottleneck.settings import FitFeatures, RankSettings, SweepFeatures, check_for_mlp
 
 if TYPE_CHECKING:
     from bottleneck.experiments import Ranked
     from bottleneck.features import Features
-    from bottleneck.records import FeatureSource
+    from bottleneck.records import AnySource
 
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
@@ -36,7 +36,7 @@ _FOLDS = 5
 @add_command("fit-head", "Heads")
 def fit_head(
     settings: bottleneck.FitSettings,
-    chosen: FeatureSettings,
+    chosen: FitFeatures,
     experiment: options.ExperimentSettings,
     epochs: options.EpochSettings,
     folders: options.Folders,
@@ -194,7 +194,7 @@ def _note_folds(folds: Sequence[int], asked: int | None) -> None:
         )
 
 
-def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:
+def _note_selections(store: "bottleneck.Cache", selections: "Sequence[AnySource]") -> None:
     images = bottleneck.ImageSet.read_csv(store.set_file(selections[0].image_set))
     notes.note_features(images, selections, store)
     for each in selections:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bottleneck.features import Features
     from bottleneck.heads import Head
     from bottleneck.images import ImageSet, RejectedImage
-    from bottleneck.records import FeatureSource
+    from bottleneck.records import AnySource
 
 __all__ = [
     "find_alike",
@@ -155,7 +155,7 @@ def note_unseen(features: "Features", head: "Head", cache: "Cache", split: str) 
 
 def note_features(
     images: "ImageSet",
-    sources: "Sequence[FeatureSource]",
+    sources: "Sequence[AnySource]",
     cache: "Cache",
     splits: Sequence[str] = ("train", "val"),
     *,
@@ -167,7 +167,7 @@ def note_features(
     ----------
     images : ImageSet
         The images of the features.
-    sources : sequence of FeatureSource
+    sources : sequence of FeatureSource or JoinedSource
         The sources of the features.
     cache : Cache
         The cache of the features.
@@ -184,7 +184,8 @@ def note_features(
     note_random(any(source.weights_random for source in sources))
     told = " and ".join(splits)
     judged = [item.digest for item in images.items if item.split in splits]
-    for model, source in {source.model: source for source in sources}.items():
+    bases = {part.model: part for source in sources for part in source.parts}
+    for model, source in bases.items():
         recorded = seen_by_network(source, cache)
         if recorded is None and not is_finetuned(model):
             note(

@@ -105,6 +105,8 @@ SpreadsheetSafe = Annotated[
     Doc("In CSV, put an apostrophe before texts that begin with = + - @, which are formulas else."),
 ]
 _WITH_DATA = Option(needs=("data",))
+_REPEATED = {"layers": "layer", "models": "model"}
+"""Options that may repeat to the kind of their values."""
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
@@ -248,7 +250,7 @@ def completer(value: Declared, commands: Iterable[str]) -> Callable[..., list[st
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         known = commands if value.name == "command" else value.choices
         try:
-            found = known or _names("layer" if value.name == "layers" else value.name, ctx.params)
+            found = known or _names(_REPEATED.get(value.name, value.name), ctx.params)
             return [name for name in found if name.startswith(incomplete)]
         except (BottleneckError, OSError):
             return []

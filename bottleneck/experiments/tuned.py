@@ -8,7 +8,7 @@ from typing import Any
 from bottleneck.errors import WeightsError
 from bottleneck.experiments.compare import half_width
 from bottleneck.folders import is_leftover
-from bottleneck.records import FeatureSource, ModelRecord, read_record
+from bottleneck.records import AnySource, FeatureSource, ModelRecord, read_record
 
 __all__ = ["FineTuned", "fine_tuned", "same_rows"]
 
@@ -118,12 +118,12 @@ def fine_tuned(heads: str | Path, source: FeatureSource | None = None) -> list[F
     return [each for each in started if source is None or same_rows(each.source, source)]
 
 
-def same_rows(one: FeatureSource, other: FeatureSource) -> bool:
+def same_rows(one: AnySource, other: AnySource) -> bool:
     """Return whether two sources are the same features of the same images and labels.
 
     Parameters
     ----------
-    one, other : FeatureSource
+    one, other : FeatureSource or JoinedSource
         Of images for training and validation; where one does not know which, it is taken for the
         same ones.
 

@@ -11,7 +11,7 @@ from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.features.rows import Features, load_features
 from bottleneck.images import ImageSet, same_images
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.records import AnySource, FeatureSource, JoinedSource, known_source
 from bottleneck.records.banks import FINETUNED
 
 __all__ = ["features_of", "has_changed", "seen_by_network"]
@@ -19,7 +19,7 @@ __all__ = ["features_of", "has_changed", "seen_by_network"]
 
 @checked
 def features_of(
-    source: FeatureSource | None,
+    source: FeatureSource | JoinedSource | None,
     cache: Cache | str | Path,
     *,
     memory: int | None = None,
@@ -32,7 +32,7 @@ def features_of(
 
     Parameters
     ----------
-    source : FeatureSource or None
+    source : FeatureSource, JoinedSource or None
         The head's `source`, which is the `provenance` of the features that it was fitted on.
     cache : Cache, str or Path
         The cache, or its folder.
@@ -97,12 +97,12 @@ def features_of(
     return unseen
 
 
-def seen_by_network(source: FeatureSource, cache: Cache) -> frozenset[str] | None:
+def seen_by_network(source: AnySource, cache: Cache) -> frozenset[str] | None:
     """Return the images that the network of features was trained or validated on, as far as known.
 
     Parameters
     ----------
-    source, cache : FeatureSource, Cache
+    source, cache : FeatureSource or JoinedSource, Cache
         The source of the features, and their cache.
 
     Returns
@@ -111,19 +111,23 @@ def seen_by_network(source: FeatureSource, cache: Cache) -> frozenset[str] | Non
         SHA-256 of the images; empty unless it is a fine-tuned network. None if its bank does not
         record them, as it was written by an earlier version.
     """
-    if source.weights != FINETUNED:
-        return frozenset()
-    bank, *_ = cache.banks_of(source)
-    seen = bank.info.seen if bank.exists else None
-    return None if seen is None else frozenset(seen)
+    found = frozenset[str]()
+    for part in source.parts:
+        if part.weights == FINETUNED:
+            bank, *_ = cache.banks_of(part)
+            seen = bank.info.seen if bank.exists else None
+            if seen is None:
+                return None
+            found |= frozenset(seen)
+    return found
 
 
-def has_changed(source: FeatureSource, images: ImageSet) -> bool:
+def has_changed(source: AnySource, images: ImageSet) -> bool:
     """Return whether training or validation images have changed since a head was fitted.
 
     Parameters
     ----------
-    source : FeatureSource
+    source : FeatureSource or JoinedSource
         The head's source.
     images : ImageSet
         The image set as it is now.

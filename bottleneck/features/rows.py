@@ -1,101 +1,25 @@
 """Features with labels, groups and splits, in memory or read in blocks."""
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from bottleneck.arguments import checked, made
-from bottleneck.cache import Bank, Cache
+from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.features.selection import check_finite, select_features, vectors
+from bottleneck.features.selection import select_features
+from bottleneck.features.stored import BYTES, StreamedRows, columns_of
 from bottleneck.images import SPLITS, ImageSet
-from bottleneck.records import FeatureSource
+from bottleneck.records import AnySource, FeatureSource, JoinedSource
 from bottleneck.settings import FeatureSettings
 
-__all__ = ["Features", "StreamedRows", "free_memory", "load_features"]
+__all__ = ["Features", "free_memory", "load_features"]
 
-_BYTES = 16
-"""Bytes per feature value: float32 copies as read, split and standardised, and work space."""
-_LEAST = 2**24
 _UNKNOWN = 2**32  # bytes assumed to be free where the system does not report it
-
-
-@dataclass(frozen=True, eq=False)
-class StreamedRows:
-    """Rows of features, in place of an array of shape (n, d).
-
-    Attributes
-    ----------
-    banks : sequence of Bank
-        Where the rows are: first those of unaugmented images, last those of augmented views.
-    selection : FeatureSource
-        The layer, image set and pooling.
-    digests : np.ndarray
-        SHA-256 of the n images.
-    views : np.ndarray
-        View number of each row.
-    n_features : int
-        d.
-    memory : int
-        Memory limit in bytes for all work on the rows, the blocks included.
-    """
-
-    banks: Sequence[Bank]
-    selection: FeatureSource
-    digests: np.ndarray
-    views: np.ndarray
-    n_features: int
-    memory: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of rows and number of features."""
-        return len(self.digests), self.n_features
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return len(self.digests) * self.n_features
-
-    def __len__(self) -> int:
-        return len(self.digests)
-
-    def __getitem__(self, rows: np.ndarray) -> Self:
-        """Return some rows, chosen by boolean mask or by index."""
-        return replace(self, digests=self.digests[rows], views=self.views[rows])
-
-    def joined(self, other: Self) -> Self:
-        """Return these rows followed by other rows of the same selection."""
-        return replace(
-            self,
-            digests=np.concatenate([self.digests, other.digests]),
-            views=np.concatenate([self.views, other.views]),
-        )
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """Yield blocks of rows (m, d), float16 or float32, that fit a quarter of the memory.
-
-        A block may take 16 MiB in any case: a pass row by row would take too long.
-        """
-        source = self.selection
-        convert = partial(vectors if source.pool != source.stored_pool else check_finite, source)
-        augmented = self.views > 0
-        cuts = np.flatnonzero(np.diff(augmented)) + 1
-        for start, end in pairwise(np.unique([0, *cuts, len(augmented)])):  # rows of one bank
-            for block in self.banks[-1 if augmented[start] else 0].stream(
-                source.layer,
-                self.digests[start:end].tolist(),
-                view=self.views[start:end],
-                memory=max(_LEAST, self.memory // 4),
-                convert=convert,
-            ):
-                yield block.reshape(len(block), -1)
 
 
 @dataclass(frozen=True)
@@ -122,8 +46,8 @@ class Features:
         uint16 of shape (n_samples,): 0 for an unaugmented image, else the number of its view.
     images : ImageSet
         The whole image set, for its digests.
-    selection : FeatureSource
-        The layer, image set and pooling that the features come from.
+    selection : FeatureSource or JoinedSource
+        The image set, and the layer and pooling that the features come from, or several of them.
     """
 
     X: np.ndarray | StreamedRows
@@ -134,7 +58,7 @@ class Features:
     weights: np.ndarray
     views: np.ndarray
     images: ImageSet
-    selection: FeatureSource
+    selection: AnySource
 
     def __len__(self) -> int:
         return len(self.X)
@@ -142,7 +66,7 @@ class Features:
     @property
     def bytes_in_memory(self) -> int:
         """Approximate memory that fitting a classifier on the features takes, in bytes."""
-        return _BYTES * self.X.size
+        return BYTES * self.X.size
 
     @property
     def labels(self) -> np.ndarray:
@@ -155,7 +79,7 @@ class Features:
         return self.y
 
     @property
-    def provenance(self) -> FeatureSource:
+    def provenance(self) -> AnySource:
         """What a head records about the features that it was fitted on."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return replace(self.selection, split_digests=splits)
@@ -207,7 +131,7 @@ class Features:
 @checked
 def load_features(
     cache: Cache | str | Path,
-    chosen: FeatureSource | FeatureSettings | None = None,
+    chosen: FeatureSource | JoinedSource | FeatureSettings | None = None,
     *,
     memory: int | None = None,
     split: str | Sequence[str] | None = None,
@@ -219,8 +143,9 @@ def load_features(
     ----------
     cache : Cache, str or Path
         The cache, or its folder.
-    chosen : FeatureSource or FeatureSettings, optional
+    chosen : FeatureSource, JoinedSource or FeatureSettings, optional
         The features to read; by default those of the last extraction, see `select_features`.
+        `join_layers` makes one of several layers, whose columns are then side by side.
     memory : int, optional
         Memory limit in bytes for fitting a classifier on the features. Larger features become
         `StreamedRows`, which are read from the banks in every pass. Without a limit they are read
@@ -242,8 +167,9 @@ def load_features(
         A row is missing from the bank, or a part is damaged.
     """
     cache = Cache(cache)
-    if isinstance(chosen, FeatureSource):
-        selection = made(FeatureSource, chosen, options)
+    selection: AnySource
+    if isinstance(chosen, FeatureSource | JoinedSource):
+        selection = made(type(chosen), chosen, options)
     else:
         selection = select_features(cache, chosen, **options)
     images = ImageSet.read_csv(cache.set_file(selection.image_set))
@@ -253,11 +179,13 @@ def load_features(
     items = [*plain, *train * selection.views]
     numbers = np.repeat(np.arange(1, selection.views + 1), len(train))
     views = np.concatenate([np.zeros(len(plain)), numbers]).astype(np.uint16)
-    digests = [item.digest for item in items]
+    digests = np.array([item.digest for item in items])
+    columns = columns_of(cache, selection, digests[: len(plain)], images)
+    X = StreamedRows.of(columns, digests, views, memory)
     return Features(
-        X=_read(cache.banks_of(selection), selection, digests, views, memory),
+        X=X.read() if BYTES * X.size <= X.memory else X,
         y=np.array([item.label for item in items]) if images.labelled else None,
-        digests=np.array(digests),
+        digests=digests,
         splits=np.array([item.split or "" for item in items]),
         paths=np.array([item.path for item in items]),
         weights=np.array([item.weight for item in items]),
@@ -265,28 +193,6 @@ def load_features(
         images=images,
         selection=selection,
     )
-
-
-def _read(
-    banks: Sequence[Bank],
-    selection: FeatureSource,
-    digests: list[str],
-    views: np.ndarray,
-    memory: int | None,
-) -> np.ndarray | StreamedRows:
-    """Read rows, unaugmented ones first; leave them in the banks if they do not fit into memory."""
-    layer, convert = selection.layer, partial(vectors, selection)
-    number = int((views == 0).sum())
-    if memory is not None:
-        n_features = next(banks[0].stream(layer, digests[:number], convert=convert)).shape[1]
-        X = StreamedRows(banks, selection, np.array(digests), views, n_features, memory)
-        if _BYTES * X.size > memory:
-            return X
-    found = banks[0].read(layer, digests[:number], convert=convert)
-    if not selection.views:
-        return found
-    more = banks[-1].read(layer, digests[number:], view=views[number:], convert=convert)
-    return np.concatenate([found, more])
 
 
 def free_memory() -> int:

@@ -19,15 +19,17 @@ from bottleneck.errors import (
     did_you_mean,
     some_of,
 )
+from bottleneck.features.commands import remedy_for
 from bottleneck.images import ImageSet
 from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
-from bottleneck.records import Extraction, FeatureSource
+from bottleneck.records import AnySource, Extraction, FeatureSource, JoinedSource
 from bottleneck.settings import FeatureSettings, LayerSettings, SweepFeatures
 
 __all__ = [
     "check_finite",
     "check_layers",
+    "join_layers",
     "matching_layers",
     "select_features",
     "select_layers",
@@ -35,12 +37,12 @@ __all__ = [
 ]
 
 
-def check_layers(selections: Sequence[FeatureSource]) -> None:
+def check_layers(selections: Sequence[AnySource]) -> None:
     """Check that layers are as `select_layers` returns them.
 
     Parameters
     ----------
-    selections : sequence of FeatureSource
+    selections : sequence of FeatureSource or JoinedSource
         The layers.
 
     Raises
@@ -48,7 +50,7 @@ def check_layers(selections: Sequence[FeatureSource]) -> None:
     WrongTypeError
         One of them is something else.
     """
-    if not all(isinstance(each, FeatureSource) for each in selections):
+    if not all(isinstance(each, FeatureSource | JoinedSource) for each in selections):
         raise WrongTypeError(
             f"`selections` must be the result of bottleneck.select_layers, got {selections}"
         )
@@ -147,44 +149,94 @@ def select_features(
 @checked
 def select_layers(
     cache: Cache | str | Path, settings: LayerSettings | None = None, **options: Any
-) -> list[FeatureSource]:
-    """Select several layers, each with several poolings.
+) -> list[AnySource]:
+    """Select several layers, each with several poolings; and these layers joined.
 
     Parameters
     ----------
     cache : Cache, str or Path
         The cache, or its folder.
     settings : LayerSettings, optional
-        As for `select_features`; all layers of the last matching extraction if none is named.
-        `SweepFeatures` also selects views.
+        As for `select_features`; all layers of the last matching extraction if none is named. Of
+        several models, each layer is taken from all that have it. `SweepFeatures` also selects
+        views.
     **options
         The fields of `bottleneck.settings.SweepFeatures`, in place of `settings`.
 
     Returns
     -------
-    list of FeatureSource
-        Each combination of layer and pooling once.
+    list of FeatureSource or JoinedSource
+        Each combination of layer and pooling once; with `join`, all of them side by side are the
+        last.
 
     Raises
     ------
     DataError, UnknownNameError, UsageError
-        As for `select_features`.
+        As for `select_features`; or as for `join_layers`.
     """
     if settings is None:
         settings, options = SweepFeatures(**options), {}
     settings = made(LayerSettings, settings, options)
-    names = ("model", "image_set", "views", "augment")
-    shared: dict[str, Any] = {name: getattr(settings, name, None) for name in names}
-    found: list[FeatureSource] = []
-    for layer, pool in product(settings.layers or [None], settings.pools or [None]):
-        each = matching_layers(cache, FeatureSettings(layer=layer, pool=pool, **shared))
-        found += [selection for selection in each if selection not in found]
+    cache, found = Cache(cache), list[FeatureSource]()
+    for layer in settings.layers or [None]:
+        own = _of_models(cache, layer, settings)
+        # One that is named twice is a mistake where layers are joined.
+        found += own if settings.join else [each for each in own if each not in found]
+    if lacking := [each for each in settings.models if each not in {own.model for own in found}]:
+        raise UnknownNameError(
+            f"no extraction by {lacking[0]!r} has {' or '.join(map(repr, settings.layers))}; name "
+            f"a layer of it with `layers`, or leave it out of `models`"
+        )
     if len(sets := {selection.image_set for selection in found}) > 1:
         raise UsageError(
             f"the last extractions of these layers come from several image sets: "
             f"{', '.join(sorted(sets))}; choose one with `image_set`"
         )
+    return [*found, join_layers(found)] if settings.join else [*found]
+
+
+def _of_models(cache: Cache, layer: str | None, settings: LayerSettings) -> list[FeatureSource]:
+    """Return a layer of each model that has it, or all layers, with each pooling once."""
+    names = ("image_set", "views", "augment")
+    shared: dict[str, Any] = {name: getattr(settings, name, None) for name in names}
+    found: list[FeatureSource] = []
+    unknown = []
+    for model, pool in product(settings.models or [None], settings.pools or [None]):
+        asked = FeatureSettings(model=model, layer=layer, pool=pool, **shared)
+        try:
+            each = matching_layers(cache, asked)
+        except UnknownNameError as error:
+            unknown.append(error)
+        else:
+            found += [selection for selection in each if selection not in found]
+    if unknown and (not found or len(settings.models) <= 1 or layer is None):
+        raise unknown[0]
     return found
+
+
+def join_layers(layers: Sequence[FeatureSource]) -> JoinedSource:
+    """Join layers, of one base or several: their columns are side by side, in this order.
+
+    Rows are joined by the digest of the image, and by view.
+
+    Parameters
+    ----------
+    layers : sequence of FeatureSource
+        Two or more layers of one image set: results of `select_features`, for `load_features`.
+
+    Returns
+    -------
+    JoinedSource
+
+    Raises
+    ------
+    UsageError
+        There are fewer than two, two are the same, or they have other images or views.
+    WrongTypeError
+        One is no layer.
+    """
+    check_layers(layers)
+    return JoinedSource(parts=tuple(part for each in layers for part in each.parts))
 
 
 @checked
@@ -225,8 +277,8 @@ def matching_layers(
     if images.digest_of() != digest:
         raise DataError(
             f"image set {chosen[0].image_set!r} was extracted with other images or labels since "
-            f"the extraction by {chosen[0].model}; run {chosen[0].made_by!r} again, and give "
-            f"different sets different names with `image_set`"
+            f"the extraction by {chosen[0].model}; run {remedy_for(chosen[0], images, cache)!r} "
+            f"again, and give different sets different names with `image_set`"
         )
     for each in chosen:
         check_pool(each.pool, each.axes, each.layer_name)

@@ -11,7 +11,7 @@ from bottleneck.features import free_memory, load_features
 from bottleneck.heads import Head, fit_head
 from bottleneck.heads.problem import Progress
 from bottleneck.images import ImageSet, same_images
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.records import FeatureSource, single_source
 from bottleneck.settings import FinetuneSettings, FitSettings
 
 __all__ = ["head_without", "seen_by"]
@@ -61,7 +61,7 @@ def head_without(
     DataError
         The head cannot be fitted again.
     """
-    source = known_source(head.source)
+    source = single_source(head.source)
     held = {item.digest for item in chosen.items if item.split == "val"}
     trained = same_images(held, seen_digests(source.model))
     if trained and not _were_held_out(source.model, images, settings):
@@ -113,7 +113,7 @@ def seen_by(head: Head, images: ImageSet, cache: Cache) -> tuple[set[str], bool]
     """
     if "unfreeze" in head.hyperparameters:  # trained with its network, on the same images
         return set(), True
-    source, seen, are_all = known_source(head.source), set[str](), True
+    source, seen, are_all = single_source(head.source), set[str](), True
     file = cache.set_file(source.image_set)
     known = [images, *([ImageSet.read_csv(file)] if file.exists() else [])]
     selected = head.scores.get("held_out") == "validation images"

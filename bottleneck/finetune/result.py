@@ -21,13 +21,13 @@ from bottleneck.finetune.start import Start, default_images
 from bottleneck.finetune.trial import EpochForecast
 from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
+from bottleneck.heads.bases import load_base
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.names import is_of_head
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
 from bottleneck.images import same_images
-from bottleneck.predict import load_base
-from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, known_source
+from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, single_source
 from bottleneck.settings import StoreSettings
 
 __all__ = ["fill_split", "write_result"]
@@ -202,7 +202,7 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
     DataError
         An image can no longer be read.
     """
-    source = known_source(head.source)
+    source = single_source(head.source)
     if not cache.set_file(source.image_set).exists():
         return  # who reads the features says so
     images = default_images(head, cache)

@@ -44,7 +44,7 @@ from bottleneck.finetune.trial import EpochForecast, forecast_epochs
 from bottleneck.heads import Head, find_head
 from bottleneck.heads.training import run_epochs
 from bottleneck.images import ImageSet, RejectedImage
-from bottleneck.records import known_source
+from bottleneck.records import single_source
 from bottleneck.settings import FinetuneSettings
 
 __all__ = ["Finetuned", "finetune_head"]
@@ -179,7 +179,7 @@ def finetune_head(
             f"`head` must be a Head, or a head's name or folder, got {type(head).__name__}"
         )
     settings, cache = made(FinetuneSettings, settings, options), Cache(cache)
-    layer = settings.unfreeze or layer_to_train(cache, known_source(head.source))
+    layer = settings.unfreeze or layer_to_train(cache, single_source(head.source))
     settings = replace(settings, unfreeze=layer)
     images = default_images(head, cache) if images is None else images
     if not isinstance(images, ImageSet):

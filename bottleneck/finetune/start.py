@@ -18,9 +18,9 @@ from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
 from bottleneck.finetune.mixing import check_mix
 from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, check_head_folder
+from bottleneck.heads.bases import load_base
 from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file, trained
-from bottleneck.predict import load_base
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.records import FeatureSource, single_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
 __all__ = ["Start", "default_images", "is_first_process", "open_start"]
@@ -67,7 +67,7 @@ class Start:
     @property
     def source(self) -> FeatureSource:
         """The features that the head was fitted on."""
-        return known_source(self.head.source)
+        return single_source(self.head.source)
 
     def lower(self, device: str | torch.device, precision: str | None = None) -> FrozenBase | None:
         """Return the frozen part of the network; None if the first layer is trained."""
@@ -165,7 +165,7 @@ def open_start(
     DataError, WeightsError
         As for `bottleneck.predict.load_base`.
     """
-    source = known_source(head.source)
+    source = single_source(head.source)
     if head.clf == "knn":
         raise UsageError(
             "a knn head has no weights to train; fit another with 'bottleneck fit-head --clf "
@@ -244,7 +244,7 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
         settings=settings.as_dict(),
         start={
             "head": {key: known[key] for key in ("clf", "classes", "temperature")},
-            "base": known_source(head.source).fingerprint,
+            "base": single_source(head.source).fingerprint,
             "image set": {name: images.digest_of(name) for name in ("train", "val")},
             "augmentation": find_policy(settings.augment).as_dict(),
         },
@@ -346,7 +346,7 @@ def default_images(head: Head, cache: Cache) -> ImageSet:
     DataError
         The cache does not have the image set.
     """
-    file = cache.set_file(name := known_source(head.source).image_set)
+    file = cache.set_file(name := single_source(head.source).image_set)
     if not file.exists():
         raise DataError(
             f"no image set {name!r} in the cache folder {str(cache.root)!r}; give the cache that "

@@ -27,7 +27,7 @@ from bottleneck.solvers import threads_for
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
-    from bottleneck.records import FeatureSource
+    from bottleneck.records import AnySource
 
 __all__ = ["cross_validate", "fit_head", "fit_rows"]
 
@@ -112,7 +112,7 @@ def fit_rows(
     plain: np.ndarray | None = None,
     validation: tuple[Rows, np.ndarray] | None = None,
     multilabel: bool = False,
-    source: "FeatureSource | None" = None,
+    source: "AnySource | None" = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
     **options: Any,
@@ -140,7 +140,7 @@ def fit_rows(
         Features (m, d) and labels (m,) to choose the hyperparameter on, instead of folds.
     multilabel : bool
         Whether rows may have several classes even if no label contains a semicolon.
-    source : FeatureSource, optional
+    source : FeatureSource or JoinedSource, optional
         Recorded in the head, see `Head`.
     progress, watch : callable, optional
         As for `fit_head`.
@@ -199,7 +199,7 @@ def _fitted(
     value: Any,
     *,
     validation: tuple[Rows, np.ndarray, np.ndarray] | None,
-    source: "FeatureSource | None",
+    source: "AnySource | None",
     shown: tuple[Progress | None, Watch | None],
 ) -> Head:
     """Choose the hyperparameter on held-out rows, if there are any, and fit."""

@@ -31,7 +31,15 @@ from bottleneck.heads.names import (
 from bottleneck.heads.reading import contradiction, read_model, read_seen
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
-from bottleneck.records import HeadFacts, HeadRecord, as_dict, facts_of, read_record, write_record
+from bottleneck.records import (
+    FeatureSource,
+    HeadFacts,
+    HeadRecord,
+    as_dict,
+    facts_of,
+    read_record,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -255,7 +263,7 @@ class Head(HeadFacts):
         if wrong := contradiction(record):
             raise HeadRecord.refusal(path / METADATA_FILE, ValueError(wrong))
         facts = facts_of(record, HeadFacts)
-        if record.source and record.source.model == _OWN_FOLDER:
+        if isinstance(record.source, FeatureSource) and record.source.model == _OWN_FOLDER:
             facts["source"] = replace(record.source, model=str(path))
         return cls(**facts, model=model, seen=read_seen(path / SEEN_FILE, record))
 

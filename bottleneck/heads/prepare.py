@@ -12,6 +12,7 @@ from bottleneck.heads.problem import Fold, Problem, Rows, lacking_classes
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets, known_labels
 from bottleneck.settings import MLPSettings, TrainingSettings
+from bottleneck.solvers import is_reducible
 
 if TYPE_CHECKING:
     from bottleneck.features import Features
@@ -294,7 +295,8 @@ def _check_recipe(recipe: Recipe, X: Rows, targets: Targets) -> None:
             f"{recipe.name} gives each image one class, but the labels name several; choose one of "
             f"{able}"
         )
-    if not isinstance(X, np.ndarray) and not recipe.streams:
+    reduces = recipe.reduces and is_reducible(X)
+    if not (isinstance(X, np.ndarray) or recipe.streams or reduces):
         able = ", ".join(name for name, each in RECIPES.items() if each.streams)
         raise UsageError(
             f"{recipe.name} needs all features in memory, {X.size * 16 / 1e6:.0f} MB with "

@@ -8,7 +8,7 @@ import numpy as np
 
 from bottleneck.errors import DataError, counted, some_of
 from bottleneck.labels import Targets, join_classes, rarest_classes
-from bottleneck.solvers import Reduction, column_moments, reduce_rows
+from bottleneck.solvers import Reduction, column_moments, is_reducible, reduce_rows
 
 if TYPE_CHECKING:
     from bottleneck.features import StreamedRows
@@ -94,7 +94,7 @@ class Problem:
         if self.n_features:
             width = self.rows.shape[1]
             return Reduction(self.rows, np.zeros(width), np.ones(width), self.n_features, None)
-        return reduce_rows(self.rows, self._counted(fit), standardize=self.standardize)
+        return reduce_rows(self.X, self._counted(fit), standardize=self.standardize)
 
     def reduced(self, fold: Fold) -> Self:
         """Return the problem on rows that are standardised and reduced once, for a fold.
@@ -109,9 +109,9 @@ class Problem:
         Returns
         -------
         Problem
-            The same rows; streamed rows are left as they are.
+            The same rows; those that cannot be reduced are left as they are.
         """
-        if not isinstance(self.X, np.ndarray):
+        if not is_reducible(self.X):
             return self
         found = self.reduction(fold.fit)
         return replace(self, X=found.rows, standardize=False, n_features=found.n_features)

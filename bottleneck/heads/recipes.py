@@ -11,7 +11,7 @@ from bottleneck.errors import UsageError, counted
 from bottleneck.heads.models import Affine, Fitted, Neighbours
 from bottleneck.heads.problem import Fold, Problem, Progress, Watch
 from bottleneck.settings import MLPSettings
-from bottleneck.solvers import Reduction, threads_for
+from bottleneck.solvers import Reduction, is_reducible, threads_for
 from bottleneck.solvers.closed_form import Solution, fit_centroids, fit_lda, fit_ridge, solutions_of
 
 __all__ = ["C_GRID", "MLP", "RECIPES", "Linear", "Nearest", "Recipe"]
@@ -44,6 +44,8 @@ class Recipe(ABC):
         Whether rows may have several classes.
     streams : bool
         Whether its features may be `StreamedRows`.
+    reduces : bool
+        Whether it is fitted on reduced rows, see `bottleneck.solvers.is_reducible`.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Recipe(ABC):
     margins: bool = False
     multilabel: bool = True
     streams: bool = False
+    reduces: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:  # noqa: D102 - see Attributes
@@ -141,6 +144,7 @@ class Linear(Recipe):
     grid: Sequence[float | None] = C_GRID
     margins: bool = False
     multilabel: bool = True
+    reduces: bool = True
 
     @property
     def streams(self) -> bool:  # type: ignore[override]
@@ -150,7 +154,7 @@ class Linear(Recipe):
     def fit(self, problem: Problem, value: Any) -> Fitted:
         """As `Recipe.fit`."""
         everyone = np.ones(len(problem.X), dtype=bool)
-        if isinstance(problem.X, np.ndarray):
+        if is_reducible(problem.X):
             reduction = problem.reduction()
             ((weight, bias, converged),) = self._solve(problem, reduction, everyone, [value])
             weight, bias = reduction.lift(weight, bias, problem.X)
@@ -163,10 +167,11 @@ class Linear(Recipe):
         self, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
     ) -> Iterator[list[np.ndarray]]:
         """As `Recipe.held_out`."""
-        if not isinstance(problem.X, np.ndarray):
+        if not is_reducible(problem.X):
             from bottleneck.solvers.streamed import stream_scores
 
-            solutions, X = self._stream(problem, [fold.fit for fold in folds], grid), problem.X
+            X: Any = problem.X
+            solutions = self._stream(problem, [fold.fit for fold in folds], grid)
             yield from stream_scores(X.blocks, [fold.held for fold in folds], solutions, X.memory)
             return
         found: list[list[np.ndarray]] = [[] for _ in grid]

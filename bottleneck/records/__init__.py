@@ -2,6 +2,7 @@
 
 from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord, StoredLayer, TransformFacts
 from bottleneck.records.heads import HeadFacts, HeadRecord, Judged, ModelFacts, ModelRecord
+from bottleneck.records.joined import AnySource, JoinedSource, known_source, single_source
 from bottleneck.records.record import (
     Digest,
     Json,
@@ -14,20 +15,17 @@ from bottleneck.records.record import (
     write_record,
 )
 from bottleneck.records.runs import (
-    Adjustments,
     ExportRecord,
     ExtractedLayer,
     Extraction,
-    FeatureSource,
-    LayerFacts,
     RejectedImage,
-    RunFacts,
-    known_source,
 )
+from bottleneck.records.sources import Adjustments, FeatureSource, LayerFacts, RunFacts
 
 __all__ = [
     "IMPORTED",
     "Adjustments",
+    "AnySource",
     "Augmentation",
     "BankRecord",
     "Digest",
@@ -37,6 +35,7 @@ __all__ = [
     "FeatureSource",
     "HeadFacts",
     "HeadRecord",
+    "JoinedSource",
     "Json",
     "Judged",
     "LayerFacts",
@@ -53,5 +52,6 @@ __all__ = [
     "parse_record",
     "read_record",
     "sentence_of",
+    "single_source",
     "write_record",
 ]

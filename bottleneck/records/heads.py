@@ -9,8 +9,9 @@ from typing_extensions import TypedDict
 from bottleneck.errors import BottleneckError, WeightsError
 from bottleneck.records import record
 from bottleneck.records.banks import Augmentation, TransformFacts
+from bottleneck.records.joined import RecordedSource
 from bottleneck.records.record import STRICT, Record
-from bottleneck.records.runs import FeatureSource
+from bottleneck.records.sources import FeatureSource
 from bottleneck.settings.values import Classifier
 
 
@@ -36,9 +37,9 @@ class HeadFacts(Record):
     scores : dict
         The held-out metrics of each candidate hyperparameter; the calibration error of the chosen
         one, with and without its temperature; and the history of a network's training.
-    source : FeatureSource or None
-        The features that it was fitted on. The model ``.`` in a saved head means the head's own
-        folder, whose path replaces it when the head is loaded.
+    source : FeatureSource, JoinedSource or None
+        The features that it was fitted on: one layer, or several joined. The model ``.`` in a saved
+        head means the head's own folder, whose path replaces it when the head is loaded.
     """
 
     SENTENCE: ClassVar[str] = (
@@ -51,7 +52,7 @@ class HeadFacts(Record):
     multilabel: bool = False
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     scores: dict[str, record.Json] = field(default_factory=dict)
-    source: FeatureSource | None = None
+    source: RecordedSource | None = None
 
 
 @with_config(ConfigDict(**STRICT, extra="forbid"))

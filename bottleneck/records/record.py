@@ -325,7 +325,8 @@ def sentence_of(error: ValidationError) -> str:
     str
     """
     wrong = error.errors(include_url=False, include_context=False)[0]
-    key, message = ".".join(map(str, wrong["loc"])), wrong["msg"]
+    keys = [str(each) for each in wrong["loc"] if not str(each).startswith("<")]  # no tags
+    key, message = ".".join(keys), wrong["msg"]
     if wrong["type"] == "missing":
         return f"it has no {key!r}"
     if not key:

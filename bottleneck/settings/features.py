@@ -15,6 +15,7 @@ __all__ = [
     "ExportSettings",
     "ExtractSettings",
     "FeatureSettings",
+    "FitFeatures",
     "ImageSettings",
     "ImportSettings",
     "LayerSettings",
@@ -169,8 +170,11 @@ class LayerSettings:
         tuple[values.Pool, ...],
         Doc("Pool stored maps and tokens; may repeat. By default as stored."),
     ] = ()
-    model: _ByModel = None
+    models: Annotated[
+        tuple[str, ...], Doc("Select the extraction by model; may repeat, to take several.")
+    ] = ()
     image_set: _BySet = None
+    join: Annotated[bool, Doc("Also try all of these layers joined side by side.")] = False
 
 
 @settings("Features", kw_only=True)
@@ -199,6 +203,19 @@ class FeatureSettings(ExportSettings, ViewSettings):
 @settings("Features")
 class SweepFeatures(LayerSettings, ViewSettings):
     """Select the features of a sweep."""
+
+
+@settings("Features")
+class FitFeatures(SweepFeatures):
+    """Select the features of a head: one layer, or several that are joined."""
+
+    layers: Annotated[
+        tuple[str, ...],
+        Doc("Layer or alias; by default the deepest of the last extraction. Repeats with `join`."),
+    ] = ()
+    join: Annotated[
+        bool, Doc("Fit one head on all selected layers, bases and poolings, joined side by side.")
+    ] = False
 
 
 @settings("Array")

@@ -2,15 +2,38 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from bottleneck.solvers.threads import SMALL
 
-__all__ = ["Reduction", "column_moments", "reduce_rows"]
+__all__ = ["Reduction", "column_moments", "is_reducible", "reduce_rows"]
 
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
+
+
+class Parted(Protocol):
+    """Rows whose columns are read part by part, as they do not fit into memory together."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and number of features."""
+
+    @property
+    def fits_by_part(self) -> bool:
+        """Whether each part fits into memory, and so do the inner products of the rows."""
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Yield consecutive columns, of shape (n, width) and any float type."""
+
+    def __getitem__(self, rows: np.ndarray) -> "Parted":
+        """Return some rows."""
+
+
+Columns: TypeAlias = np.ndarray | Parted
+"""Features of shape (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +67,7 @@ class Reduction:
     pivots: np.ndarray | None
 
     def lift(
-        self, weight: np.ndarray, bias: np.ndarray, X: np.ndarray
+        self, weight: np.ndarray, bias: np.ndarray, X: Columns
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights that give the same scores on raw features.
 
@@ -54,7 +77,7 @@ class Reduction:
             Shape (k, r), on `rows`.
         bias : np.ndarray
             Shape (k,).
-        X : np.ndarray
+        X : np.ndarray or Parted
             The features that were reduced, of shape (n, d).
 
         Returns
@@ -80,18 +103,19 @@ class Reduction:
 
 
 def reduce_rows(
-    X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
+    X: Columns, train: np.ndarray | None = None, *, standardize: bool = True
 ) -> Reduction:
     """Standardise features and reduce them to as few columns as represent them exactly.
 
     With more features than rows, the Gram matrix of the standardised features is summed in float64
-    over blocks of columns and factored by a Cholesky decomposition with complete pivoting (Higham
-    2002, Accuracy and Stability of Numerical Algorithms, section 10.3), which also drops linearly
-    dependent rows. That takes n^2 d + n^3 / 3 multiply-adds.
+    over blocks of columns, where layers are joined over one layer after the other, and factored by
+    a Cholesky decomposition with complete pivoting (Higham 2002, Accuracy and Stability of
+    Numerical Algorithms, section 10.3), which also drops linearly dependent rows. That takes n^2 d
+    + n^3 / 3 multiply-adds.
 
     Parameters
     ----------
-    X : np.ndarray
+    X : np.ndarray or Parted
         Shape (n, d), of any float type.
     train : np.ndarray, optional
         Shape (n,): the rows whose mean and standard deviation are used, as a boolean mask or as
@@ -111,7 +135,7 @@ def reduce_rows(
     moments = np.zeros(n_features), np.ones(n_features)
     blocks = _standardised(X, train, moments, standardize=standardize)
     if n_features <= n_samples:
-        rows = np.empty(X.shape, _dtype(X.size))
+        rows = np.empty(X.shape, _dtype(n_samples * n_features))
         for columns, block in blocks:
             rows[:, columns] = block
         return Reduction(rows, *moments, n_features, None)
@@ -128,6 +152,21 @@ def reduce_rows(
         stop = start + _ROWS
         rows[pivots[start:stop], :stop] = np.tril(factor[start:stop, : min(stop, rank)], start)
     return Reduction(rows, *moments, n_features, pivots[:rank])
+
+
+def is_reducible(X: Columns) -> bool:
+    """Return whether features can be reduced: in memory, or layer by layer if they are joined.
+
+    Parameters
+    ----------
+    X : np.ndarray or Parted
+        Shape (n, d).
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(X, np.ndarray) or X.fits_by_part
 
 
 def column_moments(
@@ -161,16 +200,18 @@ def _dtype(size: int) -> type[np.floating]:
     return np.float64 if size <= SMALL else np.float32
 
 
-def _blocks(X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _blocks(X: Columns) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield blocks of columns, as float64 of at most `_BLOCK_BYTES`."""
-    width = max(1, _BLOCK_BYTES // (8 * max(1, len(X))))
-    for start in range(0, X.shape[1], width):
-        columns = slice(start, start + width)
-        yield columns, X[:, columns].astype(np.float64)
+    width, first = max(1, _BLOCK_BYTES // (8 * max(1, X.shape[0]))), 0
+    for part in [X] if isinstance(X, np.ndarray) else X.parts():
+        for start in range(0, part.shape[1], width):
+            values = part[:, start : start + width].astype(np.float64)
+            yield slice(first, first + values.shape[1]), values
+            first += values.shape[1]
 
 
 def _standardised(
-    X: np.ndarray,
+    X: Columns,
     train: np.ndarray | None,
     moments: tuple[np.ndarray, np.ndarray],
     *,

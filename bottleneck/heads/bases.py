@@ -1,0 +1,157 @@
+"""The bases that computed the features of a head."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bottleneck.errors import UsageError, WeightsError
+from bottleneck.heads.head import Head
+from bottleneck.records import FeatureSource, known_source
+
+if TYPE_CHECKING:
+    from bottleneck.bases.frozen import FrozenBase
+
+__all__ = ["bases_of", "load_base", "load_bases"]
+
+_OF_A_BASE = ("model", "weights", "adjustments", "precision")
+"""Facts that layers of one base have in common."""
+
+
+def load_base(
+    head: Head,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    max_pixels: int | None = None,
+) -> "FrozenBase":
+    """Load the base that computed a head's features.
+
+    Parameters
+    ----------
+    head : Head
+        The fitted head.
+    weights : str, optional
+        Current name or path of the weights, if they have moved.
+    device : str
+        Device to compute on, as for `FrozenBase`.
+    max_pixels : int, optional
+        Pixels of the largest image that is decoded, if not as for the features.
+
+    Returns
+    -------
+    FrozenBase
+        The base up to the head's layer, or to the deepest of its layers.
+
+    Raises
+    ------
+    DataError
+        The head does not record its base.
+    UsageError
+        The head was fitted on imported features, or on features of several bases.
+    WeightsError
+        The base is not the one that the head was fitted on.
+    """
+    if (number := len(bases_of(head))) > 1:
+        raise UsageError(
+            f"the head was fitted on features of {number} bases ({known_source(head.source)}); "
+            f"load them with bottleneck.load_bases"
+        )
+    (base,) = load_bases(head, weights=weights, device=device, max_pixels=max_pixels)
+    return base
+
+
+def load_bases(
+    head: Head,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    max_pixels: int | None = None,
+) -> "list[FrozenBase]":
+    """Load the bases that computed a head's features, several if these are joined.
+
+    Parameters
+    ----------
+    head, weights, device, max_pixels : Head, str, str, int
+        As for `load_base`.
+
+    Returns
+    -------
+    list of FrozenBase
+        In the order of the columns; each computes its layers in one pass.
+
+    Raises
+    ------
+    DataError, UsageError, WeightsError
+        As for `load_base`; `weights` are given for a head on several bases.
+    """
+    from bottleneck.bases.frozen import FrozenBase
+
+    found = []
+    groups = bases_of(head)
+    if weights and len(groups) > 1:
+        raise UsageError(
+            f"`weights` are those of one base, but the head was fitted on features of "
+            f"{len(groups)}; restore {' and '.join(parts[0].weights for parts in groups)}, and "
+            f"leave `weights` out"
+        )
+    for parts in groups:
+        source, layers = parts[0], list(dict.fromkeys(part.layer for part in parts))
+        if source.is_imported:
+            raise UsageError(
+                f"the head was fitted on imported features of {source.model!r}, whose network is "
+                f"unknown, so it takes no image whose features are not in the cache; extract "
+                f"features with bottleneck, and fit a head on those"
+            )
+        changed = {} if max_pixels is None else {"max_pixels": max_pixels}
+        base = FrozenBase(
+            source.model,
+            layers,
+            weights=weights or source.weights,
+            pool=_stored_pool(parts),
+            precision=source.precision,
+            device=device,
+            **source.adjustments | changed,
+        )
+        if any(base.fingerprint(part.layer, part.dtype) != part.fingerprint for part in parts):
+            raise WeightsError(
+                f"{source.model} with weights {base.weights_name!r} is not the base that this head "
+                f"was fitted on; expected the weights that were called {source.weights!r} when it "
+                f"was fitted: give them with `weights`, or run 'bottleneck extract' and "
+                f"'bottleneck fit-head' again"
+            )
+        found.append(base)
+    return found
+
+
+def _stored_pool(parts: Sequence[FeatureSource]) -> str:
+    """Return the pooling of layers of one base; vectors are stored without any."""
+    return next((part.stored_pool for part in parts if not part.is_vector), "none")
+
+
+def bases_of(head: Head) -> list[list[FeatureSource]]:
+    """Return the layers of a head's features, grouped by the base that computes them.
+
+    Parameters
+    ----------
+    head : Head
+        The fitted head.
+
+    Returns
+    -------
+    list of list of FeatureSource
+
+    Raises
+    ------
+    DataError
+        The head does not record its base.
+    """
+    found: list[list[FeatureSource]] = []
+    for part in known_source(head.source).parts:
+        for group in found:
+            shared = all(getattr(part, name) == getattr(group[0], name) for name in _OF_A_BASE)
+            pools = {each.stored_pool for each in (part, *group) if not each.is_vector}
+            if shared and len(pools) < 2:  # noqa: PLR2004 - a base has one pooling
+                group.append(part)
+                break
+        else:
+            found.append([part])
+    return found
