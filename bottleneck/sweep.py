@@ -240,7 +240,7 @@ def _folds(
                 f"`repeats` is {settings.repeats}, but the val images are held out once; give "
                 f"`cv` for folds of the training images"
             )
-        problem, fold = with_validation(problem, held.X, held.labels, held.digests)
+        problem, fold = with_validation(problem, held.X, held.labels, held.groups)
         return problem, [[fold]]
     count, fewer = settings.cv or _CV, settings.cv is None
     return problem, [problem.folds(count, fewer=fewer, repeat=k) for k in range(settings.repeats)]

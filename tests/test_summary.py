@@ -22,7 +22,8 @@ from bottleneck.images import (
     replacement_of,
     summarize,
 )
-from bottleneck.images.splits import images_needed, split_items, trained
+from bottleneck.images.dividing import images_needed, split_items
+from bottleneck.images.splits import trained
 from bottleneck.settings import FinetuneSettings
 
 TINY = (

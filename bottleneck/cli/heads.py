@@ -190,7 +190,7 @@ def _note_folds(folds: Sequence[int], asked: int | None) -> None:
     if 1 < fewest < (asked or _FOLDS):
         note(
             f"note: {fewest} folds instead of {asked or _FOLDS}, as a class has no more "
-            f"different training images"
+            f"different training images, or is in no more groups"
         )
 
 

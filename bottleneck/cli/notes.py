@@ -33,6 +33,7 @@ __all__ = [
 
 _MOST = 20
 _CLEARLY = 0.04
+_OR_GROUPS = ", or on images of their groups"
 
 
 def note_random(random: bool) -> None:
@@ -138,18 +139,18 @@ def note_unseen(features: "Features", head: "Head", cache: "Cache", split: str) 
         The split that it is evaluated on.
     """
     from bottleneck.features import has_changed, seen_by_network
-    from bottleneck.images import same_images
+    from bottleneck.images import group_mates
 
     if head.source and has_changed(head.source, features.images):
         own = [item.digest for item in features.images.items if item.split == split]
         network = seen_by_network(head.source, cache) if split == "test" else None
-        trained_on = same_images(own, network or ())
+        trained_on = group_mates(features.images.items, features.images.group_of, network or ())
         left_out = len(own) - len(features.split(split)) - sum(each in trained_on for each in own)
         if left_out:
             note(
                 f"note: the images of {features.images.name!r} have changed since the head was "
                 f"fitted; {left_out} of {counted(len(own), f'{split} image')} left out, as the "
-                f"head was fitted or selected on them"
+                f"head was fitted or selected on them{_OR_GROUPS * bool(features.images.group_of)}"
             )
 
 

@@ -247,7 +247,7 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
 
 
 def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
-    """Return only the images to train on, which are in no other split, and to validate on.
+    """Return only the images to train on, whose groups are in no other split, and to validate on.
 
     Raises
     ------
@@ -259,13 +259,15 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     named, settings = f"image set {images.name!r} has", start.settings
     train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
     val = trained(images.items, "val")
-    others = {item.digest: item for item in images.items if item.split in {"val", "test"}}
+    group = {item.digest: item.digest for item in images.items} | images.group_of
+    others = {group[item.digest]: item for item in images.items if item.split in {"val", "test"}}
+    parted = [(item, others.get(group[item.digest])) for item in train]
     alike = tuple(
-        RejectedImage(item.path, f"identical to the {other.split} image {other.path}")
-        for item in train
-        if (other := others.get(item.digest))
+        RejectedImage(item.path, f"{_relation(item, other)} the {other.split} image {other.path}")
+        for item, other in parted
+        if other
     )
-    train = tuple(item for item in train if item.digest not in others)
+    train = tuple(item for item, other in parted if not other)
     if not train or not images.labelled:
         raise DataError(
             f"{named} no labelled train images; expected some of the head's classes: give a train "
@@ -283,11 +285,15 @@ def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
     chosen = replace(images, items=train + val, rejected=images.rejected + alike, min_images=1)
     _check_classes(chosen, start.head)
     if not val:
-        share, held = settings.val_share or 0.0, {"test": "val", "train": "train"}
+        share, words = settings.val_share or 0.0, {"test": "val", "train": "train"}
         items = chosen.with_splits(test_share=share, seed=settings.seed).items
-        items = tuple(replace(item, split=held[item.split or ""]) for item in items)
+        items = tuple(replace(item, split=words[item.split or ""]) for item in items)
         chosen = replace(chosen, items=items)
     return replace(chosen, split_seed=None)
+
+
+def _relation(item: ImageItem, other: ImageItem) -> str:
+    return "identical to" if item.digest == other.digest else "in a group with"
 
 
 def _check_classes(images: ImageSet, head: Head) -> None:

@@ -85,7 +85,7 @@ def problem_of(
 ) -> Problem:
     """Build the problem to fit a head on, from all training rows or from the rows given.
 
-    Identical images and the views of an image form one group; sample weights are kept.
+    Identical images and the views of an image are in one group; sample weights are kept.
 
     Parameters
     ----------
@@ -110,16 +110,17 @@ def problem_of(
         `rows` is invalid; or as for `fit_rows`.
     """
     train = features.training() if rows is None else features.take(rows)
-    return make_problem(
+    problem = make_problem(
         train.X,
         train.labels,
         recipe,
         settings,
-        groups=train.digests,
+        groups=train.groups,
         sample_weight=train.weights,
         plain=train.views == 0,
         multilabel=features.images.multilabel,
     )
+    return replace(problem, named=bool(features.images.group_of))
 
 
 def make_problem(
@@ -208,7 +209,7 @@ def make_problem(
 
 
 def validation_rows(features: "Features", problem: Problem) -> "Features":
-    """Return the rows of the ``val`` images that are no copies of images that are fitted on.
+    """Return the rows of the ``val`` images without copies or group of images that are fitted on.
 
     Parameters
     ----------
@@ -223,7 +224,7 @@ def validation_rows(features: "Features", problem: Problem) -> "Features":
         Unaugmented rows; there may be none.
     """
     held = features.split("val")
-    return held.take(~np.isin(held.digests, problem.groups))
+    return held.take(~np.isin(held.groups, problem.groups))
 
 
 def with_validation(

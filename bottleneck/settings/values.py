@@ -25,6 +25,7 @@ __all__ = [
     "DeviceName",
     "Dtype",
     "Folds",
+    "GroupBy",
     "Interpolation",
     "MaxBytes",
     "MaxPixels",
@@ -120,6 +121,18 @@ def _plain(name: str) -> str:
     return name
 
 
+def _pattern(given: str) -> str:
+    """Reject a text that is no regular expression."""
+    try:
+        re.compile(given)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(
+            f"`group_by` {given!r} is not a regular expression ({error}); give one such as "
+            f"'patient[0-9]+', or '([^/]+)/[^/]+$' for the folder of each image"
+        ) from None
+    return given
+
+
 def check_device(name: str) -> str:
     """Check the form of a device's name, without checking that the device exists.
 
@@ -203,6 +216,14 @@ BatchSize = Annotated[
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
+]
+GroupBy = Annotated[
+    Annotated[str, AfterValidator(_pattern)] | None,
+    Doc(
+        "Regular expression that finds in each path the group (patient, camera, burst, document) "
+        "that no split or fold may part: its first capturing group, or the whole match."
+    ),
+    Option(metavar="REGEX"),
 ]
 MaxBytes = Annotated[
     Annotated[ByteSize, Field(ge=1)] | None,

@@ -1,0 +1,70 @@
+"""Deal groups of rows into stratified folds."""
+
+import numpy as np
+
+from bottleneck.labels import Targets, join_classes, rarest_classes
+
+__all__ = ["held_groups"]
+
+
+def held_groups(
+    groups: np.ndarray, targets: Targets, count: int, seed: int, *, named: bool
+) -> list[np.ndarray]:
+    """Return the groups that each stratified fold holds out.
+
+    Parameters
+    ----------
+    groups : np.ndarray
+        Shape (n,): the group of each row.
+    targets : Targets
+        Labels of the n rows; those with several classes are stratified by their rarest class.
+    count : int
+        Number of folds.
+    seed : int
+        Seed of the folds.
+    named : bool
+        Whether groups may have any number of rows, which are then balanced across folds. Otherwise
+        a group is an image with its copies, and groups are balanced.
+
+    Returns
+    -------
+    list of np.ndarray
+        Names of groups; those of some folds may be repeated.
+    """
+    names, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
+    strata = _strata(targets, count)
+    if not named and (strata == strata[first][group_of_row]).all():
+        return [names[own] for own in _stratified(strata[first], count, seed)]
+
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return [groups[rows] for _, rows in splitter.split(strata, strata, group_of_row)]
+
+
+def _strata(targets: Targets, folds: int) -> np.ndarray:
+    """Return the strata to balance across folds, int of shape (n,)."""
+    if not targets.multilabel:
+        return targets.codes
+    named = [join_classes(np.compress(row, targets.classes)) for row in targets.codes]
+    strata = np.unique(rarest_classes(named), return_inverse=True)[1]
+    sizes = np.bincount(strata)
+    return np.where(sizes[strata] < folds, sizes.argmax(), strata)
+
+
+def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
+    """Return the indices that each fold holds out, as in scikit-learn's `StratifiedKFold`.
+
+    Importing scikit-learn takes longer than fitting most heads.
+    """
+    _, first, codes = np.unique(strata, return_index=True, return_inverse=True)
+    codes = first.argsort().argsort()[codes]  # counted as they appear
+    ordered = np.sort(codes)
+    shares = [np.bincount(ordered[fold::count], minlength=len(first)) for fold in range(count)]
+    generator = np.random.RandomState(seed)
+    held = np.empty(len(codes), dtype=int)
+    for code, share in enumerate(np.transpose(shares)):
+        own = np.arange(count).repeat(share)
+        generator.shuffle(own)
+        held[codes == code] = own
+    return [np.flatnonzero(held == fold) for fold in range(count)]
