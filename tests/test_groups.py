@@ -164,14 +164,21 @@ def test_the_summary_tells_groups_and_those_that_a_given_split_parts(bottleneck,
     rows = [f"{path.relative_to(folder)},{path.parent.name},{'test' if '5' in path.stem else 'train'},"
             f"{path.parent.name}{int(path.stem) // 2}"
             for path in sorted(folder.rglob("*.png"))]  # fmt: skip
-    (folder / "t.csv").write_text("\n".join(["path,label,split,group", *rows[:-1], rows[-1][:-4]]) + "\n")
+    (folder / "t.csv").write_text(
+        "\n".join(["path,label,split,group", *rows[:-1], rows[-1][:-4]]) + "\n"
+    )
     images = ImageSet.from_manifest(folder / "t.csv")
     found = summarize(images).groups
     assert (found.groups, found.largest, found.largest_images, found.alone) == (6, "cat0", 2, 1)
     assert (found.parted, found.splits) == (1, {"train": 6, "test": 1})
     assert len(images.leaks) == 2
-    done = bottleneck("extract", "--data", folder / "t.csv", "--model", "vgg16", "--weights", "no.pth")
-    assert "6 groups, the largest 'cat0' of 2 images: train 6, test 1; 1 image has no group" in done.err
+    done = bottleneck(
+        "extract", "--data", folder / "t.csv", "--model", "vgg16", "--weights", "no.pth"
+    )
+    assert (
+        "6 groups, the largest 'cat0' of 2 images: train 6, test 1; 1 image has no group"
+        in done.err
+    )
     assert "warning: leak: 1 group is in more than one split, and scores leave out" in done.err
     assert "cat2: train 1, test 1" in done.err
 
@@ -228,7 +235,10 @@ def test_finetune_holds_out_whole_groups_and_starts_from_a_head_that_has_seen_no
     half = [replace(each, split="val") if n < 3 else each for n, each in enumerate(some[5:], 0)]
     own = of_patients(replace(images, items=tuple(half)), Cache("third"), name="half")
     head = fit_head(own, C=1.0)
-    chosen = _images_to_train(own.images, start=type("S", (), {"settings": FinetuneSettings(unfreeze="all"), "head": head}))
+    chosen = _images_to_train(
+        own.images,
+        start=type("S", (), {"settings": FinetuneSettings(unfreeze="all"), "head": head}),
+    )
     refitted = head_without(head, own.images, chosen, Cache("third"), how, device="cpu")
     mates = own.digests[np.isin(own.groups, own.groups[own.splits == "val"])]
     assert refitted is not None
@@ -277,7 +287,12 @@ def scores_of(seed: int, *, grouped: bool) -> dict[str, float]:
     features = of_patients(images.with_splits(seed=seed), cache, seed)
     head = fit_head(features, "knn", n_neighbors=3)
     (experiment,) = run_sweep(
-        cache, [features.selection], f"{seed}{grouped}.sqlite", clfs=("knn",), n_neighbors=(3,), jobs=1
+        cache,
+        [features.selection],
+        f"{seed}{grouped}.sqlite",
+        clfs=("knn",),
+        n_neighbors=(3,),
+        jobs=1,
     )
     return {
         "fit-head": head.scores["accuracy"],

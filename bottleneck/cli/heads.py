@@ -87,6 +87,8 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         f"{name} = {value if isinstance(value, bool) else f'{value:g}'}"
         for name, value in head.hyperparameters.items()
     ]
+    facts += [f"power = {head.power:g}"] * (head.power != 1)
+    facts += [f"normalize = {head.normalize}"] * (head.normalize != "none")
     if "held_out" in scores:
         if len(scores["candidates"]) > 1:
             facts.append(f"chosen on {scores['held_out']}")

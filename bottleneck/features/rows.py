@@ -1,7 +1,7 @@
 """Features with labels, groups and splits, in memory or read in blocks."""
 
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -44,6 +44,8 @@ class StreamedRows:
         d.
     memory : int
         Memory limit in bytes for all work on the rows, the blocks included.
+    adjust : callable, optional
+        Applied to each block, see `bottleneck.heads.adjust.Adjust`.
     """
 
     banks: Sequence[Bank]
@@ -52,6 +54,7 @@ class StreamedRows:
     views: np.ndarray
     n_features: int
     memory: int
+    adjust: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,7 +98,8 @@ class StreamedRows:
                 memory=max(_LEAST, self.memory // 4),
                 convert=convert,
             ):
-                yield block.reshape(len(block), -1)
+                rows = block.reshape(len(block), -1)
+                yield rows if self.adjust is None else self.adjust(rows)
 
 
 @dataclass(frozen=True)

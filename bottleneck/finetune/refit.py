@@ -155,6 +155,7 @@ def _refitted(
     rest = features.take(~np.isin(features.digests, sorted(known)))
     same = {each.name for each in fields(FitSettings)} - {"clf", "C", "n_neighbors"}
     options = {name: each for name, each in head.hyperparameters.items() if name in same}
+    options |= {"power": head.power, "normalize": head.normalize}
     if head.clf == "mlp":
         options["device"] = device
     fitted = fit_head(rest, FitSettings(**{"clf": head.clf, **options}), progress=progress)

@@ -237,6 +237,8 @@ def _fitted(
         model=fitted.model,
         hyperparameters=chosen | recipe.settings | changed,
         multilabel=problem.targets.multilabel,
+        power=problem.adjust.power,
+        normalize=problem.adjust.normalize,
         temperature=temperature,
         scores=known | {"converged": fitted.converged} | history,
         source=source,

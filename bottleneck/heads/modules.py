@@ -6,6 +6,7 @@ from operator import le
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bottleneck.errors import DataError
 from bottleneck.heads import training
@@ -15,7 +16,7 @@ from bottleneck.heads.problem import Problem, Progress, Watch
 from bottleneck.heads.scoring import link_of, score_metrics
 from bottleneck.settings import MLPSettings
 
-__all__ = ["module_of", "train"]
+__all__ = ["Adjusting", "module_of", "train"]
 
 _WEIGHT_DECAY = 0.01
 
@@ -48,6 +49,42 @@ def module_of(model: Model) -> nn.Module:
 def _network(n_features: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
     first, last = nn.Linear(n_features, hidden), nn.Linear(hidden, classes)
     return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last)
+
+
+class Adjusting(nn.Module):
+    """Adjusts features of shape (n, d) as `bottleneck.heads.adjust.Adjust` does.
+
+    Parameters
+    ----------
+    power : float
+        Exponent of the signed power.
+    normalize : str
+        ``l2`` or ``none``.
+    """
+
+    def __init__(self, power: float, normalize: str) -> None:
+        super().__init__()
+        self._power, self._normalize = power, normalize
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return adjusted features of the same shape.
+
+        Parameters
+        ----------
+        features : torch.Tensor
+            Shape (n, d).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (n, d).
+        """
+        if self._power != 1:
+            # The gradient of a root of 0 is infinite; units that are off get none.
+            off = features == 0
+            sizes = torch.where(off, 1, features.abs()) ** self._power
+            features = torch.where(off, 0, features.sign() * sizes)
+        return functional.normalize(features) if self._normalize == "l2" else features
 
 
 class _NearestRows(nn.Module):

@@ -8,6 +8,7 @@ import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, counted, did_you_mean
+from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.problem import Fold, Problem, Rows, lacking_classes
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets, known_labels
@@ -194,8 +195,9 @@ def make_problem(
             f"only {int(seen.sum())} of {counted(len(own), 'row is', 'rows are')} unaugmented; "
             f"expected at least one in each group: give each augmented view the group of its image"
         )
+    adjust = Adjust(settings.power, settings.normalize)
     problem = Problem(
-        X=X,
+        X=adjust.rows(X),
         targets=targets,
         groups=own,
         weights=weights,
@@ -203,6 +205,7 @@ def make_problem(
         balanced=settings.balanced,
         standardize=settings.standardize,
         seed=settings.seed,
+        adjust=adjust,
         device=training_device(settings.device) if recipe.name == MLP.name else "cpu",
     )
     return problem if weights.all() else problem.take(weights > 0)
@@ -258,7 +261,7 @@ def with_validation(
     _check_rows(X, y)
     own, targets, number = problem.X, problem.targets, len(problem.X)
     labels, known = known_labels(y, targets.classes, multilabel=targets.multilabel)
-    X = X if known.all() else X[known]
+    X = problem.adjust.rows(X if known.all() else X[known])
     held = Targets.among(labels, targets.classes, multilabel=targets.multilabel)
     groups = np.unique(np.asarray(groups)[known], return_inverse=True)[1] + number
     own_groups = np.unique(problem.groups, return_inverse=True)[1]

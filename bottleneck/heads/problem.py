@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, cast
 import numpy as np
 
 from bottleneck.errors import DataError, counted, some_of
+from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.strata import held_groups
 from bottleneck.labels import Targets
 from bottleneck.solvers import Reduction, column_moments, reduce_rows
@@ -64,6 +65,8 @@ class Problem:
         PyTorch device that trains mlp.
     n_features : int
         Number of features that `X` was reduced from, see `reduced`; 0 if it was not.
+    adjust : Adjust
+        What has been done with the rows of `X`, and is to be done with other rows.
     named : bool
         Whether groups are those that images were given, such as patients; otherwise a group is an
         image with its copies and views.
@@ -79,6 +82,7 @@ class Problem:
     seed: int
     device: str
     n_features: int = 0
+    adjust: Adjust = Adjust()
     named: bool = False
 
     @property

@@ -39,6 +39,14 @@ class TrainingSettings:
         Doc("Divide each feature by its standard deviation over the training images."),
         Option("--standardize/--no-standardize"),
     ] = True
+    power: Annotated[
+        Annotated[float, Field(gt=0, le=1)],
+        Doc("First take the signed power of each feature: 0.5 is the signed square root."),
+    ] = 1.0
+    normalize: Annotated[
+        values.Normalize,
+        Doc("Then divide the features of each image by their Euclidean norm (l2)."),
+    ] = "none"
     device: Annotated[
         values.DeviceName,
         Doc("Device that trains mlp: cpu, cuda, cuda:N or auto. Other classifiers use the CPU."),

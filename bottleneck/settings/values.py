@@ -34,6 +34,7 @@ __all__ = [
     "Name",
     "Nested",
     "NewSet",
+    "Normalize",
     "NotNegative",
     "Penalty",
     "Pixels",
@@ -51,6 +52,7 @@ Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "kn
 Compression = Literal["none", "lz4", "zstd"]
 Dtype = Literal["float16", "float32"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+Normalize = Literal["none", "l2"]
 Pool = Literal["none", "avg", "max", "gem", "spp", "cls"]
 
 Count = Annotated[int, Field(ge=1)]
