@@ -12,6 +12,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.epochs import best_epoch, draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
+from bottleneck.cli.shots import note_fewer, print_curves
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.fields import Option
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
 _ALWAYS_SHOWN = ("layer", "pool", "clf", "C")
-_SOMETIMES_SHOWN = ("n_neighbors", "balanced", "standardize", "policy", "views")
+_SOMETIMES_SHOWN = (
+    *("shots", "n_neighbors", "balanced", "standardize", "power", "normalize"),
+    *("policy", "views"),
+)
 _SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN)
 """Settings in the table of experiments; most are shown only if experiments differ in them."""
 _BEST = 10
@@ -176,8 +180,12 @@ def sweep(
         note(f"{counted(log_to_mlflow(found, mlflow), 'experiment')} logged to {mlflow}")
     _note_selections(store, selections)
     _note_folds([each.settings["cv"] for each in found], settings.cv)
+    note_fewer(found)
     metric = default_metric(found)
-    _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
+    if settings.shots == ("all",) or wanted("json"):
+        _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
+    else:
+        print_curves(found, metric, _SHOWN)
     new = len(experiments.experiments()) - before
     note(
         f"{counted(len(found), 'experiment')}, {new} of them new, in {log}; see 'bottleneck "
@@ -286,7 +294,7 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
     loss = scores(experiment).get("log_loss")
     return {
         "number": experiment.number,
-        **{key: experiment.settings.get(key) for key in _SHOWN},
+        **{key: experiment.told.get(key) for key in _SHOWN},
         "layer": experiment.layer,
         metric: ranked.mean,
         "std": ranked.std,
@@ -298,10 +306,13 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
 
 def _described(ranked: "Ranked") -> dict[str, Any]:
     """Return an experiment with its scores, in JSON types."""
-    from bottleneck.experiments import scores
+    from bottleneck.experiments import interval_of, scores
 
     experiment = ranked.experiment
-    found = {name: asdict(score) for name, score in scores(experiment).items()}
+    found = {
+        name: asdict(score) | {"interval": interval_of(experiment, name)}
+        for name, score in scores(experiment).items()
+    }
     return {**asdict(experiment), "key": experiment.key, "scores": found}
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 import numpy as np
 
-from bottleneck.errors import DataError, counted, some_of
+from bottleneck.errors import DataError
 from bottleneck.heads.adjust import Adjust
-from bottleneck.heads.strata import held_groups
+from bottleneck.heads.strata import held_groups, too_few
 from bottleneck.labels import Targets
 from bottleneck.solvers import Reduction, column_moments, reduce_rows
 
@@ -22,10 +22,9 @@ Rows: TypeAlias = "np.ndarray | StreamedRows"
 Progress = Callable[[str, int, int], None]
 Watch = Callable[[Mapping[str, float]], None]
 """Takes the metrics of an epoch."""
-_MOST = 100
-"""Number of classes that an error names."""
 _ATTEMPTS = 20
 """To deal groups so that no fold lacks training images of a class, each with another seed."""
+_AS_THEY_ARE = Adjust()
 _APART = 1_000_003
 """What is between the seeds of attempts, so that no other repetition has them."""
 
@@ -82,7 +81,7 @@ class Problem:
     seed: int
     device: str
     n_features: int = 0
-    adjust: Adjust = Adjust()
+    adjust: Adjust = _AS_THEY_ARE
     named: bool = False
 
     @property
@@ -203,11 +202,11 @@ class Problem:
         DataError
             Classes have too few groups, or are missing from the rows of a fold.
         """
-        sizes = self._sizes(self.plain)
+        sizes = self.sizes(self.plain)
         if not fewer and max(sizes.values()) < count:
-            raise _too_few(sizes, count, count, named=self.named)
+            raise too_few(sizes, count, count, named=self.named)
         if min(sizes.values()) < least:
-            raise _too_few(sizes, least, min(count, least), named=self.named)
+            raise too_few(sizes, least, min(count, least), named=self.named)
         number = min(count, *sizes.values())
         for attempt in range(_ATTEMPTS):
             folds = self._dealt(number, self.seed + repeat + attempt * _APART)
@@ -234,7 +233,7 @@ class Problem:
         """Return whether a fold has rows of each class to fit on, and some of one less group."""
         if not fold.held.any() or lacking_classes(self.targets.take(fold.fit)).any():
             return False
-        return not self.named or min(self._sizes(fold.fit).values()) >= least - 1
+        return not self.named or min(self.sizes(fold.fit).values()) >= least - 1
 
     def folds_within(self, fold: Fold, count: int, *, least: int = 2) -> list[Fold]:
         """Split the rows that a fold fits on, as `folds` does; the rows that it holds are in none.
@@ -262,8 +261,18 @@ class Problem:
             rows[:, fold.fit] = own.fit, own.held
         return [Fold(*rows) for rows in whole]
 
-    def _sizes(self, rows: np.ndarray) -> dict[str, int]:
-        """Return the number of groups of each class; of those without it, if they are fewer."""
+    def sizes(self, rows: np.ndarray) -> dict[str, int]:
+        """Return the number of groups of each class; of those without it, if they are fewer.
+
+        Parameters
+        ----------
+        rows : np.ndarray
+            bool of shape (n,): the rows to count.
+
+        Returns
+        -------
+        dict of str to int
+        """
         groups = np.unique(self.groups[rows], return_inverse=True)[1]
         codes = self.targets.codes[rows]
         if self.targets.multilabel:
@@ -291,30 +300,6 @@ def lacking_classes(targets: Targets) -> np.ndarray:
     """
     members = targets.indicators.sum(axis=0)
     return np.asarray((members == 0) | (targets.multilabel & (members == len(targets))))
-
-
-def _too_few(sizes: Mapping[str, int], least: int, folds: int, *, named: bool) -> DataError:
-    """Return the error about classes with too few images, which names all of them."""
-    from bottleneck.images.dividing import images_needed
-
-    small = {label: count for label, count in sizes.items() if count < least}
-    if named:
-        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
-        return DataError(
-            f"{counted(len(small), 'class is', 'classes are')} in too few groups of training "
-            f"images ({listed}), but {folds} folds need {least}; add groups, or leave such "
-            f"classes out"
-        )
-    if len(small) == 1:
-        ((label, count),) = small.items()
-        have = f"class {label!r} has {counted(count, 'different training image')}"
-    else:
-        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
-        have = f"{len(small)} classes have too few different training images ({listed})"
-    remedy = "add images"
-    if len(small) < len(sizes):
-        remedy += f", or leave such classes out: extract with `min_images={images_needed(least)}`"
-    return DataError(f"{have}, but {folds} folds need {least}; {remedy}")
 
 
 def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.ndarray:

@@ -1,10 +1,16 @@
 """Deal groups of rows into stratified folds."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from bottleneck.errors import DataError, counted, some_of
 from bottleneck.labels import Targets, join_classes, rarest_classes
 
-__all__ = ["held_groups"]
+__all__ = ["held_groups", "too_few"]
+
+_MOST = 100
+"""Number of classes that an error names."""
 
 
 def held_groups(
@@ -68,3 +74,43 @@ def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
         generator.shuffle(own)
         held[codes == code] = own
     return [np.flatnonzero(held == fold) for fold in range(count)]
+
+
+def too_few(sizes: Mapping[str, int], least: int, folds: int, *, named: bool) -> DataError:
+    """Return the error about classes with too few images, which names all of them.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        The number of groups of each class.
+    least : int
+        The number that a class needs.
+    folds : int
+        Number of folds.
+    named : bool
+        As for `held_groups`.
+
+    Returns
+    -------
+    DataError
+    """
+    from bottleneck.images.dividing import images_needed
+
+    small = {label: count for label, count in sizes.items() if count < least}
+    if named:
+        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
+        return DataError(
+            f"{counted(len(small), 'class is', 'classes are')} in too few groups of training "
+            f"images ({listed}), but {folds} folds need {least}; add groups, or leave such "
+            f"classes out"
+        )
+    if len(small) == 1:
+        ((label, count),) = small.items()
+        have = f"class {label!r} has {counted(count, 'different training image')}"
+    else:
+        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
+        have = f"{len(small)} classes have too few different training images ({listed})"
+    remedy = "add images"
+    if len(small) < len(sizes):
+        remedy += f", or leave such classes out: extract with `min_images={images_needed(least)}`"
+    return DataError(f"{have}, but {folds} folds need {least}; {remedy}")
