@@ -38,22 +38,31 @@ def print_curves(experiments: "Sequence[Experiment]", metric: str, shown: Sequen
         facts["layer"] = each.layer
         key = str(facts)
         value, found = mean(fold[metric] for fold in each.folds), interval_of(each, metric)
-        half = f" ±{(found[1] - found[0]) / 2:.3f}" if found else ""
-        rows.setdefault(key, facts)[str(each.told["shots"])] = f"{value:.3f}{half}"
+        half = (found[1] - found[0]) / 2 if found else None
+        shots = str(each.told["shots"])
+        rows.setdefault(key, facts).update({shots: round(value, 3), _half(shots): half})
         means.setdefault(key, []).append(value)
     ranked = sorted(rows, key=lambda key: mean(means[key]), reverse=metric not in LOWER_IS_BETTER)
     chosen = [rows[key] for key in ranked[: None if wanted("json") else _MOST_ROWS]]
     same = {key for key in chosen[0] if len({str(row.get(key)) for row in chosen}) == 1}
-    same -= {"layer", "clf", *(str(each.told["shots"]) for each in experiments)}
-    print_table([{key: row[key] for key in row if key not in same} for row in chosen])
+    counts = list(dict.fromkeys(str(each.told["shots"]) for each in experiments))
+    same -= {"layer", "clf", *counts}
+    halves = [_half(shots) for shots in counts]
+    print_table([{key: row[key] for key in row if key not in same} for row in chosen], spare=halves)
     if left_out := len(rows) - len(chosen):
         note(
             f"{counted(left_out, 'more head')}; 'bottleneck leaderboard --where shots=N' lists all"
         )
     note(
-        f"{metric} by the number of training images of each class, with 95% intervals, over draws "
-        f"that are the same for all heads; scored on held-out images, which are not drawn"
+        f"{metric} by the number of training images of each class (± is half its 95% interval), "
+        f"over draws that are the same for all heads; scored on held-out images, which are not "
+        f"drawn"
     )
+
+
+def _half(shots: str) -> str:
+    """Return the name of the column beside that of a number of shots."""
+    return f"± {shots}"
 
 
 def note_fewer(experiments: "Sequence[Experiment]") -> None:
