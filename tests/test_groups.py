@@ -25,7 +25,7 @@ from bottleneck import (
 from bottleneck.advise import advise_on
 from bottleneck.advise.scoring import make_bench, nested_subsets
 from bottleneck.errors import DataError, UsageError
-from bottleneck.exchange import import_array
+from bottleneck.exchange import export_features, import_array, import_features
 from bottleneck.finetune.refit import head_without
 from bottleneck.finetune.start import _images_to_train
 from bottleneck.heads.prepare import problem_of, recipe_of, validation_rows
@@ -128,6 +128,14 @@ def test_identical_images_of_two_groups_join_these():
     found = groups_of(items)
     assert [found.get(each.digest) for each in items] == [*"bba", None, *"babb"]
     assert groups_of([item("1"), item("2")]) == {}
+
+
+@pytest.mark.parametrize("ending", ["h5", "npz"])
+def test_groups_are_exported_and_imported(ending):
+    features = of_patients(patients(6, 2).with_splits(), Cache("cache"))
+    export_features(Cache("cache"), features.selection, f"out.{ending}")
+    import_features(Cache("other"), f"out.{ending}")
+    assert load_features("other").images.items == features.images.items
 
 
 # Splits
