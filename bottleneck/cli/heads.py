@@ -33,8 +33,6 @@ _SOMETIMES_SHOWN = (
 _SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN)
 """Settings in the table of experiments; most are shown only if experiments differ in them."""
 _BEST = 10
-_FOLDS = 5
-"""Of a sweep without validation images, by default."""
 
 
 @add_command("fit-head", "Heads")
@@ -164,7 +162,7 @@ def sweep(
 
     Experiments in the log are not run again.
     """
-    from bottleneck.experiments import default_metric, log_to_mlflow, rank
+    from bottleneck.experiments import log_to_mlflow
 
     store, experiments = bottleneck.Cache(cache), bottleneck.ExperimentLog(log)
     selections = bottleneck.select_layers(store, chosen)
@@ -179,13 +177,8 @@ def sweep(
     if mlflow:
         note(f"{counted(log_to_mlflow(found, mlflow), 'experiment')} logged to {mlflow}")
     _note_selections(store, selections)
-    _note_folds([each.settings["cv"] for each in found], settings.cv)
-    note_fewer(found)
-    metric = default_metric(found)
-    if settings.shots == ("all",) or wanted("json"):
-        _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
-    else:
-        print_curves(found, metric, _SHOWN)
+    notes.note_folds([each.settings["cv"] for each in found], settings.cv)
+    _print_found(found, settings)
     new = len(experiments.experiments()) - before
     note(
         f"{counted(len(found), 'experiment')}, {new} of them new, in {log}; see 'bottleneck "
@@ -194,14 +187,17 @@ def sweep(
     return found
 
 
-def _note_folds(folds: Sequence[int], asked: int | None) -> None:
-    """Say where a small class made folds fewer; a single one is that of the val images."""
-    fewest = min(folds, default=1)
-    if 1 < fewest < (asked or _FOLDS):
-        note(
-            f"note: {fewest} folds instead of {asked or _FOLDS}, as a class has no more "
-            f"different training images, or is in no more groups"
-        )
+def _print_found(
+    found: "Sequence[bottleneck.Experiment]", settings: bottleneck.SweepSettings
+) -> None:
+    from bottleneck.experiments import default_metric, rank
+
+    metric = default_metric(found)
+    note_fewer(found)
+    if settings.shots == ("all",) or wanted("json"):
+        _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
+    else:
+        print_curves(found, metric, _SHOWN)
 
 
 def _note_selections(store: "bottleneck.Cache", selections: "Sequence[FeatureSource]") -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "note_candidates",
     "note_extreme",
     "note_features",
+    "note_folds",
     "note_random",
     "note_rejected",
     "note_replaced",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 _MOST = 20
+_FOLDS = 5
+"""Of a sweep without validation images, by default."""
 _CLEARLY = 0.04
 _OR_GROUPS = ", or on images of their groups"
 
@@ -95,6 +98,24 @@ def note_extreme(metrics: Mapping[str, Any], where: str = "") -> None:
             f"probably, features that hardly vary in the training images are extreme in "
             f"{'it' if count == 1 else 'them'}: try --no-standardize with fit-head, which does not "
             f"enlarge such features"
+        )
+
+
+def note_folds(folds: Sequence[int], asked: int | None) -> None:
+    """Note where a small class made folds fewer; a single one is that of the val images.
+
+    Parameters
+    ----------
+    folds : sequence of int
+        Numbers of folds.
+    asked : int or None
+        The number asked for, if any.
+    """
+    fewest = min(folds, default=1)
+    if 1 < fewest < (asked or _FOLDS):
+        note(
+            f"note: {fewest} folds instead of {asked or _FOLDS}, as a class has no more "
+            f"different training images, or is in no more groups"
         )
 
 
