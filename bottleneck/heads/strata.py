@@ -1,6 +1,7 @@
 """Deal groups of rows into stratified folds."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,11 +42,18 @@ def held_groups(
     strata = _strata(targets, count)
     if not named and (strata == strata[first][group_of_row]).all():
         return [names[own] for own in _stratified(strata[first], count, seed)]
+    whole = (each.astype(np.int64).tobytes() for each in (strata, group_of_row))
+    return [groups[rows] for rows in _balanced(*whole, count, seed)]
 
+
+@lru_cache(maxsize=8)
+def _balanced(strata: bytes, groups: bytes, count: int, seed: int) -> list[np.ndarray]:
+    """Return the rows that each fold holds out; kept, as it takes long and each fit asks for it."""
     from sklearn.model_selection import StratifiedGroupKFold
 
+    y, own = (np.frombuffer(each, np.int64) for each in (strata, groups))
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    return [groups[rows] for _, rows in splitter.split(strata, strata, group_of_row)]
+    return [rows for _, rows in splitter.split(y, y, own)]
 
 
 def _strata(targets: Targets, folds: int) -> np.ndarray:
