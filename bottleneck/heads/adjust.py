@@ -1,12 +1,9 @@
 """Adjust features before a head sees them: a signed power, and division by their norm."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["Adjust"]
 
@@ -76,25 +73,3 @@ class Adjust:
         if isinstance(X, np.ndarray):
             return self(X)
         return replace(X, adjust=self) if self.changes else X
-
-    def before(self, module: "nn.Module") -> "nn.Module":
-        """Return a torch module that adjusts features before it passes them to another.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            Takes adjusted features of shape (n, d).
-
-        Returns
-        -------
-        torch.nn.Module
-            The module itself if nothing is done.
-        """
-        if not self.changes:
-            return module
-
-        from torch import nn
-
-        from bottleneck.heads.modules import Adjusting
-
-        return nn.Sequential(Adjusting(self.power, self.normalize), module)

@@ -156,7 +156,7 @@ class Head(HeadFacts):
         """Return the head as a torch module whose outputs are the scores."""
         from bottleneck.heads.modules import module_of
 
-        return self.adjust.before(module_of(self.model))
+        return module_of(self.model, self.adjust)
 
     @checked
     def save(self, folder: str | Path) -> Path:
