@@ -46,8 +46,8 @@ def print_curves(experiments: "Sequence[Experiment]", metric: str, shown: Sequen
     chosen = [rows[key] for key in ranked[: None if wanted("json") else _MOST_ROWS]]
     same = {key for key in chosen[0] if len({str(row.get(key)) for row in chosen}) == 1}
     counts = list(dict.fromkeys(str(each.told["shots"]) for each in experiments))
-    same -= {"layer", "clf", *counts}
     halves = [_half(shots) for shots in counts]
+    same -= {"layer", "clf", *counts, *halves}
     print_table([{key: row[key] for key in row if key not in same} for row in chosen], spare=halves)
     if left_out := len(rows) - len(chosen):
         note(
