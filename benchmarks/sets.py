@@ -35,8 +35,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from bottleneck import ImageSet
+from bottleneck.images.dividing import split_items
 from bottleneck.images.items import ImageItem
-from bottleneck.images.splits import split_items
 from common import run
 
 MOST = 2400

@@ -75,8 +75,8 @@ class Evaluation:
     images : int
         Images evaluated.
     leaks : int
-        Images that are identical to an image of another split. Those of ``test`` and ``val`` are
-        not held out, and are left out of all metrics.
+        Images that are identical to an image of another split, or in a group with one. Those of
+        ``test`` and ``val`` are not held out, and are left out of all metrics.
     accuracy : float
         Fraction of images classified correctly: in all of their classes, if they may have several.
     accuracy_interval : tuple of float
@@ -237,8 +237,8 @@ def misclassified(head: Head, features: Features, split: str = "test") -> list[M
 def evaluate_head(head: Head, features: Features, split: str = "test") -> Evaluation:
     """Evaluate a head on the images of one split.
 
-    Images of ``test`` or ``val`` that are identical to an image of another split are left out, as
-    they are not held out.
+    Images of ``test`` or ``val`` that are identical to an image of another split, or in a group
+    with one, are left out, as they are not held out.
 
     Parameters
     ----------
@@ -294,9 +294,9 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
     if split != "train" and leaked.any():
         if leaked.all():
             raise DataError(
-                f"all {split} images of {features.images.name!r} ({len(held)}) are identical to "
-                f"images of other splits, so that none is held out; add {split} images, run "
-                f"{features.selection.made_by!r} again, and fit again"
+                f"all {split} images of {features.images.name!r} ({len(held)}) are identical to, "
+                f"or in a group with, images of other splits, so that none is held out; add "
+                f"{split} images, run {features.selection.made_by!r} again, and fit again"
             )
         held = held.take(~leaked)
     labels, known = known_labels(held.labels, head.classes, multilabel=head.multilabel)

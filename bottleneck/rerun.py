@@ -50,8 +50,16 @@ def features_and_settings(experiment: Experiment) -> tuple[AnySource, FitSetting
     ------
     DataError
         The experiment was not logged by a sweep.
+    UsageError
+        It was fitted on few images of each class.
     """
     known = experiment.settings
+    if "shots" in known:
+        raise UsageError(
+            f"experiment {experiment.number} was fitted on {counted(known['shots'], 'image')} of "
+            f"each class, but fit-head fits on all training images; give the number of one that "
+            f"was, as 'bottleneck leaderboard --where shots=all' lists them"
+        )
     kind: Any = JoinedSource if _PARTS in known else FeatureSource
     facts = {each.name: known[each.name] for each in fields(kind) if each.name in known}
     own = {each.name: known[each.name] for each in fields(FitSettings) if each.name in known}
@@ -116,7 +124,8 @@ def differing(
             elif name == "join":
                 same = value == (_PARTS in known)
             else:
-                there = known.get(_SETTING_OF.get(name, name), 0 if name == "views" else None)
+                setting = _SETTING_OF.get(name, name)
+                there = experiment.told.get(setting, 0 if name == "views" else None)
                 same = value in {None, there}
             if not same:
                 return name
@@ -169,7 +178,8 @@ def best_experiment(
     UsageError
         They belong to several image sets, whose scores cannot be compared.
     """
-    fitting = [each for each in experiments if not differing(each, cache, chosen, settings)]
+    whole = [each for each in experiments if "shots" not in each.settings]
+    fitting = [each for each in whole if not differing(each, cache, chosen, settings)]
     found = [each for each in fitting if is_current(each, cache)]
     if not fitting:
         raise DataError(
@@ -198,7 +208,7 @@ def selection_facts(experiment: Experiment, experiments: Sequence[Experiment]) -
     experiment : Experiment
         The selected one.
     experiments : sequence of Experiment
-        All that can be fitted now, including it; only those of its image set count.
+        All that can be fitted now, including it; only those of its image set and shots count.
 
     Returns
     -------
@@ -208,7 +218,9 @@ def selection_facts(experiment: Experiment, experiments: Sequence[Experiment]) -
         `bottleneck.experiments.unselected`, or None, also if another one is the best.
     """
     name, metric = experiment.settings["image_set"], default_metric([experiment])
-    ranked = rank([each for each in experiments if each.settings["image_set"] == name], metric)
+    same = [each for each in experiments if each.settings["image_set"] == name]
+    same = [each for each in same if each.told["shots"] == experiment.told["shots"]]
+    ranked = rank(same, metric)
     own = next(each for each in ranked if each.experiment.number == experiment.number)
     known = scores_of_choice(ranked, metric)[1] if own is ranked[0] else None
     return {"metric": metric, "mean": own.mean, "among": len(ranked), "unselected": known}

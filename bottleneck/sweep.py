@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -16,19 +17,19 @@ import numpy as np
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError
-from bottleneck.experiments import INNER, Experiment, ExperimentLog, environment
+from bottleneck.experiments import INNER, SINCE, Experiment, ExperimentLog, environment
 from bottleneck.features import Features, check_layers, load_features
 from bottleneck.heads import MLP, cross_validate
-from bottleneck.heads.prepare import problem_of, recipe_of, validation_rows, with_validation
-from bottleneck.heads.problem import Fold, Problem, Progress
+from bottleneck.heads.prepare import recipe_of
+from bottleneck.heads.problem import Fold, Progress
 from bottleneck.heads.recipes import Recipe
+from bottleneck.heads.shots import Bench, Shots, make_bench
 from bottleneck.records import AnySource
 from bottleneck.settings import SweepSettings
 from bottleneck.solvers import in_parallel
 
 __all__ = ["run_sweep"]
 
-_CV = 5
 _INNER_FOLDS = 3
 _INNER_LEAST = 3
 """Images of a class that leave two to fit on within each fold, as a network holds one out."""
@@ -163,33 +164,47 @@ def _plan(
         # Processes of an earlier sweep may have another working directory.
         root, digest = cache.root.absolute(), features.images.digest_of()
         load = partial(_load, root, layer, digest, memory)
-        for recipe in recipes:
-            _, repeats = _folds(settings, features, recipe)
-            fewest = min(int(fold.fit.sum()) for folds in repeats for fold in folds)
+        for shots, recipe in product(settings.shots, recipes):
+            bench = make_bench(settings, features, recipe, shots)
+            fewest = min(int(fold.fit.sum()) for folds in bench.repeats for fold in folds)
             given = getattr(settings, recipe.parameter or "", ())
-            held = int(repeats[0][0].held.sum())
-            copies = len(repeats[0]) == 1 and held < len(features.split("val"))
+            shared = _described(settings, features, recipe, bench)
             described = {
-                value: {
-                    **features.provenance.logged(),
-                    "clf": recipe.name,
-                    **({recipe.parameter: value} if recipe.parameter else {}),
-                    **recipe.settings,
-                    "balanced": settings.balanced,
-                    "standardize": settings.standardize,
-                    "cv": len(repeats[0]),
-                    "repeats": len(repeats),
-                    "seed": settings.seed,
-                    "images": len(features.split("train")),
-                    # Older logs may have scores of copies of training images, too.
-                    **({"val_images": held} if copies else {}),
-                }
+                value: shared | ({recipe.parameter: value} if recipe.parameter else {})
                 for value in recipe.values_for(fewest, given)
             }
             missing = [value for value, each in described.items() if log.find(each) is None]
-            folds = [(k, fold) for k, own in enumerate(repeats) for fold in range(len(own))]
-            score = partial(_score, load, settings, recipe, missing)
+            folds = [(k, fold) for k, own in enumerate(bench.repeats) for fold in range(len(own))]
+            score = partial(_score, load, (settings, recipe, shots), missing)
             yield _Trial(described, missing, score, folds if missing else [])
+
+
+def _described(
+    settings: SweepSettings, features: Features, recipe: Recipe, bench: Bench
+) -> dict[str, Any]:
+    """Return the settings that all values of a hyperparameter have in common, as logged.
+
+    Later settings are logged only where they differ from what earlier versions did.
+    """
+    repeats = bench.repeats
+    held = int(repeats[0][0].held.sum())
+    copies = bench.is_of_val and held < len(features.split("val"))
+    later = {"power": settings.power, "normalize": settings.normalize, "shots": bench.shots}
+    return {
+        **features.provenance.logged(),
+        "clf": recipe.name,
+        **recipe.settings,
+        "balanced": settings.balanced,
+        "standardize": settings.standardize,
+        "cv": len(repeats[0]),
+        "repeats": len(repeats),
+        "seed": settings.seed,
+        "images": len(features.split("train")),
+        # Older logs may have scores of copies of training images, too.
+        **({"val_images": held} if copies else {}),
+        **{name: value for name, value in later.items() if value != SINCE[name]},
+        **({"fewer_images": bench.fewer} if bench.fewer else {}),
+    }
 
 
 def _recipes(settings: SweepSettings) -> list[Recipe]:
@@ -228,24 +243,6 @@ def _labels(cache: Cache, layer: AnySource, memory: int | None) -> Features:
     return load_features(cache, layer, memory=memory, split=_SPLITS)
 
 
-def _folds(
-    settings: SweepSettings, features: Features, recipe: Recipe
-) -> tuple[Problem, list[list[Fold]]]:
-    """Return the problem to fit, and its folds by repetition."""
-    problem = problem_of(features, recipe, settings)
-    held = validation_rows(features, problem)
-    if settings.cv is None and len(held):
-        if settings.repeats > 1:
-            raise UsageError(
-                f"`repeats` is {settings.repeats}, but the val images are held out once; give "
-                f"`cv` for folds of the training images"
-            )
-        problem, fold = with_validation(problem, held.X, held.labels, held.digests)
-        return problem, [[fold]]
-    count, fewer = settings.cv or _CV, settings.cv is None
-    return problem, [problem.folds(count, fewer=fewer, repeat=k) for k in range(settings.repeats)]
-
-
 @lru_cache(maxsize=1)
 def _load(cache: Path, layer: AnySource, _digest: str, memory: int | None) -> Features:
     """Load a layer, unless it was loaded last; a changed digest means a changed image set."""
@@ -254,8 +251,7 @@ def _load(cache: Path, layer: AnySource, _digest: str, memory: int | None) -> Fe
 
 def _score(
     load: Callable[[], Features],
-    settings: SweepSettings,
-    recipe: Recipe,
+    asked: tuple[SweepSettings, Recipe, Shots],
     values: Sequence[Any],
     place: _Place,
 ) -> tuple[_Place, list[dict[str, float]], float]:
@@ -266,9 +262,13 @@ def _score(
     """
     features = load()
     started = time.perf_counter()
-    problem, repeats = _folds(settings, features, recipe)
+    settings, recipe, shots = asked
+    bench = make_bench(settings, features, recipe, shots)
     _, repeat, number = place
-    fold = repeats[repeat][number]
+    problem, fold = bench.problem, bench.repeats[repeat][number]
+    if shots != "all":
+        used = fold.fit | fold.held
+        problem, fold = problem.take(used), Fold(fold.fit[used], fold.held[used])
     inner = list[Fold]()
     with suppress(DataError):  # a class has too few images
         inner = problem.folds_within(fold, _INNER_FOLDS, least=_INNER_LEAST)

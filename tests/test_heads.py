@@ -44,8 +44,9 @@ from bottleneck.heads import (
     fit_rows,
     head_names,
 )
-from bottleneck.heads.problem import _stratified, row_weights
+from bottleneck.heads.problem import row_weights
 from bottleneck.heads.scoring import log_probabilities
+from bottleneck.heads.strata import _stratified
 from bottleneck.labels import Targets
 
 PLAIN = {

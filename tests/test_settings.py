@@ -85,7 +85,7 @@ def reference() -> str:
             text = value.doc
             for parameter, flag in flags.items():
                 text = text.replace(f"`{parameter}`", f"`{flag}`")
-            if value.choices and value.choices != ("auto",):
+            if len(value.choices) > 1:
                 text = f"{text} One of {', '.join(value.choices)}."
             shown = value.key.upper() if value.option.argument else value.option.name or value.flag
             missing = value.default is dataclasses.MISSING

@@ -13,7 +13,7 @@ import pytest
 
 from bottleneck import Cache, evaluate_head, features_of, fit_head, load_features
 from bottleneck.errors import DataError
-from bottleneck.finetune.start import _images_to_train
+from bottleneck.finetune.images import images_to_train
 from bottleneck.images import (
     ClassSize,
     ImageItem,
@@ -22,7 +22,8 @@ from bottleneck.images import (
     replacement_of,
     summarize,
 )
-from bottleneck.images.splits import images_needed, split_items, trained
+from bottleneck.images.dividing import images_needed, split_items
+from bottleneck.images.splits import trained
 from bottleneck.settings import FinetuneSettings
 
 TINY = (
@@ -370,7 +371,8 @@ def test_fine_tuning_validates_on_classes_that_are_trained():
     assert [item.label for item in trained(items, "val")] == ["a", "b"]
     bad = (RejectedImage("up", "a link to a folder that it is in"),)
     head = SimpleNamespace(classes=("a", "b"), multilabel=True)
-    start = SimpleNamespace(settings=FinetuneSettings(unfreeze="all"), head=head)
-    chosen = _images_to_train(ImageSet("data", tuple(items), bad), start)
+    chosen = images_to_train(
+        ImageSet("data", tuple(items), bad), head, FinetuneSettings(unfreeze="all")
+    )
     assert [item.path for item in chosen.items] == ["0.png", "1.png", "2.png", "4.png"]
     assert chosen.rejected == bad

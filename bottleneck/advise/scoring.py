@@ -187,7 +187,7 @@ def make_bench(features: Features, recipe: Recipe, settings: AdviseSettings) -> 
         ]
         held_out = [[np.flatnonzero(fold.held) for fold in own] for own in folds]
         return Bench(problem, folds, np.arange(len(problem.X)), held_out)
-    problem, fold = with_validation(problem, held.X, held.labels, held.digests)
+    problem, fold = with_validation(problem, held.X, held.labels, held.groups)
     judged = np.flatnonzero(fold.held)
     if len(judged) < cv:
         raise DataError(
@@ -232,13 +232,14 @@ def nested_subsets(
     _, first, group_of_row = np.unique(
         problem.groups[places], return_index=True, return_inverse=True
     )
-    codes = problem.targets.codes[places][first]
-    key = np.empty(len(first))
+    codes = problem.targets.codes[places]
+    key = np.full(len(first), np.inf)
     for code in np.unique(codes):
-        members = generator.permutation(np.flatnonzero(codes == code))
+        members = generator.permutation(np.unique(group_of_row[codes == code]))
         rank = np.arange(len(members))
         share = (rank + generator.uniform()) / len(members)
-        key[members] = np.where(rank < LEAST_PER_CLASS, rank - LEAST_PER_CLASS, share)
+        own = np.where(rank < LEAST_PER_CLASS, rank - LEAST_PER_CLASS, share)
+        key[members] = np.minimum(key[members], own)  # a group may have several classes
     order = np.argsort(key, kind="stable")
     rows_until = np.cumsum(np.bincount(group_of_row)[order])
     counts = np.maximum(np.searchsorted(rows_until, sizes, side="right"), (key < 0).sum())

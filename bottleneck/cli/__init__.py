@@ -272,7 +272,7 @@ def _kind(value: Declared) -> Any:
 def _help(value: Declared, command: Command) -> str:
     flags = {each.name: each.flag for each in command.values.values()}
     text = re.sub(r"`(\w+)`", lambda found: flags.get(found[1], found[1]), value.doc)
-    if value.choices and value.choices != ("auto",):
+    if len(value.choices) > 1:
         text = f"{text} One of {', '.join(value.choices)}."
     if value.default is MISSING:
         return rf"{text} \[required]"

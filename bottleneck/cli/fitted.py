@@ -63,7 +63,8 @@ def evaluate(
     notes.note_unseen(features, fitted, store, split)
     if evaluation.leaks and split != "train":
         leaked = counted(evaluation.leaks, f"{split} image")
-        note(f"not scored: {leaked} in other splits, too")
+        groups = ", or whose groups are" * bool(features.images.group_of)
+        note(f"not scored: {leaked} in other splits, too{groups}")
     scored = counted(evaluation.images, f"{split} image")
     title = f"{folder.name} on {scored} of {features.images.name!r}"
     content = {"head": folder.name, **evaluation.as_dict()}

@@ -12,6 +12,7 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.epochs import best_epoch, draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
+from bottleneck.cli.shots import note_fewer, print_curves
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.fields import Option
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
 _ALWAYS_SHOWN = ("layer", "pool", "clf", "C")
-_SOMETIMES_SHOWN = ("n_neighbors", "balanced", "standardize", "policy", "views")
+_SOMETIMES_SHOWN = (
+    *("shots", "n_neighbors", "balanced", "standardize", "power", "normalize"),
+    *("policy", "views"),
+)
 _SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN)
 """Settings in the table of experiments; most are shown only if experiments differ in them."""
 _BEST = 10
-_FOLDS = 5
-"""Of a sweep without validation images, by default."""
 
 
 @add_command("fit-head", "Heads")
@@ -87,6 +89,8 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         f"{name} = {value if isinstance(value, bool) else f'{value:g}'}"
         for name, value in head.hyperparameters.items()
     ]
+    facts += [f"power = {head.power:g}"] * (head.power != 1)
+    facts += [f"normalize = {head.normalize}"] * (head.normalize != "none")
     if "held_out" in scores:
         if len(scores["candidates"]) > 1:
             facts.append(f"chosen on {scores['held_out']}")
@@ -158,7 +162,7 @@ def sweep(
 
     Experiments in the log are not run again.
     """
-    from bottleneck.experiments import default_metric, log_to_mlflow, rank
+    from bottleneck.experiments import log_to_mlflow
 
     store, experiments = bottleneck.Cache(cache), bottleneck.ExperimentLog(log)
     selections = bottleneck.select_layers(store, chosen)
@@ -173,9 +177,8 @@ def sweep(
     if mlflow:
         note(f"{counted(log_to_mlflow(found, mlflow), 'experiment')} logged to {mlflow}")
     _note_selections(store, selections)
-    _note_folds([each.settings["cv"] for each in found], settings.cv)
-    metric = default_metric(found)
-    _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
+    notes.note_folds([each.settings["cv"] for each in found], settings.cv)
+    _print_found(found, settings)
     new = len(experiments.experiments()) - before
     note(
         f"{counted(len(found), 'experiment')}, {new} of them new, in {log}; see 'bottleneck "
@@ -184,14 +187,17 @@ def sweep(
     return found
 
 
-def _note_folds(folds: Sequence[int], asked: int | None) -> None:
-    """Say where a small class made folds fewer; a single one is that of the val images."""
-    fewest = min(folds, default=1)
-    if 1 < fewest < (asked or _FOLDS):
-        note(
-            f"note: {fewest} folds instead of {asked or _FOLDS}, as a class has no more "
-            f"different training images"
-        )
+def _print_found(
+    found: "Sequence[bottleneck.Experiment]", settings: bottleneck.SweepSettings
+) -> None:
+    from bottleneck.experiments import default_metric, rank
+
+    metric = default_metric(found)
+    note_fewer(found)
+    if settings.shots == ("all",) or wanted("json"):
+        _print_ranked(rank(found, metric), metric, None if wanted("json") else _BEST)
+    else:
+        print_curves(found, metric, _SHOWN)
 
 
 def _note_selections(store: "bottleneck.Cache", selections: "Sequence[AnySource]") -> None:
@@ -284,7 +290,7 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
     loss = scores(experiment).get("log_loss")
     return {
         "number": experiment.number,
-        **{key: experiment.settings.get(key) for key in _SHOWN},
+        **{key: experiment.told.get(key) for key in _SHOWN},
         "layer": experiment.layer,
         metric: ranked.mean,
         "std": ranked.std,
@@ -296,10 +302,13 @@ def _row(ranked: "Ranked", metric: str) -> dict[str, Any]:
 
 def _described(ranked: "Ranked") -> dict[str, Any]:
     """Return an experiment with its scores, in JSON types."""
-    from bottleneck.experiments import scores
+    from bottleneck.experiments import interval_of, scores
 
     experiment = ranked.experiment
-    found = {name: asdict(score) for name, score in scores(experiment).items()}
+    found = {
+        name: asdict(score) | {"interval": interval_of(experiment, name)}
+        for name, score in scores(experiment).items()
+    }
     return {**asdict(experiment), "key": experiment.key, "scores": found}
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "note_candidates",
     "note_extreme",
     "note_features",
+    "note_folds",
     "note_random",
     "note_rejected",
     "note_replaced",
@@ -32,7 +33,10 @@ __all__ = [
 ]
 
 _MOST = 20
+_FOLDS = 5
+"""Of a sweep without validation images, by default."""
 _CLEARLY = 0.04
+_OR_GROUPS = ", or on images of their groups"
 
 
 def note_random(random: bool) -> None:
@@ -97,6 +101,24 @@ def note_extreme(metrics: Mapping[str, Any], where: str = "") -> None:
         )
 
 
+def note_folds(folds: Sequence[int], asked: int | None) -> None:
+    """Note where a small class made folds fewer; a single one is that of the val images.
+
+    Parameters
+    ----------
+    folds : sequence of int
+        Numbers of folds.
+    asked : int or None
+        The number asked for, if any.
+    """
+    fewest = min(folds, default=1)
+    if 1 < fewest < (asked or _FOLDS):
+        note(
+            f"note: {fewest} folds instead of {asked or _FOLDS}, as a class has no more "
+            f"different training images, or is in no more groups"
+        )
+
+
 def note_candidates(head: "Head") -> None:
     """Note where few images decide the choice, and where another candidate is more accurate.
 
@@ -138,18 +160,18 @@ def note_unseen(features: "Features", head: "Head", cache: "Cache", split: str) 
         The split that it is evaluated on.
     """
     from bottleneck.features import has_changed, seen_by_network
-    from bottleneck.images import same_images
+    from bottleneck.images import group_mates
 
     if head.source and has_changed(head.source, features.images):
         own = [item.digest for item in features.images.items if item.split == split]
         network = seen_by_network(head.source, cache) if split == "test" else None
-        trained_on = same_images(own, network or ())
+        trained_on = group_mates(features.images.items, features.images.group_of, network or ())
         left_out = len(own) - len(features.split(split)) - sum(each in trained_on for each in own)
         if left_out:
             note(
                 f"note: the images of {features.images.name!r} have changed since the head was "
                 f"fitted; {left_out} of {counted(len(own), f'{split} image')} left out, as the "
-                f"head was fitted or selected on them"
+                f"head was fitted or selected on them{_OR_GROUPS * bool(features.images.group_of)}"
             )
 
 

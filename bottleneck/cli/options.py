@@ -17,6 +17,7 @@ from bottleneck.settings.values import (
     ByteSize,
     Count,
     Device,
+    GroupBy,
     MaxBytes,
     MinImages,
     MovedWeights,
@@ -151,6 +152,7 @@ class StartSettings(ReadSettings):
     max_bytes: Annotated[MaxBytes, _WITH_DATA] = None
     min_images: Annotated[MinImages, _WITH_DATA] = 1
     nested: Annotated[Nested, _WITH_DATA] = False
+    group_by: Annotated[GroupBy, _WITH_DATA] = None
     resume: Annotated[bool, Doc("Resume the interrupted run of that name.")] = False
     weights: MovedWeights = None
     device: Device = "auto"

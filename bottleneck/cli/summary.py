@@ -11,7 +11,7 @@ from bottleneck.cli.tables import draw_table
 from bottleneck.errors import counted, some_of
 
 if TYPE_CHECKING:
-    from bottleneck.images import ClassSize, Identical, ImageSet, Summary
+    from bottleneck.images import ClassSize, Groups, Identical, ImageSet, Summary
 
 __all__ = ["note_image_set", "note_known", "note_lost", "note_summary"]
 
@@ -113,6 +113,18 @@ def _note_content(summary: "Summary") -> None:
         rows.insert(_SHOWN_OF_MANY, [f"({others} more)", *("..." for _ in totals)])
     rows.append(["all images", *map(str, totals.values())])
     draw_table("", ["class", *totals], rows, [False, *(True for _ in totals)], sys.stderr)
+    if summary.groups:
+        note(_told_groups(summary.groups))
+
+
+def _told_groups(found: "Groups") -> str:
+    """Return the number of groups, the largest, and how many are in each split."""
+    shares = ", ".join(f"{split} {count}" for split, count in found.splits.items())
+    alone = f"; {counted(found.alone, 'image has', 'images have')} no group" * bool(found.alone)
+    return (
+        f"{counted(found.groups, 'group')}, the largest {found.largest!r} of "
+        f"{counted(found.largest_images, 'image')}{': ' * bool(shares)}{shares}{alone}"
+    )
 
 
 def _note_oddities(summary: "Summary", *, first: bool = False) -> None:
@@ -158,6 +170,14 @@ def _problems(summary: "Summary") -> Iterator[tuple[str, list[str], int]]:
         images = counted(count, "identical image is", "identical images are")
         found = [_paired(each, each.splits) for each in summary.leaks]
         yield f"warning: leak: {images} in more than one split", found, count
+    if summary.groups and (count := summary.groups.parted):
+        groups = counted(count, "group is", "groups are")
+        text = f"warning: leak: {groups} in more than one split, and scores leave out their images"
+        found = [
+            f"{each.group}: {', '.join(f'{split} {n}' for split, n in each.splits.items())}"
+            for each in summary.groups.cuts
+        ]
+        yield text, found, count
     if count := summary.conflicting:
         images = counted(count, "identical image has", "identical images have")
         found = [_paired(each, each.labels) for each in summary.conflicts]

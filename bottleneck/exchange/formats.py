@@ -32,6 +32,8 @@ _HEADERS = {
 _Cells = Mapping[str, list[str]]
 """Texts of each column of an image set."""
 _TEXTS = ("paths", "labels", "splits", "digests")
+_OPTIONAL = ("groups",)
+"""Texts that a file has only if any image has one."""
 _FACTS = ("provenance", "sha256")
 
 
@@ -100,7 +102,8 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
     """Write a layer's features of an image set, with paths, labels and splits, to one file.
 
     The file contains ``features`` (n, ...), and ``paths``, ``labels``, ``splits`` and ``digests``
-    as texts (n,), in the order of the image set; ``provenance`` is JSON. It is written in bounded
+    as texts (n,), in the order of the image set, and ``groups`` if any image has one;
+    ``provenance`` is JSON. It is written in bounded
     memory.
 
     Parameters
@@ -130,7 +133,11 @@ def export_features(cache: Cache, selection: FeatureSource, file: str | Path) ->
         raise UsageError(f"{str(target)!r} has the ending {suffix!r}; expected .h5, .hdf5 or .npz")
     write = _write_npz if suffix == ".npz" else _write_hdf5
     items = ImageSet.read_csv(cache.set_file(selection.image_set)).items
-    texts = {key: [getattr(item, key.removesuffix("s")) or "" for item in items] for key in _TEXTS}
+    texts = {
+        key: [getattr(item, key.removesuffix("s")) or "" for item in items]
+        for key in (*_TEXTS, *_OPTIONAL)
+    }
+    texts = {key: own for key, own in texts.items() if key in _TEXTS or any(own)}
     bank, *_ = cache.banks_of(selection)
     rows = partial(
         bank.stream,
@@ -184,7 +191,7 @@ def _write_npz(file: IO[bytes], features: Dataset, texts: _Cells, facts: Mapping
 
 def _seal(blocks: Iterable[np.ndarray], texts: _Cells, provenance: str) -> str:
     """Return the SHA-256 over all contents of a file."""
-    described = [[texts[key] for key in _TEXTS], provenance]
+    described = [list(texts.values()), provenance]
     content = hashlib.sha256(json.dumps(described).encode())
     for block in blocks:
         content.update(np.ascontiguousarray(block).data)
@@ -227,7 +234,7 @@ def read_exported(path: Path) -> tuple[ExportRecord, ImageSet, np.ndarray]:
         if seal != _seal((rows[block] for block in slices_of(rows)), texts, provenance):
             raise ValueError("its content does not match its digest")
         record = parse_record(json.loads(provenance), ExportRecord)
-        columns = [name.removesuffix("s") for name in _TEXTS]
+        columns = [name.removesuffix("s") for name in texts]
         cells = [dict(zip(columns, row, strict=True)) for row in zip(*texts.values(), strict=True)]
         images = ImageSet(record.selection.image_set, read_saved(cells))
         _check_content(record, len(cells), rows)
@@ -248,20 +255,20 @@ def _check_content(record: ExportRecord, count: int, rows: np.ndarray) -> None:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
     with zipfile.ZipFile(path) as archive:
-        for key in (*_TEXTS, *_FACTS, "features"):
+        keys = [*_TEXTS, *(key for key in _OPTIONAL if f"{key}.npy" in archive.namelist())]
+        for key in (*keys, *_FACTS, "features"):
             with archive.open(f"{key}.npy") as entry:
                 check_array(entry, archive.getinfo(f"{key}.npy").file_size)
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        texts = {key: arrays[key].tolist() for key in _TEXTS}
+        texts = {key: arrays[key].tolist() for key in keys}
         provenance, seal = (str(arrays[key]) for key in _FACTS)
         return arrays["features"], texts, provenance, seal
 
 
 def _read_hdf5(path: Path) -> tuple[np.ndarray, _Cells, str, str]:
     with open_hdf5(path) as file:
-        texts = {
-            key: [text.decode() for text in dataset_of(file, key)[:].tolist()] for key in _TEXTS
-        }
+        keys = [*_TEXTS, *(key for key in _OPTIONAL if key in file)]
+        texts = {key: [text.decode() for text in dataset_of(file, key)[:].tolist()] for key in keys}
         provenance, seal = (file.attrs[key].decode() for key in _FACTS)
         stored = dataset_of(file, "features")
         shape, dtype, offset = stored.shape, stored.dtype, stored.id.get_offset()

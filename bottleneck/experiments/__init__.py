@@ -8,18 +8,20 @@ from bottleneck.experiments.compare import (
     Score,
     compare,
     default_metric,
-    half_width,
     rank,
     scores,
     unselected,
 )
-from bottleneck.experiments.log import Experiment, ExperimentLog, environment
+from bottleneck.experiments.intervals import half_width, interval_of
+from bottleneck.experiments.log import SINCE, Experiment, ExperimentLog
+from bottleneck.experiments.surroundings import environment
 from bottleneck.experiments.tracking import log_to_mlflow
 from bottleneck.experiments.tuned import FineTuned, fine_tuned, same_rows
 
 __all__ = [
     "INNER",
     "LOWER_IS_BETTER",
+    "SINCE",
     "Comparison",
     "Experiment",
     "ExperimentLog",
@@ -31,6 +33,7 @@ __all__ = [
     "environment",
     "fine_tuned",
     "half_width",
+    "interval_of",
     "log_to_mlflow",
     "rank",
     "same_rows",

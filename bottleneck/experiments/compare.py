@@ -1,14 +1,13 @@
 """Rank experiments, and test whether one is better than another."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import mean, stdev
 from typing import Any
 
-from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
+from bottleneck.errors import DataError, UnknownNameError, did_you_mean
+from bottleneck.experiments.intervals import half_width, held_out_ratio
 from bottleneck.experiments.log import LAYER_NAMES, Experiment
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "Score",
     "compare",
     "default_metric",
-    "half_width",
     "rank",
     "scores",
     "unselected",
@@ -30,7 +28,6 @@ _NO_METRICS = ("repeat", "fold", "images")
 INNER = "inner_"
 """Prefix of the metrics on folds of the images that the heads of a fold are fitted on."""
 _FOLDS_DEPEND_ON = ("image_set", "split_digests", "cv", "repeats", "seed")
-_CONFIDENCE = 0.95
 
 
 def _images_of(fold: Mapping[str, float]) -> tuple[float, ...]:
@@ -164,15 +161,13 @@ def rank(
     """
     if not experiments:
         return []
-    known = {name for each in experiments for name in each.settings}
+    known = {name for each in experiments for name in each.told}
     for name, text in (where or {}).items():
         _check_name("setting", name, known, "these experiments")
         experiments = [
             each
             for each in experiments
-            if any(
-                _is_printed(each.settings[key], text) for key in _keys(name) & each.settings.keys()
-            )
+            if any(_is_printed(each.told[key], text) for key in _keys(name) & each.told.keys())
         ]
     found = [(each, scores(each)) for each in experiments]
     if found:
@@ -218,7 +213,8 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
 def scores_of_choice(ranked: Sequence[Ranked], metric: str) -> tuple[int, dict[str, float] | None]:
     """Return what `unselected` does, with the scores of the choice in all metrics."""
     best, *others = (each.experiment for each in ranked)
-    among = [best, *(each for each in others if not _folds_differ(best, each))]
+    same = [each for each in others if each.told["shots"] == best.told["shots"]]
+    among = [best, *(each for each in same if not _folds_differ(best, each))]
     within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
     if len(among) == 1 or not all(within in fold for each in among for fold in each.folds):
         return len(among), None
@@ -272,7 +268,7 @@ def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> 
         _check_name("metric", metric, scores(each), f"experiment {each.number}")
     values, others = ([fold[metric] for fold in _sorted_folds(each)] for each in (first, second))
     differences = [one - another for one, another in zip(values, others, strict=True)]
-    difference, half = mean(differences), half_width(differences, _held_out_ratio(first))
+    difference, half = mean(differences), half_width(differences, held_out_ratio(first))
     return Comparison(
         first=first.number,
         second=second.number,
@@ -311,40 +307,3 @@ def _is_printed(value: Any, text: str) -> bool:
         return text == str(value) or json.loads(text) == value
     except ValueError:
         return False
-
-
-def _held_out_ratio(experiment: Experiment) -> float:
-    """Return the number of held-out images per training image, over all folds."""
-    images: Counter[float] = Counter()
-    for fold in experiment.folds:
-        images[fold["repeat"]] += int(fold["images"])
-    trained = sum(images[fold["repeat"]] - fold["images"] for fold in experiment.folds)
-    if not trained:
-        raise UsageError(
-            f"experiment {experiment.number} has only one fold, but an interval needs at least "
-            f"two; compare experiments of two folds or more"
-        )
-    return images.total() / trained
-
-
-def half_width(values: Sequence[float], held_out_ratio: float, comparisons: int = 1) -> float:
-    """Return half the width of the 95% interval of a mean over folds, as in `compare`.
-
-    Parameters
-    ----------
-    values : sequence of float
-        Values of two or more folds.
-    held_out_ratio : float
-        Held-out images per training image.
-    comparisons : int
-        Number of simultaneous intervals (Bonferroni correction).
-
-    Returns
-    -------
-    float
-        In the unit of the values.
-    """
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(len(values) - 1, 1 - (1 - _CONFIDENCE) / (2 * comparisons)))
-    return quantile * stdev(values) * sqrt(1 / len(values) + held_out_ratio)

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import os
-import platform
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNameError, UsageError
 from bottleneck.inputs import open_regular
 
-__all__ = ["Experiment", "ExperimentLog", "environment"]
+__all__ = ["SINCE", "Experiment", "ExperimentLog"]
 
 _APPLICATION = 0x62746C6B
 """SQLite's application id in the file's header: "btlk"."""
@@ -44,11 +41,12 @@ COMMIT;
 """The header comes first; another process may just have made the table."""
 _SELECT = "SELECT number, created, seconds, settings, folds, environment FROM experiments "
 _TYPED = "typed"
+SINCE: Mapping[str, Any] = {"shots": "all", "power": 1.0, "normalize": "none"}
+"""Settings that an experiment has only where they differ from these values."""
 LAYER_NAMES = (_TYPED, "alias", "layer")
 """Settings that name an experiment's layer; the first there is shown."""
 _IS_TABLE = "SELECT type FROM sqlite_master WHERE name = 'experiments'"
 """A view may be anything, and endless."""
-_PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,11 @@ class Experiment:
     def key(self) -> str:
         """SHA-256 of the settings as canonical JSON, unique in the log; ``typed`` is left out."""
         return _key(self.settings)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The settings, with those that are logged only where they differ from `SINCE`."""
+        return {**SINCE, **self.settings}
 
     @property
     def layer(self) -> str | None:
@@ -309,27 +312,6 @@ def _checked(found: Experiment) -> Experiment:
     if not (found.folds and type(found.settings) is type(found.environment) is dict):
         raise ValueError(f"experiment {found.number} has no folds or no settings")
     return found
-
-
-def environment() -> dict[str, Any]:
-    """Return the versions, platform and number of processors that experiments are run with.
-
-    Returns
-    -------
-    dict of str to Any
-        Package to version, and ``python``, ``platform``, ``machine`` and ``processors``.
-    """
-    found = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return {
-        **found,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "processors": os.cpu_count(),
-    }
 
 
 def _json(content: Any) -> str:

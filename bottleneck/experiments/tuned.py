@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bottleneck.errors import WeightsError
-from bottleneck.experiments.compare import half_width
+from bottleneck.experiments.intervals import half_width
 from bottleneck.folders import is_leftover
 from bottleneck.records import AnySource, FeatureSource, ModelRecord, read_record
 

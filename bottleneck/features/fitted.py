@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from bottleneck.arguments import checked
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError
 from bottleneck.features.rows import Features, load_features
-from bottleneck.images import ImageSet, same_images
+from bottleneck.images import ImageSet, group_mates
 from bottleneck.records import AnySource, FeatureSource, JoinedSource, known_source
 from bottleneck.records.banks import FINETUNED
 
@@ -28,7 +29,8 @@ def features_of(
 ) -> Features:
     """Load the features of the layer and image set that a head was fitted on, without views.
 
-    Test images that the network itself, a fine-tuned one, was trained or validated on are left out.
+    Test images that the network itself, a fine-tuned one, was trained or validated on are left out,
+    and so are those of their groups.
 
     Parameters
     ----------
@@ -69,7 +71,8 @@ def features_of(
             f"{str(cache.set_file(selection.image_set))!r} has changed since its last "
             f"extraction; run {source.made_by!r} again"
         )
-    network = same_images(features.digests.tolist(), seen_by_network(source, cache) or ())
+    mates = partial(group_mates, features.images.items, features.images.group_of)
+    network = mates(seen_by_network(source, cache) or ())
     held_out = (features.splits != "test") | ~np.isin(features.digests, sorted(network))
     if len(features) and not held_out.any():
         raise DataError(
@@ -86,8 +89,7 @@ def features_of(
             f"fitted, or it was fitted on others, too; run 'bottleneck fit-head' again, so that no "
             f"image is both trained on and held out"
         )
-    known = same_images(features.digests.tolist(), seen)
-    unseen = features.take(~np.isin(features.digests, sorted(known)))
+    unseen = features.take(~np.isin(features.digests, sorted(mates(seen))))
     if not len(unseen):
         raise DataError(
             f"the head was fitted or selected on all {split or ''} images of "

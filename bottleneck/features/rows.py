@@ -35,7 +35,7 @@ class Features:
     y : np.ndarray or None
         Labels, strings of shape (n_samples,); None for an unlabelled set.
     digests : np.ndarray
-        SHA-256 of each image, hexadecimal: images with the same digest stay in one split.
+        SHA-256 of each image, hexadecimal.
     splits : np.ndarray
         Split of each row: ``"train"``, ``"val"`` or ``"test"``.
     paths : np.ndarray
@@ -62,6 +62,17 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of each image, of shape (n_samples,): rows of one group stay in one fold.
+
+        It is the digest of an image that stands alone, see `bottleneck.images.groups_of`.
+        """
+        named = self.images.group_of
+        if not named:
+            return self.digests
+        return np.array([named.get(digest, digest) for digest in self.digests.tolist()])
 
     @property
     def bytes_in_memory(self) -> int:

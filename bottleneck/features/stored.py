@@ -1,6 +1,6 @@
 """Rows of features in the cache: the columns of each layer, and rows that stay in the banks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -123,6 +123,8 @@ class StreamedRows:
         Whether the columns of each of several layers fit into memory, one layer at a time, and so
         do the inner products of the rows, of which there are no more than columns. It is that of
         the rows that were loaded, of which these may be some.
+    adjust : callable, optional
+        Applied to whole rows when they are read, see `bottleneck.heads.adjust.Adjust`.
     """
 
     columns: Sequence[StoredColumns]
@@ -130,6 +132,7 @@ class StreamedRows:
     views: np.ndarray
     memory: int
     fits_by_part: bool = False
+    adjust: Callable[[np.ndarray], np.ndarray] | None = None
 
     @classmethod
     def of(
@@ -173,6 +176,10 @@ class StreamedRows:
 
     def read(self) -> np.ndarray:
         """Read all rows, float32 of shape (n, d)."""
+        rows = self._read()
+        return rows if self.adjust is None else self.adjust(rows)
+
+    def _read(self) -> np.ndarray:
         if len(self.columns) == 1:
             return self.columns[0].read(self.digests, self.views)
         found, start = np.empty(self.shape, np.float32), 0
@@ -182,7 +189,7 @@ class StreamedRows:
         return found
 
     def parts(self) -> Iterator[np.ndarray]:
-        """Yield the columns of each layer, float32 of shape (n, width), in order."""
+        """Yield the columns of each layer, float32 of shape (n, width), in order, not adjusted."""
         for each in self.columns:
             yield each.read(self.digests, self.views)
 
@@ -191,6 +198,10 @@ class StreamedRows:
 
         A block may take 16 MiB in any case: a pass row by row would take too long.
         """
+        for block in self._blocks():
+            yield block if self.adjust is None else self.adjust(block)
+
+    def _blocks(self) -> Iterator[np.ndarray]:
         limit = max(_LEAST, self.memory // 4)
         if len(self.columns) == 1:
             yield from self.columns[0].stream(self.digests, self.views, limit)

@@ -19,6 +19,7 @@ from bottleneck.heads import Head
 from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.scoring import score_metrics
 from bottleneck.heads.training import DivergedError, State, are_right, losses, sample_weights
+from bottleneck.images import groups_of
 from bottleneck.labels import Targets
 from bottleneck.settings import FinetuneSettings
 
@@ -70,8 +71,9 @@ class Training:
         counts = sample_weights(own, weights, balanced=self.settings.balanced)
         self._counts = counts.to(self.fabric.device)
         self._codes = torch.from_numpy(own.codes).to(self.fabric.device)
-        digests = np.array([item.digest for item in self.val.items])
-        parts = deal_groups(digests, targets=self.targets)
+        group_of = groups_of(self.val.items)
+        groups = [group_of.get(item.digest, item.digest) for item in self.val.items]
+        parts = deal_groups(np.array(groups), targets=self.targets)
         known = self.head.temperature
         self.choice = Choice(self.head.link, self.targets, parts, temperature=known, better=lt)
 

@@ -10,7 +10,7 @@ from bottleneck.errors import BottleneckError, CacheError, DataError, UnknownNam
 from bottleneck.features import free_memory, load_features
 from bottleneck.heads import Head, fit_head
 from bottleneck.heads.problem import Progress
-from bottleneck.images import ImageSet, same_images
+from bottleneck.images import ImageSet, group_mates, same_images
 from bottleneck.records import FeatureSource, single_source
 from bottleneck.settings import FinetuneSettings, FitSettings
 
@@ -71,6 +71,7 @@ def head_without(
             f"folder"
         )
     held |= {item.digest for item in images.items if item.split == "test"}
+    held = group_mates(images.items, images.group_of, held)
     seen, are_all = seen_by(head, images, cache)
     if are_all and not same_images(held, seen):
         return None
@@ -150,10 +151,11 @@ def _refitted(
     """Fit a head again on its training images, but those held out, with their views."""
     selection, memory = replace(source, split_digests=None), free_memory() // 2
     features = load_features(cache, selection, memory=memory, split="train")
-    known = same_images(features.digests.tolist(), held)
+    known = group_mates(features.images.items, features.images.group_of, held)
     rest = features.take(~np.isin(features.digests, sorted(known)))
     same = {each.name for each in fields(FitSettings)} - {"clf", "C", "n_neighbors"}
     options = {name: each for name, each in head.hyperparameters.items() if name in same}
+    options |= {"power": head.power, "normalize": head.normalize}
     if head.clf == "mlp":
         options["device"] = device
     fitted = fit_head(rest, FitSettings(**{"clf": head.clf, **options}), progress=progress)

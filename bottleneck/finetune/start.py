@@ -12,14 +12,15 @@ from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.bases.splitting import Split, split_network
 from bottleneck.cache import Bank, Cache
-from bottleneck.errors import BadImageError, DataError, UsageError, counted
+from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
+from bottleneck.finetune.images import check_classes, images_to_train
 from bottleneck.finetune.mixing import check_mix
 from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, check_head_folder
 from bottleneck.heads.bases import load_base
-from bottleneck.images import ImageItem, ImageSet, RejectedImage, in_threads, read_file, trained
+from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
 from bottleneck.records import FeatureSource, single_source
 from bottleneck.settings import FinetuneSettings, StoreSettings
 
@@ -110,13 +111,13 @@ class Start:
             checkpoint.check(plan, self.settings)
             chosen = checkpoint.images()
         else:
-            chosen = _images_to_train(images, self)
+            chosen = images_to_train(images, self.head, self.settings)
             shown: dict[str, Any] = {"device": str(self.base.devices[0]), "progress": progress}
             refitted = head_without(self.head, images, chosen, cache, self.settings, **shown)
             if known and not self.settings.from_cache:
                 chosen = look(chosen)
         start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
-        _check_classes(start.chosen, start.head)
+        check_classes(start.chosen, start.head)
         if not resume:
             checkpoint.begin(plan, start.chosen, refitted)
         return replace(start, refitted=checkpoint.head())
@@ -249,68 +250,6 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
             "augmentation": find_policy(settings.augment).as_dict(),
         },
     )
-
-
-def _images_to_train(images: ImageSet, start: Start) -> ImageSet:
-    """Return only the images to train on, which are in no other split, and to validate on.
-
-    Raises
-    ------
-    DataError
-        There are no training or no validation images, or their classes are not the head's.
-    UsageError
-        `val_share` is given although there are validation images.
-    """
-    named, settings = f"image set {images.name!r} has", start.settings
-    train = tuple(item for item in images.items if item.split == "train" and item.weight > 0)
-    val = trained(images.items, "val")
-    others = {item.digest: item for item in images.items if item.split in {"val", "test"}}
-    alike = tuple(
-        RejectedImage(item.path, f"identical to the {other.split} image {other.path}")
-        for item in train
-        if (other := others.get(item.digest))
-    )
-    train = tuple(item for item in train if item.digest not in others)
-    if not train or not images.labelled:
-        raise DataError(
-            f"{named} no labelled train images; expected some of the head's classes: give a train "
-            f"folder with one folder per class, or a table with labels, with `data`"
-        )
-    if not val and settings.val_share is None:
-        raise DataError(
-            f"{named} no validation images, which early stopping needs; add a val folder, or "
-            f"hold out some of the training images with `val_share=0.2`"
-        )
-    if val and settings.val_share is not None:
-        raise UsageError(
-            f"{named} {counted(len(val), 'validation image')} already; leave `val_share` out"
-        )
-    chosen = replace(images, items=train + val, rejected=images.rejected + alike, min_images=1)
-    _check_classes(chosen, start.head)
-    return replace(chosen if val else _held_out(chosen, settings), split_seed=None)
-
-
-def _held_out(images: ImageSet, settings: FinetuneSettings) -> ImageSet:
-    try:
-        parts = images.with_splits(test_share=settings.val_share or 0.0, seed=settings.seed)
-    except DataError as error:  # whose remedies are those of an extraction
-        told = str(error).rpartition(": add images")[0] or error
-        small = "'bottleneck extract --min-images 2', and run 'bottleneck fit-head' again"
-        raise DataError(f"{told}; add images, or leave out small classes with {small}") from error
-    held = (replace(item, split="val") if item.split == "test" else item for item in parts.items)
-    return replace(images, items=tuple(held))
-
-
-def _check_classes(images: ImageSet, head: Head) -> None:
-    """Raise `DataError` unless images have the classes of a head."""
-    several = images.multilabel and not head.multilabel
-    if set(images.classes) != set(head.classes) or several:
-        raise DataError(
-            f"the images of {images.name!r} have the classes "
-            f"{', '.join(images.classes)}{', several at a time' if several else ''}; expected "
-            f"those of the head, {', '.join(head.classes)}: fit a head on this set first, or "
-            f"give the head's own images"
-        )
 
 
 def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:

@@ -23,7 +23,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    clf, C, n_neighbors, balanced, standardize
+    clf, C, n_neighbors, balanced, standardize, power, normalize
         As for `fit_head`; hyperparameters not given are chosen by cross-validation.
     random_state : int, optional
         Seed of the folds and of network training; None means 0.
@@ -46,6 +46,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         n_neighbors: int | None = None,
         balanced: bool = False,
         standardize: bool = True,
+        power: float = 1.0,
+        normalize: str = "none",
         random_state: int | None = 0,
     ) -> None:
         self.clf = clf
@@ -53,6 +55,8 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_neighbors = n_neighbors
         self.balanced = balanced
         self.standardize = standardize
+        self.power = power
+        self.normalize = normalize
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:

@@ -91,7 +91,7 @@ def fit_head(
     settings, recipe, value = _asked(clf, options)
     problem = problem_of(features, recipe, settings, rows)
     held = validation_rows(features, problem)
-    validation = (held.X, held.labels, held.digests) if len(held) else None
+    validation = (held.X, held.labels, held.groups) if len(held) else None
     source = features.provenance
     if rows is not None and (features.splits[rows] != "train").any():
         source = features.selection  # which does not say on which images
@@ -237,6 +237,8 @@ def _fitted(
         model=fitted.model,
         hyperparameters=chosen | recipe.settings | changed,
         multilabel=problem.targets.multilabel,
+        power=problem.adjust.power,
+        normalize=problem.adjust.normalize,
         temperature=temperature,
         scores=known | {"converged": fitted.converged} | history,
         source=source,

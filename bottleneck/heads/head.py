@@ -17,6 +17,7 @@ from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.folders import replaced_folder, restored
+from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.models import Model
 from bottleneck.heads.names import (
     HISTORY_FILE,
@@ -56,7 +57,7 @@ class Head(HeadFacts):
     Attributes
     ----------
     model : Model
-        Computes scores from raw features, standardisation included.
+        Computes scores from features, standardisation included; raw ones but for `adjust`.
     seen : frozenset of str or None
         SHA-256 of the images that it was fitted or selected on; None if they are unknown.
     """
@@ -68,6 +69,11 @@ class Head(HeadFacts):
     def link(self) -> str:
         """How scores become probabilities, see `bottleneck.heads.scoring.link_of`."""
         return link_of(self.clf, multilabel=self.multilabel)
+
+    @property
+    def adjust(self) -> Adjust:
+        """What is done with features before the model sees them."""
+        return Adjust(self.power, self.normalize)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the scores of features.
@@ -92,7 +98,7 @@ class Head(HeadFacts):
                 f"features of shape {X.shape} do not fit this head; expected "
                 f"(n, {self.model.n_features}): give features of the layer that it was fitted on"
             )
-        return self.model.finite_scores(X)
+        return self.model.finite_scores(self.adjust(X))
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return probabilities of shape (n_samples, k), whose rows sum to 1 unless `multilabel`.
@@ -158,7 +164,7 @@ class Head(HeadFacts):
         """Return the head as a torch module whose outputs are the scores."""
         from bottleneck.heads.modules import module_of
 
-        return module_of(self.model)
+        return module_of(self.model, self.adjust)
 
     @checked
     def save(self, folder: str | Path) -> Path:

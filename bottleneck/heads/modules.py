@@ -6,9 +6,11 @@ from operator import le
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bottleneck.errors import DataError
 from bottleneck.heads import training
+from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.models import Fitted, Model, Neighbours, Perceptron
 from bottleneck.heads.problem import Problem, Progress, Watch
@@ -20,13 +22,15 @@ __all__ = ["module_of", "train"]
 _WEIGHT_DECAY = 0.01
 
 
-def module_of(model: Model) -> nn.Module:
+def module_of(model: Model, adjust: Adjust) -> nn.Module:
     """Return a torch module that computes a model's scores and can be trained further.
 
     Parameters
     ----------
     model : Model
         The model of a head.
+    adjust : Adjust
+        What is done with features before.
 
     Returns
     -------
@@ -34,6 +38,11 @@ def module_of(model: Model) -> nn.Module:
         A `torch.nn.Linear`; a `torch.nn.Sequential` of two of them; or a module that holds the rows
         of nearest neighbours and searches them.
     """
+    module = _module_of(model)
+    return nn.Sequential(_Adjusting(adjust), module) if adjust.changes else module
+
+
+def _module_of(model: Model) -> nn.Module:
     if isinstance(model, Neighbours):
         return _NearestRows(model)
     classes = len(model.arrays["bias"])
@@ -48,6 +57,23 @@ def module_of(model: Model) -> nn.Module:
 def _network(n_features: int, hidden: int, classes: int, dropout: float) -> nn.Sequential:
     first, last = nn.Linear(n_features, hidden), nn.Linear(hidden, classes)
     return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last)
+
+
+class _Adjusting(nn.Module):
+    """Adjusts features of shape (n, d) as `bottleneck.heads.adjust.Adjust` does."""
+
+    def __init__(self, adjust: Adjust) -> None:
+        super().__init__()
+        self._adjust = adjust
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return adjusted features of the same shape."""
+        if self._adjust.power != 1:
+            # The gradient of a root of 0 is infinite; units that are off get none.
+            off = features == 0
+            sizes = torch.where(off, 1, features.abs()) ** self._adjust.power
+            features = torch.where(off, 0, features.sign() * sizes)
+        return functional.normalize(features) if self._adjust.normalize == "l2" else features
 
 
 class _NearestRows(nn.Module):

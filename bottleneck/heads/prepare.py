@@ -8,6 +8,7 @@ import numpy as np
 
 from bottleneck.bases.precision import device_names
 from bottleneck.errors import DataError, UnknownNameError, UsageError, counted, did_you_mean
+from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.problem import Fold, Problem, Rows, lacking_classes
 from bottleneck.heads.recipes import MLP, RECIPES, Recipe
 from bottleneck.labels import Targets, known_labels
@@ -86,7 +87,7 @@ def problem_of(
 ) -> Problem:
     """Build the problem to fit a head on, from all training rows or from the rows given.
 
-    Identical images and the views of an image form one group; sample weights are kept.
+    Identical images and the views of an image are in one group; sample weights are kept.
 
     Parameters
     ----------
@@ -111,16 +112,17 @@ def problem_of(
         `rows` is invalid; or as for `fit_rows`.
     """
     train = features.training() if rows is None else features.take(rows)
-    return make_problem(
+    problem = make_problem(
         train.X,
         train.labels,
         recipe,
         settings,
-        groups=train.digests,
+        groups=train.groups,
         sample_weight=train.weights,
         plain=train.views == 0,
         multilabel=features.images.multilabel,
     )
+    return replace(problem, named=bool(features.images.group_of))
 
 
 def make_problem(
@@ -194,8 +196,9 @@ def make_problem(
             f"only {int(seen.sum())} of {counted(len(own), 'row is', 'rows are')} unaugmented; "
             f"expected at least one in each group: give each augmented view the group of its image"
         )
+    adjust = Adjust(settings.power, settings.normalize)
     problem = Problem(
-        X=X,
+        X=adjust.rows(X),
         targets=targets,
         groups=own,
         weights=weights,
@@ -203,13 +206,14 @@ def make_problem(
         balanced=settings.balanced,
         standardize=settings.standardize,
         seed=settings.seed,
+        adjust=adjust,
         device=training_device(settings.device) if recipe.name == MLP.name else "cpu",
     )
     return problem if weights.all() else problem.take(weights > 0)
 
 
 def validation_rows(features: "Features", problem: Problem) -> "Features":
-    """Return the rows of the ``val`` images that are no copies of images that are fitted on.
+    """Return the rows of the ``val`` images without copies or group of images that are fitted on.
 
     Parameters
     ----------
@@ -224,7 +228,7 @@ def validation_rows(features: "Features", problem: Problem) -> "Features":
         Unaugmented rows; there may be none.
     """
     held = features.split("val")
-    return held.take(~np.isin(held.digests, problem.groups))
+    return held.take(~np.isin(held.groups, problem.groups))
 
 
 def with_validation(
@@ -258,7 +262,7 @@ def with_validation(
     _check_rows(X, y)
     own, targets, number = problem.X, problem.targets, len(problem.X)
     labels, known = known_labels(y, targets.classes, multilabel=targets.multilabel)
-    X = X if known.all() else X[known]
+    X = problem.adjust.rows(X if known.all() else X[known])
     held = Targets.among(labels, targets.classes, multilabel=targets.multilabel)
     groups = np.unique(np.asarray(groups)[known], return_inverse=True)[1] + number
     own_groups = np.unique(problem.groups, return_inverse=True)[1]

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Self, TypeAlias, cast
 
 import numpy as np
 
-from bottleneck.errors import DataError, counted, some_of
-from bottleneck.labels import Targets, join_classes, rarest_classes
+from bottleneck.errors import DataError
+from bottleneck.heads.adjust import Adjust
+from bottleneck.heads.strata import held_groups, too_few
+from bottleneck.labels import Targets
 from bottleneck.solvers import Reduction, column_moments, is_reducible, reduce_rows
 
 if TYPE_CHECKING:
@@ -20,8 +22,11 @@ Rows: TypeAlias = "np.ndarray | StreamedRows"
 Progress = Callable[[str, int, int], None]
 Watch = Callable[[Mapping[str, float]], None]
 """Takes the metrics of an epoch."""
-_MOST = 100
-"""Number of classes that an error names."""
+_ATTEMPTS = 20
+"""To deal groups so that no fold lacks training images of a class, each with another seed."""
+_AS_THEY_ARE = Adjust()
+_APART = 1_000_003
+"""What is between the seeds of attempts, so that no other repetition has them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +64,11 @@ class Problem:
         PyTorch device that trains mlp.
     n_features : int
         Number of features that `X` was reduced from, see `reduced`; 0 if it was not.
+    adjust : Adjust
+        What has been done with the rows of `X`, and is to be done with other rows.
+    named : bool
+        Whether groups are those that images were given, such as patients; otherwise a group is an
+        image with its copies and views.
     """
 
     X: Rows
@@ -71,6 +81,8 @@ class Problem:
     seed: int
     device: str
     n_features: int = 0
+    adjust: Adjust = _AS_THEY_ARE
+    named: bool = False
 
     @property
     def rows(self) -> np.ndarray:
@@ -190,22 +202,38 @@ class Problem:
         DataError
             Classes have too few groups, or are missing from the rows of a fold.
         """
-        sizes = self._sizes()
+        sizes = self.sizes(self.plain)
         if not fewer and max(sizes.values()) < count:
-            raise _too_few(sizes, count, count)
+            raise too_few(sizes, count, count, named=self.named)
         if min(sizes.values()) < least:
-            raise _too_few(sizes, least, min(count, least))
+            raise too_few(sizes, least, min(count, least), named=self.named)
         number = min(count, *sizes.values())
-        held = [np.isin(self.groups, own) for own in self._held_groups(number, repeat)]
-        folds = [Fold(~rows, rows & self.plain) for rows in held]
-        for fold in folds:
-            if lacking_classes(self.targets.take(fold.fit)).any():
-                raise DataError(
-                    "a fold would have no training images of some class, because identical "
-                    "images have several labels, or rare classes share images; correct the "
-                    "labels or add images"
-                )
-        return folds
+        for attempt in range(_ATTEMPTS):
+            folds = self._dealt(number, self.seed + repeat + attempt * _APART)
+            if all(self._suffices(fold, least) for fold in folds):
+                return folds
+        if self.named:
+            raise DataError(
+                f"{number} folds that part no group would leave too few groups of some class to "
+                f"fit on; add groups"
+            )
+        raise DataError(
+            "a fold would have no training images of some class, because identical images have "
+            "several labels, or rare classes share images; correct the labels or add images"
+        )
+
+    def _dealt(self, count: int, seed: int) -> list[Fold]:
+        plain = self.plain
+        targets = self.targets.take(plain)
+        dealt = held_groups(self.groups[plain], targets, count, seed % 2**32, named=self.named)
+        held = [np.isin(self.groups, own) for own in dealt]
+        return [Fold(~rows, rows & plain) for rows in held]
+
+    def _suffices(self, fold: Fold, least: int) -> bool:
+        """Return whether a fold has rows of each class to fit on, and some of one less group."""
+        if not fold.held.any() or lacking_classes(self.targets.take(fold.fit)).any():
+            return False
+        return not self.named or min(self.sizes(fold.fit).values()) >= least - 1
 
     def folds_within(self, fold: Fold, count: int, *, least: int = 2) -> list[Fold]:
         """Split the rows that a fold fits on, as `folds` does; the rows that it holds are in none.
@@ -233,23 +261,20 @@ class Problem:
             rows[:, fold.fit] = own.fit, own.held
         return [Fold(*rows) for rows in whole]
 
-    def _held_groups(self, count: int, repeat: int) -> list[np.ndarray]:
-        """Return the groups that each stratified fold holds out."""
-        seed = (self.seed + repeat) % 2**32
-        groups, targets = self.groups[self.plain], self.targets.take(self.plain)
-        names, first, group_of_row = np.unique(groups, return_index=True, return_inverse=True)
-        strata = _strata(targets, count)
-        if (strata == strata[first][group_of_row]).all():
-            return [names[own] for own in _stratified(strata[first], count, seed)]
+    def sizes(self, rows: np.ndarray) -> dict[str, int]:
+        """Return the number of groups of each class; of those without it, if they are fewer.
 
-        from sklearn.model_selection import StratifiedGroupKFold
+        Parameters
+        ----------
+        rows : np.ndarray
+            bool of shape (n,): the rows to count.
 
-        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        return [groups[rows] for _, rows in splitter.split(strata, strata, group_of_row)]
-
-    def _sizes(self) -> dict[str, int]:
-        """Return the number of groups of each class; of those without it, if they are fewer."""
-        groups, codes = np.unique(self.groups, return_inverse=True)[1], self.targets.codes
+        Returns
+        -------
+        dict of str to int
+        """
+        groups = np.unique(self.groups[rows], return_inverse=True)[1]
+        codes = self.targets.codes[rows]
         if self.targets.multilabel:
             each = [
                 min(len(np.unique(groups[own])), len(np.unique(groups[~own]))) for own in codes.T
@@ -275,23 +300,6 @@ def lacking_classes(targets: Targets) -> np.ndarray:
     """
     members = targets.indicators.sum(axis=0)
     return np.asarray((members == 0) | (targets.multilabel & (members == len(targets))))
-
-
-def _too_few(sizes: Mapping[str, int], least: int, folds: int) -> DataError:
-    """Return the error about classes with too few images, which names all of them."""
-    from bottleneck.images.splits import images_needed
-
-    small = {label: count for label, count in sizes.items() if count < least}
-    if len(small) == 1:
-        ((label, count),) = small.items()
-        have = f"class {label!r} has {counted(count, 'different training image')}"
-    else:
-        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
-        have = f"{len(small)} classes have too few different training images ({listed})"
-    remedy = "add images"
-    if len(small) < len(sizes):
-        remedy += f", or leave such classes out: extract with `min_images={images_needed(least)}`"
-    return DataError(f"{have}, but {folds} folds need {least}; {remedy}")
 
 
 def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.ndarray:
@@ -320,31 +328,3 @@ def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.
         return np.asarray(weights[:, None] * total / (2 * each))
     members = np.bincount(targets.codes, weights, len(targets.classes))
     return np.asarray(weights * (total / (len(members) * members))[targets.codes])
-
-
-def _strata(targets: Targets, folds: int) -> np.ndarray:
-    """Return the strata to balance across folds, int of shape (n,)."""
-    if not targets.multilabel:
-        return targets.codes
-    named = [join_classes(np.compress(row, targets.classes)) for row in targets.codes]
-    strata = np.unique(rarest_classes(named), return_inverse=True)[1]
-    sizes = np.bincount(strata)
-    return np.where(sizes[strata] < folds, sizes.argmax(), strata)
-
-
-def _stratified(strata: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Return the indices that each fold holds out, as in scikit-learn's `StratifiedKFold`.
-
-    Importing scikit-learn takes longer than fitting most heads.
-    """
-    _, first, codes = np.unique(strata, return_index=True, return_inverse=True)
-    codes = first.argsort().argsort()[codes]  # counted as they appear
-    ordered = np.sort(codes)
-    shares = [np.bincount(ordered[fold::count], minlength=len(first)) for fold in range(count)]
-    generator = np.random.RandomState(seed)
-    held = np.empty(len(codes), dtype=int)
-    for code, share in enumerate(np.transpose(shares)):
-        own = np.arange(count).repeat(share)
-        generator.shuffle(own)
-        held[codes == code] = own
-    return [np.flatnonzero(held == fold) for fold in range(count)]

@@ -7,6 +7,7 @@ from bottleneck.images.compare import (
     folder_of,
     replacement_of,
 )
+from bottleneck.images.groups import group_mates, groups_of
 from bottleneck.images.items import (
     SPLITS,
     ImageItem,
@@ -18,7 +19,7 @@ from bottleneck.images.items import (
 from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, read_size
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
-from bottleneck.images.summary import ClassSize, Identical, Summary, summarize
+from bottleneck.images.summary import ClassSize, Groups, Identical, Summary, summarize
 from bottleneck.images.tables import read_saved, read_table
 from bottleneck.records import RejectedImage
 
@@ -27,6 +28,7 @@ __all__ = [
     "SPLITS",
     "ClassSize",
     "Decoded",
+    "Groups",
     "Identical",
     "ImageItem",
     "ImageSet",
@@ -39,6 +41,8 @@ __all__ = [
     "digests_of_file",
     "find_near_duplicates",
     "folder_of",
+    "group_mates",
+    "groups_of",
     "in_threads",
     "read_file",
     "read_saved",

@@ -79,6 +79,8 @@ class ImageItem:
     sha256 : str or None
         SHA-256 of the file's bytes, if `digest` is another. It ranks images in a split, which must
         not change with the version.
+    group : str or None
+        What it has in common with other images, such as the patient; None if it stands alone.
     """
 
     path: Annotated[str, AfterValidator(_is_text)]
@@ -87,6 +89,7 @@ class ImageItem:
     split: Annotated[str, record.among(Literal["train", "val", "test"])] | None = None
     weight: Annotated[float, BeforeValidator(_weight)] = 1.0
     sha256: Digest | None = None
+    group: Annotated[str, AfterValidator(_is_text)] | None = None
 
 
 @dataclass(frozen=True)

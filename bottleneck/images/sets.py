@@ -4,16 +4,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from bottleneck.arguments import made
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.files import atomic_write
+from bottleneck.images.dividing import split_items
+from bottleneck.images.groups import grouped, groups_of, leaks_of
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
 from bottleneck.images.layout import find_files, find_paths
-from bottleneck.images.splits import leave_out_damaged, leave_out_small, split_items
+from bottleneck.images.splits import leave_out_damaged, leave_out_small
 from bottleneck.images.tables import read_saved_file, read_table, text_to_save
 from bottleneck.images.walking import existing
 from bottleneck.labels import carry_several, classes_in
@@ -118,7 +121,7 @@ class ImageSet:
             ambiguous.
         """
         asked, root = made(ReadSettings, settings, options), existing(Path(folder))
-        found = find_files(root, nested=asked.nested)
+        found = grouped(find_files(root, nested=asked.nested), asked.group_by, root)
         images = cls._digested(name or asked.image_set or root.resolve().name, found, asked)
         return images.completed(root, asked.seed) if complete else images
 
@@ -132,8 +135,7 @@ class ImageSet:
         rejected = (*found.rejected, *unread, *damaged)
         images = cls(name, items, rejected, tuple(found.ignored))
         lost = _missing(classes_in(item.label for item in found.items), images.classes)
-        least, notes = settings.min_images, tuple(found.notes)
-        return replace(images, min_images=least, lost=lost, notes=notes)
+        return replace(images, min_images=settings.min_images, lost=lost, notes=tuple(found.notes))
 
     @classmethod
     def from_manifest(
@@ -145,7 +147,7 @@ class ImageSet:
         complete: bool = True,
         **options: Any,
     ) -> Self:
-        """Read the images listed in a CSV file with the columns ``path,label[,split][,weight]``.
+        """Read a CSV file with the columns ``path,label[,split][,weight][,group]``.
 
         Paths are relative to the table's folder. Other columns are ignored. Labels may name
         several classes, separated by semicolons. Without a ``split`` column, or with an empty one,
@@ -175,7 +177,7 @@ class ImageSet:
         asked, manifest = made(ReadSettings, settings, options), existing(Path(file))
         if asked.nested:
             raise UsageError("`nested` applies to folders only; leave it out for a table")
-        found = read_table(manifest, found=True)
+        found = grouped(read_table(manifest, found=True), asked.group_by, manifest.parent)
         images = cls._digested(name or asked.image_set or manifest.resolve().stem, found, asked)
         return images.completed(manifest, asked.seed) if complete else images
 
@@ -216,8 +218,8 @@ class ImageSet:
     def write_csv(self, file: str | Path) -> None:
         """Write ``path,digest,label,split``, one row per image, completely or not at all.
 
-        A column ``weight`` is added if any sample weight differs from 1, and a column ``sha256`` if
-        any image has one, see `ImageItem`.
+        A column ``weight`` is added if any sample weight differs from 1, and the columns ``sha256``
+        and ``group`` if any image has one, see `ImageItem`.
         """
         atomic_write(Path(file), text_to_save(self.items))
 
@@ -236,19 +238,21 @@ class ImageSet:
         """The classes in the labels, in natural order: 1, 2, 10."""
         return tuple(sorted(classes_in(item.label for item in self.items), key=natural_key))
 
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """The group of each image that has one, by digest; identical images have one group."""
+        return groups_of(self.items)
+
     @property
     def leaks(self) -> tuple[str, ...]:
-        """Digests of images that are in more than one split, sorted."""
-        return self._digests_with_several("split")
+        """Digests of images that are in more than one split, or whose group is, sorted."""
+        return tuple(sorted(leaks_of(self.items, self.group_of)))
 
     @property
     def conflicts(self) -> tuple[str, ...]:
         """Digests of images that have more than one label, sorted."""
-        return self._digests_with_several("label")
-
-    def _digests_with_several(self, attribute: str) -> tuple[str, ...]:
-        pairs = {(item.digest, getattr(item, attribute)) for item in self.items}
-        counts = Counter(digest for digest, value in pairs if value is not None)
+        pairs = {(item.digest, item.label) for item in self.items}
+        counts = Counter(digest for digest, label in pairs if label is not None)
         return tuple(sorted(digest for digest, count in counts.items() if count > 1))
 
     def without(self, rejected: Iterable[RejectedImage]) -> Self:
@@ -286,34 +290,34 @@ class ImageSet:
 
         Within a class the images are ranked by the SHA-256 of seed and digest; the first
         `test_share` of them (at least one image) become test images. So the split depends only on
-        the images' bytes and the seed: not on names, order or machine. Identical images are in the
-        same split even if their labels differ.
+        the images' bytes and the seed: not on paths, order or machine. Identical images are in the
+        same split even if their labels differ; so are those of a group, which its name ranks.
 
         Raises
         ------
         DataError
-            Classes have fewer than two distinct images, or all their images also have other labels.
+            Classes have fewer than two distinct images or groups, or all have other labels, too.
         """
         try:
             items = split_items(self.items, test_share=test_share, seed=seed)
         except DataError as error:
             if not self.rejected:
                 raise
-            first, count = self.rejected[0], len(self.rejected)
+            first, unused = self.rejected[0], f"{len(self.rejected)} of the images"
             raise DataError(
-                f"{error}; {count} of the images could not be used, first {first.path!r} "
-                f"({first.reason})"
+                f"{error}; {unused} could not be used, first {first.path!r} ({first.reason})"
             ) from error
         return replace(self, items=items, split_seed=seed)
 
     def digest_of(self, *splits: str) -> str:
-        """Return the SHA-256 over digests, labels and weights of the named splits, or of all.
+        """Return the SHA-256 over digests, labels, weights and groups of some splits, or of all.
 
         Paths, order and copies have no effect: renaming or moving an image changes nothing.
         """
         rows = {
             f"{item.digest} {item.split} {item.label}"
-            f"{'' if item.weight == 1 else f' {item.weight}'}\n"
+            f"{'' if item.weight == 1 else f' {item.weight}'}"
+            f"{'' if item.group is None else f' group {item.group}'}\n"
             for item in self.items
             if not splits or item.split in splits
         }

@@ -1,33 +1,27 @@
-"""Splits: the words for them, and dividing images into train and test."""
+"""Splits: the words for them, and what is left out of them."""
 
-import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
-from bottleneck.errors import BadImageError, DataError, counted, some_of
+from bottleneck.errors import BadImageError, DataError, counted
+from bottleneck.images.dividing import digests_by
 from bottleneck.images.items import ImageItem, read_file
 from bottleneck.images.pixels import MAX_PIXELS, decode, read_size
-from bottleneck.labels import classes_in, classes_of, rarest_classes, without_classes
-from bottleneck.names import natural_key, similar_names
+from bottleneck.labels import classes_in, classes_of, without_classes
+from bottleneck.names import natural_key
 from bottleneck.records import RejectedImage
 
 __all__ = [
-    "TEST_SHARE",
-    "images_needed",
     "leave_out_damaged",
     "leave_out_small",
     "split_in",
-    "split_items",
     "split_of",
     "trained",
 ]
 
-TEST_SHARE = 0.2
-"""Share of each class that is held out, where the user gives no splits."""
 _ANY_WHITE = 2**16 - 1
 _WORDS = {
     "train": "train training trn",
@@ -37,7 +31,6 @@ _WORDS = {
 """As Hugging Face's datasets reads them, and more."""
 _SPLIT_OF_WORD = {word: split for split, words in _WORDS.items() for word in words.split()}
 _FILLERS = {"data", "dataset", "set", "split", "part", "samples", "images", "image", "img", "imgs"}
-_MOST_NAMED = 100
 
 
 def split_of(name: str) -> str | None:
@@ -92,123 +85,6 @@ def _parted(word: str) -> list[str]:
     return [word]
 
 
-def split_items(
-    items: Sequence[ImageItem], *, test_share: float = TEST_SHARE, seed: int = 0
-) -> tuple[ImageItem, ...]:
-    """Divide images into train and test, see `ImageSet.with_splits`.
-
-    Parameters
-    ----------
-    items : sequence of ImageItem
-        Images with digests and labels.
-    test_share : float
-        Share of each class that becomes test images.
-    seed : int
-        Seed of the ranks.
-
-    Returns
-    -------
-    tuple of ImageItem
-        In the same order, with splits.
-
-    Raises
-    ------
-    DataError
-        Classes have fewer than two distinct images, or all their images also have other labels.
-    """
-    split_of_digest: dict[str, str] = {}
-    plain = {item.digest: item.sha256 or item.digest for item in items}
-    labels = [item.label or "" for item in items]
-    strata = _digests_by(items, ((rarest,) for rarest in rarest_classes(labels)))
-    for digests in strata.values():
-        ranked = sorted(digests, key=lambda digest: _rank(seed, plain[digest]))
-        wanted = max(len(ranked) > 1, round(test_share * len(ranked)))
-        wanted -= sum(split_of_digest.get(digest) == "test" for digest in ranked)
-        for digest in ranked:
-            if digest not in split_of_digest:
-                split_of_digest[digest] = "test" if wanted > 0 else "train"
-                wanted -= 1
-    classes = _digests_by(items, map(classes_of, labels))
-    _check_sizes(classes)
-    _check_divided(items, classes, split_of_digest)
-    return tuple(replace(item, split=split_of_digest[item.digest]) for item in items)
-
-
-def _digests_by(items: Sequence[ImageItem], names: Iterable[Iterable[str]]) -> dict[str, set[str]]:
-    """Return the digests of the images with each name, sorted by name.
-
-    The order decides the split of images with several labels: natural order would change it.
-    """
-    found: dict[str, set[str]] = defaultdict(set)
-    for item, own in zip(items, names, strict=True):
-        for name in own:
-            found[name].add(item.digest)
-    return dict(sorted(found.items()))
-
-
-def _rank(seed: int, digest: str) -> str:
-    return hashlib.sha256(f"{seed} {digest}".encode()).hexdigest()
-
-
-def _check_sizes(classes: Mapping[str, set[str]]) -> None:
-    small = sorted((each for each, own in classes.items() if len(own) == 1), key=natural_key)
-    if small:
-        names = some_of(map(repr, small), most=_MOST_NAMED)
-        have = f"class {names} has" if len(small) == 1 else f"{len(small)} classes ({names}) have"
-        alike = [each for each in similar_names(classes) if {*small} & {*each}]
-        same = f", use one name for {' and '.join(map(repr, alike[0]))}" if alike else ""
-        raise DataError(
-            f"{have} 1 usable image; at least 2 different ones are needed, one to train on and "
-            f"one to hold out: add images{same}, or leave out small classes with `min_images=2`"
-        )
-
-
-def _check_divided(
-    items: Sequence[ImageItem],
-    classes: Mapping[str, set[str]],
-    split_of_digest: Mapping[str, str],
-) -> None:
-    whole = [
-        each
-        for each, digests in classes.items()
-        if len({split_of_digest[digest] for digest in digests}) == 1
-    ]
-    if not whole:
-        return
-    names = some_of(map(repr, sorted(whole, key=natural_key)), most=_MOST_NAMED)
-    several = f"{len(whole)} classes ({names})" if len(whole) > 1 else f"class {names}"
-    own = [item for item in items if item.digest in classes[whole[0]]]
-    pairs = [(one, other) for one in own for other in own[:_MOST_NAMED] if _differ(one, other)]
-    alike = [f"{each.path} is {each.label!r}" for pair in pairs[:1] for each in pair]
-    example = f" ({' and '.join(alike)})" if alike else ""
-    raise DataError(
-        f"{several} cannot be split, because {'their' if len(whole) > 1 else 'its'} images also "
-        f"have other labels{example}; correct the labels or add images, or give each image's split"
-    )
-
-
-def _differ(one: ImageItem, other: ImageItem) -> bool:
-    return one.digest == other.digest and one.label != other.label
-
-
-def images_needed(training: int) -> int:
-    """Return how many images of a class give this many to train on, where the set is split here.
-
-    Parameters
-    ----------
-    training : int
-        Number of training images.
-
-    Returns
-    -------
-    int
-    """
-    count = training + 1
-    while count - max(1, round(TEST_SHARE * count)) < training:
-        count += 1
-    return count
-
-
 def leave_out_damaged(
     items: Sequence[ImageItem],
 ) -> tuple[tuple[ImageItem, ...], tuple[RejectedImage, ...]]:
@@ -229,7 +105,7 @@ def leave_out_damaged(
     rejected : tuple of RejectedImage
         The images left out, with the reasons.
     """
-    classes = _digests_by(items, (classes_of(item.label or "") for item in items))
+    classes = digests_by(items, (classes_of(item.label or "") for item in items))
     single = {digest for own in classes.values() if len(own) == 1 for digest in own}
     of_digest = {item.digest: item for item in items if item.digest in single}
     reasons = {digest: _damage(item) for digest, item in of_digest.items()}
@@ -279,7 +155,7 @@ def leave_out_small(
     """
     given = any(item.split for item in items)
     counting = [item for item in items if item.split == "train" or not given]
-    digests = _digests_by(counting, (classes_of(item.label or "") for item in counting))
+    digests = digests_by(counting, (classes_of(item.label or "") for item in counting))
     every = sorted(classes_in(item.label for item in items), key=natural_key)
     sizes = {each: len(digests.get(each, ())) for each in every}
     small = {each: size for each, size in sizes.items() if size < least}

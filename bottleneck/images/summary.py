@@ -14,7 +14,7 @@ from bottleneck.labels import classes_in, classes_of
 from bottleneck.names import natural_key, similar_names
 from bottleneck.records import RejectedImage
 
-__all__ = ["ClassSize", "Identical", "LeftOut", "Summary", "summarize"]
+__all__ = ["ClassSize", "CutGroup", "Groups", "Identical", "LeftOut", "Summary", "summarize"]
 
 _MOST = 1000
 
@@ -56,6 +56,51 @@ class Identical:
 
 
 @dataclass(frozen=True)
+class CutGroup:
+    """A group with images in several splits.
+
+    Attributes
+    ----------
+    group : str
+        Its name.
+    splits : dict of str to int
+        Number of its images in each split that has any.
+    """
+
+    group: str
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of an image set.
+
+    Attributes
+    ----------
+    groups : int
+        Number of groups; those with identical images are one.
+    largest, largest_images : str, int
+        The group with the most images, and their number.
+    alone : int
+        Number of images without a group, each of which stands alone.
+    splits : dict of str to int
+        Number of groups with images in each split that has any.
+    parted : int
+        Number of groups with images in several splits.
+    cuts : list of CutGroup
+        These groups, at most 1,000.
+    """
+
+    groups: int
+    largest: str
+    largest_images: int
+    alone: int
+    splits: dict[str, int]
+    parted: int
+    cuts: list[CutGroup]
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """Files that were left out for one reason.
 
@@ -94,6 +139,8 @@ class Summary:
         Identical images: all, those with several labels, and those in several splits.
     duplicated, conflicting, leaking : int
         Number of all `duplicates`, `conflicts` and `leaks`.
+    groups : Groups or None
+        None if no image has a group.
     left_out : list of LeftOut
         Files that are not images of the set, by reason; most frequent first.
     passed_over : list of str
@@ -128,6 +175,7 @@ class Summary:
     conflicts: list[Identical]
     leaking: int
     leaks: list[Identical]
+    groups: Groups | None
     left_out: list[LeftOut]
     passed_over: list[str]
     empty: list[str]
@@ -161,10 +209,10 @@ def summarize(images: ImageSet) -> Summary:
     -------
     Summary
     """
-    groups: dict[str, list[ImageItem]] = defaultdict(list)
+    identical: dict[str, list[ImageItem]] = defaultdict(list)
     for item in images.items:
-        groups[item.digest].append(item)
-    copies = [found for found in groups.values() if len(found) > 1]
+        identical[item.digest].append(item)
+    copies = [found for found in identical.values() if len(found) > 1]
     conflicts = [found for found in copies if len({each.label for each in found} - {None}) > 1]
     leaks = [found for found in copies if len({each.split for each in found}) > 1]
     splits = Counter(item.split for item in images.items if item.split)
@@ -172,16 +220,17 @@ def summarize(images: ImageSet) -> Summary:
     return Summary(
         image_set=images.name,
         images=len(images.items),
-        different=len(groups),
+        different=len(identical),
         classes=_counted(images),
         splits={split: splits[split] for split in SPLITS if splits[split]},
-        copies=len(images.items) - len(groups),
+        copies=len(images.items) - len(identical),
         duplicated=len(copies),
         duplicates=_identical(copies),
         conflicting=len(conflicts),
         conflicts=_identical(conflicts),
         leaking=len(leaks),
         leaks=_identical(leaks),
+        groups=_groups(images),
         left_out=_left_out([path for path in images.ignored if not path.endswith("/")]),
         passed_over=[path for path in folders if is_junk(Path(path))],
         empty=[path for path in folders if not is_junk(Path(path))],
@@ -192,6 +241,31 @@ def summarize(images: ImageSet) -> Summary:
         similar_classes=[list(names) for names in similar_names(images.classes)],
         rejected=list(images.rejected),
         notes=list(images.notes),
+    )
+
+
+def _groups(images: ImageSet) -> Groups | None:
+    if not images.group_of:
+        return None
+    members: dict[str, Counter[str | None]] = defaultdict(Counter)
+    for item in images.items:
+        if group := images.group_of.get(item.digest):
+            members[group][item.split] += 1
+    largest = max(members, key=lambda group: members[group].total())
+    shares = {
+        group: {split: own[split] for split in SPLITS if own[split]}
+        for group, own in members.items()
+    }
+    counts = Counter(split for own in shares.values() for split in own)
+    cuts = [CutGroup(group, own) for group, own in shares.items() if len(own) > 1]
+    return Groups(
+        groups=len(members),
+        largest=largest,
+        largest_images=members[largest].total(),
+        alone=sum(item.digest not in images.group_of for item in images.items),
+        splits={split: counts[split] for split in SPLITS if counts[split]},
+        parted=len(cuts),
+        cuts=cuts[:_MOST],
     )
 
 

@@ -29,7 +29,8 @@ _TRUTHS = {
     **dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True),
     **dict.fromkeys(("false", "f", "no", "n", "0", "0.0", ""), False),
 }
-_KNOWN = {*_NEEDED, "split", "weight", "digest", *_HELD_OUT}
+_KNOWN = {*_NEEDED, "split", "weight", "group", "digest", *_HELD_OUT}
+_LIKE_GROUPS = {"patient", "subject", "camera", "burst", "document"}
 _MOST_SPLIT_WORDS = 12
 _SEPARATORS = ",;\t"
 _MARKS = {
@@ -92,6 +93,8 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     for row in rows:
         path = _on_disk(file, row.cells["path"], known) if row.cells["path"] else ""
         cells = {"path": path, "weight": row.cells.get("weight") or 1.0}
+        if row.cells.get("group"):
+            cells["group"] = normal_name(row.cells["group"])
         if labels or row.cells.get("label"):
             cells["label"] = normal_name(row.cells["label"])
         if split_in and labels:
@@ -216,14 +219,20 @@ def _check_found(file: Path, items: Sequence[ImageItem]) -> None:
 
 
 def _notes_on(columns: Sequence[str], rows: Sequence[_Row], split_in: str | None) -> list[str]:
-    """Return what the user should know: other words for splits, and a column that may hold them."""
+    """Return what the user should know: other words for splits, and columns that may be meant."""
+    named = [each for each in columns if each.removesuffix("_id") in _LIKE_GROUPS]
+    notes = [
+        f"the column {column} looks like groups, but only a column group is read: rename it"
+        for column in named
+        if "group" not in columns
+    ]
     if split_in:
         cells = sorted({row.cells[split_in] for row in rows})
         read = {cell: _split(split_in, cell) for cell in cells}
         odd = [f"{cell or 'nothing'} is {split}" for cell, split in read.items() if cell != split]
-        return [f"the column {split_in} was read as: {', '.join(odd)}"] if odd else []
+        return notes + [f"the column {split_in} was read as: {', '.join(odd)}"] * bool(odd)
     distinct = {column: {row.cells[column] for row in rows} for column in {*columns} - _KNOWN}
-    return [
+    return notes + [
         f"the column {column} looks like splits, but only a column split is read: rename it"
         for column, cells in sorted(distinct.items())
         if 1 < len(cells) <= _MOST_SPLIT_WORDS and all(map(split_of, cells))
@@ -301,6 +310,7 @@ def text_to_save(items: Sequence[ImageItem]) -> str:
     columns = ["path", "digest", "label", "split"]
     columns += ["weight"] if any(item.weight != 1 for item in items) else []
     columns += ["sha256"] if any(item.sha256 for item in items) else []
+    columns += ["group"] if any(item.group for item in items) else []
     writer.writerow(columns)
     writer.writerows([getattr(item, column) for column in columns] for item in items)
     return text.getvalue()

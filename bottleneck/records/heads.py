@@ -12,7 +12,7 @@ from bottleneck.records.banks import Augmentation, TransformFacts
 from bottleneck.records.joined import RecordedSource
 from bottleneck.records.record import STRICT, Record
 from bottleneck.records.sources import FeatureSource
-from bottleneck.settings.values import Classifier
+from bottleneck.settings.values import Classifier, Normalize
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,6 +31,8 @@ class HeadFacts(Record):
         ``standardize`` and ``seed`` where they were not the defaults.
     multilabel : bool
         Whether images may have several classes, or none.
+    power, normalize : float, str
+        What is done with features before the model sees them, see `bottleneck.heads.adjust.Adjust`.
     temperature : float
         Divides the scores before they become probabilities; fitted on held-out scores (Guo et al.
         2017, On Calibration of Modern Neural Networks, section 4), or 1 if there were none.
@@ -50,6 +52,8 @@ class HeadFacts(Record):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     hyperparameters: dict[str, record.Json] = field(default_factory=dict)
     multilabel: bool = False
+    power: Annotated[float, Field(gt=0, le=1)] = 1.0
+    normalize: Annotated[str, record.among(Normalize)] = "none"
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     scores: dict[str, record.Json] = field(default_factory=dict)
     source: RecordedSource | None = None

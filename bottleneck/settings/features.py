@@ -39,6 +39,7 @@ class ReadSettings:
     max_bytes: values.MaxBytes = None
     min_images: values.MinImages = 1
     nested: values.Nested = False
+    group_by: values.GroupBy = None
 
 
 @settings("Images", kw_only=True)
@@ -50,7 +51,7 @@ class ImageSettings(ReadSettings):
         Doc(
             "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
             "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
-            "path,label[,split][,weight]."
+            "path,label[,split][,weight][,group]."
         ),
     ] = Path("data")
 

@@ -39,6 +39,14 @@ class TrainingSettings:
         Doc("Divide each feature by its standard deviation over the training images."),
         Option("--standardize/--no-standardize"),
     ] = True
+    power: Annotated[
+        Annotated[float, Field(gt=0, le=1)],
+        Doc("First take the signed power of each feature: 0.5 is the signed square root."),
+    ] = 1.0
+    normalize: Annotated[
+        values.Normalize,
+        Doc("Then divide the features of each image by their Euclidean norm (l2)."),
+    ] = "none"
     device: Annotated[
         values.DeviceName,
         Doc("Device that trains mlp: cpu, cuda, cuda:N or auto. Other classifiers use the CPU."),
@@ -114,6 +122,15 @@ def _auto(given: Any) -> Any:
     return tuple(given) if isinstance(given, list) else given
 
 
+def _listed(given: Any) -> Any:
+    """Return what is listed in texts such as ``1,2,4``, each once."""
+    several = [given] if isinstance(given, str | int) else given
+    if not isinstance(several, list | tuple):
+        return given
+    words = [part for each in several for part in str(each).split(",")]
+    return tuple(dict.fromkeys(int(each) if each.strip().isdigit() else each for each in words))
+
+
 @settings("Classifier")
 class SweepSettings(TrainingSettings):
     """Classifiers and values to try on each layer, and their cross-validation."""
@@ -140,6 +157,13 @@ class SweepSettings(TrainingSettings):
         Doc("Number of folds of training images; by default val images are held out, or 5 folds."),
     ] = None
     repeats: Annotated[values.Count, Doc("Number of cross-validations, each with new folds.")] = 1
+    shots: Annotated[
+        tuple[Literal["all"] | values.Count, ...],
+        BeforeValidator(_listed),
+        Field(description="all or numbers of at least 1, such as 1,2,4,all", min_length=1),
+        Doc("Fit on so many images of each class, drawn anew for each fold, such as 1,2,4,all."),
+        Option("--shots", metavar="all|NUMBER,..."),
+    ] = ("all",)
 
 
 @settings("Study")

@@ -26,6 +26,7 @@ __all__ = [
     "DeviceName",
     "Dtype",
     "Folds",
+    "GroupBy",
     "Interpolation",
     "MaxBytes",
     "MaxPixels",
@@ -34,6 +35,7 @@ __all__ = [
     "Name",
     "Nested",
     "NewSet",
+    "Normalize",
     "NotNegative",
     "Penalty",
     "Pixels",
@@ -58,6 +60,7 @@ Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "kn
 Compression = Literal["none", "lz4", "zstd"]
 Dtype = Literal["float16", "float32"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+Normalize = Literal["none", "l2"]
 Pool = Literal["none", "avg", "max", "gem", "spp", "cls", "cls+avg"]
 
 Count = Annotated[int, Field(ge=1)]
@@ -126,6 +129,18 @@ def _plain(name: str) -> str:
             f"the characters . _ -, not beginning with a dot"
         )
     return name
+
+
+def _pattern(given: str) -> str:
+    """Reject a text that is no regular expression."""
+    try:
+        re.compile(given)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(
+            f"`group_by` {given!r} is not a regular expression ({error}); give one such as "
+            f"'patient[0-9]+', or '([^/]+)/[^/]+$' for the folder of each image"
+        ) from None
+    return given
 
 
 def check_device(name: str) -> str:
@@ -211,6 +226,14 @@ BatchSize = Annotated[
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
+]
+GroupBy = Annotated[
+    Annotated[str, AfterValidator(_pattern)] | None,
+    Doc(
+        "Regular expression that finds in each path the group (patient, camera, burst, document) "
+        "that no split or fold may part: its first capturing group, or the whole match."
+    ),
+    Option(metavar="REGEX"),
 ]
 MaxBytes = Annotated[
     Annotated[ByteSize, Field(ge=1)] | None,
