@@ -85,6 +85,7 @@ def test_no_two_files_import_each_other():
 
 WHOLE = {
     "architecture",
+    "benchmark_plain",
     "benchmark_recipes",
     "benchmark_sets",
     "benchmarks",

@@ -7,7 +7,6 @@ beside the weights: what `timm.models.save_for_hf` writes.
 from functools import partial
 from typing import Any
 
-from bottleneck.bases.building import on_meta
 from bottleneck.bases.hub import Repository
 from bottleneck.bases.model_files import (
     Folder,
@@ -91,6 +90,8 @@ def from_hub(repository: str, name: str) -> Model:
 
 def _from_files(files: ModelFiles) -> Model:
     import timm
+
+    from bottleneck.bases.building import on_meta
 
     config = read_config(files, _CONFIG)
     place = f"{_CONFIG} of {files.name!r}"
