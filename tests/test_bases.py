@@ -368,11 +368,6 @@ def test_operations_on_weights_alone_are_no_layers():
         FrozenBase("maxvit_t", [layer], weights="random")
 
 
-def test_untraceable_models_are_reported_in_one_sentence():
-    with pytest.raises(UsageError, match="cannot be traced as a graph of layers"):
-        FrozenBase("timm:hiera_base_224", weights="random")
-
-
 def test_files_without_weights_are_refused():
     Path("text.pth").write_text("hello")
     Path("empty.safetensors").write_bytes(b"")

@@ -28,7 +28,7 @@ class Maps:
     """Random activations of twelve images."""
 
     items = tuple(
-        SimpleNamespace(digest=f"{number:064x}", label=CLASSES[number % 3], weight=1.0)
+        SimpleNamespace(digest=f"{number:064x}", label=CLASSES[number % 3], weight=1.0, group=None)
         for number in range(12)
     )
     maps = torch.rand(12, 192, 3, 3, generator=torch.Generator().manual_seed(0))

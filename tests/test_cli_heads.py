@@ -105,7 +105,7 @@ def test_json_has_all_that_reproduces_an_experiment(bottleneck):
     assert best["folds"] == there.folds
     assert best["environment"] == environment()
     assert (best["key"], best["created"]) == (there.key, there.created)
-    assert best["scores"]["accuracy"] == {"mean": 0.9, "std": 0.0}
+    assert best["scores"]["accuracy"] == {"mean": 0.9, "std": 0.0, "interval": [0.9, 0.9]}
 
 
 def test_csv_survives_odd_names(bottleneck):

@@ -57,7 +57,7 @@ def test_the_cache_is_kept_from_the_command_line(bottleneck):
     assert finished.code == 1
     assert f"damaged: {part} (" in finished.err
     assert list(Path("cache/quarantine").rglob(part.name))
-    assert "run 'bottleneck extract'" in bottleneck("fit-head").err
+    assert "run 'bottleneck extract --" in bottleneck("fit-head").err
     assert "16 computed" in bottleneck("extract", *TINY).out
     assert bottleneck("cache", "verify", "little").code == 0
     assert bottleneck("cache", "compact", "--compress", "zstd").code == 0

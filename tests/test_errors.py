@@ -24,7 +24,7 @@ NEVER_ONE = {
     "_MOST_VALUES", "_third(loss)", "evidence.images", "fewest", "folds", "len(arguments)",
     "len(base.layers)",
     "len(others) + 1", "len(planes)", "len(self.repeats[0])", "len(small)", "len(whole)",
-    "others + 1", "parts",
+    "others + 1", "parts", "shots",
 }  # fmt: skip
 """What a count may be told by without `counted`: it is no number, or at least 2."""
 

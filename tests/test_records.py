@@ -254,7 +254,8 @@ def without_extras(hint: Any) -> tuple[Any, list[Any]]:
         elif get_origin(hint) is NotRequired:
             (hint,) = get_args(hint)
         elif get_origin(hint) in {Union, types.UnionType}:
-            (hint,) = [each for each in get_args(hint) if each is not type(None)]
+            # Of several kinds of record, the examples hold the first.
+            hint = next(each for each in get_args(hint) if each is not type(None))
         else:
             return hint, extras
 

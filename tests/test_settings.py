@@ -261,7 +261,7 @@ WITHOUT_EFFECT = [
         "--hidden 256", "--dropout 0.5", "--epochs 100", "--patience 10", "--learning-rate 0.001"
     )),
     *((f"finetune --unfreeze all {each}", "--data") for each in (
-        "--set x", "--max-bytes 1GB", "--min-images 1", "--nested"
+        "--set x", "--group-by x", "--max-bytes 1GB", "--min-images 1", "--nested"
     )),
     ("finetune --unfreeze all --dtype float16", "--from-cache"),
     ("finetune --unfreeze all --mix-alpha 0.2", "--mix mixup or --mix cutmix"),
@@ -403,7 +403,7 @@ def test_shared_keys_do_not_select_what_to_prune(bottleneck):
         ("image_size = true", "image_size must be pixels as SIDE or HEIGHTxWIDTH"),
         ("image_size = 1.5", "image_size must be pixels as SIDE or HEIGHTxWIDTH"),
         ('batch_size = "4"', "batch_size must be auto or a whole number from 1 to 99999, got '4'"),
-        ("pool = 2024-01-01", "pool must be none, avg, max, gem, spp or cls"),
+        ("pool = 2024-01-01", "pool must be none, avg, max, gem, spp, cls or cls+avg"),
     ],
 )
 def test_values_of_the_file_have_the_types_of_toml(bottleneck, line, expected):

@@ -24,7 +24,13 @@ _SMALL = 3
 
 
 def own_result(*inputs: Any) -> None:
-    """Stand for what a module computes from its modules' results, in a graph that is not run."""
+    """Stand for what a module computes from its modules' results, in a graph that is not run.
+
+    Parameters
+    ----------
+    *inputs : Any
+        Nodes of the graph.
+    """
 
 
 class Hooked:

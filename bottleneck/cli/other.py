@@ -59,7 +59,7 @@ def demo(
     rows = []
     places = {"cache": cache, "heads": heads}
     for clf, drawn in (("softmax", {"picture": picture}), ("svm", {})):
-        fitted = run("fit-head", clf=clf, model=_MODEL, name=f"demo-{clf}", **places)
+        fitted = run("fit-head", clf=clf, models=(_MODEL,), name=f"demo-{clf}", **places)
         result = run("evaluate", head=f"demo-{clf}", **drawn, **places)
         rows.append(_demo_row(f"demo-{clf}", fitted, result))
     next_one = {"head": "demo-svm", "heads": heads, "cache": cache, "images": data / "face"}
@@ -80,7 +80,8 @@ def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:
     for key, value in options.items():
         declared, configured = COMMANDS[name].values[key], file.values[name].get(key)
         if str(value) != str(configured.value if configured else declared.default):
-            words += [str(value)] if declared.option.argument else [declared.flag, str(value)]
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [str(each)] if declared.option.argument else [declared.flag, str(each)]
     return shlex.join([*words, *(["--config", file.option] if file.option else [])])
 
 

@@ -207,14 +207,14 @@ class Problem:
             raise too_few(sizes, count, count, named=self.named)
         if min(sizes.values()) < least:
             raise too_few(sizes, least, min(count, least), named=self.named)
-        number = min(count, *sizes.values())
+        fewest = min(count, *sizes.values())
         for attempt in range(_ATTEMPTS):
-            folds = self._dealt(number, self.seed + repeat + attempt * _APART)
+            folds = self._dealt(fewest, self.seed + repeat + attempt * _APART)
             if all(self._suffices(fold, least) for fold in folds):
                 return folds
         if self.named:
             raise DataError(
-                f"{number} folds that part no group would leave too few groups of some class to "
+                f"{fewest} folds that part no group would leave too few groups of some class to "
                 f"fit on; add groups"
             )
         raise DataError(
