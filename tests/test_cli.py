@@ -242,7 +242,7 @@ def test_layers_and_models_are_listed(bottleneck):
     assert line.split()[-3:] == ["25088", "50.18", "99.2"]
     rows = json.loads(bottleneck("layers", "resnet18", "--json").out)
     (row,) = (row for row in rows if row["layer"] == "flatten")
-    assert row["aliases"] == ["avg_pool", "penultimate"]
+    assert row["aliases"] == ["avg_pool", "penultimate", "embedding"]
     assert row["shape"] == [512]
     assert row["floats"] == 512
     assert row["megabytes_per_1000"] == 1.024
