@@ -97,6 +97,11 @@ def describe(
         The node that each of `WORDS` names, if any.
     blocks : tuple of str
         The last layer of each block, or of each pooling if a network has no blocks.
+
+    Raises
+    ------
+    UsageError
+        The network's output is no tensor.
     """
     (output,) = graph.find_nodes(op="output")
     logits = next((node for node in output.all_input_nodes if node in shapes), None)
