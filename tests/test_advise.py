@@ -475,7 +475,7 @@ def layers_of(cache, model, *names):
 @pytest.mark.parametrize(
     ("model", "layer", "start"),
     [
-        ("vgg16", "block5_pool", "features.24"),
+        pytest.param("vgg16", "block5_pool", "features.24", marks=pytest.mark.ci),
         ("vgg16", "block5_conv2", "features.24"),
         ("resnet18", "penultimate", "conv5_block2_1_conv"),
         ("efficientnet_lite0", "penultimate", "blocks.6.0.conv_pw"),

@@ -175,7 +175,9 @@ def filled(root: Path, *, compress: str = "none") -> tuple[Bank, dict[str, np.nd
     return bank, expected
 
 
-@pytest.mark.parametrize("compress", ["none", "lz4", "zstd"])
+@pytest.mark.parametrize(
+    "compress", ["none", *(pytest.param(each, marks=pytest.mark.ci) for each in ("lz4", "zstd"))]
+)
 def test_a_flipped_bit_is_found_and_never_read_as_features(tmp_path, full, compress):
     """A single one, anywhere in any part: found by reading or verifying, never read as features."""
     flips = 120 if full else 40

@@ -376,9 +376,8 @@ def test_activations_that_memory_does_not_hold_are_read_batch_by_batch(started, 
     assert curve(finetune_head(head, images, cache, "heads/read", settings)) == curve(held)
 
 
-@pytest.mark.parametrize(
-    "clf", ["mlp", *(pytest.param(each, marks=pytest.mark.ci) for each in ("svm", "logreg"))]
-)
+@pytest.mark.ci
+@pytest.mark.parametrize("clf", ["mlp", "svm", "logreg"])
 def test_heads_of_all_kinds_are_saved_as_the_network_scores(started, clf):
     """Trained by each optimizer; the saved head scores as the network did."""
     _, images, cache = started

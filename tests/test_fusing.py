@@ -71,11 +71,17 @@ def test_a_fused_network_computes_the_same(model, layer):
         ),
         pytest.param("vgg11", ["features.0", "features.3", "features.6", "features.8"], marks=FULL),
         ("mobilenet_v3_small", ["features.0.0", "features.4.block.0.1", "features.5.block.0.0"]),
-        ("efficientnet_lite0", ["conv_stem", "bn1", "blocks.1.0.conv_pw", "blocks.1.0.bn1"]),
+        pytest.param(
+            "efficientnet_lite0",
+            ["conv_stem", "bn1", "blocks.1.0.conv_pw", "blocks.1.0.bn1"],
+            marks=FULL,
+        ),
         pytest.param(
             "densenet121", ["features.norm0", "features.denseblock1.denselayer1.norm2"], marks=FULL
         ),
-        ("resnet50v2", ["stages.0.blocks.0.conv1", "stages.0.blocks.0.norm2"]),
+        pytest.param(
+            "resnet50v2", ["stages.0.blocks.0.conv1", "stages.0.blocks.0.norm2"], marks=FULL
+        ),
     ],
 )
 def test_a_layer_is_the_same_whichever_others_are_computed(model, layers, precision):
