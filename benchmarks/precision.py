@@ -53,7 +53,7 @@ def pictures(folder: Path, clipart: Path | None = None, *, every: int = 1) -> Im
     """Return images of openclipart-png where its folder is given, else each so-many-th face."""
     if clipart:
         return load("clipart", clipart, folder, images=IMAGES)
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     write_demo_images(folder)
     images = ImageSet.open(folder)
     return replace(images, items=images.items[::every], split_seed=None)

@@ -82,7 +82,7 @@ def judged(chosen: tuple[ImageSet, Path], model: str, given: argparse.Namespace)
     with joblib.parallel_config("loky", n_jobs=given.jobs):
         layers = select_layers(cache, image_set=images.name)
         advice = advise_on(cache, layers, repeats=given.repeats)
-    head = fit_head(load_features(cache, select_features(cache, layer=LAYER)), "logreg")
+    head = fit_head(load_features(cache, select_features(cache, layer=LAYER)), advice.clf)
     advised = time.monotonic()
     if given.advice:
         write_record(given.advice / f"{images.name}-{model}.json", advice)
