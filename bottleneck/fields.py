@@ -170,7 +170,8 @@ def settings(title: str, *, kw_only: bool = False) -> Callable[[type[_T]], type[
             except ValidationError as error:
                 fields = {each.name: each for each in declared(done)}
                 raise _refusal(error.errors(), fields) from None
-            object.__setattr__(self, "__given__", frozenset({*named, *given}))
+            # In an order of its own, so that copies are pickled as the original is.
+            object.__setattr__(self, "__given__", tuple(sorted({*named, *given})))
 
         done.__init__ = init
         return done  # type: ignore[no-any-return]
@@ -190,8 +191,7 @@ def given_in(made: Any) -> frozenset[str]:
     -------
     frozenset of str
     """
-    found: frozenset[str] = made.__given__
-    return found
+    return frozenset(made.__given__)
 
 
 def declared(kind: type) -> list[Declared]:

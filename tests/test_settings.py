@@ -3,8 +3,10 @@
 About 5 s. ``python tests/test_settings.py`` writes the reference and the list of options.
 """
 
+import copy
 import dataclasses
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -235,6 +237,13 @@ def test_a_flag_from_a_file_can_be_switched_off(bottleneck):
     Path("bottleneck.toml").write_text("[leaderboard]\njson = true\ncsv = true\n")
     assert "--json and --csv exclude each other" in bottleneck("leaderboard").err
     assert "exclude" not in bottleneck("leaderboard", "--no-json").err
+
+
+def test_a_copy_of_settings_is_pickled_as_the_original_is():
+    """As scikit-learn's checks compare them, whatever the seed of hashes."""
+    given = FinetuneSettings(unfreeze="all").as_dict()
+    made = FinetuneSettings(**{name: given[name] for name in given if given[name] is not None})
+    assert pickle.dumps(copy.deepcopy(made)) == pickle.dumps(made)
 
 
 WITHOUT_EFFECT = [
