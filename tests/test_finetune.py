@@ -59,6 +59,7 @@ from bottleneck.finetune.network import TunedNetwork, make_optimizer
 from bottleneck.finetune.refit import head_without
 from bottleneck.finetune.run import _memory_watched
 from bottleneck.heads import fit_rows
+from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.models import Affine
 from bottleneck.heads.modules import module_of
 from bottleneck.heads.scoring import log_losses
@@ -1258,7 +1259,7 @@ def test_a_network_with_other_scores_is_not_trained(started, monkeypatch):
 
     def start_with(factor: float) -> None:
         other = Affine(*(each * np.float32(factor) for each in head.model.arrays.values()))
-        monkeypatch.setattr(Head, "to_module", lambda _: module_of(other))
+        monkeypatch.setattr(Head, "to_module", lambda _: module_of(other, Adjust()))
         finetune_head(head, images, cache, "heads/x", settings)
 
     start_with(1.0001)

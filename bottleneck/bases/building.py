@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from bottleneck.bases.models import StateDict
 from bottleneck.errors import UsageError
 
-__all__ = ["built", "built_size", "check_inputs", "on_meta", "one_input", "resampled", "resized"]
+__all__ = ["built", "built_size", "check_network", "on_meta", "one_input", "resampled", "resized"]
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:
@@ -71,8 +71,8 @@ _KEPT = {"requires_grad_"}
 """Changes of a parameter that are no changes of its values."""
 
 
-def check_inputs(network: nn.Module) -> None:
-    """Check that a network is called with one batch of images.
+def check_network(network: nn.Module) -> None:
+    """Check that a network is called with one batch of images, and that weights can be loaded.
 
     Parameters
     ----------
@@ -82,8 +82,17 @@ def check_inputs(network: nn.Module) -> None:
     Raises
     ------
     UsageError
-        It needs no input or several.
+        It needs no input or several, or keeps a tensor that was computed from initial weights.
     """
+    loaded = network.state_dict().keys()
+    for name, module in network.named_modules():
+        for key, value in {**vars(module), **dict(module.named_buffers(recurse=False))}.items():
+            kept = isinstance(value, torch.Tensor) and value.grad_fn is not None
+            if kept and f"{name}.{key}".lstrip(".") not in loaded:
+                raise UsageError(
+                    f"it stores {key}, which is computed from weights when {type(network).__name__}"
+                    f" is built, and not again when weights are loaded; compute it in forward"
+                )
     needed = [each.name for each in _inputs(network) if each.default is each.empty]
     if len(needed) != 1 and _inputs(network):
         raise UsageError(

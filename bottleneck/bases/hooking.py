@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bottleneck.bases.building import built, built_size, check_inputs, on_meta
+from bottleneck.bases.building import built, built_size, check_network, on_meta
 from bottleneck.bases.graphs import TENSORS, replace_tensors, tensors_of
 from bottleneck.bases.measuring import PROBE
 from bottleneck.bases.recording import Result, Run, tensors_in
@@ -65,7 +65,7 @@ class Hooked:
     ) -> None:
         self._build, self.reason = build, reason
         self.root = on_meta(build).requires_grad_(requires_grad=False)
-        check_inputs(self.root)
+        check_network(self.root)
         self.image_size = built_size(self.root) or image_size
         run = self._first_run(self.image_size)
         self._results = {each.name: each for each in run.results}

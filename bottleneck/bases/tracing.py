@@ -18,7 +18,7 @@ from torch.fx.node import map_aggregate
 from torch.utils._device import _device_constructors
 from torchvision.models.feature_extraction import NodePathTracer
 
-from bottleneck.bases.building import built, built_size, check_inputs, on_meta, one_input
+from bottleneck.bases.building import built, built_size, check_network, on_meta, one_input
 from bottleneck.bases.fusing import SHAPE, USERS
 from bottleneck.bases.graphs import ancestors, assign, replace_tensors
 from bottleneck.bases.measuring import Measured
@@ -57,9 +57,7 @@ class Traced:
     Raises
     ------
     UsageError
-        The model takes several inputs.
-    TypeError
-        A constant is computed from weights, which will be replaced by loading.
+        The model takes several inputs, or keeps a tensor computed from weights.
     """
 
     reason = ""
@@ -67,7 +65,7 @@ class Traced:
     def __init__(self, build: Callable[[], nn.Module], image_size: tuple[int, int]) -> None:
         for make in (on_meta, built):
             root = make(build)
-            check_inputs(root)
+            check_network(root)
             timm = sys.modules.get("timm.layers")  # not loaded, where no model is of it
             tracer = _Tracer(
                 autowrap_modules=(math, torchvision.ops),
@@ -184,8 +182,6 @@ def _constants(root: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
     for node in graph.find_nodes(op="get_attr"):
         if node.target not in held:
             found[node.target] = attrgetter(node.target)(root)
-            if found[node.target].grad_fn is not None:
-                raise TypeError(f"it stores {node.target}, which is computed from weights")
     return found
 
 
