@@ -12,7 +12,16 @@ from torch.overrides import TorchFunctionMode
 from bottleneck.bases.models import StateDict
 from bottleneck.errors import UsageError
 
-__all__ = ["built", "built_size", "check_network", "on_meta", "one_input", "resampled", "resized"]
+__all__ = [
+    "built",
+    "built_size",
+    "check_network",
+    "on_meta",
+    "one_input",
+    "resampled",
+    "resized",
+    "without_output",
+]
 
 
 def built(build: Callable[[], nn.Module]) -> nn.Module:
@@ -100,6 +109,19 @@ def check_network(network: nn.Module) -> None:
             f"a network that takes one batch of images: choose another model, or wrap it in a "
             f"module whose forward takes only the images"
         )
+
+
+def without_output() -> UsageError:
+    """Return the error for a network whose output has no row for each image.
+
+    Returns
+    -------
+    UsageError
+    """
+    return UsageError(
+        "its output has no tensor with a row for each image; expected a network that maps images "
+        "to a tensor, or to several in a tuple or dict: choose another model"
+    )
 
 
 def _inputs(network: nn.Module) -> list[inspect.Parameter]:

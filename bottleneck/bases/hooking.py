@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from bottleneck.bases.building import built, built_size, check_network, on_meta
+from bottleneck.bases.building import built, built_size, check_network, on_meta, without_output
 from bottleneck.bases.graphs import TENSORS, replace_tensors, tensors_of
 from bottleneck.bases.measuring import PROBE
 from bottleneck.bases.recording import Result, Run, tensors_in
-from bottleneck.errors import UsageError
 
 __all__ = ["Hooked", "own_result"]
 
@@ -86,10 +85,7 @@ class Hooked:
         if run.error:
             raise run.error
         if run.output is None:
-            raise UsageError(
-                "its output has no tensor with a row for each image; expected a network that maps "
-                "images to a tensor, or to several in a tuple or dict"
-            )
+            raise without_output()
         return run
 
     def _run(self, size: tuple[int, int]) -> "Run":

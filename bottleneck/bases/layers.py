@@ -11,10 +11,10 @@ import torch
 from torch import fx, nn
 
 from bottleneck.arguments import modules_of
+from bottleneck.bases.building import without_output
 from bottleneck.bases.graphs import ancestors, module_of
 from bottleneck.bases.hooking import own_result
 from bottleneck.bases.tracing import CLASS_TOKEN
-from bottleneck.errors import UsageError
 
 __all__ = ["CLASS_TOKEN", "WORDS", "Layer", "accepted_sizes", "describe", "embedding_of"]
 
@@ -106,10 +106,7 @@ def describe(
     (output,) = graph.find_nodes(op="output")
     logits = next((node for node in output.all_input_nodes if node in shapes), None)
     if logits is None:
-        raise UsageError(
-            "its output has no tensor with a row for each image; expected a network that maps "
-            "images to a tensor, or to several in a tuple or dict: choose another model"
-        )
+        raise without_output()
     classified = _penultimate(root, graph, shapes) or logits
     below = ancestors([classified])
     before = {name: node for name, node in nodes.items() if node in below}
