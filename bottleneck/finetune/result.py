@@ -15,8 +15,8 @@ from bottleneck.cache import Cache, bank_name
 from bottleneck.errors import DataError, counted
 from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
+from bottleneck.finetune.images import seen_by
 from bottleneck.finetune.loop import Training
-from bottleneck.finetune.refit import seen_by
 from bottleneck.finetune.start import Start, default_images
 from bottleneck.finetune.trial import EpochForecast
 from bottleneck.folders import replaced_folder
