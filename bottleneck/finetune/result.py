@@ -23,7 +23,7 @@ from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
 from bottleneck.heads.bases import load_base
 from bottleneck.heads.curves import read_curves
-from bottleneck.heads.names import is_of_head
+from bottleneck.heads.files import is_of_head
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
 from bottleneck.images import same_images

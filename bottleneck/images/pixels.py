@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-from bottleneck.errors import BadImageError, first_line
+from bottleneck.errors import BadImageError, MissingExtraError, first_line
 from bottleneck.images.deep import (
     eight_bits,
     image_of,
@@ -143,8 +143,9 @@ def decode_whole(
         raise BadImageError("the file is empty")
     if Image.MAX_IMAGE_PIXELS is not None:  # so that it neither warns nor refuses before we do
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    kind, reader = reader_of(data)
+    kind = ""
     try:
+        kind, reader = reader_of(data)
         if kind == "TIFF":
             return _decode_tiff(data, reader, max_value, max_pixels)
         with reader(io.BytesIO(data)) as opened:
@@ -156,8 +157,8 @@ def decode_whole(
             if kind == "PPM" and max_value is not None:
                 return _decode_ppm(data, opened, max_value)
             return Decoded(_upright_rgb(opened), _has_pages(opened))
-    except BadImageError:
-        raise
+    except (BadImageError, MissingExtraError) as error:
+        raise BadImageError(str(error)) from error
     except MemoryError as error:
         raise BadImageError("not enough memory to decode it") from error
     except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
