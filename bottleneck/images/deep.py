@@ -1,4 +1,4 @@
-"""Pixels that Pillow does not give rightly: of more than 8 bits, or in rare layouts of TIFF."""
+"""Pixels that Pillow decodes wrongly: of more than 8 bits, or in rare layouts of TIFF."""
 
 import io
 import logging
