@@ -45,6 +45,7 @@ __all__ = [
     "Seed",
     "Share",
     "ViewCount",
+    "check_augmentation",
     "check_device",
     "check_views",
 ]
@@ -106,10 +107,26 @@ def _age(given: Any) -> Any:
     return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
 
 
-def _policy(given: str) -> str:
-    """Check the name of an augmentation; a file is read only when it is used."""
+def check_augmentation(given: str) -> str:
+    """Check the name of an augmentation; a file is read only when it is used.
+
+    Parameters
+    ----------
+    given : str
+        The name of a policy, or the path of a YAML file.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    UnknownNameError, PathMissingError
+        There is no such policy or file.
+    """
     if Path(given).suffix in {".yaml", ".yml"}:
-        if not Path(given).is_file():
+        if not Path(given).exists():
             raise PathMissingError(
                 f"no file {given!r}; name an augmentation or the path of a .yaml file"
             )
@@ -209,7 +226,7 @@ ByteSize = Annotated[
     Option(metavar="SIZE"),
 ]
 PolicyName = Annotated[str, Option(words=_AUGMENTATIONS)]
-Augmentation = Annotated[PolicyName, AfterValidator(_policy)]
+Augmentation = Annotated[PolicyName, AfterValidator(check_augmentation)]
 DeviceName = Annotated[str, AfterValidator(check_device)]
 Name = Annotated[str, AfterValidator(_plain)]
 Pixels = Annotated[
