@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_doc import Doc
 
@@ -41,7 +41,7 @@ def extract(
     cache: options.CacheFolder = Path("cache"),
     near_duplicates: Annotated[options.NearDuplicates, Option(unless=("dry_run",))] = False,
     dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
-) -> "list[Extraction] | Forecast":
+) -> Any:
     """Compute missing features of images and store them in the cache.
 
     With several bases, each image is decoded once for all. Exits with 1 if images had to be left
