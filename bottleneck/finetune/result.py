@@ -211,7 +211,8 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
         return
     stored = StoreSettings(dtype=cast("Any", source.dtype))
     chosen = replace(images, items=items)
-    bad = fill_banks(chosen, load_base(head), cache, stored, progress=progress).bad
+    (filling,) = fill_banks(chosen, load_base(head), cache, stored, progress=progress)
+    bad = filling.bad
     lost = [item for item in items if item.digest in bad]
     if lost:
         raise DataError(

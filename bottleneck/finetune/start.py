@@ -253,7 +253,7 @@ def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
     if lower is None:
         return start
     stored = StoreSettings(views=how.views or 0, augment=how.augment, dtype=how.dtype)
-    filling = fill_banks(start.chosen, lower, cache, stored, progress=progress)
+    (filling,) = fill_banks(start.chosen, lower, cache, stored, progress=progress)
     banks: dict[int, Bank] = {}
     for target in filling.targets:
         banks |= dict.fromkeys(target.views, target.banks[lower.layers[0]])

@@ -17,6 +17,7 @@ __all__ = [
     "Augmentation",
     "Balanced",
     "BaseName",
+    "BaseNames",
     "BatchSize",
     "ByteSize",
     "Classifier",
@@ -50,12 +51,15 @@ __all__ = [
     "check_views",
 ]
 
-BaseName = Annotated[
-    str,
-    Doc(
-        "The base: one that 'bottleneck models' lists, or timm:NAME, hf-hub:ORG/NAME, "
-        "local-dir:DIR, open_clip:NAME/TAG, hf:ORG/NAME, or the folder of a fine-tuned model."
-    ),
+_BASE = (
+    "The base: one that 'bottleneck models' lists, or timm:NAME, hf-hub:ORG/NAME, local-dir:DIR, "
+    "open_clip:NAME/TAG, hf:ORG/NAME, or the folder of a fine-tuned model"
+)
+BaseName = Annotated[str, Doc(f"{_BASE}.")]
+BaseNames = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    Doc(f"{_BASE}; may repeat, and an image is then decoded once for all."),
 ]
 Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "knn", "mlp"]
 Compression = Literal["none", "lz4", "zstd"]
