@@ -62,7 +62,7 @@ from bottleneck.heads import fit_rows
 from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.models import Affine
 from bottleneck.heads.modules import module_of
-from bottleneck.heads.scoring import log_losses
+from bottleneck.heads.scoring import fit_temperature, log_losses
 from bottleneck.heads.training import losses, sample_weights
 from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
@@ -143,6 +143,12 @@ def started(prepared) -> tuple[Head, ImageSet, Cache]:
     cache = Cache("cache")
     head = Head.load(prepared / "heads/head")
     return head, default_images(head, cache), cache
+
+
+def poor(head: Head) -> Head:
+    """Return the head with weights of zero, so that training improves on it."""
+    model = head.model
+    return replace(head, model=replace(model, weight=0 * model.weight, bias=0 * model.bias))
 
 
 def curve(result) -> list[float]:
@@ -465,7 +471,7 @@ def test_an_invalid_head_is_refused_in_one_sentence(wrong):
 def test_the_result_is_a_head_and_a_base(bottleneck, started):
     """`evaluate`, `predict`, `layers`, `extract --model`, and an SVM on the new features."""
     head, *_ = started
-    head.save("heads/head")
+    poor(head).save("heads/head")
     done = bottleneck(
         *("finetune", "--head", "head", "--unfreeze", UNFREEZE, "--epochs", "2", "--name", "tuned"),
         *("--batch-size", "8", "--picture", "epochs.png", "--tensorboard", "logs"),
@@ -542,7 +548,8 @@ def test_what_a_network_was_trained_on_belongs_to_its_features(bottleneck, start
 
 def test_an_unchanged_network_was_trained_on_nothing(started):
     """No epoch was better than the start, but the head has seen its training images."""
-    finetune_head(*started, "heads/tuned", FinetuneSettings(**SMALL))
+    head, images, cache = started
+    finetune_head(poor(head), images, cache, "heads/tuned", FinetuneSettings(**SMALL))
     assert digests_of_network("heads/tuned") == seen_digests("heads/tuned") != frozenset()
     record = read_finetuned("heads/tuned")
     write_record(Path("heads/tuned/model.json"), replace(record, best_epoch=0))
@@ -552,7 +559,7 @@ def test_an_unchanged_network_was_trained_on_nothing(started):
 def test_only_trained_layers_change(started):
     """And a fine-tuned model can be fine-tuned again."""
     head, images, cache = started
-    first = finetune_head(head, images, cache, "heads/first", FinetuneSettings(**SMALL))
+    first = finetune_head(poor(head), images, cache, "heads/first", FinetuneSettings(**SMALL))
     before = load_weights(find_model("efficientnet_lite0"), "default")[1].load()
     after = load_file("heads/first/model.safetensors")
     assert before.keys() == after.keys()
@@ -1105,7 +1112,8 @@ def test_it_stops_when_patience_is_over(started):
     extract_features(images, load_base(done.head), cache)
     val = features_of(done.head.source, cache).split("val")
     targets = Targets.among(val.labels, head.classes, multilabel=False)
-    found = log_losses("softmax", done.head.decision_function(val.X), targets, head.temperature)
+    scored = "softmax", done.head.decision_function(val.X), targets
+    found = log_losses(*scored, fit_temperature(*scored))
     assert found.mean() == pytest.approx(min(seen), abs=1e-3)
 
 
