@@ -17,7 +17,6 @@ from bottleneck.finetune.mixing import mixed
 from bottleneck.finetune.network import TunedNetwork, make_optimizer
 from bottleneck.heads import Head
 from bottleneck.heads.choosing import Choice, deal_groups
-from bottleneck.heads.scoring import score_metrics
 from bottleneck.heads.training import DivergedError, State, are_right, losses, sample_weights
 from bottleneck.images import groups_of
 from bottleneck.labels import Targets
@@ -75,7 +74,9 @@ class Training:
         groups = [group_of.get(item.digest, item.digest) for item in self.val.items]
         parts = deal_groups(np.array(groups), targets=self.targets)
         known = self.head.temperature
-        self.choice = Choice(self.head.link, self.targets, parts, temperature=known, better=lt)
+        # The temperature is fitted again at the end: a network that is only too sure is no worse.
+        how: Any = {"margins": True, "temperature": known, "better": lt}
+        self.choice = Choice(self.head.link, self.targets, parts, **how)
 
     def _targets(self, images: Activations) -> Targets:
         labels, head = np.array([item.label for item in images.items]), self.head
@@ -125,8 +126,8 @@ class Training:
         return np.asarray(everyone.cpu())
 
     def validated(self) -> dict[str, float]:
-        """As `Learner.validated`."""
-        head, scores = self.head, self.scores()
+        """As `Learner.validated`; the loss is that at the temperature with the lowest one."""
+        scores = self.scores()
         if not np.isfinite(scores).all():
             raise DivergedError(
                 f"the head's scores of the validation images are not finite in "
@@ -134,7 +135,7 @@ class Training:
                 f"'bottleneck evaluate'"
             )
         self.choice.offer(scores)
-        metrics = score_metrics(head.link, scores, self.targets, head.temperature)
+        metrics = self.choice.metrics(scores)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def step_through(self, epoch: int) -> dict[str, float]:

@@ -197,7 +197,7 @@ class FinetuneSettings:
     epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
     patience: Annotated[
         values.Count, Doc("Stop after this many epochs with no lower validation loss.")
-    ] = 10
+    ] = 20
     minutes: Annotated[
         values.Positive | None,
         Doc("Plan only as many epochs as fit into these minutes, as a short trial tells."),
@@ -210,15 +210,15 @@ class FinetuneSettings:
         Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
     ] = "adamw"
     learning_rate: Annotated[
-        values.Positive, Doc("Learning rate of the head; backbone layers use less.")
-    ] = 1e-3
+        values.Positive, Doc("Learning rate of the head, and the base of those of other layers.")
+    ] = 2e-4
     backbone_lr_factor: Annotated[
         values.Positive, Doc("Learning rate of the last block, as a factor of the head's.")
-    ] = 0.1
+    ] = 1.0
     layer_decay: Annotated[
         values.Positive,
         Doc("Learning rate of each block, as a factor of the next block's (layer decay)."),
-    ] = 0.5
+    ] = 1.0
     schedule: Annotated[
         Literal["cosine", "constant"],
         Doc("Learning-rate schedule after the warm-up: half a cosine wave to zero, or constant."),
@@ -230,7 +230,7 @@ class FinetuneSettings:
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
     label_smoothing: Annotated[
         values.Share, Doc("Fraction of each target that is spread over all classes.")
-    ] = 0.0
+    ] = 0.1
     freeze_batch_norm: Annotated[
         bool,
         Doc("Keep the mean and variance of batch normalization instead of using those of batches."),

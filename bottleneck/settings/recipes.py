@@ -20,6 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "warm_up": 0.0,
         "weight_decay": 0.0,
+        "label_smoothing": 0.0,
         "clip": inf,
         "augment": "standard",
     },
