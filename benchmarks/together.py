@@ -1,13 +1,14 @@
 """Extraction with three bases at once against one after the other: ``benchmarks/together.py``.
 
-EfficientNet-Lite 0, 1 and 2 have three input sizes, so that they share the decoding of an image but
-not its resizing. Weights are random: they do not change the time. All ratios are of runs that
-alternate in one process, medians of the rounds, of wall time and of the processor's time, which
-other programs disturb less. Bars: at least twice as fast on photographs of 12 megapixels, never
-slower on those of 500 x 375 pixels.
+They share the reading and decoding of an image; of the MobileNets two share its resizing, too, the
+EfficientNet-Lites have three input sizes. Weights are random: they do not change the time. All
+ratios are of runs that alternate in one process, medians of the rounds: of wall time, and of the
+processor's time, which other programs disturb less. Bars: at least twice as fast with three
+MobileNets on photographs of 12 megapixels, never slower on those of 500 x 375 pixels.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,51 +19,62 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features
 from common import Tables, medians, run, write_photographs
 from extraction import write_large
 
-BASES = ("efficientnet_lite0", "timm:tf_efficientnet_lite1", "timm:tf_efficientnet_lite2")
+BASES = {
+    "MobileNetV2, V3 small, V3 large": (
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large",
+    ),
+    "EfficientNet-Lite 0, 1, 2": (
+        "efficientnet_lite0",
+        "timm:tf_efficientnet_lite1",
+        "timm:tf_efficientnet_lite2",
+    ),
+}
 NAMES = {"large": "12 megapixels", "small": "500 x 375 pixels"}
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    bases = [FrozenBase(model, weights="random") for model in BASES]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_large(place / "large", given.large)
         write_photographs(place / "small", given.images)
-        for name in NAMES:
-            yield name, compared(place / name, bases, given.rounds)
+        for title, models in BASES.items():
+            bases = [FrozenBase(model, weights="random") for model in models]
+            for name in NAMES:
+                yield f"{title}: {name}", compared(place / name, bases, given.rounds)
 
 
-def compared(folder: Path, bases: Sequence[FrozenBase], rounds: int) -> dict[str, Any]:
-    """Return seconds and the processor's seconds per 100 images of both ways, and ratios."""
+def compared(folder: Path, bases: Sequence[FrozenBase], rounds: int) -> dict[str, float]:
+    """Return the seconds of both ways for 100 images, and the ratios of time."""
     images = ImageSet.open(folder)
-    count = len({item.digest for item in images.items})
-    busy: dict[str, list[float]] = {"apart": [], "together": []}
+    ways = {"apart": [[base] for base in bases], "together": [bases]}
+    busy: dict[str, list[float]] = {name: [] for name in ways}
 
-    def timed(name: str) -> float:
+    def seconds(name: str) -> float:
         with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
             started, before = time.perf_counter(), time.process_time()
-            for group in [[base] for base in bases] if name == "apart" else [bases]:
+            for group in ways[name]:
                 extract_features(images, group, Cache(cache))
-            busy[name].append(100 * (time.process_time() - before) / count)
-            return 100 * (time.perf_counter() - started) / count
+            busy[name].append(time.process_time() - before)
+            return 100 * (time.perf_counter() - started) / len(images.items)
 
-    timed("together")  # what is prepared at the first call of a network does not count
-    for values in busy.values():
-        values.clear()
-    found: dict[str, Any] = dict(medians(rounds, {name: lambda n=name: timed(n) for name in busy}))
-    seconds = {name: sorted(values)[len(values) // 2] for name, values in busy.items()}
-    found |= {f"processor, {name}": value for name, value in seconds.items()}
-    found["ratio"] = found["apart"] / found["together"]
-    return found | {"ratio of the processor's": seconds["apart"] / seconds["together"]}
+    seconds("together")  # the first call of a network prepares it
+    busy["together"].clear()
+    found = medians(rounds, {name: lambda name=name: seconds(name) for name in ways})
+    spent = {name: statistics.median(values) for name, values in busy.items()}
+    ratio = found["apart"] / found["together"]
+    return found | {"ratio": ratio, "processor's ratio": spent["apart"] / spent["together"]}
 
 
 def tables(found: dict[str, Any]) -> Tables:
-    head = ("apart", "together", "ratio", "ratio of the processor's time")
-    rows: list = [("seconds for 100 images", *head)]
-    for name, shown in NAMES.items():
-        own = found[name]
-        keys = ("apart", "together", "ratio", "ratio of the processor's")
-        rows.append((shown, *(own[key] for key in keys)))
+    keys = ("apart", "together", "ratio", "processor's ratio")
+    head = ("apart, s", "together, s", "ratio", "ratio of the processor's time")
+    rows: list = [("", "photographs", *head)]
+    for title in BASES:
+        for name, shown in NAMES.items():
+            own = found[f"{title}: {name}"]
+            rows.append((title, shown, *(own[key] for key in keys)))
     return {"several bases": rows}
 
 
