@@ -68,7 +68,7 @@ from bottleneck.labels import Targets
 from bottleneck.pictures import draw_history
 from bottleneck.records import write_record
 from bottleneck.records.banks import FINETUNED
-from bottleneck.settings.recipes import RECIPES
+from bottleneck.settings.heads import RECIPES
 
 PAGE = (Path(__file__).parents[1] / "docs/finetune.md").read_text()
 UNFREEZE = "blocks.6"

@@ -30,7 +30,7 @@ from bottleneck.settings import (
     StoreSettings,
     SweepSettings,
 )
-from bottleneck.settings.recipes import RECIPES
+from bottleneck.settings.heads import RECIPES
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ROOT / "tests" / "options.json"

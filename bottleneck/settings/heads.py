@@ -12,7 +12,6 @@ from pydantic_core import ArgsKwargs
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
-from bottleneck.settings.recipes import RECIPES, Recipe
 
 __all__ = [
     "AdviseSettings",
@@ -27,6 +26,28 @@ __all__ = [
 
 _OF_MLP = Option(needs=("clf=mlp",))
 _Count = Annotated[values.Count, _OF_MLP]
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "chollet": {
+        "epochs": 100,
+        "patience": 100,
+        "batch_size": 20,
+        "optimizer": "rmsprop",
+        "learning_rate": 1e-5,
+        "backbone_lr_factor": 1.0,
+        "layer_decay": 1.0,
+        "schedule": "constant",
+        "warm_up": 0.0,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "clip": inf,
+        "augment": "standard",
+    },
+}
+"""Recipe to the fields of `FinetuneSettings` that have another default with it.
+
+``chollet`` is that of Chollet 2017, Deep Learning with Python, section 5.3.2.
+"""
 
 
 @settings("Classifier", kw_only=True)
@@ -192,7 +213,8 @@ class FinetuneSettings:
         Option(metavar="LAYER|all"),
     ] = None
     recipe: Annotated[
-        Recipe, Doc("Set of defaults; other options override them, see docs/finetune.md.")
+        Literal["default", "chollet"],
+        Doc("Set of defaults; other options override them, see docs/finetune.md."),
     ] = "default"
     epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
     patience: Annotated[
