@@ -57,11 +57,9 @@ def extract(
     with loading():
         for model in settings.models:
             find_model(model)  # an unknown name needs no PyTorch
-        from bottleneck.extract import count_cached, extract_features
-    store, bases = (
-        bottleneck.Cache(cache),
-        [bottleneck.FrozenBase(each) for each in settings.each()],
-    )
+        from bottleneck.extract import extract_features
+    bases = [bottleneck.FrozenBase(each) for each in settings.each()]
+    store = bottleneck.Cache(cache)
     if dry_run:
         return _forecast(found, bases, store, settings)
     _note_replaced_set(found, store)
@@ -69,12 +67,7 @@ def extract(
         with progress_shown(as_json=True) as progress:
             done = extract_features(found, bases, store, settings, progress=progress)
     except SystemExit:
-        safe, distinct = count_cached(found, bases, store, settings)
-        different = counted(distinct, "different image is", "different images are")
-        note(
-            f"stopped: {safe} of {different} stored in {store.root}; run the same command again to "
-            f"continue"
-        )
+        _note_stopped(found, bases, store, settings)
         raise
     _show_extractions(found, done, store, near_duplicates=near_duplicates)
     return done
@@ -169,6 +162,23 @@ def augment_preview(
         picture.save(file, "PNG")
     drawn = {"picture": str(output), "policy": policy.name, "views": views} | policy.as_dict()
     show(drawn, lambda: print(f"{counted(views, 'view')} by {policy.name!r} drawn to {output}"))
+
+
+def _note_stopped(
+    images: "bottleneck.ImageSet",
+    bases: "list[bottleneck.FrozenBase]",
+    cache: "bottleneck.Cache",
+    settings: BasesSettings,
+) -> None:
+    """Note how many images an extraction that was stopped has stored."""
+    from bottleneck.extract import count_cached
+
+    safe, distinct = count_cached(images, bases, cache, settings)
+    different = counted(distinct, "different image is", "different images are")
+    note(
+        f"stopped: {safe} of {different} stored in {cache.root}; run the same command again to "
+        f"continue"
+    )
 
 
 def _note_untraced(model: str, reason: str) -> None:
