@@ -181,9 +181,10 @@ def sweep(
     notes.note_folds([each.settings["cv"] for each in found], settings.cv)
     _print_found(found, settings)
     new = len(experiments.experiments()) - before
+    by = " --by model" * (len({each.model for each in selections}) > 1)
     note(
         f"{counted(len(found), 'experiment')}, {new} of them new, in {log}; see 'bottleneck "
-        f"leaderboard'"
+        f"leaderboard{by}'"
     )
     return found
 
