@@ -249,20 +249,24 @@ def sentence_on(bases: Sequence[BaseScore], joined: JoinedBases) -> tuple[str, s
     pays += f" ({joined.difference} against {first.model} alone)"
     if not close:
         apart = f"{others[0].model} is less accurate by {_minus(others[0])}"
-        return first.model, f"take {first.model}: {apart}; {pays}"
+        return first.model, f"take {_named(first)}: {apart}; {pays}"
     told = " and ".join(f"{each.model} ({each.difference})" for each in close)
     same = f"the intervals do not show that {told} {'is' if len(close) == 1 else 'are'} less "
     same += f"accurate than {first.model}"
     costs = comparable_costs([each.cost for each in (first, *close)])
     if costs is None:
         return first.model, (
-            f"take {first.model}, the most accurate here: {same}, and which is cheaper is "
+            f"take {_named(first)}, the most accurate here: {same}, and which is cheaper is "
             f"unknown; {pays}"
         )
     name, values = costs
     chosen = [first, *close][int(np.argmin(values))]
     dearest = f"{min(values):.2g} {_UNITS[name]} per prediction, the others {_listed(values)}"
-    return chosen.model, f"take {chosen.model}, the cheapest of these: {same}; {dearest}; {pays}"
+    return chosen.model, f"take {_named(chosen)}, the cheapest of these: {same}; {dearest}; {pays}"
+
+
+def _named(score: BaseScore) -> str:
+    return f"{score.model} ({score.layer})" if score.best_of > 1 else score.model
 
 
 def _listed(values: Sequence[float]) -> str:

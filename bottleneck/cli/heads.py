@@ -166,7 +166,7 @@ def sweep(
     from bottleneck.experiments import log_to_mlflow
 
     store, experiments = bottleneck.Cache(cache), bottleneck.ExperimentLog(log)
-    selections = bottleneck.select_layers(store, chosen)
+    selections = choices.choose_several(store, chosen)
     if mlflow:
         log_to_mlflow((), mlflow)  # what cannot be logged is told before anything is computed
     before = len(experiments.experiments()) if log.exists() else 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 import bottleneck
-from bottleneck.cli import notes, options
+from bottleneck.cli import choices, notes, options
 from bottleneck.cli.bases import costs_shown
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_table, progress_shown, show
@@ -37,12 +37,13 @@ def advise(
     """Say what would help a head: another base, more images, another layer, or fine-tuning.
 
     Measured on cached features: learning curves, the accuracy on each layer, and other heads. With
-    several --model, it first says which base to take, and whether joining two pays. The result is kept in the cache folder, for the next call with the same settings and features, and
-    for 'bottleneck finetune'.
+    several --model, it first says which base to take, and whether joining two pays. The result is
+    kept in the cache folder, for the next call with the same settings and features, and for
+    'bottleneck finetune'.
     """
     options.check_picture(picture)
     store, limit = bottleneck.Cache(folders.cache), options.memory_of(memory)
-    selections = bottleneck.select_layers(store, chosen)
+    selections = choices.choose_several(store, chosen)
     with loading():
         from bottleneck.advise import advise_on, keep_advice, next_step, outcomes, read_advice
     advice = None if again else read_advice(store, selections, settings)
@@ -106,15 +107,14 @@ def _print_bases(found: "BaseChoice") -> None:
         for each in found.bases
     ]
     joined = found.joined
-    together = {"base": joined.source.model, "layer": joined.source.layer_name}
+    source = joined.source
+    together: dict[str, Any] = {"base": source.model, "layer": source.layer_name}
     together |= {"accuracy": joined.accuracy.value, "95% interval": _within(joined.accuracy)}
     rows.append({**together, "minus the first": str(joined.difference)})
     print_table(rows, "bases", spare=("layer", "95% interval"))
-    names = [each.model for each in found.bases]
-    costs = [costs_shown(each.cost) for each in (*found.bases, joined)]
-    priced = zip([*names, joined.source.model], costs, strict=True)
-    spare = ("multiply-adds with head",)
-    print_table([{"base": name, **own} for name, own in priced], "costs", spare=spare)
+    costs = {each.model: each.cost for each in found.bases} | {source.model: joined.cost}
+    priced = [{"base": name, **costs_shown(cost)} for name, cost in costs.items()]
+    print_table(priced, "costs", spare=("multiply-adds with head",))
     if found.choice:
         note(
             f"the first is the best of {len(found.bases)} bases on these images, so its accuracy, "

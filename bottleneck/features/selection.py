@@ -19,7 +19,8 @@ from bottleneck.errors import (
     did_you_mean,
     some_of,
 )
-from bottleneck.features.commands import command_for, remedy_for
+from bottleneck.features.commands import remedy_for
+from bottleneck.features.models import with_models
 from bottleneck.images import ImageSet
 from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
@@ -35,9 +36,6 @@ __all__ = [
     "select_layers",
     "vectors",
 ]
-
-_ALL = "all"
-"""In place of models: all of the image set."""
 
 
 def check_layers(selections: Sequence[AnySource]) -> None:
@@ -181,7 +179,7 @@ def select_layers(
         settings, options = SweepFeatures(**options), {}
     settings = made(LayerSettings, settings, options)
     cache, found = Cache(cache), list[FeatureSource]()
-    settings = _with_models(cache, settings)
+    settings = with_models(cache, settings)
     for layer in settings.layers or [None]:
         own = _of_models(cache, layer, settings)
         # One that is named twice is a mistake where layers are joined.
@@ -197,28 +195,6 @@ def select_layers(
             f"{', '.join(sorted(sets))}; choose one with `image_set`"
         )
     return [*found, join_layers(found)] if settings.join else [*found]
-
-
-def _with_models(cache: Cache, settings: LayerSettings) -> LayerSettings:
-    """Return settings with all bases of the image set in place of ``all``; all must be there."""
-    asked = settings.image_set
-    runs = [run for run in cache.runs() if asked in {None, run.image_set}]
-    if settings.models == (_ALL,) and runs:
-        own = [run for run in runs if run.image_set == runs[-1].image_set]
-        models = tuple(dict.fromkeys(run.model for run in own))
-        return replace(settings, models=models, image_set=runs[-1].image_set)
-    known = {run.model: run for run in runs}
-    lacking = [each for each in settings.models if each not in known]
-    if lacking and len(lacking) < len(set(settings.models)):
-        there = [known[each] for each in settings.models if each in known]
-        images = ImageSet.read_csv(cache.set_file(there[-1].image_set))
-        raise UnknownNameError(
-            f"the cache has no features of {lacking[0]!r} for {images.name!r}, but of "
-            f"{', '.join(run.model for run in there)}; run "
-            f"{command_for(lacking[0], images, cache)!r} first, or leave it out of `models`"
-            f"{did_you_mean(lacking[0], known)}"
-        )
-    return settings
 
 
 def _of_models(cache: Cache, layer: str | None, settings: LayerSettings) -> list[FeatureSource]:
