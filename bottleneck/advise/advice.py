@@ -1,6 +1,6 @@
 """Turn the cached features of some layers into advice on what to do next."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -148,15 +148,15 @@ def advise_on(
     settings = made(AdviseSettings, settings, options)
     recipe = recipe_of(settings.clf)
     check_layers(selections)
+    bases = by_model(selections)
 
     def features_of(layer: AnySource, limit: int | None) -> Features:
         own = layer.with_views(0)
-        return _held_out(load_features(cache, own, memory=limit, split=("train", "val")))
+        return _held_out(load_features(cache, own, memory=limit, split=("train", "val")), bases)
 
     def bench_of(layer: AnySource) -> Bench:
         return make_bench(features_of(layer, memory), recipe, settings)
 
-    bases = by_model(selections)
     choice = None
     if len(bases) > 1:
         choice = _choose_base(cache, bases, recipe, bench_of, jobs=jobs, progress=progress)
@@ -228,13 +228,21 @@ def _choose_base(
     return choose_base(Cache(cache), plain, recipe, score)
 
 
-def _held_out(features: Features) -> Features:
-    """Hold out what a fine-tuned network was validated on, as it was trained on all the others."""
-    model = features.selection.model
-    if "val" in features.splits or not digests_of_network(model):
+def _held_out(features: Features, models: Iterable[str]) -> Features:
+    """Hold out what fine-tuned networks were validated on, as they were trained on all the others.
+
+    All bases are judged on the same images, also those that were not fine-tuned.
+    """
+    tuned = [model for model in models if digests_of_network(model)]
+    if "val" in features.splits or not tuned:
         return features
-    judged = [each["image"] for each in read_finetuned(model).judged]
-    held = np.isin(features.digests, judged)
+    judged = [{each["image"] for each in read_finetuned(model).judged} for model in tuned]
+    held = np.isin(features.digests, sorted(set.intersection(*judged)))
+    if not held.any():
+        raise DataError(
+            f"{' and '.join(tuned)} were not validated on the same images, so that they cannot be "
+            f"compared; fine-tune both with the same `val_share` and `seed`, or choose one"
+        )
     return replace(features, splits=np.where(held, "val", features.splits))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bottleneck
+from bottleneck.cli import notes
 from bottleneck.cli.options import check_picture
 from bottleneck.cli.output import loading, print_table, show, wanted
 from bottleneck.cli.streams import note
@@ -48,7 +49,7 @@ def print_bases(
         See `bottleneck.standings.rank_bases`.
     """
     check_picture(picture)
-    from bottleneck.experiments import default_metric, rank
+    from bottleneck.experiments import default_metric, rank, source_of
 
     experiments = log.experiments()
     metric = settings.sort or default_metric(experiments)
@@ -57,7 +58,9 @@ def print_bases(
         from bottleneck.standings import rank_bases
 
         found = rank_bases(chosen, bottleneck.Cache(cache), settings.sort)
-    bases = found.bases[: settings.top]
+    bases, store = found.bases[: settings.top], bottleneck.Cache(cache)
+    images = bottleneck.ImageSet.read_csv(store.set_file(found.image_set))
+    notes.note_features(images, [source_of(each.experiment) for each in bases], store)
     if wanted("csv"):
         print_table([_flat(each) for each in bases], spreadsheet_safe=spreadsheet_safe)
     else:
