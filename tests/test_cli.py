@@ -793,3 +793,47 @@ def test_the_numbers_of_an_extraction_add_up(bottleneck, make_images):
     again = json.loads(bottleneck("extract", *TINY, "--json").out)
     assert again["images"] == again["computed"] + again["cached"] + again["copies"]
     assert again["copies"] == 3
+
+
+SEVERAL = ("--model", "squeezenet1_1", "--model", "little", "--weights", "random")
+
+
+def test_several_bases_are_extracted_by_one_command(bottleneck, make_images, little):
+    """A record for each, and one base by itself is found in the cache; a bad image is told once."""
+    folder = make_images(cat=4, dog=4)
+    Path(folder, "cat", "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    asked = ("extract", *SEVERAL, "--layer", "penultimate", "--image-size", "40")
+    tried = bottleneck(*asked, "--dry-run", "--json")
+    assert json.loads(tried.out)["model"] == f"squeezenet1_1, {little}"
+    done = bottleneck(*asked)
+    assert done.code == 1
+    assert re.findall(r"by (\w+) .*: (\d+) computed", done.out) == [
+        ("squeezenet1_1", "8"),
+        (little, "8"),
+    ]
+    assert done.err.count("1 image could not be used") == 1
+    assert done.err.count("the weights are random") == 1
+    again = json.loads(bottleneck(*asked, "--json").out)
+    assert [(run["model"], run["computed"], run["cached"]) for run in again] == [
+        ("squeezenet1_1", 0, 8),
+        (little, 0, 8),
+    ]
+    alone = ("extract", "--model", little, *asked[5:], "--json")
+    assert json.loads(bottleneck(*alone).out)["cached"] == 8
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--layer", "features.12"), "no layer 'features.12' in little"),
+        (("--weights", "x.pth"), "--weights 'x.pth' is a file of one base, but --model names 2"),
+        (("--model", "little"), "--model has 'little' more than once"),
+    ],
+)
+def test_what_cannot_mean_all_bases_is_refused(bottleneck, make_images, options, told):
+    make_images(cat=3, dog=3)
+    done = bottleneck("extract", *SEVERAL, *options)
+    assert done.code == 2
+    assert told in done.err
+    assert not Path("cache").exists()

@@ -26,8 +26,8 @@ from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_featu
 from bottleneck.bases import find_model
 from bottleneck.errors import CacheError, DataError, FeatureOverflowError, UsageError
 from bottleneck.extract import forecast_extraction
+from bottleneck.extract.filling import carry_out
 from bottleneck.extract.plan import Plan, plan_extraction
-from bottleneck.extract.run import carry_out
 from bottleneck.extract.store import find_targets
 from bottleneck.records import write_record
 from bottleneck.settings import ExtractSettings, StoreSettings
@@ -449,8 +449,8 @@ def test_a_divided_plan_gives_the_rows_of_the_whole(make_images, tiny):
     assert [[plan.images for plan in half] for half in halves] == [[6, 5], [5, 4]]
     for half in halves:
         for plan, target in zip(half, find_targets(tiny, shared, VIEWED), strict=True):
-            rows, _, _ = carry_out(plan, target)
-            assert rows == plan.rows
+            (done,) = carry_out([plan], [target])
+            assert done.rows == plan.rows
     assert not any(plan.tasks for plan in plans_of(images, tiny, shared))
     for one, other in zip(whole.banks(), shared.banks(), strict=True):
         (layer,) = one.info.layers

@@ -54,9 +54,9 @@ from bottleneck.errors import (
 from bottleneck.files import read_json, write_json
 from bottleneck.finetune import default_images, finetune_head
 from bottleneck.finetune.checkpoints import Checkpoint
+from bottleneck.finetune.images import head_without
 from bottleneck.finetune.loop import Training, rate_factor
 from bottleneck.finetune.network import TunedNetwork, make_optimizer
-from bottleneck.finetune.refit import head_without
 from bottleneck.finetune.run import _memory_watched
 from bottleneck.heads import fit_rows
 from bottleneck.heads.adjust import Adjust
@@ -738,7 +738,7 @@ def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, mo
         return original(checkpoint, plan, chosen, refitted)
 
     original = Checkpoint.begin
-    monkeypatch.setattr("bottleneck.finetune.refit.fit_head", fit)
+    monkeypatch.setattr("bottleneck.finetune.images.fit_head", fit)
     monkeypatch.setattr(Checkpoint, "begin", begin)
     finetune_head(head, images, cache, "heads/x", **HOLDING_OUT)
     (features, asked), (chosen, _) = seen
@@ -756,7 +756,7 @@ def test_views_and_duplicates_of_a_held_out_image_are_held_out(random_labels, mo
         raise DataError(f"fitted on {asked.device}")
 
     how, network = FinetuneSettings("conv_head", val_share=0.3), replace(head, clf="mlp")
-    monkeypatch.setattr("bottleneck.finetune.refit.fit_head", refuse)
+    monkeypatch.setattr("bottleneck.finetune.images.fit_head", refuse)
     with pytest.raises(DataError, match=r"without them \(fitted on cpu\)"):
         head_without(network, images, chosen, cache, how, device="cpu")
 

@@ -531,6 +531,8 @@ def test_shells_complete_choices_models_layers_and_heads():
     assert completed("extract", "--augment", "st") == {"standard"}
     assert completed("extract", "--model", "vgg16_") == {"vgg16_bn"}
     assert "block5_pool" in completed("extract", "--model", "vgg16", "--layer", "block5")
+    both = ("--model", "vgg16", "--model", "resnet18", "--layer")
+    assert {"block5_pool", "layer4.1.relu"} <= completed("extract", *both, "")
     for name in ("one", "other"):
         Path("heads", name).mkdir(parents=True)
         Path("heads", name, "head.json").touch()

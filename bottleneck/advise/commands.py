@@ -24,7 +24,7 @@ from bottleneck.errors import BottleneckError, UsageError, counted
 from bottleneck.experiments import FineTuned, fine_tuned, same_rows
 from bottleneck.features import cache_option, extract_command, select_layers
 from bottleneck.heads import head_names
-from bottleneck.heads.names import METADATA_FILE
+from bottleneck.heads.files import METADATA_FILE
 from bottleneck.images import ImageSet
 from bottleneck.records import AnySource, FeatureSource, HeadRecord, JoinedSource, read_record
 from bottleneck.settings import FinetuneSettings, SweepFeatures

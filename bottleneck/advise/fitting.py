@@ -144,7 +144,7 @@ def held_out(
     from bottleneck.solvers.path import step_path
 
     rows, codes, loss = problem.reduction().rows, problem.targets.codes, recipe.solver
-    weights = np.stack([problem.counts(fold.fit) for fold in folds], axis=1)
+    weights = np.stack([problem.sample_weights(fold.fit) for fold in folds], axis=1)
     step = step_path(rows, codes, weights, loss, tolerance=_TOLERANCE)
     for value in grid:
         solved = solutions_of(step(value), loss, len(problem.targets.classes))

@@ -283,12 +283,14 @@ def _names(kind: str, typed: dict[str, Any]) -> Iterable[str]:
         from bottleneck.bases import model_names
 
         return model_names()
-    if kind == "layer" and computes and typed.get("model"):
+    if kind == "layer" and computes and typed.get("models"):
         from bottleneck.bases import find_model
         from bottleneck.bases.network import Network
 
-        network = Network(find_model(typed["model"]))
-        return [*network.aliases, *network.layers]
+        networks = [Network(find_model(model)) for model in typed["models"]]
+        return dict.fromkeys(
+            name for network in networks for name in (*network.aliases, *network.layers)
+        )
     runs = cache.runs(damaged_too=False) if kind in {"model", "layer"} else []
     if kind == "model":
         return {run.model for run in runs}

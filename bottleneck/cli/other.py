@@ -55,7 +55,7 @@ def demo(
             print(f"\n$ {commands[-1]}", flush=True)
             return COMMANDS[command].run(options, file.option)
 
-    run("extract", model=_MODEL, data=data, cache=cache)
+    run("extract", models=(_MODEL,), data=data, cache=cache)
     rows = []
     places = {"cache": cache, "heads": heads}
     for clf, drawn in (("softmax", {"picture": picture}), ("svm", {})):

@@ -17,8 +17,7 @@ from bottleneck.experiments.compare import (
 from bottleneck.experiments.intervals import half_width, held_out_ratio, interval_of
 from bottleneck.experiments.log import SINCE, Experiment, ExperimentLog
 from bottleneck.experiments.sources import source_of
-from bottleneck.experiments.surroundings import environment
-from bottleneck.experiments.tracking import log_to_mlflow
+from bottleneck.experiments.tracking import environment, log_to_mlflow
 from bottleneck.experiments.tuned import FineTuned, fine_tuned, same_rows
 
 __all__ = [

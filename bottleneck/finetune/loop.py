@@ -68,8 +68,8 @@ class Training:
         self._module, self._stepper = self.fabric.setup(self.network, self.optimizer)
         own, self.targets = self._targets(self.train), self._targets(self.val)
         weights = np.array([item.weight for item in self.train.items])
-        counts = sample_weights(own, weights, balanced=self.settings.balanced)
-        self._counts = counts.to(self.fabric.device)
+        scaled = sample_weights(own, weights, balanced=self.settings.balanced)
+        self._weights = scaled.to(self.fabric.device)
         self._codes = torch.from_numpy(own.codes).to(self.fabric.device)
         group_of = groups_of(self.val.items)
         groups = [group_of.get(item.digest, item.digest) for item in self.val.items]
@@ -223,7 +223,7 @@ class Training:
         """Return the weighted losses of shape (n,) of scores for the labels of some images."""
         smoothing = self.settings.label_smoothing
         found = losses(self.head.link, scores, self._codes[rows], smoothing)
-        return (found * self._counts[rows]).mean(dim=1)
+        return (found * self._weights[rows]).mean(dim=1)
 
     def _checked(self, sums: torch.Tensor) -> list[float]:
         """Return sums over all devices, so that all detect divergence together."""
