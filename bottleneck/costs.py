@@ -152,7 +152,8 @@ def _seconds(cache: Cache, parts: Sequence[FeatureSource]) -> float | None:
         if wanted & {(run.image_set, layer.fingerprint) for layer in run.layers}
     ]
     images = sum(each for _, each in found)
-    return sum(each for each, _ in found) / images if images else None
+    known = images and not parts[0].is_imported
+    return sum(each for each, _ in found) / images if known else None
 
 
 def _multiply_adds(parts: Sequence[FeatureSource]) -> int | None:

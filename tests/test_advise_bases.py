@@ -137,7 +137,7 @@ def test_networks_are_judged_by_their_deepest_layers(bottleneck, little, make_im
         ("resnet18", "the cache has no features of 'resnet18' for 'made', but of left; run "),
         ("resnet18", "'bottleneck extract --set made --model resnet18' first, or leave it out"),
         ("vgg61", "'vgg61'"),
-        ("vgg61", "did you mean 'vgg16'"),
+        ("vgg61", "lists them all; did you mean 'vgg"),
     ],
 )
 def test_a_base_without_features_is_named_with_the_command(bottleneck, command, model, sentence):

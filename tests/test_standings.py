@@ -7,6 +7,8 @@ import csv
 import hashlib
 import io
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -128,6 +130,21 @@ def test_only_experiments_on_the_images_in_the_cache_count():
     both = experiments + run_sweep(cache, others, LOG, clfs=("lda",), cv=5, jobs=1)
     with pytest.raises(UsageError, match=r"image sets made, other, .* with `where=image_set=made`"):
         rank_bases(both, cache)
+
+
+@pytest.mark.ci
+def test_the_commands_of_the_page_on_bases_run(bottleneck, faces):
+    """Those of "Which base" in docs/bases.md; all is on the demo's faces."""
+    Path("data").symlink_to(faces)
+    page = (Path(__file__).parents[1] / "docs" / "bases.md").read_text()
+    section = page.partition("## Which base\n")[2]
+    commands = re.search(r"^```\n(bottleneck .*?)^```", section, re.MULTILINE | re.DOTALL)[1]
+    for line in commands.splitlines():
+        done = bottleneck(*shlex.split(line)[1:])
+        assert done.code == 0, (line, done.err)
+    assert Path("front.png").exists()
+    assert "verdict on the bases: take efficientnet_lite0" in done.out
+    assert re.search(r"^next: bottleneck .*(efficientnet_lite0|--head)", done.out, re.MULTILINE)
 
 
 def standing(model: str, score: float, cost: int | None) -> Standing:

@@ -58,6 +58,10 @@ def print_bases(
         from bottleneck.standings import rank_bases
 
         found = rank_bases(chosen, bottleneck.Cache(cache), settings.sort)
+    if picture:
+        from bottleneck.pictures import draw_pareto
+
+        draw_pareto(found, picture)
     bases, store = found.bases[: settings.top], bottleneck.Cache(cache)
     images = bottleneck.ImageSet.read_csv(store.set_file(found.image_set))
     notes.note_features(images, [source_of(each.experiment) for each in bases], store)
@@ -66,9 +70,6 @@ def print_bases(
     else:
         show(found.as_dict(settings.top), lambda: _print_tables(found, bases))
     if picture:
-        from bottleneck.pictures import draw_pareto
-
-        draw_pareto(found, picture)
         note(f"{found.metric} against cost drawn to {picture}")
 
 
