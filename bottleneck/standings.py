@@ -28,6 +28,9 @@ from bottleneck.images import ImageSet
 __all__ = ["Standing", "Standings", "rank_bases"]
 
 _UNBOUNDED = "log_loss"
+_RULE_OF_THREE = 3
+"""An event not seen in n images has a rate below 3 / n (Hanley and Lippman-Hand 1983, If Nothing
+Goes Wrong, Is Everything All Right?)."""
 
 Interval = tuple[float, float]
 
@@ -249,6 +252,10 @@ def _standings(
         values[model] = [float(fold[metric]) for fold in best_folds]
     first = max(values, key=lambda model: sign * mean(values[model]))
     ratio = held_out_ratio(groups[first][0].experiment) if len(values[first]) > 1 else 0.0
+    held = groups[first][0].experiment.folds
+    # Folds that agree leave some uncertainty, too.
+    least = _RULE_OF_THREE / sum(fold["images"] for fold in held if not fold["repeat"])
+    least *= metric == "accuracy"
     pairs = max(1, len(groups) * (len(groups) - 1) // 2)
     found = []
     for model, group in groups.items():
@@ -263,19 +270,21 @@ def _standings(
                 best_of=len(group),
                 held_out=known[model],
                 score=mean(own),
-                interval=_within(_interval(own, ratio), metric),
+                interval=_within(_interval(own, ratio, least), metric),
                 difference=None if is_first else mean(apart),
-                difference_interval=None if is_first else _interval(apart, ratio, pairs),
+                difference_interval=None if is_first else _interval(apart, ratio, least, pairs),
                 cost=costs[model],
             )
         )
     return sorted(found, key=lambda each: (each.difference is not None, -sign * each.score))
 
 
-def _interval(values: Sequence[float], ratio: float, comparisons: int = 1) -> Interval | None:
+def _interval(
+    values: Sequence[float], ratio: float, least: float, comparisons: int = 1
+) -> Interval | None:
     if len(values) < 2:  # noqa: PLR2004 - an interval needs two
         return None
-    half = half_width(values, ratio, comparisons)
+    half = max(least, half_width(values, ratio, comparisons))
     return mean(values) - half, mean(values) + half
 
 
