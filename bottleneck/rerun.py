@@ -6,15 +6,14 @@ from typing import Any
 
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError, counted
-from bottleneck.experiments import Experiment, default_metric, rank
+from bottleneck.experiments import Experiment, default_metric, rank, source_of
 from bottleneck.experiments.compare import scores_of_choice
 from bottleneck.experiments.log import LAYER_NAMES
 from bottleneck.features import SPLITS
 from bottleneck.fields import given_in
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
-from bottleneck.records import AnySource, FeatureSource, JoinedSource
-from bottleneck.records.record import parse_record
+from bottleneck.records import AnySource
 from bottleneck.settings import FitFeatures, FitSettings
 
 __all__ = [
@@ -60,14 +59,10 @@ def features_and_settings(experiment: Experiment) -> tuple[AnySource, FitSetting
             f"each class, but fit-head fits on all training images; give the number of one that "
             f"was, as 'bottleneck leaderboard --where shots=all' lists them"
         )
-    kind: Any = JoinedSource if _PARTS in known else FeatureSource
-    facts = {each.name: known[each.name] for each in fields(kind) if each.name in known}
     own = {each.name: known[each.name] for each in fields(FitSettings) if each.name in known}
+    source = replace(source_of(experiment), split_digests=None)
     try:
-        source: AnySource = parse_record(facts, kind)
-        if isinstance(source, JoinedSource):
-            source = source.named(str(experiment.layer))
-        return replace(source, split_digests=None), FitSettings(**own)
+        return source, FitSettings(**own)
     except ValueError as error:
         raise DataError(
             f"experiment {experiment.number} cannot be fitted again ({error}); give the number of "

@@ -518,10 +518,10 @@ def test_a_simpler_head_can_help():
     assert {each.clf for each in found.evidence.heads} == {"softmax", "lda", "centroid"}
 
 
-def test_layers_of_several_models_are_refused(faces_cache):
+def test_depths_of_several_models_are_refused(faces_cache):
     (made,) = select_layers(faces_cache)
     with pytest.raises(UsageError, match=r"from several models \(efficientnet_lite0, vgg16\); ch"):
-        advise_on(faces_cache, [made, replace(made, model="vgg16")])
+        Depths([made, replace(made, model="vgg16")])
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ __all__ = [
     "Memory",
     "NearDuplicates",
     "NewName",
+    "Pareto",
     "Picture",
     "PngFile",
     "PredictionFile",
@@ -108,6 +109,11 @@ SpreadsheetSafe = Annotated[
 _WITH_DATA = Option(needs=("data",))
 _REPEATED = {"layers": "layer", "models": "model"}
 """Options that may repeat to the kind of their values."""
+Pareto = Annotated[
+    Path | None,
+    Doc("Draw the score of each base against its cost to this file: .png, .svg or .pdf."),
+    Option(needs=("by",)),
+]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 

@@ -212,7 +212,8 @@ class LayerSettings:
         Doc("Pool stored maps and tokens; may repeat. By default as stored."),
     ] = ()
     models: Annotated[
-        tuple[str, ...], Doc("Select the extraction by model; may repeat, to take several.")
+        tuple[str, ...],
+        Doc("Select the extraction by model; may repeat. all takes all bases of the image set."),
     ] = ()
     image_set: _BySet = None
     join: Annotated[bool, Doc("Also try all of these layers joined side by side.")] = False
