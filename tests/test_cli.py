@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from unittest import mock
 import pytest
 import torch
 import typer
-from conftest import layer_record, run_record
+from conftest import Finished, layer_record, run_record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,10 @@ from bottleneck.bases import find_model
 from bottleneck.cli import app, options
 from bottleneck.cli.output import progress_shown
 
-TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+TINY = (
+    *("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12"),
+    *("--image-size", "64"),
+)
 
 
 @pytest.fixture
@@ -142,7 +146,17 @@ def test_every_step_prints_text_and_json(bottleneck):
     assert sum(first["probabilities"].values()) == pytest.approx(1)
 
 
-def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
+def in_a_shell(command: str) -> Finished:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        shell=True, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path},
+    )  # fmt: skip
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("shell", [False, pytest.param(True, marks=pytest.mark.ci)])
+def test_the_users_two_commands_exactly_as_they_stand(bottleneck, make_images, tmp_path, shell):
     """In a folder that holds data/, with torchvision's weights in torch's own cache."""
     make_images(cat=4, dog=4)
     checkpoints = tmp_path / "torch/hub/checkpoints"
@@ -155,16 +169,9 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
         "bottleneck extract --model vgg16 --layer block5_pool",
         "bottleneck fit-head --clf svm",
     ):
-        finished = subprocess.run(
-            command,
-            shell=True,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        )
-        assert finished.returncode == 0, finished.stderr
-        assert "Traceback" not in finished.stderr
+        finished = in_a_shell(command) if shell else bottleneck(*shlex.split(command)[1:])
+        assert finished.code == 0, finished.err
+        assert "Traceback" not in finished.err
     assert Path("heads/vgg16-block5_pool-svm/head.safetensors").exists()
     record = json.loads(next(Path("cache/runs").iterdir()).read_text())
     assert record["weights"] == "IMAGENET1K_V1"
@@ -269,7 +276,7 @@ def test_replacing_a_head_is_noted(bottleneck):
     assert "replaces" not in bottleneck("fit-head").err
     assert "note: this replaced the head of the same name" in bottleneck("fit-head").err
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
-    assert (row["input"], row["pool"], row["dtype"]) == ([224, 224], "none", "float16")
+    assert (row["input"], row["pool"], row["dtype"]) == ([64, 64], "none", "float16")
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -283,7 +290,7 @@ def test_cache_ls_and_info_show_how_features_were_computed(bottleneck):
     assert all(line == line.rstrip() for line in listed.splitlines())
     (info,) = json.loads(bottleneck("cache", "info", "squeeze", "--json").out)
     assert info["layers"]["features.12.cat"]["rows"] == 16
-    assert info["transform"]["crop"] == [224, 224]
+    assert info["transform"]["crop"] == [64, 64]
     assert "precision.storage" in bottleneck("cache", "info", row["bank"]).out
     assert "no banks" in bottleneck("cache", "ls", "--cache", "empty").out
     assert json.loads(bottleneck("cache", "ls", "--cache", "empty", "--json").out) == []

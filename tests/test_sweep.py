@@ -316,9 +316,10 @@ def test_experiments_are_shown_with_the_name_that_was_typed(bottleneck, faces_ca
     assert "no experiments" in bottleneck("leaderboard", "--where", "layer=last_conv").out
 
 
-def test_neighbours_and_hidden_units_are_given(bottleneck, faces_cache):
+@pytest.mark.usefixtures("small")
+def test_neighbours_and_hidden_units_are_given(bottleneck):
     tried = ("--clf", "knn", "--neighbors", 1, "--neighbors", 5, "--clf", "mlp", "--hidden", 4)
-    where = ("--cache", faces_cache.root, "--cv", 2, "--jobs", 1, "--json")
+    where = ("--layer", "flat", "--cv", 2, "--jobs", 1, "--json")
     found = json.loads(bottleneck("sweep", *where, *tried, "--hidden", 8).out)
     values = {(each["settings"]["clf"], each["settings"].get("n_neighbors"),
                each["settings"].get("hidden")) for each in found}  # fmt: skip
