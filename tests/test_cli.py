@@ -30,10 +30,9 @@ from bottleneck.bases import find_model
 from bottleneck.cli import app, options
 from bottleneck.cli.output import progress_shown
 
-TINY = (
-    *("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12"),
-    *("--image-size", "64"),
-)
+NATIVE = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+TINY = (*NATIVE, "--image-size", "64")
+HEAD = "squeezenet1_1-features.12-64x64-svm"
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_every_step_prints_text_and_json(bottleneck):
 
     fitted = bottleneck("fit-head", "--clf", "svm")
     assert fitted.code == 0
-    assert "saved as heads/squeezenet1_1-features.12-svm" in fitted.out
+    assert f"saved as heads/{HEAD}" in fitted.out
     metadata = json.loads(bottleneck("fit-head", "--clf", "svm", "--json").out)
     assert metadata["classes"] == ["cat", "dog"]
     assert metadata["source"]["weights"] == "random:0"
@@ -130,7 +129,7 @@ def test_every_step_prints_text_and_json(bottleneck):
     assert Path("confusion.png").stat().st_size > 5000
     metrics = json.loads(bottleneck("evaluate", "--json").out)
     assert metrics["images"] == 4
-    head = Path("heads/squeezenet1_1-features.12-svm")
+    head = Path("heads", HEAD)
     assert json.loads((head / "evaluation-test.json").read_text())["images"] == 4
     (head / "evaluation-test.json").unlink()
     assert bottleneck("evaluate", "--head", f"{head}/", "--heads", "elsewhere").code == 0
@@ -310,14 +309,14 @@ def test_the_deepest_layer_and_the_newest_head_are_taken_and_told(bottleneck, ma
     assert "features.12 is the deepest of 2 layers; --layer takes another (features.3)" in (
         finished.err
     )
-    assert "features of squeezenet1_1 features.12\n" in finished.out
+    assert "features of squeezenet1_1 features.12 (64x64)\n" in finished.out
     exported = bottleneck("cache", "export", "x.npz")
     assert "features.12 is the deepest of 2 layers" in exported.err
     assert "newest" not in bottleneck("evaluate").err
     assert bottleneck("fit-head", "--layer", "features.3", "--C", 1, "--name", "early").code == 0
     for command in (("evaluate",), ("predict", "data/cat/000.png")):
         assert "early is the newest of 2 heads; --head takes another" in bottleneck(*command).err
-    finished = bottleneck("evaluate", "--head", "squeezenet1_1-features.12-svm")
+    finished = bottleneck("evaluate", "--head", HEAD)
     assert "newest" not in finished.err
 
 
@@ -728,7 +727,7 @@ def test_a_file_of_the_user_is_not_replaced_by_an_image_set(bottleneck, calls):
     """It is told before anything is computed."""
     Path("cache/sets/data.csv").write_text("path,label\nx.png,cat\n")
     calls.clear()
-    finished = bottleneck("extract", *TINY)
+    finished = bottleneck("extract", *NATIVE)
     assert finished.code == 2
     assert "is no image set that 'bottleneck extract' wrote" in finished.err
     assert not calls
