@@ -1,6 +1,6 @@
 """Advice: curves, intervals and forecasts, and verdicts on sets whose right answer is known.
 
-About 20 s in the first tier.
+About 10 s in the first tier.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Commands: output, files, and one sentence for each mistake. About 30 s in the first tier."""
+"""Commands: output, files, and one sentence for each mistake. About 15 s in the first tier."""
 
 import contextlib
 import csv

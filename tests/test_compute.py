@@ -1,6 +1,6 @@
 """From files to activations: lanes, memory, batches of several sizes.
 
-About 20 s in the first tier.
+About 10 s in the first tier.
 """
 
 import io

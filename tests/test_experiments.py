@@ -1,6 +1,6 @@
 """The experiment log under kills and concurrent writes; comparisons against SciPy; MLflow.
 
-About 20 s in the first tier.
+About 8 s in the first tier.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Extraction: exact in float16, computed once, robust to bad images.
 
-About 10 s in the first tier.
+About 5 s in the first tier.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Attempts to break the cache: killed and concurrent writers, flipped bits, full disks, bad files.
 
 They run at a reduced count by default, and at the full count in the second tier (``-m ci``).
-About 35 s in the first tier.
+About 12 s in the first tier.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Heads: the arithmetic against scikit-learn, the choice of C, saving and loading.
 
-About 25 s in the first tier.
+About 15 s in the first tier.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """Layers by name, Keras' alias, word and pattern; supported image sizes.
 
-About 45 s in the first tier.
+About 20 s in the first tier.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Sweeps: metrics, what is computed again, and kills. About 25 s in the first tier."""
+"""Sweeps: metrics, what is computed again, and kills. About 12 s in the first tier."""
 
 import json
 import signal

@@ -73,7 +73,7 @@ DEFAULT = {
     "efficientnet_lite0",
     "timm:tiny_vit_5m_224",
 }
-"""Eight families, about 20 s; the others are in the second tier."""
+"""Eight families, about 15 s; the others are in the second tier."""
 ISA = {"alexnet", "inception_v3"}
 """The fewest and the most layers in which an error grows on."""
 

@@ -1,6 +1,6 @@
 """Verification, quarantine, compaction and pruning.
 
-About 25 s in the first tier, three minutes in the second.
+About 10 s in the first tier, three minutes in the second.
 """
 
 import errno
