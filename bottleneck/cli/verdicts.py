@@ -10,7 +10,7 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, print_table, progress_shown, show
+from bottleneck.cli.output import loading, print_table, progress_shown, show, stop
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.settings import LayerSettings
@@ -66,6 +66,7 @@ def advise(
 
 def _announce(fits: int, seconds: float) -> None:
     note(f"advise: {counted(fits, 'fit')}, about {timedelta(seconds=max(1, round(seconds)))}")
+    stop.check(seconds)
 
 
 def _described(
