@@ -17,9 +17,10 @@ from bottleneck.settings import ExtractSettings
 if TYPE_CHECKING:
     from bottleneck.extract import Forecast, Progress
 
-__all__ = ["bases_here", "choose_bases", "forecast_bases"]
+__all__ = ["MOST", "bases_here", "choose_bases", "forecast_bases"]
 
-_MOST = 3
+MOST = 3
+"""Bases that are taken."""
 _MOST_TRIED = 5
 _OF_HUB = "models--timm--"
 """Beginning of the folders of timm's models in the cache of the Hugging Face Hub."""
@@ -151,11 +152,11 @@ def choose_bases(forecasts: "Sequence[Forecast]", seconds: float = inf) -> list[
     Returns
     -------
     list of str
-        Their names. The fastest base is always among them.
+        Their names. The fastest base is always among them, and one that has nothing to compute.
     """
     chosen, total = [forecasts[0].model], forecasts[0].seconds
-    for each in forecasts[1:_MOST]:
+    for each in forecasts[1:MOST]:
         total += each.seconds
-        if total <= seconds:
+        if total <= seconds or not each.missing:
             chosen.append(each.model)
     return chosen

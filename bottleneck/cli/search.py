@@ -53,6 +53,7 @@ def auto(
     from bottleneck.auto import Clock, check_images
     from bottleneck.bases import find_model
     from bottleneck.files import slug
+    from bottleneck.heads import check_head_folder
 
     clock = Clock(settings.minutes)
     images = open_images(settings)
@@ -60,6 +61,9 @@ def auto(
     for model in settings.models:
         find_model(model)  # an unknown name needs no PyTorch
     head = name or f"auto-{slug(images.name)}"
+    check_head_folder(folders.heads / head)
+    with options.in_parallel(jobs):
+        pass  # a wrong number is told before anything is computed
     search = _Search(Chain(file), settings, folders, images, head, log, jobs, clock)
     with summary_known(images), _resumable():
         search.extract(search.forecast())
@@ -77,7 +81,7 @@ def _resumable() -> Iterator[None]:
         yield
     except SystemExit:
         if stop.number is not None:
-            note("stopped: all that was computed is stored; run 'auto' again to continue")
+            note("stopped: what was computed is stored; run the same command again to continue")
         raise
 
 
@@ -101,7 +105,7 @@ class _Search:
 
     def forecast(self) -> list[str]:
         """Forecast the extraction by each base that can be used; return those that fit the time."""
-        from bottleneck.auto import bases_here, choose_bases, forecast_bases
+        from bottleneck.auto import MOST, bases_here, choose_bases, forecast_bases
         from bottleneck.cache import Cache
 
         named = self.settings.models
@@ -122,6 +126,8 @@ class _Search:
         left = self.clock.left(self.clock.EXTRACTION)
         chosen = choose_bases(self.forecasts, left)
         self._tell_forecasts(chosen, left)
+        slow = [each.model for each in self.forecasts[:MOST] if each.model not in chosen]
+        self.undone += [f"the extraction by {' and '.join(slow)}"] * bool(slow)
         return chosen
 
     def _extraction(self, model: str) -> dict[str, Any]:
@@ -143,7 +149,7 @@ class _Search:
                 for each in self.forecasts
             ]
             print_table(rows, "forecast of the extraction by each base")
-        if fastest.seconds > left:
+        if fastest.missing and fastest.seconds > left:
             note(
                 f"note: even the fastest base, {fastest.model}, would take about "
                 f"{fastest.seconds / 60:.1f} minutes; what it computes in time is stored"
@@ -151,6 +157,7 @@ class _Search:
 
     def extract(self, chosen: list[str]) -> None:
         """Extract with each base, until the time for it is over; the first may take all of it."""
+        late = False
         cached = {each.model for each in self.forecasts if not each.missing}
         for model in chosen:
             end = self.clock.end_of(self.clock.EXTRACTION if self.bases else 1.0)
@@ -161,8 +168,9 @@ class _Search:
             except TimeUp:
                 left = chosen[chosen.index(model) :]
                 self.undone.append(f"the extraction by {' and '.join(left)}")
+                late = True
                 break
-        if not self.bases and self.undone:
+        if not self.bases and late:
             raise DataError(
                 f"the time was over before {chosen[0]} had computed all images; what it has "
                 f"computed is stored: run the command again to continue, or give more `minutes`"
@@ -306,8 +314,8 @@ class _Search:
         show(content, lambda: self._print(evaluation))
         if self.undone:
             note(
-                f"stopped after {self.settings.minutes:g} minutes, without "
-                f"{', '.join(self.undone)}; run the command again to continue"
+                f"{self.settings.minutes:g} minutes did not suffice for {', '.join(self.undone)}; "
+                f"run the same command again to continue"
             )
         if self.incomplete:
             sys.exit(_LEFT_OUT)
