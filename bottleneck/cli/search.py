@@ -1,7 +1,7 @@
 """The command that goes from images to an evaluated head: auto."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -118,7 +118,7 @@ class _Search:
             self.forecasts = forecast_bases(
                 self.images,
                 Cache(self.folders.cache),
-                (own["settings"] for own in each),
+                (own["settings"].each()[0] for own in each),
                 named=bool(named),
                 until=self.clock.end_of(self.clock.TRIALS),
                 progress=progress,
@@ -130,10 +130,10 @@ class _Search:
         self.undone += [f"the extraction by {' and '.join(slow)}"] * bool(slow)
         return chosen
 
-    def _extraction(self, model: str) -> dict[str, Any]:
+    def _extraction(self, *models: str) -> dict[str, Any]:
         own = {each.name: getattr(self.settings, each.name) for each in fields(ImageSettings)}
         where = {"device": self.settings.device, "cache": self.folders.cache}
-        return {"model": model, **own, **where}
+        return {"models": models, **own, **where}
 
     def _tell_forecasts(self, chosen: list[str], left: float) -> None:
         fastest = self.forecasts[0]
@@ -155,39 +155,43 @@ class _Search:
                 f"{fastest.seconds / 60:.1f} minutes; what it computes in time is stored"
             )
 
-    def extract(self, chosen: list[str]) -> None:
-        """Extract with each base, until the time for it is over; the first may take all of it."""
-        late = False
+    def extract(self, chosen: Sequence[str]) -> None:
+        """Extract with all bases at once; within a given time, first with the fastest one alone.
+
+        The fastest may take all of the time, as without its features there is no head.
+        """
         cached = {each.model for each in self.forecasts if not each.missing}
-        for model in chosen:
+        first = len(chosen) if self.settings.minutes is None else 1
+        queue = [each for each in (chosen[:first], chosen[first:]) if each]
+        while queue:
+            models = queue.pop(0)
             end = self.clock.end_of(self.clock.EXTRACTION if self.bases else 1.0)
             try:
-                with stop.at(inf if model in cached else end):
-                    if self._extract(model):
-                        self.bases.append(model)
+                with stop.at(inf if cached.issuperset(models) else end):
+                    if self._extract(models):
+                        self.bases += models
+                    elif len(models) > 1:  # one of them is to blame
+                        queue = [[model] for model in models] + queue
             except TimeUp:
-                left = chosen[chosen.index(model) :]
-                self.undone.append(f"the extraction by {' and '.join(left)}")
-                late = True
+                late = [model for each in (models, *queue) for model in each]
+                self.undone.append(f"the extraction by {' and '.join(late)}")
                 break
-        if not self.bases and late:
-            raise DataError(
-                f"the time was over before {chosen[0]} had computed all images; what it has "
-                f"computed is stored: run the command again to continue, or give more `minutes`"
-            )
         if not self.bases:
-            raise DataError("no base could compute the images; name another with `model`")
+            raise DataError(
+                "no features could be computed: give more `minutes`, as the same command continues "
+                "with what is stored, or name other bases with `model`"
+            )
 
-    def _extract(self, model: str) -> bool:
-        """Extract with a base; return whether it could compute the images."""
+    def _extract(self, models: Sequence[str]) -> bool:
+        """Extract with bases; return whether they could compute the images."""
         refusals: list[str] = []
 
         def refused(told: str, _: int) -> None:
             refusals.append(told)
-            note(f"warning: {model} is left out: {told}")
+            note(f"warning: no features by {' and '.join(models)}: {told}")
 
         try:
-            self.chain.run("extract", self._extraction(model), refused)
+            self.chain.run("extract", self._extraction(*models), refused)
         except TimeUp:
             raise
         except SystemExit as ended:
