@@ -1,11 +1,12 @@
 """Labels at random: every held-out number is at chance, and test images reach only evaluate.
 
-The first tier takes about ten seconds, the second two minutes; that of fine-tuning is in
+The first tier takes about ten seconds, the second three minutes; that of fine-tuning is in
 test_finetune.py.
 """
 
 import csv
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
@@ -15,7 +16,15 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from bottleneck import Cache, evaluate_head, fit_head, load_features, run_sweep, select_features
+from bottleneck import (
+    Cache,
+    Head,
+    evaluate_head,
+    fit_head,
+    load_features,
+    run_sweep,
+    select_features,
+)
 from bottleneck.advise import advise_on
 from bottleneck.advise.curve import Samples
 from bottleneck.advise.evidence import gain_of_choice
@@ -250,6 +259,26 @@ def assert_all_are_at_chance(found: Mapping[str, Sequence[float]]) -> None:
         bound = t.ppf(1 - 0.025 / len(found), len(values) - 1)
         off = abs(np.mean(values) - CHANCE)
         assert off <= bound * np.std(values, ddof=1) / len(values) ** 0.5, (name, off)
+
+
+@pytest.mark.ci
+def test_what_auto_prints(bottleneck, little, make_images):
+    """The score of the best of many, on test images that are the same each time."""
+    names = sorted(make_images("data", a=30, b=30).rglob("*.png"))
+    splits = ["train"] * 40 + ["test"] * 20
+    Path("bottleneck.toml").write_text('[extract]\nweights = "random"\n[advise]\nrepeats = 1\n')
+    clfs, found, selected = ("softmax", "knn", "lda"), [], []
+    for seed in range(12):
+        labels = [*drawn(seed, 40), *drawn(seed + 100, 20)]
+        rows = map(",".join, zip(map(str, names), labels, splits, strict=True))
+        Path(f"{seed}.csv").write_text("\n".join(["path,label,split", *rows]))
+        tried = [word for clf in clfs for word in ("--clf", clf)]
+        done = bottleneck("auto", f"{seed}.csv", "--model", little, *tried, "--jobs", 1, "--json")
+        assert done.code == 0, done.err
+        found.append(json.loads(done.out)["evaluation"]["accuracy"])
+        selected.append(Head.load(f"heads/auto-{seed}").scores["selected"]["accuracy"])
+    assert at_chance(found)
+    assert np.mean(selected) > CHANCE + 0.05
 
 
 @pytest.mark.ci

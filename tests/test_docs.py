@@ -151,7 +151,8 @@ def test_after_the_demo_commands_take_the_users_own_images(bottleneck, demo, mak
 def test_the_readmes_commands_run(bottleneck, in_demo):
     """All except installations and those for the user's own images, on the demo's files."""
     assert in_demo.code == 0
-    own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
+    first, own, after_demo = [block for block in blocks("") if block.startswith("bottleneck")]
+    assert first == "bottleneck auto data --minutes 10\n"  # test_auto.py runs it
     assert own.splitlines()[:2] == [
         "bottleneck extract --model vgg16 --layer block5_pool",
         "bottleneck fit-head --clf svm",
@@ -231,6 +232,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "extract": "extract --model efficientnet_lite0 --near-duplicates",
         "fit-head": "fit-head --near-duplicates",
         "sweep": "sweep --clf centroid --clf lda",
+        "auto": "auto --model efficientnet_lite0 --clf lda",
         "advise": "advise --clf ridge --repeats 2",
         "leaderboard": "leaderboard",
         "leaderboard --compare": "leaderboard --compare 1 2",

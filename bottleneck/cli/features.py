@@ -13,7 +13,7 @@ from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
-from bottleneck.cli.summary import note_lost, note_summary
+from bottleneck.cli.summary import note_lost, open_images
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import BasesSettings, ImageSettings
@@ -49,11 +49,7 @@ def extract(
     """
     from bottleneck.bases import find_model
 
-    found = bottleneck.ImageSet.open(images.data, images, complete=False)
-    try:
-        found = found.completed(images.data, images.seed)
-    finally:  # where the classes are refused, the summary tells what was found
-        note_summary(found)
+    found = open_images(images)
     with loading():
         for model in settings.models:
             find_model(model)  # an unknown name needs no PyTorch

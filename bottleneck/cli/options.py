@@ -272,7 +272,7 @@ def _names(kind: str, typed: dict[str, Any]) -> Iterable[str]:
     A command that computes features chooses among all bases and layers, another one among those in
     the cache.
     """
-    cache, computes = bottleneck.Cache(typed.get("cache") or "cache"), "weights" in typed
+    cache, computes = bottleneck.Cache(typed.get("cache") or "cache"), "data" in typed
     if kind == "head":
         from bottleneck.heads import head_names
 

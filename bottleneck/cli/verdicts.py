@@ -12,7 +12,7 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.bases import costs_shown
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, print_table, progress_shown, show
+from bottleneck.cli.output import loading, print_table, progress_shown, show, stop
 from bottleneck.cli.streams import note
 from bottleneck.errors import counted
 from bottleneck.settings import LayerSettings
@@ -69,6 +69,7 @@ def advise(
 
 def _announce(fits: int, seconds: float) -> None:
     note(f"advise: {counted(fits, 'fit')}, about {timedelta(seconds=max(1, round(seconds)))}")
+    stop.check(seconds)
 
 
 def _described(

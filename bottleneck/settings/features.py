@@ -49,14 +49,7 @@ class ReadSettings:
 class ImageSettings(ReadSettings):
     """The images."""
 
-    data: Annotated[
-        Path,
-        Doc(
-            "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
-            "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
-            "path,label[,split][,weight][,group]."
-        ),
-    ] = Path("data")
+    data: values.DataPath = Path("data")
 
 
 @settings("Base", kw_only=True)

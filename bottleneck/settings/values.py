@@ -24,6 +24,7 @@ __all__ = [
     "Classifier",
     "Compression",
     "Count",
+    "DataPath",
     "Device",
     "DeviceName",
     "Dtype",
@@ -245,6 +246,14 @@ Balanced = Annotated[bool, Doc("Weight each class the same, however many images 
 BatchSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
     Doc("Images per forward pass of the base; auto adapts to the machine."),
+]
+DataPath = Annotated[
+    Path,
+    Doc(
+        "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
+        "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
+        "path,label[,split][,weight][,group]."
+    ),
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")
