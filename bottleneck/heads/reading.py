@@ -94,6 +94,8 @@ def contradiction(record: HeadRecord) -> str:
         return f"'classes' is {reprlib.repr(list(classes))}, expected different ones, sorted"
     if record.multilabel and not RECIPES[record.clf].multilabel:
         return f"'multilabel' is True, expected False as 'clf' is {record.clf!r}"
+    if record.widths and sum(record.widths) != record.n_features:
+        return f"'widths' is {list(record.widths)}, expected a sum of {record.n_features}"
     told = {**record.hyperparameters, "multilabel": record.multilabel}
     for name, value in record.settings.items():
         if told.get(name, value) != value:
