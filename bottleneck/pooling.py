@@ -17,7 +17,7 @@ _PATCHES = len("TC")
 Array = TypeVar("Array")
 
 
-def check_pool(how: str, axes: str, layer: str) -> None:
+def check_pool(how: str, axes: str, layer: str, *, attends: bool = False) -> None:
     """Raise an error if a layer does not support a pooling.
 
     Parameters
@@ -28,6 +28,8 @@ def check_pool(how: str, axes: str, layer: str) -> None:
         Axes of the layer, see `pool`.
     layer : str
         Name of the layer, for the message.
+    attends : bool
+        Whether the network's own attention pooling is at hand, which ``map`` means.
 
     Raises
     ------
@@ -42,6 +44,13 @@ def check_pool(how: str, axes: str, layer: str) -> None:
         )
     possible = ["none", "avg", "max", "gem"] if len(axes) > 1 else ["none"]
     possible += ["spp"] if axes in {"CHW", "HWC"} else ["cls", "cls+avg"] if "+" in axes else []
+    possible += ["map"] if attends and len(axes) > 1 else []
+    if how == "map" and not attends and axes != "C":
+        raise UsageError(
+            f"layer {layer!r} is stored as it is, and only 'bottleneck extract --pool map' can "
+            f"pool it by the network's own attention pooling; expected `pool` as one of "
+            f"{', '.join(possible)}"
+        )
     if how not in possible and axes != "C":
         raise UsageError(
             f"layer {layer!r} cannot be pooled by {how!r}; expected one of {', '.join(possible)}: "
@@ -67,6 +76,8 @@ def pool(features: Array, how: str, axes: str) -> Array:
         - ``cls``: the class token.
         - ``cls+avg``: the class token, then the mean of the patch tokens: 2 C values (Caron et al.
           2021, Emerging Properties in Self-Supervised Vision Transformers, section F.2).
+
+        ``map`` is computed by `bottleneck.bases.attending`, not here.
     axes : str
         The axes after n: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC`` for one
         class token before them (``2+TC``: two tokens before them, of which the first is the class

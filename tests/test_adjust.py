@@ -26,7 +26,8 @@ from bottleneck import (
     run_sweep,
     select_features,
 )
-from bottleneck.errors import UsageError
+from bottleneck.errors import DataError, UsageError
+from bottleneck.files import read_json, write_json
 from bottleneck.finetune import finetune_head
 from bottleneck.heads import RECIPES, fit_rows
 from bottleneck.heads.adjust import Adjust
@@ -53,6 +54,8 @@ def test_adjusted_rows_are_those_of_scikit_learn():
     assert np.allclose(Adjust(0.5, "l2")(X), Normalizer().fit_transform(signed), atol=1e-6)
     assert Adjust(normalize="l2")(X.astype(np.float16)).dtype == np.float32
     assert Adjust()(X) is X
+    parts = [Normalizer().fit_transform(each) for each in (signed[:, :5], signed[:, 5:])]
+    assert np.allclose(Adjust(0.5, "l2", (5, 15))(X), np.hstack(parts), atol=1e-6)
 
 
 def test_a_head_on_adjusted_features_is_that_of_a_pipeline():
@@ -65,6 +68,22 @@ def test_a_head_on_adjusted_features_is_that_of_a_pipeline():
     assert np.allclose(*centred, atol=2e-3)
     estimator = HeadClassifier(C=0.1, **BOTH).fit(X, y)
     assert np.allclose(estimator.decision_function(X), found, atol=1e-5)
+
+
+def test_heads_of_the_version_before_are_read_and_that_version_reads_no_new_ones():
+    """It did not adjust features, and would predict others without a word."""
+    X, y = rows()
+    head = fit_rows(X, y, C=1.0, **BOTH)
+    file = head.save("head") / "head.json"
+    record = read_json(file)
+    assert record["schema"] == 5
+    del record["widths"]
+    write_json(file, record | {"schema": 4})
+    loaded = Head.load("head")
+    assert np.array_equal(loaded.decision_function(X), head.decision_function(X))
+    write_json(file, record | {"widths": [3]})
+    with pytest.raises(DataError, match="'widths' is .3., expected a sum of 20"):
+        Head.load("head")
 
 
 @pytest.mark.parametrize("clf", RECIPES)

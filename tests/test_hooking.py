@@ -1,5 +1,8 @@
 """Networks that cannot be traced: layers by forward hooks. About 4 s in the first tier."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -161,6 +164,35 @@ def test_networks_that_are_no_bases(monkeypatch, build, sentence):
     with pytest.raises(UsageError, match=sentence) as caught:
         Network(use(monkeypatch, build))
     assert "\n" not in str(caught.value)
+
+
+class Masked(nn.Module):
+    """A network that masks its maps at random, as masked autoencoders do."""
+
+    def __init__(self, draw: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.stem, self.head, self.draw = nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 5), draw
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        maps = self.stem(images)
+        return self.head((maps * self.draw(maps)).mean((2, 3)))
+
+
+def by_value(maps: torch.Tensor) -> torch.Tensor:
+    return torch.rand(1) if maps.sum().item() else torch.ones(1)
+
+
+def by_numpy(maps: torch.Tensor) -> torch.Tensor:
+    return np.random.default_rng().random() if maps.sum().item() else torch.ones(1)
+
+
+@pytest.mark.parametrize("draw", [torch.rand_like, lambda _: torch.rand(8, 8), by_value, by_numpy])
+def test_a_network_that_draws_at_random_is_refused(monkeypatch, draw):
+    """In its graph, while it is traced, and in code of its own; layers before that can be used."""
+    name = use(monkeypatch, lambda: Masked(draw), draw.__name__).name
+    with pytest.raises(UsageError, match="two results for the same images, .* layer 'head'"):
+        FrozenBase(name, ["head"], weights="random").canary()
+    assert FrozenBase(name, ["stem"], weights="random").canary()["stem"]
 
 
 @pytest.mark.ci

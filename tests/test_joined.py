@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import source_record
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 from test_advise import cache_of
 
 from bottleneck import (
@@ -92,6 +93,31 @@ def test_scores_are_those_of_scikit_learn_on_the_concatenation(parts, number, wi
     # A constant that is the same for all classes changes no probability.
     gap = (ours - ours.mean(axis=1, keepdims=True)) - (theirs - theirs.mean(axis=1, keepdims=True))
     assert np.abs(gap).max() < 1e-3
+
+
+@pytest.mark.parametrize("memory", [None, 1000])
+def test_each_layer_is_divided_by_its_own_norm(memory):
+    """In memory and streamed, as a pipeline on the parts, also after loading and as a module."""
+    layers, y = made(90)
+    cache = cache_of(layers, y)
+    joined = select_layers(cache, layers=list(layers), join=True)[-1]
+    features = load_features(cache, joined, memory=memory)
+    fit_head(features, "softmax", C=0.01, normalize="l2").save("head")
+    head, X = Head.load("head"), load_features(cache, joined).X
+    assert head.widths == tuple(WIDTHS.values())
+    ends = np.cumsum(head.widths)[:-1]
+    parts = [
+        Normalizer().fit_transform(part.astype(np.float64)) for part in np.split(X, ends, axis=1)
+    ]
+    steps = StandardScaler(), LogisticRegression(C=0.01, max_iter=10_000, tol=1e-9)
+    theirs = make_pipeline(*steps).fit(np.hstack(parts), y).decision_function(np.hstack(parts))
+    ours = head.decision_function(X)
+    gap = (ours - ours.mean(axis=1, keepdims=True)) - (theirs - theirs.mean(axis=1, keepdims=True))
+    assert np.abs(gap).max() < 1e-3
+    module = head.to_module()(torch.from_numpy(X)).detach().numpy()
+    assert np.abs(module - ours).max() < 1e-4
+    (single,) = joined.parts[:1]
+    assert fit_head(load_features(cache, single), C=1.0, normalize="l2").widths == ()
 
 
 def test_closed_forms_need_only_one_layer_in_memory_at_a_time():

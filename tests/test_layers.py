@@ -3,9 +3,11 @@
 About 20 s in the first tier.
 """
 
+import numpy as np
 import pytest
 import timm
 import torch
+from timm.models import save_for_hf
 from timm.models.xception import SeparableConv2d
 from torch import nn
 
@@ -224,11 +226,55 @@ def test_a_vision_transformer_takes_another_size_as_in_timm():
         expected = plain.eval()(images)
     torch.testing.assert_close(base(images)["head"], expected, rtol=1e-4, atol=1e-5)
     assert base.shapes["blocks.3.add_1"] == (6 * 10 + 1, 192)
+    assert base.network.layers["blocks.3.add_1"].axes == "1+TC"
+    assert base.network.aliases["last_conv"] == "norm.layer_norm"
     usual = FrozenBase(f"timm:{name}", ["logits"], **options)
     assert (
         base.provenance("head", "float16")["weights"]
         != usual.provenance("head", "float16")["weights"]
     )
+
+
+@pytest.mark.ci
+def test_a_network_without_set_input_size_takes_another_size_as_in_timm():
+    """Hiera with absolute windows interpolates its position embeddings itself."""
+    name, size = "hiera_small_abswin_256", (224, 288)
+    options = {"weights": "random", "precision": "fp32"}
+    base = FrozenBase(f"timm:{name}", ["last_conv", "logits"], image_size=size, **options)
+    plain = timm.create_model(name, img_size=size)
+    plain.load_state_dict(load_weights(find_model(f"timm:{name}"), "random")[1].load())
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        tokens = plain.eval().forward_intermediates(images, intermediates_only=True)[-1]
+        expected = plain(images)
+    found = base(images)
+    torch.testing.assert_close(found["head.fc"], expected, rtol=1e-4, atol=1e-5)
+    last = found[base.network.aliases["last_conv"]]
+    torch.testing.assert_close(last.mean(1), tokens.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "naflexvit_base_patch16_gap"])
+def test_images_of_any_proportions_are_computed_as_in_timm(name):
+    """Their sides are rounded to whole patches."""
+    torch.manual_seed(0)
+    own = {"embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
+    theirs = timm.create_model(name, **own).eval()
+    save_for_hf(theirs, "own", model_config={"model_args": own}, safe_serialization=True)
+    options = {"pool": "avg", "precision": "fp32", "device": "cpu", "image_size": (64, 64)}
+    layers = ["block.0", "block.1", "penultimate"]
+    base = FrozenBase("local-dir:own", layers, keep_aspect=True, **options)
+    for shape, size in {
+        (90, 150): (64, 112), (300, 97): (192, 64), (60, 170): (64, 176), (50, 50): (64, 64)
+    }.items():  # fmt: skip
+        photograph = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+        pixels = base.transform(photograph)[None]
+        assert pixels.shape[2:] == size
+        maps = theirs.forward_intermediates(pixels, indices=[0, 1], intermediates_only=True)
+        output = theirs.forward_head(theirs.forward_features(pixels), pre_logits=True)
+        expected = [*(each.mean((2, 3)) for each in maps), output]
+        for found, true in zip(base(pixels).values(), expected, strict=True):
+            assert float((found - true).abs().max()) <= 1e-4 * float(true.abs().max())
 
 
 def test_many_layers_in_one_pass():
@@ -279,8 +325,9 @@ def test_other_image_sizes_where_the_base_is_convolutional(model, layer, size, s
             "timm:hrnet_w18_small", "logits", (117, 117), "such as 160 x 160, 192 x 192, .* pixels",
             marks=pytest.mark.ci,
         ),
+        ("timm:hiera_tiny_224", "logits", (256, 256), "of 224 x 224 .* cannot resample pos_embed"),
         pytest.param(
-            "timm:mvitv2_tiny", "logits", (256, 192), "cannot process images of 256 x 192 pixels",
+            *("timm:hiera_small_abswin_256", "logits", (250, 250), "on images of 250 x 250 pixels"),
             marks=pytest.mark.ci,
         ),
     ],
@@ -336,12 +383,20 @@ def test_a_network_without_blocks_has_none():
         ("volo_d1_224", "norm", "getitem_7"),  # an auxiliary classifier
         ("resnet50", "layer4.2.act3", "global_pool.flatten"),
         ("vgg16", "features.29", "head.global_pool.flatten"),
+        ("hiera_tiny_224", "blocks.11.add_1", "head.norm.layer_norm"),  # pools tokens thrice
         ("convnext_tiny", "stages.3.blocks.2.add", "head.flatten"),
     ],
 )
 def test_words_mean_the_right_layers_of_timms_models(name, last_conv, penultimate):
     aliases = network(f"timm:{name}").aliases
     assert (aliases["last_conv"], aliases["penultimate"]) == (last_conv, penultimate)
+
+
+def test_a_word_that_would_be_wrong_is_absent():
+    """The last tokens of CoaT and CrossViT are those of several grids."""
+    found = network("timm:crossvit_9_240")
+    assert found.layers[found.blocks[-1]].axes == ""
+    assert set(WORDS) & found.aliases.keys() == {"penultimate", "logits"}
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def test_vectors_stay_as_they_are():
         ("cls", "TC", "expected one of none, avg, max, gem:"),
         ("cls", "4-TC", "expected one of none, avg, max, gem:"),
         ("avg", "", "expected one of none:"),
+        ("map", "1+TC", "only 'bottleneck extract --pool map' can pool it .* one of none, avg"),
         ("avgg", "CHW", "no pooling 'avgg'; .*; did you mean 'avg'"),
     ],
 )

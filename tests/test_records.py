@@ -567,7 +567,7 @@ def test_a_bank_never_names_another_folder():
 
 def test_names_agree_with_those_of_the_code():
     assert tuple(RECIPES) == get_args(Classifier)
-    assert {"none", "avg", "max", "gem", "spp", "cls", "cls+avg"} == set(POOLS)
+    assert {"none", "avg", "max", "gem", "spp", "cls", "cls+avg", "map"} == set(POOLS)
     assert set(MODELS) == {"affine", "mlp", "knn"}
 
 

@@ -1,8 +1,10 @@
 """Build a network: for images of one size, quickly, and with values only where they are kept."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,16 +12,17 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from bottleneck.bases.models import StateDict
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, some_of
 
 __all__ = [
     "built",
+    "built_for",
     "built_size",
     "check_network",
     "on_meta",
     "one_input",
+    "patch_side",
     "resampled",
-    "resized",
     "without_output",
 ]
 
@@ -57,7 +60,7 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
         On the meta device, in evaluation mode.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialisation():
             return build().eval()
     except RuntimeError:  # the constructor looks at values
         return built(build).to("meta")
@@ -167,42 +170,77 @@ def built_size(network: nn.Module) -> tuple[int, int] | None:
     Returns
     -------
     (int, int) or None
-        Height and width in pixels; None for networks without timm's ``set_input_size``.
+        Height and width in pixels; None for networks without timm's ``set_input_size``, unless
+        `built_for` has built them for another size.
     """
-    size: tuple[int, int] | None = getattr(getattr(network, "patch_embed", None), "img_size", None)
-    return size if hasattr(network, "set_input_size") else None
+    if hasattr(network, "set_input_size"):
+        return getattr(getattr(network, "patch_embed", None), "img_size", None)
+    return getattr(network, _BUILT_FOR, None)
 
 
-def resized(network: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """Change the image size of a network that is built for one, by timm's ``set_input_size``.
+_BUILT_FOR = "bottleneck_built_for"
+"""Attribute of a network that was built by timm's ``img_size``, with that size."""
 
-    Position embeddings are resampled, as timm does when it loads weights of another size.
+
+def patch_side(network: nn.Module) -> int | None:
+    """Return the side of the patches into which a network divides images.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The network, which is changed. If it takes any size, or its size cannot be changed, nothing
-        happens.
-    size : (int, int)
-        Height and width in pixels.
+        The network.
+
+    Returns
+    -------
+    int or None
+        In pixels; None for networks without patches.
+    """
+    for name in ("patch_embed", "embeds"):
+        side = getattr(getattr(network, name, None), "patch_size", None)
+        if side is not None:
+            return int(side[0] if isinstance(side, tuple | list) else side)
+    return None
+
+
+def built_for(
+    build: Callable[[tuple[int, int]], nn.Module], own: tuple[int, int], size: tuple[int, int]
+) -> nn.Module:
+    """Build a network for images of a size: by timm's ``set_input_size``, or its ``img_size``.
+
+    Position embeddings are resampled by ``set_input_size``, as timm does when it loads weights of
+    another size.
+
+    Parameters
+    ----------
+    build : callable
+        Takes a height and width in pixels, and returns the network for images of that size.
+    own, size : (int, int)
+        The size that its weights were trained on, and the one to build it for. If the network takes
+        any size, or its size cannot be changed, it is built as for `own`.
 
     Returns
     -------
     torch.nn.Module
-        The same network.
 
     Raises
     ------
     UsageError
         The sides are not multiples of the network's patches.
     """
-    old, change = built_size(network), getattr(network, "set_input_size", None)
-    if old is None or change is None or tuple(old) == size:
+    network = build(own)
+    change: Any = getattr(network, "set_input_size", None)
+    if not change:
+        if size == own or "img_size" not in inspect.signature(type(network)).parameters:
+            return network
+        network = build(size)
+        setattr(network, _BUILT_FOR, size)
+        return network
+    old = built_size(network)
+    if old is None or tuple(old) == size:
         return network
     patch = getattr(network, "patch_embed", None)
-    sides = getattr(patch, "patch_size", (1, 1))
     if not getattr(patch, "dynamic_img_pad", False):
-        _check_patches(size, sides)
+        _check_patches(size, getattr(patch, "patch_size", (1, 1)))
     change(img_size=size)
     return network
 
@@ -218,7 +256,11 @@ def _check_patches(size: tuple[int, int], patch: tuple[int, int]) -> None:
 
 
 def resampled(
-    state: StateDict, expected: StateDict, build: Callable[[], nn.Module], size: tuple[int, int]
+    state: StateDict,
+    expected: StateDict,
+    build: Callable[[tuple[int, int]], nn.Module],
+    own: tuple[int, int],
+    size: tuple[int, int],
 ) -> StateDict:
     """Return weights for another image size, which change where they depend on positions.
 
@@ -228,25 +270,45 @@ def resampled(
         Weights for the size that the network is built for, or already for the other one.
     expected : dict of str to torch.Tensor
         Tensors of the shapes that the network of the other size has.
-    build : callable
-        Returns the network for its own size.
-    size : (int, int)
-        The other height and width in pixels.
+    build, own, size
+        As for `built_for`.
 
     Returns
     -------
     dict of str to torch.Tensor
-        The same tensors, except those of another shape that timm can resample.
+        The same tensors, except those of another shape.
+
+    Raises
+    ------
+    UsageError
+        timm cannot resample a tensor.
     """
-    wrong = {
-        name for name, each in state.items()
-        if name in expected and each.shape != expected[name].shape
-    }  # fmt: skip
+    wrong = _misshapen(state, expected)
     if not wrong:
         return state
-    network = built(build)
-    own = network.state_dict()
-    wrong = {name for name in wrong if own[name].shape == state[name].shape}
-    network.load_state_dict({name: state[name] for name in wrong}, strict=False)
-    found = resized(network, size).state_dict()
-    return state | {name: found[name].detach() for name in wrong}
+    network = built(partial(build, own))
+    wrong -= _misshapen(state, network.state_dict())  # these belong to another network
+    if built_size(network) is None:
+        other = built(partial(build, size))
+        convert = getattr(sys.modules[type(other).__module__], "checkpoint_filter_fn", None)
+        found = convert(dict(state), other) if convert and wrong else state
+    else:
+        network.load_state_dict({name: state[name] for name in wrong}, strict=False)
+        network.set_input_size(img_size=size)  # type: ignore[operator]
+        found = network.state_dict()
+    changed = {name: found[name].detach() for name in wrong}
+    if fixed := sorted(_misshapen(changed, expected)):
+        raise UsageError(
+            f"these weights are for images of {own[0]} x {own[1]} pixels only, because timm cannot "
+            f"resample {some_of(fixed, most=2)} for other sizes; leave out `image_size`, or choose "
+            f"another model"
+        )
+    return state | changed
+
+
+def _misshapen(state: StateDict, expected: StateDict) -> set[str]:
+    return {
+        name
+        for name, each in state.items()
+        if name in expected and each.shape != expected[name].shape
+    }

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,12 @@ import torch
 from torch import nn
 
 from bottleneck.arguments import made
+from bottleneck.bases.attending import AttentionPooling
+from bottleneck.bases.building import patch_side
+from bottleneck.bases.canary import canary_images, computed_alike, sampled
 from bottleneck.bases.fusing import fuse
 from bottleneck.bases.network import traced
-from bottleneck.bases.precision import choose_precision, find_devices
+from bottleneck.bases.precision import choose_precision, find_devices, one_thread
 from bottleneck.bases.weights import digest_tensors, load_weights, used_tensors
 from bottleneck.bases.zoo import find_model
 from bottleneck.errors import UsageError, first_line, reworded
@@ -25,7 +29,6 @@ __all__ = ["SCHEMA_VERSION", "FrozenBase"]
 
 SCHEMA_VERSION = 4
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_CANARY_SAMPLES = 32
 _SMALL = 10**10
 """Up to this many multiply-adds, one thread is as fast as several."""
 
@@ -119,13 +122,16 @@ class FrozenBase:
             self.adjustments["exact_resize"] = False
         exact = {"exact_resize": self.precision == "fp32"}
         self.transform = weights.transform.adjusted(**exact | self.adjustments)
+        if settings.keep_aspect:
+            self.transform = replace(self.transform, multiple=patch_side(self.network.root))
         self._choose_layers(settings)  # mistakes are told before weights load
         self._digests: dict[str, str] = {}
         required = self.network.in_order([self._model.default_layer])
-        with _one_thread():
+        with one_thread():
             state = weights.load()
             name, network = self.weights_name, self.network
-            self._tensors = used_tensors(name, state, network, self.layers, required)
+            more = self._attention.tensors if self._attention else ()
+            self._tensors = used_tensors(name, state, network, self.layers, required, more=more)
             self._computes = self._cut()
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
@@ -135,20 +141,28 @@ class FrozenBase:
         self.layers = tuple(self.names)
         at_sizes = [self.network.sized(size, self.names) for size in self._sizes()]
         self._unpooled = {name: at_sizes[0][name] for name in self.layers}
+        attends = settings.pool == "map"
+        self._attention = AttentionPooling(self.model, self.network.root) if attends else None
         self.pools: dict[str, str] = {}
         self.axes: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for name, layer in self._unpooled.items():
-            check_pool(settings.pool, layer.axes, self.names[name])
+            check_pool(settings.pool, layer.axes, self.names[name], attends=attends)
             self.pools[name] = how = "none" if layer.axes == "C" else settings.pool
             self.axes[name] = layer.axes if settings.pool == "none" else "C"
-            shapes = [pooled_shape(sized[name].shape, how, layer.axes) for sized in at_sizes]
+            shapes = [self._pooled_shape(sized[name].shape, how, name) for sized in at_sizes]
             self.shapes[name] = shapes[0]
             if len(set(shapes)) > 1:
                 raise UsageError(
                     f"the shape of layer {self.names[name]!r} depends on the image size, which "
                     f"varies with `keep_aspect`; pool it with `pool`, such as avg"
                 )
+
+    def _pooled_shape(self, shape: tuple[int, ...], how: str, layer: str) -> tuple[int, ...]:
+        axes = self._unpooled[layer].axes
+        if how == "map" and self._attention:
+            return self._attention.shape(shape, axes, self.names[layer])
+        return pooled_shape(shape, how, axes)
 
     def _sizes(self) -> list[tuple[int, int]]:
         """Return the input size, and other possible sizes if it varies."""
@@ -166,6 +180,10 @@ class FrozenBase:
         for device in self.devices:
             computes[device] = self.network.cut(self.layers, self._tensors)
             fuse(computes[device], _DTYPES[self.precision], device)
+        if self._attention:
+            self._poolers = {
+                device: self._attention.module(self._tensors, device) for device in self.devices
+            }
         return computes
 
     def _check_size(self) -> None:
@@ -199,9 +217,15 @@ class FrozenBase:
             with self._mixed(device):
                 activations = compute(seen.contiguous(memory_format=torch.channels_last))
             return {
-                layer: pool(values.float(), self.pools[layer], self._unpooled[layer].axes)
+                layer: self._pooled(values.float(), layer, device)
                 for layer, values in activations.items()
             }
+
+    def _pooled(self, values: torch.Tensor, layer: str, device: torch.device) -> torch.Tensor:
+        how, axes = self.pools[layer], self._unpooled[layer].axes
+        if how == "map" and self._attention:
+            return self._attention(self._poolers[device], values, axes)
+        return pool(values, how, axes)
 
     def _mixed(self, device: torch.device) -> AbstractContextManager[Any]:
         """Let the own code of a network mix its numbers, in float32, with the base's."""
@@ -228,7 +252,7 @@ class FrozenBase:
         other = object.__new__(FrozenBase)
         other.__dict__ |= self.__dict__ | {"layers": layers}
         other.shapes = {layer: self.shapes[layer] for layer in layers}
-        with _one_thread():
+        with one_thread():
             other._computes = other._cut()
         return other
 
@@ -253,7 +277,9 @@ class FrozenBase:
             augmentation.
         """
         if layer not in self._digests:
-            names = self.network.tensors(layer)
+            names = {*self.network.tensors(layer)}
+            if self.pools[layer] == "map" and self._attention:
+                names |= self._attention.tensors.keys()
             self._digests[layer] = digest_tensors({name: self._tensors[name] for name in names})
         found = {
             "schema": SCHEMA_VERSION,
@@ -301,40 +327,18 @@ class FrozenBase:
         dict of str to list
             Layer to three lists, one per image: the root mean square of the activations, then up to
             32 of them at equal distances.
+
+        Raises
+        ------
+        UsageError
+            The same images give two results.
         """
-        see, images = pixels or self.transform.pixels, _canary_images()
+        see, images = pixels or self.transform.pixels, canary_images()
         cost = len(images) * max(layer.multiply_adds for layer in self._unpooled.values())
-        with _one_thread() if cost < _SMALL else nullcontext():
+        with one_thread() if cost < _SMALL else nullcontext():
             batch = torch.stack([self.transform.normalise(see(each)) for each in images])
+            found = computed_alike(self.model, self, batch, own=bool(self.network.untraced))
             return {
-                layer: [_sample(row.flatten().cpu().numpy()) for row in activations]
-                for layer, activations in self(batch).items()
+                layer: [sampled(row.flatten().cpu().numpy()) for row in activations]
+                for layer, activations in found.items()
             }
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one thread for many small steps, which more threads would slow down."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _canary_images() -> list[np.ndarray]:
-    side = 256
-    y, x = np.mgrid[:side, :side]
-    patterns = [
-        [x, y, (x + y) // 2],
-        [x * y // 7, x * x // 5, y * y // 3],
-        [(x // 16 + y // 16) % 2 * 255, x // 32 * 32, 255 - y],
-    ]
-    return [np.stack(channels, axis=-1).astype(np.uint8) for channels in patterns]
-
-
-def _sample(values: np.ndarray) -> list[float]:
-    places = np.linspace(0, len(values) - 1, min(_CANARY_SAMPLES, len(values))).round().astype(int)
-    magnitude = float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
-    return [magnitude, *map(float, values[places])]

@@ -78,10 +78,11 @@ class Hooked:
     def _first_run(self, size: tuple[int, int]) -> "Run":
         """Run the model where it can be: on the meta device, else on the CPU with few images."""
         self._probe, self._count = self.root, PROBE
-        if self._run(size).error:
+        run = self._run(size)
+        if run.error:
             with torch.random.fork_rng(devices=[]):
                 self._probe, self._count = self._build().eval(), _SMALL
-        run = self._run(size)
+            run = self._run(size)
         if run.error:
             raise run.error
         if run.output is None:

@@ -3,7 +3,7 @@
 import operator
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,9 +110,9 @@ def describe(
     classified = _penultimate(root, graph, shapes) or logits
     below = ancestors([classified])
     before = {name: node for name, node in nodes.items() if node in below}
-    axes = _axes_of(root, square)
-    meant = (_last_conv(root, before, square, axes), classified, logits)
     ends = _block_ends(root, before)
+    axes = _axes_of(root, square, [nodes[name] for name in ends])
+    meant = (_last_conv(root, before, square, axes, ends), classified, logits)
     blocks = [
         name
         for name, node in before.items()
@@ -147,17 +147,25 @@ def embedding_of(root: nn.Module, words: Mapping[str, str], layers: Iterable[str
     return words.get("logits" if projects else "penultimate")
 
 
-def _axes_of(root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, str]:
+def _axes_of(
+    root: nn.Module, shapes: Mapping[fx.Node, tuple[int, ...]], ends: Iterable[fx.Node]
+) -> dict[fx.Node, str]:
     """Return the axes of activations, as in `Layer`.
 
     Tokens are recognised by their number: one for each position of a map, possibly preceded by some
-    for the whole image. A map is recognised by two equal sides, as the image is square.
+    for the whole image. A map is recognised by two equal sides, as the image is square. The tokens
+    at the end of a block may also be those of a map of half the side, a quarter, ..., because some
+    networks pool tokens between their stages.
     """
     axes = {node: _axes_of_map(shape) for node, shape in shapes.items()}
-    grids = {shapes[node][1] ** 2 for node, found in axes.items() if len(found) == _MAP}
+    sides = {shapes[node][1] for node, found in axes.items() if len(found) == _MAP}
     classed = any(getattr(root, name, None) is not None for name in ("cls_token", "class_token"))
     prefix = getattr(root, "num_prefix_tokens", int(classed))
     before = f"{prefix}{'+' if classed else '-'}" if prefix else ""
+    at_ends = {shapes[node][0] for node in ends if len(shapes.get(node, ())) == _TOKENS}
+    smaller = {side >> times for side in sides for times in range(1, side.bit_length() - 1)}
+    found = {each for each in smaller if at_ends & {each**2, each**2 + prefix}}
+    grids = {side**2 for side in sides | found}
     tokens = {grid + prefix: f"{before}TC" for grid in grids} | dict.fromkeys(grids, "TC")
     for node, shape in shapes.items():
         if len(shape) == _TOKENS:
@@ -178,13 +186,20 @@ def _last_conv(
     candidates: dict[str, fx.Node],
     shapes: Mapping[fx.Node, tuple[int, ...]],
     axes: Mapping[fx.Node, str],
+    ends: Collection[str],
 ) -> fx.Node | None:
-    """Return the last activation with positions, a map or tokens, before global pooling."""
+    """Return the last activation with positions, a map or tokens, before global pooling.
+
+    None if a block's end with axes that are unknown comes later.
+    """
     for name, node in reversed(candidates.items()):
-        placed = len(axes.get(node, "")) > 1 and _has_positions(shapes[node])
+        placed = _has_positions(shapes.get(node, ()))
+        known = len(axes.get(node, "")) > 1
         pooled = isinstance(module_of(root, node), _POOLING + _PASSING)
-        if placed and not pooled and not name.startswith(_POOLS):
+        if placed and known and not pooled and not name.startswith(_POOLS):
             return node
+        if placed and not known and name in ends:
+            return None
     return None
 
 

@@ -56,6 +56,7 @@ class Transform(TransformFacts):
             if self.squash and self.crop == self.resize
             else (
                 ", keep the proportions"
+                + (f", to multiples of {self.multiple}" * bool(self.multiple))
                 if self.keep_aspect
                 else f", crop {self.crop[0]} x {self.crop[1]}"
             )
@@ -213,6 +214,9 @@ class Transform(TransformFacts):
             sixteen times the box.
         """
         size = self.resize if self.squash else self._covering(height, width)
+        if step := self.multiple:
+            height, width = (max(step, (side + step // 2) // step * step) for side in size)
+            size = height, width
         box = self.resize[0] * self.resize[1]
         if size[0] * size[1] > (_MOST_ASPECT * box if self.keep_aspect else max(_MOST_PIXELS, box)):
             raise BadImageError(

@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import cache, lru_cache, partial
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from bottleneck.arguments import modules_of
 from bottleneck.bases.aliases import keras_aliases
-from bottleneck.bases.building import resampled, resized
+from bottleneck.bases.building import built_for, resampled
 from bottleneck.bases.fusing import is_plain_convolution
 from bottleneck.bases.graphs import ancestors, tensors_at
 from bottleneck.bases.hooking import Hooked
@@ -86,17 +86,17 @@ class Network(NamedLayers):
         image_size: tuple[int, int] | None = None,
     ) -> None:
         self.name = model.name
-        self.image_size = trained_on or model.transform.crop
-        wanted = image_size or self.image_size
-        self._build = partial(model.build, self.image_size)
-        self.operations = self._operations(lambda: resized(self._build(), wanted))
+        self._build = model.build
+        self._own = self.image_size = trained_on or model.transform.crop
+        wanted = image_size or self._own
+        self.operations = self._operations(wanted)
         self.image_size = self.operations.image_size
         self.root, self.graph = self.operations.root, self.operations.graph
         self.nodes, self.constants = self.operations.nodes, self.operations.constants
         self._measure = self.operations.measure
         self._tensors_at = cache(partial(tensors_at, self.root))
-        measured, side = self._measure(self.image_size), max(self.image_size)
-        shapes, square = measured.shapes, self._measure((side, side)).shapes
+        measured = self._measure(self.image_size)
+        shapes, square = measured.shapes, self._square_shapes()
         axes, words, self.blocks = describe(self.root, self.graph, self.nodes, shapes, square)
         names = {node: name for name, node in self.nodes.items() if node in shapes}
         known, inside = set(names.values()), modules_of(names.values())
@@ -125,23 +125,40 @@ class Network(NamedLayers):
             for node, name in names.items()
         }
 
-    def _operations(self, build: Callable[[], nn.Module]) -> Traced | Hooked:
+    def _operations(self, wanted: tuple[int, int]) -> Traced | Hooked:
         """Trace the model; if that fails, run it as it is."""
-        with reworded(self._cannot_be_run):  # whatever a package's constructor raises
+        build = partial(built_for, self._build, self._own, wanted)
+
+        def failed(error: Exception) -> UsageError:
+            if isinstance(error, UsageError):
+                return UsageError(f"{self.name} cannot be used: {error}")
+            remedy = "choose another model" if wanted == self._own else "leave out `image_size`"
+            return UsageError(
+                f"{self.name} cannot be run on images of {wanted[0]} x {wanted[1]} pixels "
+                f"({_told(error)}); {remedy}"
+            )
+
+        with reworded(failed):  # whatever a package's constructor raises
             try:
-                return _traced(build, self.image_size)
+                return _traced(build, self._own)
             except UsageError:
                 raise
             except Exception as error:  # noqa: BLE001 - a model's own code, run with stand-ins
-                return Hooked(build, self.image_size, _told(error))
+                return Hooked(build, self._own, _told(error))
 
-    def _cannot_be_run(self, error: Exception) -> UsageError:
-        if isinstance(error, UsageError):
-            return UsageError(f"{self.name} cannot be used: {error}")
-        return UsageError(
-            f"{self.name} cannot be run on images of {self.image_size[0]} x {self.image_size[1]} "
-            f"pixels ({_told(error)}); choose another model"
-        )
+    def _square_shapes(self) -> Mapping[fx.Node, tuple[int, ...]]:
+        """Return shapes for square images, also of a network that is built for another size."""
+        square = (max(self.image_size),) * 2
+        measured = self._measure(square)
+        if not measured.error:
+            return measured.shapes
+        other = self._operations(square)
+        shapes = other.measure(square).shapes
+        return {
+            node: shapes[other.nodes[name]]
+            for name, node in self.nodes.items()
+            if name in other.nodes and other.nodes[name] in shapes
+        }
 
     def at_size(self, state: StateDict) -> StateDict:
         """Return weights for the network's image size, with position embeddings resampled.
@@ -156,7 +173,8 @@ class Network(NamedLayers):
         dict of str to torch.Tensor
             The same dict, if nothing depends on the size.
         """
-        return resampled(state, self.root.state_dict(), self._build, self.image_size)
+        expected = self.root.state_dict()
+        return resampled(state, expected, self._build, self._own, self.image_size)
 
     @property
     def untraced(self) -> str:

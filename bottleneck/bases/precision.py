@@ -1,5 +1,7 @@
 """The precision and the devices that a base computes with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bottleneck.errors import UsageError
@@ -8,7 +10,7 @@ from bottleneck.settings.values import check_device
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["choose_precision", "device_names", "find_devices", "onednn_computes"]
+__all__ = ["choose_precision", "device_names", "find_devices", "one_thread", "onednn_computes"]
 
 
 def choose_precision(wanted: str, device: "torch.device", *, dense: bool) -> str:
@@ -136,3 +138,21 @@ def _multiplies_bfloat16(device: "torch.device") -> bool:
     # than float32.
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
     return native and onednn_computes(torch.bfloat16)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread for many small steps, which more threads would slow down.
+
+    Yields
+    ------
+    None
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+
+from bottleneck.bases.measuring import Costs
 
 __all__ = ["Result", "Run", "tensors_in"]
 
@@ -73,7 +74,7 @@ class Run:
             for path, module in network.named_modules():
                 stack.enter_context(_hooked(module, self._enter, path, before=True))
                 stack.enter_context(_hooked(module, self._leave, path))
-            self._counter = stack.enter_context(FlopCounterMode(display=False))
+            self._counted = stack.enter_context(Costs())
             try:
                 network(images)
             except Exception as error:  # whatever a model's own code raises  # noqa: BLE001
@@ -128,7 +129,7 @@ class Run:
                 leaf=leaf,
                 taken=taken,
                 shape=tuple(tensor.shape[1:]) if self._has_rows(tensor) else None,
-                cost=self._counter.get_total_flops() // (2 * self._count),
+                cost=self._counted.total // self._count,
             )
         )
         if tensor is not None:

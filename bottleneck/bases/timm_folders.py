@@ -17,7 +17,12 @@ from bottleneck.bases.model_files import (
     weights_file,
 )
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict
-from bottleneck.bases.timm_models import converted_by_timm, loaded_by_timm, transform_of_timm
+from bottleneck.bases.timm_models import (
+    build_timm,
+    converted_by_timm,
+    loaded_by_timm,
+    transform_of_timm,
+)
 from bottleneck.errors import (
     UnknownNameError,
     WeightsError,
@@ -105,7 +110,7 @@ def _from_files(files: ModelFiles) -> Model:
             f"not have{near or '; install another version of timm'}"
         )
     folder = str(weights_file(files, _CONFIG).parent)
-    build = partial(_build, folder)
+    build = partial(build_timm, f"local-dir:{folder}")
 
     def failed(error: Exception) -> WeightsError:
         kind = type(error).__name__
@@ -129,12 +134,6 @@ def _hint(config: dict[str, Any]) -> str:
     if "model_type" in config:
         return "; it is a model of Transformers: give it as hf:ORG/NAME or hf:FOLDER"
     return "; expected an architecture"
-
-
-def _build(folder: str, _image_size: object = None) -> Any:
-    import timm
-
-    return timm.create_model(f"local-dir:{folder}")
 
 
 def _load(files: ModelFiles) -> StateDict:

@@ -69,15 +69,15 @@ def from_timm(wanted: str, name: str) -> Model:
     )
 
 
-def build_timm(name: str, _image_size: object = None) -> "nn.Module":
+def build_timm(name: str, image_size: tuple[int, int] | None = None) -> "nn.Module":
     """Build a network of timm with arbitrary weights.
 
     Parameters
     ----------
     name : str
         timm's name of the model.
-    _image_size : object
-        Ignored: timm's networks are built for their own size.
+    image_size : (int, int), optional
+        Height and width in pixels of the images, for networks that are built for one size.
 
     Returns
     -------
@@ -90,8 +90,12 @@ def build_timm(name: str, _image_size: object = None) -> "nn.Module":
     """
     import timm
 
-    module: nn.Module = timm.create_model(name, pretrained=False)
-    return module
+    module: Any = timm.create_model(name, pretrained=False)
+    config = module.pretrained_cfg
+    usual = (image_size, tuple(config.get("input_size", ())[-2:]))
+    if image_size and config.get("fixed_input_size") and usual[0] != usual[1]:
+        module = timm.create_model(name, pretrained=False, img_size=image_size)
+    return module  # type: ignore[no-any-return]
 
 
 def transform_of_timm(config: Mapping[str, Any], name: str) -> Transform:

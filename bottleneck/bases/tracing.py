@@ -58,6 +58,8 @@ class Traced:
     ------
     UsageError
         The model takes several inputs, or keeps a tensor computed from weights.
+    RuntimeError
+        The model draws random numbers that would become constants.
     """
 
     reason = ""
@@ -72,8 +74,11 @@ class Traced:
                 autowrap_functions=tuple(timm.get_notrace_functions()) if timm else (),
                 leaf_modules=(*_leaf_modules(), *(timm.get_notrace_modules() if timm else ())),
             )
+            state = torch.get_rng_state()
             with one_input(root):
                 self.graph = tracer.trace(root)
+            if not torch.equal(state, torch.get_rng_state()):
+                raise RuntimeError("it draws random numbers, which would become constants")
             self.constants = _constants(root, self.graph)
             if not self.constants:
                 break  # else the model's own constructor has to compute their values

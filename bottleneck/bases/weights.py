@@ -103,7 +103,13 @@ def load_weights(model: Model, choice: str) -> tuple[str, PretrainedWeights]:
 
 
 def used_tensors(
-    weights: str, state: StateDict, network: Network, layers: Iterable[str], required: Iterable[str]
+    weights: str,
+    state: StateDict,
+    network: Network,
+    layers: Iterable[str],
+    required: Iterable[str],
+    *,
+    more: Iterable[str] = (),
 ) -> StateDict:
     """Return the tensors that some layers need, and reject weights of another architecture.
 
@@ -123,12 +129,14 @@ def used_tensors(
         The network.
     layers, required : iterable of str
         Layer names from `Network.resolve`.
+    more : iterable of str
+        Tensors that are needed besides.
 
     Returns
     -------
     dict of str to torch.Tensor
-        The tensors in `Network.tensors` of each of `layers`, including the architecture's own
-        constants; floating-point numbers as float32.
+        The tensors in `more` and in `Network.tensors` of each of `layers`, including the
+        architecture's own constants; floating-point numbers as float32.
 
     Raises
     ------
@@ -139,7 +147,7 @@ def used_tensors(
     model, expected = network.name, network.root.state_dict()
     state = network.at_size(state)
     parameters = {name for name, _ in network.root.named_parameters(remove_duplicate=False)}
-    used = {name for layer in layers for name in network.tensors(layer)}
+    used = {*more, *(name for layer in layers for name in network.tensors(layer))}
     told = {name for layer in required for name in network.tensors(layer)}
     if misfits := _misfits(state, expected, (used | told) & expected.keys()):
         raise WeightsError(

@@ -48,6 +48,8 @@ class Features:
         The whole image set, for its digests.
     selection : FeatureSource or JoinedSource
         The image set, and the layer and pooling that the features come from, or several of them.
+    widths : tuple of int
+        The number of columns of each of these, if known.
     """
 
     X: np.ndarray | StreamedRows
@@ -59,6 +61,7 @@ class Features:
     views: np.ndarray
     images: ImageSet
     selection: AnySource
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.X)
@@ -203,6 +206,7 @@ def load_features(
         views=views,
         images=images,
         selection=selection,
+        widths=tuple(each.width for each in columns),
     )
 
 

@@ -174,6 +174,11 @@ def open_start(
             "the head was fitted with `keep_aspect`, on images of any proportions, which cannot be "
             "batched; extract without it, and fit a head on those features"
         )
+    if source.stored_pool == "map":
+        raise UsageError(
+            "the head was fitted with `pool=map`, the network's own attention pooling, which is "
+            "not trained; fit a head on features with another `pool`, or on the layer penultimate"
+        )
     base = load_base(head, weights=weights, device=device)
     split = split_network(base.network, str(settings.unfreeze), source.layer)
     check_mix(settings, base.network, split)

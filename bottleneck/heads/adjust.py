@@ -1,5 +1,6 @@
 """Adjust features before a head sees them: a signed power, and division by their norm."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +18,8 @@ class Adjust:
 
     First the signed power of each value, sign(x) |x|^p, then the division of the row by its
     Euclidean norm (Perronnin, Sánchez and Mensink 2010, Improving the Fisher Kernel for Large-Scale
-    Image Classification, section 3).
+    Image Classification, section 3). Where several layers are joined, the columns of each are
+    divided by their own norm.
 
     Attributes
     ----------
@@ -25,15 +27,35 @@ class Adjust:
         p, above 0; 1 leaves values as they are.
     normalize : str
         ``l2`` or ``none``.
+    widths : tuple of int
+        Numbers of columns of the joined layers, in order; empty for a single layer.
     """
 
     power: float = 1.0
     normalize: str = "none"
+    widths: tuple[int, ...] = ()
 
     @property
     def changes(self) -> bool:
         """Whether anything is done."""
-        return self != Adjust()
+        return self.power != 1 or self.normalize != "none"
+
+    def parts(self, n_features: int) -> Iterator[slice]:
+        """Yield the columns that are divided by one norm.
+
+        Parameters
+        ----------
+        n_features : int
+            Number of columns of all layers together.
+
+        Yields
+        ------
+        slice
+        """
+        end = 0
+        for width in self.widths or (n_features,):
+            end += width
+            yield slice(end - width, end)
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Return adjusted rows.
@@ -50,12 +72,14 @@ class Adjust:
         """
         if not self.changes:
             return X
-        values = X.astype(np.promote_types(X.dtype, np.float32))
+        values = X.astype(np.promote_types(X.dtype, np.float32))  # a copy
         if self.power != 1:
             values = np.sign(values) * np.abs(values) ** values.dtype.type(self.power)
         if self.normalize == "l2":
-            norms = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-            values = values / np.maximum(norms, _LEAST).astype(values.dtype)[:, None]
+            for columns in self.parts(X.shape[1]):
+                part = values[:, columns]
+                norms = np.sqrt(np.einsum("ij,ij->i", part, part, dtype=np.float64))
+                part /= np.maximum(norms, _LEAST).astype(values.dtype)[:, None]
         return np.asarray(values)
 
     def rows(self, X: Any) -> Any:

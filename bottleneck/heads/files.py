@@ -188,6 +188,9 @@ def _check_entries(record: HeadRecord) -> None:
         raise ValueError(f"'classes' is {shown}, expected different ones, sorted")
     if record.multilabel and not RECIPES[record.clf].multilabel:
         raise ValueError(f"'multilabel' is True, expected False as 'clf' is {record.clf!r}")
+    if record.widths and sum(record.widths) != record.n_features:
+        widths = list(record.widths)
+        raise ValueError(f"'widths' is {widths}, expected a sum of {record.n_features}")
     told = {**record.hyperparameters, "multilabel": record.multilabel}
     for name, value in record.settings.items():
         if told.get(name, value) != value:

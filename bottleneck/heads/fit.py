@@ -239,6 +239,7 @@ def _fitted(
         multilabel=problem.targets.multilabel,
         power=problem.adjust.power,
         normalize=problem.adjust.normalize,
+        widths=problem.adjust.widths,
         temperature=temperature,
         scores=known | {"converged": fitted.converged} | history,
         source=source,

@@ -72,7 +72,7 @@ class Head(HeadFacts):
     @property
     def adjust(self) -> Adjust:
         """What is done with features before the model sees them."""
-        return Adjust(self.power, self.normalize)
+        return Adjust(self.power, self.normalize, self.widths)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the scores of features.

@@ -73,7 +73,10 @@ class _Adjusting(nn.Module):
             off = features == 0
             sizes = torch.where(off, 1, features.abs()) ** self._adjust.power
             features = torch.where(off, 0, features.sign() * sizes)
-        return functional.normalize(features) if self._adjust.normalize == "l2" else features
+        if self._adjust.normalize != "l2":
+            return features
+        columns = self._adjust.parts(features.shape[1])
+        return torch.cat([functional.normalize(features[:, each]) for each in columns], dim=1)
 
 
 class _NearestRows(nn.Module):

@@ -121,6 +121,7 @@ def problem_of(
         sample_weight=train.weights,
         plain=train.views == 0,
         multilabel=features.images.multilabel,
+        widths=features.widths,
     )
     return replace(problem, named=bool(features.images.group_of))
 
@@ -135,6 +136,7 @@ def make_problem(
     sample_weight: np.ndarray | None = None,
     plain: np.ndarray | None = None,
     multilabel: bool = False,
+    widths: tuple[int, ...] = (),
 ) -> Problem:
     """Check data and build a problem; parameters and errors are those of `fit_rows`.
 
@@ -156,6 +158,8 @@ def make_problem(
         bool of shape (n_samples,): True for unaugmented rows, which may be held out.
     multilabel : bool
         Whether rows may have several classes.
+    widths : tuple of int
+        Numbers of columns of the joined layers, if there are several.
 
     Returns
     -------
@@ -196,7 +200,8 @@ def make_problem(
             f"only {int(seen.sum())} of {counted(len(own), 'row is', 'rows are')} unaugmented; "
             f"expected at least one in each group: give each augmented view the group of its image"
         )
-    adjust = Adjust(settings.power, settings.normalize)
+    apart = widths if settings.normalize != "none" and len(widths) > 1 else ()
+    adjust = Adjust(settings.power, settings.normalize, apart)
     problem = Problem(
         X=adjust.rows(X),
         targets=targets,

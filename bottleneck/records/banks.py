@@ -66,6 +66,8 @@ class TransformFacts(Record):
         Resize as Pillow does, bit for bit. Otherwise, if both sides shrink, the uint8 kernels of
         `torch.nn.functional.interpolate` are used, which do the same arithmetic with fewer bits and
         are several times faster: one value in a few hundred differs by 1 of 255.
+    multiple : int or None
+        What sides are rounded to multiples of, if images keep their proportions.
     """
 
     resize: record.Pixels
@@ -78,10 +80,11 @@ class TransformFacts(Record):
     reduced_decode: bool = False
     exact_resize: bool = True
     max_value: record.Size | None = None
+    multiple: record.Size | None = None
 
     @model_serializer(mode="wrap")
     def _without_none(self, handler: Any) -> dict[str, Any]:
-        """Leave out `max_value` if there is none, as in the fingerprints of earlier versions."""
+        """Leave out what there is not, as in the fingerprints of earlier versions."""
         content: dict[str, Any] = handler(self)
         return {key: value for key, value in content.items() if value is not None}
 

@@ -33,6 +33,8 @@ class HeadFacts(Record):
         Whether images may have several classes, or none.
     power, normalize : float, str
         What is done with features before the model sees them, see `bottleneck.heads.adjust.Adjust`.
+    widths : tuple of int
+        Numbers of features of the joined layers that are normalised apart; empty for one layer.
     temperature : float
         Divides the scores before they become probabilities; fitted on held-out scores (Guo et al.
         2017, On Calibration of Modern Neural Networks, section 4), or 1 if there were none.
@@ -54,6 +56,7 @@ class HeadFacts(Record):
     multilabel: bool = False
     power: Annotated[float, Field(gt=0, le=1)] = 1.0
     normalize: Annotated[str, record.among(Normalize)] = "none"
+    widths: tuple[record.Size, ...] = ()
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     scores: dict[str, record.Json] = field(default_factory=dict)
     source: RecordedSource | None = None
@@ -86,7 +89,8 @@ class HeadRecord(HeadFacts):
         SHA-256 of ``head-seen.txt``; None if the images that it was fitted on are unknown.
     """
 
-    SCHEMA: ClassVar[int] = 4
+    SCHEMA: ClassVar[int] = 5  # 4 did not adjust features in its first versions
+    READS: ClassVar[tuple[int, ...]] = (4,)
 
     created: record.Time
     kind: Annotated[str, record.among(Literal["affine", "mlp", "knn"])]

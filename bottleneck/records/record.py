@@ -92,7 +92,9 @@ class Record:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     SCHEMA: ClassVar[int | None] = None
-    """Raised whenever older files can no longer be read; none if the content shows its version."""
+    """Raised whenever older versions must not read new files; none if the content shows it."""
+    READS: ClassVar[tuple[int, ...]] = ()
+    """Earlier schemas whose files are read, too."""
     ERROR: ClassVar[type[BottleneckError]] = DataError
     SENTENCE: ClassVar[str] = "{path!r} cannot be read ({error})"
     """Of the error for a file that cannot be read; ``{folder!r}`` is the file's folder."""
@@ -298,7 +300,7 @@ def parse_record(content: dict[str, Any], kind: type[_R]) -> _R:
         found = content.get("schema")
         if type(found) is not int:
             raise ValueError(f"'schema' is {reprlib.repr(found)}, expected {kind.SCHEMA}")
-        if found != kind.SCHEMA:
+        if found not in {kind.SCHEMA, *kind.READS}:
             raise OtherVersion(
                 f"another version of this package wrote it: schema {found}, expected {kind.SCHEMA}"
             )

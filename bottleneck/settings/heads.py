@@ -66,7 +66,7 @@ class TrainingSettings:
     ] = 1.0
     normalize: Annotated[
         values.Normalize,
-        Doc("Then divide the features of each image by their Euclidean norm (l2)."),
+        Doc("Then divide the features of each image, by layer, by their Euclidean norm (l2)."),
     ] = "none"
     device: Annotated[
         values.DeviceName,

@@ -68,7 +68,7 @@ Compression = Literal["none", "lz4", "zstd"]
 Dtype = Literal["float16", "float32"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 Normalize = Literal["none", "l2"]
-Pool = Literal["none", "avg", "max", "gem", "spp", "cls", "cls+avg"]
+Pool = Literal["none", "avg", "max", "gem", "spp", "cls", "cls+avg", "map"]
 
 Count = Annotated[int, Field(ge=1)]
 Folds = Annotated[int, Field(ge=2)]
