@@ -52,10 +52,8 @@ CONFIG = """
 [sweep]
 C = [0.01, 1.0]
 [advise]
-clf = "knn"
 repeats = 1
 """
-"""Such advice trains no network."""
 TWO = ("--model", "net1", "--model", "net2", "--clf", "softmax", "--clf", "lda", "--jobs", "1")
 
 

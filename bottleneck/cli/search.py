@@ -263,9 +263,10 @@ class _Search:
         return found
 
     def advise(self) -> None:
-        """Advise on the base of the head, if the time suffices."""
+        """Advise on all bases and on the classifier of the head, if the time suffices."""
         asked = {
-            "models": tuple(dict.fromkeys(each.model for each in self.source.parts)),
+            "models": tuple(self.bases),
+            "clf": self.head.clf,
             "image_set": self.images.name,
             "seed": self.settings.seed,
             "jobs": self.jobs,
