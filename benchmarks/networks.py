@@ -3,8 +3,8 @@
 Each is built without weights and described: its layers, with shapes and costs, and what
 ``penultimate`` means. Told are the shares that are traced, that run with hooks on their modules,
 and that cannot be used, with the reasons. ``--part 2/8`` takes every eighth, from the second on;
-``--each module`` the first of each of timm's modules. What the file of ``--json`` already has is not
-tried again.
+``--each module`` the first of each of timm's modules. What the file of ``--json`` already has is
+not tried again.
 """
 
 import argparse
