@@ -3,10 +3,13 @@
 Each is built without weights and described: its layers, with shapes and costs, and what
 ``penultimate`` means. Told are the shares that are traced, that run with hooks on their modules,
 and that cannot be used, with the reasons. ``--part 2/8`` takes every eighth, from the second on;
-``--each module`` the first of each of timm's modules.
+``--each module`` the first of each of timm's modules. What the file of ``--json`` already has is
+not tried again.
 """
 
 import argparse
+import gc
+import json
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -22,28 +25,28 @@ from bottleneck.errors import BottleneckError
 from common import run
 
 FEW = ("resnet18", "vit_tiny_patch16_224", "hiera_tiny_224")
+PREFIX = "timm:"
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    ways: Counter[str] = Counter()
-    reasons: dict[str, list[str]] = defaultdict(list)
-    seconds = []
+    found = known(given)
+    yield from found.items()
     for name in chosen(given):
-        started = time.perf_counter()
-        way, reason = tried(name)
-        seconds.append(time.perf_counter() - started)
-        ways[way] += 1
-        if reason:
-            reasons[f"{way}: {reason}"].append(name)
-            yield f"timm:{name}", f"{way} ({reason})"
-    total = sum(ways.values())
-    yield "networks", total
-    for way in ("traced", "hooked", "not used"):
-        yield way, {"networks": ways[way], "share": ways[way] / total}
-    yield "slowest, s", max(seconds)
-    yield "reasons", {reason: ", ".join(names) for reason, names in reasons.items()}
+        if PREFIX + name not in found:
+            found[PREFIX + name] = tried(name)
+            yield PREFIX + name, found[PREFIX + name]
+            gc.collect()  # graphs refer to themselves
+    yield from summary(found)
+
+
+def known(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of an earlier run."""
+    if not (given.json and given.json.exists()):
+        return {}
+    figures = json.loads(given.json.read_text())["figures"]
+    return {name: each for name, each in figures.items() if name.startswith(PREFIX)}
 
 
 def chosen(given: argparse.Namespace) -> list[str]:
@@ -60,14 +63,32 @@ def chosen(given: argparse.Namespace) -> list[str]:
     return names[part - 1 :: parts]
 
 
-def tried(name: str) -> tuple[str, str]:
-    """Return how a network can be used, and the reason if it is not traced."""
+def tried(name: str) -> dict[str, Any]:
+    """Return how a network can be used, the reason if it is not traced, and the seconds taken."""
+    started = time.perf_counter()
     try:
-        network = Network(find_model(f"timm:{name}"))
+        network = Network(find_model(PREFIX + name))
         network.resolve("penultimate")
+        way, reason = ("hooked", network.untraced) if network.untraced else ("traced", "")
     except BottleneckError as error:
-        return "not used", str(error).replace(f"timm:{name}", "it")
-    return ("hooked", network.untraced) if network.untraced else ("traced", "")
+        way, reason = "not used", str(error).replace(PREFIX + name, "it")
+    return {"way": way, "reason": reason, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the shares and the reasons of all networks tried."""
+    ways = Counter(each["way"] for each in found.values())
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for name, each in found.items():
+        if each["reason"]:
+            reasons[f"{each['way']}: {each['reason']}"].append(name)
+    seconds = [each["seconds"] for each in found.values()]
+    yield "networks", len(found)
+    for way in ("traced", "hooked", "not used"):
+        yield way, {"networks": ways[way], "share": ways[way] / len(found)}
+    yield "mean, s", sum(seconds) / len(seconds)
+    yield "slowest, s", max(seconds)
+    yield "reasons", {reason: ", ".join(names) for reason, names in reasons.items()}
 
 
 if __name__ == "__main__":

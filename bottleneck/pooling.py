@@ -76,8 +76,7 @@ def pool(features: Array, how: str, axes: str) -> Array:
         - ``cls``: the class token.
         - ``cls+avg``: the class token, then the mean of the patch tokens: 2 C values (Caron et al.
           2021, Emerging Properties in Self-Supervised Vision Transformers, section F.2).
-
-        ``map`` is computed by `bottleneck.bases.attending`, not here.
+        - ``map`` is computed by `bottleneck.bases.attending`, not here.
     axes : str
         The axes after n: ``CHW`` or ``HWC`` for a map, ``TC`` for patch tokens, ``1+TC`` for one
         class token before them (``2+TC``: two tokens before them, of which the first is the class

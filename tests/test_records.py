@@ -48,7 +48,9 @@ from bottleneck.settings.values import Classifier
 DIGEST = "ab" * 32
 BANK = f"m-{DIGEST[:12]}"
 AUGMENTATION = {"scheme": 1, "steps": [{"RandomHorizontalFlip": {"p": 0.5}}]}
-TRANSFORM = TransformFacts((36, 36), (32, 32), "bilinear", (0.5,) * 3, (0.25,) * 3, max_value=4095)
+TRANSFORM = TransformFacts(
+    (36, 36), (32, 32), "bilinear", (0.5,) * 3, (0.25,) * 3, max_value=4095, multiple=16
+)
 ADJUSTMENTS = {
     "image_size": (64, 64),
     "interpolation": "bicubic",
@@ -110,7 +112,7 @@ class Kind:
 
 
 def head_with(model: Any, clf: str) -> Callable[[], Path]:
-    facts = {"hyperparameters": {"C": 1.0}, "scores": {"accuracy": 0.5}}
+    facts = {"hyperparameters": {"C": 1.0}, "scores": {"accuracy": 0.5}, "widths": (1, 2)}
     head = Head(clf=clf, classes=("a", "b"), model=model, source=replace(SOURCE, **VIEWS), **facts)
     return lambda: head.save("heads/q") / "head.json"
 

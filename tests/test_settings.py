@@ -412,7 +412,7 @@ def test_shared_keys_do_not_select_what_to_prune(bottleneck):
         ("image_size = true", "image_size must be pixels as SIDE or HEIGHTxWIDTH"),
         ("image_size = 1.5", "image_size must be pixels as SIDE or HEIGHTxWIDTH"),
         ('batch_size = "4"', "batch_size must be auto or a whole number from 1 to 99999, got '4'"),
-        ("pool = 2024-01-01", "pool must be none, avg, max, gem, spp, cls or cls+avg"),
+        ("pool = 2024-01-01", "pool must be none, avg, max, gem, spp, cls, cls+avg or map"),
     ],
 )
 def test_values_of_the_file_have_the_types_of_toml(bottleneck, line, expected):
@@ -527,6 +527,7 @@ def test_shells_complete_choices_models_layers_and_heads():
         "spp",
         "cls",
         "cls+avg",
+        "map",
     }
     assert completed("extract", "--augment", "st") == {"standard"}
     assert completed("extract", "--model", "vgg16_") == {"vgg16_bn"}

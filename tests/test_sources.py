@@ -26,7 +26,17 @@ from skimage import data
 from timm.models import save_for_hf
 from torch import nn
 
-from bottleneck import FrozenBase
+from bottleneck import (
+    Cache,
+    FrozenBase,
+    Head,
+    ImageSet,
+    extract_features,
+    finetune_head,
+    fit_head,
+    load_features,
+    predict_images,
+)
 from bottleneck.bases import find_model
 from bottleneck.bases.sources import SOURCES
 from bottleneck.bases.weights import load_weights
@@ -38,6 +48,7 @@ from bottleneck.errors import (
     UsageError,
     WeightsError,
 )
+from bottleneck.settings import FinetuneSettings
 
 SIDE = 32
 TIMM = {"img_size": SIDE, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
@@ -195,6 +206,54 @@ def test_a_folder_of_transformers_gives_its_features(kind):
     processor = import_module("transformers").AutoImageProcessor.from_pretrained("own")
     expected = processor(images=picture(), return_tensors="pt")["pixel_values"][0]
     assert (base.transform(picture()) - expected).abs().mean() < 0.02
+
+
+TUNED = {
+    "local-dir:own": (write_timm, "blocks.2"),
+    "hf-hub:someone/tiny": (write_timm, "blocks.2"),
+    "open_clip:local-dir:own": (write_open_clip, "transformer.resblocks.1"),
+    "hf:own": (lambda folder: write_transformers(folder, "vit"), "encoder.layer.1"),
+    "timm:test_vit": (write_timm, "blocks.5"),  # which cannot be traced
+}
+"""How to write each model, and a module from which on to train it."""
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("name", TUNED)
+def test_networks_of_each_source_are_fine_tuned(name, make_images):
+    """On images, and from the cache where they are traced; and loaded and used afterwards."""
+    write, module = TUNED[name]
+    write("own")
+    cached("someone/tiny", "own")
+    images, cache = ImageSet.from_folder(make_images("data", cat=20, dog=20)), Cache("cache")
+    weights = "random" if name.startswith("timm:") else "default"
+    options = {"weights": weights, "device": "cpu", "precision": "fp32"}
+    base = FrozenBase(name, ["penultimate"], **options)
+    if module not in base.network.modules:  # as Transformers names them in other versions
+        module = base.network.blocks[-1].removesuffix(".forward")
+    extract_features(images, base, cache)
+    head = fit_head(load_features(cache), C=1.0)
+    how = {"epochs": 2, "val_share": 0.3, "batch_size": 8, "precision": "fp32"}
+    done = finetune_head(head, None, cache, "heads/tuned", FinetuneSettings(module, **how))
+    losses = [epoch["loss"] for epoch in done.head.scores["history"]]
+    assert losses[1] < losses[0]
+    stored = FinetuneSettings(module, from_cache=True, **how)
+    if base.network.untraced:
+        with pytest.raises(UsageError, match="cannot be traced and cut into parts"):
+            finetune_head(head, None, cache, "heads/cached", stored)
+    else:
+        again = finetune_head(head, None, cache, "heads/cached", stored)
+        told = [epoch["loss"] for epoch in again.head.scores["history"]]
+        assert told == pytest.approx(losses, abs=1e-3)
+    first, *_, last = base.network.layers
+    tuned = FrozenBase("heads/tuned", [first, last], device="cpu", precision="fp32")
+    old = FrozenBase(name, [first, last], **options)
+    batch = torch.rand(2, 3, *base.transform.crop)
+    assert torch.equal(tuned(batch)[first], old(batch)[first])
+    assert not torch.allclose(tuned(batch)[last], old(batch)[last])
+    paths = [item.path for item in images.items[:3]]
+    found = predict_images(Head.load("heads/tuned"), paths)
+    assert {each.label for each in found} <= {"cat", "dog"}
 
 
 LAYOUTS = {

@@ -7,8 +7,13 @@ import copy
 import re
 
 import pytest
+import timm
 import torch
+from torch import nn
 
+from bottleneck import FrozenBase
+from bottleneck.bases import find_model
+from bottleneck.bases.network import traced
 from bottleneck.testing import BaseConformance
 
 # The shallowest, a middle and the deepest layer, as modules to hook.
@@ -50,17 +55,8 @@ FAMILIES = {
     "timm:nfnet_l0": ("stem", "stages.1", "head.fc"),
     # What people freeze most.
     "timm:vit_small_patch16_dinov3": ("patch_embed", "blocks.5", "norm"),
-    "timm:convnext_tiny.dinov3_lvd1689m": ("stem", "stages.2", "head.norm"),
     "timm:vit_small_patch14_dinov2 at 224": ("patch_embed", "blocks.5", "norm"),
-    "timm:vit_small_patch14_dinov2 at 518": ("patch_embed", "blocks.5", "norm"),
-    "timm:vit_small_patch14_reg4_dinov2 at 224": ("patch_embed", "blocks.5", "norm"),
-    "timm:vit_base_patch16_siglip_224.v2_webli": ("patch_embed", "blocks.5", "attn_pool"),
-    "timm:vit_base_patch32_clip_224.openai": ("patch_embed", "blocks.5", "head"),
-    "timm:eva02_tiny_patch14_224": ("patch_embed", "blocks.5", "norm"),
     "timm:hiera_tiny_224": ("patch_embed", "blocks.5", "head.fc"),
-    "timm:swinv2_tiny_window8_256": ("patch_embed", "layers.1", "head.fc"),
-    "timm:mobilenetv4_conv_small": ("conv_stem", "blocks.2", "classifier"),
-    "timm:fastvit_t8": ("stem", "stages.1", "head.fc"),
     "timm:vit_tiny_patch16_224 at 160": ("patch_embed", "blocks.5", "head"),
 }
 DEFAULT = {
@@ -104,3 +100,140 @@ def conformance(name: str) -> type[BaseConformance]:
 for each in FAMILIES:
     name = "Test" + "".join(part.title() for part in re.split(r"\W|_", each))
     globals()[name] = conformance(each)
+
+
+NUMBERS = {
+    # What people freeze most.
+    "vit_small_patch16_dinov3": 64,
+    "convnext_tiny.dinov3_lvd1689m": 64,
+    "vit_small_patch14_dinov2": 224,
+    "vit_small_patch14_dinov2.lvd142m": 518,
+    "vit_small_patch14_reg4_dinov2": 224,
+    "vit_small_patch14_reg4_dinov2.lvd142m": 518,
+    "vit_base_patch16_siglip_224.v2_webli": 64,
+    "vit_base_patch32_clip_224.openai": 64,
+    "resnet50_clip.openai": 224,
+    "eva02_tiny_patch14_224": 56,
+    "hiera_tiny_224": 224,
+    "swinv2_tiny_window8_256": 128,
+    "mobilenetv4_conv_small": 64,
+    "fastvit_t8": 64,
+    # One of each of timm's other families.
+    "beit_base_patch16_224": 64,
+    "cait_xxs24_224": 224,
+    "caformer_s18": 64,
+    "coat_tiny": 64,
+    "convit_tiny": 224,
+    "convmixer_768_32": 64,
+    "convnextv2_atto": 64,
+    "crossvit_9_240": 240,
+    "cspresnet50": 64,
+    "davit_tiny": 64,
+    "deit3_small_patch16_224": 64,
+    "densenet121": 64,
+    "dla46_c": 64,
+    "dpn68": 64,
+    "edgenext_xx_small": 64,
+    "efficientformer_l1": 224,
+    "efficientnet_b0": 64,
+    "efficientvit_b0": 64,
+    "focalnet_tiny_srf": 64,
+    "gcvit_xxtiny": 224,
+    "ghostnet_050": 64,
+    "hardcorenas_a": 64,
+    "hgnetv2_b0": 64,
+    "hrnet_w18_small": 64,
+    "inception_next_atto": 64,
+    "lcnet_050": 64,
+    "mixer_s32_224": 224,
+    "mobileone_s0": 64,
+    "mobilevit_xxs": 64,
+    "mvitv2_tiny": 224,
+    "nest_tiny": 224,
+    "nextvit_small": 64,
+    "pit_ti_224": 224,
+    "poolformer_s12": 64,
+    "pvt_v2_b0": 64,
+    "regnety_002": 64,
+    "repvgg_a0": 64,
+    "repvit_m0_9": 64,
+    "resnetv2_50": 64,
+    "rexnet_100": 64,
+    "seresnext50_32x4d": 64,
+    "starnet_s1": 64,
+    "tf_mixnet_s": 64,
+    "twins_pcpvt_small": 64,
+    "visformer_tiny": 224,
+    "volo_d1_224": 224,
+    "xcit_nano_12_p16_224": 64,
+}
+"""timm's networks, and the side of the images that they are compared on."""
+SHARES = (0.1, 0.5, 1)
+"""Of the modules in the order of computation: a shallow one, one in the middle, the deepest."""
+
+
+def seeded(name: str, side: int) -> nn.Module:
+    """Build a network as timm does, with weights that hide none of its blocks."""
+    torch.manual_seed(0)
+    fixed = timm.get_pretrained_cfg(name.partition(".")[0]).fixed_input_size
+    network = timm.create_model(name, **({"img_size": side} if fixed else {}))
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+        elif parameter.abs().max() < 1e-3:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    if norms:
+        network.train()(torch.randn(4, 3, side, side))
+    return network.eval()
+
+
+def outputs(network: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What modules return that are called once and return a row for each image."""
+    found: dict[str, list] = {}
+
+    def keep(path: str):
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            found.setdefault(path, []).append(
+                output.clone() if isinstance(output, torch.Tensor) else None
+            )
+
+        return hook
+
+    for path, module in network.named_modules():
+        if path:
+            module.register_forward_hook(keep(path))
+    network(images)
+    return {
+        path: each[0]
+        for path, each in found.items()
+        if len(each) == 1 and each[0] is not None and each[0].dim() > 1 and len(each[0]) == 2
+    }
+
+
+@pytest.mark.ci
+@torch.no_grad()
+@pytest.mark.parametrize("name", NUMBERS)
+def test_features_are_those_of_timms_own_forward(name, tmp_path):
+    """At a small size, by at most 1e-4 of a layer's largest value."""
+    side = NUMBERS[name]
+    plain, weights = seeded(name, side), str(tmp_path / "weights.pth")
+    torch.save(plain.state_dict(), weights)
+    images = torch.randn(2, 3, side, side)
+    expected = outputs(plain, images)
+    model = find_model(f"timm:{name}")
+    network = traced(model, model.transform.crop, (side, side))  # which the base takes, too
+    named = {*network.layers, *network.modules}
+    known = [path for path in expected if path in named]
+    wanted = [known[round(share * (len(known) - 1))] for share in SHARES]
+    options = {"precision": "fp32", "device": "cpu", "image_size": (side, side)}
+    base = FrozenBase(f"timm:{name}", wanted, weights=weights, **options)
+    found = base(images)
+    assert len(found) == len(SHARES)
+    for path in wanted:
+        (layer,) = base.network.resolve(path)
+        assert float(expected[path].std()) > 0
+        gap = (found[layer] - expected[path]).abs().max()
+        assert float(gap) <= 1e-4 * float(expected[path].abs().max()), path

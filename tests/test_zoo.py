@@ -6,9 +6,12 @@ Look at their diffs before you commit them. About 6 s in the first tier.
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -173,6 +176,50 @@ def test_multiply_adds_and_parameters_are_those_that_torchvision_publishes(name)
     assert counted / 1e9 == pytest.approx(meta["_ops"], rel=0.005, abs=6e-4)
     if name != "googlenet":  # published without its auxiliary classifiers
         assert parameters_of(network) == meta["num_params"]
+
+
+BIG = ("base", "large", "huge", "giant", "gigant", "so400m", "so150m", "xl", "_b_", "_l_")
+
+
+def families() -> list[str]:
+    """A small network of each family: of each first word of the names in each of timm's modules."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in timm.list_models():
+        word = re.match("(tf_|test_|legacy_)?[a-z]+", name)
+        found.setdefault((timm.model_entrypoint(name).__module__, word[0]), []).append(name)
+    refused = ("deepseek_vit",)  # it pads images with a border
+    smallest = (
+        min(names, key=lambda each: (any(big in each for big in BIG), len(each), each))
+        for names in found.values()
+    )
+    return [name for name in smallest if not name.startswith(refused)]
+
+
+OF_SEVERAL = {"crossvit_9_240": 256, "efficientvim_m1": 320}
+"""Networks with a classifier for each of several vectors, and the width of the last one."""
+HIDDEN = {"caformer_b36": 3072, "convformer_b36": 3072}
+"""Networks whose classifier has a hidden layer, and its width."""
+NO_LAST_CONV = {"coat_mini", "crossvit_9_240", "gemma4_vit_167m"}
+"""Networks whose last tokens are those of several grids, or of none."""
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("name", families())
+def test_words_of_timms_families_have_the_shapes_that_timm_tells(name):
+    network = Network(find_model(f"timm:{name}"))
+    root: Any = network.root
+    shapes = {word: network.layers[layer].shape for word, layer in network.aliases.items()}
+    told = getattr(root, "head_hidden_size", root.num_features)
+    assert math.prod(shapes["penultimate"]) == (OF_SEVERAL | HIDDEN).get(name, told)
+    assert shapes["logits"] == (root.num_classes or told,)
+    assert ("last_conv" in shapes) == (name not in NO_LAST_CONV)
+    costs = [layer.multiply_adds for layer in network.layers.values()]
+    assert network.layers[network.aliases["logits"]].multiply_adds == max(costs) > 10**6
+    if "last_conv" in shapes and network.blocks:
+        order = list(network.layers)
+        last = network.aliases["last_conv"]
+        assert order.index(last) >= order.index(network.blocks[-1])
+        assert network.layers[last].axes.endswith(("CHW", "HWC", "TC"))
 
 
 if __name__ == "__main__":

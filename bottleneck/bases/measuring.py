@@ -63,7 +63,7 @@ class Measured(fx.Interpreter):
     """
 
     def __init__(self, root: nn.Module, graph: fx.Graph, image_size: tuple[int, int]) -> None:
-        super().__init__(fx.GraphModule(root, graph))
+        super().__init__(root, graph=graph)  # without the code of a GraphModule
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.costs: dict[fx.Node, int] = {}
         self.error: Exception | None = None
