@@ -789,7 +789,7 @@ def test_the_estimate_counts_epochs_and_images(faces_cache, monkeypatch):
     trial = {"frozen": 1.0, "trained": 3.0, "passed": 2.0, "bytes": 100.0, "images": 8.0}
     verdict = SimpleNamespace(kind=PLATEAUED, gain=None, layer="blocks.6", options=[])
     told = {"clf": "softmax", "evidence": None, "verdict": verdict, "fit_seconds": {"softmax": 5.0}}
-    advice = SimpleNamespace(source=source, trial=trial, **told)
+    advice = SimpleNamespace(source=source, trial=trial, bases=None, **told)
     monkeypatch.setattr("bottleneck.advise.commands._head_on", lambda *_: "mine")
 
     def step(**changes):

@@ -114,7 +114,7 @@ def test_all_else_is_about_the_base_that_is_taken():
 
 def test_networks_are_judged_by_their_deepest_layers(bottleneck, little, make_images):
     """A network has no folds within, so that no layer is chosen; and no score of the choice."""
-    images = ImageSet.from_folder(make_images(cat=20, dog=20))
+    images = ImageSet.from_folder(make_images(cat=40, dog=40))
     for model, layers in ((little, ["first_relu", "last"]), ("squeezenet1_1", ["features.3"])):
         base = FrozenBase(model, layers, weights="random", pool="avg")
         extract_features(images, base, "cache")

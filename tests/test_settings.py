@@ -115,8 +115,8 @@ def test_the_reference_is_as_the_settings_are():
 def test_every_field_has_a_sentence_and_a_default_that_passes_its_own_check(kind):
     for field in declared(kind):
         assert field.doc.endswith("."), field.name
-    given = {each.name: "x" for each in declared(kind) if each.default is dataclasses.MISSING}
-    made = kind(**given)
+    needed = [each.name for each in declared(kind) if each.default is dataclasses.MISSING]
+    made = kind(**{name: ["x"] if name == "models" else "x" for name in needed})
     assert dataclasses.replace(made) == made
 
 
@@ -258,6 +258,9 @@ WITHOUT_EFFECT = [
     ("leaderboard --top 3 --compare 1 2", "--compare"),
     ("leaderboard --where clf=svm --compare 1 2", "--compare"),
     ("leaderboard --finetuned --compare 1 2", "--compare"),
+    ("leaderboard --by model --compare 1 2", "--compare"),
+    ("leaderboard --pareto x.png", "--by"),
+    ("leaderboard --cache other", "--by"),
     ("cache verify --images 3", "--deep"),
     ("cache verify --seed 3", "--deep"),
     *((f"cache import x.h5 {each}", "FILE *.npy") for each in (
@@ -393,7 +396,7 @@ def test_a_shared_key_counts_where_its_value_fits(bottleneck):
 def test_shared_keys_do_not_select_what_to_prune(bottleneck):
     Path("bottleneck.toml").write_text('[default]\nmodel = "vgg16"\nlayer = "block5_pool"\n')
     found = settings_in_force(bottleneck)
-    assert found["extract", "model"] == ("vgg16", "[default]")
+    assert found["extract", "model"] == (["vgg16"], "[default]")
     assert found["extract", "layer"] == (["block5_pool"], "[default]")
     assert found["cache prune", "model"] == found["cache prune", "layer"] == (None, "default")
     Path("bottleneck.toml").write_text('[cache.prune]\nmodel = "vgg16"\n')

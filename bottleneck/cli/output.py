@@ -51,7 +51,7 @@ class _Stop:
         """Exit if a signal has arrived, or what takes so many seconds would not end in time."""
         if self.number is not None:
             sys.exit(128 + self.number)
-        if time.monotonic() + seconds > self.moment:
+        if self.moment < inf and time.monotonic() + seconds > self.moment:
             raise TimeUp(1)
 
     @contextmanager
