@@ -81,7 +81,7 @@ def _resumable() -> Iterator[None]:
         yield
     except SystemExit:
         if stop.number is not None:
-            note("stopped: what was computed is stored; run the same command again to continue")
+            note("stopped: run 'bottleneck auto' again to continue with what is stored")
         raise
 
 
