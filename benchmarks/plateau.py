@@ -53,6 +53,7 @@ VIEWS, AUGMENT = 8, "standard"
 SETTINGS: dict[str, Any] = {
     "augment": AUGMENT,
     "views": VIEWS,
+    "learning_rate": 1e-3,
     "backbone_lr_factor": 0.5,
     "layer_decay": 1.0,
     "label_smoothing": 0.1,

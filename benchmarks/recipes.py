@@ -1,11 +1,16 @@
 """Which recipe of fine-tuning gains? ``benchmarks/recipes.py``.
 
-Screens variants of the recipe from the cache on one of the sets of ``sets.py`` (``--set clipart
+Tries variants of the recipe from the cache on one of the sets of ``sets.py`` (``--set clipart
 --packages FOLDER``, the folder of its package's files), or on the demo's faces where no folder is
 given. For each seed, with splits of its own, a head is fitted on features of EfficientNet-Lite0 of
 all training images; each of ``--variants`` (a table below, by default all) is fine-tuned from it,
 on cached activations, and both are scored on the test images, as a user would by ``bottleneck
 evaluate``.
+
+With ``--screen 1`` all training images (``--train 400`` of them) are trained on, and the last epoch
+is scored, so that nothing is chosen; likewise the weights half way between the start and the end,
+and the mean of those of the last epochs. This compares many variants by few images. Its winners are
+then to be tried without it, on sets that did not choose them.
 
 Each run is written into ``--out`` as it ends, so that the same command goes on where it stopped, or
 adds seeds and variants; ``--out`` also keeps the cache. Figures are those of each run, and of each
@@ -19,6 +24,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +50,7 @@ from bottleneck import (
     select_features,
 )
 from bottleneck.files import read_json, write_json
-from bottleneck.finetune import fill_split, finetune_head
+from bottleneck.finetune import Finetuned, fill_split, finetune_head
 from bottleneck.finetune.loop import Training
 from common import run
 from plateau import interval
@@ -52,10 +58,14 @@ from precision import pictures
 from sets import load
 
 MODEL, LAYER = "efficientnet_lite0", "penultimate"
-SHARED: dict[str, Any] = {"unfreeze": "blocks.5", "from_cache": True, "val_share": 0.15}
+SHARED: dict[str, Any] = {"unfreeze": "blocks.3", "from_cache": True, "val_share": 0.15}
 """Of all variants that do not say otherwise."""
-VIEWS: dict[str, Any] = {"augment": "standard", "views": 8}
-FAST: dict[str, Any] = {"backbone_lr_factor": 0.5, "layer_decay": 1.0}
+FORMER: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "backbone_lr_factor": 0.1,
+    "layer_decay": 0.5,
+    "label_smoothing": 0.0,
+}
 METRICS = ("accuracy", "log_loss")
 
 
@@ -202,6 +212,36 @@ class LowRank(Training):
             own.grad = None
 
 
+class Screened(Training):
+    """Scores, after the last epoch, two averages of weights as well.
+
+    ``half way``: of the first and the last (Wortsman et al. 2022). ``mean of epochs``: of those at
+    the ends of the epochs of the second half.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._start, self._ends, self.others = self.weights(), [], {}
+
+    def step_through(self, epoch: int) -> dict[str, float]:
+        found = super().step_through(epoch)
+        now, last = self.network.tuned_state(), epoch == self.settings.epochs
+        if epoch > self.settings.epochs // 2:
+            self._ends.append(now)
+        for name, states in (("half way", [self._start, now]), ("mean of epochs", self._ends)):
+            if last:
+                self.network.load_tuned(
+                    {
+                        key: torch.stack([state[key].double() for state in states]).mean(dim=0)
+                        for key in now
+                    }
+                )
+                own = self.choice.metrics(self.scores())
+                self.others[name] = {metric: own[metric] for metric in METRICS}
+                self.network.load_tuned(now)
+        return found
+
+
 class FreshHead(Training):
     """Starts from a head with random weights, as plain fine-tuning does, not from a fitted one."""
 
@@ -228,29 +268,23 @@ def variant(kind: type[Training] = Training, **fields: Any) -> Variant:
 
 VARIANTS: dict[str, Variant] = {
     "default": variant(),
+    "former default": variant(**FORMER),
     # learning rates
-    "rate 3e-4": variant(learning_rate=3e-4),
-    "rate 3e-3": variant(learning_rate=3e-3),
-    "backbone 0.5": variant(backbone_lr_factor=0.5),
-    "backbone 1": variant(backbone_lr_factor=1.0),
+    "rate 1e-4": variant(learning_rate=1e-4),
+    "rate 5e-4": variant(learning_rate=5e-4),
+    "former rates": variant(**FORMER | {"label_smoothing": 0.1}),
+    "slow head": variant(learning_rate=2e-5, backbone_lr_factor=10.0),
     "decay 0.75": variant(layer_decay=0.75),
-    "decay 1": variant(layer_decay=1.0),
-    "fast base": variant(**FAST),
-    "fast base, decay 0.75": variant(backbone_lr_factor=0.5, layer_decay=0.75),
     "constant": variant(schedule="constant"),
     "no warm-up": variant(warm_up=0.0),
     # how much and how long
-    "10 epochs": variant(epochs=10),
-    "40 epochs": variant(epochs=40, patience=40),
-    "patient": variant(patience=20),
-    "from blocks.6": variant(unfreeze="blocks.6"),
+    "6 epochs": variant(epochs=6),
+    "40 epochs": variant(epochs=40),
+    "from blocks.2": variant(unfreeze="blocks.2"),
     "from blocks.4": variant(unfreeze="blocks.4"),
-    "from blocks.3": variant(unfreeze="blocks.3"),
-    "fast base, from blocks.4": variant(unfreeze="blocks.4", **FAST),
-    "fast base, from blocks.3": variant(unfreeze="blocks.3", **FAST),
+    "from blocks.5": variant(unfreeze="blocks.5"),
     # what is learned from
-    "views": variant(**VIEWS),
-    "4 views": variant(augment="standard", views=4),
+    "views": variant(augment="standard", views=8),
     "views flip": variant(augment="flip", views=8),
     "views crop": variant(augment="crop", views=8),
     "views trivial": variant(augment="trivial", views=8),
@@ -259,9 +293,7 @@ VARIANTS: dict[str, Variant] = {
     "mixup": variant(mix="mixup"),
     "mixup 1": variant(mix="mixup", mix_alpha=1.0),
     "cutmix": variant(mix="cutmix"),
-    "smoothing": variant(label_smoothing=0.1),
-    "held out 0.1": variant(val_share=0.1),
-    "held out 0.25": variant(val_share=0.25),
+    "hard labels": variant(label_smoothing=0.0),
     # how weights are kept from going far
     "weight decay 0": variant(weight_decay=0.0),
     "weight decay 0.1": variant(weight_decay=0.1),
@@ -270,43 +302,42 @@ VARIANTS: dict[str, Variant] = {
     "moving average": variant(MovingAverage),
     "moving average 0.99": variant(changed(MovingAverage, decay=0.99)),
     "epochs averaged": variant(EpochAverage),
-    "epochs averaged, constant": variant(EpochAverage, schedule="constant"),
     "towards the start": variant(TowardsStart),
     "towards the start 10": variant(changed(TowardsStart, strength=10.0)),
     "dropped paths": variant(DroppedPaths),
-    "low rank": variant(LowRank, backbone_lr_factor=1.0, layer_decay=1.0),
-    # together
-    "views, smoothing": variant(**VIEWS, label_smoothing=0.1),
-    "plateau": variant(**VIEWS, **FAST, label_smoothing=0.1),
-    "plateau, 40 epochs": variant(**VIEWS, **FAST, label_smoothing=0.1, epochs=40, patience=40),
-    "plateau, moving average": variant(MovingAverage, **VIEWS, **FAST, label_smoothing=0.1),
-    "plateau, epochs averaged": variant(EpochAverage, **VIEWS, **FAST, label_smoothing=0.1),
-    "plateau, towards the start": variant(TowardsStart, **VIEWS, **FAST, label_smoothing=0.1),
-    "plateau, dropped paths": variant(DroppedPaths, **VIEWS, **FAST, label_smoothing=0.1),
-    "plateau, mixup": variant(**VIEWS, **FAST, mix="mixup"),
-    "plateau, cutmix": variant(**VIEWS, **FAST, mix="cutmix"),
-    "plateau, from blocks.4": variant(**VIEWS, **FAST, label_smoothing=0.1, unfreeze="blocks.4"),
-    "plateau, from blocks.3": variant(**VIEWS, **FAST, label_smoothing=0.1, unfreeze="blocks.3"),
+    "low rank": variant(LowRank),
 }
 """Name to the fields of `FinetuneSettings`, and to the class that trains."""
+
+
+Fitted = tuple[Head, ImageSet, Cache, dict[str, float]]
+"""A head, its images, their cache, and the head's scores on test images."""
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder, rows = given.out or Path(name), []
+        make, sizes = (screened if given.screen else one), f"{given.images}-{given.train}"
         for seed in given.seeds:
             fitted = cache(partial(start, given, folder, seed))
             for chosen in given.variants:
-                file = folder / "runs" / f"{given.set}-{given.images}-{seed}-{chosen}.json"
+                file = folder / make.__name__ / f"{given.set}-{sizes}-{seed}-{chosen}.json"
                 settings = settings_of(chosen, seed, given.epochs)
                 if not is_done(file, settings):
-                    write_json(file, one(fitted(), chosen, settings))
-                rows.append(read_json(file))
-                kept = ("head", "fine-tuned", "best epoch", "seconds")
-                yield f"seed {seed}, {chosen}", {key: rows[-1][key] for key in kept}
+                    write_json(file, make(fitted(), chosen, settings))
+                found = read_json(file)
+                rows += [found | {"variant": name, **own} for name, own in averages(found).items()]
+                kept = ("head", "fine-tuned", "seconds")
+                yield f"seed {seed}, {chosen}", {key: found[key] for key in kept}
         gains = compared(rows)
         print_gains(gains)
         yield "variants", gains
+
+
+def averages(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the parts of a run that count as variants: the run, and each average of weights."""
+    name, others = found["variant"], found.get("others", {})
+    return {name: {}, **{f"{name}, {key}": {"fine-tuned": own} for key, own in others.items()}}
 
 
 def is_done(file: Path, settings: FinetuneSettings) -> bool:
@@ -315,12 +346,17 @@ def is_done(file: Path, settings: FinetuneSettings) -> bool:
     return noted.items() <= settings.as_dict().items()
 
 
-def start(
-    given: argparse.Namespace, folder: Path, seed: int
-) -> tuple[Head, ImageSet, Cache, dict[str, float]]:
+def start(given: argparse.Namespace, folder: Path, seed: int) -> Fitted:
     """Return a head that is fitted on all training images, and its scores on test images."""
     if given.packages:
-        images = load(given.set, given.packages, folder / "sets", images=given.images, seed=seed)
+        images = load(
+            given.set,
+            given.packages,
+            folder / "sets",
+            images=given.images,
+            seed=seed,
+            train=given.train,
+        )
     else:
         faces = pictures(folder / f"faces-{seed}", every=given.every)
         images = faces.with_splits(seed=seed)
@@ -336,12 +372,50 @@ def settings_of(chosen: str, seed: int, epochs: int) -> FinetuneSettings:
     return FinetuneSettings(**VARIANTS[chosen][0] | own)
 
 
-def one(
-    fitted: tuple[Head, ImageSet, Cache, dict[str, float]], chosen: str, settings: FinetuneSettings
-) -> dict[str, Any]:
-    """Fine-tune with one variant and one seed."""
+def one(fitted: Fitted, chosen: str, settings: FinetuneSettings) -> dict[str, Any]:
+    """Fine-tune with one variant and one seed, as a user would."""
     head, images, store, before = fitted
-    kind = VARIANTS[chosen][1]
+    with tuned(VARIANTS[chosen][1], head, images, store, settings) as (done, training):
+        own = Cache(done.folder / "cache")
+        images.write_csv(own.set_file(images.name))
+        fill_split(done.head, own, "test")
+        after = tested(done.head, own)
+    return {
+        **facts(chosen, settings, done),
+        "head": before,
+        "start": tested(training.head, store),
+        "fine-tuned": after,
+        "best epoch": done.head.scores["best_epoch"],
+    }
+
+
+def screened(fitted: Fitted, chosen: str, settings: FinetuneSettings) -> dict[str, Any]:
+    """Fine-tune on all training images; score the last epoch on the test images.
+
+    No epoch is chosen, so that few images tell more. Log losses are at the best temperature.
+    """
+    head, images, store, _ = fitted
+    split = {"train": "train", "test": "val"}
+    items = tuple(replace(item, split=split[item.split]) for item in images.items)
+    images = replace(images, name=f"{images.name}-screened", items=items, split_seed=None)
+    settings = replace(settings, val_share=None, patience=settings.epochs)
+    kind = type("Screening", (Screened, VARIANTS[chosen][1]), {})
+    with tuned(kind, head, images, store, settings) as (done, training):
+        scores = done.head.scores
+    last = scores["history"][-1]
+    return {
+        **facts(chosen, settings, done),
+        "head": {"accuracy": scores["start_val_accuracy"], "log_loss": scores["start_val_loss"]},
+        "fine-tuned": {"accuracy": last["val_accuracy"], "log_loss": last["val_loss"]},
+        "others": training.others,
+    }
+
+
+@contextmanager
+def tuned(
+    kind: type[Training], head: Head, images: ImageSet, store: Cache, settings: FinetuneSettings
+) -> Iterator[tuple[Finetuned, Any]]:
+    """Fine-tune in a folder that is removed at the end; yield the result and what trained it."""
     made = []
 
     def training(*values: Any, **named: Any) -> Training:
@@ -352,20 +426,16 @@ def one(
         tempfile.TemporaryDirectory() as name,
         mock.patch("bottleneck.finetune.run.Training", training),
     ):
-        done = finetune_head(head, images, store, Path(name, "tuned"), settings)
-        own = Cache(Path(name, "cache"))
-        images.write_csv(own.set_file(images.name))
-        fill_split(done.head, own, "test")
-        after = tested(done.head, own)
+        yield finetune_head(head, images, store, Path(name, "tuned"), settings), made[0]
+
+
+def facts(chosen: str, settings: FinetuneSettings, done: Finetuned) -> dict[str, Any]:
+    """Return what is noted of each run."""
     history = done.head.scores["history"]
     return {
         "variant": chosen,
         "seed": settings.seed,
         "images": {"train": done.train, "val": done.val},
-        "head": before,
-        "start": tested(made[0].head, store),
-        "fine-tuned": after,
-        "best epoch": done.head.scores["best_epoch"],
         "seconds": sum(epoch["seconds"] for epoch in history),
         "history": history,
         "settings": settings.as_dict(),
@@ -422,6 +492,8 @@ if __name__ == "__main__":
         packages=(None, None),
         out=(None, None),
         images=(600, 600),
+        train=(0, 0),
+        screen=(0, 0),
         every=(1, 5),
         seeds=((0, 1), (0,)),
         epochs=(0, 1),

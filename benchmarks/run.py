@@ -22,6 +22,7 @@ from typing import Any
 HERE = Path(__file__).parent
 TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "end-to-end": {"extraction": ("keras",)},
+    "several-bases": {"together": ()},
     "gpu": {"gpu": ()},
     "networks": {"networks": ()},
     "bf16": {"precision": ("clipart",)},

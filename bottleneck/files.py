@@ -27,6 +27,7 @@ __all__ = [
     "output_file",
     "read_json",
     "sha256_of",
+    "sibling",
     "signals_held",
     "slug",
     "write_json",
@@ -99,7 +100,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         The folder cannot be written; no temporary file is left behind.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    temporary = sibling(path)
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -303,6 +304,23 @@ def slug(name: str) -> str:
         A text of the same length.
     """
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in name)
+
+
+def sibling(path: Path, kind: str = "partial") -> Path:
+    """Return a new hidden name beside a file or folder.
+
+    Parameters
+    ----------
+    path : Path
+        The file or folder.
+    kind : str
+        Its ending: ``partial`` for what is being written or is soon removed.
+
+    Returns
+    -------
+    Path
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{kind}")
 
 
 def leftover_of(name: str) -> str | None:

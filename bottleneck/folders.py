@@ -6,14 +6,13 @@ A reader sees the old folder or the new one, whatever is killed.
 import ctypes
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 
-from bottleneck.files import fsync_folder, leftover_of, make_folder
+from bottleneck.files import fsync_folder, leftover_of, make_folder, sibling
 
 __all__ = [
     "age_of",
@@ -81,17 +80,13 @@ def replaced_folder(target: Path, owned: Callable[[str], bool]) -> Iterator[Path
 def _created(target: Path, stack: ExitStack) -> Path:
     """Create a folder beside `target`, locked until the end of `stack`."""
     while True:
-        new = _sibling(target, _PARTIAL)
+        new = sibling(target)
         new.mkdir()
         try:
             stack.enter_context(_held(new))
         except (BlockingIOError, FileNotFoundError):  # just being removed as a leftover
             continue
         return new
-
-
-def _sibling(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.{kind}")
 
 
 def _keep_others(old: Path, new: Path, owned: Callable[[str], bool]) -> None:
@@ -118,7 +113,7 @@ def _link(path: str | Path, target: str | Path) -> None:
 def _put_in_place(new: Path, target: Path) -> Path | None:
     """Rename a folder to `target`; return where the folder is that had the name, if any."""
     while True:
-        old = _sibling(target, _REPLACED) if target.is_dir() else None
+        old = sibling(target, _REPLACED) if target.is_dir() else None
         if old and _swapped(new, target):
             return new
         with suppress(FileNotFoundError):
@@ -265,8 +260,7 @@ def age_of(path: Path) -> float:
     OSError
         Its folder cannot be written.
     """
-    name = leftover_of(path.name) or path.name
-    probe = path.with_name(f".{name}.{secrets.token_hex(4)}.partial")
+    probe = sibling(path.with_name(leftover_of(path.name) or path.name))
     try:
         probe.touch(exist_ok=False)
         return probe.stat().st_mtime - path.lstat().st_mtime

@@ -8,7 +8,6 @@ where processes are known, and else when its time has not been renewed.
 
 import json
 import os
-import secrets
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from bottleneck.files import sibling
 from bottleneck.folders import age_of
 from bottleneck.inputs import read_regular
 
@@ -146,7 +146,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[Check]:
 
 def _create(path: Path) -> int | None:
     """Create a lock that says at once who holds it; return None if it is there."""
-    whole = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    whole = sibling(path)
     handle = _created(whole)
     try:
         os.link(whole, path)

@@ -6,15 +6,14 @@ from typing import Any
 
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, UsageError, counted
-from bottleneck.experiments import Experiment, default_metric, rank
+from bottleneck.experiments import Experiment, default_metric, rank, source_of
 from bottleneck.experiments.compare import scores_of_choice
 from bottleneck.experiments.log import LAYER_NAMES
 from bottleneck.features import SPLITS
 from bottleneck.fields import given_in
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
-from bottleneck.records import AnySource, FeatureSource, JoinedSource
-from bottleneck.records.record import parse_record
+from bottleneck.records import AnySource, known_source
 from bottleneck.settings import FitFeatures, FitSettings
 
 __all__ = [
@@ -22,6 +21,7 @@ __all__ = [
     "differing",
     "features_and_settings",
     "is_current",
+    "is_fitted",
     "selection_facts",
     "with_selection",
 ]
@@ -60,14 +60,10 @@ def features_and_settings(experiment: Experiment) -> tuple[AnySource, FitSetting
             f"each class, but fit-head fits on all training images; give the number of one that "
             f"was, as 'bottleneck leaderboard --where shots=all' lists them"
         )
-    kind: Any = JoinedSource if _PARTS in known else FeatureSource
-    facts = {each.name: known[each.name] for each in fields(kind) if each.name in known}
     own = {each.name: known[each.name] for each in fields(FitSettings) if each.name in known}
+    source = replace(source_of(experiment), split_digests=None)
     try:
-        source: AnySource = parse_record(facts, kind)
-        if isinstance(source, JoinedSource):
-            source = source.named(str(experiment.layer))
-        return replace(source, split_digests=None), FitSettings(**own)
+        return source, FitSettings(**own)
     except ValueError as error:
         raise DataError(
             f"experiment {experiment.number} cannot be fitted again ({error}); give the number of "
@@ -251,3 +247,34 @@ def with_selection(head: Head, number: int, facts: Mapping[str, Any]) -> Head:
     chosen = {"number": number, "metric": facts["metric"], "best_of": facts["among"]}
     chosen["fold_out"] = known.get(facts["metric"])
     return replace(head, scores=scores | {"experiment": chosen})
+
+
+def is_fitted(head: Head, experiment: Experiment, facts: Mapping[str, Any]) -> bool:
+    """Return whether a head is what fitting a selected experiment again would give.
+
+    Parameters
+    ----------
+    head : Head
+        A head.
+    experiment, facts : Experiment, mapping of str to Any
+        As `best_experiment` returns them.
+
+    Returns
+    -------
+    bool
+        Also False where the head does not say so.
+    """
+    selected = head.scores.get("experiment") or {}
+    if head.source is None or selected.get("best_of") != facts["among"]:
+        return False
+    source, settings = features_and_settings(experiment)
+    known = known_source(head.source)
+    same = replace(known, split_digests=None) == source and head.clf == settings.clf
+    values = {name: getattr(settings, name, None) for name in head.hyperparameters}
+    digests = experiment.settings.get("split_digests") or {}
+    splits = known.split_digests or {}
+    return (
+        same
+        and values == head.hyperparameters
+        and all(splits.get(name) == digest for name, digest in digests.items())
+    )

@@ -165,7 +165,8 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             with _ALONE, ExitStack() as held:
                 for name in sorted({bank.name for bank in banks}):
                     held.enter_context(locked(cache.root / f".{name}.held"))
-                bad = fill_banks(images, FrozenBase(settings), cache, settings).bad
+                (filling,) = fill_banks(images, FrozenBase(settings), cache, settings)
+            bad = filling.bad
             _refuse(
                 {path: bad[digest] for path, digest in digest_of.items() if digest in bad}, paths
             )

@@ -1,6 +1,8 @@
 """Fixtures: real photographs, real weights, and the command line run in this process."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
@@ -112,11 +115,29 @@ def processes() -> ForkServerContext:
 
 
 @pytest.fixture(scope="session")
-def faces(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make a folder once for all workers: ``made_once("demo", write)``; not to be changed."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with (shared / f"{name}.made").open("a+") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)  # until it is closed
+            if made.tell() == 0:
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                make(folder)
+                made.write("whole")
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def faces(made_once) -> Path:
     """The demo's 200 photographs in two class folders; not to be changed."""
-    folder = tmp_path_factory.mktemp("demo") / "data"
-    write_demo_images(folder)
-    return folder
+    return made_once("demo", lambda folder: write_demo_images(folder / "data")) / "data"
 
 
 @pytest.fixture(scope="session")
@@ -126,11 +147,14 @@ def lite0() -> FrozenBase:
 
 
 @pytest.fixture(scope="session")
-def faces_cache(faces, lite0, tmp_path_factory) -> Cache:
+def faces_cache(faces, made_once, request) -> Cache:
     """A cache with the faces' features; not to be changed."""
-    cache = Cache(tmp_path_factory.mktemp("cache"))
-    extract_features(ImageSet.from_folder(faces), lite0, cache)
-    return cache
+
+    def make(folder: Path) -> None:
+        lite0 = request.getfixturevalue("lite0")
+        extract_features(ImageSet.from_folder(faces), lite0, Cache(folder))
+
+    return Cache(made_once("faces", make))
 
 
 @pytest.fixture(scope="session")
@@ -151,15 +175,21 @@ def little(site, monkeypatch) -> str:
     return "little"
 
 
+@cache
+def photograph(name: str) -> np.ndarray:
+    """One of scikit-image's colour photographs; not to be changed."""
+    return getattr(data, name)()
+
+
 def crops(count: int, *, size: int = 48, seed: int = 0) -> list[Image.Image]:
     """Random crops of scikit-image's colour photographs, all different."""
     generator = np.random.default_rng(seed)
     found = []
     for number in range(count):
-        photograph = getattr(data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])()
-        top = generator.integers(photograph.shape[0] - size)
-        left = generator.integers(photograph.shape[1] - size)
-        found.append(Image.fromarray(photograph[top : top + size, left : left + size]))
+        whole = photograph(PHOTOGRAPHS[number % len(PHOTOGRAPHS)])
+        top = generator.integers(whole.shape[0] - size)
+        left = generator.integers(whole.shape[1] - size)
+        found.append(Image.fromarray(whole[top : top + size, left : left + size]))
     return found
 
 

@@ -1,6 +1,6 @@
 """Advice: curves, intervals and forecasts, and verdicts on sets whose right answer is known.
 
-About 20 s in the first tier.
+About 10 s in the first tier.
 """
 
 import csv
@@ -179,8 +179,8 @@ RIGHT = [
     (apart, NOTHING_LEFT),
     (overlapping_in_one_layer, UNDECIDED),
 ]
-QUICK = {flipped_labels, apart}
-"""Those that the first tier tries."""
+QUICK = {flipped_labels}
+"""What the first tier tries."""
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def advice_of(tmp_path_factory):
     [
         *(pytest.param(*each, 1, id=each[0].__name__) for each in RIGHT if each[0] in QUICK),
         *(
-            pytest.param(*each, 4, id=f"{each[0].__name__}, 4 seeds", marks=pytest.mark.ci)
+            pytest.param(*each, 3, id=f"{each[0].__name__}, 3 seeds", marks=pytest.mark.ci)
             for each in RIGHT
         ),
     ],
@@ -518,10 +518,10 @@ def test_a_simpler_head_can_help():
     assert {each.clf for each in found.evidence.heads} == {"softmax", "lda", "centroid"}
 
 
-def test_layers_of_several_models_are_refused(faces_cache):
+def test_depths_of_several_models_are_refused(faces_cache):
     (made,) = select_layers(faces_cache)
     with pytest.raises(UsageError, match=r"from several models \(efficientnet_lite0, vgg16\); ch"):
-        advise_on(faces_cache, [made, replace(made, model="vgg16")])
+        Depths([made, replace(made, model="vgg16")])
 
 
 @pytest.mark.parametrize(

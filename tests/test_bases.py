@@ -1,4 +1,4 @@
-"""Frozen bases: models, layers, transforms, weights, fingerprints. About 40 s in the first tier."""
+"""Frozen bases: models, layers, transforms, weights, fingerprints. About 25 s in the first tier."""
 
 import re
 from pathlib import Path

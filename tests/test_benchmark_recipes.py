@@ -161,6 +161,30 @@ def test_low_rank_updates_have_a_low_rank(recipes, train):
     assert all(shifts[name].any() for name in trained_names(training, head=True))
 
 
+def test_averages_of_the_last_epoch_are_scored(recipes, train):
+    training = train(recipes.Screened, epochs=2)
+    start = training.weights()
+    training.step_through(1)
+    assert not training.others
+    training.step_through(2)
+    end = training.weights()
+    assert not np.array_equal(end["head.weight"], start["head.weight"])
+    for name, share in (("half way", 0.5), ("mean of epochs", 1.0)):
+        expected = {key: each.float().lerp(end[key].float(), share) for key, each in start.items()}
+        training.network.load_tuned(expected)
+        found = training.choice.metrics(training.scores())
+        assert training.others[name] == pytest.approx(
+            {key: found[key] for key in ("accuracy", "log_loss")}, rel=1e-5
+        )
+
+
+def test_averages_count_as_variants(recipes):
+    scores = {"accuracy": 0.5, "log_loss": 1.0}
+    found = recipes.averages({"variant": "x", "others": {"half way": scores}})
+    assert found == {"x": {}, "x, half way": {"fine-tuned": scores}}
+    assert recipes.averages({"variant": "x"}) == {"x": {}}
+
+
 def test_a_fresh_head_is_drawn_by_the_seed(recipes, train, network):
     start = network.tuned_state()
     drawn = [train(recipes.FreshHead, seed=seed).weights()["head.weight"] for seed in (0, 0, 1)]

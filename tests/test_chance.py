@@ -1,11 +1,12 @@
 """Labels at random: every held-out number is at chance, and test images reach only evaluate.
 
-The first tier takes about ten seconds, the second two minutes; that of fine-tuning is in
+The first tier takes about ten seconds, the second three minutes; that of fine-tuning is in
 test_finetune.py.
 """
 
 import csv
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import log
@@ -15,7 +16,15 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from bottleneck import Cache, evaluate_head, fit_head, load_features, run_sweep, select_features
+from bottleneck import (
+    Cache,
+    Head,
+    evaluate_head,
+    fit_head,
+    load_features,
+    run_sweep,
+    select_features,
+)
 from bottleneck.advise import advise_on
 from bottleneck.advise.curve import Samples
 from bottleneck.advise.evidence import gain_of_choice
@@ -24,6 +33,7 @@ from bottleneck.exchange import import_array
 from bottleneck.experiments import Experiment, Ranked, rank, scores, unselected
 from bottleneck.heads import MLP, RECIPES, fit_rows
 from bottleneck.records import FeatureSource
+from bottleneck.standings import rank_bases
 
 DRAWS = 20
 CLASSES = np.array(["a", "b"])
@@ -98,8 +108,10 @@ def labels_of_rows(seed: int) -> np.ndarray:
     return np.concatenate(labels)[ROWS]
 
 
-def made(cache: Cache, seed: int, layers: Sequence[str] = ("late",)) -> list[FeatureSource]:
-    """Import layers of images with labels at random."""
+def made(
+    cache: Cache, seed: int, layers: Sequence[str] = ("late",), models: Sequence[str] = ()
+) -> list[FeatureSource]:
+    """Import layers of images with labels at random, of one base or each of its own."""
     splits = ["train"] * 80 + ["test"] * 40
     with Path("table.csv").open("w") as file:
         table = csv.writer(file)
@@ -107,13 +119,15 @@ def made(cache: Cache, seed: int, layers: Sequence[str] = ("late",)) -> list[Fea
         for image, label, split in zip(ROWS, labels_of_rows(seed), splits, strict=True):
             digest = hashlib.sha256(bytes([image, seed])).hexdigest()
             table.writerow([f"{image}.png", label, split, digest])
-    for number, name in enumerate(layers):
+    models = models or ["made"] * len(layers)
+    for number, (name, model) in enumerate(zip(layers, models, strict=True)):
         values = np.random.default_rng([seed, number]).standard_normal((70, 12))
         np.save("rows.npy", values.astype(np.float32)[ROWS])
         import_array(
-            cache, "rows.npy", "table.csv", model="made", layer=name, image_set=str(seed)
+            cache, "rows.npy", "table.csv", model=model, layer=name, image_set=str(seed)
         )  # fmt: skip
-    return [select_features(cache, layer=name) for name in layers]
+    pairs = zip(layers, models, strict=True)
+    return [select_features(cache, layer=name, model=model) for name, model in pairs]
 
 
 def test_what_evaluate_prints():
@@ -209,12 +223,62 @@ def test_what_sweep_and_leaderboard_print():
     assert_all_are_at_chance(found)
 
 
+@pytest.mark.ci
+def test_what_is_printed_of_several_bases():
+    """Each base, the choice among them, and the choice of advise; but not the best of the bases.
+
+    And a gain from joining two is not shown more often than its interval allows.
+    """
+    found: dict[str, list[float]] = {}
+    best, joined, paying = [], [], 0
+    clfs, C = ("softmax", "knn", "lda"), (1e-2, 1.0)
+    for seed in range(DRAWS):
+        cache = Cache(f"cache{seed}")
+        layers = made(cache, seed, ("late",) * 3, ("a", "b", "c"))
+        experiments = run_sweep(cache, layers, f"log{seed}.sqlite", clfs=clfs, C=C, cv=5, jobs=1)
+        ranked = rank_bases(experiments, cache)
+        numbers = {f"sweep {each.model}": each.score for each in ranked.bases}
+        numbers["choice of sweep"] = ranked.choice
+        best.append(ranked.bases[0].selected)
+        choice = advise_on(cache, layers, clf="knn", repeats=1, jobs=1).bases
+        numbers |= {f"advise {each.model}": each.accuracy.value for each in choice.bases}
+        numbers["choice of advise"] = choice.choice.value
+        joined.append(choice.joined.difference.value)
+        paying += choice.joined.pays
+        for name, value in numbers.items():
+            found.setdefault(name, []).append(value)
+    assert np.mean(best) > CHANCE + 0.05
+    assert np.mean(joined) < 0.03
+    assert paying <= 2
+    assert_all_are_at_chance(found)
+
+
 def assert_all_are_at_chance(found: Mapping[str, Sequence[float]]) -> None:
     """Of k numbers, the farthest off may be as far as chance allows (Bonferroni)."""
     for name, values in found.items():
         bound = t.ppf(1 - 0.025 / len(found), len(values) - 1)
         off = abs(np.mean(values) - CHANCE)
         assert off <= bound * np.std(values, ddof=1) / len(values) ** 0.5, (name, off)
+
+
+@pytest.mark.ci
+def test_what_auto_prints(bottleneck, little, make_images):
+    """The score of the best of many, on test images that are the same each time."""
+    names = sorted(make_images("data", a=30, b=30).rglob("*.png"))
+    splits = ["train"] * 40 + ["test"] * 20
+    Path("bottleneck.toml").write_text('[extract]\nweights = "random"\n[advise]\nrepeats = 1\n')
+    clfs, found, selected = ("softmax", "knn", "lda"), [], []
+    for seed in range(12):
+        labels = [*drawn(seed, 40), *drawn(seed + 100, 20)]
+        rows = map(",".join, zip(map(str, names), labels, splits, strict=True))
+        Path(f"{seed}.csv").write_text("\n".join(["path,label,split", *rows]))
+        tried = [word for clf in clfs for word in ("--clf", clf)]
+        done = bottleneck("auto", f"{seed}.csv", "--model", little, *tried, "--jobs", 1, "--json")
+        assert done.code == 0, done.err
+        found.append(json.loads(done.out)["evaluation"]["accuracy"])
+        selected.append(Head.load(f"heads/auto-{seed}").scores["selected"]["accuracy"])
+    assert at_chance(found)
+    assert np.mean(selected) > CHANCE + 0.05
 
 
 @pytest.mark.ci

@@ -1,4 +1,4 @@
-"""Commands: output, files, and one sentence for each mistake. About 30 s in the first tier."""
+"""Commands: output, files, and one sentence for each mistake. About 15 s in the first tier."""
 
 import contextlib
 import csv
@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from unittest import mock
 import pytest
 import torch
 import typer
-from conftest import layer_record, run_record
+from conftest import Finished, layer_record, run_record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +30,9 @@ from bottleneck.bases import find_model
 from bottleneck.cli import app, options
 from bottleneck.cli.output import progress_shown
 
-TINY = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+NATIVE = ("--model", "squeezenet1_1", "--weights", "random", "--layer", "features.12")
+TINY = (*NATIVE, "--image-size", "64")
+HEAD = "squeezenet1_1-features.12-64x64-svm"
 
 
 @pytest.fixture
@@ -116,7 +119,7 @@ def test_every_step_prints_text_and_json(bottleneck):
 
     fitted = bottleneck("fit-head", "--clf", "svm")
     assert fitted.code == 0
-    assert "saved as heads/squeezenet1_1-features.12-svm" in fitted.out
+    assert f"saved as heads/{HEAD}" in fitted.out
     metadata = json.loads(bottleneck("fit-head", "--clf", "svm", "--json").out)
     assert metadata["classes"] == ["cat", "dog"]
     assert metadata["source"]["weights"] == "random:0"
@@ -126,7 +129,7 @@ def test_every_step_prints_text_and_json(bottleneck):
     assert Path("confusion.png").stat().st_size > 5000
     metrics = json.loads(bottleneck("evaluate", "--json").out)
     assert metrics["images"] == 4
-    head = Path("heads/squeezenet1_1-features.12-svm")
+    head = Path("heads", HEAD)
     assert json.loads((head / "evaluation-test.json").read_text())["images"] == 4
     (head / "evaluation-test.json").unlink()
     assert bottleneck("evaluate", "--head", f"{head}/", "--heads", "elsewhere").code == 0
@@ -142,7 +145,17 @@ def test_every_step_prints_text_and_json(bottleneck):
     assert sum(first["probabilities"].values()) == pytest.approx(1)
 
 
-def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
+def in_a_shell(command: str) -> Finished:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        shell=True, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path},
+    )  # fmt: skip
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("shell", [False, pytest.param(True, marks=pytest.mark.ci)])
+def test_the_users_two_commands_exactly_as_they_stand(bottleneck, make_images, tmp_path, shell):
     """In a folder that holds data/, with torchvision's weights in torch's own cache."""
     make_images(cat=4, dog=4)
     checkpoints = tmp_path / "torch/hub/checkpoints"
@@ -155,16 +168,9 @@ def test_the_users_two_commands_exactly_as_they_stand(make_images, tmp_path):
         "bottleneck extract --model vgg16 --layer block5_pool",
         "bottleneck fit-head --clf svm",
     ):
-        finished = subprocess.run(
-            command,
-            shell=True,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        )
-        assert finished.returncode == 0, finished.stderr
-        assert "Traceback" not in finished.stderr
+        finished = in_a_shell(command) if shell else bottleneck(*shlex.split(command)[1:])
+        assert finished.code == 0, finished.err
+        assert "Traceback" not in finished.err
     assert Path("heads/vgg16-block5_pool-svm/head.safetensors").exists()
     record = json.loads(next(Path("cache/runs").iterdir()).read_text())
     assert record["weights"] == "IMAGENET1K_V1"
@@ -269,7 +275,7 @@ def test_replacing_a_head_is_noted(bottleneck):
     assert "replaces" not in bottleneck("fit-head").err
     assert "note: this replaced the head of the same name" in bottleneck("fit-head").err
     (row,) = json.loads(bottleneck("cache", "ls", "--json").out)
-    assert (row["input"], row["pool"], row["dtype"]) == ([224, 224], "none", "float16")
+    assert (row["input"], row["pool"], row["dtype"]) == ([64, 64], "none", "float16")
 
 
 @pytest.mark.usefixtures("_extracted")
@@ -283,7 +289,7 @@ def test_cache_ls_and_info_show_how_features_were_computed(bottleneck):
     assert all(line == line.rstrip() for line in listed.splitlines())
     (info,) = json.loads(bottleneck("cache", "info", "squeeze", "--json").out)
     assert info["layers"]["features.12.cat"]["rows"] == 16
-    assert info["transform"]["crop"] == [224, 224]
+    assert info["transform"]["crop"] == [64, 64]
     assert "precision.storage" in bottleneck("cache", "info", row["bank"]).out
     assert "no banks" in bottleneck("cache", "ls", "--cache", "empty").out
     assert json.loads(bottleneck("cache", "ls", "--cache", "empty", "--json").out) == []
@@ -303,14 +309,14 @@ def test_the_deepest_layer_and_the_newest_head_are_taken_and_told(bottleneck, ma
     assert "features.12 is the deepest of 2 layers; --layer takes another (features.3)" in (
         finished.err
     )
-    assert "features of squeezenet1_1 features.12\n" in finished.out
+    assert "features of squeezenet1_1 features.12 (64x64)\n" in finished.out
     exported = bottleneck("cache", "export", "x.npz")
     assert "features.12 is the deepest of 2 layers" in exported.err
     assert "newest" not in bottleneck("evaluate").err
     assert bottleneck("fit-head", "--layer", "features.3", "--C", 1, "--name", "early").code == 0
     for command in (("evaluate",), ("predict", "data/cat/000.png")):
         assert "early is the newest of 2 heads; --head takes another" in bottleneck(*command).err
-    finished = bottleneck("evaluate", "--head", "squeezenet1_1-features.12-svm")
+    finished = bottleneck("evaluate", "--head", HEAD)
     assert "newest" not in finished.err
 
 
@@ -721,7 +727,7 @@ def test_a_file_of_the_user_is_not_replaced_by_an_image_set(bottleneck, calls):
     """It is told before anything is computed."""
     Path("cache/sets/data.csv").write_text("path,label\nx.png,cat\n")
     calls.clear()
-    finished = bottleneck("extract", *TINY)
+    finished = bottleneck("extract", *NATIVE)
     assert finished.code == 2
     assert "is no image set that 'bottleneck extract' wrote" in finished.err
     assert not calls
@@ -793,3 +799,47 @@ def test_the_numbers_of_an_extraction_add_up(bottleneck, make_images):
     again = json.loads(bottleneck("extract", *TINY, "--json").out)
     assert again["images"] == again["computed"] + again["cached"] + again["copies"]
     assert again["copies"] == 3
+
+
+SEVERAL = ("--model", "squeezenet1_1", "--model", "little", "--weights", "random")
+
+
+def test_several_bases_are_extracted_by_one_command(bottleneck, make_images, little):
+    """A record for each, and one base by itself is found in the cache; a bad image is told once."""
+    folder = make_images(cat=4, dog=4)
+    Path(folder, "cat", "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    asked = ("extract", *SEVERAL, "--layer", "penultimate", "--image-size", "40")
+    tried = bottleneck(*asked, "--dry-run", "--json")
+    assert json.loads(tried.out)["model"] == f"squeezenet1_1, {little}"
+    done = bottleneck(*asked)
+    assert done.code == 1
+    assert re.findall(r"by (\w+) .*: (\d+) computed", done.out) == [
+        ("squeezenet1_1", "8"),
+        (little, "8"),
+    ]
+    assert done.err.count("1 image could not be used") == 1
+    assert done.err.count("the weights are random") == 1
+    again = json.loads(bottleneck(*asked, "--json").out)
+    assert [(run["model"], run["computed"], run["cached"]) for run in again] == [
+        ("squeezenet1_1", 0, 8),
+        (little, 0, 8),
+    ]
+    alone = ("extract", "--model", little, *asked[5:], "--json")
+    assert json.loads(bottleneck(*alone).out)["cached"] == 8
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--layer", "features.12"), "no layer 'features.12' in little"),
+        (("--weights", "x.pth"), "--weights 'x.pth' is a file of one base, but --model names 2"),
+        (("--model", "little"), "--model has 'little' more than once"),
+    ],
+)
+def test_what_cannot_mean_all_bases_is_refused(bottleneck, make_images, options, told):
+    make_images(cat=3, dog=3)
+    done = bottleneck("extract", *SEVERAL, *options)
+    assert done.code == 2
+    assert told in done.err
+    assert not Path("cache").exists()

@@ -1,7 +1,7 @@
 """Attempts to break the cache: killed and concurrent writers, flipped bits, full disks, bad files.
 
 They run at a reduced count by default, and at the full count in the second tier (``-m ci``).
-About 35 s in the first tier.
+About 12 s in the first tier.
 """
 
 import os
@@ -68,7 +68,7 @@ def features(bank: Bank) -> dict[str, bytes]:
 @pytest.mark.usefixtures("little")
 def test_an_extraction_killed_at_any_moment_loses_no_committed_row(tmp_path, full, processes):
     """SIGKILL, then open, verify and continue: no committed row is lost, the result is the same."""
-    kills = 60 if full else 8
+    kills = 60 if full else 4
     folder = photographs(tmp_path / "data", 120)
     part_bytes = 35_000
     for name in ("first", "whole"):  # the first one finds nothing warm
@@ -113,7 +113,7 @@ def test_an_extraction_killed_at_any_moment_loses_no_committed_row(tmp_path, ful
 @pytest.mark.usefixtures("little")
 def test_four_writers_at_once_store_every_row_once(tmp_path, full, processes):
     """On overlapping halves, one killed: every row once, all equal to a single writer's."""
-    count = 2000 if full else 400
+    count = 2000 if full else 240
     folder = photographs(tmp_path / "data", count)
     single, shared = str(tmp_path / "single"), str(tmp_path / "shared")
     part_bytes = 2**18 if full else 2**15
@@ -180,7 +180,7 @@ def filled(root: Path, *, compress: str = "none") -> tuple[Bank, dict[str, np.nd
 )
 def test_a_flipped_bit_is_found_and_never_read_as_features(tmp_path, full, compress):
     """A single one, anywhere in any part: found by reading or verifying, never read as features."""
-    flips = 120 if full else 40
+    flips = 120 if full else 20
     bank, expected = filled(tmp_path / "cache", compress=compress)
     digests = list(expected)
     values = np.stack(list(expected.values()))

@@ -1,6 +1,6 @@
 """Fused networks and precisions compute what the plain network does.
 
-About 20 s in the first tier.
+About 8 s in the first tier.
 """
 
 import os
@@ -36,7 +36,7 @@ def base(model="squeezenet1_1", layers=("features.12",), **options) -> FrozenBas
         ("resnet18", "layer1.0.bn1"),
         ("resnet18", "layer1.0.relu"),
         ("densenet121", "features.denseblock1"),
-        ("mobilenet_v3_small", "features.4"),
+        pytest.param("mobilenet_v3_small", "features.4", marks=FULL),
         ("efficientnet_b0", "features.2"),
         ("efficientnet_lite0", "blocks.1"),
     ],
@@ -60,7 +60,7 @@ def test_a_fused_network_computes_the_same(model, layer):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=FULL)])
 @pytest.mark.parametrize(
     ("model", "layers"),
     [

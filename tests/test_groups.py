@@ -26,8 +26,7 @@ from bottleneck.advise import advise_on
 from bottleneck.advise.scoring import make_bench, nested_subsets
 from bottleneck.errors import DataError, UsageError
 from bottleneck.exchange import export_features, import_array, import_features
-from bottleneck.finetune.images import images_to_train
-from bottleneck.finetune.refit import head_without
+from bottleneck.finetune.images import head_without, images_to_train
 from bottleneck.heads.prepare import problem_of, recipe_of, validation_rows
 from bottleneck.images import ImageItem, groups_of, summarize
 from bottleneck.settings import AdviseSettings, FinetuneSettings, TrainingSettings

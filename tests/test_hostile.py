@@ -548,7 +548,9 @@ def try_all(reader: Reader, step: int) -> tuple[int, list[str]]:
                 remove(each)
         folder.mkdir(parents=True, exist_ok=True)
         for each, content in before.items():
-            each.write_bytes(content)
+            if not each.exists() or each.read_bytes() != content:
+                each.unlink(missing_ok=True)  # which waits less for the disk than emptying it
+                each.write_bytes(content)
         apply(path)
         if told := verdict(reader, path):
             wrong.append(f"{name}: {told}")

@@ -30,7 +30,7 @@ from bottleneck.settings import (
     StoreSettings,
     SweepSettings,
 )
-from bottleneck.settings.recipes import RECIPES
+from bottleneck.settings.heads import RECIPES
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = ROOT / "tests" / "options.json"
@@ -532,6 +532,8 @@ def test_shells_complete_choices_models_layers_and_heads():
     assert completed("extract", "--augment", "st") == {"standard"}
     assert completed("extract", "--model", "vgg16_") == {"vgg16_bn"}
     assert "block5_pool" in completed("extract", "--model", "vgg16", "--layer", "block5")
+    both = ("--model", "vgg16", "--model", "resnet18", "--layer")
+    assert {"block5_pool", "layer4.1.relu"} <= completed("extract", *both, "")
     for name in ("one", "other"):
         Path("heads", name).mkdir(parents=True)
         Path("heads", name, "head.json").touch()

@@ -59,7 +59,7 @@ def _odd(bottleneck, make_images):
     """An extraction, a head, experiments and an export, with names that a terminal would obey."""
     make_images(**{"é": 20, ODD: 20})
     for words in (
-        ("extract", *TINY, "--image-size", "64"),
+        ("extract", *TINY),
         ("fit-head", "--C", "1", "--name", "h"),
         ("sweep", "--clf", "centroid", "--repeats", "1", "--jobs", "1"),
         ("cache", "export", "out.h5"),

@@ -270,7 +270,7 @@ def test_folds_hold_out_plain_rows_and_are_those_without_views(crowded):
     everyone = np.ones(120, bool)
     balanced = make_problem(
         problem.X, np.tile(y, 3), recipe_of("softmax"), TrainingSettings(balanced=True)
-    ).counts(everyone)
+    ).sample_weights(everyone)
     assert np.allclose(balanced[:40], balanced[40:80])
     assert np.isclose(balanced.sum(), 120)
 

@@ -1,6 +1,7 @@
 """Advise what to do next: more data, another layer, another head, or fine-tuning."""
 
 from bottleneck.advise.advice import Advice, advise_on
+from bottleneck.advise.bases import BaseChoice, BaseScore, JoinedBases
 from bottleneck.advise.commands import Step, next_step, outcomes
 from bottleneck.advise.curve import Estimate, LearningCurve
 from bottleneck.advise.evidence import Evidence
@@ -10,8 +11,11 @@ from bottleneck.advise.verdict import Verdict, borne_out, decide
 
 __all__ = [
     "Advice",
+    "BaseChoice",
+    "BaseScore",
     "Estimate",
     "Evidence",
+    "JoinedBases",
     "LearningCurve",
     "PowerLaw",
     "Step",

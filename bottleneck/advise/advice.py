@@ -1,6 +1,6 @@
 """Turn the cached features of some layers into advice on what to do next."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import joblib
 import numpy as np
 
+from bottleneck.advise.bases import BaseChoice, by_model, choose_base, of_base
 from bottleneck.advise.evidence import Depths, Evidence
 from bottleneck.advise.gathering import gather_evidence
-from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, make_bench, score_sizes
+from bottleneck.advise.scoring import LEAST_PER_CLASS, Bench, Scored, make_bench, score_sizes
 from bottleneck.advise.timing import seconds_of, time_fits, try_training
 from bottleneck.advise.verdict import Verdict, decide
 from bottleneck.arguments import checked, made
@@ -65,6 +66,8 @@ class Advice(CacheRecord):
     trial : dict of str to float
         The result of `bottleneck.advise.timing.try_training`, if the verdict names a layer to train
         and the network could be tried.
+    bases : BaseChoice or None
+        Of several bases, the comparison and the one that was chosen, which all else is about.
     """
 
     SCHEMA: ClassVar[int] = 3
@@ -78,6 +81,7 @@ class Advice(CacheRecord):
     fit_seconds: dict[str, float]
     trial: dict[str, float]
     turn: int = 0
+    bases: BaseChoice | None = None
 
 
 @checked
@@ -99,13 +103,16 @@ def advise_on(
     of the training images. Test images and augmented views are not used.
     `bottleneck.advise.verdict.decide` has the rules for the verdict.
 
+    Of several bases, one is chosen first, see `bottleneck.advise.bases`; all else is about that.
+
     Parameters
     ----------
     cache : Cache, str or Path
         The cache, or its folder.
     selections : sequence of FeatureSource or JoinedSource
         The layers, all of one image set: the result of `bottleneck.select_layers`. Joined layers
-        are compared with the last layer, as every layer is.
+        are compared with the last layer, as every layer is; of several bases, the layers of the
+        chosen one are.
     settings : AdviseSettings, optional
         The classifier, repetitions and folds.
     jobs : int, optional
@@ -113,7 +120,8 @@ def advise_on(
     memory : int, optional
         Memory limit in bytes for the features of a layer, see `bottleneck.load_features`.
     progress : callable, optional
-        Called with ``"advise"``, the number of fits done and their total.
+        Called with ``"advise"``, the number of fits done and their total; before that, of several
+        bases, with ``"bases"``.
     announce : callable, optional
         Called once, after the first fits, with the number of fits and an estimate of the seconds.
     **options
@@ -140,17 +148,22 @@ def advise_on(
     settings = made(AdviseSettings, settings, options)
     recipe = recipe_of(settings.clf)
     check_layers(selections)
-    depths = Depths([each for each in selections if isinstance(each, FeatureSource)])
-    last, joined = depths.last, [each for each in selections if isinstance(each, JoinedSource)]
-    layers: list[AnySource] = [*depths.layers, *joined]
+    bases = by_model(selections)
 
     def features_of(layer: AnySource, limit: int | None) -> Features:
         own = layer.with_views(0)
-        return _held_out(load_features(cache, own, memory=limit, split=("train", "val")))
+        return _held_out(load_features(cache, own, memory=limit, split=("train", "val")), bases)
 
     def bench_of(layer: AnySource) -> Bench:
         return make_bench(features_of(layer, memory), recipe, settings)
 
+    choice = None
+    if len(bases) > 1:
+        choice = _choose_base(cache, bases, recipe, bench_of, jobs=jobs, progress=progress)
+        selections = of_base(selections, choice.model)
+    depths = Depths([each for each in selections if isinstance(each, FeatureSource)])
+    last, joined = depths.last, [each for each in selections if isinstance(each, JoinedSource)]
+    layers: list[AnySource] = [*depths.layers, *joined]
     bench = bench_of(last)
     briefly = bench.first(_HEAD_REPEATS)
     sizes = _sizes_for(bench)
@@ -184,16 +197,52 @@ def advise_on(
         verdict=verdict,
         fit_seconds={each[1].name: own.longest for each, own in zip(plans, timed, strict=True)},
         trial=try_training(last, verdict.layer, items) if verdict.layer else {},
+        bases=choice,
     )
 
 
-def _held_out(features: Features) -> Features:
-    """Hold out what a fine-tuned network was validated on, as it was trained on all the others."""
-    model = features.selection.model
-    if "val" in features.splits or not digests_of_network(model):
+def _choose_base(
+    cache: Cache | str | Path,
+    bases: Mapping[str, Sequence[FeatureSource]],
+    recipe: Recipe,
+    bench_of: Callable[[AnySource], Bench],
+    *,
+    jobs: int | None,
+    progress: Progress | None,
+) -> BaseChoice:
+    """Score the layers of each base with all images, and two of them joined, and choose a base."""
+    plain = {
+        model: [each.with_views(0) for each in Depths(layers).layers[::-1]]
+        for model, layers in bases.items()
+    }
+    number = sum(map(len, plain.values())) + 1
+    advance: Callable[[], None] | None = None
+
+    def score(layer: AnySource) -> tuple[Bench, Scored]:
+        nonlocal advance
+        bench = bench_of(layer)
+        advance = advance or _counter(progress, bench.fits * number, "bases")
+        (scored,) = score_sizes(bench, recipe, [bench.images], jobs=jobs, advance=advance)
+        return bench, scored
+
+    return choose_base(Cache(cache), plain, recipe, score)
+
+
+def _held_out(features: Features, models: Iterable[str]) -> Features:
+    """Hold out what fine-tuned networks were validated on, as they were trained on all the others.
+
+    All bases are judged on the same images, also those that were not fine-tuned.
+    """
+    tuned = [model for model in models if digests_of_network(model)]
+    if "val" in features.splits or not tuned:
         return features
-    judged = [each["image"] for each in read_finetuned(model).judged]
-    held = np.isin(features.digests, judged)
+    judged = [{each["image"] for each in read_finetuned(model).judged} for model in tuned]
+    held = np.isin(features.digests, sorted(set.intersection(*judged)))
+    if not held.any():
+        raise DataError(
+            f"{' and '.join(tuned)} were not validated on the same images, so that they cannot be "
+            f"compared; fine-tune both with the same `val_share` and `seed`, or choose one"
+        )
     return replace(features, splits=np.where(held, "val", features.splits))
 
 
@@ -228,13 +277,13 @@ def grid_sizes(n_rows: int, n_classes: int) -> list[int]:
     return sizes
 
 
-def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+def _counter(progress: Progress | None, total: int, stage: str = "advise") -> Callable[[], None]:
     """Return a function that reports one more fit; the report of none is made here."""
     done = count()
 
     def advance() -> None:
         if progress:
-            progress("advise", next(done), total)
+            progress(stage, next(done), total)
 
     advance()
     return advance

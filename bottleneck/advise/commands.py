@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bottleneck.advise.advice import Advice
+from bottleneck.advise.bases import of_base
 from bottleneck.advise.curve import Estimate
 from bottleneck.advise.verdict import (
     CEILING,
@@ -21,12 +22,12 @@ from bottleneck.advise.verdict import (
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, UsageError, counted
 from bottleneck.experiments import FineTuned, fine_tuned, same_rows
-from bottleneck.features import cache_option, extract_command
+from bottleneck.features import cache_option, extract_command, select_layers
 from bottleneck.heads import head_names
-from bottleneck.heads.names import METADATA_FILE
+from bottleneck.heads.files import METADATA_FILE
 from bottleneck.images import ImageSet
 from bottleneck.records import AnySource, FeatureSource, HeadRecord, JoinedSource, read_record
-from bottleneck.settings import FinetuneSettings
+from bottleneck.settings import FinetuneSettings, SweepFeatures
 
 __all__ = ["Step", "next_step", "outcomes"]
 
@@ -92,7 +93,7 @@ def next_step(
     advice : Advice
         The advice.
     selections : sequence of FeatureSource or JoinedSource
-        The layers that it is about.
+        The layers that it is about, of all bases.
     cache : Cache
         The cache, with their image set.
     heads : str or Path
@@ -105,10 +106,14 @@ def next_step(
         that is known.
     """
     images = ImageSet.read_csv(cache.set_file(advice.source.image_set))
+    if advice.bases:
+        selections = of_base(selections, advice.source.model)
     layers = [each for each in selections if isinstance(each, FeatureSource)]
     joined = next((each for each in selections if isinstance(each, JoinedSource)), None)
-    step = _cached_gain(advice, images, joined) or _further_images(
-        advice.verdict, layers, images, cache
+    step = (
+        _joined_bases(advice, cache)
+        or _cached_gain(advice, images, joined)
+        or _further_images(advice.verdict, layers, images, cache)
     )
     if step is None and (head := _head_on(advice, Path(heads))):
         tuned = fine_tuned(heads, advice.source)
@@ -119,6 +124,30 @@ def next_step(
     if step.command[0] != "extract" and Path(heads) != Path("heads"):
         where += ["--heads", str(heads)]
     return step._replace(command=["bottleneck", *step.command, *where])
+
+
+def _joined_bases(advice: Advice, cache: Cache) -> Step | None:
+    """Return the fit of a head on two bases, if joining them pays and options can select them."""
+    if not (advice.bases and advice.bases.joined.pays):
+        return None
+    source = advice.bases.joined.source
+    parts: dict[str, Any] = {
+        "models": tuple(part.model for part in source.parts),
+        "layers": tuple(dict.fromkeys(part.layer_name for part in source.parts)),
+        "pools": tuple(dict.fromkeys(part.pool for part in source.parts if not part.is_vector)),
+    }
+    options = [
+        text for name, own in parts.items() for each in own for text in (f"--{name[:-1]}", each)
+    ]
+    # Without views if those of the bases differ.
+    for views, option in ((None, []), (0, ["--views", "0"])):
+        asked = SweepFeatures(**parts, image_set=source.image_set, join=True, views=views)
+        with suppress(BottleneckError):
+            found = select_layers(cache, asked)[-1]
+            if set(found.features) == set(source.features):
+                where = ["--set", source.image_set, *options, "--join", *option]
+                return Step(["fit-head", *where, "--clf", advice.clf], None, "")
+    return None
 
 
 def _cached_gain(advice: Advice, images: ImageSet, joined: JoinedSource | None) -> Step | None:

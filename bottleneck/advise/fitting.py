@@ -23,7 +23,9 @@ _CLEAR_RISE = 0.01
 """A log loss that is larger by this fraction ends the search for `C`; so do two rises."""
 
 
-def fit_fold(problem: Problem, recipe: Recipe, fold: Fold) -> tuple[np.ndarray, int, float, float]:
+def fit_fold(
+    problem: Problem, recipe: Recipe, fold: Fold
+) -> tuple[np.ndarray, int, float, float, float]:
     """Fit on the rows of a fold.
 
     Parameters
@@ -38,34 +40,42 @@ def fit_fold(problem: Problem, recipe: Recipe, fold: Fold) -> tuple[np.ndarray, 
         Number of rows fitted on.
     train_accuracy, train_log_loss : float
         Scores on those rows.
+    inner_accuracy : float
+        On folds within those rows, by which layers and bases can be chosen without the held-out
+        rows; nan for a network, which has no such folds.
     """
     used = fold.fit | fold.held
     own, fit = problem.take(used), fold.fit[used]
     link = link_of(recipe.name, multilabel=False)
     with threads_for(own.X.size):
-        scores, temperature = _scores(recipe, link, own, fit)
+        scores, temperature, inner = _scores(recipe, link, own, fit)
     own_shares = log_probabilities(link, scores, temperature)
     right = scores.argmax(axis=1) == own.targets.codes
     losses = log_losses(link, scores[fit], own.targets.take(fit), temperature)
     held = fold.held[used]
-    return own_shares[held], int(fit.sum()), float(right[fit].mean()), float(losses.mean())
+    trained = int(fit.sum()), float(right[fit].mean()), float(losses.mean())
+    return own_shares[held], *trained, inner
 
 
 def _scores(
     recipe: Recipe, link: str, problem: Problem, fit: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Return scores of all rows and their temperature, for the lowest log loss on inner folds."""
+) -> tuple[np.ndarray, float, float]:
+    """Return scores of all rows and their temperature, for the lowest log loss on inner folds.
+
+    And the accuracy on these folds.
+    """
     everyone = Fold(fit, np.ones_like(fit))
     if isinstance(recipe, MLP):
         ((scores,),) = recipe.held_out(problem, [everyone], recipe.grid)
-        return scores, 1.0
+        return scores, 1.0, np.nan
     problem = problem.reduced(everyone)
     inner = problem.folds_within(everyone, _INNER_FOLDS)
     grid = recipe.values_for(min(int(fold.fit.sum()) for fold in inner))
     value, inside = choose(recipe, link, problem, inner, grid)
     held = problem.targets.take(_held_rows(inner))
     ((scores,),) = held_out(recipe, problem, [everyone], [value])
-    return scores, fit_temperature(link, inside, held)
+    inner_accuracy = float((inside.argmax(axis=1) == held.codes).mean())
+    return scores, fit_temperature(link, inside, held), inner_accuracy
 
 
 def _held_rows(folds: Sequence[Fold]) -> np.ndarray:
@@ -134,7 +144,7 @@ def held_out(
     from bottleneck.solvers.path import step_path
 
     rows, codes, loss = problem.reduction().rows, problem.targets.codes, recipe.solver
-    weights = np.stack([problem.counts(fold.fit) for fold in folds], axis=1)
+    weights = np.stack([problem.sample_weights(fold.fit) for fold in folds], axis=1)
     step = step_path(rows, codes, weights, loss, tolerance=_TOLERANCE)
     for value in grid:
         solved = solutions_of(step(value), loss, len(problem.targets.classes))

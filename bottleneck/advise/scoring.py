@@ -40,7 +40,7 @@ _RULE_OF_THREE = 3
 Goes Wrong, Is Everything All Right?)."""
 
 
-FoldScores = tuple[np.ndarray, int, float, float]
+FoldScores = tuple[np.ndarray, int, float, float, float]
 """The result of `bottleneck.advise.fitting.fit_fold`."""
 
 
@@ -55,12 +55,15 @@ class Scored(NamedTuple):
         Shape (r, f): number of rows that each head was fitted on.
     train_accuracy, train_log_loss : np.ndarray
         Shape (r, f): scores on those rows.
+    inner_accuracy : np.ndarray
+        Shape (r, f): on folds within those rows; nan for a network.
     """
 
     log_probabilities: np.ndarray
     trained: np.ndarray
     train_accuracy: np.ndarray
     train_log_loss: np.ndarray
+    inner_accuracy: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +315,7 @@ def score_sizes(
     problem, shape = bench.problem, (len(sizes), len(bench.repeats))
     folds, places = plan_fits(bench, sizes)
     log_shares = np.empty((*shape, len(bench.judged), len(problem.targets.classes)), np.float32)
-    scores = np.empty((3, *shape, len(bench.repeats[0])))
+    scores = np.empty((4, *shape, len(bench.repeats[0])))
     fit = joblib.delayed(partial(fit_fold, problem, recipe))
     known = known or {}
     missing = {key: fold for key, fold in folds.items() if key not in known}

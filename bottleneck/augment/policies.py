@@ -8,15 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bottleneck.errors import (
-    PathMissingError,
-    UnknownNameError,
-    UsageError,
-    did_you_mean,
-    first_line,
-    reworded,
-)
+from bottleneck.errors import UnknownNameError, UsageError, did_you_mean, first_line, reworded
 from bottleneck.inputs import read_regular
+from bottleneck.settings.values import check_augmentation
 
 if TYPE_CHECKING:
     import torch
@@ -181,16 +175,8 @@ def find_policy(name: str) -> Policy:
     UsageError
         The file does not contain such a list, or a class does not accept its arguments.
     """
-    path = Path(name)
-    if path.suffix in {".yaml", ".yml"}:
-        policy = Policy(path.stem, _read_steps(path))
-    elif name in _STEPS:
-        policy = Policy(name, _STEPS[name])
-    else:
-        raise UnknownNameError(
-            f"no augmentation {name!r}; expected one of {', '.join(POLICIES)}, or the path of a "
-            f".yaml file{did_you_mean(name, POLICIES)}"
-        )
+    path = Path(check_augmentation(name))
+    policy = Policy(path.stem, _STEPS[name] if name in _STEPS else _read_steps(path))
     _try(policy)
     return policy
 
@@ -203,10 +189,6 @@ def _read_steps(path: Path) -> tuple[_Step, ...]:
         _check_extent(content)
         found = yaml.safe_load(content)
         json.dumps(found, allow_nan=False)
-    except FileNotFoundError:
-        raise PathMissingError(
-            f"no file {str(path)!r}; name an augmentation or the path of a .yaml file"
-        ) from None
     except OSError as error:
         raise UsageError(
             f"{str(path)!r} cannot be read ({error.strerror}); check the path and its permissions"

@@ -262,15 +262,12 @@ def _layers(bank: Bank, last: Mapping[_Key, str], *, imported: bool) -> list[Pru
     )
     try:
         info = bank.info if bank.exists else None
-        described = info.layers if info else {}
         return [
             replace(
                 whole,
                 model=info.model if info else whole.model,
                 layer=name,
-                alias=(described[name].typed or described[name].alias)
-                if name in described
-                else None,
+                alias=(entry.typed or entry.alias) if entry else None,
                 bytes=round(
                     sum(
                         sizes.get(part.path, 0) * part.layers[name].width / part.width
@@ -280,9 +277,10 @@ def _layers(bank: Bank, last: Mapping[_Key, str], *, imported: bool) -> list[Pru
                 ),
                 last_extracted=max(last.get((bank.name, name), ""), whole.last_extracted),
                 imported=imported or bool(info and info.weights_name == IMPORTED),
-                aliases=described[name].names if name in described else (),
+                aliases=entry.names if entry else (),
             )
             for name in sorted(_layers_of(bank))
+            for entry in [info.layers.get(name) if info else None]
         ]
     except CacheError:
         return [whole]

@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING
 
 from bottleneck.cli.options import ExperimentSettings
 from bottleneck.cli.streams import note
-from bottleneck.errors import DataError, UsageError
+from bottleneck.errors import DataError, UnknownNameError, UsageError
 from bottleneck.fields import given_in
 
 if TYPE_CHECKING:
     from bottleneck.cache import Cache
     from bottleneck.heads import Head
     from bottleneck.records import AnySource, FeatureSource
-    from bottleneck.settings import FeatureSettings, FinetuneSettings, FitFeatures, FitSettings
+    from bottleneck.settings import (
+        FeatureSettings,
+        FinetuneSettings,
+        FitFeatures,
+        FitSettings,
+        LayerSettings,
+    )
 
-__all__ = ["choose_features", "choose_head", "choose_layer", "choose_start"]
+__all__ = ["choose_features", "choose_head", "choose_layer", "choose_several", "choose_start"]
 
 
 def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
@@ -98,6 +104,39 @@ def _choose_layers(cache: "Cache", settings: "FitFeatures") -> "AnySource":
         one[name.removesuffix("s")] = next(iter(given), None)
     shared = {name: getattr(settings, name) for name in ("image_set", "views", "augment")}
     return choose_layer(cache, FeatureSettings(**one, **shared))  # type: ignore[arg-type]
+
+
+def choose_several(cache: "Cache", settings: "LayerSettings") -> "list[AnySource]":
+    """Select layers, of one or several bases.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+    settings : LayerSettings
+        What the extractions must match.
+
+    Returns
+    -------
+    list of FeatureSource or JoinedSource
+
+    Raises
+    ------
+    DataError, UnknownNameError, UsageError
+        See `bottleneck.select_layers`; or a base does not exist at all.
+    """
+    from bottleneck.features import select_layers
+
+    try:
+        return select_layers(cache, settings)
+    except UnknownNameError:
+        known = {"all", *(run.model for run in cache.runs(damaged_too=False))}
+        for name in settings.models:
+            if name not in known and ":" not in name:
+                from bottleneck.bases import find_model
+
+                find_model(name)
+        raise
 
 
 def choose_start(settings: "FinetuneSettings", head: "Head", cache: "Cache") -> "FinetuneSettings":

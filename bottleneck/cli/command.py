@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 from bottleneck.cli.options import FORMS
-from bottleneck.cli.output import end_with, printed_as
+from bottleneck.cli.output import end_with, printed_as, wanted
 from bottleneck.cli.streams import escaped_on_terminals
 from bottleneck.errors import BottleneckError, PathMissingError, UsageError, did_you_mean
 from bottleneck.fields import Declared, check, declared
@@ -98,7 +98,13 @@ class Command:
         for form in forms:
             self.values.setdefault(form, Declared(form, FORMS[form], default=False))
 
-    def run(self, typed: Mapping[str, Any], file: str | None = None) -> Any:
+    def run(
+        self,
+        typed: Mapping[str, Any],
+        file: str | None = None,
+        *,
+        refused: Callable[[str, int], Any] | None = None,
+    ) -> Any:
         """Call the function; an error is printed and ends the process with 2 or 1.
 
         Parameters
@@ -108,11 +114,18 @@ class Command:
             defaults.
         file : str, optional
             The file of settings; by default ``bottleneck.toml``, if it exists.
+        refused : callable, optional
+            Takes an error and its exit status, and returns the result in place of the function.
         """
         with escaped_on_terminals():
-            return self._run(typed, file)
+            return self._run(typed, file, refused)
 
-    def _run(self, typed: Mapping[str, Any], file: str | None) -> Any:
+    def _run(
+        self,
+        typed: Mapping[str, Any],
+        file: str | None,
+        refused: Callable[[str, int], Any] | None,
+    ) -> Any:
         config, given = Config(), dict(typed)
         try:
             config = _read_config(file)
@@ -125,12 +138,14 @@ class Command:
             if len(forms) > 1:
                 raise UsageError(f"`{forms[0]}` and `{forms[1]}` exclude each other; give one")
             with printed_as(*forms, wide=wide):
-                return self.function(**self._arguments(given, config))
+                return self.function(**self.arguments(given, config))
         except BottleneckError as error:
             own = {name: it for name, it in config.values[self.name].items() if name not in typed}
             code = 2 if isinstance(error, UsageError) else 1
             told = self._told(str(error), own, config.file)
-            end_with(told, code, as_json=bool(given.get("as_json")))
+            if refused:
+                return refused(told, code)
+            end_with(told, code, as_json=bool(given.get("as_json")) or wanted("json"))
 
     def _check_effects(self, typed: Iterable[str], given: Mapping[str, Any]) -> None:
         """Reject what has no effect beside the other values; in the file, it is for other runs."""
@@ -152,7 +167,25 @@ class Command:
             if odd := next(filter(holds, option.unless), None):
                 raise UsageError(f"`{name}` and `{odd}` exclude each other; give one")
 
-    def _arguments(self, given: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    def arguments(self, given: Mapping[str, Any], config: Config) -> dict[str, Any]:
+        """Return the arguments of the function, checked.
+
+        Parameters
+        ----------
+        given : mapping of str to Any
+            Values by name, those of the file included.
+        config : Config
+            The file, for a parameter of that type.
+
+        Returns
+        -------
+        dict of str to Any
+
+        Raises
+        ------
+        UsageError, UnknownNameError
+            A value is missing or invalid.
+        """
         found: dict[str, Any] = {}
         for name, (kind, fields) in self._parameters.items():
             own = {each.name: given[each.name] for each in fields if each.name in given}

@@ -13,10 +13,10 @@ from bottleneck.cli import notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import note
-from bottleneck.cli.summary import note_lost, note_summary
+from bottleneck.cli.summary import note_lost, open_images
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT, Option
-from bottleneck.settings import ImageSettings
+from bottleneck.settings import BasesSettings, ImageSettings
 from bottleneck.settings.values import Augmentation, BaseName, Count, Pixels
 
 if TYPE_CHECKING:
@@ -37,41 +37,35 @@ _MANY_PARTS = 500
 @add_command("extract", "Features", "as_json", "wide")
 def extract(
     images: ImageSettings,
-    settings: bottleneck.ExtractSettings,
+    settings: BasesSettings,
     cache: options.CacheFolder = Path("cache"),
     near_duplicates: Annotated[options.NearDuplicates, Option(unless=("dry_run",))] = False,
     dry_run: Annotated[bool, Doc("Only estimate time and space, from a short trial.")] = False,
 ) -> Any:
     """Compute missing features of images and store them in the cache.
 
-    Exits with 1 if images had to be left out; all others are stored.
+    With several bases, each image is decoded once for all. Exits with 1 if images had to be left
+    out; all others are stored.
     """
     from bottleneck.bases import find_model
 
-    found = bottleneck.ImageSet.open(images.data, images, complete=False)
-    try:
-        found = found.completed(images.data, images.seed)
-    finally:  # where the classes are refused, the summary tells what was found
-        note_summary(found)
+    found = open_images(images)
     with loading():
-        find_model(settings.model)  # an unknown name needs no PyTorch
-        from bottleneck.extract import count_cached, extract_features
-    base, store = bottleneck.FrozenBase(settings), bottleneck.Cache(cache)
+        for model in settings.models:
+            find_model(model)  # an unknown name needs no PyTorch
+        from bottleneck.extract import extract_features
+    bases = [bottleneck.FrozenBase(each) for each in settings.each()]
+    store = bottleneck.Cache(cache)
     if dry_run:
-        return _forecast(found, base, store, settings)
+        return _forecast(found, bases, store, settings)
     _note_replaced_set(found, store)
     try:
         with progress_shown(as_json=True) as progress:
-            done = extract_features(found, base, store, settings, progress=progress)
+            done = extract_features(found, bases, store, settings, progress=progress)
     except SystemExit:
-        safe, distinct = count_cached(found, base, store, settings)
-        different = counted(distinct, "different image is", "different images are")
-        note(
-            f"stopped: {safe} of {different} stored in {store.root}; run the same command again to "
-            f"continue"
-        )
+        _note_stopped(found, bases, store, settings)
         raise
-    _show_extraction(found, done, store, near_duplicates=near_duplicates)
+    _show_extractions(found, done, store, near_duplicates=near_duplicates)
     return done
 
 
@@ -166,6 +160,23 @@ def augment_preview(
     show(drawn, lambda: print(f"{counted(views, 'view')} by {policy.name!r} drawn to {output}"))
 
 
+def _note_stopped(
+    images: "bottleneck.ImageSet",
+    bases: "list[bottleneck.FrozenBase]",
+    cache: "bottleneck.Cache",
+    settings: BasesSettings,
+) -> None:
+    """Note how many images an extraction that was stopped has stored."""
+    from bottleneck.extract import count_cached
+
+    safe, distinct = count_cached(images, bases, cache, settings)
+    different = counted(distinct, "different image is", "different images are")
+    note(
+        f"stopped: {safe} of {different} stored in {cache.root}; run the same command again to "
+        f"continue"
+    )
+
+
 def _note_untraced(model: str, reason: str) -> None:
     note(
         f"note: {model} runs untraced ({reason}): its layers are what its modules return, "
@@ -175,16 +186,16 @@ def _note_untraced(model: str, reason: str) -> None:
 
 def _forecast(
     images: "bottleneck.ImageSet",
-    base: "bottleneck.FrozenBase",
+    bases: "list[bottleneck.FrozenBase]",
     cache: "bottleneck.Cache",
-    settings: bottleneck.ExtractSettings,
+    settings: BasesSettings,
 ) -> "Forecast":
     """Try an extraction, and print what it would take."""
     from bottleneck.extract import forecast_extraction
 
     quiet = not (wanted("json") or sys.stderr.isatty())  # a trial is short
     with progress_shown(quiet=quiet, as_json=True) as progress:
-        forecast = forecast_extraction(images, base, cache, settings, progress=progress)
+        forecast = forecast_extraction(images, bases, cache, settings, progress=progress)
     _print_forecast(images, forecast)
     return forecast
 
@@ -210,22 +221,29 @@ def _print_forecast(images: "bottleneck.ImageSet", found: "Forecast") -> None:
         sys.exit(1)
 
 
-def _show_extraction(
+def _show_extractions(
     found: "bottleneck.ImageSet",
-    done: "Extraction",
+    done: "list[Extraction]",
     store: "bottleneck.Cache",
     *,
     near_duplicates: bool,
 ) -> None:
-    """Print the result of an extraction, and what was lost by images that could not be used."""
+    """Print the results of all bases, and what was lost by images that could not be used."""
     from bottleneck.images import summarize
 
-    usable = replace(found.without(done.rejected), rejected=tuple(done.rejected))
+    rejected = done[0].rejected  # the bases share one image set
+    usable = replace(found.without(rejected), rejected=tuple(rejected))
     alike = notes.find_alike(usable) if near_duplicates else {}
-    content = done.as_dict() | alike | {"summary": summarize(usable).as_dict()}
-    show(content, lambda: _print_extraction(done, store.root))
+    added = alike | {"summary": summarize(usable).as_dict()}
+    content = [each.as_dict() | added for each in done]
+
+    def text() -> None:
+        for each in done:
+            _print_extraction(each, store.root)
+
+    show(content if len(content) > 1 else content[0], text)
     note_lost(found, usable)
-    _note_extraction(done, store)
+    _note_extractions(done, store)
 
 
 def _print_extraction(done: "Extraction", cache: Path) -> None:
@@ -255,17 +273,18 @@ def _print_extraction(done: "Extraction", cache: Path) -> None:
     )
 
 
-def _note_extraction(done: "Extraction", cache: "bottleneck.Cache") -> None:
-    """Print notes on an extraction; exit with 1 if images had to be left out."""
-    used = [name for found in done.layers for name in (found.bank, found.view_bank) if name]
+def _note_extractions(done: "list[Extraction]", cache: "bottleneck.Cache") -> None:
+    """Print notes on extractions; exit with 1 if images had to be left out."""
+    layers = [layer for each in done for layer in each.layers]
+    used = [name for layer in layers for name in (layer.bank, layer.view_bank) if name]
     for name in dict.fromkeys(used):
         parts = len(cache.named(name).parts())
         if parts > _MANY_PARTS:
             note(f"note: {name} has {parts} parts; 'bottleneck cache compact' merges them")
-    notes.note_random(done.weights_random)
+    notes.note_random(any(each.weights_random for each in done))
     _note_decoded(done)
-    notes.note_rejected(done.rejected)
-    if done.rejected:
+    notes.note_rejected(done[0].rejected)
+    if done[0].rejected:
         sys.exit(1)
 
 
@@ -290,17 +309,18 @@ def _note_replaced_set(images: "bottleneck.ImageSet", cache: "bottleneck.Cache")
         )
 
 
-def _note_decoded(done: "Extraction") -> None:
+def _note_decoded(done: "list[Extraction]") -> None:
     """Note what users should know of the images that were decoded."""
-    if pages := done.several_pages:
+    if pages := list(dict.fromkeys(path for each in done for path in each.several_pages)):
         note(
             f"note: {counted(len(pages), 'file has', 'files have')} several pages or frames, of "
             f"which only the first is used (first file: {pages[0]})"
         )
-    if done.deep_images and done.deep_maximum < _DARK:
-        white = 2 ** max(done.deep_maximum.bit_length(), _BITS) - 1
+    deep = max(done, key=lambda each: each.deep_images)
+    if deep.deep_images and deep.deep_maximum < _DARK:
+        white = 2 ** max(deep.deep_maximum.bit_length(), _BITS) - 1
         note(
-            f"note: {counted(done.deep_images, 'image')} of 16 bits below "
-            f"{done.deep_maximum + 1:,} of 65,535, with no range stated; if {white} is white, give "
+            f"note: {counted(deep.deep_images, 'image')} of 16 bits below "
+            f"{deep.deep_maximum + 1:,} of 65,535, with no range stated; if {white} is white, give "
             f"--max-value {white}"
         )

@@ -9,6 +9,7 @@ from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.cli import choices, notes, options
+from bottleneck.cli.bases import print_bases
 from bottleneck.cli.command import add_command
 from bottleneck.cli.epochs import best_epoch, draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
@@ -165,7 +166,7 @@ def sweep(
     from bottleneck.experiments import log_to_mlflow
 
     store, experiments = bottleneck.Cache(cache), bottleneck.ExperimentLog(log)
-    selections = bottleneck.select_layers(store, chosen)
+    selections = choices.choose_several(store, chosen)
     if mlflow:
         log_to_mlflow((), mlflow)  # what cannot be logged is told before anything is computed
     before = len(experiments.experiments()) if log.exists() else 0
@@ -180,9 +181,10 @@ def sweep(
     notes.note_folds([each.settings["cv"] for each in found], settings.cv)
     _print_found(found, settings)
     new = len(experiments.experiments()) - before
+    by = " --by model" * (len({each.model for each in selections}) > 1)
     note(
         f"{counted(len(found), 'experiment')}, {new} of them new, in {log}; see 'bottleneck "
-        f"leaderboard'"
+        f"leaderboard{by}'"
     )
     return found
 
@@ -218,14 +220,19 @@ def leaderboard(
         Doc("Show only fine-tuned models, beside the heads that they started from."),
         Option(unless=("compare",)),
     ] = False,
+    pareto: options.Pareto = None,
+    cache: Annotated[options.CacheFolder, Option(needs=("by",))] = Path("cache"),
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("as_csv",))] = False,
 ) -> None:
-    """Rank the experiments of sweeps, or compare two of them; show what fine-tuning gained."""
+    """Rank the experiments of sweeps, or bases; show what fine-tuning gained."""
     from bottleneck.experiments import default_metric, fine_tuned, rank, scores
 
     store = bottleneck.ExperimentLog(log)
     if settings.compare:
         _compare(store, settings, spreadsheet_safe=spreadsheet_safe)
+        return
+    if settings.by:
+        print_bases(store, settings, cache, pareto, spreadsheet_safe=spreadsheet_safe)
         return
     tuned = [] if wanted("json", "csv") and not finetuned else fine_tuned(heads)
     if finetuned or (tuned and not log.exists()):
@@ -233,12 +240,11 @@ def leaderboard(
         return
     experiments = store.experiments()
     metric = settings.sort or default_metric(experiments)
-    where = dict(text.split("=", 1) for text in settings.where)
-    ranked = rank(experiments, metric, where)
+    ranked = rank(experiments, metric, settings.wanted)
     if ranked or wanted("json", "csv"):
         _print_ranked(ranked, metric, settings.top, spreadsheet_safe=spreadsheet_safe)
     else:
-        chosen = f" where {' and '.join(settings.where)}" if where else ""
+        chosen = f" where {' and '.join(settings.where)}" if settings.where else ""
         print(f"no experiments in {store.file}{chosen}")
     if tuned:
         notes.print_fine_tuned(tuned)
@@ -258,13 +264,14 @@ def _print_ranked(
     from bottleneck.experiments import unselected
 
     number, score = unselected(ranked, metric) if ranked else (0, None)
-    rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked[:top]]
+    rows = [_described(each) if wanted("json") else _row(each, metric) for each in ranked]
+    same = {key for key in _SHOWN if len({str(row.get(key)) for row in rows}) == 1}
+    rows = rows[:top]
     if wanted("json", "csv"):
         for place, row in enumerate(rows):
             row["best_of"], row["fold_out"] = (None, None) if place else (number, score)
         print_table(rows, spreadsheet_safe=spreadsheet_safe)
         return
-    same = {key for key in _SHOWN if len({str(row[key]) for row in rows}) == 1}
     left_out = same.difference(_ALWAYS_SHOWN)
     shown = [{key: row[key] for key in row if key not in left_out} for row in rows]
     print_table(shown, spare=("seconds", "folds"))

@@ -41,6 +41,7 @@ __all__ = [
     "Memory",
     "NearDuplicates",
     "NewName",
+    "Pareto",
     "Picture",
     "PngFile",
     "PredictionFile",
@@ -108,6 +109,11 @@ SpreadsheetSafe = Annotated[
 _WITH_DATA = Option(needs=("data",))
 _REPEATED = {"layers": "layer", "models": "model"}
 """Options that may repeat to the kind of their values."""
+Pareto = Annotated[
+    Path | None,
+    Doc("Draw the score of each base against its cost to this file: .png, .svg or .pdf."),
+    Option(needs=("by",)),
+]
 Picture = Annotated[Path | None, Doc("Draw the result to this file: .png, .svg or .pdf.")]
 
 
@@ -266,7 +272,7 @@ def _names(kind: str, typed: dict[str, Any]) -> Iterable[str]:
     A command that computes features chooses among all bases and layers, another one among those in
     the cache.
     """
-    cache, computes = bottleneck.Cache(typed.get("cache") or "cache"), "weights" in typed
+    cache, computes = bottleneck.Cache(typed.get("cache") or "cache"), "data" in typed
     if kind == "head":
         from bottleneck.heads import head_names
 
@@ -277,12 +283,14 @@ def _names(kind: str, typed: dict[str, Any]) -> Iterable[str]:
         from bottleneck.bases import model_names
 
         return model_names()
-    if kind == "layer" and computes and typed.get("model"):
+    if kind == "layer" and computes and typed.get("models"):
         from bottleneck.bases import find_model
         from bottleneck.bases.network import Network
 
-        network = Network(find_model(typed["model"]))
-        return [*network.aliases, *network.layers]
+        networks = [Network(find_model(model)) for model in typed["models"]]
+        return dict.fromkeys(
+            name for network in networks for name in (*network.aliases, *network.layers)
+        )
     runs = cache.runs(damaged_too=False) if kind in {"model", "layer"} else []
     if kind == "model":
         return {run.model for run in runs}

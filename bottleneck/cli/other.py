@@ -1,10 +1,6 @@
 """The other commands: demo, config."""
 
 import json
-import shlex
-import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_doc import Doc
 
 from bottleneck.cli import options
+from bottleneck.cli.chain import Chain
 from bottleneck.cli.command import COMMANDS, Config, add_command, in_order
-from bottleneck.cli.output import print_table, show, wanted
+from bottleneck.cli.output import print_table, show
 from bottleneck.cli.streams import note
 from bottleneck.errors import UnknownNameError, did_you_mean
 from bottleneck.fields import ARGUMENT, Declared, Option
@@ -47,42 +44,25 @@ def demo(
 
     written = write_demo_images(data)
     note(f"demo images: {written} written to {data}" if written else f"demo images are in {data}")
-    commands: list[str] = []
-
-    def run(command: str, **options: Any) -> Any:
-        commands.append(_command_line(command, options, file))
-        with redirect_stdout(sys.stderr if wanted("json") else sys.stdout):
-            print(f"\n$ {commands[-1]}", flush=True)
-            return COMMANDS[command].run(options, file.option)
-
-    run("extract", model=_MODEL, data=data, cache=cache)
+    chain = Chain(file)
+    chain.run("extract", {"models": (_MODEL,), "data": data, "cache": cache})
     rows = []
     places = {"cache": cache, "heads": heads}
     for clf, drawn in (("softmax", {"picture": picture}), ("svm", {})):
-        fitted = run("fit-head", clf=clf, models=(_MODEL,), name=f"demo-{clf}", **places)
-        result = run("evaluate", head=f"demo-{clf}", **drawn, **places)
+        own = {"clf": clf, "models": (_MODEL,), "name": f"demo-{clf}"}
+        fitted = chain.run("fit-head", own | places)
+        result = chain.run("evaluate", {"head": f"demo-{clf}", **drawn, **places})
         rows.append(_demo_row(f"demo-{clf}", fitted, result))
     next_one = {"head": "demo-svm", "heads": heads, "cache": cache, "images": data / "face"}
 
     def text() -> None:
         print()
         print_table(rows, f"Heads on the features of {_MODEL}, {data}")
-        print("\nThe commands were:", *commands, sep="\n  ")
+        print("\nThe commands were:", *chain.commands, sep="\n  ")
         print("Continue with your own images in data/CLASS/IMAGE, as the README shows, or with")
-        print(f"  {_command_line('predict', next_one, file)}")
+        print(f"  {chain.line('predict', next_one)}")
 
-    show({"heads": rows, "commands": commands}, text)
-
-
-def _command_line(name: str, options: Mapping[str, Any], file: Config) -> str:
-    """Return a command as typed, without options that the file or the defaults set anyway."""
-    words = ["bottleneck", *name.split()]
-    for key, value in options.items():
-        declared, configured = COMMANDS[name].values[key], file.values[name].get(key)
-        if str(value) != str(configured.value if configured else declared.default):
-            for each in value if isinstance(value, tuple) else (value,):
-                words += [str(each)] if declared.option.argument else [declared.flag, str(each)]
-    return shlex.join([*words, *(["--config", file.option] if file.option else [])])
+    show({"heads": rows, "commands": chain.commands}, text)
 
 
 def _demo_row(name: str, fitted: "Head", result: "Evaluation") -> dict[str, Any]:

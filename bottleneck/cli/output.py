@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
+from math import inf
 from typing import Any, NoReturn
 
 from bottleneck.cli import tables
@@ -15,6 +16,7 @@ from bottleneck.cli.streams import csv_printer, note, terminal_of
 from bottleneck.errors import counted
 
 __all__ = [
+    "TimeUp",
     "end_with",
     "loading",
     "print_list",
@@ -35,15 +37,31 @@ _UNITS = {"mlp": "epochs"}
 """Of stages that count something else than their command."""
 
 
+class TimeUp(SystemExit):
+    """The time of a command that another one runs is over."""
+
+
 class _Stop:
-    """The signal that ends the command, if any."""
+    """What ends the command: a signal, or the time that it may take."""
 
     number: int | None = None
+    moment: float = inf
 
-    def check(self) -> None:
-        """Exit if a signal has arrived."""
+    def check(self, seconds: float = 0.0) -> None:
+        """Exit if a signal has arrived, or what takes so many seconds would not end in time."""
         if self.number is not None:
             sys.exit(128 + self.number)
+        if time.monotonic() + seconds > self.moment:
+            raise TimeUp(1)
+
+    @contextmanager
+    def at(self, moment: float) -> Iterator[None]:
+        """Let what runs here end at a moment on the clock of `time.monotonic`, with `TimeUp`."""
+        before, self.moment = self.moment, moment
+        try:
+            yield
+        finally:
+            self.moment = before
 
 
 stop = _Stop()

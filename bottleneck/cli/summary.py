@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,69 @@ from bottleneck.errors import counted, some_of
 
 if TYPE_CHECKING:
     from bottleneck.images import ClassSize, Groups, Identical, ImageSet, Summary
+    from bottleneck.settings import ImageSettings
 
-__all__ = ["note_image_set", "note_known", "note_lost", "note_summary"]
+__all__ = [
+    "note_image_set",
+    "note_known",
+    "note_lost",
+    "note_summary",
+    "open_images",
+    "summary_known",
+]
 
 _MOST_CLASSES = 16
 _SHOWN_OF_MANY = 5
 _MOST_NAMES = 40
+_known = ContextVar("known", default="")
+"""Digest of an image set whose summary was printed by the command that runs this one."""
+
+
+def open_images(settings: "ImageSettings") -> "ImageSet":
+    """Read an image set and print its summary, also where its classes are refused.
+
+    Parameters
+    ----------
+    settings : ImageSettings
+        The images.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    PathMissingError, UsageError, DataError
+        See `bottleneck.ImageSet.open`.
+    """
+    from bottleneck.images import ImageSet
+
+    found = ImageSet.open(settings.data, settings, complete=False)
+    try:
+        found = found.completed(settings.data, settings.seed)
+    finally:
+        note_summary(found)
+    return found
+
+
+@contextmanager
+def summary_known(images: "ImageSet") -> Iterator[None]:
+    """Let commands that are run here not print the summary of these images again.
+
+    Parameters
+    ----------
+    images : ImageSet
+        The image set.
+
+    Yields
+    ------
+    None
+    """
+    before = _known.set(images.digest_of())
+    try:
+        yield
+    finally:
+        _known.reset(before)
 
 
 def note_summary(images: "ImageSet") -> None:
@@ -30,6 +89,8 @@ def note_summary(images: "ImageSet") -> None:
     """
     from bottleneck.images import summarize
 
+    if images.digest_of() == _known.get():
+        return
     summary = summarize(images)
     if not (summary.classes and wanted("json")):
         _note_content(summary)

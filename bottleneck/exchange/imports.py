@@ -24,6 +24,7 @@ from bottleneck.errors import (
     reworded,
 )
 from bottleneck.exchange.formats import Exchange, check_array, read_exported, slices_of
+from bottleneck.features import is_known
 from bottleneck.files import sha256_of
 from bottleneck.images import ImageItem, ImageSet, digests_of_file, read_table
 from bottleneck.inputs import open_regular
@@ -156,12 +157,7 @@ def _take_in(
     cache: Cache, source: Path, record: records.ExportRecord, images: ImageSet, rows: np.ndarray
 ) -> Exchange:
     """Add rows, in the order of the images, to their bank; write the image set and the record."""
-    set_file = cache.set_file(images.name)
-    if set_file.exists() and ImageSet.read_csv(set_file).digest_of() != images.digest_of():
-        raise UsageError(
-            f"the cache already has an image set {images.name!r} with other images, labels or "
-            f"splits; give this one another name with `image_set`"
-        )
+    is_known(images, cache)  # or another one of its name is refused
     bank = cache.bank(record.selection.model, record.selection.fingerprint)
     selection = replace(record.selection.with_views(0), image_set=images.name, bank=bank.name)
     layer, digests = selection.layer, np.array([item.digest for item in images.items])
@@ -180,7 +176,7 @@ def _take_in(
                 added = digests[block][new[block]].tolist()
                 writer.append(added, {layer: rows[block][new[block]]})
     bank.rebuild_view_file()
-    images.write_csv(set_file)
+    images.write_csv(cache.set_file(images.name))
     extracted = records.ExtractedLayer(
         **records.facts_of(selection, records.LayerFacts),
         aliases=record.bank.layers[layer].names,

@@ -8,14 +8,16 @@ from bottleneck.experiments.compare import (
     Score,
     compare,
     default_metric,
+    folds_of_choice,
     rank,
     scores,
+    share_folds,
     unselected,
 )
-from bottleneck.experiments.intervals import half_width, interval_of
+from bottleneck.experiments.intervals import half_width, held_out_ratio, interval_of
 from bottleneck.experiments.log import SINCE, Experiment, ExperimentLog
-from bottleneck.experiments.surroundings import environment
-from bottleneck.experiments.tracking import log_to_mlflow
+from bottleneck.experiments.sources import source_of
+from bottleneck.experiments.tracking import environment, log_to_mlflow
 from bottleneck.experiments.tuned import FineTuned, fine_tuned, same_rows
 
 __all__ = [
@@ -32,11 +34,15 @@ __all__ = [
     "default_metric",
     "environment",
     "fine_tuned",
+    "folds_of_choice",
     "half_width",
+    "held_out_ratio",
     "interval_of",
     "log_to_mlflow",
     "rank",
     "same_rows",
     "scores",
+    "share_folds",
+    "source_of",
     "unselected",
 ]

@@ -18,8 +18,10 @@ __all__ = [
     "Score",
     "compare",
     "default_metric",
+    "folds_of_choice",
     "rank",
     "scores",
+    "share_folds",
     "unselected",
 ]
 
@@ -213,19 +215,58 @@ def unselected(ranked: Sequence[Ranked], metric: str) -> tuple[int, float | None
 def scores_of_choice(ranked: Sequence[Ranked], metric: str) -> tuple[int, dict[str, float] | None]:
     """Return what `unselected` does, with the scores of the choice in all metrics."""
     best, *others = (each.experiment for each in ranked)
-    same = [each for each in others if each.told["shots"] == best.told["shots"]]
-    among = [best, *(each for each in same if not _folds_differ(best, each))]
-    within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
-    if len(among) == 1 or not all(within in fold for each in among for fold in each.folds):
+    among = [best, *(each for each in others if share_folds(best, each))]
+    chosen = folds_of_choice(among, metric) if len(among) > 1 else None
+    if chosen is None:
         return len(among), None
-    # As logged: in the order of the ranking, ties would go to what is best on the scored fold.
-    among.sort(key=lambda each: each.number)
-    chosen = [
-        max(folds, key=lambda fold: sign * fold[within])
-        for folds in zip(*map(_sorted_folds, among), strict=True)
-    ]
     names = set(scores(best)).intersection(*chosen)
     return len(among), {name: mean(fold[name] for fold in chosen) for name in names}
+
+
+def folds_of_choice(
+    experiments: Sequence[Experiment], metric: str
+) -> list[dict[str, float]] | None:
+    """Return each fold as it is scored by what is best on inner folds of the other images.
+
+    Parameters
+    ----------
+    experiments : sequence of Experiment
+        At least one; all share their folds.
+    metric : str
+        A metric that all have.
+
+    Returns
+    -------
+    list of dict or None
+        Folds in the order of their repetition and number, with all metrics of the experiment that
+        is chosen for each; of a single experiment, its own. None if several cannot be chosen among,
+        see `unselected`.
+    """
+    # As logged: in the order of the ranking, ties would go to what is best on the scored fold.
+    each_folds = [_sorted_folds(one) for one in sorted(experiments, key=lambda one: one.number)]
+    if len(each_folds) == 1:
+        return each_folds[0]
+    within, sign = INNER + metric, -1 if metric in LOWER_IS_BETTER else 1
+    if not all(within in fold for folds in each_folds for fold in folds):
+        return None
+    return [
+        max(folds, key=lambda fold: sign * fold[within]) for folds in zip(*each_folds, strict=True)
+    ]
+
+
+def share_folds(first: Experiment, second: Experiment) -> bool:
+    """Return whether two experiments were fitted and scored on the same images in every fold.
+
+    Parameters
+    ----------
+    first, second : Experiment
+
+    Returns
+    -------
+    bool
+    """
+    same = first.told["shots"] == second.told["shots"]
+    return same and not _folds_differ(first, second)
 
 
 def compare(first: Experiment, second: Experiment, metric: str = "accuracy") -> Comparison:

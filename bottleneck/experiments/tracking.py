@@ -1,19 +1,44 @@
-"""Log experiments as MLflow runs."""
+"""Where experiments run, and their copies in MLflow."""
 
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from bottleneck.errors import MissingExtraError, UsageError, first_line
 from bottleneck.experiments.compare import scores
 from bottleneck.experiments.log import Experiment
 
-__all__ = ["log_to_mlflow"]
+__all__ = ["environment", "log_to_mlflow"]
 
 _LONGEST_PARAMETER = 6000
 _KEY = "bottleneck.key"
+_PACKAGES = ("bottleneck-features", "torch", "scikit-learn", "numpy", "scipy", "h5py")
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions, platform and number of processors that experiments are run with.
+
+    Returns
+    -------
+    dict of str to Any
+        Package to version, and ``python``, ``platform``, ``machine`` and ``processors``.
+    """
+    found = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {
+        **found,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+    }
 
 
 def log_to_mlflow(

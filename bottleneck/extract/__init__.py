@@ -3,12 +3,14 @@
 Only this package joins images, bases and the cache.
 """
 
-from bottleneck.extract.compute import Progress, ahead, feature_batches, preprocess
+from bottleneck.extract.compute import Progress, ahead, feature_batches
+from bottleneck.extract.decoding import preprocess
+from bottleneck.extract.filling import fill_banks
 from bottleneck.extract.forecast import Forecast, forecast_extraction
 from bottleneck.extract.plan import Plan, count_cached, plan_extraction
 from bottleneck.extract.preview import draw_views
 from bottleneck.extract.recheck import Recheck, recheck_banks
-from bottleneck.extract.run import extract_features, fill_banks, usable_images
+from bottleneck.extract.run import extract_features, usable_images
 from bottleneck.records import Extraction
 
 __all__ = [

@@ -1,12 +1,12 @@
 """Compute activations of image files, batch by batch, on all cores or on GPUs."""
 
-import io
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from math import gcd
+from math import gcd, lcm
 from operator import itemgetter
 from typing import Literal, TypeVar
 
@@ -16,37 +16,30 @@ import torch
 from bottleneck.augment import Policy
 from bottleneck.bases import Transform
 from bottleneck.bases.frozen import FrozenBase
-from bottleneck.errors import BadImageError, UsageError
-from bottleneck.extract.lanes import find_lanes, freed_memory_kept
-from bottleneck.images import (
-    MAX_PIXELS,
-    Decoded,
-    ImageItem,
-    decode_whole,
-    in_threads,
-    read_file,
-    read_size,
-)
+from bottleneck.errors import BadImageError
+from bottleneck.extract.decoding import Encoded, preprocess_views
+from bottleneck.extract.lanes import Lanes, find_lanes, freed_memory_kept
+from bottleneck.images import Decoded, ImageItem, in_threads, read_file, read_size
 
 __all__ = [
     "Batch",
+    "Chunk",
     "Progress",
     "Remarks",
+    "Work",
     "ahead",
     "feature_batches",
-    "preprocess",
-    "preprocess_views",
-    "reference_features",
+    "joint_batches",
     "sorted_by_size",
 ]
 
-Seen = Callable[[Decoded], None]
 Progress = Callable[..., None]
 """Called with the stage, the number of images done and their total; other counts by name."""
 
 _Task = TypeVar("_Task")
 _Ready = TypeVar("_Ready")
-_Loaded = tuple[ImageItem, bytes | list[torch.Tensor] | BadImageError]
+_Views = list[torch.Tensor] | str | None
+"""The views of an image for a base, or why it has none; None if the base does not compute it."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +58,31 @@ class Batch:
         Images that could not be used, with the reasons.
     images : int
         Number of images, including rejected ones.
+    seconds : float
+        Time in which a worker computed the activations.
     """
 
     items: list[ImageItem]
     views: list[int]
     features: dict[str, np.ndarray]
     rejected: list[tuple[ImageItem, str]]
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that were decoded together.
+
+    Attributes
+    ----------
+    batches : list of Batch
+        What each base computed of them.
+    images : int
+        Number of images.
+    """
+
+    batches: list[Batch]
     images: int
 
 
@@ -97,6 +109,35 @@ class Remarks:
             self.deep[item.digest] = decoded.brightest
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a base computes.
+
+    Attributes
+    ----------
+    base : FrozenBase
+        Computes its `layers`.
+    views : mapping of str to sequence of int
+        View numbers of each image, by digest.
+    remarks : Remarks
+        Filled with what users should know of these images.
+    """
+
+    base: FrozenBase
+    views: Mapping[str, Sequence[int]]
+    remarks: Remarks = field(default_factory=Remarks)
+
+    @property
+    def most(self) -> int:
+        """The number of views of the image that has most."""
+        return max(map(len, self.views.values()), default=1)
+
+    @property
+    def sees(self) -> str:
+        """All that decides the pixels of a view, which are normalised only later."""
+        return repr(replace(self.base.transform, mean=(), std=()))
+
+
 def feature_batches(
     base: FrozenBase,
     items: Sequence[ImageItem],
@@ -104,32 +145,17 @@ def feature_batches(
     batch_size: int | Literal["auto"] = "auto",
     policy: Policy | None = None,
     views: Mapping[str, Sequence[int]] | None = None,
-    remarks: Remarks | None = None,
 ) -> Generator[Batch]:
-    """Decode, preprocess and compute batches, a few ahead of the reader.
-
-    On CPUs, each core takes whole batches from file bytes to activations without waiting for other
-    cores, while another thread reads the next files. For a GPU, all cores decode, and two batches
-    are in progress on it: one is copied while the other is computed.
-
-    An image is read and decoded once for all of its views. The base is always called with
-    `batch_size` of them, so that the features of a view do not depend on which others were
-    computed.
+    """Decode, preprocess and compute batches with one base, as `joint_batches` does.
 
     Parameters
     ----------
     base : FrozenBase
         Computes its `layers`.
-    items : sequence of ImageItem
-        Images in order. An image whose file no longer has the digest is rejected.
-    batch_size : int or "auto"
-        Images per forward pass; ``auto`` adapts to the machine, see `find_lanes`.
-    policy : Policy, optional
-        Augmentation policy of views from 1 on.
+    items, batch_size, policy
+        As for `joint_batches`.
     views : mapping of str to sequence of int, optional
         View numbers of each image, by digest; by default only the unaugmented image.
-    remarks : Remarks, optional
-        Filled with what users should know of the images.
 
     Yields
     ------
@@ -143,43 +169,128 @@ def feature_batches(
         Not even two images fit at a time.
     """
     views_of = {item.digest: (0,) for item in items} if views is None else views
-    most = max(map(len, views_of.values()), default=1)
-    lanes = find_lanes(base, most * len(items), batch_size)
-    at_once = lanes.batch_size // gcd(lanes.batch_size, most)  # the fewest that leave no call short
-    workers, known = len(lanes.all), Remarks() if remarks is None else remarks
+    works = [Work(base, views_of)]
+    with closing(joint_batches(works, items, batch_size=batch_size, policy=policy)) as chunks:
+        for chunk in chunks:
+            yield chunk.batches[0]
 
-    def decoded(item: ImageItem, data: bytes) -> list[torch.Tensor]:
-        seen, numbers = partial(known.add, item), views_of[item.digest]
-        return preprocess_views(base.transform, data, policy, item.digest, numbers, seen=seen)
 
-    def load(item: ImageItem) -> _Loaded:
+def joint_batches(
+    works: Sequence[Work],
+    items: Sequence[ImageItem],
+    *,
+    batch_size: int | Literal["auto"] = "auto",
+    policy: Policy | None = None,
+) -> Generator[Chunk]:
+    """Decode images and compute them with all bases, a few batches ahead of the reader.
+
+    On CPUs, each core takes whole batches from file bytes to activations without waiting for other
+    cores, while another thread reads the next files. For a GPU, all cores decode, and two batches
+    are in progress on it: one is copied while the other is computed.
+
+    An image is read and decoded once for all of its views and all bases, see `Encoded`. A base is
+    always called with `batch_size` of them, so that the features of a view do not depend on which
+    others were computed, nor on other bases.
+
+    Parameters
+    ----------
+    works : sequence of Work
+        What each base computes.
+    items : sequence of ImageItem
+        Images in order. An image whose file no longer has the digest is rejected.
+    batch_size : int or "auto"
+        Images per forward pass; ``auto`` adapts to the machine, see `find_lanes`.
+    policy : Policy, optional
+        Augmentation policy of views from 1 on.
+
+    Yields
+    ------
+    Chunk
+        The next images, with a batch for each of `works`.
+
+    Raises
+    ------
+    MemoryShortError
+        Not even two images fit at a time.
+    """
+    most = max(work.most for work in works)
+    each_lanes = [find_lanes(work.base, most * len(items), batch_size) for work in works]
+    # The fewest images that leave no call short.
+    sizes = [lanes.batch_size for lanes in each_lanes]
+    at_once = lcm(*(s // gcd(s, work.most) for s, work in zip(sizes, works, strict=True)))
+    ahead_too = any(lanes.decode_ahead for lanes in each_lanes)
+    workers = max(len(lanes.all) for lanes in each_lanes)
+    loaders = max(lanes.loaders for lanes in each_lanes)
+    sees = [work.sees for work in works]
+
+    def load(item: ImageItem) -> tuple[ImageItem, bytes | list[_Views]]:
         try:
             data = read_file(item)
-            return item, decoded(item, data) if lanes.decode_ahead else data
         except BadImageError as error:
-            return item, error
+            reason = str(error)
+            return item, [reason if item.digest in work.views else None for work in works]
+        return item, _views_of(item, data, works, sees, policy) if ahead_too else data
 
-    def computed(loaded: Sequence[_Loaded]) -> Batch:
-        rows: list[tuple[ImageItem, int]] = []
-        pixels: list[torch.Tensor] = []
-        rejected = []
-        for item, found in loaded:
-            try:
-                if isinstance(found, BadImageError):
-                    raise found
-                pixels += decoded(item, found) if isinstance(found, bytes) else found
-                rows += [(item, view) for view in views_of[item.digest]]
-            except BadImageError as error:
-                rejected.append((item, str(error)))
-        features = lanes.compute(pixels) if pixels else {}
-        numbers = [view for _, view in rows]
-        return Batch([item for item, _ in rows], numbers, features, rejected, len(loaded))
+    def computed(loaded: Sequence[tuple[ImageItem, bytes | list[_Views]]]) -> Chunk:
+        ready = [
+            found if isinstance(found, list) else _views_of(item, found, works, sees, policy)
+            for item, found in loaded
+        ]
+        batches = []
+        for place, (work, lanes) in enumerate(zip(works, each_lanes, strict=True)):
+            own = [(item, views[place]) for (item, _), views in zip(loaded, ready, strict=True)]
+            batches.append(_batch(work, lanes, own))
+        return Chunk(batches, len(loaded))
 
-    wanted = max(at_once, lanes.loaders)  # beyond the chunks of `ahead`
-    loading = in_threads(load, items, workers=lanes.loaders, waiting=wanted)
+    wanted = max(at_once, loaders)  # beyond the chunks of `ahead`
+    loading = in_threads(load, items, workers=loaders, waiting=wanted)
     with freed_memory_kept(), closing(loading) as loaded:
         chunks = iter(lambda: list(islice(loaded, at_once)), [])
         yield from ahead(computed, chunks, workers, workers + 1)
+
+
+def _views_of(
+    item: ImageItem, data: bytes, works: Sequence[Work], sees: Sequence[str], policy: Policy | None
+) -> list[_Views]:
+    """Return an image's views for each base; those that see the same pixels share them."""
+    image, found = Encoded(data), list[_Views]([None] * len(works))
+    alike: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for place, work in enumerate(works):
+        if item.digest in work.views:
+            key = sees[place], tuple(work.views[item.digest])
+            alike.setdefault(key, []).append(place)
+    for (_, numbers), places in alike.items():
+        transform, seen = works[places[0]].base.transform, list[Decoded]()
+        views: _Views
+        try:
+            views = preprocess_views(
+                transform, image, policy, item.digest, numbers, seen=seen.append
+            )
+        except BadImageError as error:
+            views = str(error)
+        for place in places:
+            found[place] = views
+            for decoded in seen:
+                works[place].remarks.add(item, decoded)
+    return found
+
+
+def _batch(work: Work, lanes: Lanes, found: Sequence[tuple[ImageItem, _Views]]) -> Batch:
+    """Compute the views of some images that have any for this base."""
+    started = time.monotonic()
+    rows: list[tuple[ImageItem, int]] = []
+    pixels: list[torch.Tensor] = []
+    rejected = []
+    for item, views in found:
+        if isinstance(views, str):
+            rejected.append((item, views))
+        elif views is not None:
+            pixels += views
+            rows += [(item, view) for view in work.views[item.digest]]
+    features = lanes.compute(pixels) if pixels else {}
+    images = sum(views is not None for _, views in found)
+    items, numbers = [item for item, _ in rows], [view for _, view in rows]
+    return Batch(items, numbers, features, rejected, images, time.monotonic() - started)
 
 
 def ahead(
@@ -225,123 +336,3 @@ def sorted_by_size(items: Sequence[ImageItem], transform: Transform) -> Sequence
         return items
     sizes = in_threads(lambda item: transform.proportions(*read_size(item.path)), items)
     return [item for _, item in sorted(zip(sizes, items, strict=True), key=itemgetter(0))]
-
-
-def reference_features(base: FrozenBase, policy: Policy | None) -> dict[str, list[list[float]]]:
-    """Return a base's canary: three unaugmented images, or the first augmented view of each.
-
-    Parameters
-    ----------
-    base, policy : FrozenBase, Policy or None
-
-    Returns
-    -------
-    dict of str to list
-    """
-    if policy is None:
-        return base.canary()
-    return base.canary(lambda image: _augmented(base.transform, image, policy, "", 1))
-
-
-def preprocess(
-    transform: Transform, data: bytes, policy: Policy | None = None, digest: str = "", view: int = 0
-) -> torch.Tensor:
-    """Decode an image's bytes and resize it, as in `Transform.pixels`.
-
-    Parameters
-    ----------
-    transform : Transform
-    data : bytes
-        Bytes of the image file.
-    policy : Policy, optional
-        Augmentation policy of views from 1 on.
-    digest : str
-        SHA-256 of the image file, which seeds its views.
-    view : int
-        Number of the view; 0 is the unaugmented image.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8 of shape (3, height, width).
-
-    Raises
-    ------
-    BadImageError
-        The image cannot be decoded, or is too thin.
-    UsageError
-        A view is above 0, but there is no policy.
-    """
-    return preprocess_views(transform, data, policy, digest, [view])[0]
-
-
-def preprocess_views(
-    transform: Transform,
-    data: bytes,
-    policy: Policy | None,
-    digest: str,
-    views: Sequence[int],
-    *,
-    seen: Seen | None = None,
-) -> list[torch.Tensor]:
-    """Return several views of an image, as from `preprocess`, decoding it once.
-
-    Parameters
-    ----------
-    transform, data, policy, digest, views
-    seen : callable, optional
-        Called with the decoded image.
-
-    Returns
-    -------
-    list of torch.Tensor
-
-    Raises
-    ------
-    BadImageError, UsageError
-    """
-    if not any(views):
-        return [_plain(transform, data, seen)] * len(views)
-    if policy is None:
-        raise UsageError(f"view {max(views)} needs an augmentation policy; give one")
-    if policy.whole:
-        image = _decoded(transform, data, seen)
-        return [
-            _augmented(transform, image, policy, digest, view)
-            if view
-            else _plain(transform, data, seen)
-            for view in views
-        ]
-    plain = _plain(transform, data, seen)
-    size = (plain.shape[1], plain.shape[2])
-    return [policy.augment(plain, digest, view, size) if view else plain for view in views]
-
-
-def _augmented(
-    transform: Transform, image: np.ndarray, policy: Policy, digest: str, view: int
-) -> torch.Tensor:
-    """Return an augmented view of a decoded image, uint8 of shape (height, width, 3)."""
-    if not policy.whole:
-        plain = transform.pixels(image)
-        return policy.augment(plain, digest, view, (plain.shape[1], plain.shape[2]))
-    whole = torch.from_numpy(np.require(image, requirements=["C", "W"])).movedim(-1, 0)
-    size = transform.size_of(*image.shape[:2]) if transform.keep_aspect else transform.crop
-    return policy.augment(whole, digest, view, size)
-
-
-def _plain(transform: Transform, data: bytes, seen: Seen | None) -> torch.Tensor:
-    whole = read_size(io.BytesIO(data)) if transform.reduced_decode else (0, 0)
-    if not all(whole):
-        return transform.pixels(_decoded(transform, data, seen))
-    pixels = _decoded(transform, data, seen, transform.enough(*whole))
-    return transform.pixels(pixels, size=transform.size_of(*whole))
-
-
-def _decoded(
-    transform: Transform, data: bytes, seen: Seen | None, enough: tuple[int, int] | None = None
-) -> np.ndarray:
-    limit = transform.max_pixels or MAX_PIXELS
-    found = decode_whole(data, enough=enough, max_value=transform.max_value, max_pixels=limit)
-    if seen:
-        seen(found)
-    return found.pixels

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -17,9 +16,9 @@ from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import PART_BYTES, PART_SECONDS, Cache, part_size
 from bottleneck.extract.compute import Progress
-from bottleneck.extract.plan import Task, plan_extraction
-from bottleneck.extract.run import stored_batches
-from bottleneck.extract.store import Target, find_targets
+from bottleneck.extract.filling import Part, stored_chunks
+from bottleneck.extract.plan import find_passes, images_of, plan_extraction
+from bottleneck.extract.store import targets_of_all
 from bottleneck.files import atomic_write
 from bottleneck.folders import remove_stale
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
@@ -43,13 +42,13 @@ class Forecast:
     Attributes
     ----------
     image_set, model : str
-        Names of the image set and the model.
+        Names of the image set and the model; of several models, joined by commas.
     images : int
         Number of images found.
     missing : int
-        Number of distinct images for which the cache lacks a layer.
+        Number of distinct images for which the cache lacks a layer of a base.
     missing_views : int
-        Number of augmented views for which the cache lacks a layer.
+        Number of augmented views for which the cache lacks a layer, over all bases.
     trial : int
         Number of images computed in the trial. Their features are not stored.
     seconds : float
@@ -80,7 +79,7 @@ class Forecast:
 
 def forecast_extraction(
     images: ImageSet | str | Path,
-    base: FrozenBase,
+    bases: FrozenBase | Sequence[FrozenBase],
     cache: Cache | str | Path,
     settings: StoreSettings | None = None,
     *,
@@ -94,7 +93,7 @@ def forecast_extraction(
 
     Parameters
     ----------
-    images, base, cache, settings, **options
+    images, bases, cache, settings, **options
         As for `extract_features`. Compressed features take less disk space than forecast.
     progress : callable, optional
         Called with ``"trial"``, the number of images done and its maximum.
@@ -114,23 +113,23 @@ def forecast_extraction(
     cache = Cache(cache)
     cache.set_file(images.name)  # says so where the name cannot be
     started = time.monotonic()
-    targets = find_targets(base, cache, settings)
-    plans = plan_extraction(images, targets)
+    targets = targets_of_all(bases, cache, settings)
+    plans = [plan_extraction(images, own) for own in targets]
     seconds = time.monotonic() - started
     report = progress or (lambda *_: None)
     trials = [
-        _try(task, target, cache, report)
-        for plan, target in zip(plans, targets, strict=True)
-        for task in plan.tasks
+        _try([Part(task, stage[place]) for place, task in tasks.items()], cache, report)
+        for own, stage in zip(zip(*plans, strict=True), zip(*targets, strict=True), strict=True)
+        for tasks in find_passes(own, stage)
     ]
     rejected = {item.digest: (item.path, why) for each in trials for item, why in each.rejected}
     peak = peak_memory()
     return Forecast(
         image_set=images.name,
-        model=base.model,
+        model=", ".join(own[0].base.model for own in targets),
         images=len(images.items),
-        missing=plans[0].images,
-        missing_views=sum(plan.rows for plan in plans[1:]),
+        missing=len(set[str]().union(*(own[0].lacking for own in plans))),
+        missing_views=sum(plan.rows for own in plans for plan in own[1:]),
         trial=sum(each.images for each in trials),
         seconds=round(seconds + sum(each.seconds for each in trials), 3),
         bytes_on_disk=sum(each.bytes_on_disk for each in trials),
@@ -140,12 +139,12 @@ def forecast_extraction(
 
 
 class _Trial(NamedTuple):
-    """The number of images tried for a task, and the forecast for all of it.
+    """The number of images tried of those computed together, and the forecast for all of them.
 
     Attributes
     ----------
     growth : int
-        Additional bytes of memory that the whole task will take.
+        Additional bytes of memory that all of them will take.
     rejected : list of (ImageItem, str)
         Unusable images found in the trial.
     """
@@ -157,21 +156,20 @@ class _Trial(NamedTuple):
     rejected: list[tuple[ImageItem, str]]
 
 
-def _try(task: Task, target: Target, cache: Cache, report: Progress) -> _Trial:
-    """Compute and store the first images of a task in the same banks of a temporary cache."""
+def _try(parts: Sequence[Part], cache: Cache, report: Progress) -> _Trial:
+    """Compute and store the first images in the same banks of a temporary cache."""
     done = warmed = size = 0
     rejected: list[tuple[ImageItem, str]] = []
+    count = len(images_of([part.task for part in parts]))
     with TemporaryDirectory(prefix=_PREFIX, dir=_scratch_folder(cache)) as place:
         started = warm = time.monotonic()
-        banks = {layer: Cache(place).named(bank.name) for layer, bank in target.banks.items()}
-        scratch = replace(target, banks=banks)
-        with closing(stored_batches(task, scratch)) as batches:
-            for number, batch in enumerate(batches, start=1):
-                done += batch.images
-                rejected += batch.rejected
+        with closing(stored_chunks([_moved(part, Cache(place)) for part in parts])) as chunks:
+            for number, chunk in enumerate(chunks, start=1):
+                done += chunk.images
+                rejected += [each for batch in chunk.batches for each in batch.rejected]
                 now = time.monotonic()
                 size = size or done
-                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, len(task.items))
+                least = min((_WARM_UP_BATCHES + _TIMED_BATCHES) * size, count)
                 report("trial", min(done, least), least)
                 if not warmed and number >= _WARM_UP_BATCHES and now - started >= _WARM_UP_SECONDS:
                     warm, warmed = now, done
@@ -180,19 +178,32 @@ def _try(task: Task, target: Target, cache: Cache, report: Progress) -> _Trial:
                     break
         elapsed, per_byte = now - started, _seconds_per_byte(Path(place))
     per_image = (now - warm) / timed if timed else elapsed / done
-    views = task.rows / len(task.items)
-    to_write = per_byte * views * sum(map(target.row_bytes, task.layers))
-    whole = _bytes_of(task, target, task.rows)
-    tried = _bytes_of(task, target, round(done * views))
-    part = _bytes_of(task, target, ceil(PART_SECONDS * views / per_image))
-    seconds = elapsed + (len(task.items) - done) * (per_image + to_write)
+    whole = _bytes_of(parts, 1.0)
+    to_write = per_byte * _row_bytes(parts) / count
+    tried = _bytes_of(parts, done / count)
+    part = _bytes_of(parts, PART_SECONDS / per_image / count)
+    seconds = elapsed + (count - done) * (per_image + to_write)
     return _Trial(done, seconds, sum(whole), _held(whole, part) - _held(tried, part), rejected)
 
 
-def _bytes_of(task: Task, target: Target, rows: int) -> list[int]:
-    """Return the bytes of a number of rows of a task in each bank."""
-    banks = target.by_bank(task.layers).values()
-    return [part_size(rows, [*map(target.row_bytes, layers)]) for layers in banks]
+def _moved(part: Part, cache: Cache) -> Part:
+    """Return a part with the same banks of another cache."""
+    banks = {layer: cache.named(bank.name) for layer, bank in part.target.banks.items()}
+    return Part(part.task, replace(part.target, banks=banks))
+
+
+def _row_bytes(parts: Sequence[Part]) -> int:
+    """Return the bytes of all rows."""
+    return sum(part.task.rows * sum(map(part.target.row_bytes, part.task.layers)) for part in parts)
+
+
+def _bytes_of(parts: Sequence[Part], share: float) -> list[int]:
+    """Return the bytes of a share of the rows in each bank."""
+    return [
+        part_size(round(share * part.task.rows), [*map(part.target.row_bytes, layers)])
+        for part in parts
+        for layers in part.target.by_bank(part.task.layers).values()
+    ]
 
 
 def _held(sizes: Sequence[int], parts: Sequence[int]) -> int:

@@ -2,17 +2,26 @@
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from bottleneck.arguments import made
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import DataError
-from bottleneck.extract.store import Target, find_targets
+from bottleneck.extract.store import Target, targets_of_all
 from bottleneck.images import ImageItem, ImageSet
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Plan", "Task", "count_cached", "find_tasks", "plan_extraction"]
+__all__ = [
+    "Plan",
+    "Task",
+    "count_cached",
+    "find_passes",
+    "find_tasks",
+    "images_of",
+    "plan_extraction",
+]
 
 
 @dataclass(frozen=True)
@@ -158,9 +167,56 @@ def plan_extraction(images: ImageSet, targets: Sequence[Target]) -> list[Plan]:
     return plans
 
 
+def find_passes(plans: Sequence[Plan], targets: Sequence[Target]) -> list[dict[int, Task]]:
+    """Return the tasks of several bases that are computed together, so that images are read once.
+
+    The first tasks of all plans are computed together, then the second ones, if there are any.
+    Bases that keep proportions see images in the order of their sizes, so that those with another
+    size are computed apart.
+
+    Parameters
+    ----------
+    plans, targets : sequence of Plan, sequence of Target
+        A plan for each target; one target for each base.
+
+    Returns
+    -------
+    list of dict of int to Task
+        For each pass over images, place of a plan to its task.
+    """
+    orders: dict[object, list[int]] = {}
+    for place, target in enumerate(targets):
+        transform = target.base.transform
+        orders.setdefault(transform.keep_aspect and transform.resize, []).append(place)
+    return [
+        {place: task for place, task in zip(places, tasks, strict=True) if task}
+        for places in orders.values()
+        for tasks in zip_longest(*(plans[place].tasks for place in places))
+    ]
+
+
+def images_of(tasks: Sequence[Task]) -> list[ImageItem]:
+    """Return the images of tasks that are computed together.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        At least one.
+
+    Returns
+    -------
+    list of ImageItem
+        Each image once; those of the same tasks follow each other, so that batches are full.
+    """
+    found = {item.digest: item for task in tasks for item in task.items}
+    return sorted(
+        found.values(), key=lambda item: [item.digest not in task.views for task in tasks]
+    )
+
+
 def count_cached(
     images: ImageSet,
-    base: FrozenBase,
+    bases: FrozenBase | Sequence[FrozenBase],
     cache: Cache,
     settings: StoreSettings | None = None,
     **options: Any,
@@ -169,7 +225,7 @@ def count_cached(
 
     Parameters
     ----------
-    images, base, cache, settings, **options
+    images, bases, cache, settings, **options
         As for `extract_features`.
 
     Returns
@@ -183,7 +239,8 @@ def count_cached(
         As for `extract_features`.
     """
     settings = made(StoreSettings, settings, options)
-    plans = plan_extraction(images, find_targets(base, cache, settings, compare=False))
+    targets = targets_of_all(bases, cache, settings, compare=False)
+    plans = [plan for own in targets for plan in plan_extraction(images, own)]
     lacking = set[str]().union(*(plan.lacking for plan in plans))
     return len(plans[0].items) - len(lacking), len(plans[0].items)
 

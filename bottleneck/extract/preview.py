@@ -14,7 +14,7 @@ from torchvision.utils import make_grid
 from bottleneck.augment import find_policy
 from bottleneck.bases import Transform
 from bottleneck.errors import BadImageError, DataError
-from bottleneck.extract.compute import preprocess_views
+from bottleneck.extract.decoding import Encoded, preprocess_views
 from bottleneck.images import ImageItem, ImageSet, read_file
 from bottleneck.settings import StoreSettings
 
@@ -76,8 +76,8 @@ def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6
     rows = []
     for item in _in_turn(images):
         try:
-            data = read_file(item)
-            seen = preprocess_views(transform, data, policy, item.digest, range(views + 1))
+            image = Encoded(read_file(item))
+            seen = preprocess_views(transform, image, policy, item.digest, range(views + 1))
         except BadImageError:
             continue
         rows.append((item, seen))

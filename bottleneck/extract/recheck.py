@@ -14,7 +14,8 @@ from bottleneck.augment import Policy
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache, Damage, set_aside
 from bottleneck.errors import BadImageError, BottleneckError, CacheError
-from bottleneck.extract.compute import Progress, feature_batches, reference_features
+from bottleneck.extract.compute import Progress, feature_batches
+from bottleneck.extract.decoding import reference_features
 from bottleneck.extract.plan import Task
 from bottleneck.extract.store import Target
 from bottleneck.images import ImageItem, ImageSet, read_file

@@ -1,8 +1,8 @@
 """Store computed features as parts of banks."""
 
 import platform
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import prod
@@ -14,12 +14,13 @@ from bottleneck.augment import Policy, find_policy
 from bottleneck.bases import WEIGHTS_NAME, digests_of_network
 from bottleneck.bases.frozen import FrozenBase
 from bottleneck.cache import Bank, Cache, PartWriter, compression_options, store
-from bottleneck.errors import CacheError
-from bottleneck.extract.compute import Batch, reference_features
+from bottleneck.errors import CacheError, FeatureOverflowError, UsageError
+from bottleneck.extract.compute import Batch
+from bottleneck.extract.decoding import reference_features
 from bottleneck.records import BankRecord, StoredLayer
 from bottleneck.settings import StoreSettings
 
-__all__ = ["Target", "find_targets"]
+__all__ = ["Target", "find_targets", "targets_of_all"]
 
 _PACKAGES = ("torch", "torchvision", "timm", "h5py", "numpy", "pillow", "simplejpeg")
 
@@ -147,48 +148,56 @@ class Target:
         """
         return np.dtype(self.settings.dtype).itemsize * prod(self.base.shapes[layer])
 
-    def write(self, batches: Generator[Batch], layers: Sequence[str]) -> Generator[Batch]:
-        """Store batches of some layers, and yield each once it is appended.
-
-        Appended rows are committed when the generator ends or is closed.
+    @contextmanager
+    def storing(
+        self, layers: Sequence[str], *, share: int = 1
+    ) -> Iterator[Callable[[Batch], None]]:
+        """Yield a function that stores a batch. What it has stored is committed at the end.
 
         Parameters
         ----------
-        batches : generator of Batch
-            Computed batches; the generator is closed at the end.
         layers : sequence of str
             Layers of the batches.
+        share : int
+            Number of banks that share the memory for parts.
 
         Yields
         ------
-        Batch
-            The same batch.
+        callable
+            Takes a batch. Raises `FeatureOverflowError` if an activation is too large for the
+            stored type, and `CacheError` if a part cannot be written.
 
         Raises
         ------
-        FeatureOverflowError
-            An activation is too large for the stored type.
         CacheError
             A part cannot be written.
         """
         banks, settings = self.by_bank(layers), self.settings
         writers: dict[str, PartWriter] = {}
-        with closing(batches), ExitStack() as stack:
-            for batch in batches:
+        with ExitStack() as stack:
+
+            def append(batch: Batch) -> None:
                 if batch.items and not writers:
                     for layer, values in batch.features.items():
                         store(values, settings.dtype, layer)  # only what can be gets a bank
                     self.describe(layers)
                     for name, (first, *_) in banks.items():
                         writer = self.banks[first].writer(
-                            settings.dtype, share=len(banks), compress=settings.compress
+                            settings.dtype, share=share, compress=settings.compress
                         )
                         writers[name] = stack.enter_context(writer)
                 digests, views = [item.digest for item in batch.items], np.array(batch.views)
                 for name, writer in writers.items() if batch.items else ():
                     own = {layer: batch.features[layer] for layer in banks[name]}
                     writer.append(digests, own, views=views)
-                yield batch
+
+            def named(batch: Batch) -> None:
+                try:
+                    append(batch)
+                except FeatureOverflowError as error:  # which names only the layer
+                    raise FeatureOverflowError(f"{self.base.model}: {error}") from error
+
+            yield named
 
     def describe(self, layers: Iterable[str]) -> None:
         """Add layers to ``bank.json`` that are not there yet.
@@ -289,3 +298,45 @@ def find_targets(
         canary = reference_features(base, policy) if compare else {}
         targets.append(Target(base, banks, canary, settings, policy))
     return targets
+
+
+def targets_of_all(
+    bases: FrozenBase | Sequence[FrozenBase],
+    cache: Cache,
+    settings: StoreSettings,
+    *,
+    compare: bool = True,
+) -> list[list[Target]]:
+    """Return the targets of each base, see `find_targets`.
+
+    Parameters
+    ----------
+    bases : FrozenBase or sequence of FrozenBase
+        One base or several.
+    cache, settings, compare
+        As for `find_targets`.
+
+    Returns
+    -------
+    list of list of Target
+
+    Raises
+    ------
+    UnknownNameError, PathMissingError, MissingExtraError, CacheError
+        As for `find_targets`.
+    UsageError
+        Two bases have the same bank, or there are none.
+    """
+    several = [bases] if isinstance(bases, FrozenBase) else list(bases)
+    if not several:
+        raise UsageError("no base to extract features with; give at least one")
+    found = [find_targets(base, cache, settings, compare=compare) for base in several]
+    owners: dict[str, int] = {}
+    for number, (base, targets) in enumerate(zip(several, found, strict=True)):
+        for bank in targets[0].banks.values():
+            if owners.setdefault(bank.name, number) != number:
+                raise UsageError(
+                    f"two of the bases are {base.model} and have the same bank, {bank.name}; give "
+                    f"each base once, with all its layers"
+                )
+    return found

@@ -1,7 +1,7 @@
 """Join the labels of an image set to the rows of a bank by digest: X, y, groups and splits."""
 
 from bottleneck.features.commands import cache_option, extract_command
-from bottleneck.features.fitted import features_of, has_changed, seen_by_network
+from bottleneck.features.fitted import features_of, has_changed, is_known, seen_by_network
 from bottleneck.features.rows import Features, free_memory, load_features
 from bottleneck.features.selection import (
     check_layers,
@@ -25,6 +25,7 @@ __all__ = [
     "features_of",
     "free_memory",
     "has_changed",
+    "is_known",
     "join_layers",
     "load_features",
     "matching_layers",

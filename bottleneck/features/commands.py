@@ -9,7 +9,7 @@ from bottleneck.cache import Cache
 from bottleneck.images import ImageSet, folder_of
 from bottleneck.records import AnySource, FeatureSource
 
-__all__ = ["cache_option", "extract_command", "remedy_for"]
+__all__ = ["cache_option", "command_for", "extract_command", "remedy_for"]
 
 _FLAGS = ("keep_aspect", "reduced_decode")
 _NUMBERS = ("interpolation", "max_value", "max_pixels")
@@ -82,6 +82,29 @@ def remedy_for(source: AnySource, images: ImageSet, cache: Cache) -> str:
     layers = [part for part in source.parts if part.model == first.model]
     command = extract_command(layers, images) or ["extract", *_options(layers)]
     return shlex.join(["bottleneck", *command, *cache_option(cache)])
+
+
+def command_for(model: str, images: ImageSet, cache: Cache) -> str:
+    """Return the command that extracts features of another base, as text.
+
+    Parameters
+    ----------
+    model : str
+        The base.
+    images : ImageSet
+        The image set.
+    cache : Cache
+        The cache.
+
+    Returns
+    -------
+    str
+        Without the folder of the images if they are in no folder of classes.
+    """
+    root = _folder_of_classes(images)
+    data = [] if root is None else ["--data", str(root)]
+    where = [*data, "--set", images.name, "--model", model, *cache_option(cache)]
+    return shlex.join(["bottleneck", "extract", *where])
 
 
 def _options(layers: Sequence[FeatureSource], finetuned: str | None = None) -> list[str]:

@@ -9,13 +9,13 @@ import numpy as np
 
 from bottleneck.arguments import checked
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError
+from bottleneck.errors import DataError, UsageError
 from bottleneck.features.rows import Features, load_features
 from bottleneck.images import ImageSet, group_mates
 from bottleneck.records import AnySource, FeatureSource, JoinedSource, known_source
 from bottleneck.records.banks import FINETUNED
 
-__all__ = ["features_of", "has_changed", "seen_by_network"]
+__all__ = ["features_of", "has_changed", "is_known", "seen_by_network"]
 
 
 @checked
@@ -141,3 +141,29 @@ def has_changed(source: AnySource, images: ImageSet) -> bool:
     """
     known = source.split_digests or {}
     return any(images.digest_of(name) != known.get(name) for name in ("train", "val"))
+
+
+def is_known(images: ImageSet, cache: Cache) -> bool:
+    """Return whether the cache has an image set.
+
+    Parameters
+    ----------
+    images, cache : ImageSet, Cache
+        The image set and the cache.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    UsageError
+        The cache has another image set of the same name.
+    """
+    file = cache.set_file(images.name)
+    if file.exists() and ImageSet.read_csv(file).digest_of() != images.digest_of():
+        raise UsageError(
+            f"the cache already has an image set {images.name!r} with other images, labels or "
+            f"splits; give this one another name with `image_set`"
+        )
+    return file.exists()

@@ -20,6 +20,7 @@ from bottleneck.errors import (
     some_of,
 )
 from bottleneck.features.commands import remedy_for
+from bottleneck.features.models import with_models
 from bottleneck.images import ImageSet
 from bottleneck.pooling import POOLS, check_pool
 from bottleneck.pooling import pool as pool_rows
@@ -178,6 +179,7 @@ def select_layers(
         settings, options = SweepFeatures(**options), {}
     settings = made(LayerSettings, settings, options)
     cache, found = Cache(cache), list[FeatureSource]()
+    settings = with_models(cache, settings)
     for layer in settings.layers or [None]:
         own = _of_models(cache, layer, settings)
         # One that is named twice is a mistake where layers are joined.

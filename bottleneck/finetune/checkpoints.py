@@ -221,16 +221,10 @@ class Checkpoint:
             training.optimizer.load_state_dict(known)
             best = _part(tensors, "best")
             chosen = {name: each.numpy() for name, each in _part(tensors, "choice").items()}
-            if "first" not in chosen:  # of an older version; the network is still as at the start
-                training.choice.offer(training.scores())
-            if chosen:
-                training.choice.restore(chosen)
-            else:  # of a still older one, which noted only what was best
-                training.network.load_tuned(best)
-                training.choice.offer(training.scores())
+            training.choice.restore(chosen)
             training.network.load_tuned(_part(tensors, "tuned"))
             training.fabric.strategy.precision.load_state_dict(facts["scaler"])
-            training.plan(facts.get("epochs", training.settings.epochs))
+            training.plan(facts["epochs"])
             return State(facts["start"], best, facts["history"], facts["best_epoch"])
         except Exception as error:  # damaged bytes make the readers raise whatever they meet
             if is_out_of_memory(error):

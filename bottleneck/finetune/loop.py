@@ -17,7 +17,6 @@ from bottleneck.finetune.mixing import mixed
 from bottleneck.finetune.network import TunedNetwork, make_optimizer
 from bottleneck.heads import Head
 from bottleneck.heads.choosing import Choice, deal_groups
-from bottleneck.heads.scoring import score_metrics
 from bottleneck.heads.training import DivergedError, State, are_right, losses, sample_weights
 from bottleneck.images import groups_of
 from bottleneck.labels import Targets
@@ -68,14 +67,16 @@ class Training:
         self._module, self._stepper = self.fabric.setup(self.network, self.optimizer)
         own, self.targets = self._targets(self.train), self._targets(self.val)
         weights = np.array([item.weight for item in self.train.items])
-        counts = sample_weights(own, weights, balanced=self.settings.balanced)
-        self._counts = counts.to(self.fabric.device)
+        scaled = sample_weights(own, weights, balanced=self.settings.balanced)
+        self._weights = scaled.to(self.fabric.device)
         self._codes = torch.from_numpy(own.codes).to(self.fabric.device)
         group_of = groups_of(self.val.items)
         groups = [group_of.get(item.digest, item.digest) for item in self.val.items]
         parts = deal_groups(np.array(groups), targets=self.targets)
         known = self.head.temperature
-        self.choice = Choice(self.head.link, self.targets, parts, temperature=known, better=lt)
+        # The temperature is fitted again at the end: a network that is only too sure is no worse.
+        how: Any = {"margins": True, "temperature": known, "better": lt}
+        self.choice = Choice(self.head.link, self.targets, parts, **how)
 
     def _targets(self, images: Activations) -> Targets:
         labels, head = np.array([item.label for item in images.items]), self.head
@@ -125,8 +126,8 @@ class Training:
         return np.asarray(everyone.cpu())
 
     def validated(self) -> dict[str, float]:
-        """As `Learner.validated`."""
-        head, scores = self.head, self.scores()
+        """As `Learner.validated`; the loss is that at the temperature with the lowest one."""
+        scores = self.scores()
         if not np.isfinite(scores).all():
             raise DivergedError(
                 f"the head's scores of the validation images are not finite in "
@@ -134,7 +135,7 @@ class Training:
                 f"'bottleneck evaluate'"
             )
         self.choice.offer(scores)
-        metrics = score_metrics(head.link, scores, self.targets, head.temperature)
+        metrics = self.choice.metrics(scores)
         return {"val_loss": metrics["log_loss"], "val_accuracy": metrics["accuracy"]}
 
     def step_through(self, epoch: int) -> dict[str, float]:
@@ -223,7 +224,7 @@ class Training:
         """Return the weighted losses of shape (n,) of scores for the labels of some images."""
         smoothing = self.settings.label_smoothing
         found = losses(self.head.link, scores, self._codes[rows], smoothing)
-        return (found * self._counts[rows]).mean(dim=1)
+        return (found * self._weights[rows]).mean(dim=1)
 
     def _checked(self, sums: torch.Tensor) -> list[float]:
         """Return sums over all devices, so that all detect divergence together."""

@@ -15,15 +15,15 @@ from bottleneck.cache import Cache, bank_name
 from bottleneck.errors import DataError, counted
 from bottleneck.extract import Progress, fill_banks
 from bottleneck.features import SPLITS
+from bottleneck.finetune.images import seen_by
 from bottleneck.finetune.loop import Training
-from bottleneck.finetune.refit import seen_by
 from bottleneck.finetune.start import Start, default_images
 from bottleneck.finetune.trial import EpochForecast
 from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
 from bottleneck.heads.bases import load_base
 from bottleneck.heads.curves import read_curves
-from bottleneck.heads.names import is_of_head
+from bottleneck.heads.files import is_of_head
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
 from bottleneck.images import same_images
@@ -211,7 +211,8 @@ def fill_split(head: Head, cache: Cache, split: str, *, progress: Progress | Non
         return
     stored = StoreSettings(dtype=cast("Any", source.dtype))
     chosen = replace(images, items=items)
-    bad = fill_banks(chosen, load_base(head), cache, stored, progress=progress).bad
+    (filling,) = fill_banks(chosen, load_base(head), cache, stored, progress=progress)
+    bad = filling.bad
     lost = [item for item in items if item.digest in bad]
     if lost:
         raise DataError(

@@ -14,10 +14,10 @@ from bottleneck.bases.splitting import Split, split_network
 from bottleneck.cache import Bank, Cache
 from bottleneck.errors import BadImageError, DataError, UsageError
 from bottleneck.extract import Progress, fill_banks, preprocess, usable_images
+from bottleneck.features import is_known
 from bottleneck.finetune.checkpoints import Checkpoint, PlanRecord
-from bottleneck.finetune.images import check_classes, images_to_train
+from bottleneck.finetune.images import check_classes, head_without, images_to_train
 from bottleneck.finetune.mixing import check_mix
-from bottleneck.finetune.refit import head_without
 from bottleneck.heads import Head, check_head_folder
 from bottleneck.heads.bases import load_base
 from bottleneck.images import ImageItem, ImageSet, in_threads, read_file
@@ -97,29 +97,26 @@ class Start:
             The start with the usable images and with the banks of their activations.
         """
         if not is_first_process():
-            other = replace(self, chosen=checkpoint.images(), refitted=checkpoint.head())
-            return _filled(other, cache, progress)
+            return _begun(self, cache, checkpoint, progress)
         if not resume:
             _check_folder(checkpoint)
         look = partial(_without_bad_images, transform=self.base.transform, progress=progress)
-        images, known = self.images, _is_known(self.images, cache)
+        images, known = self.images, is_known(self.images, cache)
         if not known:
             images = look(images)
             images.write_csv(cache.set_file(images.name))
         plan = _plan(self.head, images, self.settings)
         if resume:
             checkpoint.check(plan, self.settings)
-            chosen = checkpoint.images()
-        else:
-            chosen = images_to_train(images, self.head, self.settings)
-            shown: dict[str, Any] = {"device": str(self.base.devices[0]), "progress": progress}
-            refitted = head_without(self.head, images, chosen, cache, self.settings, **shown)
-            if known and not self.settings.from_cache:
-                chosen = look(chosen)
+            return _begun(replace(self, images=images), cache, checkpoint, progress)
+        chosen = images_to_train(images, self.head, self.settings)
+        shown: dict[str, Any] = {"device": str(self.base.devices[0]), "progress": progress}
+        refitted = head_without(self.head, images, chosen, cache, self.settings, **shown)
+        if known and not self.settings.from_cache:
+            chosen = look(chosen)
         start = _filled(replace(self, images=images, chosen=chosen), cache, progress)
         check_classes(start.chosen, start.head)
-        if not resume:
-            checkpoint.begin(plan, start.chosen, refitted)
+        checkpoint.begin(plan, start.chosen, refitted)
         return replace(start, refitted=checkpoint.head())
 
 
@@ -210,17 +207,6 @@ def _check_folder(checkpoint: Checkpoint) -> None:
     check_head_folder(folder)
 
 
-def _is_known(images: ImageSet, cache: Cache) -> bool:
-    """Return whether the cache knows an image set; raise an error for another one of its name."""
-    file = cache.set_file(images.name)
-    if file.exists() and ImageSet.read_csv(file).digest_of() != images.digest_of():
-        raise UsageError(
-            f"the cache already has an image set {images.name!r} with other images, labels or "
-            f"splits; give this one another name with `image_set`"
-        )
-    return file.exists()
-
-
 def _without_bad_images(
     images: ImageSet, transform: Transform, progress: Progress | None
 ) -> ImageSet:
@@ -257,6 +243,14 @@ def _plan(head: Head, images: ImageSet, settings: FinetuneSettings) -> PlanRecor
     )
 
 
+def _begun(start: Start, cache: Cache, checkpoint: Checkpoint, progress: Progress | None) -> Start:
+    """Return the start that a checkpoint tells, of an earlier run or of the first process."""
+    told = replace(start, chosen=checkpoint.images(), refitted=checkpoint.head())
+    filled = _filled(told, cache, progress)
+    check_classes(filled.chosen, filled.head)
+    return filled
+
+
 def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
     """Fill the cache if activations come from it; leave out unusable images."""
     how = start.settings
@@ -264,7 +258,7 @@ def _filled(start: Start, cache: Cache, progress: Progress | None) -> Start:
     if lower is None:
         return start
     stored = StoreSettings(views=how.views or 0, augment=how.augment, dtype=how.dtype)
-    filling = fill_banks(start.chosen, lower, cache, stored, progress=progress)
+    (filling,) = fill_banks(start.chosen, lower, cache, stored, progress=progress)
     banks: dict[int, Bank] = {}
     for target in filling.targets:
         banks |= dict.fromkeys(target.views, target.banks[lower.layers[0]])

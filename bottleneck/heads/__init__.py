@@ -6,9 +6,9 @@ A fitted head takes raw features: standardisation is folded into its weights. It
 safetensors and JSON.
 """
 
+from bottleneck.heads.files import check_head_folder, head_names
 from bottleneck.heads.fit import cross_validate, fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head
-from bottleneck.heads.names import check_head_folder, head_names
 from bottleneck.heads.recipes import C_GRID, MLP, RECIPES
 from bottleneck.heads.scoring import calibration_error
 

@@ -1,6 +1,5 @@
 """The bases that computed the features of a head."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bottleneck.errors import UsageError, WeightsError
@@ -106,7 +105,7 @@ def load_bases(
             source.model,
             layers,
             weights=weights or source.weights,
-            pool=_stored_pool(parts),
+            pool=next((part.stored_pool for part in parts if not part.is_vector), "none"),
             precision=source.precision,
             device=device,
             **source.adjustments | changed,
@@ -120,11 +119,6 @@ def load_bases(
             )
         found.append(base)
     return found
-
-
-def _stored_pool(parts: Sequence[FeatureSource]) -> str:
-    """Return the pooling of layers of one base; vectors are stored without any."""
-    return next((part.stored_pool for part in parts if not part.is_vector), "none")
 
 
 def bases_of(head: Head) -> list[list[FeatureSource]]:

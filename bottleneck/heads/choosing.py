@@ -124,12 +124,10 @@ class Choice:
         Parameters
         ----------
         state : mapping of str to np.ndarray
-            For the same rows and parts. Those of older versions lack the first candidate, which has
-            to be offered before.
+            For the same rows and parts.
         """
         self._losses, self._scores = state["losses"].tolist(), list(state["scores"])
-        if "first" in state:
-            self.first = state["first"]
+        self.first = state["first"]
 
     def metrics(self, scores: np.ndarray) -> dict[str, float]:
         """Return the metrics of a candidate on the rows that it is chosen on.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bottleneck.arguments import checked
@@ -18,8 +17,7 @@ from bottleneck.errors import DataError, UsageError
 from bottleneck.files import atomic_write
 from bottleneck.folders import replaced_folder, restored
 from bottleneck.heads.adjust import Adjust
-from bottleneck.heads.models import Model
-from bottleneck.heads.names import (
+from bottleneck.heads.files import (
     HISTORY_FILE,
     METADATA_FILE,
     SEEN_FILE,
@@ -28,8 +26,9 @@ from bottleneck.heads.names import (
     head_names,
     is_of_head,
     no_head,
+    read_files,
 )
-from bottleneck.heads.reading import contradiction, read_model, read_seen
+from bottleneck.heads.models import Model
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
 from bottleneck.records import (
@@ -262,16 +261,11 @@ class Head(HeadFacts):
         if not restored(path) or not (path / METADATA_FILE).is_file():
             raise no_head(path.name, path.parent)
         record = read_record(path / METADATA_FILE, HeadRecord)
-        try:
-            model = read_model(path / WEIGHTS_FILE, record)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise HeadRecord.refusal(path / WEIGHTS_FILE, error) from error
-        if wrong := contradiction(record):
-            raise HeadRecord.refusal(path / METADATA_FILE, ValueError(wrong))
+        model, seen = read_files(path, record)
         facts = facts_of(record, HeadFacts)
         if isinstance(record.source, FeatureSource) and record.source.model == _OWN_FOLDER:
             facts["source"] = replace(record.source, model=str(path))
-        return cls(**facts, model=model, seen=read_seen(path / SEEN_FILE, record))
+        return cls(**facts, model=model, seen=seen)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the weights, in JSON types."""

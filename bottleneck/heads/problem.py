@@ -106,7 +106,7 @@ class Problem:
         if self.n_features:
             width = self.rows.shape[1]
             return Reduction(self.rows, np.zeros(width), np.ones(width), self.n_features, None)
-        return reduce_rows(self.X, self._counted(fit), standardize=self.standardize)
+        return reduce_rows(self.X, self._weights_of(fit), standardize=self.standardize)
 
     def reduced(self, fold: Fold) -> Self:
         """Return the problem on rows that are standardised and reduced once, for a fold.
@@ -130,15 +130,15 @@ class Problem:
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and scale of the features, of shape (d,) each, used in the reduction."""
-        return column_moments(self.rows, self._counted(None), standardize=self.standardize)
+        return column_moments(self.rows, self._weights_of(None), standardize=self.standardize)
 
-    def _counted(self, fit: np.ndarray | None) -> np.ndarray | None:
+    def _weights_of(self, fit: np.ndarray | None) -> np.ndarray | None:
         """Return sample weights for the moments, or a boolean mask if all weights are 1."""
         if (self.weights == 1).all():
             return fit
         return self.weights if fit is None else self.weights * fit
 
-    def counts(self, fit: np.ndarray) -> np.ndarray:
+    def sample_weights(self, fit: np.ndarray) -> np.ndarray:
         """Return the weight of each row, 0 where it is not fitted on.
 
         Parameters
@@ -303,7 +303,7 @@ def lacking_classes(targets: Targets) -> np.ndarray:
 
 
 def row_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> np.ndarray:
-    """Return the weight of each row in a fit, as `Problem.counts` does.
+    """Return the weight of each row in a fit, as `Problem.sample_weights` does.
 
     Parameters
     ----------

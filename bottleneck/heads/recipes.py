@@ -188,7 +188,7 @@ class Linear(Recipe):
         self, problem: Problem, reduction: Reduction, fit: np.ndarray, grid: Sequence[Any]
     ) -> Sequence[Solution]:
         """Return a solution for each `C`, on reduced rows."""
-        codes, weights = problem.targets.codes, problem.counts(fit)
+        codes, weights = problem.targets.codes, problem.sample_weights(fit)
         if not isinstance(self.solver, str):
             return self.solver(reduction, codes, weights, grid)
 
@@ -210,7 +210,7 @@ class Linear(Recipe):
         points = stream_path(
             X.blocks,
             problem.targets.codes,
-            np.stack([problem.counts(fit) for fit in fits], axis=1),
+            np.stack([problem.sample_weights(fit) for fit in fits], axis=1),
             grid,
             loss,
             members=np.stack(fits, axis=1) * problem.weights[:, None],
@@ -240,7 +240,7 @@ class Nearest(Recipe):
         self.values_for(len(problem.rows), [value])
         n_samples, targets = len(problem.rows), problem.targets
         mean, scale = (each.astype(np.float32) for each in problem.moments())
-        counts = problem.counts(np.ones(n_samples)).astype(np.float32)
+        counts = problem.sample_weights(np.ones(n_samples)).astype(np.float32)
         counts = (counts / counts.mean()).reshape(n_samples, -1)  # a vote is one vote
         votes = targets.indicators * counts
         model = Neighbours(

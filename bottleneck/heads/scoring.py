@@ -100,20 +100,14 @@ def log_losses(
     np.ndarray
         Shape (n,).
     """
-    multilabel = targets.multilabel
-    return _losses(link, scores, targets.indicators, temperature, multilabel=multilabel)
+    return _losses(link, scores, targets.indicators, temperature)
 
 
 def _losses(
-    link: str,
-    scores: np.ndarray,
-    shares: np.ndarray,
-    temperature: float | np.ndarray,
-    *,
-    multilabel: bool,
+    link: str, scores: np.ndarray, shares: np.ndarray, temperature: float | np.ndarray
 ) -> np.ndarray:
     own = log_probabilities(link, scores, temperature)
-    if not multilabel:
+    if link != "independent":
         return np.asarray(-(shares * own).sum(axis=1))
     others = log_probabilities(link, -scores, temperature)
     return np.asarray(-(shares * own + (1 - shares) * others).mean(axis=1))
@@ -175,8 +169,7 @@ def fit_temperature(link: str, scores: np.ndarray, targets: Targets) -> float:
 
     def log_loss(log_temperature: float) -> float:
         temperature = float(np.exp(log_temperature))
-        losses = _losses(link, scores, shares, temperature, multilabel=targets.multilabel)
-        return float(losses.mean())
+        return float(_losses(link, scores, shares, temperature).mean())
 
     widest = np.log(_WIDEST)
     found = minimize_scalar(log_loss, bounds=(-widest, widest), method="bounded")

@@ -105,8 +105,8 @@ def too_few(sizes: Mapping[str, int], least: int, folds: int, *, named: bool) ->
     from bottleneck.images.dividing import images_needed
 
     small = {label: count for label, count in sizes.items() if count < least}
+    listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
     if named:
-        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
         return DataError(
             f"{counted(len(small), 'class is', 'classes are')} in too few groups of training "
             f"images ({listed}), but {folds} folds need {least}; add groups, or leave such "
@@ -116,7 +116,6 @@ def too_few(sizes: Mapping[str, int], least: int, folds: int, *, named: bool) ->
         ((label, count),) = small.items()
         have = f"class {label!r} has {counted(count, 'different training image')}"
     else:
-        listed = some_of([f"{label!r}: {count}" for label, count in small.items()], most=_MOST)
         have = f"{len(small)} classes have too few different training images ({listed})"
     remedy = "add images"
     if len(small) < len(sizes):

@@ -120,8 +120,8 @@ def sample_weights(targets: Targets, weights: np.ndarray, *, balanced: bool) -> 
     torch.Tensor
         float32 of shape (n, 1), or (n, k) if a row has a weight for each of its classes.
     """
-    counts = row_weights(targets, weights, balanced=balanced)
-    scaled = (counts / counts.mean()).astype(np.float32)
+    own = row_weights(targets, weights, balanced=balanced)
+    scaled = (own / own.mean()).astype(np.float32)
     return torch.from_numpy(scaled.reshape(len(scaled), -1))
 
 

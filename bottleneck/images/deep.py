@@ -1,4 +1,4 @@
-"""Pixels that Pillow does not give rightly: of more than 8 bits, or in rare layouts of TIFF."""
+"""Pixels that Pillow decodes wrongly: of more than 8 bits, or in rare layouts of TIFF."""
 
 import io
 import logging
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bottleneck.errors import BadImageError, MissingExtraError, first_line, import_extra
+from bottleneck.errors import BadImageError, first_line, import_extra
 from bottleneck.images.headers import TiffHeader
 
 __all__ = ["eight_bits", "image_of", "png_samples", "ppm_samples", "significant", "tiff_samples"]
@@ -151,13 +151,12 @@ def tiff_samples(
 
     Raises
     ------
+    MissingExtraError
+        tifffile is not installed.
     BadImageError
-        tifffile or a codec is not installed, or the pixels have no defined range or colours.
+        A codec is not installed, or the pixels have no defined range or colours.
     """
-    try:
-        tifffile = import_extra("tifffile", _NEEDS, _PACKAGES)
-    except MissingExtraError as error:
-        raise BadImageError(str(error)) from error
+    tifffile = import_extra("tifffile", _NEEDS, _PACKAGES)
     stored = header.height * header.width * sum(header.bits) // 8
     if stored > max(_SMALL, _RATIO * len(data)):
         raise BadImageError(
@@ -230,15 +229,12 @@ def png_samples(data: bytes) -> np.ndarray:
 
     Raises
     ------
-    BadImageError
+    MissingExtraError
         imagecodecs is not installed.
     RuntimeError
         The file is damaged.
     """
-    try:
-        codecs = import_extra("imagecodecs", "scaling the colours of a 16-bit PNG", "imagecodecs")
-    except MissingExtraError as error:
-        raise BadImageError(str(error)) from error
+    codecs = import_extra("imagecodecs", "scaling the colours of a 16-bit PNG", "imagecodecs")
     found: np.ndarray = codecs.png_decode(data)
     return found
 

@@ -186,17 +186,18 @@ def _check_divided(
             f"classes, too; add groups, or give each image's split"
         )
     own = [item for item in items if item.digest in classes[whole[0]]]
-    pairs = [(one, other) for one in own for other in own[:_MOST_NAMED] if _differ(one, other)]
+    pairs = [
+        (one, other)
+        for one in own
+        for other in own[:_MOST_NAMED]
+        if one.digest == other.digest and one.label != other.label
+    ]
     alike = [f"{each.path} is {each.label!r}" for pair in pairs[:1] for each in pair]
     example = f" ({' and '.join(alike)})" if alike else ""
     raise DataError(
         f"{several} cannot be split, because {'their' if len(whole) > 1 else 'its'} images also "
         f"have other labels{example}; correct the labels or add images, or give each image's split"
     )
-
-
-def _differ(one: ImageItem, other: ImageItem) -> bool:
-    return one.digest == other.digest and one.label != other.label
 
 
 def images_needed(training: int) -> int:

@@ -1,14 +1,18 @@
-"""Headers of TIFF and PNG files: how pixels are stored, as far as Pillow does not know it."""
+"""Headers of TIFF, PNG and JPEG files: how pixels are stored, as far as Pillow does not know."""
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
+import simplejpeg
+from PIL import Image
+
 from bottleneck.errors import BadImageError
 
-__all__ = ["TiffHeader", "png_bits", "tiff_header"]
+__all__ = ["TiffHeader", "png_bits", "tiff_header", "with_end"]
 
 _SIXTEEN = 16
 _NUMBERS = {1: "B", 3: "H", 4: "L", 16: "Q"}
@@ -21,6 +25,14 @@ _PREDICTED = {5, 8, 32946, 34925, 50000}
 """Compressions for which libtiff undoes a predictor; it ignores the predictor of others."""
 _GREY_INVERTED, _GREY, _RGB, _CMYK, _TURNED = 0, 1, 2, 5, 5
 _COLOURS = 3
+_END = b"\xff\xd9"
+_SCAN, _SEQUENTIAL, _PROGRESSIVE = 0xDA, {0xC0, 0xC1}, 0xC2
+_LAST = 63
+"""Number of the last coefficient of a block; 0 is the first."""
+_BARE = {0x01, *range(0xD0, 0xD9)}
+"""Markers without a length."""
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+"""A marker that ends the data of a scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,3 +216,58 @@ def png_bits(file: BinaryIO) -> tuple[int, int]:
             return depth, min(max(file.read(length), default=depth), depth) or depth
         file.seek(length + 4, io.SEEK_CUR)
     return depth, depth
+
+
+def with_end(data: bytes, opened: Image.Image) -> bytes | None:
+    """Return a JPEG that lacks nothing but its end marker, with it.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    opened : PIL.Image.Image
+        The same, as Pillow opens it.
+
+    Returns
+    -------
+    bytes or None
+        None if the file has an end marker, or lacks more.
+    """
+    ended = data + _END
+    if data.endswith(_END) or not _has_all_scans(data):
+        return None
+    try:  # libjpeg warns of data that ends too soon
+        simplejpeg.decode_jpeg(ended, "CMYK" if opened.mode == "CMYK" else "RGB")
+    except ValueError:
+        return None
+    return ended
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Return whether a JPEG has begun each scan, so that all coefficients are known exactly."""
+    place, lacking = 2, set[tuple[int, int]]()
+    try:
+        while found := _MARKER.match(data, place):
+            marker, place = found[1][0], found.end()
+            if marker in _BARE:
+                continue
+            (length,) = struct.unpack_from(">H", data, place)
+            content = data[place + 2 : place + length]
+            if marker in _SEQUENTIAL or marker == _PROGRESSIVE:
+                components = content[6::3]
+                lacking = {(each, number) for each in components for number in range(_LAST + 1)}
+            place += length
+            if marker == _SCAN:
+                count = content[0]
+                first, last, depth = content[1 + 2 * count : 4 + 2 * count]
+                if depth % 16 == 0:  # the lowest bit is sent
+                    band = range(first, last + 1)
+                    sent = content[1 : 1 + 2 * count : 2]
+                    lacking -= {(each, number) for each in sent for number in band}
+                following = _MARKER.search(data, place)
+                if following is None:
+                    return not lacking
+                place = following.start()
+    except (struct.error, IndexError, ValueError):
+        return False
+    return False

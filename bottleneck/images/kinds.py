@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bottleneck.errors import BadImageError, MissingExtraError, import_extra
+from bottleneck.errors import BadImageError, import_extra
 from bottleneck.inputs import open_regular
 
 __all__ = [
@@ -206,14 +206,13 @@ def reader_of(data: bytes) -> tuple[str, Any]:
     Raises
     ------
     BadImageError
-        The format is unknown, or the library that reads it is not installed.
+        The format is unknown.
+    MissingExtraError
+        The library that reads it is not installed.
     """
     kind = check_kind("", data)
     if kind == "HEIC":
-        try:
-            return kind, import_extra("pillow_heif", "reading HEIC", "pillow-heif").HeifImageFile
-        except MissingExtraError as error:
-            raise BadImageError(str(error)) from error
+        return kind, import_extra("pillow_heif", "reading HEIC", "pillow-heif").HeifImageFile
     module, name = _READERS[kind]
     return kind, getattr(import_module(module), name)
 

@@ -144,13 +144,9 @@ def find_files(root: Path, *, nested: bool = False) -> Found:
             walked.rejected.append(RejectedImage(shown_path(image.as_posix()), reason))
         else:
             ignored.append(image.as_posix())
-    empty = _without_images(walked, top.full, {*parents, *_between(root, folder.path)})
+    way = [each for each in (folder.path, *folder.path.parents) if each.is_relative_to(root)]
+    empty = _without_images(walked, top.full, {*parents, *way})
     return Found(items, ignored + walked.ignored + empty, walked.rejected, notes)
-
-
-def _between(root: Path, folder: Path) -> list[Path]:
-    """Return the root and the folders on the way to a folder in it."""
-    return [each for each in (folder, *folder.parents) if each == root or root in each.parents]
 
 
 def _without_images(walked: Walked, places: list[Path], parents: set[Path]) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import simplejpeg
 from PIL import ExifTags, Image
 
-from bottleneck.errors import BadImageError, first_line
+from bottleneck.errors import BadImageError, MissingExtraError, first_line
 from bottleneck.images.deep import (
     eight_bits,
     image_of,
@@ -19,8 +20,7 @@ from bottleneck.images.deep import (
     significant,
     tiff_samples,
 )
-from bottleneck.images.headers import TiffHeader, png_bits, tiff_header
-from bottleneck.images.jpeg import decode_jpeg, with_end
+from bottleneck.images.headers import TiffHeader, png_bits, tiff_header, with_end
 from bottleneck.images.kinds import reader_of
 from bottleneck.inputs import open_regular
 
@@ -143,8 +143,9 @@ def decode_whole(
         raise BadImageError("the file is empty")
     if Image.MAX_IMAGE_PIXELS is not None:  # so that it neither warns nor refuses before we do
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    kind, reader = reader_of(data)
+    kind = ""
     try:
+        kind, reader = reader_of(data)
         if kind == "TIFF":
             return _decode_tiff(data, reader, max_value, max_pixels)
         with reader(io.BytesIO(data)) as opened:
@@ -156,8 +157,8 @@ def decode_whole(
             if kind == "PPM" and max_value is not None:
                 return _decode_ppm(data, opened, max_value)
             return Decoded(_upright_rgb(opened), _has_pages(opened))
-    except BadImageError:
-        raise
+    except (BadImageError, MissingExtraError) as error:
+        raise BadImageError(str(error)) from error
     except MemoryError as error:
         raise BadImageError("not enough memory to decode it") from error
     except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
@@ -208,13 +209,28 @@ def _decode_jpeg(data: bytes, opened: Any, enough: tuple[int, int] | None) -> np
     orientation = _orientation(opened)
     height, width = enough or (0, 0)
     least = (width, height) if orientation in _TURNED else (height, width)
-    stored = decode_jpeg(data, opened.mode, least)
+    stored = _stored_jpeg(data, opened.mode, least)
     if stored is None and (ended := with_end(data, opened)):
-        stored = decode_jpeg(ended, opened.mode, least)
+        stored = _stored_jpeg(ended, opened.mode, least)
         if stored is None:
             with type(opened)(io.BytesIO(ended)) as again:
                 return _upright_rgb(again)
     return _upright_rgb(opened) if stored is None else _upright(stored, orientation)
+
+
+def _stored_jpeg(data: bytes, mode: str, enough: tuple[int, int]) -> np.ndarray | None:
+    """Decode a colour or grey JPEG fast, at the smallest eighth of its size that is enough.
+
+    None if Pillow has to decode or reject it.
+    """
+    if mode not in {"RGB", "L"}:
+        return None
+    height, width = enough
+    try:
+        found: np.ndarray = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
+    except ValueError:  # also for a mere warning, where Pillow knows better
+        return None
+    return found
 
 
 def _decode_deep_png(data: bytes, opened: Any, max_value: int | None) -> Decoded:

@@ -15,12 +15,15 @@ from bottleneck.records.record import (
     write_record,
 )
 from bottleneck.records.runs import (
+    Adjustments,
     ExportRecord,
     ExtractedLayer,
     Extraction,
+    FeatureSource,
+    LayerFacts,
     RejectedImage,
+    RunFacts,
 )
-from bottleneck.records.sources import Adjustments, FeatureSource, LayerFacts, RunFacts
 
 __all__ = [
     "IMPORTED",

@@ -11,7 +11,7 @@ from bottleneck.records import record
 from bottleneck.records.banks import Augmentation, TransformFacts
 from bottleneck.records.joined import RecordedSource
 from bottleneck.records.record import STRICT, Record
-from bottleneck.records.sources import FeatureSource
+from bottleneck.records.runs import FeatureSource
 from bottleneck.settings.values import Classifier, Normalize
 
 

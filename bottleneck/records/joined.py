@@ -9,7 +9,7 @@ from pydantic import Discriminator, Tag, model_serializer
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.records import record
 from bottleneck.records.record import CacheRecord, without_defaults
-from bottleneck.records.sources import FeatureSource
+from bottleneck.records.runs import FeatureSource
 
 _PLUS = " + "
 _LONGEST = 120

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 from annotated_doc import Doc
 
 from bottleneck.errors import UsageError
-from bottleneck.fields import Option, settings
+from bottleneck.fields import Option, given_in, settings
 from bottleneck.settings import values
 
 __all__ = [
+    "BaseOptions",
     "BaseSettings",
+    "BasesSettings",
     "ExportSettings",
     "ExtractSettings",
     "FeatureSettings",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 
+_WEIGHT_FILES = {".pth", ".pt", ".bin", ".safetensors"}
 _ByModel = Annotated[str | None, Doc("Select the extraction by model.")]
 _OF_AN_ARRAY = Option(needs=("file=*.npy",))
 _BySet = Annotated[str | None, Doc("Select the extraction by image set."), Option("--set")]
@@ -46,21 +49,13 @@ class ReadSettings:
 class ImageSettings(ReadSettings):
     """The images."""
 
-    data: Annotated[
-        Path,
-        Doc(
-            "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
-            "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
-            "path,label[,split][,weight][,group]."
-        ),
-    ] = Path("data")
+    data: values.DataPath = Path("data")
 
 
-@settings("Base")
-class BaseSettings:
-    """The network, its layers and its preprocessing."""
+@settings("Base", kw_only=True)
+class BaseOptions:
+    """The layers and the preprocessing of a network."""
 
-    model: values.BaseName
     layers: Annotated[
         tuple[str, ...],
         Doc("Layer, alias, pattern or all-blocks; may repeat. By default the model's default one."),
@@ -107,6 +102,13 @@ class BaseSettings:
     ] = "auto"
     device: values.Device = "auto"
 
+
+@settings("Base")
+class BaseSettings(BaseOptions):
+    """The network, its layers and its preprocessing."""
+
+    model: values.BaseName
+
     def agrees_with(self, other: "BaseSettings") -> bool:
         """Return whether both describe the same base.
 
@@ -147,6 +149,37 @@ class ExtractSettings(BaseSettings, StoreSettings):
     """How features are computed and stored."""
 
 
+@settings("Base", kw_only=True)
+class BasesSettings(BaseOptions, StoreSettings):
+    """One or several networks, and how their features are computed and stored."""
+
+    models: values.BaseNames
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if repeated := next((each for each in self.models if self.models.count(each) > 1), None):
+            raise UsageError(
+                f"`models` has {repeated!r} more than once; give each base once, with all its "
+                f"layers"
+            )
+        is_file = Path(self.weights).suffix.lower() in _WEIGHT_FILES or Path(self.weights).is_file()
+        if len(self.models) > 1 and is_file:
+            raise UsageError(
+                f"`weights` {self.weights!r} is a file of one base, but `models` names "
+                f"{len(self.models)}; extract this base by a command of its own"
+            )
+
+    def each(self) -> list[ExtractSettings]:
+        """Return the settings of each network.
+
+        Returns
+        -------
+        list of ExtractSettings
+        """
+        given = {name: getattr(self, name) for name in given_in(self) - {"models"}}
+        return [ExtractSettings(model, **given) for model in self.models]
+
+
 @settings("Features")
 class ExportSettings:
     """Select features in the cache: one layer of the last matching extraction."""
@@ -172,7 +205,8 @@ class LayerSettings:
         Doc("Pool stored maps and tokens; may repeat. By default as stored."),
     ] = ()
     models: Annotated[
-        tuple[str, ...], Doc("Select the extraction by model; may repeat, to take several.")
+        tuple[str, ...],
+        Doc("Select the extraction by model; may repeat. all takes all bases of the image set."),
     ] = ()
     image_set: _BySet = None
     join: Annotated[bool, Doc("Also try all of these layers joined side by side.")] = False

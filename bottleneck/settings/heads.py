@@ -12,7 +12,6 @@ from pydantic_core import ArgsKwargs
 from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
-from bottleneck.settings.recipes import RECIPES, Recipe
 
 __all__ = [
     "AdviseSettings",
@@ -27,6 +26,28 @@ __all__ = [
 
 _OF_MLP = Option(needs=("clf=mlp",))
 _Count = Annotated[values.Count, _OF_MLP]
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "chollet": {
+        "epochs": 100,
+        "patience": 100,
+        "batch_size": 20,
+        "optimizer": "rmsprop",
+        "learning_rate": 1e-5,
+        "backbone_lr_factor": 1.0,
+        "layer_decay": 1.0,
+        "schedule": "constant",
+        "warm_up": 0.0,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "clip": inf,
+        "augment": "standard",
+    },
+}
+"""Recipe to the fields of `FinetuneSettings` that have another default with it.
+
+``chollet`` is that of Chollet 2017, Deep Learning with Python, section 5.3.2.
+"""
 
 
 @settings("Classifier", kw_only=True)
@@ -192,12 +213,13 @@ class FinetuneSettings:
         Option(metavar="LAYER|all"),
     ] = None
     recipe: Annotated[
-        Recipe, Doc("Set of defaults; other options override them, see docs/finetune.md.")
+        Literal["default", "chollet"],
+        Doc("Set of defaults; other options override them, see docs/finetune.md."),
     ] = "default"
     epochs: Annotated[values.Count, Doc("Maximum number of epochs.")] = 20
     patience: Annotated[
         values.Count, Doc("Stop after this many epochs with no lower validation loss.")
-    ] = 10
+    ] = 20
     minutes: Annotated[
         values.Positive | None,
         Doc("Plan only as many epochs as fit into these minutes, as a short trial tells."),
@@ -210,15 +232,15 @@ class FinetuneSettings:
         Literal["adamw", "sgd", "rmsprop"], Doc("Optimizer; sgd has a momentum of 0.9.")
     ] = "adamw"
     learning_rate: Annotated[
-        values.Positive, Doc("Learning rate of the head; backbone layers use less.")
-    ] = 1e-3
+        values.Positive, Doc("Learning rate of the head, and the base of those of other layers.")
+    ] = 2e-4
     backbone_lr_factor: Annotated[
         values.Positive, Doc("Learning rate of the last block, as a factor of the head's.")
-    ] = 0.1
+    ] = 1.0
     layer_decay: Annotated[
         values.Positive,
         Doc("Learning rate of each block, as a factor of the next block's (layer decay)."),
-    ] = 0.5
+    ] = 1.0
     schedule: Annotated[
         Literal["cosine", "constant"],
         Doc("Learning-rate schedule after the warm-up: half a cosine wave to zero, or constant."),
@@ -230,7 +252,7 @@ class FinetuneSettings:
     clip: Annotated[float, Field(gt=0), Doc("Maximum gradient norm; inf for no limit.")] = 1.0
     label_smoothing: Annotated[
         values.Share, Doc("Fraction of each target that is spread over all classes.")
-    ] = 0.0
+    ] = 0.1
     freeze_batch_norm: Annotated[
         bool,
         Doc("Keep the mean and variance of batch normalization instead of using those of batches."),

@@ -44,11 +44,21 @@ class RankSettings:
         Doc("Maximum number of experiments to show."),
         Option(unless=("compare",)),
     ] = None
+    by: Annotated[
+        Literal["model"] | None,
+        Doc("Show a line for each base, with its best head, intervals of differences, and costs."),
+        Option(unless=("compare", "finetuned")),
+    ] = None
     compare: Annotated[
         tuple[int, int] | None,
         Doc("Numbers of two experiments to compare, paired over the folds."),
         Option(metavar="A B"),
     ] = None
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """The settings that experiments must have."""
+        return dict(text.split("=", 1) for text in self.where)
 
     def __post_init__(self) -> None:
         keys = [text.partition("=")[0] for text in self.where]

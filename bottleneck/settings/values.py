@@ -1,5 +1,6 @@
 """Types of the values of settings, and how each is written."""
 
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -17,11 +18,13 @@ __all__ = [
     "Augmentation",
     "Balanced",
     "BaseName",
+    "BaseNames",
     "BatchSize",
     "ByteSize",
     "Classifier",
     "Compression",
     "Count",
+    "DataPath",
     "Device",
     "DeviceName",
     "Dtype",
@@ -45,16 +48,20 @@ __all__ = [
     "Seed",
     "Share",
     "ViewCount",
+    "check_augmentation",
     "check_device",
     "check_views",
 ]
 
-BaseName = Annotated[
-    str,
-    Doc(
-        "The base: one that 'bottleneck models' lists, or timm:NAME, hf-hub:ORG/NAME, "
-        "local-dir:DIR, open_clip:NAME/TAG, hf:ORG/NAME, or the folder of a fine-tuned model."
-    ),
+_BASE = (
+    "The base: one that 'bottleneck models' lists, or timm:NAME, hf-hub:ORG/NAME, local-dir:DIR, "
+    "open_clip:NAME/TAG, hf:ORG/NAME, or the folder of a fine-tuned model"
+)
+BaseName = Annotated[str, Doc(f"{_BASE}.")]
+BaseNames = Annotated[
+    tuple[str, ...],
+    Field(min_length=1),
+    Doc(f"{_BASE}; may repeat, and an image is then decoded once for all."),
 ]
 Classifier = Literal["softmax", "logreg", "svm", "ridge", "lda", "centroid", "knn", "mlp"]
 Compression = Literal["none", "lz4", "zstd"]
@@ -106,10 +113,26 @@ def _age(given: Any) -> Any:
     return int(found[1]) * timedelta(hours=(1, 24, 24 * 7)["hdw".index(found[2])])
 
 
-def _policy(given: str) -> str:
-    """Check the name of an augmentation; a file is read only when it is used."""
+def check_augmentation(given: str) -> str:
+    """Check the name of an augmentation; a file is read only when it is used.
+
+    Parameters
+    ----------
+    given : str
+        The name of a policy, or the path of a YAML file.
+
+    Returns
+    -------
+    str
+        The same.
+
+    Raises
+    ------
+    UnknownNameError, PathMissingError
+        There is no such policy or file.
+    """
     if Path(given).suffix in {".yaml", ".yml"}:
-        if not Path(given).is_file():
+        if not os.path.exists(given):  # noqa: PTH110 - the method raises for a very long name
             raise PathMissingError(
                 f"no file {given!r}; name an augmentation or the path of a .yaml file"
             )
@@ -209,7 +232,7 @@ ByteSize = Annotated[
     Option(metavar="SIZE"),
 ]
 PolicyName = Annotated[str, Option(words=_AUGMENTATIONS)]
-Augmentation = Annotated[PolicyName, AfterValidator(_policy)]
+Augmentation = Annotated[PolicyName, AfterValidator(check_augmentation)]
 DeviceName = Annotated[str, AfterValidator(check_device)]
 Name = Annotated[str, AfterValidator(_plain)]
 Pixels = Annotated[
@@ -223,6 +246,14 @@ Balanced = Annotated[bool, Doc("Weight each class the same, however many images 
 BatchSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1, le=99_999)],
     Doc("Images per forward pass of the base; auto adapts to the machine."),
+]
+DataPath = Annotated[
+    Path,
+    Doc(
+        "Folder DATA/CLASS/IMAGE, DATA/{train,val,test}/CLASS/IMAGE or "
+        "DATA/CLASS/{train,val,test}/IMAGE, or a CSV table with the columns "
+        "path,label[,split][,weight][,group]."
+    ),
 ]
 Device = Annotated[
     DeviceName, Doc("auto (a GPU if there is one), cpu, cuda, cuda:N, or several as cuda:0,cuda:1.")

@@ -142,6 +142,6 @@ def evaluate_rows(
     own = columns.astype(rows.dtype, copy=False)
     scores = np.split(rows @ own[:-1] + own[-1], weights.shape[1], axis=1)
     found = map(targets.losses, scores, weights.swapaxes(0, 1))
-    losses, slopes = map(np.hstack, zip(*found, strict=True))
-    gradient = np.vstack([(slopes.T @ rows).T, slopes.sum(axis=0)])
+    losses, derivative = map(np.hstack, zip(*found, strict=True))
+    gradient = np.vstack([(derivative.T @ rows).T, derivative.sum(axis=0)])
     return losses.reshape(weights.shape[1], -1), gradient

@@ -83,8 +83,6 @@ def fit_path(
     weights: np.ndarray,
     grid: Sequence[float],
     loss: str,
-    *,
-    tolerance: float | None = None,
 ) -> list[PathPoint]:
     """Fit a linear classifier for every `C` and every fold.
 
@@ -102,10 +100,6 @@ def fit_path(
     loss : str
         ``softmax``, for labels of shape (n,); or ``logistic`` or ``squared_hinge``, which fit one
         classifier per class against the rest. Two classes are always one problem.
-    tolerance : float
-        Approximate relative tolerance of the objective: the solver stops when a step gains less
-        than a tenth of it, or when rounding errors hide the gain. By default 1e-7 for float32, and
-        1e-12 for float64.
 
     Returns
     -------
@@ -116,9 +110,7 @@ def fit_path(
     found: dict[float, list[PathPoint]] = {C: [] for C in sorted(set(grid))}
     for fold in range(weights.shape[1]):
         own = weights[:, [fold]]
-        step = step_path(
-            rows, labels, own, loss, tolerance=tolerance, preconditioner=preconditioner
-        )
+        step = step_path(rows, labels, own, loss, preconditioner=preconditioner)
         for C, points in found.items():
             points.append(step(C))
     return [PathPoint.joined(found[C]) for C in grid]
@@ -141,8 +133,12 @@ def step_path(
 
     Parameters
     ----------
-    rows, labels, weights, loss, tolerance
+    rows, labels, weights, loss
         As for `fit_path`.
+    tolerance : float, optional
+        Approximate relative tolerance of the objective: the solver stops when a step gains less
+        than a tenth of it, or when rounding errors hide the gain. By default 1e-7 for float32, and
+        1e-12 for float64.
     preconditioner : Preconditioner, optional
         By default that of the rows that are fitted on.
 
@@ -291,10 +287,10 @@ def minimise(
         found = C * losses.ravel() + penalties
         if found.sum() < values.sum():
             lowest, values = columns, found
-        slopes = C * gradient.astype(np.float64)
-        slopes[:-1] += columns[:-1]
-        slopes = multiply(slopes, power=-0.5).ravel()
-        return _LARGE / scale * found.sum(), _LARGE / length * slopes
+        derivative = C * gradient.astype(np.float64)
+        derivative[:-1] += columns[:-1]
+        derivative = multiply(derivative, power=-0.5).ravel()
+        return _LARGE / scale * found.sum(), _LARGE / length * derivative
 
     first = multiply(start, power=0.5).ravel() / length
     options = {"ftol": _LAST_GAIN * tolerance, "gtol": 0, "maxiter": _STEPS, "maxfun": 2 * _STEPS}

@@ -223,12 +223,12 @@ def _standardised(
     """
     mean, scale = moments
     fit = slice(None) if train is None else train > 0
-    counts = None if train is None or train.dtype == bool else train[fit]
+    sample_weight = None if train is None or train.dtype == bool else train[fit]
     for columns, values in _blocks(X):
-        mean[columns] = np.average(values[fit], axis=0, weights=counts)
+        mean[columns] = np.average(values[fit], axis=0, weights=sample_weight)
         centred = np.subtract(values, mean[columns], out=values)
         if standardize:
-            deviation = np.sqrt(np.average(centred[fit] ** 2, axis=0, weights=counts))
+            deviation = np.sqrt(np.average(centred[fit] ** 2, axis=0, weights=sample_weight))
             noise = 10 * np.finfo(np.float64).eps * np.abs(mean[columns])
             scale[columns] = np.where(deviation <= noise, 1, deviation)
             centred /= scale[columns]

@@ -67,7 +67,7 @@ def stream_path(
         Divide each feature by its standard deviation, as `bottleneck.solvers.reduce_rows` does. The
         mean is always subtracted.
     tolerance : float
-        Approximate relative tolerance of the objective, as for `fit_path`.
+        Approximate relative tolerance of the objective, as for `step_path`.
     most_bytes : int
         Memory limit, without the blocks, the labels, the weights and the result. It decides how
         many folds and values of `C` are solved side by side, at least one.
@@ -93,9 +93,9 @@ def stream_path(
         losses, gradient = np.zeros(()), np.zeros_like(columns)
         for rows, values in _pieces(read, centre, columns.shape[1]):
             own = weights[rows, folds].astype(np.float32)
-            loss, slopes = evaluate_rows(values, targets.take(rows), own, scaled)
+            loss, own_gradient = evaluate_rows(values, targets.take(rows), own, scaled)
             losses = losses + loss
-            gradient += slopes
+            gradient += own_gradient
         gradient[:-1] /= divisors
         return losses, gradient
 

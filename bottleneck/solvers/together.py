@@ -39,8 +39,10 @@ def follow_path(
     ----------
     evaluate : Evaluate
         Computes losses and gradients.
-    grid, weights, tolerance
+    grid, weights
         As for `bottleneck.solvers.path.fit_path`.
+    tolerance : float
+        As for `bottleneck.solvers.path.step_path`.
     targets : Targets
         Targets; their width is k.
     preconditioner : Preconditioner

@@ -1,4 +1,4 @@
-"""Draw results as pictures."""
+"""Draw the results of evaluation, advice and training."""
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bottleneck.errors import UsageError, counted, import_extra
-from bottleneck.files import output_file
+from bottleneck.pictures.figures import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from bottleneck.advise import Advice, Estimate
     from bottleneck.evaluate import Evaluation
 
-__all__ = ["check_picture", "draw_advice", "draw_confusion_matrix", "draw_history", "epoch_log"]
+__all__ = ["draw_advice", "draw_confusion_matrix", "draw_history", "epoch_log"]
 
-_SUFFIXES = (".png", ".svg", ".pdf")
 _CHARACTERS_PER_INCH = 12
 """Of names below an axis, which have half of the picture's width."""
 _LONGEST_SIDE = 25.0
@@ -77,7 +75,7 @@ def draw_confusion_matrix(evaluation: "Evaluation", title: str, file: str | Path
         f"accuracy {evaluation.accuracy:.3f} (95% interval {low:.3f} to {high:.3f})"
     )
     side = min(_LONGEST_SIDE, max(5.0, 0.45 * len(labels) + 2.5))
-    with _drawn(file, title, side, side) as figure:
+    with drawn(file, title, side, side) as figure:
         axes = figure.subplots()
         counts = np.array(evaluation.confusion)
         shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
@@ -125,7 +123,7 @@ def draw_advice(advice: "Advice", file: str | Path) -> Path:
         f"{advice.source.image_set}: {advice.verdict.kind}"
     )
     count = len(evidence.layers)
-    with _drawn(file, title, max(11.0, 6.5 + 0.45 * count), 4.6) as figure:
+    with drawn(file, title, max(11.0, 6.5 + 0.45 * count), 4.6) as figure:
         left, right = figure.subplots(1, 2, width_ratios=[1.0, max(0.8, 0.08 * count)])
         _draw_curve(left, advice)
         _draw_layers(right, advice)
@@ -168,7 +166,7 @@ def draw_history(
     """
     before = [{"epoch": 0, **start}] if start else []
     marker = "." if len(history) <= _MOST_MARKED else ""  # a single epoch has no line
-    with _drawn(file, textwrap.fill(title, _TITLE), 9.0, 4.0) as figure:
+    with drawn(file, textwrap.fill(title, _TITLE), 9.0, 4.0) as figure:
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             for rows, name, label in (
                 (history, metric, "training images"),
@@ -216,52 +214,6 @@ def epoch_log(folder: str | Path) -> Iterator[Callable[[Mapping[str, float]], No
             writer.flush()
 
         yield log
-
-
-def check_picture(file: str | Path) -> Path:
-    """Check the path of a picture and return it.
-
-    Parameters
-    ----------
-    file : str or Path
-        ``.png``, ``.svg`` or ``.pdf``.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    UsageError
-        The path does not end in a picture format.
-    MissingExtraError
-        matplotlib is not installed.
-    """
-    path = Path(file)
-    if path.suffix not in _SUFFIXES:
-        raise UsageError(
-            f"a picture cannot be written as {str(path)!r}; expected a name in "
-            f"{', '.join(_SUFFIXES)}"
-        )
-    import_extra("matplotlib", "drawing a picture", "matplotlib")
-    return path
-
-
-@contextmanager
-def _drawn(file: str | Path, title: str, width: float, height: float) -> Iterator["Figure"]:
-    """Yield a figure that is saved as a picture at the end."""
-    path = check_picture(file)
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.suptitle(title.replace("$", r"\$"), fontsize=10)
-    yield figure
-    figure.draw_without_rendering()  # makes the layout
-    figure.set_layout_engine("none")  # which saving would make again, twice
-    with output_file(path) as target:
-        figure.savefig(
-            target, format=path.suffix[1:], dpi=150, bbox_inches="tight", pad_inches=0.15
-        )
 
 
 def _draw_curve(axes: "Axes", advice: "Advice") -> None:

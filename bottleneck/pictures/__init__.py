@@ -1,0 +1,19 @@
+"""Draw results as pictures."""
+
+from bottleneck.pictures.figures import check_picture
+from bottleneck.pictures.pareto import draw_pareto
+from bottleneck.pictures.results import (
+    draw_advice,
+    draw_confusion_matrix,
+    draw_history,
+    epoch_log,
+)
+
+__all__ = [
+    "check_picture",
+    "draw_advice",
+    "draw_confusion_matrix",
+    "draw_history",
+    "draw_pareto",
+    "epoch_log",
+]
