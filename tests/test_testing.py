@@ -175,8 +175,11 @@ SHARES = (0.1, 0.5, 1)
 def seeded(name: str, side: int) -> nn.Module:
     """Build a network as timm does, with weights that hide none of its blocks."""
     torch.manual_seed(0)
-    fixed = timm.get_pretrained_cfg(name.partition(".")[0]).fixed_input_size
-    network = timm.create_model(name, **({"img_size": side} if fixed else {}))
+    network = timm.create_model(name)
+    if hasattr(network, "set_input_size"):
+        network.set_input_size(img_size=side)
+    elif network.pretrained_cfg["fixed_input_size"]:
+        network = timm.create_model(name, img_size=side)
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
