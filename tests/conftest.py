@@ -21,6 +21,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from hypothesis import settings
 from joblib.externals.loky import reusable_executor
 from PIL import Image
 from skimage import data
@@ -46,6 +47,9 @@ PRELOADED = (
 )
 """What processes of tests import."""
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+
+settings.register_profile("untimed", deadline=None)  # however busy the processor is
+settings.load_profile("untimed")
 
 
 def pytest_configure(config):
