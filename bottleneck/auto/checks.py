@@ -43,9 +43,9 @@ def check_images(images: ImageSet, data: str | Path) -> None:
     summary = summarize(images)
     if lacking := [each for each in ("train", "test") if each not in summary.splits]:
         raise DataError(
-            f"{str(data)!r} has no {lacking[0]} images, but a head is fitted on train images and "
-            f"evaluated on test images; add some, or give the images without splits, and a fifth "
-            f"of each class is held out for testing"
+            f"{str(data)!r} has no images in the split {lacking[0]!r}, but a head is fitted on train "
+            f"images and evaluated on test images; add some, or give the images without splits, "
+            f"and a fifth of each class is held out for testing"
         )
     if rare := summary.rare_classes:
         raise DataError(
