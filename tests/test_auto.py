@@ -301,7 +301,9 @@ def test_without_any_weights_one_sentence_says_what_to_install(make_images):
 
 
 def test_commands_are_printed_as_they_are_typed():
-    line = Chain(Config()).line("extract", {"model": "m", "nested": True, "data": Path("my data")})
+    line = Chain(Config()).line(
+        "extract", {"models": ("m",), "nested": True, "data": Path("my data")}
+    )
     assert line == "bottleneck extract --model m --nested --data 'my data'"
 
 
