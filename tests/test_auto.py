@@ -228,7 +228,7 @@ def test_an_unreadable_image_is_listed_and_the_rest_evaluated(bottleneck, make_i
         (["nowhere"], 2, "no folder 'nowhere'"),
         (["one"], 1, "has only one class"),
         (["single"], 1, "1 class has a single training image, but at least 2 are needed: dog;"),
-        (["split"], 1, "'split' has no test images"),
+        (["split"], 1, "'split' has no images in the split 'test'"),
         (["flat"], 2, "have no classes"),
         (["broken"], 1, "none of the images of 'broken' can be used"),
         (["good", "--minutes", "0"], 2, "--minutes must be a number above 0"),

@@ -42,6 +42,7 @@ SLOW = {
     "layers": ("squeezenet1_1",),
     "augment-preview": ("--augment", "flip", "--images", "2", "--views", "1"),
     "sweep": ("--clf", "centroid", "--repeats", "1", "--jobs", "1"),
+    "auto": ("data", "--model", "efficientnet_lite0", "--clf", "centroid", "--jobs", "1"),
     "advise": ("--repeats", "1", "--clf", "centroid", "--jobs", "1"),
     "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--val-share", "0.3"),
     "predict": ("data", "--head", "h"),

@@ -41,12 +41,11 @@ def check_images(images: ImageSet, data: str | Path) -> None:
             f"give a folder with a folder for each class, or a table with the columns path,label"
         )
     summary = summarize(images)
-    splits = ("train", "test")
-    if lacking := [f"{each} images" for each in splits if each not in summary.splits]:
+    if lacking := [each for each in ("train", "test") if each not in summary.splits]:
         raise DataError(
-            f"{str(data)!r} has no {lacking[0]}, but a head is fitted on train images and "
-            f"evaluated on test images; add some, or give the images without splits, and a fifth "
-            f"of each class is held out for testing"
+            f"{str(data)!r} has no images in the split {lacking[0]!r}, but a head is fitted on "
+            f"train images and evaluated on test images; add some, or give the images without "
+            f"splits, and a fifth of each class is held out for testing"
         )
     if rare := summary.rare_classes:
         raise DataError(
