@@ -744,6 +744,7 @@ def test_the_commands_to_type_next_run_as_printed(kind, ran, bottleneck):
         clf="softmax",
         fit_seconds={"softmax": 90.0},
         trial={},
+        bases=None,
         evidence=SimpleNamespace(
             layers=scores, heads=[SimpleNamespace(clf="lda", difference=gains[1])]
         ),

@@ -350,8 +350,9 @@ def test_after_an_interruption_it_goes_on(bottleneck, nets, make_images, process
 def test_the_bases_here_are_tried_if_none_is_named(bottleneck, faces):
     done = bottleneck("auto", faces, "--clf", "softmax", "--clf", "lda", "--minutes", 30)
     assert done.code == 0, done.err
-    taken = re.findall(r"^(efficientnet_lite\d) .* yes$", done.out, re.MULTILINE)
-    assert sorted(taken) == [f"efficientnet_lite{n}" for n in (0, 1, 2)]
+    taken = re.findall(r"^(\S+) .* yes$", done.out, re.MULTILINE)
+    assert len(taken) == 3
+    assert "efficientnet_lite0" in taken  # the others are those of the plug-in
     scores = re.findall(r"^auto-data: .* accuracy ([\d.]+) \(95% interval", done.out, re.MULTILINE)
     assert float(scores[0]) >= 0.95
 

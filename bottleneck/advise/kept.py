@@ -150,7 +150,9 @@ def _file(cache: Cache, selections: Sequence[AnySource], settings: AdviseSetting
     facts = {
         "version": bottleneck.__version__,
         "settings": asdict(settings),
-        "layers": [[part.as_dict() | {"typed": part.typed} for part in each] for each in parts],
+        "layers": sorted(
+            json.dumps([part.as_dict() | {"typed": part.typed} for part in each]) for each in parts
+        ),
         "sets": {each.image_set: sha256_of(cache.set_file(each.image_set)) for each in selections},
         "parts": sorted(str(part) for path in banks for part in (path / "parts").glob("*.h5")),
     }
