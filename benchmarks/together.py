@@ -79,4 +79,4 @@ def tables(found: dict[str, Any]) -> Tables:
 
 
 if __name__ == "__main__":
-    run(measure, tables, large=(24, 2), images=(128, 4), rounds=(3, 1))
+    run(measure, tables, large=(24, 6), images=(128, 6), rounds=(3, 1))

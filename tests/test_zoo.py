@@ -180,7 +180,7 @@ def test_multiply_adds_and_parameters_are_those_that_torchvision_publishes(name)
         assert parameters_of(network) == meta["num_params"]
 
 
-BIG = ("base", "large", "huge", "giant", "gigant", "so400m", "so150m", "xl", "_b_", "_l_")
+BIG = ("base", "large", "huge", "giant", "gigant", "so400m", "so150m", "xl", "_b_", "_l_", "7b")
 
 
 def families() -> list[str]:

@@ -219,6 +219,7 @@ class Checkpoint:
             places = [place for group in known["param_groups"] for place in group["params"]]
             known["state"] = {place: _part(tensors, f"optimizer.{place}") for place in places}
             training.optimizer.load_state_dict(known)
+            _lay_out_alike(training.optimizer)
             best = _part(tensors, "best")
             chosen = {name: each.numpy() for name, each in _part(tensors, "choice").items()}
             training.choice.restore(chosen)
@@ -268,6 +269,14 @@ def changed_settings(settings: FinetuneSettings, noted: Mapping[str, Any]) -> li
         free.add("accumulate")  # nothing else depends on the pieces of a step
     own = settings.as_dict()
     return [name for name in own if own[name] != noted.get(name) and name not in free]
+
+
+def _lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Give state the memory layout of its parameter, which fused optimizers take for granted."""
+    for parameter, values in optimizer.state.items():
+        for name, each in values.items():
+            if isinstance(each, torch.Tensor) and each.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=each.dtype).copy_(each)
 
 
 def _content(training: Training, state: State) -> bytes:

@@ -83,6 +83,8 @@ def fit_path(
     weights: np.ndarray,
     grid: Sequence[float],
     loss: str,
+    *,
+    tolerance: float | None = None,
 ) -> list[PathPoint]:
     """Fit a linear classifier for every `C` and every fold.
 
@@ -100,6 +102,8 @@ def fit_path(
     loss : str
         ``softmax``, for labels of shape (n,); or ``logistic`` or ``squared_hinge``, which fit one
         classifier per class against the rest. Two classes are always one problem.
+    tolerance : float, optional
+        As for `step_path`.
 
     Returns
     -------
@@ -110,7 +114,9 @@ def fit_path(
     found: dict[float, list[PathPoint]] = {C: [] for C in sorted(set(grid))}
     for fold in range(weights.shape[1]):
         own = weights[:, [fold]]
-        step = step_path(rows, labels, own, loss, preconditioner=preconditioner)
+        step = step_path(
+            rows, labels, own, loss, tolerance=tolerance, preconditioner=preconditioner
+        )
         for C, points in found.items():
             points.append(step(C))
     return [PathPoint.joined(found[C]) for C in grid]
