@@ -22,7 +22,7 @@ from typing import Any
 HERE = Path(__file__).parent
 TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "end-to-end": {"extraction": ("keras",)},
-    "several-bases": {"together": ()},
+    "several-bases": {"together": (), "bases": ("packages",)},
     "gpu": {"gpu": ()},
     "networks": {"networks": ()},
     "bf16": {"precision": ("clipart",)},
