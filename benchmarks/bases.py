@@ -10,6 +10,7 @@ of the training images, drawn several times.
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +57,25 @@ def judged(images: ImageSet, folder: Path, given: argparse.Namespace) -> dict[st
     return found
 
 
-def facts(scored: Any) -> dict[str, str]:
-    value, low, high = (getattr(scored.accuracy, name) for name in ("value", "low", "high"))
-    return {
-        "accuracy": f"{value:.3f} ({low:.3f} to {high:.3f})",
-        "difference": str(scored.difference or "-"),
-    }
+def facts(scored: Any) -> dict[str, dict[str, float]]:
+    difference = {"difference": asdict(scored.difference)} if scored.difference else {}
+    return {"accuracy": asdict(scored.accuracy), **difference}
 
 
 def tables(found: dict[str, Any]) -> Tables:
     columns = [(name, column) for name in found for column in ("accuracy", "difference")]
     rows = [name for name in next(iter(found.values())) if name != "verdict"]
-    cells = [(row, *(found[name][row][column] for name, column in columns)) for row in rows]
+    cells = [
+        (row, *(cell(found[name][row].get(column)) for name, column in columns)) for row in rows
+    ]
     return {"bases": [("", *(f"{name}: {column}" for name, column in columns)), *cells]}
+
+
+def cell(estimate: dict[str, float] | None) -> str:
+    if estimate is None:
+        return "-"
+    value, low, high = (f"{each:.3f}" for each in estimate.values())
+    return f"{value} ({low} to {high})"
 
 
 if __name__ == "__main__":

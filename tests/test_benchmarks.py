@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
 HELPERS = {"baselines", "common", "run", "sets"}
 FIGURES = {
-    "bases": ("faces", "efficientnet_lite0, joined", "accuracy"),
+    "bases": ("faces", "efficientnet_lite0, joined", "accuracy", "value"),
     "compression": ("EfficientNet-Lite0, pooled", "zstd", "ratio"),
     "extraction": ("mobilenet_v2", "auto by reference"),
     "finetune": ("resnet18 from layer4", "ratio"),
