@@ -71,10 +71,11 @@ def tables(found: dict[str, Any]) -> Tables:
     return {"bases": [("", *(f"{name}: {column}" for name, column in columns)), *cells]}
 
 
-def cell(estimate: dict[str, float] | None) -> str:
-    if estimate is None:
+def cell(scored: dict[str, dict[str, float]], column: str) -> str:
+    if column not in scored:
         return "-"
-    value, low, high = (f"{each:.3f}" for each in estimate.values())
+    sign = "+" if column == "difference" else ""
+    value, low, high = (f"{each:{sign}.3f}" for each in scored[column].values())
     return f"{value} ({low} to {high})"
 
 
