@@ -65,9 +65,7 @@ def facts(scored: Any) -> dict[str, dict[str, float]]:
 def tables(found: dict[str, Any]) -> Tables:
     columns = [(name, column) for name in found for column in ("accuracy", "difference")]
     rows = [name for name in next(iter(found.values())) if name != "verdict"]
-    cells = [
-        (row, *(cell(found[name][row].get(column)) for name, column in columns)) for row in rows
-    ]
+    cells = [(row, *(cell(found[name][row], column) for name, column in columns)) for row in rows]
     return {"bases": [("", *(f"{name}: {column}" for name, column in columns)), *cells]}
 
 
