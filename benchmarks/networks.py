@@ -3,8 +3,9 @@
 Each is built without weights and described: its layers, with shapes and costs, and what
 ``penultimate`` means. Told are the shares that are traced, that run with hooks on their modules,
 and that cannot be used, with the reasons. ``--part 2/8`` takes every eighth, from the second on;
-``--each module`` the first of each of timm's modules. What the file of ``--json`` already has is
-not tried again.
+``--each module`` the first of each of timm's modules. A few, whose constructors look at values,
+take the memory of their weights; ``ulimit -v`` has those of billions left out. What the file of
+``--json`` already has is not tried again.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 
 from bottleneck.bases import find_model
 from bottleneck.bases.network import Network
-from bottleneck.errors import BottleneckError
+from bottleneck.errors import BottleneckError, is_out_of_memory
 from common import run
 
 FEW = ("resnet18", "vit_tiny_patch16_224", "hiera_tiny_224")
@@ -72,6 +73,10 @@ def tried(name: str) -> dict[str, Any]:
         way, reason = ("hooked", network.untraced) if network.untraced else ("traced", "")
     except BottleneckError as error:
         way, reason = "not used", str(error).replace(PREFIX + name, "it")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        way, reason = "not tried", "its weights do not fit into this memory"
     return {"way": way, "reason": reason, "seconds": round(time.perf_counter() - started, 2)}
 
 
@@ -84,7 +89,7 @@ def summary(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             reasons[f"{each['way']}: {each['reason']}"].append(name)
     seconds = [each["seconds"] for each in found.values()]
     yield "networks", len(found)
-    for way in ("traced", "hooked", "not used"):
+    for way in ("traced", "hooked", "not used", "not tried"):
         yield way, {"networks": ways[way], "share": ways[way] / len(found)}
     yield "mean, s", sum(seconds) / len(seconds)
     yield "slowest, s", max(seconds)
