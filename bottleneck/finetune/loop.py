@@ -73,10 +73,14 @@ class Training:
         group_of = groups_of(self.val.items)
         groups = [group_of.get(item.digest, item.digest) for item in self.val.items]
         parts = deal_groups(np.array(groups), targets=self.targets)
-        known = self.head.temperature
-        # The temperature is fitted again at the end: a network that is only too sure is no worse.
-        how: Any = {"margins": True, "temperature": known, "better": lt}
-        self.choice = Choice(self.head.link, self.targets, parts, **how)
+        self.choice = Choice(
+            self.head.link,
+            self.targets,
+            parts,
+            margins=True,  # the temperature is fitted again, so that a too sure network is no worse
+            temperature=self.head.temperature,
+            better=lt,
+        )
 
     def _targets(self, images: Activations) -> Targets:
         labels, head = np.array([item.label for item in images.items]), self.head

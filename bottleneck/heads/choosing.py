@@ -41,9 +41,10 @@ class Choice:
     parts : np.ndarray
         int of shape (n,): the part of each row, see `deal_groups`; or its fold.
     margins : bool
-        Whether scores are margins or distances, to be compared with a temperature of their own.
+        Whether each candidate is compared at the temperature that suits it best, as margins and
+        distances, and networks whose temperature is fitted again at the end.
     temperature : float
-        Divides scores that are no margins, and is kept unless another is better.
+        Otherwise divides the scores of all candidates; kept at the end unless another is better.
     better : callable
         Whether a log loss, the first argument, is better than the best so far.
 
@@ -108,7 +109,6 @@ class Choice:
         found = []
         for own in rows:
             some = scores[own], self._targets.take(own)
-            # Margins are not probabilities until a temperature is fitted.
             temperature = fit_temperature(self._link, *some)
             found.append(float(log_losses(self._link, *some, temperature).mean()))
         return found
