@@ -98,6 +98,18 @@ def test_a_benchmark_prints_and_writes_its_figures(name):
 
 
 @pytest.mark.ci
+def test_recipes_are_screened_by_their_last_epoch():
+    """And by two averages of weights, which count as variants."""
+    run("recipes", "--screen", "1", "--json", "found.json")
+    found = json.loads(Path("found.json").read_text())["figures"]["variants"]
+    assert {"low rank", "low rank, half way", "low rank, mean of epochs"} < found.keys()
+    for own in found.values():
+        assert all(
+            math.isfinite(own[f"{each} over the head"][0]) for each in ("accuracy", "log_loss")
+        )
+
+
+@pytest.mark.ci
 def test_a_topic_writes_the_tables_of_its_page():
     shutil.copytree(DOCS, "docs")
     before = Path("docs/performance.md").read_text()
