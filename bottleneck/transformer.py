@@ -214,10 +214,15 @@ class BottleneckFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return found
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Number of features of each layer, in order."""
+        found = self._find_layers()
+        return tuple(prod(pooled_shape(each.shape, how, each.axes)) for each, how in found)
+
+    @property
     def _n_features_out(self) -> int:
         """Number of features, for `get_feature_names_out`."""
-        shapes = (pooled_shape(each.shape, how, each.axes) for each, how in self._find_layers())
-        return sum(map(prod, shapes))
+        return sum(self.widths)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator
 
 from bottleneck import MLP, BottleneckFeatures, HeadClassifier
-from bottleneck.errors import UnknownNameError
+from bottleneck.errors import UnknownNameError, UsageError
 from bottleneck.heads import RECIPES, fit_rows
 
 # Weights count like repeated rows for a given C (see test_recipes.py); but what is chosen or
@@ -51,6 +51,16 @@ def test_it_fits_what_fit_head_fits():
     assert estimator.decision_function(X).shape == (150, 3)
     two = HeadClassifier(C=1.0).fit(X[:100], y[:100])
     assert np.array_equal(two.decision_function(X) > 0, two.predict(X) == 1)
+
+
+def test_columns_of_each_layer_have_a_norm_of_their_own():
+    X, y = load_iris(return_X_y=True)
+    apart = [each / np.linalg.norm(each, axis=1)[:, None] for each in (X[:, :1], X[:, 1:])]
+    found = HeadClassifier(C=1.0, normalize="l2", widths=[1, 3]).fit(X, y)
+    expected = HeadClassifier(C=1.0).fit(np.hstack(apart), y)
+    assert np.allclose(found.predict_proba(X), expected.predict_proba(np.hstack(apart)), atol=1e-5)
+    with pytest.raises(UsageError, match="`widths` of 3 columns in all do not fit features of 4"):
+        HeadClassifier(C=1.0, normalize="l2", widths=[1, 2]).fit(X, y)
 
 
 def test_searches_find_the_best_head():

@@ -185,8 +185,9 @@ def test_scores_are_drawn_against_costs(metric):
     found = Standings(metric, "data", bases, 5, 7, None, cost, [])
     with Image.open(draw_pareto(found, "front.png")) as image:
         assert image.width > 900
-    with pytest.raises(UsageError, match="^scores cannot be drawn against costs, as the cost of"):
-        draw_pareto(replace(found, cost=None), "front.png")
+    with pytest.raises(UsageError, match="costs, as those of mine are unknown"):
+        unknown = [*bases, standing("mine", 0.5, None)]
+        draw_pareto(replace(found, bases=unknown, cost=None), "front.png")
 
 
 def test_the_command_prints_all_forms(bottleneck, little, make_images):
@@ -225,7 +226,7 @@ def test_the_command_prints_all_forms(bottleneck, little, make_images):
         (("--by", "model", "--compare", "1", "2"), "--by and --compare exclude each other"),
         (("--by", "model", "--finetuned"), "--by and --finetuned exclude each other"),
         (("--by", "model", "--cache", "none"), "none of 1 experiment is on the images that are"),
-        (("--by", "model", "--pareto", "x.png"), "as the cost of a base is unknown"),
+        (("--by", "model", "--pareto", "x.png"), "are unknown: imported features have none"),
     ],
 )
 def test_a_mistake_is_one_sentence(bottleneck, arguments, sentence):

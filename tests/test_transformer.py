@@ -104,6 +104,7 @@ def test_listed_layers_are_joined(paths, calls):
     each = [BottleneckFeatures(**own | {"layer": name}).transform(paths) for name in layers]
     assert (found == np.hstack(each)).all()
     assert found.shape[1] == len(transformer.get_feature_names_out())
+    assert transformer.widths == (512, 1000, 128)
     head = HeadClassifier("ridge", C=1e-3).fit(found, labels_of(paths))
     joined = make_pipeline(BottleneckFeatures(**own), HeadClassifier("ridge", C=1e-3))
     scores = joined.fit(paths, labels_of(paths)).decision_function(paths)

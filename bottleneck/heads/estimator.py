@@ -1,5 +1,6 @@
 """Heads as a scikit-learn classifier."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -25,6 +26,9 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     clf, C, n_neighbors, balanced, standardize, power, normalize
         As for `fit_head`; hyperparameters not given are chosen by cross-validation.
+    widths : sequence of int, optional
+        Numbers of columns of joined layers, in order: ``normalize="l2"`` divides those of each by
+        their own norm. See `BottleneckFeatures.widths`.
     random_state : int, optional
         Seed of the folds and of network training; None means 0.
 
@@ -48,6 +52,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         standardize: bool = True,
         power: float = 1.0,
         normalize: str = "none",
+        widths: Sequence[int] | None = None,
         random_state: int | None = 0,
     ) -> None:
         self.clf = clf
@@ -57,6 +62,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.standardize = standardize
         self.power = power
         self.normalize = normalize
+        self.widths = widths
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -93,6 +99,7 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.classes_, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
         options = self.get_params(deep=False)
         options["seed"] = options.pop("random_state") or 0
+        options["widths"] = options.pop("widths") or ()
         head = fit_rows(X, codes, groups=groups, sample_weight=sample_weight, **options)
         self.head_ = replace(head, classes=tuple(map(str, self.classes_)))
         return self

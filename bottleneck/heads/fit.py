@@ -112,6 +112,7 @@ def fit_rows(
     plain: np.ndarray | None = None,
     validation: tuple[Rows, np.ndarray] | None = None,
     multilabel: bool = False,
+    widths: Sequence[int] = (),
     source: "AnySource | None" = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
@@ -140,6 +141,8 @@ def fit_rows(
         Features (m, d) and labels (m,) to choose the hyperparameter on, instead of folds.
     multilabel : bool
         Whether rows may have several classes even if no label contains a semicolon.
+    widths : sequence of int, optional
+        Numbers of columns of joined layers, in order, for `normalize`.
     source : FeatureSource or JoinedSource, optional
         Recorded in the head, see `Head`.
     progress, watch : callable, optional
@@ -157,6 +160,11 @@ def fit_rows(
         As for `fit_head`; or `X` and `y` are empty or differ in length.
     """
     settings, recipe, value = _asked(clf, options)
+    if widths and sum(widths) != X.shape[1]:
+        raise UsageError(
+            f"`widths` of {sum(widths)} columns in all do not fit features of {X.shape[1]}; give "
+            f"the number of columns of each layer"
+        )
     problem = make_problem(
         X,
         y,
@@ -166,6 +174,7 @@ def fit_rows(
         sample_weight=sample_weight,
         plain=plain,
         multilabel=multilabel,
+        widths=tuple(widths),
     )
     held = None if validation is None else (*validation, np.arange(len(validation[1])))
     shown = progress, watch

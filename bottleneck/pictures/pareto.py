@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bottleneck.errors import UsageError
+from bottleneck.errors import UsageError, some_of
 from bottleneck.experiments import LOWER_IS_BETTER
 from bottleneck.pictures.figures import drawn
 
@@ -53,9 +53,12 @@ def draw_pareto(standings: "Standings", file: str | Path) -> Path:
     """
     cost, metric = standings.cost, standings.metric
     if cost is None:
+        work = {each.model: each.cost.multiply_adds_per_prediction for each in standings.bases}
+        unknown = some_of([model for model, known in work.items() if known is None])
         raise UsageError(
-            "scores cannot be drawn against costs, as the cost of a base is unknown (imported "
-            "features have none); leave `pareto` out, or choose bases with `where`"
+            f"scores cannot be drawn against costs, as those of {unknown} are unknown: imported "
+            f"features have none, and others must be in the cache; name another one with `cache`, "
+            f"choose bases with `where`, or leave `pareto` out"
         )
     bases = sorted(standings.bases, key=lambda each: getattr(each.cost, cost))
     x = np.array([getattr(each.cost, cost) for each in bases], float)
