@@ -12,7 +12,7 @@ from bottleneck.errors import BottleneckError
 from bottleneck.pooling import pooled_shape
 from bottleneck.records import AnySource, FeatureSource
 
-__all__ = ["Cost", "HeadShape", "comparable_costs", "cost_of"]
+__all__ = ["Cost", "HeadShape", "comparable_work", "cost_of"]
 
 
 @dataclass(frozen=True)
@@ -114,24 +114,22 @@ def cost_of(cache: Cache, source: AnySource, head: HeadShape) -> Cost:
     )
 
 
-def comparable_costs(costs: Sequence[Cost]) -> tuple[str, list[float]] | None:
-    """Return the cost of a prediction by which several can be compared, as its name and values.
+def comparable_work(costs: Sequence[Cost]) -> list[int] | None:
+    """Return the multiply-adds of a prediction by each of several bases.
 
     Parameters
     ----------
     costs : sequence of Cost
-        Costs of several bases.
+        Costs of the bases.
 
     Returns
     -------
-    (str, list of float) or None
-        The multiply-adds if they are known of all; else the seconds; None if neither is.
+    list of int or None
+        None if those of a base are unknown.
     """
-    for name in ("multiply_adds_per_prediction", "seconds_per_prediction"):
-        values = [getattr(each, name) for each in costs]
-        if None not in values:
-            return name, values
-    return None
+    known = [each.multiply_adds_per_prediction for each in costs]
+    work = [each for each in known if each is not None]
+    return work if len(work) == len(known) else None
 
 
 def _total(values: Sequence[float | None]) -> float | None:

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from bottleneck.cache import Cache
-from bottleneck.costs import Cost, HeadShape, comparable_costs, cost_of
+from bottleneck.costs import Cost, HeadShape, comparable_work, cost_of
 from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.experiments import (
     LOWER_IS_BETTER,
@@ -113,8 +113,6 @@ class Standings:
     choice : float or None
         The score of choosing base and head together, on images that nothing was selected on, see
         `bottleneck.experiments.unselected`. None if it is unknown.
-    cost : str or None
-        The field of `Cost` that tells which base is cheaper; None if no field is known of all.
     left_out : list of str
         Bases whose experiments have other folds, so that they cannot be compared.
     """
@@ -125,7 +123,6 @@ class Standings:
     folds: int
     best_of: int
     choice: float | None
-    cost: str | None
     left_out: list[str]
 
     def as_dict(self, top: int | None = None) -> dict[str, Any]:
@@ -203,7 +200,6 @@ def rank_bases(
         folds=len(ranked[0].experiment.folds),
         best_of=number,
         choice=score,
-        cost=(comparable_costs([each.cost for each in bases]) or (None,))[0],
         left_out=sorted({str(each.settings["model"]) for each in current} - groups.keys()),
     )
 
@@ -309,11 +305,11 @@ def _cost(experiment: Experiment, cache: Cache, images: ImageSet) -> Cost:
 
 def _with_front(bases: Sequence[Standing], metric: str) -> list[Standing]:
     """Mark the bases that no other one beats both in score and in cost."""
-    costs = comparable_costs([each.cost for each in bases])
-    if costs is None:
+    work = comparable_work([each.cost for each in bases])
+    if work is None:
         return list(bases)
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    places = [(-sign * each.score, cost) for each, cost in zip(bases, costs[1], strict=True)]
+    places = [(-sign * each.score, cost) for each, cost in zip(bases, work, strict=True)]
     return [
         replace(each, on_front=not any(_beats(other, own) for other in places))
         for each, own in zip(bases, places, strict=True)

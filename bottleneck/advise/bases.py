@@ -9,7 +9,7 @@ import numpy as np
 from bottleneck.advise.curve import Estimate, Samples
 from bottleneck.advise.scoring import Bench, Scored
 from bottleneck.cache import Cache
-from bottleneck.costs import Cost, HeadShape, comparable_costs, cost_of
+from bottleneck.costs import Cost, HeadShape, comparable_work, cost_of
 from bottleneck.errors import UsageError
 from bottleneck.features import join_layers
 from bottleneck.heads.recipes import MLP, Recipe
@@ -24,11 +24,6 @@ __all__ = [
     "of_base",
     "sentence_on",
 ]
-
-_UNITS = {
-    "multiply_adds_per_prediction": "multiply-adds",
-    "seconds_per_prediction": "seconds",
-}
 
 Score = Callable[[AnySource], tuple[Bench, Scored]]
 
@@ -253,15 +248,14 @@ def sentence_on(bases: Sequence[BaseScore], joined: JoinedBases) -> tuple[str, s
     told = " and ".join(f"{each.model} ({each.difference})" for each in close)
     same = f"the intervals do not show that {told} {'is' if len(close) == 1 else 'are'} less "
     same += f"accurate than {first.model}"
-    costs = comparable_costs([each.cost for each in (first, *close)])
-    if costs is None:
+    work = comparable_work([each.cost for each in (first, *close)])
+    if work is None:
         return first.model, (
             f"take {_named(first)}, the most accurate here: {same}, and which is cheaper is "
             f"unknown; {pays}"
         )
-    name, values = costs
-    chosen = [first, *close][int(np.argmin(values))]
-    dearest = f"{min(values):.2g} {_UNITS[name]} per prediction, the others {_listed(values)}"
+    chosen = [first, *close][int(np.argmin(work))]
+    dearest = f"{min(work):.2g} multiply-adds per prediction, the others {_listed(work)}"
     return chosen.model, f"take {_named(chosen)}, the cheapest of these: {same}; {dearest}; {pays}"
 
 

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_pareto"]
 
-_AXES = {
-    "multiply_adds_per_prediction": "multiply-adds of base and head per prediction",
-    "seconds_per_prediction": "seconds of base and head per prediction",
-}
-
 _WIDE = 8
 """Costs that differ by more than this factor have a logarithmic axis."""
 _CHARACTERS_PER_INCH = 12
@@ -51,17 +46,16 @@ def draw_pareto(standings: "Standings", file: str | Path) -> Path:
     MissingExtraError
         matplotlib is not installed.
     """
-    cost, metric = standings.cost, standings.metric
-    if cost is None:
-        work = {each.model: each.cost.multiply_adds_per_prediction for each in standings.bases}
-        unknown = some_of([model for model, known in work.items() if known is None])
+    metric = standings.metric
+    work = {each.model: each.cost.multiply_adds_per_prediction or 0 for each in standings.bases}
+    if unknown := some_of([model for model, known in work.items() if not known]):
         raise UsageError(
             f"scores cannot be drawn against costs, as those of {unknown} are unknown: imported "
             f"features have none, and others must be in the cache; name another one with `cache`, "
             f"choose bases with `where`, or leave `pareto` out"
         )
-    bases = sorted(standings.bases, key=lambda each: getattr(each.cost, cost))
-    x = np.array([getattr(each.cost, cost) for each in bases], float)
+    bases = sorted(standings.bases, key=lambda each: work[each.model])
+    x = np.array([work[each.model] for each in bases], float)
     y = np.array([each.score for each in bases])
     limits = [each.interval or (each.score, each.score) for each in bases]
     spread = np.abs(np.transpose(limits) - y)
@@ -76,19 +70,22 @@ def draw_pareto(standings: "Standings", file: str | Path) -> Path:
                 own: dict[str, Any] = {"color": color, "capsize": 4, "label": label, "fmt": "o"}
                 own["markersize"] = _POINT
                 axes.errorbar(x[chosen], y[chosen], spread[:, chosen], **own)
-        _scale(axes, x, "s" if cost.startswith("seconds") else "")
+        _scale(axes, x)
         # Between two bases of the front, and beyond them, the cheaper one is the best there is.
         end = axes.get_xlim()[1]
         reached = [*x[front], end], [*y[front], y[front][-1]]
         axes.plot(*reached, color="C0", alpha=0.4, drawstyle="steps-post", zorder=1)
         lower = " (lower is better)" if metric in LOWER_IS_BETTER else ""
-        axes.set(xlabel=_AXES[cost], ylabel=f"held-out {metric}{lower}, with 95% interval")
+        axes.set(
+            xlabel="multiply-adds of base and head per prediction",
+            ylabel=f"held-out {metric}{lower}, with 95% interval",
+        )
         axes.legend(fontsize=8, markerscale=0.5)
         _number_points(axes, x, y, names)
     return Path(file)
 
 
-def _scale(axes: "Axes", x: np.ndarray, unit: str) -> None:
+def _scale(axes: "Axes", x: np.ndarray) -> None:
     """Choose a logarithmic axis where costs differ widely, and ticks such as 300 M."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
@@ -97,7 +94,7 @@ def _scale(axes: "Axes", x: np.ndarray, unit: str) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(EngFormatter(unit))
+    axes.xaxis.set_major_formatter(EngFormatter())
     axes.set_xlim(axes.get_xlim())
 
 
