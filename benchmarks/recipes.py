@@ -270,10 +270,10 @@ VARIANTS: dict[str, Variant] = {
     "default": variant(),
     "former default": variant(**FORMER),
     # learning rates
-    "rate 1e-4": variant(learning_rate=1e-4),
-    "rate 5e-4": variant(learning_rate=5e-4),
+    "rate 2e-4": variant(learning_rate=2e-4),
+    "rate 1e-3": variant(learning_rate=1e-3),
     "former rates": variant(**FORMER | {"label_smoothing": 0.1}),
-    "slow head": variant(learning_rate=2e-5, backbone_lr_factor=10.0),
+    "slow head": variant(learning_rate=5e-5, backbone_lr_factor=10.0),
     "decay 0.75": variant(layer_decay=0.75),
     "constant": variant(schedule="constant"),
     "no warm-up": variant(warm_up=0.0),

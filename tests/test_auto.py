@@ -183,7 +183,7 @@ def test_when_the_time_is_over_the_best_so_far_is_evaluated(bottleneck):
     assert done.code == 0, done.err
     names = [each.split()[0] for each in commands_of(done.out)]
     assert names[-4:] == ["sweep", "fit-head", "evaluate", "advise"]
-    told = "0.0001 minutes did not suffice for the sweep, the advice; run the same command again"
+    told = "the time did not suffice for the sweep, the advice; run the same command again"
     assert told in done.err
     assert result()[0]["scores"]["experiment"]["best_of"] == 6
 

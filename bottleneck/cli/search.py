@@ -319,8 +319,8 @@ class _Search:
         show(content, lambda: self._print(evaluation))
         if self.undone:
             note(
-                f"{self.settings.minutes:g} minutes did not suffice for {', '.join(self.undone)}; "
-                f"run the same command again to continue"
+                f"the time did not suffice for {', '.join(self.undone)}; run the same command again "
+                f"to continue"
             )
         if self.incomplete:
             sys.exit(_LEFT_OUT)
@@ -334,5 +334,6 @@ class _Search:
         )
         print("The commands were:", *self.chain.commands, sep="\n  ")
         predicted = {"head": self.name, "images": (self.settings.data,)}
-        print("Continue with the command that the advice names, or with")
+        named = "the command that the advice names, or with" if self.advice else ""
+        print(f"Continue with {named}".rstrip())
         print(f"  {self.chain.line('predict', predicted | self._folders)}")

@@ -233,7 +233,7 @@ class FinetuneSettings:
     ] = "adamw"
     learning_rate: Annotated[
         values.Positive, Doc("Learning rate of the head, and the base of those of other layers.")
-    ] = 2e-4
+    ] = 5e-4
     backbone_lr_factor: Annotated[
         values.Positive, Doc("Learning rate of the last block, as a factor of the head's.")
     ] = 1.0
