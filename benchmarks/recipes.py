@@ -392,9 +392,10 @@ def one(fitted: Fitted, chosen: str, settings: FinetuneSettings) -> dict[str, An
 def screened(fitted: Fitted, chosen: str, settings: FinetuneSettings) -> dict[str, Any]:
     """Fine-tune on all training images; score the last epoch on the test images.
 
-    No epoch is chosen, so that few images tell more. Log losses are at the best temperature.
+    No epoch is chosen, so that few images tell more. Log losses are at the best temperature, but
+    for that of the head.
     """
-    head, images, store, _ = fitted
+    head, images, store, before = fitted
     split = {"train": "train", "test": "val"}
     items = tuple(replace(item, split=split[item.split]) for item in images.items)
     images = replace(images, name=f"{images.name}-screened", items=items, split_seed=None)
@@ -405,7 +406,7 @@ def screened(fitted: Fitted, chosen: str, settings: FinetuneSettings) -> dict[st
     last = scores["history"][-1]
     return {
         **facts(chosen, settings, done),
-        "head": {"accuracy": scores["start_val_accuracy"], "log_loss": scores["start_val_loss"]},
+        "head": before,
         "fine-tuned": {"accuracy": last["val_accuracy"], "log_loss": last["val_loss"]},
         "others": training.others,
     }

@@ -1001,7 +1001,7 @@ def test_a_killed_run_is_resumed_to_the_same_weights(started):
         finetune_head(head, images, cache, "heads/killed", settings)
     other = FinetuneSettings(UNFREEZE, batch_size=8, epochs=6, learning_rate=1e-4)
     with pytest.raises(
-        UsageError, match="with `learning_rate=0.0002`, not with `learning_rate=0.0001`; give"
+        UsageError, match="with `learning_rate=0.0005`, not with `learning_rate=0.0001`; give"
     ):
         finetune_head(head, images, cache, "heads/killed", other, resume=True)
     finetune_head(head, images, cache, "heads/killed", settings, resume=True)
@@ -1045,7 +1045,7 @@ def test_a_training_that_diverges(bottleneck, started):
     )
     assert done.code == 1
     assert "the training diverged in epoch 1" in done.err
-    assert "give a lower --learning-rate, such as 0.0002" in done.err
+    assert "give a lower --learning-rate, such as 0.0005" in done.err
     assert "curves: rate too high: the loss is no longer finite in epoch 1; a lower" in done.out
     weight = Head.load("heads/tuned").model.weight
     assert np.array_equal(weight, head.model.weight)
