@@ -319,8 +319,8 @@ class _Search:
         show(content, lambda: self._print(evaluation))
         if self.undone:
             note(
-                f"the time did not suffice for {', '.join(self.undone)}; run the same command again "
-                f"to continue"
+                f"the time did not suffice for {', '.join(self.undone)}; run the same command "
+                f"again to continue"
             )
         if self.incomplete:
             sys.exit(_LEFT_OUT)
