@@ -39,6 +39,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "recipes": {"recipes": ()},
     "plain": {"plain": ("packages",)},
+    "similar": {"similar": ()},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }
 """Topic to its benchmarks, each with those of the options above that it takes."""

@@ -4,17 +4,27 @@ Nothing is approximated: each row is compared with each, in blocks. Cosines are 
 decimals, about the precision of float32, so that equal rows have equal cosines.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from bottleneck.errors import UsageError
-from bottleneck.features import StreamedRows
+from bottleneck.features import Features, StreamedRows
+from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.solvers.streamed import pieces
 
-__all__ = ["Rows", "near_duplicate_groups", "nearest"]
+__all__ = [
+    "Neighbour",
+    "Rows",
+    "Similar",
+    "near_duplicate_groups",
+    "nearest",
+    "similar_images",
+]
 
 Rows: TypeAlias = np.ndarray | StreamedRows
 """Features of shape (n, d), in memory or read in blocks."""
@@ -27,6 +37,110 @@ _LEAST = 2**24
 """That for streamed rows, whatever their limit."""
 _MOST_PAIRS = 2**22
 """Pairs of similar rows that are kept before their groups are merged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An image that is similar to another one.
+
+    Attributes
+    ----------
+    item : ImageItem
+        The image, with its label and split if its set has them.
+    cosine : float
+        That of the features of both, from -1 to 1.
+    """
+
+    item: ImageItem
+    cosine: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return path, label, split and cosine."""
+        facts = {name: getattr(self.item, name) for name in ("path", "label", "split")}
+        return {**facts, "cosine": self.cosine}
+
+
+@dataclass(frozen=True)
+class Similar:
+    """The images of a set that are most similar to one image.
+
+    Attributes
+    ----------
+    item : ImageItem
+        The image that others are similar to.
+    neighbours : list of Neighbour
+        The most similar first; without the image itself.
+    itself : int
+        Number of images of the set that have the same bytes, and are left out.
+    """
+
+    item: ImageItem
+    neighbours: list[Neighbour]
+    itself: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result in JSON types."""
+        found = [each.as_dict() for each in self.neighbours]
+        return {"path": self.item.path, "neighbours": found, "itself": self.itself}
+
+
+def similar_images(
+    features: Features,
+    images: ImageSet,
+    rows: Iterable[np.ndarray | RejectedImage],
+    top: int = 20,
+) -> tuple[list[Similar], list[RejectedImage]]:
+    """Find the images of a set that are most similar to each of some images.
+
+    Parameters
+    ----------
+    features : Features
+        The features of the set, one row per image.
+    images : ImageSet
+        The images to find others for.
+    rows : iterable of np.ndarray or RejectedImage
+        Their features, as `bottleneck.lookup.feature_rows` yields them.
+    top : int
+        Number of images to find for each.
+
+    Returns
+    -------
+    found : list of Similar
+        One for each image that has features, in order.
+    rejected : list of RejectedImage
+        The others. Features that are all zeros have no direction to compare.
+
+    Raises
+    ------
+    UsageError
+        `top` is less than 1, or the features are of another layer.
+    CacheError
+        A part of the cache is damaged.
+    """
+    rejected, items, vectors = list(images.rejected), [], []
+    for item, row in zip(images.items, rows, strict=True):
+        if isinstance(row, RejectedImage):
+            rejected.append(row)
+        elif not row.any():
+            rejected.append(RejectedImage(item.path, "its features are all zeros"))
+        else:
+            items.append(item)
+            vectors.append(row[0])
+    if not items:
+        return [], rejected
+    known = Counter(features.digests.tolist())
+    own = [known[item.digest] for item in items]
+    # Enough that the image itself can be left out.
+    nearby = nearest(features.X, np.stack(vectors), top and top + max(own))
+    found = []
+    for item, itself, places, cosines in zip(items, own, *nearby, strict=True):
+        others = features.digests[places] != item.digest
+        pairs = zip(places[others][:top], cosines[others][:top].tolist(), strict=True)
+        neighbours = [
+            Neighbour(_item(features, place), round(each, _DECIMALS)) for place, each in pairs
+        ]
+        found.append(Similar(item, neighbours, itself))
+    return found, rejected
 
 
 def nearest(X: Rows, queries: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +227,14 @@ def near_duplicate_groups(X: Rows, threshold: float) -> list[np.ndarray]:
     order = np.argsort(groups, kind="stable")
     cuts = np.flatnonzero(np.diff(groups[order])) + 1
     return [each for each in np.split(order, cuts) if len(each) > 1]
+
+
+def _item(features: Features, place: np.integer) -> ImageItem:
+    label = None if features.y is None else str(features.y[place])
+    path, digest, split = (
+        str(each[place]) for each in (features.paths, features.digests, features.splits)
+    )
+    return ImageItem(path, digest, label, split or None)
 
 
 def _scale(values: np.ndarray) -> None:

@@ -1,7 +1,13 @@
-"""Similar images: exact against all cosines, in memory and streamed. About 5 s."""
+"""Similar images: exact against all cosines, in memory and streamed. About 12 s."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics.pairwise import cosine_similarity
@@ -9,7 +15,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features
 from bottleneck.errors import UsageError
 from bottleneck.features import StreamedRows
-from bottleneck.similar import near_duplicate_groups, nearest
+from bottleneck.similar import near_duplicate_groups, nearest, similar_images
 
 
 @pytest.fixture
@@ -18,6 +24,17 @@ def stored(little, make_images) -> Cache:
     images = ImageSet.from_folder(make_images(cat=30, dog=30))
     extract_features(images, FrozenBase(little, ["first"], weights="random"), Cache("cache"))
     return Cache("cache")
+
+
+@pytest.fixture
+def unlabelled(little) -> Cache:
+    """A cache of 20 images in one folder, one of them all black, by a network without biases."""
+    Path("pile").mkdir()
+    for number in range(20):
+        Image.new("RGB", (32, 32), (12 * number, 0, 255 - 12 * number)).save(f"pile/{number}.png")
+    base = FrozenBase(little, ["first"], weights="random")
+    extract_features(ImageSet.from_folder("pile"), base, Cache("piled"))
+    return Cache("piled")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -88,3 +105,84 @@ def test_wrong_arguments_are_refused():
         nearest(X, X[:, :1], 1)
     with pytest.raises(UsageError, match="`threshold` must be above 0 and at most 1, got 90"):
         near_duplicate_groups(X, 90)
+
+
+def test_the_command_finds_copies_and_leaves_the_image_itself_out(bottleneck, stored):
+    """The same images from the cache and from their files; a resized copy is the nearest."""
+    with Image.open("data/cat/003.png") as image:
+        image.resize((40, 40)).save("smaller.png")
+    shutil.copy("data/cat/004.png", "moved.png")
+    words = ("similar", "data/cat/003.png", "smaller.png", "moved.png", "--top", 3)
+    found = json.loads(bottleneck(*words, "--json").out)
+    assert (found["image_set"], found["layer"], found["rejected"]) == ("data", "first", [])
+    known, new, moved = found["similar"]
+    assert [len(each["neighbours"]) for each in found["similar"]] == [3, 3, 3]
+    assert (known["itself"], new["itself"], moved["itself"]) == (1, 0, 1)
+    assert "data/cat/003.png" not in {each["path"] for each in known["neighbours"]}
+    assert "data/cat/004.png" not in {each["path"] for each in moved["neighbours"]}
+    first = new["neighbours"][0]
+    assert (first["path"], first["label"]) == ("data/cat/003.png", "cat")
+    assert first["cosine"] > 0.95
+    features = load_features(stored)
+    place = features.paths.tolist().index("data/cat/003.png")
+    expected = cosine_similarity(features.X[[place]], features.X)[0]
+    best = np.sort(np.delete(expected, place))[::-1][:3]
+    assert [each["cosine"] for each in known["neighbours"]] == pytest.approx(best, abs=2e-6)
+    streamed = json.loads(bottleneck(*words, "--json", "--memory", "1").out)
+    assert streamed == found
+
+
+@pytest.mark.usefixtures("stored")
+def test_similar_images_are_written_as_text_table_and_picture(bottleneck):
+    Path("data/dog/007.png").unlink()  # which is in the set, and in no picture
+    words = ("data/cat", "--output", "found/similar.csv", "--picture", "sheet.png")
+    done = bottleneck("similar", *words, "--top", 30)
+    assert done.code == 0, done.err
+    assert done.out.count("most similar by little first\n") == 30
+    assert "30 images left out of the own list, being in the set itself" in done.err
+    with Path("found/similar.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30 * 30
+    assert [row["rank"] for row in rows[:30]] == [str(rank) for rank in range(1, 31)]
+    assert list(rows[0]) == ["image", "rank", "path", "label", "split", "cosine"]
+    with Image.open("sheet.png") as image:
+        assert image.width > 1500
+
+
+def test_images_that_cannot_be_used_are_listed(bottleneck, unlabelled):
+    """Of an unlabelled set; features that are all zeros resemble nothing."""
+    Path("bad.png").write_text("no image")
+    features = load_features(unlabelled)
+    assert features.y is None
+    where = ("--cache", "piled", "--top", 2)
+    done = bottleneck("similar", "pile/3.png", "bad.png", *where)
+    assert done.code == 1
+    assert "bad.png: not an image" in done.err
+    header = done.out.splitlines()[1].split()
+    assert header == ["path", "cosine"]
+    rows = [np.zeros((1, features.X.shape[1]), np.float32)]
+    images = ImageSet.from_paths(["pile/3.png"])
+    found, rejected = similar_images(features, images, rows)
+    assert not found
+    assert [each.reason for each in rejected] == ["its features are all zeros"]
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("data/cat/000.png", "--in", "other"), 2, "no extraction with set 'other' in the cache"),
+        (("data/cat/000.png", "--layer", "fist"), 2, "did you mean 'first'"),
+        (("data/cat/000.png", "--cache", "none"), 1, "no extraction in the cache folder 'none'"),
+        (("data/cat/000.png", "--top", "0"), 2, "--top must be a whole number of at least 1"),
+        (("none.png",), 2, "none.png"),
+        (("data/t.csv", "--output", "data/t.csv"), 2, "and would be replaced"),
+        (("data/cat/000.png", "--picture", "a.xyz"), 2, "a picture cannot be written as 'a.xyz'"),
+    ],
+)
+def test_mistakes_are_one_sentence(bottleneck, words, code, sentence):
+    Path("data/t.csv").write_text("path\ndata/cat/000.png\n")
+    finished = bottleneck("similar", *words)
+    assert (finished.code, finished.out) == (code, "")
+    assert sentence in finished.err
+    assert len(finished.err.splitlines()) == 1

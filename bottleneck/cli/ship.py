@@ -16,7 +16,7 @@ from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set
-from bottleneck.errors import UsageError, counted
+from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -58,7 +58,7 @@ def predict(
     """
     from bottleneck.predict import predict_images
 
-    _check_output(output, images, as_json=as_json)
+    options.check_output(output, images, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
@@ -79,17 +79,6 @@ def predict(
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
-
-
-def _check_output(output: Path | None, images: Sequence[Path], *, as_json: bool) -> None:
-    """Refuse an output that would replace what is read, or whose ending promises another form."""
-    if output and output.resolve() in {each.resolve() for each in images}:
-        raise UsageError(
-            f"`output` {str(output)!r} is one of the files to predict and would be replaced; give "
-            f"another name"
-        )
-    if output and as_json and output.suffix.lower() == ".csv":
-        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
 
 
 def _print_predictions(
