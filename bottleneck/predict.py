@@ -10,6 +10,7 @@ import numpy as np
 
 from bottleneck.arguments import made
 from bottleneck.cache import Cache
+from bottleneck.errors import UsageError
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
 from bottleneck.lookup import feature_rows
@@ -33,19 +34,24 @@ class Prediction:
     ----------
     path : str
         The image file.
-    label : str
-        The class with the highest probability; or several classes, separated by semicolons.
+    label : str or None
+        The class with the highest probability; or several classes, separated by semicolons. None if
+        `novelty` is above the given percentage.
     scores, probabilities : dict of str to float
         By class: means over the unaugmented image and its views, if there are any.
     true_label : str or None
         The label that the image was given with, if any.
+    novelty : float or None
+        How many per cent of held-out images are nearer to the training images, see
+        `bottleneck.heads.novelty.Novelty`. None if the head does not know.
     """
 
     path: str
-    label: str
+    label: str | None
     scores: dict[str, float]
     probabilities: dict[str, float]
     true_label: str | None = None
+    novelty: float | None = None
 
     def likeliest(self, count: int | None = None) -> dict[str, float]:
         """Return the classes with the highest probabilities, highest first.
@@ -104,13 +110,20 @@ def predict_images(
     Raises
     ------
     UsageError
-        A setting is invalid; or as `load_base` raises.
+        A setting is invalid, or the head does not know what `abstain` needs; or as `load_base`
+        raises.
     DataError, WeightsError
         As `load_base` raises.
     CacheError
         A part of the cache is damaged.
     """
     settings = made(PredictSettings, settings, options)
+    if settings.abstain is not None and head.novelty is None:
+        raise UsageError(
+            "the head does not know how far images are from its training images, as it was fitted "
+            "on arrays or by an earlier version; run 'bottleneck fit-head' again, or leave "
+            "`abstain` out"
+        )
     if isinstance(images, str | Path):
         images = [images]
     if not isinstance(images, ImageSet):
@@ -124,13 +137,14 @@ def predict_images(
         views=settings.tta,
         augment=settings.augment,
     )
-    return _in_order(head, images, rows, progress)
+    return _in_order(head, images, rows, settings.abstain, progress)
 
 
 def _in_order(
     head: Head,
     images: ImageSet,
     rows: Iterator[np.ndarray | RejectedImage],
+    abstain: float | None,
     progress: Callable[..., None] | None,
 ) -> Iterator[Prediction | RejectedImage]:
     """Yield rejected files, then each image's result."""
@@ -138,8 +152,9 @@ def _in_order(
     waiting, total, done = iter(images.items), len(images.items), 0
     while some := list(islice(rows, _AT_ONCE)):
         items = list(islice(waiting, len(some)))
-        usable = [pair for pair in zip(items, some, strict=True) if isinstance(pair[1], np.ndarray)]
-        predicted = _predictions(head, *zip(*usable, strict=True)) if usable else iter(())
+        pairs = zip(items, some, strict=True)
+        usable = [(item, row) for item, row in pairs if isinstance(row, np.ndarray)]
+        predicted = _predictions(head, usable, abstain) if usable else iter(())
         for each in some:
             if progress:
                 progress("predict", done, total)
@@ -150,16 +165,23 @@ def _in_order(
 
 
 def _predictions(
-    head: Head, items: Sequence[ImageItem], rows: Sequence[np.ndarray]
+    head: Head, usable: Sequence[tuple[ImageItem, np.ndarray]], abstain: float | None
 ) -> Iterator[Prediction]:
     """Yield the predictions of images from their rows, one for each view."""
+    items, rows = zip(*usable, strict=True)
     scores = head.decision_function(np.concatenate(rows))
+    novelties: list[float | None] = [None] * len(items)
+    if head.novelty:
+        novelties = head.novelty.percentiles(np.stack([each[0] for each in rows])).tolist()
     means, shares = (
         each.reshape(len(items), -1, len(head.classes)).mean(axis=1)
         for each in (scores, head.probabilities(scores))
     )
     # If images may have several classes, predict those with a probability above 0.5.
     labels = head.labels(shares - 0.5 if len(scores) > len(items) else scores)
-    for item, label, *own in zip(items, labels, means.tolist(), shares.tolist(), strict=True):
+    found = zip(items, labels, novelties, means.tolist(), shares.tolist(), strict=True)
+    for item, label, novelty, *own in found:
         given, probabilities = (dict(zip(head.classes, each, strict=True)) for each in own)
-        yield Prediction(item.path, str(label), given, probabilities, item.label)
+        known = abstain is None or novelty is None or novelty <= abstain
+        shown = str(label) if known else None
+        yield Prediction(item.path, shown, given, probabilities, item.label, novelty)

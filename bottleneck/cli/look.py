@@ -15,7 +15,7 @@ from bottleneck.cli.output import loading, print_table, progress_shown, show
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import counted
-from bottleneck.fields import ARGUMENT, Option
+from bottleneck.fields import ARGUMENT
 from bottleneck.settings import FeatureSettings, LookupSettings, SimilarFeatures
 from bottleneck.settings.values import ByteSize, Count
 
@@ -33,12 +33,8 @@ def similar(
     images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
     chosen: SimilarFeatures,
     settings: LookupSettings,
+    files: options.SheetSettings,
     top: Annotated[Count, Doc("Number of similar images to find for each image.")] = 20,
-    output: Annotated[
-        options.CsvFile | None, Doc("Also write the similar images to this CSV file.")
-    ] = None,
-    picture: options.Picture = None,
-    spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("output",))] = False,
     memory: Annotated[
         ByteSize | None,
         Doc("Memory limit for features, such as 500MB; by default half of the free memory."),
@@ -52,8 +48,8 @@ def similar(
     from bottleneck.lookup import feature_rows
     from bottleneck.similar import similar_images
 
-    options.check_picture(picture)
-    options.check_output(output, images)
+    options.check_picture(files.picture)
+    options.check_output(files.output, images)
     store = bottleneck.Cache(cache)
     source = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
     queries = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
@@ -68,13 +64,7 @@ def similar(
     content = {"image_set": source.image_set, "model": source.model, "layer": source.layer_name}
     lists = {"similar": [each.as_dict() for each in found], "rejected": [*map(asdict, rejected)]}
     show({**content, "pool": source.pool, **lists}, lambda: _print_similar(found, str(source)))
-    if output:
-        _write_table(found, output, safe=spreadsheet_safe)
-    if picture and found:
-        from bottleneck.pictures import draw_similar
-
-        draw_similar(found, f"most similar in {source.image_set} by {source}", picture)
-        note(f"drawn to {picture}")
+    _write_files(found, files, f"most similar in {source.image_set} by {source}")
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
@@ -100,12 +90,18 @@ def _print_similar(found: "Sequence[Similar]", source: str) -> None:
         note(f"note: {counted(known, 'image')} left out of the own list, being in the set itself")
 
 
-def _write_table(found: "Sequence[Similar]", file: Path, *, safe: bool) -> None:
-    """Write similar images as CSV, completely or not at all."""
-    with printed_to(file):
-        write = csv_printer(safe=safe)
-        write(["image", "rank", *_COLUMNS])
-        for each in found:
-            for rank, neighbour in enumerate(each.neighbours, 1):
-                write([each.item.path, rank, *neighbour.as_dict().values()])
-    note(f"similar images of {counted(len(found), 'image')} written to {file}")
+def _write_files(found: "Sequence[Similar]", files: options.SheetSettings, title: str) -> None:
+    """Write similar images as CSV and as a picture, completely or not at all."""
+    if files.output:
+        with printed_to(files.output):
+            write = csv_printer(safe=files.spreadsheet_safe)
+            write(["image", "rank", *_COLUMNS])
+            for each in found:
+                for rank, neighbour in enumerate(each.neighbours, 1):
+                    write([each.item.path, rank, *neighbour.as_dict().values()])
+        note(f"similar images of {counted(len(found), 'image')} written to {files.output}")
+    if files.picture and found:
+        from bottleneck.pictures import draw_similar
+
+        draw_similar(found, title, files.picture)
+        note(f"drawn to {files.picture}")

@@ -45,6 +45,7 @@ __all__ = [
     "Picture",
     "PngFile",
     "PredictionFile",
+    "SheetSettings",
     "SpreadsheetSafe",
     "StartSettings",
     "check_output",
@@ -166,6 +167,15 @@ class StartSettings(ReadSettings):
     devices: Annotated[
         Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
+
+
+@settings("Output", kw_only=True)
+class SheetSettings:
+    """Files that show images."""
+
+    output: Annotated[CsvFile | None, Doc("Also write the images to this CSV file.")] = None
+    picture: Picture = None
+    spreadsheet_safe: Annotated[SpreadsheetSafe, Option(needs=("output",))] = False
 
 
 def check_output(output: Path | None, images: Sequence[Path], *, as_json: bool = False) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bottleneck.errors import BadImageError, one_line
+from bottleneck.errors import BadImageError, counted, one_line
 from bottleneck.images import ImageItem, decode, read_file
 from bottleneck.pictures.figures import drawn
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_similar"]
 
-_MOST = 20
-"""Images whose similar ones are drawn."""
 _ACROSS = 8
+_MOST = 39
+"""Similar images that are drawn of each: five rows with the image itself."""
+_CELLS = 200
+"""Pictures of all images together."""
 _INCHES = 1.5
 _PIXELS = 200
 """Of the square that an image fits in."""
@@ -33,7 +35,8 @@ def draw_similar(found: "Sequence[Similar]", title: str, file: str | Path) -> Pa
     Parameters
     ----------
     found : sequence of Similar
-        From `bottleneck.similar.similar_images`, at least one; the first 20 are drawn.
+        From `bottleneck.similar.similar_images`, at least one; as many are drawn as give 200
+        pictures, of which at most 40 are of one.
     title : str
         Title of the picture.
     file : str or Path
@@ -52,14 +55,15 @@ def draw_similar(found: "Sequence[Similar]", title: str, file: str | Path) -> Pa
         matplotlib is not installed.
     """
     cells: list[tuple[ImageItem, str] | None] = []
-    across = min(_ACROSS, 1 + max(len(each.neighbours) for each in found))
-    for each in found[:_MOST]:
+    most = 1 + min(_MOST, max(len(each.neighbours) for each in found))
+    across, shown = min(_ACROSS, most), max(1, _CELLS // most)
+    for each in found[:shown]:
         cells += [None] * (-len(cells) % across)
         cells.append((each.item, "the image itself"))
-        for other in each.neighbours:
+        for other in each.neighbours[:_MOST]:
             cells.append((other.item, f"{other.item.label or ''} {other.cosine:.3f}"))
-    if len(found) > _MOST:
-        title += f" (the first {_MOST} of {len(found)} images)"
+    if len(found) > shown:
+        title += f" ({shown} of {counted(len(found), 'image')})"
     down = -(-len(cells) // across)
     sheet = np.full((_CELL * down, _PIXELS * across, 3), 255, np.uint8)
     texts: list[tuple[int, int, str]] = []

@@ -91,6 +91,14 @@ class PredictSettings(LookupSettings):
         values.Augmentation | None,
         Doc("Augmentation policy of these views, as for extract, or a YAML file."),
     ] = None
+    abstain: Annotated[
+        Annotated[float, Field(gt=0, lt=100)] | None,
+        Doc(
+            "Give no class to images that are farther from the training images than this "
+            "percentage of held-out ones, such as 99."
+        ),
+        Option(metavar="PERCENT"),
+    ] = None
 
     def __post_init__(self) -> None:
         values.check_views(self.tta, self.augment, "tta")
