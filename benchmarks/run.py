@@ -4,8 +4,9 @@ The topics are the sections of docs/performance.md, and ``cache`` for docs/cache
 printed, and with ``--write`` they replace those in the pages, each between two comments that name
 it; the line below tells processor, versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
-of an environment with Keras, ``--before FOLDER`` another version of the package, and
-``--packages FOLDER`` the packages of `sets`, each in a folder with the name of its set.
+of an environment with Keras, ``--reference PYTHON`` that of one with pytorch-ood, ``--before
+FOLDER`` another version of the package, and ``--packages FOLDER`` the packages of `sets`, each in a
+folder with the name of its set.
 """
 
 import argparse
@@ -40,6 +41,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "recipes": {"recipes": ()},
     "plain": {"plain": ("packages",)},
     "similar": {"similar": ()},
+    "novelty": {"novelty": ("packages", "reference")},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }
 """Topic to its benchmarks, each with those of the options above that it takes."""
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the tables in the pages")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes, to see that it runs")
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", metavar="FOLDER")
-    for name in ("json", "clipart", "keras", "before", "packages"):
+    for name in ("json", "clipart", "keras", "reference", "before", "packages"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -17,6 +17,10 @@ _COMPONENTS = 64
 _MOST_ROWS = 10_000
 _MOST_VALUES = 2**24
 """Rows are drawn at random if there are more, or more values in them."""
+_BYTES = 32
+"""Memory per value that is drawn from streamed rows, copies included."""
+_LEAST_VALUES = 2**19
+"""Values that are drawn from streamed rows whatever their memory."""
 _STORED = 2**20
 """Values of all components together."""
 _QUANTILES = 1001
@@ -176,14 +180,14 @@ def fit_novelty(
     """
     generator, width = np.random.default_rng(seed), X.shape[1]
     own = widths or (width,)
-    rows = _drawn(len(X), width, generator)
+    rows = _drawn(X, generator)
     values, codes = _read(X, rows), np.unique(groups[rows], return_inverse=True)[1]
     if codes.max(initial=0) < 1:
         return None
     adjusted = Adjust(0.5, "l2", own)(values)
     whole = _described(adjusted, own, generator)
     if held is not None and len(held) >= _FEWEST:
-        distances = whole.distances(_read(held, _drawn(len(held), width, generator)))
+        distances = whole.distances(_read(held, _drawn(held, generator)))
     else:
         fold_of = generator.permutation(codes.max() + 1)[codes] % _FOLDS
         parts = []
@@ -195,10 +199,13 @@ def fit_novelty(
     return replace(whole, quantiles=np.quantile(distances, steps).astype(np.float32))
 
 
-def _drawn(count: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """Return the indices of as many of some rows as are used, in order."""
-    most = max(2, min(_MOST_ROWS, _MOST_VALUES // width))
-    return np.sort(generator.permutation(count)[:most])
+def _drawn(X: "Rows", generator: np.random.Generator) -> np.ndarray:
+    """Return the indices of as many rows as are used, in order."""
+    most = _MOST_VALUES
+    if not isinstance(X, np.ndarray):
+        most = min(most, max(_LEAST_VALUES, X.memory // _BYTES))
+    rows = max(2, min(_MOST_ROWS, most // X.shape[1]))
+    return np.sort(generator.permutation(len(X))[:rows])
 
 
 def _read(X: "Rows", rows: np.ndarray) -> np.ndarray:
