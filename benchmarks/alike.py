@@ -123,6 +123,7 @@ def judged(way: str, copies: np.ndarray, others: np.ndarray) -> dict[str, float]
 
 
 def tables(found: dict[str, Any]) -> Tables:
+    """Return one table, whose thresholds are bits for the hash and cosines for features."""
     names = list(
         dict.fromkeys(key for own in found.values() for each in own.values() for key in each)
     )

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
 HELPERS = {"baselines", "common", "run", "sets"}
 FIGURES = {
+    "alike": ("faces", "half as large", "hash: recall"),
     "bases": ("faces", "efficientnet_lite0, joined", "accuracy", "value"),
     "compression": ("EfficientNet-Lite0, pooled", "zstd", "ratio"),
     "extraction": ("mobilenet_v2", "auto by reference"),
