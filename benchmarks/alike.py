@@ -58,7 +58,7 @@ def images_of(name: str, given: argparse.Namespace, folder: Path) -> ImageSet | 
         return ImageSet.from_folder(folder / "data")
     if not given.packages:
         return None
-    return sets.load(name, given.packages / name, folder / "tables", images=given.images)
+    return sets.load(name, given.packages / name, folder / "tables")
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:

@@ -113,4 +113,4 @@ def tables(found: dict[str, Any]) -> Tables:
 
 
 if __name__ == "__main__":
-    run(measure, tables, packages=(None, None), reference=(None, None), classes=(5, 2))
+    run(measure, tables, packages=(None, None), reference=(None, None), classes=(3, 2))

@@ -518,6 +518,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert json.loads(evaluated.out)["images"] == 6
     predicted = bottleneck("predict", "--head", "tuned", "data/test/light/0.png")
     assert predicted.code == 0, predicted.err
+    assert predicted.out.splitlines()[0].endswith('"novelty"')
     old = load_base(Head.load("heads/head"))
     new = FrozenBase("heads/tuned", precision="fp32")
     assert new.layers == old.layers

@@ -196,7 +196,7 @@ def _novelty(source: FeatureSource, base: FrozenBase, images: ImageSet) -> Novel
     train, held = rows
     if len(train) < 2 or not held:  # noqa: PLR2004 - a nearest other image
         return None
-    return fit_novelty(np.stack(train), np.arange(len(train)), held=np.stack(held))
+    return fit_novelty(np.stack(train), np.arange(len(train)), held=np.stack(held), fewest=1)
 
 
 def _own_source(base: FrozenBase, folder: Path, start: Start) -> FeatureSource:

@@ -24,7 +24,7 @@ _LEAST_VALUES = 2**19
 _STORED = 2**20
 """Values of all components together."""
 _QUANTILES = 1001
-_FOLDS = 5
+_FOLDS = 10
 _FEWEST = 30
 """Validation images whose distances suffice; with fewer, those of folds are taken."""
 _PASSES = 3
@@ -153,12 +153,13 @@ def fit_novelty(
     *,
     widths: tuple[int, ...] = (),
     held: "Rows | None" = None,
+    fewest: int = _FEWEST,
     seed: int = 0,
 ) -> Novelty | None:
     """Describe where features are, and how far held-out images are from them.
 
-    Distances are those of validation images, or, with fewer than 30 of them, of each fifth of the
-    images to the others. Of more than 10,000 images, or 16 million values, some are drawn.
+    Distances are those of validation images, or, with fewer than `fewest` of them, of each tenth of
+    the images to the others. Of more than 10,000 images, or 16 million values, some are drawn.
 
     Parameters
     ----------
@@ -170,6 +171,8 @@ def fit_novelty(
         Numbers of columns of joined layers; empty for a single one.
     held : np.ndarray or StreamedRows, optional
         Rows that neither the head nor its network was fitted on, shape (m, d).
+    fewest : int
+        Number of these that suffice.
     seed : int
         Seed of the rows that are drawn, and of the folds.
 
@@ -186,7 +189,7 @@ def fit_novelty(
         return None
     adjusted = Adjust(0.5, "l2", own)(values)
     whole = _described(adjusted, own, generator)
-    if held is not None and len(held) >= _FEWEST:
+    if held is not None and len(held) >= fewest:
         distances = whole.distances(_read(held, _drawn(held, generator)))
     else:
         fold_of = generator.permutation(codes.max() + 1)[codes] % _FOLDS
