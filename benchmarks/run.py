@@ -1,11 +1,13 @@
 """Run the benchmarks of a topic: ``python benchmarks/run.py TOPIC [--write]``.
 
-The topics are the sections of docs/performance.md, and ``cache`` for docs/cache.md. The tables are
-printed, and with ``--write`` they replace those in the pages, each between two comments that name
-it; the line below tells processor, versions and date. ``--json FOLDER`` keeps all figures.
+The topics are the sections of docs/performance.md; ``cache`` is for docs/cache.md, ``novelty`` for
+docs/heads.md and ``alike`` for docs/images.md. The tables are printed, and with ``--write`` they
+replace those in the pages, each between two comments that name it; the line below tells processor,
+versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
-of an environment with Keras, ``--before FOLDER`` another version of the package, and
-``--packages FOLDER`` the packages of `sets`, each in a folder with the name of its set.
+of an environment with Keras, ``--reference PYTHON`` that of one with pytorch-ood, ``--before
+FOLDER`` another version of the package, and ``--packages FOLDER`` the packages of `sets`, each in a
+folder with the name of its set.
 """
 
 import argparse
@@ -39,6 +41,9 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "recipes": {"recipes": ()},
     "plain": {"plain": ("packages",)},
+    "similar": {"similar": ()},
+    "alike": {"alike": ("packages",)},
+    "novelty": {"novelty": ("packages", "reference")},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }
 """Topic to its benchmarks, each with those of the options above that it takes."""
@@ -52,7 +57,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="replace the tables in the pages")
     parser.add_argument("--smoke", action="store_true", help="smallest sizes, to see that it runs")
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs", metavar="FOLDER")
-    for name in ("json", "clipart", "keras", "before", "packages"):
+    for name in ("json", "clipart", "keras", "reference", "before", "packages"):
         parser.add_argument(f"--{name}")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bottleneck.heads.bases import load_bases as load_bases
     from bottleneck.heads.estimator import HeadClassifier as HeadClassifier
     from bottleneck.images import ImageSet as ImageSet
+    from bottleneck.lookup import feature_rows as feature_rows
     from bottleneck.predict import predict_images as predict_images
     from bottleneck.settings import AdviseSettings as AdviseSettings
     from bottleneck.settings import ExtractSettings as ExtractSettings
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bottleneck.settings import FitSettings as FitSettings
     from bottleneck.settings import PredictSettings as PredictSettings
     from bottleneck.settings import SweepSettings as SweepSettings
+    from bottleneck.similar import similar_images as similar_images
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
@@ -53,9 +55,11 @@ _NAMES = {
     "heads.bases": "load_base load_bases",
     "heads.estimator": "HeadClassifier",
     "images": "ImageSet",
+    "lookup": "feature_rows",
     "predict": "predict_images",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
     "SweepSettings",
+    "similar": "similar_images",
     "sweep": "run_sweep",
     "transformer": "BottleneckFeatures",
 }

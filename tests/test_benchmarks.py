@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER, DOCS = ROOT / "benchmarks", ROOT / "docs"
 HELPERS = {"baselines", "common", "run", "sets"}
 FIGURES = {
+    "alike": ("faces", "half as large", "hash: recall"),
     "bases": ("faces", "efficientnet_lite0, joined", "accuracy", "value"),
     "compression": ("EfficientNet-Lite0, pooled", "zstd", "ratio"),
     "extraction": ("mobilenet_v2", "auto by reference"),
@@ -29,12 +30,14 @@ FIGURES = {
     "memory": ("growth", "ratio"),
     "mixed": ("resnet18",),
     "networks": ("traced", "share"),
+    "novelty": ("faces", "share of known images above 95"),
     "plain": ("faces", "fastai", "its time by ours from the cache"),
     "plateau": ("seed 0", "fine-tuned"),
     "precision": ("faces", "`auto`, stored as float16", "smallest cosine"),
     "recipes": ("variants", "low rank", "seconds"),
     "reading": ("ResNet-50, pooled", "random tenth by whole bank"),
     "reduction": ("200 rows", "solver, s"),
+    "similar": ("100 x 64 in memory, to 5", "ratio"),
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
     "start_up": ("--help", "share"),
     "streaming": ("1,000 x 64", "ratio of times"),
@@ -43,7 +46,7 @@ FIGURES = {
     "views": ("ratio",),
 }
 """Benchmark to the way to one of its figures."""
-QUICK = {"reading"}
+QUICK = {"reading", "similar"}
 """Those that need no network, and little time."""
 
 

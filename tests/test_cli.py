@@ -59,6 +59,7 @@ def test_every_command_and_option_has_help():
         ("fit-head",),
         ("evaluate",),
         ("predict",),
+        ("similar",),
         ("layers",),
         ("models",),
         ("leaderboard",),

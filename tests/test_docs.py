@@ -244,6 +244,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "cache export": "cache export x.npz",
         "cache import": "cache import x.npz --cache elsewhere",
         "predict": "predict some.csv",
+        "similar": "similar some.csv",
         "finetune": "finetune --unfreeze blocks.6 --val-share 0.2 --from-cache --epochs 1",
     }
     last = {"cache prune": "cache prune --model efficientnet_lite0"}

@@ -518,6 +518,7 @@ def test_the_result_is_a_head_and_a_base(bottleneck, started):
     assert json.loads(evaluated.out)["images"] == 6
     predicted = bottleneck("predict", "--head", "tuned", "data/test/light/0.png")
     assert predicted.code == 0, predicted.err
+    assert predicted.out.splitlines()[0].endswith('"novelty"')
     old = load_base(Head.load("heads/head"))
     new = FrozenBase("heads/tuned", precision="fp32")
     assert new.layers == old.layers
@@ -1361,7 +1362,7 @@ def test_mismatched_heads_and_images_are_refused(started, make_images):
         finetune_head(head, replace(images, name="bare", items=plain), cache, "heads/y", settings)
     with pytest.raises(DataError, match="no image set 'data' in the cache folder 'nowhere'"):
         default_images(head, Cache("nowhere"))
-    with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
+    with pytest.raises(WeightsError, match="is not the base that computed these features"):
         finetune_head(head, images, cache, "heads/z", settings, weights="random:1")
     imported = replace(head, source=replace(head.source, weights="imported"))
     with pytest.raises(UsageError, match="imported features of 'efficientnet_lite0'"):

@@ -367,7 +367,7 @@ def test_damaged_heads_are_refused():
     fit_rows(X, y).save("heads/b")
     metadata = read_json(Path("heads/b/head.json"))
     write_json(Path("heads/b/head.json"), metadata | {"schema": 1})
-    with pytest.raises(DataError, match="wrote it: schema 1, expected 5.*; run 'bottleneck fit-h"):
+    with pytest.raises(DataError, match="wrote it: schema 1, expected 6.*; run 'bottleneck fit-h"):
         Head.load("heads/b")
 
 
@@ -376,7 +376,7 @@ def test_the_head_saved_last_is_the_newest_whatever_the_clock_says():
     X, y = problem(2, 10)
     fit_rows(X, y, C=1.0).save("heads/first")
     content = read_json(Path("heads/first/head.json"))
-    later = {"schema": 5, "created": "2099-01-01T00:00:00+00:00"}
+    later = {"schema": 6, "created": "2099-01-01T00:00:00+00:00"}
     write_json(Path("heads/first/head.json"), content | later)
     for name in ("then", "last"):
         fit_rows(X, y, C=1.0).save(f"heads/{name}")

@@ -110,7 +110,7 @@ def test_the_base_must_be_the_one_fitted_on(little, make_images):
     with pytest.raises(PathMissingError, match="no weights file '0.pth'"):
         load_base(head)
     assert load_base(head, weights="moved.pth").weights_name == "moved.pth"
-    with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
+    with pytest.raises(WeightsError, match="is not the base that computed these features"):
         load_base(head, weights="1.pth")
 
 
@@ -168,7 +168,7 @@ def test_predictions_are_written_to_a_file(bottleneck, faces, faces_cache):
     own = Path("t.csv").read_text()
     refused = bottleneck("predict", "t.csv", "--cache", faces_cache.root, "--output", "./t.csv")
     assert (refused.code, Path("t.csv").read_text()) == (2, own)
-    assert "is one of the files to predict and would be replaced" in refused.err
+    assert "is one of the files to read and would be replaced" in refused.err
     assert "but --json writes JSON lines" in bottleneck(*where, "--output", "a.csv", "--json").err
     Path("photo.png").write_text("mine")
     for wrong in ("photo.png", ".", "found"):

@@ -25,6 +25,7 @@ from bottleneck import (
     advise_on,
     evaluate_head,
     extract_features,
+    feature_rows,
     features_of,
     finetune_head,
     fit_head,
@@ -37,6 +38,7 @@ from bottleneck import (
     run_sweep,
     select_features,
     select_layers,
+    similar_images,
 )
 from bottleneck.errors import UsageError
 
@@ -89,6 +91,13 @@ def test_mistakes_are_listed(faces_cache: Cache) -> None:
     head = fit_head(load_features(faces_cache), "centroid")
     wrong = misclassified(head, features_of(head.source, faces_cache))
     assert all(each.label != each.predicted for each in wrong)
+
+
+def test_similar_images_are_found(faces: Path, faces_cache: Cache) -> None:
+    source, images = select_features(faces_cache), ImageSet.from_paths([faces / "face/000.png"])
+    rows = feature_rows(source, images, cache=faces_cache)
+    (found,), _ = similar_images(load_features(faces_cache), images, rows, top=3)
+    assert [each.item.label for each in found.neighbours] == ["face"] * 3
 
 
 def test_scikit_learns_estimators(faces: Path) -> None:

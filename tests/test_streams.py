@@ -47,6 +47,7 @@ SLOW = {
     "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--val-share", "0.3"),
     "predict": ("data", "--head", "h"),
     "predict --json": ("data", "--head", "h"),
+    "similar": ("data", "--top", "2"),
     "demo": ("--data", "photographs", "--picture", "demo.png"),
 }
 

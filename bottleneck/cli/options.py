@@ -1,7 +1,7 @@
 """Options that several commands have besides the settings of their stage."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +45,10 @@ __all__ = [
     "Picture",
     "PngFile",
     "PredictionFile",
+    "SheetSettings",
     "SpreadsheetSafe",
     "StartSettings",
+    "check_output",
     "check_picture",
     "completer",
     "in_parallel",
@@ -165,6 +167,41 @@ class StartSettings(ReadSettings):
     devices: Annotated[
         Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
+
+
+@settings("Output", kw_only=True)
+class SheetSettings:
+    """Files that show images."""
+
+    output: Annotated[CsvFile | None, Doc("Also write the images to this CSV file.")] = None
+    picture: Picture = None
+    spreadsheet_safe: Annotated[SpreadsheetSafe, Option(needs=("output",))] = False
+
+
+def check_output(output: Path | None, images: Sequence[Path], *, as_json: bool = False) -> None:
+    """Refuse an output that would replace what is read, or whose ending promises another form.
+
+    Parameters
+    ----------
+    output : Path or None
+        None if no file is to be written.
+    images : sequence of Path
+        The files and folders that are read.
+    as_json : bool
+        Whether JSON lines are to be written.
+
+    Raises
+    ------
+    UsageError
+        `output` is one of `images`, or a .csv file for JSON lines.
+    """
+    if output and output.resolve() in {each.resolve() for each in images}:
+        raise UsageError(
+            f"`output` {str(output)!r} is one of the files to read and would be replaced; give "
+            f"another name"
+        )
+    if output and as_json and output.suffix.lower() == ".csv":
+        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
 
 
 def check_picture(file: Path | None) -> None:

@@ -16,7 +16,7 @@ from bottleneck.cli.command import add_command
 from bottleneck.cli.output import loading, progress_shown
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set
-from bottleneck.errors import UsageError, counted
+from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings.values import Count
 
@@ -30,9 +30,10 @@ _IN_CSV = Option(unless=("as_json", "output=*.jsonl"))
 
 
 class _Form(NamedTuple):
-    """Whether images have labels, how many classes are given for each, and in which form."""
+    """Whether images have labels and novelty, how many classes are given, and in which form."""
 
     labelled: bool
+    novel: bool
     top: int | None
     as_json: bool
     spreadsheet_safe: bool
@@ -52,13 +53,14 @@ def predict(
     as_json: Annotated[bool, Doc("Print JSON lines, not CSV."), Option("--json")] = False,
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, _IN_CSV] = False,
 ) -> None:
-    """Print the class of each image and the probabilities of all classes.
+    """Print the class of each image, the probabilities of all classes, and the image's novelty.
 
+    Novelty is the percentage of held-out images that are nearer to the training images.
     Features in the cache are not computed again. Exits with 1 if images were left out.
     """
     from bottleneck.predict import predict_images
 
-    _check_output(output, images, as_json=as_json)
+    options.check_output(output, images, as_json=as_json)
     _, fitted = choices.choose_head(folders.heads, head)
     found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
     store = None if settings.tta else bottleneck.Cache(folders.cache)
@@ -67,29 +69,23 @@ def predict(
     quiet = not sys.stderr.isatty() or (sys.stdout.isatty() and not output)
     as_json = as_json or bool(output and output.suffix.lower() != ".csv")
     labelled = any(item.label is not None for item in found.items)
-    form = _Form(labelled, top, as_json, spreadsheet_safe)
+    form = _Form(labelled, fitted.novelty is not None, top, as_json, spreadsheet_safe)
     with loading():
         results = predict_images(fitted, found, settings, cache=store)
     total = len(found.items) + len(found.rejected)
     with progress_shown(quiet=quiet) as progress, printed_to(output):
         report = partial(progress, "predict", total=total)
-        rejected = _print_predictions(fitted.classes, results, form, report)
+        rejected, unknown = _print_predictions(fitted.classes, results, form, report)
     if output:
         note(f"{counted(total - len(rejected), 'image')} written to {output}")
+    if settings.abstain is not None:
+        note(
+            f"{counted(unknown, 'image')} without a class, farther from the training images than "
+            f"{settings.abstain:g}% of held-out ones"
+        )
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
-
-
-def _check_output(output: Path | None, images: Sequence[Path], *, as_json: bool) -> None:
-    """Refuse an output that would replace what is read, or whose ending promises another form."""
-    if output and output.resolve() in {each.resolve() for each in images}:
-        raise UsageError(
-            f"`output` {str(output)!r} is one of the files to predict and would be replaced; give "
-            f"another name"
-        )
-    if output and as_json and output.suffix.lower() == ".csv":
-        raise UsageError("`output` ends in .csv, but `json` writes JSON lines; give a .jsonl file")
 
 
 def _print_predictions(
@@ -97,27 +93,30 @@ def _print_predictions(
     results: "Iterable[Prediction | RejectedImage]",
     form: _Form,
     report: Callable[[int], None],
-) -> "list[RejectedImage]":
-    """Print each prediction as soon as it is made; return the images without one."""
+) -> "tuple[list[RejectedImage], int]":
+    """Print predictions as they are made; return images that have none, and how many no class."""
     from bottleneck.images import RejectedImage
 
-    rejected = []
+    rejected, unknown = [], 0
     write = csv_printer(safe=form.spreadsheet_safe, quoting=csv.QUOTE_NONNUMERIC)
     if not form.as_json:
         ranks = range(1, min(form.top or 0, len(classes)) + 1)
         ranked = [name for rank in ranks for name in (f"class_{rank}", f"p_{rank}")]
         names = ranked or [f"p({label})" for label in classes]
-        write(["path", *(["label"] if form.labelled else []), "class", *names])
+        others = ["label"] * form.labelled, ["novelty"] * form.novel
+        write(["path", *others[0], "class", *names, *others[1]])
     report(0)
     for done, result in enumerate(results, 1):
         report(done)
         if isinstance(result, RejectedImage):
             rejected.append(result)
+        elif result.label is None:
+            unknown += 1
         if form.as_json:
             print(json.dumps(_described(result, form)))
         elif not isinstance(result, RejectedImage):
             write(_row(result, form))
-    return rejected
+    return rejected, unknown
 
 
 def _described(result: "Prediction | RejectedImage", form: _Form) -> dict[str, Any]:
@@ -131,6 +130,7 @@ def _described(result: "Prediction | RejectedImage", form: _Form) -> dict[str, A
         **({"label": result.true_label} if form.labelled else {}),
         "class": result.label,
         "probabilities": result.likeliest(form.top) if form.top else result.probabilities,
+        **({"novelty": result.novelty} if form.novel else {}),
     }
 
 
@@ -140,4 +140,5 @@ def _row(result: "Prediction", form: _Form) -> list[Any]:
     ranked = result.likeliest(form.top).items()
     cells = [cell for name, p in ranked for cell in (name, round(p, 6))]
     label = [result.true_label or ""] if form.labelled else []
-    return [result.path, *label, result.label, *(cells if form.top else shares)]
+    novelty = [] if result.novelty is None else [round(result.novelty, 2)]
+    return [result.path, *label, result.label or "", *(cells if form.top else shares), *novelty]

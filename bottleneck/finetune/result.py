@@ -24,9 +24,11 @@ from bottleneck.heads import Head
 from bottleneck.heads.bases import load_base
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.files import is_of_head
+from bottleneck.heads.novelty import Novelty, fit_novelty
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
-from bottleneck.images import same_images
+from bottleneck.images import ImageSet, same_images
+from bottleneck.lookup import feature_rows
 from bottleneck.records import Augmentation, FeatureSource, Judged, ModelFacts, single_source
 from bottleneck.settings import StoreSettings
 
@@ -34,6 +36,8 @@ __all__ = ["fill_split", "write_result"]
 
 _OWN_FOLDER = "."
 """Model name in a head's `source` that means the head's own folder, wherever it is."""
+_MOST_DESCRIBED = 2000
+"""Images of each split whose features are computed to describe where they are."""
 _NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize", "max_pixels")
 
 
@@ -97,8 +101,10 @@ def write_result(
     try:
         with replaced_folder(folder, lambda name: name in MODEL_FILES or is_of_head(name)) as new:
             write_finetuned(new, model, weights, transform=transform, facts=facts, seen=seen)
-            source = _own_source(new, folder, start)
-            replace(fitted, source=source, seen=frozenset(seen)).write_into(new)
+            base = _own_base(new, start)
+            source = _own_source(base, folder, start)
+            novelty = _novelty(source, base, start.chosen)
+            replace(fitted, source=source, seen=frozenset(seen), novelty=novelty).write_into(new)
     except OSError as error:
         raise DataError(
             f"the model cannot be saved as {str(folder)!r} ({error.strerror}); choose another "
@@ -131,6 +137,7 @@ def _fitted(start: Start, training: Training, state: State, forecast: EpochForec
         model=replace(model, **dict(zip(model.arrays, arrays, strict=True))),
         hyperparameters=start.settings.as_dict(),
         temperature=temperature,
+        novelty=None,  # that of the start is of other features
         scores={
             "held_out": "validation images",
             **scores,
@@ -155,20 +162,46 @@ def _start_head(start: Start) -> str:
     return "selected on the validation images" if selected else "as given"
 
 
-def _own_source(new: Path, folder: Path, start: Start) -> FeatureSource:
-    """Return the head's feature source, whose model is in `new`, which becomes `folder`."""
+def _own_adjustments(start: Start) -> Any:
+    own = start.source.adjustments
+    return {key: value for key, value in own.items() if key in _NOT_IN_THE_TRANSFORM}
+
+
+def _own_base(new: Path, start: Start) -> FrozenBase:
+    """Return the fine-tuned base, whose model is in `new`."""
     source = start.source
-    adjustments: Any = {
-        key: value for key, value in source.adjustments.items() if key in _NOT_IN_THE_TRANSFORM
-    }
-    base = FrozenBase(
+    return FrozenBase(
         str(new),
         [source.layer],
         pool=source.stored_pool,
         precision=source.precision,
         device=start.base.devices[0],
-        **adjustments,
+        **_own_adjustments(start),
     )
+
+
+def _novelty(source: FeatureSource, base: FrozenBase, images: ImageSet) -> Novelty | None:
+    """Describe features of training images, and how far those of validation images are from them.
+
+    Training images have been learnt by heart, so that their own distances say nothing. None if too
+    few of the images are there, as with activations from the cache.
+    """
+    splits = ([item for item in images.items if item.split == name] for name in ("train", "val"))
+    rows = []
+    for items in splits:
+        step = -(-len(items) // _MOST_DESCRIBED) or 1
+        chosen = replace(images, items=tuple(items[::step]), rejected=())
+        found = feature_rows(source, chosen, bases=base)
+        rows.append([each[0] for each in found if isinstance(each, np.ndarray)])
+    train, held = rows
+    if len(train) < 2 or not held:  # noqa: PLR2004 - a nearest other image
+        return None
+    return fit_novelty(np.stack(train), np.arange(len(train)), held=np.stack(held), fewest=1)
+
+
+def _own_source(base: FrozenBase, folder: Path, start: Start) -> FeatureSource:
+    """Return the head's feature source, whose model is moved to `folder`."""
+    source = start.source
     fingerprint = base.fingerprint(source.layer, source.dtype)
     return replace(
         source.with_views(0),
@@ -176,7 +209,7 @@ def _own_source(new: Path, folder: Path, start: Start) -> FeatureSource:
         model=_OWN_FOLDER,
         weights=WEIGHTS_NAME,
         weights_random=False,
-        adjustments=adjustments,
+        adjustments=_own_adjustments(start),
         bank=bank_name(str(folder), fingerprint),
         fingerprint=fingerprint,
         split_digests={name: start.images.digest_of(name) for name in SPLITS},

@@ -15,6 +15,7 @@ from bottleneck.arguments import checked
 from bottleneck.errors import DataError, UnknownNameError, UsageError, did_you_mean
 from bottleneck.folders import is_leftover, restore_in
 from bottleneck.heads.models import MODELS, Affine, Model, make_model
+from bottleneck.heads.novelty import Novelty
 from bottleneck.heads.recipes import RECIPES
 from bottleneck.inputs import read_regular
 from bottleneck.names import natural_key
@@ -24,6 +25,7 @@ __all__ = [
     "HISTORY_FILE",
     "METADATA_FILE",
     "MODEL_FILE",
+    "NOVELTY",
     "SEEN_FILE",
     "WEIGHTS_FILE",
     "check_head_folder",
@@ -36,6 +38,8 @@ __all__ = [
 WEIGHTS_FILE = "head.safetensors"
 METADATA_FILE = "head.json"
 HISTORY_FILE = "history.csv"
+NOVELTY = "novelty."
+"""Beginning of the names of arrays that are not the model's."""
 SEEN_FILE = "head-seen.txt"
 """The images that the head was fitted or selected on."""
 MODEL_FILE = "model.json"
@@ -129,8 +133,10 @@ def no_head(name: str, folder: Path) -> UnknownNameError:
     )
 
 
-def read_files(folder: Path, record: HeadRecord) -> tuple[Model, frozenset[str] | None]:
-    """Read a head's model, and the images that it has seen.
+def read_files(
+    folder: Path, record: HeadRecord
+) -> tuple[Model, frozenset[str] | None, Novelty | None]:
+    """Read a head's model, the images that it has seen, and what tells new images from these.
 
     Parameters
     ----------
@@ -145,6 +151,8 @@ def read_files(folder: Path, record: HeadRecord) -> tuple[Model, frozenset[str] 
         The model.
     seen : frozenset of str or None
         Digests; None if they are unknown.
+    novelty : Novelty or None
+        None in older heads.
 
     Raises
     ------
@@ -154,13 +162,18 @@ def read_files(folder: Path, record: HeadRecord) -> tuple[Model, frozenset[str] 
     """
     weights, seen = folder / WEIGHTS_FILE, folder / SEEN_FILE
     with _refused(weights):
-        model = make_model(record, load(_content(weights, record.weights_sha256)))
+        arrays = load(_content(weights, record.weights_sha256))
+        own = {name: arrays.pop(name) for name in [*arrays] if name.startswith(NOVELTY)}
+        model, novelty = make_model(record, arrays), None
+        if own:
+            named = {name.removeprefix(NOVELTY): array for name, array in own.items()}
+            novelty = Novelty.of(named, record.n_features)
     with _refused(folder / METADATA_FILE):
         _check_entries(record)
     if record.seen_sha256 is None or not seen.is_file():
-        return model, None
+        return model, None, novelty
     with _refused(seen):
-        return model, frozenset(_content(seen, record.seen_sha256).decode().split())
+        return model, frozenset(_content(seen, record.seen_sha256).decode().split()), novelty
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from bottleneck.errors import DataError, UsageError, counted
 from bottleneck.heads.choosing import Choice, deal_groups
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.head import Head
+from bottleneck.heads.novelty import fit_novelty
 from bottleneck.heads.prepare import (
     make_problem,
     problem_of,
@@ -97,8 +98,14 @@ def fit_head(
         source = features.selection  # which does not say on which images
     shown = progress, watch
     head = _fitted(problem, recipe, value, validation=validation, source=source, shown=shown)
-    used = features.digests[features.splits == "train" if rows is None else rows]
-    return replace(head, seen=frozenset([*used.tolist(), *held.digests.tolist()]))
+    used = features.take(features.splits == "train" if rows is None else rows)
+    seen = frozenset([*used.digests.tolist(), *held.digests.tolist()])
+    plain = used.take((used.views == 0) & (used.weights > 0))
+    with threads_for(plain.X.size):
+        novelty = fit_novelty(
+            plain.X, plain.groups, widths=features.widths, held=held.X, seed=settings.seed
+        )
+    return replace(head, seen=seen, novelty=novelty)
 
 
 @checked

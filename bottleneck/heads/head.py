@@ -20,6 +20,7 @@ from bottleneck.heads.adjust import Adjust
 from bottleneck.heads.files import (
     HISTORY_FILE,
     METADATA_FILE,
+    NOVELTY,
     SEEN_FILE,
     WEIGHTS_FILE,
     check_head_folder,
@@ -29,6 +30,7 @@ from bottleneck.heads.files import (
     read_files,
 )
 from bottleneck.heads.models import Model
+from bottleneck.heads.novelty import Novelty
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
 from bottleneck.records import (
@@ -59,10 +61,13 @@ class Head(HeadFacts):
         Computes scores from features, standardisation included; raw ones but for `adjust`.
     seen : frozenset of str or None
         SHA-256 of the images that it was fitted or selected on; None if they are unknown.
+    novelty : Novelty or None
+        How far features are from those of the training images; None if it is unknown.
     """
 
     model: Model
     seen: frozenset[str] | None = None
+    novelty: Novelty | None = None
 
     @property
     def link(self) -> str:
@@ -215,8 +220,10 @@ class Head(HeadFacts):
             The folder cannot be written.
         """
         # safetensors writes the raw memory of an array and ignores its strides.
-        arrays = self.model.arrays.items()
-        content = save({name: np.ascontiguousarray(array) for name, array in arrays})
+        arrays = dict(self.model.arrays)
+        if self.novelty:
+            arrays |= {NOVELTY + name: array for name, array in self.novelty.arrays.items()}
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         images = "".join(f"{digest}\n" for digest in sorted(self.seen or ())).encode()
         record = HeadRecord(
             **facts_of(self, HeadFacts),
@@ -261,11 +268,11 @@ class Head(HeadFacts):
         if not restored(path) or not (path / METADATA_FILE).is_file():
             raise no_head(path.name, path.parent)
         record = read_record(path / METADATA_FILE, HeadRecord)
-        model, seen = read_files(path, record)
+        model, seen, novelty = read_files(path, record)
         facts = facts_of(record, HeadFacts)
         if isinstance(record.source, FeatureSource) and record.source.model == _OWN_FOLDER:
             facts["source"] = replace(record.source, model=str(path))
-        return cls(**facts, model=model, seen=seen)
+        return cls(**facts, model=model, seen=seen, novelty=novelty)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the weights, in JSON types."""

@@ -89,8 +89,8 @@ class HeadRecord(HeadFacts):
         SHA-256 of ``head-seen.txt``; None if the images that it was fitted on are unknown.
     """
 
-    SCHEMA: ClassVar[int] = 5  # 4 did not adjust features in its first versions
-    READS: ClassVar[tuple[int, ...]] = (4,)
+    SCHEMA: ClassVar[int] = 6  # 4 did not adjust features in its first versions, 5 has no novelty
+    READS: ClassVar[tuple[int, ...]] = (4, 5)
 
     created: record.Time
     kind: Annotated[str, record.among(Literal["affine", "mlp", "knn"])]

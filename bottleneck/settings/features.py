@@ -22,6 +22,7 @@ __all__ = [
     "ImportSettings",
     "LayerSettings",
     "ReadSettings",
+    "SimilarFeatures",
     "StoreSettings",
     "SweepFeatures",
 ]
@@ -210,6 +211,17 @@ class LayerSettings:
     ] = ()
     image_set: _BySet = None
     join: Annotated[bool, Doc("Also try all of these layers joined side by side.")] = False
+
+
+@settings("Features")
+class SimilarFeatures(ExportSettings):
+    """Select the features that are searched for similar images."""
+
+    image_set: Annotated[
+        str | None,
+        Doc("Image set to search; by default that of the last extraction."),
+        Option("--in", metavar="SET"),
+    ] = None
 
 
 @settings("Features", kw_only=True)

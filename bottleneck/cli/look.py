@@ -1,0 +1,107 @@
+"""The command that shows similar images: similar."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from annotated_doc import Doc
+
+import bottleneck
+from bottleneck.cli import choices, notes, options
+from bottleneck.cli.command import add_command
+from bottleneck.cli.output import loading, print_table, progress_shown, show
+from bottleneck.cli.streams import csv_printer, note, printed_to
+from bottleneck.cli.summary import note_image_set
+from bottleneck.errors import counted
+from bottleneck.fields import ARGUMENT
+from bottleneck.settings import FeatureSettings, LookupSettings, SimilarFeatures
+from bottleneck.settings.values import ByteSize, Count
+
+if TYPE_CHECKING:
+    from bottleneck.similar import Similar
+
+__all__ = ["similar"]
+
+_T = TypeVar("_T")
+_COLUMNS = ("path", "label", "split", "cosine")
+
+
+@add_command("similar", "Judge", "as_json", "wide")
+def similar(
+    images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
+    chosen: SimilarFeatures,
+    settings: LookupSettings,
+    files: options.SheetSettings,
+    top: Annotated[Count, Doc("Number of similar images to find for each image.")] = 20,
+    memory: Annotated[
+        ByteSize | None,
+        Doc("Memory limit for features, such as 500MB; by default half of the free memory."),
+    ] = None,
+    cache: options.CacheFolder = Path("cache"),
+) -> None:
+    """Find the images of a set that are most similar to others, by the cosine of features.
+
+    An image that is in the set itself is left out. Exits with 1 if images could not be used.
+    """
+    from bottleneck.lookup import feature_rows
+    from bottleneck.similar import similar_images
+
+    options.check_picture(files.picture)
+    options.check_output(files.output, images)
+    store = bottleneck.Cache(cache)
+    source = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
+    queries = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
+    notes.note_random(source.weights_random)
+    note_image_set(queries)
+    with loading():
+        rows = feature_rows(source, queries, settings, cache=store)
+    features = bottleneck.load_features(store, source, memory=options.memory_of(memory))
+    with progress_shown() as progress:
+        rows = _reported(rows, len(queries.items), progress)
+        found, rejected = similar_images(features, queries, rows, top)
+    content = {"image_set": source.image_set, "model": source.model, "layer": source.layer_name}
+    lists = {"similar": [each.as_dict() for each in found], "rejected": [*map(asdict, rejected)]}
+    show({**content, "pool": source.pool, **lists}, lambda: _print_similar(found, str(source)))
+    _write_files(found, files, f"most similar in {source.image_set} by {source}")
+    notes.note_rejected(rejected)
+    if rejected:
+        sys.exit(1)
+
+
+def _reported(rows: Iterable[_T], total: int, progress: Callable[..., None]) -> Iterator[_T]:
+    for done, row in enumerate(rows, 1):
+        yield row
+        progress("features", done, total)
+
+
+def _print_similar(found: "Sequence[Similar]", source: str) -> None:
+    """Print a table for each image, and which of them are in the set themselves."""
+    for each in found:
+        rows = [neighbour.as_dict() for neighbour in each.neighbours]
+        shown = [name for name in _COLUMNS if any(row[name] is not None for row in rows)]
+        rows = [{name: row[name] for name in shown} for row in rows]
+        if rows:
+            print_table(rows, f"{each.item.path}: most similar by {source}", spare=("split",))
+        else:
+            print(f"{each.item.path}: no other image in the set")
+    if known := sum(each.itself > 0 for each in found):
+        note(f"note: {counted(known, 'image')} left out of the own list, being in the set itself")
+
+
+def _write_files(found: "Sequence[Similar]", files: options.SheetSettings, title: str) -> None:
+    """Write similar images as CSV and as a picture, completely or not at all."""
+    if files.output:
+        with printed_to(files.output):
+            write = csv_printer(safe=files.spreadsheet_safe)
+            write(["image", "rank", *_COLUMNS])
+            for each in found:
+                for rank, neighbour in enumerate(each.neighbours, 1):
+                    write([each.item.path, rank, *neighbour.as_dict().values()])
+        note(f"similar images of {counted(len(found), 'image')} written to {files.output}")
+    if files.picture and found:
+        from bottleneck.pictures import draw_similar
+
+        draw_similar(found, title, files.picture)
+        note(f"drawn to {files.picture}")
