@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from bottleneck.heads.estimator import HeadClassifier as HeadClassifier
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.predict import predict_images as predict_images
+    from bottleneck.report import make_report as make_report
+    from bottleneck.report import write_report as write_report
     from bottleneck.settings import AdviseSettings as AdviseSettings
     from bottleneck.settings import ExtractSettings as ExtractSettings
     from bottleneck.settings import FinetuneSettings as FinetuneSettings
     from bottleneck.settings import FitSettings as FitSettings
     from bottleneck.settings import PredictSettings as PredictSettings
+    from bottleneck.settings import ReportSettings as ReportSettings
     from bottleneck.settings import SweepSettings as SweepSettings
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
@@ -54,8 +57,9 @@ _NAMES = {
     "heads.estimator": "HeadClassifier",
     "images": "ImageSet",
     "predict": "predict_images",
+    "report": "make_report write_report",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "SweepSettings",
+    "ReportSettings SweepSettings",
     "sweep": "run_sweep",
     "transformer": "BottleneckFeatures",
 }

@@ -107,7 +107,7 @@ SpreadsheetSafe = Annotated[
     Doc("In CSV, put an apostrophe before texts that begin with = + - @, which are formulas else."),
 ]
 _WITH_DATA = Option(needs=("data",))
-_REPEATED = {"layers": "layer", "models": "model"}
+_REPEATED = {"layers": "layer", "models": "model", "head_names": "head"}
 """Options that may repeat to the kind of their values."""
 Pareto = Annotated[
     Path | None,

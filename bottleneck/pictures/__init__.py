@@ -3,17 +3,21 @@
 from bottleneck.pictures.figures import check_picture
 from bottleneck.pictures.pareto import draw_pareto
 from bottleneck.pictures.results import (
+    best_epoch,
     draw_advice,
     draw_confusion_matrix,
     draw_history,
+    draw_training,
     epoch_log,
 )
 
 __all__ = [
+    "best_epoch",
     "check_picture",
     "draw_advice",
     "draw_confusion_matrix",
     "draw_history",
     "draw_pareto",
+    "draw_training",
     "epoch_log",
 ]

@@ -9,7 +9,7 @@ from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
 
-__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings"]
+__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings", "ReportSettings"]
 
 
 @settings("Evaluation")
@@ -20,6 +20,29 @@ class EvaluateSettings:
         Literal["train", "val", "test"],
         Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
     ] = "test"
+
+
+@settings("Report", kw_only=True)
+class ReportSettings(EvaluateSettings):
+    """Settings for the page that shows images, heads and what to do next."""
+
+    image_set: Annotated[
+        str | None,
+        Doc("Report on this image set without a head; by default that of the heads."),
+        Option("--set", unless=("head_names",)),
+    ] = None
+    map: Annotated[
+        Literal["pca", "lda"],
+        Doc("Axes of the map: principal components, or discriminants of the classes."),
+    ] = "pca"
+    images: Annotated[
+        values.Count,
+        Doc("Maximum number of images in the map and the gallery; of more, a sample is shown."),
+        Option(unless=("everything",)),
+    ] = 2000
+    everything: Annotated[
+        bool, Doc("Show all images: write a folder instead of one file."), Option("--all")
+    ] = False
 
 
 @settings("Experiments")
