@@ -25,13 +25,13 @@ const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 function picture(row) {
   if (!row.source) return element("span", { class: "none" }, row.missing || "no picture");
-  return element("img", { src: page.prefix + row.source, alt: `Image ${row.path}`, loading: "lazy" });
+  return element("img", { src: page.prefix + row.source, alt: `Image ${row.path}` });
 }
 
 function verdict(given) {
   if (given === null || given === undefined) return element("span", { class: "fact muted" }, "not predicted");
   const [labels, confidence, right] = given;
-  const line = element("span", { class: "fact" }, isolated(named(labels)), ` ${percent(confidence)} `);
+  const line = element("span", { class: "fact" }, "predicted ", isolated(named(labels)), ` ${percent(confidence)} `);
   const words = right === null ? ["muted", "not scored"] : right ? ["good", "right"] : ["bad", "wrong"];
   line.append(element("span", { class: words[0] }, words[1]));
   return line;
@@ -67,6 +67,9 @@ function matches(row) {
 function refresh() {
   found = rows.filter(matches);
   const confidence = (row) => (givenTo(row) ? givenTo(row)[1] : -1), order = value("order");
+  const training = page.splits.indexOf("train"); // whose predictions are not held out
+  const rank = (row) => (givenTo(row) && givenTo(row)[2] === false ? (row.split === training ? 1 : 0) : 2);
+  if (order === "wrong") found.sort((a, b) => rank(a) - rank(b) || confidence(b) - confidence(a));
   if (order === "high") found.sort((a, b) => confidence(b) - confidence(a));
   if (order === "low") found.sort((a, b) => confidence(a) - confidence(b));
   $("gallery").replaceChildren();
