@@ -38,6 +38,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "mixed": (),
     },
     "recipes": {"recipes": ()},
+    "reports": {"report": ()},
     "plain": {"plain": ("packages",)},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }

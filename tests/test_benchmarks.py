@@ -35,6 +35,7 @@ FIGURES = {
     "recipes": ("variants", "low rank", "seconds"),
     "reading": ("ResNet-50, pooled", "random tenth by whole bank"),
     "reduction": ("200 rows", "solver, s"),
+    "report": ("60 images", "MB"),
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
     "start_up": ("--help", "share"),
     "streaming": ("1,000 x 64", "ratio of times"),

@@ -65,6 +65,7 @@ def test_every_command_and_option_has_help():
         ("sweep",),
         ("auto",),
         ("advise",),
+        ("report",),
         ("config",),
         ("demo",),
         ("augment-preview",),

@@ -36,6 +36,7 @@ QUICK = {
     "cache import": ("out.h5", "--cache", "other"),
     "fit-head": ("--C", "1"),
     "evaluate": ("--head", "h"),
+    "report": ("--head", "h"),
 }
 SLOW = {
     "extract": TINY,
