@@ -261,6 +261,9 @@ WITHOUT_EFFECT = [
     ("leaderboard --by model --compare 1 2", "--compare"),
     ("leaderboard --pareto x.png", "--by"),
     ("leaderboard --cache other", "--by"),
+    ("report --set x --head y", "--head"),
+    ("report --all --images 3", "--all"),
+    ("report --all --format md", "--all"),
     ("cache verify --images 3", "--deep"),
     ("cache verify --seed 3", "--deep"),
     *((f"cache import x.h5 {each}", "FILE *.npy") for each in (

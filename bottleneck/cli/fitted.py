@@ -40,6 +40,9 @@ _FEW = 10
 _WORST_TITLE = "most frequent confusions; --picture draws the matrix, --json prints it"
 _CORNER = "true \\ predicted"
 _METRICS = ("accuracy", "balanced_accuracy", "log_loss", "calibration_error", "average_precision")
+_ReportFile = Annotated[
+    Path | None, Doc("Write a report on the head to this file, as 'bottleneck report' does.")
+]
 
 
 @add_command("evaluate", "Judge", "as_json", "wide")
@@ -52,9 +55,7 @@ def evaluate(
         options.CsvFile | None,
         Doc("Write the misclassified images to this CSV file, the most confident first."),
     ] = None,
-    report: Annotated[
-        Path | None, Doc("Write a report on the head to this file, as 'bottleneck report' does.")
-    ] = None,
+    report: _ReportFile = None,
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("errors",))] = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
@@ -66,10 +67,7 @@ def evaluate(
     store = bottleneck.Cache(folders.cache)
     notes.note_features(features.images, [features.selection], store, [split], evaluated=True)
     notes.note_unseen(features, fitted, store, split)
-    if evaluation.leaks and split != "train":
-        leaked = counted(evaluation.leaks, f"{split} image")
-        groups = ", or whose groups are" * bool(features.images.group_of)
-        note(f"not scored: {leaked} in other splits, too{groups}")
+    _note_leaks(evaluation, features)
     scored = counted(evaluation.images, f"{split} image")
     title = f"{folder.name} on {scored} of {features.images.name!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
@@ -87,6 +85,13 @@ def evaluate(
         write_page({folder.name: fitted}, ReportSettings(split=split), folders, report)
         note(f"report written to {report}")
     return evaluation
+
+
+def _note_leaks(evaluation: "Evaluation", features: "Features") -> None:
+    if evaluation.leaks and evaluation.split != "train":
+        leaked = counted(evaluation.leaks, f"{evaluation.split} image")
+        groups = ", or whose groups are" * bool(features.images.group_of)
+        note(f"not scored: {leaked} in other splits, too{groups}")
 
 
 def _features_of(head: "bottleneck.Head", cache: Path, split: str) -> "Features":
