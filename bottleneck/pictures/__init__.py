@@ -8,6 +8,7 @@ from bottleneck.pictures.results import (
     draw_history,
     epoch_log,
 )
+from bottleneck.pictures.sheet import draw_sheet, thumbnail
 
 __all__ = [
     "check_picture",
@@ -15,5 +16,7 @@ __all__ = [
     "draw_confusion_matrix",
     "draw_history",
     "draw_pareto",
+    "draw_sheet",
     "epoch_log",
+    "thumbnail",
 ]
