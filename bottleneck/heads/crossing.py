@@ -13,6 +13,7 @@ from bottleneck.heads.prepare import problem_of, recipe_of
 from bottleneck.heads.problem import Fold, Problem
 from bottleneck.heads.recipes import MLP, Recipe
 from bottleneck.heads.scoring import fit_temperature, link_of, log_probabilities, score_metrics
+from bottleneck.heads.stepping import choose_stepwise, held_rows
 from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
 from bottleneck.solvers import threads_for
@@ -227,8 +228,8 @@ def held_out_probabilities(
     """Return the probabilities of labelled images by heads that have not seen them.
 
     Each of five folds (fewer if a class has fewer images) is scored by a head fitted on the others.
-    Identical images and those of a group stay in one fold. The hyperparameter of a fold's head is
-    what is best on the other folds, and the probabilities are calibrated, as in `fit_head`.
+    Identical images and those of a group stay in one fold. The hyperparameter has the lowest log
+    loss on all folds, whose probabilities are calibrated together, as in `advise_on`.
 
     Parameters
     ----------
@@ -256,14 +257,13 @@ def held_out_probabilities(
     chosen = chosen[features.weights[chosen] > 0]
     problem = problem_of(features, recipe, settings, chosen)
     folds = problem.folds(_FOLDS, fewer=True)
-    with threads_for(problem.X.size):
-        fewest = min(int(fold.fit.sum()) for fold in folds)
-        grid = recipe.values_for(fewest, [] if value is None else [value])
-        _, choice, _ = choose(recipe, problem, folds, grid)
-    temperature, _ = choice.calibrated()
     link = link_of(recipe.name, multilabel=problem.targets.multilabel)
-    found = np.exp(log_probabilities(link, choice.unselected(), temperature))
-    held = np.concatenate([np.flatnonzero(fold.held) for fold in folds])
+    fewest = min(int(fold.fit.sum()) for fold in folds)
+    grid = recipe.values_for(fewest, [] if value is None else [value])
+    with threads_for(problem.X.size):
+        _, scores = choose_stepwise(recipe, link, problem, folds, grid)
+    held = held_rows(folds)
+    temperature = fit_temperature(link, scores, problem.targets.take(held))
     order = held.argsort()
-    own = held[order]
-    return HeldOut(chosen[own], problem.targets.take(own), found[order], len(folds))
+    own, found = held[order], np.exp(log_probabilities(link, scores[order], temperature))
+    return HeldOut(chosen[own], problem.targets.take(own), found, len(folds))

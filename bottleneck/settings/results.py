@@ -9,7 +9,7 @@ from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
 
-__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings"]
+__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings", "SuspectSettings"]
 
 
 @settings("Evaluation")
@@ -20,6 +20,25 @@ class EvaluateSettings:
         Literal["train", "val", "test"],
         Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
     ] = "test"
+
+
+@settings("Suspects")
+class SuspectSettings:
+    """Settings for finding labels that are probably wrong, outliers and near-duplicates."""
+
+    clf: Annotated[values.Classifier, Doc("Classifier to judge labels with.")] = "softmax"
+    top: Annotated[
+        values.Count | None,
+        Doc("List so many labels, the most suspect first; by default as many as cleanlab counts."),
+    ] = None
+    test: Annotated[
+        bool, Doc("Also judge the labels of test images; correct these only by what you see.")
+    ] = False
+    near: Annotated[
+        Annotated[float, Field(gt=0, le=1)],
+        Doc("Least cosine of the features of two near-duplicates."),
+    ] = 0.95
+    seed: values.Seed = 0
 
 
 @settings("Experiments")
