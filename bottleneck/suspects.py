@@ -254,7 +254,7 @@ def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
     scores = get_label_quality_scores(lists, probabilities)
     names = np.array(targets.classes, dtype=object)
     suggested = [join_classes(names[row]) for row in targets.codes ^ each]
-    return each.any(axis=1), scores, suggested
+    return np.asarray(each.any(axis=1)), scores, suggested
 
 
 def _outliers(plain: Features) -> list[Outlier]:

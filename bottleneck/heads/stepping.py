@@ -92,13 +92,12 @@ def held_out(
     list of np.ndarray
         For each fold, scores of shape (m, k).
     """
-    stepwise = isinstance(recipe, Linear) and is_reducible(problem.X)
-    if not (stepwise and isinstance(recipe.solver, str)):
+    if not (isinstance(recipe, Linear) and recipe.streams and is_reducible(problem.X)):
         yield from recipe.held_out(problem, folds, grid)
         return
     from bottleneck.solvers.path import step_path
 
-    rows, codes, loss = problem.reduction().rows, problem.targets.codes, recipe.solver
+    rows, codes, loss = problem.reduction().rows, problem.targets.codes, str(recipe.solver)
     weights = np.stack([problem.sample_weights(fold.fit) for fold in folds], axis=1)
     step = step_path(rows, codes, weights, loss, tolerance=_TOLERANCE)
     for value in grid:
