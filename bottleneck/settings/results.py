@@ -9,7 +9,13 @@ from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
 
-__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings", "SuspectSettings"]
+__all__ = [
+    "EvaluateSettings",
+    "LookupSettings",
+    "PredictSettings",
+    "RankSettings",
+    "SuspectSettings",
+]
 
 
 @settings("Evaluation")
@@ -87,8 +93,19 @@ class RankSettings:
             )
 
 
-@settings("Prediction")
-class PredictSettings:
+@settings("Images", kw_only=True)
+class LookupSettings:
+    """How the features of images that are not in the cache are computed."""
+
+    batch_size: values.BatchSize = "auto"
+    weights: values.MovedWeights = None
+    device: values.Device = "auto"
+    max_pixels: values.MaxPixels = None
+    max_bytes: values.MaxBytes = None
+
+
+@settings("Prediction", kw_only=True)
+class PredictSettings(LookupSettings):
     """Settings for predicting the classes of images."""
 
     tta: Annotated[
@@ -99,11 +116,6 @@ class PredictSettings:
         values.Augmentation | None,
         Doc("Augmentation policy of these views, as for extract, or a YAML file."),
     ] = None
-    batch_size: values.BatchSize = "auto"
-    weights: values.MovedWeights = None
-    device: values.Device = "auto"
-    max_pixels: values.MaxPixels = None
-    max_bytes: values.MaxBytes = None
 
     def __post_init__(self) -> None:
         values.check_views(self.tta, self.augment, "tta")
