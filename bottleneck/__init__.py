@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from bottleneck.settings import FinetuneSettings as FinetuneSettings
     from bottleneck.settings import FitSettings as FitSettings
     from bottleneck.settings import PredictSettings as PredictSettings
+    from bottleneck.settings import SuspectSettings as SuspectSettings
     from bottleneck.settings import SweepSettings as SweepSettings
+    from bottleneck.suspects import find_suspects as find_suspects
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
@@ -55,7 +57,8 @@ _NAMES = {
     "images": "ImageSet",
     "predict": "predict_images",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "SweepSettings",
+    "SuspectSettings SweepSettings",
+    "suspects": "find_suspects",
     "sweep": "run_sweep",
     "transformer": "BottleneckFeatures",
 }
