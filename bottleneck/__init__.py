@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from bottleneck.settings import FinetuneSettings as FinetuneSettings
     from bottleneck.settings import FitSettings as FitSettings
     from bottleneck.settings import PredictSettings as PredictSettings
+    from bottleneck.settings import SuggestSettings as SuggestSettings
     from bottleneck.settings import SuspectSettings as SuspectSettings
     from bottleneck.settings import SweepSettings as SweepSettings
+    from bottleneck.suggest import suggest_images as suggest_images
     from bottleneck.suspects import find_suspects as find_suspects
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
@@ -57,7 +59,8 @@ _NAMES = {
     "images": "ImageSet",
     "predict": "predict_images",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "SuspectSettings SweepSettings",
+    "SuggestSettings SuspectSettings SweepSettings",
+    "suggest": "suggest_images",
     "suspects": "find_suspects",
     "sweep": "run_sweep",
     "transformer": "BottleneckFeatures",

@@ -1,5 +1,6 @@
 """The commands on labels: which are probably wrong, and which images to label next."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,21 +11,24 @@ from annotated_doc import Doc
 import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import print_table, show, wanted
+from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
 from bottleneck.cli.streams import csv_printer, note, note_list, printed_to
-from bottleneck.errors import UsageError, counted
-from bottleneck.fields import Option
+from bottleneck.cli.summary import note_image_set
+from bottleneck.errors import UsageError, counted, some_of
+from bottleneck.fields import ARGUMENT, Option
 from bottleneck.settings import FitFeatures
 
 if TYPE_CHECKING:
+    from bottleneck.suggest import Suggestions
     from bottleneck.suspects import NearDuplicates, Suspects
 
-__all__ = ["suspects"]
+__all__ = ["suggest", "suspects"]
 
 _LISTED = ("path", "label", "suggested", "score")
 """Columns of the table that is reviewed."""
 _MOST_SHOWN, _FEW_SHOWN = 20, 10
 _MOST_DRAWN = 120
+_MOST_OF_GROUP = 4
 _WRITES = Option(needs=("as_csv", "output"))
 
 
@@ -67,8 +71,10 @@ def suspects(
     else:
         show(found.as_dict(), lambda: _print_suspects(found))
     if output:
-        _write(output, rows, safe=spreadsheet_safe)
-        note(f"{counted(len(rows), 'suspect')} written to {output}: see --fix")
+        _write(output, _LISTED, rows, safe=spreadsheet_safe)
+        note(
+            f"{counted(len(rows), 'suspect')} written to {output}: review it, then give it to --fix"
+        )
     if gallery:
         captions = [
             (each.path, f"{each.label} -> {each.suggested}?  {each.score:.2f}")
@@ -131,14 +137,70 @@ def _print_some(rows: Sequence[dict[str, Any]], title: str, most: int) -> None:
 
 def _described(group: "NearDuplicates") -> str:
     own = zip(group.paths, group.labels, group.splits, strict=True)
-    return " ~ ".join(f"{path} ({label}, {split})" for path, label, split in own)
+    texts = (f"{path} ({label}, {split})" for path, label, split in own)
+    return some_of(texts, " ~ ", _MOST_OF_GROUP)
 
 
-def _write(file: Path, rows: Sequence[dict[str, Any]], *, safe: bool) -> None:
-    """Write the table that is to be reviewed, completely or not at all."""
+@add_command("suggest", "Judge", "as_json", "as_csv", "wide")
+def suggest(
+    images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
+    settings: bottleneck.SuggestSettings,
+    folders: options.Folders,
+    head: options.HeadName = None,
+    output: Annotated[
+        options.CsvFile | None, Doc("Write the images to this CSV file, too.")
+    ] = None,
+    gallery: Annotated[
+        options.PngFile | None, Doc("Draw the images to this file, a contact sheet in .png.")
+    ] = None,
+    spreadsheet_safe: Annotated[options.SpreadsheetSafe, _WRITES] = False,
+) -> Any:
+    """Choose the images to label next: those that a head is uncertain of, and that differ.
+
+    Features in the cache are not computed again. Exits with 1 if images were left out.
+    """
+    _, fitted = choices.choose_head(folders.heads, head)
+    found = bottleneck.ImageSet.from_paths(images, max_bytes=settings.max_bytes)
+    note_image_set(found)
+    with loading():
+        from bottleneck.suggest import suggest_images
+    with progress_shown() as progress:
+        done = suggest_images(
+            fitted, found, settings, cache=bottleneck.Cache(folders.cache), progress=progress
+        )
+    rows = [asdict(each) for each in done.images]
+    if wanted("csv"):
+        print_table(rows, spreadsheet_safe=spreadsheet_safe)
+    else:
+        show(asdict(done), lambda: _print_suggested(done))
+    if output:
+        _write(output, list(rows[0]), rows, safe=spreadsheet_safe)
+        note(f"{counted(len(rows), 'image')} written to {output}")
+    if gallery:
+        captions = [
+            (each.path, f"{each.predicted}?  {each.probability:.2f}") for each in done.images
+        ]
+        _draw(gallery, captions, "images to label next")
+    notes.note_rejected(done.rejected)
+    if done.rejected:
+        sys.exit(1)
+    return done
+
+
+def _print_suggested(done: "Suggestions") -> None:
+    title = f"{len(done.images)} of {counted(done.candidates, 'image')} to label next"
+    print_table([asdict(each) for each in done.images], title)
+    if done.labelled:
+        note(f"{counted(done.labelled, 'image')} left out, being labelled already")
+
+
+def _write(
+    file: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]], *, safe: bool
+) -> None:
+    """Write a table, completely or not at all."""
     with printed_to(file):
         write = csv_printer(safe=safe)
-        write(_LISTED)
+        write(columns)
         for row in rows:
             write(row.values())
 

@@ -14,6 +14,7 @@ __all__ = [
     "LookupSettings",
     "PredictSettings",
     "RankSettings",
+    "SuggestSettings",
     "SuspectSettings",
 ]
 
@@ -102,6 +103,13 @@ class LookupSettings:
     device: values.Device = "auto"
     max_pixels: values.MaxPixels = None
     max_bytes: values.MaxBytes = None
+
+
+@settings("Suggestions", kw_only=True)
+class SuggestSettings(LookupSettings):
+    """Settings for choosing the images to label next."""
+
+    n: Annotated[values.Count, Doc("Number of images to suggest.")] = 50
 
 
 @settings("Prediction", kw_only=True)
