@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from bottleneck.settings import FitSettings as FitSettings
     from bottleneck.settings import PredictSettings as PredictSettings
     from bottleneck.settings import ReportSettings as ReportSettings
+    from bottleneck.settings import SuggestSettings as SuggestSettings
+    from bottleneck.settings import SuspectSettings as SuspectSettings
     from bottleneck.settings import SweepSettings as SweepSettings
+    from bottleneck.suggest import suggest_images as suggest_images
+    from bottleneck.suspects import find_suspects as find_suspects
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
@@ -59,7 +63,9 @@ _NAMES = {
     "predict": "predict_images",
     "report": "make_report write_report",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "ReportSettings SweepSettings",
+    "ReportSettings SuggestSettings SuspectSettings SweepSettings",
+    "suggest": "suggest_images",
+    "suspects": "find_suspects",
     "sweep": "run_sweep",
     "transformer": "BottleneckFeatures",
 }

@@ -1,35 +1,28 @@
-"""Predict the classes of image files, with a head and cached features or a base.
-
-PyTorch is imported only if an image is not in the cache.
-"""
+"""Predict the classes of image files, with a head and cached features or a base."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bottleneck.arguments import made
-from bottleneck.cache import Cache, store
-from bottleneck.errors import UsageError, counted
-from bottleneck.features import StreamedRows, columns_of, vectors
+from bottleneck.cache import Cache
 from bottleneck.heads import Head
-from bottleneck.heads.bases import bases_of, load_bases
 from bottleneck.images import ImageItem, ImageSet, RejectedImage
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.lookup import feature_rows
+from bottleneck.records import known_source
 from bottleneck.settings import PredictSettings
 
 if TYPE_CHECKING:
     from bottleneck.bases.frozen import FrozenBase
 
-__all__ = ["Prediction", "are_cached", "predict_images"]
+__all__ = ["Prediction", "predict_images"]
 
 _AT_ONCE = 16
 """Images whose rows are scored together."""
-_STREAM_BYTES = 2**28
-"""Memory for cached rows that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -68,38 +61,6 @@ class Prediction:
         """
         ranked = sorted(self.probabilities.items(), key=lambda each: -each[1])
         return dict(ranked[:count])
-
-
-def are_cached(head: Head, images: ImageSet, cache: Cache | str | Path | None) -> np.ndarray:
-    """Return for each image whether the features that a head needs are in a cache.
-
-    Parameters
-    ----------
-    head : Head
-        The fitted head.
-    images : ImageSet
-        The images.
-    cache : Cache, str or Path, or None
-        The cache, or its folder; it need not exist.
-
-    Returns
-    -------
-    np.ndarray
-        bool of shape (n,); True if those of all its layers are.
-
-    Raises
-    ------
-    DataError
-        The head does not record its base.
-    CacheError
-        A part cannot be read.
-    """
-    source = known_source(head.source)
-    if cache is None:
-        return np.zeros(len(images.items), bool)
-    digests = [item.digest for item in images.items]
-    banks = [(part.layer, Cache(cache).banks_of(part)[0]) for part in source.parts]
-    return np.asarray(np.all([bank.holds(layer, digests) for layer, bank in banks], axis=0))
 
 
 def predict_images(
@@ -154,126 +115,45 @@ def predict_images(
         images = [images]
     if not isinstance(images, ImageSet):
         images = ImageSet.from_paths(list(images), max_bytes=settings.max_bytes)
-    cached = are_cached(head, images, None if settings.tta else cache)
-    known = [item for item, there in zip(images.items, cached, strict=True) if there]
-    new = [item for item, there in zip(images.items, cached, strict=True) if not there]
-    computed: Iterator[Prediction | RejectedImage] = iter(())
-    if new:
-        places = {name: getattr(settings, name) for name in ("weights", "device", "max_pixels")}
-        bases = base or load_bases(head, **places)
-        bases = list(bases) if isinstance(bases, Sequence) else [bases]
-        computed = _computed(head, bases, new, settings)
-    stored = _stored(head, images, Cache(cache or "cache"), known)
-    return _in_order(images, cached.tolist(), stored, computed, progress)
+    rows = feature_rows(
+        known_source(head.source),
+        images,
+        settings,
+        bases=base,
+        cache=cache,
+        views=settings.tta,
+        augment=settings.augment,
+    )
+    return _in_order(head, images, rows, progress)
 
 
 def _in_order(
+    head: Head,
     images: ImageSet,
-    cached: Sequence[bool],
-    stored: Iterator[Prediction],
-    computed: Iterator[Prediction | RejectedImage],
+    rows: Iterator[np.ndarray | RejectedImage],
     progress: Callable[..., None] | None,
 ) -> Iterator[Prediction | RejectedImage]:
-    """Yield rejected files, then each image's result from one of two iterators."""
+    """Yield rejected files, then each image's result."""
     yield from images.rejected
-    for done, there in enumerate(cached):
-        if progress:
-            progress("predict", done, len(cached))
-        yield next(stored) if there else next(computed)
+    waiting, total, done = iter(images.items), len(images.items), 0
+    while some := list(islice(rows, _AT_ONCE)):
+        items = list(islice(waiting, len(some)))
+        usable = [pair for pair in zip(items, some, strict=True) if isinstance(pair[1], np.ndarray)]
+        predicted = _predictions(head, *zip(*usable, strict=True)) if usable else iter(())
+        for each in some:
+            if progress:
+                progress("predict", done, total)
+            yield each if isinstance(each, RejectedImage) else next(predicted)
+            done += 1
     if progress:
-        progress("predict", len(cached), len(cached))
-
-
-def _stored(
-    head: Head, images: ImageSet, cache: Cache, items: Sequence[ImageItem]
-) -> Iterator[Prediction]:
-    """Yield the predictions of images whose features are in the cache."""
-    digests = np.array([item.digest for item in items])
-    if not items:
-        return
-    source = known_source(head.source).with_views(0)
-    columns = columns_of(cache, source, digests, images)
-    done = 0
-    views = np.zeros(len(items), np.uint16)
-    for rows in StreamedRows(columns, digests, views, _STREAM_BYTES).blocks():
-        some = items[done : done + len(rows)]
-        yield from _predictions(head, some, head.decision_function(rows.astype(np.float32)))
-        done += len(rows)
-
-
-def _computed(
-    head: Head,
-    bases: "Sequence[FrozenBase]",
-    items: Sequence[ImageItem],
-    settings: PredictSettings,
-) -> Iterator[Prediction | RejectedImage]:
-    """Yield the result of each image in order, computed from its file by each base."""
-    groups = bases_of(head)
-    if len(bases) != len(groups):
-        raise UsageError(
-            f"`base` has {counted(len(bases), 'base')}, but the head was fitted on features of "
-            f"{len(groups)}; give the result of bottleneck.load_bases"
-        )
-    known = known_source(head.source).parts
-    order = [known.index(part) for group in groups for part in group]
-    streams = [
-        _rows_of(base, group, items, settings) for base, group in zip(bases, groups, strict=True)
-    ]
-    joined = zip(items, *streams, strict=True)
-    while some := list(islice(joined, _AT_ONCE)):
-        rows, usable = [], []
-        for item, *own in some:
-            if not any(isinstance(each, str) for each in own):
-                parts = dict(zip(order, chain.from_iterable(own), strict=True))
-                rows.append(np.hstack([parts[place] for place in range(len(known))]))
-                usable.append(item)
-        predicted: Iterator[Prediction] = iter(())
-        if usable:
-            scores = head.decision_function(np.concatenate(rows))
-            predicted = _predictions(head, usable, scores)
-        for item, *own in some:
-            reason = next((each for each in own if isinstance(each, str)), None)
-            yield next(predicted) if reason is None else RejectedImage(item.path, reason)
-
-
-def _rows_of(
-    base: "FrozenBase",
-    parts: Sequence[FeatureSource],
-    items: Sequence[ImageItem],
-    settings: PredictSettings,
-) -> Iterator[list[np.ndarray] | str]:
-    """Yield each image's columns of each layer, with a row for each view; or why it has none."""
-    from bottleneck.augment import find_policy
-    from bottleneck.extract.compute import feature_batches
-
-    waiting, views = iter(items), settings.tta + 1
-    for batch in feature_batches(
-        base,
-        items,
-        batch_size=settings.batch_size,
-        policy=find_policy(settings.augment) if settings.tta and settings.augment else None,
-        views={item.digest: range(views) for item in items},
-    ):
-        columns: list[np.ndarray] = []
-        if batch.items:
-            for part in parts:
-                rows = store(batch.features[part.layer], part.dtype, part.layer)
-                columns.append(vectors(part, rows))
-        reasons = {item.path: reason for item, reason in batch.rejected}
-        done = 0
-        for _ in range(batch.images):
-            path = next(waiting).path
-            if path in reasons:
-                yield reasons[path]
-            else:
-                yield [each[done : done + views] for each in columns]
-                done += views
+        progress("predict", total, total)
 
 
 def _predictions(
-    head: Head, items: Sequence[ImageItem], scores: np.ndarray
+    head: Head, items: Sequence[ImageItem], rows: Sequence[np.ndarray]
 ) -> Iterator[Prediction]:
-    """Yield predictions from scores, which have consecutive rows for the views of an image."""
+    """Yield the predictions of images from their rows, one for each view."""
+    scores = head.decision_function(np.concatenate(rows))
     means, shares = (
         each.reshape(len(items), -1, len(head.classes)).mean(axis=1)
         for each in (scores, head.probabilities(scores))

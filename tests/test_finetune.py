@@ -1361,7 +1361,7 @@ def test_mismatched_heads_and_images_are_refused(started, make_images):
         finetune_head(head, replace(images, name="bare", items=plain), cache, "heads/y", settings)
     with pytest.raises(DataError, match="no image set 'data' in the cache folder 'nowhere'"):
         default_images(head, Cache("nowhere"))
-    with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
+    with pytest.raises(WeightsError, match="is not the base that computed these features"):
         finetune_head(head, images, cache, "heads/z", settings, weights="random:1")
     imported = replace(head, source=replace(head.source, weights="imported"))
     with pytest.raises(UsageError, match="imported features of 'efficientnet_lite0'"):

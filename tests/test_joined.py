@@ -190,7 +190,9 @@ def test_several_bases_predict_from_image_files_what_the_cache_gives(both, clf):
         assert [each.label for each in found] == list(head.predict(test.X))
     with pytest.raises(UsageError, match=r"features of 2 bases \(little first_relu \(avg\) \+ "):
         load_base(head)
-    with pytest.raises(UsageError, match="^`weights` are those of one base, but the head was fit"):
+    with pytest.raises(
+        UsageError, match="^`weights` are those of one base, but the features are of 2"
+    ):
         load_bases(head, weights="moved.pth")
 
 
@@ -210,7 +212,7 @@ def test_a_bad_image_and_views_of_the_others(both):
         own = features.X[features.digests == features.digests[place]]
         assert len(own) == 1  # views of test images are not stored
     assert len(found) == len(paths)
-    with pytest.raises(UsageError, match="`base` has 1 base, but the head was fitted on features"):
+    with pytest.raises(UsageError, match="`base` has 1 base, but the features are of 2"):
         list(predict_images(head, paths, base=bases[:1]))
 
 

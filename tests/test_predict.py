@@ -110,7 +110,7 @@ def test_the_base_must_be_the_one_fitted_on(little, make_images):
     with pytest.raises(PathMissingError, match="no weights file '0.pth'"):
         load_base(head)
     assert load_base(head, weights="moved.pth").weights_name == "moved.pth"
-    with pytest.raises(WeightsError, match="is not the base that this head was fitted on"):
+    with pytest.raises(WeightsError, match="is not the base that computed these features"):
         load_base(head, weights="1.pth")
 
 

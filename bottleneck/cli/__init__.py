@@ -23,6 +23,7 @@ from bottleneck.cli import (  # noqa: F401
     features,
     fitted,
     heads,
+    labels,
     other,
     page,
     search,

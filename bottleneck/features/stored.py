@@ -162,8 +162,8 @@ class StreamedRows:
     def __len__(self) -> int:
         return len(self.digests)
 
-    def __getitem__(self, rows: np.ndarray) -> Self:
-        """Return some rows, chosen by boolean mask or by index."""
+    def __getitem__(self, rows: np.ndarray | slice) -> Self:
+        """Return some rows, chosen by boolean mask, by index or by slice."""
         return replace(self, digests=self.digests[rows], views=self.views[rows])
 
     def joined(self, other: Self) -> Self:

@@ -1,15 +1,15 @@
-"""The bases that computed the features of a head."""
+"""The bases that computed the features of a head, or others."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bottleneck.errors import UsageError, WeightsError
 from bottleneck.heads.head import Head
-from bottleneck.records import FeatureSource, known_source
+from bottleneck.records import AnySource, FeatureSource, known_source
 
 if TYPE_CHECKING:
     from bottleneck.bases.frozen import FrozenBase
 
-__all__ = ["bases_of", "load_base", "load_bases"]
+__all__ = ["bases_of", "load_base", "load_bases", "load_bases_of"]
 
 _OF_A_BASE = ("model", "weights", "adjustments", "precision")
 """Facts that layers of one base have in common."""
@@ -49,9 +49,10 @@ def load_base(
     WeightsError
         The base is not the one that the head was fitted on.
     """
-    if (number := len(bases_of(head))) > 1:
+    source = known_source(head.source)
+    if (number := len(bases_of(source))) > 1:
         raise UsageError(
-            f"the head was fitted on features of {number} bases ({known_source(head.source)}); "
+            f"the head was fitted on features of {number} bases ({source}); "
             f"load them with bottleneck.load_bases"
         )
     (base,) = load_bases(head, weights=weights, device=device, max_pixels=max_pixels)
@@ -82,64 +83,89 @@ def load_bases(
     DataError, UsageError, WeightsError
         As for `load_base`; `weights` are given for a head on several bases.
     """
+    where: dict[str, Any] = {"weights": weights, "device": device, "max_pixels": max_pixels}
+    return load_bases_of(known_source(head.source), **where)
+
+
+def load_bases_of(
+    source: AnySource,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    max_pixels: int | None = None,
+) -> "list[FrozenBase]":
+    """Load the bases that computed features, which need not be those of a head.
+
+    Parameters
+    ----------
+    source : FeatureSource or JoinedSource
+        The features.
+    weights, device, max_pixels : str, str, int
+        As for `load_base`.
+
+    Returns
+    -------
+    list of FrozenBase
+        As from `load_bases`.
+
+    Raises
+    ------
+    UsageError, WeightsError
+        As for `load_bases`.
+    """
     from bottleneck.bases.frozen import FrozenBase
 
     found = []
-    groups = bases_of(head)
+    groups = bases_of(source)
     if weights and len(groups) > 1:
         raise UsageError(
-            f"`weights` are those of one base, but the head was fitted on features of "
-            f"{len(groups)}; restore {' and '.join(parts[0].weights for parts in groups)}, and "
+            f"`weights` are those of one base, but the features are of {len(groups)}; restore "
+            f"{' and '.join(parts[0].weights for parts in groups)}, and "
             f"leave `weights` out"
         )
     for parts in groups:
-        source, layers = parts[0], list(dict.fromkeys(part.layer for part in parts))
-        if source.is_imported:
+        first, layers = parts[0], list(dict.fromkeys(part.layer for part in parts))
+        if first.is_imported:
             raise UsageError(
-                f"the head was fitted on imported features of {source.model!r}, whose network is "
-                f"unknown, so it takes no image whose features are not in the cache; extract "
-                f"features with bottleneck, and fit a head on those"
+                f"these are imported features of {first.model!r}, whose network is unknown, so "
+                f"that there are none of an image that is not in the cache; extract features with "
+                f"bottleneck, and use those"
             )
         changed = {} if max_pixels is None else {"max_pixels": max_pixels}
         base = FrozenBase(
-            source.model,
+            first.model,
             layers,
-            weights=weights or source.weights,
+            weights=weights or first.weights,
             pool=next((part.stored_pool for part in parts if not part.is_vector), "none"),
-            precision=source.precision,
+            precision=first.precision,
             device=device,
-            **source.adjustments | changed,
+            **first.adjustments | changed,
         )
         if any(base.fingerprint(part.layer, part.dtype) != part.fingerprint for part in parts):
             raise WeightsError(
-                f"{source.model} with weights {base.weights_name!r} is not the base that this head "
-                f"was fitted on; expected the weights that were called {source.weights!r} when it "
-                f"was fitted: give them with `weights`, or run 'bottleneck extract' and "
-                f"'bottleneck fit-head' again"
+                f"{first.model} with weights {base.weights_name!r} is not the base that computed "
+                f"these features; expected the weights that were called {first.weights!r} then: "
+                f"give them with `weights`, or run 'bottleneck extract' again, and 'bottleneck "
+                f"fit-head' for a head on them"
             )
         found.append(base)
     return found
 
 
-def bases_of(head: Head) -> list[list[FeatureSource]]:
-    """Return the layers of a head's features, grouped by the base that computes them.
+def bases_of(source: AnySource) -> list[list[FeatureSource]]:
+    """Return the layers of features, grouped by the base that computes them.
 
     Parameters
     ----------
-    head : Head
-        The fitted head.
+    source : FeatureSource or JoinedSource
+        The features.
 
     Returns
     -------
     list of list of FeatureSource
-
-    Raises
-    ------
-    DataError
-        The head does not record its base.
     """
     found: list[list[FeatureSource]] = []
-    for part in known_source(head.source).parts:
+    for part in source.parts:
         for group in found:
             shared = all(getattr(part, name) == getattr(group[0], name) for name in _OF_A_BASE)
             pools = {each.stored_pool for each in (part, *group) if not each.is_vector}

@@ -10,6 +10,7 @@ from bottleneck.pictures.results import (
     draw_training,
     epoch_log,
 )
+from bottleneck.pictures.sheet import draw_sheet, thumbnail
 
 __all__ = [
     "best_epoch",
@@ -18,6 +19,8 @@ __all__ = [
     "draw_confusion_matrix",
     "draw_history",
     "draw_pareto",
+    "draw_sheet",
     "draw_training",
     "epoch_log",
+    "thumbnail",
 ]

@@ -9,7 +9,15 @@ from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
 
-__all__ = ["EvaluateSettings", "PredictSettings", "RankSettings", "ReportSettings"]
+__all__ = [
+    "EvaluateSettings",
+    "LookupSettings",
+    "PredictSettings",
+    "RankSettings",
+    "ReportSettings",
+    "SuggestSettings",
+    "SuspectSettings",
+]
 
 
 @settings("Evaluation")
@@ -43,6 +51,25 @@ class ReportSettings(EvaluateSettings):
     everything: Annotated[
         bool, Doc("Show all images: write a folder instead of one file."), Option("--all")
     ] = False
+
+
+@settings("Suspects")
+class SuspectSettings:
+    """Settings for finding labels that are probably wrong, outliers and near-duplicates."""
+
+    clf: Annotated[values.Classifier, Doc("Classifier to judge labels with.")] = "softmax"
+    top: Annotated[
+        values.Count | None,
+        Doc("List so many labels, the most suspect first; by default as many as cleanlab counts."),
+    ] = None
+    test: Annotated[
+        bool, Doc("Also judge the labels of test images; correct these only by what you see.")
+    ] = False
+    near: Annotated[
+        Annotated[float, Field(gt=0, le=1)],
+        Doc("Least cosine of the features of two near-duplicates."),
+    ] = 0.95
+    seed: values.Seed = 0
 
 
 @settings("Experiments")
@@ -91,8 +118,26 @@ class RankSettings:
             )
 
 
-@settings("Prediction")
-class PredictSettings:
+@settings("Images", kw_only=True)
+class LookupSettings:
+    """How the features of images that are not in the cache are computed."""
+
+    batch_size: values.BatchSize = "auto"
+    weights: values.MovedWeights = None
+    device: values.Device = "auto"
+    max_pixels: values.MaxPixels = None
+    max_bytes: values.MaxBytes = None
+
+
+@settings("Suggestions", kw_only=True)
+class SuggestSettings(LookupSettings):
+    """Settings for choosing the images to label next."""
+
+    n: Annotated[values.Count, Doc("Number of images to suggest.")] = 50
+
+
+@settings("Prediction", kw_only=True)
+class PredictSettings(LookupSettings):
     """Settings for predicting the classes of images."""
 
     tta: Annotated[
@@ -103,11 +148,6 @@ class PredictSettings:
         values.Augmentation | None,
         Doc("Augmentation policy of these views, as for extract, or a YAML file."),
     ] = None
-    batch_size: values.BatchSize = "auto"
-    weights: values.MovedWeights = None
-    device: values.Device = "auto"
-    max_pixels: values.MaxPixels = None
-    max_bytes: values.MaxBytes = None
 
     def __post_init__(self) -> None:
         values.check_views(self.tta, self.augment, "tta")

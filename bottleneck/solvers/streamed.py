@@ -22,7 +22,7 @@ from bottleneck.solvers.together import follow_path
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Read", "gather_moments", "stream_path", "stream_scores"]
+__all__ = ["Read", "gather_moments", "pieces", "stream_path", "stream_scores"]
 
 Read = Callable[[], Iterator[np.ndarray]]
 """Starts a pass and yields consecutive blocks of rows (m, d), float16 or float32."""
@@ -91,7 +91,7 @@ def stream_path(
         divisors = np.repeat(scales[folds], targets.width, axis=0).T
         scaled = np.vstack([columns[:-1] / divisors, columns[-1:]]).astype(np.float32)
         losses, gradient = np.zeros(()), np.zeros_like(columns)
-        for rows, values in _pieces(read, centre, columns.shape[1]):
+        for rows, values in pieces(read, centre, columns.shape[1]):
             own = weights[rows, folds].astype(np.float32)
             loss, own_gradient = evaluate_rows(values, targets.take(rows), own, scaled)
             losses = losses + loss
@@ -202,8 +202,25 @@ def gather_moments(
     return scalers, sample
 
 
-def _pieces(read: Read, centre: np.ndarray, width: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of centred rows, in an array that is reused for the next block."""
+def pieces(read: Read, centre: np.ndarray, width: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield blocks of centred rows, in an array that is reused for the next block.
+
+    Parameters
+    ----------
+    read : callable
+        As for `stream_path`.
+    centre : np.ndarray
+        Shape (d,): subtracted from each row.
+    width : int
+        Number of scores that are computed for each row; more of them make smaller blocks.
+
+    Yields
+    ------
+    rows : slice
+        Where the block is among all rows.
+    values : np.ndarray
+        float32 of shape (m, d), which may be changed.
+    """
     size = max(1, _PIECE_BYTES // (4 * (len(centre) + _SCORES * width)))
     buffer, centre = np.empty((size, len(centre)), np.float32), centre.astype(np.float32)
     start = 0
