@@ -16,6 +16,7 @@ from PIL import Image
 
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, fit_head, load_features
 from bottleneck.errors import UsageError
+from bottleneck.exchange import import_array
 from bottleneck.images import ImageItem
 from bottleneck.report import Card, make_report, thumbnails, write_gallery, write_report
 from bottleneck.report import thumbnails_of as small
@@ -93,8 +94,8 @@ def test_thumbnails_are_made_once(cached, heads, monkeypatch):
     (cached.root / "thumbnails.sqlite").unlink()
     gone = make_report(cached, heads)
     assert not any(each.jpeg for each in gone.thumbnails.values())
-    assert "60 images have no thumbnail" in gone.notes[0]
-    assert "No such file or directory" in gone.notes[0]
+    assert "60 images have no thumbnail" in gone.notes[-1]
+    assert "No such file or directory" in gone.notes[-1]
 
 
 def test_a_file_of_somebody_else_is_not_touched(cached):
@@ -229,12 +230,41 @@ def test_identical_images_are_shown_as_groups(make_images, little):
         Path(path).write_bytes(copy)
     cache = extracted(little, ImageSet.from_folder("data"))
     report = make_report(cache, {"h": fit_head(load_features(cache), "lda")})
-    assert [each.name for each in report.galleries] == ["duplicates", "conflicts", "leaks"]
+    found = [each.name for each in report.galleries]
+    assert found[:3] == ["duplicates", "conflicts", "leaks"]
     (group,) = report.galleries[0].groups
     assert [Path(each.item.path).name for each in group] == ["y.png", "000.png", "x.png"]
     leaked = [each for each in report.images if each.item.path.endswith("y.png")]
     assert leaked[0].given[0].right is None
     assert report.heads[0].evaluation.leaks == 1
+
+
+def test_wrong_labels_and_near_duplicates_are_shown(make_images):
+    make_images(cat=30, dog=30)
+    paths = sorted(map(str, Path("data").rglob("*.png")))
+    labels = ["cat"] * 30 + ["dog"] * 30
+    labels[3] = "dog"
+    table = [f"{path},{label},train" for path, label in zip(paths, labels, strict=True)]
+    Path("set.csv").write_text("\n".join(["path,label,split", *table]))
+    rows = np.repeat(np.eye(8)[:2], 30, axis=0) + np.random.default_rng(0).normal(0, 0.3, (60, 8))
+    rows[41] = rows[40] + 0.001
+    np.save("rows.npy", rows.astype(np.float32))
+    cache = Cache("cache")
+    import_array(cache, "rows.npy", "set.csv", model="m", layer="rows")
+    head = fit_head(load_features(cache), "lda")
+    report = make_report(cache, {"h": head})
+    found = {each.name: each for each in report.galleries}
+    suspect = found["suspects"].groups[0][0]
+    assert suspect.item.path == paths[3]
+    assert suspect.facts["suggested"] == "cat"
+    alike = [{card.item.path for card in group} for group in found["near-duplicates"].groups]
+    assert {paths[40], paths[41]} in alike
+    assert not make_report(cache, {"h": head}, suspects=False).galleries
+    np.save("rows.npy", np.abs(rows).astype(np.float32) + 10)
+    import_array(cache, "rows.npy", "set.csv", model="n", layer="rows", image_set="other")
+    close = make_report(cache, image_set="other")
+    assert "near-duplicates" not in [each.name for each in close.galleries]
+    assert any("no near-duplicates are shown of 60 images" in each for each in close.notes)
 
 
 def test_the_other_forms_have_the_same_content(cached, heads):

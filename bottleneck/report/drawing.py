@@ -1,13 +1,29 @@
 """Pictures of other modules, as SVG within a page."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bottleneck.errors import MissingExtraError
-from bottleneck.report.content import Picture
 
-__all__ = ["drawing"]
+__all__ = ["Picture", "drawing"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing.
+
+    Attributes
+    ----------
+    svg : str
+        The drawing as SVG; empty if there is none.
+    alt : str
+        What it shows, in words; or why there is none.
+    """
+
+    svg: str
+    alt: str
 
 
 def drawing(draw: Callable[[Path], object], alt: str) -> Picture:

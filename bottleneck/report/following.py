@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,75 @@ from bottleneck.fields import declared
 from bottleneck.heads import Head
 from bottleneck.images import ImageSet
 from bottleneck.records import AnySource, FeatureSource
-from bottleneck.report.content import Leaderboard, NextSection, Source
-from bottleneck.report.drawing import drawing
+from bottleneck.report.drawing import Picture, drawing
 from bottleneck.settings import FeatureSettings, FitSettings, ReportSettings
 
-__all__ = ["following", "repeating", "sources_of"]
+__all__ = ["Leaderboard", "NextSection", "Source", "following", "repeating", "sources_of"]
 
 _BEST = 10
 _SHOWN = ("model", "layer", "pool", "clf", "C")
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The best experiments of sweeps on these images.
+
+    Attributes
+    ----------
+    log, metric : str
+        The file, and the metric that they are sorted by.
+    rows : list of dict
+        The best first.
+    experiments : int
+        Number of all experiments on these images.
+    """
+
+    log: str
+    metric: str
+    rows: list[dict[str, Any]]
+    experiments: int
+
+
+@dataclass(frozen=True)
+class NextSection:
+    """What to do next.
+
+    Attributes
+    ----------
+    advice : Advice or None
+        The last advice on these features.
+    curves : Picture or None
+        Its learning curve and layers.
+    command, estimate : str
+        What to type, and about how long it takes.
+    outcomes : list of str
+        What fine-tuning gave, beside the verdict.
+    leaderboard : Leaderboard or None
+        None without experiments on these images.
+    """
+
+    advice: Advice | None = None
+    curves: Picture | None = None
+    command: str = ""
+    estimate: str = ""
+    outcomes: list[str] = field(default_factory=list)
+    leaderboard: Leaderboard | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where features or a head came from.
+
+    Attributes
+    ----------
+    title : str
+        The layer of features.
+    facts : dict of str to str
+        Model, weights, fingerprint, precision and versions.
+    """
+
+    title: str
+    facts: dict[str, str]
 
 
 def following(
@@ -198,13 +260,13 @@ def _fit(name: str, head: Head, cache: Cache) -> str:
     words += ["--join"] * (len(parts) > 1)
     fitted = {"clf": head.clf, "power": head.power, "normalize": head.normalize}
     fitted |= head.hyperparameters
-    for field in declared(FitSettings):
-        value = fitted.get(field.name, field.default)
-        if value == field.default and field.name != "clf":
+    for each in declared(FitSettings):
+        value = fitted.get(each.name, each.default)
+        if value == each.default and each.name != "clf":
             continue
         if isinstance(value, bool):
-            words.append(field.flag if value else field.opposite)
+            words.append(each.flag if value else each.opposite)
         else:
             several = value if isinstance(value, list | tuple) else [value]
-            words += [field.flag, ",".join(map(str, several))]
+            words += [each.flag, ",".join(map(str, several))]
     return shlex.join([*words, "--name", name, *cache_option(cache)])

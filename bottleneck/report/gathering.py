@@ -15,30 +15,21 @@ from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, DataError, UsageError, counted
 from bottleneck.features import Features, load_features, select_features
 from bottleneck.heads import Head
-from bottleneck.images import Identical, ImageItem, ImageSet, Summary, summarize
+from bottleneck.images import ImageItem, ImageSet, summarize
 from bottleneck.records import AnySource, RejectedImage, known_source
-from bottleneck.report.content import Card, Gallery, MapSection, PageImage, Report, Sizes
+from bottleneck.report.content import PageImage, Report, Sizes
 from bottleneck.report.following import following, repeating, sources_of
+from bottleneck.report.galleries import identical, suspected
 from bottleneck.report.judging import Judged, compared, judge
-from bottleneck.report.maps import place_on_map
+from bottleneck.report.maps import MapSection, place_on_map
 from bottleneck.report.thumbnails import Thumbnail, thumbnails_of
 from bottleneck.settings import ReportSettings
 
 __all__ = ["make_report"]
 
-_MOST_GROUPS = 40
-"""Groups of a gallery on the page."""
-_MOST_TOLD = 6
-"""Images of a group on the page."""
 _COMMON = 5
 _WRONG_SHARE = 0.5
 """Of a sample: images that a head classifies wrongly, the most confident first."""
-_IDENTICAL = {
-    "duplicates": ("Duplicates", "have the same bytes. They are computed once and stay together."),
-    "conflicts": ("Conflicting labels", "have the same bytes, but different labels."),
-    "leaks": ("Leaks", "have the same bytes, but are in different splits, so they are not scored."),
-}
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -102,7 +93,10 @@ def make_report(
     features = judged[0].features if judged else _features(cache, source, memory, notes)
     section, places = _mapped(features, shown, asked.map, notes)
     summary = summarize(images)
-    galleries = [*_identical(summary, images.items)]
+    galleries = [*identical(summary, images.items)]
+    if features is not None:
+        first = next(iter(heads.values()), None)
+        galleries += suspected(features, first, notes, asked=asked.suspects)
     cards = [card.item for each in galleries for group in each.groups for card in group]
     thumbnails = thumbnails_of([*shown, *cards], cache, progress=progress)
     _note_missing(thumbnails, notes)
@@ -206,34 +200,6 @@ def _sections(judged: Sequence[Judged], split: str) -> Iterator[Any]:
     for place, each in enumerate(judged):
         difference = compared(judged[0], each, split) if place else None
         yield replace(each.section, difference=difference)
-
-
-def _identical(summary: Summary, items: Iterable[ImageItem]) -> Iterator[Gallery]:
-    """Yield galleries of identical images, as far as there are any."""
-    known = {item.path: item for item in items}
-    found = {
-        "duplicates": (summary.duplicates, summary.duplicated),
-        "conflicts": (summary.conflicts, summary.conflicting),
-        "leaks": (summary.leaks, summary.leaking),
-    }
-    for name, (groups, count) in found.items():
-        title, sentence = _IDENTICAL[name]
-        if groups:
-            cards = [_cards(each, known) for each in groups[:_MOST_GROUPS]]
-            yield Gallery(name, title, f"Images of a group {sentence}", cards, count)
-
-
-def _cards(found: Identical, known: Mapping[str, ImageItem]) -> list[Card]:
-    cards = []
-    for path, label, split in zip(found.paths, found.labels, found.splits, strict=True):
-        facts = {"class": label, "split": split}
-        told = {name: each for name, each in facts.items() if each}
-        cards.append(Card(known[path], told))
-    more = len(cards) - _MOST_TOLD
-    if more > 0:
-        last = cards[_MOST_TOLD - 1]
-        cards[_MOST_TOLD - 1] = replace(last, facts={**last.facts, "and": f"{more} more"})
-    return cards[:_MOST_TOLD]
 
 
 def _note_missing(thumbnails: Mapping[str, Thumbnail], notes: list[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bottleneck.cache import Cache
 from bottleneck.errors import BottleneckError, CacheError
-from bottleneck.evaluate import evaluate_head
+from bottleneck.evaluate import Evaluation, evaluate_head
 from bottleneck.experiments import half_width
 from bottleneck.features import Features, features_of
 from bottleneck.heads import Head
@@ -17,10 +17,9 @@ from bottleneck.heads.scoring import calibration_error, decide, log_probabilitie
 from bottleneck.images import ImageItem
 from bottleneck.labels import Targets, known_labels
 from bottleneck.records import known_source
-from bottleneck.report.content import Bin, Difference, Given, HeadSection
-from bottleneck.report.drawing import drawing
+from bottleneck.report.drawing import Picture, drawing
 
-__all__ = ["Judged", "compared", "judge"]
+__all__ = ["Bin", "Difference", "Given", "HeadSection", "Judged", "compared", "judge"]
 
 _RULE_OF_THREE = 3
 """As for `bottleneck.experiments.FineTuned`: an event that n images do not show is rarer."""
@@ -28,6 +27,106 @@ _FEWEST = 2
 
 _Key = tuple[str, str, str]
 """Digest, label and split of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a head gave an image.
+
+    Attributes
+    ----------
+    label : str
+        The predicted class or classes.
+    confidence : float
+        Probability of the predicted class; if images may have several classes, of the least certain
+        decision.
+    right : bool or None
+        Whether it is the image's label; None for an image that is not scored, because it is also in
+        another split or has a class that the head does not know.
+    """
+
+    label: str
+    confidence: float
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of about the same confidence.
+
+    Attributes
+    ----------
+    confidence, accuracy : float
+        Means over the predictions.
+    predictions : int
+        How many they are.
+    """
+
+    confidence: float
+    accuracy: float
+    predictions: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The accuracy of a head minus that of the first head, on the same images.
+
+    Attributes
+    ----------
+    gain : float
+        The difference.
+    interval : tuple of float
+        95% interval, paired over the images.
+    images : int
+        Number of images that both were scored on.
+    """
+
+    gain: float
+    interval: tuple[float, float]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSection:
+    """A head, and what it does on held-out images.
+
+    Attributes
+    ----------
+    name, clf, features : str
+        Name of the head, its classifier, and the layer that it was fitted on.
+    hyperparameters : dict
+        As in the head's record.
+    temperature : float
+        Divides its scores.
+    problem : str
+        Why it could not be evaluated; empty if it was.
+    evaluation : Evaluation or None
+        On the split of the report.
+    before, after : list of Bin
+        Calibration with a temperature of 1, and with that of the head.
+    error_before : float
+        Calibration error with a temperature of 1.
+    difference : Difference or None
+        None for the first head, or without images that both were scored on.
+    reading : str
+        What the curves of a training in epochs show.
+    epochs : Picture or None
+        These curves.
+    """
+
+    name: str
+    clf: str
+    features: str
+    hyperparameters: dict[str, Any]
+    temperature: float
+    problem: str = ""
+    evaluation: Evaluation | None = None
+    before: list[Bin] = field(default_factory=list)
+    after: list[Bin] = field(default_factory=list)
+    error_before: float = 0.0
+    difference: Difference | None = None
+    reading: str = ""
+    epochs: Picture | None = None
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """Put features on a map: two dimensions that show as much of them as possible."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bottleneck.errors import UsageError, counted
 from bottleneck.features import Features, free_memory
-from bottleneck.report.content import MapSection
 
-__all__ = ["place_on_map"]
+__all__ = ["MapSection", "place_on_map"]
 
 _MOST_FITTED = 5000
 """Rows that the axes are computed from; others are only placed on them."""
@@ -17,6 +17,22 @@ _REDUCED = 50
 _BYTES = 16
 """Per value of the rows that are fitted: float32 as read, centred, and work space."""
 _FEWEST = 3
+
+
+@dataclass(frozen=True)
+class MapSection:
+    """How features were put on a map.
+
+    Attributes
+    ----------
+    sentence : str
+        The method, and how much of the features it shows.
+    axes : tuple of str
+        Names of the axes.
+    """
+
+    sentence: str
+    axes: tuple[str, str]
 
 
 def place_on_map(features: Features, how: str) -> tuple[MapSection, np.ndarray] | None:

@@ -1,34 +1,29 @@
 """Write reports and galleries: HTML files that need nothing else, Markdown and JSON."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import bottleneck
 from bottleneck.cache import Cache
-from bottleneck.errors import UsageError, counted, one_line
-from bottleneck.evaluate import Evaluation
+from bottleneck.errors import UsageError, one_line
 from bottleneck.files import atomic_write, output_file
 from bottleneck.folders import replaced_folder
 from bottleneck.images import SPLITS
 from bottleneck.labels import classes_of
-from bottleneck.report.content import Card, Gallery, PageImage, Report
+from bottleneck.report.content import PageImage, Report
+from bottleneck.report.galleries import Card, Gallery
+from bottleneck.report.templates import island, policy, rendered, script
 from bottleneck.report.thumbnails import Thumbnail, thumbnails_of
 
 __all__ = ["FORMS", "check_report_file", "form_of", "write_gallery", "write_report"]
 
 FORMS = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 """Endings of files and the forms of reports."""
-_MOST_CLASSES = 30
-"""Of a confusion matrix."""
 _INDEX, _PICTURES = "index.html", "thumbnails"
 _JPEG = "data:image/jpeg;base64,"
-_FOLDER = Path(__file__).parent
 
 _Source = Callable[[str], "_Shown"]
 
@@ -185,9 +180,8 @@ def write_gallery(
     items = [card.item for group in groups for card in group]
     source = _embedded(thumbnails_of(items, cache, progress=progress))
     gallery = Gallery("gallery", title, sentence, groups, len(groups))
-    facts: dict[str, Any] = {"gallery": gallery, "source": source, "policy": _policy("")}
+    text = rendered("gallery.html", gallery=gallery, source=source, policy=policy())
     with output_file(path) as target:
-        text = _templates().get_template("gallery.html").render(**facts, **_shared())
         target.write(text.encode("utf-8", "backslashreplace"))
     return path
 
@@ -234,14 +228,14 @@ def _page(report: Report, source: _Source, prefix: str) -> str:
     for label in (*(each.label for each in report.summary.classes), *predicted):
         number(label)
     images = [_row(each, number, source, prefix) for each in report.images]
-    island = {
+    content = {
         "names": list(map(one_line, numbers)),
         "splits": SPLITS,
         "heads": [one_line(each.name) for each in report.heads],
         "prefix": prefix,
         "images": images,
     }
-    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+    code = script()
     facts = {
         "report": report,
         "source": source,
@@ -249,11 +243,11 @@ def _page(report: Report, source: _Source, prefix: str) -> str:
         "predicted": list(predicted),
         "splits": SPLITS,
         "split_number": SPLITS.index(report.split),
-        "island": _island(island),
-        "script": _as_it_is(script),
-        "policy": _policy(script),
+        "island": island(content),
+        "script": code,
+        "policy": policy(code),
     }
-    return str(_templates().get_template("page.html").render(**facts, **_shared()))
+    return rendered("page.html", **facts)
 
 
 def _row(each: PageImage, number: Callable[[str], int], source: _Source, prefix: str) -> list[Any]:
@@ -277,109 +271,8 @@ def _row(each: PageImage, number: Callable[[str], int], source: _Source, prefix:
     ]
 
 
-def _island(content: Mapping[str, Any]) -> Any:
-    """Return JSON in which nothing can end the element that it stands in."""
-    text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
-    for letter in "<>&":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return _as_it_is(text)
-
-
-def _as_it_is(text: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(text)  # noqa: S704 - of this package's own files, or escaped
-
-
-def _policy(script: str) -> str:
-    """Return a policy that keeps a page from asking for anything, and from running other scripts.
-
-    Parameters
-    ----------
-    script : str
-        The script of the page; empty for none.
-    """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"'sha256-{digest}'" if script else "'none'"
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
-        f"img-src data: 'self'; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _shared() -> dict[str, Any]:
-    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
-    return {"style": _as_it_is(style), "version": bottleneck.__version__}
-
-
-@cache
-def _templates() -> Any:
-    """Return the templates, which escape all that is put into them."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {
-        "shown": lambda value: one_line(str(value)),
-        "percent": lambda value: f"{value:.1%}",
-        "figure": lambda value: f"{value:.4g}",
-        "bytes": lambda value: f"{value / 1000:.3g} kB",
-        "count_of": counted,
-        "matrix": _matrix,
-        "as_image": _as_image,
-        "cell": _cell,
-        "code": lambda text: _as_it_is(one_line(text)),
-    }
-    return made
-
-
-def _as_image(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
-def _matrix(evaluation: Evaluation) -> dict[str, Any]:
-    """Return a confusion matrix by rows; of many classes, those with the most errors."""
-    counts, labels = evaluation.confusion or [], [each.label for each in evaluation.classes]
-    places = range(len(labels))
-    if len(labels) > _MOST_CLASSES:
-        wrong = {
-            each: sum(counts[each]) + sum(row[each] for row in counts) - 2 * counts[each][each]
-            for each in places
-        }
-        worst = sorted(places, key=lambda each: -wrong[each])[:_MOST_CLASSES]
-        places = sorted(worst)  # type: ignore[assignment]
-    rows = [
-        (
-            labels[row],
-            [
-                {
-                    "images": counts[row][column],
-                    "share": counts[row][column] / max(1, sum(counts[row])),
-                    "right": row == column,
-                    "predicted": labels[column],
-                }
-                for column in places
-            ],
-        )
-        for row in places
-    ]
-    return {"labels": [labels[each] for each in places], "rows": rows, "classes": len(rows)}
-
-
 def _markdown(report: Report) -> str:
-    return str(_templates().get_template("page.md").render(report=report))
-
-
-def _cell(value: Any) -> Any:
-    """Return a text of Markdown in which no character has a meaning, also in a table."""
-    text = one_line(str(value))
-    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]|#~" else letter for letter in text)
-    return _as_it_is(escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return rendered("page.md", report=report)
 
 
 def _json(report: Report) -> str:

@@ -51,6 +51,13 @@ class ReportSettings(EvaluateSettings):
     everything: Annotated[
         bool, Doc("Show all images: write a folder instead of one file."), Option("--all")
     ] = False
+    suspects: Annotated[
+        bool | None,
+        Doc(
+            "Look for wrong labels, outliers and near-duplicates; by default among up to 5,000 "
+            "images, and for wrong labels if cleanlab is installed."
+        ),
+    ] = None
 
 
 @settings("Suspects")
