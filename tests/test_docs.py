@@ -199,6 +199,25 @@ def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
     assert "blocks.4 (avg) + efficientnet_lite0 penultimate" in told
 
 
+@pytest.mark.ci
+def test_the_commands_and_the_python_of_reports_run(bottleneck, in_demo):
+    """The commands of docs/report.md on the demo's files."""
+    assert in_demo.code == 0
+    page = (ROOT / "docs" / "report.md").read_text()
+    before = (
+        "extract --model efficientnet_lite0",
+        "fit-head --C 0.01 --name mine",
+        "fit-head --clf lda --name other",
+    )
+    commands = "".join(re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL))
+    for line in (*before, *(each.partition(" ")[2] for each in commands.splitlines())):
+        finished = bottleneck(*shlex.split(line))
+        assert finished.code == 0, (line, finished.err)
+    assert Path("report/index.html").is_file()
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(code, "report.md", "exec"), {})
+
+
 def keys_of_json() -> dict[str, tuple[set[str], set[str]]]:
     """Return the keys that each command always prints, and all of its keys, by docs/json.md."""
     page = (ROOT / "docs" / "json.md").read_text()

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import sys
+import webbrowser
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from bottleneck import Cache, FrozenBase, ImageSet, extract_features, fit_head, load_features
 from bottleneck.errors import UsageError
 from bottleneck.exchange import import_array
+from bottleneck.features import join_layers, matching_layers
 from bottleneck.images import ImageItem
 from bottleneck.report import Card, make_report, thumbnails, write_gallery, write_report
 from bottleneck.report import thumbnails_of as small
@@ -222,6 +224,19 @@ def test_images_with_several_classes(make_images, little):
     assert {len(each[3]) for each in content["images"]} == {1, 2}
 
 
+def test_a_head_on_joined_layers(make_images, little):
+    make_images(cat=16, dog=16)
+    cache = Cache("cache")
+    base = FrozenBase(little, ["first_relu", "flat"], weights="random:0", pool="avg")
+    extract_features(ImageSet.from_folder("data"), base, cache)
+    features = load_features(cache, join_layers(matching_layers(cache)))
+    report = make_report(cache, {"both": fit_head(features, "lda")})
+    assert len(report.sources) == 2
+    assert "--layer first_relu --layer flat" in report.commands[-2]
+    assert "--join" in report.commands[-2]
+    write_report(report, "report.html")
+
+
 def test_identical_images_are_shown_as_groups(make_images, little):
     make_images("data/train", cat=8, dog=8)
     make_images("data/test", cat=4, dog=4, seed=1)
@@ -332,8 +347,13 @@ def test_without_matplotlib_the_page_says_so(cached, monkeypatch):
 
 
 @pytest.mark.usefixtures("cached")
-def test_the_command(bottleneck, heads):
-    assert bottleneck("report", "--format", "md").code == 0  # without a head
+def test_the_command(bottleneck, heads, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or False)
+    finished = bottleneck("report", "--format", "md", "--open")  # without a head
+    assert finished.code == 0
+    assert opened == [Path("report.md").resolve().as_uri()]
+    assert finished.err.endswith("no browser could be started; open report.md yourself\n")
     assert Path("report.md").is_file()
     for name, head in heads.items():
         head.save(Path("heads") / name)

@@ -229,7 +229,7 @@ def draw_training(scores: Mapping[str, Any], name: str, file: str | Path) -> Pat
     UsageError, MissingExtraError
         As for `draw_history`.
     """
-    title, first = f"{name}: {scores['reading']}", ("val_loss", "val_accuracy")
+    title, first = f"{name}: {scores.get('reading', '')}", ("val_loss", "val_accuracy")
     known = "start_val_loss" in scores
     start = {metric: scores[f"start_{metric}"] for metric in first} if known else None
     return draw_history(scores["history"], best_epoch(scores), title, file, start)
