@@ -190,7 +190,9 @@ def test_several_bases_predict_from_image_files_what_the_cache_gives(both, clf):
         assert [each.label for each in found] == list(head.predict(test.X))
     with pytest.raises(UsageError, match=r"features of 2 bases \(little first_relu \(avg\) \+ "):
         load_base(head)
-    with pytest.raises(UsageError, match="^`weights` are those of one base, but the features are of 2"):
+    with pytest.raises(
+        UsageError, match="^`weights` are those of one base, but the features are of 2"
+    ):
         load_bases(head, weights="moved.pth")
 
 
