@@ -16,6 +16,8 @@ from bottleneck.similar import near_duplicate_groups, nearest
 
 __all__ = ["NearDuplicates", "Outlier", "Suspect", "Suspects", "find_suspects"]
 
+_FILTER = "low_self_confidence"
+"""Of the labels ranked by their probability, as many are suspects as cleanlab counts wrong ones."""
 _NEIGHBOURS = 10
 _FAR_OUT = 3.0
 _AT_ONCE = 4096
@@ -228,7 +230,7 @@ def judge_single(targets: Targets, probabilities: np.ndarray) -> _Judged:
     from cleanlab.rank import get_label_quality_scores
 
     codes = targets.codes
-    wrong = find_label_issues(codes, probabilities, n_jobs=1)
+    wrong = find_label_issues(codes, probabilities, filter_by=_FILTER, n_jobs=1)
     scores = get_label_quality_scores(codes, probabilities)
     return wrong, scores, [targets.classes[code] for code in probabilities.argmax(axis=1)]
 
@@ -250,7 +252,8 @@ def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
     lists = [np.flatnonzero(row).tolist() for row in targets.codes]
-    each = np.asarray(find_multilabel_issues_per_class(lists, probabilities, n_jobs=1))
+    how: dict[str, Any] = {"filter_by": _FILTER, "n_jobs": 1}
+    each = np.asarray(find_multilabel_issues_per_class(lists, probabilities, **how))
     scores = get_label_quality_scores(lists, probabilities)
     names = np.array(targets.classes, dtype=object)
     suggested = [join_classes(names[row]) for row in targets.codes ^ each]
