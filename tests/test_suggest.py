@@ -97,6 +97,8 @@ def test_the_command_lists_writes_and_draws(bottleneck):
     assert len(rows) == 4
     with Image.open("n.png") as sheet:
         assert sheet.width == 4 * 168 + 8
+    assert bottleneck("suggest", "new", "--n", 4, "--gallery", "n.html").code == 0
+    assert Path("n.html").read_text().count("data:image/jpeg") == 4
     told = json.loads(bottleneck("suggest", "new", "--n", 4, "--json").out)
     assert [each["path"] for each in told["images"]] == [row["path"] for row in rows]
     assert bottleneck("suggest", "new", "--n", 4, "--csv").out == Path("n.csv").read_text()

@@ -157,6 +157,9 @@ def test_the_command_lists_draws_and_corrects(bottleneck, faces_here):
     assert rows[0]["path"][-12:] in shown.out
     with Image.open("s.png") as sheet:
         assert sheet.size == (512, 266)
+    page = bottleneck("suspects", "--clf", "lda", "--top", 3, "--gallery", "s.html")
+    assert page.err.endswith("3 images shown in s.html\n")
+    assert Path("s.html").read_text().count("data:image/jpeg") == 3
     printed = bottleneck("suspects", "--clf", "lda", "--top", 3, "--csv").out
     assert printed == Path("s.csv").read_text()
 
@@ -202,7 +205,10 @@ def test_a_reviewed_table_is_not_replaced(bottleneck):
     done = bottleneck("suspects", "--fix", "reviewed.csv", "--output", "reviewed.csv")
     assert done.code == 2
     assert Path("reviewed.csv").read_text() == "kept"
-    assert "--fix has no effect without --output" in bottleneck("suspects", "--fix", "reviewed.csv").err
+    assert (
+        "--fix has no effect without --output"
+        in bottleneck("suspects", "--fix", "reviewed.csv").err
+    )
     missing = bottleneck("suspects", "--fix", "none.csv", "--output", "fixed.csv")
     assert missing.code == 2
     assert "no reviewed table 'none.csv'" in missing.err

@@ -41,7 +41,7 @@ def suspects(
         Doc("Write the suspects to this CSV file, or with `fix` the table of corrected labels."),
     ] = None,
     gallery: Annotated[
-        options.PngFile | None, Doc("Draw the suspects to this file, a contact sheet in .png.")
+        options.GalleryFile | None, Doc("Show the suspects in this file: .html, or .png.")
     ] = None,
     fix: Annotated[
         Path | None,
@@ -80,7 +80,8 @@ def suspects(
             (each.path, f"{each.label} -> {each.suggested}?  {each.score:.2f}")
             for each in found.labels
         ]
-        _draw(gallery, captions, f"labels of {found.image_set} that are probably wrong")
+        title = f"labels of {found.image_set} that are probably wrong"
+        _draw(gallery, captions, title, features.images, store)
     return found
 
 
@@ -151,7 +152,7 @@ def suggest(
         options.CsvFile | None, Doc("Write the images to this CSV file, too.")
     ] = None,
     gallery: Annotated[
-        options.PngFile | None, Doc("Draw the images to this file, a contact sheet in .png.")
+        options.GalleryFile | None, Doc("Show the images in this file: .html, or .png.")
     ] = None,
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, _WRITES] = False,
 ) -> Any:
@@ -180,7 +181,7 @@ def suggest(
         captions = [
             (each.path, f"{each.predicted}?  {each.probability:.2f}") for each in done.images
         ]
-        _draw(gallery, captions, "images to label next")
+        _draw(gallery, captions, "images to label next", found, bottleneck.Cache(folders.cache))
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)
@@ -205,11 +206,25 @@ def _write(
             write(row.values())
 
 
-def _draw(file: Path, images: Sequence[tuple[str, str]], title: str) -> None:
-    """Draw a contact sheet of the first images, each with its caption and name."""
+def _draw(
+    file: Path,
+    captions: Sequence[tuple[str, str]],
+    title: str,
+    images: "bottleneck.ImageSet",
+    cache: "bottleneck.Cache",
+) -> None:
+    """Write a page of images with captions, or draw a contact sheet of the first ones."""
+    if file.suffix.lower() == ".html":
+        from bottleneck.report import Card, write_gallery
+
+        known = {item.path: item for item in images.items}
+        cards = [[Card(known[path], {"": caption})] for path, caption in captions]
+        write_gallery(file, title, cards, cache=cache)
+        note(f"{counted(len(cards), 'image')} shown in {file}")
+        return
     from bottleneck.pictures import draw_sheet
 
-    named = [(path, f"{caption}\n{Path(path).name}") for path, caption in images[:_MOST_DRAWN]]
+    named = [(path, f"{caption}\n{Path(path).name}") for path, caption in captions[:_MOST_DRAWN]]
     draw_sheet(named, file, title)
-    left = f", the first of {len(images)}" if len(images) > len(named) else ""
+    left = f", the first of {len(captions)}" if len(captions) > len(named) else ""
     note(f"{counted(len(named), 'image')}{left}, drawn to {file}")

@@ -34,6 +34,7 @@ __all__ = [
     "EpochSettings",
     "ExperimentSettings",
     "Folders",
+    "GalleryFile",
     "HeadName",
     "HeadsFolder",
     "Jobs",
@@ -67,6 +68,9 @@ def _ending(*endings: str) -> AfterValidator:
 
 CsvFile = Annotated[Path, _ending(".csv"), Field(description="a file ending in .csv")]
 PngFile = Annotated[Path, _ending(".png"), Field(description="a file ending in .png")]
+GalleryFile = Annotated[
+    Path, _ending(".html", ".png"), Field(description="a file ending in .html or .png")
+]
 PredictionFile = Annotated[
     Path, _ending(".csv", ".jsonl"), Field(description="a file ending in .csv or .jsonl")
 ]
