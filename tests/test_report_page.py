@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,10 @@ def test_a_cell_shows_its_images(plain, opened):
     source = page.locator("#gallery img").first.get_attribute("src")
     assert source.startswith("data:image/jpeg;base64,")
     assert page.evaluate("document.querySelector('#gallery img').naturalWidth") == 40
+    write_report(replace(report, images=report.images[:40]), "some.html")
+    part = opened("some.html")
+    part.locator("#head-0 .matrix .right").first.click()
+    assert "the others are not on this page" in part.locator("#count").inner_text()
     # That of the other head shows the other head's.
     page.locator("#head-1 .matrix .right").first.click()
     assert page.locator("#f-head").input_value() == "1"

@@ -88,10 +88,12 @@ def _pca(fitted: Features) -> tuple[MapSection, Any]:
     rows = _rows(fitted)
     pca = _components(rows, 2)
     shares = [*pca.explained_variance_ratio_, 0.0][:2]
-    axes = [f"component {place}: {share:.0%}" for place, share in enumerate(shares, 1)]
+    axes = [
+        f"component {place} ({share:.1%} of the variance)" for place, share in enumerate(shares, 1)
+    ]
     sentence = (
         f"The first two principal components of {fitted.selection}. They show "
-        f"{sum(shares):.0%} of the variance of {counted(rows.shape[1], 'feature')}, so images that "
+        f"{sum(shares):.1%} of the variance of {counted(rows.shape[1], 'feature')}, so images that "
         f"are close here may differ in the rest."
     )
     return MapSection(sentence, (axes[0], axes[1])), lambda block: _two(pca.transform(block))

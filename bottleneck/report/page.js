@@ -9,7 +9,7 @@ const rows = page.images.map((row, place) => {
 const STEP = 60;
 const controls = ["head", "label", "predicted", "split", "result", "low", "high", "text", "order"];
 const named = (numbers) => numbers.map((each) => page.names[each]).join("; ") || "none";
-let found = [], shown = 0, picked = null, current = -1;
+let found = [], shown = 0, picked = null, current = -1, inAll = 0;
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -64,8 +64,9 @@ function matches(row) {
   return given ? given[1] >= low && given[1] <= high : low === 0;
 }
 
-function refresh() {
+function refresh(total = 0) {
   found = rows.filter(matches);
+  inAll = total;
   const confidence = (row) => (givenTo(row) ? givenTo(row)[1] : -1), order = value("order");
   const training = page.splits.indexOf("train"); // whose predictions are not held out
   const rank = (row) => (givenTo(row) && givenTo(row)[2] === false ? (row.split === training ? 1 : 0) : 2);
@@ -82,18 +83,19 @@ function showMore() {
   $("gallery").append(...found.slice(shown, shown + STEP).map(card));
   shown = Math.min(found.length, shown + STEP);
   const chosen = picked ? `, of ${picked.size} selected on the map` : "";
-  $("count").textContent = `${found.length} of ${rows.length} images match${chosen}; ${shown} shown.`;
+  const more = inAll > found.length ? ` All images have ${inAll} of these; the others are not on this page.` : "";
+  $("count").textContent = `${found.length} of ${rows.length} images match${chosen}; ${shown} shown.${more}`;
   $("more").hidden = shown >= found.length;
   $("unpick").hidden = !picked;
 }
 
-function choose(values) {
+function choose(values, total = 0) {
   for (const name of controls) {
     if ($(`f-${name}`) && name !== "order" && name !== "head") $(`f-${name}`).value = "";
   }
   for (const [name, each] of Object.entries(values)) if ($(`f-${name}`)) $(`f-${name}`).value = each;
   picked = null;
-  refresh();
+  refresh(total);
   $("images").scrollIntoView();
   $("count").focus({ preventScroll: true });
 }
@@ -268,9 +270,9 @@ function paint() {
 }
 
 for (const each of document.querySelectorAll("th button")) each.addEventListener("click", () => sortBy(each.closest("th")));
-for (const each of document.querySelectorAll("[data-choose]")) each.addEventListener("click", () => choose(JSON.parse(each.dataset.choose)));
+for (const each of document.querySelectorAll("[data-choose]")) each.addEventListener("click", () => choose(JSON.parse(each.dataset.choose), Number(each.dataset.total || 0)));
 if ($("gallery")) {
-  for (const name of controls) if ($(`f-${name}`)) $(`f-${name}`).addEventListener("input", refresh);
+  for (const name of controls) if ($(`f-${name}`)) $(`f-${name}`).addEventListener("input", () => refresh());
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("filters").addEventListener("reset", () => setTimeout(() => { picked = null; refresh(); }));
   $("more").addEventListener("click", showMore);
