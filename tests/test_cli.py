@@ -65,6 +65,8 @@ def test_every_command_and_option_has_help():
         ("sweep",),
         ("auto",),
         ("advise",),
+        ("suspects",),
+        ("suggest",),
         ("config",),
         ("demo",),
         ("augment-preview",),

@@ -202,7 +202,10 @@ def test_a_reviewed_table_is_not_replaced(bottleneck):
     done = bottleneck("suspects", "--fix", "reviewed.csv", "--output", "reviewed.csv")
     assert done.code == 2
     assert Path("reviewed.csv").read_text() == "kept"
-    assert "--fix has no effect without --output" in bottleneck("suspects", "--fix", "reviewed.csv").err
+    assert (
+        "--fix has no effect without --output"
+        in bottleneck("suspects", "--fix", "reviewed.csv").err
+    )
     missing = bottleneck("suspects", "--fix", "none.csv", "--output", "fixed.csv")
     assert missing.code == 2
     assert "no reviewed table 'none.csv'" in missing.err
