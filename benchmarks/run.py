@@ -1,6 +1,7 @@
 """Run the benchmarks of a topic: ``python benchmarks/run.py TOPIC [--write]``.
 
-The topics are the sections of docs/performance.md, and ``cache`` for docs/cache.md. The tables are
+The topics are the sections of docs/performance.md, ``cache`` for docs/cache.md, and ``labels`` for
+docs/labels.md. The tables are
 printed, and with ``--write`` they replace those in the pages, each between two comments that name
 it; the line below tells processor, versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
@@ -39,6 +40,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "recipes": {"recipes": ()},
     "reports": {"report": ()},
+    "labels": {"suspects": ("packages",), "suggest": ("packages",)},
     "plain": {"plain": ("packages",)},
     "cache": {"compression": (), "reading": (), "memory": ()},
 }

@@ -1,18 +1,18 @@
 """What to label next? ``benchmarks/suggest.py``.
 
-A simulation of active learning: of the training images of openclipart-png's drawings (with
-``--packages FOLDER``, see ``sets.py``; else of the demo's faces), a few of each class are labelled
-first. In each of five rounds, a head is fitted on the labelled images and more images are chosen
-and labelled; its accuracy on the test images is measured after each. Ways to choose are compared
-with choosing at random from the same start: the mean difference in accuracy after the last round,
-and over all rounds, with 95% intervals of Student's t, paired over seeds.
+A simulation of active learning: of the training images of sets of `sets` (with ``--packages
+FOLDER``; else of the demo's faces), a few of each class are labelled first. In each of five rounds,
+a head is fitted on the labelled images and more images are chosen and labelled; its accuracy on the
+test images is measured after each. Ways to choose are compared with choosing at random from the
+same start: the mean difference in accuracy after the last round, and over all rounds, with 95%
+intervals of Student's t, paired over seeds. Heads are softmax with a fixed `C`.
 
 `margin` and `entropy` take the most uncertain images, `k-centre` those that are farthest from all
 labelled and chosen ones (Sener and Savarese 2018), also times the uncertainty; `k-centre of the
-batch` those that are farthest from the chosen ones only, times the uncertainty, which is what
-`suggest_images` does; `k-means++` draws by uncertainty times the squared distance to the chosen
-ones, and BADGE (Ash et al. 2020, Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
-Bounds) on the gradients of the last layer.
+batch` those that are farthest from the chosen ones only, times the uncertainty; `k-means++` draws
+by uncertainty times the squared distance to the chosen ones, which is what `suggest_images` does,
+and BADGE (Ash et al. 2020, Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds)
+by that of the gradients of the last layer.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from precision import pictures
 from sets import load
 
 ROUNDS = 5
+PENALTY = 0.003
+FACES = "faces"
 
 
 class Pool(NamedTuple):
@@ -61,9 +63,11 @@ def entropy(pool: Pool) -> np.ndarray:
     return -(p * np.log(p)).sum(axis=1)
 
 
-def k_centre(pool: Pool, n: int, *, uncertain: bool) -> np.ndarray:
+def k_centre(pool: Pool, n: int, *, uncertain: bool = True, whole: bool = True) -> np.ndarray:
     value = pool.uncertainty if uncertain else np.ones(len(pool.rows))
-    distance, chosen = 1 - (pool.rows @ pool.labelled.T).max(axis=1), list[int]()
+    distance, chosen = np.ones(len(pool.rows)), list[int]()
+    if whole:
+        distance = 1 - (pool.rows @ pool.labelled.T).max(axis=1)
     for _ in range(n):
         gain = value * distance
         gain[chosen] = -1
@@ -72,63 +76,67 @@ def k_centre(pool: Pool, n: int, *, uncertain: bool) -> np.ndarray:
     return np.array(chosen)
 
 
-def of_batch(pool: Pool, n: int) -> np.ndarray:
-    return choose_uncertain(pool.rows, pool.uncertainty, n)
+def shipped(pool: Pool, n: int) -> np.ndarray:
+    seed = int(pool.rng.integers(2**31))
+    return choose_uncertain(pool.rows, pool.uncertainty, n, seed=seed)
 
 
-def k_means(pool: Pool, n: int, *, gradients: bool) -> np.ndarray:
-    """k-means++ with squared distances, by inner products alone."""
-    if gradients:
-        shares = pool.probabilities.copy()
-        shares[np.arange(len(shares)), shares.argmax(axis=1)] -= 1
-        weights, length = np.ones(len(shares)), (shares**2).sum(axis=1)
-    else:
-        shares, weights = np.ones((len(pool.rows), 1)), pool.uncertainty
-        length = np.ones(len(pool.rows))
-    distance, chosen = length.copy(), list[int]()
+def badge(pool: Pool, n: int) -> np.ndarray:
+    """k-means++ on gradients, by their inner products alone."""
+    shares = pool.probabilities.copy()
+    shares[np.arange(len(shares)), shares.argmax(axis=1)] -= 1
+    length = (shares**2).sum(axis=1)
+    odds, chosen = length.copy(), list[int]()
     for _ in range(n):
-        odds = weights * distance
         odds[chosen] = 0
         chosen.append(int(pool.rng.choice(len(odds), p=odds / odds.sum())))
         last = chosen[-1]
         product = (shares @ shares[last]) * (pool.rows @ pool.rows[last])
-        distance = np.minimum(distance, (length + length[last] - 2 * product).clip(0))
+        odds = np.minimum(odds, (length + length[last] - 2 * product).clip(0))
     return np.array(chosen)
 
 
 RANDOM = "random"
 WAYS: dict[str, Callable[[Pool, int], np.ndarray]] = {
     RANDOM: drawn,
-    "k-centre of the batch, times margin": of_batch,
+    "k-means++, times margin": shipped,
+    "k-centre of the batch, times margin": partial(k_centre, whole=False),
+    "k-centre, times margin": k_centre,
+    "k-centre": partial(k_centre, uncertain=False),
     "margin": partial(highest, score=lambda pool: pool.uncertainty),
     "entropy": partial(highest, score=entropy),
-    "k-centre": partial(k_centre, uncertain=False),
-    "k-centre, times margin": partial(k_centre, uncertain=True),
-    "k-means++, times margin": partial(k_means, gradients=False),
-    "BADGE": partial(k_means, gradients=True),
+    "BADGE": badge,
 }
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if given.packages:
-            images = load("clipart", given.packages / "clipart", folder)
-        else:
-            images = pictures(folder / "faces", every=given.every).with_splits()
-        cache = Cache(folder / "cache")
-        extract_features(images, FrozenBase("efficientnet_lite0", ["penultimate"]), cache)
-        features = load_features(cache)
+    for each in given.sets if given.packages else [FACES]:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if given.packages:
+                images = load(each, given.packages / each, folder)
+            else:
+                images = pictures(folder / each, every=given.every).with_splits()
+            cache = Cache(folder / "cache")
+            extract_features(images, FrozenBase("efficientnet_lite0", ["penultimate"]), cache)
+            yield each, compared(load_features(cache), given)
+
+
+def compared(features: Any, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the accuracy by random choice, and the gains of the other ways over it."""
     curves = {
         way: np.array([simulate(features, way, seed, given) for seed in range(given.seeds)])
         for way in WAYS
     }
-    plain = curves[RANDOM]
-    yield RANDOM, {"accuracy before": plain[:, 0].mean(), "accuracy after": plain[:, -1].mean()}
-    for way, own in curves.items():
-        if way != RANDOM:
-            gain = own - plain
-            yield way, {"last": interval(gain[:, -1]), "mean": interval(gain[:, 1:].mean(axis=1))}
+    plain = curves.pop(RANDOM)
+    gains = {way: own - plain for way, own in curves.items()}
+    return {
+        RANDOM: {"before": float(plain[:, 0].mean()), "after": float(plain[:, -1].mean())},
+        **{
+            way: {"last": interval(gain[:, -1]), "mean": interval(gain[:, 1:].mean(axis=1))}
+            for way, gain in gains.items()
+        },
+    }
 
 
 def simulate(features: Any, way: str, seed: int, given: argparse.Namespace) -> list[float]:
@@ -141,7 +149,7 @@ def simulate(features: Any, way: str, seed: int, given: argparse.Namespace) -> l
     labelled = np.concatenate([start.choice(each, given.shots, replace=False) for each in own])
     accuracies = []
     for _ in range(ROUNDS + 1):
-        head = fit_rows(train.X[labelled], train.labels[labelled], "softmax")
+        head = fit_rows(train.X[labelled], train.labels[labelled], "softmax", C=PENALTY)
         accuracies.append(float((head.predict(test.X) == test.labels).mean()))
         rest = np.setdiff1d(np.arange(len(units)), labelled)
         pool = Pool(units[rest], units[labelled], head.predict_proba(train.X[rest]), rng)
@@ -158,10 +166,12 @@ def interval(values: np.ndarray) -> list[float]:
 
 
 def tables(found: dict[str, Any]) -> Tables:
-    head = ("way to choose", "after the last round", "mean of all rounds")
+    parts = {"last": "after the last round", "mean": "mean of all rounds"}
+    columns = [(name, part) for name in found for part in parts]
+    head = ("way to choose", *(f"{name}, {parts[part]}" for name, part in columns))
     rows = [
-        (way, *(told(own[column]) for column in ("last", "mean")))
-        for way, own in found.items()
+        (way, *(told(found[name][way][part]) for name, part in columns))
+        for way in WAYS
         if way != RANDOM
     ]
     return {"suggest": [head, *rows]}
@@ -177,6 +187,7 @@ if __name__ == "__main__":
         measure,
         tables,
         packages=(None, None),
+        sets=(("clipart", "emoji"), ("clipart",)),
         seeds=(5, 2),
         shots=(5, 2),
         n=(50, 5),

@@ -2,13 +2,14 @@
 
 Of the demo's faces and, with ``--packages FOLDER`` (see ``sets.py``), of drawings of
 openclipart-png, 5% of the labels are replaced by another class, drawn by a seed. Then the 5% of the
-labels that `find_suspects` finds most suspect are compared with those of cleanlab's own pipeline
-(`CleanLearning.find_label_issues`) on the same probabilities, and with as many drawn at random; and
-so are all that both count. Images with several classes are the drawings, labelled by all folders on
-their path that have at least 4% of the images; a wrong label then has or lacks one class, and
-cleanlab's own pipeline is `Datalab`. Means over the seeds: precision is the fraction of
-suspects whose label was replaced, recall that of replaced labels that are suspects. Some labels of
-the drawings are wrong, or one of several right ones, before any is replaced.
+labels that are most suspect, as in `find_suspects`, are compared with those of cleanlab's own
+pipeline (`CleanLearning.find_label_issues`) on the same probabilities, and with as many drawn at
+random; and so are all that both count. Images with several classes are the drawings, labelled by
+all folders on their path that have at least 4% of the images; a wrong label then has or lacks one
+class, and cleanlab's own is `find_label_issues` of its module for several classes. Means over the
+seeds: precision is the fraction of suspects whose label was replaced, recall that of replaced
+labels that are suspects. Some labels of the drawings are wrong, or one of several right ones,
+before any is replaced.
 """
 
 import argparse
@@ -20,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cleanlab import Datalab
 from cleanlab.classification import CleanLearning
+from cleanlab.multilabel_classification import get_label_quality_scores
+from cleanlab.multilabel_classification.filter import find_label_issues
 
-from bottleneck import Cache, FrozenBase, ImageSet, extract_features, find_suspects, load_features
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features, load_features
 from bottleneck.heads import held_out_probabilities
 from bottleneck.labels import SEPARATOR, classes_of, join_classes
+from bottleneck.suspects import judge_several, judge_single
 from common import Tables, run
 from precision import pictures
 from sets import load
@@ -34,6 +37,7 @@ FACES, CLIPART, SEVERAL = "faces", "drawings", "drawings of several classes"
 SHARE = 0.05
 COMMON = 0.04
 OURS, CLEANLAB, RANDOM = "bottleneck", "cleanlab", "random"
+KEYS = ("precision of the first 5%", "recall", "precision of all counted", "recall of all counted")
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -50,13 +54,14 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, Any]]:
                 compare(images, base, Cache(folder / "cache"), clf, seed)
                 for seed in range(given.seeds)
             ]
-            yield (
-                title,
-                {
-                    name: [float(np.mean([each[name][k] for each in found])) for k in range(4)]
-                    for name in found[0]
-                },
-            )
+            yield title, mean(found)
+
+
+def mean(found: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    return {
+        name: {key: float(np.mean([each[name][key] for each in found])) for key in KEYS}
+        for name in found[0]
+    }
 
 
 def by_folders(images: ImageSet) -> ImageSet:
@@ -75,25 +80,26 @@ def by_folders(images: ImageSet) -> ImageSet:
 
 def compare(
     images: ImageSet, base: FrozenBase, cache: Cache, clf: str, seed: int
-) -> dict[str, list[float]]:
+) -> dict[str, dict[str, float]]:
     """Return precision and recall of the first 5%, and of all that are counted, of each."""
     wrong, flipped = flip(images, seed)
     extract_features(flipped, base, cache)
     features = load_features(cache, image_set=flipped.name)
     first = len(wrong)
-    ours = find_suspects(features, clf=clf, test=True, top=first)
-    counted = find_suspects(features, clf=clf, test=True)
     held = held_out_probabilities(features, clf, rows=np.ones(len(features), bool))
+    judge = judge_several if held.targets.multilabel else judge_single
+    counted, quality, _ = judge(held.targets, held.probabilities)
     paths = features.paths[held.rows]
     own, issues = theirs(held.targets, held.probabilities)
     drawn = np.random.default_rng(seed).permutation(len(paths))
     found = {
-        OURS: ([each.path for each in ours.labels], [each.path for each in counted.labels]),
+        OURS: (paths[quality.argsort()[:first]], paths[counted]),
         CLEANLAB: (paths[own[:first]], paths[issues]),
-        RANDOM: (paths[drawn[:first]], paths[drawn[: len(counted.labels)]]),
+        RANDOM: (paths[drawn[:first]], paths[drawn[: counted.sum()]]),
     }
     return {
-        name: [*scores(wrong, few), *scores(wrong, all_of)] for name, (few, all_of) in found.items()
+        name: dict(zip(KEYS, [*scores(wrong, few), *scores(wrong, every)], strict=True))
+        for name, (few, every) in found.items()
     }
 
 
@@ -101,10 +107,8 @@ def theirs(targets: Any, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Return the order of suspicion of cleanlab's pipeline, and which labels it counts as wrong."""
     if targets.multilabel:
         labels = [np.flatnonzero(row).tolist() for row in targets.codes]
-        lab = Datalab({"labels": labels}, "labels", task="multilabel", verbosity=0)
-        lab.find_issues(pred_probs=probabilities, issue_types={"label": {}})
-        found = lab.get_issues("label")
-        return found["label_score"].to_numpy().argsort(), found["is_label_issue"].to_numpy()
+        quality = get_label_quality_scores(labels, probabilities)
+        return quality.argsort(), find_label_issues(labels, probabilities, n_jobs=1)
     found = CleanLearning().find_label_issues(labels=targets.codes, pred_probs=probabilities)
     return found["label_quality"].to_numpy().argsort(), found["is_label_issue"].to_numpy()
 
@@ -132,11 +136,12 @@ def scores(wrong: set[str], found: Sequence[str]) -> tuple[float, float]:
 
 
 def tables(found: dict[str, Any]) -> Tables:
-    head = ("", "precision of the first 5%", "recall", "precision of all counted", "recall")
     rows = [
-        (f"{title}, {name}", *own) for title, each in found.items() for name, own in each.items()
+        (f"{title}, {name}", *own.values())
+        for title, each in found.items()
+        for name, own in each.items()
     ]
-    return {"suspects": [head, *rows]}
+    return {"suspects": [("", *KEYS), *rows]}
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Suggestions:
     Attributes
     ----------
     images : list of Suggestion
-        The most useful first: the first k of them are those that k would have been.
+        In the order drawn: the first k of them are those that ``n=k`` gives.
     candidates : int
         Number of different images that they were chosen from.
     labelled : int
@@ -149,7 +149,7 @@ def suggest_images(
     unsure = uncertainty_of(shares, multilabel=head.multilabel)
     suggested = [
         Suggestion(usable[place].path, str(labels[place]), float(own.max()), float(unsure[place]))
-        for place in choose_uncertain(X, unsure, asked.n).tolist()
+        for place in choose_uncertain(X, unsure, asked.n, seed=asked.seed).tolist()
         for own in [shares[place]]
     ]
     return Suggestions(suggested, len(usable), len(labelled), rejected)
@@ -189,14 +189,17 @@ def uncertainty_of(probabilities: np.ndarray, *, multilabel: bool = False) -> np
     return np.asarray(1 - (first - second))
 
 
-def choose_uncertain(X: np.ndarray, uncertainty: np.ndarray, n: int) -> np.ndarray:
-    """Choose uncertain rows that are far from each other.
+def choose_uncertain(
+    X: np.ndarray, uncertainty: np.ndarray, n: int, *, seed: int = 0
+) -> np.ndarray:
+    """Draw uncertain rows that are far from each other.
 
-    The first is the most uncertain one; each further one has the highest product of its uncertainty
-    and its cosine distance to the nearest one that is chosen. Without the uncertainty it is the
-    greedy k-centre method, within the batch (Gonzalez 1985, Clustering to Minimize the Maximum
-    Intercluster Distance; Sener and Savarese 2018, Active Learning for Convolutional Neural
-    Networks: A Core-set Approach, section 4.2).
+    The first is drawn with odds of its uncertainty, each further one with those of its uncertainty
+    times its squared distance to the nearest one that is drawn, all rows being scaled to unit
+    length: the beginning of k-means++ with weights (Arthur and Vassilvitskii 2007, k-means++: The
+    Advantages of Careful Seeding, section 2), as Ash et al. 2020 (Deep Batch Active Learning by
+    Diverse, Uncertain Gradient Lower Bounds, section 3) use it on gradients. The greedy k-centre
+    method always takes the farthest row, which is often an outlier.
 
     Parameters
     ----------
@@ -205,18 +208,24 @@ def choose_uncertain(X: np.ndarray, uncertainty: np.ndarray, n: int) -> np.ndarr
     uncertainty : np.ndarray
         Shape (m,), not negative.
     n : int
-        Number of rows to choose; all if there are fewer.
+        Number of rows to draw; all if there are fewer.
+    seed : int
+        Seed of the draw.
 
     Returns
     -------
     np.ndarray
-        Indices of the chosen rows, in the order of choice.
+        Indices of the rows, in the order drawn; those of a smaller `n` are its beginning.
     """
     units = X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    distance, chosen = np.ones(len(X)), list[int]()
+    rng, distance, chosen = np.random.default_rng(seed), np.ones(len(X)), list[int]()
     for _ in range(min(n, len(X))):
-        value = uncertainty * distance
-        value[chosen] = -1
-        chosen.append(int(value.argmax()))
+        odds = uncertainty * distance
+        odds[chosen] = 0
+        if not odds.any():  # only copies, or rows that the head is certain of, are left
+            odds = np.ones(len(X))
+            odds[chosen] = 0
+        chosen.append(int(rng.choice(len(X), p=odds / odds.sum())))
+        # Half of the squared distance.
         distance = np.minimum(distance, (1 - units @ units[chosen[-1]]).clip(0))
     return np.array(chosen, dtype=int)

@@ -39,6 +39,8 @@ FIGURES = {
     "solvers": ("softmax, 2 classes", "scikit-learn", "times ours"),
     "start_up": ("--help", "share"),
     "streaming": ("1,000 x 64", "ratio of times"),
+    "suggest": ("faces", "random", "after"),
+    "suspects": ("faces", "bottleneck", "recall"),
     "together": ("EfficientNet-Lite 0, 1, 2: small", "ratio"),
     "verdict": ("faces, efficientnet_lite0, all", "gain"),
     "views": ("ratio",),

@@ -66,6 +66,8 @@ def test_every_command_and_option_has_help():
         ("auto",),
         ("advise",),
         ("report",),
+        ("suspects",),
+        ("suggest",),
         ("config",),
         ("demo",),
         ("augment-preview",),

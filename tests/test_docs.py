@@ -15,6 +15,7 @@ import pytest
 import torchvision
 from conftest import Finished
 from nbclient import NotebookClient
+from PIL import Image
 
 from bottleneck.bases.network import Network
 from bottleneck.cli import main
@@ -247,6 +248,10 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
     ):
         assert bottleneck(*shlex.split(command)).code == 0
     Path("some.csv").write_text(f"{images}none.png,face\n")
+    Path("reviewed.csv").write_text("path,suggested\ndata/face/000.png,no_face\n")
+    Path("unlabelled").mkdir()
+    Image.new("RGB", (64, 64)).save("unlabelled/0.png")
+    Path("unlabelled/1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     runs = {
         "extract": "extract --model efficientnet_lite0 --near-duplicates",
         "fit-head": "fit-head --near-duplicates",
@@ -262,6 +267,9 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "cache info": "cache info efficientnet_lite0 --cache views; cache info m --cache arrays",
         "cache export": "cache export x.npz",
         "cache import": "cache import x.npz --cache elsewhere",
+        "suspects": "suspects",
+        "suspects --fix": "suspects --fix reviewed.csv --output corrected.csv",
+        "suggest": "suggest unlabelled",
         "predict": "predict some.csv",
         "finetune": "finetune --unfreeze blocks.6 --val-share 0.2 --from-cache --epochs 1",
     }

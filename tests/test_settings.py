@@ -269,6 +269,9 @@ WITHOUT_EFFECT = [
     *((f"cache import x.h5 {each}", "FILE *.npy") for each in (
         "--table x.csv", "--model m", "--layer features", "--axes CHW", "--by-row", "--seed 3"
     )),
+    ("suspects --spreadsheet-safe", "--csv or --output"),
+    ("suspects --fix x.csv", "--output"),
+    ("suggest x.png --spreadsheet-safe", "--csv or --output"),
     ("extract --model vgg16 --dry-run --near-duplicates", "--dry-run"),
     ("fit-head --log x.sqlite", "--experiment or --best"),
     ("fit-head --best --experiment 1", "--experiment"),

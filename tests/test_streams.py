@@ -46,6 +46,8 @@ SLOW = {
     "auto": ("data", "--model", "efficientnet_lite0", "--clf", "centroid", "--jobs", "1"),
     "advise": ("--repeats", "1", "--clf", "centroid", "--jobs", "1"),
     "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--val-share", "0.3"),
+    "suspects": ("--clf", "centroid", "--top", "3"),
+    "suggest": ("photographs", "data", "--head", "h"),
     "predict": ("data", "--head", "h"),
     "predict --json": ("data", "--head", "h"),
     "demo": ("--data", "photographs", "--picture", "demo.png"),

@@ -15,7 +15,7 @@ from bottleneck.cli.output import loading, print_table, progress_shown, show, wa
 from bottleneck.cli.streams import csv_printer, note, note_list, printed_to
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import UsageError, counted, some_of
-from bottleneck.fields import ARGUMENT, Option
+from bottleneck.fields import ARGUMENT, Option, settings
 from bottleneck.settings import FitFeatures
 
 if TYPE_CHECKING:
@@ -29,28 +29,32 @@ _LISTED = ("path", "label", "suggested", "score")
 _MOST_SHOWN, _FEW_SHOWN = 20, 10
 _MOST_DRAWN = 120
 _MOST_OF_GROUP = 4
-_WRITES = Option(needs=("as_csv", "output"))
+
+
+@settings("Files", kw_only=True)
+class ListFiles:
+    """Files that a list of images is written to."""
+
+    output: Annotated[options.CsvFile | None, Doc("Write the table to this CSV file, too.")] = None
+    gallery: Annotated[
+        options.GalleryFile | None,
+        Doc("Show the images in this file: .html, a page, or .png, a contact sheet."),
+    ] = None
+    spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("as_csv", "output"))] = False
 
 
 @add_command("suspects", "Judge", "as_json", "as_csv", "wide")
 def suspects(
     settings: bottleneck.SuspectSettings,
     chosen: FitFeatures,
-    output: Annotated[
-        options.CsvFile | None,
-        Doc("Write the suspects to this CSV file, or with `fix` the table of corrected labels."),
-    ] = None,
-    gallery: Annotated[
-        options.GalleryFile | None, Doc("Show the suspects in this file: .html, or .png.")
-    ] = None,
+    files: ListFiles,
     fix: Annotated[
         Path | None,
-        Doc("Correct the labels as this CSV file says, which you have reviewed."),
+        Doc("Write to `output` all images, with labels corrected by this CSV file, once reviewed."),
         Option(needs=("output",)),
     ] = None,
     memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
-    spreadsheet_safe: Annotated[options.SpreadsheetSafe, _WRITES] = False,
 ) -> Any:
     """Find labels that are probably wrong, outliers and near-duplicates; correct labels.
 
@@ -59,7 +63,7 @@ def suspects(
     store = bottleneck.Cache(cache)
     selection = choices.choose_joined(store, chosen)
     if fix:
-        return _corrected(store, selection.image_set, fix, output)
+        return _corrected(store, selection.image_set, fix, files.output)
     from bottleneck.suspects import find_suspects
 
     features = bottleneck.load_features(store, selection, memory=options.memory_of(memory))
@@ -67,21 +71,13 @@ def suspects(
     notes.note_features(features.images, [selection], store)
     rows = [{name: getattr(each, name) for name in _LISTED} for each in found.labels]
     if wanted("csv"):
-        print_table(rows, spreadsheet_safe=spreadsheet_safe)
+        print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
         show(found.as_dict(), lambda: _print_suspects(found))
-    if output:
-        _write(output, _LISTED, rows, safe=spreadsheet_safe)
-        note(
-            f"{counted(len(rows), 'suspect')} written to {output}: review it, then give it to --fix"
-        )
-    if gallery:
-        captions = [
-            (each.path, f"{each.label} -> {each.suggested}?  {each.score:.2f}")
-            for each in found.labels
-        ]
-        title = f"labels of {found.image_set} that are probably wrong"
-        _draw(gallery, captions, title, features.images, store)
+    captions = [f"{each.label} -> {each.suggested}?  {each.score:.2f}" for each in found.labels]
+    _write(files, rows, captions, features.images, store)
+    if files.output:
+        note("review it, and correct the labels with --fix")
     return found
 
 
@@ -146,15 +142,9 @@ def _described(group: "NearDuplicates") -> str:
 def suggest(
     images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
     settings: bottleneck.SuggestSettings,
+    files: ListFiles,
     folders: options.Folders,
     head: options.HeadName = None,
-    output: Annotated[
-        options.CsvFile | None, Doc("Write the images to this CSV file, too.")
-    ] = None,
-    gallery: Annotated[
-        options.GalleryFile | None, Doc("Show the images in this file: .html, or .png.")
-    ] = None,
-    spreadsheet_safe: Annotated[options.SpreadsheetSafe, _WRITES] = False,
 ) -> Any:
     """Choose the images to label next: those that a head is uncertain of, and that differ.
 
@@ -165,23 +155,16 @@ def suggest(
     note_image_set(found)
     with loading():
         from bottleneck.suggest import suggest_images
+    store = bottleneck.Cache(folders.cache)
     with progress_shown() as progress:
-        done = suggest_images(
-            fitted, found, settings, cache=bottleneck.Cache(folders.cache), progress=progress
-        )
+        done = suggest_images(fitted, found, settings, cache=store, progress=progress)
     rows = [asdict(each) for each in done.images]
     if wanted("csv"):
-        print_table(rows, spreadsheet_safe=spreadsheet_safe)
+        print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
         show(asdict(done), lambda: _print_suggested(done))
-    if output:
-        _write(output, list(rows[0]), rows, safe=spreadsheet_safe)
-        note(f"{counted(len(rows), 'image')} written to {output}")
-    if gallery:
-        captions = [
-            (each.path, f"{each.predicted}?  {each.probability:.2f}") for each in done.images
-        ]
-        _draw(gallery, captions, "images to label next", found, bottleneck.Cache(folders.cache))
+    captions = [f"{each.predicted}?  {each.probability:.2f}" for each in done.images]
+    _write(files, rows, captions, found, store)
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)
@@ -196,35 +179,34 @@ def _print_suggested(done: "Suggestions") -> None:
 
 
 def _write(
-    file: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]], *, safe: bool
-) -> None:
-    """Write a table, completely or not at all."""
-    with printed_to(file):
-        write = csv_printer(safe=safe)
-        write(columns)
-        for row in rows:
-            write(row.values())
-
-
-def _draw(
-    file: Path,
-    captions: Sequence[tuple[str, str]],
-    title: str,
+    files: ListFiles,
+    rows: Sequence[dict[str, Any]],
+    captions: Sequence[str],
     images: "bottleneck.ImageSet",
     cache: "bottleneck.Cache",
 ) -> None:
-    """Write a page of images with captions, or draw a contact sheet of the first ones."""
-    if file.suffix.lower() == ".html":
+    """Write a table, and show the images with captions, where asked for."""
+    if files.output:
+        with printed_to(files.output):
+            write = csv_printer(safe=files.spreadsheet_safe)
+            write(rows[0] if rows else _LISTED)
+            for row in rows:
+                write(row.values())
+        note(f"{counted(len(rows), 'image')} written to {files.output}")
+    if files.gallery and files.gallery.suffix.lower() == ".html":
         from bottleneck.report import Card, write_gallery
 
         known = {item.path: item for item in images.items}
-        cards = [[Card(known[path], {"": caption})] for path, caption in captions]
-        write_gallery(file, title, cards, cache=cache)
-        note(f"{counted(len(cards), 'image')} shown in {file}")
-        return
-    from bottleneck.pictures import draw_sheet
+        cards = [
+            [Card(known[row["path"]], {"": caption})]
+            for row, caption in zip(rows, captions, strict=True)
+        ]
+        write_gallery(files.gallery, counted(len(cards), "image"), cards, cache=cache)
+        note(f"{counted(len(cards), 'image')} shown in {files.gallery}")
+    elif files.gallery:
+        from bottleneck.pictures import draw_sheet
 
-    named = [(path, f"{caption}\n{Path(path).name}") for path, caption in captions[:_MOST_DRAWN]]
-    draw_sheet(named, file, title)
-    left = f", the first of {len(captions)}" if len(captions) > len(named) else ""
-    note(f"{counted(len(named), 'image')}{left}, drawn to {file}")
+        pairs = list(zip([row["path"] for row in rows], captions, strict=True))[:_MOST_DRAWN]
+        named = [(path, f"{caption}\n{Path(path).name}") for path, caption in pairs]
+        draw_sheet(named, files.gallery, f"the first {counted(len(named), 'image')} of {len(rows)}")
+        note(f"{counted(len(named), 'image')} of {len(rows)} drawn to {files.gallery}")

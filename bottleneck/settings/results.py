@@ -141,6 +141,7 @@ class SuggestSettings(LookupSettings):
     """Settings for choosing the images to label next."""
 
     n: Annotated[values.Count, Doc("Number of images to suggest.")] = 50
+    seed: values.Seed = 0
 
 
 @settings("Prediction", kw_only=True)
