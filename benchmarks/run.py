@@ -1,9 +1,9 @@
 """Run the benchmarks of a topic: ``python benchmarks/run.py TOPIC [--write]``.
 
-The topics are the sections of docs/performance.md; ``cache`` is for docs/cache.md, ``novelty`` for
-docs/heads.md and ``alike`` for docs/images.md. The tables are printed, and with ``--write`` they
-replace those in the pages, each between two comments that name it; the line below tells processor,
-versions and date. ``--json FOLDER`` keeps all figures.
+The topics are the sections of docs/performance.md; ``cache`` is for docs/cache.md, ``labels`` for
+docs/labels.md, ``novelty`` for docs/heads.md and ``alike`` for docs/images.md. The tables are
+printed, and with ``--write`` they replace those in the pages, each between two comments that name
+it; the line below tells processor, versions and date. ``--json FOLDER`` keeps all figures.
 ``--clipart FOLDER`` names the folder ``png`` of openclipart-png, ``--keras PYTHON`` the interpreter
 of an environment with Keras, ``--reference PYTHON`` that of one with pytorch-ood, ``--before
 FOLDER`` another version of the package, and ``--packages FOLDER`` the packages of `sets`, each in a
@@ -40,6 +40,8 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "mixed": (),
     },
     "recipes": {"recipes": ()},
+    "reports": {"report": ()},
+    "labels": {"suspects": ("packages",), "suggest": ("packages",)},
     "plain": {"plain": ("packages",)},
     "similar": {"similar": ()},
     "alike": {"alike": ("packages",)},

@@ -30,13 +30,20 @@ if TYPE_CHECKING:
     from bottleneck.images import ImageSet as ImageSet
     from bottleneck.lookup import feature_rows as feature_rows
     from bottleneck.predict import predict_images as predict_images
+    from bottleneck.report import make_report as make_report
+    from bottleneck.report import write_report as write_report
     from bottleneck.settings import AdviseSettings as AdviseSettings
     from bottleneck.settings import ExtractSettings as ExtractSettings
     from bottleneck.settings import FinetuneSettings as FinetuneSettings
     from bottleneck.settings import FitSettings as FitSettings
     from bottleneck.settings import PredictSettings as PredictSettings
+    from bottleneck.settings import ReportSettings as ReportSettings
+    from bottleneck.settings import SuggestSettings as SuggestSettings
+    from bottleneck.settings import SuspectSettings as SuspectSettings
     from bottleneck.settings import SweepSettings as SweepSettings
     from bottleneck.similar import similar_images as similar_images
+    from bottleneck.suggest import suggest_images as suggest_images
+    from bottleneck.suspects import find_suspects as find_suspects
     from bottleneck.sweep import run_sweep as run_sweep
     from bottleneck.transformer import BottleneckFeatures as BottleneckFeatures
 
@@ -57,9 +64,12 @@ _NAMES = {
     "images": "ImageSet",
     "lookup": "feature_rows",
     "predict": "predict_images",
+    "report": "make_report write_report",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "SweepSettings",
+    "ReportSettings SuggestSettings SuspectSettings SweepSettings",
     "similar": "similar_images",
+    "suggest": "suggest_images",
+    "suspects": "find_suspects",
     "sweep": "run_sweep",
     "transformer": "BottleneckFeatures",
 }

@@ -15,6 +15,7 @@ import pytest
 import torchvision
 from conftest import Finished
 from nbclient import NotebookClient
+from PIL import Image
 
 from bottleneck.bases.network import Network
 from bottleneck.cli import main
@@ -199,6 +200,25 @@ def test_the_commands_and_the_python_of_heads_run(bottleneck, in_demo, capsys):
     assert "blocks.4 (avg) + efficientnet_lite0 penultimate" in told
 
 
+@pytest.mark.ci
+def test_the_commands_and_the_python_of_reports_run(bottleneck, in_demo):
+    """The commands of docs/report.md on the demo's files."""
+    assert in_demo.code == 0
+    page = (ROOT / "docs" / "report.md").read_text()
+    before = (
+        "extract --model efficientnet_lite0",
+        "fit-head --C 0.01 --name mine",
+        "fit-head --clf lda --name other",
+    )
+    commands = "".join(re.findall(r"^```\n(bottleneck .*?)^```", page, re.MULTILINE | re.DOTALL))
+    for line in (*before, *(each.partition(" ")[2] for each in commands.splitlines())):
+        finished = bottleneck(*shlex.split(line))
+        assert finished.code == 0, (line, finished.err)
+    assert Path("report/index.html").is_file()
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(code, "report.md", "exec"), {})
+
+
 def keys_of_json() -> dict[str, tuple[set[str], set[str]]]:
     """Return the keys that each command always prints, and all of its keys, by docs/json.md."""
     page = (ROOT / "docs" / "json.md").read_text()
@@ -228,6 +248,10 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
     ):
         assert bottleneck(*shlex.split(command)).code == 0
     Path("some.csv").write_text(f"{images}none.png,face\n")
+    Path("reviewed.csv").write_text("path,suggested\ndata/face/000.png,no_face\n")
+    Path("unlabelled").mkdir()
+    Image.new("RGB", (64, 64)).save("unlabelled/0.png")
+    Path("unlabelled/1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     runs = {
         "extract": "extract --model efficientnet_lite0 --near-duplicates",
         "fit-head": "fit-head --near-duplicates",
@@ -243,6 +267,9 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "cache info": "cache info efficientnet_lite0 --cache views; cache info m --cache arrays",
         "cache export": "cache export x.npz",
         "cache import": "cache import x.npz --cache elsewhere",
+        "suspects": "suspects",
+        "suspects --fix": "suspects --fix reviewed.csv --output corrected.csv",
+        "suggest": "suggest unlabelled",
         "predict": "predict some.csv",
         "similar": "similar some.csv",
         "finetune": "finetune --unfreeze blocks.6 --val-share 0.2 --from-cache --epochs 1",

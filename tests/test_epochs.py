@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from bottleneck.cli.epochs import EpochLines, best_epoch, print_reading
+from bottleneck.cli.epochs import EpochLines, print_reading
 from bottleneck.cli.output import printed_as
 from bottleneck.finetune.trial import EpochForecast
+from bottleneck.pictures import best_epoch
 
 
 class Terminal(io.StringIO):

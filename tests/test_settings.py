@@ -262,11 +262,17 @@ WITHOUT_EFFECT = [
     ("leaderboard --by model --compare 1 2", "--compare"),
     ("leaderboard --pareto x.png", "--by"),
     ("leaderboard --cache other", "--by"),
+    ("report --set x --head y", "--head"),
+    ("report --all --images 3", "--all"),
+    ("report --all --format md", "--all"),
     ("cache verify --images 3", "--deep"),
     ("cache verify --seed 3", "--deep"),
     *((f"cache import x.h5 {each}", "FILE *.npy") for each in (
         "--table x.csv", "--model m", "--layer features", "--axes CHW", "--by-row", "--seed 3"
     )),
+    ("suspects --spreadsheet-safe", "--csv or --output"),
+    ("suspects --fix x.csv", "--output"),
+    ("suggest x.png --spreadsheet-safe", "--csv or --output"),
     ("extract --model vgg16 --dry-run --near-duplicates", "--dry-run"),
     ("fit-head --log x.sqlite", "--experiment or --best"),
     ("fit-head --best --experiment 1", "--experiment"),

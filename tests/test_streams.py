@@ -36,6 +36,7 @@ QUICK = {
     "cache import": ("out.h5", "--cache", "other"),
     "fit-head": ("--C", "1"),
     "evaluate": ("--head", "h"),
+    "report": ("--head", "h"),
 }
 SLOW = {
     "extract": TINY,
@@ -45,6 +46,8 @@ SLOW = {
     "auto": ("data", "--model", "efficientnet_lite0", "--clf", "centroid", "--jobs", "1"),
     "advise": ("--repeats", "1", "--clf", "centroid", "--jobs", "1"),
     "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--val-share", "0.3"),
+    "suspects": ("--clf", "centroid", "--top", "3"),
+    "suggest": ("photographs", "data", "--head", "h"),
     "predict": ("data", "--head", "h"),
     "predict --json": ("data", "--head", "h"),
     "similar": ("data", "--top", "2"),

@@ -19,7 +19,19 @@ from typer.core import TyperCommand, TyperGroup
 import bottleneck
 
 # These modules add their commands.
-from bottleneck.cli import features, fitted, heads, look, other, search, ship, store, verdicts  # noqa: F401
+from bottleneck.cli import (  # noqa: F401
+    features,
+    fitted,
+    heads,
+    labels,
+    look,
+    other,
+    page,
+    search,
+    ship,
+    store,
+    verdicts,
+)
 from bottleneck.cli.command import COMMANDS, Command, in_order
 from bottleneck.cli.options import completer
 from bottleneck.cli.output import end_with, stop

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
         LayerSettings,
     )
 
-__all__ = ["choose_features", "choose_head", "choose_layer", "choose_several", "choose_start"]
+__all__ = [
+    "choose_features",
+    "choose_head",
+    "choose_joined",
+    "choose_layer",
+    "choose_several",
+    "choose_start",
+]
 
 
 def choose_head(folder: Path, name: str | None) -> "tuple[Path, Head]":
@@ -86,8 +93,25 @@ def choose_layer(cache: "Cache", settings: "FeatureSettings") -> "FeatureSource"
     return deepest
 
 
-def _choose_layers(cache: "Cache", settings: "FitFeatures") -> "AnySource":
-    """Select the features of a head: several layers that are joined, or one."""
+def choose_joined(cache: "Cache", settings: "FitFeatures") -> "AnySource":
+    """Select the features of a head: several layers that are joined, or one.
+
+    Parameters
+    ----------
+    cache : Cache
+        The cache.
+    settings : FitFeatures
+        What the extractions must match.
+
+    Returns
+    -------
+    FeatureSource or JoinedSource
+
+    Raises
+    ------
+    DataError, UnknownNameError, UsageError
+        See `bottleneck.select_layers`; or several layers are named that are not to be joined.
+    """
     from bottleneck.features import select_layers
     from bottleneck.settings import FeatureSettings
 
@@ -200,7 +224,7 @@ def choose_features(
         There is no log, or the images have changed since.
     """
     if not asked.best and asked.experiment is None:
-        return _choose_layers(cache, chosen), settings, lambda head: head
+        return choose_joined(cache, chosen), settings, lambda head: head
     from bottleneck.experiments import ExperimentLog
     from bottleneck.rerun import (
         best_experiment,

@@ -16,7 +16,7 @@ from bottleneck.errors import counted
 if TYPE_CHECKING:
     from bottleneck.finetune.trial import EpochForecast
 
-__all__ = ["EpochLines", "best_epoch", "draw_epochs", "epochs_shown", "print_reading"]
+__all__ = ["EpochLines", "draw_epochs", "epochs_shown", "print_reading"]
 
 _LINES = 20
 """Of more epochs, about so many have a line, at equal distances;"""
@@ -138,23 +138,6 @@ def epochs_shown(name: str, epochs: int, tensorboard: Path | None) -> Iterator[E
         yield EpochLines(epochs, log)
 
 
-def best_epoch(scores: Mapping[str, Any]) -> int:
-    """Return the epoch whose network was saved; 0 if it was none.
-
-    Parameters
-    ----------
-    scores : mapping
-        Scores of a head with a history.
-
-    Returns
-    -------
-    int
-    """
-    if "best_epoch" in scores:
-        return int(scores["best_epoch"])
-    return int(min(scores["history"], key=lambda epoch: epoch["val_loss"])["epoch"])
-
-
 def print_reading(scores: Mapping[str, Any]) -> None:
     """Print what the curves of a training show, if there are any.
 
@@ -182,13 +165,10 @@ def draw_epochs(scores: Mapping[str, Any], name: str, picture: Path | None) -> N
     Raises
     ------
     UsageError, MissingExtraError
-        See `bottleneck.pictures.draw_history`.
+        See `bottleneck.pictures.draw_training`.
     """
-    from bottleneck.pictures import draw_history
+    from bottleneck.pictures import draw_training
 
     if picture and scores["history"]:
-        title, first = f"{name}: {scores['reading']}", ("val_loss", "val_accuracy")
-        known = "start_val_loss" in scores
-        start = {metric: scores[f"start_{metric}"] for metric in first} if known else None
-        draw_history(scores["history"], best_epoch(scores), title, picture, start)
+        draw_training(scores, name, picture)
         note(f"epochs drawn to {picture}")

@@ -16,12 +16,13 @@ from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
 from bottleneck.cli.epochs import draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import loading, print_list, print_table, progress_shown, show
+from bottleneck.cli.page import check_page, fill_finetuned, write_page
 from bottleneck.cli.streams import csv_printer, note, printed_to
 from bottleneck.cli.summary import note_image_set, note_known
 from bottleneck.cli.tables import draw_matrix
 from bottleneck.errors import UsageError, counted, some_of
 from bottleneck.fields import Option
-from bottleneck.settings import EvaluateSettings
+from bottleneck.settings import EvaluateSettings, ReportSettings
 
 if TYPE_CHECKING:
     from bottleneck.evaluate import Evaluation, Misclassified
@@ -39,6 +40,9 @@ _FEW = 10
 _WORST_TITLE = "most frequent confusions; --picture draws the matrix, --json prints it"
 _CORNER = "true \\ predicted"
 _METRICS = ("accuracy", "balanced_accuracy", "log_loss", "calibration_error", "average_precision")
+_ReportFile = Annotated[
+    Path | None, Doc("Write a report on the head to this file, as 'bottleneck report' does.")
+]
 
 
 @add_command("evaluate", "Judge", "as_json", "wide")
@@ -51,20 +55,19 @@ def evaluate(
         options.CsvFile | None,
         Doc("Write the misclassified images to this CSV file, the most confident first."),
     ] = None,
+    report: _ReportFile = None,
     spreadsheet_safe: Annotated[options.SpreadsheetSafe, Option(needs=("errors",))] = False,
 ) -> Any:
     """Evaluate a head on the untouched test images."""
     options.check_picture(picture)
+    check_page(report)
     folder, fitted = choices.choose_head(folders.heads, head)
     features, split = _features_of(fitted, folders.cache, settings.split), settings.split
     evaluation = bottleneck.evaluate_head(fitted, features, split)
     store = bottleneck.Cache(folders.cache)
     notes.note_features(features.images, [features.selection], store, [split], evaluated=True)
     notes.note_unseen(features, fitted, store, split)
-    if evaluation.leaks and split != "train":
-        leaked = counted(evaluation.leaks, f"{split} image")
-        groups = ", or whose groups are" * bool(features.images.group_of)
-        note(f"not scored: {leaked} in other splits, too{groups}")
+    _note_leaks(evaluation, features)
     scored = counted(evaluation.images, f"{split} image")
     title = f"{folder.name} on {scored} of {features.images.name!r}"
     content = {"head": folder.name, **evaluation.as_dict()}
@@ -78,22 +81,25 @@ def evaluate(
 
         draw_confusion_matrix(evaluation, folder.name, picture)
         note(f"confusion matrix drawn to {picture}")
+    if report:
+        write_page({folder.name: fitted}, ReportSettings(split=split), folders, report)
+        note(f"report written to {report}")
     return evaluation
+
+
+def _note_leaks(evaluation: "Evaluation", features: "Features") -> None:
+    if evaluation.leaks and evaluation.split != "train":
+        leaked = counted(evaluation.leaks, f"{evaluation.split} image")
+        groups = ", or whose groups are" * bool(features.images.group_of)
+        note(f"not scored: {leaked} in other splits, too{groups}")
 
 
 def _features_of(head: "bottleneck.Head", cache: Path, split: str) -> "Features":
     """Load the features of a split; those of a fine-tuned base are computed if they are missing."""
-    from bottleneck.bases import is_finetuned
-    from bottleneck.records import known_source
-
-    store, source = bottleneck.Cache(cache), known_source(head.source)
-    if len(source.parts) == 1 and is_finetuned(source.model):
-        with loading():
-            from bottleneck.finetune import fill_split
-        with progress_shown() as progress:
-            fill_split(head, store, split, progress=progress)
+    store = bottleneck.Cache(cache)
+    fill_finetuned(head, store, split)
     limit = options.memory_of(None)
-    return bottleneck.features_of(source, store, split=split, memory=limit, seen=head.seen)
+    return bottleneck.features_of(head.source, store, split=split, memory=limit, seen=head.seen)
 
 
 def _save_evaluation(evaluation: "Evaluation", file: Path) -> None:

@@ -11,7 +11,7 @@ import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.bases import print_bases
 from bottleneck.cli.command import add_command
-from bottleneck.cli.epochs import best_epoch, draw_epochs, epochs_shown, print_reading
+from bottleneck.cli.epochs import draw_epochs, epochs_shown, print_reading
 from bottleneck.cli.output import print_table, progress_shown, show, wanted
 from bottleneck.cli.shots import note_fewer, print_curves
 from bottleneck.cli.streams import note
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["fit_head", "leaderboard", "sweep"]
 
 _ALWAYS_SHOWN = ("layer", "pool", "clf", "C")
-_SOMETIMES_SHOWN = (
-    *("shots", "n_neighbors", "balanced", "standardize", "power", "normalize"),
-    *("policy", "views"),
-)
-_SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN)
+_SOMETIMES_SHOWN = ("shots", "n_neighbors", "balanced", "standardize", "power", "normalize")
+_SHOWN = ("image_set", "model", *_ALWAYS_SHOWN, *_SOMETIMES_SHOWN, "policy", "views")
 """Settings in the table of experiments; most are shown only if experiments differ in them."""
 _BEST = 10
 
@@ -96,10 +93,11 @@ def _print_fit(head: "bottleneck.Head", features: "Features", folder: Path) -> N
         if len(scores["candidates"]) > 1:
             facts.append(f"chosen on {scores['held_out']}")
         if history := scores.get("history"):
+            from bottleneck.pictures import best_epoch
+
             facts.append(f"best epoch {best_epoch(scores)} of {len(history)}")
         chosen = "the epoch" if history else next(iter(head.hyperparameters), "")
-        selected = bool(history) or len(scores["candidates"]) > 1
-        held_out = "held-out "
+        selected, held_out = bool(history) or len(scores["candidates"]) > 1, "held-out "
         if experiment := scores.get("experiment"):
             selected, chosen = True, f"one of {counted(experiment['best_of'], 'experiment')}"
             if experiment["fold_out"] is None:

@@ -4,15 +4,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from annotated_doc import Doc
 
 import bottleneck
 from bottleneck.cli import choices, notes, options
 from bottleneck.cli.command import add_command
-from bottleneck.cli.output import loading, print_table, progress_shown, show
-from bottleneck.cli.streams import csv_printer, note, printed_to
+from bottleneck.cli.labels import ListFiles, write_files
+from bottleneck.cli.output import loading, print_table, progress_shown, show, wanted
+from bottleneck.cli.streams import note
 from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT
@@ -20,6 +21,7 @@ from bottleneck.settings import FeatureSettings, LookupSettings, SimilarFeatures
 from bottleneck.settings.values import ByteSize, Count
 
 if TYPE_CHECKING:
+    from bottleneck.images import ImageItem
     from bottleneck.similar import Similar
 
 __all__ = ["similar"]
@@ -28,12 +30,12 @@ _T = TypeVar("_T")
 _COLUMNS = ("path", "label", "split", "cosine")
 
 
-@add_command("similar", "Judge", "as_json", "wide")
+@add_command("similar", "Judge", "as_json", "as_csv", "wide")
 def similar(
     images: Annotated[tuple[Path, ...], Doc("Image files, folders or CSV tables."), ARGUMENT],
     chosen: SimilarFeatures,
     settings: LookupSettings,
-    files: options.SheetSettings,
+    files: ListFiles,
     top: Annotated[Count, Doc("Number of similar images to find for each image.")] = 20,
     memory: Annotated[
         ByteSize | None,
@@ -48,7 +50,6 @@ def similar(
     from bottleneck.lookup import feature_rows
     from bottleneck.similar import similar_images
 
-    options.check_picture(files.picture)
     options.check_output(files.output, images)
     store = bottleneck.Cache(cache)
     source = choices.choose_layer(store, FeatureSettings(**asdict(chosen), views=0))
@@ -56,15 +57,19 @@ def similar(
     notes.note_random(source.weights_random)
     note_image_set(queries)
     with loading():
-        rows = feature_rows(source, queries, settings, cache=store)
+        own = feature_rows(source, queries, settings, cache=store)
     features = bottleneck.load_features(store, source, memory=options.memory_of(memory))
     with progress_shown() as progress:
-        rows = _reported(rows, len(queries.items), progress)
-        found, rejected = similar_images(features, queries, rows, top)
+        own = _reported(own, len(queries.items), progress)
+        found, rejected = similar_images(features, queries, own, top)
     content = {"image_set": source.image_set, "model": source.model, "layer": source.layer_name}
     lists = {"similar": [each.as_dict() for each in found], "rejected": [*map(asdict, rejected)]}
-    show({**content, "pool": source.pool, **lists}, lambda: _print_similar(found, str(source)))
-    _write_files(found, files, f"most similar in {source.image_set} by {source}")
+    rows, groups = _listed(found)
+    if wanted("csv"):
+        print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
+    else:
+        show({**content, "pool": source.pool, **lists}, lambda: _print_similar(found, str(source)))
+    write_files(files, rows, groups, store)
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)
@@ -90,18 +95,14 @@ def _print_similar(found: "Sequence[Similar]", source: str) -> None:
         note(f"note: {counted(known, 'image')} left out of the own list, being in the set itself")
 
 
-def _write_files(found: "Sequence[Similar]", files: options.SheetSettings, title: str) -> None:
-    """Write similar images as CSV and as a picture, completely or not at all."""
-    if files.output:
-        with printed_to(files.output):
-            write = csv_printer(safe=files.spreadsheet_safe)
-            write(["image", "rank", *_COLUMNS])
-            for each in found:
-                for rank, neighbour in enumerate(each.neighbours, 1):
-                    write([each.item.path, rank, *neighbour.as_dict().values()])
-        note(f"similar images of {counted(len(found), 'image')} written to {files.output}")
-    if files.picture and found:
-        from bottleneck.pictures import draw_similar
-
-        draw_similar(found, title, files.picture)
-        note(f"drawn to {files.picture}")
+def _listed(
+    found: "Sequence[Similar]",
+) -> tuple[list[dict[str, Any]], "list[list[tuple[ImageItem, str]]]"]:
+    """Return the rows of a table, and each image in a group with those that are similar to it."""
+    rows, groups = [], []
+    for each in found:
+        groups.append([(each.item, "the image itself")])
+        for rank, neighbour in enumerate(each.neighbours, 1):
+            rows.append({"image": each.item.path, "rank": rank, **neighbour.as_dict()})
+            groups[-1].append((neighbour.item, f"{neighbour.cosine:.3f}"))
+    return rows, groups

@@ -34,6 +34,7 @@ __all__ = [
     "EpochSettings",
     "ExperimentSettings",
     "Folders",
+    "GalleryFile",
     "HeadName",
     "HeadsFolder",
     "Jobs",
@@ -45,7 +46,6 @@ __all__ = [
     "Picture",
     "PngFile",
     "PredictionFile",
-    "SheetSettings",
     "SpreadsheetSafe",
     "StartSettings",
     "check_output",
@@ -69,6 +69,9 @@ def _ending(*endings: str) -> AfterValidator:
 
 CsvFile = Annotated[Path, _ending(".csv"), Field(description="a file ending in .csv")]
 PngFile = Annotated[Path, _ending(".png"), Field(description="a file ending in .png")]
+GalleryFile = Annotated[
+    Path, _ending(".html", ".png"), Field(description="a file ending in .html or .png")
+]
 PredictionFile = Annotated[
     Path, _ending(".csv", ".jsonl"), Field(description="a file ending in .csv or .jsonl")
 ]
@@ -109,7 +112,7 @@ SpreadsheetSafe = Annotated[
     Doc("In CSV, put an apostrophe before texts that begin with = + - @, which are formulas else."),
 ]
 _WITH_DATA = Option(needs=("data",))
-_REPEATED = {"layers": "layer", "models": "model"}
+_REPEATED = {"layers": "layer", "models": "model", "head_names": "head"}
 """Options that may repeat to the kind of their values."""
 Pareto = Annotated[
     Path | None,
@@ -167,15 +170,6 @@ class StartSettings(ReadSettings):
     devices: Annotated[
         Count | None, Doc("Processes or GPUs that share each step; by default those of `device`.")
     ] = None
-
-
-@settings("Output", kw_only=True)
-class SheetSettings:
-    """Files that show images."""
-
-    output: Annotated[CsvFile | None, Doc("Also write the images to this CSV file.")] = None
-    picture: Picture = None
-    spreadsheet_safe: Annotated[SpreadsheetSafe, Option(needs=("output",))] = False
 
 
 def check_output(output: Path | None, images: Sequence[Path], *, as_json: bool = False) -> None:

@@ -33,7 +33,7 @@ _form = ContextVar("form", default="text")
 _Show = Callable[..., None]
 """Takes a stage, the number done, the total, the rate since its beginning, and other counts."""
 _SECONDS_BETWEEN_LINES = 10.0
-_UNITS = {"mlp": "epochs"}
+_UNITS = {"heads": "heads", "mlp": "epochs"}
 """Of stages that count something else than their command."""
 
 

@@ -1,14 +1,11 @@
 """Draw augmented views of images, next to their names."""
 
 from collections.abc import Sequence
-from functools import cache
-from importlib.util import find_spec
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torchvision.utils import make_grid
 
 from bottleneck.augment import find_policy
@@ -16,6 +13,7 @@ from bottleneck.bases import Transform
 from bottleneck.errors import BadImageError, DataError
 from bottleneck.extract.decoding import Encoded, preprocess_views
 from bottleneck.images import ImageItem, ImageSet, read_file
+from bottleneck.images.lettering import drawable, wrapped
 from bottleneck.settings import StoreSettings
 
 __all__ = ["draw_views"]
@@ -25,20 +23,8 @@ _SHORTER = 183
 """As in the classic preprocessing: 224 of 256."""
 _NAMES = 150
 _GAP = 4
-_FONT_SIZE = 12
 _LINES = 11
 """Lines of text that fit beside a picture."""
-_FONTS = (
-    "DejaVuSans.ttf",
-    "NotoSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "Arial Unicode.ttf",
-    "arial.ttf",
-    "msyh.ttc",
-    "malgun.ttf",
-)
-"""Fonts of systems that have more letters than Pillow's."""
-_NO_LETTER = "\U0010ffff"
 
 
 def draw_views(images: ImageSet, augment: str, *, views: int = 8, count: int = 6) -> Image.Image:
@@ -107,68 +93,10 @@ def _sheet(rows: Sequence[tuple[ImageItem, Sequence[torch.Tensor]]]) -> Image.Im
     for number, (item, _) in enumerate(rows):
         top = _GAP + number * (_SIDE + _GAP)
         font, label = drawable(item.label or "")
-        lines = _wrapped(label, font)
+        lines = wrapped(label, font, _NAMES - 2 * _GAP, _LINES)
         draw.text((_GAP, top), "\n".join(lines), "black", font)
         top += round(draw.textbbox((0, 0), "\n".join(lines), font)[3]) + _GAP if label else 0
         font, name = drawable(Path(item.path).name)
-        draw.text((_GAP, top), "\n".join(_wrapped(name, font)[: _LINES - len(lines)]), "grey", font)
+        rest = wrapped(name, font, _NAMES - 2 * _GAP, _LINES - len(lines))
+        draw.text((_GAP, top), "\n".join(rest), "grey", font)
     return sheet
-
-
-def drawable(text: str) -> tuple[Any, str]:
-    r"""Return a font that has the letters of a text, and the text as it can be drawn.
-
-    Parameters
-    ----------
-    text : str
-        Any text.
-
-    Returns
-    -------
-    font : PIL.ImageFont.FreeTypeFont
-        The font that lacks the fewest letters.
-    text : str
-        With escapes, such as ``\u732b``, for letters that no font has and for control characters.
-    """
-    lacking = [({letter for letter in text if not _has(font, letter)}, font) for font in _fonts()]
-    missing, font = min(lacking, key=lambda each: len(each[0]))
-    escaped = [
-        letter.encode("unicode_escape").decode() if letter in missing else letter for letter in text
-    ]
-    return font, "".join(escaped)
-
-
-@cache
-def _fonts() -> list[Any]:
-    """Return Pillow's own font, which has few letters, and those that are installed."""
-    names = list(_FONTS)
-    matplotlib = find_spec("matplotlib")
-    for folder in (matplotlib and matplotlib.submodule_search_locations) or ():
-        names.insert(0, str(Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf")))
-    found = [ImageFont.load_default(_FONT_SIZE)]
-    for name in names:
-        try:
-            found.append(ImageFont.truetype(name, _FONT_SIZE))
-        except OSError:
-            continue
-    return found
-
-
-@cache
-def _has(font: Any, letter: str) -> bool:
-    """Return whether a font has a letter; otherwise all look the same."""
-    if not letter.isprintable():
-        return False
-    found, none = font.getmask(letter), font.getmask(_NO_LETTER)
-    return letter == " " or (found.size, bytes(found)) != (none.size, bytes(none))
-
-
-def _wrapped(text: str, font: Any) -> list[str]:
-    """Return a text in lines that fit beside a picture, between words where possible."""
-    lines = [""]
-    for letter in text:
-        if font.getlength(lines[-1] + letter) > _NAMES - 2 * _GAP:
-            head, blank, last = lines[-1].rpartition(" ")
-            lines[-1:] = [head, last] if blank and head else [lines[-1], ""]
-        lines[-1] += letter
-    return lines[:_LINES]

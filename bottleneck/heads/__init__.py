@@ -6,8 +6,9 @@ A fitted head takes raw features: standardisation is folded into its weights. It
 safetensors and JSON.
 """
 
+from bottleneck.heads.crossing import HeldOut, cross_validate, held_out_probabilities
 from bottleneck.heads.files import check_head_folder, head_names
-from bottleneck.heads.fit import cross_validate, fit_head, fit_rows
+from bottleneck.heads.fit import fit_head, fit_rows
 from bottleneck.heads.head import Head, find_head
 from bottleneck.heads.recipes import C_GRID, MLP, RECIPES
 from bottleneck.heads.scoring import calibration_error
@@ -17,6 +18,7 @@ __all__ = [
     "MLP",
     "RECIPES",
     "Head",
+    "HeldOut",
     "calibration_error",
     "check_head_folder",
     "cross_validate",
@@ -24,4 +26,5 @@ __all__ = [
     "fit_head",
     "fit_rows",
     "head_names",
+    "held_out_probabilities",
 ]

@@ -1,28 +1,25 @@
-"""Fit a head, choose its hyperparameter on held-out rows, and cross-validate classifiers."""
+"""Fit a head, and choose its hyperparameter on held-out rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bottleneck.arguments import checked, made
-from bottleneck.errors import DataError, UsageError, counted
-from bottleneck.heads.choosing import Choice, deal_groups
+from bottleneck.arguments import checked
+from bottleneck.errors import UsageError, counted
+from bottleneck.heads.crossing import asked, choose, folds_to_choose
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.head import Head
 from bottleneck.heads.novelty import fit_novelty
 from bottleneck.heads.prepare import (
     make_problem,
     problem_of,
-    recipe_of,
     validation_rows,
     with_validation,
 )
-from bottleneck.heads.problem import Fold, Problem, Progress, Rows, Watch
+from bottleneck.heads.problem import Problem, Progress, Rows, Watch
 from bottleneck.heads.recipes import MLP, Recipe
-from bottleneck.heads.scoring import fit_temperature, link_of, score_metrics
-from bottleneck.labels import Targets
 from bottleneck.settings import FitSettings, MLPSettings
 from bottleneck.solvers import threads_for
 
@@ -30,9 +27,7 @@ if TYPE_CHECKING:
     from bottleneck.features import Features
     from bottleneck.records import AnySource
 
-__all__ = ["cross_validate", "fit_head", "fit_rows"]
-
-_FOLDS = 5
+__all__ = ["fit_head", "fit_rows"]
 
 
 @checked
@@ -89,7 +84,7 @@ def fit_head(
     DataError
         There are no training images, fewer than two classes, or too few images to choose.
     """
-    settings, recipe, value = _asked(clf, options)
+    settings, recipe, value = asked(clf, options)
     problem = problem_of(features, recipe, settings, rows)
     held = validation_rows(features, problem)
     validation = (held.X, held.labels, held.groups) if len(held) else None
@@ -166,7 +161,7 @@ def fit_rows(
     UnknownNameError, UsageError, DataError
         As for `fit_head`; or `X` and `y` are empty or differ in length.
     """
-    settings, recipe, value = _asked(clf, options)
+    settings, recipe, value = asked(clf, options)
     if widths and sum(widths) != X.shape[1]:
         raise UsageError(
             f"`widths` of {sum(widths)} columns in all do not fit features of {X.shape[1]}; give "
@@ -188,27 +183,6 @@ def fit_rows(
     return _fitted(problem, recipe, value, validation=held, source=source, shown=shown)
 
 
-def _asked(
-    clf: str | MLPSettings | FitSettings, options: Mapping[str, Any]
-) -> tuple[FitSettings, Recipe, Any]:
-    """Return the settings, the recipe, and the value given for its hyperparameter, if any."""
-    if isinstance(clf, FitSettings):
-        settings = made(FitSettings, clf, options)
-    elif isinstance(clf, MLPSettings):
-        settings = FitSettings(clf="mlp", **{**options, **MLP.of(clf).settings})
-    else:
-        settings = FitSettings(clf=clf, **options)  # type: ignore[arg-type]
-    recipe = recipe_of(settings if settings.clf == MLP.name else settings.clf)
-    for name in ("C", "n_neighbors"):
-        if getattr(settings, name) is not None and name != recipe.parameter:
-            raise UsageError(f"{recipe.name} has no `{name}`; leave it out")
-    if settings.device not in {"cpu", "auto"} and recipe.name != MLP.name:
-        raise UsageError(
-            f"`device` applies to mlp only; {recipe.name} is fitted on the CPU: leave it out"
-        )
-    return settings, recipe, getattr(settings, recipe.parameter) if recipe.parameter else None
-
-
 def _fitted(
     problem: Problem,
     recipe: Recipe,
@@ -224,7 +198,7 @@ def _fitted(
             trained, fold = with_validation(problem, *validation)
             folds, held_out = [fold], "validation images"
         else:
-            trained, folds = problem, _folds(problem, recipe, value)
+            trained, folds = problem, folds_to_choose(problem, recipe, value)
             held_out = counted(len(folds), "fold")
         temperature, scores = 1.0, dict[str, Any]()
         if isinstance(recipe, MLP):
@@ -237,7 +211,9 @@ def _fitted(
             if folds:
                 fewest = min(int(fold.fit.sum()) for fold in folds)
                 grid = recipe.values_for(fewest, [] if value is None else [value])
-                value, temperature, scores = _choose(recipe, trained, folds, grid)
+                value, crossed, candidates = choose(recipe, trained, folds, grid)
+                temperature, scores = crossed.calibrated()
+                scores["candidates"] = candidates
             fitted = recipe.fit(problem, value)
     known = {"held_out": held_out} | scores if scores else {}
     history: dict[str, Any] = {}
@@ -260,96 +236,3 @@ def _fitted(
         scores=known | {"converged": fitted.converged} | history,
         source=source,
     )
-
-
-def _folds(problem: Problem, recipe: Recipe, value: Any) -> list[Fold]:
-    """Return folds to choose on; none if no folds are possible and nothing has to be chosen."""
-    try:
-        return problem.folds(_FOLDS, fewer=True)
-    except DataError as error:
-        if not isinstance(recipe, MLP) and (recipe.parameter is None or value is not None):
-            return []
-        remedy = f", or give `{recipe.parameter}`" if recipe.parameter else ", or val images"
-        raise DataError(f"{error}{remedy}") from error
-
-
-def _choose(
-    recipe: Recipe, problem: Problem, folds: Sequence[Fold], grid: Sequence[Any]
-) -> tuple[Any, float, dict[str, Any]]:
-    """Choose the value with the lowest log loss on the held-out rows.
-
-    Returns
-    -------
-    value : Any
-        Value of the recipe's hyperparameter.
-    temperature : float
-        Temperature that calibrates its scores.
-    scores : dict
-        See `Choice.calibrated`; and the metrics of all candidates.
-    """
-    rows = [np.flatnonzero(fold.held) for fold in folds]
-    targets = problem.targets.take(np.concatenate(rows))
-    link = link_of(recipe.name, multilabel=targets.multilabel)
-    parts = np.arange(len(folds)).repeat(list(map(len, rows)))
-    if len(folds) == 1:
-        parts = deal_groups(problem.groups[rows[0]], targets=targets)
-    choice = Choice(link, targets, parts, margins=recipe.margins)
-    chosen, found = None, list[dict[str, Any]]()
-    for value, each in zip(grid, recipe.held_out(problem, folds, grid), strict=True):
-        own = np.concatenate(each)
-        if choice.offer(own):
-            chosen = value
-        named = {recipe.parameter: value} if recipe.parameter else {}
-        found.append({**named, **choice.metrics(own)})
-    temperature, scores = choice.calibrated()
-    return chosen, temperature, {**scores, "candidates": found}
-
-
-@checked
-def cross_validate(
-    problem: Problem, recipe: Recipe, folds: Sequence[Fold], grid: Sequence[Any]
-) -> list[list[dict[str, float]]]:
-    """Fit on each fold for each value of the hyperparameter, and score the held-out rows.
-
-    Probabilities are calibrated like those of a head, but never on the rows that they are judged
-    on: each half of a fold's held-out rows uses the temperature fitted on the other half.
-
-    Parameters
-    ----------
-    problem : Problem
-        n rows.
-    recipe : Recipe
-        The classifier.
-    folds : sequence of Fold
-        f folds.
-    grid : sequence
-        Values of its hyperparameter; only None if it has none.
-
-    Returns
-    -------
-    list of list of dict
-        For each value and each fold, ``images``, the number of held-out images, and the metrics of
-        `bottleneck.heads.scoring.score_metrics`.
-    """
-    link = link_of(recipe.name, multilabel=problem.targets.multilabel)
-
-    def metrics(fold: Fold, scores: np.ndarray) -> dict[str, float]:
-        held = problem.targets.take(fold.held)
-        temperatures = _temperatures(link, scores, held, problem.groups[fold.held])
-        return {"images": len(held), **score_metrics(link, scores, held, temperatures)}
-
-    with threads_for(problem.X.size):
-        return [
-            [metrics(fold, own) for fold, own in zip(folds, scores, strict=True)]
-            for scores in recipe.held_out(problem, folds, grid)
-        ]
-
-
-def _temperatures(link: str, scores: np.ndarray, held: Targets, groups: np.ndarray) -> np.ndarray:
-    """Return the temperature of each row, shape (n, 1), fitted on rows of other groups."""
-    half = deal_groups(groups, 2) == 0
-    found = np.ones((len(scores), 1))
-    for own in (half, ~half):
-        if not own.all():
-            found[own] = fit_temperature(link, scores[~own], held.take(~own))
-    return found

@@ -17,6 +17,7 @@ __all__ = [
     "link_of",
     "log_losses",
     "log_probabilities",
+    "reliability",
     "score_metrics",
 ]
 
@@ -223,6 +224,26 @@ def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
     WrongTypeError
         `probabilities` is not an array.
     """
+    counts, confidence, right = reliability(probabilities, targets)
+    return float(np.abs(confidence - right).sum() / counts.sum())
+
+
+def reliability(
+    probabilities: np.ndarray, targets: Targets
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how confident and how often right predictions are, in bins of equal width.
+
+    Parameters
+    ----------
+    probabilities, targets : np.ndarray, Targets
+        As for `calibration_error`.
+
+    Returns
+    -------
+    (np.ndarray, np.ndarray, np.ndarray)
+        For each of fifteen bins of confidence the number of predictions, the sum of their
+        confidences, and how many are right.
+    """
     if targets.multilabel:
         confidence = np.maximum(probabilities, 1 - probabilities).ravel()
         right = ((probabilities > 0.5) == targets.codes).ravel()  # noqa: PLR2004 - the likelier
@@ -230,8 +251,8 @@ def calibration_error(probabilities: np.ndarray, targets: Targets) -> float:
         confidence = probabilities.max(axis=1)
         right = probabilities.argmax(axis=1) == targets.codes
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = np.bincount(bins, weights=confidence - right, minlength=_BINS)
-    return float(np.abs(gaps).sum() / len(right))
+    found = [np.bincount(bins, each, _BINS) for each in (None, confidence, right)]
+    return found[0], found[1], found[2]
 
 
 def decide(scores: np.ndarray, *, multilabel: bool) -> np.ndarray:

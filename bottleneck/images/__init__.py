@@ -7,6 +7,7 @@ from bottleneck.images.compare import (
     folder_of,
     replacement_of,
 )
+from bottleneck.images.corrections import correct_labels
 from bottleneck.images.groups import group_mates, groups_of
 from bottleneck.images.items import (
     SPLITS,
@@ -17,10 +18,11 @@ from bottleneck.images.items import (
     same_images,
 )
 from bottleneck.images.pixels import MAX_PIXELS, Decoded, decode, decode_whole, read_size
+from bottleneck.images.saved import read_saved
 from bottleneck.images.sets import ImageSet
 from bottleneck.images.splits import trained
 from bottleneck.images.summary import ClassSize, Groups, Identical, Summary, summarize
-from bottleneck.images.tables import read_saved, read_table
+from bottleneck.images.tables import read_table
 from bottleneck.records import RejectedImage
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "RejectedImage",
     "Summary",
     "check_replaceable",
+    "correct_labels",
     "decode",
     "decode_whole",
     "digests_of_file",

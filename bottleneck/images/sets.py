@@ -16,8 +16,9 @@ from bottleneck.images.groups import grouped, groups_of, leaks_of
 from bottleneck.images.items import Found, ImageItem, digest_all
 from bottleneck.images.kinds import check_ending, check_kind
 from bottleneck.images.layout import find_files, find_paths
+from bottleneck.images.saved import read_saved_file, text_to_save
 from bottleneck.images.splits import leave_out_damaged, leave_out_small
-from bottleneck.images.tables import read_saved_file, read_table, text_to_save
+from bottleneck.images.tables import read_table
 from bottleneck.images.walking import existing
 from bottleneck.labels import carry_several, classes_in
 from bottleneck.names import natural_key
@@ -218,8 +219,7 @@ class ImageSet:
     def write_csv(self, file: str | Path) -> None:
         """Write ``path,digest,label,split``, one row per image, completely or not at all.
 
-        A column ``weight`` is added if any sample weight differs from 1, and the columns ``sha256``
-        and ``group`` if any image has one, see `ImageItem`.
+        Columns ``weight``, ``sha256`` and ``group`` are added where any image has one.
         """
         atomic_write(Path(file), text_to_save(self.items))
 

@@ -4,25 +4,27 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from bottleneck.errors import STORE_AGAIN, DataError, PathMissingError, UsageError, counted
+from bottleneck.errors import DataError, PathMissingError, UsageError, counted
 from bottleneck.images.items import Found, ImageItem
 from bottleneck.images.splits import split_of
 from bottleneck.images.walking import existing
-from bottleneck.inputs import open_regular, read_regular
+from bottleneck.inputs import read_regular
 from bottleneck.names import normal_name
 from bottleneck.records import sentence_of
 
-__all__ = ["read_saved", "read_saved_file", "read_table", "text_to_save"]
+__all__ = [
+    "read_rows",
+    "read_table",
+]
 
 _ITEM = TypeAdapter(ImageItem)
-_ITEMS = TypeAdapter(tuple[ImageItem, ...])
 _NEEDED = ("path", "label")
 _HELD_OUT = {"is_valid": "val", "is_val": "val", "is_validation": "val", "is_test": "test"}
 _TRUTHS = {
@@ -39,10 +41,12 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_EXPECTED = "expected the header path,label or path,label,split"
+_HEADER = "path,label or path,label,split"
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A row of a table: the number of its last line, and its cells by column."""
+
     line: int
     cells: dict[str, str]
 
@@ -79,12 +83,12 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     """
     if not file.is_file():
         raise PathMissingError(f"no table {str(file)!r}; give a CSV with path,label")
-    columns, rows = _rows_of(file)
+    columns, rows = read_rows(file)
     lacking = [column for column in _NEEDED[: 2 if labels else 1] if column not in columns]
     if lacking:
         raise UsageError(
             f"table {str(file)!r} has no column {' and no column '.join(lacking)}; "
-            f"{_EXPECTED}, found {','.join(columns) or 'an empty file'}"
+            f"expected the header {_HEADER}, found {','.join(columns) or 'an empty file'}"
         )
     if not rows:
         raise DataError(f"table {str(file)!r} lists no images; add rows of path,label")
@@ -106,8 +110,27 @@ def read_table(file: Path, *, labels: bool = True, found: bool = False) -> Found
     return Found(items, notes=_notes_on(columns, rows, split_in))
 
 
-def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
-    """Return the columns and the rows that are not empty, all without blanks around cells."""
+def read_rows(file: Path, header: str = _HEADER) -> tuple[list[str], list[Row]]:
+    """Return the columns and the rows that are not empty, all without blanks around cells.
+
+    Parameters
+    ----------
+    file : Path
+        The file, in any form that `read_table` takes.
+    header : str
+        The header that is expected, for errors.
+
+    Returns
+    -------
+    columns : list of str
+        In lower case.
+    rows : list of Row
+
+    Raises
+    ------
+    UsageError
+        The file is no table, or has a column twice or more cells in a row than columns.
+    """
     try:
         text = _decoded(read_regular(file))
         start = 0
@@ -121,7 +144,7 @@ def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(
             f"{str(file)!r} cannot be read as a table ({error}); expected a folder, or a "
-            f"CSV file in UTF-8 or UTF-16 with the header path,label or path,label,split"
+            f"CSV file in UTF-8 or UTF-16 with the header {header}"
         ) from error
     full = [(line, cells) for line, cells in lines if any(cells)]
     columns = [normal_name(cell).lower() for cell in full[0][1]] if full else []
@@ -137,7 +160,7 @@ def _rows_of(file: Path) -> tuple[list[str], list[_Row]]:
                 f"the header, the last being {cells[-1]!r}; put cells with {separator!r} in quotes"
             )
         padded = [*cells, *[""] * len(columns)]
-        rows.append(_Row(line, dict(zip(columns, padded, strict=False))))
+        rows.append(Row(line, dict(zip(columns, padded, strict=False))))
     return columns, rows
 
 
@@ -160,7 +183,7 @@ def _separator(text: str) -> str:
     return max(_SEPARATORS, key=known)
 
 
-def _split_column(file: Path, columns: Sequence[str], rows: Sequence[_Row]) -> str | None:
+def _split_column(file: Path, columns: Sequence[str], rows: Sequence[Row]) -> str | None:
     """Return the column of the splits, if there is one with content."""
     full = [
         each
@@ -218,7 +241,7 @@ def _check_found(file: Path, items: Sequence[ImageItem]) -> None:
         )
 
 
-def _notes_on(columns: Sequence[str], rows: Sequence[_Row], split_in: str | None) -> list[str]:
+def _notes_on(columns: Sequence[str], rows: Sequence[Row], split_in: str | None) -> list[str]:
     """Return what the user should know: other words for splits, and columns that may be meant."""
     named = [each for each in columns if each.removesuffix("_id") in _LIKE_GROUPS]
     notes = [
@@ -237,80 +260,3 @@ def _notes_on(columns: Sequence[str], rows: Sequence[_Row], split_in: str | None
         for column, cells in sorted(distinct.items())
         if 1 < len(cells) <= _MOST_SPLIT_WORDS and all(map(split_of, cells))
     ]
-
-
-def read_saved(rows: Iterable[Mapping[str, str]]) -> tuple[ImageItem, ...]:
-    """Return the images of a set from texts that `text_to_save` or an export has written.
-
-    Parameters
-    ----------
-    rows : iterable of mapping
-        The attributes of each image, as text.
-
-    Returns
-    -------
-    tuple of ImageItem
-
-    Raises
-    ------
-    ValueError
-        There are no rows, a digest is missing, or a value is invalid.
-    """
-    cells = [{column: cell for column, cell in row.items() if cell} for row in rows]
-    try:
-        items = _ITEMS.validate_python(cells)
-    except ValidationError as error:
-        raise ValueError(sentence_of(error)) from error
-    if not items or not all(item.digest for item in items):
-        raise ValueError("it is empty, or a digest is missing")
-    return items
-
-
-def read_saved_file(path: Path) -> tuple[ImageItem, ...]:
-    """Return the images of a saved set.
-
-    Parameters
-    ----------
-    path : Path
-        A file with the content of `text_to_save`.
-
-    Returns
-    -------
-    tuple of ImageItem
-
-    Raises
-    ------
-    DataError
-        The file is missing, empty or damaged.
-    """
-    try:
-        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as stream:
-            return read_saved(csv.DictReader(stream))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"the image set {str(path)!r} cannot be read ({error}); {STORE_AGAIN}"
-        ) from error
-
-
-def text_to_save(items: Sequence[ImageItem]) -> str:
-    """Return images as CSV, see `ImageSet.write_csv`.
-
-    Parameters
-    ----------
-    items : sequence of ImageItem
-        Images with digests.
-
-    Returns
-    -------
-    str
-        A header, and a row for each image.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    columns = ["path", "digest", "label", "split"]
-    columns += ["weight"] if any(item.weight != 1 for item in items) else []
-    columns += ["sha256"] if any(item.sha256 for item in items) else []
-    columns += ["group"] if any(item.group for item in items) else []
-    writer.writerow(columns)
-    writer.writerows([getattr(item, column) for column in columns] for item in items)
-    return text.getvalue()

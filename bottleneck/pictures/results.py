@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from bottleneck.advise import Advice, Estimate
     from bottleneck.evaluate import Evaluation
 
-__all__ = ["draw_advice", "draw_confusion_matrix", "draw_history", "epoch_log"]
+__all__ = [
+    "best_epoch",
+    "draw_advice",
+    "draw_confusion_matrix",
+    "draw_history",
+    "draw_training",
+    "epoch_log",
+]
 
 _CHARACTERS_PER_INCH = 12
 """Of names below an axis, which have half of the picture's width."""
@@ -181,6 +188,51 @@ def draw_history(
             axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.legend()
     return Path(file)
+
+
+def best_epoch(scores: Mapping[str, Any]) -> int:
+    """Return the epoch whose network was saved; 0 if it was none.
+
+    Parameters
+    ----------
+    scores : mapping
+        Scores of a head with a history.
+
+    Returns
+    -------
+    int
+    """
+    if "best_epoch" in scores:
+        return int(scores["best_epoch"])
+    return int(min(scores["history"], key=lambda epoch: epoch["val_loss"])["epoch"])
+
+
+def draw_training(scores: Mapping[str, Any], name: str, file: str | Path) -> Path:
+    """Draw the history of a head's training, see `draw_history`.
+
+    Parameters
+    ----------
+    scores : mapping
+        Scores of a head with a history that is not empty.
+    name : str
+        Name of the head.
+    file : str or Path
+        Path that ends in ``.png``, ``.svg`` or ``.pdf``.
+
+    Returns
+    -------
+    Path
+        Path of the picture.
+
+    Raises
+    ------
+    UsageError, MissingExtraError
+        As for `draw_history`.
+    """
+    title, first = f"{name}: {scores.get('reading', '')}", ("val_loss", "val_accuracy")
+    known = "start_val_loss" in scores
+    start = {metric: scores[f"start_{metric}"] for metric in first} if known else None
+    return draw_history(scores["history"], best_epoch(scores), title, file, start)
 
 
 @contextmanager

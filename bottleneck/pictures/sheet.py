@@ -1,46 +1,45 @@
-"""Draw images next to those that are similar to them."""
+"""Draw a contact sheet: thumbnails of images with captions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
+from PIL import Image, ImageDraw
 
-from bottleneck.errors import BadImageError, counted, one_line
-from bottleneck.images import ImageItem, decode, read_file
-from bottleneck.pictures.figures import drawn
+from bottleneck.errors import BadImageError, UsageError
+from bottleneck.files import output_file
+from bottleneck.images import decode, in_threads
+from bottleneck.images.lettering import drawable, wrapped
+from bottleneck.inputs import read_regular
 
-if TYPE_CHECKING:
-    from bottleneck.similar import Similar
+__all__ = ["COLUMNS", "draw_sheet", "thumbnail"]
 
-__all__ = ["draw_similar"]
-
-_ACROSS = 8
-_MOST = 39
-"""Similar images that are drawn of each: five rows with the image itself."""
-_CELLS = 200
-"""Pictures of all images together."""
-_INCHES = 1.5
-_PIXELS = 200
-"""Of the square that an image fits in."""
-_CELL = 250
-"""Height with two lines of text."""
-_GAP = 4
-_CHARACTERS = 28
+_SIDE = 160
+_GAP = 8
+COLUMNS = 6
+"""Images in a row."""
+_LINE = 15
+"""Height of a line of text, in pixels."""
+_CAPTION, _TITLE = 4, 2
+"""Lines of text that have room."""
 
 
-def draw_similar(found: "Sequence[Similar]", title: str, file: str | Path) -> Path:
-    """Draw each image in front of those that are similar to it, with labels and cosines.
+def draw_sheet(
+    images: Sequence[tuple[str | Path, str] | None], file: str | Path, title: str
+) -> Path:
+    """Draw thumbnails of images with captions below them, in rows of six.
+
+    An image that cannot be read, as it has moved since, is an empty tile that says so.
 
     Parameters
     ----------
-    found : sequence of Similar
-        From `bottleneck.similar.similar_images`, at least one; as many are drawn as give 200
-        pictures, of which at most 40 are of one.
-    title : str
-        Title of the picture.
+    images : sequence of (path, str) or None
+        Image files with their captions, in the order drawn; lines of a caption may be separated by
+        newlines. None leaves a place empty.
     file : str or Path
-        Path that ends in ``.png``, ``.svg`` or ``.pdf``.
+        Path that ends in ``.png``; it is replaced.
+    title : str
+        Title above the images.
 
     Returns
     -------
@@ -51,65 +50,80 @@ def draw_similar(found: "Sequence[Similar]", title: str, file: str | Path) -> Pa
     ------
     UsageError
         The file has another ending.
-    MissingExtraError
-        matplotlib is not installed.
+    OSError
+        It cannot be written.
     """
-    cells: list[tuple[ImageItem, str] | None] = []
-    most = 1 + min(_MOST, max(len(each.neighbours) for each in found))
-    across, shown = min(_ACROSS, most), max(1, _CELLS // most)
-    for each in found[:shown]:
-        cells += [None] * (-len(cells) % across)
-        cells.append((each.item, "the image itself"))
-        for other in each.neighbours[:_MOST]:
-            cells.append((other.item, f"{other.item.label or ''} {other.cosine:.3f}"))
-    if len(found) > shown:
-        title += f" ({shown} of {counted(len(found), 'image')})"
-    down = -(-len(cells) // across)
-    sheet = np.full((_CELL * down, _PIXELS * across, 3), 255, np.uint8)
-    texts: list[tuple[int, int, str]] = []
-    for place, cell in enumerate(cells):
-        if cell:
-            left, top = _PIXELS * (place % across), _CELL * (place // across)
-            texts += _paste(sheet, left, top, *cell)
-    with drawn(file, title, _INCHES * across, _INCHES * _CELL / _PIXELS * down + 0.5) as figure:
-        axes = figure.subplots()
-        axes.imshow(sheet)
-        axes.axis("off")
-        for left, top, text in texts:
-            axes.text(left, top, text, fontsize=6)
-    return Path(file)
+    path = Path(file)
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"a contact sheet cannot be written as {str(path)!r}; expected a .png")
+    columns = max(1, min(len(images), COLUMNS))
+    tile, row = _SIDE + _GAP, _SIDE + _GAP + _CAPTION * _LINE
+    top = _GAP + _TITLE * _LINE
+    size = max(columns, 3) * tile + _GAP, ceil(len(images) / columns) * row + top
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    _write(draw, (_GAP, _GAP), title, size[0] - 2 * _GAP, _TITLE)
+    there = [(place, each) for place, each in enumerate(images) if each]
+    drawn = in_threads(_shown, [Path(path) for _, (path, _) in there], waiting=COLUMNS)
+    for (place, (_, caption)), picture in zip(there, drawn, strict=True):
+        left, upper = _GAP + place % columns * tile, top + place // columns * row
+        if isinstance(picture, str):
+            draw.rectangle((left, upper, left + _SIDE - 1, upper + _SIDE - 1), outline="grey")
+            _write(draw, (left + _GAP, upper + _GAP), picture, _SIDE - 2 * _GAP, 3)
+        else:
+            offset = (_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2
+            sheet.paste(picture, (left + offset[0], upper + offset[1]))
+        _write(draw, (left, upper + _SIDE + 2), caption, _SIDE, _CAPTION)
+    with output_file(path) as target:
+        sheet.save(target, "PNG")
+    return path
 
 
-def _paste(
-    sheet: np.ndarray, left: int, top: int, item: ImageItem, text: str
-) -> Iterator[tuple[int, int, str]]:
-    """Paste an image into a sheet, and yield what is to be written on it and where."""
+def thumbnail(path: Path, side: int) -> Image.Image:
+    """Return an image file as a small RGB picture of its own proportions.
+
+    Parameters
+    ----------
+    path : Path
+        The image file.
+    side : int
+        Longest side of the picture, in pixels; a smaller image keeps its size.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Raises
+    ------
+    OSError
+        The file does not exist or cannot be read.
+    BadImageError
+        It is no image, or is damaged.
+    """
+    picture = Image.fromarray(decode(read_regular(path), enough=(side, side)))
+    picture.thumbnail((side, side))
+    return picture
+
+
+def _shown(path: Path) -> Image.Image | str:
+    """Return a thumbnail, or why there is none."""
     try:
-        pixels = _thumbnail(item)
-    except BadImageError as error:
-        yield left + 4, top + _PIXELS // 2, _shown(str(error))
-    else:
-        height, width = pixels.shape[:2]
-        y, x = top + (_PIXELS - height) // 2, left + (_PIXELS - width) // 2
-        sheet[y : y + height, x : x + width] = pixels
-    yield left + 4, top + _PIXELS + 14, _shown(text)
-    yield left + 4, top + _PIXELS + 36, _shown(Path(item.path).name)
+        return thumbnail(path, _SIDE)
+    except FileNotFoundError:
+        return "the image is no longer there"
+    except (OSError, BadImageError) as error:
+        return f"cannot be shown: {getattr(error, 'strerror', None) or error}"
 
 
-def _shown(text: str) -> str:
-    """Return a text that fits below an image, without what matplotlib takes for mathematics."""
-    text = one_line(text)
-    if len(text) > _CHARACTERS:
-        text = f"{text[: _CHARACTERS - 9]}…{text[-8:]}"
-    return text.replace("$", r"\$")
-
-
-def _thumbnail(item: ImageItem) -> np.ndarray:
-    from PIL import Image
-
-    side = _PIXELS - 2 * _GAP
-    image = Image.fromarray(decode(read_file(item), enough=(side, side)))
-    scale = side / max(image.size)
-    size = [max(1, round(scale * each)) for each in image.size]
-    kind = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-    return np.asarray(image.resize((size[0], size[1]), kind))
+def _write(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, most: int
+) -> None:
+    """Write lines of text, each in a font that has its letters, as many as have room."""
+    lines = [
+        (font, line)
+        for given in text.split("\n")
+        for font, shown in [drawable(given)]
+        for line in wrapped(shown, font, width, most)
+    ]
+    for number, (font, line) in enumerate(lines[:most]):
+        draw.text((place[0], place[1] + number * _LINE), line, "black", font)

@@ -9,7 +9,15 @@ from bottleneck.errors import UsageError
 from bottleneck.fields import Option, settings
 from bottleneck.settings import values
 
-__all__ = ["EvaluateSettings", "LookupSettings", "PredictSettings", "RankSettings"]
+__all__ = [
+    "EvaluateSettings",
+    "LookupSettings",
+    "PredictSettings",
+    "RankSettings",
+    "ReportSettings",
+    "SuggestSettings",
+    "SuspectSettings",
+]
 
 
 @settings("Evaluation")
@@ -20,6 +28,55 @@ class EvaluateSettings:
         Literal["train", "val", "test"],
         Doc("Split to evaluate on; scores on val and train are too optimistic to quote."),
     ] = "test"
+
+
+@settings("Report", kw_only=True)
+class ReportSettings(EvaluateSettings):
+    """Settings for the page that shows images, heads and what to do next."""
+
+    image_set: Annotated[
+        str | None,
+        Doc("Report on this image set without a head; by default that of the heads."),
+        Option("--set", unless=("head_names",)),
+    ] = None
+    map: Annotated[
+        Literal["pca", "lda"],
+        Doc("Axes of the map: principal components, or discriminants of the classes."),
+    ] = "pca"
+    images: Annotated[
+        values.Count,
+        Doc("Maximum number of images in the map and the gallery; of more, a sample is shown."),
+        Option(unless=("everything",)),
+    ] = 2000
+    everything: Annotated[
+        bool, Doc("Show all images: write a folder instead of one file."), Option("--all")
+    ] = False
+    suspects: Annotated[
+        bool | None,
+        Doc(
+            "Look for wrong labels, outliers and near-duplicates; by default among up to 5,000 "
+            "images, and for wrong labels if cleanlab is installed."
+        ),
+    ] = None
+
+
+@settings("Suspects")
+class SuspectSettings:
+    """Settings for finding labels that are probably wrong, outliers and near-duplicates."""
+
+    clf: Annotated[values.Classifier, Doc("Classifier to judge labels with.")] = "softmax"
+    top: Annotated[
+        values.Count | None,
+        Doc("List so many labels, the most suspect first; by default as many as cleanlab counts."),
+    ] = None
+    test: Annotated[
+        bool, Doc("Also judge the labels of test images; correct these only by what you see.")
+    ] = False
+    near: Annotated[
+        Annotated[float, Field(gt=0, le=1)],
+        Doc("Least cosine of the features of two near-duplicates."),
+    ] = 0.95
+    seed: values.Seed = 0
 
 
 @settings("Experiments")
@@ -77,6 +134,14 @@ class LookupSettings:
     device: values.Device = "auto"
     max_pixels: values.MaxPixels = None
     max_bytes: values.MaxBytes = None
+
+
+@settings("Suggestions", kw_only=True)
+class SuggestSettings(LookupSettings):
+    """Settings for choosing the images to label next."""
+
+    n: Annotated[values.Count, Doc("Number of images to suggest.")] = 50
+    seed: values.Seed = 0
 
 
 @settings("Prediction", kw_only=True)

@@ -1,0 +1,292 @@
+"""What heads do on images: evaluation, calibration, and the prediction for each image."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bottleneck.cache import Cache
+from bottleneck.errors import BottleneckError, CacheError
+from bottleneck.evaluate import Evaluation, evaluate_head
+from bottleneck.experiments import half_width
+from bottleneck.features import Features, features_of
+from bottleneck.heads import Head
+from bottleneck.heads.scoring import calibration_error, decide, log_probabilities, reliability
+from bottleneck.images import ImageItem
+from bottleneck.labels import Targets, known_labels
+from bottleneck.records import known_source
+from bottleneck.report.drawing import Picture, drawing
+
+__all__ = ["Bin", "Difference", "Given", "HeadSection", "Judged", "compared", "judge"]
+
+_RULE_OF_THREE = 3
+"""As for `bottleneck.experiments.FineTuned`: an event that n images do not show is rarer."""
+_FEWEST = 2
+
+_Key = tuple[str, str, str]
+"""Digest, label and split of an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a head gave an image.
+
+    Attributes
+    ----------
+    label : str
+        The predicted class or classes.
+    confidence : float
+        Probability of the predicted class; if images may have several classes, of the least certain
+        decision.
+    right : bool or None
+        Whether it is the image's label; None for an image that is not scored, because it is also in
+        another split or has a class that the head does not know.
+    """
+
+    label: str
+    confidence: float
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of about the same confidence.
+
+    Attributes
+    ----------
+    confidence, accuracy : float
+        Means over the predictions.
+    predictions : int
+        How many they are.
+    """
+
+    confidence: float
+    accuracy: float
+    predictions: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The accuracy of a head minus that of the first head, on the same images.
+
+    Attributes
+    ----------
+    gain : float
+        The difference.
+    interval : tuple of float
+        95% interval, paired over the images.
+    images : int
+        Number of images that both were scored on.
+    """
+
+    gain: float
+    interval: tuple[float, float]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSection:
+    """A head, and what it does on held-out images.
+
+    Attributes
+    ----------
+    name, clf, features : str
+        Name of the head, its classifier, and the layer that it was fitted on.
+    hyperparameters : dict
+        As in the head's record.
+    temperature : float
+        Divides its scores.
+    problem : str
+        Why it could not be evaluated; empty if it was.
+    evaluation : Evaluation or None
+        On the split of the report.
+    before, after : list of Bin
+        Calibration with a temperature of 1, and with that of the head.
+    error_before : float
+        Calibration error with a temperature of 1.
+    difference : Difference or None
+        None for the first head, or without images that both were scored on.
+    reading : str
+        What the curves of a training in epochs show.
+    epochs : Picture or None
+        These curves.
+    """
+
+    name: str
+    clf: str
+    features: str
+    hyperparameters: dict[str, Any]
+    temperature: float
+    problem: str = ""
+    evaluation: Evaluation | None = None
+    before: list[Bin] = field(default_factory=list)
+    after: list[Bin] = field(default_factory=list)
+    error_before: float = 0.0
+    difference: Difference | None = None
+    reading: str = ""
+    epochs: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A head on images.
+
+    Attributes
+    ----------
+    section : HeadSection
+        What the report says of it.
+    features : Features or None
+        Those that it scored, without views; None if they could not be read.
+    given : dict
+        Its prediction for each image, by digest, label and split.
+    """
+
+    section: HeadSection
+    features: Features | None = None
+    given: dict[_Key, Given] = field(default_factory=dict)
+
+    def of(self, item: ImageItem) -> Given | None:
+        """Return the prediction for an image, if it was scored."""
+        return self.given.get((item.digest, item.label or "", item.split or ""))
+
+
+def judge(name: str, head: Head, cache: Cache, split: str, memory: int | None) -> Judged:
+    """Evaluate a head on one split, and predict the images of all splits.
+
+    Parameters
+    ----------
+    name : str
+        Name of the head.
+    head : Head
+        The head.
+    cache : Cache
+        The cache with its features.
+    split : str
+        The split to evaluate on.
+    memory : int or None
+        Memory limit in bytes for the features, see `bottleneck.load_features`.
+
+    Returns
+    -------
+    Judged
+        Where the head cannot be evaluated, its section says why.
+    """
+    section = HeadSection(
+        name=name,
+        clf=head.clf,
+        features=str(known_source(head.source)),
+        hyperparameters=head.hyperparameters,
+        temperature=head.temperature,
+        reading=str(head.scores.get("reading", "")),
+        epochs=_epochs(name, head.scores),
+    )
+    try:
+        features = _features(head, cache, split, memory)
+        judged = _predicted(head, features, split, section)
+    except BottleneckError as error:
+        return Judged(replace(section, problem=str(error).replace("`", "")))
+    try:
+        evaluation = evaluate_head(head, features, split)
+    except BottleneckError as error:
+        problem = str(error).replace("`", "")
+        return replace(judged, section=replace(section, problem=problem))
+    return replace(judged, section=replace(judged.section, evaluation=evaluation))
+
+
+def _features(head: Head, cache: Cache, split: str, memory: int | None) -> Features:
+    """Return the rows of all splits; of a fine-tuned base, only one split may be in the cache."""
+    load: dict[str, Any] = {"memory": memory, "seen": head.seen}
+    try:
+        return features_of(head.source, cache, **load)
+    except CacheError:
+        return features_of(head.source, cache, split=split, **load)
+
+
+def _predicted(head: Head, features: Features, split: str, section: HeadSection) -> Judged:
+    """Predict all images, and compute the calibration on those of the split that are scored."""
+    blocks = [features.X] if isinstance(features.X, np.ndarray) else features.X.blocks()
+    scores = np.concatenate([head.decision_function(block) for block in blocks])
+    shares, predicted = head.probabilities(scores), head.labels(scores)
+    confidence = (np.maximum(shares, 1 - shares).min if head.multilabel else shares.max)(axis=1)
+    labels, known = known_labels(features.labels, head.classes, multilabel=head.multilabel)
+    held_out = (features.splits == "train") | ~np.isin(features.digests, features.images.leaks)
+    right = np.full(len(features), None, object)
+    if known.any():
+        targets = Targets.among(labels, head.classes, multilabel=head.multilabel)
+        chosen = decide(scores[known], multilabel=head.multilabel)
+        right[known] = (chosen == targets.indicators).all(axis=1).tolist()
+        own = (held_out & (features.splits == split))[known]
+        if own.any():
+            section = _calibrated(section, head, scores[known][own], targets.take(own))
+    right[~held_out] = None
+    columns = (features.digests, features.labels, features.splits, predicted, confidence, right)
+    rows = zip(*(each.tolist() for each in columns), strict=True)
+    given = {(digest, label, own): Given(*told) for digest, label, own, *told in rows}
+    return Judged(section, features, given)
+
+
+def _calibrated(
+    section: HeadSection, head: Head, scores: np.ndarray, targets: Targets
+) -> HeadSection:
+    plain, scaled = (
+        np.exp(log_probabilities(head.link, scores, each)) for each in (1.0, head.temperature)
+    )
+    return replace(
+        section,
+        before=_bins(plain, targets),
+        after=_bins(scaled, targets),
+        error_before=calibration_error(plain, targets),
+    )
+
+
+def _bins(probabilities: np.ndarray, targets: Targets) -> list[Bin]:
+    counts, confidence, right = reliability(probabilities, targets)
+    return [
+        Bin(float(confidence[each] / count), float(right[each] / count), int(count))
+        for each, count in enumerate(counts)
+        if count
+    ]
+
+
+def compared(first: Judged, other: Judged, split: str) -> Difference | None:
+    """Compare the accuracies of two heads on the images of a split that both were scored on.
+
+    Parameters
+    ----------
+    first, other : Judged
+        The heads.
+    split : str
+        The split.
+
+    Returns
+    -------
+    Difference or None
+        None if fewer than two different images were.
+    """
+    pairs = [
+        (mine.right, each.right)
+        for key, each in other.given.items()
+        if key[-1] == split and (mine := first.given.get(key))
+    ]
+    changes = [float(new) - float(old) for old, new in pairs if old is not None and new is not None]
+    if len(changes) < _FEWEST:
+        return None
+    gain, count = sum(changes) / len(changes), len(changes)
+    half = max(half_width(changes, 0), _RULE_OF_THREE / count)
+    return Difference(gain, (gain - half, gain + half), count)
+
+
+def _epochs(name: str, scores: Mapping[str, Any]) -> Any:
+    """Return the curves of a training in epochs, if the head has a history."""
+    if not scores.get("history"):
+        return None
+    alt = f"Loss and accuracy of {name} by epoch, on training and held-out images"
+
+    def draw(file: Path) -> None:
+        from bottleneck.pictures import draw_training
+
+        draw_training(scores, name, file)
+
+    return drawing(draw, alt)

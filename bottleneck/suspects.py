@@ -1,0 +1,306 @@
+"""Find labels that are probably wrong, outliers and near-duplicates, by cached features."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bottleneck.arguments import checked, made
+from bottleneck.errors import DataError, import_extra
+from bottleneck.features import Features
+from bottleneck.heads import HeldOut, held_out_probabilities
+from bottleneck.labels import Targets, join_classes
+from bottleneck.settings import SuspectSettings
+from bottleneck.similar import near_duplicate_groups, nearest
+
+__all__ = ["NearDuplicates", "Outlier", "Suspect", "Suspects", "find_suspects"]
+
+_FILTER = "low_self_confidence"
+"""Of the labels ranked by their probability, as many are suspects as cleanlab counts wrong ones."""
+_NEIGHBOURS = 10
+_FAR_OUT = 3.0
+_AT_ONCE = 4096
+"""Rows whose neighbours are looked up in one pass."""
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label is probably wrong.
+
+    Attributes
+    ----------
+    path : str
+        Path of the image at extraction.
+    label : str
+        Its label.
+    suggested : str
+        The label that heads which have not seen it give it.
+    score : float
+        cleanlab's label quality, from 0 (probably wrong) to 1 (probably right).
+    split : str
+        ``train``, ``val`` or ``test``.
+    """
+
+    path: str
+    label: str
+    suggested: str
+    score: float
+    split: str
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An image unlike all others.
+
+    Attributes
+    ----------
+    path, label, split : str
+        As of `Suspect`.
+    distance : float
+        Mean of one minus the cosine to its ten nearest images, from 0 to 2.
+    """
+
+    path: str
+    label: str
+    distance: float
+    split: str
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Images with features that are almost the same.
+
+    Attributes
+    ----------
+    paths, labels, splits : list of str
+        Of each of these images.
+    """
+
+    paths: list[str]
+    labels: list[str]
+    splits: list[str]
+
+    @property
+    def disagree(self) -> bool:
+        """Whether the images have different labels, or are in different splits."""
+        return len({*self.labels}) > 1 or len({*self.splits}) > 1
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What is probably wrong with the images of a set.
+
+    Attributes
+    ----------
+    image_set : str
+        Name of the set.
+    clf : str
+        The classifier that labels were judged by.
+    images : int
+        Number of images whose labels were judged.
+    folds : int
+        Number of folds, each judged by a head that was fitted on the others.
+    labels : list of Suspect
+        The most suspect first.
+    outliers : list of Outlier
+        The farthest first.
+    near_duplicates : list of NearDuplicates
+        Those with different labels or in different splits first.
+    """
+
+    image_set: str
+    clf: str
+    images: int
+    folds: int
+    labels: list[Suspect]
+    outliers: list[Outlier]
+    near_duplicates: list[NearDuplicates]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result in JSON types.
+
+        Returns
+        -------
+        dict of str to Any
+            Fields by name, nested objects as dictionaries.
+        """
+        return asdict(self)
+
+
+@checked
+def find_suspects(
+    features: Features, settings: SuspectSettings | None = None, **options: Any
+) -> Suspects:
+    """Find labels that are probably wrong, outliers, and groups of near-duplicates.
+
+    Labels are judged by the probabilities of heads that were fitted without the image, its copies
+    and its group, see `bottleneck.heads.held_out_probabilities`. cleanlab counts the wrong labels
+    and scores each (Northcutt, Jiang and Chuang 2021, Confident Learning: Estimating Uncertainty in
+    Dataset Labels, section 3; Kuan and Mueller 2022, Model-agnostic Label Quality Scoring to Detect
+    Real-world Label Errors, section 2). An outlier's mean cosine distance to its ten nearest images
+    is above the third quartile by more than three interquartile ranges (Tukey 1977, Exploratory
+    Data Analysis, section 2D: far out).
+
+    Parameters
+    ----------
+    features : Features
+        The result of `bottleneck.load_features`, of all splits.
+    settings : SuspectSettings, optional
+        Settings, or their fields as `options`.
+    **options
+        Fields of `bottleneck.settings.SuspectSettings`, such as ``clf="svm", top=100``.
+
+    Returns
+    -------
+    Suspects
+
+    Raises
+    ------
+    DataError
+        The set has no labels, or too few images of a class for two folds.
+    UsageError
+        A setting is invalid, or the classifier does not support several classes per image.
+    MissingExtraError
+        cleanlab is not installed.
+    CacheError
+        A part of the cache is damaged.
+    """
+    asked = made(SuspectSettings, settings, options)
+    import_extra("cleanlab.filter", "finding wrong labels", "cleanlab", extra="suspects")
+    judged = np.full(len(features), asked.test) | (features.splits != "test")
+    if len(features.labels) and not judged.any():
+        raise DataError(
+            f"image set {features.images.name!r} has only test images; give `test` to judge their "
+            f"labels, too"
+        )
+    held = held_out_probabilities(features, asked.clf, rows=judged, seed=asked.seed)
+    plain = features.take(features.views == 0)
+    return Suspects(
+        image_set=features.images.name,
+        clf=asked.clf,
+        images=len(held.rows),
+        folds=held.folds,
+        labels=_suspects(features, held, asked.top),
+        outliers=_outliers(plain),
+        near_duplicates=_near_duplicates(plain, asked.near),
+    )
+
+
+def _suspects(features: Features, held: HeldOut, top: int | None) -> list[Suspect]:
+    judge = judge_several if held.targets.multilabel else judge_single
+    wrong, scores, suggested = judge(held.targets, held.probabilities)
+    order = np.argsort(scores, kind="stable")
+    order = order[wrong[order]] if top is None else order[:top]
+    return [
+        Suspect(
+            path=str(features.paths[row]),
+            label=str(features.labels[row]),
+            suggested=suggested[place],
+            score=float(scores[place]),
+            split=str(features.splits[row]),
+        )
+        for place, row in zip(order.tolist(), held.rows[order], strict=True)
+    ]
+
+
+_Judged = tuple[np.ndarray, np.ndarray, Sequence[str]]
+
+
+def judge_single(targets: Targets, probabilities: np.ndarray) -> _Judged:
+    """Judge labels of one class each.
+
+    Parameters
+    ----------
+    targets : Targets
+        Labels of the n rows, with k classes.
+    probabilities : np.ndarray
+        Shape (n, k), by heads that have not seen the row.
+
+    Returns
+    -------
+    wrong : np.ndarray
+        bool of shape (n,): the labels that cleanlab counts as wrong.
+    scores : np.ndarray
+        Label quality from 0 to 1, of shape (n,).
+    suggested : list of str
+        The likeliest class of each row.
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    codes = targets.codes
+    wrong = find_label_issues(codes, probabilities, filter_by=_FILTER, n_jobs=1)
+    scores = get_label_quality_scores(codes, probabilities)
+    return wrong, scores, [targets.classes[code] for code in probabilities.argmax(axis=1)]
+
+
+def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
+    """Judge labels of several classes each, as `judge_single` does.
+
+    Parameters
+    ----------
+    targets, probabilities
+        As for `judge_single`.
+
+    Returns
+    -------
+    wrong, scores, suggested
+        As of `judge_single`. A suggested label differs in those classes that are counted as wrong.
+    """
+    from cleanlab.multilabel_classification import get_label_quality_scores
+    from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+
+    lists = [np.flatnonzero(row).tolist() for row in targets.codes]
+    how: dict[str, Any] = {"filter_by": _FILTER, "n_jobs": 1}
+    each = np.asarray(find_multilabel_issues_per_class(lists, probabilities, **how))
+    scores = get_label_quality_scores(lists, probabilities)
+    names = np.array(targets.classes, dtype=object)
+    suggested = [join_classes(names[row]) for row in targets.codes ^ each]
+    return np.asarray(each.any(axis=1)), scores, suggested
+
+
+def _outliers(plain: Features) -> list[Outlier]:
+    """Return the images that are far out, the farthest first."""
+    distances = neighbour_distances(plain.X)
+    low, high = np.quantile(distances, [0.25, 0.75])
+    far = np.flatnonzero(distances > high + _FAR_OUT * (high - low))
+    return [
+        Outlier(
+            path=str(plain.paths[row]),
+            label=str(plain.labels[row]),
+            distance=float(distances[row]),
+            split=str(plain.splits[row]),
+        )
+        for row in far[np.argsort(-distances[far], kind="stable")]
+    ]
+
+
+def neighbour_distances(X: Any) -> np.ndarray:
+    """Return each row's mean cosine distance to its ten nearest rows.
+
+    Parameters
+    ----------
+    X : np.ndarray or StreamedRows
+        Shape (n, d).
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n,), from 0 to 2; of fewer neighbours where there are no more.
+    """
+    blocks = (X[start : start + _AT_ONCE] for start in range(0, len(X), _AT_ONCE))
+    queries = (each if isinstance(each, np.ndarray) else each.read() for each in blocks)
+    found = [nearest(X, each, _NEIGHBOURS + 1)[1] for each in queries]
+    cosines = np.concatenate(found)[:, 1:]  # the first is the row itself, or a copy
+    return np.asarray(1 - cosines.mean(axis=1)) if cosines.size else np.zeros(len(X))
+
+
+def _near_duplicates(plain: Features, least: float) -> list[NearDuplicates]:
+    """Return groups of near-duplicates; those that disagree first."""
+    columns = plain.paths, plain.labels, plain.splits
+    found = [
+        NearDuplicates(*(each[rows].tolist() for each in columns))
+        for rows in near_duplicate_groups(plain.X, least)
+    ]
+    return sorted(found, key=lambda group: not group.disagree)

@@ -1,0 +1,390 @@
+"""The page of a report in real Chromium: opened from a file, clicked, with hostile names.
+
+All need Chromium, as Debian's package ``chromium`` has it, and are skipped where there is none.
+About 60 s in the second tier.
+"""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import crops
+from PIL import Image
+
+from bottleneck import Cache, FrozenBase, ImageSet, extract_features, fit_head, load_features
+from bottleneck.report import make_report, write_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.ci,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
+    ),
+]
+HOSTILE = [
+    "</script><script>window.hacked=1</script>",
+    '<img src=x onerror="window.hacked=1">',
+    "\"'&quot--><b>`${window.hacked=1}`{{7*7}}",
+    "a\x1b[2Jb\x07",
+    "\u202eevil\u2066\u200f עברית",
+    "w" * 300,
+    "=1+1",
+    "' + (window.hacked=1) + '",
+]
+FILES = [
+    "<script>window.hacked=1<.png",
+    "\"'><b>.png",
+    "a\x1b[2Jb.png",
+    "\u202egnp.png",
+    "w" * 240 + ".png",
+    "%3Cscript%3E #?&.png",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    with sync_api.sync_playwright() as started:
+        root = ["--no-sandbox"] * (os.geteuid() == 0)
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=root)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser) -> Iterator[Callable[..., object]]:
+    """Open a page; in the end, nothing may have been asked of a host, and nothing gone wrong."""
+    contexts, wrong = [], []
+
+    def open_page(file: Path, **options: object) -> object:
+        options = {"viewport": {"width": 1200, "height": 900}} | options
+        contexts.append(browser.new_context(**options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request", lambda asked: wrong.append(asked.url) if not is_local(asked.url) else None
+        )
+        page.goto(Path(file).resolve().as_uri())
+        return page
+
+    yield open_page
+    for page in (page for context in contexts for page in context.pages):
+        assert page.evaluate("window.hacked") is None
+    for context in contexts:
+        context.close()
+    assert not wrong, wrong
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("file:", "data:"))
+
+
+def cards(page) -> list[str]:
+    return page.locator("#gallery .card").all_inner_texts()
+
+
+def made(labels: dict[str, str], *, base: str, heads: int = 1):
+    """Return a report on images with these labels by path; the paths are in the folder."""
+    with Path("set.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerows([("path", "label"), *labels.items()])
+    cache = Cache("cache")
+    extract_features(ImageSet.open("set.csv"), FrozenBase(base, "flat", weights="random:0"), cache)
+    features = load_features(cache)
+    fitted = {
+        f"head {number}": fit_head(features, "softmax", C=10.0**-number) for number in range(heads)
+    }
+    return cache, fitted
+
+
+@pytest.fixture
+def paths(tmp_path) -> Callable[[int], list[str]]:
+    """Write different images with hostile names; return their paths."""
+
+    def write(count: int) -> list[str]:
+        found = []
+        for number, image in enumerate(crops(count, size=40)):
+            folder = tmp_path / "images" / f"{number // len(FILES):03d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / FILES[number % len(FILES)])
+            found.append(str(folder / FILES[number % len(FILES)]))
+        return found
+
+    return write
+
+
+@pytest.fixture
+def plain(paths, little):
+    """A report on two heads and four classes, with errors."""
+    labels = {path: "abcd"[number % 4] for number, path in enumerate(paths(160))}
+    cache, heads = made(labels, base=little, heads=2)
+    report = make_report(cache, heads)
+    return report, write_report(report, "report.html")
+
+
+def test_a_cell_shows_its_images(plain, opened):
+    report, file = plain
+    page = opened(file)
+    evaluation = report.heads[0].evaluation
+    worst = evaluation.worst_confusions(1)[0]
+    row = [each.label for each in evaluation.classes].index(worst["label"])
+    column = [each.label for each in evaluation.classes].index(worst["predicted"])
+    page.locator("#head-0 .matrix tbody tr").nth(row).locator("td").nth(column).click()
+    found = cards(page)
+    assert len(found) == worst["images"]
+    assert all(f"class {worst['label']}" in each for each in found)
+    assert all(f"predicted {worst['predicted']}" in each and "wrong" in each for each in found)
+    shares = [float(each.split("%")[0].split()[-1]) for each in found]
+    assert shares == sorted(shares, reverse=True)
+    source = page.locator("#gallery img").first.get_attribute("src")
+    assert source.startswith("data:image/jpeg;base64,")
+    assert page.evaluate("document.querySelector('#gallery img').naturalWidth") == 40
+    write_report(replace(report, images=report.images[:40]), "some.html")
+    part = opened("some.html")
+    part.locator("#head-0 .matrix .right").first.click()
+    assert "the others are not on this page" in part.locator("#count").inner_text()
+    # That of the other head shows the other head's.
+    page.locator("#head-1 .matrix .right").first.click()
+    assert page.locator("#f-head").input_value() == "1"
+    assert all("right" in each for each in cards(page))
+
+
+def test_images_are_filtered_sorted_and_found(plain, opened):
+    report, file = plain
+    page = opened(file)
+    first = report.images[0].item
+    page.locator("#f-text").fill(first.path[-30:])
+    assert "class" in cards(page)[0]
+    page.get_by_role("button", name="Show all").click()
+    page.locator("#f-split").select_option(label="test")
+    test = sum(each.item.split == "test" for each in report.images)
+    assert page.locator("#count").inner_text().startswith(f"{test} of 160 images match")
+    page.locator("#f-result").select_option("wrong")
+    wrong = sum(
+        each.item.split == "test" and each.given[0].right is False for each in report.images
+    )
+    assert len(cards(page)) == min(60, wrong)
+    page.locator("#f-low").fill("99.99")
+    assert page.locator("#count").inner_text().startswith("0 of 160")
+    page.get_by_role("button", name="Show all").click()
+    page.locator("#f-result").select_option("differ")
+    differing = sum(len({given.label for given in each.given}) > 1 for each in report.images)
+    assert page.locator("#count").inner_text().startswith(f"{differing} of 160")
+    page.get_by_role("button", name="Show all").click()
+    page.locator("#f-order").select_option("low")
+    shares = [float(each.split("%")[0].split()[-1]) for each in cards(page)]
+    assert shares == sorted(shares)
+    assert len(shares) == 60
+    page.get_by_role("button", name="Show more").click()
+    assert len(cards(page)) == 120
+
+
+def test_tables_are_sorted(plain, opened):
+    _, file = plain
+    page = opened(file)
+    table = page.locator("#head-0 table").nth(-1)
+    for place, convert in ((3, float), (0, str)):
+        header = table.locator("thead th").nth(place)
+        for way, reverse in (("ascending", False), ("descending", True)):
+            header.get_by_role("button").click()
+            assert header.get_attribute("aria-sort") == way
+            values = [
+                convert(each)
+                for each in table.locator(f"tbody td:nth-child({place + 1})").all_inner_texts()
+            ]
+            assert values == sorted(values, reverse=reverse)
+
+
+def test_the_map_selects_images_and_shows_one(plain, opened):
+    report, file = plain
+    page = opened(file)
+    canvas = page.locator("#canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = page.evaluate("spot(placed[3])")
+    page.mouse.move(box["x"] + x, box["y"] + y)
+    assert page.locator("#tip img").is_visible()
+    page.mouse.click(box["x"] + x, box["y"] + y)
+    assert page.locator("#dialog").is_visible()
+    assert page.locator("#dialog img").evaluate("each => each.naturalWidth") == 40
+    page.keyboard.press("Escape")
+    page.mouse.move(box["x"] + 2, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2, steps=3)
+    page.mouse.up()
+    half = sum(each.place[0] <= 0.5 for each in report.images)
+    picked = int(page.locator("#count").inner_text().split(" of ")[0])
+    assert abs(picked - half) <= 3
+    page.get_by_role("button", name="End the selection").click()
+    assert page.locator("#count").inner_text().startswith("160 of 160")
+
+
+def test_the_keyboard_suffices(plain, opened):
+    _, file = plain
+    page = opened(file)
+    page.locator("#head-0 .matrix .cell").first.focus()
+    page.keyboard.press("Enter")
+    count = len(cards(page))
+    assert 0 < count < 60
+    page.locator("#gallery .card").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('#gallery .card')].indexOf(document.activeElement)"
+        )
+        == 1
+    )
+    page.keyboard.press("Enter")
+    path = page.locator("#dialog dd").first.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#dialog dd").first.inner_text() != path
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#dialog dd").first.inner_text() == path
+    page.keyboard.press("Escape")
+    assert not page.locator("#dialog").is_visible()
+    page.locator("#canvas").focus()
+    for key in ("ArrowRight", "ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator("#dialog").is_visible()
+
+
+def test_hostile_names_are_shown_as_text(paths, little, opened):
+    labels = {path: HOSTILE[number % len(HOSTILE)] for number, path in enumerate(paths(96))}
+    cache, heads = made(labels, base=little)
+    names = {"<script>window.hacked=1</script>": heads["head 0"]}
+    page = opened(write_report(make_report(cache, names), "report.html"))
+    assert page.locator("script").count() == 2
+    assert page.locator("#gallery b, main img[src=x]").count() == 0
+    listed = page.locator("#data tbody tr").all_inner_texts()
+    for name in (
+        "</script><script>window.hacked=1</script>",
+        "\\x1b[2J",
+        "\\u202eevil",
+        "w" * 300,
+        "{{7*7}}",
+    ):
+        assert any(name in each for each in listed), name
+    page.locator("#data tbody .link").first.click()
+    assert len(cards(page)) == 12
+    page.locator("#gallery .card").first.click()
+    assert page.locator("#dialog").is_visible()
+    for width in (400, 1200):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page = opened(write_report(make_report(cache, names), "all", "folder"))
+    assert (
+        page.locator("#gallery img").first.evaluate(
+            "each => each.decode().then(() => each.naturalWidth)"
+        )
+        == 40
+    )
+
+
+def test_hundreds_of_classes_with_images_since_deleted(little, tmp_path, opened):
+    generator = np.random.default_rng(0)
+    labels = {}
+    for number in range(900):
+        path = tmp_path / "images" / f"{number:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (36, 36, 3), np.uint8)).save(path)
+        labels[str(path)] = f"class {number % 300}"
+    cache, heads = made(labels, base=little)
+    for number in range(300, 900):
+        (tmp_path / "images" / f"{number:03d}.png").unlink()
+    report = make_report(cache, heads)
+    page = opened(write_report(report, "report.html"))
+    assert "600 images have no thumbnail" in page.locator("aside").inner_text()
+    assert page.locator("#head-0 .matrix tbody tr").count() == 30
+    assert page.locator("#f-label option").count() == 301
+    page.locator("#f-text").fill("/899.png")
+    assert "No such file" in cards(page)[0]
+    page.locator("#f-text").fill("/000.png")
+    assert page.locator("#gallery img").count() == 1
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_a_set_without_labels_has_a_page(paths, little, opened):
+    paths(12)
+    images = ImageSet.from_paths(["images"], name="plain")
+    cache = Cache("cache")
+    extract_features(images, FrozenBase(little, "flat", weights="random:0"), cache)
+    page = opened(write_report(make_report(cache), "report.html"))
+    assert "no classes" in page.locator("#data").inner_text()
+    assert len(cards(page)) == 12
+    page.locator("#gallery .card").first.click()
+    assert page.locator("#dialog dd").count() == 1
+
+
+CONTRAST = """() => {
+  const numbers = (text) => {
+    const found = text.match(/[\\d.]+/g).map(Number);
+    const scale = text.startsWith('color(') ? 255 : 1;
+    return [...found.slice(0, 3).map((each) => each * scale), found[3] ?? 1];
+  };
+  const light = (rgb) => {
+    const [r, g, b] = rgb.slice(0, 3).map((each) => each / 255)
+      .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = getComputedStyle(each).backgroundColor;
+      if (numbers(colour)[3] > 0) return numbers(colour);
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const each of document.querySelectorAll('body *')) {
+    const own = [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !each.checkVisibility() || /^(SCRIPT|STYLE|OPTION)$/.test(each.tagName)) continue;
+    const style = getComputedStyle(each);
+    const text = numbers(each.closest('svg') ? style.fill : style.color);
+    const [low, high] = [light(text), light(behind(each))].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) poor.push([each.tagName, each.className, each.textContent, ratio]);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_the_contrast_of_wcag_aa(plain, opened, scheme):
+    _, file = plain
+    page = opened(file, color_scheme=scheme)
+    assert page.evaluate(CONTRAST) == []
+    assert (
+        page.locator("img:not([alt]), img[alt=''], :is(svg, canvas):not([aria-label])").count() == 0
+    )
+
+
+def test_it_fits_a_narrow_screen_and_prints(plain, opened):
+    _, file = plain
+    page = opened(file, viewport={"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    page.emulate_media(media="print")
+    assert not page.locator("#filters").is_visible()
+    assert page.locator("#gallery img").first.is_visible()
+
+
+def test_the_content_is_that_of_the_json_form(plain, opened):
+    report, file = plain
+    page = opened(file)
+    write_report(report, "report.json")
+    content = json.loads(Path("report.json").read_text())
+    told = page.evaluate("rows.map((each) => each.path)")
+    assert told == [
+        each["item"]["path"].replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+        for each in content["images"]
+    ]
+    assert content["heads"][0]["evaluation"]["accuracy"] == report.heads[0].evaluation.accuracy
