@@ -159,7 +159,7 @@ def test_arrays_that_do_not_fit_are_refused(name):
             Novelty.of(novelty.arrays | {name: wrong}, 200)
     with pytest.raises(ValueError, match="novelty"):
         Novelty.of({key: each for key, each in novelty.arrays.items() if key != name}, 200)
-    with pytest.raises(ValueError, match="do not fit 7 features"):
+    with pytest.raises(ValueError, match="do not fit 'n_features' 7"):
         Novelty.of(novelty.arrays, 7)
     X, y = clusters(50, 1), np.tile(list("ab"), 25)
     head = fit_rows(X, y, "ridge", C=1.0)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["similar"]
 
 _T = TypeVar("_T")
+_Memory = Annotated[
+    ByteSize | None,
+    Doc("Memory limit for features, such as 500MB; by default half of the free memory."),
+]
 _COLUMNS = ("path", "label", "split", "cosine")
 
 
@@ -37,10 +41,7 @@ def similar(
     settings: LookupSettings,
     files: ListFiles,
     top: Annotated[Count, Doc("Number of similar images to find for each image.")] = 20,
-    memory: Annotated[
-        ByteSize | None,
-        Doc("Memory limit for features, such as 500MB; by default half of the free memory."),
-    ] = None,
+    memory: _Memory = None,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
     """Find the images of a set that are most similar to others, by the cosine of features.

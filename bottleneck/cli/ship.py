@@ -78,10 +78,15 @@ def predict(
         rejected, unknown = _print_predictions(fitted.classes, results, form, report)
     if output:
         note(f"{counted(total - len(rejected), 'image')} written to {output}")
-    if settings.abstain is not None:
+    _note_end(rejected, unknown, settings.abstain)
+
+
+def _note_end(rejected: "Sequence[RejectedImage]", unknown: int, abstain: float | None) -> None:
+    """Report images without a class; exit with 1 if some could not be used."""
+    if abstain is not None:
         note(
             f"{counted(unknown, 'image')} without a class, farther from the training images than "
-            f"{settings.abstain:g}% of held-out ones"
+            f"{abstain:g}% of held-out ones"
         )
     notes.note_rejected(rejected)
     if rejected:

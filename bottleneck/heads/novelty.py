@@ -141,7 +141,7 @@ class Novelty:
                 raise ValueError(f"{name} of novelty contains nan or inf, expected finite numbers")
         sizes = {found.widths.sum(), len(found.mean), found.components.shape[1], n_features}
         if len(sizes) > 1 or found.widths.min() < 1 or len(found.components) != found.rows.shape[1]:
-            raise ValueError(f"the arrays of novelty do not fit {n_features} features")
+            raise ValueError(f"the arrays of novelty do not fit 'n_features' {n_features}")
         if (np.diff(found.quantiles) < 0).any():
             raise ValueError("quantiles of novelty must ascend")
         return found
