@@ -18,7 +18,7 @@ from bottleneck.cli.summary import note_image_set
 from bottleneck.errors import counted
 from bottleneck.fields import ARGUMENT
 from bottleneck.settings import FeatureSettings, LookupSettings, SimilarFeatures
-from bottleneck.settings.values import ByteSize, Count
+from bottleneck.settings.values import Count
 
 if TYPE_CHECKING:
     from bottleneck.images import ImageItem
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["similar"]
 
 _T = TypeVar("_T")
-_Memory = Annotated[
-    ByteSize | None,
-    Doc("Memory limit for features, such as 500MB; by default half of the free memory."),
-]
 _COLUMNS = ("path", "label", "split", "cosine")
 
 
@@ -41,7 +37,7 @@ def similar(
     settings: LookupSettings,
     files: ListFiles,
     top: Annotated[Count, Doc("Number of similar images to find for each image.")] = 20,
-    memory: _Memory = None,
+    memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
     """Find the images of a set that are most similar to others, by the cosine of features.
