@@ -187,7 +187,7 @@ if __name__ == "__main__":
         measure,
         tables,
         packages=(None, None),
-        sets=(("clipart", "emoji"), ("clipart",)),
+        sets=(("clipart", "emoji", "letters", "sprites"), ("clipart",)),
         seeds=(5, 2),
         shots=(5, 2),
         n=(50, 5),

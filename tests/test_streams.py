@@ -47,7 +47,7 @@ SLOW = {
     "advise": ("--repeats", "1", "--clf", "centroid", "--jobs", "1"),
     "finetune": ("--head", "h", "--unfreeze", "features.12", "--epochs", "1", "--val-share", "0.3"),
     "suspects": ("--clf", "centroid", "--top", "3"),
-    "suggest": ("photographs", "data", "--head", "h"),
+    "suggest": ("new", "data", "--head", "h"),
     "predict": ("data", "--head", "h"),
     "predict --json": ("data", "--head", "h"),
     "similar": ("data", "--top", "2"),
@@ -63,6 +63,7 @@ def words_of(name: str) -> list[str]:
 def _odd(bottleneck, make_images):
     """An extraction, a head, experiments and an export, with names that a terminal would obey."""
     make_images(**{"é": 20, ODD: 20})
+    make_images("new", seed=1, **{ODD: 3})
     for words in (
         ("extract", *TINY),
         ("fit-head", "--C", "1", "--name", "h"),
