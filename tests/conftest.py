@@ -128,7 +128,7 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
         folder = shared / name
         with (shared / f"{name}.made").open("a+") as made:
             fcntl.flock(made, fcntl.LOCK_EX)  # until it is closed
-            if made.tell() == 0:
+            if made.seek(0, os.SEEK_END) == 0:
                 shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
                 folder.mkdir()
                 make(folder)

@@ -76,7 +76,7 @@ def test_heads_of_the_version_before_are_read_and_that_version_reads_no_new_ones
     head = fit_rows(X, y, C=1.0, **BOTH)
     file = head.save("head") / "head.json"
     record = read_json(file)
-    assert record["schema"] == 5
+    assert record["schema"] == 6
     del record["widths"]
     write_json(file, record | {"schema": 4})
     loaded = Head.load("head")
@@ -118,7 +118,7 @@ def test_adjustments_are_the_same_in_all_commands(bottleneck, make_images, littl
     assert (head.power, head.normalize) == (0.5, "l2")
     streamed = fit_head(load_features(cache, select_features(cache), memory=1), C=1.0, **BOTH)
     X = features.X
-    assert np.allclose(head.decision_function(X), streamed.decision_function(X), atol=2e-3)
+    assert np.allclose(head.decision_function(X), streamed.decision_function(X), atol=5e-3)
     items = [item for item in images.items if item.split == "test"]
     predicted = list(predict_images(head, [item.path for item in items]))
     held = features_of(head.source, cache, split="test")

@@ -33,7 +33,6 @@ from bottleneck.advise import (
     borne_out,
     decide,
     fit_power_law,
-    fitting,
     next_step,
     timing,
 )
@@ -56,7 +55,7 @@ from bottleneck.bases.network import Network
 from bottleneck.bases.splitting import split_network
 from bottleneck.errors import DataError, UnknownNameError, UsageError, WrongTypeError
 from bottleneck.exchange import import_array
-from bottleneck.heads import cross_validate
+from bottleneck.heads import cross_validate, stepping
 from bottleneck.heads.prepare import make_problem, recipe_of
 from bottleneck.heads.problem import Problem
 from bottleneck.heads.scoring import fit_temperature, log_losses
@@ -635,7 +634,7 @@ def test_the_search_for_a_value_finds_that_of_the_whole_grid(clf, apart, monkeyp
     X += apart * np.eye(3, 40)[y]
     recipe, link = recipe_of(clf), "softmax"
     problem = replace(make_problem(X, y, recipe), standardize=False)
-    folds, tried, whole = problem.folds(3), [], fitting.held_out
+    folds, tried, whole = problem.folds(3), [], stepping.held_out
 
     def counted(*given):
         for scores in whole(*given):
@@ -650,8 +649,8 @@ def test_the_search_for_a_value_finds_that_of_the_whole_grid(clf, apart, monkeyp
         ).mean()
         for own in every
     ]
-    monkeypatch.setattr(fitting, "held_out", counted)
-    value, scores = fitting.choose(recipe, link, problem, folds, recipe.grid)
+    monkeypatch.setattr(stepping, "held_out", counted)
+    value, scores = stepping.choose_stepwise(recipe, link, problem, folds, recipe.grid)
     found = log_losses(
         link, scores, held, fit_temperature(link, scores, held) if recipe.margins else 1
     ).mean()

@@ -142,7 +142,7 @@ def test_every_step_prints_text_and_json(bottleneck):
 
     predicted = bottleneck("predict", "data/cat", "data/dog/000.png")
     rows = list(csv.reader(io.StringIO(predicted.out)))
-    assert rows[0] == ["path", "class", "p(cat)", "p(dog)"]
+    assert rows[0] == ["path", "class", "p(cat)", "p(dog)", "novelty"]
     assert len(rows) == 10
     lines = bottleneck("predict", "--json", "data/cat").out.splitlines()
     first = json.loads(lines[0])
@@ -620,7 +620,7 @@ def test_odd_names_come_back_from_the_cache(bottleneck, make_images):
     fitted = bottleneck("fit-head", "--C", "1", "--json")
     assert json.loads(fitted.out)["classes"] == ["a,b", 'c"\r']
     rows = list(csv.reader(io.StringIO(bottleneck("predict", "data").out, newline="")))
-    assert {len(row) for row in rows} == {4}
+    assert {len(row) for row in rows} == {5}
     assert len(rows) == 9
 
 

@@ -21,26 +21,33 @@ from bottleneck import (
     HeadClassifier,
     ImageSet,
     PredictSettings,
+    ReportSettings,
+    SuggestSettings,
+    SuspectSettings,
     SweepSettings,
     advise_on,
     evaluate_head,
     extract_features,
     feature_rows,
     features_of,
+    find_suspects,
     finetune_head,
     fit_head,
     join_layers,
     load_base,
     load_bases,
     load_features,
+    make_report,
     misclassified,
     predict_images,
     run_sweep,
     select_features,
     select_layers,
     similar_images,
+    suggest_images,
+    write_report,
 )
-from bottleneck.errors import UsageError
+from bottleneck.errors import DataError, UsageError
 
 
 @pytest.mark.ci
@@ -98,6 +105,19 @@ def test_similar_images_are_found(faces: Path, faces_cache: Cache) -> None:
     rows = feature_rows(source, images, cache=faces_cache)
     (found,), _ = similar_images(load_features(faces_cache), images, rows, top=3)
     assert [each.item.label for each in found.neighbours] == ["face"] * 3
+
+
+@pytest.mark.ci
+def test_labels_are_judged_and_a_report_is_written(faces: Path, faces_cache: Cache) -> None:
+    features = load_features(faces_cache)
+    suspects = find_suspects(features, SuspectSettings(clf="softmax"))
+    assert suspects.images == 160
+    head = fit_head(features, "centroid")
+    chosen = SuggestSettings(n=2)
+    with pytest.raises(DataError, match="200 images are labelled already"):
+        suggest_images(head, ImageSet.from_paths([faces]), chosen, cache=faces_cache)
+    report = make_report(faces_cache, {"head": head}, ReportSettings(images=20))
+    assert write_report(report, "report.html").stat().st_size > 10_000
 
 
 def test_scikit_learns_estimators(faces: Path) -> None:

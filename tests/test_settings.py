@@ -248,7 +248,7 @@ def test_a_copy_of_settings_is_pickled_as_the_original_is():
 
 WITHOUT_EFFECT = [
     ("leaderboard --spreadsheet-safe", "--csv"),
-    ("similar x.png --spreadsheet-safe", "--output"),
+    ("similar x.png --spreadsheet-safe", "--csv or --output"),
     ("evaluate --spreadsheet-safe", "--errors"),
     ("predict x.png --spreadsheet-safe --json", "--json"),
     ("predict x.png --spreadsheet-safe --output x.jsonl", "--output *.jsonl"),

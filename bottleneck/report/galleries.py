@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
-from bottleneck.errors import BottleneckError
+from bottleneck.errors import BottleneckError, counted
 from bottleneck.features import Features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, Summary
@@ -132,8 +132,8 @@ def suspected(
         return
     if asked is None and len(plain) > _MOST_COMPARED:
         notes.append(
-            f"wrong labels and near-duplicates were not looked for, as {len(plain)} images take "
-            f"long; bottleneck report --suspects does"
+            f"wrong labels and near-duplicates were not looked for, which takes long among "
+            f"{counted(len(plain), 'image')}; 'bottleneck report --suspects' does"
         )
         return
     known = {item.path: item for item in features.images.items}
@@ -191,8 +191,9 @@ def _alike(plain: Features, known: Mapping[str, ImageItem], notes: list[str]) ->
         first = [next(own) for _, own in groupby(items, lambda each: each.digest)]
         if len(first) > max(_MOST_ALIKE, _ALIKE_SHARE * len(plain)):
             notes.append(
-                f"no near-duplicates are shown of {len(first)} images, whose features are all as "
-                f"close as those of near-duplicates are; a later layer tells images apart better"
+                f"no near-duplicates are shown of {counted(len(first), 'image')}, whose features "
+                f"are all as close as those of near-duplicates; a later layer tells images apart "
+                f"better"
             )
         elif len(first) > 1:
             found.append(first)
