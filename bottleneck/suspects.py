@@ -1,4 +1,4 @@
-"""Find labels that are probably wrong, outliers and near-duplicates, by cached features."""
+"""Find labels that are probably wrong, outliers and look-alikes, by cached features."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,15 @@ from bottleneck.labels import Targets, join_classes
 from bottleneck.settings import SuspectSettings
 from bottleneck.similar import near_duplicate_groups, nearest
 
-__all__ = ["NearDuplicates", "Outlier", "Suspect", "Suspects", "find_suspects"]
+__all__ = [
+    "LookAlikes",
+    "Outlier",
+    "Suspect",
+    "Suspects",
+    "find_look_alikes",
+    "find_outliers",
+    "find_suspects",
+]
 
 _FILTER = "low_self_confidence"
 """Of the labels ranked by their probability, as many are suspects as cleanlab counts wrong ones."""
@@ -56,7 +64,7 @@ class Outlier:
     Attributes
     ----------
     path, label, split : str
-        As of `Suspect`.
+        As of `Suspect`; empty in a set without labels.
     distance : float
         Mean of one minus the cosine to its ten nearest images, from 0 to 2.
     """
@@ -68,13 +76,13 @@ class Outlier:
 
 
 @dataclass(frozen=True)
-class NearDuplicates:
-    """Images with features that are almost the same.
+class LookAlikes:
+    """Different images with features that are almost the same.
 
     Attributes
     ----------
     paths, labels, splits : list of str
-        Of each of these images.
+        Of each of these images; of identical ones, of the first.
     """
 
     paths: list[str]
@@ -105,7 +113,7 @@ class Suspects:
         The most suspect first.
     outliers : list of Outlier
         The farthest first.
-    near_duplicates : list of NearDuplicates
+    look_alikes : list of LookAlikes
         Those with different labels or in different splits first.
     """
 
@@ -115,7 +123,7 @@ class Suspects:
     folds: int
     labels: list[Suspect]
     outliers: list[Outlier]
-    near_duplicates: list[NearDuplicates]
+    look_alikes: list[LookAlikes]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result in JSON types.
@@ -132,7 +140,7 @@ class Suspects:
 def find_suspects(
     features: Features, settings: SuspectSettings | None = None, **options: Any
 ) -> Suspects:
-    """Find labels that are probably wrong, outliers, and groups of near-duplicates.
+    """Find labels that are probably wrong, outliers, and groups of look-alikes.
 
     Labels are judged by the probabilities of heads that were fitted without the image, its copies
     and its group, see `bottleneck.heads.held_out_probabilities`. cleanlab counts the wrong labels
@@ -174,16 +182,17 @@ def find_suspects(
             f"image set {features.images.name!r} has only test images; give `test` to judge their "
             f"labels, too"
         )
-    held = held_out_probabilities(features, asked.clf, rows=judged, seed=asked.seed)
+    clf = asked.clf or ("logreg" if features.images.multilabel else "softmax")
+    held = held_out_probabilities(features, clf, rows=judged, seed=asked.seed)
     plain = features.take(features.views == 0)
     return Suspects(
         image_set=features.images.name,
-        clf=asked.clf,
+        clf=clf,
         images=len(held.rows),
         folds=held.folds,
         labels=_suspects(features, held, asked.top),
-        outliers=_outliers(plain),
-        near_duplicates=_near_duplicates(plain, asked.near),
+        outliers=find_outliers(plain),
+        look_alikes=find_look_alikes(plain, asked.near),
     )
 
 
@@ -204,6 +213,7 @@ def _suspects(features: Features, held: HeldOut, top: int | None) -> list[Suspec
     ]
 
 
+_HAS = ("with", "without")
 _Judged = tuple[np.ndarray, np.ndarray, Sequence[str]]
 
 
@@ -220,11 +230,11 @@ def judge_single(targets: Targets, probabilities: np.ndarray) -> _Judged:
     Returns
     -------
     wrong : np.ndarray
-        bool of shape (n,): the labels that cleanlab counts as wrong.
+        bool of shape (n,): the labels that cleanlab counts as wrong, and are not the likeliest.
     scores : np.ndarray
         Label quality from 0 to 1, of shape (n,).
     suggested : list of str
-        The likeliest class of each row.
+        The likeliest other class of each row.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -232,7 +242,9 @@ def judge_single(targets: Targets, probabilities: np.ndarray) -> _Judged:
     codes = targets.codes
     wrong = find_label_issues(codes, probabilities, filter_by=_FILTER, n_jobs=1)
     scores = get_label_quality_scores(codes, probabilities)
-    return wrong, scores, [targets.classes[code] for code in probabilities.argmax(axis=1)]
+    others = np.where(np.arange(len(targets.classes)) == codes[:, None], -1.0, probabilities)
+    likeliest = probabilities.argmax(axis=1)
+    return wrong & (likeliest != codes), scores, [targets.classes[k] for k in others.argmax(axis=1)]
 
 
 def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
@@ -246,29 +258,49 @@ def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
     Returns
     -------
     wrong, scores, suggested
-        As of `judge_single`. A suggested label differs in those classes that are counted as wrong.
+        As of `judge_single`. A suggested label differs in those classes that are counted as wrong,
+        or else in the one that is least certain.
     """
     from cleanlab.multilabel_classification import get_label_quality_scores
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
-    lists = [np.flatnonzero(row).tolist() for row in targets.codes]
-    how: dict[str, Any] = {"filter_by": _FILTER, "n_jobs": 1}
-    each = np.asarray(find_multilabel_issues_per_class(lists, probabilities, **how))
-    scores = get_label_quality_scores(lists, probabilities)
+    if len(targets.classes) == 1:  # cleanlab takes several only
+        two = Targets.among(np.where(targets.codes[:, 0], *_HAS), _HAS, multilabel=False)
+        both = np.hstack([probabilities, 1 - probabilities])
+        wrong, scores, _ = judge_single(two, both)
+        each = wrong[:, None]
+    else:
+        lists = [np.flatnonzero(row).tolist() for row in targets.codes]
+        how: dict[str, Any] = {"filter_by": _FILTER, "n_jobs": 1}
+        each = np.asarray(find_multilabel_issues_per_class(lists, probabilities, **how))
+        wrong, scores = each.any(axis=1), get_label_quality_scores(lists, probabilities)
+    own = np.where(targets.codes, probabilities, 1 - probabilities)
+    least = np.arange(len(targets.classes)) == own.argmin(axis=1)[:, None]
+    changed = np.where(wrong[:, None], each, least)
     names = np.array(targets.classes, dtype=object)
-    suggested = [join_classes(names[row]) for row in targets.codes ^ each]
-    return np.asarray(each.any(axis=1)), scores, suggested
+    suggested = [join_classes(names[row]) for row in targets.codes ^ changed]
+    return np.asarray(wrong), scores, suggested
 
 
-def _outliers(plain: Features) -> list[Outlier]:
-    """Return the images that are far out, the farthest first."""
-    distances = neighbour_distances(plain.X)
+def find_outliers(plain: Features) -> list[Outlier]:
+    """Return the images that are far out, the farthest first, see `find_suspects`.
+
+    Parameters
+    ----------
+    plain : Features
+        Unaugmented rows; they need no labels.
+
+    Returns
+    -------
+    list of Outlier
+    """
+    distances, labels = neighbour_distances(plain.X), _labels(plain)
     low, high = np.quantile(distances, [0.25, 0.75])
     far = np.flatnonzero(distances > high + _FAR_OUT * (high - low))
     return [
         Outlier(
             path=str(plain.paths[row]),
-            label=str(plain.labels[row]),
+            label=str(labels[row]),
             distance=float(distances[row]),
             split=str(plain.splits[row]),
         )
@@ -296,11 +328,29 @@ def neighbour_distances(X: Any) -> np.ndarray:
     return np.asarray(1 - cosines.mean(axis=1)) if cosines.size else np.zeros(len(X))
 
 
-def _near_duplicates(plain: Features, least: float) -> list[NearDuplicates]:
-    """Return groups of near-duplicates; those that disagree first."""
-    columns = plain.paths, plain.labels, plain.splits
-    found = [
-        NearDuplicates(*(each[rows].tolist() for each in columns))
-        for rows in near_duplicate_groups(plain.X, least)
-    ]
+def find_look_alikes(plain: Features, least: float) -> list[LookAlikes]:
+    """Return groups of look-alikes; those with different labels or splits first.
+
+    Parameters
+    ----------
+    plain : Features
+        Unaugmented rows; they need no labels.
+    least : float
+        Least cosine of the features of two images; a group is connected by such pairs.
+
+    Returns
+    -------
+    list of LookAlikes
+    """
+    columns = plain.paths, _labels(plain), plain.splits
+    groups = []
+    for rows in near_duplicate_groups(plain.X, least):
+        _, first = np.unique(plain.digests[rows], return_index=True)
+        if len(first) > 1:
+            groups.append(rows[np.sort(first)])
+    found = [LookAlikes(*(each[rows].tolist() for each in columns)) for rows in groups]
     return sorted(found, key=lambda group: not group.disagree)
+
+
+def _labels(plain: Features) -> np.ndarray:
+    return np.full(len(plain), "") if plain.y is None else plain.y

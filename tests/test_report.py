@@ -254,7 +254,7 @@ def test_identical_images_are_shown_as_groups(make_images, little):
     assert report.heads[0].evaluation.leaks == 1
 
 
-def test_wrong_labels_and_near_duplicates_are_shown(make_images):
+def test_wrong_labels_and_look_alikes_are_shown(make_images):
     make_images(cat=30, dog=30)
     paths = sorted(map(str, Path("data").rglob("*.png")))
     labels = ["cat"] * 30 + ["dog"] * 30
@@ -272,14 +272,14 @@ def test_wrong_labels_and_near_duplicates_are_shown(make_images):
     suspect = found["suspects"].groups[0][0]
     assert suspect.item.path == paths[3]
     assert suspect.facts["suggested"] == "cat"
-    alike = [{card.item.path for card in group} for group in found["near-duplicates"].groups]
+    alike = [{card.item.path for card in group} for group in found["look-alikes"].groups]
     assert {paths[40], paths[41]} in alike
     assert not make_report(cache, {"h": head}, suspects=False).galleries
     np.save("rows.npy", np.abs(rows).astype(np.float32) + 10)
     import_array(cache, "rows.npy", "set.csv", model="n", layer="rows", image_set="other")
     close = make_report(cache, image_set="other")
-    assert "near-duplicates" not in [each.name for each in close.galleries]
-    assert any("no near-duplicates are shown of 60 images" in each for each in close.notes)
+    assert "look-alikes" not in [each.name for each in close.galleries]
+    assert any("no look-alikes are shown of 60 images" in each for each in close.notes)
 
 
 def test_the_other_forms_have_the_same_content(cached, heads):

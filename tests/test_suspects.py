@@ -1,4 +1,4 @@
-"""Wrong labels, outliers and near-duplicates are found; labels are corrected. About 10 s."""
+"""Wrong labels, outliers and look-alikes are found; labels are corrected. About 10 s."""
 
 import csv
 import json
@@ -97,14 +97,14 @@ def test_suggestions_for_one_class_are_the_likeliest():
     assert suggested == [("a", "b", "c")[code] for code in codes]
 
 
-def test_an_image_unlike_all_others_and_near_duplicates_are_found(features):
+def test_an_image_unlike_all_others_and_look_alikes_are_found(features):
     X = np.random.default_rng(0).normal(size=(len(features), 20)) * 0.1 + 1
     X[7] = -1
     X[20] = X[160] * 2 + 1e-4
     found = find_suspects(replace(features, X=X.astype(np.float32)), clf="lda", near=0.9999)
     assert [each.path for each in found.outliers] == [features.paths[7]]
     assert found.outliers[0].distance > 1.9
-    (group,) = found.near_duplicates
+    (group,) = found.look_alikes
     assert group.paths == features.paths[[20, 160]].tolist()
     assert group.disagree == (
         len({*features.labels[[20, 160]]}) + len({*features.splits[[20, 160]]}) > 2

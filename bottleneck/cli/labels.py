@@ -21,12 +21,13 @@ from bottleneck.settings import FitFeatures
 if TYPE_CHECKING:
     from bottleneck.images import ImageItem
     from bottleneck.suggest import Suggestions
-    from bottleneck.suspects import NearDuplicates, Suspects
+    from bottleneck.suspects import LookAlikes, Suspects
 
 __all__ = ["ListFiles", "suggest", "suspects", "write_files"]
 
 _LISTED = ("path", "label", "suggested", "score")
 """Columns of the table that is reviewed."""
+_SUGGESTED = ("path", "predicted", "probability", "uncertainty")
 _MOST_SHOWN, _FEW_SHOWN = 20, 10
 _MOST_DRAWN = 120
 _MOST_OF_GROUP = 4
@@ -52,12 +53,12 @@ def suspects(
     fix: Annotated[
         Path | None,
         Doc("Write to `output` all images, with labels corrected by this CSV file, once reviewed."),
-        Option(needs=("output",)),
+        Option(needs=("output",), unless=("gallery", "as_csv", "clf", "top", "test")),
     ] = None,
     memory: options.Memory = None,
     cache: options.CacheFolder = Path("cache"),
 ) -> Any:
-    """Find labels that are probably wrong, outliers and near-duplicates; correct labels.
+    """Find labels that are probably wrong, outliers and look-alikes; correct labels.
 
     Labels are judged by heads that have not seen the image, through cleanlab.
     """
@@ -76,7 +77,7 @@ def suspects(
     else:
         show(found.as_dict(), lambda: _print_suspects(found))
     captions = [f"{each.label} -> {each.suggested}?  {each.score:.2f}" for each in found.labels]
-    write_files(files, rows, _alone(features.images, rows, captions), store)
+    write_files(files, _LISTED, rows, _alone(features.images, rows, captions), store)
     if files.output:
         note("review it, and correct the labels with --fix")
     return found
@@ -117,14 +118,14 @@ def _print_suspects(found: "Suspects") -> None:
     _print_some(shown, "probably wrong, the most suspect first", _MOST_SHOWN)
     title = "outliers: images unlike all others, by mean cosine distance to the nearest ten"
     _print_some([asdict(each) for each in found.outliers], title, _FEW_SHOWN)
-    groups = found.near_duplicates
+    groups = found.look_alikes
     odd = sum(group.disagree for group in groups)
     if groups:
         print(
-            f"{counted(len(groups), 'group')} of near-duplicates, {odd} of them with different "
+            f"{counted(len(groups), 'group')} of look-alikes, {odd} of them with different "
             f"labels or in different splits"
         )
-        note_list("near-duplicates:", list(map(_described, groups)), most=_FEW_SHOWN)
+        note_list("look-alikes:", list(map(_described, groups)), most=_FEW_SHOWN)
 
 
 def _print_some(rows: Sequence[dict[str, Any]], title: str, most: int) -> None:
@@ -133,7 +134,7 @@ def _print_some(rows: Sequence[dict[str, Any]], title: str, most: int) -> None:
         note(f"and {len(rows) - most} more; --json prints all")
 
 
-def _described(group: "NearDuplicates") -> str:
+def _described(group: "LookAlikes") -> str:
     own = zip(group.paths, group.labels, group.splits, strict=True)
     texts = (f"{path} ({label}, {split})" for path, label, split in own)
     return some_of(texts, " ~ ", _MOST_OF_GROUP)
@@ -165,7 +166,7 @@ def suggest(
     else:
         show(asdict(done), lambda: _print_suggested(done))
     captions = [f"{each.predicted}?  {each.probability:.2f}" for each in done.images]
-    write_files(files, rows, _alone(found, rows, captions), store)
+    write_files(files, _SUGGESTED, rows, _alone(found, rows, captions), store)
     notes.note_rejected(done.rejected)
     if done.rejected:
         sys.exit(1)
@@ -189,6 +190,7 @@ def _alone(
 
 def write_files(
     files: ListFiles,
+    columns: Sequence[str],
     rows: Sequence[dict[str, Any]],
     groups: Sequence[Sequence[tuple["ImageItem", str]]],
     cache: "bottleneck.Cache",
@@ -199,8 +201,10 @@ def write_files(
     ----------
     files : ListFiles
         Where.
+    columns : sequence of str
+        Names of the table's columns.
     rows : sequence of dict
-        Rows of the table.
+        Its rows.
     groups : sequence of sequence of (ImageItem, str)
         Images with captions; those that stand alone are groups of one.
     cache : Cache
@@ -209,7 +213,7 @@ def write_files(
     if files.output:
         with printed_to(files.output):
             write = csv_printer(safe=files.spreadsheet_safe)
-            write(rows[0] if rows else _LISTED)
+            write(columns)
             for row in rows:
                 write(row.values())
         note(f"{counted(len(rows), 'image')} written to {files.output}")

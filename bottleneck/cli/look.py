@@ -66,7 +66,7 @@ def similar(
         print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
         show({**content, "pool": source.pool, **lists}, lambda: _print_similar(found, str(source)))
-    write_files(files, rows, groups, store)
+    write_files(files, ("image", "rank", *_COLUMNS), rows, groups, store)
     notes.note_rejected(rejected)
     if rejected:
         sys.exit(1)

@@ -109,6 +109,28 @@ class Report:
         """Whether the map and the gallery have only some of the images."""
         return len(self.images) < self.summary.images
 
+    def wrong(self, place: int, most: int = 50) -> list[PageImage]:
+        """Return images of the evaluated split that a head gets wrong, the most confident first.
+
+        Parameters
+        ----------
+        place : int
+            Which head.
+        most : int
+            Maximum number of images.
+
+        Returns
+        -------
+        list of PageImage
+        """
+        found = [
+            (-given.confidence, each.item.path, each)
+            for each in self.images
+            if each.item.split == self.split
+            if (given := each.given[place]) and given.right is False
+        ]
+        return [each for *_, each in sorted(found, key=lambda one: one[:2])[:most]]
+
     def as_dict(self) -> dict[str, Any]:
         """Return the content in JSON types, without thumbnails and pictures."""
         own = vars(self).keys() - {"thumbnails", "images", "heads", "next"}

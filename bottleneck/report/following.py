@@ -1,9 +1,9 @@
 """What to do next, where features came from, and the commands that repeat a report."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,21 +173,21 @@ def _leaderboard(log: Path, image_set: str, notes: list[str]) -> Leaderboard | N
     return Leaderboard(str(log), metric, rows, len(own))
 
 
-def sources_of(cache: Cache, source: AnySource) -> list[Source]:
-    """Return where features came from, one entry for each layer.
+def sources_of(cache: Cache, parts: Iterable[FeatureSource]) -> list[Source]:
+    """Return where features came from.
 
     Parameters
     ----------
     cache : Cache
         The cache.
-    source : FeatureSource or JoinedSource
-        The features.
+    parts : iterable of FeatureSource
+        The layers of the features.
 
     Returns
     -------
     list of Source
     """
-    return [Source(str(part), _facts(cache, part)) for part in source.parts]
+    return [Source(str(part), _facts(cache, part)) for part in parts]
 
 
 def _facts(cache: Cache, part: FeatureSource) -> dict[str, str]:
@@ -212,9 +212,11 @@ def _facts(cache: Cache, part: FeatureSource) -> dict[str, str]:
 
 def repeating(
     cache: Cache,
-    source: AnySource,
+    parts: Iterable[FeatureSource],
     images: ImageSet,
     heads: Mapping[str, Head],
+    *,
+    heads_folder: Path,
     settings: ReportSettings,
 ) -> list[str]:
     """Return the commands that repeat a report, from the extraction on.
@@ -223,12 +225,14 @@ def repeating(
     ----------
     cache : Cache
         The cache.
-    source : FeatureSource or JoinedSource
-        The features.
+    parts : iterable of FeatureSource
+        The layers of the features.
     images : ImageSet
         Their images.
     heads : mapping of str to Head
         Heads by name.
+    heads_folder : Path
+        Their folder.
     settings : ReportSettings
         Those of the report.
 
@@ -236,19 +240,22 @@ def repeating(
     -------
     list of str
     """
-    extractions = [remedy_for(part, images, cache) for part in source.parts]
-    fits = [_fit(name, head, cache) for name, head in heads.items()]
+    where = [*(["--heads", str(heads_folder)] * (heads_folder != Path("heads")))]
+    where += cache_option(cache)
+    extractions = [remedy_for(part, images, cache) for part in parts]
+    fits = [_fit(name, head, where) for name, head in heads.items()]
     given = [text for name in heads for text in ("--head", name)] or ["--set", images.name]
-    given += ["--split", settings.split] * (settings.split != "test")
-    given += ["--map", settings.map] * (settings.map != "pca")
-    report = shlex.join(["bottleneck", "report", *given, *cache_option(cache)])
-    return [*dict.fromkeys(extractions), *filter(None, fits), report]
+    given += _options(ReportSettings, asdict(settings) | {"image_set": None})
+    report = shlex.join(["bottleneck", "report", *given, *where])
+    return [*dict.fromkeys(extractions), *fits, report]
 
 
-def _fit(name: str, head: Head, cache: Cache) -> str:
-    """Return the command that fits a head again; empty for one that was fine-tuned."""
-    if head.source is None or "unfreeze" in head.hyperparameters:
-        return ""
+def _fit(name: str, head: Head, where: Sequence[str]) -> str:
+    """Return the command that fits a head again, or why there is none."""
+    if head.source is None:
+        return f"# {name} does not record its features"
+    if "unfreeze" in head.hyperparameters:
+        return f"# {name} was fine-tuned: its model.json has the settings"
     parts = head.source.parts
     words = ["bottleneck", "fit-head", "--set", parts[0].image_set]
     for flag, names in (
@@ -258,15 +265,21 @@ def _fit(name: str, head: Head, cache: Cache) -> str:
     ):
         words += [text for each in dict.fromkeys(names) for text in (flag, each)]
     words += ["--join"] * (len(parts) > 1)
-    fitted = {"clf": head.clf, "power": head.power, "normalize": head.normalize}
-    fitted |= head.hyperparameters
-    for each in declared(FitSettings):
-        value = fitted.get(each.name, each.default)
-        if value == each.default and each.name != "clf":
+    fitted = {"power": head.power, "normalize": head.normalize}
+    words += ["--clf", head.clf, *_options(FitSettings, fitted | head.hyperparameters)]
+    return shlex.join([*words, "--name", name, *where])
+
+
+def _options(kind: type, values: Mapping[str, Any]) -> list[str]:
+    """Return the options of settings whose values are not the defaults."""
+    words: list[str] = []
+    for each in declared(kind):
+        value = values.get(each.name, each.default)
+        if value == each.default:
             continue
         if isinstance(value, bool):
             words.append(each.flag if value else each.opposite)
         else:
             several = value if isinstance(value, list | tuple) else [value]
             words += [each.flag, ",".join(map(str, several))]
-    return shlex.join([*words, "--name", name, *cache_option(cache)])
+    return words

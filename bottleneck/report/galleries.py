@@ -1,18 +1,21 @@
-"""Galleries: identical images, labels that are probably wrong, outliers, near-duplicates."""
+"""Galleries: identical images, labels that are probably wrong, outliers, look-alikes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from itertools import groupby
-from typing import Any
 
 from bottleneck.errors import BottleneckError, counted
 from bottleneck.features import Features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, Summary
 from bottleneck.settings import SuspectSettings
-from bottleneck.similar import near_duplicate_groups
-from bottleneck.suspects import Suspects, find_suspects
+from bottleneck.suspects import (
+    LookAlikes,
+    Suspect,
+    Suspects,
+    find_look_alikes,
+    find_outliers,
+    find_suspects,
+)
 
 __all__ = ["Card", "Gallery", "identical", "suspected"]
 
@@ -30,7 +33,7 @@ _SUSPECTS = (
     "'bottleneck suspects' lists all, and corrects those that you confirm."
 )
 _OUTLIERS = "Images whose features are far from those of all others."
-_NEAR = (
+_ALIKE = (
     "Images of a group have almost the same features, with a cosine of at least {least:g} to "
     "another one of the group, but are not identical."
 )
@@ -109,7 +112,7 @@ def identical(summary: Summary, items: Iterable[ImageItem]) -> Iterator[Gallery]
 def suspected(
     features: Features, head: Head | None, notes: list[str], *, asked: bool | None = None
 ) -> Iterator[Gallery]:
-    """Yield galleries of suspects, outliers and near-duplicates, as far as there are any.
+    """Yield galleries of suspects, outliers and look-alikes, as far as there are any.
 
     Parameters
     ----------
@@ -132,84 +135,77 @@ def suspected(
         return
     if asked is None and len(plain) > _MOST_COMPARED:
         notes.append(
-            f"wrong labels and near-duplicates were not looked for, which takes long among "
+            f"wrong labels, outliers and look-alikes were not looked for, which takes long among "
             f"{counted(len(plain), 'image')}; 'bottleneck report --suspects' does"
         )
         return
     known = {item.path: item for item in features.images.items}
-    if plain.y is not None and (asked or find_spec("cleanlab")):
-        try:
-            found = find_suspects(plain, SuspectSettings(clf=_judge(plain, head)))
-        except BottleneckError as error:
-            notes.append(f"wrong labels were not looked for: {error}".replace("`", ""))
-        else:
-            yield from _judged(found, known)
-    elif plain.y is not None:
-        notes.append(
-            "wrong labels were not looked for: that needs cleanlab; 'pip install cleanlab'"
-        )
-    yield from _alike(plain, known, notes)
-
-
-def _judge(features: Features, head: Head | None) -> Any:
-    """Return the classifier that judges labels: the head's, if it is fast."""
-    if head and head.clf not in _SLOW and (head.multilabel or not features.images.multilabel):
-        return head.clf
-    return "logreg" if features.images.multilabel else "softmax"
-
-
-def _judged(found: Suspects, known: Mapping[str, ImageItem]) -> Iterator[Gallery]:
-    wrong = [
-        Card(
-            known[each.path],
-            {
-                "class": each.label,
-                "suggested": each.suggested,
-                "quality": f"{each.score:.3f}",
-                "split": each.split,
-            },
-        )
-        for each in found.labels[:_MOST_SHOWN]
-    ]
-    far = [
-        Card(known[each.path], {"class": each.label, "distance": f"{each.distance:.3f}"})
-        for each in found.outliers[:_MOST_SHOWN]
-    ]
-    if wrong:
-        groups = [[each] for each in wrong]
-        yield Gallery("suspects", "Suspects", _SUSPECTS, groups, len(found.labels))
-    if far:
-        yield Gallery("outliers", "Outliers", _OUTLIERS, [[e] for e in far], len(found.outliers))
-
-
-def _alike(plain: Features, known: Mapping[str, ImageItem], notes: list[str]) -> Iterator[Gallery]:
-    """Yield near-duplicates: groups of different images; of identical ones, one is shown."""
-    least = SuspectSettings().near
-    found = []
-    for rows in near_duplicate_groups(plain.X, least):
-        items = sorted((known[path] for path in plain.paths[rows]), key=lambda each: each.digest)
-        first = [next(own) for _, own in groupby(items, lambda each: each.digest)]
-        if len(first) > max(_MOST_ALIKE, _ALIKE_SHARE * len(plain)):
-            notes.append(
-                f"no near-duplicates are shown of {counted(len(first), 'image')}, whose features "
-                f"are all as close as those of near-duplicates; a later layer tells images apart "
-                f"better"
-            )
-        elif len(first) > 1:
-            found.append(first)
-    found.sort(key=lambda group: -len({(each.label, each.split) for each in group}))
+    found = _suspects(plain, head, notes) if plain.y is not None else None
     if found:
-        groups = [_cards(each) for each in found[:_MOST_GROUPS]]
-        sentence = _NEAR.format(least=least)
-        yield Gallery("near-duplicates", "Near-duplicates", sentence, groups, len(found))
+        yield from _wrong(found.labels, known)
+    outliers = found.outliers if found else find_outliers(plain)
+    if far := [
+        [Card(known[each.path], _facts({"class": each.label, "distance": f"{each.distance:.3f}"}))]
+        for each in outliers
+    ]:
+        yield Gallery("outliers", "Outliers", _OUTLIERS, far[:_MOST_SHOWN], len(far))
+    alike = found.look_alikes if found else find_look_alikes(plain, SuspectSettings().near)
+    yield from _alike(alike, len(plain), known, notes)
+
+
+def _suspects(plain: Features, head: Head | None, notes: list[str]) -> Suspects | None:
+    """Return what is suspect; None, and a note, if labels cannot be judged."""
+    clf = head.clf if head and head.clf not in _SLOW else None
+    try:
+        return find_suspects(plain, clf=clf)
+    except BottleneckError as error:
+        notes.append(f"wrong labels were not looked for: {error}".replace("`", ""))
+    return None
+
+
+def _wrong(labels: Sequence[Suspect], known: Mapping[str, ImageItem]) -> Iterator[Gallery]:
+    groups = [
+        [
+            Card(
+                known[each.path],
+                {
+                    "class": each.label,
+                    "suggested": each.suggested,
+                    "quality": f"{each.score:.3f}",
+                    "split": each.split,
+                },
+            )
+        ]
+        for each in labels
+    ]
+    if groups:
+        yield Gallery("suspects", "Suspects", _SUSPECTS, groups[:_MOST_SHOWN], len(groups))
+
+
+def _alike(
+    groups: Sequence[LookAlikes], images: int, known: Mapping[str, ImageItem], notes: list[str]
+) -> Iterator[Gallery]:
+    """Yield look-alikes, but for groups of so many that the features hardly tell images apart."""
+    small = [each for each in groups if len(each.paths) <= max(_MOST_ALIKE, _ALIKE_SHARE * images)]
+    if hidden := sum(len(each.paths) for each in groups if each not in small):
+        notes.append(
+            f"no look-alikes are shown of {counted(hidden, 'image')}, whose features are all close "
+            f"to each other; a later layer tells images apart better"
+        )
+    if small:
+        cards = [_cards([known[path] for path in each.paths]) for each in small[:_MOST_GROUPS]]
+        sentence = _ALIKE.format(least=SuspectSettings().near)
+        yield Gallery("look-alikes", "Look-alikes", sentence, cards, len(small))
+
+
+def _facts(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: each for name, each in values.items() if each}
 
 
 def _cards(group: Sequence[ImageItem]) -> list[Card]:
     """Return a group of images with their classes and splits; of a large one, the first."""
-    cards = []
-    for item in group[:_MOST_OF_GROUP]:
-        facts = {"class": item.label, "split": item.split}
-        cards.append(Card(item, {name: each for name, each in facts.items() if each}))
+    some = group[:_MOST_OF_GROUP]
+    cards = [Card(item, _facts({"class": item.label, "split": item.split})) for item in some]
     if len(group) > _MOST_OF_GROUP:
         more = {**cards[-1].facts, "and": f"{len(group) - _MOST_OF_GROUP} more"}
         cards[-1] = Card(cards[-1].item, more)

@@ -100,6 +100,8 @@ def make_report(
     cards = [card.item for each in galleries for group in each.groups for card in group]
     thumbnails = thumbnails_of([*shown, *cards], cache, progress=progress)
     _note_missing(thumbnails, notes)
+    every = [known_source(head.source).with_views(0) for head in heads.values()] or [source]
+    parts = list(dict.fromkeys(part for each in every for part in each.parts))
     return Report(
         title=", ".join(heads) or images.name,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -116,8 +118,10 @@ def make_report(
         ],
         thumbnails=thumbnails,
         next=following(cache, source, Path(heads_folder), Path(log), notes),
-        sources=sources_of(cache, source),
-        commands=repeating(cache, source, images, heads, asked),
+        sources=sources_of(cache, parts),
+        commands=repeating(
+            cache, parts, images, heads, heads_folder=Path(heads_folder), settings=asked
+        ),
         notes=notes,
     )
 

@@ -64,7 +64,7 @@ def place_on_map(features: Features, how: str) -> tuple[MapSection, np.ndarray] 
     count, width = features.X.shape
     most = min(_MOST_FITTED, max(_FEWEST, free_memory() // 2 // (_BYTES * width)))
     fitted = features.take(np.unique(np.linspace(0, count - 1, most).astype(int)))
-    if len(fitted) < _FEWEST:
+    if len(fitted) < _FEWEST or not np.ptp(_rows(fitted), axis=0).any():
         return None
     section, project = (_pca if how == "pca" else _lda)(fitted)
     blocks = [features.X] if isinstance(features.X, np.ndarray) else features.X.blocks()

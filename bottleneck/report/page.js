@@ -94,6 +94,7 @@ function choose(values, total = 0) {
     if ($(`f-${name}`) && name !== "order" && name !== "head") $(`f-${name}`).value = "";
   }
   for (const [name, each] of Object.entries(values)) if ($(`f-${name}`)) $(`f-${name}`).value = each;
+  if ($("f-order")) $("f-order").value = "high";
   picked = null;
   refresh(total);
   $("images").scrollIntoView();
@@ -236,12 +237,13 @@ function select(event) {
   if (far) {
     const inside = (each, place) => (each - start[place]) * (each - [event.offsetX, event.offsetY][place]) <= 0;
     picked = new Set(placed.filter((row) => spot(row).every(inside)).map((row) => row.place));
+    refresh();
   } else {
     const row = nearest(event.offsetX, event.offsetY, 14);
     if (row) openImage(row);
   }
   start = end = null;
-  refresh();
+  drawMap();
 }
 
 if (canvas) {

@@ -222,8 +222,10 @@ def _page(report: Report, source: _Source, prefix: str) -> str:
 
     predicted = dict.fromkeys(
         label
-        for head in report.heads
-        for label in ([each.label for each in head.evaluation.classes] if head.evaluation else [])
+        for each in report.images
+        for given in each.given
+        if given
+        for label in classes_of(given.label)
     )
     for label in (*(each.label for each in report.summary.classes), *predicted):
         number(label)

@@ -54,7 +54,7 @@ class ReportSettings(EvaluateSettings):
     suspects: Annotated[
         bool | None,
         Doc(
-            "Look for wrong labels, outliers and near-duplicates; by default among up to 5,000 "
+            "Look for wrong labels, outliers and look-alikes; by default among up to 5,000 "
             "images, and for wrong labels if cleanlab is installed."
         ),
     ] = None
@@ -62,9 +62,12 @@ class ReportSettings(EvaluateSettings):
 
 @settings("Suspects")
 class SuspectSettings:
-    """Settings for finding labels that are probably wrong, outliers and near-duplicates."""
+    """Settings for finding labels that are probably wrong, outliers and look-alikes."""
 
-    clf: Annotated[values.Classifier, Doc("Classifier to judge labels with.")] = "softmax"
+    clf: Annotated[
+        values.Classifier | None,
+        Doc("Classifier to judge labels with; by default softmax, or logreg for several classes."),
+    ] = None
     top: Annotated[
         values.Count | None,
         Doc("List so many labels, the most suspect first; by default as many as cleanlab counts."),
@@ -74,7 +77,7 @@ class SuspectSettings:
     ] = False
     near: Annotated[
         Annotated[float, Field(gt=0, le=1)],
-        Doc("Least cosine of the features of two near-duplicates."),
+        Doc("Least cosine of the features of two look-alikes."),
     ] = 0.95
     seed: values.Seed = 0
 
