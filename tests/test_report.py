@@ -8,6 +8,7 @@ import re
 import sqlite3
 import sys
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from bottleneck.features import join_layers, matching_layers
 from bottleneck.images import ImageItem
 from bottleneck.report import Card, make_report, thumbnails, write_gallery, write_report
 from bottleneck.report import thumbnails_of as small
+from bottleneck.report.galleries import suspected
 
 LABELS = {"cat": 24, "dog": 24, "owl": 12}
 
@@ -237,6 +239,49 @@ def test_a_head_on_joined_layers(make_images, little):
     write_report(report, "report.html")
 
 
+def test_heads_on_different_layers_are_repeated_from_their_extractions(make_images, little):
+    make_images(cat=16, dog=16)
+    cache = Cache("cache")
+    for layer in ("first_relu", "flat"):
+        base = FrozenBase(little, [layer], weights="random:0", pool="avg")
+        extract_features(ImageSet.from_folder("data"), base, cache)
+    features = {layer: load_features(cache, layer=layer) for layer in ("first_relu", "flat")}
+    heads = {layer: fit_head(own, "lda") for layer, own in features.items()}
+    report = make_report(cache, heads, heads_folder="mine", images=50, map="lda")
+    assert [each.facts["layer"] for each in report.sources] == ["first_relu", "flat"]
+    one, other, *fits, last = report.commands
+    assert "--layer first_relu" in one
+    assert "--layer flat" in other
+    assert all("--heads mine" in each for each in (*fits, last))
+    assert "--map lda --images 50" in last
+
+
+def test_features_that_are_all_the_same_have_no_map(make_images):
+    make_images(cat=8, dog=8)
+    paths = sorted(map(str, Path("data").rglob("*.png")))
+    table = [f"{path},{Path(path).parent.name},train" for path in paths]
+    Path("set.csv").write_text("\n".join(["path,label,split", *table]))
+    np.save("rows.npy", np.ones((16, 4), np.float32))
+    import_array(Cache("cache"), "rows.npy", "set.csv", model="m", layer="rows")
+    for how in ("pca", "lda"):
+        assert make_report("cache", map=how, suspects=False).map is None
+
+
+def test_outliers_and_look_alikes_need_no_labels(make_images, little):
+    make_images("pile", cat=30)
+    features = load_features(extracted(little, ImageSet.from_paths(["pile/cat"])))
+    X = np.random.default_rng(0).normal(1, 0.5, (30, 8))
+    X[3], X[6] = -1, X[5] + 0.0001
+    notes = []
+    galleries = suspected(replace(features, X=X.astype(np.float32)), None, notes)
+    found = {each.name: each.groups for each in galleries}
+    assert not notes
+    assert found["outliers"][0][0].item.path == features.paths[3]
+    assert "class" not in found["outliers"][0][0].facts
+    pairs = [{card.item.path for card in group} for group in found["look-alikes"]]
+    assert {features.paths[5], features.paths[6]} in pairs
+
+
 def test_identical_images_are_shown_as_groups(make_images, little):
     make_images("data/train", cat=8, dog=8)
     make_images("data/test", cat=4, dog=4, seed=1)
@@ -293,6 +338,11 @@ def test_the_other_forms_have_the_same_content(cached, heads):
     accuracy = report.heads[0].evaluation.accuracy
     assert content["heads"][0]["evaluation"]["accuracy"] == accuracy
     assert f"{accuracy:.4f}" in text
+    wrong = report.wrong(0)
+    assert len(wrong) == sum(
+        each.item.split == "test" and not each.given[0].right for each in report.images
+    )
+    assert all(each.item.path in text for each in wrong)
     assert len(content["images"]) == 60
 
 

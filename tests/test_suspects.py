@@ -82,10 +82,22 @@ def test_cleanlab_judges_rows_of_several_classes():
     assert np.flatnonzero(counted).tolist() == [5, 17]
     assert sorted(scores.argsort()[:2]) == [5, 17]
     for row in range(200):
-        assert suggested[row].strip(";") == ";".join(np.array(list("abc"))[codes[row]])
+        own = ";".join(np.array(list("abc"))[codes[row]])
+        assert (suggested[row].strip(";") == own) == (row in {5, 17})
 
 
-def test_suggestions_for_one_class_are_the_likeliest():
+def test_a_set_of_one_class_is_judged_too():
+    codes = (np.arange(60) % 2 == 0)[:, None]
+    shares = np.where(codes, 0.9, 0.1)
+    wrong = codes.copy()
+    wrong[[4, 7]] ^= True
+    counted, scores, suggested = judge_several(Targets(("a",), wrong), shares)
+    assert np.flatnonzero(counted).tolist() == [4, 7]
+    assert sorted(scores.argsort()[:2]) == [4, 7]
+    assert [each.strip(";") for each in suggested] == ["" if own else "a" for own in wrong[:, 0]]
+
+
+def test_the_likeliest_other_class_is_suggested():
     shares = np.full((60, 3), 0.05)
     codes = np.arange(60) % 3
     shares[np.arange(60), codes] = 0.9
@@ -94,7 +106,19 @@ def test_suggestions_for_one_class_are_the_likeliest():
     counted, scores, suggested = judge_single(Targets(("a", "b", "c"), wrong), shares)
     assert np.flatnonzero(counted).tolist() == [0]
     assert scores[0] == pytest.approx(0.05)
-    assert suggested == [("a", "b", "c")[code] for code in codes]
+    assert suggested[0] == "a"
+    assert all(name != ("a", "b", "c")[code] for name, code in zip(suggested, wrong, strict=True))
+
+
+def test_a_label_that_is_the_likeliest_is_no_suspect():
+    """Which cleanlab counts by its low probability."""
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.full(4, 0.7), 300)
+    codes = rng.integers(4, size=300)
+    counted, _, suggested = judge_single(Targets(("a", "b", "c", "d"), codes), shares)
+    assert counted.any()
+    assert (shares.argmax(axis=1) != codes)[counted].all()
+    assert all(suggested[row] != "abcd"[codes[row]] for row in range(300))
 
 
 def test_an_image_unlike_all_others_and_look_alikes_are_found(features):
