@@ -279,7 +279,7 @@ def test_outliers_and_look_alikes_need_no_labels(make_images, little):
     assert found["outliers"][0][0].item.path == features.paths[3]
     assert "class" not in found["outliers"][0][0].facts
     pairs = [{card.item.path for card in group} for group in found["look-alikes"]]
-    assert {features.paths[5], features.paths[6]} in pairs
+    assert any({features.paths[5], features.paths[6]} <= each for each in pairs)
 
 
 def test_identical_images_are_shown_as_groups(make_images, little):
