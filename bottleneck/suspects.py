@@ -273,13 +273,14 @@ def judge_several(targets: Targets, probabilities: np.ndarray) -> _Judged:
         lists = [np.flatnonzero(row).tolist() for row in targets.codes]
         how: dict[str, Any] = {"filter_by": _FILTER, "n_jobs": 1}
         each = np.asarray(find_multilabel_issues_per_class(lists, probabilities, **how))
-        wrong, scores = each.any(axis=1), get_label_quality_scores(lists, probabilities)
+        wrong = np.asarray(each.any(axis=1))
+        scores = get_label_quality_scores(lists, probabilities)
     own = np.where(targets.codes, probabilities, 1 - probabilities)
     least = np.arange(len(targets.classes)) == own.argmin(axis=1)[:, None]
     changed = np.where(wrong[:, None], each, least)
     names = np.array(targets.classes, dtype=object)
     suggested = [join_classes(names[row]) for row in targets.codes ^ changed]
-    return np.asarray(wrong), scores, suggested
+    return wrong, scores, suggested
 
 
 def find_outliers(plain: Features) -> list[Outlier]:
