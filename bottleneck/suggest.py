@@ -127,13 +127,15 @@ def suggest_images(
     labelled = same_images(different, _labelled(head, source.image_set, cache))
     items = tuple(different[key] for key in reversed(different) if key not in labelled)
     chosen = ImageSet(images.name, items, images.rejected)
-    rejected, rows, usable = list(images.rejected), [], []
+    rejected, usable, X = list(images.rejected), [], np.empty((len(items), 0), np.float32)
     found = feature_rows(source, chosen, asked, bases=bases, cache=cache)
     for done, (item, row) in enumerate(zip(items, found, strict=True), start=1):
         if isinstance(row, RejectedImage):
             rejected.append(row)
         else:
-            rows.append(row[0])
+            if not usable:
+                X = np.empty((len(items), row.shape[1]), np.float32)
+            X[len(usable)] = row[0]
             usable.append(item)
         if progress:
             progress("suggest", done, len(items))
@@ -142,7 +144,7 @@ def suggest_images(
             f"there is no image to suggest: {counted(len(labelled), 'image is', 'images are')} "
             f"labelled already and {len(rejected)} cannot be read; give other `images`"
         )
-    X = np.stack(rows)
+    X = X[: len(usable)]
     blocks = (X[start : start + _AT_ONCE] for start in range(0, len(X), _AT_ONCE))
     scores = np.concatenate([head.decision_function(block) for block in blocks])
     shares, labels = head.probabilities(scores), head.labels(scores)

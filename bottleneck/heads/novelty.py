@@ -28,8 +28,6 @@ _FOLDS = 10
 _FEWEST = 30
 """Validation images whose distances suffice; with fewer, those of folds are taken."""
 _PASSES = 3
-_MORE = 16
-"""Directions that are computed besides those kept, for precision."""
 _AT_ONCE = 2**24
 """Distances that are computed together."""
 
@@ -219,19 +217,14 @@ def _read(X: "Rows", rows: np.ndarray) -> np.ndarray:
 def _described(
     adjusted: np.ndarray, widths: tuple[int, ...], generator: np.random.Generator
 ) -> Novelty:
-    """Return adjusted rows on their principal components, without distances of others.
+    """Return adjusted rows on their principal components, without distances of others."""
+    from sklearn.utils.extmath import randomized_svd
 
-    The components are found by subspace iteration (Halko, Martinsson and Tropp 2011, Finding
-    Structure with Randomness, algorithm 4.4).
-    """
     number, width = adjusted.shape
     mean = adjusted.mean(axis=0)
     centred = adjusted - mean
     count = max(1, min(_COMPONENTS, _STORED // width, number // 2, width))
-    start = generator.standard_normal((width, min(count + _MORE, width, number)), np.float32)
-    basis = np.linalg.qr(centred @ start)[0]
-    for _ in range(_PASSES):
-        basis = np.linalg.qr(centred @ (centred.T @ basis))[0]
-    components = np.linalg.svd(basis.T @ centred, full_matrices=False)[2][:count]
+    seed = int(generator.integers(2**31))
+    _, _, components = randomized_svd(centred, count, n_iter=_PASSES, random_state=seed)
     rows = (centred @ components.T).astype(np.float16)
     return Novelty(np.array(widths), mean, components, rows, np.zeros(1, np.float32))
