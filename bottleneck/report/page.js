@@ -290,6 +290,10 @@ if ($("gallery")) {
   refresh();
   paint();
   dark.addEventListener("change", paint);
-  addEventListener("beforeprint", () => { printing = true; paint(); });
+  addEventListener("beforeprint", () => {
+    for (const each of document.querySelectorAll("details")) each.open = true;
+    printing = true;
+    paint();
+  });
   addEventListener("afterprint", () => { printing = false; paint(); });
 }

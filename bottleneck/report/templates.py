@@ -102,7 +102,7 @@ def _templates() -> Any:
     made.filters |= {
         "shown": lambda value: one_line(str(value)),
         "percent": lambda value: f"{value:.1%}",
-        "figure": lambda value: f"{value:.4g}",
+        "figure": lambda value: str(value) if isinstance(value, int) else f"{value:.4g}",
         "bytes": lambda value: f"{value / 1000:.3g} kB",
         "count_of": counted,
         "matrix": _matrix,
