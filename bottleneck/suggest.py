@@ -11,7 +11,7 @@ from bottleneck.arguments import made
 from bottleneck.cache import Cache
 from bottleneck.errors import DataError, counted
 from bottleneck.heads import Head
-from bottleneck.images import ImageSet, RejectedImage, same_images
+from bottleneck.images import ImageItem, ImageSet, RejectedImage, same_images
 from bottleneck.lookup import feature_rows
 from bottleneck.records import known_source
 from bottleneck.settings import SuggestSettings
@@ -127,7 +127,8 @@ def suggest_images(
     labelled = same_images(different, _labelled(head, source.image_set, cache))
     items = tuple(different[key] for key in reversed(different) if key not in labelled)
     chosen = ImageSet(images.name, items, images.rejected)
-    rejected, usable, X = list(images.rejected), [], np.empty((len(items), 0), np.float32)
+    rejected, usable = list(images.rejected), list[ImageItem]()
+    X = np.empty((len(items), 0), np.float32)
     found = feature_rows(source, chosen, asked, bases=bases, cache=cache)
     for done, (item, row) in enumerate(zip(items, found, strict=True), start=1):
         if isinstance(row, RejectedImage):
