@@ -36,6 +36,7 @@ __all__ = [
     "one_line",
     "reworded",
     "some_of",
+    "unquoted",
 ]
 
 STORE_AGAIN = "run 'bottleneck extract' again, or 'bottleneck cache import' for imported features"
@@ -256,6 +257,21 @@ def some_of(names: Iterable[str], separator: str = ", ", most: int = 8) -> str:
     """
     first, others = list(names)[:most], list(names)[most:]
     return separator.join([*first, f"{len(others)} more"] if others else first)
+
+
+def unquoted(error: BaseException) -> str:
+    """Return an error's message without the backticks around names of parameters.
+
+    Parameters
+    ----------
+    error : BaseException
+        The error.
+
+    Returns
+    -------
+    str
+    """
+    return str(error).replace("`", "")
 
 
 def first_line(error: BaseException) -> str:

@@ -302,8 +302,7 @@ def _scored(head: Head, features: Features, split: str) -> tuple[Features, Targe
     labels, known = known_labels(held.labels, head.classes, multilabel=head.multilabel)
     targets = Targets.among(labels, head.classes, multilabel=head.multilabel)
     held = held if known.all() else held.take(known)
-    blocks = [held.X] if isinstance(held.X, np.ndarray) else held.X.blocks()
-    scores = np.concatenate([head.decision_function(block) for block in blocks])
+    scores = np.concatenate([head.decision_function(block) for block in held.blocks()])
     return held, targets, scores
 
 

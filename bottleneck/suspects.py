@@ -1,7 +1,7 @@
 """Find labels that are probably wrong, outliers and look-alikes, by cached features."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -125,16 +125,6 @@ class Suspects:
     outliers: list[Outlier]
     look_alikes: list[LookAlikes]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result in JSON types.
-
-        Returns
-        -------
-        dict of str to Any
-            Fields by name, nested objects as dictionaries.
-        """
-        return asdict(self)
-
 
 @checked
 def find_suspects(
@@ -202,13 +192,7 @@ def _suspects(features: Features, held: HeldOut, top: int | None) -> list[Suspec
     order = np.argsort(scores, kind="stable")
     order = order[wrong[order]] if top is None else order[:top]
     return [
-        Suspect(
-            path=str(features.paths[row]),
-            label=str(features.labels[row]),
-            suggested=suggested[place],
-            score=float(scores[place]),
-            split=str(features.splits[row]),
-        )
+        Suspect(**_facts(features, row), suggested=suggested[place], score=float(scores[place]))
         for place, row in zip(order.tolist(), held.rows[order], strict=True)
     ]
 
@@ -295,16 +279,11 @@ def find_outliers(plain: Features) -> list[Outlier]:
     -------
     list of Outlier
     """
-    distances, labels = neighbour_distances(plain.X), _labels(plain)
+    distances = neighbour_distances(plain.X)
     low, high = np.quantile(distances, [0.25, 0.75])
     far = np.flatnonzero(distances > high + _FAR_OUT * (high - low))
     return [
-        Outlier(
-            path=str(plain.paths[row]),
-            label=str(labels[row]),
-            distance=float(distances[row]),
-            split=str(plain.splits[row]),
-        )
+        Outlier(**_facts(plain, row), distance=float(distances[row]))
         for row in far[np.argsort(-distances[far], kind="stable")]
     ]
 
@@ -351,6 +330,11 @@ def find_look_alikes(plain: Features, least: float) -> list[LookAlikes]:
             groups.append(rows[np.sort(first)])
     found = [LookAlikes(*(each[rows].tolist() for each in columns)) for rows in groups]
     return sorted(found, key=lambda group: not group.disagree)
+
+
+def _facts(features: Features, row: int) -> dict[str, str]:
+    columns = {"path": features.paths, "label": _labels(features), "split": features.splits}
+    return {name: str(column[row]) for name, column in columns.items()}
 
 
 def _labels(plain: Features) -> np.ndarray:

@@ -75,7 +75,7 @@ def suspects(
     if wanted("csv"):
         print_table(rows, spreadsheet_safe=files.spreadsheet_safe)
     else:
-        show(found.as_dict(), lambda: _print_suspects(found))
+        show(asdict(found), lambda: _print_suspects(found))
     captions = [f"{each.label} -> {each.suggested}?  {each.score:.2f}" for each in found.labels]
     write_files(files, _LISTED, rows, _alone(features.images, rows, captions), store)
     if files.output:

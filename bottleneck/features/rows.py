@@ -1,7 +1,7 @@
 """Features with labels, groups and splits, in memory or read in blocks."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -97,6 +97,10 @@ class Features:
         """What a head records about the features that it was fitted on."""
         splits = {name: self.images.digest_of(name) for name in SPLITS}
         return replace(self.selection, split_digests=splits)
+
+    def blocks(self) -> Iterable[np.ndarray]:
+        """Return consecutive rows: all at once if they are in memory, else as they are read."""
+        return [self.X] if isinstance(self.X, np.ndarray) else self.X.blocks()
 
     def training(self) -> Self:
         """Return the rows of the training images, views included; `DataError` if there are none."""

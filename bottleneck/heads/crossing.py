@@ -150,12 +150,12 @@ def choose(
     candidates : list of dict
         The metrics of each value.
     """
-    rows = [np.flatnonzero(fold.held) for fold in folds]
-    targets = problem.targets.take(np.concatenate(rows))
+    held = held_rows(folds)
+    targets = problem.targets.take(held)
     link = link_of(recipe.name, multilabel=targets.multilabel)
-    parts = np.arange(len(folds)).repeat(list(map(len, rows)))
+    parts = np.arange(len(folds)).repeat([int(fold.held.sum()) for fold in folds])
     if len(folds) == 1:
-        parts = deal_groups(problem.groups[rows[0]], targets=targets)
+        parts = deal_groups(problem.groups[held], targets=targets)
     choice = Choice(link, targets, parts, margins=recipe.margins)
     chosen, found = None, list[dict[str, Any]]()
     for value, each in zip(grid, recipe.held_out(problem, folds, grid), strict=True):

@@ -240,7 +240,7 @@ def repeating(
     -------
     list of str
     """
-    where = [*(["--heads", str(heads_folder)] * (heads_folder != Path("heads")))]
+    where = [] if heads_folder == Path("heads") else ["--heads", str(heads_folder)]
     where += cache_option(cache)
     extractions = [remedy_for(part, images, cache) for part in parts]
     fits = [_fit(name, head, where) for name, head in heads.items()]

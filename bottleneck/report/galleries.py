@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bottleneck.errors import BottleneckError, counted
+from bottleneck.errors import BottleneckError, counted, unquoted
 from bottleneck.features import Features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, Summary
@@ -159,7 +159,7 @@ def _suspects(plain: Features, head: Head | None, notes: list[str]) -> Suspects 
     try:
         return find_suspects(plain, clf=clf)
     except BottleneckError as error:
-        notes.append(f"wrong labels were not looked for: {error}".replace("`", ""))
+        notes.append(f"wrong labels were not looked for: {unquoted(error)}")
     return None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import bottleneck
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, DataError, UsageError, counted
+from bottleneck.errors import BottleneckError, DataError, UsageError, counted, unquoted
 from bottleneck.features import Features, load_features, select_features
 from bottleneck.heads import Head
 from bottleneck.images import ImageItem, ImageSet, summarize
@@ -157,7 +157,7 @@ def _features(
     try:
         return load_features(cache, source, memory=memory)
     except BottleneckError as error:
-        notes.append(f"no map: {error}".replace("`", ""))
+        notes.append(f"no map: {unquoted(error)}")
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bottleneck.cache import Cache
-from bottleneck.errors import BottleneckError, CacheError
+from bottleneck.errors import BottleneckError, CacheError, unquoted
 from bottleneck.evaluate import Evaluation, evaluate_head
 from bottleneck.experiments import half_width
 from bottleneck.features import Features, features_of
@@ -186,12 +186,11 @@ def judge(name: str, head: Head, cache: Cache, split: str, memory: int | None) -
         features = _features(head, cache, split, memory)
         judged = _predicted(head, features, split, section)
     except BottleneckError as error:
-        return Judged(replace(section, problem=str(error).replace("`", "")))
+        return Judged(replace(section, problem=unquoted(error)))
     try:
         evaluation = evaluate_head(head, features, split)
     except BottleneckError as error:
-        problem = str(error).replace("`", "")
-        return replace(judged, section=replace(section, problem=problem))
+        return replace(judged, section=replace(section, problem=unquoted(error)))
     return replace(judged, section=replace(judged.section, evaluation=evaluation))
 
 
@@ -206,8 +205,7 @@ def _features(head: Head, cache: Cache, split: str, memory: int | None) -> Featu
 
 def _predicted(head: Head, features: Features, split: str, section: HeadSection) -> Judged:
     """Predict all images, and compute the calibration on those of the split that are scored."""
-    blocks = [features.X] if isinstance(features.X, np.ndarray) else features.X.blocks()
-    scores = np.concatenate([head.decision_function(block) for block in blocks])
+    scores = np.concatenate([head.decision_function(block) for block in features.blocks()])
     shares, predicted = head.probabilities(scores), head.labels(scores)
     confidence = (np.maximum(shares, 1 - shares).min if head.multilabel else shares.max)(axis=1)
     labels, known = known_labels(features.labels, head.classes, multilabel=head.multilabel)

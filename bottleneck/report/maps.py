@@ -67,8 +67,8 @@ def place_on_map(features: Features, how: str) -> tuple[MapSection, np.ndarray] 
     if len(fitted) < _FEWEST or not np.ptp(_rows(fitted), axis=0).any():
         return None
     section, project = (_pca if how == "pca" else _lda)(fitted)
-    blocks = [features.X] if isinstance(features.X, np.ndarray) else features.X.blocks()
-    places = np.concatenate([project(np.asarray(block, np.float32)) for block in blocks])
+    blocks = (np.asarray(block, np.float32) for block in features.blocks())
+    places = np.concatenate([project(block) for block in blocks])
     low, high = places.min(axis=0), places.max(axis=0)
     return section, (places - low) / np.where(high > low, high - low, 1)
 

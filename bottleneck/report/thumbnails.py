@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from bottleneck.cache import Cache
-from bottleneck.errors import BadImageError
+from bottleneck.errors import BadImageError, unquoted
 from bottleneck.images import ImageItem, decode, in_threads, read_file, read_size
 
 __all__ = ["Thumbnail", "thumbnails_of"]
@@ -98,7 +98,7 @@ def _make(item: ImageItem) -> Thumbnail:
         data = read_file(item)
         picture = Image.fromarray(decode(data, enough=(SIDE, SIDE)))
     except BadImageError as error:
-        return Thumbnail(missing=str(error).replace("`", ""))
+        return Thumbnail(missing=unquoted(error))
     height, width = read_size(io.BytesIO(data))
     picture.thumbnail((SIDE, SIDE))
     target = io.BytesIO()
