@@ -87,19 +87,20 @@ def figures(
         unknown, share = test.labels == label, own.pop(SHARE)
         areas = {name: float(roc_auc_score(unknown, each)) for name, each in own.items()}
         rows.append(areas | {SHARE: share})
+    novelty = [row["novelty"] for row in rows]
     return {
-        name: summary([row[name] for row in rows], [row["novelty"] for row in rows])
+        name: summary([row[name] for row in rows], None if name in {"novelty", SHARE} else novelty)
         for name in rows[0]
     }
 
 
-def summary(values: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+def summary(values: Sequence[float], others: Sequence[float] | None) -> dict[str, float]:
     """Return the mean over classes, its difference to that of others, and half of each interval."""
+    found = {"classes": len(values), "mean": float(np.mean(values)), "half": half_width(values, 0)}
+    if others is None:
+        return found
     changes = [value - other for value, other in zip(values, others, strict=True)]
-    return {
-        "classes": len(values),
-        "mean": float(np.mean(values)),
-        "half": half_width(values, 0),
+    return found | {
         "minus novelty": float(np.mean(changes)),
         "half of that": half_width(changes, 0),
     }
@@ -127,18 +128,19 @@ def distances(features: Features, label: str, folder: Path) -> dict[str, Any]:
 def tables(found: dict[str, Any]) -> Tables:
     names = list(dict.fromkeys(name for own in found.values() for name in own))
     rows = [
-        (name, own["novelty"]["classes"], *(shown(each, own.get(each)) for each in names))
+        (name, own["novelty"]["classes"], *(shown(own.get(each)) for each in names))
         for name, own in found.items()
     ]
     return {"novelty": [("set", "classes left out", *names), *rows]}
 
 
-def shown(name: str, own: dict[str, float] | None) -> str:
+def shown(own: dict[str, float] | None) -> str:
     if own is None:
         return "-"
-    if name in {"novelty", SHARE}:
-        return f"{own['mean']:.3f} ± {own['half']:.3f}"
-    return f"{own['mean']:.3f} ({own['minus novelty']:+.3f} ± {own['half of that']:.3f})"
+    text = f"{own['mean']:.3f}"
+    if "minus novelty" not in own:
+        return f"{text} ± {own['half']:.3f}"
+    return f"{text} ({own['minus novelty']:+.3f} ± {own['half of that']:.3f})"
 
 
 if __name__ == "__main__":
