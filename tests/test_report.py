@@ -1,4 +1,4 @@
-"""The content of reports, and the files that are written. About 12 s.
+"""The content of reports, and the files that are written. About 15 s.
 
 ``test_report_page`` opens them in a browser.
 """

@@ -1,7 +1,7 @@
 """The page of a report in real Chromium: opened from a file, clicked, with hostile names.
 
 All need Chromium, as Debian's package ``chromium`` has it, and are skipped where there is none.
-About 60 s in the second tier.
+About 120 s in the second tier.
 """
 
 import csv
