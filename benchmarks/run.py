@@ -41,6 +41,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "recipes": {"recipes": ()},
     "reports": {"report": ()},
+    "export": {"export": ()},
     "labels": {"suspects": ("packages",), "suggest": ("packages",)},
     "plain": {"plain": ("packages",)},
     "similar": {"similar": ()},

@@ -2,7 +2,13 @@
 
 from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord, StoredLayer, TransformFacts
 from bottleneck.records.heads import HeadFacts, HeadRecord, Judged, ModelFacts, ModelRecord
-from bottleneck.records.joined import AnySource, JoinedSource, known_source, single_source
+from bottleneck.records.joined import (
+    AnySource,
+    JoinedSource,
+    known_source,
+    single_source,
+    with_model,
+)
 from bottleneck.records.record import (
     Digest,
     Json,
@@ -24,11 +30,14 @@ from bottleneck.records.runs import (
     RejectedImage,
     RunFacts,
 )
+from bottleneck.records.shipped import SHIPPED, ArchivedBaseRecord, ShippedRecord
 
 __all__ = [
     "IMPORTED",
+    "SHIPPED",
     "Adjustments",
     "AnySource",
+    "ArchivedBaseRecord",
     "Augmentation",
     "BankRecord",
     "Digest",
@@ -47,6 +56,7 @@ __all__ = [
     "Record",
     "RejectedImage",
     "RunFacts",
+    "ShippedRecord",
     "StoredLayer",
     "TransformFacts",
     "as_dict",
@@ -56,5 +66,6 @@ __all__ = [
     "read_record",
     "sentence_of",
     "single_source",
+    "with_model",
     "write_record",
 ]

@@ -217,6 +217,25 @@ def known_source(source: AnySource | None) -> AnySource:
     return source
 
 
+def with_model(source: AnySource, model: str, name: str) -> AnySource:
+    """Return a source in which a model has another name.
+
+    Parameters
+    ----------
+    source : FeatureSource or JoinedSource
+        The source.
+    model, name : str
+        The present name and the other one.
+
+    Returns
+    -------
+    FeatureSource or JoinedSource
+        The same source, if it does not have the model.
+    """
+    parts = [replace(each, model=name) if each.model == model else each for each in source.parts]
+    return replace(source, parts=tuple(parts)) if isinstance(source, JoinedSource) else parts[0]
+
+
 def single_source(source: AnySource | None) -> FeatureSource:
     """Return the source of a head on one layer, which can be fine-tuned.
 

@@ -1,0 +1,50 @@
+"""A base as one plain module, to export it or to hand it to another library."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from bottleneck.bases.attending import AttentionPooling
+from bottleneck.pooling import pool
+
+__all__ = ["PlainBase"]
+
+
+class PlainBase(nn.Module):
+    """Computes the pooled layers of images by PyTorch's usual operations.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps images to a dict of layer to activation.
+    pools, axes : dict of str to str
+        Layer to its pooling, and to the axes of its activation.
+    attention : AttentionPooling, optional
+        The network's own pooling, which ``map`` means.
+    tensors : dict of str to torch.Tensor
+        At least its weights.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pools: Mapping[str, str],
+        axes: Mapping[str, str],
+        attention: AttentionPooling | None,
+        tensors: Mapping[str, torch.Tensor],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.pooler = attention and attention.module(tensors, torch.device("cpu"))
+        self._pools, self._axes, self._attention = pools, axes, attention
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the layers of images of shape (n, 3, height, width), each of shape (n, ...)."""
+        return {layer: self._pooled(layer, found) for layer, found in self.network(images).items()}
+
+    def _pooled(self, layer: str, values: torch.Tensor) -> torch.Tensor:
+        how, axes = self._pools[layer], self._axes[layer]
+        if how == "map" and self._attention and self.pooler:
+            return self._attention(self.pooler, values, axes)
+        return pool(values, how, axes)
