@@ -28,6 +28,7 @@ from bottleneck import (
     evaluate_head,
     export_head,
     extract_features,
+    finetune_head,
     fit_head,
     join_layers,
     load_base,
@@ -41,6 +42,7 @@ from bottleneck.errors import DataError, ExportError, PathMissingError, UsageErr
 from bottleneck.export import run
 from bottleneck.export.preprocessing import preprocessing_graph
 from bottleneck.records import SHIPPED, ShippedRecord
+from bottleneck.settings import FinetuneSettings
 
 
 @pytest.fixture
@@ -258,11 +260,9 @@ def test_several_classes_joined_layers_and_adjusted_features(little, data):
     Path("table.csv").write_text("\n".join(["path,label", *rows]))
     store = Cache("cache")
     extract_features(ImageSet.open("table.csv"), base, store)
-    features = [
-        load_features(store, select_features(store, layer=each))
-        for each in ("first_relu", "penultimate")
-    ]
-    head = fit_head(join_layers(features), "logreg", power=0.5, normalize="l2")
+    both = [select_features(store, layer=each) for each in ("first_relu", "penultimate")]
+    features = load_features(store, join_layers(both))
+    head = fit_head(features, "logreg", power=0.5, normalize="l2")
     head.save("heads/pets")
     for file in ("pets.onnx", "pets.zip"):
         found = export_head("pets", file)
@@ -322,11 +322,11 @@ def test_heads_on_several_bases_and_moved_weights_are_refused(little, data):
         torch.save(find_model(little).build((32, 32)).state_dict(), f"{seed}.pth")
         base = FrozenBase(little, weights=f"{seed}.pth")
         extract_features(images, base, store)
-        sources.append(load_features(store))
-    fit_head(join_layers(sources), "softmax").save("heads/two")
+        sources.append(select_features(store))
+    fit_head(load_features(store, join_layers(sources)), "softmax").save("heads/two")
     with pytest.raises(UsageError, match="features of 2 bases .* and a file holds one"):
         export_head("two", "two.onnx")
-    fit_head(sources[0], "softmax").save("heads/one")
+    fit_head(load_features(store, sources[0]), "softmax").save("heads/one")
     Path("0.pth").rename("moved.pth")
     with pytest.raises(PathMissingError, match="no weights file '0.pth'"):
         export_head("one", "one.zip")
@@ -375,3 +375,16 @@ def test_another_readme_is_not_replaced(cache):
     with pytest.raises(UsageError, match="'README.md' already exists and was not written by"):
         export_head("pets", "pets.onnx", card=True)
     assert Path("README.md").read_text() == "mine"
+
+
+@pytest.mark.ci
+def test_a_fine_tuned_network_is_exported(cache):
+    """With the layers that training changed."""
+    how = {"epochs": 1, "val_share": 0.3, "batch_size": 8, "learning_rate": 1e-3}
+    finetune_head(saved(cache), None, cache, "heads/tuned", FinetuneSettings("second", **how))
+    expected = probabilities(Head.load("heads/tuned"), PATHS)
+    for file in ("tuned.onnx", "tuned.pt2", "tuned.zip"):
+        assert export_head("tuned", file).difference < 1e-3
+    Path("heads").rename("moved")
+    again = Head.load(unpack_head("tuned.zip", "elsewhere/tuned"))
+    np.testing.assert_array_equal(probabilities(again, PATHS), expected)

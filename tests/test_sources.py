@@ -265,8 +265,8 @@ def test_networks_of_each_source_are_fine_tuned(name, make_images):
         if Path(path).exists():
             Path(path).rename(f"moved {path}")
     for each in EXPORTED:
-        moved = Head.load(unpack_head(f"{each}.zip", f"new/{each}"))
-        assert list(predict_images(moved, paths)) == found[each]
+        place = unpack_head(f"{each}.zip", f"new/{each}")
+        assert list(predict_images(Head.load(place), paths)) == found[each]
 
 
 LAYOUTS = {

@@ -13,7 +13,7 @@ from bottleneck.bases.hub import Repository
 from bottleneck.bases.model_files import Folder, ModelFiles
 from bottleneck.bases.models import Model, PretrainedWeights, StateDict, Transform
 from bottleneck.files import atomic_write, make_folder
-from bottleneck.records import ArchivedBaseRecord, read_record, write_record
+from bottleneck.records import ArchivedBaseRecord, public_name, read_record, write_record
 
 __all__ = [
     "ARCHIVE_FILES",
@@ -105,7 +105,7 @@ def write_archived(
     content = save({name: tensor.contiguous() for name, tensor in state.items()})
     atomic_write(folder / _WEIGHTS_FILE, content)
     record = ArchivedBaseRecord(
-        base=model,
+        base=public_name(model),
         weights=weights,
         layer=layer,
         transform=transform,

@@ -11,7 +11,14 @@ import numpy as np
 
 from bottleneck.arguments import checked
 from bottleneck.bases import find_model, is_finetuned
-from bottleneck.bases.archived import ARCHIVE_FILES, copy_finetuned, write_archived
+from bottleneck.bases.archived import (
+    ARCHIVE_FILES,
+    copy_finetuned,
+    is_archived,
+    located,
+    read_archived,
+    write_archived,
+)
 from bottleneck.bases.attending import AttentionPooling
 from bottleneck.bases.finetuned import read_finetuned
 from bottleneck.bases.frozen import FrozenBase
@@ -23,7 +30,7 @@ from bottleneck.folders import replaced_folder
 from bottleneck.heads import Head
 from bottleneck.heads.files import check_head_folder, is_of_head
 from bottleneck.heads.head import OWN_FOLDER
-from bottleneck.records import with_model
+from bottleneck.records import public_name, with_parts
 
 __all__ = ["archive_runtime", "made_archive", "unpack_head"]
 
@@ -53,14 +60,16 @@ def made_archive(parts: Parts, place: Path) -> bytes:
     source, stream = parts.source, io.BytesIO()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        replace(parts.head, source=with_model(source, source.model, OWN_FOLDER)).write_into(folder)
+        weights = public_name(source.parts[0].weights)
+        own = with_parts(source, model=OWN_FOLDER, weights=weights)
+        replace(parts.head, source=own).write_into(folder)
         for path in place.glob("evaluation-*.json"):
             shutil.copyfile(path, folder / path.name)
         if is_finetuned(source.model):
-            record = read_finetuned(source.model)
-            copy_finetuned(Path(source.model), record.base, folder)
+            tuned = located(source.model, read_finetuned(source.model).base)
+            copy_finetuned(Path(source.model), tuned, folder)
         else:
-            _write_base(parts.base, source.parts[0].weights, folder)
+            _write_base(parts.base, weights, folder)
         with zipfile.ZipFile(stream, "w") as archive:
             for path in sorted(each for each in folder.rglob("*") if each.is_file()):
                 entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _EPOCH)
@@ -76,7 +85,10 @@ def _write_base(base: FrozenBase, weights: str, folder: Path) -> None:
     _, found = load_weights(find_model(base.model), base.settings.weights)
     state = {name: tensor for name, tensor in found.load().items() if name in names}
     layer, transform = base.layers[-1], found.transform
-    write_archived(folder, base.model, weights, state, layer=layer, transform=transform)
+    model = base.model
+    if is_archived(model):
+        model = located(model, read_archived(model).base)
+    write_archived(folder, model, weights, state, layer=layer, transform=transform)
 
 
 @checked

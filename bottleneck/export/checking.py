@@ -11,6 +11,7 @@ import numpy as np
 from bottleneck.errors import ExportError, first_line, reworded
 from bottleneck.export.networks import Parts, quiet
 from bottleneck.export.samples import Sample
+from bottleneck.export.sessions import not_run, open_session
 from bottleneck.labels import classes_of
 
 __all__ = ["Agreement", "Runtime", "check_agreement", "onnx_runtime", "torch_runtime"]
@@ -126,15 +127,13 @@ def check_agreement(
     return found
 
 
-def onnx_runtime(content: bytes, threads: int | None = None) -> Runtime:
+def onnx_runtime(content: bytes) -> Runtime:
     """Load an ``.onnx`` file into ONNX Runtime.
 
     Parameters
     ----------
     content : bytes
         The file.
-    threads : int, optional
-        Number of threads; by default one per core.
 
     Returns
     -------
@@ -145,26 +144,11 @@ def onnx_runtime(content: bytes, threads: int | None = None) -> Runtime:
     ExportError
         ONNX Runtime cannot load it.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
-
-    def failed(error: Exception) -> ExportError:
-        return ExportError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot run the exported file "
-            f"({type(error).__name__}: {first_line(error)}); no file is written: give another "
-            f"`opset` or `precision`, or export a .pt2"
-        )
-
-    with reworded(failed):
-        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    session = open_session(content)
     (takes,) = session.get_inputs()
 
     def run(batch: np.ndarray) -> np.ndarray:
-        with reworded(failed):
+        with reworded(not_run):
             (found,) = session.run(None, {takes.name: batch})
         return np.asarray(found)
 

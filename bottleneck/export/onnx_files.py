@@ -13,6 +13,7 @@ from bottleneck.errors import ExportError, UsageError, first_line, reworded
 from bottleneck.export.networks import Parts, quiet, traced
 from bottleneck.export.preprocessing import preprocessing_graph
 from bottleneck.export.samples import Sample
+from bottleneck.export.sessions import import_runtime
 from bottleneck.records import SHIPPED, ShippedRecord
 from bottleneck.settings import ExportSettings
 
@@ -57,6 +58,7 @@ def made_onnx(parts: Parts, settings: ExportSettings) -> tuple[Any, Any]:
     features = torch.zeros(len(pixels), parts.head.model.n_features)
     head = _graph(parts.probabilities, features, "features", "the head", opset)
     if settings.precision == "fp16":
+        import_runtime()
         with quiet():
             from onnxruntime.transformers.float16 import convert_float_to_float16
             from onnxruntime.transformers.onnx_model import OnnxModel
@@ -123,6 +125,8 @@ def quantised(model: Any, samples: Iterable[Sample]) -> Any:
         ONNX Runtime cannot quantise it.
     """
     import onnx
+
+    import_runtime()
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import bottleneck
 from bottleneck.arguments import checked, made
 from bottleneck.cache import Cache
-from bottleneck.errors import DataError, ExportError, UsageError, import_extra
+from bottleneck.errors import BottleneckError, DataError, ExportError, UsageError, import_extra
 from bottleneck.export.card import check_card, write_card
 from bottleneck.export.preprocessing import FIRST_OPSET, check_transform
 from bottleneck.export.samples import image_set_of, read_samples
@@ -18,7 +18,7 @@ from bottleneck.files import output_file, sha256_of
 from bottleneck.heads import find_head
 from bottleneck.heads.bases import bases_of
 from bottleneck.heads.files import WEIGHTS_FILE
-from bottleneck.records import ShippedRecord, TransformFacts, facts_of, known_source
+from bottleneck.records import ShippedRecord, TransformFacts, facts_of, known_source, public_name
 from bottleneck.settings import ExportSettings
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def export_head(
             found = job.check(suffix, content)
         exported = Exported(file=str(target), bytes=len(content), format=suffix[1:], **found)
         return job.with_card(target, exported) if settings.card else exported
+    except BottleneckError:  # some are of the kind below
+        raise
     except OSError as error:
         raise DataError(
             f"{str(target)!r} cannot be written ({error.strerror}); check free disk space and "
@@ -270,7 +272,7 @@ class _Job:
             "clear": found.clear,
             "same": found.same,
         }
-        if precision == "int8":
+        if precision == "int8" and any(item.split == "test" for item in self.images.items):
             test = self._samples("evaluate", _HELD_OUT, "test")
             held = checking.check_agreement(self.parts, run, test, whole=whole)
             told |= {
@@ -311,8 +313,8 @@ class _Job:
             precision=self.settings.precision,
             head=self.place.name,
             clf=head.clf,
-            model=source.model,
-            weights=source.parts[0].weights,
+            model=public_name(source.model),
+            weights=public_name(source.parts[0].weights),
             layers=tuple(part.layer for part in source.parts),
             pools=tuple(part.pool for part in source.parts),
             image_set=source.image_set,

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bottleneck.bases import Transform
 from bottleneck.cache import Cache
 from bottleneck.errors import BadImageError, DataError, counted
-from bottleneck.extract.decoding import Encoded
-from bottleneck.images import ImageItem, ImageSet, read_file
+from bottleneck.images import ImageItem, ImageSet, decode, read_file
+from bottleneck.images.pixels import MAX_PIXELS
 from bottleneck.records import AnySource
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Sample", "image_set_of", "read_samples"]
 
@@ -32,7 +35,7 @@ class Sample:
 
     item: ImageItem
     image: np.ndarray
-    pixels: torch.Tensor
+    pixels: "torch.Tensor"
 
 
 def image_set_of(source: AnySource, cache: Cache) -> ImageSet:
@@ -89,10 +92,10 @@ def read_samples(
         Fewer than `least` can be read.
     """
     step = -(-len(items) // most) or 1
-    read, first = 0, ""
+    read, first, limit = 0, "", transform.max_pixels or MAX_PIXELS
     for item in items[::step]:
         try:
-            image = Encoded(read_file(item)).decoded(transform).pixels
+            image = decode(read_file(item), max_value=transform.max_value, max_pixels=limit)
             pixels = transform.normalise(transform.pixels(image))
         except BadImageError as error:
             first = first or f", first {item.path!r} ({error})"

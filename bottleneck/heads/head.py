@@ -39,7 +39,7 @@ from bottleneck.records import (
     as_dict,
     facts_of,
     read_record,
-    with_model,
+    with_parts,
     write_record,
 )
 
@@ -271,8 +271,8 @@ class Head(HeadFacts):
         record = read_record(path / METADATA_FILE, HeadRecord)
         model, seen, novelty = read_files(path, record)
         facts = facts_of(record, HeadFacts)
-        if record.source:
-            facts["source"] = with_model(record.source, OWN_FOLDER, str(path))
+        if record.source and record.source.model == OWN_FOLDER:
+            facts["source"] = with_parts(record.source, model=str(path))
         return cls(**facts, model=model, seen=seen, novelty=novelty)
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from bottleneck.records.joined import (
     JoinedSource,
     known_source,
     single_source,
-    with_model,
+    with_parts,
 )
 from bottleneck.records.record import (
     Digest,
@@ -30,7 +30,7 @@ from bottleneck.records.runs import (
     RejectedImage,
     RunFacts,
 )
-from bottleneck.records.shipped import SHIPPED, ArchivedBaseRecord, ShippedRecord
+from bottleneck.records.shipped import SHIPPED, ArchivedBaseRecord, ShippedRecord, public_name
 
 __all__ = [
     "IMPORTED",
@@ -63,9 +63,10 @@ __all__ = [
     "facts_of",
     "known_source",
     "parse_record",
+    "public_name",
     "read_record",
     "sentence_of",
     "single_source",
-    "with_model",
+    "with_parts",
     "write_record",
 ]

@@ -217,23 +217,22 @@ def known_source(source: AnySource | None) -> AnySource:
     return source
 
 
-def with_model(source: AnySource, model: str, name: str) -> AnySource:
-    """Return a source in which a model has another name.
+def with_parts(source: AnySource, **changes: Any) -> AnySource:
+    """Return a source with the same changes in each of its parts.
 
     Parameters
     ----------
     source : FeatureSource or JoinedSource
         The source.
-    model, name : str
-        The present name and the other one.
+    **changes
+        Fields of `FeatureSource`.
 
     Returns
     -------
     FeatureSource or JoinedSource
-        The same source, if it does not have the model.
     """
-    parts = [replace(each, model=name) if each.model == model else each for each in source.parts]
-    return replace(source, parts=tuple(parts)) if isinstance(source, JoinedSource) else parts[0]
+    parts = tuple(replace(each, **changes) for each in source.parts)
+    return replace(source, parts=parts) if isinstance(source, JoinedSource) else parts[0]
 
 
 def single_source(source: AnySource | None) -> FeatureSource:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -13,6 +14,22 @@ from bottleneck.records.record import Record
 
 SHIPPED = "bottleneck"
 """The key of the record in the metadata of an ``.onnx`` file."""
+
+
+def public_name(name: str) -> str:
+    """Return the name of a base or of weights without the folders of this machine.
+
+    Parameters
+    ----------
+    name : str
+        A name, or an absolute path, possibly after a prefix such as ``local-dir:``.
+
+    Returns
+    -------
+    str
+    """
+    prefix, colon, place = name.rpartition(":")
+    return f"{prefix}{colon}{Path(place).name}" if Path(place).is_absolute() else name
 
 
 @dataclass(frozen=True, kw_only=True)
