@@ -40,6 +40,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "mixed": (),
     },
     "recipes": {"recipes": ()},
+    "scaling": {"scaling": ("packages",)},
     "reports": {"report": ()},
     "export": {"export": ()},
     "labels": {"suspects": ("packages",), "suggest": ("packages",)},
