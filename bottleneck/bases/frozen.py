@@ -259,7 +259,7 @@ class FrozenBase:
     def to_module(self) -> nn.Module:
         """Return a module, not fused and in float32, that maps images to a dict of layers."""
         axes = {name: layer.axes for name, layer in self._unpooled.items()}
-        pooled = (self.pools, axes, self._attention, self._tensors)
+        pooled = (self.pools, axes, self._attention, self._tensors, self.network.root)
         return PlainBase(self.network.cut(self.layers, self._tensors), *pooled)
 
     def provenance(

@@ -24,6 +24,8 @@ class PlainBase(nn.Module):
         The network's own pooling, which ``map`` means.
     tensors : dict of str to torch.Tensor
         At least its weights.
+    whole : torch.nn.Module
+        The whole network, on the meta device.
     """
 
     def __init__(
@@ -33,9 +35,13 @@ class PlainBase(nn.Module):
         axes: Mapping[str, str],
         attention: AttentionPooling | None,
         tensors: Mapping[str, torch.Tensor],
+        whole: nn.Module,
     ) -> None:
         super().__init__()
         self.network = network
+        for name, each in network.named_parameters():
+            if not each.numel():  # not reached, but exporters of networks with hooks pass by
+                each.data = torch.zeros(()).expand(whole.get_parameter(name).shape)
         self.pooler = attention and attention.module(tensors, torch.device("cpu"))
         self._pools, self._axes, self._attention = pools, axes, attention
 
