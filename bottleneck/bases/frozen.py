@@ -258,8 +258,8 @@ class FrozenBase:
 
     def to_module(self) -> nn.Module:
         """Return a module, not fused and in float32, that maps images to a dict of layers."""
-        axes = {name: layer.axes for name, layer in self._unpooled.items()}
-        pooled = (self.pools, axes, self._attention, self._tensors, self.network.root)
+        pools = {name: (self.pools[name], layer.axes) for name, layer in self._unpooled.items()}
+        pooled = (pools, self._attention, self._tensors, self.network.root)
         return PlainBase(self.network.cut(self.layers, self._tensors), *pooled)
 
     def provenance(

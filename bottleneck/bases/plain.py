@@ -18,8 +18,8 @@ class PlainBase(nn.Module):
     ----------
     network : torch.nn.Module
         Maps images to a dict of layer to activation.
-    pools, axes : dict of str to str
-        Layer to its pooling, and to the axes of its activation.
+    pools : dict of str to (str, str)
+        Layer to its pooling, and the axes of its activation.
     attention : AttentionPooling, optional
         The network's own pooling, which ``map`` means.
     tensors : dict of str to torch.Tensor
@@ -31,8 +31,7 @@ class PlainBase(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        pools: Mapping[str, str],
-        axes: Mapping[str, str],
+        pools: Mapping[str, tuple[str, str]],
         attention: AttentionPooling | None,
         tensors: Mapping[str, torch.Tensor],
         whole: nn.Module,
@@ -43,14 +42,14 @@ class PlainBase(nn.Module):
             if not each.numel():  # not reached, but exporters of networks with hooks pass by
                 each.data = torch.zeros(()).expand(whole.get_parameter(name).shape)
         self.pooler = attention and attention.module(tensors, torch.device("cpu"))
-        self._pools, self._axes, self._attention = pools, axes, attention
+        self._pools, self._attention = pools, attention
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the layers of images of shape (n, 3, height, width), each of shape (n, ...)."""
         return {layer: self._pooled(layer, found) for layer, found in self.network(images).items()}
 
     def _pooled(self, layer: str, values: torch.Tensor) -> torch.Tensor:
-        how, axes = self._pools[layer], self._axes[layer]
+        how, axes = self._pools[layer]
         if how == "map" and self._attention and self.pooler:
             return self._attention(self.pooler, values, axes)
         return pool(values, how, axes)
