@@ -42,6 +42,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "recipes": {"recipes": ()},
     "scaling": {"scaling": ("packages",)},
     "reports": {"report": ()},
+    "export": {"export": ()},
     "labels": {"suspects": ("packages",), "suggest": ("packages",)},
     "plain": {"plain": ("packages",)},
     "similar": {"similar": ()},

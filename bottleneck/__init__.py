@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bottleneck.evaluate import evaluate_head as evaluate_head
     from bottleneck.evaluate import misclassified as misclassified
     from bottleneck.experiments import ExperimentLog as ExperimentLog
+    from bottleneck.export import export_head as export_head
+    from bottleneck.export.archive import unpack_head as unpack_head
     from bottleneck.extract import extract_features as extract_features
     from bottleneck.features import features_of as features_of
     from bottleneck.features import join_layers as join_layers
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from bottleneck.report import make_report as make_report
     from bottleneck.report import write_report as write_report
     from bottleneck.settings import AdviseSettings as AdviseSettings
+    from bottleneck.settings import ExportSettings as ExportSettings
     from bottleneck.settings import ExtractSettings as ExtractSettings
     from bottleneck.settings import FinetuneSettings as FinetuneSettings
     from bottleneck.settings import FitSettings as FitSettings
@@ -55,6 +58,8 @@ _NAMES = {
     "cache": "Cache",
     "evaluate": "evaluate_head misclassified",
     "experiments": "ExperimentLog",
+    "export": "export_head",
+    "export.archive": "unpack_head",
     "extract": "extract_features",
     "features": "features_of join_layers load_features select_features select_layers",
     "finetune": "finetune_head",
@@ -65,8 +70,8 @@ _NAMES = {
     "lookup": "feature_rows",
     "predict": "predict_images",
     "report": "make_report write_report",
-    "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "ReportSettings SuggestSettings SuspectSettings SweepSettings",
+    "settings": "AdviseSettings ExportSettings ExtractSettings FinetuneSettings FitSettings "
+    "PredictSettings ReportSettings SuggestSettings SuspectSettings SweepSettings",
     "similar": "similar_images",
     "suggest": "suggest_images",
     "suspects": "find_suspects",

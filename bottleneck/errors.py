@@ -19,6 +19,7 @@ __all__ = [
     "CacheError",
     "DamagedError",
     "DataError",
+    "ExportError",
     "FeatureOverflowError",
     "MemoryShortError",
     "MissingExtraError",
@@ -153,6 +154,10 @@ class DamagedError(CacheError):
 
 class OtherVersionError(CacheError):
     """A record of the cache from another version of this package."""
+
+
+class ExportError(BottleneckError, RuntimeError):
+    """A network that cannot be exported, or a file that does not give the head's answers."""
 
 
 class FeatureOverflowError(BottleneckError, OverflowError):

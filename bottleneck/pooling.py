@@ -90,7 +90,8 @@ def pool(features: Array, how: str, axes: str) -> Array:
     """
     if how == "none" or axes == "C":
         return features
-    xp = sys.modules[type(features).__module__]  # numpy or torch: what follows is called alike
+    # What follows is called alike; tensors that torch traces with are of modules of their own.
+    xp = sys.modules["numpy" if type(features).__module__ == "numpy" else "torch"]
     if how == "cls+avg":
         both = [pool(features, each, axes) for each in how.split("+")]
         return xp.concatenate(both, 1)  # type: ignore[no-any-return]

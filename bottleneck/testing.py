@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bottleneck.bases import find_model
 from bottleneck.bases.frozen import FrozenBase
 
-__all__ = ["BaseConformance"]
+__all__ = ["BaseConformance", "seeded"]
 
 _BATCH = 3
 _MOST = 1e-4
@@ -156,10 +156,19 @@ def _outputs(network: nn.Module, modules: Sequence[str], images: Tensor) -> list
     return [found[path] for path in modules]
 
 
-def _make_subject(
-    name: str, modules: tuple[str, ...], folder: Path, size: tuple[int, int] | None
-) -> Subject:
-    """Give a network random weights through which signals neither die nor grow."""
+def seeded(name: str) -> nn.Module:
+    """Return a network with seeded random weights through which signals neither die nor grow.
+
+    Parameters
+    ----------
+    name : str
+        Name of the base.
+
+    Returns
+    -------
+    torch.nn.Module
+        In training mode.
+    """
     model = find_model(name)
     torch.default_generator.manual_seed(0)
     network = model.build(model.transform.crop)
@@ -173,6 +182,13 @@ def _make_subject(
             module.momentum = 1.0
     with torch.no_grad():
         network.train()(torch.randn(2, 3, *model.transform.crop))
+    return network
+
+
+def _make_subject(
+    name: str, modules: tuple[str, ...], folder: Path, size: tuple[int, int] | None
+) -> Subject:
+    network = seeded(name)
     weights = str(folder / "weights.pth")
     torch.save(network.state_dict(), weights)
     options: dict[str, Any] = {

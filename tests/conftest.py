@@ -32,6 +32,7 @@ from bottleneck.cli import main
 from bottleneck.demo import write_demo_images
 from bottleneck.records import ExtractedLayer, Extraction, FeatureSource
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the package sets it, before tests import it
 PRELOADED = (
     "bottleneck.augment.pipelines",
     "bottleneck.finetune",

@@ -189,7 +189,8 @@ WITHOUT_TORCH = {
     "cache": "import bottleneck.cache",
     "heads": "import bottleneck.heads; assert 'h5py' not in sys.modules",
     "stages": "import bottleneck.advise, bottleneck.augment, bottleneck.evaluate, "
-    "bottleneck.exchange, bottleneck.pictures, bottleneck.sweep",
+    "bottleneck.exchange, bottleneck.export, bottleneck.pictures, bottleneck.sweep",
+    "exported file": "import bottleneck.export.sessions; assert 'onnxruntime' not in sys.modules",
     "models": COMMAND.format(["models"]),
     "leaderboard": COMMAND.format(["leaderboard"]),
     "cache ls": COMMAND.format(["cache", "ls"]),
@@ -198,6 +199,7 @@ WITHOUT_TORCH = {
     "unknown model": REFUSED.format(["extract", "--model", "vgg61"]),
     "bad option": REFUSED.format(["extract", "--model", "vgg16", "--pool", "agv"]),
     "no images to predict": REFUSED.format(["predict", "nowhere", "--head", "softmax"]),
+    "no such export": REFUSED.format(["export", "softmax", "x.tflite"]),
     "unknown head": REFUSED.format(["evaluate", "--head", "none"]),
     "head of nothing": REFUSED.format(["finetune", "--unfreeze", "all", "--head", "none"]),
     "unknown layer": REFUSED.format(["advise", "--layer", "none"]),

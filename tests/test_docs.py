@@ -271,6 +271,7 @@ def test_the_keys_of_json_are_those_documented(bottleneck, in_demo):
         "suspects --fix": "suspects --fix reviewed.csv --output corrected.csv",
         "suggest": "suggest unlabelled",
         "predict": "predict some.csv",
+        "export": "export demo-softmax out.zip",
         "similar": "similar some.csv",
         "finetune": "finetune --unfreeze blocks.6 --val-share 0.2 --from-cache --epochs 1",
     }

@@ -31,6 +31,7 @@ from bottleneck.heads.models import MODELS, Affine, Neighbours, Perceptron
 from bottleneck.images import ImageItem, ImageSet
 from bottleneck.pooling import POOLS
 from bottleneck.records import (
+    ArchivedBaseRecord,
     BankRecord,
     ExportRecord,
     Extraction,
@@ -171,6 +172,19 @@ def make_model() -> Path:
     return path
 
 
+def make_archived() -> Path:
+    path = Path("heads/exported/base.json")
+    record = ArchivedBaseRecord(
+        base="squeezenet1_1",
+        weights="w",
+        layer="features",
+        transform=TRANSFORM,
+        weights_sha256=DIGEST,
+    )
+    write_record(path, record)
+    return path
+
+
 def make_plan() -> Path:
     checkpoint = Checkpoint(Path("heads/tuned"))
     items = (ImageItem("a.png", DIGEST, "cat", "train"),)
@@ -201,6 +215,7 @@ KINDS = {
     "bank": Kind(BankRecord, make_bank, lambda: Bank(Path("cache") / BANK).info),
     "run": Kind(Extraction, make_run, lambda: Cache("cache").runs()),
     "model": Kind(ModelRecord, make_model, lambda: find_model("heads/tuned")),
+    "archived": Kind(ArchivedBaseRecord, make_archived, lambda: find_model("heads/exported")),
     "plan": Kind(
         PlanRecord, make_plan, lambda: Checkpoint(Path("heads/tuned")).check(PLAN, TUNING)
     ),

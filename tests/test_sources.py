@@ -31,11 +31,13 @@ from bottleneck import (
     FrozenBase,
     Head,
     ImageSet,
+    export_head,
     extract_features,
     finetune_head,
     fit_head,
     load_features,
     predict_images,
+    unpack_head,
 )
 from bottleneck.bases import find_model
 from bottleneck.bases.sources import SOURCES
@@ -216,12 +218,13 @@ TUNED = {
     "timm:test_vit": (write_timm, "blocks.5"),  # which cannot be traced
 }
 """How to write each model, and a module from which on to train it."""
+EXPORTED = ("plain", "tuned")
 
 
 @pytest.mark.ci
 @pytest.mark.parametrize("name", TUNED)
 def test_networks_of_each_source_are_fine_tuned(name, make_images):
-    """On images, and from the cache where they are traced; and loaded and used afterwards."""
+    """On images, and from the cache where they are traced; and used afterwards, also elsewhere."""
     write, module = TUNED[name]
     write("own")
     cached("someone/tiny", "own")
@@ -253,8 +256,17 @@ def test_networks_of_each_source_are_fine_tuned(name, make_images):
     changed = not torch.allclose(tuned(batch)[last], old(batch)[last])
     assert changed == (done.head.scores["best_epoch"] > 0)
     paths = [item.path for item in images.items[:3]]
-    found = predict_images(Head.load("heads/tuned"), paths)
-    assert {each.label for each in found} <= {"cat", "dog"}
+    head.save("heads/plain")
+    found = {each: list(predict_images(Head.load(f"heads/{each}"), paths)) for each in EXPORTED}
+    assert {each.label for each in found["tuned"]} <= {"cat", "dog"}
+    for each in EXPORTED:
+        export_head(each, f"{each}.zip")
+    for path in ("own", "hub", "heads", "cache"):
+        if Path(path).exists():
+            Path(path).rename(f"moved {path}")
+    for each in EXPORTED:
+        place = unpack_head(f"{each}.zip", f"new/{each}")
+        assert list(predict_images(Head.load(place), paths)) == found[each]
 
 
 LAYOUTS = {

@@ -23,6 +23,7 @@ __all__ = [
     "digests_of_network",
     "finetuned_model",
     "is_finetuned",
+    "load_whole",
     "read_finetuned",
     "seen_digests",
     "write_finetuned",
@@ -202,7 +203,8 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
         Its weights are read when the network is built.
     """
     transform = Transform(**vars(record.transform))
-    load = partial(_load, folder, record.weights_sha256)
+    file = Path(folder) / _WEIGHTS_FILE
+    load = partial(load_whole, file, record.weights_sha256, _RECORD_FILE, "fine-tune again")
     return replace(
         base,
         name=folder,
@@ -214,21 +216,39 @@ def finetuned_model(folder: str, record: ModelRecord, base: Model) -> Model:
     )
 
 
-def _load(folder: str, sha256: str) -> StateDict:
+def load_whole(path: Path, sha256: str, record: str, remedy: str) -> StateDict:
+    """Read weights that belong to a record.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sha256 : str
+        SHA-256 of its bytes, as the record has it.
+    record, remedy : str
+        Name of the record's file, and what to do if they do not fit, for messages.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or damaged, or another record's.
+    """
     from safetensors.torch import load
 
-    path = Path(folder) / _WEIGHTS_FILE
     try:
         content = read_regular(path)
     except OSError as error:
         raise WeightsError(
-            f"the weights {str(path)!r} cannot be read ({error.strerror}); fine-tune again"
+            f"the weights {str(path)!r} cannot be read ({error.strerror}); {remedy}"
         ) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise WeightsError(
-            f"{_WEIGHTS_FILE} and {_RECORD_FILE} in {folder!r} do not belong together; fine-tune "
-            f"again"
+            f"{path.name} and {record} in {str(path.parent)!r} do not belong together; {remedy}"
         )
     damaged = f"the weights {str(path)!r} cannot be read"
-    with reworded(lambda error: WeightsError(f"{damaged} ({first_line(error)}); fine-tune again")):
+    with reworded(lambda error: WeightsError(f"{damaged} ({first_line(error)}); {remedy}")):
         return load(content)

@@ -17,6 +17,7 @@ from bottleneck.bases.building import patch_side
 from bottleneck.bases.canary import canary_images, computed_alike, sampled
 from bottleneck.bases.fusing import fuse
 from bottleneck.bases.network import traced
+from bottleneck.bases.plain import PlainBase
 from bottleneck.bases.precision import choose_precision, find_devices, one_thread
 from bottleneck.bases.weights import digest_tensors, load_weights, used_tensors
 from bottleneck.bases.zoo import find_model
@@ -127,11 +128,10 @@ class FrozenBase:
         self._choose_layers(settings)  # mistakes are told before weights load
         self._digests: dict[str, str] = {}
         required = self.network.in_order([self._model.default_layer])
+        more = self._attention.tensors if self._attention else ()
         with one_thread():
-            state = weights.load()
-            name, network = self.weights_name, self.network
-            more = self._attention.tensors if self._attention else ()
-            self._tensors = used_tensors(name, state, network, self.layers, required, more=more)
+            found = self.weights_name, weights.load(), self.network
+            self._tensors = used_tensors(*found, self.layers, required, more=more)
             self._computes = self._cut()
         if settings.image_size is not None or settings.keep_aspect:
             self._check_size()
@@ -255,6 +255,12 @@ class FrozenBase:
         with one_thread():
             other._computes = other._cut()
         return other
+
+    def to_module(self) -> nn.Module:
+        """Return a module, not fused and in float32, that maps images to a dict of layers."""
+        pools = {name: (self.pools[name], layer.axes) for name, layer in self._unpooled.items()}
+        pooled = (pools, self._attention, self._tensors, self.network.root)
+        return PlainBase(self.network.cut(self.layers, self._tensors), *pooled)
 
     def provenance(
         self, layer: str, storage: str, augmentation: Mapping[str, Any] | None = None

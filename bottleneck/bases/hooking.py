@@ -215,7 +215,8 @@ class _Kept:
             if key is not None:
                 # A later in-place operation may change it.
                 self.found[key] = tensor.clone() if self.waiting else tensor
-        if before and not self.waiting:
+        # Exporters lose count of the modules that an error leaves; they drop what is not used.
+        if before and not self.waiting and not torch.compiler.is_exporting():
             raise _Reached
 
 

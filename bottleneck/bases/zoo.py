@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 
+from bottleneck.bases.archived import archived_model, is_archived, located, read_archived
 from bottleneck.bases.finetuned import finetuned_model, is_finetuned, read_finetuned
 from bottleneck.bases.libraries import TEXTBOOK_NAMES, from_torchvision
 from bottleneck.bases.models import Model, PretrainedWeights, Transform
@@ -134,7 +135,8 @@ def find_model(name: str) -> Model:
     ----------
     name : str
         One of `model_names`, or a name with the prefix of one of
-        `bottleneck.bases.sources.SOURCES`, or the folder of a fine-tuned model.
+        `bottleneck.bases.sources.SOURCES`, or the folder of a fine-tuned model, or of an
+        exported head with its base.
 
     Returns
     -------
@@ -163,7 +165,10 @@ def find_model(name: str) -> Model:
                 f"the fine-tuned model in {name!r} is based on {record.base!r}, which is itself "
                 f"fine-tuned; give one that is based on a pretrained model"
             )
-        return finetuned_model(name, record, find_model(record.base))
+        return finetuned_model(name, record, find_model(located(name, record.base)))
+    if is_archived(name):
+        exported = read_archived(name)
+        return archived_model(name, exported, find_model(located(name, exported.base)))
     if os.path.isdir(name):  # noqa: PTH112 - of any text
         raise UnknownNameError(
             f"no model {name!r}: this folder has no model.json, which 'bottleneck finetune' "

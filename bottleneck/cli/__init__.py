@@ -29,6 +29,7 @@ from bottleneck.cli import (  # noqa: F401
     page,
     search,
     ship,
+    shipped,
     store,
     verdicts,
 )

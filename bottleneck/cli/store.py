@@ -23,7 +23,7 @@ from bottleneck.errors import (
     some_of,
 )
 from bottleneck.fields import ARGUMENT, Option
-from bottleneck.settings import ExportSettings, FeatureSettings, ImportSettings
+from bottleneck.settings import FeatureSettings, ImportSettings, SelectSettings
 from bottleneck.settings.values import Age, ByteSize, Compression, Count, Seed
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def cache_export(
     file: Annotated[
         options.OutputFile, Doc("File to write, ending in .h5, .hdf5 or .npz."), ARGUMENT
     ],
-    chosen: ExportSettings,
+    chosen: SelectSettings,
     cache: options.CacheFolder = Path("cache"),
 ) -> None:
     """Export the features of an extraction to one plain file, with paths, labels and splits."""

@@ -24,6 +24,7 @@ from bottleneck.heads import Head
 from bottleneck.heads.bases import load_base
 from bottleneck.heads.curves import read_curves
 from bottleneck.heads.files import is_of_head
+from bottleneck.heads.head import OWN_FOLDER
 from bottleneck.heads.novelty import Novelty, fit_novelty
 from bottleneck.heads.scoring import decide
 from bottleneck.heads.training import State
@@ -34,8 +35,6 @@ from bottleneck.settings import StoreSettings
 
 __all__ = ["fill_split", "write_result"]
 
-_OWN_FOLDER = "."
-"""Model name in a head's `source` that means the head's own folder, wherever it is."""
 _MOST_DESCRIBED = 2000
 """Images of each split whose features are computed to describe where they are."""
 _NOT_IN_THE_TRANSFORM = ("reduced_decode", "exact_resize", "max_pixels")
@@ -206,7 +205,7 @@ def _own_source(base: FrozenBase, folder: Path, start: Start) -> FeatureSource:
     return replace(
         source.with_views(0),
         image_set=start.images.name,
-        model=_OWN_FOLDER,
+        model=OWN_FOLDER,
         weights=WEIGHTS_NAME,
         weights_random=False,
         adjustments=_own_adjustments(start),

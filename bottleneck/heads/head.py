@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -34,21 +34,22 @@ from bottleneck.heads.novelty import Novelty
 from bottleneck.heads.scoring import link_of, log_probabilities
 from bottleneck.labels import join_classes
 from bottleneck.records import (
-    FeatureSource,
     HeadFacts,
     HeadRecord,
     as_dict,
     facts_of,
     read_record,
+    with_parts,
     write_record,
 )
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Head", "find_head"]
+__all__ = ["OWN_FOLDER", "Head", "find_head"]
 
-_OWN_FOLDER = "."
+OWN_FOLDER = "."
+"""Model name in a head's `source` that means the head's own folder, wherever it is."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -270,8 +271,8 @@ class Head(HeadFacts):
         record = read_record(path / METADATA_FILE, HeadRecord)
         model, seen, novelty = read_files(path, record)
         facts = facts_of(record, HeadFacts)
-        if isinstance(record.source, FeatureSource) and record.source.model == _OWN_FOLDER:
-            facts["source"] = replace(record.source, model=str(path))
+        if record.source and record.source.model == OWN_FOLDER:
+            facts["source"] = with_parts(record.source, model=str(path))
         return cls(**facts, model=model, seen=seen, novelty=novelty)
 
     def as_dict(self) -> dict[str, Any]:

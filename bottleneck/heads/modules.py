@@ -92,7 +92,8 @@ class _NearestRows(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return scores of shape (n, k) of features of shape (n, d)."""
         rows, votes, counts, mean, scale = self.buffers()  # as `Neighbours` declares them
-        distances = torch.cdist((features - mean) / scale, rows)
+        # The squared norm of a row of features is the same for all candidates, so it is left out.
+        distances = rows.square().sum(1) - 2 * ((features - mean) / scale) @ rows.T
         nearest = distances.topk(self._n_neighbors, largest=False).indices
         said, there = votes[nearest].sum(1), counts[nearest].sum(1)
         if self._multilabel:

@@ -2,7 +2,13 @@
 
 from bottleneck.records.banks import IMPORTED, Augmentation, BankRecord, StoredLayer, TransformFacts
 from bottleneck.records.heads import HeadFacts, HeadRecord, Judged, ModelFacts, ModelRecord
-from bottleneck.records.joined import AnySource, JoinedSource, known_source, single_source
+from bottleneck.records.joined import (
+    AnySource,
+    JoinedSource,
+    known_source,
+    single_source,
+    with_parts,
+)
 from bottleneck.records.record import (
     Digest,
     Json,
@@ -24,11 +30,14 @@ from bottleneck.records.runs import (
     RejectedImage,
     RunFacts,
 )
+from bottleneck.records.shipped import SHIPPED, ArchivedBaseRecord, ShippedRecord, public_name
 
 __all__ = [
     "IMPORTED",
+    "SHIPPED",
     "Adjustments",
     "AnySource",
+    "ArchivedBaseRecord",
     "Augmentation",
     "BankRecord",
     "Digest",
@@ -47,14 +56,17 @@ __all__ = [
     "Record",
     "RejectedImage",
     "RunFacts",
+    "ShippedRecord",
     "StoredLayer",
     "TransformFacts",
     "as_dict",
     "facts_of",
     "known_source",
     "parse_record",
+    "public_name",
     "read_record",
     "sentence_of",
     "single_source",
+    "with_parts",
     "write_record",
 ]

@@ -217,6 +217,24 @@ def known_source(source: AnySource | None) -> AnySource:
     return source
 
 
+def with_parts(source: AnySource, **changes: Any) -> AnySource:
+    """Return a source with the same changes in each of its parts.
+
+    Parameters
+    ----------
+    source : FeatureSource or JoinedSource
+        The source.
+    **changes
+        Fields of `FeatureSource`.
+
+    Returns
+    -------
+    FeatureSource or JoinedSource
+    """
+    parts = tuple(replace(each, **changes) for each in source.parts)
+    return replace(source, parts=parts) if isinstance(source, JoinedSource) else parts[0]
+
+
 def single_source(source: AnySource | None) -> FeatureSource:
     """Return the source of a head on one layer, which can be fine-tuned.
 

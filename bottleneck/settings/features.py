@@ -14,7 +14,6 @@ __all__ = [
     "BaseOptions",
     "BaseSettings",
     "BasesSettings",
-    "ExportSettings",
     "ExtractSettings",
     "FeatureSettings",
     "FitFeatures",
@@ -22,6 +21,7 @@ __all__ = [
     "ImportSettings",
     "LayerSettings",
     "ReadSettings",
+    "SelectSettings",
     "SimilarFeatures",
     "StoreSettings",
     "SweepFeatures",
@@ -182,7 +182,7 @@ class BasesSettings(BaseOptions, StoreSettings):
 
 
 @settings("Features")
-class ExportSettings:
+class SelectSettings:
     """Select features in the cache: one layer of the last matching extraction."""
 
     model: _ByModel = None
@@ -214,7 +214,7 @@ class LayerSettings:
 
 
 @settings("Features")
-class SimilarFeatures(ExportSettings):
+class SimilarFeatures(SelectSettings):
     """Select the features that are searched for similar images."""
 
     image_set: Annotated[
@@ -243,7 +243,7 @@ class ViewSettings:
 
 
 @settings("Features")
-class FeatureSettings(ExportSettings, ViewSettings):
+class FeatureSettings(SelectSettings, ViewSettings):
     """Select features in the cache, and views of them."""
 
 

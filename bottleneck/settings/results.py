@@ -11,6 +11,7 @@ from bottleneck.settings import values
 
 __all__ = [
     "EvaluateSettings",
+    "ExportSettings",
     "LookupSettings",
     "PredictSettings",
     "RankSettings",
@@ -170,3 +171,24 @@ class PredictSettings(LookupSettings):
 
     def __post_init__(self) -> None:
         values.check_views(self.tta, self.augment, "tta")
+
+
+@settings("Export", kw_only=True)
+class ExportSettings:
+    """Settings for exporting a head with its base to one file."""
+
+    with_preprocessing: Annotated[
+        bool,
+        Doc("Let the .onnx file take uint8 RGB images of any size: it resizes, crops, normalises."),
+    ] = False
+    precision: Annotated[
+        Literal["fp32", "fp16", "int8"],
+        Doc("Precision of the base in the .onnx file; int8 is calibrated on training images."),
+    ] = "fp32"
+    opset: Annotated[
+        values.Count, Doc("Version of ONNX's operators in the .onnx file, from 18 on.")
+    ] = 18
+    weights: values.MovedWeights = None
+    card: Annotated[bool, Doc("Also write a model card, README.md in the folder of the file.")] = (
+        False
+    )

@@ -1,0 +1,390 @@
+"""A head and its base in one file: the same answers in another runtime.
+
+About 60 s in the first tier, most of it the exporter's.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from conftest import crops, photograph
+from PIL import Image
+
+from bottleneck import (
+    Cache,
+    FrozenBase,
+    Head,
+    ImageSet,
+    evaluate_head,
+    export_head,
+    extract_features,
+    finetune_head,
+    fit_head,
+    join_layers,
+    load_base,
+    load_features,
+    predict_images,
+    select_features,
+    unpack_head,
+)
+from bottleneck.bases import Transform, find_model
+from bottleneck.errors import DataError, ExportError, PathMissingError, UsageError, WeightsError
+from bottleneck.export import run
+from bottleneck.export.preprocessing import preprocessing_graph
+from bottleneck.records import SHIPPED, ShippedRecord
+from bottleneck.settings import FinetuneSettings
+
+
+@pytest.fixture
+def data() -> Path:
+    """Sixty small images, twenty each of red, green and blue crops of photographs."""
+    for channel, label in enumerate(("cat", "cow", "dog")):
+        folder = Path("data", label)
+        folder.mkdir(parents=True)
+        for number, crop in enumerate(crops(20, seed=channel)):
+            values = np.asarray(crop) // 2
+            values[..., channel] *= 2
+            Image.fromarray(values).save(folder / f"{number:03d}.png")
+    return Path("data")
+
+
+@pytest.fixture
+def cache(little, data) -> Cache:
+    """A cache with the features of these images."""
+    cache = Cache("cache")
+    base = FrozenBase(little, ["penultimate"], weights="random")
+    extract_features(ImageSet.from_folder(data), base, cache)
+    return cache
+
+
+def saved(cache: Cache, clf: str = "softmax", name: str = "pets", **options) -> Head:
+    head = fit_head(load_features(cache), clf, **options)
+    head.save(Path("heads") / name)
+    return head
+
+
+def probabilities(head: Head, paths) -> np.ndarray:
+    found = predict_images(head, paths)
+    return np.array([list(each.probabilities.values()) for each in found])
+
+
+def pixels(head: Head, paths) -> np.ndarray:
+    transform = load_base(head).transform
+    return np.stack([transform(Image.open(path).convert("RGB")).numpy() for path in paths])
+
+
+PATHS = ["data/cat/000.png", "data/cow/001.png", "data/dog/002.png"]
+
+
+def session_of(file: str) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    "clf", ["knn", *(pytest.param(each, marks=pytest.mark.ci) for each in ("mlp", "logreg"))]
+)
+def test_onnx_runtime_gives_the_heads_answers(cache, clf):
+    """For batches of any size."""
+    head = saved(cache, clf)
+    found = export_head("pets", "pets.onnx")
+    assert (found.format, found.images) == ("onnx", 60)
+    assert found.same == found.clear > 0
+    assert found.difference < 1e-3
+    session = session_of("pets.onnx")
+    for count in (1, 3):
+        seen = {"pixels": pixels(head, PATHS[:count])}
+        (given,) = session.run(["probabilities"], seen)
+        np.testing.assert_allclose(given, probabilities(head, PATHS[:count]), atol=1e-3)
+
+
+def test_images_of_any_size_go_in_and_the_file_says_what_comes_out(cache):
+    head = saved(cache)
+    found = export_head("pets", "pets.onnx", with_preprocessing=True)
+    assert found.input == "images"
+    assert found.tolerance == 1e-2
+    session = session_of("pets.onnx")
+    for size in ((451, 300), (40, 97)):
+        whole = Image.fromarray(photograph("chelsea")).resize(size)
+        whole.save("whole.png")
+        (given,) = session.run(None, {"images": np.asarray(whole)[None]})
+        np.testing.assert_allclose(given, probabilities(head, ["whole.png"]), atol=1e-2)
+    record = ShippedRecord.of_json(session.get_modelmeta().custom_metadata_map[SHIPPED])
+    assert record.classes == ("cat", "cow", "dog")
+    assert (record.input, record.multilabel, record.thresholds) == ("images", False, ())
+    assert record.transform.crop == (32, 32)
+    assert record.fingerprints == (head.source.fingerprint,)
+
+
+SHAPES = ((300, 451), (451, 300), (50, 70), (131, 97), (33, 260))
+WAYS = {
+    "shorter side": {"resize": (256, 256), "crop": (224, 224)},
+    "odd crop of a box": {"resize": (90, 120), "crop": (77, 99)},
+    "squash": {"resize": (100, 100), "crop": (99, 97), "squash": True},
+    "padded": {"resize": (60, 60), "crop": (64, 67)},
+    "whole": {"resize": (96, 96), "crop": (96, 96), "keep_aspect": True},
+    "multiples": {"resize": (96, 96), "crop": (96, 96), "keep_aspect": True, "multiple": 16},
+}
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("way", WAYS)
+def test_preprocessing_in_the_graph_is_that_of_pillow(way, interpolation):
+    """The shapes are the same, and few pixels differ, by a few of 255 levels."""
+    transform = Transform(
+        interpolation=interpolation, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), **WAYS[way]
+    )
+    graph = preprocessing_graph(transform, 18, 10)
+    onnx.checker.check_model(graph)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    for height, width in SHAPES:
+        image = np.asarray(Image.fromarray(photograph("chelsea")).resize((width, height)))
+        (given,) = session.run(None, {"images": image[None]})
+        expected = transform(image).numpy()
+        assert given.shape == (1, *expected.shape)
+        levels = np.abs(given[0] - expected) * np.float32(transform.std)[:, None, None] * 255
+        assert levels.mean() < 0.3
+        assert levels.max() < 6
+
+
+def test_half_precision_and_integers(cache):
+    """The head itself is always in float32."""
+    saved(cache)
+    half = export_head("pets", "half.onnx", precision="fp16")
+    assert half.difference < half.tolerance == 1e-2
+    small = export_head("pets", "small.onnx", precision="int8")
+    assert (small.tolerance, small.held_out) == (None, 12)
+    assert abs(small.accuracy_before - small.accuracy_after) <= 0.25
+    kinds = {
+        file: {each.data_type for each in onnx.load(file).graph.initializer}
+        for file in ("half.onnx", "small.onnx")
+    }
+    assert onnx.TensorProto.FLOAT16 in kinds["half.onnx"]
+    assert onnx.TensorProto.INT8 in kinds["small.onnx"]
+
+
+def test_integers_take_images_too(cache):
+    saved(cache)
+    found = export_head("pets", "pets.onnx", precision="int8", with_preprocessing=True)
+    assert found.input == "images"
+    assert found.images == 60
+
+
+WITHOUT_THIS_PACKAGE = """
+import json, sys, torch
+sys.modules["bottleneck"] = None
+files = {"bottleneck.json": ""}
+program = torch.export.load("pets.pt2", extra_files=files).module()
+pixels = torch.load("pixels.pt")
+found = [program(pixels[:count]).tolist() for count in (1, 3)]
+print(json.dumps([json.loads(files["bottleneck.json"])["classes"], *found]))
+"""
+
+
+def test_torch_loads_a_pt2_file_without_this_package(cache):
+    head = saved(cache)
+    found = export_head("pets", "pets.pt2")
+    assert (found.format, found.same) == ("pt2", found.clear)
+    torch.save(torch.from_numpy(pixels(head, PATHS)), "pixels.pt")
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_THIS_PACKAGE],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    classes, one, three = json.loads(ended.stdout)
+    assert classes == ["cat", "cow", "dog"]
+    np.testing.assert_allclose(one, three[:1], atol=1e-6)
+    np.testing.assert_allclose(three, probabilities(head, PATHS), atol=1e-3)
+
+
+def test_an_archive_needs_nothing_that_is_left_behind(little, data):
+    """Neither the cache, nor the weights, nor the folder of the heads."""
+    torch.manual_seed(0)
+    torch.save(find_model(little).build((32, 32)).state_dict(), "weights.pth")
+    store = Cache("cache")
+    base = FrozenBase(little, ["first_relu"], weights="weights.pth", pool="avg", image_size=40)
+    extract_features(ImageSet.from_folder(data), base, store)
+    head = saved(store)
+    expected = probabilities(head, PATHS)
+    found = export_head("pets", "pets.zip")
+    assert (found.format, found.input, found.difference) == ("zip", "files", 0)
+    for gone in ("weights.pth", "cache", "heads"):
+        Path(gone).rename(f"moved {gone}")
+    folder = unpack_head("pets.zip", "elsewhere/pets")
+    again = Head.load(folder)
+    assert again.source.model == "elsewhere/pets"
+    np.testing.assert_array_equal(probabilities(again, PATHS), expected)
+    Path("elsewhere").rename("moved")
+    np.testing.assert_array_equal(probabilities(Head.load("moved/pets"), PATHS), expected)
+    with zipfile.ZipFile("pets.zip") as archive:
+        weights = torch.frombuffer(bytearray(archive.read("base.safetensors")), dtype=torch.uint8)
+    assert len(weights) < 2000  # only the first layer's
+
+
+def test_damaged_archives_are_refused(cache):
+    saved(cache)
+    export_head("pets", "pets.zip")
+    whole = Path("pets.zip").read_bytes()
+    Path("cut.zip").write_bytes(whole[:500])
+    with pytest.raises(DataError, match="cannot be unpacked as an exported head"):
+        unpack_head("cut.zip", "cut")
+    with zipfile.ZipFile("pets.zip", "a") as archive:
+        archive.writestr("../outside", "")
+    with pytest.raises(DataError, match=r"it holds '\.\./outside'"):
+        unpack_head("pets.zip", "out")
+    with pytest.raises(PathMissingError, match="no file 'none.zip'"):
+        unpack_head("none.zip", "out")
+    assert not {"cut", "out", "outside"} & {path.name for path in Path().iterdir()}
+    Path("pets.zip").write_bytes(whole)
+    (unpack_head("pets.zip", "heads/other") / "base.safetensors").write_bytes(b"0" * 100)
+    with pytest.raises(WeightsError, match="do not belong together; unpack its .zip again"):
+        load_base(Head.load("heads/other"))
+
+
+def test_several_classes_joined_layers_and_adjusted_features(little, data):
+    base = FrozenBase(little, ["first_relu", "penultimate"], weights="random", pool="avg")
+    rows = [
+        f"{path.as_posix()},{path.parent.name}{';odd' if int(path.stem) % 2 else ''}"
+        for path in sorted(data.rglob("*.png"))
+    ]
+    Path("table.csv").write_text("\n".join(["path,label", *rows]))
+    store = Cache("cache")
+    extract_features(ImageSet.open("table.csv"), base, store)
+    both = [select_features(store, layer=each) for each in ("first_relu", "penultimate")]
+    features = load_features(store, join_layers(both))
+    head = fit_head(features, "logreg", power=0.5, normalize="l2")
+    head.save("heads/pets")
+    for file in ("pets.onnx", "pets.zip"):
+        found = export_head("pets", file)
+        assert found.difference < 1e-3
+    record = session_of("pets.onnx").get_modelmeta().custom_metadata_map[SHIPPED]
+    assert ShippedRecord.of_json(record).thresholds == (0.5,) * 4
+    assert Head.load(unpack_head("pets.zip", "moved")).source.model == "moved"
+
+
+def test_a_file_with_other_answers_is_an_error_and_leaves_nothing(cache, monkeypatch):
+    """The tolerance is below what float32 rounds."""
+    saved(cache)
+    Path("pets.onnx").write_text("what was there")
+    monkeypatch.setitem(run._TOLERANCES, "fp16", 1e-9)
+    with pytest.raises(ExportError, match="does not give the head's answers: .* no file is wri"):
+        export_head("pets", "pets.onnx", precision="fp16")
+    assert Path("pets.onnx").read_text() == "what was there"
+    assert [path.name for path in Path().glob("*onnx*")] == ["pets.onnx"]
+
+
+def test_bad_input_is_one_sentence(cache, monkeypatch, bottleneck):
+    saved(cache)
+    cases = {
+        ("pets", "pets.tflite"): "has the ending '.tflite', expected .onnx",
+        ("pets", "pets.pt2", "--precision", "int8"): "--precision is for .onnx files",
+        ("pets", "pets.zip", "--with-preprocessing"): "--with-preprocessing is for .onnx files",
+        ("pets", "pets.onnx", "--opset", "11"): "--opset 11 is too old",
+        ("dogs", "dogs.onnx"): "no head 'dogs'",
+        ("pets", "heads"): "has the ending ''",
+        ("pets", "pets.onnx", "--cache", "none"): "no image set 'data' in the cache folder 'none'",
+    }
+    for arguments, told in cases.items():
+        ended = bottleneck("export", *arguments)
+        assert ended.code in {1, 2}
+        assert told in ended.err
+        assert ended.err.count("\n") == 1
+    monkeypatch.setattr(run, "find_spec", lambda name: None if name == "onnx" else find_spec(name))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    ended = bottleneck("export", "pets", "pets.onnx")
+    assert "an .onnx file needs onnx, which is not installed" in ended.err
+    assert "pip install -e '.[onnx]'" in ended.err
+    Path("file").touch()
+    ended = bottleneck("export", "pets", "file/pets.zip")
+    assert "cannot be written (" in ended.err
+    for path in Path("data").rglob("*.png"):
+        path.unlink()
+    ended = bottleneck("export", "pets", "pets.zip")
+    assert "0 images of the set can be read from disk, first 'data/cat/" in ended.err
+    assert not list(Path().glob("pets.*"))
+
+
+def test_heads_on_several_bases_and_moved_weights_are_refused(little, data):
+    store, images = Cache("cache"), ImageSet.from_folder(data)
+    sources = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(find_model(little).build((32, 32)).state_dict(), f"{seed}.pth")
+        base = FrozenBase(little, weights=f"{seed}.pth")
+        extract_features(images, base, store)
+        sources.append(select_features(store))
+    fit_head(load_features(store, join_layers(sources)), "softmax").save("heads/two")
+    with pytest.raises(UsageError, match="features of 2 bases .* and a file holds one"):
+        export_head("two", "two.onnx")
+    fit_head(load_features(store, sources[0]), "softmax").save("heads/one")
+    Path("0.pth").rename("moved.pth")
+    with pytest.raises(PathMissingError, match="no weights file '0.pth'"):
+        export_head("one", "one.zip")
+    assert export_head("one", "one.zip", weights="moved.pth").difference == 0
+
+
+def test_interpolation_that_onnx_lacks_is_refused(little, data):
+    store = Cache("cache")
+    base = FrozenBase(little, weights="random", interpolation="lanczos")
+    extract_features(ImageSet.from_folder(data), base, store)
+    saved(store)
+    with pytest.raises(UsageError, match="ONNX cannot resize by lanczos, only by bilinear"):
+        export_head("pets", "pets.onnx", with_preprocessing=True)
+
+
+def test_a_model_card_tells_data_scores_and_use(cache, bottleneck):
+    head = saved(cache)
+    evaluation = evaluate_head(head, load_features(cache))
+    evaluation.save("heads/pets/evaluation-test.json")
+    ended = bottleneck("export", "pets", "card/pets.onnx", "--card", "--with-preprocessing")
+    assert (ended.code, ended.err.count("error")) == (0, 0)
+    assert "model card: card/README.md" in ended.out
+    text = Path("card/README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    facts = yaml.safe_load(front)
+    assert facts["pipeline_tag"] == "image-classification"
+    (result,) = facts["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == round(evaluation.accuracy, 4)
+    assert "| cat | 16 | 4 |" in body.replace(" train", "")
+    low, high = evaluation.accuracy_interval
+    assert f"{low:.4f} to {high:.4f}" in body
+    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    Image.open(PATHS[0]).convert("RGB").save("card/image.jpg", quality=100)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd="card", capture_output=True, text=True, check=True
+    )
+    given = eval(ended.stdout)
+    expected = probabilities(head, ["card/image.jpg"])[0]
+    assert list(given) == ["cat", "cow", "dog"]
+    np.testing.assert_allclose(list(given.values()), expected, atol=1e-2)
+
+
+def test_another_readme_is_not_replaced(cache):
+    saved(cache)
+    Path("README.md").write_text("mine")
+    with pytest.raises(UsageError, match="'README.md' already exists and was not written by"):
+        export_head("pets", "pets.onnx", card=True)
+    assert Path("README.md").read_text() == "mine"
+
+
+@pytest.mark.ci
+def test_a_fine_tuned_network_is_exported(cache):
+    """With the layers that training changed."""
+    how = {"epochs": 1, "val_share": 0.3, "batch_size": 8, "learning_rate": 1e-3}
+    finetune_head(saved(cache), None, cache, "heads/tuned", FinetuneSettings("second", **how))
+    expected = probabilities(Head.load("heads/tuned"), PATHS)
+    for file in ("tuned.onnx", "tuned.pt2", "tuned.zip"):
+        assert export_head("tuned", file).difference < 1e-3
+    Path("heads").rename("moved")
+    again = Head.load(unpack_head("tuned.zip", "elsewhere/tuned"))
+    np.testing.assert_array_equal(probabilities(again, PATHS), expected)
