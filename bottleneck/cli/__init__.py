@@ -28,6 +28,7 @@ from bottleneck.cli import (  # noqa: F401
     other,
     page,
     search,
+    serving,
     ship,
     store,
     verdicts,

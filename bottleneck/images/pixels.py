@@ -24,7 +24,7 @@ from bottleneck.images.headers import TiffHeader, png_bits, tiff_header, with_en
 from bottleneck.images.kinds import reader_of
 from bottleneck.inputs import open_regular
 
-__all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size"]
+__all__ = ["MAX_PIXELS", "Decoded", "decode", "decode_whole", "read_size", "rgb_of"]
 
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded by default: where Pillow sees an attack, too."""
@@ -164,6 +164,33 @@ def decode_whole(
     except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
         damaged = "" if isinstance(error, OSError) else f"a damaged or unknown kind of {kind}: "
         raise BadImageError(f"{damaged}{first_line(error)}") from error
+
+
+def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return the pixels of an image of Pillow, of any mode, as upright 8-bit RGB.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        The image.
+    max_pixels : int
+        Number of pixels of the largest image that is taken.
+
+    Returns
+    -------
+    np.ndarray
+        uint8 of shape (height, width, 3).
+
+    Raises
+    ------
+    BadImageError
+        It has too many pixels, or its file is damaged.
+    """
+    _check_pixels(image.width, image.height, max_pixels)
+    try:
+        return _upright_rgb(image)
+    except Exception as error:  # whatever a decoder raises on bad bytes is a bad image
+        raise BadImageError(first_line(error)) from error
 
 
 def read_size(file: str | Path | BinaryIO) -> tuple[int, int]:
