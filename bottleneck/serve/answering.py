@@ -12,8 +12,8 @@ from bottleneck.heads import Head
 from bottleneck.heads.files import METADATA_FILE
 from bottleneck.inputs import read_regular
 from bottleneck.predict.engine import Engine, Pixels
-from bottleneck.predict.prediction import Prediction
 from bottleneck.records import known_source
+from bottleneck.serve.batching import Answer
 from bottleneck.settings import PredictorSettings
 
 __all__ = ["Heads"]
@@ -56,7 +56,7 @@ class Heads:
         """Decode an image and resize it, as each base sees it."""
         return self._engine.pixels(Encoded(data))
 
-    def answers(self, images: Sequence[Pixels], *, few: bool) -> list[dict[str, Prediction]]:
+    def answers(self, images: Sequence[Pixels], *, few: bool) -> list[Answer]:
         """Return the predictions of images by head, in order."""
         found = self._engine.predictions(images, [""] * len(images), few=few)
         return [dict(zip(found, each, strict=True)) for each in zip(*found.values(), strict=True)]

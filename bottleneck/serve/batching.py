@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from bottleneck.predict.prediction import Prediction
 
-__all__ = ["Answerer", "Batcher", "QueueFullError"]
+__all__ = ["Answer", "Answerer", "Batcher", "QueueFullError"]
 
 Answer = Mapping[str, Prediction]
 """The predictions of one image, by head."""

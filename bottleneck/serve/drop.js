@@ -32,7 +32,7 @@ const answer = (found, several) => {
     part.append(made("p", `This image cannot be used: ${found.error}`, "bad"));
     return part;
   }
-  if (several) part.append(made("p", found.head, "muted"));
+  if (several) part.append(made("p", `Head ${found.head}`, "muted"));
   part.append(made("p", found.class === null ? "none of the classes" : found.class || "no class", "answer"));
   part.append(bars(found.probabilities));
   if (found.novelty !== null) {

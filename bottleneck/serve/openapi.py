@@ -115,7 +115,7 @@ def described() -> dict[str, Any]:
         },
         "security": [{}, {"token": []}],
     }
-    known = {"security": [{}, {"token": []}]}
+    known: dict[str, Any] = {"security": [{}, {"token": []}]}
     return {
         "openapi": "3.1.0",
         "info": {
