@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bottleneck.settings import PredictorSettings as PredictorSettings
     from bottleneck.settings import PredictSettings as PredictSettings
     from bottleneck.settings import ReportSettings as ReportSettings
+    from bottleneck.settings import ServeSettings as ServeSettings
     from bottleneck.settings import SuggestSettings as SuggestSettings
     from bottleneck.settings import SuspectSettings as SuspectSettings
     from bottleneck.settings import SweepSettings as SweepSettings
@@ -69,7 +70,7 @@ _NAMES = {
     "predict.predictor": "Predictor",
     "report": "make_report write_report",
     "settings": "AdviseSettings ExtractSettings FinetuneSettings FitSettings PredictSettings "
-    "PredictorSettings ReportSettings SuggestSettings SuspectSettings SweepSettings",
+    "PredictorSettings ReportSettings ServeSettings SuggestSettings SuspectSettings SweepSettings",
     "similar": "similar_images",
     "suggest": "suggest_images",
     "suspects": "find_suspects",

@@ -18,11 +18,10 @@ from bottleneck import (
     ImageSet,
     Predictor,
     extract_features,
-    features_of,
     fit_head,
-    join_layers,
     load_features,
     predict_images,
+    select_layers,
 )
 from bottleneck.errors import BadImageError, UnknownNameError, UsageError, WrongTypeError
 from bottleneck.heads import fit_rows
@@ -160,8 +159,7 @@ def test_joined_layers_abstaining_and_several_classes(little, make_images):
     images = ImageSet.from_folder(make_images(cat=20, dog=20))
     layers = ["first_relu", "flat"]
     extract_features(images, FrozenBase(little, layers, weights="random:0", pool="avg"), "cache")
-    parts = [load_features("cache", layer=layer).provenance for layer in layers]
-    joined = features_of(join_layers(parts), "cache")
+    joined = load_features("cache", select_layers("cache", layers=layers, join=True)[-1])
     fit_head(joined, "logreg").save("heads/joined")
     found = Predictor("heads/joined").predict_proba([images.items[0].path])
     head = Head.load("heads/joined")

@@ -12,111 +12,21 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, replace
-from http.client import HTTPConnection, HTTPException
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
+from http.client import HTTPException
 
 import numpy as np
 import psutil
 import pytest
 from conftest import crops
+from served import Answered, answer_of, form, until
 
-from bottleneck import (
-    Cache,
-    FrozenBase,
-    Head,
-    ImageSet,
-    Predictor,
-    ServeSettings,
-    extract_features,
-    fit_head,
-    load_features,
-)
-from bottleneck.cli import main
+from bottleneck import Head, Predictor, ServeSettings
 from bottleneck.serve.answering import Heads
 
 TOKEN = "0123456789abcdef"
-
-
-@dataclass
-class Answered:
-    """An answer of a server."""
-
-    status: int
-    content: Any
-    headers: dict[str, str]
-    text: str
-
-
-@dataclass
-class Running:
-    """A server in a process of its own."""
-
-    process: Any
-    port: int
-    told: Path
-
-    def connect(self, timeout: float = 60) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-
-    def ask(self, path: str, body: bytes | None = None, method: str = "", **headers) -> Answered:
-        connection = self.connect()
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method or ("GET" if body is None else "POST"), path, body, names)
-        answer = answer_of(connection)
-        connection.close()
-        return answer
-
-    def predict(self, *images: bytes, query: str = "", **headers) -> Answered:
-        if len(images) == 1:
-            return self.ask(f"/predict{query}", images[0], **headers)
-        kind, body = form(*((f"{number}.png", data) for number, data in enumerate(images)))
-        return self.ask(f"/predict{query}", body, content_type=kind, **headers)
-
-    def figure(self, name: str) -> float:
-        lines = self.ask("/metrics").text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
-
-def answer_of(connection: HTTPConnection) -> Answered:
-    got = connection.getresponse()
-    text = got.read().decode()
-    kind = got.getheader("content-type", "")
-    content = json.loads(text) if kind.startswith("application/json") else None
-    return Answered(got.status, content, dict(got.getheaders()), text)
-
-
-def form(*files: tuple[str, bytes]) -> tuple[str, bytes]:
-    """A form's content type and body."""
-    parts = [
-        f'--X\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'.encode()
-        + data
-        + b"\r\n"
-        for name, data in files
-    ]
-    return "multipart/form-data; boundary=X", b"".join([*parts, b"--X--\r\n"])
-
-
-@pytest.fixture(scope="module")
-def heads(made_once, make_images, site) -> Path:
-    """A folder of heads on layers of one base: ``h`` and ``s``, and ``early``."""
-
-    def make(folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "path", [str(site), *sys.path])
-            patch.chdir(folder)
-            images = ImageSet.from_folder(make_images(cat=20, dog=20))
-            base = FrozenBase("little", ["first_relu", "flat"], weights="random:0", pool="avg")
-            extract_features(images, base, Cache("cache"))
-            for name, clf, layer in (("h", "softmax", "flat"), ("s", "svm", "flat")):
-                fit_head(load_features("cache", layer=layer), clf).save(f"heads/{name}")
-            fit_head(load_features("cache", layer="first_relu"), "logreg").save("heads/early")
-
-    return made_once("served", make) / "heads"
 
 
 @pytest.fixture(scope="module")
@@ -129,47 +39,6 @@ def images() -> list[bytes]:
     return found
 
 
-def run_server(site: str, told: str, environment: dict[str, str], arguments: list[str]) -> None:
-    """What the process of a server does."""
-    sys.path.insert(0, site)
-    os.environ |= environment
-    with Path(told).open("w") as out, redirect_stdout(out), redirect_stderr(out):
-        main(["serve", "--port", "0", "--json", *arguments])
-
-
-@pytest.fixture
-def serving(processes, site, heads, tmp_path) -> Iterator[Callable[..., Running]]:
-    """Start a server with options: ``serving("h", "--queue", 3)``; it is ended with the test."""
-    started = []
-
-    def start(*arguments: object, **environment: str) -> Running:
-        told = tmp_path / f"told-{len(started)}"
-        given = ["--heads", str(heads), *map(str, arguments)]
-        process = processes.Process(
-            target=run_server, args=(str(site), str(told), environment, given)
-        )
-        process.start()
-        started.append(process)
-        until(lambda: (told.exists() and "}" in told.read_text()) or not process.is_alive())
-        text = told.read_text()
-        facts = json.loads(text[text.index("{") : text.rindex("}") + 1])
-        return Running(process, int(facts["address"].rpartition(":")[2]), told)
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.join(60)
-        assert process.exitcode == 128 + signal.SIGTERM
-    assert all("Traceback" not in told.read_text() for told in tmp_path.glob("told-*"))
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def shares(answer: Answered) -> np.ndarray:
     return np.array(
         [list(each["probabilities"].values()) for each in answer.content["predictions"]]
@@ -177,20 +46,22 @@ def shares(answer: Answered) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(heads, site, images) -> np.ndarray:
+def expected(served_heads, site, images) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(site), *sys.path])
-        return Predictor(heads / "h").predict_proba(images)
+        return Predictor(served_heads / "h").predict_proba(images)
 
 
-def test_bodies_of_one_image_and_of_several(serving, heads, images, expected):
+def test_bodies_of_one_image_and_of_several(serving, served_heads, images, expected):
     server = serving("h")
     one = server.predict(images[0], content_type="image/png")
     assert one.status == 200
     (found,) = one.content["predictions"]
     assert np.allclose(list(found["probabilities"].values()), expected[0], atol=1e-4)
     assert found["class"] == max(found["probabilities"], key=found["probabilities"].get)
-    assert found["digest"] == hashlib.sha256((heads / "h/head.json").read_bytes()).hexdigest()
+    assert (
+        found["digest"] == hashlib.sha256((served_heads / "h/head.json").read_bytes()).hexdigest()
+    )
     assert (found["image"], found["file"], found["head"]) == (0, None, "h")
     assert 0 <= found["novelty"] <= 100
     several = server.predict(*images)
@@ -210,16 +81,16 @@ def test_bodies_of_one_image_and_of_several(serving, heads, images, expected):
 
 
 @pytest.mark.usefixtures("little")
-def test_several_heads_share_the_forward_of_their_base(heads, images, calls):
+def test_several_heads_share_the_forward_of_their_base(served_heads, images, calls):
     names = ("h", "s", "early")
-    folders = {name: (heads / name, Head.load(heads / name)) for name in names}
+    folders = {name: (served_heads / name, Head.load(served_heads / name)) for name in names}
     served = Heads(folders, ServeSettings())
     ready = [served.ready(data) for data in images[:6]]
     assert not calls
     answers = served.answers(ready, few=True)
     assert calls == [6]
     for name in names:
-        known = Predictor(heads / name).predict_proba(images[:6])
+        known = Predictor(served_heads / name).predict_proba(images[:6])
         found = [list(answer[name].probabilities.values()) for answer in answers]
         assert np.allclose(found, known, atol=1e-5)
 
@@ -249,7 +120,7 @@ REFUSED = [
 ]
 
 
-def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, heads, images):
+def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, served_heads, images):
     server = serving("h")
     answers = []
     for method, path, body, status, sentence in REFUSED:
@@ -275,7 +146,7 @@ def test_refusals_are_one_sentence_without_a_path_of_the_server(serving, heads, 
     answers += [server.ask("/"), server.ask("/docs"), server.predict(images[0])]
     for answer in answers:
         told = f"{answer.text} {answer.headers}"
-        assert str(heads.parent) not in told
+        assert str(served_heads.parent) not in told
         assert "site-packages" not in told
         assert " object at 0x" not in told
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -354,24 +225,24 @@ def test_a_token_is_asked_for(serving, images):
     ],
 )
 @pytest.mark.usefixtures("little")
-def test_bad_usage_is_one_sentence(bottleneck, heads, arguments, sentence):
+def test_bad_usage_is_one_sentence(bottleneck, served_heads, arguments, sentence):
     if "blind" in arguments:
-        replace(Head.load(heads / "h"), novelty=None).save("heads/blind")
-        heads = Path("heads")
-    refused = bottleneck("serve", "--heads", heads, *arguments)
+        replace(Head.load(served_heads / "h"), novelty=None).save("heads/blind")
+    folder = "heads" if "blind" in arguments else served_heads
+    refused = bottleneck("serve", "--heads", folder, *arguments)
     assert (refused.code, refused.out) == (2, "")
     assert sentence in refused.err
     assert len(refused.err.strip().splitlines()) <= 2
 
 
-def test_a_port_in_use_and_a_missing_library(bottleneck, heads, monkeypatch):
+def test_a_port_in_use_and_a_missing_library(bottleneck, served_heads, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = bottleneck("serve", "--heads", heads, "--port", port, "h")
+        refused = bottleneck("serve", "--heads", served_heads, "--port", port, "h")
     assert refused.code == 2
     assert f"port {port} of 127.0.0.1 is in use; give another with --port" in refused.err
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    refused = bottleneck("serve", "--heads", heads, "h")
+    refused = bottleneck("serve", "--heads", served_heads, "h")
     assert refused.code == 1
     assert (
         "a server needs uvicorn, which is not installed; run 'pip install uvicorn'" in refused.err
