@@ -171,10 +171,7 @@ def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Parameters
     ----------
-    image : PIL.Image.Image
-        The image.
-    max_pixels : int
-        Number of pixels of the largest image that is taken.
+    image, max_pixels : PIL.Image.Image, int
 
     Returns
     -------
@@ -184,7 +181,7 @@ def rgb_of(image: Image.Image, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises
     ------
     BadImageError
-        It has too many pixels, or its file is damaged.
+        It has more than `max_pixels`, or its file is damaged.
     """
     _check_pixels(image.width, image.height, max_pixels)
     try:
@@ -246,10 +243,7 @@ def _decode_jpeg(data: bytes, opened: Any, enough: tuple[int, int] | None) -> np
 
 
 def _stored_jpeg(data: bytes, mode: str, enough: tuple[int, int]) -> np.ndarray | None:
-    """Decode a colour or grey JPEG fast, at the smallest eighth of its size that is enough.
-
-    None if Pillow has to decode or reject it.
-    """
+    """Decode a colour or grey JPEG at the smallest eighth that is enough; None if Pillow has to."""
     if mode not in {"RGB", "L"}:
         return None
     height, width = enough
@@ -266,9 +260,8 @@ def _decode_deep_png(data: bytes, opened: Any, max_value: int | None) -> Decoded
     grey, pages = opened.mode.startswith("I"), _has_pages(opened)
     found = np.asarray(opened)
     colours = found[..., :-1] if opened.mode.endswith("A") else found
-    fits = found.max(initial=0) <= (2**bits - 1) >> (
-        0 if grey else 8
-    )  # else it is in the high bits
+    shift = 0 if grey else 8
+    fits = found.max(initial=0) <= (2**bits - 1) >> shift  # else it is in the high bits
     if max_value is None and (bits == _SIXTEEN or not fits):
         told = int(colours.max(initial=0)) * (1 if grey else _WIDE)
         return Decoded(_upright_rgb(opened), pages, told if bits == _SIXTEEN else None)

@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import bottleneck
-from bottleneck.errors import BadImageError, MemoryShortError, some_of, unquoted
+from bottleneck.errors import BadImageError, is_out_of_memory, some_of, unquoted
 from bottleneck.predict.prediction import Prediction
 from bottleneck.serve.batching import Answerer, Batcher, QueueFullError
 from bottleneck.serve.bodies import Bodies, ImageFile
@@ -29,6 +29,7 @@ from bottleneck.settings import ServeSettings
 __all__ = ["make_app"]
 
 _log = logging.getLogger(__name__)
+_SHORT = "the server has not enough memory; send fewer images at once, or try again later"
 _FAILED = "the server failed; its own output says why"
 _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 _PAGE_HEADERS = {**_HEADERS, "x-frame-options": "DENY", "referrer-policy": "no-referrer"}
@@ -117,12 +118,10 @@ class _Server:
                 answer = await self._refused(request, error)
             except ClientDisconnect:
                 answer = _error(499, "the client has gone")
-            except MemoryShortError:
-                _log.exception("memory is short")
-                answer = _error(503, "the server has not enough memory; send fewer images at once")
-            except Exception:  # noqa: BLE001 - the log has it, and the client no more than a sentence
+            except Exception as error:  # noqa: BLE001 - the log has it, the client a sentence
                 _log.exception("a request failed")
-                answer = _error(500, _FAILED)
+                short = is_out_of_memory(error)
+                answer = _error(503, _SHORT) if short else _error(500, _FAILED)
             self._metrics.requests.labels(path, answer.status_code).inc()
             return answer
 

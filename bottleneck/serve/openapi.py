@@ -87,8 +87,8 @@ def described() -> dict[str, Any]:
     predict = {
         "summary": "Predict the classes of images.",
         "description": "The body is the bytes of one image (JPEG, PNG, WebP, BMP, TIFF, GIF, PPM, "
-        "AVIF or HEIC), or a form with one or more files. If some of several images cannot be "
-        "used, the others are answered, and those have an error.",
+        "AVIF or HEIC), or a form with one or more files. An image that cannot be used has an "
+        "error in its place, and the others are answered.",
         "parameters": [
             _query("top", "Give only this many classes, the likeliest.", type="integer", minimum=1),
             _query(
