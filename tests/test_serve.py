@@ -232,7 +232,7 @@ def test_bad_usage_is_one_sentence(bottleneck, served_heads, arguments, sentence
     refused = bottleneck("serve", "--heads", folder, *arguments)
     assert (refused.code, refused.out) == (2, "")
     assert sentence in refused.err
-    assert len(refused.err.strip().splitlines()) <= 2
+    assert refused.err.count("error: ") == 1
 
 
 def test_a_port_in_use_and_a_missing_library(bottleneck, served_heads, monkeypatch):
@@ -329,18 +329,19 @@ def test_sigterm_answers_what_has_begun(serving):
 def damaged(images: list[bytes], count: int) -> list[bytes]:
     """Different corrupt files: cut, changed, of other formats, or with hostile headers."""
     generator = random.Random(0)
-    jpeg = io.BytesIO()
-    crops(1, size=64)[0].save(jpeg, "jpeg")
-    tiff = io.BytesIO()
-    crops(1, size=64)[0].save(tiff, "tiff")
-    sources = [*images[:6], jpeg.getvalue(), tiff.getvalue()]
+    sources = [*images[:6]]
+    for kind in ("jpeg", "tiff", "webp", "bmp", "gif", "ppm", "avif"):
+        content = io.BytesIO()
+        crops(1, size=64)[0].save(content, kind)
+        sources.append(content.getvalue())
     bomb = bytearray(images[0])
     bomb[16:24] = b"\x7f\xff\xff\xff" * 2
     found = [bytes(bomb), b"<svg onload=alert(1)>", b"%PDF-1.7", b"GIF89a", bytes(1000)]
     while len(found) < count:
         data = bytearray(generator.choice(sources))
-        for _ in range(generator.randrange(1, 30)):
-            data[generator.randrange(len(data))] = generator.randrange(256)
+        for _ in range(generator.randrange(1, 30)):  # half of them in the header
+            most = generator.choice([64, len(data)])
+            data[generator.randrange(most)] = generator.randrange(256)
         found.append(bytes(data[: generator.randrange(1, len(data) + 1)]))
     return found
 
