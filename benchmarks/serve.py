@@ -74,10 +74,12 @@ def throughput(predictor: Predictor, images: Sequence[bytes], seconds: float) ->
             yield from images
 
     found = predictor.predictions(given())
-    warm = sum(1 for _ in islice(found, len(images)))
     started = time.perf_counter()
-    count = sum(1 for _ in found)
-    return count / (time.perf_counter() - started) if count else warm / seconds
+    warm = sum(1 for _ in islice(found, len(images)))
+    between = time.perf_counter()
+    if count := sum(1 for _ in found):
+        return count / (time.perf_counter() - between)
+    return warm / (between - started)
 
 
 def serving(images: Sequence[bytes], clients: int, seconds: float) -> dict[str, Any]:

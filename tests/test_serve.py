@@ -3,6 +3,7 @@
 Servers are processes of their own on loopback, and clients are sockets.
 """
 
+import asyncio
 import hashlib
 import io
 import json
@@ -25,6 +26,7 @@ from served import Answered, answer_of, form, until
 
 from bottleneck import Head, Predictor, ServeSettings
 from bottleneck.serve.answering import Heads
+from bottleneck.serve.batching import Batcher
 
 TOKEN = "0123456789abcdef"
 
@@ -249,6 +251,39 @@ def test_a_port_in_use_and_a_missing_library(bottleneck, served_heads, monkeypat
     )
 
 
+class Odd:
+    """Answers numbers, and fails where one is odd."""
+
+    workers, batch_size, few = 2, 4, 8
+
+    def begin_thread(self, *, few: bool) -> None: ...
+
+    def ready(self, data: bytes) -> int:
+        return int(data)
+
+    def answers(self, images, *, few: bool) -> list[dict[str, int]]:  # noqa: ARG002 - one way
+        time.sleep(0.01)
+        if any(number % 2 for number in images):
+            raise ValueError(images)
+        return [{"half": number // 2} for number in images]
+
+
+def test_an_image_that_fails_leaves_those_of_its_batch_alone():
+    async def ask() -> tuple[list[object], list[int]]:
+        sizes: list[int] = []
+        batcher = Batcher(Odd(), 100, sizes.append)
+        try:
+            return await batcher.answer([b"%d" % number for number in range(40)]), sizes
+        finally:
+            batcher.close()
+
+    found, sizes = asyncio.run(ask())
+    assert [each["half"] for each in found[::2]] == list(range(20))
+    assert all(isinstance(each, ValueError) for each in found[1::2])
+    assert sum(sizes) == 40
+    assert max(sizes) > 1
+
+
 def test_requests_at_the_same_time_share_batches(serving, images, expected):
     server = serving("h")
     every = [number % len(images) for number in range(200)]
@@ -306,9 +341,9 @@ def test_killed_and_slow_clients_change_nothing_for_others(serving, images, expe
 
 def test_sigterm_answers_what_has_begun(serving):
     """All requests that were sent whole are answered; then nobody listens."""
-    server = serving("h")
+    server = serving("h", "--timeout", 600)
     content = io.BytesIO()
-    crops(1, size=300)[0].resize((3000, 3000)).save(content, "png", compress_level=1)
+    crops(1, size=300)[0].resize((1500, 1500)).save(content, "png", compress_level=1)
     kind, body = form(*[(f"{number}.png", content.getvalue()) for number in range(4)])
     clients = [server.connect() for _ in range(6)]
     for client in clients:

@@ -28,10 +28,10 @@ from bottleneck.cli import (  # noqa: F401
     other,
     page,
     search,
-    serving,
     ship,
     store,
     verdicts,
+    web,
 )
 from bottleneck.cli.command import COMMANDS, Command, in_order
 from bottleneck.cli.options import completer

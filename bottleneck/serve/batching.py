@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from bottleneck.predict.prediction import Prediction
@@ -147,23 +148,31 @@ class Batcher:
     async def _compute(self, batch: Sequence[_Waiting], *, few: bool) -> None:
         images = [each.image for each in batch]
         self._on_batch(len(batch))
+        pool = self._one if few else self._workers
         try:
-            answers = await asyncio.get_running_loop().run_in_executor(
-                self._one if few else self._workers,
-                lambda: self._answerer.answers(images, few=few),
-            )
+            loop = asyncio.get_running_loop()
+            answers = await loop.run_in_executor(pool, partial(self._answers, images, few=few))
             for each, answer in zip(batch, answers, strict=True):
-                if not each.found.done():
+                if each.found.done():
+                    continue
+                if isinstance(answer, Exception):
+                    each.found.set_exception(answer)
+                else:
                     each.found.set_result(answer)
-        except Exception as error:  # noqa: BLE001 - each request of the batch tells it
-            for each in batch:
-                if not each.found.done():
-                    each.found.set_exception(error)
         finally:
             self._all_at_it = False
             task = asyncio.current_task()
             self._running -= {task} if task else set()
             self._begin()
+
+    def _answers(self, images: Sequence[Any], *, few: bool) -> "list[Answer | Exception]":
+        """Return the answers; if one image makes its batch fail, those of each alone."""
+        try:
+            return list(self._answerer.answers(images, few=few))
+        except Exception as error:  # noqa: BLE001 - its request tells it
+            if len(images) == 1:
+                return [error]
+            return [self._answers([each], few=few)[0] for each in images]
 
     def close(self) -> None:
         """End the threads, when they have done what they do."""

@@ -23,7 +23,7 @@ def serve(
     heads: options.HeadsFolder = Path("heads"),
     head: Annotated[
         tuple[str, ...],
-        Doc("Heads by name or folder, which share a base; by default the newest."),
+        Doc("Heads by name or folder; those of one base share it. By default the newest."),
         ARGUMENT,
     ] = (),
 ) -> None:
