@@ -41,6 +41,7 @@ TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
         "mixed": (),
     },
     "recipes": {"recipes": ()},
+    "scaling": {"scaling": ("packages",)},
     "reports": {"report": ()},
     "serving": {"serve": ()},
     "labels": {"suspects": ("packages",), "suggest": ("packages",)},

@@ -27,6 +27,7 @@ from bottleneck.heads.shots import Bench, Shots, make_bench
 from bottleneck.records import AnySource
 from bottleneck.settings import SweepSettings
 from bottleneck.solvers import in_parallel
+from bottleneck.solvers.reduction import LEAST_DIVISOR
 
 __all__ = ["run_sweep"]
 
@@ -189,7 +190,12 @@ def _described(
     repeats = bench.repeats
     held = int(repeats[0][0].held.sum())
     copies = bench.is_of_val and held < len(features.split("val"))
-    later = {"power": settings.power, "normalize": settings.normalize, "shots": bench.shots}
+    later = {
+        "power": settings.power,
+        "normalize": settings.normalize,
+        "shots": bench.shots,
+        "least_divisor": LEAST_DIVISOR if settings.standardize else 0.0,
+    }
     return {
         **features.provenance.logged(),
         "clf": recipe.name,

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scaled import LeastScaler
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, Normalizer
 
 from bottleneck import (
     Cache,
@@ -61,7 +62,7 @@ def test_adjusted_rows_are_those_of_scikit_learn():
 def test_a_head_on_adjusted_features_is_that_of_a_pipeline():
     X, y = rows()
     root = FunctionTransformer(lambda each: np.sign(each) * np.sqrt(np.abs(each)))
-    steps = root, Normalizer(), StandardScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=999)
+    steps = root, Normalizer(), LeastScaler(), LogisticRegression(C=0.1, tol=1e-8, max_iter=999)
     expected = make_pipeline(*steps).fit(X, y).decision_function(X)
     found = fit_rows(X, y, C=0.1, **BOTH).decision_function(X)
     centred = (each - each.mean(axis=1, keepdims=True) for each in (expected, found))

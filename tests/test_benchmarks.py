@@ -37,6 +37,7 @@ FIGURES = {
     "recipes": ("variants", "low rank", "seconds"),
     "reading": ("ResNet-50, pooled", "random tenth by whole bank"),
     "reduction": ("200 rows", "solver, s"),
+    "scaling": ("faces, all", "accuracy, the deviation"),
     "similar": ("100 x 64 in memory, to 5", "ratio"),
     "report": ("60 images", "MB"),
     "serve": ("server", "images/s"),

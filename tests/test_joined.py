@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import source_record
+from scaled import LeastScaler
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer
 from test_advise import cache_of
 
 from bottleneck import (
@@ -87,7 +88,8 @@ def test_scores_are_those_of_scikit_learn_on_the_concatenation(parts, number, wi
         assert (number < X.shape[1]) == (how == "Gram matrix")
     head = fit_head(features, "softmax", C=0.01)
     reference = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.01, max_iter=10_000, tol=1e-9)
+        LeastScaler(widths=[layers[name].shape[1] for name in names]),
+        LogisticRegression(C=0.01, max_iter=10_000, tol=1e-9),
     ).fit(X.astype(np.float64), y)
     ours, theirs = head.decision_function(X), reference.decision_function(X)
     # A constant that is the same for all classes changes no probability.
@@ -109,7 +111,7 @@ def test_each_layer_is_divided_by_its_own_norm(memory):
     parts = [
         Normalizer().fit_transform(part.astype(np.float64)) for part in np.split(X, ends, axis=1)
     ]
-    steps = StandardScaler(), LogisticRegression(C=0.01, max_iter=10_000, tol=1e-9)
+    steps = LeastScaler(widths=head.widths), LogisticRegression(C=0.01, max_iter=9999, tol=1e-9)
     theirs = make_pipeline(*steps).fit(np.hstack(parts), y).decision_function(np.hstack(parts))
     ours = head.decision_function(X)
     gap = (ours - ours.mean(axis=1, keepdims=True)) - (theirs - theirs.mean(axis=1, keepdims=True))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scaled import LeastScaler
 from sklearn.datasets import make_moons, make_multilabel_classification
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import average_precision_score
@@ -19,7 +20,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bottleneck import Head
 from bottleneck.cache import Cache
@@ -58,7 +58,7 @@ def test_neighbours_are_scikit_learns(features, n_neighbors):
     generator = np.random.default_rng(0)
     X = np.hstack([X, generator.normal(size=(len(X), features - 2)).astype(np.float32)])
     head = fit_rows(X[:300], y[:300], "knn", n_neighbors=n_neighbors)
-    plain = make_pipeline(StandardScaler(), KNeighborsClassifier(n_neighbors)).fit(X[:300], y[:300])
+    plain = make_pipeline(LeastScaler(), KNeighborsClassifier(n_neighbors)).fit(X[:300], y[:300])
     votes = plain.predict_proba(X[300:]) * n_neighbors
     shares = np.exp(head.decision_function(X[300:]))
     assert np.abs(shares - (votes + 0.5) / (n_neighbors + 1)).max() < 1e-5
@@ -86,7 +86,7 @@ def test_neighbours_are_found_far_from_the_origin():
     X, y = moons()
     far = X + np.array([0, 300], dtype=np.float32)
     head = fit_rows(far[:300], y[:300], "knn", n_neighbors=5)
-    plain = make_pipeline(StandardScaler(), KNeighborsClassifier(5))
+    plain = make_pipeline(LeastScaler(), KNeighborsClassifier(5))
     plain.fit(far[:300].astype(np.float64), y[:300])
     assert np.mean(head.predict(far[300:]) == plain.predict(far[300:].astype(np.float64))) > 0.98
     light, plain = (
@@ -198,7 +198,7 @@ def test_each_of_several_classes_is_scikit_learns(clf, features, balanced):
     head = fit_rows(X, labels, clf, C=0.03, balanced=balanced)
     weights = {"class_weight": "balanced"} if balanced else {}
     one = PLAIN[clf](0.03).set_params(**weights)
-    plain = make_pipeline(StandardScaler(), OneVsRestClassifier(one))
+    plain = make_pipeline(LeastScaler(), OneVsRestClassifier(one))
     theirs = plain.fit(X.astype(np.float64), carried).decision_function(X.astype(np.float64))
     assert np.abs(head.decision_function(X) - theirs).max() < 1e-2
     assert head.multilabel
@@ -278,7 +278,7 @@ def test_a_row_that_is_held_out_swallows_no_others(clf):
     X[:, 0] = 0
     X[3, 0], X[0, 0] = 6e-8, 2.0
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    plain = make_pipeline(StandardScaler(), PLAIN[clf](1e-4))
+    plain = make_pipeline(LeastScaler(), PLAIN[clf](1e-4))
     theirs = cross_val_score(plain, X.astype(np.float64), y, cv=folds).mean()
     assert fit_rows(X, y, clf, C=1e-4).scores["accuracy"] == pytest.approx(theirs, abs=0.006)
 

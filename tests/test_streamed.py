@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from scaled import LeastScaler
 from sklearn.linear_model import LogisticRegression
 
 from bottleneck.cache import Cache
@@ -21,6 +22,7 @@ from bottleneck.records import BankRecord
 from bottleneck.solvers import reduce_rows
 from bottleneck.solvers.losses import LOSSES
 from bottleneck.solvers.path import PathPoint, Preconditioner, fit_path
+from bottleneck.solvers.reduction import divisors
 from bottleneck.solvers.streamed import gather_moments, stream_path
 
 GRID = [1e-4, 1e-2, 1.0]
@@ -101,7 +103,7 @@ def test_softmax_weights_sum_to_nothing():
 
 def test_scores_are_those_of_scikit_learn():
     X, y = problem(3)
-    Z = (X - X.mean(axis=0, dtype=np.float64)) / np.where(X.std(axis=0) < 1e-5, 1, X.std(axis=0))
+    Z = LeastScaler().fit_transform(X.astype(np.float64))
     for C in GRID:
         (point,) = stream_path(reader(X), y, np.ones((len(X), 1)), [C], "softmax", tolerance=1e-8)
         plain = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(Z, y)
@@ -301,17 +303,19 @@ def test_moments_are_those_of_a_reduction():
     scalers, sample = gather_moments(iter(blocks), fit, 1000, standardize=True)
     for fold, found in enumerate(scalers):
         reference = reduce_rows(X, fit[:, fold])
-        assert np.allclose(found.scale_, reference.scale, rtol=1e-6)
+        scale = divisors(found.mean_, np.sqrt(found.var_))
+        assert np.allclose(scale, reference.scale, rtol=1e-6)
         assert np.allclose(found.mean_, reference.mean, rtol=1e-6)
-    assert [found.scale_[3] for found in scalers] == [1, 1]
-    assert scalers[0].scale_[4] == 1
+        varied = np.sqrt(found.var_)[[0, 1, 2, 5] if fold == 0 else [0, 1, 2, 4, 5]]
+        assert scale[3] == pytest.approx(np.median(varied) / 2)
     assert [found.n_samples_seen_ for found in scalers] == fit.sum(axis=0).tolist()
     assert sample.shape == (1000 // 24, 6)
     counts = fit * generator.integers(1, 4, (400, 1)).astype(float)
     scalers, _ = gather_moments(iter(blocks), counts, 1000, standardize=True)
-    assert np.allclose(scalers[1].scale_, reduce_rows(X, counts[:, 1]).scale, rtol=1e-6)
+    scale = divisors(scalers[1].mean_, np.sqrt(scalers[1].var_))
+    assert np.allclose(scale, reduce_rows(X, counts[:, 1]).scale, rtol=1e-6)
     scalers, _ = gather_moments(iter(blocks), fit, 1000, standardize=False)
-    assert all(found.scale_ is None for found in scalers)
+    assert all(found.var_ is None for found in scalers)
 
 
 FIT = """

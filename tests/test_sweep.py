@@ -9,10 +9,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from scaled import LeastScaler
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bottleneck import (
     Cache,
@@ -63,7 +63,7 @@ def test_folds_are_scored_as_scikit_learn_does(faces_cache, layers):
     assert [each.settings["C"] for each in found] == [1e-3, 1.0]
     for experiment in found:
         plain = make_pipeline(
-            StandardScaler(), LogisticRegression(C=experiment.settings["C"], max_iter=10_000)
+            LeastScaler(), LogisticRegression(C=experiment.settings["C"], max_iter=10_000)
         )
         for repeat in range(2):
             folds = StratifiedKFold(5, shuffle=True, random_state=5 + repeat)

@@ -95,9 +95,8 @@ def note_extreme(metrics: Mapping[str, Any], where: str = "") -> None:
         note(
             f"note: {metrics['extreme_loss_share']:.0%} of the log loss{where} is that of "
             f"{counted(count, 'image')}, {label} had a probability of less than one in a million; "
-            f"probably, features that hardly vary in the training images are extreme in "
-            f"{'it' if count == 1 else 'them'}: try --no-standardize with fit-head, which does not "
-            f"enlarge such features"
+            f"probably, features that hardly vary in the other images are extreme in "
+            f"{'it' if count == 1 else 'them'}: 'bottleneck suspects' lists outliers"
         )
 
 

@@ -41,7 +41,12 @@ COMMIT;
 """The header comes first; another process may just have made the table."""
 _SELECT = "SELECT number, created, seconds, settings, folds, environment FROM experiments "
 _TYPED = "typed"
-SINCE: Mapping[str, Any] = {"shots": "all", "power": 1.0, "normalize": "none"}
+SINCE: Mapping[str, Any] = {
+    "shots": "all",
+    "power": 1.0,
+    "normalize": "none",
+    "least_divisor": 0.0,
+}
 """Settings that an experiment has only where they differ from these values."""
 LAYER_NAMES = (_TYPED, "alias", "layer")
 """Settings that name an experiment's layer; the first there is shown."""

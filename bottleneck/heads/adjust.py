@@ -19,7 +19,7 @@ class Adjust:
     First the signed power of each value, sign(x) |x|^p, then the division of the row by its
     Euclidean norm (Perronnin, Sánchez and Mensink 2010, Improving the Fisher Kernel for Large-Scale
     Image Classification, section 3). Where several layers are joined, the columns of each are
-    divided by their own norm.
+    divided by their own norm, and standardised apart.
 
     Attributes
     ----------

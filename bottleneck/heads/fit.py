@@ -144,7 +144,7 @@ def fit_rows(
     multilabel : bool
         Whether rows may have several classes even if no label contains a semicolon.
     widths : sequence of int, optional
-        Numbers of columns of joined layers, in order, for `normalize`.
+        Numbers of columns of joined layers, in order, which are scaled apart.
     source : FeatureSource or JoinedSource, optional
         Recorded in the head, see `Head`.
     progress, watch : callable, optional

@@ -200,7 +200,7 @@ def make_problem(
             f"only {int(seen.sum())} of {counted(len(own), 'row is', 'rows are')} unaugmented; "
             f"expected at least one in each group: give each augmented view the group of its image"
         )
-    apart = widths if settings.normalize != "none" and len(widths) > 1 else ()
+    apart = widths if len(widths) > 1 else ()
     adjust = Adjust(settings.power, settings.normalize, apart)
     problem = Problem(
         X=adjust.rows(X),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -57,7 +57,8 @@ class Problem:
     balanced : bool
         Whether each class has the same total weight, however many rows it has.
     standardize : bool
-        Whether each feature is divided by its standard deviation over the rows fitted on.
+        Whether each feature is divided by its standard deviation over the rows fitted on, see
+        `bottleneck.solvers.reduction.divisors`.
     seed : int
         Seed of folds and training.
     device : str
@@ -89,6 +90,11 @@ class Problem:
         """The features, if they are in memory."""
         return cast("np.ndarray", self.X)
 
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """How features are scaled: the options of `bottleneck.solvers.column_moments`."""
+        return {"standardize": self.standardize, "widths": self.adjust.widths}
+
     def reduction(self, fit: np.ndarray | None = None) -> Reduction:
         """Return reduced rows, standardised over the rows of `fit`, or over all rows.
 
@@ -106,7 +112,7 @@ class Problem:
         if self.n_features:
             width = self.rows.shape[1]
             return Reduction(self.rows, np.zeros(width), np.ones(width), self.n_features, None)
-        return reduce_rows(self.X, self._weights_of(fit), standardize=self.standardize)
+        return reduce_rows(self.X, self._weights_of(fit), **self.scaling)
 
     def reduced(self, fold: Fold) -> Self:
         """Return the problem on rows that are standardised and reduced once, for a fold.
@@ -130,7 +136,7 @@ class Problem:
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean and scale of the features, of shape (d,) each, used in the reduction."""
-        return column_moments(self.rows, self._weights_of(None), standardize=self.standardize)
+        return column_moments(self.rows, self._weights_of(None), **self.scaling)
 
     def _weights_of(self, fit: np.ndarray | None) -> np.ndarray | None:
         """Return sample weights for the moments, or a boolean mask if all weights are 1."""

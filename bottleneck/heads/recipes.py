@@ -214,7 +214,7 @@ class Linear(Recipe):
             grid,
             loss,
             members=np.stack(fits, axis=1) * problem.weights[:, None],
-            standardize=problem.standardize,
+            **problem.scaling,
             most_bytes=X.memory // 2,
         )
         return [solutions_of(point, loss, len(problem.targets.classes)) for point in points]

@@ -34,7 +34,7 @@ class HeadFacts(Record):
     power, normalize : float, str
         What is done with features before the model sees them, see `bottleneck.heads.adjust.Adjust`.
     widths : tuple of int
-        Numbers of features of the joined layers that are normalised apart; empty for one layer.
+        Numbers of features of the joined layers, which are scaled apart; empty for one layer.
     temperature : float
         Divides the scores before they become probabilities; fitted on held-out scores (Guo et al.
         2017, On Calibration of Modern Neural Networks, section 4), or 1 if there were none.

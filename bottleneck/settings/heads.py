@@ -57,7 +57,7 @@ class TrainingSettings:
     balanced: values.Balanced = False
     standardize: Annotated[
         bool,
-        Doc("Divide each feature by its standard deviation over the training images."),
+        Doc("Divide each feature by its standard deviation over the training images, or more."),
         Option("--standardize/--no-standardize"),
     ] = True
     power: Annotated[

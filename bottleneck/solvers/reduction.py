@@ -1,6 +1,6 @@
 """Reduce features to the fewest columns that a linear head needs, without approximation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -8,10 +8,19 @@ import numpy as np
 
 from bottleneck.solvers.threads import SMALL
 
-__all__ = ["Reduction", "column_moments", "is_reducible", "reduce_rows"]
+__all__ = [
+    "LEAST_DIVISOR",
+    "Reduction",
+    "column_moments",
+    "divisors",
+    "is_reducible",
+    "reduce_rows",
+]
 
 _BLOCK_BYTES = 64 * 2**20
 _ROWS = 256
+LEAST_DIVISOR = 0.5
+"""Least divisor of a feature, as a fraction of the median standard deviation in its layer."""
 
 
 class Parted(Protocol):
@@ -103,7 +112,11 @@ class Reduction:
 
 
 def reduce_rows(
-    X: Columns, train: np.ndarray | None = None, *, standardize: bool = True
+    X: Columns,
+    train: np.ndarray | None = None,
+    *,
+    standardize: bool = True,
+    widths: Sequence[int] = (),
 ) -> Reduction:
     """Standardise features and reduce them to as few columns as represent them exactly.
 
@@ -117,12 +130,9 @@ def reduce_rows(
     ----------
     X : np.ndarray or Parted
         Shape (n, d), of any float type.
-    train : np.ndarray, optional
-        Shape (n,): the rows whose mean and standard deviation are used, as a boolean mask or as
-        sample weights; all by default.
-    standardize : bool
-        Divide each feature by its standard deviation. The mean is always subtracted; it changes no
-        score, because the intercept is not penalised.
+    train, standardize, widths
+        As for `column_moments`. The mean is always subtracted; it changes no score, because the
+        intercept is not penalised.
 
     Returns
     -------
@@ -132,15 +142,20 @@ def reduce_rows(
     from scipy.linalg.lapack import dpstrf
 
     n_samples, n_features = X.shape
-    moments = np.zeros(n_features), np.ones(n_features)
-    blocks = _standardised(X, train, moments, standardize=standardize)
+    mean, scale = column_moments(X, train, standardize=standardize, widths=widths)
+
+    def standardised() -> Iterator[tuple[slice, np.ndarray]]:
+        for columns, block in _blocks(X):
+            centred = np.subtract(block, mean[columns], out=block)
+            yield columns, np.divide(centred, scale[columns], out=centred)
+
     if n_features <= n_samples:
         rows = np.empty(X.shape, _dtype(n_samples * n_features))
-        for columns, block in blocks:
+        for columns, block in standardised():
             rows[:, columns] = block
-        return Reduction(rows, *moments, n_features, None)
+        return Reduction(rows, mean, scale, n_features, None)
     gram = np.zeros((n_samples, n_samples), order="F")
-    for _, block in blocks:
+    for _, block in standardised():
         gram = dsyrk(1.0, block.T, beta=1.0, c=gram, trans=1, lower=1, overwrite_c=1)
     # A held-out row may be far larger than all training rows, and must not dominate the pivots.
     fitted = gram.diagonal() if train is None else gram.diagonal()[train > 0]
@@ -151,7 +166,7 @@ def reduce_rows(
     for start in range(0, n_samples, _ROWS):  # what lies above the diagonal is no part of it
         stop = start + _ROWS
         rows[pivots[start:stop], :stop] = np.tril(factor[start:stop, : min(stop, rank)], start)
-    return Reduction(rows, *moments, n_features, pivots[:rank])
+    return Reduction(rows, mean, scale, n_features, pivots[:rank])
 
 
 def is_reducible(X: Columns) -> bool:
@@ -170,18 +185,25 @@ def is_reducible(X: Columns) -> bool:
 
 
 def column_moments(
-    X: np.ndarray, train: np.ndarray | None = None, *, standardize: bool = True
+    X: Columns,
+    train: np.ndarray | None = None,
+    *,
+    standardize: bool = True,
+    widths: Sequence[int] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and divisor of each feature in `reduce_rows`, of shape (d,) each.
 
     Parameters
     ----------
-    X : np.ndarray
+    X : np.ndarray or Parted
         Shape (n, d), of any float type.
     train : np.ndarray, optional
-        Shape (n,), as for `reduce_rows`.
+        Shape (n,): the rows whose mean and standard deviation are used, as a boolean mask or as
+        sample weights; all by default.
     standardize : bool
-        Divide each feature by its standard deviation.
+        Divide each feature, see `divisors`.
+    widths : sequence of int
+        Numbers of columns of joined layers, in order; empty for a single one.
 
     Returns
     -------
@@ -190,10 +212,47 @@ def column_moments(
     scale : np.ndarray
         float64 of shape (d,), 1 without `standardize`.
     """
-    moments = np.zeros(X.shape[1]), np.ones(X.shape[1])
-    for _ in _standardised(X, train, moments, standardize=standardize):
-        pass
-    return moments
+    mean, deviation = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    fit = slice(None) if train is None else train > 0
+    sample_weight = None if train is None or train.dtype == bool else train[fit]
+    for columns, values in _blocks(X):
+        own = values[fit]
+        mean[columns] = np.average(own, axis=0, weights=sample_weight)
+        if standardize:
+            squares = np.square(np.subtract(own, mean[columns], out=own), out=own)
+            deviation[columns] = np.sqrt(np.average(squares, axis=0, weights=sample_weight))
+    return mean, divisors(mean, deviation, widths) if standardize else np.ones(X.shape[1])
+
+
+def divisors(mean: np.ndarray, deviation: np.ndarray, widths: Sequence[int] = ()) -> np.ndarray:
+    """Return what standardised features are divided by: their standard deviation, or a bit more.
+
+    The divisor is at least half the median standard deviation of the features of a layer. Features
+    that are zero for nearly all images would otherwise become huge for the others, as large as all
+    the rest together. The same is done with genes that are hardly expressed (Tibshirani et al.
+    2002, Diagnosis of Multiple Cancer Types by Shrunken Centroids of Gene Expression, who add the
+    median).
+
+    Parameters
+    ----------
+    mean, deviation : np.ndarray
+        Mean and standard deviation of each feature, of shape (d,).
+    widths : sequence of int
+        Numbers of columns of joined layers, in order; empty for a single one.
+
+    Returns
+    -------
+    np.ndarray
+        float64 of shape (d,); 1 if all features of a layer are constant.
+    """
+    varies = deviation > 10 * np.finfo(np.float64).eps * np.abs(mean)  # else it is rounding error
+    found, end = np.ones(len(mean)), 0
+    for width in widths or (len(mean),):
+        own, end = slice(end, end + width), end + width
+        if varies[own].any():
+            least = LEAST_DIVISOR * np.median(deviation[own][varies[own]])
+            found[own] = np.maximum(deviation[own], least)
+    return found
 
 
 def _dtype(size: int) -> type[np.floating]:
@@ -208,28 +267,3 @@ def _blocks(X: Columns) -> Iterator[tuple[slice, np.ndarray]]:
             values = part[:, start : start + width].astype(np.float64)
             yield slice(first, first + values.shape[1]), values
             first += values.shape[1]
-
-
-def _standardised(
-    X: Columns,
-    train: np.ndarray | None,
-    moments: tuple[np.ndarray, np.ndarray],
-    *,
-    standardize: bool,
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of standardised columns, and record their means and standard deviations.
-
-    A constant column, whose standard deviation is only rounding error, is divided by 1.
-    """
-    mean, scale = moments
-    fit = slice(None) if train is None else train > 0
-    sample_weight = None if train is None or train.dtype == bool else train[fit]
-    for columns, values in _blocks(X):
-        mean[columns] = np.average(values[fit], axis=0, weights=sample_weight)
-        centred = np.subtract(values, mean[columns], out=values)
-        if standardize:
-            deviation = np.sqrt(np.average(centred[fit] ** 2, axis=0, weights=sample_weight))
-            noise = 10 * np.finfo(np.float64).eps * np.abs(mean[columns])
-            scale[columns] = np.where(deviation <= noise, 1, deviation)
-            centred /= scale[columns]
-        yield columns, centred

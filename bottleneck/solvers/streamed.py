@@ -17,6 +17,7 @@ import numpy as np
 from bottleneck.solvers.closed_form import Solution
 from bottleneck.solvers.losses import Targets, evaluate_rows
 from bottleneck.solvers.path import PathPoint, Preconditioner
+from bottleneck.solvers.reduction import divisors
 from bottleneck.solvers.together import follow_path
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def stream_path(
     *,
     members: np.ndarray | None = None,
     standardize: bool = True,
+    widths: Sequence[int] = (),
     tolerance: float = 1e-6,
     most_bytes: int = 2**28,
 ) -> list[PathPoint]:
@@ -63,9 +65,8 @@ def stream_path(
     members : np.ndarray, optional
         Shape (n, f): the sample weights for each fold's mean and standard deviation; by default 1
         for rows of a weight above 0.
-    standardize : bool
-        Divide each feature by its standard deviation, as `bottleneck.solvers.reduce_rows` does. The
-        mean is always subtracted.
+    standardize, widths
+        As for `bottleneck.solvers.reduce_rows`. The mean is always subtracted.
     tolerance : float
         Approximate relative tolerance of the objective, as for `step_path`.
     most_bytes : int
@@ -82,7 +83,9 @@ def stream_path(
     found = gather_moments(_ahead(read()), members, most_bytes // 3, standardize=standardize)
     scalers, sample = found
     centre = np.mean([scaler.mean_ for scaler in scalers], axis=0)
-    scales = np.stack([np.ones_like(centre) if s.scale_ is None else s.scale_ for s in scalers])
+    scales = np.ones((len(scalers), len(centre)))
+    if standardize:
+        scales = np.stack([divisors(s.mean_, np.sqrt(s.var_), widths) for s in scalers])
     sample -= centre.astype(np.float32)
     sample /= np.mean(scales, axis=0).astype(np.float32)
     targets = Targets.of(labels, loss)
@@ -160,7 +163,7 @@ def stream_scores(
 def gather_moments(
     blocks: Iterator[np.ndarray], members: np.ndarray, sample_bytes: int, *, standardize: bool
 ) -> tuple[list["StandardScaler"], np.ndarray]:
-    """Return means and scales of each fold, and a random sample of rows (m, d), from one pass.
+    """Return the moments of each fold, and a random sample of rows (m, d), from one pass.
 
     Parameters
     ----------
@@ -171,12 +174,12 @@ def gather_moments(
     sample_bytes : int
         Memory limit of the sample as float32; it has at least one row.
     standardize : bool
-        Divide each feature by its standard deviation.
+        Whether variances are needed, too.
 
     Returns
     -------
     scalers : list of StandardScaler
-        Means and scales of each of the f folds.
+        Means and variances of each of the f folds.
     sample : np.ndarray
         The sample, float32 of shape (m, d).
     """
